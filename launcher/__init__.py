@@ -1,0 +1,1 @@
+"""The command line, and everything that talks to the cluster."""

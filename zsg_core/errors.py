@@ -1,0 +1,26 @@
+"""Says which errors zsg raises on purpose, and what each means for the exit code.
+
+ZsgError
+├── UserError      the grid, profile, data or command line is wrong         exit 2
+└── ClusterError   Slurm, a node, a disk or MLflow did not do its part     exit 3
+
+Anything else is a bug: it shows its traceback and exits with 1.
+"""
+
+
+class ZsgError(Exception):
+    """An error with a message for people: what, where, what is allowed, what next."""
+
+    exit_code = 1
+
+
+class UserError(ZsgError):
+    """Something the user wrote or asked for cannot be done as it stands."""
+
+    exit_code = 2
+
+
+class ClusterError(ZsgError):
+    """Something outside zsg failed; trying again later may help."""
+
+    exit_code = 3

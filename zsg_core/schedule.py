@@ -1,0 +1,67 @@
+"""Derives from an arrangement and a batch size what happens at every step, for any number of ranks.
+
+Steps count from 1; step 0 is the untrained model. Every function is pure, so the order of examples is the
+same for 1, 2 or 16 ranks and after any restart.
+"""
+
+import math
+from collections.abc import Sequence
+
+
+def steps(examples: int, batch: int, epochs: int = 1, limit: int | None = None) -> int:
+    """⌈N·epochs / batch⌉ steps, the last one possibly smaller, and never more than `limit`."""
+    total = math.ceil(examples * epochs / batch)
+    return total if limit is None else min(total, limit)
+
+
+def batch_positions(step: int, batch: int, examples: int, epochs: int = 1) -> list[int]:
+    """Places in the arrangement (0…N−1) that step `step` consumes, in order; an epoch repeats the order."""
+    start = (step - 1) * batch
+    return [place % examples for place in range(start, min(start + batch, examples * epochs))]
+
+
+def share(lengths: Sequence[int], world: int) -> list[list[int]]:
+    """Divides a batch over ranks: items 0…B−1 by their token counts, longest first to the least loaded rank.
+
+    The loss is one mean over the batch's tokens, so who computes an item changes nothing but rounding.
+    """
+    loads = [0] * world
+    shares: list[list[int]] = [[] for _ in range(world)]
+    for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        rank = min(range(world), key=lambda r: (loads[r], r))
+        loads[rank] += lengths[item]
+        shares[rank].append(item)
+    return shares
+
+
+def micro_batches(items: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Splits a rank's items, longest first, into groups whose padded size stays within `budget` tokens.
+
+    An item longer than the budget stands alone.
+    """
+    groups: list[list[int]] = []
+    for item in sorted(items, key=lambda i: (-lengths[i], i)):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and longest * (len(groups[-1]) + 1) <= budget:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    return groups
+
+
+def learning_rate(step: int, total: int, peak: float, floor: float, warmup: int = 0) -> float:
+    """The rate of step 1…total: linear warm-up, then a cosine from `peak` to `floor`·`peak`.
+
+    lr = peak·(floor + (1 − floor)/2·(1 + cos πx)), x running from 0 at the first step after warm-up; with
+    floor 0.1 the published schedule peak·max(0.1, 0.1 + 0.45·(1 + cos πx)).
+    """
+    done = step - 1
+    if done < warmup:
+        return peak * (done + 1) / warmup
+    x = min(1.0, (done - warmup) / max(1, total - warmup))
+    return peak * (floor + (1 - floor) / 2 * (1 + math.cos(math.pi * x)))
+
+
+def checkpoint_steps(total: int, every: int) -> list[int]:
+    """The steps at which metrics are taken: 0, every `every` steps, and the last."""
+    return sorted({*range(0, total + 1, every), total})
