@@ -37,16 +37,16 @@ def source(example: Example, shots: int, fits: Callable[[str], bool] = lambda te
     tail = f"Now complete the following example -\nInput: {_stop(example.input.strip())}\nOutput: "
     body = ""
     for number, (given, wanted) in enumerate(example.shots[:shots], start=1):
-        block = (
-            f" Positive Example {number} -\nInput: {_stop(given.strip())}\n Output: {_stop(wanted.strip())}\n\n"
-        )
+        block = f" Positive Example {number} -\nInput: {_stop(given.strip())}\n Output: {_stop(wanted.strip())}\n\n"
         if not fits(head + body + block + tail):
             break
         body += block
     return head + body + tail
 
 
-def encode(example: Example, *, shots: int, tokenize: Tokenize, bos: int, eos: int, max_length: int) -> Encoded:
+def encode(
+    example: Example, *, shots: int, tokenize: Tokenize, bos: int, eos: int, max_length: int
+) -> Encoded:
     """The token ids of an example, at most `max_length`, the prompt shortened before the answer.
 
     First positive examples are dropped, then the source is cut at its tail; an answer is cut only when it

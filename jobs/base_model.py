@@ -1,0 +1,109 @@
+"""Makes the `tiny` base, and loads any base: a Hugging Face folder with a Llama and its tokenizer."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import publish, write_json
+from zsg_core.errors import UserError
+from zsg_core.prompts import Tokenize
+from zsg_core.recipe import Recipe
+
+BOS, EOS = "<s>", "</s>"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the prompt encoder needs of a tokenizer."""
+
+    tokenize: Tokenize
+    bos: int
+    eos: int
+
+
+def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
+    """Publishes a random Llama of the recipe's shape and a byte-level BPE trained on `texts`.
+
+    The same recipe and texts give the same bytes; the digest of the files goes into meta.json.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_train_bpe(texts, base["vocab"]), bos_token=BOS, eos_token=EOS
+    )
+    config = LlamaConfig(
+        vocab_size=base["vocab"],
+        hidden_size=base["hidden"],
+        intermediate_size=_intermediate(base["hidden"]),
+        num_hidden_layers=base["layers"],
+        num_attention_heads=base["heads"],
+        max_position_embeddings=base["context"],
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(base["seed"])
+    model = LlamaForCausalLM(config)
+    with publish(folder) as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        parameters = sum(p.numel() for p in model.parameters())
+        write_json(draft / "meta.json", {"recipe": base, "parameters": parameters, "digest": _digest(draft)})
+
+
+def load_vocabulary(folder: Path) -> Vocabulary:
+    """The tokenizer of a base, without special tokens of its own."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise UserError(f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs")
+
+    def tokenize(text: str) -> list[int]:
+        # verbose=False: a text longer than the model's context is cut by the prompt rules, not an oversight.
+        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    return Vocabulary(tokenize, tokenizer.bos_token_id, tokenizer.eos_token_id)
+
+
+def load_model(folder: Path, precision: str) -> Any:
+    """The Llama of a base in the precision of the forward pass; UserError for another architecture."""
+    import torch
+    from transformers import AutoConfig, LlamaForCausalLM
+
+    kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
+    if kind != "llama":
+        raise UserError(f"{folder}: a {kind!r} model; zsg trains Llama models")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return LlamaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
+
+
+def _train_bpe(texts: Sequence[str], vocab: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _intermediate(hidden: int) -> int:
+    # Llama's 8/3·hidden, rounded up to a multiple of 8.
+    return -(-8 * hidden // 24) * 8
+
+
+def _digest(folder: Path) -> str:
+    sha = hashlib.sha256()
+    for name in ("model.safetensors", "tokenizer.json"):
+        sha.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return sha.hexdigest()

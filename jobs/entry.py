@@ -1,0 +1,150 @@
+"""The one door to the nodes: reads a folder's job.json, runs the job, and always says how it ended.
+
+`python -m jobs.entry <folder>` replays any job by hand. Under Slurm every rank comes through here; outside it
+there is one. Engines are imported only inside the job, so that the record of an attempt exists at once.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jobs import attempt as attempts
+from jobs import ranks as ranks_of
+from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
+from jobs.folder import SCHEMA, read_json
+from jobs.journal import Journal
+from zsg_core.errors import UserError, ZsgError
+
+MEET_S = 60.0
+
+
+class Signals:
+    """Remembers the first signal that asks this process to stop; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, self._handle)
+        self._watched = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again = self.received is not None and number in (signal.SIGTERM, signal.SIGINT)
+        self.received = self.received or number
+        if again or not self._watched:
+            raise KeyboardInterrupt
+
+    def asked(self) -> bool:
+        """Whether a signal has come. From the first call on a signal only sets the flag: the loop looks at it."""
+        self._watched = True
+        return self.received is not None
+
+    @property
+    def outcome(self) -> str:
+        """Time limit and preemption announce themselves by USR1 or USR2: such a job is to be continued."""
+        return CONTINUE if self.received in (signal.SIGUSR1, signal.SIGUSR2) else CANCELLED
+
+
+def run(folder: str) -> None:
+    """Runs the job of a folder; what submitit pickles is this function and the path. Exits non-zero on failure."""
+    path = Path(folder)
+    signals = Signals()
+    ranks = ranks_of.from_slurm()
+    job = _read_job(path)
+    attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
+    if attempt is None:
+        sys.exit(f"rank {ranks.rank}: rank 0 wrote no {path / 'attempt.json'} within {MEET_S:.0f} s")
+    try:
+        outcome, facts = _perform(path, job, attempt, ranks, signals)
+    except Superseded as newer:
+        sys.exit(f"stopping without writing: {newer}")
+    except KeyboardInterrupt:
+        outcome, facts = signals.outcome, {"cause": "signal", "evidence": _name(signals.received)}
+    except BaseException as error:
+        traceback.print_exc()
+        outcome, facts = FAILED, _cause(error)
+    if ranks.is_main or outcome == FAILED:
+        _end(path, attempt, outcome, facts)
+    if outcome != DONE:
+        # All ranks leave now: torch's and DeepSpeed's clean-up could wait for ranks that are gone.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if outcome == FAILED else 0)
+
+
+def _read_job(path: Path) -> dict[str, Any]:
+    job = read_json(path / "job.json")
+    if job is None:
+        sys.exit(f"{path / 'job.json'}: not found; give the folder of a run or of a prepare job")
+    if job.get("schema") != SCHEMA:
+        sys.exit(f"{path / 'job.json'}: schema {job.get('schema')}, this zsg reads {SCHEMA}; submit again")
+    return job
+
+
+def _perform(
+    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals
+) -> tuple[str, dict[str, Any]]:
+    journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
+    try:
+        if job["kind"] == "prepare":
+            return _prepare(job, journal)
+        return _train(path, job, ranks, journal, signals)
+    finally:
+        if journal:
+            journal.close()
+
+
+def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[str, Any]]:
+    from jobs import prepare
+
+    def say(text: str) -> None:
+        sys.stderr.write(text + "\n")
+        if journal:
+            journal.row("event", step=0, examples=0, data={"event": text})
+
+    prepare.run(job, say)
+    return DONE, {}
+
+
+def _train(
+    path: Path, job: dict[str, Any], ranks: ranks_of.Ranks, journal: Journal | None, signals: Signals
+) -> tuple[str, dict[str, Any]]:
+    from jobs import train
+
+    try:
+        progress = train.run(job, path, ranks, journal, signals.asked)
+    except train.Stopped as stopped:
+        return signals.outcome, {"cause": "signal", "evidence": _name(signals.received), "step": stopped.step}
+    facts = {"step": progress.step, "steps": progress.steps, "loss": progress.loss, "digest": progress.digest}
+    return DONE, {**facts, "every": job["checkpoints"]["every"], **{"world": ranks.world}}
+
+
+def _end(path: Path, attempt: Attempt, outcome: str, facts: dict[str, Any]) -> None:
+    try:
+        attempts.end(path, attempt, outcome, **facts)
+    except Superseded as newer:
+        sys.exit(f"stopping without writing: {newer}")
+
+
+def _cause(error: BaseException) -> dict[str, Any]:
+    """What failed in a word, and the line that proves it."""
+    text = str(error).strip()
+    last = text.splitlines()[-1] if text else ""
+    if "out of memory" in text.lower():
+        return {"cause": "out of memory", "evidence": last}
+    if isinstance(error, UserError):
+        return {"cause": "bad input", "evidence": text}
+    if isinstance(error, ZsgError):
+        return {"cause": "cluster", "evidence": text}
+    return {"cause": "traceback", "evidence": f"{type(error).__name__}: {last}"}
+
+
+def _name(number: int | None) -> str | None:
+    return signal.Signals(number).name if number else None
+
+
+if __name__ == "__main__":
+    run(sys.argv[1])

@@ -1,0 +1,136 @@
+"""Knows every file of a workspace and of a job's folder: names, schemas, atomic writes.
+
+workspace/
+  ledger.jsonl           the launcher's record of submissions
+  runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json
+  prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
+  corpora/<id>/          train.jsonl test.jsonl meta.json COMMIT
+  embeddings/<id>/       train.npy test.npy meta.json COMMIT
+  arrangements/<id>/     ids meta.json COMMIT
+  bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
+  submissions/<id>/      what submitit writes, and the logs
+  grids/<name>/          the grid file as last submitted, and which runs it wants
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+COMMIT = "COMMIT"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The paths under one workspace folder."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
+
+    @property
+    def submit_lock(self) -> Path:
+        return self.root / "submit.lock"
+
+    @property
+    def digest_cache(self) -> Path:
+        return self.root / "digests.json"
+
+    @property
+    def mlflow_db(self) -> Path:
+        return self.root / "mlflow.db"
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def prepare(self, key: str) -> Path:
+        return self.root / "prepare" / key
+
+    def corpus(self, corpus_id: str) -> Path:
+        return self.root / "corpora" / corpus_id
+
+    def embedding(self, embedding_id: str) -> Path:
+        return self.root / "embeddings" / embedding_id
+
+    def arrangement(self, arrangement_id: str) -> Path:
+        return self.root / "arrangements" / arrangement_id
+
+    def base(self, base_id: str) -> Path:
+        return self.root / "bases" / base_id
+
+    def submission(self, submission_id: str) -> Path:
+        return self.root / "submissions" / submission_id
+
+    def grid(self, name: str) -> Path:
+        return self.root / "grids" / name
+
+    def create(self) -> None:
+        """Makes the folder, open to its owner only."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def is_committed(folder: Path) -> bool:
+    """Whether a made thing is whole: its marker is written last."""
+    return (folder / COMMIT).is_file()
+
+
+@contextlib.contextmanager
+def publish(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `folder` in one rename, its commit marker written last.
+
+    Two jobs may make the same thing at once: it is the same, so the first to finish wins.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    draft.mkdir(mode=0o700)
+    try:
+        yield draft
+        (draft / COMMIT).touch()
+        _sync_folder(draft)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not is_committed(folder):
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON that is either the old or the new text, whatever dies."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes to a temporary name, syncs, renames."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    with draft.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON of a file, or None if there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

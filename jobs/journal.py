@@ -1,0 +1,181 @@
+"""The record of every metric: append-only JSONL, written by a thread, read with the first row counting.
+
+One file per writer, `journal/<attempt>-<role>-<writer>.jsonl`, is never cut and never appended to by another
+attempt. A row: {seq, ts (ms), attempt, stage, step, examples, kind (metric · rewind · event · digest), data}.
+"""
+
+import contextlib
+import json
+import math
+import os
+import queue
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import attempt as attempts
+from jobs.attempt import Attempt
+
+SPEED = "speed/"  # keys that measure the machine, not the model: they never repeat and need not agree
+_FILE = re.compile(r"(\d+)-([a-z]+)-(\d+)\.jsonl")
+
+
+class Journal:
+    """Writes one journal file. `row` never waits for the disk; `commit` waits until all rows are on it."""
+
+    def __init__(self, folder: Path, attempt: Attempt, role: str, stage: str, writer: int = 0) -> None:
+        self._folder, self._attempt, self._stage = folder, attempt, stage
+        path = folder / "journal" / f"{attempt.attempt}-{role}-{writer}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._file = path.open("x", encoding="utf-8", newline="\n")
+        self._rows: queue.Queue[str | threading.Event | None] = queue.Queue()
+        self._seq = 0
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+
+    def row(self, kind: str, *, step: int, examples: int, data: dict[str, Any]) -> None:
+        """Queues a row; its timestamp is fixed now and for ever. Numbers that are not finite become texts."""
+        self._raise()
+        row = {
+            "seq": self._seq,
+            "ts": attempts.now_ms(),
+            "attempt": self._attempt.attempt,
+            "stage": self._stage,
+        }
+        row |= {"step": step, "examples": examples, "kind": kind, "data": _plain(data)}
+        self._seq += 1
+        self._rows.put(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def commit(self) -> None:
+        """Returns when every row so far is on disk. Raises Superseded, or what the disk said."""
+        written = threading.Event()
+        self._rows.put(written)
+        while not written.wait(0.2) and self._thread.is_alive():
+            pass
+        self._raise()
+
+    def close(self) -> None:
+        """Writes what is left and ends the thread."""
+        self._rows.put(None)
+        self._thread.join()
+        self._file.close()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error:
+            raise self._error
+
+    def _write(self) -> None:
+        try:
+            while self._flush(self._drain()):
+                pass
+        except BaseException as error:  # handed to the trainer, which stops on it
+            self._error = error
+
+    def _drain(self) -> list[str | threading.Event | None]:
+        items = [self._rows.get()]
+        with contextlib.suppress(queue.Empty):
+            while items[-1] is not None:
+                items.append(self._rows.get_nowait())
+        return items
+
+    def _flush(self, items: list[str | threading.Event | None]) -> bool:
+        # Nothing reaches the file unless this attempt still owns the folder: a late row of a superseded
+        # attempt would otherwise come before the rows that already count.
+        attempts.check(self._folder, self._attempt)
+        self._file.write("".join(item for item in items if isinstance(item, str)))
+        self._file.flush()
+        waiting = [item for item in items if isinstance(item, threading.Event)]
+        if waiting or items[-1] is None:
+            os.fsync(self._file.fileno())
+        for event in waiting:
+            event.set()
+        return items[-1] is not None
+
+
+def read(folder: Path) -> Iterator[dict[str, Any]]:
+    """All rows of a run, attempt after attempt. A last line cut by a kill is not a row."""
+    for path in files(folder):
+        yield from read_file(path)
+
+
+def files(folder: Path) -> list[Path]:
+    """The journal files in the order of attempts."""
+    named = ((_FILE.fullmatch(path.name), path) for path in (folder / "journal").glob("*.jsonl"))
+    ranked = [((int(match[1]), match[2], int(match[3])), path) for match, path in named if match]
+    return [path for _, path in sorted(ranked)]
+
+
+def read_file(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole rows of one journal file."""
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                yield json.loads(line)
+
+
+def last_rows(path: Path, tail: int = 65_536) -> list[dict[str, Any]]:
+    """The rows in the last `tail` bytes: what status needs of a run under way."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - tail)
+        file.seek(start)
+        lines = file.read().splitlines(keepends=True)
+    return [json.loads(line) for line in lines[1 if start else 0 :] if line.endswith(b"\n")]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One metric value that counts: the first that was journalled for its key and step."""
+
+    key: str
+    step: int
+    value: float
+    ts: int
+
+
+def first_points(rows: Iterable[dict[str, Any]]) -> tuple[list[Point], list[str]]:
+    """The points that count, in journal order, and where a value recomputed after a restart disagrees.
+
+    On CPU a recomputed value must agree bit for bit; on GPU, and between different numbers of ranks, within
+    the tolerance of its attempt (1e-2 and 1e-5, relative).
+    """
+    points: dict[tuple[str, int], Point] = {}
+    disagree: list[str] = []
+    tolerance = 0.0
+    worlds: set[tuple[Any, ...]] = set()
+    for row in rows:
+        if row["kind"] == "event" and row["data"].get("event") == "start":
+            worlds.add((row["data"]["device"], row["data"]["world"]))
+            tolerance = _tolerance(worlds)
+        if row["kind"] != "metric":
+            continue
+        for key, value in row["data"].items():
+            point = Point(key, row["step"], float(value), row["ts"])
+            first = points.setdefault((key, row["step"]), point)
+            if not key.startswith(SPEED) and not _agree(first.value, point.value, tolerance):
+                disagree.append(f"{key} at step {point.step}: {first.value!r}, then {point.value!r}")
+    return list(points.values()), disagree
+
+
+def _tolerance(worlds: set[tuple[Any, ...]]) -> float:
+    if any(device != "cpu" for device, _ in worlds):
+        return 1e-2
+    return 1e-5 if len(worlds) > 1 else 0.0
+
+
+def _agree(first: float, again: float, tolerance: float) -> bool:
+    same = first == again or (math.isnan(first) and math.isnan(again))
+    return same or math.isclose(first, again, rel_tol=tolerance, abs_tol=tolerance)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)  # JSON has no NaN; float("nan") reads it back
+    return value

@@ -1,0 +1,184 @@
+"""The prepare job: samples the data, embeds it, puts it in order, makes the tiny base; each thing once.
+
+One prepare job serves every run that shares its corpus. What is already there is left alone, so the job may
+be killed and repeated at any moment.
+"""
+
+import hashlib
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs import base_model
+from jobs.embed import embed
+from jobs.folder import Workspace, is_committed, publish, read_json, write_json
+from zsg_core import distance, examples, niv2, prompts, splits
+from zsg_core.arrange import arrange
+from zsg_core.digest import ids_digest
+from zsg_core.errors import UserError
+from zsg_core.examples import Example
+from zsg_core.recipe import Recipe
+
+BASE_TEXTS_PER_TASK = 100  # what the tokenizer learns from: the published cap, whatever the run samples
+
+Say = Callable[[str], None]
+
+
+def run(job: dict[str, Any], say: Say) -> None:
+    """Makes every corpus, base and arrangement that the job lists."""
+    workspace = Workspace(Path(job["paths"]["workspace"]))
+    data = Path(job["paths"]["data"])
+    corpus = Corpus(workspace, job["corpus"]["id"], job["corpus"]["recipe"], data, say)
+    corpus.make()
+    for base in job["bases"]:
+        if not is_committed(workspace.base(base["id"])):
+            say(f"base {base['id']}: training the tokenizer, drawing the weights")
+            base_model.make_tiny(
+                workspace.base(base["id"]), base["recipe"], _base_texts(data, base["recipe"])
+            )
+    for wanted in job["arrangements"]:
+        if not is_committed(workspace.arrangement(wanted["id"])):
+            _arrange(workspace, corpus, wanted["id"], wanted["recipe"], job["paths"]["embedding"], say)
+
+
+class Corpus:
+    """The sampled training pool and the fixed test set of one data recipe."""
+
+    def __init__(self, workspace: Workspace, corpus_id: str, recipe: Recipe, data: Path, say: Say) -> None:
+        self._workspace, self._id, self._recipe, self._data, self._say = (
+            workspace,
+            corpus_id,
+            recipe,
+            data,
+            say,
+        )
+
+    @property
+    def folder(self) -> Path:
+        return self._workspace.corpus(self._id)
+
+    @property
+    def shots(self) -> int:
+        return self._recipe["template"]["positive_examples"]
+
+    @cached_property
+    def train(self) -> list[Example]:
+        return list(examples.read_jsonl(self.folder / "train.jsonl"))
+
+    @cached_property
+    def test(self) -> list[Example]:
+        return list(examples.read_jsonl(self.folder / "test.jsonl"))
+
+    def make(self) -> None:
+        """Reads and samples the data unless that is done; the tasks of the two splits must differ."""
+        if is_committed(self.folder):
+            return
+        names = {split: niv2.task_names(self._data, split) for split in ("train", "test")}
+        both = sorted(set(names["train"]) & set(names["test"]))
+        if both:
+            raise UserError(
+                f"{self._data}: {both[0]} is in both splits; a held-out task must not be trained on"
+            )
+        train = self._sample(names["train"], self._recipe["train"])
+        train = splits.take_fraction(
+            train, Fraction(self._recipe["train"]["fraction"]), self._recipe["train"].get("seed", 0)
+        )
+        test = self._sample(names["test"], self._recipe["test"])
+        self._refuse_empty(train, test)
+        self._say(f"corpus {self._id}: {len(train)} training and {len(test)} test examples")
+        self._publish(train, test)
+
+    def _sample(self, names: list[str], rule: Recipe) -> list[Example]:
+        chosen: list[Example] = []
+        for name in names:
+            task = niv2.read_task(self._data, name)
+            capped = splits.cap(task, rule["per_task"], rule["sampling"], rule.get("seed", 0))
+            drawn = rule["sampling"] == "random"
+            chosen += [splits.choose_answer(e, rule["seed"]) for e in capped] if drawn else capped
+        return chosen
+
+    def _refuse_empty(self, train: list[Example], test: list[Example]) -> None:
+        for split, chosen in (("train", train), ("test", test)):
+            if not chosen:
+                raise UserError(
+                    f"{self._data}: the {split} tasks have no instance left (check the caps and fraction)"
+                )
+
+    def _publish(self, train: list[Example], test: list[Example]) -> None:
+        with publish(self.folder) as draft:
+            examples.write_jsonl(draft / "train.jsonl", train)
+            examples.write_jsonl(draft / "test.jsonl", test)
+            meta = {"recipe": self._recipe, "train": len(train), "test": len(test)}
+            meta |= {"tasks": {"train": len({e.task for e in train}), "test": len({e.task for e in test})}}
+            meta |= {f"{split}_digest": _file_digest(draft / f"{split}.jsonl") for split in ("train", "test")}
+            write_json(draft / "meta.json", meta)
+
+
+def _arrange(
+    workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, model: str | None, say: Say
+) -> None:
+    order = recipe["order"]
+    facts: dict[str, Any] = {}
+
+    def wsd() -> NDArray[np.float64]:
+        folder = _embeddings(workspace, corpus, recipe["embedding"], str(model), say)
+        facts["embeddings"] = read_json(folder / "meta.json")
+        train, test = (np.load(folder / f"{split}.npy") for split in ("train", "test"))
+        return distance.weighted(*distance.minimum_and_average(train, test))
+
+    say(f"arrangement {made_id}: {order}")
+    places = arrange(order, [e.task for e in corpus.train], recipe.get("seed", 0), wsd)
+    ids = [corpus.train[place].id for place in places]
+    with publish(workspace.arrangement(made_id)) as draft:
+        (draft / "ids").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8", newline="\n")
+        sources = {
+            "corpus": corpus.folder.name,
+            "corpus_meta": read_json(corpus.folder / "meta.json"),
+            **facts,
+        }
+        meta = {
+            "schema": 1,
+            "recipe": recipe,
+            "count": len(ids),
+            "ids_digest": ids_digest(ids),
+            "sources": sources,
+        }
+        write_json(draft / "meta.json", meta)
+
+
+def _embeddings(workspace: Workspace, corpus: Corpus, model_digest: str, model: str, say: Say) -> Path:
+    folder = workspace.embedding(f"{corpus.folder.name}-{model_digest[:12]}")
+    if is_committed(folder):
+        return folder
+    with publish(folder) as draft:
+        digests = {}
+        for split, items in (("train", corpus.train), ("test", corpus.test)):
+            say(f"embedding {len(items)} {split} texts")
+            np.save(
+                draft / f"{split}.npy",
+                embed([prompts.embedding_text(e, corpus.shots) for e in items], Path(model)),
+            )
+            digests[f"{split}_digest"] = _file_digest(draft / f"{split}.npy")
+        write_json(
+            draft / "meta.json", {"corpus": corpus.folder.name, "model_digest": model_digest, **digests}
+        )
+    return folder
+
+
+def _base_texts(data: Path, base: Recipe) -> list[str]:
+    shots = int(base["tokenizer"]["positive_examples"])
+    texts: list[str] = []
+    for name in niv2.task_names(data, "train"):
+        task = niv2.read_task(data, name)[:BASE_TEXTS_PER_TASK]
+        # A task's definition and positive examples repeat in every prompt; learning them once is enough.
+        texts += prompts.training_texts(task[:1], shots) + [f"{e.input}\n{e.answer}" for e in task]
+    return texts
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,235 @@
+"""The train job: one stage over one arrangement, in order, with the loss on the test set at every checkpoint.
+
+The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the loss is one mean over
+the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss and
+jobs.batches for what each rank is given.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from jobs.answer_loss import AnswerLoss
+from jobs.base_model import load_model, load_vocabulary
+from jobs.batches import MicroBatch, TokenizedSet, in_order
+from jobs.folder import Workspace, is_committed, read_json
+from jobs.journal import SPEED, Journal
+from jobs.ranks import Ranks, meet
+from zsg_core import examples, schedule
+from zsg_core.digest import IdDigest
+from zsg_core.errors import ClusterError, UserError
+
+MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # padded tokens per micro-batch; changes speed, not numbers
+
+
+class Stopped(Exception):
+    """All ranks agreed to stop early; `step` is the last one that was finished."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
+@dataclass
+class Progress:
+    """What the exit record tells of a finished or stopped stage."""
+
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    digest: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def run(
+    job: dict[str, Any], folder: Path, ranks: Ranks, journal: Journal | None, stop: Callable[[], bool]
+) -> Progress:
+    """Trains the job's stage to its end. `journal` is rank 0's; `stop` tells whether a signal has come.
+
+    Raises Stopped when any rank was told to stop, UserError for a base that cannot be trained, ClusterError
+    when what prepare made is missing or a step was skipped.
+    """
+    stage = job["recipe"]["stages"][0]
+    train, test = _load(job)
+    device = meet(folder, ranks)
+    engine = _engine(job, device)
+    return Trainer(job, stage, engine, ranks, device, train, test, journal, stop).run()
+
+
+class Trainer:
+    """One stage on its engine: the only mutable thing of a train job."""
+
+    def __init__(
+        self, job: dict[str, Any], stage: dict[str, Any], engine: Any, ranks: Ranks, device: str,
+        train: TokenizedSet, test: TokenizedSet, journal: Journal | None, stop: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.settings: dict[str, Any] = stage["train"]
+        self.engine, self.ranks, self.device, self.journal, self.stop = engine, ranks, device, journal, stop
+        self.train, self.test = train, test
+        s = self.settings
+        self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
+        self.checkpoints = set(schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"]))
+        self.budget = MICRO_TOKENS[device.partition(":")[0]]
+        self.ids = IdDigest()
+        self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
+        self.progress = Progress(steps=self.steps)
+
+    def run(self) -> Progress:
+        self._start()
+        self._checkpoint(0)
+        for step in range(1, self.steps + 1):
+            self._step(step)
+            if step in self.checkpoints:
+                self._checkpoint(step)
+            if self._told_to_stop():
+                raise Stopped(step)
+        return self.progress
+
+    def _start(self) -> None:
+        self.stop()  # from here on signals wait for the end of a step
+        facts = {"event": "start", "device": self.device.partition(":")[0], "world": self.ranks.world}
+        facts |= {"steps": self.steps, "train": len(self.train), "test": len(self.test)}
+        facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
+        facts["parameters"] = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
+        self.progress.facts = facts
+        if self.journal:
+            # Nothing is resumed yet: a new attempt begins again, and its first rows agree or flag the run.
+            self.journal.row("rewind", step=0, examples=0, data={})
+            self.journal.row("event", step=0, examples=0, data=facts)
+
+    def _step(self, step: int) -> None:
+        started = time.perf_counter()
+        s = self.settings
+        places = schedule.batch_positions(step, s["batch"], len(self.train), s["epochs"])
+        learnt = sum(self.train.answer_tokens[place] for place in places)
+        rate = schedule.learning_rate(step, self.steps, s["lr"], s["lr_floor"], s["warmup_steps"])
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        nll = torch.zeros((), device=self.device)
+        for micro in self.train.micro_batches(places, self.ranks.rank, self.ranks.world, self.budget):
+            total = self._forward(micro).sum()
+            # The engine averages over ranks, so this is the token mean over the whole batch.
+            self.engine.backward(total * (self.ranks.world / learnt))
+            nll += total.detach()
+            self.consumed += [(step, item, places[item]) for item in micro.items]
+        self.engine.step()
+        dist.all_reduce(nll)
+        self._refuse_skipped(step)
+        if self.journal:
+            self._journal_step(
+                step, nll.item() / learnt, rate, sum(self.train.lengths[p] for p in places), started
+            )
+
+    def _journal_step(self, step: int, loss: float, rate: float, tokens: int, started: float) -> None:
+        assert self.journal
+        norm = self.engine.get_global_grad_norm()  # None at ZeRO stage 0
+        data = {"train/loss": loss, "train/lr": rate} | (
+            {} if norm is None else {"train/grad_norm": float(norm)}
+        )
+        data[f"{SPEED}tokens_per_s"] = tokens / (time.perf_counter() - started)
+        self.journal.row("metric", step=step, examples=self._examples(step), data=data)
+
+    def _refuse_skipped(self, step: int) -> None:
+        if getattr(self.engine, "skipped_steps", 0):
+            raise ClusterError(
+                f"step {step}: DeepSpeed skipped the update because a gradient was not finite; a skipped step is "
+                "another experiment. Lower train.lr, or use train.precision: fp32"
+            )
+
+    def _checkpoint(self, step: int) -> None:
+        means, tokens = self._test_losses()
+        self._digest_consumed()
+        finite = torch.isfinite(means)
+        data = {
+            "loss": means[finite].mean().item() if finite.any() else float("nan"),
+            "loss_token_mean": ((means * tokens)[finite].sum() / tokens[finite].sum()).item(),
+        }
+        if not finite.all():
+            data["loss_excluded"] = float((~finite).sum().item())
+        self.progress.step, self.progress.loss, self.progress.digest = step, data["loss"], self.ids.hex()
+        if self.journal:
+            self.journal.row("metric", step=step, examples=self._examples(step), data=data)
+            self.journal.row("digest", step=step, examples=self._examples(step), data={"ids": self.ids.hex()})
+            self.journal.commit()
+
+    @torch.no_grad()
+    def _test_losses(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(M,) float64 mean loss of each test item over its answer tokens, and its answer tokens."""
+        self.engine.eval()
+        sums = torch.zeros(len(self.test), dtype=torch.float64, device=self.device)
+        every = list(range(len(self.test)))
+        for micro in self.test.micro_batches(every, self.ranks.rank, self.ranks.world, self.budget):
+            nll = self._forward(micro).double()
+            if micro.items:
+                sums[torch.tensor(micro.items, device=self.device)] = nll
+        self.engine.train()
+        dist.all_reduce(sums)  # exact: every item has one rank's sum and zeros
+        tokens = torch.tensor(self.test.answer_tokens, dtype=torch.float64)
+        return sums.cpu() / tokens, tokens
+
+    def _forward(self, micro: MicroBatch) -> torch.Tensor:
+        tensors = (torch.from_numpy(a).to(self.device) for a in (micro.tokens, micro.mask, micro.labels))
+        return self.engine(*tensors)
+
+    def _digest_consumed(self) -> None:
+        """Adds to the digest what the ranks really trained on since the last checkpoint, put back in order."""
+        gathered: list[Any] = [None] * self.ranks.world
+        dist.all_gather_object(gathered, self.consumed)
+        for step, ids in _steps(sorted(row for rows in gathered for row in rows), self.train.ids):
+            self.ids.add(step, ids)
+        self.consumed = []
+
+    def _told_to_stop(self) -> bool:
+        flag = torch.tensor(int(self.stop()), device=self.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    def _examples(self, step: int) -> int:
+        return min(step * self.settings["batch"], len(self.train) * self.settings["epochs"])
+
+
+def _steps(rows: list[tuple[int, int, int]], ids: list[str]) -> Iterator[tuple[int, list[str]]]:
+    steps: dict[int, list[str]] = {}
+    for step, item, place in rows:
+        if item != len(steps.setdefault(step, [])):
+            raise ClusterError(f"step {step}: item {item} of the batch was trained twice or not at all")
+        steps[step].append(ids[place])
+    yield from steps.items()
+
+
+def _load(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
+    workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
+    corpus, arrangement = workspace.corpus(made["corpus"]), workspace.arrangement(made["arrangement"])
+    base = Path(job["paths"]["base"])
+    for folder in (corpus, arrangement, *([workspace.base(made["base"])] if made["base"] else [])):
+        if not is_committed(folder):
+            raise ClusterError(
+                f"{folder} is missing or half made; its prepare job has not finished (zsg submit again)"
+            )
+    stage = job["recipe"]["stages"][0]
+    vocabulary = load_vocabulary(base)
+    shots, longest = stage["data"]["template"]["positive_examples"], stage["train"]["max_length"]
+    context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
+    if context and longest > context:
+        raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
+    train = in_order(arrangement, list(examples.read_jsonl(corpus / "train.jsonl")))
+    test = list(examples.read_jsonl(corpus / "test.jsonl"))
+    return TokenizedSet(train, vocabulary, shots, longest), TokenizedSet(test, vocabulary, shots, longest)
+
+
+def _engine(job: dict[str, Any], device: str) -> Any:
+    import deepspeed
+
+    s = job["recipe"]["stages"][0]["train"]
+    model = AnswerLoss(load_model(Path(job["paths"]["base"]), s["precision"]))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"],
+        fused=device != "cpu",
+    )  # fmt: skip
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=job["deepspeed"])
+    return engine

@@ -1,0 +1,104 @@
+"""Digests what the user supplies, data, models, embeddings, from the content of the files that matter.
+
+Digests are kept by path, size and time of change, so that a file is read once however often it is planned.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jobs.embed import model_folder
+from jobs.folder import read_json, write_json
+from zsg_core import niv2
+from zsg_core.errors import UserError
+from zsg_core.recipe import InputDigests, uses_embedding
+from zsg_core.settings import TINY, Settings
+
+MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
+
+
+class Inputs:
+    """Digests of input folders, each computed once a session and kept in `cache`."""
+
+    def __init__(self, cache: Path, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)) -> None:  # noqa: T201
+        self._cache_path = cache
+        self._say = say
+        self._known: dict[str, list] = read_json(cache) or {}
+        self._folders: dict[Path, str] = {}
+        self._read = 0
+
+    def of(self, settings: Settings) -> InputDigests:
+        """The digests of a run's inputs. UserError for an input that is not there."""
+        model = settings.model.path
+        embedding = self._folder(embedding_folder(settings), _model_files) if uses_embedding(settings) else None
+        return InputDigests(
+            data=self._folder(data_folder(settings), niv2.files),
+            model=self._folder(Path(model).resolve(), _model_files) if model else None,
+            embedding=embedding,
+        )
+
+    def save(self) -> None:
+        """Keeps what was read for next time."""
+        if self._read:
+            write_json(self._cache_path, self._known)
+
+    def _folder(self, folder: Path, list_files: Callable[[Path], Sequence[Path]]) -> str:
+        if folder not in self._folders:
+            files = list_files(folder)
+            unread = [path for path in files if not self._fresh(path)]
+            size = sum(path.stat().st_size for path in unread)
+            if size > 100_000_000:
+                self._say(f"reading {folder} once for its digest ({size / 1e9:.1f} GB)")
+            with ThreadPoolExecutor(8) as pool:
+                for path, digest in zip(unread, pool.map(_sha256, unread), strict=True):
+                    self._known[str(path)] = [*_stamp(path), digest]
+            self._read += len(unread)
+            rows = [[str(path.relative_to(folder)), self._known[str(path)][2]] for path in files]
+            self._folders[folder] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        return self._folders[folder]
+
+    def _fresh(self, path: Path) -> bool:
+        return self._known.get(str(path), [])[:2] == _stamp(path)
+
+
+def data_folder(settings: Settings) -> Path:
+    """The data's folder, absolute. UserError if there is none."""
+    folder = Path(settings.data.path).expanduser().resolve()
+    if not folder.is_dir():
+        raise UserError(f"data.path: {folder} is not a folder")
+    return folder
+
+
+def embedding_folder(settings: Settings) -> Path:
+    """The embedding model's folder, absolute."""
+    return model_folder(settings.arrangement.embedding).resolve()
+
+
+def base_folder(settings: Settings) -> Path | None:
+    """The folder of a supplied model, absolute; None for tiny. UserError if it is not a model's folder."""
+    if settings.model.name == TINY:
+        return None
+    folder = Path(settings.model.path or "").expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model.path: {folder} is not a Hugging Face model folder (no config.json)")
+    return folder
+
+
+def _model_files(folder: Path) -> list[Path]:
+    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    if not files:
+        raise UserError(f"{folder}: holds no model files; give a local Hugging Face folder")
+    return files
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

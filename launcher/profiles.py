@@ -1,0 +1,112 @@
+"""Describes a cluster: what a profile file may say, and where profiles are found."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from launcher import yaml_file
+from launcher.schema_errors import first_problem
+from launcher.shipped import shipped
+from zsg_core.errors import UserError
+from zsg_core.settings import Count, Strict
+
+Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options are made of; no blank, no quote
+
+
+class SlurmSettings(Strict):
+    """What sbatch and srun are told."""
+
+    partition: Word | None = Field(None, description="partition of every job")
+    account: Word | None = Field(None, description="account to charge")
+    qos: Word | None = Field(None, description="quality of service")
+    constraint: Word | None = Field(None, description="node features")
+    gres: Word | None = Field(None, description="e.g. gpu:a800:8, where the site wants gres and not gpus-per-node")
+    cpus_per_rank: Count = Field(1, description="CPUs of each process")
+    mem_gb: Count | None = Field(None, description="memory per node; null = the site's default")
+    gpus_per_node: Annotated[int, Field(ge=0)] = Field(0, description="GPUs asked for on each node of a train job")
+    array_parallelism: Count = Field(64, description="most tasks of an array that run at once")
+    max_array_size: Count = Field(1000, description="largest array; larger groups are split")
+    signal_before_end_s: Count = Field(120, description="seconds before the time limit at which a job is told to stop")
+    srun_args: list[Word] = Field(
+        ["--kill-on-bad-exit=1", "--wait=60"], description="further arguments of srun: one dead rank ends the step"
+    )
+
+
+class JobSize(Strict):
+    """The size and time limit of a kind of job."""
+
+    nodes: Count = Field(1, description="nodes")
+    ranks_per_node: Count = Field(1, description="processes per node, one per GPU")
+    time_min: Count = Field(60, description="time limit in minutes")
+
+
+class Tracking(Strict):
+    """Where MLflow is."""
+
+    uri: str | None = Field(None, description="MLflow's tracking URI; null = mlflow.db in the workspace")
+
+
+class DeepSpeedSettings(Strict):
+    """How DeepSpeed divides a model; changes memory and speed, not a run's identity."""
+
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(1, description="ZeRO stage")
+
+
+class Environment(Strict):
+    """What a job sees of the shell that submits it: nothing but this."""
+
+    keep: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] = Field(
+        ["HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SLURM_CONF", "TMPDIR", "USER"],
+        description="variables handed on to the jobs",
+    )
+    set: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[str, Field(pattern=r"^[\w.,:@=+/-]*$")]] = (
+        Field({"OMP_NUM_THREADS": "1"}, description="variables set for the jobs")
+    )
+
+
+class Profile(Strict):
+    """A cluster, or this machine."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = Field(description="the profile's name")
+    kind: Literal["local", "slurm"] = Field(description="local: this machine, no scheduler; slurm: sbatch")
+    workspace: str = Field("zsg-work", description="folder of all runs; relative to where zsg is called")
+    max_parallel: Count = Field(2, description="local only: jobs side by side")
+    prepare: JobSize = JobSize()
+    train: JobSize = JobSize()
+    deepspeed: DeepSpeedSettings = DeepSpeedSettings()
+    slurm: SlurmSettings = SlurmSettings()
+    tracking: Tracking = Tracking()
+    environment: Environment = Environment()
+    setup: list[str] = Field([], description="shell lines run verbatim at the start of every Slurm job; plan shows them")
+
+
+def load(name: str, beside: Path) -> Profile:
+    """The profile of a name, or of a path that ends in .yaml.
+
+    Names are looked for in cluster_profiles/ beside the grid, then in the current folder, then among the
+    shipped ones. UserError names what is known.
+    """
+    path = _find(name, beside)
+    document = yaml_file.load(path)
+    if not isinstance(document.value, dict):
+        raise document.error((), "a profile is a mapping; see cluster_profiles/README.md")
+    try:
+        profile = Profile.model_validate(document.value)
+    except ValidationError as error:
+        place, message = first_problem(error, Profile)
+        raise document.error(place, message) from None
+    if profile.prepare.nodes * profile.prepare.ranks_per_node != 1:
+        raise document.error(("prepare",), "a prepare job is one process: nodes and ranks_per_node must be 1")
+    return profile
+
+
+def _find(name: str, beside: Path) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    folders = [beside / "cluster_profiles", Path("cluster_profiles"), shipped("cluster_profiles")]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file() and "/" not in name:
+            return folder / f"{name}.yaml"
+    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+    raise UserError(f"profile {name!r} not found; known: {', '.join(known)}; or give the path of a .yaml file")

@@ -1,0 +1,84 @@
+"""Turns a grid's points into runs: resolved recipes with ids, equal ones merged, files named."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import inputs
+from launcher.grid import Grid, Point
+from launcher.profiles import JobSize, Profile
+from zsg_core import recipe as recipes
+from zsg_core.recipe import Recipe
+from zsg_core.settings import CheckpointSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One fully resolved point of a grid. The ids of what it needs are derived from its recipe."""
+
+    id: str
+    recipe: Recipe
+    axes: dict[str, Any]
+    checkpoints: CheckpointSettings
+    size: JobSize
+    data: Path
+    base: Path | None
+    embedding: Path | None
+
+    @property
+    def corpus_id(self) -> str:
+        return recipes.corpus_id(self.recipe)
+
+    @property
+    def arrangement_id(self) -> str:
+        return recipes.arrangement_id(self.recipe)
+
+    @property
+    def base_id(self) -> str | None:
+        return recipes.base_id(self.recipe)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What prepare jobs must have made before this run can start, as `kind/id`."""
+        base = {f"bases/{self.base_id}"} if self.base_id else set()
+        return frozenset({f"arrangements/{self.arrangement_id}", *base})
+
+
+def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[Run], list[str]]:
+    """The runs of a grid in its order, and a note for every set of points that became one run."""
+    runs: dict[str, Run] = {}
+    merged: dict[str, list[dict[str, Any]]] = {}
+    for point in grid.points:
+        run = _run(point, profile, digests)
+        if run.id in runs:
+            merged.setdefault(run.id, [runs[run.id].axes]).append(run.axes)
+        runs.setdefault(run.id, run)
+    digests.save()
+    notes = [
+        f"{len(points)} points are one run, {run_id}: they differ only in settings that change nothing in it "
+        f"({_differing(points)})"
+        for run_id, points in merged.items()
+    ]
+    return list(runs.values()), notes
+
+
+def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
+    settings = point.settings
+    base = inputs.base_folder(settings)
+    recipe = recipes.recipe(settings, digests.of(settings))
+    asked = settings.resources.model_dump(exclude_none=True)
+    return Run(
+        id=recipes.run_id(recipe),
+        recipe=recipe,
+        axes=point.axes,
+        checkpoints=settings.checkpoints,
+        size=profile.train.model_copy(update=asked),
+        data=inputs.data_folder(settings),
+        base=base,
+        embedding=inputs.embedding_folder(settings) if recipes.uses_embedding(settings) else None,
+    )
+
+
+def _differing(points: list[dict[str, Any]]) -> str:
+    keys = sorted({key for point in points for key in point})
+    return ", ".join(key for key in keys if len({repr(point.get(key)) for point in points}) > 1) or "nothing"

@@ -1,0 +1,60 @@
+"""Says what is wrong with a setting in one line: what was found, what is allowed, the nearest valid name."""
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+Place = tuple[str | int, ...]
+
+
+def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Place, str]:
+    """The place of the first error within the settings, and its message."""
+    problem = error.errors()[0]
+    place = tuple(part for part in problem["loc"] if not str(part).startswith("function-"))
+    name = ".".join(str(part) for part in place)
+    if problem["type"] == "extra_forbidden":
+        return place, unknown_key(str(place[-1]), known_keys(schema, place[:-1]), ".".join(map(str, place[:-1])))
+    if problem["type"] == "missing":
+        return place[:-1], f"{name} is missing and has no default"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem["input"]
+    shown = "" if isinstance(found, dict) else f", found {found!r}"
+    return place, f"{name}: {message}{'' if repr(found) in message else shown}"
+
+
+def unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
+    """The message for a key that does not exist."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown key {key!r}{f' in {where}' if where else ''}.{hint} Known: {', '.join(known)}"
+
+
+def known_keys(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """The keys allowed at a place of the settings."""
+    model: Any = schema
+    for part in place:
+        model = _model_of(model.model_fields[str(part)].annotation)
+    return list(model.model_fields)
+
+
+def leaf_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted key that names a mapping or a value of the settings."""
+    keys: list[str] = []
+    for name, field in schema.model_fields.items():
+        keys.append(prefix + name)
+        inner = _model_of(field.annotation)
+        if inner is not None:
+            keys += leaf_keys(inner, f"{prefix}{name}.")
+    return keys
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
+        return next((m for part in typing.get_args(annotation) if (m := _model_of(part))), None)
+    return None

@@ -1,0 +1,110 @@
+"""Decides what makes two runs the same: the resolved recipe and the ids derived from it.
+
+A recipe holds every value that can change a run's numbers, defaults written out, so that a later change of
+a default can never change what an old id means; and nothing else: no path, node, profile or metric. Files
+enter by the digest of their content. Made once and shared under ids of their own: the corpus (which examples),
+the base (a tiny model with its tokenizer) and the arrangement (their order).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from zsg_core.arrange import BY_SIMILARITY, SEEDED
+from zsg_core.digest import content_id
+from zsg_core.settings import TINY, Settings
+
+SCHEMA = 1  # raised when the same recipe would train differently, so that old results are never taken for new
+
+Recipe = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputDigests:
+    """Digests of what the user supplies; None where a run does not use it."""
+
+    data: str
+    model: str | None
+    embedding: str | None
+
+
+def uses_embedding(settings: Settings) -> bool:
+    """Whether the order needs a similarity, and so an embedding model."""
+    return settings.arrangement.order in BY_SIMILARITY
+
+
+def recipe(settings: Settings, digests: InputDigests) -> Recipe:
+    """The resolved recipe: seeds that do nothing are left out, so that they make no false replicates."""
+    corpus = _corpus(settings, digests)
+    base = _base(settings, digests)
+    train = settings.train.model_dump(mode="json", exclude={"init_seed"})
+    stage = {"data": corpus, "arrangement": _arrangement(settings, digests), "train": train}
+    return {"schema": SCHEMA, "base": base, "stages": [stage]}
+
+
+def run_id(made: Recipe) -> str:
+    """The id of a run: 12 hex digits of its recipe's SHA-256."""
+    return content_id({"kind": "run", "recipe": made})
+
+
+def stage_id(made: Recipe, index: int) -> str:
+    """The id of a stage with all before it, so that a shared prefix of stages is one stage."""
+    return content_id({"kind": "stage", "base": made["base"], "stages": made["stages"][: index + 1]})
+
+
+def corpus_id(made: Recipe) -> str:
+    """The id of the sampled training and test examples."""
+    return content_id({"kind": "corpus", "schema": SCHEMA, "data": made["stages"][0]["data"]})
+
+
+def arrangement_id(made: Recipe) -> str:
+    """The id of the ordered training list: its examples and how they are put in order."""
+    stage = made["stages"][0]
+    asked = {"data": stage["data"], "arrangement": stage["arrangement"]}
+    return content_id({"kind": "arrangement", "schema": SCHEMA, **asked})
+
+
+def base_id(made: Recipe) -> str | None:
+    """The id of a tiny model's weights and tokenizer; None for a model that the user supplies."""
+    base = made["base"]
+    return content_id({"kind": "base", "schema": SCHEMA, "base": base}) if base["kind"] == TINY else None
+
+
+def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+    data = settings.data
+    drawn: dict[str, Any] = {"sampling": data.sampling, "fraction": str(data.fraction)}
+    if data.sampling == "random" or data.fraction != 1:
+        drawn["seed"] = _seed(settings, data.sample_seed)
+    test: dict[str, Any] = {"per_task": data.test_per_task, "sampling": data.sampling}
+    if data.sampling == "random":
+        test["seed"] = data.test_seed
+    return {
+        "reader": data.set,
+        "digest": digests.data,
+        "template": {"name": "niv2", "positive_examples": data.positive_examples},
+        "train": {"per_task": data.train_per_task, **drawn},
+        "test": test,
+    }
+
+
+def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+    order = settings.arrangement.order
+    made: dict[str, Any] = {"order": order}
+    if order in SEEDED:
+        made["seed"] = _seed(settings, settings.arrangement.seed)
+    if uses_embedding(settings):
+        made |= {"measure": "wsd", "w_min": "1", "w_avg": "mean", "embedding": digests.embedding}
+    return made
+
+
+def _base(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+    if settings.model.name != TINY:
+        return {"kind": "folder", "digest": digests.model}
+    # The tokenizer learns from every training task whatever is sampled, so that all runs of a grid share it.
+    tokenizer = {"kind": "byte-level BPE", "text": digests.data}
+    tokenizer["positive_examples"] = str(settings.data.positive_examples)
+    shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}
+    return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": _seed(settings, settings.train.init_seed)}
+
+
+def _seed(settings: Settings, own: int | None) -> int:
+    return settings.seed if own is None else own

@@ -1,0 +1,169 @@
+"""Says every setting of a run: its name, type, default and meaning. Unknown keys are refused.
+
+These models are the schema of a grid file. What of them enters a run's identity is decided in `recipe`.
+"""
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PlainSerializer,
+    model_validator,
+)
+
+from zsg_core.arrange import ORDERS
+
+TINY = "tiny"
+MINILM = "all-MiniLM-L6-v2"
+
+
+class Strict(BaseModel):
+    """A mapping whose keys are all known and whose values have exactly the stated types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def exact_fraction(value: Any) -> Fraction:
+    """`1/256`, `0.25` or `1` as an exact fraction: 0.25 is 1/4, never a binary neighbour of it."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Fraction):
+        raise ValueError(f"must be a fraction such as 1/4 or 0.25, not {value!r}")
+    try:
+        return Fraction(value if isinstance(value, Fraction) else str(value).strip())
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"must be a fraction such as 1/4 or 0.25, not {value!r}") from None
+
+
+ExactFraction = Annotated[
+    Fraction, BeforeValidator(exact_fraction), PlainSerializer(str, return_type=str), Field(gt=0, le=1)
+]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+Share = Annotated[FiniteFloat, Field(ge=0, lt=1)]
+
+
+class ModelSettings(Strict):
+    """The model a run starts from: a local Hugging Face folder, or `tiny`, made here with random weights."""
+
+    name: str = Field(TINY, description="a name for tables; `tiny` is made on the spot", pattern=r"^[\w.-]+$")
+    path: str | None = Field(None, description="folder of a Hugging Face Llama; every name but tiny needs it")
+    hidden: Count | None = Field(None, description="tiny only: hidden size (128)")
+    layers: Count | None = Field(None, description="tiny only: decoder layers (4)")
+    heads: Count | None = Field(None, description="tiny only: attention heads (4)")
+    vocab: Annotated[int, Field(ge=300)] | None = Field(None, description="tiny only: tokens (4096)")
+
+    @model_validator(mode="after")
+    def _either_made_or_loaded(self) -> "ModelSettings":
+        shape = {"hidden": self.hidden, "layers": self.layers, "heads": self.heads, "vocab": self.vocab}
+        if self.name == TINY:
+            if self.path is not None:
+                raise ValueError("`tiny` is made by zsg and has no path; give the model another name")
+            if self.shape["hidden"] % (2 * self.shape["heads"]):
+                raise ValueError(
+                    "hidden must be a multiple of 2·heads (rotary positions need an even head size)"
+                )
+        elif self.path is None:
+            raise ValueError(
+                f"model {self.name!r} needs `path`, a local Hugging Face folder (or name it `tiny`)"
+            )
+        elif any(value is not None for value in shape.values()):
+            given = next(key for key, value in shape.items() if value is not None)
+            raise ValueError(f"`{given}` shapes the tiny model only; a model with a path has its own")
+        return self
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """The tiny model's sizes with their defaults: at least a million parameters."""
+        return {
+            "hidden": self.hidden or 128,
+            "layers": self.layers or 4,
+            "heads": self.heads or 4,
+            "vocab": self.vocab or 4096,
+        }
+
+
+class DataSettings(Strict):
+    """What is trained on, and the fixed test set."""
+
+    set: Literal["niv2"] = Field("niv2", description="format of the data: niv2 = Natural Instructions V2")
+    path: str = Field(description="folder with tasks/ and splits/default/")
+    train_per_task: Count | None = Field(20, description="most instances per training task; null = all")
+    test_per_task: Count | None = Field(5, description="most instances per held-out task; null = all")
+    sampling: Literal["random", "first"] = Field("random", description="how a task is capped")
+    sample_seed: Seed | None = Field(
+        None, description="seed of the sample and of the label drawn; default: seed"
+    )
+    test_seed: Seed = Field(0, description="the test set's own seed; `seed` never changes it")
+    fraction: ExactFraction = Field(
+        Fraction(1), description="exact share of the training data kept, such as 1/4"
+    )
+    positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(
+        2, description="positive examples in a prompt"
+    )
+
+
+class ArrangementSettings(Strict):
+    """The order of the training data."""
+
+    order: Literal[ORDERS] = Field("random", description="see zsg_core.arrange")  # type: ignore[valid-type]
+    seed: Seed | None = Field(None, description="seed of the orders random and rt; default: seed")
+    embedding: str = Field(
+        MINILM, description="sentence-transformers folder; the default name ships with zsg"
+    )
+
+
+class TrainSettings(Strict):
+    """How a stage is trained. `zsg`: fp32 master weights, one token mean over the whole batch."""
+
+    preset: Literal["zsg"] = Field("zsg", description="named set of rules; others will follow")
+    batch: Count = Field(16, description="whole examples per optimiser step, over all ranks")
+    lr: Positive = Field(1e-6, description="peak learning rate")
+    lr_floor: Share = Field(0.1, description="the cosine ends at this share of the peak")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="linear warm-up")
+    epochs: Count = Field(1, description="passes over the arrangement, each in the same order")
+    steps: Count | None = Field(None, description="stop after this many steps; null = all the data")
+    max_length: Annotated[int, Field(ge=16)] = Field(
+        1024, description="tokens per example; prompts are cut first"
+    )
+    precision: Literal["bf16", "fp32"] = Field(
+        "bf16", description="of the forward pass; master weights are fp32"
+    )
+    betas: tuple[Share, Share] = Field((0.9, 0.95), description="Adam's")
+    eps: Positive = Field(1e-8, description="Adam's")
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(0.0, description="AdamW's")
+    clip: Positive = Field(1.0, description="largest norm of the global gradient")
+    init_seed: Seed | None = Field(None, description="seed of tiny's random weights; default: seed")
+
+
+class CheckpointSettings(Strict):
+    """When metrics are taken; not part of a run's identity."""
+
+    every: Count = Field(10, description="steps between checkpoints; step 0 and the last always count")
+    metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
+        ["loss"], description="what is measured"
+    )
+
+
+class ResourceSettings(Strict):
+    """What a train job asks for, where it differs from the profile; not part of a run's identity."""
+
+    nodes: Count | None = Field(None, description="nodes per run")
+    ranks_per_node: Count | None = Field(None, description="processes per node, one per GPU")
+    time_min: Count | None = Field(None, description="time limit in minutes")
+
+
+class Settings(Strict):
+    """Everything that can be said of one run."""
+
+    seed: Seed = Field(0, description="default of sample_seed, arrangement.seed and init_seed")
+    model: ModelSettings = ModelSettings()
+    data: DataSettings
+    arrangement: ArrangementSettings = ArrangementSettings()
+    train: TrainSettings = TrainSettings()
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    resources: ResourceSettings = ResourceSettings()

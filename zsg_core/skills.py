@@ -1,0 +1,365 @@
+"""Makes a small set of instruction tasks, in families of skills near to and far from the held-out ones.
+
+Natural Instructions V2 layout, our own words, free to use (MIT). Four families have held-out tasks, which
+differ from their training tasks in surface only; four families have none. So near and far mean something.
+
+    python -m zsg_core.skills FOLDER [--per-task N] [--seed S]
+"""
+
+import argparse
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from zsg_core.errors import UserError
+
+NUM_POSITIVE_EXAMPLES = 2
+# Draws in a row that only repeat what is there: by then a task has practically nothing new to give.
+PATIENCE = 2000
+
+Make = Callable[[Random], tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Skill:
+    """One task: its family, its name, what it asks, and how an instance (input, answer) of it is drawn."""
+
+    family: str
+    name: str
+    definition: str
+    make: Make
+    held_out: bool = False
+
+
+def write_tasks(folder: Path, per_task: int = 40, seed: int = 0) -> None:
+    """Writes the task files and split files, whole or not at all; the same ones again change nothing.
+
+    Raises UserError if `folder` holds anything else, or if a task has not `per_task` instances to give.
+    """
+    folder = folder.resolve()
+    files = task_files(per_task, seed)
+    if not _present(folder, files):
+        _write(folder, files)
+
+
+def task_files(per_task: int, seed: int) -> dict[str, str]:
+    """The whole data set as relative path -> text."""
+    if per_task < 1:
+        raise UserError(f"per_task must be 1 or more, found {per_task}")
+    files = {f"tasks/{name}.json": _json(task_json(name, s, per_task, seed)) for name, s in _numbered()}
+    for split, held_out in (("train", False), ("test", True)):
+        names = [name for name, skill in _numbered() if skill.held_out == held_out]
+        files[f"splits/default/{split}_tasks.txt"] = "".join(f"{name}\n" for name in names)
+    return files
+
+
+def task_json(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, Any]:
+    """One task with the fourteen keys of Natural Instructions V2 in their order."""
+    # The first instances do not depend on `per_task`: a larger set begins with the smaller one.
+    draws = distinct(skill, NUM_POSITIVE_EXAMPLES + 1 + per_task, Random(f"skills:{seed}:{skill.name}"))
+    *shots, wrong = draws[: NUM_POSITIVE_EXAMPLES + 1]
+    items = draws[NUM_POSITIVE_EXAMPLES + 1 :]
+    return {
+        "Contributors": ["zsg"],
+        "Source": ["made by zsg_core.skills"],
+        "URL": [],
+        "Categories": [skill.family],
+        "Reasoning": [],
+        "Definition": [skill.definition],
+        "Input_language": ["English"],
+        "Output_language": ["English"],
+        "Instruction_language": ["English"],
+        "Domains": ["Synthetic"],
+        "Positive Examples": [_shot(*shot, "This is the answer asked for.") for shot in shots],
+        "Negative Examples": [_shot(wrong[0], "unknown", f"The input says enough: {wrong[1]}.")],
+        "Instances": [_instance(name, *pair) for pair in items],
+        "Instance License": ["MIT"],
+    }
+
+
+def distinct(skill: Skill, count: int, rng: Random) -> list[tuple[str, str]]:
+    """`count` (input, answer) pairs with different inputs, in drawn order. UserError if there are too few."""
+    drawn: dict[str, str] = {}
+    missed = 0
+    while len(drawn) < count and missed < PATIENCE:
+        given, answer = skill.make(rng)
+        missed = missed + 1 if given in drawn else 0
+        drawn.setdefault(given, answer)
+    if len(drawn) < count:
+        most = len(drawn) - (NUM_POSITIVE_EXAMPLES + 1)
+        raise UserError(f"{skill.name} has only {most} different instances; set per_task to {most} or less")
+    return list(drawn.items())
+
+
+def _numbered() -> list[tuple[str, Skill]]:
+    return [(f"task{number:03}_{skill.name}", skill) for number, skill in enumerate(SKILLS, start=1)]
+
+
+def _shot(given: str, answer: str, explanation: str) -> dict[str, str]:
+    return {"input": given, "output": answer, "explanation": explanation}
+
+
+def _instance(name: str, given: str, answer: str) -> dict[str, Any]:
+    task_number, _, _ = name.partition("_")
+    key = hashlib.sha256(given.encode()).hexdigest()[:32]
+    return {"id": f"{task_number}-{key}", "input": given, "output": [answer]}
+
+
+def _json(task: dict[str, Any]) -> str:
+    return json.dumps(task, indent=4) + "\n"
+
+
+# Files -----------------------------------------------------------------------------------------------------
+
+
+def _present(folder: Path, files: dict[str, str]) -> bool:
+    """Whether exactly these files are in `folder`. UserError if it holds something else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if stranger := _first_difference(folder, files):
+        raise UserError(
+            f"{folder}: exists and holds something else than these tasks (see {stranger}); "
+            "name a new folder, or remove this one first"
+        )
+    return True
+
+
+def _first_difference(folder: Path, files: dict[str, str]) -> Path | None:
+    if not folder.is_dir():
+        return folder
+    # Names before contents: a wrong folder may be huge, and is left at its first strange file.
+    for path in folder.rglob("*"):
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in files:
+            return path
+    paths = {folder / name: text.encode() for name, text in files.items()}
+    return next(
+        (path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data), None
+    )
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
+        made = Path(unfinished, folder.name)
+        for name, text in files.items():
+            path = made / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+        try:
+            made.rename(folder)
+        except OSError:
+            # Somebody else finished first: fine if they wrote the same.
+            if not _present(folder, files):
+                raise
+
+
+# Drawing -------------------------------------------------------------------------------------------------
+# Python promises that later versions repeat `random()` alone, none of its other methods: draw from that.
+
+
+def pick(rng: Random, options: Sequence[str]) -> str:
+    """One of the options, each as likely as the next."""
+    return options[int(rng.random() * len(options))]
+
+
+def some(rng: Random, options: Sequence[str], count: int) -> list[str]:
+    """`count` different options in drawn order."""
+    left = list(options)
+    return [left.pop(int(rng.random() * len(left))) for _ in range(count)]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+WOMEN = _words("Nora Mira Lena Rosa Ada Greta Ida Klara")
+MEN = _words("Otto Ivo Paul Emil Finn Hugo Jonas Leo")
+PEOPLE = WOMEN + MEN
+THINGS = _words("lamp rope chair ladder bucket candle mirror basket hammer pillow bottle kettle wheel drum")
+PLACES = _words("mill bridge tower barn castle chapel cottage station")
+NUMBERS = tuple(str(number) for number in range(11, 99))
+MOODS = {
+    "positive": _words("superb lovely delightful brilliant charming wonderful splendid excellent"),
+    "negative": _words("awful dreadful boring terrible poor horrible dull disappointing"),
+}
+NAMES_OF = {
+    "day": _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
+    "month": _words("January February March April May June July August September October November December"),
+}
+KINDS = _words("piano chess dance drawing cooking singing riding yoga")
+TOPICS = {
+    "animals": _words("goats otters horses rabbits eagles donkeys spiders salmon"),
+    "food": _words("soup cheese bread noodles pancakes salad honey rice"),
+    "sport": _words("tennis football hockey rowing boxing skiing judo cycling"),
+    "weather": _words("rain thunder fog snow hail frost wind sunshine"),
+}
+SYLLABLES = _words("ba ke lo mu ri ta ve zo ni pa so du fi ga he jo")
+PAST = dict(
+    pair.split(":")
+    for pair in _words("walks:walked jumps:jumped waits:waited works:worked rests:rested talks:talked")
+    + _words("looks:looked cooks:cooked runs:ran sits:sat stands:stood sleeps:slept")
+)
+PLURAL = {thing: f"{thing}s" for thing in THINGS}
+PRONOUN = dict.fromkeys(WOMEN, "she") | dict.fromkeys(MEN, "he")
+
+
+# Families ------------------------------------------------------------------------------------------------
+
+
+def review(thing: str, opening: str, parts: str, *, held_out: bool = False) -> Skill:
+    """Two of the `parts` of a thing are praised or blamed; was the opinion good? {a} is a person."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        mood = pick(rng, list(MOODS))
+        part, other = some(rng, _words(parts), 2)
+        this, that = some(rng, MOODS[mood], 2)
+        start = opening.format(a=pick(rng, PEOPLE))
+        return f"{start} The {part} was {this} and the {other} was {that}.", mood
+
+    asked = f"Read a short review of a {thing}. Say whether the opinion is positive or negative."
+    return Skill("Sentiment Analysis", f"{thing}_opinion", asked, make, held_out)
+
+
+def comparison(more: str, of: str, fact: str, names: Sequence[str], *, held_out: bool = False) -> Skill:
+    """Two things have a number each, as `fact` says; is the first {more}?"""
+
+    def make(rng: Random) -> tuple[str, str]:
+        (a, b), (x, y) = some(rng, names, 2), some(rng, NUMBERS, 2)
+        given = f"The {a} {fact.format(x)} and the {b} {fact.format(y)}. Is the {a} {more} than the {b}?"
+        return given, "yes" if int(x) > int(y) else "no"
+
+    asked = f"Compare the two numbers in the text and answer the question about {of} with yes or no."
+    return Skill("Number Comparison", f"{more}_or_not", asked, make, held_out)
+
+
+def calendar(unit: str, side: str, event: str, *, held_out: bool = False) -> Skill:
+    """An event is on a day or in a month; which one comes next, or came before?"""
+    at, step = {"day": "on", "month": "in"}[unit], {"before": -1, "after": 1}[side]
+
+    def make(rng: Random) -> tuple[str, str]:
+        names = NAMES_OF[unit]
+        when = pick(rng, names)
+        answer = names[(names.index(when) + step) % len(names)]
+        start = f"The {pick(rng, KINDS)} {event} of {pick(rng, PEOPLE)} is"
+        return f"{start} {at} {when}. Which {unit} comes {side} the {event}?", answer
+
+    asked = f"Work out the date of a {event} in the calendar. Answer with the name of the {unit} only."
+    return Skill("Calendar Reasoning", f"{unit}_{side}_{event}", asked, make, held_out)
+
+
+def topic(source: str, text: str, *, held_out: bool = False) -> Skill:
+    """{a} has to do with {x} and {y}, two words of one topic; which topic?"""
+
+    def make(rng: Random) -> tuple[str, str]:
+        label = pick(rng, list(TOPICS))
+        x, y = some(rng, TOPICS[label], 2)
+        return text.format(a=pick(rng, PEOPLE), x=x, y=y), label
+
+    asked = f"Choose the topic of this {source}: animals, food, sport or weather."
+    return Skill("Topic Labelling", f"{source}_topic", asked, make, held_out)
+
+
+def letters(name: str, what: str, edit: Callable[[str], str]) -> Skill:
+    """A word that does not exist is spelt in another way."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        word = "".join(pick(rng, SYLLABLES) for _ in range(3))
+        return f"Word: {word}", edit(word)
+
+    return Skill("Letter Editing", name, f"You get a nonsense word. Edit its letters: {what}.", make)
+
+
+def item(which: str, place: int) -> Skill:
+    """One of four things is copied."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        things = some(rng, THINGS, 4)
+        return f"List: {', '.join(things)}", things[place]
+
+    asked = f"You get a list of household things separated by commas. Copy the {which} item."
+    return Skill("List Operations", f"{which}_item", asked, make)
+
+
+def lookup(column: str, question: str, values: str) -> Skill:
+    """Three people have a value each; which has {a}?"""
+
+    def make(rng: Random) -> tuple[str, str]:
+        rows = dict(zip(some(rng, PEOPLE, 3), some(rng, _words(values), 3), strict=True))
+        person = pick(rng, list(rows))
+        cells = " | ".join(f"{name} = {value}" for name, value in rows.items())
+        return f"{cells}. {question.format(a=person)}", rows[person]
+
+    asked = f"Look up one row of a small table of people and their {column}."
+    return Skill("Table Lookup", f"table_of_{column}", asked, make)
+
+
+def grammar(name: str, what: str, text: str, partners: dict[str, str]) -> Skill:
+    """The word {x} of a sentence has a partner to be named; {a}, {p}, {t}: a person, a place, a thing."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        x = pick(rng, list(partners))
+        given = text.format(x=x, a=pick(rng, PEOPLE), p=pick(rng, PLACES), t=pick(rng, THINGS))
+        return given, partners[x]
+
+    return Skill("Word Grammar", name, f"Grammar exercise on a sentence: {what}.", make)
+
+
+SKILLS = (
+    review("film", "I saw this film with {a}.", "plot music acting ending pace"),
+    review("hotel", "I stayed here with {a}.", "room bed view breakfast pool"),
+    review("book", "I got this book from {a}.", "story style hero cover print"),
+    review("meal", "I ate here with {a}.", "sauce dessert service menu table", held_out=True),
+    review("phone", "I got this phone from {a}.", "screen battery camera sound keyboard", held_out=True),
+    comparison("older", "age", "is {} years old", PLACES),
+    comparison("heavier", "weight", "weighs {} pounds", THINGS),
+    comparison("dearer", "price", "costs {} coins", THINGS),
+    comparison("taller", "height", "is {} metres tall", PLACES, held_out=True),
+    calendar("day", "after", "lesson"),
+    calendar("day", "before", "exam"),
+    calendar("month", "after", "camp"),
+    calendar("day", "after", "party", held_out=True),
+    calendar("day", "before", "show", held_out=True),
+    topic("diary", "Dear diary, {a} and I talked about {x} and {y} today."),
+    topic("letter", "Dear {a}, this week I learnt a lot about {x} and {y}."),
+    topic("lecture", "{a} gave a lecture in the hall. It was about {x} and {y}."),
+    topic("song", "{a} sang a song at home. It was about {x} and {y}.", held_out=True),
+    letters("word_backwards", "write it backwards", lambda word: word[::-1]),
+    letters("word_without_start", "leave out the first two", lambda word: word[2:]),
+    letters("word_in_capitals", "turn them into capitals", str.upper),
+    item("first", 0),
+    item("third", 2),
+    item("last", -1),
+    lookup("coats", "What colour is the coat of {a}?", "red green blue brown white black yellow grey"),
+    lookup("instruments", "What does {a} play?", "harp flute cello trumpet organ violin banjo horn"),
+    lookup("jobs", "What is the job of {a}?", "baker tailor judge pilot miner nurse clerk potter"),
+    grammar("past_tense", "give the past tense of its verb", "{a} {x} near the {p} with a {t}.", PAST),
+    grammar("plural_noun", "give the plural of its last noun", "{a} left the {p} with one {x}.", PLURAL),
+    grammar("pronoun_of_name", "replace the name by he or she", "{x} carried a {t} to the {p}.", PRONOUN),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: writes a folder and says in one line what is in it."""
+    parser = argparse.ArgumentParser(prog="python -m zsg_core.skills", description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="where to write; must be new, empty or hold the same tasks")
+    parser.add_argument("--per-task", type=int, default=40, help="instances of each task (default 40)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the instances (default 0)")
+    given = parser.parse_args(argv)
+    try:
+        write_tasks(given.folder, given.per_task, given.seed)
+    except UserError as error:
+        parser.error(str(error))
+    held_out = sum(skill.held_out for skill in SKILLS)
+    print(
+        f"{given.folder}: {len(SKILLS) - held_out} training and {held_out} held-out tasks, "
+        f"{given.per_task} instances each, {len({skill.family for skill in SKILLS})} families"
+    )
+
+
+if __name__ == "__main__":
+    main()
