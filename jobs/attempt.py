@@ -80,9 +80,7 @@ def check(folder: Path, attempt: Attempt) -> None:
     """Raises Superseded if a newer attempt owns the folder."""
     row = read_json(folder / "attempt.json")
     if not row or row["nonce"] != attempt.nonce:
-        raise Superseded(
-            f"{folder} belongs to attempt {row['attempt'] if row else '?'}, this is {attempt.attempt}"
-        )
+        raise Superseded(f"{folder} belongs to attempt {row['attempt'] if row else '?'}, this is {attempt.attempt}")
 
 
 def end(folder: Path, attempt: Attempt, outcome: str, **facts: Any) -> None:

@@ -31,9 +31,7 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_train_bpe(texts, base["vocab"]), bos_token=BOS, eos_token=EOS
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_train_bpe(texts, base["vocab"]), bos_token=BOS, eos_token=EOS)
     config = LlamaConfig(
         vocab_size=base["vocab"],
         hidden_size=base["hidden"],

@@ -21,9 +21,7 @@ def model_folder(embedding: str) -> Path:
     if embedding != MINILM:
         folder = Path(embedding)
         if not (folder / "modules.json").is_file():
-            raise UserError(
-                f"arrangement.embedding: {folder} is not a sentence-transformers folder (no modules.json)"
-            )
+            raise UserError(f"arrangement.embedding: {folder} is not a sentence-transformers folder (no modules.json)")
         return folder
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:

@@ -38,9 +38,7 @@ def run(job: dict[str, Any], say: Say) -> None:
     for base in job["bases"]:
         if not is_committed(workspace.base(base["id"])):
             say(f"base {base['id']}: training the tokenizer, drawing the weights")
-            base_model.make_tiny(
-                workspace.base(base["id"]), base["recipe"], _base_texts(data, base["recipe"])
-            )
+            base_model.make_tiny(workspace.base(base["id"]), base["recipe"], _base_texts(data, base["recipe"]))
     for wanted in job["arrangements"]:
         if not is_committed(workspace.arrangement(wanted["id"])):
             _arrange(workspace, corpus, wanted["id"], wanted["recipe"], job["paths"]["embedding"], say)
@@ -81,9 +79,7 @@ class Corpus:
         names = {split: niv2.task_names(self._data, split) for split in ("train", "test")}
         both = sorted(set(names["train"]) & set(names["test"]))
         if both:
-            raise UserError(
-                f"{self._data}: {both[0]} is in both splits; a held-out task must not be trained on"
-            )
+            raise UserError(f"{self._data}: {both[0]} is in both splits; a held-out task must not be trained on")
         train = self._sample(names["train"], self._recipe["train"])
         train = splits.take_fraction(
             train, Fraction(self._recipe["train"]["fraction"]), self._recipe["train"].get("seed", 0)
@@ -105,9 +101,7 @@ class Corpus:
     def _refuse_empty(self, train: list[Example], test: list[Example]) -> None:
         for split, chosen in (("train", train), ("test", test)):
             if not chosen:
-                raise UserError(
-                    f"{self._data}: the {split} tasks have no instance left (check the caps and fraction)"
-                )
+                raise UserError(f"{self._data}: the {split} tasks have no instance left (check the caps and fraction)")
 
     def _publish(self, train: list[Example], test: list[Example]) -> None:
         with publish(self.folder) as draft:
@@ -119,9 +113,7 @@ class Corpus:
             write_json(draft / "meta.json", meta)
 
 
-def _arrange(
-    workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, model: str | None, say: Say
-) -> None:
+def _arrange(workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, model: str | None, say: Say) -> None:
     order = recipe["order"]
     facts: dict[str, Any] = {}
 
@@ -164,9 +156,7 @@ def _embeddings(workspace: Workspace, corpus: Corpus, model_digest: str, model: 
                 embed([prompts.embedding_text(e, corpus.shots) for e in items], Path(model)),
             )
             digests[f"{split}_digest"] = _file_digest(draft / f"{split}.npy")
-        write_json(
-            draft / "meta.json", {"corpus": corpus.folder.name, "model_digest": model_digest, **digests}
-        )
+        write_json(draft / "meta.json", {"corpus": corpus.folder.name, "model_digest": model_digest, **digests})
     return folder
 
 

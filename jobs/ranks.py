@@ -39,9 +39,7 @@ def from_slurm(environ: Any = os.environ) -> Ranks:
     """The ranks as srun numbered them; a single process outside Slurm."""
     if "SLURM_PROCID" not in environ or "SLURM_NTASKS" not in environ:
         return Ranks(0, 1, 0)
-    return Ranks(
-        int(environ["SLURM_PROCID"]), int(environ["SLURM_NTASKS"]), int(environ.get("SLURM_LOCALID", 0))
-    )
+    return Ranks(int(environ["SLURM_PROCID"]), int(environ["SLURM_NTASKS"]), int(environ.get("SLURM_LOCALID", 0)))
 
 
 def meet(folder: Path, ranks: Ranks) -> str:

@@ -46,9 +46,7 @@ class Progress:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def run(
-    job: dict[str, Any], folder: Path, ranks: Ranks, journal: Journal | None, stop: Callable[[], bool]
-) -> Progress:
+def run(job: dict[str, Any], folder: Path, ranks: Ranks, journal: Journal | None, stop: Callable[[], bool]) -> Progress:
     """Trains the job's stage to its end. `journal` is rank 0's; `stop` tells whether a signal has come.
 
     Raises Stopped when any rank was told to stop, UserError for a base that cannot be trained, ClusterError
@@ -121,16 +119,12 @@ class Trainer:
         dist.all_reduce(nll)
         self._refuse_skipped(step)
         if self.journal:
-            self._journal_step(
-                step, nll.item() / learnt, rate, sum(self.train.lengths[p] for p in places), started
-            )
+            self._journal_step(step, nll.item() / learnt, rate, sum(self.train.lengths[p] for p in places), started)
 
     def _journal_step(self, step: int, loss: float, rate: float, tokens: int, started: float) -> None:
         assert self.journal
         norm = self.engine.get_global_grad_norm()  # None at ZeRO stage 0
-        data = {"train/loss": loss, "train/lr": rate} | (
-            {} if norm is None else {"train/grad_norm": float(norm)}
-        )
+        data = {"train/loss": loss, "train/lr": rate} | ({} if norm is None else {"train/grad_norm": float(norm)})
         data[f"{SPEED}tokens_per_s"] = tokens / (time.perf_counter() - started)
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 
@@ -208,9 +202,7 @@ def _load(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     base = Path(job["paths"]["base"])
     for folder in (corpus, arrangement, *([workspace.base(made["base"])] if made["base"] else [])):
         if not is_committed(folder):
-            raise ClusterError(
-                f"{folder} is missing or half made; its prepare job has not finished (zsg submit again)"
-            )
+            raise ClusterError(f"{folder} is missing or half made; its prepare job has not finished (zsg submit again)")
     stage = job["recipe"]["stages"][0]
     vocabulary = load_vocabulary(base)
     shots, longest = stage["data"]["template"]["positive_examples"], stage["train"]["max_length"]

@@ -194,7 +194,11 @@ def _exclude(
         if not isinstance(rule, dict) or not rule:
             raise document.error(place, "an item of `exclude` is a mapping such as {arrangement.order: fft}")
         wanted = [s for key, value in rule.items() for s in _axis(document, (*place, key), key, [value])]
-        hit = [n for n, point in enumerate(points) if _resolve(document, defaults, [*chosen[n], *wanted]).settings == point.settings]
+        hit = [
+            n
+            for n, point in enumerate(points)
+            if _resolve(document, defaults, [*chosen[n], *wanted]).settings == point.settings
+        ]
         if not hit:
             notes.append(f"{document.path}:{document.line(place)}: this `exclude` matches no point of the grid")
         dropped |= set(hit)

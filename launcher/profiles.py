@@ -78,7 +78,9 @@ class Profile(Strict):
     slurm: SlurmSettings = SlurmSettings()
     tracking: Tracking = Tracking()
     environment: Environment = Environment()
-    setup: list[str] = Field([], description="shell lines run verbatim at the start of every Slurm job; plan shows them")
+    setup: list[str] = Field(
+        [], description="shell lines run verbatim at the start of every Slurm job; plan shows them"
+    )
 
 
 def load(name: str, beside: Path) -> Profile:

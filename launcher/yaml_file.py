@@ -86,4 +86,6 @@ class _Reader:
                 return kind(node)
         if type(node).__name__ == "ScalarBoolean":
             return bool(node)
-        raise UserError(f"{self._path}:{line}: {str(node)!r} is read as {type(node).__name__}; quote it to make it a text")
+        raise UserError(
+            f"{self._path}:{line}: {str(node)!r} is read as {type(node).__name__}; quote it to make it a text"
+        )

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, CompletedProcess, Popen, TimeoutExpired, run
 
@@ -37,7 +36,7 @@ AuthInfo=socket={base}/run/munge
 SLURM_CONF = """\
 ClusterName=zsg
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={slurmctld_port}
+SlurmctldPort={ports[slurmctld]}
 StateSaveLocation={base}/state
 SlurmdSpoolDir={base}/spool/%n
 SlurmctldPidFile={base}/run/slurmctld.pid
@@ -61,7 +60,7 @@ KillWait={kill_wait_s}
 MaxArraySize={max_array_size}
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
-AccountingStoragePort={slurmdbd_port}
+AccountingStoragePort={ports[slurmdbd]}
 # The clients of slurmdbd look for munge here, not in AuthInfo.
 AccountingStoragePass={base}/run/munge
 GresTypes=gpu
@@ -74,7 +73,7 @@ PartitionName=urgent Nodes=ALL MaxTime=60 PriorityTier=10
 SLURMDBD_CONF = """\
 DbdHost=localhost
 DbdAddr=127.0.0.1
-DbdPort={slurmdbd_port}
+DbdPort={ports[slurmdbd]}
 StorageType=accounting_storage/mysql
 StorageHost=localhost
 StorageUser=root
@@ -87,39 +86,26 @@ class ClusterError(RuntimeError):
     """The test cluster did not start, did not answer or did not end; the message quotes the log."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that the configuration files of one cluster depend on; `host_address` is the host's own."""
-
-    base: Path
-    host: str
-    host_address: str
-    slurmdbd_port: int
-    slurmctld_port: int
-    node_ports: dict[str, int]
-    cpus: int
-    gpus: int
-    kill_wait_s: int
-    max_array_size: int
-
-
 def missing_programs() -> list[str]:
     """The programs a test cluster needs and this host lacks; none missing means it can start."""
     return [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
 
 
-def conf_files(plan: Plan) -> dict[str, str]:
-    """The text of slurm.conf, slurmdbd.conf and gres.conf, by name."""
+def conf_files(
+    base: Path, host: str, host_address: str, ports: dict[str, int], cpus: int, gpus: int, **limits: int
+) -> dict[str, str]:
+    """The text of slurm.conf, slurmdbd.conf and gres.conf, by name; `ports` names daemons and nodes."""
     both = BOTH_CONF
-    if plan.host_address == "127.0.0.1":  # or Slurm would bind where nobody calls it
+    if host_address == "127.0.0.1":  # or Slurm would bind where nobody calls it
         both += "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny\n"
-    shape = f"CPUs={plan.cpus} RealMemory=4000" + (f" Gres=gpu:a800:{plan.gpus}" if plan.gpus else "")
-    nodes = (f"NodeName={n} NodeAddr=127.0.0.1 Port={port} {shape}\n" for n, port in plan.node_ports.items())
-    gpus = f"Name=gpu Type=a800 File={plan.base}/dev/nvidia[0-{plan.gpus - 1}]\n" if plan.gpus else ""
+    shape = f"CPUs={cpus} RealMemory=4000" + (f" Gres=gpu:a800:{gpus}" if gpus else "")
+    nodes = [name for name in ports if name not in DAEMONS]
+    node_lines = (f"NodeName={name} NodeAddr=127.0.0.1 Port={ports[name]} {shape}\n" for name in nodes)
+    gpu_line = f"Name=gpu Type=a800 File={base}/dev/nvidia[0-{gpus - 1}]\n" if gpus else ""
     return {
-        "slurm.conf": (both + SLURM_CONF).format_map(vars(plan)) + "".join(nodes),
-        "slurmdbd.conf": (both + SLURMDBD_CONF).format_map(vars(plan)),
-        "gres.conf": "AutoDetect=off\n" + gpus,
+        "slurm.conf": (both + SLURM_CONF).format(base=base, host=host, ports=ports, **limits) + "".join(node_lines),
+        "slurmdbd.conf": (both + SLURMDBD_CONF).format(base=base, ports=ports),
+        "gres.conf": "AutoDetect=off\n" + gpu_line,
     }
 
 
@@ -206,7 +192,7 @@ class SlurmCluster:
         self.env = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": PATH}
         self.daemons: dict[str, Popen] = {}
         self._sizes = dict(cpus=cpus, gpus=gpus, kill_wait_s=kill_wait_s, max_array_size=max_array_size)
-        self._alias: Path | None = None
+        self._base = self.folder  # the same place by a shorter name, where the path is too long for sockets
         self._reaper: Popen | None = None
 
     def __enter__(self) -> SlurmCluster:
@@ -225,9 +211,9 @@ class SlurmCluster:
         if self.folder.exists() and any(self.folder.iterdir()):
             raise ClusterError(f"{self.folder} is not empty; name a new folder for the cluster")
         try:
-            plan = self._prepare()
-            self._start_database(plan)
-            self._start_slurm(plan)
+            ports = self._prepare()
+            self._start_database()
+            self._start_slurm(ports)
         except BaseException:
             self.stop()
             raise
@@ -258,10 +244,10 @@ class SlurmCluster:
         self._reaper.communicate()
         self._reaper = None
         shutil.rmtree(self.folder / "db", ignore_errors=True)  # 100 MB
-        if self._alias:
-            shutil.rmtree(self._alias.parent)
+        if self._base != self.folder:
+            shutil.rmtree(self._base.parent)
 
-    def _prepare(self) -> Plan:
+    def _prepare(self) -> dict[str, int]:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         for name in ("log", "run", "state", "dev", *(f"spool/{n}" for n in self.node_names)):
@@ -269,55 +255,45 @@ class SlurmCluster:
         # Should we be killed, its pipe to this process closes, and it ends the cluster in our stead.
         reap = (sys.executable, "-I", __file__, "--reap", str(self.folder))
         self._reaper = Popen(reap, stdin=PIPE, start_new_session=True)
-        plan = self._plan()
-        for i in range(plan.gpus):  # slurmd counts distinct character devices; these are all /dev/null
+        if len(str(self.folder)) > LONGEST_BASE:
+            self._base = Path(tempfile.mkdtemp(prefix="zsg-", dir="/tmp")) / "slurm"
+            self._base.symlink_to(self.folder)
+        for i in range(self._sizes["gpus"]):  # slurmd counts distinct devices; these are all /dev/null
             os.mknod(self.folder / f"dev/nvidia{i}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-        for name, text in conf_files(plan).items():
+        listeners = ["slurmdbd", "slurmctld", *self.node_names]
+        ports = dict(zip(listeners, _free_ports(len(listeners)), strict=True))
+        host = socket.gethostname()
+        texts = conf_files(self._base, host.partition(".")[0], socket.gethostbyname(host), ports, **self._sizes)
+        for name, text in texts.items():
             self._write(name, text.encode())
         self._write("munge.key", os.urandom(128))
-        return plan
-
-    def _plan(self) -> Plan:
-        base = self.folder
-        if len(str(base)) > LONGEST_BASE:
-            self._alias = base = Path(tempfile.mkdtemp(prefix="zsg-", dir="/tmp")) / "slurm"
-            base.symlink_to(self.folder)
-        slurmdbd_port, slurmctld_port, *node_ports = _free_ports(2 + len(self.node_names))
-        return Plan(
-            base=base,
-            host=socket.gethostname().partition(".")[0],
-            host_address=socket.gethostbyname(socket.gethostname()),
-            slurmdbd_port=slurmdbd_port,
-            slurmctld_port=slurmctld_port,
-            node_ports=dict(zip(self.node_names, node_ports, strict=True)),
-            **self._sizes,
-        )
+        return ports
 
     def _write(self, name: str, content: bytes) -> None:
         path = self.folder / name
         path.touch(mode=0o600)  # private before it holds anything; the daemons insist on it
         path.write_bytes(content)
 
-    def _start_database(self, plan: Plan) -> None:
-        run = f"{plan.base}/run"
-        munge = (f"--key-file={plan.base}/munge.key", f"--socket={run}/munge", f"--seed-file={run}/seed")
+    def _start_database(self) -> None:
+        base, at = self._base, f"{self._base}/run"
+        munge = (f"--key-file={base}/munge.key", f"--socket={at}/munge", f"--seed-file={at}/seed")
         # --force: munged would have the whole machine reach its socket, we would not.
-        self._spawn("munged", "munged", "--foreground", "--force", f"--pid-file={run}/munged.pid", *munge)
-        own = ("--no-defaults", f"--datadir={plan.base}/db", "--user=root", "--innodb-log-file-size=8M")
+        self._spawn("munged", "munged", "--foreground", "--force", f"--pid-file={at}/munged.pid", *munge)
+        own = ("--no-defaults", f"--datadir={base}/db", "--user=root", "--innodb-log-file-size=8M")
         self._spawn("install", "mariadb-install-db", *own, "--skip-test-db")
         if self.daemons["install"].wait(60):
             raise self._failure("install", "the database could not be created")
-        listen = ("--skip-networking", f"--socket={run}/database", f"--pid-file={run}/mariadbd.pid")
+        listen = ("--skip-networking", f"--socket={at}/database", f"--pid-file={at}/mariadbd.pid")
         self._spawn("mariadbd", "mariadbd", *own, *listen, "--innodb-flush-log-at-trx-commit=0")
-        self._wait("munged", "its socket", (self.folder / "run/munge").exists)
-        self._wait("mariadbd", "its socket", (self.folder / "run/database").exists)
+        self._wait("munged", "its socket", Path(at, "munge").exists)
+        self._wait("mariadbd", "its socket", Path(at, "database").exists)
 
-    def _start_slurm(self, plan: Plan) -> None:
-        self._spawn("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=f"{plan.base}/run/database")
-        self._wait("slurmdbd", "its port", lambda: _listening(plan.slurmdbd_port))
+    def _start_slurm(self, ports: dict[str, int]) -> None:
+        self._spawn("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=f"{self._base}/run/database")
+        self._wait("slurmdbd", "its port", lambda: _listening(ports["slurmdbd"]))
         self.run("sacctmgr", "-i", "add", "cluster", "zsg")
         self._spawn("slurmctld", "slurmctld", "-D")
-        self._wait("slurmctld", "its port", lambda: _listening(plan.slurmctld_port))
+        self._wait("slurmctld", "its port", lambda: _listening(ports["slurmctld"]))
         for name in self.node_names:
             self.start_node(name)
         for name in self.node_names:
@@ -337,9 +313,7 @@ class SlurmCluster:
     def _client(self, argv: tuple[str, ...], timeout_s: float) -> CompletedProcess[str]:
         # Within an outer Slurm job, its SLURM_JOB_ID would send our srun to the wrong cluster.
         env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | self.env
-        return run(
-            argv, env=env, cwd=self.folder, timeout=timeout_s, stdin=DEVNULL, capture_output=True, text=True
-        )
+        return run(argv, env=env, cwd=self.folder, timeout=timeout_s, stdin=DEVNULL, capture_output=True, text=True)
 
     def _wait(self, name: str, what: str, ready: Callable[[], bool], limit_s: float = 30) -> None:
         deadline = time.monotonic() + limit_s

@@ -64,13 +64,9 @@ class ModelSettings(Strict):
             if self.path is not None:
                 raise ValueError("`tiny` is made by zsg and has no path; give the model another name")
             if self.shape["hidden"] % (2 * self.shape["heads"]):
-                raise ValueError(
-                    "hidden must be a multiple of 2·heads (rotary positions need an even head size)"
-                )
+                raise ValueError("hidden must be a multiple of 2·heads (rotary positions need an even head size)")
         elif self.path is None:
-            raise ValueError(
-                f"model {self.name!r} needs `path`, a local Hugging Face folder (or name it `tiny`)"
-            )
+            raise ValueError(f"model {self.name!r} needs `path`, a local Hugging Face folder (or name it `tiny`)")
         elif any(value is not None for value in shape.values()):
             given = next(key for key, value in shape.items() if value is not None)
             raise ValueError(f"`{given}` shapes the tiny model only; a model with a path has its own")
@@ -95,16 +91,10 @@ class DataSettings(Strict):
     train_per_task: Count | None = Field(20, description="most instances per training task; null = all")
     test_per_task: Count | None = Field(5, description="most instances per held-out task; null = all")
     sampling: Literal["random", "first"] = Field("random", description="how a task is capped")
-    sample_seed: Seed | None = Field(
-        None, description="seed of the sample and of the label drawn; default: seed"
-    )
+    sample_seed: Seed | None = Field(None, description="seed of the sample and of the label drawn; default: seed")
     test_seed: Seed = Field(0, description="the test set's own seed; `seed` never changes it")
-    fraction: ExactFraction = Field(
-        Fraction(1), description="exact share of the training data kept, such as 1/4"
-    )
-    positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(
-        2, description="positive examples in a prompt"
-    )
+    fraction: ExactFraction = Field(Fraction(1), description="exact share of the training data kept, such as 1/4")
+    positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(2, description="positive examples in a prompt")
 
 
 class ArrangementSettings(Strict):
@@ -112,9 +102,7 @@ class ArrangementSettings(Strict):
 
     order: Literal[ORDERS] = Field("random", description="see zsg_core.arrange")  # type: ignore[valid-type]
     seed: Seed | None = Field(None, description="seed of the orders random and rt; default: seed")
-    embedding: str = Field(
-        MINILM, description="sentence-transformers folder; the default name ships with zsg"
-    )
+    embedding: str = Field(MINILM, description="sentence-transformers folder; the default name ships with zsg")
 
 
 class TrainSettings(Strict):
@@ -127,12 +115,8 @@ class TrainSettings(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="linear warm-up")
     epochs: Count = Field(1, description="passes over the arrangement, each in the same order")
     steps: Count | None = Field(None, description="stop after this many steps; null = all the data")
-    max_length: Annotated[int, Field(ge=16)] = Field(
-        1024, description="tokens per example; prompts are cut first"
-    )
-    precision: Literal["bf16", "fp32"] = Field(
-        "bf16", description="of the forward pass; master weights are fp32"
-    )
+    max_length: Annotated[int, Field(ge=16)] = Field(1024, description="tokens per example; prompts are cut first")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="of the forward pass; master weights are fp32")
     betas: tuple[Share, Share] = Field((0.9, 0.95), description="Adam's")
     eps: Positive = Field(1e-8, description="Adam's")
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(0.0, description="AdamW's")
@@ -144,9 +128,7 @@ class CheckpointSettings(Strict):
     """When metrics are taken; not part of a run's identity."""
 
     every: Count = Field(10, description="steps between checkpoints; step 0 and the last always count")
-    metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
-        ["loss"], description="what is measured"
-    )
+    metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(["loss"], description="what is measured")
 
 
 class ResourceSettings(Strict):

@@ -19,8 +19,8 @@ from typing import Any
 from zsg_core.errors import UserError
 
 NUM_POSITIVE_EXAMPLES = 2
-# Draws in a row that only repeat what is there: by then a task has practically nothing new to give.
-PATIENCE = 2000
+# The smallest task has 240 different instances; near that number, drawing a new one takes long.
+MOST_PER_TASK = 200
 
 Make = Callable[[Random], tuple[str, str]]
 
@@ -39,7 +39,7 @@ class Skill:
 def write_tasks(folder: Path, per_task: int = 40, seed: int = 0) -> None:
     """Writes the task files and split files, whole or not at all; the same ones again change nothing.
 
-    Raises UserError if `folder` holds anything else, or if a task has not `per_task` instances to give.
+    Raises UserError if `folder` holds anything else, or if a task cannot have `per_task` instances.
     """
     folder = folder.resolve()
     files = task_files(per_task, seed)
@@ -49,8 +49,8 @@ def write_tasks(folder: Path, per_task: int = 40, seed: int = 0) -> None:
 
 def task_files(per_task: int, seed: int) -> dict[str, str]:
     """The whole data set as relative path -> text."""
-    if per_task < 1:
-        raise UserError(f"per_task must be 1 or more, found {per_task}")
+    if not 1 <= per_task <= MOST_PER_TASK:
+        raise UserError(f"per_task must be from 1 to {MOST_PER_TASK}, found {per_task}")
     files = {f"tasks/{name}.json": _json(task_json(name, s, per_task, seed)) for name, s in _numbered()}
     for split, held_out in (("train", False), ("test", True)):
         names = [name for name, skill in _numbered() if skill.held_out == held_out]
@@ -83,16 +83,10 @@ def task_json(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, An
 
 
 def distinct(skill: Skill, count: int, rng: Random) -> list[tuple[str, str]]:
-    """`count` (input, answer) pairs with different inputs, in drawn order. UserError if there are too few."""
+    """`count` (input, answer) pairs with different inputs, in drawn order."""
     drawn: dict[str, str] = {}
-    missed = 0
-    while len(drawn) < count and missed < PATIENCE:
-        given, answer = skill.make(rng)
-        missed = missed + 1 if given in drawn else 0
-        drawn.setdefault(given, answer)
-    if len(drawn) < count:
-        most = len(drawn) - (NUM_POSITIVE_EXAMPLES + 1)
-        raise UserError(f"{skill.name} has only {most} different instances; set per_task to {most} or less")
+    while len(drawn) < count:
+        drawn.update([skill.make(rng)])
     return list(drawn.items())
 
 
@@ -114,7 +108,7 @@ def _json(task: dict[str, Any]) -> str:
     return json.dumps(task, indent=4) + "\n"
 
 
-# Files -----------------------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------------
 
 
 def _present(folder: Path, files: dict[str, str]) -> bool:
@@ -137,9 +131,7 @@ def _first_difference(folder: Path, files: dict[str, str]) -> Path | None:
         if not path.is_dir() and path.relative_to(folder).as_posix() not in files:
             return path
     paths = {folder / name: text.encode() for name, text in files.items()}
-    return next(
-        (path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data), None
-    )
+    return next((path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data), None)
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -177,11 +169,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-WOMEN = _words("Nora Mira Lena Rosa Ada Greta Ida Klara")
-MEN = _words("Otto Ivo Paul Emil Finn Hugo Jonas Leo")
-PEOPLE = WOMEN + MEN
-THINGS = _words("lamp rope chair ladder bucket candle mirror basket hammer pillow bottle kettle wheel drum")
-PLACES = _words("mill bridge tower barn castle chapel cottage station")
+PEOPLE = _words("Nora Otto Mira Ivo Lena Paul Rosa Emil Ada Finn Greta Hugo Ida Jonas Klara Leo")
+THINGS = _words("lamp rope chair ladder bucket candle mirror basket hammer pillow bottle kettle drum broom hook wheel")
 NUMBERS = tuple(str(number) for number in range(11, 99))
 MOODS = {
     "positive": _words("superb lovely delightful brilliant charming wonderful splendid excellent"),
@@ -199,13 +188,12 @@ TOPICS = {
     "weather": _words("rain thunder fog snow hail frost wind sunshine"),
 }
 SYLLABLES = _words("ba ke lo mu ri ta ve zo ni pa so du fi ga he jo")
-PAST = dict(
-    pair.split(":")
-    for pair in _words("walks:walked jumps:jumped waits:waited works:worked rests:rested talks:talked")
-    + _words("looks:looked cooks:cooked runs:ran sits:sat stands:stood sleeps:slept")
-)
+# Regular forms only, so that the grammar of a word is its ending.
+VERBS = _words("walk jump wait work rest talk look cook open climb paint push pull pack wash kick")
+ADJECTIVES = _words("cold deep loud dark fast soft thick clean smooth sharp warm slow rich neat short weak")
+PAST = {verb: f"{verb}ed" for verb in VERBS}
 PLURAL = {thing: f"{thing}s" for thing in THINGS}
-PRONOUN = dict.fromkeys(WOMEN, "she") | dict.fromkeys(MEN, "he")
+COMPARATIVE = {adjective: f"{adjective}er" for adjective in ADJECTIVES}
 
 
 # Families ------------------------------------------------------------------------------------------------
@@ -221,20 +209,21 @@ def review(thing: str, opening: str, parts: str, *, held_out: bool = False) -> S
         start = opening.format(a=pick(rng, PEOPLE))
         return f"{start} The {part} was {this} and the {other} was {that}.", mood
 
-    asked = f"Read a short review of a {thing}. Say whether the opinion is positive or negative."
+    asked = f"Read the short note about a {thing}. Answer with its opinion: positive or negative."
     return Skill("Sentiment Analysis", f"{thing}_opinion", asked, make, held_out)
 
 
-def comparison(more: str, of: str, fact: str, names: Sequence[str], *, held_out: bool = False) -> Skill:
-    """Two things have a number each, as `fact` says; is the first {more}?"""
+def comparison(things: str, more: str, fact: str, *, held_out: bool = False) -> Skill:
+    """Two people have a number each, as `fact` says; is the first one's {more}?"""
 
     def make(rng: Random) -> tuple[str, str]:
-        (a, b), (x, y) = some(rng, names, 2), some(rng, NUMBERS, 2)
-        given = f"The {a} {fact.format(x)} and the {b} {fact.format(y)}. Is the {a} {more} than the {b}?"
-        return given, "yes" if int(x) > int(y) else "no"
+        (a, b), (x, y) = some(rng, PEOPLE, 2), some(rng, NUMBERS, 2)
+        thing = things.removesuffix("s")
+        start = f"The {thing} of {a} {fact.format(x)} and the {thing} of {b} {fact.format(y)}."
+        return f"{start} Is the {thing} of {a} {more}?", "yes" if int(x) > int(y) else "no"
 
-    asked = f"Compare the two numbers in the text and answer the question about {of} with yes or no."
-    return Skill("Number Comparison", f"{more}_or_not", asked, make, held_out)
+    asked = f"Read the short note about two {things}. Answer its question: yes or no."
+    return Skill("Number Comparison", f"{more}_{things}", asked, make, held_out)
 
 
 def calendar(unit: str, side: str, event: str, *, held_out: bool = False) -> Skill:
@@ -248,7 +237,7 @@ def calendar(unit: str, side: str, event: str, *, held_out: bool = False) -> Ski
         start = f"The {pick(rng, KINDS)} {event} of {pick(rng, PEOPLE)} is"
         return f"{start} {at} {when}. Which {unit} comes {side} the {event}?", answer
 
-    asked = f"Work out the date of a {event} in the calendar. Answer with the name of the {unit} only."
+    asked = f"Read the short note about a {event}. Answer its question: the name of a {unit}."
     return Skill("Calendar Reasoning", f"{unit}_{side}_{event}", asked, make, held_out)
 
 
@@ -260,7 +249,7 @@ def topic(source: str, text: str, *, held_out: bool = False) -> Skill:
         x, y = some(rng, TOPICS[label], 2)
         return text.format(a=pick(rng, PEOPLE), x=x, y=y), label
 
-    asked = f"Choose the topic of this {source}: animals, food, sport or weather."
+    asked = f"Read the short note about a {source}. Answer with its topic: animals, food, sport or weather."
     return Skill("Topic Labelling", f"{source}_topic", asked, make, held_out)
 
 
@@ -269,9 +258,9 @@ def letters(name: str, what: str, edit: Callable[[str], str]) -> Skill:
 
     def make(rng: Random) -> tuple[str, str]:
         word = "".join(pick(rng, SYLLABLES) for _ in range(3))
-        return f"Word: {word}", edit(word)
+        return f"Letters: {word}", edit(word)
 
-    return Skill("Letter Editing", name, f"You get a nonsense word. Edit its letters: {what}.", make)
+    return Skill("Letter Editing", name, f"Edit a string of letters: {what}.", make)
 
 
 def item(which: str, place: int) -> Skill:
@@ -281,32 +270,29 @@ def item(which: str, place: int) -> Skill:
         things = some(rng, THINGS, 4)
         return f"List: {', '.join(things)}", things[place]
 
-    asked = f"You get a list of household things separated by commas. Copy the {which} item."
-    return Skill("List Operations", f"{which}_item", asked, make)
+    return Skill("List Operations", f"{which}_item", f"Copy the {which} item of a comma-separated list.", make)
 
 
-def lookup(column: str, question: str, values: str) -> Skill:
-    """Three people have a value each; which has {a}?"""
-
-    def make(rng: Random) -> tuple[str, str]:
-        rows = dict(zip(some(rng, PEOPLE, 3), some(rng, _words(values), 3), strict=True))
-        person = pick(rng, list(rows))
-        cells = " | ".join(f"{name} = {value}" for name, value in rows.items())
-        return f"{cells}. {question.format(a=person)}", rows[person]
-
-    asked = f"Look up one row of a small table of people and their {column}."
-    return Skill("Table Lookup", f"table_of_{column}", asked, make)
-
-
-def grammar(name: str, what: str, text: str, partners: dict[str, str]) -> Skill:
-    """The word {x} of a sentence has a partner to be named; {a}, {p}, {t}: a person, a place, a thing."""
+def lookup(values: str, options: str) -> Skill:
+    """Three keys have a value each; which has the key at the end?"""
 
     def make(rng: Random) -> tuple[str, str]:
-        x = pick(rng, list(partners))
-        given = text.format(x=x, a=pick(rng, PEOPLE), p=pick(rng, PLACES), t=pick(rng, THINGS))
-        return given, partners[x]
+        rows = dict(zip(some(rng, THINGS, 3), some(rng, _words(options), 3), strict=True))
+        key = pick(rng, list(rows))
+        cells = [f"{thing} = {value}" for thing, value in rows.items()]
+        return " | ".join([*cells, f"{key} = ?"]), rows[key]
 
-    return Skill("Word Grammar", name, f"Grammar exercise on a sentence: {what}.", make)
+    return Skill("Table Lookup", f"table_of_{values}", f"Fill the empty cell of a table of {values}.", make)
+
+
+def grammar(form: str, forms: dict[str, str]) -> Skill:
+    """Two words are put into another grammatical form."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        first, second = some(rng, list(forms), 2)
+        return f"Words: {first} {second}", f"{forms[first]} {forms[second]}"
+
+    return Skill("Word Grammar", form, f"Inflect two English words: write the {form.replace('_', ' ')}.", make)
 
 
 SKILLS = (
@@ -315,12 +301,12 @@ SKILLS = (
     review("book", "I got this book from {a}.", "story style hero cover print"),
     review("meal", "I ate here with {a}.", "sauce dessert service menu table", held_out=True),
     review("phone", "I got this phone from {a}.", "screen battery camera sound keyboard", held_out=True),
-    comparison("older", "age", "is {} years old", PLACES),
-    comparison("heavier", "weight", "weighs {} pounds", THINGS),
-    comparison("dearer", "price", "costs {} coins", THINGS),
-    comparison("taller", "height", "is {} metres tall", PLACES, held_out=True),
+    comparison("dogs", "older", "is {} years old"),
+    comparison("bags", "heavier", "weighs {} pounds"),
+    comparison("coats", "dearer", "costs {} coins"),
+    comparison("trees", "taller", "is {} metres tall", held_out=True),
     calendar("day", "after", "lesson"),
-    calendar("day", "before", "exam"),
+    calendar("day", "before", "contest"),
     calendar("month", "after", "camp"),
     calendar("day", "after", "party", held_out=True),
     calendar("day", "before", "show", held_out=True),
@@ -328,18 +314,18 @@ SKILLS = (
     topic("letter", "Dear {a}, this week I learnt a lot about {x} and {y}."),
     topic("lecture", "{a} gave a lecture in the hall. It was about {x} and {y}."),
     topic("song", "{a} sang a song at home. It was about {x} and {y}.", held_out=True),
-    letters("word_backwards", "write it backwards", lambda word: word[::-1]),
-    letters("word_without_start", "leave out the first two", lambda word: word[2:]),
-    letters("word_in_capitals", "turn them into capitals", str.upper),
+    letters("letters_reversed", "reverse them", lambda word: word[::-1]),
+    letters("letters_dropped", "drop the first two", lambda word: word[2:]),
+    letters("letters_in_capitals", "turn them into capitals", str.upper),
     item("first", 0),
     item("third", 2),
     item("last", -1),
-    lookup("coats", "What colour is the coat of {a}?", "red green blue brown white black yellow grey"),
-    lookup("instruments", "What does {a} play?", "harp flute cello trumpet organ violin banjo horn"),
-    lookup("jobs", "What is the job of {a}?", "baker tailor judge pilot miner nurse clerk potter"),
-    grammar("past_tense", "give the past tense of its verb", "{a} {x} near the {p} with a {t}.", PAST),
-    grammar("plural_noun", "give the plural of its last noun", "{a} left the {p} with one {x}.", PLURAL),
-    grammar("pronoun_of_name", "replace the name by he or she", "{x} carried a {t} to the {p}.", PRONOUN),
+    lookup("colours", "red green blue brown white black yellow grey"),
+    lookup("materials", "wood iron glass paper copper wool clay rubber"),
+    lookup("shapes", "round square oval flat hollow curved pointed cubic"),
+    grammar("past_tense", PAST),
+    grammar("plural", PLURAL),
+    grammar("comparative", COMPARATIVE),
 )
 
 
@@ -347,18 +333,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line: writes a folder and says in one line what is in it."""
     parser = argparse.ArgumentParser(prog="python -m zsg_core.skills", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="where to write; must be new, empty or hold the same tasks")
-    parser.add_argument("--per-task", type=int, default=40, help="instances of each task (default 40)")
+    parser.add_argument(
+        "--per-task", type=int, default=40, help=f"instances of each task, at most {MOST_PER_TASK} (default 40)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the instances (default 0)")
     given = parser.parse_args(argv)
     try:
         write_tasks(given.folder, given.per_task, given.seed)
     except UserError as error:
         parser.error(str(error))
-    held_out = sum(skill.held_out for skill in SKILLS)
-    print(
-        f"{given.folder}: {len(SKILLS) - held_out} training and {held_out} held-out tasks, "
-        f"{given.per_task} instances each, {len({skill.family for skill in SKILLS})} families"
-    )
+    held_out, families = sum(skill.held_out for skill in SKILLS), len({skill.family for skill in SKILLS})
+    tasks = f"{len(SKILLS) - held_out} training and {held_out} held-out tasks in {families} families"
+    print(f"{given.folder}: {tasks}, {given.per_task} instances each")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,245 @@
+"""Fills MLflow from the journals, exactly once; the only module that knows MLflow.
+
+One idempotent function, run from `zsg sync`, or beside local jobs. MLflow's metric key is (key, timestamp,
+step, run, value): a point keeps the timestamp of its journal row, so sending it again changes nothing. The
+cursor beside the run only saves work; losing it costs a replay, not a duplicate.
+
+`python -m jobs.deliver <workspace> <grid> [--follow]`
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from jobs import journal
+from jobs.folder import Workspace, read_json, write_json
+from zsg_core.errors import ClusterError, UserError
+
+BATCH = 1000  # MLflow's limit of metrics in a request
+FOLLOW_S = 2.0
+
+
+def sync(workspace: Workspace, grid: str) -> dict[str, int]:
+    """Sends what MLflow lacks of every run of a grid; returns how many points and runs were sent.
+
+    Raises UserError for an unknown grid, ClusterError if MLflow cannot be reached; both may be tried again.
+    """
+    wanted = read_json(workspace.grid(grid) / "grid.json")
+    if wanted is None:
+        raise UserError(f"no grid {grid!r} in {workspace.root}; zsg status lists the grids")
+    try:
+        return _Delivery(workspace, wanted).send()
+    except MlflowException as error:
+        raise ClusterError(f"MLflow refused or did not answer: {error}; run zsg sync again") from error
+
+
+def tracking_uri(workspace: Workspace, wanted: dict[str, Any]) -> str:
+    """The profile's MLflow, or the sqlite file of the workspace."""
+    return wanted["tracking"] or f"sqlite:///{workspace.mlflow_db}"
+
+
+def page(uri: str, grid: str | None) -> str:
+    """The path of MLflow's page that compares a grid's runs, below the server's address."""
+    found = MlflowClient(tracking_uri=uri).get_experiment_by_name(grid) if grid else None
+    return f"#/experiments/{found.experiment_id}/runs" if found else ""
+
+
+class _Delivery:
+    def __init__(self, workspace: Workspace, wanted: dict[str, Any]) -> None:
+        self._workspace, self._wanted, self._grid = workspace, wanted, wanted["name"]
+        self._uri = tracking_uri(workspace, wanted)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        self._client = MlflowClient(tracking_uri=self._uri)
+
+    def send(self) -> dict[str, int]:
+        sent = {"runs": 0, "points": 0}
+        with _lock(self._workspace.grid(self._grid) / "delivery.lock"):
+            experiment = self._experiment()
+            parent = self._parent(experiment)
+        for row in self._wanted["runs"]:
+            folder = self._workspace.run(row["run"])
+            if not journal.files(folder):
+                continue
+            (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
+            with _lock(folder / "delivery" / f"{self._grid}.lock"):
+                points = self._send_run(folder, row, experiment, parent)
+            sent["runs"] += points > 0
+            sent["points"] += points
+        return sent
+
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self._grid)
+        if found is not None:
+            return found.experiment_id
+        artifacts = None if self._wanted["tracking"] else (self._workspace.root / "mlartifacts").as_uri()
+        try:
+            return self._client.create_experiment(self._grid, artifact_location=artifacts)
+        except MlflowException:
+            found = self._client.get_experiment_by_name(self._grid)  # another machine was first
+            if found is None:
+                raise
+            return found.experiment_id
+
+    def _parent(self, experiment: str) -> str:
+        """The run that stands for the grid."""
+        tags = {"zsg.kind": "grid", "zsg.grid": self._grid}
+        found = self._find(experiment, tags)
+        if found is not None:
+            return found
+        made = self._client.create_run(experiment, tags=tags, run_name=self._grid)
+        self._client.set_terminated(made.info.run_id, "FINISHED")
+        return made.info.run_id
+
+    def _send_run(self, folder: Path, row: dict[str, Any], experiment: str, parent: str) -> int:
+        cursor_path = folder / "delivery" / f"{self._grid}.json"
+        cursor = read_json(cursor_path) or {}
+        points, disagree = journal.first_points(journal.read(folder))
+        if cursor.get("uri") != self._uri:
+            started = points[0].ts if points else None
+            run = self._create_or_find(row, experiment, parent, started)
+            cursor = {"uri": self._uri, "run": run, "sent": 0, "state": None}
+            write_json(cursor_path, cursor)
+        news = points[cursor["sent"] :]
+        for start in range(0, len(news), BATCH):
+            part = news[start : start + BATCH]
+            self._client.log_batch(cursor["run"], metrics=[Metric(p.key, p.value, p.ts, p.step) for p in part])
+            cursor["sent"] += len(part)
+            write_json(cursor_path, cursor)
+        state = _state(folder, disagree)
+        if state != cursor["state"]:
+            self._set_state(cursor["run"], folder, state)
+            write_json(cursor_path, cursor | {"state": state})
+        return len(news)
+
+    def _create_or_find(self, row: dict[str, Any], experiment: str, parent: str, started: int | None) -> str:
+        tags = {"zsg.kind": "run", "zsg.run": row["run"], "zsg.grid": self._grid}
+        found = self._find(experiment, tags)
+        if found is None:
+            name = " ".join(f"{key.split('.')[-1]}={_text(value)}" for key, value in row["axes"].items()) or row["run"]
+            tags["mlflow.parentRunId"] = parent
+            found = self._client.create_run(experiment, started, tags, name[:200]).info.run_id
+        params = _params(row)
+        for start in range(0, len(params), 100):
+            self._client.log_batch(found, params=params[start : start + 100])
+        return found
+
+    def _find(self, experiment: str, tags: dict[str, str]) -> str | None:
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self._client.search_runs([experiment], query, run_view_type=ViewType.ACTIVE_ONLY, max_results=1)
+        return found[0].info.run_id if found else None
+
+    def _set_state(self, run: str, folder: Path, state: dict[str, str]) -> None:
+        tags = [RunTag(f"zsg.{key}", value) for key, value in (_facts(folder) | state).items()]
+        self._client.log_batch(run, tags=tags)
+        status = {"done": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}.get(state["state"], "RUNNING")
+        if status == "RUNNING":
+            self._client.update_run(run, status)
+        else:
+            self._client.set_terminated(run, status, end_time=int(state["ended"]))
+
+
+def _state(folder: Path, disagree: list[str]) -> dict[str, str]:
+    """What of a run's end is told to MLflow; facts of an attempt are tags, never params."""
+    attempt, record = read_json(folder / "attempt.json") or {}, read_json(folder / "exit.json")
+    state = {"state": "running", "attempt": str(attempt.get("attempt")), "host": str(attempt.get("host"))}
+    state |= {"slurm_job_id": str(attempt.get("slurm_job_id")), "restart_count": str(attempt.get("restart_count"))}
+    if record and record["nonce"] == attempt.get("nonce"):
+        state |= {"state": record["outcome"], "ended": str(record["ended"])}
+        state |= {key: str(record[key]) for key in ("cause", "evidence", "digest") if record.get(key)}
+        state["state"] = "running" if record["outcome"] == "continue" else record["outcome"]
+    if disagree:
+        state["flag"] = f"a restart computed other values ({len(disagree)}): {disagree[0]}"
+    return {key: value[:5000] for key, value in state.items()}
+
+
+def _facts(folder: Path) -> dict[str, str]:
+    """The digests and the code behind a run."""
+    job = read_json(folder / "job.json") or {}
+    workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
+    meta = read_json(workspace.arrangement(made["arrangement"]) / "meta.json") or {}
+    corpus = meta.get("sources", {}).get("corpus_meta", {})
+    facts = {f"code.{key}": str(value) for key, value in job["code"].items()}
+    facts |= {"arrangement": made["arrangement"], "corpus": made["corpus"], "stage": job["stage_id"]}
+    facts |= {"arrangement.ids_digest": str(meta.get("ids_digest")), "test_digest": str(corpus.get("test_digest"))}
+    if made["base"]:
+        base = read_json(workspace.base(made["base"]) / "meta.json") or {}
+        facts |= {"base": made["base"], "base.digest": str(base.get("digest"))}
+    return facts
+
+
+def _params(row: dict[str, Any]) -> list[Param]:
+    """What varies first, under the names of the grid file; then the recipe, flattened."""
+    named = {key: _text(value) for key, value in row["axes"].items()} | {"model.name": row["model"]}
+    stages = {f"stage{i}": stage for i, stage in enumerate(row["recipe"]["stages"])}
+    for key, value in _flat({"base": row["recipe"]["base"], **stages}):
+        named.setdefault(f"recipe.{key}", _text(value))
+    return [Param(key, value[:6000]) for key, value in named.items()]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _follow(workspace: Workspace, grid: str) -> None:
+    """Delivers again and again until told to stop, then once more; errors only delay it."""
+    stop: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, frame: stop.append(received))
+    while True:
+        last = bool(stop)
+        try:
+            sync(workspace, grid)
+        except ClusterError as error:
+            sys.stderr.write(f"{error}\n")
+        if last:
+            return
+        for _ in range(int(FOLLOW_S / 0.1)):
+            if not stop:
+                time.sleep(0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("grid")
+    parser.add_argument("--follow", action="store_true", help="go on until told to stop")
+    given = parser.parse_args()
+    workspace = Workspace(given.workspace.resolve())
+    if given.follow:
+        _follow(workspace, given.grid)
+    else:
+        sys.stdout.write(json.dumps(sync(workspace, given.grid)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

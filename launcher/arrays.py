@@ -1,0 +1,92 @@
+"""Hands job folders to Slurm through submitit, as held arrays; the only module that knows submitit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError, JobPaths
+
+from jobs import entry
+from launcher.ledger import Submission
+from launcher.profiles import JobSize, Profile
+from zsg_core.errors import ClusterError
+
+
+def parameters(profile: Profile, size: JobSize, name: str, after: Sequence[str], is_train: bool) -> dict[str, Any]:
+    """submitit's parameters for a group of equal jobs; pure.
+
+    Held, because submitit puts each job's pickle in place only after sbatch; an allow-list for the environment,
+    because sbatch hands on the whole shell; whole minutes and no wckey, since submitit trips over both.
+    """
+    slurm = profile.slurm
+    more: dict[str, Any] = {"hold": True, "export": ",".join(profile.environment.keep), "requeue": True}
+    if after:
+        more["kill-on-invalid-dep"] = "yes"
+    gpus = slurm.gpus_per_node if is_train else 0
+    wanted = {
+        "job_name": name,
+        "time": size.time_min,
+        "nodes": size.nodes,
+        "ntasks_per_node": size.ranks_per_node,
+        "cpus_per_task": slurm.cpus_per_rank,
+        "mem": f"{slurm.mem_gb}GB" if slurm.mem_gb else None,
+        "gpus_per_node": gpus if gpus and not slurm.gres else None,
+        "gres": slurm.gres if is_train else None,
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "dependency": f"afterok:{':'.join(after)}" if after else None,
+        "array_parallelism": slurm.array_parallelism,
+        "signal_delay_s": slurm.signal_before_end_s,
+        "stderr_to_stdout": True,
+        "wckey": "",
+        "setup": setup_lines(profile),
+        "srun_args": ["--export=ALL", f"--cpus-per-task={slurm.cpus_per_rank}", *slurm.srun_args],
+        "additional_parameters": more,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def setup_lines(profile: Profile) -> list[str]:
+    """What a job's script runs first. The working directory must not shadow our packages on the nodes."""
+    exports = [f"export {key}={value}" for key, value in sorted(profile.environment.set.items())]
+    caches = ['export TRITON_CACHE_DIR="${TMPDIR:-/tmp}/zsg-$UID/triton"']
+    caches += ['export TORCH_EXTENSIONS_DIR="${TMPDIR:-/tmp}/zsg-$UID/torch-extensions"']
+    return ["export PYTHONSAFEPATH=1", *caches, *exports, *profile.setup]
+
+
+def submit(folder: Path, job_folders: Sequence[Path], wanted: dict[str, Any]) -> list[str]:
+    """Submits one held array, one task per job folder; returns the ids in the same order.
+
+    Raises ClusterError if sbatch failed; whether it did submit must then be looked up by name.
+    """
+    executor = submitit.SlurmExecutor(folder=folder)
+    executor.update_parameters(**wanted)
+    calls = [DelayedSubmission(entry.run, str(path)) for path in job_folders]
+    try:
+        made = executor._internal_process_submissions(calls)
+    except (FailedJobError, FailedSubmissionError) as error:
+        raise ClusterError(f"sbatch failed: {error}") from error
+    return [job.job_id for job in made]
+
+
+def adopt(folder: Path, submission: Submission, job_folders: Sequence[Path], ids: Sequence[str]) -> None:
+    """Completes a submission that was cut after sbatch: writes the pickle that each held task will look for."""
+    if len(ids) != len(job_folders):
+        raise ClusterError(
+            f"{submission.name}: Slurm has {len(ids)} jobs of that name, the ledger {len(job_folders)}; "
+            f"cancel them (scancel --name={submission.name}) and submit again"
+        )
+    for path, job_id in zip(job_folders, ids, strict=True):
+        call = DelayedSubmission(entry.run, str(path))
+        call.set_timeout(5, 0)
+        draft = folder / f".{job_id}.pkl"
+        call.dump(draft)
+        draft.rename(JobPaths(folder, job_id).submitted_pickle)
+
+
+def log_files(folder: Path, job_id: str) -> list[Path]:
+    """The logs of a job, rank by rank."""
+    return sorted(folder.glob(f"{job_id}_*_log.out"), key=lambda path: int(path.name.split("_")[-2]))

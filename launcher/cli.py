@@ -1,0 +1,145 @@
+"""The commands: each parses, calls one function, prints. Only here do exceptions become exit codes."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from launcher import session, show
+from launcher import submit as submits
+from launcher.ledger import Ledger
+from launcher.plan import Allow
+from zsg_core.errors import ZsgError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="One YAML grid becomes a cluster's worth of instruction-tuning runs and one page to compare them on.",
+)
+
+GridFile = Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML")]
+ProfileName = Annotated[str | None, typer.Option("--profile", help="profile name or file; overrides the grid's")]
+WorkspacePath = Annotated[Path | None, typer.Option("--workspace", help="folder of all runs; overrides the profile's")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Retry = Annotated[bool, typer.Option("--retry", help="also submit runs that failed or were cancelled")]
+Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
+
+
+@app.command()
+def plan(
+    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, retry: Retry = False,
+    retrain: Retrain = False, json: AsJson = False,
+) -> None:  # fmt: skip
+    """Show what submit would do: which runs, why, and in which jobs. Changes nothing.
+
+    Example: zsg plan grid.yaml
+    """
+    opened = session.open_grid(grid, profile, workspace)
+    made = submits.plan(opened.site, opened.runs, Ledger(opened.site.workspace), Allow(retry, retrain))
+    if json:
+        show.as_json(show.plan_rows(made))
+        return
+    show.plan_table(made)
+    show.job_graph(made)
+    for line in opened.site.profile.setup:
+        show.result(f"setup line of every job: {line}")
+    show.result(f"{opened.grid.name}: {show.summary(made)}")
+
+
+@app.command()
+def submit(
+    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, retry: Retry = False,
+    retrain: Retrain = False,
+) -> None:  # fmt: skip
+    """Submit the runs that are not there yet. Twice is the same as once; killed, it is simply run again.
+
+    On Slurm it returns at once. On a local profile it runs the jobs and shows their progress.
+
+    Example: zsg submit grid.yaml
+    """
+    opened = session.open_grid(grid, profile, workspace)
+    failed = session.submit(opened, Allow(retry, retrain))
+    if failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def status(
+    grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
+    workspace: WorkspacePath = None, json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="look again every 20 seconds")] = False,
+) -> None:  # fmt: skip
+    """Show where every run stands. Asks the scheduler once.
+
+    Example: zsg status wsd-order --json
+    """
+    place = session.workspace(workspace)
+    while True:
+        rows = session.status_rows(place, grid)
+        show.as_json(rows) if json else show.status(rows)
+        if not watch:
+            return
+        time.sleep(session.WATCH_S)
+
+
+@app.command()
+def logs(
+    run: Annotated[str, typer.Argument(help="run id, or its beginning", metavar="RUN")],
+    workspace: WorkspacePath = None,
+    rank: Annotated[int, typer.Option("--rank", help="which rank's log", min=0)] = 0,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on as the log grows")] = False,
+) -> None:  # fmt: skip
+    """Print a run's log.
+
+    Example: zsg logs 3f2a -f
+    """
+    session.print_log(session.workspace(workspace), run, rank, follow)
+
+
+@app.command()
+def sync(
+    grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
+    workspace: WorkspacePath = None,
+) -> None:  # fmt: skip
+    """Send to MLflow what it lacks, from the runs' journals. Sending twice adds nothing.
+
+    Example: zsg sync wsd-order
+    """
+    from jobs import deliver
+
+    place = session.workspace(workspace)
+    for name in session.grid_names(place, grid):
+        sent = deliver.sync(place, name)
+        show.result(f"{name}: sent {sent['points']} points of {sent['runs']} runs to MLflow")
+
+
+@app.command()
+def ui(
+    grid: Annotated[str | None, typer.Argument(help="name of a grid to open at", metavar="GRID")] = None,
+    workspace: WorkspacePath = None,
+    port: Annotated[int, typer.Option("--port", help="port on this machine", min=1, max=65535)] = 5000,
+) -> None:  # fmt: skip
+    """Open the MLflow comparison: serves the workspace's MLflow on this machine until Ctrl-C.
+
+    Example: zsg ui wsd-order
+    """
+    session.serve_ui(session.workspace(workspace), grid, port)
+
+
+def main() -> None:
+    """Runs a command; exit codes 0 ok, 1 bug, 2 the user's, 3 the cluster's."""
+    try:
+        app(standalone_mode=True)
+    except ZsgError as error:
+        show.error(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        show.error("interrupted; zsg submit again goes on from here")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

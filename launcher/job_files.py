@@ -1,0 +1,92 @@
+"""Writes job.json: the whole of what a node needs to know, resolved, readable, replayable by hand."""
+
+import importlib.metadata
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jobs.attempt import now_ms
+from jobs.deepspeed_config import deepspeed_config
+from jobs.folder import SCHEMA, Workspace, write_json
+from launcher.plan import Prepare, run_item
+from launcher.profiles import JobSize, Profile
+from launcher.runs import Run
+from zsg_core import recipe as recipes
+
+
+def write_train(workspace: Workspace, run: Run, profile: Profile, submission: str, after: tuple[str, ...]) -> None:
+    """Writes a run's job.json. `after`: the prepare folders it waits for."""
+    train = run.recipe["stages"][0]["train"]
+    base = run.base or workspace.base(run.base_id or "")
+    job = _head("train", run.id, submission, workspace, run.size, profile) | {
+        "stage_id": recipes.stage_id(run.recipe, 0),
+        "recipe": run.recipe,
+        "checkpoints": run.checkpoints.model_dump(mode="json"),
+        "made": {"corpus": run.corpus_id, "arrangement": run.arrangement_id, "base": run.base_id},
+        "after": list(after),
+        "deepspeed": deepspeed_config(
+            zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"]
+        ),
+    }
+    job["paths"] |= {"base": str(base), "data": str(run.data)}
+    write_json(workspace.root / run_item(run) / "job.json", job)
+
+
+def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
+    """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it."""
+    first = prepare.runs[0]
+    stage = first.recipe["stages"][0]
+    bases = {run.base_id: run.recipe["base"] for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
+    orders = {
+        run.arrangement_id: run.recipe["stages"][0]["arrangement"]
+        for run in prepare.runs
+        if f"arrangements/{run.arrangement_id}" in prepare.makes
+    }
+    key = prepare.item.removeprefix("prepare/")
+    job = _head("prepare", None, submission, workspace, profile.prepare, profile) | {
+        "stage_id": key,
+        "corpus": {"id": first.corpus_id, "recipe": stage["data"]},
+        "bases": [{"id": made, "recipe": recipe} for made, recipe in bases.items()],
+        "arrangements": [{"id": made, "recipe": recipe} for made, recipe in orders.items()],
+        "makes": sorted(prepare.makes),
+    }
+    embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
+    job["paths"] |= {"data": str(first.data), "embedding": embedding}
+    write_json(workspace.root / prepare.item / "job.json", job)
+
+
+def _head(
+    kind: str, run_id: str | None, submission: str, workspace: Workspace, size: JobSize, profile: Profile
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "run_id": run_id,
+        "submission": submission,
+        "resources": {"profile": profile.name, **size.model_dump()},
+        "tracking": {"uri": profile.tracking.uri},
+        "paths": {"workspace": str(workspace.root)},
+        "code": code(),
+        "created": now_ms(),
+    }
+
+
+@cache
+def code() -> dict[str, Any]:
+    """Which code submits: version, and for a checkout its commit and whether files differ from it."""
+    here = Path(__file__).resolve().parent.parent
+    facts: dict[str, Any] = {"zsg": importlib.metadata.version("zsg"), "python": platform.python_version()}
+    if (here / ".git").exists():
+        facts["commit"] = _git(here, "rev-parse", "HEAD")
+        facts["dirty"] = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
+    return facts
+
+
+def _git(folder: Path, *argv: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *argv], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,130 @@
+"""The launcher's record: which job folders were handed to which scheduler under which ids.
+
+Append-only JSONL. An intent is on disk before sbatch is called and the ids after it, so that a submission cut
+anywhere between can be found again by its job name. Only the holder of the submit lock writes.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.attempt import now_ms
+from jobs.folder import Workspace
+from zsg_core.errors import UserError
+
+
+@dataclass
+class Submission:
+    """A group of jobs submitted together. `items` are job folders relative to the workspace, `ids` their ids."""
+
+    id: str
+    scheduler: str
+    kind: str
+    grid: str
+    items: list[str]
+    created: int
+    host: str
+    ids: list[str] = field(default_factory=list)
+    released: bool = False
+    void: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The job name under which the scheduler knows it: unique, so that it can be looked up."""
+        return f"zsg-{self.grid}-{self.kind}-{self.id}"
+
+    def job_id(self, item: str) -> str | None:
+        return self.ids[self.items.index(item)] if self.ids else None
+
+
+class Ledger:
+    """The ledger of a workspace, read once and kept up to date by its own writes."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._path = workspace.ledger
+        self.submissions: dict[str, Submission] = {}
+        for row in _rows(self._path):
+            self._apply(row)
+
+    def last(self, item: str) -> Submission | None:
+        """The newest submission of a job folder that was not given up."""
+        return self.by_item().get(item)
+
+    def by_item(self) -> dict[str, Submission]:
+        """The newest submission of every job folder."""
+        return {item: s for s in self.submissions.values() if s.void is None for item in s.items}
+
+    def unfinished(self) -> list[Submission]:
+        """Submissions that were cut short: without ids, or not yet released."""
+        return [s for s in self.submissions.values() if s.void is None and not s.released]
+
+    def intend(self, *, scheduler: str, kind: str, grid: str, items: Sequence[str]) -> Submission:
+        """Records what is about to be submitted."""
+        made = Submission(uuid.uuid4().hex[:8], scheduler, kind, grid, list(items), now_ms(), socket.gethostname())
+        facts = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
+        self._append("intent", made.id, **facts, created=made.created, host=made.host)
+        return self.submissions[made.id]
+
+    def submitted(self, submission: Submission, ids: Sequence[str]) -> None:
+        self._append("submitted", submission.id, ids=list(ids))
+
+    def released(self, submission: Submission) -> None:
+        self._append("released", submission.id)
+
+    def void(self, submission: Submission, reason: str) -> None:
+        """Gives a submission up: it never reached the scheduler."""
+        self._append("void", submission.id, reason=reason)
+
+    def _append(self, event: str, submission: str, **facts: Any) -> None:
+        row = {"event": event, "submission": submission, "ts": now_ms(), **facts}
+        with self._path.open("a+b") as file:
+            cut = file.seek(0, os.SEEK_END) > 0 and _last_byte(file) != b"\n"
+            file.write((b"\n" if cut else b"") + json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._apply(row)
+
+    def _apply(self, row: dict[str, Any]) -> None:
+        match row["event"]:
+            case "intent":
+                facts = {key: row[key] for key in ("scheduler", "kind", "grid", "items", "created", "host")}
+                self.submissions[row["submission"]] = Submission(row["submission"], **facts)
+            case "submitted":
+                self.submissions[row["submission"]].ids = row["ids"]
+            case "released":
+                self.submissions[row["submission"]].released = True
+            case "void":
+                self.submissions[row["submission"]].void = row["reason"]
+
+
+@contextlib.contextmanager
+def submit_lock(workspace: Workspace) -> Iterator[None]:
+    """Lets one `zsg submit` plan and submit at a time; the kernel frees it when its holder dies."""
+    workspace.create()
+    with workspace.submit_lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another zsg submit is at work in {workspace.root}; wait for it to end") from None
+        yield
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for line in path.read_bytes().split(b"\n"):
+        # A line cut by a kill was never acted upon: the act comes after the sync.
+        with contextlib.suppress(ValueError):
+            yield json.loads(line)
+
+
+def _last_byte(file: Any) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)

@@ -1,0 +1,116 @@
+"""Runs job folders on this machine, side by side up to a limit, each when what it needs is there.
+
+A running job holds a lock on its folder through a descriptor that it inherits, so whether it lives is known
+exactly, also after this process was killed.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs.folder import Workspace, is_committed, read_json
+from launcher.profiles import Profile
+from launcher.status import is_locked
+
+POLL_S = 0.3
+
+
+@dataclass
+class LocalJob:
+    """A job folder to run: after the jobs of `after` have ended, if all of `needs` are there."""
+
+    item: str
+    needs: frozenset[str] = frozenset()
+    after: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    ended: bool = False
+
+
+def run_all(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], tick: Callable[[], None]) -> None:
+    """Runs every job to its end. `tick` is called a few times a second, for a display.
+
+    A KeyboardInterrupt ends the jobs that run, lets them write how they ended, and is raised again.
+    """
+    try:
+        while not all(job.ended for job in jobs):
+            for job in jobs:
+                _reap(job)
+            _give_up(workspace, jobs)
+            _start_ready(workspace, profile, jobs)
+            tick()
+            time.sleep(POLL_S)
+        tick()
+    except KeyboardInterrupt:
+        _stop(jobs)
+        raise
+
+
+def log_path(folder: Path) -> Path:
+    """Where a local job's output goes."""
+    return folder / "log.txt"
+
+
+def _start_ready(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]) -> None:
+    for job in jobs:
+        if sum(other.process is not None for other in jobs) >= profile.max_parallel:
+            return
+        if job.process is None and not job.ended and all(is_committed(workspace.root / need) for need in job.needs):
+            _start(workspace.root / job.item, profile, job)
+
+
+def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
+    """A job whose prepare jobs have all ended without making what it needs will never start."""
+    ended = {job.item for job in jobs if job.ended}
+    mine = {job.item for job in jobs}
+    for job in jobs:
+        waiting = not job.ended and job.process is None and job.after
+        if waiting and all(item in ended or (item not in mine and _has_ended(workspace, item)) for item in job.after):
+            job.ended = not all(is_committed(workspace.root / need) for need in job.needs)
+
+
+def _has_ended(workspace: Workspace, item: str) -> bool:
+    return read_json(workspace.root / item / "exit.json") is not None and not is_locked(workspace.root / item / "lock")
+
+
+def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)  # somebody looks, or the job of an earlier submit still lives: next time
+        return
+    with log_path(folder).open("ab") as log:
+        job.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(profile), pass_fds=[lock],
+            start_new_session=True,
+        )  # fmt: skip
+    os.close(lock)
+
+
+def _environment(profile: Profile) -> dict[str, str]:
+    kept = {key: os.environ[key] for key in profile.environment.keep if key in os.environ}
+    # The working directory must not shadow our packages.
+    return kept | {"PYTHONSAFEPATH": "1"} | profile.environment.set
+
+
+def _reap(job: LocalJob) -> None:
+    if job.process is not None and job.process.poll() is not None:
+        job.process, job.ended = None, True
+
+
+def _stop(jobs: Sequence[LocalJob]) -> None:
+    running = [job.process for job in jobs if job.process is not None]
+    for process in running:
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,133 @@
+"""Decides which runs to submit, skip, retry or train again, and what must be made first. Pure.
+
+A plan is a value: `zsg plan` prints it, `zsg submit` carries it out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.profiles import JobSize
+from launcher.runs import Run
+from launcher.slurm import CANCELLED, DONE, FAILED, UNKNOWN
+from launcher.status import ABSENT, ACTIVE, JobState
+from zsg_core.digest import content_id
+
+SUBMIT, SKIP, RETRY, RETRAIN = "submit", "skip", "retry", "retrain"
+ACTING = (SUBMIT, RETRY, RETRAIN)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What is done about one run, and why."""
+
+    run: Run
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Allow:
+    """What the user has allowed beyond submitting what is new."""
+
+    retry: bool = False
+    retrain: bool = False
+
+
+@dataclass
+class Prepare:
+    """One prepare job: all missing things of one corpus. `item` is its folder in the workspace."""
+
+    item: str
+    runs: list[Run]
+    makes: set[str] = field(default_factory=set)
+
+
+@dataclass
+class TrainGroup:
+    """Train jobs of equal size that wait for the same prepare jobs: one array."""
+
+    size: JobSize
+    after: tuple[str, ...]
+    runs: list[Run]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a submit would do."""
+
+    actions: list[Action]
+    prepares: list[Prepare]
+    groups: list[TrainGroup]
+
+    @property
+    def acting(self) -> list[Action]:
+        return [action for action in self.actions if action.kind in ACTING]
+
+
+def run_item(run: Run) -> str:
+    """A run's folder in the workspace."""
+    return f"runs/{run.id}"
+
+
+def decide(runs: Sequence[Run], states: Mapping[str, JobState], allow: Allow) -> list[Action]:
+    """One action per run, in the order of the runs."""
+    return [Action(run, *_decide(run, states[run_item(run)], allow)) for run in runs]
+
+
+def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
+    if state.state == ABSENT:
+        return SUBMIT, "new"
+    if state.state in ACTIVE:
+        return SKIP, f"already {state.state}"
+    if state.state == DONE:
+        missing = _missing_cells(run, state)
+        if not missing:
+            return SKIP, "already done"
+        reason = f"done, but {missing}; needs training again"
+        return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
+    if state.to_continue:
+        return RETRY, "stopped before its end"
+    reason = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
+    if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
+        return RETRY, reason
+    return SKIP, f"{reason} (--retry submits it again)"
+
+
+def _missing_cells(run: Run, state: JobState) -> str:
+    """Which wanted (step, metric) cells a finished run lacks: those of a stride its own does not contain."""
+    wanted = run.checkpoints.every
+    if state.every is None or wanted % state.every == 0:
+        return ""
+    return f"with a checkpoint every {state.every} steps, and now every {wanted} are wanted"
+
+
+def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> Plan:
+    """The whole plan. `is_made` tells whether `kind/id` is there; `makers` maps what active prepares will make.
+
+    Runs are grouped by the prepare jobs they wait for, since an array waits as a whole.
+    """
+    runs = [action.run for action in actions if action.kind in ACTING]
+    prepares: dict[str, Prepare] = {}
+    awaited: dict[str, str] = dict(makers)
+    for run in runs:
+        lacking = {need for need in run.needs if not is_made(need) and need not in makers}
+        if lacking:
+            prepare = prepares.setdefault(_prepare_key(run), Prepare("", []))
+            prepare.runs.append(run)
+            prepare.makes |= lacking
+    for prepare in prepares.values():
+        prepare.item = f"prepare/{content_id(sorted(prepare.makes))}"
+        # Two prepare jobs may make the same base: it is the same, and either will do.
+        awaited |= dict.fromkeys(prepare.makes, prepare.item)
+    groups: dict[tuple[Any, ...], TrainGroup] = {}
+    for run in runs:
+        after = tuple(sorted({awaited[need] for need in run.needs if not is_made(need)}))
+        key = (tuple(run.size.model_dump().values()), after)
+        groups.setdefault(key, TrainGroup(run.size, after, [])).runs.append(run)
+    return Plan(actions, list(prepares.values()), list(groups.values()))
+
+
+def _prepare_key(run: Run) -> tuple[str, str | None]:
+    # Orders that need no embedding do not wait for one.
+    return run.corpus_id, run.recipe["stages"][0]["arrangement"].get("embedding")

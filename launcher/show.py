@@ -1,0 +1,171 @@
+"""Prints plans and states for people, and JSON for scripts; all of rich lives here.
+
+Results go to stdout, progress to stderr. rich honours NO_COLOR and the width of the terminal.
+"""
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from launcher.plan import ACTING, Plan
+from launcher.status import JobState
+
+COLOURS = {"done": "green", "failed": "red", "running": "cyan", "unknown": "yellow", "cancelled": "magenta"}
+PLAIN_EVERY_S = 10.0
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr."""
+    _err.print(escape(text), soft_wrap=True)
+
+
+def result(text: str) -> None:
+    """A line of result, on stdout."""
+    _out.print(escape(text), soft_wrap=True)
+
+
+def as_json(value: Any) -> None:
+    """A result for scripts, on stdout."""
+    print(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def plan_table(plan: Plan) -> None:
+    """The runs with what differs between them, and what would be done."""
+    keys = differing([action.run.axes for action in plan.actions])
+    table = _table("run", *keys, "action", "why")
+    for action in plan.actions:
+        values = [_text(action.run.axes.get(key)) for key in keys]
+        colour = "bold" if action.kind in ACTING else "dim"
+        table.add_row(action.run.id, *values, f"[{colour}]{action.kind}[/]", escape(action.reason))
+    _out.print(table)
+
+
+def job_graph(plan: Plan) -> None:
+    """Which jobs there would be, and what waits for what."""
+    for prepare in plan.prepares:
+        result(f"{prepare.item}: makes {', '.join(sorted(prepare.makes))}")
+    for group in plan.groups:
+        after = f" after {', '.join(group.after)}" if group.after else ""
+        ranks = f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s), {group.size.time_min} min"
+        result(f"train array of {len(group.runs)}, {ranks}{after}: {', '.join(run.id for run in group.runs)}")
+
+
+def summary(plan: Plan) -> str:
+    """One line: how many runs of each action."""
+    counts = Counter(action.kind for action in plan.actions)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+
+
+def plan_rows(plan: Plan) -> list[dict[str, Any]]:
+    """The plan for scripts."""
+    return [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
+
+
+def status_rows(grid: str, runs: Sequence[Mapping[str, Any]], states: Mapping[str, JobState]) -> list[dict[str, Any]]:
+    """The states of a grid's runs, as `zsg status --json` prints them."""
+    rows = []
+    for run in runs:
+        s = states[f"runs/{run['run']}"]
+        row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
+        row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
+        rows.append(row | {"cause": s.cause, "evidence": s.evidence})
+    return rows
+
+
+def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The states as a table."""
+    keys = differing([row["axes"] for row in rows])
+    table = _table("run", *keys, "state", "step", "loss", "slurm", "")
+    for row in rows:
+        step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
+        loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
+        colour = COLOURS.get(row["state"], "default")
+        why = ": ".join(str(part) for part in (row["cause"], row["evidence"]) if part)
+        values = [_text(row["axes"].get(key)) for key in keys]
+        table.add_row(row["run"], *values, f"[{colour}]{row['state']}[/]", step, loss, row["slurm"] or "", escape(why))
+    return table
+
+
+def status(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the states."""
+    _out.print(status_table(rows))
+
+
+class Progress:
+    """Shows the states of jobs while they run: a live table in a terminal, a line now and then in a log."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=_err, refresh_per_second=4, transient=True) if _err.is_terminal else None
+        self._next = 0.0
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def due(self) -> bool:
+        """Whether it is time to look again."""
+        return time.monotonic() >= self._next
+
+    def show(self, note: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Shows the states and what is being prepared."""
+        if self._live:
+            self._next = time.monotonic() + 1.0
+            table = status_table(rows)
+            table.caption = escape(note) or None
+            self._live.update(table)
+            return
+        self._next = time.monotonic() + PLAIN_EVERY_S
+        parts = [f"{row['run']} {row['state']}{_at(row)}" for row in rows]
+        say("; ".join([*([note] if note else []), *parts]))
+
+
+def prepare_note(states: Mapping[str, JobState]) -> str:
+    """What the prepare jobs are doing."""
+    return ", ".join(f"{item} {state.state}" for item, state in states.items())
+
+
+def differing(axes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys in which the runs differ, in the order of the grid."""
+    keys = list(dict.fromkeys(key for one in axes for key in one))
+    return [key for key in keys if len({repr(one.get(key)) for one in axes}) > 1] or keys
+
+
+def _at(row: Mapping[str, Any]) -> str:
+    if row["step"] is None:
+        return ""
+    loss = "" if row["loss"] is None else f", loss {row['loss']:.3f}"
+    return f" {row['step']}/{row['steps'] or '?'}{loss}"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def error(text: str) -> None:
+    """An error, on stderr."""
+    print(f"error: {text}", file=sys.stderr)

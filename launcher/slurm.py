@@ -1,0 +1,130 @@
+"""Asks Slurm: one squeue for what is active, one sacct for what has left the queue, scontrol to release.
+
+Commands are argument lists, never shell text; answers are parsed by pure functions. Slurm's `--json` and newer
+flags are avoided: they differ between versions.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from zsg_core.errors import ClusterError
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+WAITING, QUEUED, RUNNING, UNKNOWN = "waiting", "queued", "running", "unknown"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+
+_ACTIVE = {
+    "CONFIGURING": RUNNING, "COMPLETING": RUNNING, "RUNNING": RUNNING, "SUSPENDED": RUNNING, "STOPPED": RUNNING,
+    "SIGNALING": RUNNING, "STAGE_OUT": RUNNING, "RESIZING": RUNNING, "PENDING": QUEUED, "REQUEUED": QUEUED,
+    "REQUEUE_FED": QUEUED, "REQUEUE_HOLD": QUEUED, "RESV_DEL_HOLD": QUEUED, "SPECIAL_EXIT": QUEUED,
+}  # fmt: skip
+_ENDED = {
+    "COMPLETED": (DONE, None), "CANCELLED": (CANCELLED, "cancelled"), "TIMEOUT": (FAILED, "time limit"),
+    "NODE_FAIL": (FAILED, "node failure"), "BOOT_FAIL": (FAILED, "node failure"), "DEADLINE": (FAILED, "deadline"),
+    "OUT_OF_MEMORY": (FAILED, "out of memory"), "PREEMPTED": (FAILED, "preempted"), "REVOKED": (FAILED, "revoked"),
+    "FAILED": (FAILED, "job failed"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SlurmState:
+    """What Slurm says of one job: a state of ours, and the pending reason or cause."""
+
+    state: str
+    detail: str | None = None
+
+
+def states(ids: Sequence[str], run: Run = subprocess.run) -> dict[str, SlurmState]:
+    """The state of every id: squeue once, sacct once and only for ids that squeue no longer shows.
+
+    An id that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down.
+    Raises ClusterError if squeue itself fails: then nothing can be said of anything.
+    """
+    if not ids:
+        return {}
+    mains = ",".join(sorted({i.partition("_")[0] for i in ids}))
+    active = parse_squeue(_squeue(mains, run))
+    found = {i: active[i] for i in ids if i in active}
+    vanished = [i for i in ids if i not in active]
+    if vanished:
+        ended = parse_sacct(_sacct(",".join(sorted({i.partition("_")[0] for i in vanished})), run))
+        found |= {i: ended.get(i, SlurmState(UNKNOWN, "neither squeue nor sacct knows it")) for i in vanished}
+    return found
+
+
+def parse_squeue(text: str) -> dict[str, SlurmState]:
+    """Reads lines `id|STATE|reason` of `squeue -r`."""
+    found = {}
+    for line in text.splitlines():
+        job, state, reason = line.split("|", 2)
+        ours = _ACTIVE.get(state, UNKNOWN)
+        if ours == QUEUED and reason == "Dependency":
+            ours = WAITING
+        shown = {RUNNING: None, UNKNOWN: f"Slurm says {state}"}.get(ours, reason)
+        found[job] = SlurmState(ours, shown)
+    return found
+
+
+def parse_sacct(text: str) -> dict[str, SlurmState]:
+    """Reads lines `id|STATE|exit` of `sacct -X -P -n`; `CANCELLED by 0` is CANCELLED."""
+    found = {}
+    for line in text.splitlines():
+        job, state, code = line.split("|", 2)
+        word = state.split(" ")[0]
+        if word in _ENDED:
+            ours, cause = _ENDED[word]
+            found[job] = SlurmState(ours, f"{cause} (exit {code})" if word == "FAILED" else cause)
+        else:
+            found[job] = SlurmState(UNKNOWN, f"accounting says {state}, squeue nothing")
+    return found
+
+
+def find(name: str, run: Run = subprocess.run) -> list[str]:
+    """The ids of all jobs of that name, queued or ended, an array's tasks in order of their index."""
+    shown = _call(["squeue", "--noheader", "--array", "--name", name, "--format", "%i"], run).split()
+    if not shown:
+        shown = _quiet(["sacct", "-X", "-P", "-n", "--name", name, "-o", "JobID", "-S", "now-7days"], run).split()
+    return sorted(set(shown), key=lambda i: [int(part) for part in re.findall(r"\d+", i)])
+
+
+def release(ids: Sequence[str], run: Run = subprocess.run) -> None:
+    """Lets held jobs start. A job that is no longer held, or has ended, is left as it is."""
+    mains = sorted({i.partition("_")[0] for i in ids})
+    done = run(["scontrol", "release", *mains], capture_output=True, text=True)
+    if done.returncode and "Job has already finished" not in done.stderr and "Invalid job id" not in done.stderr:
+        raise ClusterError(f"scontrol release {' '.join(mains)} failed: {done.stderr.strip()}; run zsg submit again")
+
+
+def _squeue(mains: str, run: Run) -> str:
+    argv = ["squeue", "--noheader", "--array", "--jobs", mains, "--format", "%i|%T|%r"]
+    done = run(argv, capture_output=True, text=True)
+    # Once every job of the list has left its memory, squeue calls the list invalid.
+    if done.returncode and "Invalid job id" in done.stderr:
+        return ""
+    return _checked(argv, done)
+
+
+def _sacct(mains: str, run: Run) -> str:
+    return _quiet(["sacct", "-X", "-P", "-n", "-j", mains, "-o", "JobID,State,ExitCode"], run)
+
+
+def _quiet(argv: list[str], run: Run) -> str:
+    """sacct's answer, or nothing where accounting is off, down or not installed."""
+    try:
+        done = run(argv, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return "" if done.returncode else done.stdout
+
+
+def _call(argv: list[str], run: Run) -> str:
+    return _checked(argv, run(argv, capture_output=True, text=True))
+
+
+def _checked(argv: list[str], done: subprocess.CompletedProcess[str]) -> str:
+    if done.returncode:
+        raise ClusterError(f"{argv[0]} failed: {done.stderr.strip() or f'exit {done.returncode}'}")
+    return done.stdout

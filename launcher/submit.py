@@ -1,0 +1,198 @@
+"""Carries a plan out: intent on disk, held jobs to Slurm, ids on disk, then release. Killed anywhere, it resumes.
+
+What a killed submit left behind is settled first by the next one: jobs that Slurm has under the intent's name
+are adopted, intents that never reached it are given up. So there is one job per run, whatever died when.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.attempt import now_ms
+from jobs.folder import Workspace, is_committed, read_json, write_json
+from launcher import arrays, job_files, local, slurm
+from launcher.grid import Grid
+from launcher.ledger import Ledger, Submission
+from launcher.plan import Allow, Plan, decide, make, run_item
+from launcher.profiles import JobSize, Profile
+from launcher.runs import Run
+from launcher.status import ACTIVE, collect
+from zsg_core.errors import ClusterError
+
+SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where things happen: a workspace on a cluster."""
+
+    workspace: Workspace
+    profile: Profile
+
+
+def plan(site: Site, runs: Sequence[Run], ledger: Ledger, allow: Allow) -> Plan:
+    """What a submit would do now."""
+    states = collect(site.workspace, [run_item(run) for run in runs], ledger)
+    actions = decide(runs, states, allow)
+    return make(actions, lambda need: is_committed(site.workspace.root / need), _makers(site.workspace, ledger))
+
+
+def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
+    """Keeps the grid file and which runs it wants, for status, sync and whoever asks later."""
+    folder = site.workspace.grid(grid.name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.copyfile(grid.path, folder / "grid.yaml")
+    wanted = {"schema": 1, "name": grid.name, "profile": site.profile.name, "tracking": site.profile.tracking.uri}
+    listed = [{"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run)} for run in runs]
+    write_json(folder / "grid.json", wanted | {"submitted": now_ms(), "code": job_files.code(), "runs": listed})
+
+
+def settle(site: Site, ledger: Ledger, say: Say) -> None:
+    """Finishes or gives up what an earlier submit left unfinished. Slurm only: local jobs die with no trace."""
+    for submission in ledger.unfinished():
+        if submission.scheduler == "local":
+            continue
+        say(f"an earlier submit was cut short; looking for {submission.name}")
+        if not submission.ids:
+            ids = _find(submission)
+            if not ids:
+                ledger.void(submission, "never reached Slurm")
+                continue
+            folders = [site.workspace.root / item for item in submission.items]
+            arrays.adopt(_submission_folder(site, submission), submission, folders, ids)
+            ledger.submitted(submission, ids)
+        slurm.release(submission.ids)
+        ledger.released(submission)
+
+
+def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, say: Say) -> None:
+    """Submits prepare jobs, then train arrays that wait for them, then releases all."""
+    made: list[Submission] = []
+    for prepare in plan.prepares:
+        submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=[prepare.item])
+        job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
+        made.append(_send(site, submission, site.profile.prepare, [], ledger, say))
+    for group in plan.groups:
+        for start in range(0, len(group.runs), site.profile.slurm.max_array_size):
+            runs = group.runs[start : start + site.profile.slurm.max_array_size]
+            items = [run_item(run) for run in runs]
+            submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items)
+            for run in runs:
+                job_files.write_train(site.workspace, run, site.profile, submission.id, group.after)
+            after = [job_id for item in group.after if (job_id := _job_id(ledger, item))]
+            made.append(_send(site, submission, group.size, after, ledger, say))
+    for submission in made:
+        slurm.release(submission.ids)
+        ledger.released(submission)
+
+
+def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[list[local.LocalJob], list[int]]:
+    """Records the plan's jobs for this machine; returns them, and locks that say that this process runs them.
+
+    The locks are descriptors; they must stay open for as long as the caller runs the jobs.
+    """
+    jobs: list[local.LocalJob] = []
+    locks: list[int] = []
+    if plan.prepares:
+        submission = ledger.intend(
+            scheduler="local", kind="prepare", grid=grid.name, items=[prepare.item for prepare in plan.prepares]
+        )
+        locks.append(_hold(site, submission))
+        for prepare in plan.prepares:
+            job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
+            jobs.append(local.LocalJob(prepare.item))
+        ledger.submitted(submission, ["local"] * len(plan.prepares))
+    runs = {run_item(run): (run, group.after) for group in plan.groups for run in group.runs}
+    if runs:
+        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs))
+        locks.append(_hold(site, submission))
+        for item, (run, after) in runs.items():
+            job_files.write_train(site.workspace, run, site.profile, submission.id, after)
+            jobs.append(local.LocalJob(item, run.needs, after))
+        ledger.submitted(submission, ["local"] * len(runs))
+    return jobs, locks
+
+
+def _hold(site: Site, submission: Submission) -> int:
+    folder = _submission_folder(site, submission)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _send(
+    site: Site, submission: Submission, size: JobSize, after: Sequence[str], ledger: Ledger, say: Say
+) -> Submission:
+    wanted = arrays.parameters(site.profile, size, submission.name, after, submission.kind == "train")
+    folders = [site.workspace.root / item for item in submission.items]
+    folder = _submission_folder(site, submission)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        ids = arrays.submit(folder, folders, wanted)
+    except ClusterError:
+        # "Socket timed out" may well have submitted: look before saying so.
+        ids = _find(submission)
+        if not ids:
+            ledger.void(submission, "sbatch failed")
+            raise
+        arrays.adopt(folder, submission, folders, ids)
+    ledger.submitted(submission, ids)
+    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
+    return submission
+
+
+def _find(submission: Submission) -> list[str]:
+    """The ids that Slurm has under a submission's name, once no sbatch of it can be on its way any more."""
+    here = submission.host == socket.gethostname()
+    until = submission.created / 1000 + SETTLE_S
+    while _sbatch_lives(submission) if here else time.time() < until:
+        time.sleep(0.2)
+    return slurm.find(submission.name)
+
+
+def _sbatch_lives(submission: Submission) -> bool:
+    """Whether an sbatch that outlived its zsg is still at work: its argument lies in the submission's folder."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if words[0].endswith(b"sbatch") and any(f"/submissions/{submission.id}/".encode() in w for w in words):
+                return True
+    return False
+
+
+def _makers(workspace: Workspace, ledger: Ledger) -> dict[str, str]:
+    """What active prepare jobs are going to make, and in which folder."""
+    items = [item for item in ledger.by_item() if item.startswith("prepare/")]
+    open_items = [item for item in items if not _all_made(workspace, item)]
+    states = collect(workspace, open_items, ledger)
+    active = [item for item in open_items if states[item].state in ACTIVE]
+    return {need: item for item in active for need in (read_json(workspace.root / item / "job.json") or {})["makes"]}
+
+
+def _all_made(workspace: Workspace, item: str) -> bool:
+    makes = (read_json(workspace.root / item / "job.json") or {"makes": []})["makes"]
+    return all(is_committed(workspace.root / need) for need in makes)
+
+
+def _job_id(ledger: Ledger, item: str) -> str | None:
+    submission = ledger.last(item)
+    return submission.job_id(item) if submission else None
+
+
+def _submission_folder(site: Site, submission: Submission) -> Path:
+    return site.workspace.submission(submission.id)
+
+
+def _model(run: Run) -> str:
+    return run.base.name if run.base else "tiny"
