@@ -63,7 +63,8 @@ class _Delivery:
     def __init__(self, workspace: Workspace, wanted: dict[str, Any]) -> None:
         self._workspace, self._wanted, self._grid = workspace, wanted, wanted["name"]
         self._uri = tracking_uri(workspace, wanted)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for noisy in ("alembic", "mlflow.store.db.utils"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
         self._client = MlflowClient(tracking_uri=self._uri)
 
     def send(self) -> dict[str, int]:
@@ -185,9 +186,10 @@ def _facts(folder: Path) -> dict[str, str]:
 def _params(row: dict[str, Any]) -> list[Param]:
     """What varies first, under the names of the grid file; then the recipe, flattened."""
     named = {key: _text(value) for key, value in row["axes"].items()} | {"model.name": row["model"]}
-    stages = {f"stage{i}": stage for i, stage in enumerate(row["recipe"]["stages"])}
-    for key, value in _flat({"base": row["recipe"]["base"], **stages}):
-        named.setdefault(f"recipe.{key}", _text(value))
+    first, *others = row["recipe"]["stages"]
+    later = {f"stage{number}": stage for number, stage in enumerate(others, start=2)}
+    for key, value in _flat({**first, **later, "base": row["recipe"]["base"]}):
+        named.setdefault(key, _text(value))
     return [Param(key, value[:6000]) for key, value in named.items()]
 
 

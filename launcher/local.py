@@ -87,16 +87,15 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
     with log_path(folder).open("ab") as log:
         job.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(profile), pass_fds=[lock],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(profile, job.item), pass_fds=[lock],
             start_new_session=True,
         )  # fmt: skip
     os.close(lock)
 
 
-def _environment(profile: Profile) -> dict[str, str]:
+def _environment(profile: Profile, item: str) -> dict[str, str]:
     kept = {key: os.environ[key] for key in profile.environment.keep if key in os.environ}
-    # The working directory must not shadow our packages.
-    return kept | {"PYTHONSAFEPATH": "1"} | profile.environment.set
+    return kept | profile.environment.of(profile.prepare if item.startswith("prepare/") else profile.train)
 
 
 def _reap(job: LocalJob) -> None:

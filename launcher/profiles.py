@@ -22,7 +22,6 @@ class SlurmSettings(Strict):
     qos: Word | None = Field(None, description="quality of service")
     constraint: Word | None = Field(None, description="node features")
     gres: Word | None = Field(None, description="e.g. gpu:a800:8, where the site wants gres and not gpus-per-node")
-    cpus_per_rank: Count = Field(1, description="CPUs of each process")
     mem_gb: Count | None = Field(None, description="memory per node; null = the site's default")
     gpus_per_node: Annotated[int, Field(ge=0)] = Field(0, description="GPUs asked for on each node of a train job")
     array_parallelism: Count = Field(64, description="most tasks of an array that run at once")
@@ -38,6 +37,7 @@ class JobSize(Strict):
 
     nodes: Count = Field(1, description="nodes")
     ranks_per_node: Count = Field(1, description="processes per node, one per GPU")
+    cpus_per_rank: Count = Field(1, description="CPUs, and so threads, of each process")
     time_min: Count = Field(60, description="time limit in minutes")
 
 
@@ -61,8 +61,12 @@ class Environment(Strict):
         description="variables handed on to the jobs",
     )
     set: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[str, Field(pattern=r"^[\w.,:@=+/-]*$")]] = (
-        Field({"OMP_NUM_THREADS": "1"}, description="variables set for the jobs")
+        Field({}, description="variables set for the jobs")
     )
+
+    def of(self, size: JobSize) -> dict[str, str]:
+        """The variables set for a job. The working directory must not shadow our packages on the nodes."""
+        return {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(size.cpus_per_rank), **self.set}
 
 
 class Profile(Strict):

@@ -19,6 +19,7 @@ from launcher.plan import ACTING, Plan
 from launcher.status import JobState
 
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "unknown": "yellow", "cancelled": "magenta"}
+NARROW = ("run", "state", "step", "loss", "slurm", "action")
 PLAIN_EVERY_S = 10.0
 
 _out = Console(highlight=False)
@@ -43,7 +44,7 @@ def as_json(value: Any) -> None:
 def plan_table(plan: Plan) -> None:
     """The runs with what differs between them, and what would be done."""
     keys = differing([action.run.axes for action in plan.actions])
-    table = _table("run", *keys, "action", "why")
+    table = _table("run", *headings(keys), "action", "why")
     for action in plan.actions:
         values = [_text(action.run.axes.get(key)) for key in keys]
         colour = "bold" if action.kind in ACTING else "dim"
@@ -86,7 +87,7 @@ def status_rows(grid: str, runs: Sequence[Mapping[str, Any]], states: Mapping[st
 def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The states as a table."""
     keys = differing([row["axes"] for row in rows])
-    table = _table("run", *keys, "state", "step", "loss", "slurm", "")
+    table = _table("run", *headings(keys), "state", "step", "loss", "slurm", "")
     for row in rows:
         step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
         loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
@@ -146,6 +147,14 @@ def differing(axes: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if len({repr(one.get(key)) for one in axes}) > 1] or keys
 
 
+def headings(keys: Sequence[str]) -> list[str]:
+    """The last word of each dotted key, where that is not ambiguous."""
+    short = [key.rpartition(".")[2] for key in keys]
+    return [
+        word if short.count(word) == 1 and word not in NARROW else key for word, key in zip(short, keys, strict=True)
+    ]
+
+
 def _at(row: Mapping[str, Any]) -> str:
     if row["step"] is None:
         return ""
@@ -162,7 +171,7 @@ def _text(value: Any) -> str:
 def _table(*names: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in NARROW)
     return table
 
 

@@ -1,0 +1,41 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Modules are compiled when first imported: most of what is installed is never run here.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+
+.PHONY: setup demo test soak check clean
+
+setup: .venv/ready  ## install zsg and what training and tracking need
+
+demo: .venv/ready  ## three orders of a small self-made data set, trained and compared, in minutes
+	$(BIN)/python -m zsg_core.skills demo/tasks
+	$(BIN)/zsg submit templates/grids/demo.yaml --workspace demo/work
+
+test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not soak" --durations=10
+
+soak: .venv/ready-dev  ## the long proofs; under 45 minutes on 2 cores
+	$(BIN)/python -m pytest -m soak -s
+
+check: .venv/ready-dev  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean:  ## remove what the demo made
+	rm -rf demo
+
+.venv/ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "zsg needs Python 3.11 or newer: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@echo "installing zsg and its training and tracking extras into .venv (a few minutes the first time)"
+	$(PIP) --editable '.[train,track]'
+	@touch $@
+
+.venv/ready-dev: .venv/ready
+	$(PIP) --editable '.[train,track,dev]'
+	@touch $@

@@ -1,0 +1,97 @@
+"""What several tests share: the command line as a user runs it, small data, the real data, a real Slurm."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slurm_cluster import SlurmCluster, missing_programs
+
+from zsg_core import skills
+
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+
+class Zsg:
+    """The command line, in a folder and an environment of its own."""
+
+    def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.env = {**os.environ, **QUIET, **(env or {})}
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "zsg-work"
+
+    def start(self, *argv: str | Path, **options: Any) -> subprocess.Popen[str]:
+        """A command under way."""
+        command = [sys.executable, "-m", "launcher.cli", *map(str, argv)]
+        return subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, **options)
+
+    def __call__(self, *argv: str | Path, code: int = 0) -> str:
+        """What a command prints on stdout; it must end with `code`. What it says on stderr stays in `said`."""
+        process = self.start(*argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        printed, self.said = process.communicate(timeout=1200)
+        assert process.returncode == code, f"zsg {argv} ended with {process.returncode}:\n{printed}\n{self.said}"
+        return printed
+
+    def status(self, *argv: str | Path) -> list[dict[str, Any]]:
+        """The rows of `zsg status --json`."""
+        return json.loads(self("status", "--json", *argv))
+
+    def write(self, name: str, text: str) -> Path:
+        """A file in the folder."""
+        (self.folder / name).write_text(text, encoding="utf-8")
+        return self.folder / name
+
+
+@pytest.fixture
+def zsg(tmp_path: Path) -> Zsg:
+    """The command line in an empty folder."""
+    return Zsg(tmp_path)
+
+
+@pytest.fixture
+def zsg_on_slurm(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Zsg]:
+    """The command line in an empty folder of a machine with Slurm; its jobs are cancelled afterwards."""
+    yield Zsg(tmp_path, slurm.env)
+    slurm.run("scontrol", "update", "partitionname=main", "state=up")
+    slurm.run("scancel", "--user", "root", "--partition", "main")
+
+
+@pytest.fixture(scope="session")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in the layout of Natural Instructions: 24 training and 6 held-out tasks."""
+    folder = tmp_path_factory.mktemp("data") / "tasks"
+    skills.write_tasks(folder, per_task=12)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real published data; without it a test skips, or fails where ZSG_REQUIRE_DATA is set."""
+    _need("data", [] if REAL_DATA.is_dir() else [str(REAL_DATA)])
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A real Slurm of two nodes; without one a test skips, or fails where ZSG_REQUIRE_SLURM is set."""
+    _need("Slurm", missing_programs())
+    if os.getuid() != 0:
+        _need("Slurm", ["root's rights to start it"])
+    with SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
+        yield cluster
+
+
+def _need(what: str, missing: list[str]) -> None:
+    if not missing:
+        return
+    if os.environ.get(f"ZSG_REQUIRE_{what.upper()}"):
+        pytest.fail(f"{what} is required here, but missing: {', '.join(missing)}")
+    pytest.skip(f"no {what}: missing {', '.join(missing)}")

@@ -1,0 +1,260 @@
+"""Does a grid run on this machine from one command to MLflow, once, whatever is killed?"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import Zsg
+from tracked import assert_exactly_once, child_runs, loss_by_step
+
+GRID = """
+name: small
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: {per_task}, test_per_task: 2, positive_examples: 0}}
+  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32}}
+  checkpoints: {{every: 4}}
+grid:
+  arrangement.order: {orders}
+"""
+
+
+def small_grid(zsg: Zsg, tasks: Path, orders: str = "[cluster]", per_task: int = 4) -> Path:
+    """A grid file of small runs: 12 steps of 8 examples at four per task."""
+    return zsg.write("small.yaml", GRID.format(tasks=tasks, orders=orders, per_task=per_task))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Zsg:
+    """A grid of three orders that has run to its end."""
+    zsg = Zsg(tmp_path_factory.mktemp("finished"))
+    zsg("submit", small_grid(zsg, tasks, "[random, nft, fft]"))
+    return zsg
+
+
+def test_all_runs_finish_and_learn(finished: Zsg) -> None:
+    """Every run ends done at its last step, with a lower held-out loss than it began with."""
+    rows = finished.status("small")
+
+    assert [(row["state"], row["step"], row["steps"], row["attempt"]) for row in rows] == [("done", 12, 12, 1)] * 3
+    for row in rows:
+        losses = loss_by_step(finished.work, row["run"])
+        assert list(losses) == [0, 4, 8, 12]
+        assert losses[12] == row["loss"] < losses[0] - 0.5
+
+
+def test_untrained_models_agree(finished: Zsg) -> None:
+    """The runs of a grid share their base: at step 0 their losses are the same number."""
+    first = {loss_by_step(finished.work, row["run"])[0] for row in finished.status("small")}
+
+    assert len(first) == 1
+
+
+def test_every_point_is_in_mlflow_once(finished: Zsg) -> None:
+    """MLflow has each journalled point once, under the names of the grid, with what it stands on."""
+    rows = finished.status("small")
+
+    assert_exactly_once(finished.work, "small", [row["run"] for row in rows])
+    held = child_runs(finished.work, "small")
+    for row in rows:
+        run = held[row["run"]]
+        assert run["status"] == "FINISHED"
+        assert run["params"]["arrangement.order"] == row["axes"]["arrangement.order"]
+        assert len(run["tags"]["zsg.arrangement.ids_digest"]) == len(run["tags"]["zsg.digest"]) == 64
+
+
+def test_submitting_again_submits_nothing(finished: Zsg) -> None:
+    """A grid that is done is left as it is, and submit says so."""
+    before = (finished.work / "ledger.jsonl").read_bytes()
+    said = finished("submit", "small.yaml")
+
+    assert "nothing to submit (3 skip)" in said
+    assert (finished.work / "ledger.jsonl").read_bytes() == before
+
+
+def test_the_arrangement_is_the_order_trained(finished: Zsg) -> None:
+    """The digest of the ids consumed is that of the arrangement, step by step."""
+    from zsg_core.digest import IdDigest
+
+    for row in finished.status("small"):
+        job = json.loads((finished.work / "runs" / row["run"] / "job.json").read_text())
+        ids = (finished.work / "arrangements" / job["made"]["arrangement"] / "ids").read_text().splitlines()
+        digest = IdDigest()
+        for step in range(12):
+            digest.add(step + 1, ids[8 * step : 8 * step + 8])
+        record = json.loads((finished.work / "runs" / row["run"] / "exit.json").read_text())
+        assert record["digest"] == digest.hex()
+
+
+def test_fewer_checkpoints_are_there_and_more_need_training(finished: Zsg, tasks: Path) -> None:
+    """A coarser stride is served by what is there; a finer one needs training again, and is not done unasked."""
+    text = (finished.folder / "small.yaml").read_text()
+    coarse = finished.write("coarse.yaml", text.replace("every: 4", "every: 12"))
+    fine = finished.write("fine.yaml", text.replace("every: 4", "every: 3"))
+
+    assert {row["reason"] for row in json.loads(finished("plan", coarse, "--json"))} == {"already done"}
+    reasons = {(row["action"], row["reason"]) for row in json.loads(finished("plan", fine, "--json"))}
+    assert len(reasons) == 1
+    action, reason = reasons.pop()
+    assert action == "skip"
+    assert "every 4 steps, and now every 3 are wanted; needs training again (--retrain)" in reason
+
+
+def test_a_second_grid_takes_over_finished_runs(finished: Zsg) -> None:
+    """A run done under one grid appears in another without training, as an MLflow run of its own."""
+    text = (finished.folder / "small.yaml").read_text().replace("name: small", "name: other")
+    other = finished.write("other.yaml", text.replace("[random, nft, fft]", "[nft]"))
+    said = finished("submit", other)
+    finished("sync", "other")
+
+    assert "nothing to submit (1 skip)" in said
+    nft = next(row["run"] for row in finished.status("small") if row["axes"]["arrangement.order"] == "nft")
+    assert_exactly_once(finished.work, "other", [nft])
+
+
+def test_the_comparison_is_served(finished: Zsg, unused_port: int) -> None:
+    """`zsg ui` serves MLflow's page over HTTP and prints where."""
+    server = finished.start(
+        "ui", "small", "--port", str(unused_port), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert server.stdout
+        address = server.stdout.readline().split()[1]
+        assert address.startswith(f"http://127.0.0.1:{unused_port}/#/experiments/")
+        assert "<title>MLflow</title>" in _get(f"http://127.0.0.1:{unused_port}/", 60)
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.communicate(timeout=30)
+
+
+def test_logs_are_found_by_the_beginning_of_an_id(finished: Zsg) -> None:
+    """`zsg logs` prints a run's log; an id that is not there is a user's error."""
+    run = finished.status("small")[0]["run"]
+
+    finished("logs", run[:6])
+    finished("logs", "zzz", code=2)
+    assert "no run 'zzz'" in finished.said
+
+
+def test_a_killed_run_is_retried_with_the_same_numbers(zsg: Zsg, tasks: Path) -> None:
+    """A run killed in the middle is `failed`; a retry trains it again, agrees bit for bit, and adds no point twice."""
+    grid = small_grid(zsg, tasks, per_task=12)
+    submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = _wait_for_step(zsg.work, 8)
+    os.kill(process, signal.SIGKILL)
+    assert submit.wait(timeout=60) == 3
+    first = zsg.status()[0]
+
+    assert (first["state"], first["attempt"], first["cause"]) == ("failed", 1, "died")
+    assert "--retry submits it again" in zsg("plan", grid)
+    zsg("submit", grid, "--retry")
+    again = zsg.status()[0]
+    assert (again["state"], again["attempt"], again["step"]) == ("done", 2, 36)
+    assert_exactly_once(zsg.work, "small", [again["run"]])
+    assert "zsg.flag" not in child_runs(zsg.work, "small")[again["run"]]["tags"]
+
+
+def test_a_killed_submit_is_taken_up_without_doubling(zsg: Zsg, tasks: Path) -> None:
+    """Jobs outlive a submit killed with -9; the next submit sees them run and starts no second one."""
+    grid = small_grid(zsg, tasks, per_task=12)
+    submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait_for_step(zsg.work, 1)
+    submit.kill()
+    submit.wait()
+
+    said = zsg("submit", grid)
+    assert "already running" in said
+    assert "nothing to submit" in said
+    _wait_until(lambda: zsg.status()[0]["state"] == "done")
+    zsg("sync")
+    assert zsg.status()[0]["attempt"] == 1
+    assert_exactly_once(zsg.work, "small", [zsg.status()[0]["run"]])
+
+
+def test_ctrl_c_ends_the_jobs_and_says_so(zsg: Zsg, tasks: Path) -> None:
+    """Ctrl-C stops the jobs cleanly: they are `cancelled`, and nothing is left running."""
+    grid = small_grid(zsg, tasks, per_task=12)
+    submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = _wait_for_step(zsg.work, 1)
+    submit.send_signal(signal.SIGINT)
+    said = submit.communicate(timeout=60)[1]
+
+    assert submit.returncode == 130
+    assert "zsg submit again goes on from here" in said
+    assert zsg.status()[0]["state"] == "cancelled"
+    assert not Path(f"/proc/{process}").exists()
+
+
+def test_a_failed_prepare_fails_its_runs_with_the_reason(zsg: Zsg, tasks: Path, tmp_path: Path) -> None:
+    """Bad data end as one clear line: the file, the instance, the reason; the runs that need them are failed."""
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", str(tasks), str(broken)], check=True)
+    name = (broken / "splits/default/train_tasks.txt").read_text().split()[0]
+    path = broken / "tasks" / f"{name}.json"
+    task = json.loads(path.read_text())
+    task["Instances"][3]["output"] = None
+    path.write_text(json.dumps(task))
+
+    zsg("submit", small_grid(zsg, broken), code=3)
+    row = zsg.status()[0]
+    assert (row["state"], row["cause"]) == ("failed", "prepare failed")
+    assert f"{path}: Instances[3]: 'output' must be a list of at least one text" in row["evidence"]
+
+
+def _wait_for_step(work: Path, step: int) -> int:
+    """The process of the one train job, once its journal has reached a step."""
+
+    def reached() -> bool:
+        return any(f'"step": {step},' in path.read_text() for path in work.glob("runs/*/journal/*.jsonl"))
+
+    _wait_until(reached)
+    folder = next(work.glob("runs/*"))
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and f"jobs.entry\0{folder}\0".encode() in (process / "cmdline").read_bytes():
+            return int(process.name)
+    raise AssertionError("the train job is not running")
+
+
+def _wait_until(question, limit_s: float = 180) -> None:
+    until = time.monotonic() + limit_s
+    while not question():
+        assert time.monotonic() < until, f"waited {limit_s} s in vain"
+        time.sleep(0.05)
+
+
+def _get(url: str, limit_s: float) -> str:
+    until = time.monotonic() + limit_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as page:
+                return page.read().decode()
+        except OSError:
+            assert time.monotonic() < until, f"{url} did not answer in {limit_s} s"
+            time.sleep(0.3)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nobody listens on."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_job_is_replayed_by_hand(finished: Zsg) -> None:
+    """`python -m jobs.entry <folder>` runs any job again, as a new attempt that agrees with the first."""
+    row = finished.status("small")[0]
+    folder = finished.work / "runs" / row["run"]
+    subprocess.run([sys.executable, "-m", "jobs.entry", str(folder)], env=finished.env, check=True, capture_output=True)
+
+    assert json.loads((folder / "attempt.json").read_text())["attempt"] == 2
+    assert loss_by_step(finished.work, row["run"])[12] == row["loss"]

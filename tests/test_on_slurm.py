@@ -1,0 +1,264 @@
+"""Does a grid run on a real Slurm, over several nodes, exactly as on one machine, whatever is killed?"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Zsg
+from slurm_cluster import SlurmCluster
+from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
+
+pytestmark = pytest.mark.slurm
+
+PROFILE = """
+name: cluster
+kind: slurm
+prepare: {{cpus_per_rank: {prepare_cpus}, time_min: 30}}
+train: {{nodes: {nodes}, ranks_per_node: 1, time_min: 60}}
+slurm: {{partition: main, array_parallelism: {parallel}}}
+"""
+NIV2 = """
+name: niv2-wsd-order
+defaults:
+  model: {{name: tiny, hidden: {hidden}, layers: {layers}, heads: 6}}
+  data: {{set: niv2, path: {data}, train_per_task: {per_task}, test_per_task: 5}}
+  train: {{batch: {batch}, lr: 1e-3, max_length: 256, precision: fp32}}
+  checkpoints: {{every: {every}}}
+grid:
+  arrangement.order: [nft, rt, fft]
+"""
+SMALL = """
+name: small
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: 12, test_per_task: 2, positive_examples: 0}}
+  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, steps: {steps}}}
+  checkpoints: {{every: 4}}
+grid:
+  arrangement.order: {orders}
+"""
+ACTIVE = {"waiting", "queued", "running"}
+
+
+def profile(zsg: Zsg, nodes: int = 1, parallel: int = 4, prepare_cpus: int = 1) -> Path:
+    """A profile of the test cluster."""
+    text = PROFILE.format(nodes=nodes, parallel=parallel, prepare_cpus=prepare_cpus)
+    return zsg.write(f"nodes{nodes}.yaml", text)
+
+
+def small(zsg: Zsg, tasks: Path, orders: str = "[cluster]", steps: int = 20) -> Path:
+    """A grid of small runs."""
+    return zsg.write("small.yaml", SMALL.format(tasks=tasks, orders=orders, steps=steps))
+
+
+def wait_until_ended(zsg: Zsg, limit_s: float) -> list[dict]:
+    """The rows of status once no run is active."""
+    until = time.monotonic() + limit_s
+    while True:
+        rows = zsg.status()
+        if not any(row["state"] in ACTIVE for row in rows):
+            return rows
+        assert time.monotonic() < until, f"still active after {limit_s} s: {rows}"
+        time.sleep(2)
+
+
+def agree_with_sacct(slurm: SlurmCluster, rows: list[dict]) -> None:
+    """Every row is done by zsg and COMPLETED by accounting, under the id that zsg gives."""
+    for row in rows:
+        shown = slurm.run("sacct", "-X", "-n", "-P", "-j", row["slurm"], "-o", "JobID,State").split()
+        assert (row["state"], shown) == ("done", [f"{row['slurm']}|COMPLETED"])
+
+
+def some_real_tasks(real: Path, folder: Path, train: int, test: int) -> Path:
+    """The first tasks of each split of the real data, in a folder of their own."""
+    (folder / "splits/default").mkdir(parents=True)
+    (folder / "tasks").symlink_to(real / "niv2/tasks")
+    for split, count in (("train", train), ("test", test)):
+        names = (real / f"niv2/splits/default/{split}_tasks.txt").read_text().splitlines()[:count]
+        (folder / f"splits/default/{split}_tasks.txt").write_text("\n".join(names))
+    return folder
+
+
+@pytest.mark.data
+def test_real_data_on_two_nodes(zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Path, tmp_path: Path) -> None:
+    """A slice of Natural Instructions in three orders on two nodes: done, as sacct says, every point once in MLflow."""
+    zsg = zsg_on_slurm
+    data = some_real_tasks(real_data, tmp_path / "data", train=10, test=4)
+    text = NIV2.format(data=data, hidden=96, layers=2, per_task=4, batch=8, every=2)
+    zsg("submit", zsg.write("grid.yaml", text), "--profile", profile(zsg, nodes=2))
+    rows = wait_until_ended(zsg, 400)
+    zsg("sync")
+
+    agree_with_sacct(slurm, rows)
+    assert [(row["step"], row["steps"]) for row in rows] == [(5, 5)] * 3
+    assert_exactly_once(zsg.work, "niv2-wsd-order", [row["run"] for row in rows])
+    assert list(loss_by_step(zsg.work, rows[0]["run"])) == [0, 2, 4, 5]
+
+
+@pytest.mark.data
+@pytest.mark.soak
+def test_real_data_in_full(zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Path) -> None:
+    """118 training tasks, 24 held-out tasks × 5, 3.4 million parameters, 207 steps in three orders on two nodes."""
+    zsg = zsg_on_slurm
+    started = time.monotonic()
+    text = NIV2.format(data=real_data / "niv2", hidden=192, layers=6, per_task=28, batch=16, every=10)
+    zsg("submit", zsg.write("grid.yaml", text), "--profile", profile(zsg, nodes=2, parallel=1, prepare_cpus=2))
+    rows = wait_until_ended(zsg, 2400)
+    zsg("sync")
+
+    agree_with_sacct(slurm, rows)
+    assert_exactly_once(zsg.work, "niv2-wsd-order", [row["run"] for row in rows])
+    for row in rows:
+        losses = loss_by_step(zsg.work, row["run"])
+        assert list(losses) == [*range(0, 207, 10), 207]
+        print(row["axes"], {step: round(loss, 3) for step, loss in losses.items()})
+    print(f"three runs in {time.monotonic() - started:.0f} s")
+
+
+def test_one_and_two_nodes_compute_the_same(zsg_on_slurm: Zsg, tasks: Path) -> None:
+    """The same run on one rank and on two nodes: the same digest, and losses within 1e-5 over 20 steps in fp32."""
+    zsg = zsg_on_slurm
+    works = {nodes: zsg.folder / f"work{nodes}" for nodes in (1, 2)}
+    for nodes, work in works.items():
+        zsg("submit", small(zsg, tasks), "--profile", profile(zsg, nodes), "--workspace", work)
+    ended = {}
+    for nodes, work in works.items():
+        zsg.env["ZSG_WORKSPACE"] = str(work)
+        [row] = wait_until_ended(zsg, 300)
+        ended[nodes] = json.loads((work / "runs" / row["run"] / "exit.json").read_text())
+        run = row["run"]
+
+    assert [ended[nodes]["world"] for nodes in (1, 2)] == [1, 2]
+    assert ended[1]["digest"] == ended[2]["digest"]
+    one, two = ({(k, s): v for k, s, v, _ in journal_points(works[n], run) if "loss" in k} for n in (1, 2))
+    assert len(one) == 20 + 2 * 6
+    assert max(abs(one[key] - two[key]) for key in one) <= 1e-5
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6])
+def test_a_submit_killed_anywhere_leaves_one_job_per_run(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, rows: int
+) -> None:
+    """`kill -9` once the ledger has so many rows, then submit again: Slurm holds each job once."""
+    zsg = zsg_on_slurm
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")  # jobs wait instead of running
+    grid, place = small(zsg, tasks, "[cluster, random, round_robin]"), profile(zsg)
+    submit = zsg.start("submit", grid, "--profile", place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _kill_at(submit, zsg.work / "ledger.jsonl", rows)
+    zsg("submit", grid, "--profile", place)
+
+    queued = slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i %j %r").splitlines()
+    assert len(queued) == 1 + 3  # prepare, and one job per run
+    assert not [line for line in queued if line.endswith("JobHeldUser")]
+    assert sorted(row["slurm"] for row in zsg.status()) == sorted(
+        line.split()[0] for line in queued if "-train-" in line
+    )
+    assert "nothing to submit" in zsg("submit", grid, "--profile", place)
+
+
+def test_adopted_jobs_run(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """An sbatch that submits and then says "Socket timed out" is believed by what Slurm holds, and the jobs run."""
+    zsg = zsg_on_slurm
+    broken = zsg.folder / "bin"
+    broken.mkdir()
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, env=zsg.env, check=True).stdout.strip()
+    (broken / "sbatch").write_text(f'#!/bin/sh\n{real} "$@" >/dev/null\necho "Socket timed out" >&2\nexit 1\n')
+    (broken / "sbatch").chmod(0o755)
+    path = zsg.env["PATH"]
+    zsg.env["PATH"] = f"{broken}{os.pathsep}{path}"
+    zsg("submit", small(zsg, tasks, "[cluster, random]", steps=4), "--profile", profile(zsg))
+    zsg.env["PATH"] = path
+
+    assert len(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()) <= 1 + 2
+    rows = wait_until_ended(zsg, 300)
+    assert [row["state"] for row in rows] == ["done", "done"]
+
+
+def test_an_sbatch_that_fails_leaves_nothing(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """A partition that does not exist is an error in Slurm's words; nothing is submitted, and nothing is stuck."""
+    zsg = zsg_on_slurm
+    place = profile(zsg)
+    place.write_text(place.read_text().replace("partition: main", "partition: nowhere"))
+    zsg("submit", small(zsg, tasks), "--profile", place, code=3)
+
+    assert "invalid partition specified: nowhere" in zsg.said
+    assert slurm.run("squeue", "-h", "--user", "root") == ""
+    place.write_text(place.read_text().replace("partition: nowhere", "partition: main"))
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")
+    assert "1 submit" in zsg("submit", small(zsg, tasks), "--profile", place)
+
+
+def test_a_requeued_run_counts_every_step_once(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """Requeued in the middle, a run starts again as its second attempt, agrees bit for bit, and adds no point twice."""
+    zsg = zsg_on_slurm
+    zsg("submit", small(zsg, tasks, steps=36), "--profile", profile(zsg))
+    job = _wait_for_step(zsg, 8)
+    slurm.run("scontrol", "requeue", job)
+    _wait_for_state(slurm, job, "PENDING")
+    slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+    [row] = wait_until_ended(zsg, 300)
+    zsg("sync")
+
+    assert (row["state"], row["attempt"], row["slurm"]) == ("done", 2, job)
+    assert_exactly_once(zsg.work, "small", [row["run"]])
+    assert "zsg.flag" not in child_runs(zsg.work, "small")[row["run"]]["tags"]
+
+
+def test_scancel_is_quick_and_leaves_a_record(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """scancel ends a run on all ranks well before Slurm's KillWait of 30 s, and status says `cancelled`."""
+    zsg = zsg_on_slurm
+    zsg("submit", small(zsg, tasks, steps=36), "--profile", profile(zsg, nodes=2))
+    job = _wait_for_step(zsg, 4)
+    slurm.run("scancel", job)
+    started = time.monotonic()
+    while slurm.run("squeue", "-h", "-j", job, "-o", "%T"):
+        assert time.monotonic() - started < 25
+        time.sleep(0.5)
+
+    assert zsg.status()[0]["state"] == "cancelled"
+
+
+def test_a_failed_prepare_fails_its_runs(zsg_on_slurm: Zsg, tasks: Path, tmp_path: Path) -> None:
+    """Runs whose prepare job failed never stay pending: they are `failed`, with the line that says why."""
+    zsg = zsg_on_slurm
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", str(tasks), str(broken)], check=True)
+    name = (broken / "splits/default/test_tasks.txt").read_text().split()[0]
+    (broken / "tasks" / f"{name}.json").write_text("{}")
+    zsg("submit", small(zsg, broken, "[cluster, random]"), "--profile", profile(zsg))
+    rows = wait_until_ended(zsg, 120)
+
+    assert {(row["state"], row["cause"]) for row in rows} == {("failed", "prepare failed")}
+    assert all(f"{name}.json: 'Definition' must be a text" in row["evidence"] for row in rows)
+
+
+def _kill_at(submit: subprocess.Popen, ledger: Path, rows: int) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until and submit.poll() is None:
+        if ledger.exists() and ledger.read_bytes().count(b"\n") >= rows:
+            time.sleep(random.random() * 0.02)
+            submit.send_signal(signal.SIGKILL)
+            break
+    submit.wait()
+
+
+def _wait_for_step(zsg: Zsg, step: int) -> str:
+    until = time.monotonic() + 240
+    while True:
+        [row] = zsg.status()
+        if row["state"] == "running" and (row["step"] or 0) >= step:
+            return row["slurm"]
+        assert time.monotonic() < until and row["state"] in ACTIVE, row
+        time.sleep(0.2)
+
+
+def _wait_for_state(slurm: SlurmCluster, job: str, state: str) -> None:
+    until = time.monotonic() + 60
+    while slurm.run("squeue", "-h", "-j", job, "-o", "%T").strip() != state:
+        assert time.monotonic() < until
+        time.sleep(0.3)
