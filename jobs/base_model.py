@@ -61,8 +61,9 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         raise UserError(f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs")
 
     def tokenize(text: str) -> list[int]:
-        # verbose=False: a text longer than the model's context is cut by the prompt rules, not an oversight.
-        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        # A `</s>` in the data is text and must not end the example; a text beyond the model's context is no
+        # oversight (verbose), the prompt rules cut it.
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
 
     return Vocabulary(tokenize, tokenizer.bos_token_id, tokenizer.eos_token_id)
 

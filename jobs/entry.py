@@ -44,7 +44,7 @@ class Signals:
 
     @property
     def outcome(self) -> str:
-        """Time limit and preemption announce themselves by USR1 or USR2: such a job is to be continued."""
+        """Time limit and preemption announce themselves by USR1 or USR2: such a job did not end, it was stopped."""
         return CONTINUE if self.received in (signal.SIGUSR1, signal.SIGUSR2) else CANCELLED
 
 

@@ -86,8 +86,6 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
             return SKIP, "already done"
         reason = f"done, but {missing}; needs training again"
         return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
-    if state.to_continue:
-        return RETRY, "stopped before its end"
     reason = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
     if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
         return RETRY, reason
@@ -109,7 +107,6 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
     """
     runs = [action.run for action in actions if action.kind in ACTING]
     prepares: dict[str, Prepare] = {}
-    awaited: dict[str, str] = dict(makers)
     for run in runs:
         lacking = {need for need in run.needs if not is_made(need) and need not in makers}
         if lacking:
@@ -118,11 +115,12 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
             prepare.makes |= lacking
     for prepare in prepares.values():
         prepare.item = f"prepare/{content_id(sorted(prepare.makes))}"
-        # Two prepare jobs may make the same base: it is the same, and either will do.
-        awaited |= dict.fromkeys(prepare.makes, prepare.item)
     groups: dict[tuple[Any, ...], TrainGroup] = {}
     for run in runs:
-        after = tuple(sorted({awaited[need] for need in run.needs if not is_made(need)}))
+        # Two prepare jobs may make the same base, for it is the same; a run waits for its own.
+        own = prepares.get(_prepare_key(run), Prepare("", []))
+        lacking = [need for need in run.needs if not is_made(need)]
+        after = tuple(sorted({own.item if need in own.makes else makers[need] for need in lacking}))
         key = (tuple(run.size.model_dump().values()), after)
         groups.setdefault(key, TrainGroup(run.size, after, [])).runs.append(run)
     return Plan(actions, list(prepares.values()), list(groups.values()))

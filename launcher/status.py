@@ -35,7 +35,6 @@ class JobState:
     cause: str | None = None
     evidence: str | None = None
     every: int | None = None
-    to_continue: bool = False
 
 
 def collect(
@@ -76,10 +75,9 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         steps=record.get("steps"),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
-        cause=record["cause"] if outcome != CONTINUE else "stopped before its end",
+        cause=record["cause"] if outcome != CONTINUE else "time limit or preemption",
         evidence=record["evidence"],
         every=record.get("every"),
-        to_continue=outcome == CONTINUE,
     )
 
 

@@ -1,5 +1,6 @@
 """Reads a YAML 1.2 file into plain values, remembering the line of every key and item."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning
 
 from zsg_core.errors import UserError
 
@@ -42,14 +43,16 @@ def load(path: Path) -> Document:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: more than {MAX_BYTES:,} bytes; is this a grid or profile?")
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that cannot be one
         raise UserError(f"{path}: cannot be read: {error}") from error
     try:
-        tree = YAML(typ="rt").load(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it
+            tree = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not valid YAML: {str(error.problem).strip()}") from error
-    except (YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # ruamel meets odd text with KeyError, TypeError, RecursionError and others
         raise UserError(f"{path}: not valid YAML: {error}") from error
     reader = _Reader(path)
     return Document(path, reader.plain(tree, (), 1), reader.lines)
@@ -66,7 +69,11 @@ class _Reader:
         if self._count > MAX_VALUES or len(place) > 50:
             raise UserError(f"{self._path}:{line}: too many or too deeply nested values (aliases multiply them)")
         self.lines[place] = line
+        if isinstance(node, CommentedMap | CommentedSeq) and node.tag.value is not None:
+            raise UserError(f"{self._path}:{line}: the tag {node.tag.value} is not understood; leave it out")
         if isinstance(node, CommentedMap):
+            if node.merge:
+                raise UserError(f"{self._path}:{line}: `<<` merges nothing in YAML 1.2; write the keys out")
             return {self._key(k, line): self.plain(node[k], (*place, k), node.lc.key(k)[0] + 1) for k in node}
         if isinstance(node, CommentedSeq):
             return [self.plain(item, (*place, i), node.lc.item(i)[0] + 1) for i, item in enumerate(node)]
@@ -80,6 +87,8 @@ class _Reader:
     def _scalar(self, node: Any, line: int) -> Any:
         if node is None or isinstance(node, bool):
             return node
+        if isinstance(node, int) and abs(node) >= 2**63:
+            raise UserError(f"{self._path}:{line}: a number of more than 18 digits; quote it to make it a text")
         # ruamel's scalars are subclasses that remember their spelling; the values are what we keep.
         for kind in (int, float, str):
             if isinstance(node, kind):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, CompletedProcess, Popen, TimeoutExpired, run
 
-PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = (
     *("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db"),
     *("sbatch", "srun", "squeue", "sinfo", "scancel", "scontrol", "sacct", "sacctmgr"),
@@ -241,23 +241,21 @@ class SlurmCluster:
         end_processes(self.folder)
         for daemon in self.daemons.values():
             daemon.wait()
-        self._reaper.communicate()
+        self._reaper.communicate()  # it removes the shorter name
         self._reaper = None
         shutil.rmtree(self.folder / "db", ignore_errors=True)  # 100 MB
-        if self._base != self.folder:
-            shutil.rmtree(self._base.parent)
 
     def _prepare(self) -> dict[str, int]:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         for name in ("log", "run", "state", "dev", *(f"spool/{n}" for n in self.node_names)):
             (self.folder / name).mkdir(parents=True)
-        # Should we be killed, its pipe to this process closes, and it ends the cluster in our stead.
-        reap = (sys.executable, "-I", __file__, "--reap", str(self.folder))
-        self._reaper = Popen(reap, stdin=PIPE, start_new_session=True)
         if len(str(self.folder)) > LONGEST_BASE:
             self._base = Path(tempfile.mkdtemp(prefix="zsg-", dir="/tmp")) / "slurm"
             self._base.symlink_to(self.folder)
+        # Should we be killed, its pipe to this process closes, and it ends the cluster in our stead.
+        reap = (sys.executable, "-I", __file__, str(self.folder), "--reap", str(self._base))
+        self._reaper = Popen(reap, stdin=PIPE, start_new_session=True)
         for i in range(self._sizes["gpus"]):  # slurmd counts distinct devices; these are all /dev/null
             os.mknod(self.folder / f"dev/nvidia{i}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
         listeners = ["slurmdbd", "slurmctld", *self.node_names]
@@ -344,6 +342,13 @@ class SlurmCluster:
                 time.sleep(0.2)
 
 
+def _reap(folder: Path, base: Path) -> None:
+    sys.stdin.buffer.read()  # returns when the owner has stopped the cluster, or has died
+    end_processes(folder)
+    if base != folder:
+        shutil.rmtree(base.parent)
+
+
 def main() -> None:
     """Keeps a cluster up until Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -351,11 +356,10 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--cpus", type=int, default=4)
     parser.add_argument("--gpus", type=int, default=0, help="pretend GPUs per node")
-    parser.add_argument("--reap", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--reap", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.reap:
-        sys.stdin.buffer.read()
-        end_processes(args.folder)
+        _reap(args.folder, args.reap)
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):

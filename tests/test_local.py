@@ -18,16 +18,17 @@ name: small
 defaults:
   model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
   data: {{path: {tasks}, train_per_task: {per_task}, test_per_task: 2, positive_examples: 0}}
-  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32}}
+  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, epochs: {epochs}}}
   checkpoints: {{every: 4}}
 grid:
   arrangement.order: {orders}
 """
+LONG = 25  # epochs that leave time to kill something in
 
 
-def small_grid(zsg: Zsg, tasks: Path, orders: str = "[cluster]", per_task: int = 4) -> Path:
-    """A grid file of small runs: 12 steps of 8 examples at four per task."""
-    return zsg.write("small.yaml", GRID.format(tasks=tasks, orders=orders, per_task=per_task))
+def small_grid(zsg: Zsg, tasks: Path, orders: str = "[cluster]", epochs: int = 1) -> Path:
+    """A grid file of small runs: 12 steps of 8 examples in each epoch."""
+    return zsg.write("small.yaml", GRID.format(tasks=tasks, orders=orders, per_task=4, epochs=epochs))
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,7 @@ def test_logs_are_found_by_the_beginning_of_an_id(finished: Zsg) -> None:
 
 def test_a_killed_run_is_retried_with_the_same_numbers(zsg: Zsg, tasks: Path) -> None:
     """A run killed in the middle is `failed`; a retry trains it again, agrees bit for bit, and adds no point twice."""
-    grid = small_grid(zsg, tasks, per_task=12)
+    grid = small_grid(zsg, tasks, epochs=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     process = _wait_for_step(zsg.work, 8)
     os.kill(process, signal.SIGKILL)
@@ -156,14 +157,14 @@ def test_a_killed_run_is_retried_with_the_same_numbers(zsg: Zsg, tasks: Path) ->
     assert "--retry submits it again" in zsg("plan", grid)
     zsg("submit", grid, "--retry")
     again = zsg.status()[0]
-    assert (again["state"], again["attempt"], again["step"]) == ("done", 2, 36)
+    assert (again["state"], again["attempt"], again["step"]) == ("done", 2, 12 * LONG)
     assert_exactly_once(zsg.work, "small", [again["run"]])
     assert "zsg.flag" not in child_runs(zsg.work, "small")[again["run"]]["tags"]
 
 
 def test_a_killed_submit_is_taken_up_without_doubling(zsg: Zsg, tasks: Path) -> None:
     """Jobs outlive a submit killed with -9; the next submit sees them run and starts no second one."""
-    grid = small_grid(zsg, tasks, per_task=12)
+    grid = small_grid(zsg, tasks, epochs=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _wait_for_step(zsg.work, 1)
     submit.kill()
@@ -180,7 +181,7 @@ def test_a_killed_submit_is_taken_up_without_doubling(zsg: Zsg, tasks: Path) -> 
 
 def test_ctrl_c_ends_the_jobs_and_says_so(zsg: Zsg, tasks: Path) -> None:
     """Ctrl-C stops the jobs cleanly: they are `cancelled`, and nothing is left running."""
-    grid = small_grid(zsg, tasks, per_task=12)
+    grid = small_grid(zsg, tasks, epochs=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     process = _wait_for_step(zsg.work, 1)
     submit.send_signal(signal.SIGINT)

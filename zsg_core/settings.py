@@ -3,6 +3,7 @@
 These models are the schema of a grid file. What of them enters a run's identity is decided in `recipe`.
 """
 
+import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -21,6 +22,9 @@ from zsg_core.arrange import ORDERS
 TINY = "tiny"
 MINILM = "all-MiniLM-L6-v2"
 
+# Short numbers only: Fraction("1e-400000000") would keep a machine busy for hours.
+_FRACTION = re.compile(r"\d{1,18}/\d{1,18}|(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?")
+
 
 class Strict(BaseModel):
     """A mapping whose keys are all known and whose values have exactly the stated types."""
@@ -30,11 +34,12 @@ class Strict(BaseModel):
 
 def exact_fraction(value: Any) -> Fraction:
     """`1/256`, `0.25` or `1` as an exact fraction: 0.25 is 1/4, never a binary neighbour of it."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Fraction):
+    is_number = isinstance(value, int | float | str | Fraction) and not isinstance(value, bool)
+    if not is_number or not _FRACTION.fullmatch(text := str(value).strip()):
         raise ValueError(f"must be a fraction such as 1/4 or 0.25, not {value!r}")
     try:
-        return Fraction(value if isinstance(value, Fraction) else str(value).strip())
-    except (ValueError, ZeroDivisionError):
+        return Fraction(text)
+    except ZeroDivisionError:
         raise ValueError(f"must be a fraction such as 1/4 or 0.25, not {value!r}") from None
 
 

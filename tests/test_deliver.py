@@ -1,0 +1,139 @@
+"""Does every metric reach a real MLflow exactly once, however often and from whatever state it is sent?"""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tracked import assert_exactly_once, child_runs, journal_points, mlflow_runs
+
+from jobs import attempt as attempts
+from jobs.folder import Workspace, write_json
+from jobs.journal import Journal
+
+RECIPE = {"schema": 1, "base": {"kind": "tiny"}, "stages": [{"arrangement": {"order": "nft"}, "train": {"lr": 1e-3}}]}
+
+
+def write_run(work: Path, run: str, attempts_rows: list[list[dict]], outcome: str | None = "done") -> None:
+    """A run's folder with one journal per attempt, each row a dict of metrics for the next step."""
+    folder = work / "runs" / run
+    made = {"corpus": "c", "arrangement": "a", "base": None}
+    job = {"paths": {"workspace": str(work)}, "made": made, "code": {"zsg": "0"}, "stage_id": "s"}
+    write_json(folder / "job.json", job)
+    for rows in attempts_rows:
+        attempt = attempts.begin(folder, "submission")
+        journal = Journal(folder, attempt, "train", "s")
+        journal.row("event", step=0, examples=0, data={"event": "start", "device": "cpu", "world": 1})
+        for step, data in enumerate(rows):
+            journal.row("metric", step=step, examples=step, data=data)
+        journal.close()
+    if outcome:
+        attempts.end(folder, attempt, outcome)
+
+
+def write_grid(work: Path, name: str, runs: list[str]) -> None:
+    """The record of a submitted grid."""
+    rows = [
+        {"run": run, "axes": {"train.lr": number}, "recipe": RECIPE, "model": "tiny"} for number, run in enumerate(runs)
+    ]
+    write_json(Workspace(work).grid(name) / "grid.json", {"name": name, "tracking": None, "runs": rows})
+
+
+def sync(work: Path, name: str) -> dict[str, int]:
+    """Delivers a grid, in a process of its own as a node would."""
+    command = [sys.executable, "-W", "ignore", "-m", "jobs.deliver", str(work), name]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace whose MLflow has its tables."""
+    work = tmp_path_factory.mktemp("deliver") / "work with 'quotes'"
+    write_run(work, "first", [[{"loss": 3.0, "train/lr": 0.5}, {"loss": 2.0}]])
+    write_grid(work, "grid", ["first", "never-started"])
+    assert sync(work, "grid") == {"runs": 1, "points": 3}
+    return work
+
+
+def test_sending_again_sends_nothing(work: Path) -> None:
+    """A second sync finds nothing to send; MLflow equals the journal, and a run that never began is not there."""
+    assert sync(work, "grid") == {"runs": 0, "points": 0}
+    assert_exactly_once(work, "grid", ["first"])
+
+
+def test_a_lost_cursor_costs_a_replay_and_no_duplicate(work: Path) -> None:
+    """Without its cursor the delivery finds the run by tag and sends all again: MLflow does not change."""
+    shutil.rmtree(work / "runs/first/delivery")
+
+    assert sync(work, "grid") == {"runs": 1, "points": 3}
+    assert_exactly_once(work, "grid", ["first"])
+
+
+def test_a_cursor_behind_what_was_sent_is_harmless(work: Path) -> None:
+    """Killed between sending and noting it, the delivery sends some points twice: MLflow does not change."""
+    path = work / "runs/first/delivery/grid.json"
+    write_json(path, json.loads(path.read_text()) | {"sent": 1})
+
+    assert sync(work, "grid") == {"runs": 1, "points": 2}
+    assert_exactly_once(work, "grid", ["first"])
+
+
+def test_what_a_restart_adds_is_sent_once(work: Path) -> None:
+    """After a restart the recomputed steps are not sent again, the new ones are; the run is closed at its end."""
+    write_run(work, "restarted", [[{"loss": 3.0}, {"loss": 2.0}]], outcome=None)
+    write_grid(work, "restart", ["restarted"])
+    assert sync(work, "restart") == {"runs": 1, "points": 2}
+    assert child_runs(work, "restart")["restarted"]["status"] == "RUNNING"
+    write_run(work, "restarted", [[{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}]])
+
+    assert sync(work, "restart") == {"runs": 1, "points": 1}
+    assert_exactly_once(work, "restart", ["restarted"])
+    assert child_runs(work, "restart")["restarted"]["status"] == "FINISHED"
+
+
+def test_a_restart_that_disagrees_is_flagged(work: Path) -> None:
+    """Another value for a step already journalled is not sent; the run carries a flag that names both."""
+    write_run(work, "differs", [[{"loss": 3.0}], [{"loss": 3.5}]])
+    write_grid(work, "differ", ["differs"])
+    sync(work, "differ")
+
+    run = child_runs(work, "differ")["differs"]
+    assert [point[2] for point in run["points"]] == [3.0]
+    assert "loss at step 0: 3.0, then 3.5" in run["tags"]["zsg.flag"]
+
+
+def test_a_loss_that_is_no_number_arrives_as_such(work: Path) -> None:
+    """NaN is delivered as NaN, once."""
+    write_run(work, "nan", [[{"loss": float("nan")}]])
+    write_grid(work, "nan", ["nan"])
+    sync(work, "nan")
+    sync(work, "nan")
+
+    [point] = child_runs(work, "nan")["nan"]["points"]
+    assert math.isnan(point[2])
+
+
+def test_one_experiment_and_one_parent_for_a_grid(work: Path) -> None:
+    """Runs are children of the grid's one parent run, however often it was synced; axes are params."""
+    rows = mlflow_runs(work, "grid")
+    [parent] = [row for row in rows if row["tags"]["zsg.kind"] == "grid"]
+    children = [row for row in rows if row["tags"]["zsg.kind"] == "run"]
+
+    assert [child["tags"]["mlflow.parentRunId"] for child in children] == [parent["id"]]
+    assert children[0]["params"]["train.lr"] == "0"
+    assert children[0]["params"]["arrangement.order"] == "nft"
+
+
+def test_two_syncs_at_once_do_not_double(work: Path) -> None:
+    """Two deliveries of one grid at the same time make one MLflow run and one of each point."""
+    write_run(work, "raced", [[{"loss": float(step)} for step in range(1500)]])
+    write_grid(work, "race", ["raced"])
+    command = [sys.executable, "-W", "ignore", "-m", "jobs.deliver", str(work), "race"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sent = [json.loads(process.communicate()[0])["points"] for process in both]
+
+    assert sum(sent) == 1500 == len(journal_points(work, "raced"))
+    assert_exactly_once(work, "race", ["raced"])

@@ -1,0 +1,159 @@
+"""Is the package what the README and the layout promise?"""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import Zsg
+
+from launcher import grid, profiles
+from launcher.profiles import Profile
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "transformers", "deepspeed", "mlflow", "sentence_transformers", "pandas", "sklearn")
+
+
+def test_the_command_line_loads_no_engine() -> None:
+    """`import launcher.cli` in a fresh interpreter imports no engine and no tracker."""
+    code = "import sys, launcher.cli; print([name for name in sys.argv[1:] if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, *HEAVY], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_import_contracts_hold() -> None:
+    """Dependencies point at the science, and each foreign system is known to one module."""
+    done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The names in the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    [path] = folder.glob("*.whl")
+    return zipfile.ZipFile(path).namelist()
+
+
+def test_the_wheel_owns_three_names(wheel: list[str]) -> None:
+    """The wheel's top-level names are launcher, jobs and zsg_core, and its own metadata."""
+    tops = {name.split("/")[0] for name in wheel if ".dist-info/" not in name}
+
+    assert tops == {"launcher", "jobs", "zsg_core"}
+
+
+def test_the_wheel_carries_the_data(wheel: list[str]) -> None:
+    """Every template and profile is inside the wheel, below launcher/."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "templates", "cluster_profiles"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    assert tracked
+    assert {f"launcher/{path}" for path in tracked} <= set(wheel)
+
+
+def test_the_readme_is_short() -> None:
+    """The README has fewer than 500 words."""
+    assert len((ROOT / "README.md").read_text().split()) < 500
+
+
+def test_the_readme_names_every_command() -> None:
+    """Each command stands in the README's table and has a help text with an example."""
+    from launcher.cli import app
+
+    readme = (ROOT / "README.md").read_text()
+    for command in app.registered_commands:
+        assert command.callback
+        name = command.callback.__name__
+        assert f"`zsg {name}" in readme
+        assert f"Example: zsg {name}" in (command.callback.__doc__ or "")
+
+
+def test_make_targets_of_the_readme_exist() -> None:
+    """Every `make` target that the README names is in the Makefile."""
+    targets = set(re.findall(r"^(?:.*`)?make (\w+)", (ROOT / "README.md").read_text(), re.M))
+
+    assert {"demo", "test", "setup"} <= targets
+    assert all(re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M) for target in targets)
+
+
+def test_the_grid_of_the_readme_expands(tmp_path: Path) -> None:
+    """The README's grid is valid: 5 order × seed points and 2 zipped ones."""
+    text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert text
+    path = tmp_path / "grid.yaml"
+    path.write_text(text[1])
+
+    assert len(grid.load(path).points) == 8 + 2
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "templates/grids").glob("*.yaml")), ids=lambda path: path.name)
+def test_templates_plan(path: Path, zsg: Zsg, tasks: Path) -> None:
+    """Every shipped grid plans cleanly once its data are there, and is described in templates/README.md."""
+    text = re.sub(r"path: [\w/-]+", f"path: {tasks}", path.read_text())
+    planned = zsg("plan", zsg.write(path.name, text))
+
+    assert "3 submit" in planned
+    assert f"`grids/{path.name}`" in (ROOT / "templates/README.md").read_text()
+
+
+def test_every_profile_key_is_documented() -> None:
+    """cluster_profiles/README.md has a row for each key, with the description of the code."""
+    readme = (ROOT / "cluster_profiles/README.md").read_text()
+
+    for key, description in _keys(Profile):
+        row = next((line for line in readme.splitlines() if line.startswith(f"| `{key}` |")), "")
+        assert description in row, f"{key} is not described as in the code"
+
+
+def test_shipped_profiles_are_documented() -> None:
+    """Each shipped profile loads under its own name and is in the table of cluster_profiles/README.md."""
+    for path in (ROOT / "cluster_profiles").glob("*.yaml"):
+        assert profiles.load(path.stem, Path()).name == path.stem
+        assert f"| `{path.stem}` |" in (ROOT / "cluster_profiles/README.md").read_text()
+
+
+def test_constraints_name_no_index() -> None:
+    """The constraints are plain pins: no address, no path, no option."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+
+    assert lines
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line) for line in lines)
+
+
+def test_no_function_is_longer_than_a_page() -> None:
+    """No function exceeds 60 lines, no module 400: what does not fit in a glance asks for a name."""
+    import ast
+
+    for name in subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True).stdout.split():
+        text = (ROOT / name).read_text()
+        assert text.count("\n") <= 400, name
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{name}: {node.name}"
+
+
+def test_a_user_error_is_one_line_and_exit_2(zsg: Zsg) -> None:
+    """A mistake in a grid is one line on stderr with file and line, nothing on stdout, exit code 2."""
+    printed = zsg("submit", zsg.write("bad.yaml", "name: x\ndefalts: {}\n"), code=2)
+
+    assert printed == ""
+    assert zsg.said.startswith(f"error: {zsg.folder}/bad.yaml:2: unknown key 'defalts'. Did you mean 'defaults'?")
+    assert zsg.said.count("\n") == 1
+    assert not zsg.work.exists()
+
+
+def _keys(model, prefix=""):
+    from pydantic import BaseModel
+
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field.description
