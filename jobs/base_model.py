@@ -39,8 +39,8 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
         num_hidden_layers=base["layers"],
         num_attention_heads=base["heads"],
         max_position_embeddings=base["context"],
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=_id(tokenizer, BOS),
+        eos_token_id=_id(tokenizer, EOS),
         tie_word_embeddings=True,
     )
     torch.manual_seed(base["seed"])
@@ -78,6 +78,10 @@ def load_model(folder: Path, precision: str) -> Any:
         raise UserError(f"{folder}: a {kind!r} model; zsg trains Llama models")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     return LlamaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
+
+
+def _id(tokenizer: Any, token: str) -> int:
+    return tokenizer.convert_tokens_to_ids(token)
 
 
 def _train_bpe(texts: Sequence[str], vocab: int) -> Any:

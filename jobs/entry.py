@@ -88,6 +88,9 @@ def _perform(
     path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals
 ) -> tuple[str, dict[str, Any]]:
     journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
+    if journal and attempt.attempt > 1:
+        # Nothing is resumed yet: a later attempt begins again, and what it computes agrees or flags the run.
+        journal.row("rewind", step=0, examples=0, data={})
     try:
         if job["kind"] == "prepare":
             return _prepare(job, journal)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jobs import base_model
 from jobs.embed import embed
@@ -117,11 +116,11 @@ def _arrange(workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe,
     order = recipe["order"]
     facts: dict[str, Any] = {}
 
-    def wsd() -> NDArray[np.float64]:
+    def wsd() -> list[float]:
         folder = _embeddings(workspace, corpus, recipe["embedding"], str(model), say)
         facts["embeddings"] = read_json(folder / "meta.json")
         train, test = (np.load(folder / f"{split}.npy") for split in ("train", "test"))
-        return distance.weighted(*distance.minimum_and_average(train, test))
+        return distance.weighted(*distance.minimum_and_average(train, test)).tolist()
 
     say(f"arrangement {made_id}: {order}")
     places = arrange(order, [e.task for e in corpus.train], recipe.get("seed", 0), wsd)

@@ -83,7 +83,7 @@ def node_address(run: Callable[..., Any] = subprocess.run) -> str:
 
 
 def _store(folder: Path, ranks: Ranks) -> Any:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     path = folder / "rendezvous.json"
     start = {"slurm_job_id": attempts.slurm_job_id(), "restart_count": attempts.restart_count()}

@@ -5,6 +5,7 @@ the learnt tokens of the whole batch, whatever the number of ranks. See jobs.ans
 jobs.batches for what each rank is given.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -96,8 +97,6 @@ class Trainer:
         facts["parameters"] = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
         self.progress.facts = facts
         if self.journal:
-            # Nothing is resumed yet: a new attempt begins again, and its first rows agree or flag the run.
-            self.journal.row("rewind", step=0, examples=0, data={})
             self.journal.row("event", step=0, examples=0, data=facts)
 
     def _step(self, step: int) -> None:
@@ -117,9 +116,10 @@ class Trainer:
             self.consumed += [(step, item, places[item]) for item in micro.items]
         self.engine.step()
         dist.all_reduce(nll)
-        self._refuse_skipped(step)
+        loss = nll.item() / learnt
+        self._refuse_broken(step, loss)
         if self.journal:
-            self._journal_step(step, nll.item() / learnt, rate, sum(self.train.lengths[p] for p in places), started)
+            self._journal_step(step, loss, rate, sum(self.train.lengths[place] for place in places), started)
 
     def _journal_step(self, step: int, loss: float, rate: float, tokens: int, started: float) -> None:
         assert self.journal
@@ -128,7 +128,11 @@ class Trainer:
         data[f"{SPEED}tokens_per_s"] = tokens / (time.perf_counter() - started)
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 
-    def _refuse_skipped(self, step: int) -> None:
+    def _refuse_broken(self, step: int, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ClusterError(
+                f"step {step}: the training loss is {loss}; lower train.lr, or use train.precision: fp32"
+            )
         if getattr(self.engine, "skipped_steps", 0):
             raise ClusterError(
                 f"step {step}: DeepSpeed skipped the update because a gradient was not finite; a skipped step is "

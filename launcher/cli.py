@@ -33,7 +33,7 @@ def plan(
     grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, retry: Retry = False,
     retrain: Retrain = False, json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Show what submit would do: which runs, why, and in which jobs. Changes nothing.
+    """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
     Example: zsg plan grid.yaml
     """

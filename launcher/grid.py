@@ -180,6 +180,8 @@ def _lay(document: Document, tree: dict[str, Any], path: tuple[str, ...], value:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
             raise document.error(place, f"{'.'.join(path)}: {'.'.join(path[:depth])} is {tree!r}, not a mapping")
+    if value == {} and isinstance(tree.get(path[-1]), dict):
+        return  # an empty mapping laid over a mapping changes nothing
     tree[path[-1]] = value
 
 

@@ -33,11 +33,11 @@ class Inputs:
 
     def of(self, settings: Settings) -> InputDigests:
         """The digests of a run's inputs. UserError for an input that is not there."""
-        model = settings.model.path
+        base = base_folder(settings)
         embedding = self._folder(embedding_folder(settings), _model_files) if uses_embedding(settings) else None
         return InputDigests(
             data=self._folder(data_folder(settings), niv2.files),
-            model=self._folder(Path(model).resolve(), _model_files) if model else None,
+            model=self._folder(base, _model_files) if base else None,
             embedding=embedding,
         )
 
@@ -53,9 +53,10 @@ class Inputs:
             size = sum(path.stat().st_size for path in unread)
             if size > 100_000_000:
                 self._say(f"reading {folder} once for its digest ({size / 1e9:.1f} GB)")
+            stamps = [_stamp(path) for path in unread]  # before reading: a change while reading is seen next time
             with ThreadPoolExecutor(8) as pool:
-                for path, digest in zip(unread, pool.map(_sha256, unread), strict=True):
-                    self._known[str(path)] = [*_stamp(path), digest]
+                for path, stamp, digest in zip(unread, stamps, pool.map(_sha256, unread), strict=True):
+                    self._known[str(path)] = [*stamp, digest]
             self._read += len(unread)
             rows = [[str(path.relative_to(folder)), self._known[str(path)][2]] for path in files]
             self._folders[folder] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()

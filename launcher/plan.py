@@ -106,7 +106,7 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
     Runs are grouped by the prepare jobs they wait for, since an array waits as a whole.
     """
     runs = [action.run for action in actions if action.kind in ACTING]
-    prepares: dict[str, Prepare] = {}
+    prepares: dict[tuple[str, str | None], Prepare] = {}
     for run in runs:
         lacking = {need for need in run.needs if not is_made(need) and need not in makers}
         if lacking:

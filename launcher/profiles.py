@@ -17,51 +17,58 @@ Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options
 class SlurmSettings(Strict):
     """What sbatch and srun are told."""
 
-    partition: Word | None = Field(None, description="partition of every job")
-    account: Word | None = Field(None, description="account to charge")
-    qos: Word | None = Field(None, description="quality of service")
-    constraint: Word | None = Field(None, description="node features")
-    gres: Word | None = Field(None, description="e.g. gpu:a800:8, where the site wants gres and not gpus-per-node")
-    mem_gb: Count | None = Field(None, description="memory per node; null = the site's default")
-    gpus_per_node: Annotated[int, Field(ge=0)] = Field(0, description="GPUs asked for on each node of a train job")
-    array_parallelism: Count = Field(64, description="most tasks of an array that run at once")
-    max_array_size: Count = Field(1000, description="largest array; larger groups are split")
-    signal_before_end_s: Count = Field(120, description="seconds before the time limit at which a job is told to stop")
+    partition: Word | None = Field(default=None, description="partition of every job")
+    account: Word | None = Field(default=None, description="account to charge")
+    qos: Word | None = Field(default=None, description="quality of service")
+    constraint: Word | None = Field(default=None, description="node features")
+    gres: Word | None = Field(
+        default=None, description="e.g. gpu:a800:8, where the site wants gres and not gpus-per-node"
+    )
+    mem_gb: Count | None = Field(default=None, description="memory per node; null = the site's default")
+    gpus_per_node: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="GPUs asked for on each node of a train job"
+    )
+    array_parallelism: Count = Field(default=64, description="most tasks of an array that run at once")
+    max_array_size: Count = Field(default=1000, description="largest array; larger groups are split")
+    signal_before_end_s: Count = Field(
+        default=120, description="seconds before the time limit at which a job is told to stop"
+    )
     srun_args: list[Word] = Field(
-        ["--kill-on-bad-exit=1", "--wait=60"], description="further arguments of srun: one dead rank ends the step"
+        default=["--kill-on-bad-exit=1", "--wait=60"],
+        description="further arguments of srun: one dead rank ends the step",
     )
 
 
 class JobSize(Strict):
     """The size and time limit of a kind of job."""
 
-    nodes: Count = Field(1, description="nodes")
-    ranks_per_node: Count = Field(1, description="processes per node, one per GPU")
-    cpus_per_rank: Count = Field(1, description="CPUs, and so threads, of each process")
-    time_min: Count = Field(60, description="time limit in minutes")
+    nodes: Count = Field(default=1, description="nodes")
+    ranks_per_node: Count = Field(default=1, description="processes per node, one per GPU")
+    cpus_per_rank: Count = Field(default=1, description="CPUs, and so threads, of each process")
+    time_min: Count = Field(default=60, description="time limit in minutes")
 
 
 class Tracking(Strict):
     """Where MLflow is."""
 
-    uri: str | None = Field(None, description="MLflow's tracking URI; null = mlflow.db in the workspace")
+    uri: str | None = Field(default=None, description="MLflow's tracking URI; null = mlflow.db in the workspace")
 
 
 class DeepSpeedSettings(Strict):
     """How DeepSpeed divides a model; changes memory and speed, not a run's identity."""
 
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(1, description="ZeRO stage")
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(default=1, description="ZeRO stage")
 
 
 class Environment(Strict):
     """What a job sees of the shell that submits it: nothing but this."""
 
     keep: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] = Field(
-        ["HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SLURM_CONF", "TMPDIR", "USER"],
+        default=["HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SLURM_CONF", "TMPDIR", "USER"],
         description="variables handed on to the jobs",
     )
     set: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[str, Field(pattern=r"^[\w.,:@=+/-]*$")]] = (
-        Field({}, description="variables set for the jobs")
+        Field(default={}, description="variables set for the jobs")
     )
 
     def of(self, size: JobSize) -> dict[str, str]:
@@ -74,8 +81,8 @@ class Profile(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = Field(description="the profile's name")
     kind: Literal["local", "slurm"] = Field(description="local: this machine, no scheduler; slurm: sbatch")
-    workspace: str = Field("zsg-work", description="folder of all runs; relative to where zsg is called")
-    max_parallel: Count = Field(2, description="local only: jobs side by side")
+    workspace: str = Field(default="zsg-work", description="folder of all runs; relative to where zsg is called")
+    max_parallel: Count = Field(default=2, description="local only: jobs side by side")
     prepare: JobSize = JobSize()
     train: JobSize = JobSize()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
@@ -83,7 +90,7 @@ class Profile(Strict):
     tracking: Tracking = Tracking()
     environment: Environment = Environment()
     setup: list[str] = Field(
-        [], description="shell lines run verbatim at the start of every Slurm job; plan shows them"
+        default=[], description="shell lines run verbatim at the start of every Slurm job; plan shows them"
     )
 
 

@@ -14,7 +14,7 @@ Place = tuple[str | int, ...]
 def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Place, str]:
     """The place of the first error within the settings, and its message."""
     problem = error.errors()[0]
-    place = tuple(part for part in problem["loc"] if not str(part).startswith("function-"))
+    place = problem["loc"]
     name = ".".join(str(part) for part in place)
     if problem["type"] == "extra_forbidden":
         return place, unknown_key(str(place[-1]), known_keys(schema, place[:-1]), ".".join(map(str, place[:-1])))

@@ -49,7 +49,12 @@ def open_grid(path: Path, profile_name: str | None, workspace_path: Path | None)
 
 def workspace(path: Path | None) -> Workspace:
     """The workspace asked for, that of ZSG_WORKSPACE, or zsg-work in the current folder."""
-    return Workspace((path or _from_environment() or Path("zsg-work")).expanduser().resolve())
+    root = (path or _from_environment() or Path("zsg-work")).expanduser().resolve()
+    if "%" in str(root) or not str(root).isprintable():
+        raise UserError(
+            f"workspace {str(root)!r}: '%' and control characters have a meaning to Slurm; use another folder"
+        )
+    return Workspace(root)
 
 
 def submit(opened: Opened, allow: Allow) -> bool:
@@ -92,7 +97,9 @@ def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> boo
     )  # fmt: skip
     try:
         with show.Progress() as progress:
-            local.run_all(site.workspace, site.profile, jobs, lambda: progress.due() and progress.show(*look()))
+            local.run_all(
+                site.workspace, site.profile, jobs, lambda: progress.show(*look()) if progress.due() else None
+            )
     finally:
         delivery.terminate()
         delivery.wait()
@@ -104,7 +111,7 @@ def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> boo
 
 def status_rows(place: Workspace, grid: str | None) -> list[dict[str, Any]]:
     """The rows of `zsg status`, every grid's in turn."""
-    listed = [read_json(place.grid(name) / "grid.json") for name in grid_names(place, grid)]
+    listed = [_wanted(place, name) for name in grid_names(place, grid)]
     items = {f"runs/{run['run']}" for wanted in listed for run in wanted["runs"]}
     states = collect(place, sorted(items), Ledger(place))
     return [row for wanted in listed for row in show.status_rows(wanted["name"], wanted["runs"], states)]
@@ -141,8 +148,7 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     from jobs import deliver
 
     name = grid_names(place, grid)[0] if grid else None
-    wanted = read_json(place.grid(name or grid_names(place, None)[0]) / "grid.json")
-    uri = deliver.tracking_uri(place, wanted)
+    uri = deliver.tracking_uri(place, _wanted(place, name or grid_names(place, None)[0]))
     if uri.startswith("http"):
         show.result(f"this grid's MLflow is at {uri}{deliver.page(uri, name)}")
         return
@@ -153,6 +159,12 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     done = subprocess.run(argv, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
     if done.returncode not in (0, -2, 130):
         raise ClusterError(f"mlflow server ended with {done.returncode}; is port {port} in use? try --port")
+
+
+def _wanted(place: Workspace, name: str) -> dict[str, Any]:
+    wanted = read_json(place.grid(name) / "grid.json")
+    assert wanted is not None, "grid_names has just seen it"
+    return wanted
 
 
 def _find_run(place: Workspace, beginning: str) -> str:

@@ -76,9 +76,10 @@ def parse_sacct(text: str) -> dict[str, SlurmState]:
         word = state.split(" ")[0]
         if word in _ENDED:
             ours, cause = _ENDED[word]
-            found[job] = SlurmState(ours, f"{cause} (exit {code})" if word == "FAILED" else cause)
+            said = SlurmState(ours, f"{cause} (exit {code})" if word == "FAILED" else cause)
         else:
-            found[job] = SlurmState(UNKNOWN, f"accounting says {state}, squeue nothing")
+            said = SlurmState(UNKNOWN, f"accounting says {state}, squeue nothing")
+        found |= dict.fromkeys(_tasks(job), said)
     return found
 
 
@@ -87,20 +88,32 @@ def find(name: str, run: Run = subprocess.run) -> list[str]:
     shown = _call(["squeue", "--noheader", "--array", "--name", name, "--format", "%i"], run).split()
     if not shown:
         shown = _quiet(["sacct", "-X", "-P", "-n", "--name", name, "-o", "JobID", "-S", "now-7days"], run).split()
-    return sorted(set(shown), key=lambda i: [int(part) for part in re.findall(r"\d+", i)])
+    return sorted(
+        {task for job in shown for task in _tasks(job)}, key=lambda i: [int(part) for part in re.findall(r"\d+", i)]
+    )
 
 
 def release(ids: Sequence[str], run: Run = subprocess.run) -> None:
     """Lets held jobs start. A job that is no longer held, or has ended, is left as it is."""
     mains = sorted({i.partition("_")[0] for i in ids})
-    done = run(["scontrol", "release", *mains], capture_output=True, text=True)
+    done = _start(["scontrol", "release", *mains], run)
     if done.returncode and "Job has already finished" not in done.stderr and "Invalid job id" not in done.stderr:
         raise ClusterError(f"scontrol release {' '.join(mains)} failed: {done.stderr.strip()}; run zsg submit again")
 
 
+def _tasks(job: str) -> list[str]:
+    """The ids that `12_[0-2,5-9:2%3]` stands for: so accounting shows tasks that never started."""
+    main, bracket, tasks = job.partition("_[")
+    if not bracket:
+        return [job]
+    # A long list ends in `…,1...]`, its last number cut: only what a comma or the end follows is whole.
+    spans = re.findall(r"(\d+)(?:-(\d+)(?::(\d+))?)?(?=[,\]]|$)", tasks.partition("%")[0])
+    return [f"{main}_{n}" for low, high, by in spans for n in range(int(low), int(high or low) + 1, int(by or 1))]
+
+
 def _squeue(mains: str, run: Run) -> str:
     argv = ["squeue", "--noheader", "--array", "--jobs", mains, "--format", "%i|%T|%r"]
-    done = run(argv, capture_output=True, text=True)
+    done = _start(argv, run)
     # Once every job of the list has left its memory, squeue calls the list invalid.
     if done.returncode and "Invalid job id" in done.stderr:
         return ""
@@ -121,7 +134,14 @@ def _quiet(argv: list[str], run: Run) -> str:
 
 
 def _call(argv: list[str], run: Run) -> str:
-    return _checked(argv, run(argv, capture_output=True, text=True))
+    return _checked(argv, _start(argv, run))
+
+
+def _start(argv: list[str], run: Run) -> subprocess.CompletedProcess[str]:
+    try:
+        return run(argv, capture_output=True, text=True)
+    except OSError as error:
+        raise ClusterError(f"{argv[0]} cannot be started here: {error}") from error
 
 
 def _checked(argv: list[str], done: subprocess.CompletedProcess[str]) -> str:

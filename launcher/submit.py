@@ -109,6 +109,7 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
             job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
             jobs.append(local.LocalJob(prepare.item))
         ledger.submitted(submission, ["local"] * len(plan.prepares))
+        ledger.released(submission)
     runs = {run_item(run): (run, group.after) for group in plan.groups for run in group.runs}
     if runs:
         submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs))
@@ -117,6 +118,7 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
             job_files.write_train(site.workspace, run, site.profile, submission.id, after)
             jobs.append(local.LocalJob(item, run.needs, after))
         ledger.submitted(submission, ["local"] * len(runs))
+        ledger.released(submission)
     return jobs, locks
 
 

@@ -71,11 +71,11 @@ class _Reader:
         self.lines[place] = line
         if isinstance(node, CommentedMap | CommentedSeq) and node.tag.value is not None:
             raise UserError(f"{self._path}:{line}: the tag {node.tag.value} is not understood; leave it out")
-        if isinstance(node, CommentedMap):
+        if type(node) is CommentedMap:
             if node.merge:
                 raise UserError(f"{self._path}:{line}: `<<` merges nothing in YAML 1.2; write the keys out")
             return {self._key(k, line): self.plain(node[k], (*place, k), node.lc.key(k)[0] + 1) for k in node}
-        if isinstance(node, CommentedSeq):
+        if type(node) is CommentedSeq:
             return [self.plain(item, (*place, i), node.lc.item(i)[0] + 1) for i, item in enumerate(node)]
         return self._scalar(node, line)
 

@@ -59,7 +59,9 @@ def zsg(tmp_path: Path) -> Zsg:
 @pytest.fixture
 def zsg_on_slurm(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Zsg]:
     """The command line in an empty folder of a machine with Slurm; its jobs are cancelled afterwards."""
-    yield Zsg(tmp_path, slurm.env)
+    folder = tmp_path / "a user's folder"  # blanks and quotes must survive sbatch, srun and submitit
+    folder.mkdir()
+    yield Zsg(folder, slurm.env)
     slurm.run("scontrol", "update", "partitionname=main", "state=up")
     slurm.run("scancel", "--user", "root", "--partition", "main")
 

@@ -28,7 +28,9 @@ def test_the_same_recipe_gives_the_same_bytes(made: Path, tmp_path: Path) -> Non
     """Made twice, weights and tokenizer have the same digest; another seed has another."""
     base_model.make_tiny(tmp_path / "again", BASE, TEXTS)
     base_model.make_tiny(tmp_path / "other", {**BASE, "seed": 4}, TEXTS)
-    digest = [json.loads((folder / "meta.json").read_text())["digest"] for folder in (made, *sorted(tmp_path.iterdir()))]
+    digest = [
+        json.loads((folder / "meta.json").read_text())["digest"] for folder in (made, *sorted(tmp_path.iterdir()))
+    ]
 
     assert digest[0] == digest[1] != digest[2]
 
@@ -49,7 +51,9 @@ def test_every_text_survives_the_tokenizer(made: Path) -> None:
     vocabulary = base_model.load_vocabulary(made)
     text = "Größe ∑ 東京 \x00 </s> <s>\n\ttab"
 
-    assert AutoTokenizer.from_pretrained(made).decode(vocabulary.tokenize("Größe ∑ 東京\n\ttab")) == "Größe ∑ 東京\n\ttab"
+    assert (
+        AutoTokenizer.from_pretrained(made).decode(vocabulary.tokenize("Größe ∑ 東京\n\ttab")) == "Größe ∑ 東京\n\ttab"
+    )
     assert vocabulary.eos not in vocabulary.tokenize(text), "a text of the data must not be able to end its example"
     assert vocabulary.bos not in vocabulary.tokenize(text)
 

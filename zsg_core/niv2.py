@@ -28,9 +28,7 @@ def task_names(folder: Path, split: str) -> list[str]:
     for name in names:
         if "/" in name or "\\" in name or name.startswith("."):
             raise UserError(f"{path}: {name!r} is not a task name; a name has no slash and no leading dot")
-    doubled = (
-        sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    )
+    doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if doubled:
         raise UserError(f"{path}: {doubled[0]} is listed more than once")
     return names

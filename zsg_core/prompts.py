@@ -44,9 +44,7 @@ def source(example: Example, shots: int, fits: Callable[[str], bool] = lambda te
     return head + body + tail
 
 
-def encode(
-    example: Example, *, shots: int, tokenize: Tokenize, bos: int, eos: int, max_length: int
-) -> Encoded:
+def encode(example: Example, *, shots: int, tokenize: Tokenize, bos: int, eos: int, max_length: int) -> Encoded:
     """The token ids of an example, at most `max_length`, the prompt shortened before the answer.
 
     First positive examples are dropped, then the source is cut at its tail; an answer is cut only when it

@@ -55,12 +55,12 @@ Share = Annotated[FiniteFloat, Field(ge=0, lt=1)]
 class ModelSettings(Strict):
     """The model a run starts from: a local Hugging Face folder, or `tiny`, made here with random weights."""
 
-    name: str = Field(TINY, description="a name for tables; `tiny` is made on the spot", pattern=r"^[\w.-]+$")
-    path: str | None = Field(None, description="folder of a Hugging Face Llama; every name but tiny needs it")
-    hidden: Count | None = Field(None, description="tiny only: hidden size (128)")
-    layers: Count | None = Field(None, description="tiny only: decoder layers (4)")
-    heads: Count | None = Field(None, description="tiny only: attention heads (4)")
-    vocab: Annotated[int, Field(ge=300)] | None = Field(None, description="tiny only: tokens (4096)")
+    name: str = Field(default=TINY, description="a name for tables; `tiny` is made on the spot", pattern=r"^[\w.-]+$")
+    path: str | None = Field(default=None, description="folder of a Hugging Face Llama; every name but tiny needs it")
+    hidden: Count | None = Field(default=None, description="tiny only: hidden size (128)")
+    layers: Count | None = Field(default=None, description="tiny only: decoder layers (4)")
+    heads: Count | None = Field(default=None, description="tiny only: attention heads (4)")
+    vocab: Annotated[int, Field(ge=300)] | None = Field(default=None, description="tiny only: tokens (4096)")
 
     @model_validator(mode="after")
     def _either_made_or_loaded(self) -> "ModelSettings":
@@ -91,63 +91,73 @@ class ModelSettings(Strict):
 class DataSettings(Strict):
     """What is trained on, and the fixed test set."""
 
-    set: Literal["niv2"] = Field("niv2", description="format of the data: niv2 = Natural Instructions V2")
+    set: Literal["niv2"] = Field(default="niv2", description="format of the data: niv2 = Natural Instructions V2")
     path: str = Field(description="folder with tasks/ and splits/default/")
-    train_per_task: Count | None = Field(20, description="most instances per training task; null = all")
-    test_per_task: Count | None = Field(5, description="most instances per held-out task; null = all")
-    sampling: Literal["random", "first"] = Field("random", description="how a task is capped")
-    sample_seed: Seed | None = Field(None, description="seed of the sample and of the label drawn; default: seed")
-    test_seed: Seed = Field(0, description="the test set's own seed; `seed` never changes it")
-    fraction: ExactFraction = Field(Fraction(1), description="exact share of the training data kept, such as 1/4")
-    positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(2, description="positive examples in a prompt")
+    train_per_task: Count | None = Field(default=20, description="most instances per training task; null = all")
+    test_per_task: Count | None = Field(default=5, description="most instances per held-out task; null = all")
+    sampling: Literal["random", "first"] = Field(default="random", description="how a task is capped")
+    sample_seed: Seed | None = Field(
+        default=None, description="seed of the sample and of the label drawn; default: seed"
+    )
+    test_seed: Seed = Field(default=0, description="the test set's own seed; `seed` never changes it")
+    fraction: ExactFraction = Field(
+        default=Fraction(1), description="exact share of the training data kept, such as 1/4"
+    )
+    positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(default=2, description="positive examples in a prompt")
 
 
 class ArrangementSettings(Strict):
     """The order of the training data."""
 
-    order: Literal[ORDERS] = Field("random", description="see zsg_core.arrange")  # type: ignore[valid-type]
-    seed: Seed | None = Field(None, description="seed of the orders random and rt; default: seed")
-    embedding: str = Field(MINILM, description="sentence-transformers folder; the default name ships with zsg")
+    order: Literal[ORDERS] = Field(default="random", description="see zsg_core.arrange")  # type: ignore[valid-type]
+    seed: Seed | None = Field(default=None, description="seed of the orders random and rt; default: seed")
+    embedding: str = Field(default=MINILM, description="sentence-transformers folder; the default name ships with zsg")
 
 
 class TrainSettings(Strict):
     """How a stage is trained. `zsg`: fp32 master weights, one token mean over the whole batch."""
 
-    preset: Literal["zsg"] = Field("zsg", description="named set of rules; others will follow")
-    batch: Count = Field(16, description="whole examples per optimiser step, over all ranks")
-    lr: Positive = Field(1e-6, description="peak learning rate")
-    lr_floor: Share = Field(0.1, description="the cosine ends at this share of the peak")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="linear warm-up")
-    epochs: Count = Field(1, description="passes over the arrangement, each in the same order")
-    steps: Count | None = Field(None, description="stop after this many steps; null = all the data")
-    max_length: Annotated[int, Field(ge=16)] = Field(1024, description="tokens per example; prompts are cut first")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="of the forward pass; master weights are fp32")
-    betas: tuple[Share, Share] = Field((0.9, 0.95), description="Adam's")
-    eps: Positive = Field(1e-8, description="Adam's")
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(0.0, description="AdamW's")
-    clip: Positive = Field(1.0, description="largest norm of the global gradient")
-    init_seed: Seed | None = Field(None, description="seed of tiny's random weights; default: seed")
+    preset: Literal["zsg"] = Field(default="zsg", description="named set of rules; others will follow")
+    batch: Count = Field(default=16, description="whole examples per optimiser step, over all ranks")
+    lr: Positive = Field(default=1e-6, description="peak learning rate")
+    lr_floor: Share = Field(default=0.1, description="the cosine ends at this share of the peak")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="linear warm-up")
+    epochs: Count = Field(default=1, description="passes over the arrangement, each in the same order")
+    steps: Count | None = Field(default=None, description="stop after this many steps; null = all the data")
+    max_length: Annotated[int, Field(ge=16)] = Field(
+        default=1024, description="tokens per example; prompts are cut first"
+    )
+    precision: Literal["bf16", "fp32"] = Field(
+        default="bf16", description="of the forward pass; master weights are fp32"
+    )
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="Adam's")
+    eps: Positive = Field(default=1e-8, description="Adam's")
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="AdamW's")
+    clip: Positive = Field(default=1.0, description="largest norm of the global gradient")
+    init_seed: Seed | None = Field(default=None, description="seed of tiny's random weights; default: seed")
 
 
 class CheckpointSettings(Strict):
     """When metrics are taken; not part of a run's identity."""
 
-    every: Count = Field(10, description="steps between checkpoints; step 0 and the last always count")
-    metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(["loss"], description="what is measured")
+    every: Count = Field(default=10, description="steps between checkpoints; step 0 and the last always count")
+    metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
+        default=["loss"], description="what is measured"
+    )
 
 
 class ResourceSettings(Strict):
     """What a train job asks for, where it differs from the profile; not part of a run's identity."""
 
-    nodes: Count | None = Field(None, description="nodes per run")
-    ranks_per_node: Count | None = Field(None, description="processes per node, one per GPU")
-    time_min: Count | None = Field(None, description="time limit in minutes")
+    nodes: Count | None = Field(default=None, description="nodes per run")
+    ranks_per_node: Count | None = Field(default=None, description="processes per node, one per GPU")
+    time_min: Count | None = Field(default=None, description="time limit in minutes")
 
 
 class Settings(Strict):
     """Everything that can be said of one run."""
 
-    seed: Seed = Field(0, description="default of sample_seed, arrangement.seed and init_seed")
+    seed: Seed = Field(default=0, description="default of sample_seed, arrangement.seed and init_seed")
     model: ModelSettings = ModelSettings()
     data: DataSettings
     arrangement: ArrangementSettings = ArrangementSettings()

@@ -1,0 +1,28 @@
+"""Small data that several tests build: a Natural Instructions folder, an attempt's environment."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TASKS = {"train": ["task001_add", "task002_sort"], "test": ["task900_count"]}
+
+
+def task(instances: int, **changes: Any) -> dict[str, Any]:
+    """A task file in the official layout."""
+    rows = [{"id": f"x-{i}", "input": f"input {i}", "output": [f"answer {i}"]} for i in range(instances)]
+    shots = [{"input": f"shot {i}", "output": f"yes {i}", "explanation": "because"} for i in range(3)]
+    return {"Definition": ["Do it"], "Positive Examples": shots, "Negative Examples": [], "Instances": rows, **changes}
+
+
+def write_niv2(folder: Path, tasks: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
+    """A folder in the official layout: `tasks` by name; those called task9… are held out."""
+    tasks = tasks or {name: task(4) for names in TASKS.values() for name in names}
+    (folder / "tasks").mkdir(parents=True)
+    (folder / "splits/default").mkdir(parents=True)
+    for name, content in tasks.items():
+        (folder / "tasks" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    for split, is_test in (("train", False), ("test", True)):
+        names = [name for name in tasks if name.startswith("task9") == is_test]
+        (folder / f"splits/default/{split}_tasks.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+    return folder
