@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from jobs.folder import Workspace, read_json, write_json
 from zsg_core.errors import ClusterError, UserError
 
 BATCH = 1000  # MLflow's limit of metrics in a request
+MOST_CURVES = 40
 FOLLOW_S = 2.0
 
 
@@ -54,9 +56,23 @@ def tracking_uri(workspace: Workspace, wanted: dict[str, Any]) -> str:
 
 
 def page(uri: str, grid: str | None) -> str:
-    """The path of MLflow's page that compares a grid's runs, below the server's address."""
-    found = MlflowClient(tracking_uri=uri).get_experiment_by_name(grid) if grid else None
-    return f"#/experiments/{found.experiment_id}/runs" if found else ""
+    """The path, below MLflow's address, of the page that draws the loss of a grid's runs by step.
+
+    A grid of many runs gets its table instead: an address cannot name them all.
+    """
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(grid) if grid else None
+    if found is None:
+        return ""
+    runs = client.search_runs([found.experiment_id], "tags.`zsg.kind` = 'run'", max_results=MOST_CURVES + 1)
+    if not 0 < len(runs) <= MOST_CURVES:
+        return f"#/experiments/{found.experiment_id}/runs"
+    query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [found.experiment_id]}
+    query |= {"plot_metric_keys": ["loss"], "plot_layout": {"autosize": True, "xaxis": {}, "yaxis": {}}}
+    query |= {"show_point": True, "deselected_curves": [], "last_linear_y_axis_range": []}
+    words = {key: json.dumps(value, separators=(",", ":")) for key, value in query.items()}
+    words |= {"x_axis": "step", "y_axis_scale": "linear", "line_smoothness": "1"}
+    return f"#/metric?{urllib.parse.urlencode(words)}"
 
 
 class _Delivery:
@@ -89,7 +105,9 @@ class _Delivery:
             return found.experiment_id
         artifacts = None if self._wanted["tracking"] else (self._workspace.root / "mlartifacts").as_uri()
         try:
-            return self._client.create_experiment(self._grid, artifact_location=artifacts)
+            # Without the tag MLflow's pages take the experiment for one of prompts and traces.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return self._client.create_experiment(self._grid, artifacts, kind)
         except MlflowException:
             found = self._client.get_experiment_by_name(self._grid)  # another machine was first
             if found is None:

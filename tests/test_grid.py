@@ -109,9 +109,7 @@ def test_a_point_overrides_the_defaults(load):
 
 def test_exclude_drops_the_points_it_describes(load):
     """A point goes if every key of the rule says what the point says already."""
-    loaded = load(
-        "grid: {arrangement.order: [nft, fft], seed: [0, 1]}\nexclude: [{arrangement.order: fft, seed: 1}]"
-    )
+    loaded = load("grid: {arrangement.order: [nft, fft], seed: [0, 1]}\nexclude: [{arrangement.order: fft, seed: 1}]")
 
     assert [tuple(p.values()) for p in axes(loaded)] == [("nft", 0), ("nft", 1), ("fft", 0)]
     assert loaded.notes == []

@@ -128,7 +128,7 @@ def test_the_comparison_is_served(finished: Zsg, unused_port: int) -> None:
     try:
         assert server.stdout
         address = server.stdout.readline().split()[1]
-        assert address.startswith(f"http://127.0.0.1:{unused_port}/#/experiments/")
+        assert address.startswith(f"http://127.0.0.1:{unused_port}/#/metric?runs=")
         assert "<title>MLflow</title>" in _get(f"http://127.0.0.1:{unused_port}/", 60)
     finally:
         os.killpg(server.pid, signal.SIGINT)

@@ -1,0 +1,270 @@
+"""Which settings make two runs the same run, and which things do runs share?"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from builders import write_niv2
+
+from launcher import grid
+from launcher.inputs import Inputs
+from launcher.profiles import Profile
+from launcher.runs import Run, resolve
+from zsg_core import recipe as recipes
+from zsg_core.recipe import InputDigests, recipe
+from zsg_core.settings import Settings
+
+DIGESTS = InputDigests(data="d" * 64, model=None, embedding=None)
+
+# Ids name folders and MLflow runs; if one of these changes, results made before are no longer found.
+GOLDEN = {"run": "RUN", "stage": "STAGE", "corpus": "CORPUS", "arrangement": "ARRANGEMENT", "base": "BASE"}
+
+
+def settings(**changes) -> Settings:
+    """Settings with a data path; `changes` are mappings laid over the defaults."""
+    return Settings.model_validate({**changes, "data": {"path": "/d", **changes.get("data", {})}})
+
+
+def ids(wanted: Settings, digests: InputDigests = DIGESTS) -> dict[str, str | None]:
+    """All ids of a run."""
+    made = recipe(wanted, digests)
+    return {
+        "run": recipes.run_id(made),
+        "stage": recipes.stage_id(made, 0),
+        "corpus": recipes.corpus_id(made),
+        "arrangement": recipes.arrangement_id(made),
+        "base": recipes.base_id(made),
+    }
+
+
+def changed(one: dict, other: dict) -> set[str]:
+    """The kinds of ids that differ."""
+    return {kind for kind in one if one[kind] != other[kind]}
+
+
+def test_ids_of_the_default_run_never_change():
+    """The ids of the default settings are the recorded ones."""
+    assert GOLDEN == ids(settings())
+
+
+ALL = {"run", "stage", "corpus", "arrangement"}
+EFFECTS = [
+    ("the seed of all", {"seed": 1}, {*ALL, "base"}),
+    ("the sample's seed", {"data": {"sample_seed": 1}}, ALL),
+    ("the test set's seed", {"data": {"test_seed": 1}}, ALL),
+    ("the cap of a training task", {"data": {"train_per_task": 10}}, ALL),
+    ("no cap", {"data": {"train_per_task": None}}, ALL),
+    ("the cap of a test task", {"data": {"test_per_task": 10}}, ALL),
+    ("the sampling", {"data": {"sampling": "first"}}, ALL),
+    ("the fraction", {"data": {"fraction": "1/4"}}, ALL),
+    ("the prompt", {"data": {"positive_examples": 0}}, {*ALL, "base"}),
+    ("the order", {"arrangement": {"order": "cluster"}}, {"run", "stage", "arrangement"}),
+    ("the order's seed", {"arrangement": {"seed": 1}}, {"run", "stage", "arrangement"}),
+    ("the weights' seed", {"train": {"init_seed": 1}}, {"run", "stage", "base"}),
+    ("a size of tiny", {"model": {"layers": 2}}, {"run", "stage", "base"}),
+    ("a context beyond 1024", {"train": {"max_length": 2048}}, {"run", "stage", "base"}),
+    ("a length within 1024", {"train": {"max_length": 512}}, {"run", "stage"}),
+    ("the batch", {"train": {"batch": 8}}, {"run", "stage"}),
+    ("the learning rate", {"train": {"lr": 2e-6}}, {"run", "stage"}),
+    ("the floor of the rate", {"train": {"lr_floor": 0.0}}, {"run", "stage"}),
+    ("the warm-up", {"train": {"warmup_steps": 1}}, {"run", "stage"}),
+    ("the epochs", {"train": {"epochs": 2}}, {"run", "stage"}),
+    ("the steps", {"train": {"steps": 2}}, {"run", "stage"}),
+    ("the precision", {"train": {"precision": "fp32"}}, {"run", "stage"}),
+    ("the betas", {"train": {"betas": (0.9, 0.99)}}, {"run", "stage"}),
+    ("the epsilon", {"train": {"eps": 1e-5}}, {"run", "stage"}),
+    ("the weight decay", {"train": {"weight_decay": 0.1}}, {"run", "stage"}),
+    ("the clipping", {"train": {"clip": 0.5}}, {"run", "stage"}),
+    ("nodes and processes", {"resources": {"nodes": 4, "ranks_per_node": 8, "time_min": 5}}, set()),
+    ("when metrics are taken", {"checkpoints": {"every": 1}}, set()),
+    ("where the data lies", {"data": {"path": "/elsewhere"}}, set()),
+    ("an unused embedding model", {"arrangement": {"embedding": "/e"}}, set()),
+    ("a default written out", {"data": {"train_per_task": 20}, "train": {"lr": 1e-6, "betas": (0.9, 0.95)}}, set()),
+    ("a size of tiny written out", {"model": {"hidden": 128, "vocab": 4096}}, set()),
+    ("a seed equal to the one of all", {"arrangement": {"seed": 0}, "train": {"init_seed": 0}}, set()),
+]
+
+
+@pytest.mark.parametrize(("change", "effect"), [e[1:] for e in EFFECTS], ids=[e[0] for e in EFFECTS])
+def test_a_setting_changes_the_ids_of_what_depends_on_it(change, effect):
+    """Runs share a corpus, an arrangement or a base exactly when nothing that makes it differs."""
+    assert effect == changed(ids(settings()), ids(settings(**change)))
+
+
+NO_EFFECT = [
+    ("the order's seed under cluster", {"arrangement": {"order": "cluster"}}, {"arrangement": {"seed": 1}}),
+    ("the order's seed under nft", {"arrangement": {"order": "nft"}}, {"arrangement": {"seed": 1}}),
+    ("the sample's seed when the first are taken", {"data": {"sampling": "first"}}, {"data": {"sample_seed": 1}}),
+    ("the test's seed when the first are taken", {"data": {"sampling": "first"}}, {"data": {"test_seed": 1}}),
+    ("the weights' seed of a given model", {"model": {"name": "m", "path": "/m"}}, {"train": {"init_seed": 1}}),
+    ("a given model's name", {"model": {"name": "m", "path": "/m"}}, {"model": {"name": "other"}}),
+    ("a given model's path", {"model": {"name": "m", "path": "/m"}}, {"model": {"path": "/copy/of/m"}}),
+]
+
+
+@pytest.mark.parametrize(("given", "change"), [e[1:] for e in NO_EFFECT], ids=[e[0] for e in NO_EFFECT])
+def test_what_does_nothing_makes_no_replicate(given, change):
+    """A seed that takes no effect, and a name or path beside a digest, leave every id as it is."""
+    keys = given.keys() | change.keys()
+    both = {key: given.get(key, {}) | change.get(key, {}) for key in keys}
+    digests = InputDigests(data="d", model="m" * 64, embedding="e")
+
+    assert ids(settings(**given), digests) == ids(settings(**both), digests)
+
+
+@pytest.mark.parametrize(
+    ("digests", "effect"),
+    [
+        pytest.param(InputDigests(data="x", model="m", embedding="e"), ALL, id="the data"),
+        pytest.param(InputDigests(data="d", model="x", embedding="e"), {"run", "stage"}, id="the model"),
+        pytest.param(
+            InputDigests(data="d", model="m", embedding="x"), {"run", "stage", "arrangement"}, id="the embedding model"
+        ),
+    ],
+)
+def test_a_changed_file_changes_the_ids(digests, effect):
+    """What the user supplies enters by its content."""
+    wanted = settings(model={"name": "m", "path": "/m"}, arrangement={"order": "nft"})
+    before = ids(wanted, InputDigests(data="d", model="m", embedding="e"))
+
+    assert effect == changed(before, ids(wanted, digests))
+
+
+@pytest.mark.parametrize("fraction", ["0.25", 0.25, "2/8", "25e-2"])
+def test_a_quarter_is_a_quarter_however_it_is_written(fraction):
+    """1/4 and 0.25 are one run."""
+    assert ids(settings(data={"fraction": "1/4"})) == ids(settings(data={"fraction": fraction}))
+
+
+def test_a_tenth_is_exact():
+    """0.1 is 1/10 and not the binary number nearest to it."""
+    made = recipe(settings(data={"fraction": 0.1}), DIGESTS)
+
+    assert made["stages"][0]["data"]["train"]["fraction"] == "1/10"
+
+
+def test_seed_sets_sample_order_and_weights():
+    """`seed` stands for the three seeds that are not given themselves, never for the test set's."""
+    made = recipe(settings(seed=7), DIGESTS)
+
+    data, arrangement = made["stages"][0]["data"], made["stages"][0]["arrangement"]
+    assert (7, 7, 7, 0) == (data["train"]["seed"], arrangement["seed"], made["base"]["seed"], data["test"]["seed"])
+
+
+def test_a_seed_of_its_own_goes_before_seed():
+    """A seed that is given is used, zero too."""
+    made = recipe(settings(seed=7, arrangement={"seed": 0}), DIGESTS)
+
+    assert made["stages"][0]["arrangement"]["seed"] == 0
+
+
+def test_a_recipe_is_plain_json():
+    """A recipe written to job.json and read back is the same recipe, so the node computes the same ids."""
+    made = recipe(settings(), DIGESTS)
+
+    assert made == json.loads(json.dumps(made))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Resolves a grid over a small data folder: its runs and notes."""
+    write_niv2(tmp_path / "data")
+
+    def of(block: str) -> tuple[list[Run], list[str]]:
+        path = tmp_path / "grid.yaml"
+        path.write_text(f"name: g\ndefaults:\n  data: {{path: {tmp_path / 'data'}}}\ngrid: {block}\n")
+        profile = Profile.model_validate({"name": "p", "kind": "local"})
+        return resolve(grid.load(path), profile, Inputs(tmp_path / "digests.json"))
+
+    return of
+
+
+def test_equal_points_are_one_run_and_said_so(runs):
+    """Points that differ only in a seed without effect merge, and the note names the seed."""
+    resolved, notes = runs("{arrangement.order: [cluster, random], arrangement.seed: [0, 1, 2]}")
+
+    assert len(resolved) == 4
+    assert [note.partition(",")[0] for note in notes] == ["3 points are one run"]
+    assert "(arrangement.seed)" in notes[0]
+
+
+def test_different_points_are_different_runs_without_a_note(runs):
+    """Seeds that take effect are replicates."""
+    resolved, notes = runs("{seed: [0, 1, 2]}")
+
+    assert (3, []) == (len({run.id for run in resolved}), notes)
+
+
+def test_runs_of_one_corpus_share_it_and_the_base(runs):
+    """Two orders of the same sample need one corpus and one base, and an arrangement each."""
+    (one, other), _ = runs("{arrangement.order: [cluster, round_robin]}")
+
+    assert (one.corpus_id, one.base_id) == (other.corpus_id, other.base_id)
+    assert one.needs & other.needs == {f"bases/{one.base_id}"}
+
+
+def test_resources_of_a_point_go_before_the_profile(runs):
+    """A point may ask for more than the profile's job size."""
+    (run,), _ = runs("{resources.nodes: 2}")
+
+    assert (2, 1, 60) == (run.size.nodes, run.size.ranks_per_node, run.size.time_min)
+
+
+def data_digest(tmp_path: Path) -> str:
+    """The digest of the data folder, from the cache where it holds."""
+    inputs = Inputs(tmp_path / "digests.json")
+    digest = inputs.of(settings(data={"path": str(tmp_path / "data")})).data
+    inputs.save()
+    return digest
+
+
+def test_a_changed_file_changes_the_digest(tmp_path):
+    """A file of another content, size or time of change is read again."""
+    path = write_niv2(tmp_path / "data") / "tasks/task001_add.json"
+    before = data_digest(tmp_path)
+    path.write_text(path.read_text().replace("answer 0", "ANSWER 0"))
+    os.utime(path, ns=(1, 1))
+
+    assert before != data_digest(tmp_path)
+
+
+def test_an_unchanged_file_is_not_read_again(tmp_path):
+    """With path, size and time of change as they were, the kept digest is believed."""
+    path = write_niv2(tmp_path / "data") / "tasks/task001_add.json"
+    before, stat = data_digest(tmp_path), path.stat()
+    path.write_text(path.read_text().replace("answer 0", "ANSWER 0"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    assert before == data_digest(tmp_path)
+
+
+def test_a_digest_does_not_depend_on_where_the_folder_lies(tmp_path):
+    """A copy of the data is the same data."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    write_niv2(tmp_path / "a/data")
+    write_niv2(tmp_path / "b/data")
+
+    assert data_digest(tmp_path / "a") == data_digest(tmp_path / "b")
+
+
+def test_a_file_that_no_split_names_does_not_count(tmp_path):
+    """Only files that decide what is read enter the digest."""
+    folder = write_niv2(tmp_path / "data")
+    before = data_digest(tmp_path)
+    (folder / "tasks/task777_unused.json").write_text("{}")
+
+    assert before == data_digest(tmp_path)
+
+
+def test_a_model_below_the_home_folder_is_found(tmp_path, monkeypatch):
+    """`~` in model.path is the user's home, for the digest too."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/config.json").write_text("{}")
+    write_niv2(tmp_path / "data")
+
+    wanted = settings(model={"name": "m", "path": "~/m"}, data={"path": "~/data"})
+
+    assert len(Inputs(tmp_path / "digests.json").of(wanted).model or "") == 64
