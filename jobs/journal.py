@@ -170,7 +170,7 @@ def _tolerance(worlds: set[tuple[Any, ...]]) -> float:
 
 def _agree(first: float, again: float, tolerance: float) -> bool:
     same = first == again or (math.isnan(first) and math.isnan(again))
-    return same or math.isclose(first, again, rel_tol=tolerance, abs_tol=tolerance)
+    return same or math.isclose(first, again, rel_tol=tolerance)
 
 
 def _plain(value: Any) -> Any:

@@ -119,7 +119,7 @@ def _find(name: str, beside: Path) -> Path:
         return Path(name)
     folders = [beside / "cluster_profiles", Path("cluster_profiles"), shipped("cluster_profiles")]
     for folder in folders:
-        if (folder / f"{name}.yaml").is_file() and "/" not in name:
+        if "/" not in name and len(name) <= 64 and (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
     known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
     raise UserError(f"profile {name!r} not found; known: {', '.join(known)}; or give the path of a .yaml file")

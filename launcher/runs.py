@@ -56,7 +56,7 @@ def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[
     digests.save()
     notes = [
         f"{len(points)} points are one run, {run_id}: they differ only in settings that change nothing in it "
-        f"({_differing(points)})"
+        f"({_differing(points)}); the first of them stands for all"
         for run_id, points in merged.items()
     ]
     return list(runs.values()), notes

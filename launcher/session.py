@@ -1,6 +1,8 @@
 """Does what a command asks: opens grids and workspaces, submits, follows local jobs, reads states and logs."""
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -105,7 +107,7 @@ def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> boo
         delivery.wait()
     rows = look()[1]
     show.status(rows)
-    show.result(f"compare them: zsg ui {name} --workspace {_shown(site.workspace.root)}")
+    show.result(f"compare them: {_command()} ui {name} --workspace {shlex.quote(_shown(site.workspace.root))}")
     return any(row["state"] != "done" for row in rows)
 
 
@@ -195,6 +197,14 @@ def _open_log(place: Workspace, name: str) -> Any:
 
 def _from_environment() -> Path | None:
     return Path(os.environ[VARIABLE]) if VARIABLE in os.environ else None
+
+
+def _command() -> str:
+    """How the user calls zsg: by its path where it is not on theirs."""
+    called = Path(sys.argv[0])
+    if called.suffix == ".py":
+        return "python -m launcher.cli"
+    return "zsg" if shutil.which("zsg") == sys.argv[0] else sys.argv[0]
 
 
 def _shown(path: Path) -> str:

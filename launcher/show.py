@@ -137,8 +137,9 @@ class Progress:
 
 
 def prepare_note(states: Mapping[str, JobState]) -> str:
-    """What the prepare jobs are doing."""
-    return ", ".join(f"{item} {state.state}" for item, state in states.items())
+    """What the prepare jobs that have not finished are doing."""
+    open_ones = {item: state for item, state in states.items() if state.state != "done"}
+    return ", ".join(f"{item} {state.evidence or state.state}" for item, state in open_ones.items())
 
 
 def differing(axes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ flags are avoided: they differ between versions.
 
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from zsg_core.errors import ClusterError
@@ -37,22 +37,26 @@ class SlurmState:
     detail: str | None = None
 
 
-def states(ids: Sequence[str], run: Run = subprocess.run) -> dict[str, SlurmState]:
+def states(ids: Sequence[str], settled: Collection[str] = (), run: Run = subprocess.run) -> dict[str, SlurmState]:
     """The state of every id: squeue once, sacct once and only for ids that squeue no longer shows.
 
-    An id that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down.
+    An id that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down. Ids in
+    `settled` have told their end themselves; they are in the answer only if they are active again (requeued).
     Raises ClusterError if squeue itself fails: then nothing can be said of anything.
     """
     if not ids:
         return {}
-    mains = ",".join(sorted({i.partition("_")[0] for i in ids}))
-    active = parse_squeue(_squeue(mains, run))
+    active = parse_squeue(_squeue(_mains(ids), run))
     found = {i: active[i] for i in ids if i in active}
-    vanished = [i for i in ids if i not in active]
+    vanished = [i for i in ids if i not in active and i not in settled]
     if vanished:
-        ended = parse_sacct(_sacct(",".join(sorted({i.partition("_")[0] for i in vanished})), run))
+        ended = parse_sacct(_sacct(_mains(vanished), run))
         found |= {i: ended.get(i, SlurmState(UNKNOWN, "neither squeue nor sacct knows it")) for i in vanished}
     return found
+
+
+def _mains(ids: Iterable[str]) -> str:
+    return ",".join(sorted({i.partition("_")[0] for i in ids}))
 
 
 def parse_squeue(text: str) -> dict[str, SlurmState]:

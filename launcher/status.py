@@ -6,7 +6,7 @@ Truth order: the run's own exit record, sacct's terminal state, squeue, the ledg
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,15 @@ def collect(
         ended = _ended(workspace.root / item, last)
         if ended is not None:
             states[item] = ended
+        if last is not None and last.scheduler == "slurm" and (ended is None or ended.state != DONE):
+            asked[item] = last  # also what has ended: Slurm may have requeued it since
+        elif ended is not None:
+            continue
         elif last is None:
             states[item] = JobState(state=ABSENT)
-        elif last.scheduler == "local":
-            states[item] = _local(workspace, item, last)
         else:
-            asked[item] = last
-    states |= _slurm(workspace, asked, run)
+            states[item] = _local(workspace, item, last)
+    states |= _slurm(workspace, asked, states.keys(), run)
     return {item: _explain(workspace, item, state) for item, state in states.items()}
 
 
@@ -81,21 +83,28 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
     )
 
 
-def _slurm(workspace: Workspace, asked: dict[str, Submission], run: slurm.Run) -> dict[str, JobState]:
+def _slurm(
+    workspace: Workspace, asked: dict[str, Submission], settled: Collection[str], run: slurm.Run
+) -> dict[str, JobState]:
+    """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
     ids = {item: last.job_id(item) for item, last in asked.items()}
-    told = slurm.states([job_id for job_id in ids.values() if job_id], run)
+    ended = {job_id for item, job_id in ids.items() if item in settled and job_id}
+    told = slurm.states([job_id for job_id in ids.values() if job_id], ended, run)
     states = {}
     for item, job_id in ids.items():
         if job_id is None:
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
-            continue
-        said = told[job_id]
-        # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
-        state = UNKNOWN if said.state == DONE else said.state
-        cause = "Slurm says COMPLETED, but the job left no record" if said.state == DONE else said.detail
-        state_now = JobState(state=state, slurm=job_id, cause=cause)
-        states[item] = progress(workspace.root / item, state_now) if state in (RUNNING, FAILED) else state_now
+        elif job_id in told:
+            states[item] = _told(workspace.root / item, job_id, told[job_id])
     return states
+
+
+def _told(folder: Path, job_id: str, said: slurm.SlurmState) -> JobState:
+    if said.state == DONE:
+        # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
+        return JobState(state=UNKNOWN, slurm=job_id, cause="Slurm says COMPLETED, but the job left no record")
+    state = JobState(state=said.state, slurm=job_id, cause=said.detail)
+    return progress(folder, state) if said.state in (RUNNING, FAILED) else state
 
 
 def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
@@ -112,8 +121,11 @@ def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
 
 
 def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
-    """A job that never started because its prepare job failed has failed for that reason."""
-    if state.state != CANCELLED or state.attempt is not None:
+    """A job that never started because its prepare job failed has failed for that reason.
+
+    Slurm cancels it, and accounting may not know that yet.
+    """
+    if state.state not in (CANCELLED, UNKNOWN) or state.attempt is not None:
         return state
     for needed in (read_json(workspace.root / item / "job.json") or {}).get("after", []):
         record = read_json(workspace.root / needed / "exit.json")
@@ -124,7 +136,7 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
 
 
 def progress(folder: Path, state: JobState) -> JobState:
-    """Adds attempt, step and last loss from the end of the newest journal."""
+    """Adds attempt, step and last loss from the end of the newest journal; of a prepare job, what it is doing."""
     attempt = read_json(folder / "attempt.json")
     files = journal.files(folder)
     if not attempt or not files:
@@ -138,6 +150,7 @@ def progress(folder: Path, state: JobState) -> JobState:
         step=rows[-1]["step"] if rows else None,
         steps=starts[-1]["steps"] if starts else None,
         loss=losses[-1] if losses else None,
+        evidence=state.evidence or (rows[-1]["data"].get("event") if rows and not starts else None),
     )
 
 

@@ -37,11 +37,12 @@ name: small
 defaults:
   model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
   data: {{path: {tasks}, train_per_task: 12, test_per_task: 2, positive_examples: 0}}
-  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, steps: {steps}}}
+  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, epochs: 20, steps: {steps}}}
   checkpoints: {{every: 4}}
 grid:
   arrangement.order: {orders}
 """
+LONG = 500  # steps that leave time to disturb a run
 ACTIVE = {"waiting", "queued", "running"}
 
 
@@ -57,11 +58,11 @@ def small(zsg: Zsg, tasks: Path, orders: str = "[cluster]", steps: int = 20) -> 
 
 
 def wait_until_ended(zsg: Zsg, limit_s: float) -> list[dict]:
-    """The rows of status once no run is active."""
+    """The rows of status once no run is active, and accounting knows of all."""
     until = time.monotonic() + limit_s
     while True:
         rows = zsg.status()
-        if not any(row["state"] in ACTIVE for row in rows):
+        if not any(row["state"] in ACTIVE | {"unknown"} for row in rows):
             return rows
         assert time.monotonic() < until, f"still active after {limit_s} s: {rows}"
         time.sleep(2)
@@ -196,10 +197,11 @@ def test_an_sbatch_that_fails_leaves_nothing(zsg_on_slurm: Zsg, slurm: SlurmClus
 def test_a_requeued_run_counts_every_step_once(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """Requeued in the middle, a run starts again as its second attempt, agrees bit for bit, and adds no point twice."""
     zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=36), "--profile", profile(zsg))
+    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", profile(zsg))
     job = _wait_for_step(zsg, 8)
     slurm.run("scontrol", "requeue", job)
     _wait_for_state(slurm, job, "PENDING")
+    assert zsg.status()[0]["state"] == "queued", "a run that waits to start again has not ended"
     slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
     [row] = wait_until_ended(zsg, 300)
     zsg("sync")
@@ -212,7 +214,7 @@ def test_a_requeued_run_counts_every_step_once(zsg_on_slurm: Zsg, slurm: SlurmCl
 def test_scancel_is_quick_and_leaves_a_record(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """scancel ends a run on all ranks well before Slurm's KillWait of 30 s, and status says `cancelled`."""
     zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=36), "--profile", profile(zsg, nodes=2))
+    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", profile(zsg, nodes=2))
     job = _wait_for_step(zsg, 4)
     slurm.run("scancel", job)
     started = time.monotonic()

@@ -18,7 +18,13 @@ from zsg_core.settings import Settings
 DIGESTS = InputDigests(data="d" * 64, model=None, embedding=None)
 
 # Ids name folders and MLflow runs; if one of these changes, results made before are no longer found.
-GOLDEN = {"run": "RUN", "stage": "STAGE", "corpus": "CORPUS", "arrangement": "ARRANGEMENT", "base": "BASE"}
+GOLDEN = {
+    "run": "2944442cd775",
+    "stage": "ceeeacff4fc8",
+    "corpus": "10374a8ba3fb",
+    "arrangement": "bcf1f22f9080",
+    "base": "75c04b15b2b7",
+}
 
 
 def settings(**changes) -> Settings:

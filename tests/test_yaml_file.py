@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from launcher import yaml_file
@@ -166,6 +166,7 @@ def test_what_is_no_file_is_refused(tmp_path, name):
         yaml_file.load(Path(f"{tmp_path}/{name}"))
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"%@`#?<0.1e\n\t ,~=", max_size=40))
 def test_no_text_crashes_the_reader(tmp_path_factory, text):
     """Any text is either read or refused with a UserError."""

@@ -1,0 +1,84 @@
+"""Are distances to the test set the published ones, to the last bit?"""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_core.distance import minimum_and_average, weighted
+from zsg_core.errors import UserError
+
+# science 1.6: cosines of six training items to three test items. With the unit vectors as test items, a
+# training item's coordinates are its cosines.
+SIMILARITY = np.array(
+    [[0.9, 0.1, 0.2], [0.9, 0.8, 0.1], [0.3, 0.8, 0.7], [0.2, 0.2, 0.7], [0, 0.5, 0.6], [-0.2, 0.4, 0.5]]
+)
+COORDINATE = st.floats(-1, 1)
+
+
+def test_golden_nearest_and_average_distance():
+    """MD is the distance to the nearest test item, AD the mean distance; −cosine, smaller is nearer."""
+    nearest, average = minimum_and_average(SIMILARITY, np.eye(3))
+
+    assert nearest.tolist() == [-0.9, -0.9, -0.8, -0.7, -0.6, -0.5]
+    assert average == pytest.approx([-0.4, -0.6, -0.6, -1.1 / 3, -1.1 / 3, -0.7 / 3], abs=1e-15)
+
+
+def test_golden_weight_and_order():
+    """w_avg is 1.714286 and the order by WSD is 1, 2, 0, 3, 4, 5."""
+    nearest, average = minimum_and_average(SIMILARITY, np.eye(3))
+    wsd = weighted(nearest, average)
+
+    assert (wsd - nearest) / average == pytest.approx(np.full(6, 1.714286), abs=1e-6)
+    assert np.argsort(wsd, kind="stable").tolist() == [1, 2, 0, 3, 4, 5]
+
+
+@pytest.mark.parametrize("average", [[0.1, 0.1], [0.0, 0.0], [-0.1, 0.1]], ids=["positive", "zero", "cancelling"])
+def test_a_weight_that_would_turn_the_order_round_is_refused(average):
+    """Where training data are on average unlike the test set, the published weight means nothing."""
+    with pytest.raises(UserError, match=r"mean cosine ≤ 0.*another order"):
+        weighted(np.array([-0.1, -0.2]), np.array(average))
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(COORDINATE, min_size=3, max_size=3), min_size=1, max_size=6), st.integers(1, 4))
+def test_a_product_is_summed_in_the_order_of_the_dimensions(rows, count):
+    """Every similarity is the float64 sum, dimension after dimension: no BLAS decides a comparison."""
+    train = np.array(rows, dtype=np.float32)
+    test = np.array((rows * count)[:count], dtype=np.float32)
+    nearest, average = minimum_and_average(train, test)
+
+    for i, item in enumerate(train.astype(np.float64).tolist()):
+        distances = []
+        for other in test.astype(np.float64).tolist():
+            product = 0.0
+            for one, two in zip(item, other, strict=True):
+                product += one * two
+            distances.append(-product)
+        total = 0.0
+        for distance in distances:
+            total += distance
+        assert (min(distances), total / len(distances)) == (nearest[i], average[i])
+
+
+def test_items_are_measured_one_by_one():
+    """An item's distances do not depend on which others are measured with it."""
+    train = np.random.RandomState(0).randn(50, 384).astype(np.float32)
+    test = np.random.RandomState(1).randn(7, 384).astype(np.float32)
+    whole = minimum_and_average(train, test)
+    parts = [minimum_and_average(train[i : i + 7], test) for i in range(0, 50, 7)]
+
+    assert [np.concatenate(column).tolist() for column in zip(*parts, strict=True)] == [c.tolist() for c in whole]
+
+
+def test_the_weight_is_a_quotient_of_exact_means():
+    """w_avg divides means that are summed exactly, so the order of the items cannot change it."""
+    values = np.random.RandomState(0).rand(1000) - 2
+    shuffled = np.random.RandomState(1).permutation(1000)
+
+    assert (
+        weighted(values, values * 0.3)[shuffled].tolist() == weighted(values[shuffled], values[shuffled] * 0.3).tolist()
+    )
+    assert math.isclose(weighted(values, values * 0.3)[0], values[0] * 2, rel_tol=1e-12)

@@ -1,0 +1,226 @@
+"""Does every metric count exactly once, whatever died, and does nothing reach a journal that must not?"""
+
+import math
+import os
+import time
+
+import pytest
+
+from jobs import attempt as attempts
+from jobs.attempt import Attempt, Superseded, begin
+from jobs.journal import Journal, Point, files, first_points, last_rows, read, read_file
+
+
+def metric(step: int, ts: int, **data) -> dict:
+    """A metric row."""
+    return {"kind": "metric", "step": step, "ts": ts, "data": data}
+
+
+def start(device: str = "cpu", world: int = 1) -> dict:
+    """The row with which an attempt begins."""
+    return {"kind": "event", "step": 0, "ts": 0, "data": {"event": "start", "device": device, "world": world}}
+
+
+@pytest.fixture
+def attempt(tmp_path) -> Attempt:
+    """The first attempt of a run in tmp_path."""
+    return begin(tmp_path, "s1")
+
+
+def opened(folder, attempt, role="train") -> Journal:
+    """A journal of an attempt."""
+    return Journal(folder, attempt, role, "stage")
+
+
+def test_a_row_has_all_its_fields(tmp_path, attempt):
+    """Rows are numbered, timed in milliseconds, and say attempt, stage, step and examples."""
+    before = attempts.now_ms()
+    journal = opened(tmp_path, attempt)
+    journal.row("metric", step=10, examples=160, data={"loss": 0.5})
+    journal.row("event", step=10, examples=160, data={"event": "x"})
+    journal.close()
+
+    first, second = read(tmp_path)
+    ts = first.pop("ts")
+    assert before <= ts <= attempts.now_ms()
+    assert first == {
+        "seq": 0,
+        "attempt": 1,
+        "stage": "stage",
+        "step": 10,
+        "examples": 160,
+        "kind": "metric",
+        "data": {"loss": 0.5},
+    }
+    assert second["seq"] == 1
+
+
+def test_a_commit_is_on_disk(tmp_path, attempt):
+    """After `commit` every row is in the file, while the journal is still open."""
+    journal = opened(tmp_path, attempt)
+    for step in range(100):
+        journal.row("metric", step=step, examples=0, data={"loss": 1.0})
+    journal.commit()
+    steps = [row["step"] for row in read(tmp_path)]
+    journal.close()
+
+    assert steps == list(range(100))
+
+
+def test_a_commit_is_synced(tmp_path, attempt, monkeypatch):
+    """A commit survives a power cut: it returns after fsync."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    journal = opened(tmp_path, attempt)
+    journal.row("metric", step=0, examples=0, data={})
+    journal.commit()
+    count = len(synced)
+    journal.close()
+
+    assert count >= 1
+
+
+def test_rows_are_visible_without_a_commit(tmp_path, attempt):
+    """What is journalled can be followed at once, before any checkpoint."""
+    journal = opened(tmp_path, attempt)
+    journal.row("metric", step=1, examples=16, data={"loss": 1.0})
+    until = time.monotonic() + 5
+    while not list(read(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.01)
+    seen = list(read(tmp_path))
+    journal.close()
+
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e-320, 0.1, -0.0, 1 / 3])
+def test_every_number_comes_back_as_it_was(tmp_path, attempt, value):
+    """Floats are exact, and what JSON has no word for is kept too."""
+    journal = opened(tmp_path, attempt)
+    journal.row("metric", step=0, examples=0, data={"loss": value})
+    journal.close()
+    (point,), disagree = first_points(read(tmp_path))
+
+    assert repr(value) == repr(point.value)
+    assert disagree == []
+
+
+def test_a_torn_last_line_is_no_row(tmp_path, attempt):
+    """A line cut by a kill is left out, by every reader."""
+    journal = opened(tmp_path, attempt)
+    journal.row("metric", step=1, examples=16, data={"loss": 1.0})
+    journal.close()
+    (path,) = files(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+
+    assert [row["step"] for row in read(tmp_path)] == [1]
+    assert [row["step"] for row in last_rows(path)] == [1]
+
+
+def test_a_journal_is_never_opened_twice(tmp_path, attempt):
+    """A file belongs to one writer of one attempt."""
+    opened(tmp_path, attempt).close()
+
+    with pytest.raises(FileExistsError):
+        opened(tmp_path, attempt)
+
+
+def test_a_superseded_attempt_writes_nothing_more(tmp_path, attempt):
+    """Once a newer attempt owns the folder, a late row of the old one never reaches its file, and commit raises."""
+    journal = opened(tmp_path, attempt)
+    journal.row("metric", step=1, examples=16, data={"loss": 1.0})
+    journal.commit()
+    begin(tmp_path, "s1")
+    journal.row("metric", step=2, examples=32, data={"loss": 2.0})
+    with pytest.raises(Superseded):
+        journal.commit()
+    with pytest.raises(Superseded):
+        journal.row("metric", step=3, examples=48, data={"loss": 3.0})
+    with pytest.raises(Superseded):
+        journal.close()
+
+    assert [row["step"] for row in read(tmp_path)] == [1]
+
+
+def test_attempts_are_read_in_their_order(tmp_path):
+    """The tenth attempt comes after the ninth; what is no journal is passed over."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    for name in ("10-train-0.jsonl", "9-train-0.jsonl", "1-train-0.jsonl", "notes.jsonl", ".1-train-0.jsonl"):
+        (folder / name).touch()
+
+    assert [path.name for path in files(tmp_path)] == ["1-train-0.jsonl", "9-train-0.jsonl", "10-train-0.jsonl"]
+
+
+def test_a_run_without_a_journal_has_no_rows(tmp_path):
+    """A run that never started is no error."""
+    assert list(read(tmp_path)) == []
+
+
+def test_the_last_rows_are_those_of_the_tail(tmp_path, attempt):
+    """Of a long journal only whole rows of its end are read."""
+    journal = opened(tmp_path, attempt)
+    for step in range(200):
+        journal.row("metric", step=step, examples=0, data={})
+    journal.close()
+    (path,) = files(tmp_path)
+    steps = [row["step"] for row in last_rows(path, tail=1000)]
+
+    assert 2 < len(steps) < 20
+    assert steps == list(range(200))[-len(steps) :]
+    assert len(last_rows(path)) == len(list(read_file(path)))
+
+
+def test_the_first_row_counts_with_its_timestamp():
+    """A value that is recomputed after a restart does not replace the first one."""
+    rows = [start(), metric(10, 1, loss=0.5), metric(20, 2, loss=0.4), start(), metric(20, 9, loss=0.4)]
+
+    assert first_points(rows) == ([Point("loss", 10, 0.5, 1), Point("loss", 20, 0.4, 2)], [])
+
+
+def test_keys_and_steps_count_apart():
+    """Each (key, step) has a first row of its own."""
+    rows = [metric(1, 1, loss=1.0), metric(1, 2, **{"loss/task": 2.0}), metric(2, 3, loss=3.0)]
+
+    assert [(p.key, p.step) for p in first_points(rows)[0]] == [("loss", 1), ("loss/task", 1), ("loss", 2)]
+
+
+NEXT = math.nextafter(0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("starts", "values", "disagrees"),
+    [
+        pytest.param([start(), start()], (0.5, 0.5), False, id="equal on CPU"),
+        pytest.param([start(), start()], (0.5, NEXT), True, id="one bit apart on CPU"),
+        pytest.param([start(), start()], ("nan", "nan"), False, id="twice not a number"),
+        pytest.param([start(), start()], (0.5, "nan"), True, id="a number, then none"),
+        pytest.param([start("cuda"), start("cuda")], (0.5, 0.5049), False, id="within a hundredth on GPU"),
+        pytest.param([start("cuda"), start("cuda")], (0.5, 0.53), True, id="farther apart on GPU"),
+        pytest.param([start("cuda"), start("cuda")], (0.5, "nan"), True, id="not a number on GPU"),
+        pytest.param([start("cuda"), start("cpu")], (0.5, 0.5049), False, id="from GPU to CPU"),
+        pytest.param([start(world=1), start(world=2)], (0.5, NEXT), False, id="rounding of other ranks on CPU"),
+        pytest.param([start(world=1), start(world=2)], (0.5, 0.501), True, id="more than rounding of other ranks"),
+    ],
+)
+def test_a_recomputed_value_must_agree(starts, values, disagrees):
+    """Bit for bit on CPU, within 1e-5 between numbers of ranks, within 1e-2 on GPU."""
+    rows = [starts[0], metric(10, 1, loss=values[0]), starts[1], metric(10, 2, loss=values[1])]
+    points, disagree = first_points(rows)
+
+    assert (1, disagrees) == (len(points), bool(disagree))
+
+
+def test_a_disagreement_is_told_with_both_values():
+    """The message has the key, the step and what was found."""
+    rows = [metric(10, 1, loss=0.5), metric(10, 2, loss=0.75)]
+
+    assert first_points(rows)[1] == ["loss at step 10: 0.5, then 0.75"]
+
+
+def test_speed_need_not_agree():
+    """What measures the machine never repeats."""
+    rows = [metric(10, 1, **{"speed/tokens_per_s": 5.0}), metric(10, 2, **{"speed/tokens_per_s": 9.0})]
+
+    assert first_points(rows)[1] == []

@@ -1,0 +1,170 @@
+"""Does the ledger remember every submission, whatever was cut when, and let one submitter in at a time?"""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from jobs.folder import Workspace
+from launcher.ledger import Ledger, submit_lock
+from zsg_core.errors import UserError
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """An empty workspace."""
+    made = Workspace(tmp_path / "work")
+    made.create()
+    return made
+
+
+def intend(ledger: Ledger, *items: str, kind: str = "train"):
+    """A submission of job folders."""
+    return ledger.intend(scheduler="slurm", kind=kind, grid="g", items=items)
+
+
+def test_a_new_workspace_has_an_empty_ledger(workspace):
+    """No file is no submission."""
+    assert Ledger(workspace).submissions == {}
+
+
+def test_what_is_written_is_read(workspace):
+    """A ledger read anew knows what the one that wrote it knows."""
+    ledger = Ledger(workspace)
+    done, cut, given_up = intend(ledger, "runs/a", "runs/b"), intend(ledger, "runs/c"), intend(ledger, "runs/d")
+    ledger.submitted(done, ["7_0", "7_1"])
+    ledger.released(done)
+    ledger.submitted(cut, ["8_0"])
+    ledger.void(given_up, "sbatch failed")
+
+    assert Ledger(workspace).submissions == ledger.submissions
+    assert (["7_0", "7_1"], True, None) == (done.ids, done.released, done.void)
+
+
+def test_an_intent_is_on_disk_before_anything_happens(workspace):
+    """A submission killed right after its intent is found again, with its host and name."""
+    made = intend(Ledger(workspace), "runs/a")
+    (found,) = Ledger(workspace).unfinished()
+
+    assert (found, found.ids) == (made, [])
+    assert found.name == f"zsg-g-train-{made.id}"
+
+
+def test_names_are_unique(workspace):
+    """Two submissions of the same things can be told apart in the queue."""
+    ledger = Ledger(workspace)
+
+    assert intend(ledger, "runs/a").name != intend(ledger, "runs/a").name
+
+
+def test_an_item_has_the_id_at_its_place(workspace):
+    """Ids are in the order of the items; without ids there is none."""
+    ledger = Ledger(workspace)
+    made = intend(ledger, "runs/a", "runs/b")
+    before = made.job_id("runs/b")
+    ledger.submitted(made, ["7_0", "7_1"])
+
+    assert (None, "7_1") == (before, made.job_id("runs/b"))
+
+
+def test_the_newest_submission_of_an_item_counts(workspace):
+    """A retry replaces the submission before it; one that was given up does not."""
+    ledger = Ledger(workspace)
+    intend(ledger, "runs/a")
+    second = intend(ledger, "runs/a")
+    ledger.void(intend(ledger, "runs/a"), "never reached Slurm")
+
+    assert ledger.last("runs/a") is second
+    assert ledger.last("runs/b") is None
+
+
+@pytest.mark.parametrize(
+    ("events", "is_unfinished"),
+    [
+        pytest.param([], True, id="only an intent"),
+        pytest.param(["submitted"], True, id="held jobs"),
+        pytest.param(["submitted", "released"], False, id="released"),
+        pytest.param(["void"], False, id="given up"),
+    ],
+)
+def test_unfinished_is_what_was_cut_short(workspace, events, is_unfinished):
+    """A submission is finished when its jobs are released or when it was given up."""
+    ledger = Ledger(workspace)
+    made = intend(ledger, "runs/a")
+    acts = {
+        "submitted": lambda: ledger.submitted(made, ["7_0"]),
+        "released": lambda: ledger.released(made),
+        "void": lambda: ledger.void(made, "x"),
+    }
+    for event in events:
+        acts[event]()
+
+    assert bool(Ledger(workspace).unfinished()) == is_unfinished
+
+
+def test_a_line_cut_anywhere_costs_that_line_only(workspace):
+    """Whatever byte a kill stops at, the rows before it stand, and the next row is whole."""
+    ledger = Ledger(workspace)
+    first = intend(ledger, "runs/a")
+    whole = workspace.ledger.stat().st_size
+    intend(ledger, "runs/b")
+    content = workspace.ledger.read_bytes()
+
+    for size in range(whole, len(content)):
+        workspace.ledger.write_bytes(content[:size])
+        again = Ledger(workspace)
+        third = intend(again, "runs/c")
+        known = {item for s in Ledger(workspace).submissions.values() for item in s.items}
+        assert {"runs/a", "runs/c"} <= known
+        assert ("runs/b" in known) == (size == len(content) - 1)
+        assert {first.id, third.id} <= Ledger(workspace).submissions.keys()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from jobs.folder import Workspace
+from launcher.ledger import submit_lock
+with submit_lock(Workspace(Path(sys.argv[1]))):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(workspace):
+    """Another process that holds the submit lock."""
+    argv = [sys.executable, "-c", HOLDER, str(workspace.root)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_submitter_is_refused(workspace, holder):
+    """While one `zsg submit` is at work another one is told to wait."""
+    with pytest.raises(UserError, match="another zsg submit is at work"), submit_lock(workspace):
+        pass
+
+
+def test_a_killed_submitter_leaves_no_lock(workspace, holder):
+    """kill -9 frees the lock at once: the kernel holds it, not a file."""
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+
+    with submit_lock(workspace):
+        assert workspace.submit_lock.exists()
+
+
+def test_the_lock_is_free_after_use(workspace):
+    """One submit may follow another, in one process too."""
+    with submit_lock(workspace):
+        pass
+    with submit_lock(workspace):
+        assert True
+
+
+def test_a_workspace_is_its_owners(workspace):
+    """Nobody else may look into it."""
+    assert workspace.root.stat().st_mode & 0o777 == 0o700

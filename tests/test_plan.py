@@ -1,0 +1,225 @@
+"""What is done about every run, and what must be made first?"""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.plan import Action, Allow, Plan, decide, make, run_item
+from launcher.profiles import JobSize
+from launcher.runs import Run
+from launcher.status import JobState
+from zsg_core import recipe as recipes
+from zsg_core.recipe import InputDigests
+from zsg_core.settings import Settings
+
+
+def a_run(order: str = "cluster", nodes: int = 1, every: int = 10, **changes) -> Run:
+    """A run; `changes` are mappings of its settings."""
+    wanted = {"arrangement": {"order": order}, "checkpoints": {"every": every}, **changes}
+    settings = Settings.model_validate({**wanted, "data": {"path": "/d", **changes.get("data", {})}})
+    embedding = "e" if order in ("nft", "rt", "fft") else None
+    recipe = recipes.recipe(settings, InputDigests(data="d", model=None, embedding=embedding))
+    return Run(
+        id=recipes.run_id(recipe),
+        recipe=recipe,
+        axes={},
+        checkpoints=settings.checkpoints,
+        size=JobSize(nodes=nodes),
+        data=Path("/d"),
+        base=None,
+        embedding=None,
+    )
+
+
+def planned(runs: list[Run], made: set[str] = frozenset(), makers: dict[str, str] | None = None) -> Plan:  # type: ignore[assignment]
+    """The plan for new runs, with what is made and what active prepare jobs will make."""
+    actions = [Action(run, "submit", "new") for run in runs]
+    return make(actions, lambda need: need in made, makers or {})
+
+
+RETRY, RETRAIN, NOTHING, BOTH = Allow(retry=True), Allow(retrain=True), Allow(), Allow(retry=True, retrain=True)
+ALWAYS = [NOTHING, RETRY, RETRAIN, BOTH]
+
+
+@pytest.mark.parametrize(
+    ("state", "kinds"),
+    [
+        pytest.param(JobState(state="absent"), ["submit"] * 4, id="a new run is submitted"),
+        pytest.param(JobState(state="waiting"), ["skip"] * 4, id="a waiting run is left alone"),
+        pytest.param(JobState(state="queued"), ["skip"] * 4, id="a queued run is left alone"),
+        pytest.param(JobState(state="running"), ["skip"] * 4, id="a running run is left alone"),
+        pytest.param(JobState(state="done", every=10), ["skip"] * 4, id="a finished run is left alone"),
+        pytest.param(JobState(state="done", every=5), ["skip"] * 4, id="a finer stride holds the wanted steps"),
+        pytest.param(JobState(state="done"), ["skip"] * 4, id="a finished run of unknown stride is left alone"),
+        pytest.param(
+            JobState(state="done", every=20),
+            ["skip", "skip", "retrain", "retrain"],
+            id="a coarser stride is trained again only with --retrain",
+        ),
+        pytest.param(
+            JobState(state="done", every=4),
+            ["skip", "skip", "retrain", "retrain"],
+            id="a stride that misses wanted steps is trained again only with --retrain",
+        ),
+        pytest.param(
+            JobState(state="failed"), ["skip", "retry", "skip", "retry"], id="a failed run goes again only with --retry"
+        ),
+        pytest.param(
+            JobState(state="cancelled"),
+            ["skip", "retry", "skip", "retry"],
+            id="a cancelled run goes again only with --retry",
+        ),
+        pytest.param(
+            JobState(state="unknown"),
+            ["skip", "retry", "skip", "retry"],
+            id="a run of which nothing is known goes again only with --retry",
+        ),
+    ],
+)
+def test_what_is_done_about_a_run(state, kinds):
+    """The action follows from the run's state and from what the user allows."""
+    run = a_run()
+
+    assert [decide([run], {run_item(run): state}, allow)[0].kind for allow in ALWAYS] == kinds
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        pytest.param(JobState(state="absent"), "new", id="new"),
+        pytest.param(JobState(state="queued"), "already queued", id="active"),
+        pytest.param(JobState(state="done"), "already done", id="done"),
+        pytest.param(
+            JobState(state="failed", cause="out of memory", evidence="CUDA error"),
+            "failed: out of memory: CUDA error (--retry submits it again)",
+            id="failed, with the cause, the evidence and what to do",
+        ),
+        pytest.param(
+            JobState(state="done", every=20),
+            "done, but with a checkpoint every 20 steps, and now every 10 are wanted; needs training again (--retrain)",
+            id="done, but not what is wanted",
+        ),
+    ],
+)
+def test_an_action_says_why(state, reason):
+    """The reason tells what was found, and which option would change the action."""
+    run = a_run()
+
+    assert decide([run], {run_item(run): state}, NOTHING)[0].reason == reason
+
+
+def test_actions_are_in_the_order_of_the_runs():
+    """One action per run, as the grid gives them."""
+    runs = [a_run(seed=seed) for seed in (2, 0, 1)]
+    states = {run_item(run): JobState(state="absent") for run in runs}
+
+    assert [action.run for action in decide(runs, states, NOTHING)] == runs
+
+
+def test_a_skipped_run_needs_nothing():
+    """For what is not submitted nothing is made."""
+    run = a_run()
+    plan = make([Action(run, "skip", "already done")], lambda need: False, {})
+
+    assert ([], [], []) == (plan.acting, plan.prepares, plan.groups)
+
+
+def test_runs_of_one_corpus_share_one_prepare():
+    """Orders by task of one sample are made by one job, and all their runs wait for it as one array."""
+    runs = [a_run("cluster"), a_run("round_robin"), a_run("random")]
+    plan = planned(runs)
+    (prepare,), (group,) = plan.prepares, plan.groups
+
+    assert prepare.makes == {need for run in runs for need in run.needs}
+    assert (prepare.runs, group.runs, group.after) == (runs, runs, (prepare.item,))
+
+
+def test_every_corpus_has_a_prepare_of_its_own():
+    """Different samples are made side by side, and no run waits for another's."""
+    runs = [a_run(data={"sample_seed": seed}) for seed in (0, 1)]
+    plan = planned(runs)
+
+    assert [prepare.runs for prepare in plan.prepares] == [[run] for run in runs]
+    assert [(group.after, group.runs) for group in plan.groups] == [
+        ((prepare.item,), prepare.runs) for prepare in plan.prepares
+    ]
+
+
+def test_orders_without_similarity_do_not_wait_for_an_embedding():
+    """`cluster` starts while the vectors for `nft` are still being made."""
+    runs = [a_run("cluster"), a_run("nft"), a_run("fft")]
+    plan = planned(runs)
+
+    assert [prepare.runs for prepare in plan.prepares] == [runs[:1], runs[1:]]
+    assert [group.runs for group in plan.groups] == [runs[:1], runs[1:]]
+
+
+def test_nothing_that_is_made_is_made_again():
+    """A prepare job makes only what is lacking."""
+    one, other = a_run("cluster"), a_run("round_robin")
+    (prepare,) = planned([one, other], made=set(one.needs)).prepares
+
+    assert prepare.makes == other.needs - one.needs
+    assert prepare.runs == [other]
+
+
+def test_runs_whose_needs_are_made_wait_for_nothing():
+    """With everything there is no prepare job and nothing to wait for; others keep waiting apart."""
+    one, other = a_run("cluster"), a_run("round_robin")
+    plan = planned([one, other], made=set(one.needs))
+
+    assert [(group.runs, len(group.after)) for group in plan.groups] == [([one], 0), ([other], 1)]
+
+
+def test_what_an_active_prepare_makes_is_awaited_and_not_made_twice():
+    """Products of a job that is queued or running belong to it."""
+    run = a_run()
+    plan = planned([run], makers=dict.fromkeys(run.needs, "prepare/active"))
+
+    assert plan.prepares == []
+    assert [group.after for group in plan.groups] == [("prepare/active",)]
+
+
+def test_a_run_may_wait_for_an_active_prepare_and_a_new_one():
+    """What nobody makes yet is made; what somebody makes is awaited."""
+    one, other = a_run("cluster"), a_run("round_robin")
+    plan = planned([other], makers=dict.fromkeys(one.needs, "prepare/active"))
+    (prepare,) = plan.prepares
+
+    assert prepare.makes == other.needs - one.needs
+    assert plan.groups[0].after == tuple(sorted(["prepare/active", prepare.item]))
+
+
+def test_what_is_made_is_not_awaited_from_an_active_prepare():
+    """A prepare job that still runs holds up nobody whose things are there already."""
+    run = a_run()
+    plan = planned([run], made=set(run.needs), makers=dict.fromkeys(run.needs, "prepare/active"))
+
+    assert [group.after for group in plan.groups] == [()]
+
+
+def test_jobs_of_different_size_are_different_arrays():
+    """The tasks of an array are equal."""
+    runs = [a_run(nodes=1), a_run(nodes=2, seed=1), a_run(nodes=1, train={"lr": 1e-3})]
+    plan = planned(runs, made={need for run in runs for need in run.needs})
+
+    assert [(group.size.nodes, group.runs) for group in plan.groups] == [(1, [runs[0], runs[2]]), (2, [runs[1]])]
+
+
+def test_a_prepare_is_named_by_what_it_makes():
+    """The same plan made twice names the same folder, and another product another one."""
+    one, other = a_run("cluster"), a_run("round_robin")
+    names = {planned([run]).prepares[0].item for run in (one, one, other)}
+
+    assert len(names) == 2
+    assert all(name.startswith("prepare/") for name in names)
+
+
+def test_each_run_is_in_exactly_one_group():
+    """Nothing is submitted twice and nothing is forgotten."""
+    orders, seeds = ["cluster", "random", "nft", "rt"], [0, 1, 2]
+    runs = [a_run(order, seed=seed) for order in orders for seed in seeds]
+    plan = planned(runs)
+
+    assert sorted(run.id for group in plan.groups for run in group.runs) == sorted(run.id for run in runs)
+    assert sorted(run.id for prepare in plan.prepares for run in prepare.runs) == sorted(run.id for run in runs)

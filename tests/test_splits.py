@@ -1,0 +1,110 @@
+"""Are the instances of a task chosen by the seed, and by nothing else?"""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zsg_core.examples import Example
+from zsg_core.splits import cap, choose_answer, take_fraction
+
+
+def examples(count: int, task: str = "t", references: tuple[str, ...] = ("a",)) -> list[Example]:
+    """Instances 0…count−1 of a task."""
+    parts = {"task": task, "definition": "d", "shots": (), "input": "i", "answer": references[0]}
+    return [Example(id=f"{task}:{i}", references=references, **parts) for i in range(count)]
+
+
+SIZES = st.integers(0, 30)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def test_first_takes_the_first_in_file_order():
+    """Without sampling the cap is the head of the file, whatever the seed."""
+    assert cap(examples(5), 2, "first", seed=7) == examples(5)[:2]
+
+
+@pytest.mark.parametrize("sampling", ["first", "random"])
+def test_no_limit_takes_all(sampling):
+    """null means every instance, in file order."""
+    assert cap(examples(5), None, sampling, seed=0) == examples(5)
+
+
+@pytest.mark.parametrize("sampling", ["first", "random"])
+def test_an_empty_task_stays_empty(sampling):
+    """A task without instances is no error."""
+    assert cap([], 5, sampling, seed=0) == []
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(1, 40), SEEDS)
+def test_a_sample_has_the_size_of_the_cap_and_no_doubles(size, limit, seed):
+    """At most `limit` different instances of the task are drawn."""
+    drawn = [example.id for example in cap(examples(size), limit, "random", seed)]
+
+    assert min(size, limit) == len(drawn) == len(set(drawn))
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(1, 40), SEEDS)
+def test_the_same_seed_draws_the_same_sample(size, limit, seed):
+    """A sample is a function of task, cap and seed."""
+    assert cap(examples(size), limit, "random", seed) == cap(examples(size), limit, "random", seed)
+
+
+def test_the_sample_is_the_recorded_one():
+    """Seeds mean the same on every machine and Python: this sample never changes."""
+    assert [e.id for e in cap(examples(10), 4, "random", seed=0)] == ["t:3", "t:5", "t:4", "t:0"]
+
+
+def test_another_seed_or_task_draws_another_sample():
+    """Tasks of equal size are sampled independently."""
+    drawn = {
+        tuple(example.id.partition(":")[2] for example in cap(examples(100, task), 20, "random", seed))
+        for task in ("t", "u")
+        for seed in (0, 1)
+    }
+
+    assert len(drawn) == 4
+
+
+def test_one_reference_is_the_answer():
+    """With nothing to choose, the example is as it was."""
+    (example,) = examples(1)
+
+    assert choose_answer(example, seed=3) is example
+
+
+def test_an_answer_is_one_of_the_references():
+    """Over many instances every reference is drawn, the references stay."""
+    drawn = [choose_answer(example, seed=0) for example in examples(50, references=("a", "b", "c"))]
+
+    assert {example.answer for example in drawn} == {"a", "b", "c"}
+    assert {example.references for example in drawn} == {("a", "b", "c")}
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "kept"),
+    [
+        pytest.param(110_142, Fraction(1, 256), 430, id="DMT's 1/256 of 110142"),
+        pytest.param(10, Fraction(1, 3), 3, id="rounded down"),
+        pytest.param(9, Fraction(1, 3), 3, id="exactly a third"),
+        pytest.param(10, Fraction(1), 10, id="all"),
+        pytest.param(3, Fraction(1, 4), 0, id="less than one"),
+        pytest.param(0, Fraction(1, 2), 0, id="of nothing"),
+    ],
+)
+def test_a_fraction_is_exact(count, fraction, kept):
+    """⌊fraction·N⌋ items are kept."""
+    assert len(take_fraction(range(count), fraction, seed=0)) == kept
+
+
+@settings(deadline=None)
+@given(SIZES, st.fractions(0, 1), SEEDS)
+def test_a_fraction_keeps_the_order(size, fraction, seed):
+    """What is kept stands in the order in which it stood, each item once."""
+    kept = take_fraction(range(size), fraction, seed)
+
+    assert kept == sorted(set(kept))
+    assert set(kept) <= set(range(size))
