@@ -231,21 +231,22 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _follow(workspace: Workspace, grid: str) -> None:
-    """Delivers again and again until told to stop, then once more; errors only delay it."""
+    """Delivers again and again until told to stop or left alone, then once more; errors only delay it."""
     stop: list[int] = []
+    parent = os.getppid()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: stop.append(received))
     while True:
-        last = bool(stop)
+        last = bool(stop) or os.getppid() != parent
         try:
             sync(workspace, grid)
         except ClusterError as error:
             sys.stderr.write(f"{error}\n")
         if last:
             return
-        for _ in range(int(FOLLOW_S / 0.1)):
-            if not stop:
-                time.sleep(0.1)
+        until = time.monotonic() + FOLLOW_S
+        while time.monotonic() < until and not stop and os.getppid() == parent:
+            time.sleep(0.1)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from launcher import session, show
 from launcher import submit as submits
 from launcher.ledger import Ledger
 from launcher.plan import Allow
-from zsg_core.errors import ZsgError
+from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One YAML grid becomes a cluster's worth of instruction-tuning runs and one page to compare them on.",
 )
+
+INTERRUPTED = 130
 
 GridFile = Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML")]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="profile name or file; overrides the grid's")]
@@ -61,9 +63,13 @@ def submit(
     Example: zsg submit grid.yaml
     """
     opened = session.open_grid(grid, profile, workspace)
-    failed = session.submit(opened, Allow(retry, retrain))
+    try:
+        failed = session.submit(opened, Allow(retry, retrain))
+    except KeyboardInterrupt:
+        show.error("interrupted; zsg submit again goes on from here (--retry for runs that were cancelled)")
+        raise typer.Exit(INTERRUPTED) from None
     if failed:
-        raise typer.Exit(3)
+        raise typer.Exit(ClusterError.exit_code)
 
 
 @app.command()
@@ -130,15 +136,12 @@ def ui(
 
 
 def main() -> None:
-    """Runs a command; exit codes 0 ok, 1 bug, 2 the user's, 3 the cluster's."""
+    """Runs a command; exit codes 0 ok, 1 bug, 2 the user's, 3 the cluster's, 130 interrupted."""
     try:
-        app(standalone_mode=True)
+        app()
     except ZsgError as error:
         show.error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        show.error("interrupted; zsg submit again goes on from here")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class SlurmState:
     detail: str | None = None
 
 
-def states(ids: Sequence[str], settled: Collection[str] = (), run: Run = subprocess.run) -> dict[str, SlurmState]:
+def states(ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection[str] = ()) -> dict[str, SlurmState]:
     """The state of every id: squeue once, sacct once and only for ids that squeue no longer shows.
 
     An id that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down. Ids in

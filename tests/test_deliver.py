@@ -11,6 +11,7 @@ import pytest
 from tracked import assert_exactly_once, child_runs, journal_points, mlflow_runs
 
 from jobs import attempt as attempts
+from jobs import deliver
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
 
@@ -43,9 +44,8 @@ def write_grid(work: Path, name: str, runs: list[str]) -> None:
 
 
 def sync(work: Path, name: str) -> dict[str, int]:
-    """Delivers a grid, in a process of its own as a node would."""
-    command = [sys.executable, "-W", "ignore", "-m", "jobs.deliver", str(work), name]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    """Delivers a grid."""
+    return deliver.sync(Workspace(work), name)
 
 
 @pytest.fixture(scope="module")

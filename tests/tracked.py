@@ -1,33 +1,29 @@
 """Reads what MLflow holds and what the journals say, to compare the two."""
 
-import subprocess
-import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 from jobs import journal
 
-_READ = """
-import json, sys
-from mlflow import MlflowClient
-client = MlflowClient(sys.argv[1])
-experiment = client.get_experiment_by_name(sys.argv[2])
-rows = []
-for run in client.search_runs([experiment.experiment_id], max_results=1000):
-    points = [[m.key, m.step, m.value, m.timestamp] for key in run.data.metrics
-              for m in client.get_metric_history(run.info.run_id, key)]
-    rows.append({"tags": run.data.tags, "params": run.data.params, "status": run.info.status, "points": points,
-                 "id": run.info.run_id, "name": run.info.run_name})
-print(json.dumps(rows))
-"""
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from mlflow import MlflowClient
 
 
 def mlflow_runs(work: Path, grid: str, uri: str | None = None) -> list[dict[str, Any]]:
-    """Every MLflow run of a grid, with all points of all metrics; read in a process of its own."""
-    import json
+    """Every MLflow run of a grid, with all points of all metrics."""
+    client = MlflowClient(uri or f"sqlite:///{work}/mlflow.db")
+    experiment = client.get_experiment_by_name(grid)
+    assert experiment is not None
+    return [_row(client, run) for run in client.search_runs([experiment.experiment_id], max_results=1000)]
 
-    command = [sys.executable, "-W", "ignore", "-c", _READ, uri or f"sqlite:///{work}/mlflow.db", grid]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+def _row(client: MlflowClient, run: Any) -> dict[str, Any]:
+    histories = [client.get_metric_history(run.info.run_id, key) for key in run.data.metrics]
+    points = [[m.key, m.step, m.value, m.timestamp] for history in histories for m in history]
+    about = {"id": run.info.run_id, "name": run.info.run_name, "status": run.info.status}
+    return {**about, "tags": run.data.tags, "params": run.data.params, "points": points}
 
 
 def child_runs(work: Path, grid: str, uri: str | None = None) -> dict[str, dict[str, Any]]:

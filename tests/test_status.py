@@ -1,0 +1,173 @@
+"""Whose word counts when the run's own record, Slurm and the ledger say different things?"""
+
+import fcntl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from jobs import attempt as attempts
+from jobs.folder import Workspace, write_json
+from jobs.journal import Journal
+from launcher.ledger import Ledger, Submission
+from launcher.status import JobState, collect
+
+ITEM = "runs/r"
+
+
+class FakeSlurm:
+    """squeue and sacct that answer with fixed texts and count how often they were asked."""
+
+    def __init__(self, squeue: str = "", sacct: str = "") -> None:
+        self.answers = {"squeue": squeue, "sacct": sacct}
+        self.asked: list[str] = []
+
+    def __call__(self, argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        self.asked.append(argv[0])
+        return subprocess.CompletedProcess(argv, 0, self.answers[argv[0]], "")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty workspace."""
+    return Workspace(tmp_path)
+
+
+def submitted(workspace: Workspace, scheduler: str = "slurm", ids: tuple[str, ...] = ("7",)) -> Submission:
+    """A submission of the one run."""
+    ledger = Ledger(workspace)
+    submission = ledger.intend(scheduler=scheduler, kind="train", grid="g", items=[ITEM])
+    if ids:
+        ledger.submitted(submission, ids)
+    return submission
+
+
+def started(workspace: Workspace, submission: Submission) -> attempts.Attempt:
+    """An attempt of the run under way, at step 4 of 9 with a loss."""
+    attempt = attempts.begin(workspace.root / ITEM, submission.id)
+    journal = Journal(workspace.root / ITEM, attempt, "train", "s")
+    journal.row("event", step=0, examples=0, data={"event": "start", "steps": 9, "device": "cpu", "world": 1})
+    journal.row("metric", step=4, examples=8, data={"loss": 1.5})
+    journal.close()
+    return attempt
+
+
+def ended(workspace: Workspace, submission: Submission, outcome: str) -> None:
+    """An attempt of the run that has told its end."""
+    attempts.end(workspace.root / ITEM, started(workspace, submission), outcome, cause="why", steps=9)
+
+
+def state(workspace: Workspace, slurm: FakeSlurm | None = None) -> JobState:
+    """What is found."""
+    return collect(workspace, [ITEM], Ledger(workspace), slurm or FakeSlurm())[ITEM]
+
+
+def test_a_finished_run_asks_nobody(workspace: Workspace) -> None:
+    """A run that recorded its end as done is done, without a word from the scheduler."""
+    slurm = FakeSlurm(squeue="7|RUNNING|None")
+    ended(workspace, submitted(workspace), "done")
+
+    assert state(workspace, slurm).state == "done"
+    assert slurm.asked == []
+
+
+def test_the_record_outweighs_accounting(workspace: Workspace) -> None:
+    """What a run says of its own failure counts, not what sacct says; sacct is not even asked."""
+    slurm = FakeSlurm(sacct="7|COMPLETED|0:0")
+    ended(workspace, submitted(workspace), "failed")
+
+    assert (state(workspace, slurm).state, state(workspace, slurm).cause) == ("failed", "why")
+    assert "sacct" not in slurm.asked
+
+
+@pytest.mark.parametrize(
+    ("squeue", "expected"), [("7|PENDING|BeginTime", "queued"), ("7|RUNNING|None", "running")], ids=["waits", "runs"]
+)
+@pytest.mark.parametrize("outcome", ["cancelled", "continue", "failed"])
+def test_a_requeued_job_has_not_ended(workspace: Workspace, squeue: str, expected: str, outcome: str) -> None:
+    """A job that Slurm holds again is active, though its last attempt recorded an end."""
+    ended(workspace, submitted(workspace), outcome)
+
+    assert state(workspace, FakeSlurm(squeue)).state == expected
+
+
+def test_an_older_submissions_record_is_history(workspace: Workspace) -> None:
+    """After a retry the record of the first try no longer counts."""
+    ended(workspace, submitted(workspace), "failed")
+    submitted(workspace, ids=("8",))
+
+    assert state(workspace, FakeSlurm("8|PENDING|Priority")).state == "queued"
+
+
+def test_an_older_attempts_record_is_history(workspace: Workspace) -> None:
+    """Once a newer attempt has begun, the older one's record no longer counts."""
+    submission = submitted(workspace)
+    ended(workspace, submission, "failed")
+    started(workspace, submission)
+
+    found = state(workspace, FakeSlurm("7|RUNNING|None"))
+    assert (found.state, found.attempt, found.step, found.steps, found.loss) == ("running", 2, 4, 9, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("sacct", "expected", "cause"),
+    [
+        ("7|COMPLETED|0:0", "unknown", "Slurm says COMPLETED, but the job left no record"),
+        ("7|TIMEOUT|0:0", "failed", "time limit"),
+        ("7|NODE_FAIL|1:0", "failed", "node failure"),
+        ("7|CANCELLED by 0|0:0", "cancelled", "cancelled"),
+        ("", "unknown", "neither squeue nor sacct knows it"),
+    ],
+    ids=["completed", "timeout", "node failure", "cancelled", "nothing known"],
+)
+def test_accounting_speaks_for_the_dead(workspace: Workspace, sacct: str, expected: str, cause: str) -> None:
+    """A job gone from the queue without a record is what sacct says, and unknown, not dead, if it says nothing."""
+    submitted(workspace)
+
+    found = state(workspace, FakeSlurm(sacct=sacct))
+    assert (found.state, found.cause) == (expected, cause)
+
+
+def test_a_cut_submission_is_unknown(workspace: Workspace) -> None:
+    """An intent without ids may or may not have reached Slurm."""
+    submitted(workspace, ids=())
+
+    assert state(workspace).state == "unknown"
+
+
+def test_a_run_waiting_for_a_failed_prepare_has_failed(workspace: Workspace) -> None:
+    """A job cancelled because what it waited for failed says so, with the reason."""
+    submitted(workspace)
+    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    attempt = attempts.begin(workspace.root / "prepare/p", "s")
+    attempts.end(workspace.root / "prepare/p", attempt, "failed", cause="bad input", evidence="row 3")
+
+    found = state(workspace, FakeSlurm(sacct="7|CANCELLED by 0|0:0"))
+    assert (found.state, found.cause, found.evidence) == ("failed", "prepare failed", "bad input: row 3 (prepare/p)")
+
+
+def test_a_local_job_runs_while_its_lock_is_held(workspace: Workspace) -> None:
+    """On this machine a job runs exactly as long as a process holds its lock."""
+    started(workspace, submitted(workspace, "local"))
+    with (workspace.root / ITEM / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert state(workspace).state == "running"
+
+    assert (state(workspace).state, state(workspace).cause) == ("failed", "died")
+
+
+def test_a_local_job_waits_while_its_submit_lives(workspace: Workspace) -> None:
+    """A job not yet started waits for as long as the submit that is to run it lives."""
+    submission = submitted(workspace, "local")
+    folder = workspace.submission(submission.id)
+    folder.mkdir(parents=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert state(workspace).state == "waiting"
+
+    assert state(workspace).state == "cancelled"
+
+
+def test_a_run_never_submitted_is_absent(workspace: Workspace) -> None:
+    """Without a submission there is nothing to be known."""
+    assert state(workspace).state == "absent"
