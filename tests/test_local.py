@@ -144,6 +144,18 @@ def test_logs_are_found_by_the_beginning_of_an_id(finished: Zsg) -> None:
     assert "no run 'zzz'" in finished.said
 
 
+def test_bf16_follows_fp32(finished: Zsg) -> None:
+    """In bf16, with fp32 master weights, a run ends within 1 % of its loss in fp32; it is another run."""
+    text = (finished.folder / "small.yaml").read_text().replace("name: small", "name: half")
+    text = text.replace("[random, nft, fft]", "[random]").replace("precision: fp32", "precision: bf16")
+    finished("submit", finished.write("half.yaml", text))
+    [half] = finished.status("half")
+    full = next(row for row in finished.status("small") if row["axes"]["arrangement.order"] == "random")
+
+    assert half["run"] != full["run"]
+    assert half["loss"] == pytest.approx(full["loss"], rel=0.01)
+
+
 def test_a_killed_run_is_retried_with_the_same_numbers(zsg: Zsg, tasks: Path) -> None:
     """A run killed in the middle is `failed`; a retry trains it again, agrees bit for bit, and adds no point twice."""
     grid = small_grid(zsg, tasks, epochs=LONG)
