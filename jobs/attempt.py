@@ -64,6 +64,13 @@ def begin(folder: Path, submission: str) -> Attempt:
     return attempt
 
 
+def requeued_after_done(folder: Path, submission: str) -> bool:
+    """Whether Slurm has started this very job again although it had told that it was done."""
+    record = read_json(folder / "exit.json") or {}
+    told = (record.get("outcome"), record.get("submission"), record.get("slurm_job_id"))
+    return restart_count() > 0 and told == (DONE, submission, slurm_job_id())
+
+
 def await_begin(folder: Path, timeout_s: float) -> Attempt | None:
     """For ranks other than 0: the attempt that rank 0 of this very start wrote, or None after the time-out."""
     until = time.monotonic() + timeout_s

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.base_model import Vocabulary
+from jobs.folder import read_json
 from zsg_core import prompts, schedule
+from zsg_core.digest import ids_digest
+from zsg_core.errors import ClusterError
 from zsg_core.examples import Example
 from zsg_core.prompts import Encoded
 
@@ -35,7 +38,6 @@ class TokenizedSet:
 
     def __init__(self, items: Sequence[Example], vocabulary: Vocabulary, shots: int, max_length: int) -> None:
         self.ids = [item.id for item in items]
-        self.tasks = [item.task for item in items]
         how = {"shots": shots, "bos": vocabulary.bos, "eos": vocabulary.eos, "max_length": max_length}
         self.encoded: list[Encoded] = [prompts.encode(e, tokenize=vocabulary.tokenize, **how) for e in items]
         self.lengths = [len(e.ids) for e in self.encoded]
@@ -80,4 +82,8 @@ _IDLE = MicroBatch([], *(np.array([[value]], dtype=np.int64) for value in (0, 1,
 def in_order(folder: Path, examples: Sequence[Example]) -> list[Example]:
     """The examples as an arrangement's `ids` file lists them: the one place where order enters training."""
     by_id = {example.id: example for example in examples}
-    return [by_id[line] for line in (folder / "ids").read_text(encoding="utf-8").splitlines()]
+    ids = (folder / "ids").read_text(encoding="utf-8").splitlines()
+    meta = read_json(folder / "meta.json")
+    if not meta or ids_digest(ids) != meta["ids_digest"]:
+        raise ClusterError(f"{folder}: `ids` is not the list that its meta.json describes; remove the folder")
+    return [by_id[line] for line in ids]

@@ -1,4 +1,4 @@
-"""Writes the DeepSpeed JSON of a run: every key that changes numbers or memory is stated, none is left to a default."""
+"""Writes the DeepSpeed JSON of a run, stating what changed its default in DeepSpeed's recent releases."""
 
 from typing import Any
 
@@ -33,7 +33,6 @@ def deepspeed_config(*, zero_stage: int, precision: str, clip: float) -> Config:
             "allgather_bucket_size": 500_000_000,
         },
         "zero_allow_untested_optimizer": True,
-        "checkpoint": {"tag_validation": "Fail"},
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }

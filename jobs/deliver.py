@@ -24,12 +24,12 @@ from typing import Any
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from jobs import journal
 from jobs.folder import Workspace, read_json, write_json
-from zsg_core.errors import ClusterError, UserError
+from zsg_core.errors import ClusterError, UserError, ZsgError
 
 BATCH = 1000  # MLflow's limit of metrics in a request
 MOST_CURVES = 40
@@ -88,15 +88,22 @@ class _Delivery:
         with _lock(self._workspace.grid(self._grid) / "delivery.lock"):
             experiment = self._experiment()
             parent = self._parent(experiment)
+        refused: list[MlflowException] = []
         for row in self._wanted["runs"]:
             folder = self._workspace.run(row["run"])
             if not journal.files(folder):
                 continue
             (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
-            with _lock(folder / "delivery" / f"{self._grid}.lock"):
-                points = self._send_run(folder, row, experiment, parent)
+            try:
+                with _lock(folder / "delivery" / f"{self._grid}.lock"):
+                    points = self._send_run(folder, row, experiment, parent)
+            except MlflowException as error:  # one run's trouble must not keep the others from MLflow
+                refused.append(error)
+                continue
             sent["runs"] += points > 0
             sent["points"] += points
+        if refused:
+            raise refused[0]
         return sent
 
     def _experiment(self) -> str:
@@ -128,7 +135,7 @@ class _Delivery:
         cursor_path = folder / "delivery" / f"{self._grid}.json"
         cursor = read_json(cursor_path) or {}
         points, disagree = journal.first_points(journal.read(folder))
-        if cursor.get("uri") != self._uri:
+        if cursor.get("uri") != self._uri or not self._holds(cursor["run"]):
             started = points[0].ts if points else None
             run = self._create_or_find(row, experiment, parent, started)
             cursor = {"uri": self._uri, "run": run, "sent": 0, "state": None}
@@ -144,6 +151,15 @@ class _Delivery:
             self._set_state(cursor["run"], folder, state)
             write_json(cursor_path, cursor | {"state": state})
         return len(news)
+
+    def _holds(self, run: str) -> bool:
+        """Whether MLflow still has a run: a lost store or a deleted run is filled again from the journal."""
+        try:
+            return self._client.get_run(run).info.lifecycle_stage == LifecycleStage.ACTIVE
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
 
     def _create_or_find(self, row: dict[str, Any], experiment: str, parent: str, started: int | None) -> str:
         tags = {"zsg.kind": "run", "zsg.run": row["run"], "zsg.grid": self._grid}
@@ -192,7 +208,10 @@ def _facts(folder: Path) -> dict[str, str]:
     workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
     meta = read_json(workspace.arrangement(made["arrangement"]) / "meta.json") or {}
     corpus = meta.get("sources", {}).get("corpus_meta", {})
-    facts = {f"code.{key}": str(value) for key, value in job["code"].items()}
+    # The values that count are the first attempt's, and so is the code that computed them.
+    started = (row["data"] for row in journal.read(folder) if row["data"].get("event") == "start")
+    code = next(started, {}).get("code") or job["code"]
+    facts = {f"code.{key}": str(value) for key, value in code.items()}
     facts |= {"arrangement": made["arrangement"], "corpus": made["corpus"], "stage": job["stage_id"]}
     facts |= {"arrangement.ids_digest": str(meta.get("ids_digest")), "test_digest": str(corpus.get("test_digest"))}
     if made["base"]:
@@ -230,18 +249,19 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _follow(workspace: Workspace, grid: str) -> None:
-    """Delivers again and again until told to stop or left alone, then once more; errors only delay it."""
+def _follow(workspace: Workspace, grid: str, parent: int) -> None:
+    """Delivers again and again until told to stop or left by its parent, then once more; errors only delay it."""
     stop: list[int] = []
-    parent = os.getppid()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, frame: stop.append(received))
     while True:
         last = bool(stop) or os.getppid() != parent
         try:
             sync(workspace, grid)
-        except ClusterError as error:
+        except (ZsgError, OSError) as error:
             sys.stderr.write(f"{error}\n")
+            if last:
+                sys.exit(3)
         if last:
             return
         until = time.monotonic() + FOLLOW_S
@@ -253,11 +273,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workspace", type=Path)
     parser.add_argument("grid")
-    parser.add_argument("--follow", action="store_true", help="go on until told to stop")
+    parser.add_argument("--follow", type=int, metavar="PID", help="go on until told to stop or that parent has ended")
     given = parser.parse_args()
     workspace = Workspace(given.workspace.resolve())
     if given.follow:
-        _follow(workspace, given.grid)
+        _follow(workspace, given.grid, given.follow)
     else:
         sys.stdout.write(json.dumps(sync(workspace, given.grid)) + "\n")
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def embed(texts: Sequence[str], folder: Path, progress: bool = True) -> NDArray[np.float32]:
+def embed(texts: Sequence[str], folder: Path) -> NDArray[np.float32]:
     """Unit vectors of the texts, (len(texts), d) float32. Texts beyond the model's limit are cut by it.
 
     all-MiniLM-L6-v2 sees 256 word pieces. Texts are embedded in the order given on one device, so the same
@@ -22,7 +22,7 @@ def embed(texts: Sequence[str], folder: Path, progress: bool = True) -> NDArray[
     return model.encode(
         list(texts),
         batch_size=64,
-        show_progress_bar=progress,
+        show_progress_bar=True,
         convert_to_numpy=True,
         normalize_embeddings=True,
     ).astype(np.float32)

@@ -10,16 +10,16 @@ import sys
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from jobs import attempt as attempts
 from jobs import ranks as ranks_of
 from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.folder import SCHEMA, read_json
-from jobs.journal import Journal
+from jobs.journal import Journal, plain, read, sizes
 from zsg_core.errors import UserError, ZsgError
 
-MEET_S = 60.0
+MEET_S = 600.0
 
 
 class Signals:
@@ -54,13 +54,16 @@ def run(folder: str) -> None:
     signals = Signals()
     ranks = ranks_of.from_slurm()
     job = _read_job(path)
+    if attempts.requeued_after_done(path, job["submission"]):
+        sys.stderr.write(f"{path}: this job was requeued after it had finished; nothing is left to do\n")
+        return
     attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
     if attempt is None:
         sys.exit(f"rank {ranks.rank}: rank 0 wrote no {path / 'attempt.json'} within {MEET_S:.0f} s")
     try:
         outcome, facts = _perform(path, job, attempt, ranks, signals)
     except Superseded as newer:
-        sys.exit(f"stopping without writing: {newer}")
+        _leave(f"stopping without writing: {newer}", 1)
     except KeyboardInterrupt:
         outcome, facts = signals.outcome, {"cause": "signal", "evidence": _name(signals.received)}
     except BaseException as error:
@@ -69,10 +72,8 @@ def run(folder: str) -> None:
     if ranks.is_main or outcome == FAILED:
         _end(path, attempt, outcome, facts)
     if outcome != DONE:
-        # All ranks leave now: torch's and DeepSpeed's clean-up could wait for ranks that are gone.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1 if outcome == FAILED else 0)
+        # A prepare job that did not finish must not let those go on that wait for it with afterok.
+        _leave(f"{path}: {outcome}", 1 if outcome == FAILED or job["kind"] == "prepare" else 0)
 
 
 def _read_job(path: Path) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def _perform(
     journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
     if journal and attempt.attempt > 1:
         # Nothing is resumed yet: a later attempt begins again, and what it computes agrees or flags the run.
-        journal.row("rewind", step=0, examples=0, data={})
+        journal.row("rewind", step=0, examples=0, data={"sizes": sizes(path, before=attempt.attempt)})
     try:
         if job["kind"] == "prepare":
             return _prepare(job, journal)
@@ -122,14 +123,23 @@ def _train(
     except train.Stopped as stopped:
         return signals.outcome, {"cause": "signal", "evidence": _name(signals.received), "step": stopped.step}
     facts = {"step": progress.step, "steps": progress.steps, "loss": progress.loss, "digest": progress.digest}
-    return DONE, {**facts, "every": job["checkpoints"]["every"], **{"world": ranks.world}}
+    measured = sorted({row["step"] for row in read(path) if "loss" in row["data"]}) if ranks.is_main else []
+    return DONE, {**facts, "world": ranks.world, "checkpoints": measured}
 
 
 def _end(path: Path, attempt: Attempt, outcome: str, facts: dict[str, Any]) -> None:
     try:
-        attempts.end(path, attempt, outcome, **facts)
+        attempts.end(path, attempt, outcome, **plain(facts))
     except Superseded as newer:
-        sys.exit(f"stopping without writing: {newer}")
+        _leave(f"stopping without writing: {newer}", 1)
+
+
+def _leave(why: str, code: int) -> NoReturn:
+    """Ends this process now: torch's and DeepSpeed's clean-up could wait for ranks that are gone."""
+    sys.stderr.write(why + "\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _cause(error: BaseException) -> dict[str, Any]:

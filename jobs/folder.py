@@ -94,7 +94,8 @@ def publish(folder: Path) -> Iterator[Path]:
     try:
         yield draft
         (draft / COMMIT).touch()
-        _sync_folder(draft)
+        for path in [*draft.rglob("*"), draft]:
+            _sync(path)
         try:
             draft.rename(folder)
         except OSError:
@@ -128,8 +129,8 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

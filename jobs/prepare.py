@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs import base_model
+from jobs import base_model, content
 from jobs.embed import embed
 from jobs.folder import Workspace, is_committed, publish, read_json, write_json
 from zsg_core import distance, examples, niv2, prompts, splits
@@ -32,6 +32,7 @@ def run(job: dict[str, Any], say: Say) -> None:
     """Makes every corpus, base and arrangement that the job lists."""
     workspace = Workspace(Path(job["paths"]["workspace"]))
     data = Path(job["paths"]["data"])
+    content.refuse_changed(data, content.data_files, job["corpus"]["recipe"]["digest"])
     corpus = Corpus(workspace, job["corpus"]["id"], job["corpus"]["recipe"], data, say)
     corpus.make()
     for base in job["bases"]:
@@ -146,6 +147,7 @@ def _embeddings(workspace: Workspace, corpus: Corpus, model_digest: str, model: 
     folder = workspace.embedding(f"{corpus.folder.name}-{model_digest[:12]}")
     if is_committed(folder):
         return folder
+    content.refuse_changed(Path(model), content.embedding_files, model_digest)
     with publish(folder) as draft:
         digests = {}
         for split, items in (("train", corpus.train), ("test", corpus.test)):

@@ -42,14 +42,17 @@ def from_slurm(environ: Any = os.environ) -> Ranks:
     return Ranks(int(environ["SLURM_PROCID"]), int(environ["SLURM_NTASKS"]), int(environ.get("SLURM_LOCALID", 0)))
 
 
-def meet(folder: Path, ranks: Ranks) -> str:
+def meet(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
     """Starts torch.distributed for all ranks and returns the device, `cuda:<n>` or `cpu`.
 
-    Raises ClusterError if rank 0 does not say where it is within ten minutes.
+    Raises ClusterError if rank 0 does not say where it is within ten minutes, or if GPUs were asked for and
+    torch sees none: training on in silence on the CPU would hold them for nothing.
     """
     import torch
 
     cuda = torch.cuda.is_available()
+    if gpus_per_node and not cuda:
+        raise ClusterError(f"{gpus_per_node} GPUs were asked for on this node, but torch sees none (driver? build?)")
     device = f"cuda:{ranks.local % torch.cuda.device_count()}" if cuda else "cpu"
     if cuda:
         torch.cuda.set_device(device)

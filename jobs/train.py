@@ -8,7 +8,7 @@ jobs.batches for what each rank is given.
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from jobs.answer_loss import AnswerLoss
 from jobs.base_model import load_model, load_vocabulary
 from jobs.batches import MicroBatch, TokenizedSet, in_order
+from jobs.content import model_files, refuse_changed
 from jobs.folder import Workspace, is_committed, read_json
 from jobs.journal import SPEED, Journal
 from jobs.ranks import Ranks, meet
@@ -44,7 +45,6 @@ class Progress:
     steps: int = 0
     loss: float | None = None
     digest: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def run(job: dict[str, Any], folder: Path, ranks: Ranks, journal: Journal | None, stop: Callable[[], bool]) -> Progress:
@@ -55,7 +55,9 @@ def run(job: dict[str, Any], folder: Path, ranks: Ranks, journal: Journal | None
     """
     stage = job["recipe"]["stages"][0]
     train, test = _load(job)
-    device = meet(folder, ranks)
+    if ranks.is_main and job["made"]["base"] is None:
+        refuse_changed(Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"])
+    device = meet(folder, ranks, job["resources"]["gpus_per_node"])
     engine = _engine(job, device)
     return Trainer(job, stage, engine, ranks, device, train, test, journal, stop).run()
 
@@ -68,6 +70,7 @@ class Trainer:
         train: TokenizedSet, test: TokenizedSet, journal: Journal | None, stop: Callable[[], bool],
     ) -> None:  # fmt: skip
         self.settings: dict[str, Any] = stage["train"]
+        self.code = job["code"]
         self.engine, self.ranks, self.device, self.journal, self.stop = engine, ranks, device, journal, stop
         self.train, self.test = train, test
         s = self.settings
@@ -85,7 +88,7 @@ class Trainer:
             self._step(step)
             if step in self.checkpoints:
                 self._checkpoint(step)
-            if self._told_to_stop():
+            if step < self.steps and self._told_to_stop():
                 raise Stopped(step)
         return self.progress
 
@@ -94,8 +97,9 @@ class Trainer:
         facts = {"event": "start", "device": self.device.partition(":")[0], "world": self.ranks.world}
         facts |= {"steps": self.steps, "train": len(self.train), "test": len(self.test)}
         facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
+        facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
+        facts |= {"zero_stage": self.engine.zero_optimization_stage(), "code": self.code}
         facts["parameters"] = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
-        self.progress.facts = facts
         if self.journal:
             self.journal.row("event", step=0, examples=0, data=facts)
 
@@ -179,6 +183,8 @@ class Trainer:
         gathered: list[Any] = [None] * self.ranks.world
         dist.all_gather_object(gathered, self.consumed)
         for step, ids in _steps(sorted(row for rows in gathered for row in rows), self.train.ids):
+            if len(ids) != self._examples(step) - self._examples(step - 1):
+                raise ClusterError(f"step {step}: {len(ids)} examples were trained, not the whole batch")
             self.ids.add(step, ids)
         self.consumed = []
 

@@ -1,6 +1,8 @@
 """Hands job folders to Slurm through submitit, as held arrays; the only module that knows submitit."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +68,21 @@ def submit(folder: Path, job_folders: Sequence[Path], wanted: dict[str, Any]) ->
     executor.update_parameters(**wanted)
     calls = [DelayedSubmission(entry.run, str(path)) for path in job_folders]
     try:
-        made = executor._internal_process_submissions(calls)
-    except (FailedJobError, FailedSubmissionError) as error:
+        with _own_sbatch_options():
+            made = executor._internal_process_submissions(calls)
+    except (FailedJobError, FailedSubmissionError, OSError) as error:
         raise ClusterError(f"sbatch failed: {error}") from error
     return [job.job_id for job in made]
+
+
+@contextlib.contextmanager
+def _own_sbatch_options() -> Iterator[None]:
+    """Hides the user's SBATCH_* variables: they win over the script's lines, job name and environment included."""
+    hidden = {key: os.environ.pop(key) for key in list(os.environ) if key.startswith("SBATCH_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def adopt(folder: Path, submission: Submission, job_folders: Sequence[Path], ids: Sequence[str]) -> None:
@@ -81,7 +94,7 @@ def adopt(folder: Path, submission: Submission, job_folders: Sequence[Path], ids
         )
     for path, job_id in zip(job_folders, ids, strict=True):
         call = DelayedSubmission(entry.run, str(path))
-        call.set_timeout(5, 0)
+        call.set_timeout(5, 0)  # submitit wants a number; our handler takes its signal over
         draft = folder / f".{job_id}.pkl"
         call.dump(draft)
         draft.rename(JobPaths(folder, job_id).submitted_pickle)

@@ -25,8 +25,11 @@ INTERRUPTED = 130
 GridFile = Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML")]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="profile name or file; overrides the grid's")]
 WorkspacePath = Annotated[Path | None, typer.Option("--workspace", help="folder of all runs; overrides the profile's")]
+Place = Annotated[
+    Path | None, typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Retry = Annotated[bool, typer.Option("--retry", help="also submit runs that failed or were cancelled")]
+Retry = Annotated[bool, typer.Option("--retry", help="also submit runs that failed, were cancelled or are unknown")]
 Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
 
 
@@ -75,7 +78,7 @@ def submit(
 @app.command()
 def status(
     grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
-    workspace: WorkspacePath = None, json: AsJson = False,
+    workspace: Place = None, json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="look again every 20 seconds")] = False,
 ) -> None:  # fmt: skip
     """Show where every run stands. Asks the scheduler once.
@@ -94,7 +97,7 @@ def status(
 @app.command()
 def logs(
     run: Annotated[str, typer.Argument(help="run id, or its beginning", metavar="RUN")],
-    workspace: WorkspacePath = None,
+    workspace: Place = None,
     rank: Annotated[int, typer.Option("--rank", help="which rank's log", min=0)] = 0,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="go on as the log grows")] = False,
 ) -> None:  # fmt: skip
@@ -108,14 +111,13 @@ def logs(
 @app.command()
 def sync(
     grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
-    workspace: WorkspacePath = None,
+    workspace: Place = None,
 ) -> None:  # fmt: skip
     """Send to MLflow what it lacks, from the runs' journals. Sending twice adds nothing.
 
     Example: zsg sync wsd-order
     """
-    from jobs import deliver
-
+    deliver = session.delivery()
     place = session.workspace(workspace)
     for name in session.grid_names(place, grid):
         sent = deliver.sync(place, name)
@@ -125,7 +127,7 @@ def sync(
 @app.command()
 def ui(
     grid: Annotated[str | None, typer.Argument(help="name of a grid to open at", metavar="GRID")] = None,
-    workspace: WorkspacePath = None,
+    workspace: Place = None,
     port: Annotated[int, typer.Option("--port", help="port on this machine", min=1, max=65535)] = 5000,
 ) -> None:  # fmt: skip
     """Open the MLflow comparison: serves the workspace's MLflow on this machine until Ctrl-C.

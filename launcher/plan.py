@@ -10,7 +10,8 @@ from typing import Any
 from launcher.profiles import JobSize
 from launcher.runs import Run
 from launcher.slurm import CANCELLED, DONE, FAILED, UNKNOWN
-from launcher.status import ABSENT, ACTIVE, JobState
+from launcher.status import ABSENT, ACTIVE, NEVER_STARTED, JobState
+from zsg_core import schedule
 from zsg_core.digest import content_id
 
 SUBMIT, SKIP, RETRY, RETRAIN = "submit", "skip", "retry", "retrain"
@@ -78,13 +79,15 @@ def decide(runs: Sequence[Run], states: Mapping[str, JobState], allow: Allow) ->
 def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
     if state.state == ABSENT:
         return SUBMIT, "new"
+    if state.cause == NEVER_STARTED:
+        return SUBMIT, NEVER_STARTED
     if state.state in ACTIVE:
         return SKIP, f"already {state.state}"
     if state.state == DONE:
         missing = _missing_cells(run, state)
         if not missing:
             return SKIP, "already done"
-        reason = f"done, but {missing}; needs training again"
+        reason = f"done, but {missing}; it needs training again"
         return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
     reason = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
     if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
@@ -93,11 +96,12 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
 
 
 def _missing_cells(run: Run, state: JobState) -> str:
-    """Which wanted (step, metric) cells a finished run lacks: those of a stride its own does not contain."""
-    wanted = run.checkpoints.every
-    if state.every is None or wanted % state.every == 0:
+    """Which wanted (step, metric) cells a finished run lacks, in words; empty if none."""
+    wanted = schedule.checkpoint_steps(state.steps or 0, run.checkpoints.every)
+    missing = sorted(set(wanted) - set(state.checkpoints))
+    if not missing:
         return ""
-    return f"with a checkpoint every {state.every} steps, and now every {wanted} are wanted"
+    return f"{len(missing)} of the {len(wanted)} checkpoints now wanted are missing (the first: step {missing[0]})"
 
 
 def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> Plan:

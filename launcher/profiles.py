@@ -109,9 +109,19 @@ def load(name: str, beside: Path) -> Profile:
     except ValidationError as error:
         place, message = first_problem(error, Profile)
         raise document.error(place, message) from None
+    _refuse_what_is_not_honoured(document, profile)
     if profile.prepare.nodes * profile.prepare.ranks_per_node != 1:
         raise document.error(("prepare",), "a prepare job is one process: nodes and ranks_per_node must be 1")
     return profile
+
+
+def _refuse_what_is_not_honoured(document: yaml_file.Document, profile: Profile) -> None:
+    if profile.kind == "local" and profile.setup:
+        raise document.error(("setup",), "`setup` lines run in Slurm jobs only; a local profile has none")
+    for kind, size in (("prepare", profile.prepare), ("train", profile.train)):
+        if profile.kind == "slurm" and profile.slurm.signal_before_end_s >= 60 * size.time_min:
+            message = f"signal_before_end_s is not less than {kind}.time_min: every job would be stopped at its start"
+            raise document.error(("slurm", "signal_before_end_s"), message)
 
 
 def _find(name: str, beside: Path) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace, read_json
-from launcher import arrays, inputs, local, profiles, show
+from launcher import arrays, inputs, job_files, local, profiles, show
 from launcher import grid as grids
 from launcher import runs as runs_of
 from launcher import submit as submits
@@ -24,6 +24,7 @@ from launcher.status import collect
 from launcher.submit import Site
 from zsg_core.errors import ClusterError, UserError
 
+DELIVERY_S = 60.0
 WATCH_S = 20  # the scheduler is asked no more often
 VARIABLE = "ZSG_WORKSPACE"
 
@@ -44,6 +45,8 @@ def open_grid(path: Path, profile_name: str | None, workspace_path: Path | None)
     place = workspace(workspace_path or _from_environment() or Path(profile.workspace))
     place.create()
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say))
+    for run in resolved:
+        job_files.check(run, profile)
     for note in [*grid.notes, *notes]:
         show.say(f"note: {note}")
     return Opened(grid, Site(place, profile), resolved)
@@ -69,46 +72,68 @@ def submit(opened: Opened, allow: Allow) -> bool:
         submits.record_grid(site, grid, opened.runs)
         show.plan_table(plan)
         if not plan.acting:
-            show.result(f"{grid.name}: nothing to submit ({show.summary(plan)})")
+            show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
             return False
         if site.profile.kind == "slurm":
             submits.submit_slurm(site, grid, plan, ledger, show.say)
-            show.result(f"{grid.name}: {show.summary(plan)}; follow it with: zsg status {grid.name} --watch")
+            show.result(f"{grid.name}: {show.summary(plan)}; {_hint('status', opened)} --watch")
             return False
         jobs, locks = submits.submit_local(site, grid, plan, ledger)
     try:
-        return _run_here(opened, plan, jobs)
+        _run_here(opened, plan, jobs)
     finally:
         for lock in locks:
             os.close(lock)
+    rows = _look(opened, [])[1]
+    show.status(rows)
+    show.result(_hint("ui", opened))
+    return any(row["state"] != "done" for row in rows)
 
 
-def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> bool:
+def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> None:
     site, name = opened.site, opened.grid.name
-    wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
     prepares = [prepare.item for prepare in plan.prepares]
-
-    def look() -> tuple[str, list[dict[str, Any]]]:
-        items = [f"runs/{run.id}" for run in opened.runs]
-        states = collect(site.workspace, [*prepares, *items], Ledger(site.workspace))
-        return show.prepare_note({item: states[item] for item in prepares}), show.status_rows(name, wanted, states)
-
-    delivery = subprocess.Popen(
-        [sys.executable, "-m", "jobs.deliver", str(site.workspace.root), name, "--follow"],
-        stdin=subprocess.DEVNULL, stderr=_open_log(site.workspace, name), start_new_session=True,
-    )  # fmt: skip
+    with (site.workspace.grid(name) / "delivery.log").open("ab") as log:
+        delivery = subprocess.Popen(
+            [sys.executable, "-m", "jobs.deliver", str(site.workspace.root), name, "--follow", str(os.getpid())],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
     try:
         with show.Progress() as progress:
-            local.run_all(
-                site.workspace, site.profile, jobs, lambda: progress.show(*look()) if progress.due() else None
-            )
+            tick = lambda: progress.show(*_look(opened, prepares)) if progress.due() else None  # noqa: E731
+            local.run_all(site.workspace, site.profile, jobs, tick)
     finally:
         delivery.terminate()
-        delivery.wait()
-    rows = look()[1]
-    show.status(rows)
-    show.result(f"compare them: {_command()} ui {name} --workspace {shlex.quote(_shown(site.workspace.root))}")
-    return any(row["state"] != "done" for row in rows)
+        _await_delivery(delivery, name)
+
+
+def _await_delivery(delivery: subprocess.Popen[bytes], name: str) -> None:
+    """A server that does not answer must not hold the terminal; the journals keep everything."""
+    try:
+        code = delivery.wait(DELIVERY_S)
+    except subprocess.TimeoutExpired:
+        delivery.kill()
+        code = delivery.wait()
+    if code:
+        show.say(
+            f"MLflow did not get everything; see delivery.log in the workspace's grids/{name}, then: zsg sync {name}"
+        )
+
+
+def _look(opened: Opened, prepares: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
+    wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
+    items = [f"runs/{run.id}" for run in opened.runs]
+    states = collect(opened.site.workspace, [*prepares, *items], Ledger(opened.site.workspace))
+    rows = show.status_rows(opened.grid.name, wanted, states)
+    return show.prepare_note({item: states[item] for item in prepares}), rows
+
+
+def _hint(command: str, opened: Opened) -> str:
+    """The command that goes on from here, with the workspace unless it is the one that zsg looks in anyway."""
+    what = {"ui": "compare the runs", "status": "follow them"}[command]
+    root = opened.site.workspace.root
+    place = "" if root == workspace(None).root else f" --workspace {shlex.quote(_shown(root))}"
+    return f"{what}: {_command()} {command} {opened.grid.name}{place}"
 
 
 def status_rows(place: Workspace, grid: str | None) -> list[dict[str, Any]]:
@@ -145,10 +170,18 @@ def print_log(place: Workspace, beginning: str, rank: int, follow: bool) -> None
                 time.sleep(0.5)
 
 
+def delivery() -> Any:
+    """jobs.deliver, which imports MLflow. UserError where MLflow is not installed."""
+    try:
+        from jobs import deliver
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed here: pip install 'zsg[track]'") from None
+    return deliver
+
+
 def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     """Serves MLflow's pages over the workspace's store, or names the address of the profile's server."""
-    from jobs import deliver
-
+    deliver = delivery()
     name = grid_names(place, grid)[0] if grid else None
     uri = deliver.tracking_uri(place, _wanted(place, name or grid_names(place, None)[0]))
     if uri.startswith("http"):
@@ -189,10 +222,6 @@ def _log_path(place: Workspace, run: str, rank: int) -> Path:
     if rank >= len(found) or not found[rank].exists():
         raise UserError(f"run {run} has no log of rank {rank} yet ({len(found)} logs); it may not have started")
     return found[rank]
-
-
-def _open_log(place: Workspace, name: str) -> Any:
-    return (place.grid(name) / "delivery.log").open("ab")
 
 
 def _from_environment() -> Path | None:

@@ -16,7 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from launcher.plan import ACTING, Plan
-from launcher.status import JobState
+from launcher.slurm import UNKNOWN
+from launcher.status import ABSENT, JobState
 
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "unknown": "yellow", "cancelled": "magenta"}
 NARROW = ("run", "state", "step", "loss", "slurm", "action")
@@ -78,6 +79,8 @@ def status_rows(grid: str, runs: Sequence[Mapping[str, Any]], states: Mapping[st
     rows = []
     for run in runs:
         s = states[f"runs/{run['run']}"]
+        if s.state == ABSENT:
+            s = JobState(state=UNKNOWN, cause="never submitted: its submit was cut short or refused")
         row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
         row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
         rows.append(row | {"cause": s.cause, "evidence": s.evidence})

@@ -64,11 +64,13 @@ def parse_squeue(text: str) -> dict[str, SlurmState]:
     found = {}
     for line in text.splitlines():
         job, state, reason = line.split("|", 2)
-        ours = _ACTIVE.get(state, UNKNOWN)
+        ours = _ACTIVE.get(state, RUNNING)  # a state we do not know is still in the queue
         if ours == QUEUED and reason == "Dependency":
             ours = WAITING
-        shown = {RUNNING: None, UNKNOWN: f"Slurm says {state}"}.get(ours, reason)
-        found[job] = SlurmState(ours, shown)
+        if ours != RUNNING:
+            found[job] = SlurmState(ours, reason)
+        else:
+            found[job] = SlurmState(RUNNING, None if state in _ACTIVE else f"Slurm says {state}")
     return found
 
 

@@ -19,12 +19,13 @@ from launcher.ledger import Ledger, Submission
 from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
 
 ABSENT = "absent"  # never submitted
+NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
 ACTIVE = (WAITING, QUEUED, RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """What is known of one job folder. `every` is the checkpoint stride of a finished run."""
+    """What is known of one job folder. `checkpoints` are the steps at which a finished run was measured."""
 
     state: str
     attempt: int | None = None
@@ -34,7 +35,7 @@ class JobState:
     slurm: str | None = None
     cause: str | None = None
     evidence: str | None = None
-    every: int | None = None
+    checkpoints: tuple[int, ...] = ()
 
 
 def collect(
@@ -79,7 +80,7 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         slurm=record["slurm_job_id"],
         cause=record["cause"] if outcome != CONTINUE else "time limit or preemption",
         evidence=record["evidence"],
-        every=record.get("every"),
+        checkpoints=tuple(record.get("checkpoints", ())),
     )
 
 
@@ -117,7 +118,7 @@ def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
     if attempt.get("submission") == last.id:
         dead = JobState(state=FAILED, cause="died", evidence="the process ended without a record (killed?)")
         return progress(folder, dead)
-    return JobState(state=CANCELLED, cause="never started: the zsg submit that was to run it has ended")
+    return JobState(state=CANCELLED, cause=NEVER_STARTED)
 
 
 def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:

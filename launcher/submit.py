@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from jobs.folder import Workspace, is_committed, read_json, write_json
 from launcher import arrays, job_files, local, slurm
 from launcher.grid import Grid
 from launcher.ledger import Ledger, Submission
-from launcher.plan import Allow, Plan, decide, make, run_item
+from launcher.plan import Allow, Plan, TrainGroup, decide, make, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
 from launcher.status import ACTIVE, collect
@@ -41,7 +41,11 @@ def plan(site: Site, runs: Sequence[Run], ledger: Ledger, allow: Allow) -> Plan:
     """What a submit would do now."""
     states = collect(site.workspace, [run_item(run) for run in runs], ledger)
     actions = decide(runs, states, allow)
-    return make(actions, lambda need: is_committed(site.workspace.root / need), _makers(site.workspace, ledger))
+    return make(
+        actions,
+        lambda need: is_committed(site.workspace.root / need),
+        _makers(site.workspace, ledger, site.profile.kind),
+    )
 
 
 def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
@@ -55,9 +59,12 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
 
 
 def settle(site: Site, ledger: Ledger, say: Say) -> None:
-    """Finishes or gives up what an earlier submit left unfinished. Slurm only: local jobs die with no trace."""
+    """Finishes or gives up what an earlier submit left unfinished on Slurm; local jobs need no settling."""
     for submission in ledger.unfinished():
         if submission.scheduler == "local":
+            continue
+        if site.profile.kind == "local":
+            say(f"{submission.name} was cut short; a submit with its Slurm profile settles it")
             continue
         say(f"an earlier submit was cut short; looking for {submission.name}")
         if not submission.ids:
@@ -73,24 +80,35 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
 
 
 def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, say: Say) -> None:
-    """Submits prepare jobs, then train arrays that wait for them, then releases all."""
+    """Submits prepare jobs, then train arrays that wait for them, then releases all.
+
+    If one is refused, those accepted before it are released all the same: they are wanted and complete.
+    """
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise ClusterError("sbatch and srun are not on the PATH; submit from a login node of the cluster")
     made: list[Submission] = []
-    for prepare in plan.prepares:
-        submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=[prepare.item])
-        job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-        made.append(_send(site, submission, site.profile.prepare, [], ledger, say))
-    for group in plan.groups:
-        for start in range(0, len(group.runs), site.profile.slurm.max_array_size):
-            runs = group.runs[start : start + site.profile.slurm.max_array_size]
-            items = [run_item(run) for run in runs]
-            submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items)
-            for run in runs:
-                job_files.write_train(site.workspace, run, site.profile, submission.id, group.after)
-            after = [job_id for item in group.after if (job_id := _job_id(ledger, item))]
-            made.append(_send(site, submission, group.size, after, ledger, say))
-    for submission in made:
-        slurm.release(submission.ids)
-        ledger.released(submission)
+    try:
+        for prepare in plan.prepares:
+            submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=[prepare.item])
+            job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
+            made.append(_send(site, submission, site.profile.prepare, [], ledger, say))
+        for group in plan.groups:
+            made += _submit_group(site, grid, group, ledger, say)
+    finally:
+        for submission in made:
+            slurm.release(submission.ids)
+            ledger.released(submission)
+
+
+def _submit_group(site: Site, grid: Grid, group: TrainGroup, ledger: Ledger, say: Say) -> Iterator[Submission]:
+    after = [job_id for item in group.after if (job_id := _job_id(ledger, item))]
+    for start in range(0, len(group.runs), site.profile.slurm.max_array_size):
+        runs = group.runs[start : start + site.profile.slurm.max_array_size]
+        items = [run_item(run) for run in runs]
+        submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items)
+        for run in runs:
+            job_files.write_train(site.workspace, run, site.profile, submission.id, group.after)
+        yield _send(site, submission, group.size, after, ledger, say)
 
 
 def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[list[local.LocalJob], list[int]]:
@@ -168,14 +186,19 @@ def _sbatch_lives(submission: Submission) -> bool:
                 words = (process / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if words[0].endswith(b"sbatch") and any(f"/submissions/{submission.id}/".encode() in w for w in words):
+            # A site's sbatch may be a script: its interpreter comes first.
+            if any(w.endswith(b"sbatch") for w in words[:3]) and any(
+                f"/submissions/{submission.id}/".encode() in w for w in words
+            ):
                 return True
     return False
 
 
-def _makers(workspace: Workspace, ledger: Ledger) -> dict[str, str]:
+def _makers(workspace: Workspace, ledger: Ledger, scheduler: str) -> dict[str, str]:
     """What active prepare jobs are going to make, and in which folder."""
-    items = [item for item in ledger.by_item() if item.startswith("prepare/")]
+    of_kind = {item: last for item, last in ledger.by_item().items() if item.startswith("prepare/")}
+    # A job on this machine cannot wait for one on Slurm, nor the other way round.
+    items = [item for item, last in of_kind.items() if last.scheduler == scheduler]
     open_items = [item for item in items if not _all_made(workspace, item)]
     states = collect(workspace, open_items, ledger)
     active = [item for item in open_items if states[item].state in ACTIVE]

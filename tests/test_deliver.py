@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tracked import assert_exactly_once, child_runs, journal_points, mlflow_runs
+from tracked import MlflowClient, assert_exactly_once, child_runs, journal_points, mlflow_runs
 
 from jobs import attempt as attempts
 from jobs import deliver
@@ -137,3 +137,27 @@ def test_two_syncs_at_once_do_not_double(work: Path) -> None:
 
     assert sum(sent) == 1500 == len(journal_points(work, "raced"))
     assert_exactly_once(work, "race", ["raced"])
+
+
+def test_a_run_deleted_in_mlflow_is_filled_again(work: Path) -> None:
+    """A run that is gone from MLflow is made again from the journal, and the others are left alone."""
+    write_run(work, "gone", [[{"loss": 3.0}, {"loss": 2.0}]])
+    write_run(work, "stays", [[{"loss": 1.0}]])
+    write_grid(work, "refill", ["gone", "stays"])
+    sync(work, "refill")
+    MlflowClient(f"sqlite:///{work}/mlflow.db").delete_run(child_runs(work, "refill")["gone"]["id"])
+
+    assert sync(work, "refill") == {"runs": 1, "points": 2}
+    assert_exactly_once(work, "refill", ["gone", "stays"])
+
+
+def test_a_lost_store_is_filled_again(work: Path) -> None:
+    """With another store every run is sent whole."""
+    write_run(work, "moved", [[{"loss": 3.0}, {"loss": 2.0}]])
+    write_grid(work, "move", ["moved"])
+    sync(work, "move")
+    path = Workspace(work).grid("move") / "grid.json"
+    write_json(path, json.loads(path.read_text()) | {"tracking": f"sqlite:///{work}/other.db"})
+
+    assert sync(work, "move") == {"runs": 1, "points": 2}
+    assert sync(work, "move") == {"runs": 0, "points": 0}

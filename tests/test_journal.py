@@ -8,7 +8,7 @@ import pytest
 
 from jobs import attempt as attempts
 from jobs.attempt import Attempt, Superseded, begin
-from jobs.journal import Journal, Point, files, first_points, last_rows, read, read_file
+from jobs.journal import Journal, Point, files, first_points, last_rows, read, read_file, sizes
 
 
 def metric(step: int, ts: int, **data) -> dict:
@@ -224,3 +224,18 @@ def test_speed_need_not_agree():
     rows = [metric(10, 1, **{"speed/tokens_per_s": 5.0}), metric(10, 2, **{"speed/tokens_per_s": 9.0})]
 
     assert first_points(rows)[1] == []
+
+
+def test_a_row_that_lands_late_does_not_count(tmp_path, attempt):
+    """What a superseded attempt's file gains after the next attempt has begun changes no first row."""
+    first = opened(tmp_path, attempt)
+    first.row("metric", step=0, examples=0, data={"loss": 3.0})
+    first.close()
+    second = opened(tmp_path, begin(tmp_path, "s1"))
+    second.row("rewind", step=0, examples=0, data={"sizes": sizes(tmp_path, before=2)})
+    second.row("metric", step=5, examples=5, data={"loss": 2.0})
+    second.close()
+    late = files(tmp_path)[0]
+    late.write_text(late.read_text() + late.read_text().replace('"step": 0', '"step": 5'))
+
+    assert [(point.step, point.value) for point in first_points(read(tmp_path))[0]] == [(0, 3.0), (5, 2.0)]

@@ -75,7 +75,7 @@ def test_submitting_again_submits_nothing(finished: Zsg) -> None:
     before = (finished.work / "ledger.jsonl").read_bytes()
     said = finished("submit", "small.yaml")
 
-    assert "nothing to submit (3 skip)" in said
+    assert "nothing to submit (3 skip); compare the runs: " in said
     assert (finished.work / "ledger.jsonl").read_bytes() == before
 
 
@@ -104,7 +104,8 @@ def test_fewer_checkpoints_are_there_and_more_need_training(finished: Zsg, tasks
     assert len(reasons) == 1
     action, reason = reasons.pop()
     assert action == "skip"
-    assert "every 4 steps, and now every 3 are wanted; needs training again (--retrain)" in reason
+    assert "3 of the 5 checkpoints now wanted are missing (the first: step 3)" in reason
+    assert reason.endswith("it needs training again (--retrain)")
 
 
 def test_a_second_grid_takes_over_finished_runs(finished: Zsg) -> None:
@@ -189,6 +190,37 @@ def test_a_killed_submit_is_taken_up_without_doubling(zsg: Zsg, tasks: Path) -> 
     zsg("sync")
     assert zsg.status()[0]["attempt"] == 1
     assert_exactly_once(zsg.work, "small", [zsg.status()[0]["run"]])
+
+
+def test_what_a_killed_submit_never_started_starts_with_the_next(zsg: Zsg, tasks: Path) -> None:
+    """Killed with -9 while some runs wait, submit leaves them unstarted; the next one starts just those."""
+    grid = small_grid(zsg, tasks, "[cluster, round_robin, random]")
+    submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait_until(lambda: (zsg.work / "ledger.jsonl").exists() and "train" in (zsg.work / "ledger.jsonl").read_text())
+    submit.kill()
+    submit.wait()
+
+    zsg("submit", grid)
+    assert [(row["state"], row["attempt"]) for row in zsg.status()] == [("done", 1)] * 3
+    assert_exactly_once(zsg.work, "small", [row["run"] for row in zsg.status()])
+
+
+def test_data_changed_after_planning_are_refused(zsg: Zsg, tasks: Path, tmp_path: Path) -> None:
+    """A prepare job whose data are no longer those that were planned makes nothing and says so."""
+    data = tmp_path / "data"
+    subprocess.run(["cp", "-r", str(tasks), str(data)], check=True)
+    zsg("submit", small_grid(zsg, data))
+    [prepare] = (zsg.work / "prepare").iterdir()
+    subprocess.run(["rm", "-r", str(zsg.work / "corpora")], check=True)
+    path = next((data / "tasks").iterdir())
+    path.write_text(path.read_text().replace('"output": ["', '"output": ["WRONG '))
+    entry = subprocess.run(
+        [sys.executable, "-m", "jobs.entry", str(prepare)], env=zsg.env, capture_output=True, text=True
+    )
+
+    assert entry.returncode == 1
+    assert f"{data} has changed since it was submitted" in entry.stderr
+    assert not list((zsg.work / "corpora").glob("*"))
 
 
 def test_ctrl_c_ends_the_jobs_and_says_so(zsg: Zsg, tasks: Path) -> None:

@@ -10,7 +10,13 @@ from launcher.runs import Run
 from launcher.status import JobState
 from zsg_core import recipe as recipes
 from zsg_core.recipe import InputDigests
+from zsg_core.schedule import checkpoint_steps
 from zsg_core.settings import Settings
+
+
+def done(every: int) -> JobState:
+    """A finished run of 40 steps that was measured at every so many."""
+    return JobState(state="done", steps=40, checkpoints=tuple(checkpoint_steps(40, every)))
 
 
 def a_run(order: str = "cluster", nodes: int = 1, every: int = 10, **changes) -> Run:
@@ -48,16 +54,15 @@ ALWAYS = [NOTHING, RETRY, RETRAIN, BOTH]
         pytest.param(JobState(state="waiting"), ["skip"] * 4, id="a waiting run is left alone"),
         pytest.param(JobState(state="queued"), ["skip"] * 4, id="a queued run is left alone"),
         pytest.param(JobState(state="running"), ["skip"] * 4, id="a running run is left alone"),
-        pytest.param(JobState(state="done", every=10), ["skip"] * 4, id="a finished run is left alone"),
-        pytest.param(JobState(state="done", every=5), ["skip"] * 4, id="a finer stride holds the wanted steps"),
-        pytest.param(JobState(state="done"), ["skip"] * 4, id="a finished run of unknown stride is left alone"),
+        pytest.param(done(every=10), ["skip"] * 4, id="a finished run is left alone"),
+        pytest.param(done(every=5), ["skip"] * 4, id="a finer stride holds the wanted steps"),
         pytest.param(
-            JobState(state="done", every=20),
+            done(every=20),
             ["skip", "skip", "retrain", "retrain"],
             id="a coarser stride is trained again only with --retrain",
         ),
         pytest.param(
-            JobState(state="done", every=4),
+            done(every=4),
             ["skip", "skip", "retrain", "retrain"],
             id="a stride that misses wanted steps is trained again only with --retrain",
         ),
@@ -88,15 +93,16 @@ def test_what_is_done_about_a_run(state, kinds):
     [
         pytest.param(JobState(state="absent"), "new", id="new"),
         pytest.param(JobState(state="queued"), "already queued", id="active"),
-        pytest.param(JobState(state="done"), "already done", id="done"),
+        pytest.param(done(every=10), "already done", id="done"),
         pytest.param(
             JobState(state="failed", cause="out of memory", evidence="CUDA error"),
             "failed: out of memory: CUDA error (--retry submits it again)",
             id="failed, with the cause, the evidence and what to do",
         ),
         pytest.param(
-            JobState(state="done", every=20),
-            "done, but with a checkpoint every 20 steps, and now every 10 are wanted; needs training again (--retrain)",
+            done(every=20),
+            "done, but 2 of the 5 checkpoints now wanted are missing (the first: step 10); "
+            "it needs training again (--retrain)",
             id="done, but not what is wanted",
         ),
     ],

@@ -50,12 +50,11 @@ INVALID = (1, "slurm_load_jobs error: Invalid job id specified\n")
         ("7|CONFIGURING|None", "7", SlurmState("running")),
         ("7|COMPLETING|None", "7", SlurmState("running")),
         ("7|SUSPENDED|None", "7", SlurmState("running")),
-        ("7|COMPLETED|None", "7", SlurmState("unknown", "Slurm says COMPLETED")),
-        ("7|BRAND_NEW|None", "7", SlurmState("unknown", "Slurm says BRAND_NEW")),
+        ("7|BRAND_NEW|None", "7", SlurmState("running", "Slurm says BRAND_NEW")),
     ],
 )
 def test_a_line_of_squeue(line, job, expected):
-    """squeue's word becomes one of ours; what is not known is `unknown`."""
+    """squeue's word becomes one of ours; what is in the queue is active, also in a state that we do not know."""
     assert parse_squeue(line + "\n") == {job: expected}
 
 

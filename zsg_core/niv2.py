@@ -22,7 +22,10 @@ def task_names(folder: Path, split: str) -> list[str]:
             f"{path}: not found. A Natural Instructions folder has tasks/<task>.json and {SPLITS[split]}; "
             "set data.path to such a folder"
         )
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
     if not names:
         raise UserError(f"{path}: names no task; write one task name per line")
     for name in names:
@@ -97,6 +100,8 @@ def _example(path: Path, task: str, index: int, row: Any, definition: str, shots
     references = [output] if isinstance(output, str) else output
     if not isinstance(references, list) or not references or not all(isinstance(r, str) for r in references):
         raise UserError(f"{where}: 'output' must be a list of at least one text")
+    if any("\ud800" <= character <= "\udfff" for text in (row["input"], *references) for character in text):
+        raise UserError(f"{where}: holds half a character (a lone surrogate, \\ud800 to \\udfff); repair the file")
     return Example(
         id=f"{task}:{index}",
         task=task,

@@ -128,7 +128,8 @@ class TrainSettings(Strict):
         default=1024, description="tokens per example; prompts are cut first"
     )
     precision: Literal["bf16", "fp32"] = Field(
-        default="bf16", description="of the forward pass; master weights are fp32"
+        default="bf16",
+        description="of the forward pass; master weights are fp32, made from the weights as loaded in this precision",
     )
     betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="Adam's")
     eps: Positive = Field(default=1e-8, description="Adam's")

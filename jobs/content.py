@@ -1,0 +1,62 @@
+"""Digests folders that the user supplies by the content of the files that matter, and finds what has changed."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from zsg_core import niv2
+from zsg_core.errors import UserError
+
+MODEL_FILES = (
+    "config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "tokenizer*", "*.model",
+    "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt",
+)  # fmt: skip
+
+Files = Callable[[Path], Sequence[Path]]
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files of a data set that are read."""
+    return niv2.files(folder)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model that decide its weights and its tokens."""
+    return _some(folder, {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def embedding_files(folder: Path) -> list[Path]:
+    """Every file of an embedding model: its pooling stands in a folder of its own."""
+    return _some(folder, {path for path in folder.rglob("*") if path.is_file()})
+
+
+def sha256_of(paths: Sequence[Path]) -> list[str]:
+    """The SHA-256 of each file, several at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(_sha256, paths))
+
+
+def folder_digest(folder: Path, files: Sequence[Path], digests: Sequence[str]) -> str:
+    """One digest of files, from their names within the folder and their own digests."""
+    rows = [[str(path.relative_to(folder)), digest] for path, digest in zip(files, digests, strict=True)]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def refuse_changed(folder: Path, list_files: Files, digest: str) -> None:
+    """Raises UserError unless the folder still holds what was planned: days may lie between."""
+    files = list_files(folder)
+    if folder_digest(folder, files, sha256_of(files)) != digest:
+        raise UserError(f"{folder} has changed since it was submitted; zsg submit again makes runs of what it is now")
+
+
+def _some(folder: Path, files: set[Path]) -> list[Path]:
+    if not files:
+        raise UserError(f"{folder}: holds no model files; give a local Hugging Face folder")
+    return sorted(files)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
