@@ -213,7 +213,7 @@ def test_data_changed_after_planning_are_refused(zsg: Zsg, tasks: Path, tmp_path
     [prepare] = (zsg.work / "prepare").iterdir()
     subprocess.run(["rm", "-r", str(zsg.work / "corpora")], check=True)
     path = next((data / "tasks").iterdir())
-    path.write_text(path.read_text().replace('"output": ["', '"output": ["WRONG '))
+    path.write_text(path.read_text().replace('"output"', '"output" '))
     entry = subprocess.run(
         [sys.executable, "-m", "jobs.entry", str(prepare)], env=zsg.env, capture_output=True, text=True
     )

@@ -177,9 +177,13 @@ def test_adopted_jobs_run(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -
     zsg("submit", small(zsg, tasks, "[cluster, random]", steps=4), "--profile", profile(zsg))
     zsg.env["PATH"] = path
 
-    assert len(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()) <= 1 + 2
     rows = wait_until_ended(zsg, 300)
     assert [row["state"] for row in rows] == ["done", "done"]
+    assert "2 skip" in zsg("submit", zsg.folder / "small.yaml", "--profile", profile(zsg))
+    agree_with_sacct(slurm, rows)
+    names = {name for row in rows for name in _names(slurm, row["slurm"])}
+    assert len(names) == 1
+    assert len(slurm.run("sacct", "-X", "-n", "-P", "--name", names.pop(), "-o", "JobID").split()) == 2
 
 
 def test_an_sbatch_that_fails_leaves_nothing(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
@@ -194,6 +198,24 @@ def test_an_sbatch_that_fails_leaves_nothing(zsg_on_slurm: Zsg, slurm: SlurmClus
     place.write_text(place.read_text().replace("partition: nowhere", "partition: main"))
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
     assert "1 submit" in zsg("submit", small(zsg, tasks), "--profile", place)
+
+
+def test_a_refused_train_array_holds_nothing(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """If Slurm takes the prepare job and refuses the runs, the prepare job is released, and the next submit goes on."""
+    zsg = zsg_on_slurm
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")
+    place, grid = profile(zsg), small(zsg, tasks)
+    good = place.read_text()
+    place.write_text(good.replace("slurm: {", "slurm: {gres: unheard-of:1, "))  # asked for by train jobs only
+    zsg("submit", grid, "--profile", place, code=3)
+
+    assert "sbatch failed" in zsg.said
+    [held] = slurm.run("squeue", "-h", "--user", "root", "-o", "%j %r").splitlines()
+    assert "-prepare-" in held
+    assert "JobHeldUser" not in held
+    place.write_text(good)
+    zsg("submit", grid, "--profile", place)
+    assert len(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()) == 2
 
 
 def test_a_requeued_run_counts_every_step_once(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
@@ -239,6 +261,10 @@ def test_a_failed_prepare_fails_its_runs(zsg_on_slurm: Zsg, tasks: Path, tmp_pat
 
     assert {(row["state"], row["cause"]) for row in rows} == {("failed", "prepare failed")}
     assert all(f"{name}.json: 'Definition' must be a text" in row["evidence"] for row in rows)
+
+
+def _names(slurm: SlurmCluster, job: str) -> list[str]:
+    return slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "JobName").split()
 
 
 def _kill_at(submit: subprocess.Popen, ledger: Path, rows: int) -> None:
