@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,8 +30,9 @@ class Zsg:
         return self.folder / "zsg-work"
 
     def start(self, *argv: str | Path, **options: Any) -> subprocess.Popen[str]:
-        """A command under way."""
+        """A command under way. It hears Ctrl-C also where the suite runs in the background, which ignores it."""
         command = [sys.executable, "-m", "launcher.cli", *map(str, argv)]
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, **options)
 
     def __call__(self, *argv: str | Path, code: int = 0) -> str:

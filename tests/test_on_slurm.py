@@ -70,10 +70,16 @@ def wait_until_ended(zsg: Zsg, limit_s: float) -> list[dict]:
 
 
 def agree_with_sacct(slurm: SlurmCluster, rows: list[dict]) -> None:
-    """Every row is done by zsg and COMPLETED by accounting, under the id that zsg gives."""
+    """Every row is done by zsg and COMPLETED by accounting, under the id that zsg gives.
+
+    A run tells its end before its process has left and Slurm has noticed: accounting is given a minute.
+    """
+    until = time.monotonic() + 60
     for row in rows:
-        shown = slurm.run("sacct", "-X", "-n", "-P", "-j", row["slurm"], "-o", "JobID,State").split()
-        assert (row["state"], shown) == ("done", [f"{row['slurm']}|COMPLETED"])
+        expected = [f"{row['slurm']}|COMPLETED"]
+        while (shown := _accounted(slurm, row["slurm"])) != expected and time.monotonic() < until:
+            time.sleep(1)
+        assert (row["state"], shown) == ("done", expected)
 
 
 def some_real_tasks(real: Path, folder: Path, train: int, test: int) -> Path:
@@ -261,6 +267,10 @@ def test_a_failed_prepare_fails_its_runs(zsg_on_slurm: Zsg, tasks: Path, tmp_pat
 
     assert {(row["state"], row["cause"]) for row in rows} == {("failed", "prepare failed")}
     assert all(f"{name}.json: 'Definition' must be a text" in row["evidence"] for row in rows)
+
+
+def _accounted(slurm: SlurmCluster, job: str) -> list[str]:
+    return slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "JobID,State").split()
 
 
 def _names(slurm: SlurmCluster, job: str) -> list[str]:
