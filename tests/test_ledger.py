@@ -8,6 +8,7 @@ import pytest
 
 from jobs.folder import Workspace
 from launcher.ledger import Ledger, submit_lock
+from launcher.status import is_locked
 from zsg_core.errors import UserError
 
 
@@ -158,11 +159,11 @@ def test_a_killed_submitter_leaves_no_lock(workspace, holder):
 
 
 def test_the_lock_is_free_after_use(workspace):
-    """One submit may follow another, in one process too."""
+    """The lock is held for as long as a submit is at work, and no longer."""
     with submit_lock(workspace):
-        pass
-    with submit_lock(workspace):
-        assert True
+        during = is_locked(workspace.submit_lock)
+
+    assert (during, is_locked(workspace.submit_lock)) == (True, False)
 
 
 def test_a_workspace_is_its_owners(workspace):

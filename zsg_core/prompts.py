@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from zsg_core.examples import Example
 
-MAX_SHOTS = 2
 Tokenize = Callable[[str], list[int]]
 
 
