@@ -26,6 +26,7 @@ os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # re
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from jobs import journal
 from jobs.folder import Workspace, read_json, write_json
@@ -60,7 +61,7 @@ def page(uri: str, grid: str | None) -> str:
 
     A grid of many runs gets its table instead: an address cannot name them all.
     """
-    client = MlflowClient(tracking_uri=uri)
+    client = _client(uri)
     found = client.get_experiment_by_name(grid) if grid else None
     if found is None:
         return ""
@@ -75,13 +76,39 @@ def page(uri: str, grid: str | None) -> str:
     return f"#/metric?{urllib.parse.urlencode(words)}"
 
 
+def _client(uri: str) -> MlflowClient:
+    """MLflow's client, over a store that is whole."""
+    if uri.startswith("sqlite:///"):
+        _make_store(Path(uri.removeprefix("sqlite:///")))
+    return MlflowClient(tracking_uri=uri)
+
+
+def _make_store(path: Path) -> None:
+    """Makes a sqlite store that is not there, under another name until it is whole.
+
+    MLflow 3.17 sets its tables up in many steps without a lock: killed among them, or done twice at once, it
+    leaves a file that it can never open again ("table _alembic_tmp_tags already exists").
+    """
+    if path.exists():
+        return
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _lock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
+            return  # another process was first
+        for left in path.parent.glob(f".{path.name}.draft*"):
+            left.unlink()
+        draft = path.with_name(f".{path.name}.draft")
+        SqlAlchemyStore(f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()).engine.dispose()
+        draft.rename(path)
+
+
 class _Delivery:
     def __init__(self, workspace: Workspace, wanted: dict[str, Any]) -> None:
         self._workspace, self._wanted, self._grid = workspace, wanted, wanted["name"]
         self._uri = tracking_uri(workspace, wanted)
-        for noisy in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        self._client = MlflowClient(tracking_uri=self._uri)
+        self._client = _client(self._uri)
 
     def send(self) -> dict[str, int]:
         sent = {"runs": 0, "points": 0}

@@ -161,3 +161,33 @@ def test_a_lost_store_is_filled_again(work: Path) -> None:
 
     assert sync(work, "move") == {"runs": 1, "points": 2}
     assert sync(work, "move") == {"runs": 0, "points": 0}
+
+
+def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
+    """A delivery killed while MLflow sets up its tables leaves nothing that the next one trips over."""
+    write_run(tmp_path, "first", [[{"loss": 3.0}]])
+    write_grid(tmp_path, "grid", ["first"])
+    command = [sys.executable, "-W", "ignore", "-m", "jobs.deliver", str(tmp_path), "grid"]
+    killed = subprocess.Popen(command)
+    draft = tmp_path / ".mlflow.db.draft"
+    while not (draft.exists() and draft.stat().st_size > 100_000):  # some tables are there, most are not
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+
+    assert sync(tmp_path, "grid") == {"runs": 1, "points": 1}
+    assert not draft.exists()
+    assert_exactly_once(tmp_path, "grid", ["first"])
+
+
+def test_two_first_deliveries_make_one_store(tmp_path: Path) -> None:
+    """Two deliveries that both find no store end with one, and with every point once."""
+    write_run(tmp_path, "first", [[{"loss": 3.0}]])
+    write_grid(tmp_path, "grid", ["first"])
+    command = [sys.executable, "-W", "ignore", "-m", "jobs.deliver", str(tmp_path), "grid"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+
+    assert sum(json.loads(process.communicate()[0])["points"] for process in both) == 1
+    assert [process.returncode for process in both] == [0, 0]
+    assert_exactly_once(tmp_path, "grid", ["first"])
