@@ -1,4 +1,8 @@
-"""The commands: each parses, calls one function, prints. Only here do exceptions become exit codes."""
+"""The commands: each parses, calls one function, prints. Only here do exceptions become exit codes.
+
+A command imports what it calls when it is called: `zsg --help` and `zsg status` must not wait for pydantic, numpy and
+submitit, half a second together.
+"""
 
 import sys
 import time
@@ -7,10 +11,6 @@ from typing import Annotated
 
 import typer
 
-from launcher import session, show
-from launcher import submit as submits
-from launcher.ledger import Ledger
-from launcher.plan import Allow
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -42,6 +42,11 @@ def plan(
 
     Example: zsg plan grid.yaml
     """
+    from launcher import session, show
+    from launcher import submit as submits
+    from launcher.ledger import Ledger
+    from launcher.plan import Allow
+
     opened = session.open_grid(grid, profile, workspace)
     made = submits.plan(opened.site, opened.runs, Ledger(opened.site.workspace), Allow(retry, retrain))
     if json:
@@ -65,6 +70,9 @@ def submit(
 
     Example: zsg submit grid.yaml
     """
+    from launcher import session, show
+    from launcher.plan import Allow
+
     opened = session.open_grid(grid, profile, workspace)
     try:
         failed = session.submit(opened, Allow(retry, retrain))
@@ -85,13 +93,15 @@ def status(
 
     Example: zsg status wsd-order --json
     """
-    place = session.workspace(workspace)
+    from launcher import reading, show
+
+    place = reading.workspace(workspace)
     while True:
-        rows = session.status_rows(place, grid)
+        rows = reading.status_rows(place, grid)
         show.as_json(rows) if json else show.status(rows)
         if not watch:
             return
-        time.sleep(session.WATCH_S)
+        time.sleep(reading.WATCH_S)
 
 
 @app.command()
@@ -105,7 +115,9 @@ def logs(
 
     Example: zsg logs 3f2a -f
     """
-    session.print_log(session.workspace(workspace), run, rank, follow)
+    from launcher import reading
+
+    reading.print_log(reading.workspace(workspace), run, rank, follow)
 
 
 @app.command()
@@ -117,9 +129,11 @@ def sync(
 
     Example: zsg sync wsd-order
     """
-    deliver = session.delivery()
-    place = session.workspace(workspace)
-    for name in session.grid_names(place, grid):
+    from launcher import grid_record, reading, show
+
+    deliver = reading.delivery()
+    place = reading.workspace(workspace)
+    for name in grid_record.names(place, grid):
         sent = deliver.sync(place, name)
         show.result(f"{name}: sent {sent['points']} points of {sent['runs']} runs to MLflow")
 
@@ -134,7 +148,9 @@ def ui(
 
     Example: zsg ui wsd-order
     """
-    session.serve_ui(session.workspace(workspace), grid, port)
+    from launcher import reading
+
+    reading.serve_ui(reading.workspace(workspace), grid, port)
 
 
 def main() -> None:
@@ -142,6 +158,8 @@ def main() -> None:
     try:
         app()
     except ZsgError as error:
+        from launcher import show
+
         show.error(str(error))
         sys.exit(error.exit_code)
 

@@ -8,16 +8,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from launcher.plan import ACTING, Plan
 from launcher.slurm import UNKNOWN
 from launcher.status import ABSENT, JobState
+
+if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
+    from launcher.plan import Plan
 
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "unknown": "yellow", "cancelled": "magenta"}
 NARROW = ("run", "state", "step", "loss", "slurm", "action")
@@ -42,8 +44,10 @@ def as_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=1))
 
 
-def plan_table(plan: Plan) -> None:
+def plan_table(plan: "Plan") -> None:
     """The runs with what differs between them, and what would be done."""
+    from launcher.plan import ACTING
+
     keys = differing([action.run.axes for action in plan.actions])
     table = _table("run", *headings(keys), "action", "why")
     for action in plan.actions:
@@ -53,7 +57,7 @@ def plan_table(plan: Plan) -> None:
     _out.print(table)
 
 
-def job_graph(plan: Plan) -> None:
+def job_graph(plan: "Plan") -> None:
     """Which jobs there would be, and what waits for what."""
     for prepare in plan.prepares:
         result(f"{prepare.item}: makes {', '.join(sorted(prepare.makes))}")
@@ -63,13 +67,13 @@ def job_graph(plan: Plan) -> None:
         result(f"train array of {len(group.runs)}, {ranks}{after}: {', '.join(run.id for run in group.runs)}")
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: "Plan") -> str:
     """One line: how many runs of each action."""
     counts = Counter(action.kind for action in plan.actions)
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
 
 
-def plan_rows(plan: Plan) -> list[dict[str, Any]]:
+def plan_rows(plan: "Plan") -> list[dict[str, Any]]:
     """The plan for scripts."""
     return [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
 

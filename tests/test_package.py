@@ -24,6 +24,17 @@ def test_the_command_line_loads_no_engine() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("module", ["launcher.cli", "launcher.reading"])
+def test_help_and_status_start_quickly(module: str) -> None:
+    """What `zsg --help` and `zsg status` import is light: neither the settings nor the submitting comes along."""
+    code = "import sys, importlib; importlib.import_module(sys.argv[1]);"
+    code += "print([name for name in sys.argv[2:] if name in sys.modules])"
+    slow = ["pydantic", "numpy", "submitit", "ruamel.yaml", "launcher.session"]
+    done = subprocess.run([sys.executable, "-c", code, module, *slow], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
 def test_import_contracts_hold() -> None:
     """Dependencies point at the science, and each foreign system is known to one module."""
     done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)

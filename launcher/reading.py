@@ -1,0 +1,112 @@
+"""Reads what a workspace holds: its grids, the states of their runs, logs and the MLflow page.
+
+Its imports are light: people ask for states all day.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import Workspace
+from launcher import grid_record, show
+from launcher.ledger import Ledger
+from launcher.status import ACTIVE, JobState, collect
+from zsg_core.errors import ClusterError, UserError
+
+WATCH_S = 20  # the scheduler is asked no more often
+VARIABLE = "ZSG_WORKSPACE"
+
+
+def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
+    """The workspace asked for, that of ZSG_WORKSPACE, or `otherwise`, relative to the current folder."""
+    root = (path or Path(os.environ.get(VARIABLE) or otherwise)).expanduser().resolve()
+    if "%" in str(root) or not str(root).isprintable():
+        raise UserError(
+            f"workspace {str(root)!r}: '%' and control characters have a meaning to Slurm; use another folder"
+        )
+    return Workspace(root)
+
+
+def status_rows(place: Workspace, grid: str | None) -> list[dict[str, Any]]:
+    """The rows of `zsg status`, every grid's in turn; of what a grid no longer wants, what is still active."""
+    records = [grid_record.read(place, name) for name in grid_record.names(place, grid)]
+    items = {f"runs/{run['run']}" for record in records for run in _all_runs(record)}
+    states = collect(place, sorted(items), Ledger(place))
+    return [row for record in records for row in _rows(record, states)]
+
+
+def _rows(record: dict[str, Any], states: dict[str, JobState]) -> list[dict[str, Any]]:
+    rows = show.status_rows(record["name"], record["runs"], states)
+    former = show.status_rows(record["name"], record.get("former", []), states, wanted=False)
+    return rows + [row for row in former if row["state"] in ACTIVE]
+
+
+def _all_runs(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*record["runs"], *record.get("former", [])]
+
+
+def print_log(place: Workspace, beginning: str, rank: int, follow: bool) -> None:
+    """Prints the log of the run whose id begins so; with `follow`, goes on as it grows."""
+    path = _log_path(place, _find_run(place, beginning), rank)
+    with path.open("rb") as file:
+        while True:
+            chunk = file.read(1 << 16)
+            sys.stdout.write(chunk.decode("utf-8", "replace"))
+            sys.stdout.flush()
+            if not chunk and not follow:
+                return
+            if not chunk:
+                time.sleep(0.5)
+
+
+def delivery() -> Any:
+    """jobs.deliver, which imports MLflow. UserError where MLflow is not installed."""
+    try:
+        from jobs import deliver
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed here: pip install 'zsg[track]'") from None
+    return deliver
+
+
+def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
+    """Serves MLflow's pages over the workspace's store, or names the address of the profile's server."""
+    deliver = delivery()
+    name = grid_record.names(place, grid)[0] if grid else None
+    uri = deliver.tracking_uri(place, grid_record.read(place, name or grid_record.names(place)[0]))
+    if uri.startswith("http"):
+        show.result(f"this grid's MLflow is at {uri}{deliver.page(uri, name)}")
+        return
+    page = deliver.page(uri, name)
+    show.result(f"MLflow: http://127.0.0.1:{port}/{page}  (Ctrl-C ends it)")
+    argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    argv += ["--port", str(port), "--workers", "1", "--default-artifact-root", str(place.root / "mlartifacts")]
+    done = subprocess.run(argv, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
+    if done.returncode not in (0, -2, 130):
+        raise ClusterError(f"mlflow server ended with {done.returncode}; is port {port} in use? try --port")
+
+
+def _find_run(place: Workspace, beginning: str) -> str:
+    known = sorted(path.name for path in (place.root / "runs").glob("*") if path.is_dir())
+    found = [run for run in known if run.startswith(beginning)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UserError(f"{beginning!r} begins {len(found)} run ids: {', '.join(found[:5])}; give more of it")
+    raise UserError(f"no run {beginning!r} in {place.root}; zsg status shows the ids")
+
+
+def _log_path(place: Workspace, run: str, rank: int) -> Path:
+    from launcher import arrays, local  # submitit and pydantic, which `zsg status` can do without
+
+    last = Ledger(place).last(f"runs/{run}")
+    job_id = last.job_id(f"runs/{run}") if last else None
+    if last is None or job_id is None:
+        raise UserError(f"run {run} was never submitted; it has no log")
+    found = [local.log_path(place.run(run))] if last.scheduler == "local" else None
+    found = found or arrays.log_files(place.submission(last.id), job_id)
+    if rank >= len(found) or not found[rank].exists():
+        raise UserError(f"run {run} has no log of rank {rank} yet ({len(found)} logs); it may not have started")
+    return found[rank]
