@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Modules are compiled when first imported: most of what is installed is never run here.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: setup demo test soak check clean
+.PHONY: setup demo test soak check bench clean
 
 setup: .venv/ready  ## install zsg and what training and tracking need
 
@@ -23,6 +23,9 @@ check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench: .venv/ready  ## how long the command line takes, against an empty Typer app
+	$(BIN)/python -m benchmarks.cli
 
 clean:  ## remove what the demo made
 	rm -rf demo

@@ -1,0 +1,36 @@
+"""Do the benchmarks measure what they say?"""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.folder import Workspace
+from launcher import reading
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_command_line_benchmark_prints_its_rows() -> None:
+    """`python -m benchmarks.cli --json` prints a row for help and one for status, each against the same peer."""
+    command = [sys.executable, "-m", "benchmarks.cli", "--json", "--repeats", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    rows = json.loads(done.stdout)
+    assert [list(row) for row in rows] == [["measure", "value", "unit", "peer", "goal", "met"]] * 2
+    assert rows[0]["peer"] == rows[1]["peer"] > 0
+    assert [row["goal"] / row["peer"] for row in rows] == pytest.approx([1.4, 2.0])
+    assert all(row["met"] == (row["value"] <= row["goal"]) for row in rows)
+
+
+def test_its_grid_has_really_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workspace on which `zsg status` is timed has 30 different runs, all done with a loss."""
+    monkeypatch.syspath_prepend(ROOT)
+    work = importlib.import_module("benchmarks.cli").finished_grid(tmp_path)
+
+    rows = reading.status_rows(Workspace(work), "finished")
+    assert len({row["run"] for row in rows}) == 30
+    assert {(row["state"], row["step"], row["steps"], row["loss"]) for row in rows} == {("done", 60, 60, 1.4)}
