@@ -65,7 +65,8 @@ def page(uri: str, grid: str | None) -> str:
     found = client.get_experiment_by_name(grid) if grid else None
     if found is None:
         return ""
-    runs = client.search_runs([found.experiment_id], "tags.`zsg.kind` = 'run'", max_results=MOST_CURVES + 1)
+    listed = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"
+    runs = client.search_runs([found.experiment_id], listed, max_results=MOST_CURVES + 1)
     if not 0 < len(runs) <= MOST_CURVES:
         return f"#/experiments/{found.experiment_id}/runs"
     query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [found.experiment_id]}
@@ -116,7 +117,7 @@ class _Delivery:
             experiment = self._experiment()
             parent = self._parent(experiment)
         refused: list[MlflowException] = []
-        for row in self._wanted["runs"]:
+        for row in [*self._wanted["runs"], *self._wanted.get("former", [])]:
             folder = self._workspace.run(row["run"])
             if not journal.files(folder):
                 continue
@@ -173,7 +174,7 @@ class _Delivery:
             self._client.log_batch(cursor["run"], metrics=[Metric(p.key, p.value, p.ts, p.step) for p in part])
             cursor["sent"] += len(part)
             write_json(cursor_path, cursor)
-        state = _state(folder, disagree)
+        state = _state(folder, disagree) | {"listed": "no" if row in self._wanted.get("former", []) else "yes"}
         if state != cursor["state"]:
             self._set_state(cursor["run"], folder, state)
             write_json(cursor_path, cursor | {"state": state})

@@ -91,7 +91,7 @@ class Corpus:
 
     def _sample(self, names: list[str], rule: Recipe) -> list[Example]:
         chosen: list[Example] = []
-        for name in names:
+        for name in names[: rule.get("tasks")]:
             task = niv2.read_task(self._data, name)
             capped = splits.cap(task, rule["per_task"], rule["sampling"], rule.get("seed", 0))
             drawn = rule["sampling"] == "random"

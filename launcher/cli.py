@@ -6,6 +6,7 @@ submitit, half a second together.
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -30,57 +31,65 @@ Place = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Retry = Annotated[bool, typer.Option("--retry", help="also submit runs that failed, were cancelled or are unknown")]
+Smoke = Annotated[
+    bool, typer.Option("--smoke", help="a small trial of the whole grid: tiny model, few tasks and steps, other ids")
+]
 Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
 
 
 @app.command()
 def plan(
-    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, retry: Retry = False,
-    retrain: Retrain = False, json: AsJson = False,
+    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, smoke: Smoke = False,
+    retry: Retry = False, retrain: Retrain = False, json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
     Example: zsg plan grid.yaml
     """
-    from launcher import session, show
-    from launcher import submit as submits
-    from launcher.ledger import Ledger
+    from launcher import session
     from launcher.plan import Allow
 
-    opened = session.open_grid(grid, profile, workspace)
-    made = submits.plan(opened.site, opened.runs, Ledger(opened.site.workspace), Allow(retry, retrain))
-    if json:
-        show.as_json(show.plan_rows(made))
-        return
-    show.plan_table(made)
-    show.job_graph(made)
-    for line in opened.site.profile.setup:
-        show.result(f"setup line of every job: {line}")
-    show.result(f"{opened.grid.name}: {show.summary(made)}")
+    session.show_plan(session.open_grid(grid, profile, workspace, smoke), Allow(retry, retrain), json)
 
 
 @app.command()
 def submit(
-    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, retry: Retry = False,
-    retrain: Retrain = False,
+    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, smoke: Smoke = False,
+    retry: Retry = False, retrain: Retrain = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be done, as plan does")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before submitting to Slurm")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="local: return at once, leave the jobs running")] = False,
 ) -> None:  # fmt: skip
     """Submit the runs that are not there yet. Twice is the same as once; killed, it is simply run again.
 
-    On Slurm it returns at once. On a local profile it runs the jobs and shows their progress.
+    On Slurm it asks (in a terminal), submits and returns. On a local profile it runs the jobs and shows their
+    progress.
 
-    Example: zsg submit grid.yaml
+    Examples: zsg submit grid.yaml --smoke, then zsg submit grid.yaml
     """
     from launcher import session, show
     from launcher.plan import Allow
 
-    opened = session.open_grid(grid, profile, workspace)
+    opened, allow = session.open_grid(grid, profile, workspace, smoke), Allow(retry, retrain)
+    if dry_run:
+        session.show_plan(opened, allow, json=False)
+        return
+    if detach and opened.site.profile.kind == "local":
+        session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])
+        return
     try:
-        failed = session.submit(opened, Allow(retry, retrain))
+        failed = session.submit(opened, allow, _agreed(yes))
     except KeyboardInterrupt:
         show.error("interrupted; zsg submit again goes on from here (--retry for runs that were cancelled)")
         raise typer.Exit(INTERRUPTED) from None
     if failed:
         raise typer.Exit(ClusterError.exit_code)
+
+
+def _agreed(yes: bool) -> Callable[[str], bool]:
+    """Asks in a terminal; a script that calls submit has decided already."""
+    ask = sys.stdin.isatty() and sys.stderr.isatty() and not yes
+    return lambda question: typer.confirm(question, default=True, err=True) if ask else True
 
 
 @app.command()

@@ -1,35 +1,55 @@
 """Expands a grid file into points: product, union of blocks, zip, exclude. Pure but for reading the file.
 
 Inside `grid:` a list is always an axis and a list as a value is bracketed twice; a block is the product of its
-axes; `zip:` walks lists together; a mapping as a value is laid over what stands there.
+axes; `zip:` walks lists together; a mapping as a value is laid over what stands there. `--set` of the command
+line is laid over `defaults`; what the grid itself sets it cannot change.
 """
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from launcher import yaml_file
-from launcher.schema_errors import first_problem, leaf_keys, unknown_key
+from launcher import overrides, yaml_file
+from launcher.schema_errors import brief, first_problem, leaf_keys, unknown_key
 from launcher.yaml_file import Document, Place
+from zsg_core.errors import UserError
 from zsg_core.settings import Settings
 
 KEYS = ("name", "profile", "defaults", "grid", "exclude")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_POINTS = 10_000
+MAX_EXCLUSIONS = 1_000_000  # rules times points: half a minute
+ZIP_IS = "`zip` is a mapping of lists that are walked together"
+
+Path_ = tuple[str, ...]
+
+
+class Source(Protocol):
+    """What a setting was read from: the grid file, or a `--set`."""
+
+    def error(self, place: Place, message: str) -> UserError: ...
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One key set by a point, where it stands in the file."""
+    """One key with a value, and where it was read."""
 
     key: str
     value: Any
-    place: Place
+    source: Source
+    place: Place = ()
+
+    def leaves(self) -> Iterator[tuple[Path_, Any, Place]]:
+        """The values within the value, each with its dotted path and its place in the file."""
+        return _leaves(tuple(self.key.split(".")), self.value, self.place)
+
+    def error(self, message: str) -> UserError:
+        return self.source.error(self.place, message)
 
 
 @dataclass(frozen=True)
@@ -49,6 +69,7 @@ class Grid:
     profile: str | None
     points: list[Point]
     notes: list[str]
+    overrides: tuple[str, ...] = ()
 
 
 def load(path: Path) -> Grid:

@@ -54,12 +54,22 @@ class TrainGroup:
 
 
 @dataclass(frozen=True)
+class Unwanted:
+    """A run that the grid wanted once and no longer lists. It is never stopped unasked."""
+
+    run: str
+    axes: dict[str, Any]
+    state: JobState
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything a submit would do."""
 
     actions: list[Action]
     prepares: list[Prepare]
     groups: list[TrainGroup]
+    unwanted: list[Unwanted] = field(default_factory=list)
 
     @property
     def acting(self) -> list[Action]:

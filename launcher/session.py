@@ -5,7 +5,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from launcher import grid as grids
 from launcher import inputs, job_files, local, profiles, reading, show
 from launcher import runs as runs_of
+from launcher import smoke as smokes
 from launcher import submit as submits
 from launcher.grid import Grid
 from launcher.ledger import Ledger, submit_lock
@@ -20,8 +22,11 @@ from launcher.plan import Allow, Plan
 from launcher.runs import Run
 from launcher.status import collect
 from launcher.submit import Site
+from zsg_core.errors import ClusterError
 
-DELIVERY_S = 60.0
+DELIVERY_S = {True: 300.0, False: 60.0}  # by whether MLflow is a file here: a server may never answer
+
+Agreed = Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,12 @@ class Opened:
     runs: list[Run]
 
 
-def open_grid(path: Path, profile_name: str | None, workspace_path: Path | None) -> Opened:
+def open_grid(path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False) -> Opened:
     """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them."""
     grid = grids.load(path)
     profile = profiles.load(profile_name or grid.profile or "local", path.resolve().parent)
+    if smoke:
+        grid = smokes.shrink(grid, profile.smoke)
     place = reading.workspace(workspace_path, profile.workspace)
     place.create()
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say))
@@ -47,15 +54,36 @@ def open_grid(path: Path, profile_name: str | None, workspace_path: Path | None)
     return Opened(grid, Site(place, profile), resolved)
 
 
-def submit(opened: Opened, allow: Allow) -> bool:
-    """Submits what the plan says; on a local profile runs it to its end. Returns whether a local run failed."""
+def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
+    """Prints what a submit would do now."""
+    plan = submits.plan(opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), allow)
+    if json:
+        show.as_json(show.plan_rows(plan))
+        return
+    show.plan_table(plan)
+    show.job_graph(plan)
+    for line in opened.site.profile.setup:
+        show.result(f"setup line of every job: {line}")
+    show.result(f"{opened.grid.name}: {show.summary(plan)}")
+
+
+def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
+    """Submits what the plan says; on a local profile runs it to its end. Returns whether a local run failed.
+
+    `agreed` is asked before anything is handed to Slurm.
+    """
     site, grid = opened.site, opened.grid
+    if site.profile.kind == "slurm":
+        submits.refuse_without_slurm()
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
-        plan = submits.plan(site, opened.runs, ledger, allow)
-        submits.record_grid(site, grid, opened.runs)
+        plan = submits.plan(site, grid, opened.runs, ledger, allow)
         show.plan_table(plan)
+        if plan.acting and site.profile.kind == "slurm" and not agreed(f"{show.summary(plan)}: submit?"):
+            show.say("nothing was submitted")
+            return False
+        submits.record_grid(site, grid, opened.runs)
         if not plan.acting:
             show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
             return False
@@ -75,6 +103,38 @@ def submit(opened: Opened, allow: Allow) -> bool:
     return any(row["state"] != "done" for row in rows)
 
 
+def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
+    """Starts `zsg <argv>` apart from this terminal and returns once it has taken the jobs on.
+
+    Raises ClusterError with the end of its log if it ends before.
+    """
+    site, name = opened.site, opened.grid.name
+    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow)
+    show.plan_table(plan)
+    if not plan.acting:
+        show.result(f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
+        return
+    folder = site.workspace.grid(name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    known = set(Ledger(site.workspace).submissions)
+    with (folder / "submit.log").open("ab") as log:
+        start = log.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launcher.cli", *argv],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env=os.environ | {"PYTHONSAFEPATH": "1"},
+        )  # fmt: skip
+    while process.poll() is None and not set(Ledger(site.workspace).submissions) - known:
+        time.sleep(0.1)
+    if process.returncode:
+        said = (folder / "submit.log").read_bytes()[start:].decode("utf-8", "replace").strip()
+        raise ClusterError(f"the detached submit ended with {process.returncode}: {said[-500:]}")
+    show.result(
+        f"{name}: running on as process {process.pid} (kill -INT {process.pid} stops it and its jobs); its log: "
+        f"{_shown(folder / 'submit.log')}; {_hint('status', opened)} --watch"
+    )
+
+
 def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> None:
     site, name = opened.site, opened.grid.name
     prepares = [prepare.item for prepare in plan.prepares]
@@ -89,13 +149,13 @@ def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> Non
             local.run_all(site.workspace, site.profile, jobs, tick)
     finally:
         delivery.terminate()
-        _await_delivery(delivery, name)
+        _await_delivery(delivery, name, DELIVERY_S[site.profile.tracking.uri is None])
 
 
-def _await_delivery(delivery: subprocess.Popen[bytes], name: str) -> None:
+def _await_delivery(delivery: subprocess.Popen[bytes], name: str, patience_s: float) -> None:
     """A server that does not answer must not hold the terminal; the journals keep everything."""
     try:
-        code = delivery.wait(DELIVERY_S)
+        code = delivery.wait(patience_s)
     except subprocess.TimeoutExpired:
         delivery.kill()
         code = delivery.wait()

@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from launcher.slurm import UNKNOWN
-from launcher.status import ABSENT, JobState
+from launcher.slurm import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
+from launcher.status import ABSENT, ACTIVE, JobState
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
     from launcher.plan import Plan
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do w
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "unknown": "yellow", "cancelled": "magenta"}
 NARROW = ("run", "state", "step", "loss", "slurm", "action")
 PLAIN_EVERY_S = 10.0
+MOST_NAMED = 8
 
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
@@ -55,6 +56,11 @@ def plan_table(plan: "Plan") -> None:
         colour = "bold" if action.kind in ACTING else "dim"
         table.add_row(action.run.id, *values, f"[{colour}]{action.kind}[/]", escape(action.reason))
     _out.print(table)
+    for run in plan.unwanted:
+        if run.state.state in ACTIVE:
+            axes = " ".join(f"{key}={_plain(value)}" for key, value in run.axes.items())
+            stop = f"; scancel {run.state.slurm} stops it" if run.state.slurm else ""
+            result(f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on{stop}")
 
 
 def job_graph(plan: "Plan") -> None:
@@ -75,11 +81,17 @@ def summary(plan: "Plan") -> str:
 
 def plan_rows(plan: "Plan") -> list[dict[str, Any]]:
     """The plan for scripts."""
-    return [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
+    rows = [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
+    reason = "no longer in the grid; "
+    return rows + [
+        {"run": u.run, "action": "unwanted", "reason": reason + u.state.state, "axes": u.axes} for u in plan.unwanted
+    ]
 
 
-def status_rows(grid: str, runs: Sequence[Mapping[str, Any]], states: Mapping[str, JobState]) -> list[dict[str, Any]]:
-    """The states of a grid's runs, as `zsg status --json` prints them."""
+def status_rows(
+    grid: str, runs: Sequence[Mapping[str, Any]], states: Mapping[str, JobState], wanted: bool = True
+) -> list[dict[str, Any]]:
+    """The states of a grid's runs, as `zsg status --json` prints them; `wanted`: whether it still lists them."""
     rows = []
     for run in runs:
         s = states[f"runs/{run['run']}"]
@@ -87,7 +99,7 @@ def status_rows(grid: str, runs: Sequence[Mapping[str, Any]], states: Mapping[st
             s = JobState(state=UNKNOWN, cause="never submitted: its submit was cut short or refused")
         row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
         row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
-        rows.append(row | {"cause": s.cause, "evidence": s.evidence})
+        rows.append(row | {"cause": s.cause, "evidence": s.evidence, "wanted": wanted})
     return rows
 
 
@@ -99,7 +111,8 @@ def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
         loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
         colour = COLOURS.get(row["state"], "default")
-        why = ": ".join(str(part) for part in (row["cause"], row["evidence"]) if part)
+        former = None if row["wanted"] else "no longer in the grid"
+        why = ": ".join(str(part) for part in (former, row["cause"], row["evidence"]) if part)
         values = [_text(row["axes"].get(key)) for key in keys]
         table.add_row(row["run"], *values, f"[{colour}]{row['state']}[/]", step, loss, row["slurm"] or "", escape(why))
     return table
@@ -116,6 +129,7 @@ class Progress:
     def __init__(self) -> None:
         self._live = Live(console=_err, refresh_per_second=4, transient=True) if _err.is_terminal else None
         self._next = 0.0
+        self._said = ""
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -132,15 +146,35 @@ class Progress:
 
     def show(self, note: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Shows the states and what is being prepared."""
+        line = progress_line(note, rows)
         if self._live:
             self._next = time.monotonic() + 1.0
-            table = status_table(rows)
-            table.caption = escape(note) or None
+            table = status_table(_foremost(rows, _err.height - 5))
+            table.caption, table.caption_justify = escape(line), "left"
             self._live.update(table)
             return
         self._next = time.monotonic() + PLAIN_EVERY_S
-        parts = [f"{row['run']} {row['state']}{_at(row)}" for row in rows]
-        say("; ".join([*([note] if note else []), *parts]))
+        if line != self._said:
+            say(line)
+        self._said = line
+
+
+def progress_line(note: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line: how many runs are in which state, and where those that run stand."""
+    counts = Counter(row["state"] for row in rows)
+    done = f"{counts.pop(DONE, 0)}/{len(rows)} done"
+    parts = [done, *(f"{count} {state}" for state, count in sorted(counts.items()))]
+    running = [f"{row['run']}{_at(row)}" for row in rows if row["state"] == RUNNING and row["step"] is not None]
+    more = ["…"] if len(running) > MOST_NAMED else []
+    return "; ".join([", ".join(parts), *([note] if note else []), *running[:MOST_NAMED], *more])
+
+
+def _foremost(rows: Sequence[Mapping[str, Any]], most: int) -> Sequence[Mapping[str, Any]]:
+    """As many rows as fit: all in the grid's order, or else those that run, then those that did not end well."""
+    if len(rows) <= most:
+        return rows
+    rank = {RUNNING: 0, FAILED: 1, UNKNOWN: 1, CANCELLED: 1, DONE: 3}
+    return sorted(rows, key=lambda row: rank.get(row["state"], 2))[: max(most, 1)]
 
 
 def prepare_note(states: Mapping[str, JobState]) -> str:
@@ -171,9 +205,11 @@ def _at(row: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "–"
-    return escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return "–" if value is None else escape(_plain(value))
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _table(*names: str) -> Table:

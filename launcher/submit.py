@@ -10,15 +10,15 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jobs.attempt import now_ms
-from jobs.folder import Workspace, is_committed, read_json, write_json
-from launcher import arrays, job_files, local, slurm
+from jobs.folder import Workspace, is_committed, read_json
+from launcher import arrays, grid_record, job_files, local, slurm
 from launcher.grid import Grid
 from launcher.ledger import Ledger, Submission
-from launcher.plan import Allow, Plan, TrainGroup, decide, make, run_item
+from launcher.plan import Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
 from launcher.status import ACTIVE, collect
@@ -37,25 +37,32 @@ class Site:
     profile: Profile
 
 
-def plan(site: Site, runs: Sequence[Run], ledger: Ledger, allow: Allow) -> Plan:
+def plan(site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: Allow) -> Plan:
     """What a submit would do now."""
-    states = collect(site.workspace, [run_item(run) for run in runs], ledger)
-    actions = decide(runs, states, allow)
-    return make(
-        actions,
+    former = grid_record.former(site.workspace, grid.name, {run.id for run in runs})
+    items = [*map(run_item, runs), *(f"runs/{row['run']}" for row in former)]
+    states = collect(site.workspace, items, ledger)
+    made = make(
+        decide(runs, states, allow),
         lambda need: is_committed(site.workspace.root / need),
         _makers(site.workspace, ledger, site.profile.kind),
     )
+    unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
+    return replace(made, unwanted=unwanted)
+
+
+def refuse_without_slurm() -> None:
+    """Raises ClusterError where Slurm's commands are not at hand."""
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise ClusterError("sbatch and srun are not on the PATH; submit from a login node of the cluster")
 
 
 def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
-    """Keeps the grid file and which runs it wants, for status, sync and whoever asks later."""
-    folder = site.workspace.grid(grid.name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    shutil.copyfile(grid.path, folder / "grid.yaml")
-    wanted = {"schema": 1, "name": grid.name, "profile": site.profile.name, "tracking": site.profile.tracking.uri}
-    listed = [{"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run)} for run in runs]
-    write_json(folder / "grid.json", wanted | {"submitted": now_ms(), "code": job_files.code(), "runs": listed})
+    """Keeps which runs the grid wants, for status, sync and whoever asks later."""
+    facts = {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
+    facts |= {"submitted": now_ms(), "code": job_files.code()}
+    rows = [{"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run)} for run in runs]
+    grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
 
 
 def settle(site: Site, ledger: Ledger, say: Say) -> None:
@@ -84,8 +91,6 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, say: Say) -
 
     If one is refused, those accepted before it are released all the same: they are wanted and complete.
     """
-    if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise ClusterError("sbatch and srun are not on the PATH; submit from a login node of the cluster")
     made: list[Submission] = []
     try:
         for prepare in plan.prepares:

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ class Zsg:
         """A file in the folder."""
         (self.folder / name).write_text(text, encoding="utf-8")
         return self.folder / name
+
+
+def wait_until(question: Callable[[], object], limit_s: float = 180) -> None:
+    """Asks again and again until the answer is yes."""
+    until = time.monotonic() + limit_s
+    while not question():
+        assert time.monotonic() < until, f"waited {limit_s} s in vain"
+        time.sleep(0.05)
 
 
 @pytest.fixture

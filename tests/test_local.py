@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
+from conftest import Zsg, wait_until
 from tracked import assert_exactly_once, child_runs, loss_by_step
 
 GRID = """
@@ -186,7 +186,7 @@ def test_a_killed_submit_is_taken_up_without_doubling(zsg: Zsg, tasks: Path) -> 
     said = zsg("submit", grid)
     assert "already running" in said
     assert "nothing to submit" in said
-    _wait_until(lambda: zsg.status()[0]["state"] == "done")
+    wait_until(lambda: zsg.status()[0]["state"] == "done")
     zsg("sync")
     assert zsg.status()[0]["attempt"] == 1
     assert_exactly_once(zsg.work, "small", [zsg.status()[0]["run"]])
@@ -196,7 +196,7 @@ def test_what_a_killed_submit_never_started_starts_with_the_next(zsg: Zsg, tasks
     """Killed with -9 while some runs wait, submit leaves them unstarted; the next one starts just those."""
     grid = small_grid(zsg, tasks, "[cluster, round_robin, random]")
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _wait_until(lambda: (zsg.work / "ledger.jsonl").exists() and "train" in (zsg.work / "ledger.jsonl").read_text())
+    wait_until(lambda: (zsg.work / "ledger.jsonl").exists() and "train" in (zsg.work / "ledger.jsonl").read_text())
     submit.kill()
     submit.wait()
 
@@ -259,19 +259,12 @@ def _wait_for_step(work: Path, step: int) -> int:
     def reached() -> bool:
         return any(f'"step": {step},' in path.read_text() for path in work.glob("runs/*/journal/*.jsonl"))
 
-    _wait_until(reached)
+    wait_until(reached)
     folder = next(work.glob("runs/*"))
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and f"jobs.entry\0{folder}\0".encode() in (process / "cmdline").read_bytes():
             return int(process.name)
     raise AssertionError("the train job is not running")
-
-
-def _wait_until(question, limit_s: float = 180) -> None:
-    until = time.monotonic() + limit_s
-    while not question():
-        assert time.monotonic() < until, f"waited {limit_s} s in vain"
-        time.sleep(0.05)
 
 
 def _get(url: str, limit_s: float) -> str:

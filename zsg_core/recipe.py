@@ -74,16 +74,21 @@ def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     drawn: dict[str, Any] = {"sampling": data.sampling, "fraction": str(data.fraction)}
     if data.sampling == "random" or data.fraction != 1:
         drawn["seed"] = _seed(settings, data.sample_seed)
-    test: dict[str, Any] = {"per_task": data.test_per_task, "sampling": data.sampling}
+    test: dict[str, Any] = {"per_task": data.test_per_task, **_tasks(data.test_tasks), "sampling": data.sampling}
     if data.sampling == "random":
         test["seed"] = data.test_seed
     return {
         "reader": data.set,
         "digest": digests.data,
         "template": {"name": "niv2", "positive_examples": data.positive_examples},
-        "train": {"per_task": data.train_per_task, **drawn},
+        "train": {"per_task": data.train_per_task, **_tasks(data.train_tasks), **drawn},
         "test": test,
     }
+
+
+def _tasks(first: int | None) -> dict[str, int]:
+    # Absent where all tasks are meant, as in the recipes made before the setting was.
+    return {} if first is None else {"tasks": first}
 
 
 def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:

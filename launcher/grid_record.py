@@ -1,0 +1,51 @@
+"""Keeps what every submitted grid wants, for status, sync and the next plan.
+
+`grids/<name>/grid.json` lists the runs that the grid wants now, and those that it wanted once: a run that was
+taken out of the file goes on, so it must not vanish from sight.
+"""
+
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import Workspace, read_json, write_json
+from zsg_core.errors import UserError
+
+Row = dict[str, Any]
+
+
+def write(workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequence[Row]) -> None:
+    """Keeps the grid file and which runs it wants; those it no longer wants are kept as `former`."""
+    folder = workspace.grid(name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    left = former(workspace, name, {run["run"] for run in runs})
+    shutil.copyfile(file, folder / "grid.yaml")
+    write_json(folder / "grid.json", {"schema": 1, "name": name, **facts, "runs": list(runs), "former": left})
+
+
+def former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row]:
+    """The runs that a grid of that name once wanted and that are not among `wanted`."""
+    record = read_json(workspace.grid(name) / "grid.json") or {}
+    rows = [*record.get("runs", []), *record.get("former", [])]
+    return [row for row in rows if row["run"] not in wanted]
+
+
+def read(workspace: Workspace, name: str) -> Row:
+    """A grid's record. UserError if there is none such."""
+    [name] = names(workspace, name)
+    record = read_json(workspace.grid(name) / "grid.json")
+    assert record is not None, "names has just seen it"
+    return record
+
+
+def names(workspace: Workspace, grid: str | None = None) -> list[str]:
+    """The named grid, or all of the workspace. UserError if there is none such."""
+    known = sorted(path.parent.name for path in (workspace.root / "grids").glob("*/grid.json"))
+    if grid is None and known:
+        return known
+    if grid in known:
+        return [grid]
+    if not known:
+        raise UserError(f"{workspace.root}: no grid was submitted here; zsg submit GRID.YAML, or name the --workspace")
+    raise UserError(f"no grid {grid!r} in {workspace.root}; known: {', '.join(known)}")

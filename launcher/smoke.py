@@ -1,0 +1,30 @@
+"""Shrinks a grid to a trial of everything but its size: the same jobs and axes, a tiny model, few tasks, few steps."""
+
+from dataclasses import replace
+
+from launcher.grid import Grid, Point
+from launcher.profiles import SmokeSettings
+from zsg_core.settings import TINY, ModelSettings, Settings
+
+SUFFIX = "-smoke"
+
+
+def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
+    """The grid under the name `<name>-smoke`, every point made small. Points that become equal are one run."""
+    points = [Point(_small(point.settings, smoke), point.axes) for point in grid.points]
+    return replace(grid, name=grid.name[: 64 - len(SUFFIX)] + SUFFIX, points=points)
+
+
+def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
+    data = {"train_tasks": smoke.tasks, "test_tasks": smoke.tasks}
+    data |= {"train_per_task": smoke.per_task, "test_per_task": 1}
+    train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0}
+    return settings.model_copy(
+        update={
+            "model": ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers),
+            "data": settings.data.model_copy(update=data),
+            "train": settings.train.model_copy(update=train),
+            "checkpoints": settings.checkpoints.model_copy(update={"every": 1}),
+            "resources": settings.resources.model_copy(update={"time_min": smoke.time_min}),
+        }
+    )
