@@ -10,6 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 Place = tuple[str | int, ...]
 
+PLAIN = {  # where the words of pydantic are those of a programmer
+    "model_type": "must be a mapping of settings",
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+}
+
 
 def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Place, str]:
     """The place of the first error within the settings, and its message."""
@@ -20,17 +26,23 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Plac
         return place, unknown_key(str(place[-1]), known_keys(schema, place[:-1]), ".".join(map(str, place[:-1])))
     if problem["type"] == "missing":
         return place[:-1], f"{name} is missing and has no default"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = PLAIN.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     found = problem["input"]
-    shown = "" if isinstance(found, dict) else f", found {found!r}"
+    shown = "" if isinstance(found, dict) else f", found {brief(found)}"
     return place, f"{name}: {message}{'' if repr(found) in message else shown}"
 
 
 def unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
     """The message for a key that does not exist."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {key!r}{f' in {where}' if where else ''}.{hint} Known: {', '.join(known)}"
+    return f"unknown key {brief(key)}{f' in {where}' if where else ''}.{hint} Known: {', '.join(known)}"
+
+
+def brief(value: Any) -> str:
+    """A value as a message shows it: on one line, escaped, and not longer than a line."""
+    shown = repr(value)
+    return shown if len(shown) <= 120 else f"{shown[:80]}… ({len(shown):,} characters)"
 
 
 def known_keys(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:

@@ -1,21 +1,24 @@
-"""Reads a YAML 1.2 file into plain values, remembering the line of every key and item."""
+"""Reads YAML 1.2 into plain values, remembering the line of every key and item."""
 
+import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning
 
 from zsg_core.errors import UserError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 200_000  # the parser takes seconds for so much; 10,000 points written out fit in half
 MAX_VALUES = 100_000  # a few lines of nested aliases can stand for billions of values
+MAX_DEPTH = 50
 
 Place = tuple[str | int, ...]
+Refusal = Callable[[int | None, str], UserError]  # makes the error of a line and a message
 
 
 @dataclass(frozen=True)
@@ -34,46 +37,76 @@ class Document:
 
     def error(self, place: Place, message: str) -> UserError:
         """An error that names file and line."""
-        return UserError(f"{self.path}:{self.line(place)}: {message}")
+        return UserError(f"{shown(self.path)}:{self.line(place)}: {message}")
 
 
 def load(path: Path) -> Document:
     """Reads a file. UserError for a missing or oversized file, bad YAML, doubled keys, tags and other oddities."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: more than {MAX_BYTES:,} bytes; is this a grid or profile?")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a path that cannot be one
-        raise UserError(f"{path}: cannot be read: {error}") from error
+    text = _text(path)
+    refusal: Refusal = lambda line, message: UserError(  # noqa: E731
+        f"{shown(path)}:{line}: {message}" if line else f"{shown(path)}: {message}"
+    )
+    return Document(path, *parse(text, refusal))
+
+
+def parse(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
+    """The plain value of a YAML text and the line of every place in it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it
             tree = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not valid YAML: {str(error.problem).strip()}") from error
-    except Exception as error:  # ruamel meets odd text with KeyError, TypeError, RecursionError and others
-        raise UserError(f"{path}: not valid YAML: {error}") from error
-    reader = _Reader(path)
-    return Document(path, reader.plain(tree, (), 1), reader.lines)
+        raise refusal(line, f"not valid YAML: {_first_line(error.problem)}") from error
+    except RecursionError as error:
+        raise refusal(None, "not valid YAML: nested too deeply") from error
+    except Exception as error:  # ruamel meets odd text with KeyError, TypeError, ValueError and others
+        raise refusal(None, f"not valid YAML: {_first_line(error)}") from error
+    reader = _Reader(refusal)
+    return reader.plain(tree, (), 1), reader.lines
+
+
+def shown(path: Path) -> str:
+    """A path as a message may show it: quoted if it holds line breaks or other marks that deceive the eye."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def _text(path: Path) -> str:
+    try:
+        # Only a plain file: a pipe would be empty when it is read again, a device would never end.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{shown(path)}: cannot be read: not a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{shown(path)}: more than {MAX_BYTES:,} bytes; is this a grid or profile?")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{shown(path)}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or a path that cannot be one
+        raise UserError(f"{shown(path)}: cannot be read: {error}") from error
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or ["?"])[0][:200]
 
 
 class _Reader:
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, refusal: Refusal) -> None:
+        self._refusal = refusal
         self._count = 0
         self.lines: dict[Place, int] = {}
 
     def plain(self, node: Any, place: Place, line: int) -> Any:
         self._count += 1
-        if self._count > MAX_VALUES or len(place) > 50:
-            raise UserError(f"{self._path}:{line}: too many or too deeply nested values (aliases multiply them)")
+        if self._count > MAX_VALUES or len(place) > MAX_DEPTH:
+            raise self._refusal(line, "too many or too deeply nested values (aliases multiply them)")
         self.lines[place] = line
-        if isinstance(node, CommentedMap | CommentedSeq) and node.tag.value is not None:
-            raise UserError(f"{self._path}:{line}: the tag {node.tag.value} is not understood; leave it out")
+        if isinstance(node, CommentedMap | CommentedSeq | TaggedScalar) and node.tag.value is not None:
+            raise self._refusal(line, f"the tag {_first_line(node.tag.value)} is not understood; leave it out")
         if type(node) is CommentedMap:
             if node.merge:
-                raise UserError(f"{self._path}:{line}: `<<` merges nothing in YAML 1.2; write the keys out")
+                raise self._refusal(line, "`<<` merges nothing in YAML 1.2; write the keys out")
             return {self._key(k, line): self.plain(node[k], (*place, k), node.lc.key(k)[0] + 1) for k in node}
         if type(node) is CommentedSeq:
             return [self.plain(item, (*place, i), node.lc.item(i)[0] + 1) for i, item in enumerate(node)]
@@ -81,20 +114,19 @@ class _Reader:
 
     def _key(self, key: Any, line: int) -> str:
         if not isinstance(key, str):
-            raise UserError(f"{self._path}:{line}: the key {key!r} is not a text; quote it")
+            raise self._refusal(line, f"the key {_first_line(repr(key))} is not a text; quote it")
         return str(key)
 
     def _scalar(self, node: Any, line: int) -> Any:
         if node is None or isinstance(node, bool):
             return node
         if isinstance(node, int) and abs(node) >= 2**63:
-            raise UserError(f"{self._path}:{line}: a number of more than 18 digits; quote it to make it a text")
+            raise self._refusal(line, "a number of more than 18 digits; quote it to make it a text")
         # ruamel's scalars are subclasses that remember their spelling; the values are what we keep.
         for kind in (int, float, str):
             if isinstance(node, kind):
                 return kind(node)
         if type(node).__name__ == "ScalarBoolean":
             return bool(node)
-        raise UserError(
-            f"{self._path}:{line}: {str(node)!r} is read as {type(node).__name__}; quote it to make it a text"
-        )
+        found = f"{_first_line(node)!r} is read as {type(node).__name__}"
+        raise self._refusal(line, f"{found}; quote it to make it a text")

@@ -1,6 +1,7 @@
 """Does a grid file expand into the points it declares, and does every mistake in it get a helpful line?"""
 
 import json
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +18,10 @@ HEAD = "name: demo\ndefaults:\n  data: {path: /d}\n"
 def load(tmp_path):
     """Expands a grid file; what is given follows a name and a data path."""
 
-    def expand(text: str, head: str = HEAD) -> Grid:
+    def expand(text: str, head: str = HEAD, sets: tuple[str, ...] = ()) -> Grid:
         path = tmp_path / "my-grid.yaml"
         path.write_text(head + text, encoding="utf-8")
-        return grid.load(path)
+        return grid.load(path, sets)
 
     return expand
 
@@ -147,6 +148,79 @@ def test_an_exclude_that_matches_nothing_is_noted(load):
     ]
 
 
+@pytest.mark.parametrize(
+    ("option", "section", "key", "value"),
+    [
+        ("train.lr=2e-4", "train", "lr", 2e-4),
+        ("train={lr: 2e-4}", "train", "lr", 2e-4),
+        ("train.betas=[0.8, 0.9]", "train", "betas", (0.8, 0.9)),
+        ("data.train_per_task=null", "data", "train_per_task", None),
+        ("data.fraction=1/256", "data", "fraction", Fraction(1, 256)),
+        ("data.path=/a=b, c", "data", "path", "/a=b, c"),
+        ("data.path='/a #1'", "data", "path", "/a #1"),
+        ('model={name: on, path: "/m: 1"}', "model", "path", "/m: 1"),
+    ],
+)
+def test_set_overrides_the_defaults_with_a_yaml_value(load, option, section, key, value):
+    """`--set key=value` takes any YAML 1.2 scalar or bracketed value; what it does not name stays."""
+    (point,) = load("  train: {batch: 8, lr: 1e-3}\n", sets=(option,)).points
+
+    assert getattr(getattr(point.settings, section), key) == value
+    assert (point.settings.train.batch, point.axes) == (8, {})
+
+
+def test_set_is_kept_with_the_grid(load):
+    """The options stay beside the points, as they were typed, for the grid's record."""
+    assert load("", sets=("seed=3", "train.batch=4")).overrides == ("seed=3", "train.batch=4")
+
+
+def test_set_leaves_the_other_keys_of_an_axis_mapping_alone(load):
+    """A mapping as an axis value and a `--set` beside it both count where they do not meet."""
+    loaded = load("grid: {train: [{lr: 1e-4}, {}]}", sets=("train.batch=4", "train.lr_floor=0"))
+
+    assert [(p.settings.train.batch, p.settings.train.lr) for p in loaded.points] == [(4, 1e-4), (4, 1e-6)]
+
+
+def test_exclude_sees_what_set_gives(load):
+    """A rule is compared with the settings as they are, those of `--set` included."""
+    loaded = load("grid: {seed: [0, 1]}\nexclude: [{train.batch: 4, seed: 0}]", sets=("train.batch=4",))
+
+    assert axes(loaded) == [{"seed": 1}]
+
+
+SET_MISTAKES = [
+    ("an axis", ["seed=1"], "--set seed=1: the grid sets 'seed' itself, {grid}:5; --set changes defaults, not axes"),
+    ("a zipped axis", ["train.batch=1"], "'train.batch' itself, {grid}:6;"),
+    ("a key of an axis' mapping", ["model.name=x"], "'model.name' itself, {grid}:7;"),
+    ("a mapping over an axis", ["train={batch: 2}"], "--set train={{batch: 2}}: the grid sets 'train.batch' itself"),
+    ("a key twice", ["train.lr=1", "train={lr: 2}"], "--set train={{lr: 2}}: another --set also sets 'train.lr'"),
+    ("an unknown key", ["train.lrr=1"], "--set train.lrr=1: unknown key 'train.lrr'. Did you mean 'train.lr'?"),
+    ("an unknown key within", ["train={lrr: 1}"], "--set train={{lrr: 1}}: unknown key 'lrr' in train. Did you mean"),
+    ("a wrong type", ["train.epochs=two"], "--set train.epochs=two: train.epochs: Input should be a valid integer"),
+    ("no value", ["train.epochs="], "--set train.epochs=: train.epochs: Input should be a valid integer, found None"),
+    ("no equals sign", ["train.epochs"], "--set train.epochs: write key=value, such as"),
+    ("no key", ["=1"], "--set =1: write key=value, such as"),
+    ("a profile", ["profile=local"], "--set profile=local: `profile` is no setting; use --profile NAME"),
+    ("bad YAML", ["train.lr=[1"], "--set train.lr=[1: not valid YAML"),
+    ("a tag", ["data.path=!!python/name:os.system x"], "the tag"),
+    ("a bare mapping", ["model=name: x"], "--set model=name: x: write a mapping as {{key: value}}"),
+    ("a comment", ["data.path=/a #1"], "' #' begins a comment in YAML; quote the value"),
+    ("a line break", ["data.path=a\nseed: 1"], "--set 'data.path=a\\nseed: 1': holds a line break"),
+    ("a right-to-left mark", ["data.path=\u202egpj"], "--set 'data.path=\\u202egpj': holds a line break or"),
+]
+
+
+@pytest.mark.parametrize(("sets", "said"), [m[1:] for m in SET_MISTAKES], ids=[m[0] for m in SET_MISTAKES])
+def test_a_mistake_in_set_is_told_with_the_option(load, tmp_path, sets, said):
+    """The message names the option as typed; an axis that it contradicts is named with its line."""
+    block = "grid:\n- seed: [0, 1]\n- zip: {train.batch: [8]}\n- model: [{name: a, path: /m}]\n"
+    with pytest.raises(UserError) as error:
+        load(block, sets=tuple(sets))
+
+    assert said.format(grid=tmp_path / "my-grid.yaml") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 MISTAKES = [
     ("an unknown key at the top", "gird: {seed: 1}", 4, ["'gird'", "Did you mean 'grid'", "exclude"]),
     ("an unknown axis", "grid:\n  train.lrr: [1]", 5, ["'train.lrr'", "Did you mean 'train.lr'", "train.batch"]),
@@ -166,7 +240,7 @@ MISTAKES = [
     ("a fraction above one", "  data.fraction: 2", 4, ["data.fraction", "less than or equal to 1", "found 2"]),
     ("a fraction by zero", "  data.fraction: 1/0", 4, ["data.fraction", "1/4", "'1/0'"]),
     ("a fraction that would take hours", "  data.fraction: '1e-400000000'", 4, ["data.fraction", "1/4"]),
-    ("a scalar for a mapping", "  train: 5", 4, ["train", "dictionary", "found 5"]),
+    ("a scalar for a mapping", "  train: 5", 4, ["train", "a mapping of settings", "found 5"]),
     ("a key below a scalar", "  model: 5\n  model.name: x", 5, ["model.name", "model is 5, not a mapping"]),
     ("a list for a text", "grid:\n  model.path: [[a, b]]", 5, ["model.path", "string", "['a', 'b']"]),
     ("a model without a path", "  model: {name: llama}", 4, ["'llama' needs `path`", "tiny"]),
@@ -185,6 +259,11 @@ MISTAKES = [
     ("an exclude of words", "exclude: [fft]", 4, ["an item of `exclude` is a mapping"]),
     ("an exclude that leaves nothing", "grid: {seed: [1]}\nexclude: [{seed: 1}]", 5, ["every point is excluded"]),
     ("too many points", f"grid: {{seed: {list(range(200))}, train.batch: {list(range(1, 201))}}}", 4, ["40,000"]),
+    ("a list bracketed once", "grid:\n  train.betas: [0.9, 0.95]", 5, ["bracketed twice, train.betas: [[…]]"]),
+    ("a list of words bracketed once", "grid: {checkpoints.metrics: [loss]}", 4, ["metrics: [[…]]", "found 'loss'"]),
+    ("a list bracketed twice where once is right", "  train: {betas: [[0.9, 0.95]]}", 4, ["train.betas"]),
+    ("a default twice", "  train: {lr: 1}\n  train.lr: 2", 5, ["'train.lr' is set twice, also on line 4"]),
+    ("a value too long to show", "  train.lr: " + "x" * 5000, 4, ["train.lr", "… (5,002 characters)"]),
     ("a profile that is a number", "profile: 3", 4, ["`profile` must be a name or the path"]),
 ]
 

@@ -96,7 +96,7 @@ def test_an_error_begins_with_file_and_line(load):
         pytest.param("a: 1\n---\nb: 1\n", 2, "another document", id="two documents"),
         pytest.param("b: 1\na: 2020-01-01\n", 2, "date; quote it", id="a date"),
         pytest.param("b: 1\na: 2020-01-01T10:00:00Z\n", 2, "TimeStamp; quote it", id="a timestamp"),
-        pytest.param("b: 1\na: !foo bar\n", 2, "TaggedScalar", id="a tag on a text"),
+        pytest.param("b: 1\na: !foo bar\n", 2, "tag !foo", id="a tag on a text"),
         pytest.param("b: 1\na: !foo {b: 1}\n", 2, "tag !foo", id="a tag on a mapping"),
         pytest.param("b: 1\na: !foo [1]\n", 2, "tag !foo", id="a tag on a list"),
         pytest.param("a: !!python/object/apply:os.system ['true']\n", 1, "tag", id="a tag that builds an object"),
