@@ -1,15 +1,14 @@
-"""Describes a cluster: what a profile file may say, and where profiles are found."""
+"""Describes a cluster: what a profile file may say."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from launcher import yaml_file
+from launcher import profile_files
+from launcher.profile_files import Layers
 from launcher.schema_errors import first_problem
-from launcher.shipped import shipped
-from zsg_core.errors import UserError
-from zsg_core.settings import Count, Strict
+from zsg_core.settings import Count, Positive, Strict
 
 Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options are made of; no blank, no quote
 
@@ -32,6 +31,9 @@ class SlurmSettings(Strict):
     max_array_size: Count = Field(default=1000, description="largest array; larger groups are split")
     signal_before_end_s: Count = Field(
         default=120, description="seconds before the time limit at which a job is told to stop"
+    )
+    kill_wait_s: Count = Field(
+        default=30, description="the site's KillWait, seconds from SIGTERM to SIGKILL: a save must fit well within"
     )
     srun_args: list[Word] = Field(
         default=["--kill-on-bad-exit=1", "--wait=60"],
@@ -60,6 +62,30 @@ class DeepSpeedSettings(Strict):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(default=1, description="ZeRO stage")
 
 
+class SmokeSettings(Strict):
+    """What `--smoke` makes of every run."""
+
+    hidden: Count = Field(default=128, description="hidden size of the tiny model that stands for the grid's")
+    layers: Count = Field(default=2, description="its layers")
+    tasks: Count = Field(default=8, description="first training and held-out tasks of the lists")
+    per_task: Count = Field(default=8, description="instances of a training task; held-out tasks have one")
+    steps: Count = Field(default=4, description="steps, a checkpoint at each")
+    time_min: Count = Field(default=15, description="time limit in minutes")
+
+
+class Gpu(Strict):
+    """The GPUs of a train job, as far as estimates need to know them."""
+
+    name: str = Field(description="for tables, e.g. A800-80G", pattern=r"^[\w.+-]+$")
+    memory_gb: Positive = Field(
+        description="memory of one GPU as it is sold, e.g. 80, taken as 1e9 bytes each; what is beyond is the driver's"
+    )
+    tflops: Positive = Field(description="its dense bf16 peak in 1e12 operations a second, e.g. 312 of an A100")
+    mfu: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.4, description="share of the peak that training reaches; turns operations into GPU-hours"
+    )
+
+
 class Environment(Strict):
     """What a job sees of the shell that submits it: nothing but this."""
 
@@ -67,7 +93,7 @@ class Environment(Strict):
         default=["HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SLURM_CONF", "TMPDIR", "USER"],
         description="variables handed on to the jobs",
     )
-    set: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[str, Field(pattern=r"^[\w.,:@=+/-]*$")]] = (
+    set: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[str, Field(pattern=r"^[\w.,:@=+/^-]*$")]] = (
         Field(default={}, description="variables set for the jobs")
     )
 
@@ -80,6 +106,9 @@ class Profile(Strict):
     """A cluster, or this machine."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = Field(description="the profile's name")
+    inherits: str | None = Field(
+        default=None, description="name or file of the profile that this one is laid over, key by key"
+    )
     kind: Literal["local", "slurm"] = Field(description="local: this machine, no scheduler; slurm: sbatch")
     workspace: str = Field(default="zsg-work", description="folder of all runs; relative to where zsg is called")
     max_parallel: Count = Field(default=2, description="local only: jobs side by side")
@@ -87,6 +116,10 @@ class Profile(Strict):
     train: JobSize = JobSize()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
     slurm: SlurmSettings = SlurmSettings()
+    gpu: Gpu | None = Field(
+        default=None, description="the GPUs, for estimates; null = CPU nodes: no memory refusal, no GPU-hours"
+    )
+    smoke: SmokeSettings = SmokeSettings()
     tracking: Tracking = Tracking()
     environment: Environment = Environment()
     setup: list[str] = Field(
@@ -95,41 +128,32 @@ class Profile(Strict):
 
 
 def load(name: str, beside: Path) -> Profile:
-    """The profile of a name, or of a path that ends in .yaml.
+    """The profile of a name, or of a path that ends in .yaml; `beside` is the grid's folder.
 
-    Names are looked for in cluster_profiles/ beside the grid, then in the current folder, then among the
-    shipped ones. UserError names what is known.
+    Raises UserError with file and line for what is wrong in it or in a profile it inherits from.
     """
-    path = _find(name, beside)
-    document = yaml_file.load(path)
-    if not isinstance(document.value, dict):
-        raise document.error((), "a profile is a mapping; see cluster_profiles/README.md")
+    return of(profile_files.read(name, beside))
+
+
+def of(layers: Layers) -> Profile:
+    """The profile that the files make together."""
     try:
-        profile = Profile.model_validate(document.value)
+        profile = Profile.model_validate(layers.value)
     except ValidationError as error:
         place, message = first_problem(error, Profile)
-        raise document.error(place, message) from None
-    _refuse_what_is_not_honoured(document, profile)
+        raise layers.error(place, message) from None
+    _refuse_what_is_not_honoured(layers, profile)
     if profile.prepare.nodes * profile.prepare.ranks_per_node != 1:
-        raise document.error(("prepare",), "a prepare job is one process: nodes and ranks_per_node must be 1")
+        raise layers.error(("prepare",), "a prepare job is one process: nodes and ranks_per_node must be 1")
     return profile
 
 
-def _refuse_what_is_not_honoured(document: yaml_file.Document, profile: Profile) -> None:
+def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
     if profile.kind == "local" and profile.setup:
-        raise document.error(("setup",), "`setup` lines run in Slurm jobs only; a local profile has none")
+        raise layers.error(("setup",), "`setup` lines run in Slurm jobs only; a local profile has none")
+    if profile.gpu and (profile.kind == "local" or not profile.slurm.gpus_per_node):
+        raise layers.error(("gpu",), "`gpu` describes GPUs, but train jobs get none: slurm.gpus_per_node is 0")
     for kind, size in (("prepare", profile.prepare), ("train", profile.train)):
         if profile.kind == "slurm" and profile.slurm.signal_before_end_s >= 60 * size.time_min:
             message = f"signal_before_end_s is not less than {kind}.time_min: every job would be stopped at its start"
-            raise document.error(("slurm", "signal_before_end_s"), message)
-
-
-def _find(name: str, beside: Path) -> Path:
-    if name.endswith((".yaml", ".yml")):
-        return Path(name)
-    folders = [beside / "cluster_profiles", Path("cluster_profiles"), shipped("cluster_profiles")]
-    for folder in folders:
-        if "/" not in name and len(name) <= 64 and (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
-    raise UserError(f"profile {name!r} not found; known: {', '.join(known)}; or give the path of a .yaml file")
+            raise layers.error(("slurm", "signal_before_end_s"), message)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import grid as grids
-from launcher import inputs, job_files, local, profiles, reading, show
+from launcher import inputs, job_files, local, profile_files, profiles, reading, show
 from launcher import runs as runs_of
 from launcher import smoke as smokes
 from launcher import submit as submits
@@ -41,7 +41,8 @@ class Opened:
 def open_grid(path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False) -> Opened:
     """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them."""
     grid = grids.load(path)
-    profile = profiles.load(profile_name or grid.profile or "local", path.resolve().parent)
+    layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
+    profile = profiles.of(layers)
     if smoke:
         grid = smokes.shrink(grid, profile.smoke)
     place = reading.workspace(workspace_path, profile.workspace)
@@ -49,6 +50,7 @@ def open_grid(path: Path, profile_name: str | None, workspace_path: Path | None,
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say))
     for run in resolved:
         job_files.check(run, profile)
+    show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes]:
         show.say(f"note: {note}")
     return Opened(grid, Site(place, profile), resolved)

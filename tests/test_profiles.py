@@ -1,4 +1,4 @@
-"""Is a profile found, read, and refused where it could do harm?"""
+"""Is a profile found, laid over its parents, and refused where it could do harm?"""
 
 import pytest
 
@@ -158,3 +158,164 @@ def test_variables_of_a_job_follow_its_size(load):
         "OMP_NUM_THREADS": "6",
         "NCCL_DEBUG": "WARN",
     }
+
+
+@pytest.fixture
+def family(tmp_path):
+    """Writes profile files below cluster_profiles/, by name, and reads the one asked for."""
+    folder = tmp_path / "cluster_profiles"
+    folder.mkdir()
+
+    def read(child: str, /, **files: str) -> Profile:
+        for name, text in files.items():
+            (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+        return profiles.load(child, tmp_path)
+
+    return read
+
+
+PARENT = """name: parent
+kind: slurm
+train: {nodes: 2, cpus_per_rank: 8}
+slurm: {partition: gpu, srun_args: [--a, --b]}
+environment: {set: {A: "1", B: "2"}}
+setup: [module load x]
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "place", "expected"),
+    [
+        pytest.param("", "train", {"nodes": 2, "cpus_per_rank": 8}, id="nothing said: the parent's"),
+        pytest.param("train: {nodes: 4}", "train", {"nodes": 4, "cpus_per_rank": 8}, id="a key of a mapping"),
+        pytest.param("environment: {set: {B: x, C: y}}", "environment.set", {"A": "1", "B": "x", "C": "y"}, id="deep"),
+        pytest.param("slurm: {srun_args: [--c]}", "slurm", {"partition": "gpu", "srun_args": ["--c"]}, id="a list"),
+        pytest.param("slurm: {partition: null}", "slurm", {"partition": None, "srun_args": ["--a", "--b"]}, id="null"),
+        pytest.param("setup: []", "", {"setup": []}, id="an empty list"),
+    ],
+)
+def test_a_child_is_laid_over_its_parent(family, said, place, expected):
+    """Mappings are laid over one another key by key; everything else, lists too, is replaced whole."""
+    values = family("child", parent=PARENT, child=f"name: child\ninherits: parent\n{said}\n").model_dump()
+    for key in place.split(".") if place else []:
+        values = values[key]
+
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_a_chain_of_three_reads_the_nearest_first(family):
+    """A grandparent counts where neither child nor parent says anything."""
+    middle = "name: middle\ninherits: parent\ntrain: {nodes: 3}\n"
+    child = family("child", parent=PARENT, middle=middle, child="name: child\ninherits: middle\nmax_parallel: 7\n")
+
+    assert (child.name, child.max_parallel, child.train.nodes, child.train.cpus_per_rank) == ("child", 7, 3, 8)
+
+
+@pytest.mark.parametrize(
+    ("files", "place", "said"),
+    [
+        pytest.param(
+            {"child": "name: c\ninherits: parent\n", "parent": "name: p\nkind: slurm\nslurm:\n  particion: x\n"},
+            "parent.yaml:4: ", "Did you mean 'partition'", id="a key of the parent",
+        ),
+        pytest.param(
+            {"child": "name: c\ninherits: parent\nslurm:\n  particion: x\n", "parent": PARENT},
+            "child.yaml:4: ", "Did you mean 'partition'", id="a key of the child",
+        ),
+        pytest.param(
+            {"child": "name: c\n\ninherits: parent\ntrain: {nodes: 0}\n", "parent": PARENT},
+            "child.yaml:4: ", "train.nodes", id="a value of the child over a good one",
+        ),
+        pytest.param(
+            {"child": "name: c\nkind: slurm\ninherits: p\ntrain: {time_min: 9}\n", "p": "train:\n  nodes: x\n"},
+            "p.yaml:2: ", "train.nodes", id="a value of the parent in a mapping of both",
+        ),
+        pytest.param(
+            {"child": "name: c\ninherits: parent\nkind: local\n", "parent": PARENT},
+            "parent.yaml:6: ", "local profile has none", id="settings that do not go together",
+        ),
+        pytest.param(
+            {"child": "inherits: parent\n", "parent": PARENT}, "child.yaml:1: ", "name is missing", id="no name"
+        ),
+        pytest.param(
+            {"child": "name: c\ninherits: parent\n", "parent": "[]\n"},
+            "parent.yaml:1: ", "a profile is a mapping", id="a parent that is a list",
+        ),
+        pytest.param(
+            {"child": "name: c\ninherits: parnet\n", "parent": PARENT},
+            "child.yaml:2: ", "profile 'parnet' not found; known: ", id="an unknown parent",
+        ),
+        pytest.param(
+            {"child": "name: c\ninherits: ../no.yaml\n"}, "child.yaml:2: ", "there is no file", id="a missing file"
+        ),
+        pytest.param({"child": "name: c\ninherits: [a, b]\n"}, "child.yaml:2: ", "found ['a', 'b']", id="two parents"),
+        pytest.param({"child": "name: c\ninherits: child\n"}, "child.yaml:2: ", "inherit from itself", id="itself"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_family_is_told_where_it_stands(family, files, place, said):
+    """The message names the file and line of the offending key, in the child or in the parent."""
+    with pytest.raises(UserError) as error:
+        family("child", **files)
+
+    assert place in str(error.value)
+    assert said in str(error.value)
+
+
+def test_a_circle_of_profiles_is_told_with_its_chain(family):
+    """Each profile of the circle is named, in the order in which they inherit."""
+    files = {name: f"name: {name}\ninherits: {parent}\n" for name, parent in ("ab", "bc", "ca")}
+
+    with pytest.raises(UserError, match=r"a\.yaml inherits \S*b\.yaml inherits \S*c\.yaml inherits \S*a\.yaml$"):
+        family("a", **files)
+
+
+def test_a_parent_is_found_beside_the_file_that_inherits(tmp_path):
+    """A path is taken from the file that says it, not from where zsg is called."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/base.yaml").write_text(PARENT)
+    (tmp_path / "site/child.yaml").write_text("name: child\ninherits: base.yaml\n")
+
+    assert profiles.load(str(tmp_path / "site/child.yaml"), tmp_path / "elsewhere").train.nodes == 2
+
+
+def test_a_shipped_profile_inherits_from_what_is_shipped(tmp_path):
+    """A user's profile of the parent's name does not change what the shipped child means."""
+    (tmp_path / "cluster_profiles").mkdir()
+    (tmp_path / "cluster_profiles/a100-80g.yaml").write_text("name: a100-80g\nkind: local\n")
+
+    assert profiles.load("a800-80g", tmp_path).kind == "slurm"
+
+
+def test_the_shipped_gpu_nodes_differ_as_their_gpus_do(tmp_path):
+    """An A800 node is an A100 node but for what a slower NVLink costs."""
+    a100, a800 = (profiles.load(name, tmp_path).model_dump() for name in ("a100-80g", "a800-80g"))
+
+    assert {key for key in a100 if a100[key] != a800[key]} == {"name", "inherits", "gpu"}
+    assert {key for key in a100["gpu"] if a100["gpu"][key] != a800["gpu"][key]} == {"name", "mfu"}
+
+
+def test_network_interfaces_can_be_left_out(load):
+    """NCCL's `^` for "all but these" passes into a job's environment."""
+    text = 'name: a\nkind: slurm\nenvironment: {set: {NCCL_SOCKET_IFNAME: "^=docker0,lo"}}\n'
+
+    assert load(text).environment.set == {"NCCL_SOCKET_IFNAME": "^=docker0,lo"}
+
+
+def test_plan_says_where_its_profile_comes_from(zsg, tasks):
+    """`zsg plan` names the file of the profile and those it inherits from."""
+    (zsg.folder / "cluster_profiles").mkdir()
+    zsg.write("cluster_profiles/mine.yaml", "name: mine\ninherits: slurm-minimal\nslurm: {partition: main}\n")
+    grid = zsg.write("grid.yaml", f"name: g\ndefaults: {{data: {{path: {tasks}}}}}\ngrid: {{seed: [0, 1]}}\n")
+    zsg("plan", grid, "--profile", "mine")
+
+    [line] = [line for line in zsg.said.splitlines() if line.startswith("profile ")]
+    assert line.startswith(f"profile mine: {zsg.folder}/cluster_profiles/mine.yaml inherits ")
+    assert line.endswith("/cluster_profiles/slurm-minimal.yaml")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_grid_plans_on_every_shipped_profile(name, zsg, tasks):
+    """Each shipped profile plans a grid as it stands."""
+    grid = zsg.write("grid.yaml", f"name: g\ndefaults: {{data: {{path: {tasks}}}}}\ngrid: {{seed: [0, 1]}}\n")
+
+    assert "2 submit" in zsg("plan", grid, "--profile", name)
