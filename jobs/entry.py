@@ -5,47 +5,23 @@ there is one. Engines are imported only inside the job, so that the record of an
 """
 
 import os
-import signal
 import sys
 import traceback
+from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
 from jobs import ranks as ranks_of
-from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
+from jobs import state
+from jobs.attempt import CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.folder import SCHEMA, read_json
-from jobs.journal import Journal, plain, read, sizes
+from jobs.journal import Journal, plain, read
+from jobs.signals import Signals
+from jobs.signals import outcome as outcome_of
 from zsg_core.errors import UserError, ZsgError
 
 MEET_S = 600.0
-
-
-class Signals:
-    """Remembers the first signal that asks this process to stop; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, self._handle)
-        self._watched = False
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        again = self.received is not None and number in (signal.SIGTERM, signal.SIGINT)
-        self.received = self.received or number
-        if again or not self._watched:
-            raise KeyboardInterrupt
-
-    def asked(self) -> bool:
-        """Whether a signal has come. From the first call on a signal only sets the flag: the loop looks at it."""
-        self._watched = True
-        return self.received is not None
-
-    @property
-    def outcome(self) -> str:
-        """Time limit and preemption announce themselves by USR1 or USR2: such a job did not end, it was stopped."""
-        return CONTINUE if self.received in (signal.SIGUSR1, signal.SIGUSR2) else CANCELLED
 
 
 def run(folder: str) -> None:
@@ -65,12 +41,16 @@ def run(folder: str) -> None:
     except Superseded as newer:
         _leave(f"stopping without writing: {newer}", 1)
     except KeyboardInterrupt:
-        outcome, facts = signals.outcome, {"cause": "signal", "evidence": _name(signals.received)}
+        outcome, facts = outcome_of(signals.asks), {"cause": "signal", "evidence": signals.name}
     except BaseException as error:
         traceback.print_exc()
         outcome, facts = FAILED, _cause(error)
+    if outcome == CONTINUE and job["kind"] == "prepare":
+        outcome = FAILED  # it has nothing to go on from
     if ranks.is_main or outcome == FAILED:
-        _end(path, attempt, outcome, facts)
+        _end(path, attempt, outcome, facts | ({"saved": state.newest_step(path)} if outcome != DONE else {}))
+    if outcome == DONE and ranks.is_main and job["kind"] == "train" and not job["checkpoints"]["keep_state"]:
+        state.remove(path)  # only now: until the end is told, it is what a killed run goes on from
     if outcome != DONE:
         # A prepare job that did not finish must not let those go on that wait for it with afterok.
         _leave(f"{path}: {outcome}", 1 if outcome == FAILED or job["kind"] == "prepare" else 0)
@@ -89,13 +69,10 @@ def _perform(
     path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals
 ) -> tuple[str, dict[str, Any]]:
     journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
-    if journal and attempt.attempt > 1:
-        # Nothing is resumed yet: a later attempt begins again, and what it computes agrees or flags the run.
-        journal.row("rewind", step=0, examples=0, data={"sizes": sizes(path, before=attempt.attempt)})
     try:
         if job["kind"] == "prepare":
             return _prepare(job, journal)
-        return _train(path, job, ranks, journal, signals)
+        return _train(path, job, attempt, ranks, journal, signals)
     finally:
         if journal:
             journal.close()
@@ -103,6 +80,9 @@ def _perform(
 
 def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[str, Any]]:
     from jobs import prepare
+
+    if journal:
+        journal.rewind(step=0, examples=0)
 
     def say(text: str) -> None:
         sys.stderr.write(text + "\n")
@@ -114,17 +94,16 @@ def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[st
 
 
 def _train(
-    path: Path, job: dict[str, Any], ranks: ranks_of.Ranks, journal: Journal | None, signals: Signals
+    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, journal: Journal | None, signals: Signals
 ) -> tuple[str, dict[str, Any]]:
     from jobs import train
 
     try:
-        progress = train.run(job, path, ranks, journal, signals.asked)
+        progress = train.run(job, train.Place(path, attempt, ranks, journal, signals))
     except train.Stopped as stopped:
-        return signals.outcome, {"cause": "signal", "evidence": _name(signals.received), "step": stopped.step}
-    facts = {"step": progress.step, "steps": progress.steps, "loss": progress.loss, "digest": progress.digest}
+        return stopped.outcome, {"cause": "signal", "evidence": signals.name, **asdict(stopped.progress)}
     measured = sorted({row["step"] for row in read(path) if "loss" in row["data"]}) if ranks.is_main else []
-    return DONE, {**facts, "world": ranks.world, "checkpoints": measured}
+    return DONE, {**asdict(progress), "world": ranks.world, "checkpoints": measured}
 
 
 def _end(path: Path, attempt: Attempt, outcome: str, facts: dict[str, Any]) -> None:
@@ -153,10 +132,6 @@ def _cause(error: BaseException) -> dict[str, Any]:
     if isinstance(error, ZsgError):
         return {"cause": "cluster", "evidence": text}
     return {"cause": "traceback", "evidence": f"{type(error).__name__}: {last}"}
-
-
-def _name(number: int | None) -> str | None:
-    return signal.Signals(number).name if number else None
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 workspace/
   ledger.jsonl           the launcher's record of submissions
-  runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json
+  runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
   corpora/<id>/          train.jsonl test.jsonl meta.json COMMIT
   embeddings/<id>/       train.npy test.npy meta.json COMMIT
@@ -95,7 +95,7 @@ def publish(folder: Path) -> Iterator[Path]:
         yield draft
         (draft / COMMIT).touch()
         for path in [*draft.rglob("*"), draft]:
-            _sync(path)
+            sync(path)
         try:
             draft.rename(folder)
         except OSError:
@@ -129,7 +129,8 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Brings a file, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -29,6 +29,7 @@ class Journal:
 
     def __init__(self, folder: Path, attempt: Attempt, role: str, stage: str, writer: int = 0) -> None:
         self._folder, self._attempt, self._stage = folder, attempt, stage
+        self.before = sizes(folder, before=attempt.attempt)  # what counts of the attempts before this one
         path = folder / "journal" / f"{attempt.attempt}-{role}-{writer}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = path.open("x", encoding="utf-8", newline="\n")
@@ -50,6 +51,11 @@ class Journal:
         row |= {"step": step, "examples": examples, "kind": kind, "data": plain(data)}
         self._seq += 1
         self._rows.put(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def rewind(self, *, step: int, examples: int) -> None:
+        """The first row of a later attempt: from which step it goes on, and what counts of those before it."""
+        if self._attempt.attempt > 1:
+            self.row("rewind", step=step, examples=examples, data={"sizes": self.before})
 
     def commit(self) -> None:
         """Returns when every row so far is on disk. Raises Superseded, or what the disk said."""

@@ -1,13 +1,13 @@
 """The train job: one stage over one arrangement, in order, with the loss on the test set at every checkpoint.
 
 The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the loss is one mean over
-the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss and
-jobs.batches for what each rank is given.
+the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss,
+jobs.batches for what each rank is given, jobs.state for what an interrupted run goes on from.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,93 +15,149 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from jobs import signals as asking
 from jobs.answer_loss import AnswerLoss
+from jobs.attempt import Attempt
 from jobs.base_model import load_model, load_vocabulary
 from jobs.batches import MicroBatch, TokenizedSet, in_order
 from jobs.content import model_files, refuse_changed
 from jobs.folder import Workspace, is_committed, read_json
 from jobs.journal import SPEED, Journal
 from jobs.ranks import Ranks, meet
+from jobs.signals import Signals
+from jobs.state import Choice, Saved, States, versions
+from jobs.state import Job as StateJob
+from jobs.weights import digest_of
 from zsg_core import examples, schedule
-from zsg_core.digest import IdDigest
+from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError, UserError
-
-MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # padded tokens per micro-batch; changes speed, not numbers
 
 
 class Stopped(Exception):
-    """All ranks agreed to stop early; `step` is the last one that was finished."""
+    """All ranks agreed to stop early; `progress` is how far they came, `outcome` what it means for the run."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"stopped after step {step}")
-        self.step = step
+    def __init__(self, progress: "Progress", outcome: str) -> None:
+        super().__init__(f"stopped after step {progress.step}")
+        self.progress, self.outcome = progress, outcome
 
 
 @dataclass
 class Progress:
-    """What the exit record tells of a finished or stopped stage."""
+    """What the exit record tells of a finished or stopped stage. `loss` is the last that was measured."""
 
     step: int = 0
     steps: int = 0
     loss: float | None = None
     digest: str | None = None
+    weights: str | None = None
 
 
-def run(job: dict[str, Any], folder: Path, ranks: Ranks, journal: Journal | None, stop: Callable[[], bool]) -> Progress:
-    """Trains the job's stage to its end. `journal` is rank 0's; `stop` tells whether a signal has come.
+@dataclass(frozen=True)
+class Place:
+    """Who trains where: the run's folder, this attempt and rank, rank 0's journal, what signals have come."""
+
+    folder: Path
+    attempt: Attempt
+    ranks: Ranks
+    journal: Journal | None
+    signals: Signals
+
+
+def run(job: dict[str, Any], place: Place) -> Progress:
+    """Trains the job's stage to its end, going on from the newest saved state that is this job's.
 
     Raises Stopped when any rank was told to stop, UserError for a base that cannot be trained, ClusterError
-    when what prepare made is missing or a step was skipped.
+    when what prepare made is missing, a step was skipped, or a state cannot be saved or gone on from.
     """
-    stage = job["recipe"]["stages"][0]
     train, test = _load(job)
-    if ranks.is_main and job["made"]["base"] is None:
+    if place.ranks.is_main and job["made"]["base"] is None:
         refuse_changed(Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"])
-    device = meet(folder, ranks, job["resources"]["gpus_per_node"])
-    engine = _engine(job, device)
-    return Trainer(job, stage, engine, ranks, device, train, test, journal, stop).run()
+    device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
+    return Trainer(job, place, _engine(job, device), device, train, test).run()
 
 
 class Trainer:
     """One stage on its engine: the only mutable thing of a train job."""
 
     def __init__(
-        self, job: dict[str, Any], stage: dict[str, Any], engine: Any, ranks: Ranks, device: str,
-        train: TokenizedSet, test: TokenizedSet, journal: Journal | None, stop: Callable[[], bool],
-    ) -> None:  # fmt: skip
-        self.settings: dict[str, Any] = stage["train"]
-        self.code = job["code"]
-        self.engine, self.ranks, self.device, self.journal, self.stop = engine, ranks, device, journal, stop
-        self.train, self.test = train, test
-        s = self.settings
+        self, job: dict[str, Any], place: Place, engine: Any, device: str, train: TokenizedSet, test: TokenizedSet
+    ) -> None:
+        self.job, self.engine, self.device, self.train, self.test = job, engine, device, train, test
+        self.ranks, self.journal, self.signals = place.ranks, place.journal, place.signals
+        s = self.settings = job["recipe"]["stages"][0]["train"]
         self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
-        self.checkpoints = set(schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"]))
-        self.budget = MICRO_TOKENS[device.partition(":")[0]]
+        self.checkpoints = frozenset(schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"]))
+        self.budget = schedule.MICRO_TOKENS[device.partition(":")[0]]
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
         self.progress = Progress(steps=self.steps)
+        self.states = States(place.folder, place.attempt, place.ranks, self._identity(), place.journal)
+        self.saved_at = time.monotonic()
 
     def run(self) -> Progress:
-        self._start()
-        self._checkpoint(0)
-        for step in range(1, self.steps + 1):
+        self.signals.watch()
+        choice = self.states.choose()
+        self._start(choice)
+        if choice.saved:
+            self._go_on(choice.saved)
+        else:
+            self._checkpoint(0)
+        for step in range(self.progress.step + 1, self.steps + 1):
             self._step(step)
             if step in self.checkpoints:
                 self._checkpoint(step)
-            if step < self.steps and self._told_to_stop():
-                raise Stopped(step)
+            if step < self.steps:
+                self._save_or_stop(step)
         return self.progress
 
-    def _start(self) -> None:
-        self.stop()  # from here on signals wait for the end of a step
-        facts = {"event": "start", "device": self.device.partition(":")[0], "world": self.ranks.world}
+    def _identity(self) -> StateJob:
+        s = self.settings
+        digests = schedule.digests(self.train.ids, s["batch"], s["epochs"], self.steps)
+        what = {"run_id": self.job["run_id"], "stage_id": self.job["stage_id"]}
+        what |= {"recipe": content_id(self.job["recipe"], 64), "schedule": digests[-1]}
+        return StateJob(what=what, way=self._way(), digests=digests, checkpoints=self.checkpoints)
+
+    def _way(self) -> dict[str, Any]:
+        kind, stage = self.device.partition(":")[0], self.engine.zero_optimization_stage()
+        return {"device": kind, "world": self.ranks.world, "zero_stage": int(stage)}
+
+    def _go_on(self, saved: Saved) -> None:
+        self.states.load(self.engine, saved)
+        self.ids = IdDigest(saved.ids)
+        self.progress.step, self.progress.loss, self.progress.digest = saved.step, saved.loss, saved.ids
+
+    def _save_or_stop(self, step: int) -> None:
+        """Does after a step what rank 0's clock and the signals of all ranks ask for, on all ranks alike."""
+        when = self.job["checkpoints"]
+        since_s = time.monotonic() - self.saved_at
+        due = asking.is_due(step, when["state_every"], since_s, when["state_every_min"])
+        fits = asking.save_fits(self.states.save_s, self.signals.waited_s, self.job["resources"]["kill_wait_s"])
+        mine = [self.signals.asks, int(due and self.ranks.is_main), int(fits and self.ranks.is_main)]
+        flags = torch.tensor(mine, device=self.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        asked, due, fits = flags.tolist()
+        verdict = asking.decide(asked, bool(due), bool(fits))
+        if verdict.save:
+            self._digest_consumed()
+            self.progress.digest = self.ids.hex()
+            self.states.save(self.engine, step, self.progress.digest, self.progress.loss)
+            self.saved_at = time.monotonic()
+        if verdict.stop:
+            self.progress.step = step
+            raise Stopped(self.progress, asking.outcome(asked))
+
+    def _start(self, choice: Choice) -> None:
+        step = choice.saved.step if choice.saved else 0
+        facts = {"event": "start", **self._way(), "from": step, "passed_over": choice.passed_over}
         facts |= {"steps": self.steps, "train": len(self.train), "test": len(self.test)}
         facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
+        facts |= {"tokens": {"train": self.train.token_counts, "test": self.test.token_counts}}
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
-        facts |= {"zero_stage": self.engine.zero_optimization_stage(), "code": self.code}
+        facts |= {"versions": versions(), "code": self.job["code"]}
         facts["parameters"] = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
         if self.journal:
-            self.journal.row("event", step=0, examples=0, data=facts)
+            self.journal.rewind(step=step, examples=self._examples(step))
+            self.journal.row("event", step=step, examples=self._examples(step), data=facts)
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
@@ -154,9 +210,12 @@ class Trainer:
         if not finite.all():
             data["loss_excluded"] = float((~finite).sum().item())
         self.progress.step, self.progress.loss, self.progress.digest = step, data["loss"], self.ids.hex()
+        digests = {"ids": self.ids.hex()}
+        if step == self.steps:
+            digests["weights"] = self.progress.weights = digest_of(self.engine)
         if self.journal:
             self.journal.row("metric", step=step, examples=self._examples(step), data=data)
-            self.journal.row("digest", step=step, examples=self._examples(step), data={"ids": self.ids.hex()})
+            self.journal.row("digest", step=step, examples=self._examples(step), data=digests)
             self.journal.commit()
 
     @torch.no_grad()
@@ -187,11 +246,6 @@ class Trainer:
                 raise ClusterError(f"step {step}: {len(ids)} examples were trained, not the whole batch")
             self.ids.add(step, ids)
         self.consumed = []
-
-    def _told_to_stop(self) -> bool:
-        flag = torch.tensor(int(self.stop()), device=self.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
 
     def _examples(self, step: int) -> int:
         return min(step * self.settings["batch"], len(self.train) * self.settings["epochs"])

@@ -66,7 +66,12 @@ def _head(
         "kind": kind,
         "run_id": run_id,
         "submission": submission,
-        "resources": {"profile": profile.name, **size.model_dump(), "gpus_per_node": _gpus(kind, profile)},
+        "resources": {
+            "profile": profile.name,
+            **size.model_dump(),
+            "gpus_per_node": _gpus(kind, profile),
+            "kill_wait_s": profile.slurm.kill_wait_s,
+        },
         "tracking": {"uri": profile.tracking.uri},
         "paths": {"workspace": str(workspace.root)},
         "code": code(),
@@ -82,6 +87,13 @@ def check(run: Run, profile: Profile) -> None:
     """Raises UserError for a run that the profile cannot train, before anything is submitted."""
     train = run.recipe["stages"][0]["train"]
     deepspeed_config(zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"])
+    ranks = run.size.nodes * run.size.ranks_per_node
+    if train["batch"] < ranks:
+        raise UserError(
+            f"train.batch is {train['batch']}, but {run.size.nodes} nodes × {run.size.ranks_per_node} ranks are {ranks} "
+            f"ranks: {ranks - train['batch']} would hold a GPU for nothing. At most {train['batch']} ranks, or a batch "
+            f"of {ranks} or more; a batch need not be a multiple of the ranks"
+        )
     gpus = _gpus("train", profile)
     if gpus and run.size.ranks_per_node > gpus:
         raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")

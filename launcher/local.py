@@ -19,6 +19,7 @@ from launcher.profiles import Profile
 from launcher.status import ACTIVE, collect
 
 POLL_S = 0.3
+STOP_S = 30  # as Slurm's KillWait: what a job may take to save its state
 
 
 @dataclass
@@ -112,7 +113,7 @@ def _stop(jobs: Sequence[LocalJob]) -> None:
         process.terminate()
     for process in running:
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -91,6 +91,8 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
         return SUBMIT, "new"
     if state.cause == NEVER_STARTED:
         return SUBMIT, NEVER_STARTED
+    if state.stopped:
+        return SUBMIT, f"goes on from step {state.saved or 0}"
     if state.state in ACTIVE:
         return SKIP, f"already {state.state}"
     if state.state == DONE:
@@ -101,8 +103,9 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
         return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
     reason = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
     if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
-        return RETRY, reason
-    return SKIP, f"{reason} (--retry submits it again)"
+        return RETRY, reason + (f"; goes on from step {state.saved}" if state.saved else "")
+    goes_on = f" and goes on from step {state.saved}" if state.saved else ""
+    return SKIP, f"{reason} (--retry submits it again{goes_on})"
 
 
 def _missing_cells(run: Run, state: JobState) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from jobs import journal
 from jobs.attempt import CONTINUE
 from jobs.folder import Workspace, read_json
+from jobs.state import newest_step
 from launcher import slurm
 from launcher.ledger import Ledger, Submission
 from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
@@ -36,6 +37,8 @@ class JobState:
     cause: str | None = None
     evidence: str | None = None
     checkpoints: tuple[int, ...] = ()
+    saved: int | None = None  # the step from which a run that has not finished can go on
+    stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
 
 
 def collect(
@@ -71,16 +74,19 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
     if attempt.get("nonce") != record["nonce"]:
         return None  # requeued since
     outcome = record["outcome"]
+    stopped = outcome == CONTINUE
     return JobState(
-        state=FAILED if outcome == CONTINUE else outcome,
+        state=WAITING if stopped else outcome,
         attempt=record["attempt"],
         step=record["step"],
         steps=record.get("steps"),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
-        cause=record["cause"] if outcome != CONTINUE else "time limit or preemption",
-        evidence=record["evidence"],
+        cause=f"stopped at step {record['step'] or 0} (time limit or preemption)" if stopped else record["cause"],
+        evidence="zsg submit goes on" if stopped else record["evidence"],
         checkpoints=tuple(record.get("checkpoints", ())),
+        saved=record.get("saved"),
+        stopped=stopped,
     )
 
 
@@ -151,8 +157,16 @@ def progress(folder: Path, state: JobState) -> JobState:
         step=rows[-1]["step"] if rows else None,
         steps=starts[-1]["steps"] if starts else None,
         loss=losses[-1] if losses else None,
-        evidence=state.evidence or (rows[-1]["data"].get("event") if rows and not starts else None),
+        evidence=state.evidence or _note(rows, starts),
+        saved=newest_step(folder),
     )
+
+
+def _note(rows: list[dict[str, Any]], starts: list[dict[str, Any]]) -> str | None:
+    """What a prepare job is doing, or why a run has not gone on from the state that it has."""
+    if starts:
+        return starts[-1].get("passed_over")
+    return rows[-1]["data"].get("event") if rows else None
 
 
 def is_locked(path: Path) -> bool:

@@ -19,20 +19,22 @@ def content_id(value: Any, length: int = ID_LENGTH) -> str:
 
 
 class IdDigest:
-    """A running SHA-256 over the example ids consumed, step by step.
+    """A running digest over the example ids consumed: a chain, one SHA-256 per step.
 
-    Each step adds the line `step<TAB>id,id,…`, ids in the order of the schedule, so the digest depends on
-    the order and on the grouping into steps, and on nothing else: not on ranks, nodes or restarts.
+    digest(step) = SHA-256 of the line `digest(step − 1)<TAB>step<TAB>id,id,…`, in hex, ids in the order of the
+    schedule; digest(0) is that of nothing. So it depends on the order and on the grouping into steps, and
+    on nothing else: not on ranks, nodes or restarts; and 64 hex digits are all it takes to go on from a step.
     """
 
-    def __init__(self) -> None:
-        self._sha = hashlib.sha256()
+    def __init__(self, so_far: str = hashlib.sha256().hexdigest()) -> None:
+        self._hex = so_far
 
     def add(self, step: int, ids: Iterable[str]) -> None:
-        self._sha.update(f"{step}\t{','.join(ids)}\n".encode())
+        self._hex = hashlib.sha256(f"{self._hex}\t{step}\t{','.join(ids)}\n".encode()).hexdigest()
 
     def hex(self) -> str:
-        return self._sha.hexdigest()
+        """The digest of all steps so far."""
+        return self._hex
 
 
 def ids_digest(ids: Iterable[str]) -> str:

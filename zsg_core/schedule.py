@@ -7,6 +7,10 @@ same for 1, 2 or 16 ranks and after any restart.
 import math
 from collections.abc import Sequence
 
+from zsg_core.digest import IdDigest
+
+MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # padded tokens per micro-batch; changes speed, not numbers
+
 
 def steps(examples: int, batch: int, epochs: int = 1, limit: int | None = None) -> int:
     """⌈N·epochs / batch⌉ steps, the last one possibly smaller, and never more than `limit`."""
@@ -18,6 +22,16 @@ def batch_positions(step: int, batch: int, examples: int, epochs: int = 1) -> li
     """Places in the arrangement (0…N−1) that step `step` consumes, in order; an epoch repeats the order."""
     start = (step - 1) * batch
     return [place % examples for place in range(start, min(start + batch, examples * epochs))]
+
+
+def digests(ids: Sequence[str], batch: int, epochs: int, steps: int) -> list[str]:
+    """The running digest of the ids consumed after step 0…steps; the last one is the schedule's own."""
+    digest = IdDigest()
+    found = [digest.hex()]
+    for step in range(1, steps + 1):
+        digest.add(step, [ids[place] for place in batch_positions(step, batch, len(ids), epochs)])
+        found.append(digest.hex())
+    return found
 
 
 def share(lengths: Sequence[int], world: int) -> list[list[int]]:

@@ -95,6 +95,8 @@ class DataSettings(Strict):
     path: str = Field(description="folder with tasks/ and splits/default/")
     train_per_task: Count | None = Field(default=20, description="most instances per training task; null = all")
     test_per_task: Count | None = Field(default=5, description="most instances per held-out task; null = all")
+    train_tasks: Count | None = Field(default=None, description="only the first tasks of the training list; null = all")
+    test_tasks: Count | None = Field(default=None, description="only the first held-out tasks of the list; null = all")
     sampling: Literal["random", "first"] = Field(default="random", description="how a task is capped")
     sample_seed: Seed | None = Field(
         default=None, description="seed of the sample and of the label drawn; default: seed"
@@ -139,12 +141,17 @@ class TrainSettings(Strict):
 
 
 class CheckpointSettings(Strict):
-    """When metrics are taken; not part of a run's identity."""
+    """When metrics are taken and when a run is saved to go on from; not part of a run's identity."""
 
     every: Count = Field(default=10, description="steps between checkpoints; step 0 and the last always count")
     metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
         default=["loss"], description="what is measured"
     )
+    state_every_min: Positive | None = Field(
+        default=30.0, description="minutes between full states to go on from; null = only when told to stop"
+    )
+    state_every: Count | None = Field(default=None, description="also after every so many steps")
+    keep_state: bool = Field(default=False, description="keep the last full state of a run that is done")
 
 
 class ResourceSettings(Strict):

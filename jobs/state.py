@@ -1,0 +1,284 @@
+"""Saves the full state of a train job, and finds the one from which an interrupted run goes on.
+
+<run>/state/<step>/   state.json, and in ranks/ what DeepSpeed writes: weights, optimiser, every rank's RNG
+
+A state is written under a hidden name that only this attempt uses and renamed when all of it is on disk, so
+what has a number for a name is whole. The newest is kept; it goes when the run is done. Engines are imported
+only where states are saved and loaded: the launcher asks for steps.
+"""
+
+import contextlib
+import importlib.metadata
+import random
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from jobs import attempt as attempts
+from jobs import journal as journals
+from jobs.attempt import Attempt
+from jobs.folder import SCHEMA, read_json, sync, write_json
+from jobs.journal import Journal
+from jobs.ranks import Ranks
+from zsg_core.errors import ClusterError
+
+RANKS = "ranks"  # DeepSpeed's tag
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """state.json. `what` must be equal for a run to go on from it, and `way` too: see `choose`."""
+
+    step: int
+    ids: str  # digest of the ids consumed so far
+    what: dict[str, Any]  # run_id, stage_id, recipe, schedule
+    way: dict[str, Any]  # world, zero_stage, device: how the state is cut into files
+    journal: dict[str, int]  # bytes of every journal file when all rows up to `step` were on disk
+    seconds: float
+    loss: float | None
+    attempt: int
+    saved: int
+    versions: dict[str, str]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the job at hand is, to be compared with what was saved."""
+
+    what: dict[str, Any]
+    way: dict[str, Any]
+    digests: Sequence[str]  # of the ids consumed after step 0…
+    checkpoints: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The state to go on from, if any, why newer ones do not serve, and why nothing may be trained at all."""
+
+    saved: Saved | None = None
+    passed_over: str | None = None
+    refusal: str | None = None
+
+
+def choose(found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured: frozenset[int]) -> Choice:
+    """The newest state that is this job's. `sizes` are the journal's bytes, `measured` the steps it has a loss of.
+
+    Refused is a state that is this job's and yet was trained on other ids than its schedule says.
+    """
+    reasons = []
+    for saved in sorted(found, key=lambda one: -one.step):
+        reason = _unusable(saved, job, sizes, measured)
+        if reason:
+            reasons.append(f"the state of step {saved.step} {reason}")
+            continue
+        expected = job.digests[saved.step]
+        if saved.ids != expected:
+            return Choice(refusal=f"the digest of the ids consumed is {saved.ids}, by the schedule {expected}")
+        return Choice(saved, "; ".join(reasons) or None)
+    return Choice(passed_over="; ".join(reasons) or None)
+
+
+def _unusable(saved: Saved, job: Job, sizes: Mapping[str, int], measured: frozenset[int]) -> str | None:
+    for ours, theirs in ((job.what, saved.what), (job.way, saved.way)):
+        differ = [key for key in ours if ours[key] != theirs.get(key)]
+        if differ:
+            return "is of another " + " and ".join(f"{key} ({theirs.get(key)}, now {ours[key]})" for key in differ)
+    short = [name for name, size in saved.journal.items() if sizes.get(name, 0) < size]
+    if short:
+        return f"has lost rows of its journal {short[0]}"
+    missing = sorted(step for step in job.checkpoints - measured if step <= saved.step)
+    if missing:
+        return f"was not measured at step {missing[0]}, which is a checkpoint now"
+    return None
+
+
+def find(run: Path) -> list[Saved]:
+    """All committed states of a run folder."""
+    texts = [read_json(path / "state.json") for path in _committed(run)]
+    # One of another schema is nobody's.
+    return [Saved(**text) for text in texts if text and {field.name for field in fields(Saved)} == set(text)]
+
+
+def newest_step(run: Path) -> int | None:
+    """The step of the newest committed state, or None."""
+    return max((int(path.name) for path in _committed(run)), default=None)
+
+
+def remove(run: Path) -> None:
+    """Removes all states, and the folder."""
+    for path in _committed(run):
+        _discard(path)
+    shutil.rmtree(run / "state", ignore_errors=True)
+
+
+def _committed(run: Path) -> list[Path]:
+    return [path for path in (run / "state").glob("*") if path.name.isdigit()]
+
+
+def _discard(path: Path) -> None:
+    """Removes a committed state, which at no moment is there in part under its name."""
+    gone = path.with_name(f".{path.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+class States:
+    """The states of one run, as one attempt sees them; every method is called by all ranks together."""
+
+    def __init__(self, run: Path, attempt: Attempt, ranks: Ranks, job: Job, journal: Journal | None) -> None:
+        self._run, self._attempt, self._ranks, self._job, self._journal = run, attempt, ranks, job, journal
+        self._root = run / "state"
+        self.step = 0  # of the newest state that is ours
+        self.save_s: float | None = None  # how long the last save took
+
+    def choose(self) -> Choice:
+        """Rank 0's choice, told to all. Removes what dead attempts left half written; raises on a refusal."""
+        choice = Choice()
+        if self._ranks.is_main:
+            assert self._journal
+            for draft in self._root.glob(".*"):
+                shutil.rmtree(draft, ignore_errors=True)
+            measured = frozenset(row["step"] for row in journals.read(self._run) if "loss" in row["data"])
+            choice = choose(find(self._run), self._job, self._journal.before, measured)
+        choice = self._tell(choice)
+        if choice.refusal:
+            raise ClusterError(
+                f"{self._root} cannot be gone on from: {choice.refusal}. The data or the code have changed; "
+                "remove the folder to train from the start"
+            )
+        if choice.saved:
+            self.step, self.save_s = choice.saved.step, choice.saved.seconds
+        return choice
+
+    def load(self, engine: Any, saved: Saved) -> None:
+        """Puts weights, optimiser and RNG back. Raises ClusterError if a file cannot be read."""
+        folder = self._root / str(saved.step)
+        try:
+            path, client = engine.load_checkpoint(str(folder), RANKS)
+        except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+            raise ClusterError(f"{folder} cannot be read: {error}; remove it to train from the start") from error
+        if path is None:
+            raise ClusterError(f"{folder} has no files of DeepSpeed; remove it to train from the start")
+        _set_rng(client["rng"][self._ranks.rank])
+
+    def save(self, engine: Any, step: int, ids: str, loss: float | None) -> None:
+        """Commits the state after `step`, then removes older ones. Raises ClusterError if it cannot be written."""
+        if step == self.step:
+            return  # nothing has happened since
+        started = time.monotonic()
+        draft = self._root / f".{step}.{self._attempt.nonce}"
+        try:
+            self._write(engine, draft)
+            self._commit(draft, step, ids, loss, started)
+        except attempts.Superseded:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(draft, ignore_errors=True)  # a full disk must take the record of this end
+            raise ClusterError(
+                f"the state of step {step} could not be saved in {self._root} ({_reason(error)}); "
+                f"{f'that of step {self.step} is intact' if self.step else 'there is none before it'}"
+            ) from error
+        self.step, self.save_s = step, time.monotonic() - started
+
+    def _write(self, engine: Any, draft: Path) -> None:
+        import torch.distributed as dist
+
+        if self._ranks.is_main:
+            self._root.mkdir(mode=0o700, exist_ok=True)
+            draft.mkdir(mode=0o700)
+        states: list[Any] = [None] * self._ranks.world
+        dist.all_gather_object(states, _rng())
+        engine.save_checkpoint(str(draft), RANKS, client_state={"rng": states}, save_latest=False)
+        # On a network file system only who wrote a file can bring it to the disk; who that was is DeepSpeed's affair.
+        for path in draft.rglob("*"):
+            sync(path)
+        dist.barrier()
+
+    def _commit(self, draft: Path, step: int, ids: str, loss: float | None, started: float) -> None:
+        problem: BaseException | None = None
+        if self._ranks.is_main:
+            try:
+                self._publish(draft, step, ids, loss, started)
+            except (OSError, RuntimeError, attempts.Superseded) as error:
+                problem = error
+        problem = self._tell(problem)
+        if problem:
+            raise problem
+
+    def _publish(self, draft: Path, step: int, ids: str, loss: float | None, started: float) -> None:
+        assert self._journal
+        self._journal.commit()
+        write_json(draft / "state.json", asdict(self._saved(step, ids, loss, time.monotonic() - started)))
+        sync(draft)
+        attempts.check(self._run, self._attempt)
+        final = self._root / str(step)
+        if final.exists():
+            _discard(final)  # `choose` has passed it over
+        draft.rename(final)
+        sync(self._root)
+        for older in _committed(self._run):
+            if int(older.name) < step:
+                _discard(older)
+
+    def _saved(self, step: int, ids: str, loss: float | None, seconds: float) -> Saved:
+        return Saved(
+            step=step,
+            ids=ids,
+            what=self._job.what,
+            way=self._job.way,
+            journal=journals.sizes(self._run, before=self._attempt.attempt + 1),
+            seconds=seconds,
+            loss=loss,
+            attempt=self._attempt.attempt,
+            saved=attempts.now_ms(),
+            versions=versions(),
+        )
+
+    def _tell(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        import torch.distributed as dist
+
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def versions() -> dict[str, str]:
+    """Of what a state is written and read with."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "deepspeed")}
+
+
+def _rng() -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    found: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def _set_rng(state: dict[str, Any]) -> None:
+    import numpy as np
+    import torch
+
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
