@@ -35,12 +35,16 @@ Smoke = Annotated[
     bool, typer.Option("--smoke", help="a small trial of the whole grid: tiny model, few tasks and steps, other ids")
 ]
 Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="a setting laid over the grid's defaults; again for more", metavar="KEY=VALUE"),
+]
 
 
 @app.command()
 def plan(
-    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, smoke: Smoke = False,
-    retry: Retry = False, retrain: Retrain = False, json: AsJson = False,
+    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
+    smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False, json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
@@ -49,13 +53,13 @@ def plan(
     from launcher import session
     from launcher.plan import Allow
 
-    session.show_plan(session.open_grid(grid, profile, workspace, smoke), Allow(retry, retrain), json)
+    session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), Allow(retry, retrain), json)
 
 
 @app.command()
 def submit(
-    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, smoke: Smoke = False,
-    retry: Retry = False, retrain: Retrain = False,
+    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
+    smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be done, as plan does")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before submitting to Slurm")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="local: return at once, leave the jobs running")] = False,
@@ -70,7 +74,7 @@ def submit(
     from launcher import session, show
     from launcher.plan import Allow
 
-    opened, allow = session.open_grid(grid, profile, workspace, smoke), Allow(retry, retrain)
+    opened, allow = session.open_grid(grid, profile, workspace, smoke, sets or ()), Allow(retry, retrain)
     if dry_run:
         session.show_plan(opened, allow, json=False)
         return
@@ -169,8 +173,9 @@ def main() -> None:
     except ZsgError as error:
         from launcher import show
 
-        show.error(str(error))
-        sys.exit(error.exit_code)
+        told = error if isinstance(error, ZsgError) else disk.told(error)
+        show.error(str(told))
+        sys.exit(told.exit_code)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,14 @@ Digests are kept by path, size and time of change, so that a file is read once h
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobs import content
 from jobs.folder import read_json, write_json
+from launcher import model_folder
+from launcher.schema_errors import brief
+from zsg_core import niv2
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, uses_embedding
 from zsg_core.settings import MINILM, TINY, Settings
@@ -23,7 +26,7 @@ class Inputs:
     def __init__(self, cache: Path, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)) -> None:  # noqa: T201
         self._cache_path = cache
         self._say = say
-        self._known: dict[str, list] = read_json(cache) or {}
+        self._known = _kept(cache)
         self._folders: dict[Path, str] = {}
         self._read = 0
 
@@ -62,9 +65,39 @@ class Inputs:
         return self._known.get(str(path), [])[:2] == _stamp(path)
 
 
+def check(points: Sequence[Settings]) -> None:
+    """Refuses what no node could use, before gigabytes are read: a folder that holds no Llama, data without examples.
+
+    Of the data the first task with an instance is read; that a few tasks are empty is for the nodes to find.
+    """
+    for base in {base for settings in points if (base := base_folder(settings))}:
+        model_folder.check(base)
+    for settings in {_drawn(settings): settings for settings in points}.values():
+        _refuse_empty(settings)
+
+
+def _drawn(settings: Settings) -> tuple[object, ...]:
+    data = settings.data
+    return data.path, data.train_per_task, data.train_tasks, data.test_tasks, data.fraction
+
+
+def _refuse_empty(settings: Settings) -> None:
+    folder, data = data_folder(settings), settings.data
+    names = niv2.task_names(folder, "train")[: data.train_tasks]
+    most = len(names) * data.train_per_task if data.train_per_task else None
+    if most is not None and most * data.fraction < 1:
+        raise UserError(
+            f"data.fraction: {data.fraction} of at most {most} examples ({len(names)} tasks × train_per_task "
+            f"{data.train_per_task}) leaves no training example; take at least 1/{most}"
+        )
+    for split, listed in (("train", names), ("test", niv2.task_names(folder, "test")[: data.test_tasks])):
+        if not any(niv2.read_task(folder, name) for name in listed):
+            raise UserError(f"data.path: {folder}: the {split} split is empty, none of its tasks has an instance")
+
+
 def data_folder(settings: Settings) -> Path:
     """The data's folder, absolute. UserError if there is none."""
-    folder = Path(settings.data.path).expanduser().resolve()
+    folder = _absolute("data.path", settings.data.path)
     if not folder.is_dir():
         raise UserError(f"data.path: {folder} is not a folder")
     return folder
@@ -77,7 +110,7 @@ def embedding_folder(settings: Settings) -> Path:
     """
     embedding = settings.arrangement.embedding
     if embedding != MINILM:
-        folder = Path(embedding).expanduser().resolve()
+        folder = _absolute("arrangement.embedding", embedding)
         if not (folder / "modules.json").is_file():
             raise UserError(f"arrangement.embedding: {folder} is no sentence-transformers folder (no modules.json)")
         return folder
@@ -90,13 +123,32 @@ def embedding_folder(settings: Settings) -> Path:
 
 
 def base_folder(settings: Settings) -> Path | None:
-    """The folder of a supplied model, absolute; None for tiny. UserError if it is not a model's folder."""
+    """The folder of a supplied model, absolute; None for tiny. UserError if there is none."""
     if settings.model.name == TINY:
         return None
-    folder = Path(settings.model.path or "").expanduser().resolve()
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model.path: {folder} is not a Hugging Face model folder (no config.json)")
+    folder = _absolute("model.path", settings.model.path or "")
+    if not folder.is_dir():
+        raise UserError(f"model.path: {folder} is not a folder")
     return folder
+
+
+def _absolute(key: str, path: str) -> Path:
+    try:
+        folder = Path(path).expanduser().resolve()
+        folder.exists()  # raises for what can be no path: too long a name, a folder that may not be entered
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such user, links in a circle
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{key}: {brief(path)} is not a folder: {reason}") from error
+    return folder
+
+
+def _kept(cache: Path) -> dict[str, list]:
+    """What was kept; a file that is damaged is read as none, for all of it can be made again."""
+    try:
+        kept = read_json(cache)
+    except ValueError:
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _stamp(path: Path) -> list[int]:

@@ -87,12 +87,12 @@ def check(run: Run, profile: Profile) -> None:
     """Raises UserError for a run that the profile cannot train, before anything is submitted."""
     train = run.recipe["stages"][0]["train"]
     deepspeed_config(zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"])
-    ranks = run.size.nodes * run.size.ranks_per_node
-    if train["batch"] < ranks:
+    batch, ranks = train["batch"], run.size.nodes * run.size.ranks_per_node
+    if batch < ranks:
         raise UserError(
-            f"train.batch is {train['batch']}, but {run.size.nodes} nodes × {run.size.ranks_per_node} ranks are {ranks} "
-            f"ranks: {ranks - train['batch']} would hold a GPU for nothing. At most {train['batch']} ranks, or a batch "
-            f"of {ranks} or more; a batch need not be a multiple of the ranks"
+            f"train.batch is {batch}, but {run.size.nodes} nodes × {run.size.ranks_per_node} ranks are {ranks}: "
+            f"{ranks - batch} would hold a GPU for nothing. Ask for at most {batch} ranks, or a batch of {ranks} or "
+            "more; it need not be a multiple of the ranks"
         )
     gpus = _gpus("train", profile)
     if gpus and run.size.ranks_per_node > gpus:

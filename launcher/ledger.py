@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import now_ms
-from jobs.folder import Workspace
+from jobs.folder import Workspace, naming
 from zsg_core.errors import UserError
 
 
@@ -84,7 +84,7 @@ class Ledger:
 
     def _append(self, event: str, submission: str, **facts: Any) -> None:
         row = {"event": event, "submission": submission, "ts": now_ms(), **facts}
-        with self._path.open("a+b") as file:
+        with naming(self._path), self._path.open("a+b") as file:
             cut = file.seek(0, os.SEEK_END) > 0 and _last_byte(file) != b"\n"
             file.write((b"\n" if cut else b"") + json.dumps(row, ensure_ascii=False).encode() + b"\n")
             file.flush()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace
-from launcher import grid_record, show
+from launcher import grid_record, show, workspaces
 from launcher.ledger import Ledger
 from launcher.status import ACTIVE, JobState, collect
 from zsg_core.errors import ClusterError, UserError
@@ -22,12 +22,7 @@ VARIABLE = "ZSG_WORKSPACE"
 
 def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
     """The workspace asked for, that of ZSG_WORKSPACE, or `otherwise`, relative to the current folder."""
-    root = (path or Path(os.environ.get(VARIABLE) or otherwise)).expanduser().resolve()
-    if "%" in str(root) or not str(root).isprintable():
-        raise UserError(
-            f"workspace {str(root)!r}: '%' and control characters have a meaning to Slurm; use another folder"
-        )
-    return Workspace(root)
+    return workspaces.find(path or Path(os.environ.get(VARIABLE) or otherwise))
 
 
 def status_rows(place: Workspace, grid: str | None) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import grid as grids
-from launcher import inputs, job_files, local, profile_files, profiles, reading, show
+from launcher import inputs, job_files, local, profile_files, profiles, reading, show, workspaces
 from launcher import runs as runs_of
 from launcher import smoke as smokes
 from launcher import submit as submits
@@ -38,15 +38,21 @@ class Opened:
     runs: list[Run]
 
 
-def open_grid(path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False) -> Opened:
-    """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them."""
-    grid = grids.load(path)
+def open_grid(
+    path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False, sets: Sequence[str] = ()
+) -> Opened:
+    """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them.
+
+    `sets` are `key=value` texts laid over the grid's defaults.
+    """
+    grid = grids.load(path, sets)
     layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
     profile = profiles.of(layers)
     if smoke:
         grid = smokes.shrink(grid, profile.smoke)
     place = reading.workspace(workspace_path, profile.workspace)
-    place.create()
+    inputs.check([point.settings for point in grid.points])
+    workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say))
     for run in resolved:
         job_files.check(run, profile)

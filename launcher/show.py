@@ -220,5 +220,6 @@ def _table(*names: str) -> Table:
 
 
 def error(text: str) -> None:
-    """An error, on stderr."""
-    print(f"error: {text}", file=sys.stderr)
+    """An error, on stderr. Characters that could deceive a terminal, or the eye, are escaped."""
+    safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    print(f"error: {safe}", file=sys.stderr)

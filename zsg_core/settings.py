@@ -8,12 +8,14 @@ from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
     PlainSerializer,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -36,16 +38,35 @@ def exact_fraction(value: Any) -> Fraction:
     """`1/256`, `0.25` or `1` as an exact fraction: 0.25 is 1/4, never a binary neighbour of it."""
     is_number = isinstance(value, int | float | str | Fraction) and not isinstance(value, bool)
     if not is_number or not _FRACTION.fullmatch(text := str(value).strip()):
-        raise ValueError(f"must be a fraction such as 1/4 or 0.25, not {value!r}")
+        raise ValueError("must be a fraction such as 1/4 or 0.25")
     try:
         return Fraction(text)
     except ZeroDivisionError:
-        raise ValueError(f"must be a fraction such as 1/4 or 0.25, not {value!r}") from None
+        raise ValueError("must be a fraction such as 1/4 or 0.25") from None
+
+
+def printable(text: str) -> str:
+    """The text, if every character of it shows: a line break or a mark that turns the writing deceives a reader."""
+    if not text.isprintable():
+        raise ValueError("must not hold line breaks, control characters or other marks that do not show")
+    return text
 
 
 ExactFraction = Annotated[
-    Fraction, BeforeValidator(exact_fraction), PlainSerializer(str, return_type=str), Field(gt=0, le=1)
+    Fraction,
+    BeforeValidator(exact_fraction),
+    PlainSerializer(str, return_type=str),
+    Field(gt=0, le=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                {"type": "string", "pattern": rf"^\s*({_FRACTION.pattern})\s*$"},
+            ]
+        }
+    ),
 ]
+FolderName = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[FiniteFloat, Field(gt=0)]
@@ -55,8 +76,12 @@ Share = Annotated[FiniteFloat, Field(ge=0, lt=1)]
 class ModelSettings(Strict):
     """The model a run starts from: a local Hugging Face folder, or `tiny`, made here with random weights."""
 
-    name: str = Field(default=TINY, description="a name for tables; `tiny` is made on the spot", pattern=r"^[\w.-]+$")
-    path: str | None = Field(default=None, description="folder of a Hugging Face Llama; every name but tiny needs it")
+    name: str = Field(
+        default=TINY, description="a name for tables; `tiny` is made on the spot", pattern=r"^[\w.-]{1,64}$"
+    )
+    path: FolderName | None = Field(
+        default=None, description="folder of a Hugging Face Llama; every name but tiny needs it"
+    )
     hidden: Count | None = Field(default=None, description="tiny only: hidden size (128)")
     layers: Count | None = Field(default=None, description="tiny only: decoder layers (4)")
     heads: Count | None = Field(default=None, description="tiny only: attention heads (4)")
@@ -92,7 +117,7 @@ class DataSettings(Strict):
     """What is trained on, and the fixed test set."""
 
     set: Literal["niv2"] = Field(default="niv2", description="format of the data: niv2 = Natural Instructions V2")
-    path: str = Field(description="folder with tasks/ and splits/default/")
+    path: FolderName = Field(description="folder with tasks/ and splits/default/")
     train_per_task: Count | None = Field(default=20, description="most instances per training task; null = all")
     test_per_task: Count | None = Field(default=5, description="most instances per held-out task; null = all")
     train_tasks: Count | None = Field(default=None, description="only the first tasks of the training list; null = all")
@@ -113,7 +138,9 @@ class ArrangementSettings(Strict):
 
     order: Literal[ORDERS] = Field(default="random", description="see zsg_core.arrange")  # type: ignore[valid-type]
     seed: Seed | None = Field(default=None, description="seed of the orders random and rt; default: seed")
-    embedding: str = Field(default=MINILM, description="sentence-transformers folder; the default name ships with zsg")
+    embedding: FolderName = Field(
+        default=MINILM, description="sentence-transformers folder; the default name ships with zsg"
+    )
 
 
 class TrainSettings(Strict):
