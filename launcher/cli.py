@@ -4,9 +4,11 @@ A command imports what it calls when it is called: `zsg --help` and `zsg status`
 submitit, half a second together.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -34,11 +36,11 @@ Retry = Annotated[bool, typer.Option("--retry", help="also submit runs that fail
 Smoke = Annotated[
     bool, typer.Option("--smoke", help="a small trial of the whole grid: tiny model, few tasks and steps, other ids")
 ]
-Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="a setting laid over the grid's defaults; again for more", metavar="KEY=VALUE"),
 ]
+Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
 
 
 @app.command()
@@ -166,12 +168,36 @@ def ui(
     reading.serve_ui(reading.workspace(workspace), grid, port)
 
 
+@app.command()
+def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: AsJson = False) -> None:
+    """Look whether this machine, its Python and the profile's Slurm are as zsg needs them. Changes nothing.
+
+    Ends with 3 if there is a problem; a warning is no problem yet.
+
+    Example: zsg doctor --profile slurm-minimal
+    """
+    from launcher import doctor as doctors
+    from launcher import profiles, reading, show
+
+    chosen = profiles.load(profile or "local", Path())
+    asked = workspace or Path(os.environ.get(reading.VARIABLE) or chosen.workspace)
+    reading.workspace(asked)  # refuses what can be no workspace
+    checks = doctors.examine(chosen, asked.expanduser())
+    if json:
+        show.as_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            show.result(check.line)
+    if any(check.verdict == doctors.PROBLEM for check in checks):
+        raise typer.Exit(ClusterError.exit_code)
+
+
 def main() -> None:
     """Runs a command; exit codes 0 ok, 1 bug, 2 the user's, 3 the cluster's, 130 interrupted."""
     try:
         app()
-    except ZsgError as error:
-        from launcher import show
+    except (ZsgError, OSError) as error:
+        from launcher import disk, show
 
         told = error if isinstance(error, ZsgError) else disk.told(error)
         show.error(str(told))

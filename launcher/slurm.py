@@ -1,9 +1,10 @@
-"""Asks Slurm: one squeue for what is active, one sacct for what has left the queue, scontrol to release.
+"""Asks Slurm: one squeue for what is active, one sacct for what has left the queue, scontrol for the rest.
 
 Commands are argument lists, never shell text; answers are parsed by pure functions. Slurm's `--json` and newer
 flags are avoided: they differ between versions.
 """
 
+import math
 import re
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -105,6 +106,37 @@ def release(ids: Sequence[str], run: Run = subprocess.run) -> None:
     done = _start(["scontrol", "release", *mains], run)
     if done.returncode and "Job has already finished" not in done.stderr and "Invalid job id" not in done.stderr:
         raise ClusterError(f"scontrol release {' '.join(mains)} failed: {done.stderr.strip()}; run zsg submit again")
+
+
+def config(run: Run = subprocess.run) -> dict[str, str]:
+    """The cluster's settings, by their names in slurm.conf."""
+    return parse_config(_call(["scontrol", "show", "config"], run))
+
+
+def parse_config(text: str) -> dict[str, str]:
+    """Reads lines `KillWait   = 30 sec`."""
+    pairs = (line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def partitions(run: Run = subprocess.run) -> dict[str, dict[str, str]]:
+    """The settings of every partition the user can see, by its name."""
+    return parse_partitions(_call(["scontrol", "show", "partition", "--oneliner"], run))
+
+
+def parse_partitions(text: str) -> dict[str, dict[str, str]]:
+    """Reads lines `PartitionName=main … Default=YES … MaxTime=1-00:00:00 … State=UP …`."""
+    rows = (dict(word.split("=", 1) for word in line.split() if "=" in word) for line in text.splitlines())
+    return {row["PartitionName"]: row for row in rows if "PartitionName" in row}
+
+
+def minutes(limit: str) -> float:
+    """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes; infinite where there is none."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    if not found:
+        return math.inf
+    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
+    return 60 * (24 * days + hours) + whole + seconds / 60
 
 
 def _tasks(job: str) -> list[str]:
