@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from conftest import Zsg
 from pydantic import BaseModel
 
-from launcher import grid, profiles
+from launcher import profiles
 from launcher.profiles import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +96,16 @@ def test_shipped_profiles_are_documented() -> None:
     for path in (ROOT / "cluster_profiles").glob("*.yaml"):
         assert profiles.load(path.stem, Path()).name == path.stem
         assert f"| `{path.stem}` |" in (ROOT / "cluster_profiles/README.md").read_text()
+
+
+def test_the_faiss_extras_exclude_one_another() -> None:
+    """One extra for CPUs and one for GPUs, each with one distribution of faiss, declared as a conflict."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    owners = {name: [d for d in needs if d.startswith("faiss")] for name, needs in extras.items()}
+
+    assert {name: len(found) for name, found in owners.items() if found} == {"cpu": 1, "gpu": 1}
+    assert project["tool"]["uv"]["conflicts"] == [[{"extra": "cpu"}, {"extra": "gpu"}]]
 
 
 def test_constraints_name_no_index() -> None:
