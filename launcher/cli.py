@@ -25,11 +25,15 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 
-GridFile = Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML")]
+GridFile = Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML", readable=False)]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="profile name or file; overrides the grid's")]
-WorkspacePath = Annotated[Path | None, typer.Option("--workspace", help="folder of all runs; overrides the profile's")]
+# `readable=False`: what may not be read is for us to say, as one line with what to do.
+WorkspacePath = Annotated[
+    Path | None, typer.Option("--workspace", help="folder of all runs; overrides the profile's", readable=False)
+]
 Place = Annotated[
-    Path | None, typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here")
+    Path | None,
+    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Retry = Annotated[bool, typer.Option("--retry", help="also submit runs that failed, were cancelled or are unknown")]
