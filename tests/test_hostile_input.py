@@ -99,7 +99,7 @@ TEXTS = {
     "a missing data folder": (GRID.replace("path: data", "path: dta"), ["data.path", "home/dta is not a folder"]),
     "a file for a data folder": (GRID.replace("path: data", "path: grid.yaml"), ["home/grid.yaml is not a folder"]),
     "a fraction that leaves nothing": (GRID + "  data.fraction: 1/256\n", ["data.fraction", "1/256", "40 examples"]),
-    "an unknown profile": (GRID + "profile: locl\n", ["profile 'locl'", "known: ", "local"]),
+    "an unknown profile": (GRID + "profile: locl\n", ["profile 'locl'", "Did you mean 'local'?", "Known: "]),
     "a path as profile": (GRID + "profile: ../../x\n", ["profile '../../x'"]),
     "a missing embedding": (GRID + "grid: {arrangement: [{order: nft, embedding: no}]}\n", ["arrangement.embedding"]),
 }
