@@ -11,10 +11,11 @@ from builders import task, write_niv2
 from conftest import Zsg
 
 from jobs import journal
-from launcher import fit, session
+from launcher import fit, profiles, session
 from launcher.estimates import Estimates, lines
 from launcher.fit import Layout, Load
 from launcher.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
+from zsg_core.errors import UserError
 from zsg_core.llama import shape_of_config
 
 CONFIGS = {
@@ -285,3 +286,23 @@ def test_a_run_counts_what_later_plans_say(zsg: Zsg, tmp_path: Path) -> None:
     assert whole.train.tokens**2 / 9 <= whole.train.squares < whole.train.tokens**2
     assert (part.examples, part.tokens_are) == (4, MEAN)
     assert part.train.tokens == pytest.approx(whole.train.tokens * 4 / 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("gpu: {name: A, memory_gb: 80, tflops: 312}", "slurm.gpus_per_node is 0", id="no GPU asked for"),
+        pytest.param("gpu: {name: A, memory_gb: 80, tflops: 312, mfuu: 1}", "Did you mean 'mfu'", id="a misspelt key"),
+        pytest.param("gpu: {name: A, memory_gb: 80}", "gpu.tflops is missing", id="a missing peak"),
+        pytest.param("gpu: {name: A, memory_gb: 80, tflops: 312, mfu: 40}", "gpu.mfu", id="a share beyond 1"),
+        pytest.param("gpu: {name: A, memory_gb: 0, tflops: 312}", "gpu.memory_gb", id="no memory"),
+    ],
+)
+def test_a_mistake_in_the_gpus_is_told_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    """A profile whose `gpu` block is wrong, or is not honoured, is refused with file and line."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: a\nkind: slurm\n{text}\n")
+
+    with pytest.raises(UserError, match=r"mine\.yaml:3: ") as error:
+        profiles.load(str(path), tmp_path)
+    assert said in str(error.value)
