@@ -5,6 +5,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jobs import engines
 from jobs.embed import embedded, vectors
 from jobs.folder import Workspace, publish, read_json, write_json
@@ -67,6 +69,7 @@ def _publish(
     assert len(set(made.places)) == len(made.places), "an order has an example twice"
     ids = [corpus.train[place].id for place in made.places]
     with publish(workspace.arrangement(made_id)) as draft:
+        np.save(draft / "places.npy", np.array(made.places, np.int64))  # rows of the corpus, and of its embedding
         (draft / "ids").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8", newline="\n")
         corpus_meta = read_json(corpus.folder / "meta.json")
         meta = {
