@@ -1,6 +1,7 @@
 """Turns a grid's points into runs: resolved recipes with ids, equal ones merged, files named."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,17 @@ class Run:
     data: Path
     base: Path | None
     embedding: Path | None
+    test: Path | None = None
 
-    @property
+    @cached_property
     def corpus_id(self) -> str:
         return recipes.corpus_id(self.recipe)
 
-    @property
+    @cached_property
     def arrangement_id(self) -> str:
         return recipes.arrangement_id(self.recipe)
 
-    @property
+    @cached_property
     def base_id(self) -> str | None:
         return recipes.base_id(self.recipe)
 
@@ -74,6 +76,7 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
         checkpoints=settings.checkpoints,
         size=profile.train.model_copy(update=asked),
         data=inputs.data_folder(settings),
+        test=inputs.test_folder(settings),
         base=base,
         embedding=inputs.embedding_folder(settings) if recipes.uses_embedding(settings) else None,
     )

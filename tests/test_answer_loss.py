@@ -8,6 +8,7 @@ import pytest
 from jobs.base_model import Vocabulary
 from jobs.batches import TokenizedSet
 from zsg_core.examples import Example
+from zsg_core.prompts import Template
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -23,9 +24,7 @@ def example(number: int) -> Example:
     """An example of random length, the same for the same number."""
     rng = random.Random(number)
     text, answer = (" ".join(rng.choices(WORDS, k=rng.randint(low, high))) for low, high in ((1, 30), (1, 6)))
-    return Example(
-        id=f"t:{number}", task="t", definition="Do it.", shots=(), input=text, answer=answer, references=(answer,)
-    )
+    return Example(id=f"t:{number}", task="t", definition="Do it.", turns=((text, answer),), references=(answer,))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def model() -> AnswerLoss:
 def examples() -> TokenizedSet:
     """Sixteen examples, a token per byte."""
     vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    return TokenizedSet([example(n) for n in range(16)], vocabulary, shots=0, max_length=200)
+    return TokenizedSet([example(n) for n in range(16)], vocabulary, Template("zsg"), max_length=200)
 
 
 def by_micro_batches(model: AnswerLoss, examples: TokenizedSet, world: int, budget: int) -> torch.Tensor:
@@ -59,7 +58,7 @@ def test_loss_is_the_negative_log_likelihood_of_the_answer(model: AnswerLoss, ex
     expected = []
     for encoded in examples.encoded:
         logits = model.llama(input_ids=torch.tensor([encoded.ids]), use_cache=False).logits[0].log_softmax(-1)
-        places = range(encoded.answer_start, len(encoded.ids))
+        places = range(encoded.spans[0][0], len(encoded.ids))
         expected.append(-sum(logits[place - 1, encoded.ids[place]].item() for place in places))
 
     actual = by_micro_batches(model, examples, world=1, budget=10_000)
