@@ -3,6 +3,7 @@
 workspace/
   ledger.jsonl           the launcher's record of submissions
   runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
+                         weights/ and users/ where other runs start from it
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
   corpora/<id>/          train.jsonl test.jsonl meta.json COMMIT
   embeddings/<id>/       train.npy test.npy meta.json COMMIT

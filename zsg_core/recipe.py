@@ -34,11 +34,16 @@ def uses_embedding(settings: Settings) -> bool:
 
 def recipe(settings: Settings, digests: InputDigests) -> Recipe:
     """The resolved recipe: seeds that do nothing are left out, so that they make no false replicates."""
-    corpus = _corpus(settings, digests)
-    base = _base(settings, digests)
-    train = settings.train.model_dump(mode="json", exclude={"init_seed"})
-    stage = {"data": corpus, "arrangement": _arrangement(settings, digests), "train": train}
-    return {"schema": SCHEMA, "base": base, "stages": [stage]}
+    base = _base(settings.by_stage()[0], digests)
+    return {"schema": SCHEMA, "base": base, "stages": [_stage(own, digests) for own in settings.by_stage()]}
+
+
+def prefixes(made: Recipe) -> list[Recipe]:
+    """The recipe after its first stage, after its second, …; the last is the recipe itself.
+
+    A prefix is a recipe like any other: runs that begin alike share the run that it is the recipe of.
+    """
+    return [{**made, "stages": made["stages"][: count + 1]} for count in range(len(made["stages"]))]
 
 
 def run_id(made: Recipe) -> str:
@@ -46,19 +51,14 @@ def run_id(made: Recipe) -> str:
     return content_id({"kind": "run", "recipe": made})
 
 
-def stage_id(made: Recipe, index: int) -> str:
-    """The id of a stage with all before it, so that a shared prefix of stages is one stage."""
-    return content_id({"kind": "stage", "base": made["base"], "stages": made["stages"][: index + 1]})
-
-
 def corpus_id(made: Recipe) -> str:
-    """The id of the sampled training and test examples."""
-    return content_id({"kind": "corpus", "schema": SCHEMA, "data": made["stages"][0]["data"]})
+    """The id of the last stage's sampled training and test examples."""
+    return content_id({"kind": "corpus", "schema": SCHEMA, "data": made["stages"][-1]["data"]})
 
 
 def arrangement_id(made: Recipe) -> str:
-    """The id of the ordered training list: its examples and how they are put in order."""
-    stage = made["stages"][0]
+    """The id of the last stage's ordered training list: its examples and how they are put in order."""
+    stage = made["stages"][-1]
     asked = {"data": stage["data"], "arrangement": stage["arrangement"]}
     return content_id({"kind": "arrangement", "schema": SCHEMA, **asked})
 
@@ -67,6 +67,11 @@ def base_id(made: Recipe) -> str | None:
     """The id of a tiny model's weights and tokenizer; None for a model that the user supplies."""
     base = made["base"]
     return content_id({"kind": "base", "schema": SCHEMA, "base": base}) if base["kind"] == TINY else None
+
+
+def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+    train = settings.train.model_dump(mode="json", exclude={"init_seed"})
+    return {"data": _corpus(settings, digests), "arrangement": _arrangement(settings, digests), "train": train}
 
 
 def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:

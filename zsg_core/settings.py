@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     FiniteFloat,
     PlainSerializer,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
@@ -163,6 +164,9 @@ class TrainSettings(Strict):
     betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="Adam's")
     eps: Positive = Field(default=1e-8, description="Adam's")
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="AdamW's")
+    loss_on: Literal["answer", "all"] = Field(
+        default="answer", description="which tokens are learnt; all = prompts too, to pre-train a tiny base"
+    )
     clip: Positive = Field(default=1.0, description="largest norm of the global gradient")
     init_seed: Seed | None = Field(default=None, description="seed of tiny's random weights; default: seed")
 
@@ -189,6 +193,9 @@ class ResourceSettings(Strict):
     time_min: Count | None = Field(default=None, description="time limit in minutes")
 
 
+_OF_THE_RUN = frozenset({"set", "path", "embedding", "init_seed", "test_tasks", "test_per_task", "test_seed"})
+
+
 class Settings(Strict):
     """Everything that can be said of one run."""
 
@@ -197,5 +204,41 @@ class Settings(Strict):
     data: DataSettings
     arrangement: ArrangementSettings = ArrangementSettings()
     train: TrainSettings = TrainSettings()
+    stages: Annotated[list[dict[str, dict[str, Any]]], Field(min_length=1)] | None = Field(
+        default=None,
+        description="fine-tuning passes, one after the other; each says where it differs: {train: {lr: 1e-5}}",
+    )
     checkpoints: CheckpointSettings = CheckpointSettings()
     resources: ResourceSettings = ResourceSettings()
+
+    @model_validator(mode="after")
+    def _stages_can_be_resolved(self) -> "Settings":
+        self.by_stage()
+        return self
+
+    def by_stage(self) -> list["Settings"]:
+        """The settings of each stage: the run's own, with the stage's laid over them.
+
+        A stage may change data, arrangement and train, but not the test set: a curve over stages must be of one.
+        """
+        if self.stages is None:
+            return [self]
+        run = self.model_dump(exclude={"stages"})
+        return [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(self.stages)]
+
+
+def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: str) -> Settings:
+    made = dict(run)
+    for part, values in overlay.items():
+        if part not in ("data", "arrangement", "train"):
+            raise ValueError(f"{place}: unknown key {part!r}; a stage may say data, arrangement and train")
+        fixed = sorted(_OF_THE_RUN & values.keys())
+        if fixed:
+            raise ValueError(f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside `stages`")
+        made[part] = made[part] | {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    try:
+        return Settings.model_validate(made)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([place, *map(str, first["loc"])])
+        raise ValueError(f"{where}: {first['msg']}") from None
