@@ -8,6 +8,7 @@ from typing import Any
 
 from jobs.folder import publish, write_json
 from zsg_core.errors import UserError
+from zsg_core.llama import tiny_intermediate
 from zsg_core.prompts import Tokenize
 from zsg_core.recipe import Recipe
 
@@ -35,7 +36,7 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
     config = LlamaConfig(
         vocab_size=base["vocab"],
         hidden_size=base["hidden"],
-        intermediate_size=_intermediate(base["hidden"]),
+        intermediate_size=tiny_intermediate(base["hidden"]),
         num_hidden_layers=base["layers"],
         num_attention_heads=base["heads"],
         max_position_embeddings=base["context"],
@@ -100,11 +101,6 @@ def _train_bpe(texts: Sequence[str], vocab: int) -> Any:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
-
-
-def _intermediate(hidden: int) -> int:
-    # Llama's 8/3·hidden, rounded up to a multiple of 8.
-    return -(-8 * hidden // 24) * 8
 
 
 def _digest(folder: Path) -> str:

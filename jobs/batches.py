@@ -51,6 +51,11 @@ class TokenizedSet:
         """How many examples lost tokens to max_length."""
         return sum(e.cut > 0 for e in self.encoded)
 
+    @cached_property
+    def token_counts(self) -> dict[str, int]:
+        """Σn and Σn² over the examples' lengths: what `zsg plan` estimates from."""
+        return {"sum": sum(self.lengths), "squares": sum(n * n for n in self.lengths)}
+
     def micro_batches(self, places: Sequence[int], rank: int, world: int, budget: int) -> list[MicroBatch]:
         """This rank's part of the examples at `places`: a pure function of its arguments.
 

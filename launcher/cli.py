@@ -5,10 +5,12 @@ submitit, half a second together.
 """
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +27,15 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 
-GridFile = Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML")]
+GridFile = Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML", readable=False)]
 ProfileName = Annotated[str | None, typer.Option("--profile", help="profile name or file; overrides the grid's")]
-WorkspacePath = Annotated[Path | None, typer.Option("--workspace", help="folder of all runs; overrides the profile's")]
+# `readable=False`: what may not be read is for us to say, as one line with what to do.
+WorkspacePath = Annotated[
+    Path | None, typer.Option("--workspace", help="folder of all runs; overrides the profile's", readable=False)
+]
 Place = Annotated[
-    Path | None, typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here")
+    Path | None,
+    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Retry = Annotated[bool, typer.Option("--retry", help="also submit runs that failed, were cancelled or are unknown")]
@@ -41,6 +47,23 @@ Set = Annotated[
     typer.Option("--set", help="a setting laid over the grid's defaults; again for more", metavar="KEY=VALUE"),
 ]
 Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="where to write; default: here", metavar="FOLDER", readable=False)]
+    = Path(),
+) -> None:  # fmt: skip
+    """Write a grid, a cluster profile and a small data set to start from. Overwrites nothing.
+
+    Example: zsg init my-study
+    """
+    from launcher import show, starter
+
+    made = starter.write(folder)
+    go = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+    show.result(f"wrote {', '.join(made)}")
+    show.result(f"next: {go}zsg plan grid.yaml && zsg submit grid.yaml")
 
 
 @app.command()
@@ -192,8 +215,27 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
         raise typer.Exit(ClusterError.exit_code)
 
 
+class Schema(StrEnum):
+    """The kinds of file that zsg reads."""
+
+    GRID = "grid"
+    PROFILE = "profile"
+
+
+@app.command()
+def schema(of: Annotated[Schema, typer.Argument(help="which file's", metavar="grid|profile")]) -> None:
+    """Print the JSON Schema of a grid file or a profile, by which editors complete and check them.
+
+    Example: zsg schema grid
+    """
+    from launcher import json_schema, show
+
+    show.as_json(json_schema.grid() if of is Schema.GRID else json_schema.profile())
+
+
 def main() -> None:
     """Runs a command; exit codes 0 ok, 1 bug, 2 the user's, 3 the cluster's, 130 interrupted."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # or what we start would take a user's own jobs.py for ours
     try:
         app()
     except (ZsgError, OSError) as error:

@@ -121,7 +121,9 @@ def code() -> dict[str, Any]:
 
 def _git(folder: Path, *argv: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *argv], capture_output=True, text=True)
+        # Without its optional lock: a status that is killed would leave the user's checkout locked.
+        argv = ("git", "--no-optional-locks", "-C", str(folder), *argv)
+        done = subprocess.run(argv, capture_output=True, text=True)
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -54,4 +54,5 @@ def _value(text: str, written: str) -> Any:
 
 
 def _error(text: str, message: str) -> UserError:
-    return UserError(f"--set {text if text.isprintable() else repr(text)}: {message}")
+    shown = text if len(text) <= 100 else f"{text[:60]}… ({len(text):,} characters)"
+    return UserError(f"--set {shown if shown.isprintable() else repr(shown)}: {message}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import yaml_file
+from launcher.schema_errors import brief, nearest
 from launcher.shipped import shipped
 from launcher.yaml_file import Document, Place
 from zsg_core.errors import UserError
@@ -94,7 +95,10 @@ def _find(name: str, folders: list[Path]) -> Path:
         if "/" not in name and len(name) <= LONGEST_NAME and (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
     known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
-    raise UserError(f"profile {name!r} not found; known: {', '.join(known)}; or give the path of a .yaml file")
+    hint = nearest(name, known)
+    raise UserError(
+        f"profile {brief(name)} not found.{hint} Known: {', '.join(known)}; or give the path of a .yaml file"
+    )
 
 
 def _is_path(name: str) -> bool:

@@ -78,7 +78,9 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     show.result(f"MLflow: http://127.0.0.1:{port}/{page}  (Ctrl-C ends it)")
     argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     argv += ["--port", str(port), "--workers", "1", "--default-artifact-root", str(place.root / "mlartifacts")]
-    done = subprocess.run(argv, env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"})
+    # uvicorn looks for modules in the folder it is called in, PYTHONSAFEPATH or not; in the workspace there are none.
+    ours = {"UVICORN_APP_DIR": str(place.root), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    done = subprocess.run(argv, env=os.environ | ours)
     if done.returncode not in (0, -2, 130):
         raise ClusterError(f"mlflow server ended with {done.returncode}; is port {port} in use? try --port")
 

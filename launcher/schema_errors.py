@@ -1,6 +1,7 @@
 """Says what is wrong with a setting in one line: what was found, what is allowed, the nearest valid name."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -29,14 +30,19 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Plac
     message = PLAIN.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     found = problem["input"]
     shown = "" if isinstance(found, dict) else f", found {brief(found)}"
-    return place, f"{name}: {message}{'' if repr(found) in message else shown}"
+    known = re.findall(r"'([^']*)'", message) if problem["type"] == "literal_error" else []
+    return place, f"{name}: {message}{'' if repr(found) in message else shown}.{nearest(str(found), known)}".rstrip(".")
 
 
 def unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
     """The message for a key that does not exist."""
-    near = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {brief(key)}{f' in {where}' if where else ''}.{hint} Known: {', '.join(known)}"
+    return f"unknown key {brief(key)}{f' in {where}' if where else ''}.{nearest(key, known)} Known: {', '.join(known)}"
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A question that names the most similar of the known words; empty if none is similar."""
+    near = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def brief(value: Any) -> str:

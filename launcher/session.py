@@ -16,6 +16,7 @@ from launcher import inputs, job_files, local, profile_files, profiles, reading,
 from launcher import runs as runs_of
 from launcher import smoke as smokes
 from launcher import submit as submits
+from launcher.estimates import Estimates
 from launcher.grid import Grid
 from launcher.ledger import Ledger, submit_lock
 from launcher.plan import Allow, Plan
@@ -56,6 +57,7 @@ def open_grid(
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say))
     for run in resolved:
         job_files.check(run, profile)
+    Estimates(place, profile, resolved).refuse_unfit()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes]:
         show.say(f"note: {note}")
@@ -65,11 +67,13 @@ def open_grid(
 def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
     """Prints what a submit would do now."""
     plan = submits.plan(opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), allow)
+    estimates = Estimates(opened.site.workspace, opened.site.profile, opened.runs)
     if json:
-        show.as_json(show.plan_rows(plan))
+        show.as_json(show.plan_rows(plan, {run.id: estimates.of(run).as_json for run in opened.runs}))
         return
     show.plan_table(plan)
     show.job_graph(plan)
+    show.estimates_table(*estimates.overview(plan))
     for line in opened.site.profile.setup:
         show.result(f"setup line of every job: {line}")
     show.result(f"{opened.grid.name}: {show.summary(plan)}")

@@ -19,6 +19,7 @@ from launcher.slurm import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
 from launcher.status import ABSENT, ACTIVE, JobState
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
+    from launcher.estimates import Line
     from launcher.plan import Plan
 
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "unknown": "yellow", "cancelled": "magenta"}
@@ -73,19 +74,63 @@ def job_graph(plan: "Plan") -> None:
         result(f"train array of {len(group.runs)}, {ranks}{after}: {', '.join(run.id for run in group.runs)}")
 
 
+def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None:
+    """What the runs take, one line per model and size, and what the numbers rest on."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    numbers = ("ZeRO:tensors", "act.", "need", "steps", "tokens", "GPU-h", "total", "state")
+    for name in ("model", "params", "GPUs", *numbers):
+        folds = name in ("model", numbers[0])
+        table.add_column(name, overflow="fold", no_wrap=not folds, justify="left" if folds else "right")
+    for line in lines:
+        table.add_row(*_estimated(line))
+    _out.print(table)
+    for text in assumptions:
+        _out.print(escape(text), style="dim")
+
+
+def _estimated(line: "Line") -> list[str]:
+    one = line.first
+    mark = {one.layout.zero_stage: "*"}
+    tensors = " ".join(f"{stage}:{_short(gb)}{mark.get(stage, '')}" for stage, gb in one.tensors_gb.items())
+    steps_at_most = "≤" if one.work.examples_are == "at most" else ""
+    at_most = "≤" if one.work.tokens_are == "at most" else ""
+    total = None if line.total_gpu_hours is None else (line.total_gpu_hours,)
+    gpus = f"{one.layout.nodes}×{one.layout.ranks_per_node}"
+    return [
+        escape(one.model), _short(one.load.shape.parameters), gpus, tensors, _short(line.activations_gb),
+        _short(line.need_gb), _range(steps_at_most, line.steps), _range(at_most, line.tokens),
+        _range(at_most, line.gpu_hours), _range(at_most, total), _short(one.state_gb),
+    ]  # fmt: skip
+
+
+def _range(sign: str, span: "Sequence[float] | None") -> str:
+    return "–" if span is None else sign + "–".join(dict.fromkeys(_short(value) for value in span))
+
+
+def _short(value: float) -> str:
+    """A number in three or four digits: 6.74B, 15.5M, 12.3k, 950, 53.9, 0.02."""
+    for least, unit, sign in ((1e9, 1e9, "B"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if value >= least:
+            return f"{value / unit:.3g}{sign}"
+    if value >= 100 or value == int(value):
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
 def summary(plan: "Plan") -> str:
     """One line: how many runs of each action."""
     counts = Counter(action.kind for action in plan.actions)
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
 
 
-def plan_rows(plan: "Plan") -> list[dict[str, Any]]:
-    """The plan for scripts."""
+def plan_rows(plan: "Plan", estimates: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The plan for scripts, with the estimate of each run by its id; null for what the grid wants no longer."""
     rows = [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
     reason = "no longer in the grid; "
-    return rows + [
+    rows += [
         {"run": u.run, "action": "unwanted", "reason": reason + u.state.state, "axes": u.axes} for u in plan.unwanted
     ]
+    return [row | {"estimate": estimates.get(row["run"])} for row in rows]
 
 
 def status_rows(

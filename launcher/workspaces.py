@@ -39,6 +39,8 @@ def create(workspace: Workspace) -> None:
     place = workspace.root
     while not place.exists() and place != place.parent:
         place = place.parent
+    if not place.is_dir():
+        raise UserError(f"workspace {workspace.root}: {place} is a file, not a folder; {OTHER}")
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         what = "cannot be read and written" if place == workspace.root else f"cannot be made: {place} is not writable"
         raise UserError(f"workspace {workspace.root}: {what} by you; {OTHER}")

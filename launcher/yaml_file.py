@@ -1,5 +1,6 @@
 """Reads YAML 1.2 into plain values, remembering the line of every key and item."""
 
+import re
 import stat
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from zsg_core.errors import UserError
 MAX_BYTES = 200_000  # the parser takes seconds for so much; 10,000 points written out fit in half
 MAX_VALUES = 100_000  # a few lines of nested aliases can stand for billions of values
 MAX_DEPTH = 50
+MAX_BRACKETS = 20  # open at once; the parser's time grows with the square of it
 
 Place = tuple[str | int, ...]
 Refusal = Callable[[int | None, str], UserError]  # makes the error of a line and a message
@@ -51,6 +53,7 @@ def load(path: Path) -> Document:
 
 def parse(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
     """The plain value of a YAML text and the line of every place in it."""
+    _refuse_nests(text, refusal)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it
@@ -64,6 +67,15 @@ def parse(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
         raise refusal(None, f"not valid YAML: {_first_line(error)}") from error
     reader = _Reader(refusal)
     return reader.plain(tree, (), 1), reader.lines
+
+
+def _refuse_nests(text: str, refusal: Refusal) -> None:
+    depth, line = 0, 1
+    for sign in re.findall(r"[\[\]{}\n]", text):  # those in quotes too: nobody quotes twenty that are never closed
+        line += sign == "\n"
+        depth = max(0, depth + (sign in "[{") - (sign in "]}"))
+        if depth > MAX_BRACKETS:
+            raise refusal(line, f"not valid YAML: more than {MAX_BRACKETS} brackets open at once")
 
 
 def shown(path: Path) -> str:

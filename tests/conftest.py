@@ -25,6 +25,7 @@ class Zsg:
     def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.env = {**os.environ, **QUIET, **(env or {})}
+        self.program = [sys.executable, "-m", "launcher.cli"]
 
     @property
     def work(self) -> Path:
@@ -32,7 +33,7 @@ class Zsg:
 
     def start(self, *argv: str | Path, **options: Any) -> subprocess.Popen[str]:
         """A command under way. It hears Ctrl-C also where the suite runs in the background, which ignores it."""
-        command = [sys.executable, "-m", "launcher.cli", *map(str, argv)]
+        command = [*self.program, *map(str, argv)]
         options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
         return subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, **options)
 

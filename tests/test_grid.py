@@ -230,6 +230,7 @@ MISTAKES = [
     ("an unknown key in an axis' mapping", "grid:\n  train:\n  - {btach: 1}", 6, ["'btach'", "'batch'"]),
     ("an unknown key in exclude", "exclude:\n- {sede: 1}", 5, ["'sede'", "Did you mean 'seed'"]),
     ("an unknown word", "  arrangement: {order: nearest}", 4, ["arrangement.order", "'nft'", "found 'nearest'"]),
+    ("a misspelt word", "  arrangement: {order: cluter}", 4, ["found 'cluter'. Did you mean 'cluster'?"]),
     ("a text for a number", "grid:\n  seed:\n  - 1\n  - x", 7, ["seed", "integer", "found 'x'"]),
     ("a quoted number", '  seed: "0"', 4, ["seed", "integer", "found '0'"]),
     ("a truth value for a number", "  train: {batch: true}", 4, ["train.batch", "integer", "found True"]),

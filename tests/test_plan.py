@@ -75,6 +75,11 @@ ALWAYS = [NOTHING, RETRY, RETRAIN, BOTH]
             id="a cancelled run goes again only with --retry",
         ),
         pytest.param(
+            JobState(state="waiting", stopped=True, saved=7),
+            ["submit"] * 4,
+            id="a run stopped by its time limit goes on without being asked",
+        ),
+        pytest.param(
             JobState(state="unknown"),
             ["skip", "retry", "skip", "retry"],
             id="a run of which nothing is known goes again only with --retry",
@@ -98,6 +103,14 @@ def test_what_is_done_about_a_run(state, kinds):
             JobState(state="failed", cause="out of memory", evidence="CUDA error"),
             "failed: out of memory: CUDA error (--retry submits it again)",
             id="failed, with the cause, the evidence and what to do",
+        ),
+        pytest.param(
+            JobState(state="waiting", stopped=True, saved=7), "goes on from step 7", id="stopped by its time limit"
+        ),
+        pytest.param(
+            JobState(state="cancelled", cause="signal", saved=7),
+            "cancelled: signal (--retry submits it again and goes on from step 7)",
+            id="cancelled, with a state",
         ),
         pytest.param(
             done(every=20),

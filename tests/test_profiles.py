@@ -51,7 +51,7 @@ def test_a_profile_beside_the_grid_goes_first(tmp_path, monkeypatch):
 
 def test_an_unknown_name_is_told_what_is_known(tmp_path):
     """The message lists the profiles there are."""
-    with pytest.raises(UserError, match=r"profile 'a800x' not found; known: .*local.*path of a \.yaml file"):
+    with pytest.raises(UserError, match=r"profile 'a800x' not found\..* Known: .*local.*path of a \.yaml file"):
         profiles.load("a800x", tmp_path)
 
 
@@ -243,7 +243,7 @@ def test_a_chain_of_three_reads_the_nearest_first(family):
         ),
         pytest.param(
             {"child": "name: c\ninherits: parnet\n", "parent": PARENT},
-            "child.yaml:2: ", "profile 'parnet' not found; known: ", id="an unknown parent",
+            "child.yaml:2: ", "profile 'parnet' not found. Did you mean 'parent'? Known: ", id="an unknown parent",
         ),
         pytest.param(
             {"child": "name: c\ninherits: ../no.yaml\n"}, "child.yaml:2: ", "there is no file", id="a missing file"

@@ -91,6 +91,40 @@ def test_a_requeued_job_has_not_ended(workspace: Workspace, squeue: str, expecte
     assert state(workspace, FakeSlurm(squeue)).state == expected
 
 
+@pytest.mark.parametrize("scheduler", ["slurm", "local"])
+def test_a_stopped_run_waits_for_the_next_submit(workspace: Workspace, scheduler: str) -> None:
+    """A run that its time limit or a preemption stopped is neither failed nor done: it waits, and says what to do."""
+    attempt = started(workspace, submitted(workspace, scheduler))
+    attempts.end(workspace.root / ITEM, attempt, "continue", cause="signal", step=5, steps=9, saved=5)
+
+    found = state(workspace)
+    assert (found.state, found.stopped, found.saved, found.step, found.steps) == ("waiting", True, 5, 5, 9)
+    assert (found.cause, found.evidence) == (
+        "stopped at step 5 (time limit or preemption)",
+        "zsg submit goes on",
+    )
+
+
+def test_a_run_that_died_tells_what_it_saved(workspace: Workspace) -> None:
+    """A killed run can say nothing; the state that it left is found."""
+    started(workspace, submitted(workspace, "local"))
+    (workspace.root / ITEM / "state/4").mkdir(parents=True)
+
+    assert (state(workspace).state, state(workspace).saved) == ("failed", 4)
+
+
+def test_a_run_that_could_not_go_on_says_why(workspace: Workspace) -> None:
+    """Why a run has started over though it had a state stands beside it while it runs."""
+    attempt = attempts.begin(workspace.root / ITEM, submitted(workspace).id)
+    journal = Journal(workspace.root / ITEM, attempt, "train", "s")
+    data = {"event": "start", "steps": 9, "passed_over": "the state of step 4 is of another world (2, now 1)"}
+    journal.row("event", step=0, examples=0, data=data)
+    journal.close()
+
+    found = state(workspace, FakeSlurm("7|RUNNING|None"))
+    assert (found.state, found.evidence) == ("running", "the state of step 4 is of another world (2, now 1)")
+
+
 def test_an_older_submissions_record_is_history(workspace: Workspace) -> None:
     """After a retry the record of the first try no longer counts."""
     ended(workspace, submitted(workspace), "failed")

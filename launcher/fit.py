@@ -1,0 +1,111 @@
+"""Decides whether a run fits its GPUs, and finds the smallest change that makes it fit. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from zsg_core import estimate
+from zsg_core.estimate import GB, Tensors
+from zsg_core.llama import LlamaShape
+
+MOST_NODES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a model is spread: ZeRO stage, nodes, GPUs used on each."""
+
+    zero_stage: int
+    nodes: int
+    ranks_per_node: int
+
+    @property
+    def world(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What must fit: a model trained in a precision, `batch` examples a step of at most `max_length` tokens.
+
+    `budget` is the most tokens of a micro-batch of several examples.
+    """
+
+    shape: LlamaShape
+    precision: str
+    batch: int
+    max_length: int
+    budget: int
+
+    def tensors(self, layout: Layout) -> Tensors:
+        """Bytes per GPU of what does not depend on the batch."""
+        return estimate.tensors(self.shape.parameters, layout.zero_stage, layout.world, self.precision)
+
+    def micro_tokens(self, layout: Layout) -> int:
+        """The most padded tokens of a micro-batch."""
+        return estimate.micro_tokens(self.batch, layout.world, self.max_length, self.budget)
+
+    def activations(self, layout: Layout, *, recompute: bool = False) -> float:
+        """Bytes per GPU of the largest micro-batch."""
+        tokens = self.micro_tokens(layout)
+        return estimate.activation_bytes(self.shape, tokens, self.max_length, self.precision, recompute=recompute)
+
+    def need(self, layout: Layout) -> float:
+        """The most bytes on a GPU at any moment."""
+        return self.tensors(layout).need(self.activations(layout))
+
+
+def smallest_change(load: Load, layout: Layout, memory_gb: float, gpus_per_node: int) -> Layout | None:
+    """The layout with the fewest GPUs, then the lowest stage, that fits; None if none up to 16 nodes does.
+
+    Never fewer GPUs, nodes or a lower stage than now, no GPU beyond the batch's examples, and a further node only
+    where the ones before it are used whole.
+    """
+    candidates = sorted(_larger(load, layout, gpus_per_node), key=lambda c: (c.world, c.zero_stage, c.nodes))
+    return next((c for c in candidates if load.need(c) <= memory_gb * GB), None)
+
+
+def _larger(load: Load, layout: Layout, gpus_per_node: int) -> Iterator[Layout]:
+    same_nodes = [(layout.nodes, ranks) for ranks in range(layout.ranks_per_node, gpus_per_node + 1)]
+    more_nodes = [(nodes, gpus_per_node) for nodes in range(layout.nodes + 1, MOST_NODES + 1)]
+    for nodes, ranks in same_nodes + more_nodes:
+        for stage in range(layout.zero_stage, estimate.STAGES[-1] + 1):
+            if nodes * ranks <= load.batch:
+                yield Layout(zero_stage=stage, nodes=nodes, ranks_per_node=ranks)
+
+
+def refusal(load: Load, layout: Layout, memory_gb: float, gpu: str, gpus_per_node: int) -> str | None:
+    """Why a run does not fit and what would make it fit; None if it fits."""
+    if load.need(layout) <= memory_gb * GB:
+        return None
+    return (
+        f"needs {load.need(layout) / GB:.1f} GB on each GPU, but {gpu} has {memory_gb:g} GB: {_parts(load, layout)}. "
+        f"{_advice(load, layout, smallest_change(load, layout, memory_gb, gpus_per_node), gpus_per_node)}"
+    )
+
+
+def _parts(load: Load, layout: Layout) -> str:
+    tensors, activations = load.tensors(layout), load.activations(layout)
+    what = f"{load.shape.parameters / 1e9:.2f} billion parameters in {load.precision}"
+    spread = f"ZeRO {layout.zero_stage} on {layout.world} GPU{'s' * (layout.world > 1)}"
+    if tensors.gathered + activations < tensors.step_copy:
+        return f"weights, gradients and optimiser in its step ({what}, {spread})"
+    return (
+        f"{(tensors.held + tensors.gathered) / GB:.1f} GB weights, gradients and optimiser ({what}, {spread}) "
+        f"and {activations / GB:.1f} GB activations (up to {load.micro_tokens(layout)} tokens at once)"
+    )
+
+
+def _advice(load: Load, now: Layout, change: Layout | None, gpus_per_node: int) -> str:
+    if change is None:
+        most = min(load.batch, MOST_NODES * gpus_per_node)
+        return (
+            f"Nothing up to {most} GPUs fits ({MOST_NODES} nodes, a batch of {load.batch}); it takes a smaller model, "
+            "a lower train.max_length or GPUs with more memory"
+        )
+    steps = {
+        "deepspeed.zero_stage": (now.zero_stage, change.zero_stage, " in the profile"),
+        "resources.ranks_per_node": (now.ranks_per_node, change.ranks_per_node, ""),
+        "resources.nodes": (now.nodes, change.nodes, ""),
+    }
+    said = [f"{key}: {new}{where}" for key, (old, new, where) in steps.items() if old != new]
+    return f"The smallest change that fits: {' and '.join(said)} ({load.need(change) / GB:.1f} GB)"

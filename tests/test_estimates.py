@@ -1,0 +1,308 @@
+"""Does a plan say what runs take, and refuse what cannot fit with the smallest change that would?"""
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from builders import task, write_niv2
+from conftest import Zsg
+
+from jobs import journal
+from launcher import fit, profiles, session
+from launcher.estimates import Estimates, lines
+from launcher.fit import Layout, Load
+from launcher.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
+from zsg_core.errors import UserError
+from zsg_core.llama import shape_of_config
+
+CONFIGS = {
+    "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "13B": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
+    "33B": {"hidden_size": 6656, "intermediate_size": 17920, "num_hidden_layers": 60, "num_attention_heads": 52},
+}
+GPUS = """
+name: gpus
+kind: slurm
+train: {ranks_per_node: RANKS}
+deepspeed: {zero_stage: STAGE}
+slurm: {gpus_per_node: 8}
+gpu: {name: A800-80G, memory_gb: 80, tflops: 312, mfu: 0.5}
+"""
+
+
+def load(name: str, batch: int = 16, max_length: int = 1024, precision: str = "bf16") -> Load:
+    """A published Llama, trained so."""
+    shape = shape_of_config({**CONFIGS[name], "vocab_size": 32000})
+    return Load(shape=shape, precision=precision, batch=batch, max_length=max_length, budget=16_384)
+
+
+FITS = [  # what is trained; ZeRO stage, nodes and GPUs of each now; the smallest change that fits
+    pytest.param(load("7B"), (1, 1, 4), (1, 1, 4), id="7B on 4 GPUs fits at stage 1"),
+    pytest.param(load("7B"), (2, 1, 4), (2, 1, 4), id="and so it does at stage 2"),
+    pytest.param(load("13B"), (1, 1, 8), (2, 1, 8), id="a higher stage before more GPUs"),
+    pytest.param(load("7B"), (1, 1, 2), (3, 1, 3), id="more GPUs where no stage fits"),
+    pytest.param(load("7B", batch=32), (1, 1, 4), (2, 1, 5), id="the lowest stage of the fewest GPUs"),
+    pytest.param(load("7B", max_length=256), (1, 1, 2), (2, 1, 2), id="short examples need fewer"),
+    pytest.param(load("33B"), (1, 1, 4), (3, 2, 8), id="a further node where one is used whole"),
+    pytest.param(load("33B"), (3, 1, 8), (3, 2, 8), id="33B takes 16 GPUs at stage 3"),
+    pytest.param(load("33B", batch=12), (3, 1, 8), None, id="no GPU without an example"),
+    pytest.param(load("33B", max_length=8192, batch=512), (1, 1, 8), None, id="an example alone is too long"),
+    pytest.param(load("13B", precision="fp32"), (0, 1, 8), (3, 1, 8), id="fp32 begins at stage 0"),
+]
+
+
+@pytest.mark.parametrize(("what", "now", "wanted"), FITS)
+def test_the_smallest_change_that_fits(what: Load, now: tuple[int, ...], wanted: tuple[int, ...] | None) -> None:
+    """On nodes of 8 GPUs of 80 GB: fewest GPUs first, then the lowest stage; nothing changes where it fits."""
+    stage, nodes, ranks = now
+    layout = Layout(zero_stage=stage, nodes=nodes, ranks_per_node=ranks)
+    found = fit.smallest_change(what, layout, 80, 8)
+
+    assert (found and (found.zero_stage, found.nodes, found.ranks_per_node)) == wanted
+    assert (fit.refusal(what, layout, 80, "A800", 8) is None) == (wanted == now)
+
+
+@pytest.mark.parametrize(
+    ("what", "now", "said"),
+    [
+        pytest.param(
+            load("13B"), (1, 1, 8),
+            "needs 91.8 GB on each GPU, but A800 has 80 GB: 71.6 GB weights, gradients and optimiser (13.02 billion "
+            "parameters in bf16, ZeRO 1 on 8 GPUs) and 20.2 GB activations (up to 2048 tokens at once). "
+            "The smallest change that fits: deepspeed.zero_stage: 2 in the profile (69.0 GB)",
+            id="a stage",
+        ),
+        pytest.param(
+            load("7B"), (3, 1, 2),
+            "The smallest change that fits: resources.ranks_per_node: 3 (77.6 GB)", id="GPUs of the node",
+        ),
+        pytest.param(
+            load("33B"), (1, 1, 4),
+            "The smallest change that fits: deepspeed.zero_stage: 3 in the profile and resources.ranks_per_node: 8 "
+            "and resources.nodes: 2 (53.8 GB)", id="all three",
+        ),
+        pytest.param(
+            load("33B", batch=12), (3, 1, 8),
+            "Nothing up to 12 GPUs fits (16 nodes, a batch of 12); it takes a smaller model, a lower "
+            "train.max_length or GPUs with more memory", id="nothing",
+        ),
+        pytest.param(
+            load("33B", max_length=16, batch=1), (1, 1, 1),
+            "650.6 GB on each GPU, but A800 has 80 GB: weights, gradients and optimiser in its step (32.53 billion "
+            "parameters in bf16, ZeRO 1 on 1 GPU). Nothing up to 1 GPUs fits", id="the step is the worst moment",
+        ),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_need_room_and_change(what: Load, now: tuple[int, int, int], said: str) -> None:
+    """The message has what the run needs, what the GPU has, and what to write where."""
+    stage, nodes, ranks = now
+
+    assert said in str(fit.refusal(what, Layout(zero_stage=stage, nodes=nodes, ranks_per_node=ranks), 80, "A800", 8))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two training tasks of four instances and a held-out one of four."""
+    return write_niv2(tmp_path / "data")
+
+
+def write_model(folder: Path, name: str) -> Path:
+    """A folder with the config of a published Llama, and weights of two bytes each in its names."""
+    layer = ["input_layernorm", "post_attention_layernorm", *(f"self_attn.{p}_proj" for p in "qkvo")]
+    layer += [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
+    layers = range(CONFIGS[name]["num_hidden_layers"])
+    names = ["lm_head", "model.embed_tokens", "model.norm", *(f"model.layers.{n}.{p}" for n in layers for p in layer)]
+    header = {
+        f"{tensor}.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [2 * n, 2 * n + 2]}
+        for n, tensor in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(2 * len(names)))
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, **CONFIGS[name]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def grid(zsg: Zsg, data: Path, more: str = "", axes: str = "{seed: [0]}", profile: str = "gpus") -> Path:
+    """A grid file of 7B; `more` are further lines of its defaults."""
+    model = zsg.folder / "llama-2-7b"
+    if not model.exists():
+        write_model(model, "7B")
+    text = f"name: g\nprofile: {profile}\ndefaults:\n  data.path: {data}\n  model: {{name: seven, path: {model}}}\n"
+    return zsg.write("grid.yaml", f"{text}{more}grid: {axes}\n")
+
+
+def profile(zsg: Zsg, stage: int = 1, ranks: int = 4) -> None:
+    """Nodes of 8 GPUs of 80 GB."""
+    (zsg.folder / "cluster_profiles").mkdir(exist_ok=True)
+    text = GPUS.replace("STAGE", str(stage)).replace("RANKS", str(ranks))
+    zsg.write("cluster_profiles/gpus.yaml", text)
+
+
+def estimates(path: Path, folder: Path) -> tuple[list, Estimates]:
+    """The runs of a grid file and their estimates."""
+    opened = session.open_grid(path, None, folder / "work")
+    return opened.runs, Estimates(opened.site.workspace, opened.site.profile, opened.runs)
+
+
+def test_a_plan_shows_what_runs_take(zsg: Zsg, data: Path) -> None:
+    """In 80 columns there is one line per model and size, no line is cut, and each number's basis is told."""
+    profile(zsg)
+    zsg.env["COLUMNS"] = "80"
+    printed = zsg("plan", grid(zsg, data, axes="{seed: [0, 1, 2]}"))
+
+    head, *line = printed.split("\nmodel ")[1].splitlines()[:3]
+    columns = ["params", "GPUs", "ZeRO:tensors", "act.", "need", "steps", "tokens", "GPU-h", "total", "state"]
+    assert head.split() == columns
+    shown = {"llama-2-7b", "6.74B", "1×4", "1:53.9*", "2:43.8", "3:31.0", "26.5", "73.6", "≤3", "≤41k", "94.3"}
+    assert shown <= set(" ".join(line).split())
+    for said in ("tensors: GB (1e9", "steps: at most, from", "tokens: at most, examples × max", "50% of A800-80G's"):
+        assert said in printed
+    assert "g: 3 submit" in printed
+
+
+def test_rows_for_scripts_carry_the_estimate(zsg: Zsg, data: Path) -> None:
+    """`zsg plan --json` stays a list of runs; each has its estimate."""
+    profile(zsg)
+    [row] = json.loads(zsg("plan", grid(zsg, data), "--json"))
+
+    made = row["estimate"]
+    assert row["action"] == "submit"
+    assert (made["model"], made["parameters"], made["zero_stage"]) == ("llama-2-7b", 6_738_415_616, 1)
+    assert made["tensors_gb"] == {"1": 53.907, "2": 43.8, "3": 30.954}
+    assert made["activations_gb"] > made["activations_recomputed_gb"] > 0
+    assert (made["examples"], made["examples_are"], made["steps"], made["checkpoints"]) == (40, AT_MOST, 3, 2)
+    assert (made["tokens"], made["test_tokens"], made["tokens_are"]) == (40 * 1024, 5 * 1024, AT_MOST)
+    flops = made["train_flops"] + made["test_flops"]
+    assert made["gpu_hours"] == pytest.approx(flops / (312e12 * 0.5 * 3600), abs=1e-4)
+
+
+def test_a_run_that_cannot_fit_is_refused(zsg: Zsg, data: Path) -> None:
+    """plan and submit end with 2 and one message: the run's axes, how many are like it, and the change."""
+    profile(zsg, ranks=2)
+    path = grid(zsg, data, axes="{seed: [0, 1], train.max_length: [64, 1024]}")
+    for command in ("plan", "submit"):
+        printed = zsg(command, path, code=2)
+
+        assert printed == ""
+        [error] = [line for line in zsg.said.splitlines() if line.startswith("error: ")]
+        assert "(seed: 0, train.max_length: 64) needs " in error or "(seed: 0, train.max_length: 1024) needs " in error
+        assert "The smallest change that fits: deepspeed.zero_stage: " in error
+        assert error.endswith("of the 4 runs do not fit")
+    assert not (zsg.work / "ledger.jsonl").exists()
+
+
+def test_without_a_gpu_nothing_is_refused(zsg: Zsg, data: Path) -> None:
+    """On CPU nodes memory is the site's affair, and there are no GPU-hours."""
+    [row] = json.loads(zsg("plan", grid(zsg, data, profile="slurm-minimal"), "--json"))
+
+    assert row["estimate"]["need_gb"] > 100
+    assert (row["estimate"]["gpu_hours"], row["estimate"]["gpu_memory_gb"]) == (None, None)
+
+
+def test_a_plan_loads_no_engine(zsg: Zsg, data: Path) -> None:
+    """Estimates come from the config alone: a whole plan of 7B imports no engine."""
+    code = "import sys; from launcher import cli; sys.argv = ['zsg', 'plan', sys.argv[1]]\ntry: cli.main()\n"
+    code += "except SystemExit: pass\nprint('loaded', [n for n in ('torch', 'transformers') if n in sys.modules])"
+    profile(zsg)
+    command = [sys.executable, "-c", code, str(grid(zsg, data))]
+    done = subprocess.run(command, cwd=zsg.folder, env=zsg.env, capture_output=True, text=True, check=True)
+
+    assert "llama-2-7b" in done.stdout
+    assert done.stdout.splitlines()[-1] == "loaded []"
+
+
+@pytest.mark.parametrize(
+    ("more", "examples_", "steps", "how"),
+    [
+        pytest.param("", 40, 3, AT_MOST, id="tasks times cap"),
+        pytest.param("  data.train_per_task: 3\n", 6, 1, AT_MOST, id="a lower cap"),
+        pytest.param("  data.train_tasks: 1\n", 20, 2, AT_MOST, id="fewer tasks"),
+        pytest.param("  data.fraction: 1/3\n", 13, 1, AT_MOST, id="a fraction, rounded down"),
+        pytest.param("  train.epochs: 2\n", 80, 5, AT_MOST, id="two epochs"),
+        pytest.param("  train.steps: 2\n", 32, 2, AT_MOST, id="a limit of steps"),
+        pytest.param("  data.train_per_task: null\n", None, None, UNKNOWN, id="no cap"),
+        pytest.param("  data.train_per_task: null\n  train.steps: 2\n", 32, 2, AT_MOST, id="no cap, but a limit"),
+    ],
+)
+def test_work_is_bounded_before_the_data_are_prepared(
+    zsg: Zsg, data: Path, more: str, examples_: int | None, steps: int | None, how: str
+) -> None:
+    """From the task lists, the caps and the limits; where nothing bounds it, it is said to be unknown."""
+    profile(zsg)
+    [run], made = estimates(grid(zsg, data, more), zsg.folder)
+    work = made.of(run).work
+
+    assert (work.examples, work.steps, work.examples_are, work.tokens_are) == (examples_, steps, how, how)
+    assert (work.train and work.train.tokens) == (examples_ and examples_ * 1024)
+    assert (made.of(run).gpu_hours is None) == (examples_ is None)
+
+
+def test_in_fp32_there_are_no_gpu_hours(zsg: Zsg, data: Path) -> None:
+    """The profile states the peak of bf16, which fp32 is far from."""
+    profile(zsg, stage=3, ranks=8)
+    [run], made = estimates(grid(zsg, data, "  train.precision: fp32\n"), zsg.folder)
+
+    assert made.of(run).gpu_hours is None
+    assert 0 in made.of(run).tensors_gb
+
+
+def test_a_line_sums_what_would_be_submitted(zsg: Zsg, data: Path) -> None:
+    """Runs of one model and size share a line with the span of their steps; only acting ones are summed."""
+    profile(zsg)
+    runs, made = estimates(grid(zsg, data, axes="{data.fraction: [1, 1/2], seed: [0, 1]}"), zsg.folder)
+    [line] = lines((made.of(run), number < 3) for number, run in enumerate(runs))
+
+    hours = [made.of(run).gpu_hours for run in runs]
+    assert line.steps == (2, 3)
+    assert line.acting == 3
+    assert line.total_gpu_hours == pytest.approx(sum(hour for hour in hours[:3] if hour))
+
+
+def test_a_run_counts_what_later_plans_say(zsg: Zsg, tmp_path: Path) -> None:
+    """Once a run has started its examples and tokens are exact, for it and for runs like it."""
+    data = write_niv2(tmp_path / "few", {"task001_a": task(5), "task002_b": task(4), "task900_c": task(3)})
+    head = f"name: g\nprofile: local\ndefaults:\n  data: {{path: {data}, sampling: first}}\n  model.hidden: 8\n"
+    head += "  train: {batch: 2, max_length: 512, precision: fp32}\n  arrangement.order: cluster\n"
+    first = zsg.write("first.yaml", head + "grid: {model.layers: [1]}\n")
+    zsg("submit", first)
+    later = zsg.write("later.yaml", head + "grid: [{model.layers: [1]}, {model.layers: [1], train.steps: [2]}]\n")
+    opened = session.open_grid(later, None, zsg.work)
+    made = Estimates(opened.site.workspace, opened.site.profile, opened.runs)
+    whole, part = (made.of(run).work for run in opened.runs)
+
+    [told] = (row["data"]["tokens"] for row in journal.read(opened.site.workspace.run(opened.runs[0].id))
+              if row["data"].get("event") == "start")  # fmt: skip
+    assert (whole.examples, whole.examples_are, whole.tokens_are) == (9, COUNTED, COUNTED)
+    assert whole.train and whole.test and part.train
+    assert (whole.train.tokens, whole.train.squares) == (told["train"]["sum"], told["train"]["squares"])
+    assert whole.test.tokens == told["test"]["sum"]
+    assert 9 * 9 < whole.train.tokens < 9 * 512
+    assert whole.train.tokens**2 / 9 <= whole.train.squares < whole.train.tokens**2
+    assert (part.examples, part.tokens_are) == (4, MEAN)
+    assert part.train.tokens == pytest.approx(whole.train.tokens * 4 / 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("gpu: {name: A, memory_gb: 80, tflops: 312}", "slurm.gpus_per_node is 0", id="no GPU asked for"),
+        pytest.param("gpu: {name: A, memory_gb: 80, tflops: 312, mfuu: 1}", "Did you mean 'mfu'", id="a misspelt key"),
+        pytest.param("gpu: {name: A, memory_gb: 80}", "gpu.tflops is missing", id="a missing peak"),
+        pytest.param("gpu: {name: A, memory_gb: 80, tflops: 312, mfu: 40}", "gpu.mfu", id="a share beyond 1"),
+        pytest.param("gpu: {name: A, memory_gb: 0, tflops: 312}", "gpu.memory_gb", id="no memory"),
+    ],
+)
+def test_a_mistake_in_the_gpus_is_told_with_its_line(text: str, said: str, tmp_path: Path) -> None:
+    """A profile whose `gpu` block is wrong, or is not honoured, is refused with file and line."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: a\nkind: slurm\n{text}\n")
+
+    with pytest.raises(UserError, match=r"mine\.yaml:3: ") as error:
+        profiles.load(str(path), tmp_path)
+    assert said in str(error.value)

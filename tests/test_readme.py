@@ -1,0 +1,119 @@
+"""Do the documents say what is true? Their commands, files, grids and links are tried."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+from conftest import Zsg
+
+from launcher import grid
+from launcher.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [path for path in ("README.md", *(f"{name}/README.md" for name in ("templates", "cluster_profiles")))]
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+PICTURE_BYTES = 150_000
+
+
+def commands_of(text: str) -> Iterator[str]:
+    """Every command line of a document: of its `sh` blocks, and what begins with a program in running text."""
+    for block in re.findall(r"```sh\n(.*?)```", text, re.S):
+        for line in block.splitlines():
+            yield from (part.strip() for part in line.partition("  #")[0].split("&&") if part.strip())
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    yield from re.findall(r"`((?:[\w./]*zsg|make|python -m) [^`]+)`", prose)
+
+
+def assert_it_can_be_run(command: str) -> None:
+    """The command exists with the options it is shown with; placeholders are taken as they are."""
+    program, *words = shlex.split(command.replace("[", "").replace("]", ""))
+    match program.rpartition("/")[2]:
+        case "make":
+            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M), command
+        case "python":
+            assert words[0] == "-m" and importlib.util.find_spec(words[1]), command
+        case "zsg":
+            known = {name for parameter in COMMANDS[words[0]].params for name in parameter.opts}
+            given = {option for word in words[1:] if word.startswith("-") for option in word.split("|")}
+            assert given <= known | {"--help"}, f"{command}: there is no {given - known}"
+        case _:
+            pytest.fail(f"nothing checks {command!r}")
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md"])
+def test_every_command_of_a_document_exists(document: str) -> None:
+    """Whatever a document shows as a command is one, with the options it is shown with."""
+    found = list(commands_of((ROOT / document).read_text(encoding="utf-8")))
+
+    assert found, "nothing was recognised as a command"
+    for command in found:
+        assert_it_can_be_run(command)
+
+
+def test_the_readme_is_short() -> None:
+    """The README has fewer than 500 words."""
+    assert len(README.split()) < 500
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    """The README's table has one row for each command."""
+    assert len(re.findall(rf"^\| `zsg {name}\b", README, re.M)) == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    """`zsg NAME --help` ends with examples, and these can be run."""
+    _, marked, examples = (COMMANDS[name].help or "").partition("Example")
+    shown = re.findall(r"zsg [^,;]+", examples.replace(", then", ";").replace("\n", " "))
+
+    assert marked and shown
+    assert all(example.split()[1] == name for example in shown)
+    for example in shown:
+        assert_it_can_be_run(example.strip().removesuffix("."))
+
+
+def test_help_is_printed(zsg: Zsg) -> None:
+    """`zsg --help` lists every command with the first sentence of its help."""
+    printed = " ".join(zsg("--help").split())
+
+    for name, command in COMMANDS.items():
+        first = (command.help or "").split(".")[0]
+        assert f" {name} " in printed
+        assert " ".join(first.split()[:3]) in printed
+
+
+def test_the_grid_of_the_readme_plans(zsg: Zsg, tasks: Path) -> None:
+    """The README's grid plans once its data are there: 5 order × seed points and 2 zipped ones, times the seeds."""
+    [text] = re.findall(r"```yaml\n(.*?)```", README, re.S)
+    as_written = grid.load(zsg.write("grid.yaml", text))
+    text = re.sub(r"path: natural-instructions", f"path: {tasks}", text)
+    text = re.sub(r"model: {name: llama-2-7b, path: [^}]*}", "model: {name: tiny}", text)
+    planned = zsg("plan", zsg.write("tiny.yaml", text))
+
+    assert len(as_written.points) == 8 + 2
+    assert "10 submit" in planned
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    """Every relative link of a document names a file of the repository."""
+    here = (ROOT / document).parent
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text(encoding="utf-8"))
+
+    assert all((here / link).exists() for link in links if "://" not in link)
+
+
+def test_the_readme_shows_a_picture_of_the_result() -> None:
+    """The picture is a small PNG, and says in words what it shows."""
+    [(words, path)] = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", README)
+
+    assert len(words.split()) >= 5
+    picture = (ROOT / path).read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) <= PICTURE_BYTES

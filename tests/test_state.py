@@ -1,0 +1,196 @@
+"""Which saved state serves, and what does a signal mean for a run?"""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs import signals as asking
+from jobs.folder import write_json
+from jobs.signals import GO_ON, LEAVE, PAUSE, Signals, Verdict
+from jobs.state import Choice, Job, Saved, choose, find, newest_step, remove
+
+WHAT = {"run_id": "r", "stage_id": "s", "recipe": "c", "schedule": "d"}
+WAY = {"device": "cpu", "world": 2, "zero_stage": 1}
+JOB = Job(what=WHAT, way=WAY, digests=[f"ids{step}" for step in range(41)], checkpoints=frozenset({0, 10, 20, 30, 40}))
+SIZES = {"1-train-0.jsonl": 100, "2-train-0.jsonl": 50}
+MEASURED = frozenset({0, 10, 20, 30})
+
+
+def saved(step: int, **changes: object) -> Saved:
+    """A state of the job."""
+    made = Saved(
+        step=step, ids=f"ids{step}", what=WHAT, way=WAY, journal={"1-train-0.jsonl": 100}, seconds=1.0, loss=0.5,
+        attempt=1, saved=0, versions={},
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def chosen(*found: Saved, measured: frozenset[int] = MEASURED) -> Choice:
+    """What is gone on from."""
+    return choose(found, JOB, SIZES, measured)
+
+
+def test_the_newest_state_is_gone_on_from():
+    """Of several that serve it is the one with most steps, whatever the order in which they are found."""
+    assert chosen(saved(5), saved(25), saved(15)) == Choice(saved(25))
+
+
+def test_without_a_state_a_run_begins_at_its_beginning():
+    """That is no reason to say anything."""
+    assert chosen() == Choice()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"way": WAY | {"world": 4}}, "is of another world (4, now 2)", id="other ranks"),
+        pytest.param({"way": WAY | {"zero_stage": 3}}, "is of another zero_stage (3, now 1)", id="other ZeRO stage"),
+        pytest.param({"way": WAY | {"device": "cuda"}}, "is of another device (cuda, now cpu)", id="other device"),
+        pytest.param({"what": WHAT | {"run_id": "x"}}, "is of another run_id (x, now r)", id="other run"),
+        pytest.param({"what": WHAT | {"schedule": "x"}}, "is of another schedule (x, now d)", id="other order"),
+        pytest.param(
+            {"what": WHAT | {"recipe": "x", "stage_id": "y"}},
+            "is of another stage_id (y, now s) and recipe (x, now c)",
+            id="other recipe",
+        ),
+        pytest.param(
+            {"journal": {"1-train-0.jsonl": 101}}, "has lost rows of its journal 1-train-0.jsonl", id="cut journal"
+        ),
+        pytest.param({"journal": {"3-train-0.jsonl": 1}}, "has lost rows of its journal 3-train-0.jsonl", id="lost"),
+    ],
+)
+def test_a_state_that_is_not_this_jobs_is_passed_over(changes, reason):
+    """The older one serves, and what the newer one lacks is said; without an older one the run starts over."""
+    other = saved(25, **changes)
+
+    assert chosen(other, saved(15)) == Choice(saved(15), f"the state of step 25 {reason}")
+    assert chosen(other) == Choice(None, f"the state of step 25 {reason}")
+
+
+def test_a_state_beyond_a_new_checkpoint_is_passed_over():
+    """What is to be measured at step 20 cannot be measured from step 25 on."""
+    choice = chosen(saved(25), measured=frozenset({0, 10}))
+
+    assert choice == Choice(None, "the state of step 25 was not measured at step 20, which is a checkpoint now")
+
+
+def test_other_ids_are_refused_with_both_digests():
+    """The run does not silently fall back to an older state, for something is wrong."""
+    choice = chosen(saved(25, ids="wrong"), saved(15))
+
+    assert choice.saved is None
+    assert choice.refusal == "the digest of the ids consumed is wrong, by the schedule ids25"
+
+
+def test_only_a_number_names_a_state(tmp_path: Path):
+    """Drafts, what is being removed, and what is of another schema are not states."""
+    for name in ("5", "12", ".20.nonce", ".12.gone"):
+        write_json(tmp_path / "state" / name / "state.json", saved(5).__dict__)
+    write_json(tmp_path / "state/30/state.json", {"schema": 99})
+    (tmp_path / "state/31").mkdir()
+
+    assert find(tmp_path) == [saved(5), saved(5)]
+    assert newest_step(tmp_path) == 31
+    remove(tmp_path)
+    assert newest_step(tmp_path) is None
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "due", "fits", "expected"),
+    [
+        (GO_ON, False, False, Verdict(save=False, stop=False)),
+        (GO_ON, False, True, Verdict(save=False, stop=False)),
+        (GO_ON, True, False, Verdict(save=True, stop=False)),
+        (LEAVE, False, False, Verdict(save=False, stop=True)),
+        (LEAVE, True, False, Verdict(save=False, stop=True)),
+        (LEAVE, False, True, Verdict(save=True, stop=True)),
+        (PAUSE, False, False, Verdict(save=True, stop=True)),
+        (PAUSE, True, True, Verdict(save=True, stop=True)),
+    ],
+)
+def test_what_is_done_after_a_step(asked, due, fits, expected):
+    """A pause always saves, a SIGTERM only if there is time, the clock only if nobody asks to stop."""
+    assert asking.decide(asked, due, fits) == expected
+
+
+@pytest.mark.parametrize(
+    ("last_save_s", "waited_s", "fits"),
+    [(None, 0, False), (0.1, 0, True), (20, 0, True), (20.1, 0, False), (5, 15, True), (5, 15.1, False)],
+)
+def test_a_save_fits_if_the_last_one_would(last_save_s, waited_s, fits):
+    """Ten seconds of a KillWait of 30 are kept; what has passed since the signal counts."""
+    assert asking.save_fits(last_save_s, waited_s, 30) == fits
+
+
+@pytest.mark.parametrize(
+    ("step", "every", "since_s", "every_min", "due"),
+    [
+        (8, 4, 0, None, True),
+        (9, 4, 0, None, False),
+        (9, None, 1e9, None, False),
+        (9, None, 1799, 30, False),
+        (9, None, 1800, 30, True),
+        (9, 4, 1800, 30, True),
+        (8, 4, 0, 30, True),
+    ],
+)
+def test_when_a_state_is_due(step, every, since_s, every_min, due):
+    """By steps, by time, by whichever comes first, or never."""
+    assert asking.is_due(step, every, since_s, every_min) == due
+
+
+@pytest.fixture
+def signals():
+    """The handlers of a job, put back afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+    made = Signals()
+    yield made
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("number", "asks", "outcome"),
+    [
+        (signal.SIGUSR1, PAUSE, "continue"),
+        (signal.SIGUSR2, PAUSE, "continue"),
+        (signal.SIGTERM, LEAVE, "cancelled"),
+        (signal.SIGINT, LEAVE, "cancelled"),
+    ],
+)
+def test_a_watched_signal_waits_to_be_asked_for(signals, number, asks, outcome):
+    """Once the loop watches, a signal interrupts nothing; what it asks and how the job then ends follow from it."""
+    signals.watch()
+    assert (signals.asks, signals.name, signals.waited_s) == (GO_ON, None, 0)
+    os.kill(os.getpid(), number)
+
+    assert (signals.asks, signals.name, asking.outcome(signals.asks)) == (asks, signal.Signals(number).name, outcome)
+    assert signals.waited_s > 0
+
+
+def test_an_unwatched_signal_interrupts(signals):
+    """While nobody looks at the flag, a signal ends what is under way."""
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+
+def test_a_second_sigterm_interrupts(signals):
+    """Who asks twice does not want to wait."""
+    signals.watch()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_time_limit_itself_does_not_cut_the_save_that_its_warning_began(signals):
+    """The SIGTERM after a USR2 leaves a save its KillWait, and the job is still to be continued."""
+    signals.watch()
+    os.kill(os.getpid(), signal.SIGUSR2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+    assert signals.asks == PAUSE

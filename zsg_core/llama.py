@@ -1,0 +1,92 @@
+"""Says the shape of a Llama: how many parameters it has, and where they stand. From its config alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaShape:
+    """The sizes of a Llama (arXiv 2302.13971): RMSNorm, gated MLP, and rotary positions, which have no parameters."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    tied: bool
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+    @property
+    def queries(self) -> int:
+        """Width of attention: heads × head_dim, for most models the hidden size."""
+        return self.heads * self.head_dim
+
+    @property
+    def head(self) -> int:
+        """Parameters of the output layer, which multiply every token whether it shares the embedding or not."""
+        return self.vocab * self.hidden
+
+    @property
+    def body(self) -> int:
+        """Parameters between embedding and output layer: all layers and the last norm."""
+        return self.layers * (self._attention + self._mlp + 2 * self.hidden) + self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All parameters: embedding, body, and an output layer of its own unless tied."""
+        return self.body + self.head * (1 if self.tied else 2)
+
+    @property
+    def _attention(self) -> int:
+        keys = self.kv_heads * self.head_dim
+        biases = self.queries + 2 * keys + self.hidden if self.attention_bias else 0
+        return 2 * self.hidden * (self.queries + keys) + biases
+
+    @property
+    def _mlp(self) -> int:
+        biases = 2 * self.intermediate + self.hidden if self.mlp_bias else 0
+        return 3 * self.hidden * self.intermediate + biases
+
+
+def shape_of_config(config: Mapping[str, Any]) -> LlamaShape:
+    """The shape that a Hugging Face `config.json` describes.
+
+    What older configs leave out is what LlamaConfig takes it for: one key head per head, untied, no biases.
+    ValueError names a size that is missing or is no count.
+    """
+    hidden, intermediate, layers, heads, vocab = (_count(config, key) for key in NEEDED)
+    kv_heads = _count(config, "num_key_value_heads") if config.get("num_key_value_heads") is not None else heads
+    head_dim = _count(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
+    return LlamaShape(
+        hidden=hidden, intermediate=intermediate, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+        vocab=vocab, tied=bool(config.get("tie_word_embeddings", False)),
+        attention_bias=bool(config.get("attention_bias")), mlp_bias=bool(config.get("mlp_bias")),
+    )  # fmt: skip
+
+
+def tiny_shape(made: Mapping[str, Any]) -> LlamaShape:
+    """The shape of the `tiny` model from its recipe's hidden, layers, heads and vocab."""
+    hidden, heads = made["hidden"], made["heads"]
+    return LlamaShape(
+        hidden=hidden, intermediate=tiny_intermediate(hidden), layers=made["layers"], heads=heads, kv_heads=heads,
+        head_dim=hidden // heads, vocab=made["vocab"], tied=True,
+    )  # fmt: skip
+
+
+def tiny_intermediate(hidden: int) -> int:
+    """The width of tiny's gated MLP: Llama's 8/3·hidden, rounded up to a multiple of 8."""
+    return -(-8 * hidden // 24) * 8
+
+
+def _count(config: Mapping[str, Any], key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        found = f"is {value!r}, not a count" if key in config else "is missing"
+        raise ValueError(f"{key} {found}; a Llama's config has {', '.join(NEEDED)}")
+    return value
