@@ -106,7 +106,7 @@ class Estimates:
         gpu, refusals, unfit = self._profile.gpu, {}, []
         if gpu is None:
             return
-        for run in self._runs:
+        for run in [one for last in self._runs for one in [*last.all_before, last]]:
             key = self._load(run), self._layout(run)
             if key not in refusals:
                 refusals[key] = fit.refusal(*key, gpu.memory_gb, gpu.name, self._profile.slurm.gpus_per_node)
@@ -120,7 +120,7 @@ class Estimates:
     def of(self, run: Run) -> Estimate:
         """The estimate of a run. UserError for a model or data folder that cannot be read."""
         load, layout = self._load(run), self._layout(run)
-        train = run.recipe["stages"][0]["train"]
+        train = run.stage["train"]
         base = run.base or run.base_id
         key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], run.checkpoints.every)
         if key not in self._made:
@@ -132,12 +132,13 @@ class Estimates:
     def overview(self, plan: Plan) -> tuple[list["Line"], list[str]]:
         """The lines of a plan's table, and what they rest on."""
         planned = [(self.of(action.run), action.kind in ACTING) for action in plan.actions]
+        planned += [(self.of(run), True) for run in plan.stages_before]
         profile = self._profile
         at_once = profile.max_parallel if profile.kind == "local" else profile.slurm.array_parallelism
         return lines(planned), assumptions([one for one, _ in planned], at_once)
 
     def _load(self, run: Run) -> Load:
-        train, profile = run.recipe["stages"][0]["train"], self._profile
+        train, profile = run.stage["train"], self._profile
         device = "cuda" if profile.kind == "slurm" and profile.slurm.gpus_per_node else "cpu"
         return Load(
             shape=self._shape(run), precision=train["precision"], batch=train["batch"],

@@ -76,6 +76,12 @@ class Plan:
         return [action for action in self.actions if action.kind in ACTING]
 
     @property
+    def stages_before(self) -> list[Run]:
+        """The runs that are trained only because others start from their weights."""
+        listed = {action.run.id for action in self.acting}
+        return [run for group in self.groups for run in group.runs if run.id not in listed]
+
+    @property
     def starts(self) -> frozenset[str]:
         """The runs from whose weights other runs of the plan start."""
         return frozenset(run.before.id for group in self.groups for run in group.runs if run.before)

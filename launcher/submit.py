@@ -60,6 +60,9 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
     """Keeps which runs the grid wants, for status, sync and whoever asks later."""
     facts = {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
     facts |= {"submitted": now_ms(), "code": job_files.code()}
+    listed = {run.id for run in runs}
+    before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
+    facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
     rows = [{"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run)} for run in runs]
     grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
 
