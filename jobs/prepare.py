@@ -21,6 +21,7 @@ from zsg_core.arrange import arrange
 from zsg_core.digest import ids_digest
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
+from zsg_core.nearest import minimum_and_average
 from zsg_core.recipe import Recipe
 
 BASE_TEXTS_PER_TASK = 100  # what the tokenizer learns from: the published cap, whatever the run samples
@@ -121,7 +122,7 @@ def _arrange(workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe,
         folder = _embeddings(workspace, corpus, recipe["embedding"], str(model), say)
         facts["embeddings"] = read_json(folder / "meta.json")
         train, test = (np.load(folder / f"{split}.npy") for split in ("train", "test"))
-        return distance.weighted(*distance.minimum_and_average(train, test)).tolist()
+        return distance.weighted(*minimum_and_average(train, test)).tolist()
 
     say(f"arrangement {made_id}: {order}")
     places = arrange(order, [e.task for e in corpus.train], recipe.get("seed", 0), wsd)

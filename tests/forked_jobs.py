@@ -7,6 +7,7 @@ stdin, {"folder", "env", "log", "largest_file"}, is answered by the process id o
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import itertools
 import json
 import os
@@ -30,6 +31,7 @@ class Rank:
     """One rank's process; it is no child of ours, so it is watched through a descriptor that knows its end."""
 
     pid: int
+    log: Path
     _handle: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,6 +45,13 @@ class Rank:
         if self._handle >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, number)
+
+    def stack(self) -> str:
+        """Where it is, in the words of its log, and what the kernel says of it."""
+        self.send(signal.SIGRTMIN)
+        time.sleep(0.5)
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return f"{status.splitlines()[2]}\n{self.log.read_text()[-4000:]}"
 
     def close(self) -> None:
         if self._handle >= 0:
@@ -71,10 +80,11 @@ class ForkedJobs:
         job_id, ranks = str(next(_starts)), []
         for rank in range(world):
             env = {"SLURM_JOB_ID": job_id, "SLURM_PROCID": str(rank), "SLURM_NTASKS": str(world)}
-            asked = {"folder": str(folder), "env": env, "log": str(folder / f"rank{rank}.txt")}
+            log = folder / f"rank{rank}.txt"
+            asked = {"folder": str(folder), "env": env, "log": str(log)}
             self._server.stdin.write(json.dumps(asked | {"largest_file": largest_file}) + "\n")
             self._server.stdin.flush()
-            ranks.append(Rank(int(self._server.stdout.readline())))
+            ranks.append(Rank(int(self._server.stdout.readline()), log))
         self._begun += ranks
         return ranks
 
@@ -130,6 +140,7 @@ def _be_a_rank(asked: Mapping[str, Any]) -> None:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for new, old in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(new, old)
+        faulthandler.register(signal.SIGRTMIN)  # where a rank hangs, for its log
         if asked["largest_file"]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"], asked["largest_file"]))
         os.environ |= asked["env"]

@@ -11,18 +11,15 @@ from typing import Any
 import pytest
 from forked_jobs import ForkedJobs, Rank, wait_until
 
-from jobs import content
-from jobs.folder import Workspace, read_json, write_json
+from jobs.folder import read_json, write_json
 from jobs.journal import SPEED, files, first_points, last_rows, read
 from jobs.state import newest_step
 from launcher import job_files
 from launcher.plan import Prepare, run_item
-from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
-from zsg_core import recipe as recipes
+from launcher.session import open_grid
+from launcher.submit import Site
 from zsg_core import skills
-from zsg_core.recipe import InputDigests
-from zsg_core.settings import Settings
 
 STEPS = 18  # of one epoch
 MANY = 6  # epochs that leave time to disturb
@@ -38,35 +35,30 @@ class Bench:
         self._made = 0
         self._undisturbed: dict[Any, dict[Any, Any]] = {}
         skills.write_tasks(self.data, per_task=6)
-        listed = content.data_files(self.data)
-        self._digest = content.folder_digest(self.data, listed, content.sha256_of(listed))
 
     def make(self, zero: int = 1, precision: str = "fp32", epochs: int = 1, **checkpoints: Any) -> Path:
         """The folder of a new run of 18 steps an epoch, ready to start; no two runs share a workspace."""
         self._made += 1
-        workspace = Workspace(self.folder / f"work{self._made}")
-        workspace.create()
-        settings = {
-            "model": {"hidden": 64, "layers": 2, "vocab": 600},
+        folder = self.folder / f"run{self._made}"
+        folder.mkdir()
+        grid = {
+            "model": {"name": "tiny", "hidden": 64, "layers": 2, "vocab": 600},
             "data": {"path": str(self.data), "train_per_task": 6, "test_per_task": 1, "positive_examples": 0},
-            "arrangement": {"order": "random"},
             "train": {"batch": 8, "lr": 2e-3, "max_length": 96, "precision": precision, "epochs": epochs},
             "checkpoints": {"every": 6, "state_every": 4, **checkpoints},
         }
-        run = self._run(Settings.model_validate(settings))
-        profile = Profile(name="p", kind="slurm", deepspeed={"zero_stage": zero})
-        prepare = Prepare("prepare/p", [run], set(run.needs))
-        job_files.write_prepare(workspace, prepare, profile, "s")
-        job_files.write_train(workspace, run, profile, "s", ())
-        assert self.jobs.run(workspace.root / "prepare/p")["outcome"] == "done"
-        return workspace.root / run_item(run)
+        profile = {"name": "p", "kind": "slurm", "deepspeed": {"zero_stage": zero}}
+        write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}})
+        write_json(folder / "p.yaml", profile)
+        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work")
+        return self._prepare(opened.site, opened.runs[0])
 
-    def _run(self, settings: Settings) -> Run:
-        recipe = recipes.recipe(settings, InputDigests(data=self._digest, model=None, embedding=None))
-        return Run(
-            id=recipes.run_id(recipe), recipe=recipe, axes={}, checkpoints=settings.checkpoints, size=JobSize(),
-            data=self.data, base=None, embedding=None,
-        )  # fmt: skip
+    def _prepare(self, site: Site, run: Run) -> Path:
+        prepare = Prepare("prepare/p", [run], set(run.needs))
+        job_files.write_prepare(site.workspace, prepare, site.profile, "s")
+        job_files.write_train(site.workspace, run, site.profile, "s", ())
+        assert self.jobs.run(site.workspace.root / "prepare/p")["outcome"] == "done"
+        return site.workspace.root / run_item(run)
 
     def undisturbed(self, world: int, zero: int, precision: str, epochs: int = 1) -> dict[Any, Any]:
         """What the run tells that nobody disturbs and that saves nothing."""
@@ -164,7 +156,7 @@ def disturb(bench: Bench, folder: Path, world: int, chance: random.Random, numbe
     for rank in victims:
         rank.send(signal.SIGKILL)
     for rank in ranks:
-        assert rank.ended(within_s=EXIT_S), "a rank outlives its peer"
+        assert rank.ended(within_s=EXIT_S), f"rank {ranks.index(rank)} outlives {len(victims)} killed: {rank.stack()}"
 
 
 def survives(bench: Bench, seed: int, configuration: tuple[int, int, str]) -> None:

@@ -103,6 +103,7 @@ def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
         made["seed"] = _seed(settings, settings.arrangement.seed)
     if uses_embedding(settings):
         made |= {"measure": "wsd", "w_min": "1", "w_avg": "mean", "embedding": digests.embedding}
+        made |= {"similarity": "folded"}  # distance.fold; orders made before it were summed from first to last
     return made
 
 
