@@ -44,7 +44,8 @@ def a_run(*of_stages: dict[str, Any]) -> Run:
 
 
 def planned(
-    runs: list[Run], states: dict[str, JobState] | None = None, made: frozenset[str] = frozenset(), allow: Allow = Allow(),
+    runs: list[Run], states: dict[str, JobState] | None = None, made: frozenset[str] = frozenset(),
+    allow: Allow = Allow(),
     makers: dict[str, str] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan for runs, where all that prepare makes is there; runs of which nothing is said are new."""

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from zsg_core import schedule
 from zsg_core.arrange import ORDERS
 
 TINY = "tiny"
@@ -171,10 +172,41 @@ class TrainSettings(Strict):
     init_seed: Seed | None = Field(default=None, description="seed of tiny's random weights; default: seed")
 
 
+def checkpoint_stride(value: Any) -> Any:
+    """A stride, the steps themselves, or spans with a stride each; see `schedule.checkpoint_steps`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, list | tuple) and value and all(type(step) is int and step >= 1 for step in value):
+        return tuple(sorted(set(value)))
+    if isinstance(value, str):
+        schedule.spans(value)
+        return value
+    raise ValueError("must be steps between checkpoints such as 10, a list of steps, or spans such as '1-50:1, 50-:10'")
+
+
+CheckpointSteps = Annotated[
+    Any,
+    BeforeValidator(checkpoint_stride),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
+                {"type": "string", "pattern": r"^\s*\d+-\d*:\d+\s*(,\s*\d+-\d*:\d+\s*)*$"},
+            ]
+        }
+    ),
+]
+
+
 class CheckpointSettings(Strict):
     """When metrics are taken and when a run is saved to go on from; not part of a run's identity."""
 
-    every: Count = Field(default=10, description="steps between checkpoints; step 0 and the last always count")
+    every: CheckpointSteps = Field(
+        default=10,
+        description="steps between checkpoints, or the steps [1, 2, 5], or spans `1-50:1, 50-500:10, 500-:50`; "
+        "step 0 and the last always count",
+    )
     metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
         default=["loss"], description="what is measured"
     )
