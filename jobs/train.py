@@ -19,10 +19,10 @@ import torch.distributed as dist
 
 from jobs import signals as asking
 from jobs import weights
-from jobs.answer_loss import AnswerLoss
+from jobs.answer_loss import AnswerLoss, refuse_leaks
 from jobs.attempt import Attempt
 from jobs.base_model import load_model, load_vocabulary
-from jobs.batches import MicroBatch, TokenizedSet, in_order
+from jobs.batches import Ids, MicroBatch, TokenizedSet, in_order
 from jobs.content import model_files, refuse_changed
 from jobs.folder import Workspace, is_committed, read_json
 from jobs.journal import SPEED, Journal
@@ -81,6 +81,7 @@ def run(job: dict[str, Any], place: Place) -> Progress:
         refuse_changed(Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"])
     device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
     engine = _engine(job, device)
+    refuse_leaks(engine, engine.module.llama.config.vocab_size, device)
     progress = Trainer(job, place, engine, device, train, test).run()
     for folder in job["makes"]:
         weights.save(engine, Path(job["paths"]["base"]), Path(job["paths"]["workspace"]) / folder, asdict(progress))
@@ -179,7 +180,7 @@ class Trainer:
         started = time.perf_counter()
         s = self.settings
         places = schedule.batch_positions(step - self.first, s["batch"], len(self.train), s["epochs"])
-        learnt = sum(self.train.answer_tokens[place] for place in places)
+        learnt = sum(self.train.learnt[place] for place in places)
         rate = schedule.learning_rate(step - self.first, self.steps, s["lr"], s["lr_floor"], s["warmup_steps"])
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
@@ -247,12 +248,15 @@ class Trainer:
                 sums[torch.tensor(micro.items, device=self.device)] = nll
         self.engine.train()
         dist.all_reduce(sums)  # exact: every item has one rank's sum and zeros
-        tokens = torch.tensor(self.test.answer_tokens, dtype=torch.float64)
+        tokens = torch.tensor(self.test.learnt, dtype=torch.float64)
         return sums.cpu() / tokens, tokens
 
     def _forward(self, micro: MicroBatch) -> torch.Tensor:
-        tensors = (torch.from_numpy(a).to(self.device) for a in (micro.tokens, micro.mask, micro.labels))
-        return self.engine(*tensors)
+        on = [self._there(ids) for ids in (micro.tokens, micro.positions, micro.where, micro.targets, micro.owners)]
+        return self.engine(on[0], on[1], micro.lengths, *on[2:])
+
+    def _there(self, ids: Ids) -> torch.Tensor:
+        return torch.from_numpy(ids).to(self.device, non_blocking=True)
 
     def _digest_consumed(self) -> None:
         """Adds to the digest what the ranks really trained on since the last checkpoint, put back in order."""
@@ -293,7 +297,9 @@ def _load(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
     train = in_order(arrangement, list(examples.read_jsonl(corpus / "train.jsonl")))
     test = list(examples.read_jsonl(corpus / "test.jsonl"))
-    return TokenizedSet(train, vocabulary, shots, longest), TokenizedSet(test, vocabulary, shots, longest)
+    return TokenizedSet(train, vocabulary, shots, longest, stage["train"]["loss_on"] == "all"), TokenizedSet(
+        test, vocabulary, shots, longest
+    )
 
 
 def _before(job: dict[str, Any]) -> tuple[int, int]:

@@ -77,7 +77,7 @@ def state_bytes(parameters: int, stage: int, precision: str) -> float:
 
 
 def micro_tokens(batch: int, world: int, max_length: int, budget: int) -> int:
-    """The most padded tokens of a micro-batch: a rank's equal share of the batch, all examples of full length.
+    """The most tokens of a micro-batch: a rank's equal share of the batch, all examples of full length.
 
     Within the trainer's budget, but for an example longer than that, which stands alone.
     """
@@ -87,7 +87,7 @@ def micro_tokens(batch: int, world: int, max_length: int, budget: int) -> int:
 def activation_bytes(
     shape: LlamaShape, tokens: int, max_length: int, precision: str, *, recompute: bool = False
 ) -> float:
-    """Bytes that autograd holds for a micro-batch of `tokens` padded tokens, every one of them learnt.
+    """Bytes that autograd holds for a micro-batch of `tokens` tokens, every one of them learnt.
 
     With `recompute` a layer keeps its input only, and one layer at a time is whole. The output layer's float32
     log-probabilities, their gradient and the logits' are 12 bytes per token and word.

@@ -14,7 +14,7 @@ Stride = int | str | Sequence[int]  # 10; "1-50:1, 50-500:10, 500-:50"; [1, 2, 5
 
 _SPAN = re.compile(r"(\d{1,9})-(\d{0,9}):(\d{1,9})")
 
-MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # padded tokens per micro-batch; changes speed, not numbers
+MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # tokens per micro-batch; changes speed, not numbers
 
 
 def steps(examples: int, batch: int, epochs: int = 1, limit: int | None = None) -> int:
@@ -54,17 +54,19 @@ def share(lengths: Sequence[int], world: int) -> list[list[int]]:
 
 
 def micro_batches(items: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Splits a rank's items, longest first, into groups whose padded size stays within `budget` tokens.
+    """Splits a rank's items, longest first, into groups of at most `budget` tokens.
 
     An item longer than the budget stands alone.
     """
     groups: list[list[int]] = []
+    size = 0
     for item in sorted(items, key=lambda i: (-lengths[i], i)):
-        longest = lengths[groups[-1][0]] if groups else 0
-        if groups and longest * (len(groups[-1]) + 1) <= budget:
+        if groups and size + lengths[item] <= budget:
             groups[-1].append(item)
         else:
             groups.append([item])
+            size = 0
+        size += lengths[item]
     return groups
 
 
