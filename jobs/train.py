@@ -30,6 +30,7 @@ from jobs.ranks import Ranks, meet
 from jobs.signals import Signals
 from jobs.state import Choice, Saved, States, versions
 from jobs.state import Job as StateJob
+from jobs.tuning import restrict
 from zsg_core import examples, schedule
 from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError, UserError
@@ -171,7 +172,8 @@ class Trainer:
         facts |= {"tokens": {"train": self.train.token_counts, "test": self.test.token_counts}}
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
         facts |= {"versions": versions(), "code": self.job["code"]}
-        facts["parameters"] = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
+        sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.engine.module.parameters()]
+        facts |= {"parameters": sum(size for size, _ in sizes), "trained": sum(size for size, tuned in sizes if tuned)}
         if self.journal:
             self.journal.rewind(step=step, examples=self._examples(step))
             self.journal.row("event", step=step, examples=self._examples(step), data=facts)
@@ -315,10 +317,12 @@ def _engine(job: dict[str, Any], device: str) -> Any:
     import deepspeed
 
     s = job["recipe"]["stages"][-1]["train"]
-    model = AnswerLoss(load_model(Path(job["paths"]["base"]), s["precision"]))
+    llama = load_model(Path(job["paths"]["base"]), s["precision"])
+    restrict(llama, s["tuning"])
+    model = AnswerLoss(llama)
+    tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"],
-        fused=device != "cpu",
-    )  # fmt: skip
+        tuned, lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"], fused=device != "cpu"
+    )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=job["deepspeed"])
     return engine

@@ -19,6 +19,7 @@ from zsg_core.errors import UserError
 from zsg_core.estimate import GB
 from zsg_core.llama import LlamaShape
 from zsg_core.settings import TINY
+from zsg_core.tuning import trainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,14 +72,20 @@ class Estimate:
     @cached_property
     def state_gb(self) -> float:
         """GB on disk of one full resumable state."""
-        return estimate.state_bytes(self.load.shape.parameters, self.layout.zero_stage, self.load.precision) / GB
+        return (
+            estimate.state_bytes(
+                self.load.shape.parameters, self.layout.zero_stage, self.load.precision, self.load.trained
+            )
+            / GB
+        )
 
     @cached_property
     def as_json(self) -> dict[str, Any]:
         """For scripts; sizes in GB of 1e9 bytes."""
         layout, work = self.layout, self.work
         return {
-            "model": self.model, "parameters": self.load.shape.parameters, "precision": self.load.precision,
+            "model": self.model, "parameters": self.load.shape.parameters, "trained": self.load.trained,
+            "precision": self.load.precision,
             "nodes": layout.nodes, "ranks_per_node": layout.ranks_per_node, "zero_stage": layout.zero_stage,
             "tensors_gb": {str(stage): round(size, 3) for stage, size in self.tensors_gb.items()},
             "activations_gb": round(self.activations_gb, 3),
@@ -140,8 +147,9 @@ class Estimates:
     def _load(self, run: Run) -> Load:
         train, profile = run.stage["train"], self._profile
         device = "cuda" if profile.kind == "slurm" and profile.slurm.gpus_per_node else "cpu"
+        shape = self._shape(run)
         return Load(
-            shape=self._shape(run), precision=train["precision"], batch=train["batch"],
+            shape=shape, trained=trainable(shape, train["tuning"]), precision=train["precision"], batch=train["batch"],
             max_length=train["max_length"], budget=schedule.MICRO_TOKENS[device],
         )  # fmt: skip
 

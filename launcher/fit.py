@@ -27,10 +27,12 @@ class Layout:
 class Load:
     """What must fit: a model trained in a precision, `batch` examples a step of at most `max_length` tokens.
 
+    `trained` of its parameters are tuned.
     `budget` is the most tokens of a micro-batch of several examples.
     """
 
     shape: LlamaShape
+    trained: int
     precision: str
     batch: int
     max_length: int
@@ -38,7 +40,7 @@ class Load:
 
     def tensors(self, layout: Layout) -> Tensors:
         """Bytes per GPU of what does not depend on the batch."""
-        return estimate.tensors(self.shape.parameters, layout.zero_stage, layout.world, self.precision)
+        return estimate.tensors(self.shape.parameters, layout.zero_stage, layout.world, self.precision, self.trained)
 
     def micro_tokens(self, layout: Layout) -> int:
         """The most padded tokens of a micro-batch."""

@@ -10,11 +10,12 @@ from typing import Any
 from jobs import stages
 from jobs.attempt import now_ms
 from jobs.deepspeed_config import deepspeed_config
-from jobs.folder import SCHEMA, Workspace, write_json
+from jobs.folder import SCHEMA, Workspace, read_json, write_json
 from launcher.plan import Prepare, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
 from zsg_core.errors import UserError
+from zsg_core.tuning import NO_BIASES
 
 
 def write_train(
@@ -101,11 +102,18 @@ def check(run: Run, profile: Profile) -> None:
             f"{ranks - batch} would hold a GPU for nothing. Ask for at most {batch} ranks, or a batch of {ranks} or "
             "more; it need not be a multiple of the ranks"
         )
+    if train["tuning"]["method"] == "bitfit" and not _has_biases(run):
+        raise UserError(NO_BIASES)
     gpus = _gpus("train", profile)
     if gpus and run.size.ranks_per_node > gpus:
         raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
     if profile.kind == "local" and run.size.nodes * run.size.ranks_per_node > 1:
         raise UserError(f"profile {profile.name!r} is local and runs one rank; nodes and ranks_per_node must be 1")
+
+
+def _has_biases(run: Run) -> bool:
+    config = (read_json(run.base / "config.json") if run.base else None) or {}
+    return bool(config.get("attention_bias") or config.get("mlp_bias"))
 
 
 @cache

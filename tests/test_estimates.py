@@ -36,7 +36,9 @@ gpu: {name: A800-80G, memory_gb: 80, tflops: 312, mfu: 0.5}
 def load(name: str, batch: int = 16, max_length: int = 1024, precision: str = "bf16") -> Load:
     """A published Llama, trained so."""
     shape = shape_of_config({**CONFIGS[name], "vocab_size": 32000})
-    return Load(shape=shape, precision=precision, batch=batch, max_length=max_length, budget=16_384)
+    return Load(
+        shape=shape, trained=shape.parameters, precision=precision, batch=batch, max_length=max_length, budget=16_384
+    )
 
 
 FITS = [  # what is trained; ZeRO stage, nodes and GPUs of each now; the smallest change that fits

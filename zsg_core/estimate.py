@@ -42,8 +42,10 @@ class Tensors:
         return self.held + max(self.step_copy, self.gathered + activations)
 
 
-def tensors(parameters: int, stage: int, world: int, precision: str) -> Tensors:
+def tensors(parameters: int, stage: int, world: int, precision: str, trained: int | None = None) -> Tensors:
     """Bytes per GPU of weights, gradients and optimiser at a ZeRO stage (0–3) on `world` GPUs.
+
+    Of `parameters`, `trained` have gradients and an optimiser; None: all.
 
     Per parameter in bf16: weight 2, gradient 2, master and moments 12, and 4 for the fp32 copy of the gradient
     that is made for the step (stage_1_and_2.py `step`). ZeRO divides from stage 1 optimiser and copy, from 2
@@ -53,26 +55,27 @@ def tensors(parameters: int, stage: int, world: int, precision: str) -> Tensors:
     one (FP16_UnfusedOptimizer makes the same copies). In fp32 an element has 4 bytes and the stages from 1 keep a
     master all the same; stage 0 is torch's AdamW, which trains the weights and reads the gradients in place.
     """
-    size, share = ELEMENT[precision], parameters / world
+    size, weights = ELEMENT[precision], parameters / world
+    trained = parameters if trained is None else trained
+    share = trained / world
     own_master = precision == "bf16" or stage >= 1
     per_parameter = 12 if own_master else 8
-    group = min(SUB_GROUP, parameters)
-    copy = {0: 4.0 * parameters if own_master else 0.0, 3: 4.0 * group}
+    copy = {0: 4.0 * trained if own_master else 0.0, 3: 4.0 * min(SUB_GROUP, trained)}
     return Tensors(
-        weights=size * (share if stage == 3 else parameters),
-        gradients=size * (share if stage >= 2 else parameters),
-        optimizer=per_parameter * (share if stage >= 1 else parameters),
+        weights=size * (weights if stage == 3 else parameters),
+        gradients=size * (share if stage >= 2 else trained),
+        optimizer=per_parameter * (share if stage >= 1 else trained),
         step_copy=copy.get(stage, 4 * share),
-        gathered=size * group if stage == 3 and world > 1 else 0.0,
+        gathered=size * min(SUB_GROUP, parameters) if stage == 3 and world > 1 else 0.0,
     )
 
 
-def state_bytes(parameters: int, stage: int, precision: str) -> float:
+def state_bytes(parameters: int, stage: int, precision: str, trained: int | None = None) -> float:
     """Bytes on disk of one full resumable state: weights, master, moments; of all GPUs together.
 
     14 bytes per parameter in bf16 whatever the stage.
     """
-    whole = tensors(parameters, stage, 1, precision)
+    whole = tensors(parameters, stage, 1, precision, trained)
     return whole.weights + whole.optimizer
 
 

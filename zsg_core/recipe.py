@@ -70,7 +70,8 @@ def base_id(made: Recipe) -> str | None:
 
 
 def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
-    train = settings.train.model_dump(mode="json", exclude={"init_seed"})
+    train = settings.train.model_dump(mode="json", exclude={"init_seed", "tuning"})
+    train["tuning"] = settings.train.tuning.resolved(_seed(settings, settings.train.init_seed))
     return {"data": _corpus(settings, digests), "arrangement": _arrangement(settings, digests), "train": train}
 
 

@@ -145,6 +145,36 @@ class ArrangementSettings(Strict):
     )
 
 
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens")
+
+
+class TuningSettings(Strict):
+    """Which weights are trained."""
+
+    method: Literal["full", "lora", "ln", "bitfit"] = Field(
+        default="full", description="all weights, LoRA's adapters, the norms, or the biases (LLaMA has none)"
+    )
+    r: Count | None = Field(default=None, description="lora only: rank (16)")
+    alpha: Positive | None = Field(default=None, description="lora only: scale; the update is alpha/r·BA (16)")
+    targets: Annotated[list[Literal[LORA_TARGETS]], Field(min_length=1)] | None = Field(  # type: ignore[valid-type]
+        default=None, description="lora only: the modules it is put into ([q_proj, v_proj])"
+    )
+
+    @model_validator(mode="after")
+    def _of_lora_only(self) -> "TuningSettings":
+        given = [key for key in ("r", "alpha", "targets") if getattr(self, key) is not None]
+        if self.method != "lora" and given:
+            raise ValueError(f"`{given[0]}` is LoRA's; tuning.method is {self.method}")
+        return self
+
+    def resolved(self, seed: int) -> dict[str, Any]:
+        """What is trained, defaults written out; `seed` draws LoRA's first weights."""
+        if self.method != "lora":
+            return {"method": self.method}
+        targets = sorted(set(self.targets or ("q_proj", "v_proj")))
+        return {"method": "lora", "r": self.r or 16, "alpha": self.alpha or 16.0, "targets": targets, "seed": seed}
+
+
 class TrainSettings(Strict):
     """How a stage is trained. `zsg`: fp32 master weights, one token mean over the whole batch."""
 
@@ -168,8 +198,9 @@ class TrainSettings(Strict):
     loss_on: Literal["answer", "all"] = Field(
         default="answer", description="which tokens are learnt; all = prompts too, to pre-train a tiny base"
     )
+    tuning: TuningSettings = TuningSettings()
     clip: Positive = Field(default=1.0, description="largest norm of the global gradient")
-    init_seed: Seed | None = Field(default=None, description="seed of tiny's random weights; default: seed")
+    init_seed: Seed | None = Field(default=None, description="seed of random first weights; default: seed")
 
 
 def checkpoint_stride(value: Any) -> Any:
@@ -256,7 +287,11 @@ class Settings(Strict):
         if self.stages is None:
             return [self]
         run = self.model_dump(exclude={"stages"})
-        return [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(self.stages)]
+        made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(self.stages)]
+        for number, stage in enumerate(made[:-1]):
+            if stage.train.tuning.method == "lora":
+                raise ValueError(f"stages[{number}]: LoRA adapters can only be trained in the last stage")
+        return made
 
 
 def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: str) -> Settings:
