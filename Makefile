@@ -40,5 +40,5 @@ clean:  ## remove what the demo made
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(PIP) --editable '.[train,track,dev]'
+	$(PIP) --editable '.[train,track,cpu,dev]'
 	@touch $@

@@ -6,7 +6,7 @@ workspace/
                          weights/ and users/ where other runs start from it
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
   corpora/<id>/          train.jsonl test.jsonl meta.json COMMIT
-  embeddings/<id>/       train.npy test.npy meta.json COMMIT
+  embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
   arrangements/<id>/     ids meta.json COMMIT
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
   submissions/<id>/      what submitit writes, and the logs

@@ -11,17 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jobs import base_model, content
-from jobs.embed import embed
-from jobs.folder import Workspace, is_committed, publish, read_json, write_json
-from zsg_core import distance, examples, niv2, prompts, splits
-from zsg_core.arrange import arrange
-from zsg_core.digest import ids_digest
+from jobs import arrangement, base_model, content
+from jobs.folder import Workspace, is_committed, publish, write_json
+from zsg_core import examples, niv2, prompts, splits
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
-from zsg_core.nearest import minimum_and_average
 from zsg_core.recipe import Recipe
 
 BASE_TEXTS_PER_TASK = 100  # what the tokenizer learns from: the published cap, whatever the run samples
@@ -42,7 +36,7 @@ def run(job: dict[str, Any], say: Say) -> None:
             base_model.make_tiny(workspace.base(base["id"]), base["recipe"], _base_texts(data, base["recipe"]))
     for wanted in job["arrangements"]:
         if not is_committed(workspace.arrangement(wanted["id"])):
-            _arrange(workspace, corpus, wanted["id"], wanted["recipe"], job["paths"]["embedding"], say)
+            arrangement.make(workspace, corpus, wanted["id"], wanted["recipe"], job["paths"]["embedding"], say)
 
 
 class Corpus:
@@ -112,54 +106,6 @@ class Corpus:
             meta |= {"tasks": {"train": len({e.task for e in train}), "test": len({e.task for e in test})}}
             meta |= {f"{split}_digest": _file_digest(draft / f"{split}.jsonl") for split in ("train", "test")}
             write_json(draft / "meta.json", meta)
-
-
-def _arrange(workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, model: str | None, say: Say) -> None:
-    order = recipe["order"]
-    facts: dict[str, Any] = {}
-
-    def wsd() -> list[float]:
-        folder = _embeddings(workspace, corpus, recipe["embedding"], str(model), say)
-        facts["embeddings"] = read_json(folder / "meta.json")
-        train, test = (np.load(folder / f"{split}.npy") for split in ("train", "test"))
-        return distance.weighted(*minimum_and_average(train, test)).tolist()
-
-    say(f"arrangement {made_id}: {order}")
-    places = arrange(order, [e.task for e in corpus.train], recipe.get("seed", 0), wsd)
-    ids = [corpus.train[place].id for place in places]
-    with publish(workspace.arrangement(made_id)) as draft:
-        (draft / "ids").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8", newline="\n")
-        sources = {
-            "corpus": corpus.folder.name,
-            "corpus_meta": read_json(corpus.folder / "meta.json"),
-            **facts,
-        }
-        meta = {
-            "schema": 1,
-            "recipe": recipe,
-            "count": len(ids),
-            "ids_digest": ids_digest(ids),
-            "sources": sources,
-        }
-        write_json(draft / "meta.json", meta)
-
-
-def _embeddings(workspace: Workspace, corpus: Corpus, model_digest: str, model: str, say: Say) -> Path:
-    folder = workspace.embedding(f"{corpus.folder.name}-{model_digest[:12]}")
-    if is_committed(folder):
-        return folder
-    content.refuse_changed(Path(model), content.embedding_files, model_digest)
-    with publish(folder) as draft:
-        digests = {}
-        for split, items in (("train", corpus.train), ("test", corpus.test)):
-            say(f"embedding {len(items)} {split} texts")
-            np.save(
-                draft / f"{split}.npy",
-                embed([prompts.embedding_text(e, corpus.shots) for e in items], Path(model)),
-            )
-            digests[f"{split}_digest"] = _file_digest(draft / f"{split}.npy")
-        write_json(draft / "meta.json", {"corpus": corpus.folder.name, "model_digest": model_digest, **digests})
-    return folder
 
 
 def _base_texts(data: Path, base: Recipe) -> list[str]:

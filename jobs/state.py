@@ -21,7 +21,7 @@ from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
 from jobs.folder import SCHEMA, read_json, sync, write_json
-from jobs.journal import Journal
+from jobs.journal import Journal, plain
 from jobs.ranks import Ranks
 from zsg_core.errors import ClusterError
 
@@ -215,7 +215,9 @@ class States:
     def _publish(self, draft: Path, step: int, ids: str, loss: float | None, started: float) -> None:
         assert self._journal
         self._journal.commit()
-        write_json(draft / "state.json", asdict(self._saved(step, ids, loss, time.monotonic() - started)))
+        for script in draft.glob("*.py"):  # DeepSpeed adds two to every checkpoint
+            script.unlink()
+        write_json(draft / "state.json", plain(asdict(self._saved(step, ids, loss, time.monotonic() - started))))
         sync(draft)
         attempts.check(self._run, self._attempt)
         final = self._root / str(step)

@@ -76,15 +76,16 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         return None  # requeued since
     outcome = record["outcome"]
     stopped = outcome == CONTINUE
+    reached = record["step"] or record.get("saved") or 0  # stopped while it started, it is where it was
     return JobState(
         state=WAITING if stopped else outcome,
         attempt=record["attempt"],
-        step=record["step"],
+        step=reached if stopped else record["step"],
         steps=record.get("steps"),
         first=record.get("first", 0),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
-        cause=f"stopped at step {record['step'] or 0} (time limit or preemption)" if stopped else record["cause"],
+        cause=f"stopped at step {reached} (time limit or preemption)" if stopped else record["cause"],
         evidence="zsg submit goes on" if stopped else record["evidence"],
         checkpoints=tuple(record.get("checkpoints", ())),
         saved=record.get("saved"),

@@ -1,13 +1,15 @@
 """Is every order a permutation, the same for the same seed, and the published one?"""
 
 import itertools
+import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core.arrange import BY_SIMILARITY, BY_TASK, ORDERS, SEEDED, arrange
+from zsg_core.arrange import BY_SIMILARITY, BY_TASK, LISTS, ORDERS, SEEDED, TMA, Rounds, arrange, by_rounds, span
 from zsg_core.errors import UserError
 
 ORDER = st.sampled_from(ORDERS)
@@ -21,7 +23,19 @@ GOLDEN_WSD = [-1.5857142857142859, -1.9285714285714286, -1.8285714285714287, -1.
 def ordered(order: str, tasks: list[str], seed: int = 0, wsd: list[float] | None = None) -> list[int]:
     """An order; without distances each item is as far as its index hashed."""
     values = [(i * 7919 % 13) / 13 for i in range(len(tasks))] if wsd is None else wsd
-    return arrange(order, tasks, seed, lambda: values)
+    spec = {"order": order, "seed": seed, **({"list": "min"} if order == "tma" else {})}
+    return arrange(spec, tasks, lambda: values, rounds_of(len(tasks))).places
+
+
+def rounds_of(count: int) -> Rounds:
+    """Rounds of three, from the first item on, or from the last."""
+
+    def rounds(farthest: bool, cap: int | None) -> Iterator[list[int]]:
+        items = list(range(count))[:: -1 if farthest else 1]
+        for start in range(0, count if cap is None else min(cap, count), 3):
+            yield sorted(items[start : start + 3])
+
+    return rounds
 
 
 @settings(deadline=None)
@@ -111,18 +125,118 @@ def test_random_is_pythons_shuffle_of_the_cluster_list():
 def test_orders_by_task_ask_for_no_similarity(order):
     """No embedding is made for an order that needs none."""
 
-    def refuse():
+    def refuse(*asked):
         raise AssertionError("asked for distances")
 
-    assert len(arrange(order, ["a", "b"], 0, refuse)) == 2
+    assert len(arrange({"order": order}, ["a", "b"], refuse, refuse).places) == 2
 
 
 def test_every_order_is_of_one_kind():
-    """Orders are by task or by similarity."""
-    assert set(ORDERS) == set(BY_TASK) | set(BY_SIMILARITY)
+    """Orders are by task, by similarity or by rounds."""
+    assert set(ORDERS) == {*BY_TASK, *BY_SIMILARITY, TMA}
 
 
 def test_an_unknown_order_is_told_what_is_known():
     """The message lists all orders."""
-    with pytest.raises(UserError, match="unknown order 'near'; known: random, round_robin, cluster, nft, rt, fft"):
+    with pytest.raises(UserError, match="unknown order 'near'; known: random, round_robin, cluster, nft, rt, fft, tma"):
         ordered("near", ["a"])
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["nft", "rt", "fft"]), TASKS, SEED)
+def test_coarse_keeps_tasks_together(order, tasks, seed):
+    """A coarse order sorts tasks and leaves each task's items in their order; fft is all of it reversed."""
+    names = list(dict.fromkeys(tasks))
+    far = {name: (place * 5 % 3) for place, name in enumerate(names)}
+    spec = {"order": order, "seed": seed, "granularity": "coarse"}
+    places = arrange(spec, tasks, lambda: [far[name] for name in names], rounds_of(0)).places
+    nearest_first = sorted(range(len(tasks)), key=lambda i: (far[tasks[i]], names.index(tasks[i]), i))
+
+    assert places == {"nft": nearest_first, "fft": nearest_first[::-1]}.get(order, places)
+    assert sorted(places) == sorted(nearest_first)
+
+
+@pytest.mark.parametrize(
+    ("choose", "count", "wanted"),
+    [
+        ("polar", 25, [*range(10), *range(15, 25)]),
+        ("polar", 20, [*range(20)]),
+        ("polar", 15, [*range(15)]),
+        ("uniform", 65, [*range(0, 65, 3)]),
+        ("uniform", 39, [*range(39)]),
+        ("uniform", 5, [*range(5)]),
+    ],
+)
+def test_of_each_task_some_are_chosen(choose, count, wanted):
+    """Polar takes ten from both ends, uniform every (n // 20)-th, which may be more than 20; none comes twice."""
+    spec = {"order": "nft", "choose": choose}
+    tasks = ["a"] * count + ["b"] * count
+    distances = [float(i) for i in range(count)] + [i + 0.5 for i in range(count)]
+    places = arrange(spec, tasks, lambda: distances, rounds_of(0)).places
+
+    assert places == sorted([*wanted, *(count + i for i in wanted)], key=lambda i: distances[i])
+
+
+LISTED = {  # 12 items in rounds of three, cap 6: halves of 3 from both ends
+    "min": [0, 1, 2, 3, 4, 5],
+    "max": [9, 10, 11, 6, 7, 8],
+    "min-max": [0, 1, 2, 11, 10, 9],
+    "max-min": [9, 10, 11, 2, 1, 0],
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_lists_of_tma(name):
+    """Nearest, farthest, and the two that go from half the cap of one to half of the other, backwards."""
+    assert by_rounds(name, rounds_of(12), 6, 0).places == LISTED[name]
+
+
+def test_the_random_list_is_min_max_shuffled_by_python():
+    """`random.seed(0); random.shuffle` of the ids of min-max without repeats."""
+    wanted = LISTED["min-max"][:]
+    random.Random(0).shuffle(wanted)
+
+    assert by_rounds("random", rounds_of(12), 6, 0).places == wanted
+
+
+def test_an_item_in_both_halves_counts_where_it_comes_first():
+    """Halves that overlap leave no repeat, and the facts say how many there were."""
+    made = by_rounds("min-max", rounds_of(7), 8, 0)  # nearest 0-5, farthest 6 5 4 3 2 1
+
+    assert made.places == [0, 1, 2, 3, 4, 5, 6]
+    assert made.facts == {"rounds": {"nearest": [3, 3], "farthest": [3, 3]}, "in_both_halves": 5}
+
+
+def test_half_an_odd_cap_is_rounded_up():
+    """A cap of 7 asks each half for 4, and a round is never trimmed."""
+    assert len(by_rounds("min-max", rounds_of(100), 7, 0).places) == 12
+
+
+@pytest.mark.parametrize(("asked", "wanted"), [("0:1", [0, 1, 2]), ("1:3", [3, 4, 5, 6, 7, 8]), ("3:4", [9])])
+def test_some_rounds(asked, wanted):
+    """Rounds are counted from 0, the last is not included."""
+    made = by_rounds("min", rounds_of(10), None, 0, span(asked))
+
+    assert (made.places, sum(made.facts["rounds"])) == (wanted, len(wanted))
+
+
+def test_rounds_that_are_not_there_are_an_error():
+    """A subset that would be short or empty is not made in silence."""
+    with pytest.raises(UserError, match="2:5 was asked, but all is taken after 4 rounds"):
+        by_rounds("min", rounds_of(10), None, 0, (2, 5))
+
+
+@pytest.mark.parametrize("text", ["", "5", "5:", ":5", "5:5", "6:5", "-1:5", "0:5:1", "a:b", "0:٣"])
+def test_rounds_are_two_rising_numbers(text):
+    """What names no rounds is refused."""
+    with pytest.raises(ValueError, match="rounds are given as"):
+        span(text)
+
+
+@pytest.mark.parametrize("name", LISTS)
+@given(st.integers(0, 40), st.integers(1, 50))
+def test_no_list_has_an_item_twice(name, count, cap):
+    """Lists are duplicate-free and reach the cap where there is enough."""
+    places = by_rounds(name, rounds_of(count), cap, 0).places
+
+    assert len(set(places)) == len(places) >= min(cap, count)

@@ -1,5 +1,6 @@
 """Does a grid run on a real Slurm, over several nodes, exactly as on one machine, whatever is killed?"""
 
+import contextlib
 import json
 import os
 import random
@@ -12,6 +13,8 @@ import pytest
 from conftest import Zsg
 from slurm_cluster import SlurmCluster
 from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
+
+from jobs import journal
 
 pytestmark = pytest.mark.slurm
 
@@ -39,7 +42,7 @@ defaults:
   model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
   data: {{path: {tasks}, train_per_task: 12, test_per_task: 2, positive_examples: 0}}
   train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, epochs: 20, steps: {steps}}}
-  checkpoints: {{every: 4}}
+  checkpoints: {{every: 4, state_every: {state_every}}}
 grid:
   arrangement.order: {orders}
 """
@@ -53,9 +56,9 @@ def profile(zsg: Zsg, nodes: int = 1, parallel: int = 4, prepare_cpus: int = 1, 
     return zsg.write(f"nodes{nodes}-zero{zero}.yaml", text)
 
 
-def small(zsg: Zsg, tasks: Path, orders: str = "[cluster]", steps: int = 20) -> Path:
+def small(zsg: Zsg, tasks: Path, orders: str = "[cluster]", steps: int = 20, state_every: int | str = "null") -> Path:
     """A grid of small runs."""
-    return zsg.write("small.yaml", SMALL.format(tasks=tasks, orders=orders, steps=steps))
+    return zsg.write("small.yaml", SMALL.format(tasks=tasks, orders=orders, steps=steps, state_every=state_every))
 
 
 def wait_until_ended(zsg: Zsg, limit_s: float) -> list[dict]:
@@ -80,6 +83,12 @@ def agree_with_sacct(slurm: SlurmCluster, rows: list[dict]) -> None:
         while (shown := _accounted(slurm, row["slurm"])) != expected and time.monotonic() < until:
             time.sleep(1)
         assert (row["state"], shown) == ("done", expected)
+
+
+def assert_no_step_twice(zsg: Zsg, run: str, steps: int) -> None:
+    """Over all its attempts a run has computed each step once: every later one went on where the last had saved."""
+    rows = journal.read(zsg.work / "runs" / run)
+    assert [row["step"] for row in rows if "train/loss" in row["data"]] == list(range(1, steps + 1))
 
 
 def some_real_tasks(real: Path, folder: Path, train: int, test: int) -> Path:
@@ -224,10 +233,10 @@ def test_a_refused_train_array_holds_nothing(zsg_on_slurm: Zsg, slurm: SlurmClus
     assert len(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()) == 2
 
 
-def test_a_requeued_run_counts_every_step_once(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """Requeued in the middle, a run starts again as its second attempt, agrees bit for bit, and adds no point twice."""
+def test_a_requeued_run_goes_on(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """Requeued in the middle, a run goes on where it was as its second attempt, and adds no point twice."""
     zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", profile(zsg))
+    zsg("submit", small(zsg, tasks, steps=LONG, state_every=5), "--profile", profile(zsg))
     job = _wait_for_step(zsg, 8)
     slurm.run("scontrol", "requeue", job)
     _wait_for_state(slurm, job, "PENDING")
@@ -237,22 +246,80 @@ def test_a_requeued_run_counts_every_step_once(zsg_on_slurm: Zsg, slurm: SlurmCl
     zsg("sync")
 
     assert (row["state"], row["attempt"], row["slurm"]) == ("done", 2, job)
+    assert_no_step_twice(zsg, row["run"], LONG)
     assert_exactly_once(zsg.work, "small", [row["run"]])
     assert "zsg.flag" not in child_runs(zsg.work, "small")[row["run"]]["tags"]
 
 
-def test_scancel_is_quick_and_leaves_a_record(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """scancel ends a run on all ranks well before Slurm's KillWait of 30 s, and status says `cancelled`."""
+def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """Told of its time limit a run waits for the next submit, cancelled for --retry; no step is lost, no rank left."""
     zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", profile(zsg, nodes=2))
+    grid, place = small(zsg, tasks, steps=LONG, state_every=50), profile(zsg, nodes=2)
+    zsg("submit", grid, "--profile", place)
     job = _wait_for_step(zsg, 4)
-    slurm.run("scancel", job)
-    started = time.monotonic()
-    while slurm.run("squeue", "-h", "-j", job, "-o", "%T"):
-        assert time.monotonic() - started < 25
-        time.sleep(0.5)
+    slurm.run("scancel", "--signal=USR2", job)  # as Slurm does before the time limit
+    _assert_leaves(zsg, slurm, job)
+    [row] = zsg.status()
+    assert (row["state"], row["evidence"]) == ("waiting", "zsg submit goes on")
+    assert row["cause"] == f"stopped at step {row['step']} (time limit or preemption)"
+    assert f"goes on from step {row['step']}" in zsg("plan", grid, "--profile", place)
 
-    assert zsg.status()[0]["state"] == "cancelled"
+    zsg("submit", grid, "--profile", place)
+    job = _wait_for_step(zsg, row["step"] + 50)
+    slurm.run("scancel", job)
+    _assert_leaves(zsg, slurm, job)
+    [row] = zsg.status()
+    assert row["state"] == "cancelled"
+    assert f"and goes on from step {row['step']}" in zsg("plan", grid, "--profile", place)
+
+    zsg("submit", grid, "--profile", place, "--retry")
+    [row] = wait_until_ended(zsg, 300)
+    zsg("sync")
+    assert (row["state"], row["attempt"]) == ("done", 3)
+    assert_no_step_twice(zsg, row["run"], LONG)
+    assert_exactly_once(zsg.work, "small", [row["run"]])
+
+
+@pytest.mark.soak
+def test_a_run_longer_than_its_time_limit_finishes(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """With a limit of a minute, a run of some minutes is done after several submits, and no step is lost."""
+    zsg, steps = zsg_on_slurm, 4000
+    place, grid = profile(zsg), small(zsg, tasks, steps=steps)
+    place.write_text(
+        place.read_text().replace("time_min: 60", "time_min: 1").replace("{par", "{signal_before_end_s: 10, par")
+    )
+    grid.write_text(grid.read_text().replace("epochs: 20", "epochs: 400").replace("every: 4,", "every: 100,"))
+    submits = 0
+    while True:
+        submits += 1
+        assert submits < 15
+        zsg("submit", grid, "--profile", place)
+        row = _wait_for_the_end(zsg)
+        if row["state"] != "waiting":
+            break
+    print(f"done after {submits} submits")
+
+    assert (row["state"], row["attempt"]) == ("done", submits)
+    assert submits > 1
+    assert_no_step_twice(zsg, row["run"], steps)
+
+
+@pytest.mark.soak
+def test_a_preempted_run_goes_on(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """A job of a higher partition takes the nodes; afterwards the run goes on where it was, by itself."""
+    zsg = zsg_on_slurm
+    zsg("submit", small(zsg, tasks, steps=LONG, state_every=5), "--profile", profile(zsg, nodes=2))
+    job = _wait_for_step(zsg, 8)
+    slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "true")
+    _wait_for_state(slurm, job, "PENDING")
+    assert zsg.status()[0]["state"] == "queued"
+    slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+    [row] = wait_until_ended(zsg, 300)
+
+    assert (row["state"], row["attempt"], row["slurm"]) == ("done", 2, job)
+    assert_no_step_twice(zsg, row["run"], LONG)
 
 
 def test_a_failed_prepare_fails_its_runs(zsg_on_slurm: Zsg, tasks: Path, tmp_path: Path) -> None:
@@ -295,6 +362,35 @@ def _wait_for_step(zsg: Zsg, step: int) -> str:
             return row["slurm"]
         assert time.monotonic() < until and row["state"] in ACTIVE, row
         time.sleep(0.2)
+
+
+def _wait_for_the_end(zsg: Zsg) -> dict:
+    """The one run's row once its attempt has ended, whether done or stopped."""
+    until = time.monotonic() + 180
+    while True:
+        [row] = zsg.status()
+        if row["state"] not in ACTIVE | {"unknown"} or row["evidence"] == "zsg submit goes on":
+            return row
+        assert time.monotonic() < until, row
+        time.sleep(1)
+
+
+def _assert_leaves(zsg: Zsg, slurm: SlurmCluster, job: str) -> None:
+    """A job's ranks end well before Slurm's KillWait of 30 s; nothing of them stays on a node."""
+    started = time.monotonic()
+    while slurm.run("squeue", "-h", "-j", job, "-o", "%T") or _ranks(zsg):
+        assert time.monotonic() - started < 25
+        time.sleep(0.5)
+
+
+def _ranks(zsg: Zsg) -> list[str]:
+    """The processes whose command names the workspace."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            found += [command] if str(zsg.work) in command else []
+    return found
 
 
 def _wait_for_state(slurm: SlurmCluster, job: str, state: str) -> None:

@@ -105,6 +105,14 @@ def test_a_stopped_run_waits_for_the_next_submit(workspace: Workspace, scheduler
     )
 
 
+def test_a_run_stopped_while_it_started_is_where_it_was(workspace: Workspace) -> None:
+    """An attempt that came to no step of its own leaves the run at the step that is saved."""
+    attempt = started(workspace, submitted(workspace))
+    attempts.end(workspace.root / ITEM, attempt, "continue", cause="signal", saved=5)
+
+    assert (state(workspace).step, state(workspace).cause) == (5, "stopped at step 5 (time limit or preemption)")
+
+
 def test_a_run_that_died_tells_what_it_saved(workspace: Workspace) -> None:
     """A killed run can say nothing; the state that it left is found."""
     started(workspace, submitted(workspace, "local"))

@@ -9,9 +9,10 @@ the base (a tiny model with its tokenizer) and the arrangement (their order).
 from dataclasses import dataclass
 from typing import Any
 
-from zsg_core.arrange import BY_SIMILARITY, SEEDED
+from zsg_core.arrange import BY_SIMILARITY, SEEDED, TMA
 from zsg_core.digest import content_id
-from zsg_core.settings import TINY, Settings
+from zsg_core.measures import OF_TEXT, WSD
+from zsg_core.settings import TINY, ArrangementSettings, Settings, WeightSettings
 
 SCHEMA = 1  # raised when the same recipe would train differently, so that old results are never taken for new
 
@@ -29,7 +30,8 @@ class InputDigests:
 
 def uses_embedding(settings: Settings) -> bool:
     """Whether the order needs a similarity, and so an embedding model."""
-    return settings.arrangement.order in BY_SIMILARITY
+    asked = settings.arrangement
+    return asked.order == TMA or (asked.order in BY_SIMILARITY and asked.measure not in OF_TEXT)
 
 
 def recipe(settings: Settings, digests: InputDigests) -> Recipe:
@@ -98,14 +100,33 @@ def _tasks(first: int | None) -> dict[str, int]:
 
 
 def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
-    order = settings.arrangement.order
-    made: dict[str, Any] = {"order": order}
-    if order in SEEDED:
-        made["seed"] = _seed(settings, settings.arrangement.seed)
+    asked = settings.arrangement
+    made: dict[str, Any] = {"order": asked.order}
+    if asked.order in SEEDED or (asked.order == TMA and asked.list == "random"):
+        made["seed"] = _seed(settings, asked.seed)
+    if asked.order in BY_SIMILARITY:
+        made |= _measured(asked)
+    elif asked.order == TMA:
+        made |= {"list": asked.list or "min"}
+        made |= {key: getattr(asked, key) for key in ("cap", "rounds") if getattr(asked, key) is not None}
     if uses_embedding(settings):
-        made |= {"measure": "wsd", "w_min": "1", "w_avg": "mean", "embedding": digests.embedding}
-        made |= {"similarity": "folded"}  # distance.fold; orders made before it were summed from first to last
+        made["embedding"] = digests.embedding
+        made["similarity"] = "folded"  # distance.fold; orders made before it were summed from first to last
     return made
+
+
+def _measured(asked: ArrangementSettings) -> dict[str, Any]:
+    made: dict[str, Any] = {"measure": asked.measure or WSD}
+    if made["measure"] == WSD:
+        weights = asked.weights or WeightSettings()
+        made |= {"w_min": _weight(weights.min), "w_avg": _weight(weights.avg)}
+    if asked.granularity == "coarse":
+        made["granularity"] = "coarse"
+    return made | ({"choose": asked.choose} if asked.choose not in (None, "all") else {})
+
+
+def _weight(weight: float | str) -> str:
+    return weight if isinstance(weight, str) else f"{weight:.17g}"
 
 
 def _base(settings: Settings, digests: InputDigests) -> dict[str, Any]:

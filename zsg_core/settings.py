@@ -21,10 +21,14 @@ from pydantic import (
 )
 
 from zsg_core import schedule
-from zsg_core.arrange import ORDERS
+from zsg_core.arrange import BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
+from zsg_core.measures import MEASURES, WSD
 
 TINY = "tiny"
 MINILM = "all-MiniLM-L6-v2"
+
+_OF_SIMILARITY = ("measure", "weights", "granularity", "choose")
+_OF_TMA = ("list", "cap", "rounds")
 
 # Short numbers only: Fraction("1e-400000000") would keep a machine busy for hours.
 _FRACTION = re.compile(r"\d{1,18}/\d{1,18}|(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?")
@@ -135,14 +139,75 @@ class DataSettings(Strict):
     positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(default=2, description="positive examples in a prompt")
 
 
+class WeightSettings(Strict):
+    """The weights of measure wsd, in place of the paper's 1 and mean MD / mean AD."""
+
+    min: FiniteFloat = Field(default=1.0, description="of the distance to the nearest test item")
+    avg: FiniteFloat | Literal["mean"] = Field(
+        default="mean", description="of the average distance; mean = the paper's"
+    )
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "WeightSettings":
+        if self.min == 0 and self.avg in (0, "mean"):
+            raise ValueError("with min 0 the order is that of the average alone; say measure: cosine_avg")
+        return self
+
+
 class ArrangementSettings(Strict):
     """The order of the training data."""
 
     order: Literal[ORDERS] = Field(default="random", description="see zsg_core.arrange")  # type: ignore[valid-type]
     seed: Seed | None = Field(default=None, description="seed of the orders random and rt; default: seed")
+    measure: Literal[MEASURES] | None = Field(  # type: ignore[valid-type]
+        default=None, description="distance of nft, rt and fft, see zsg_core.measures; default: wsd"
+    )
+    weights: WeightSettings | None = Field(default=None, description="of measure wsd; default: the paper's")
+    granularity: Literal["fine", "coarse"] | None = Field(
+        default=None, description="nft, rt and fft: sort examples (fine, the default) or whole tasks"
+    )
+    choose: Literal[CHOICES] | None = Field(  # type: ignore[valid-type]
+        default=None, description="nft, rt and fft: of each task all, the 10 nearest and 10 farthest, or every n/20-th"
+    )
+    list: Literal[LISTS] | None = Field(  # type: ignore[valid-type]
+        default=None, description="which list of tma; default: min, the nearest rounds"
+    )
+    cap: Count | None = Field(
+        default=None, description="tma stops after the round that reaches so many (the published code); null = all"
+    )
+    rounds: str | None = Field(default=None, description='tma: only these rounds of list min or max, such as "0:5"')
     embedding: FolderName = Field(
         default=MINILM, description="sentence-transformers folder; the default name ships with zsg"
     )
+
+    @model_validator(mode="after")
+    def _only_what_counts(self) -> "ArrangementSettings":
+        for names, counts in ((_OF_SIMILARITY, self.order in BY_SIMILARITY), (_OF_TMA, self.order == TMA)):
+            for name in names:
+                if not counts and getattr(self, name) is not None:
+                    wanted = "tma" if names is _OF_TMA else "nft, rt and fft"
+                    raise ValueError(
+                        f"`{name}` does nothing under order {self.order}, only under {wanted}; take it out, or give "
+                        f"that order a block of its own in `grid`"
+                    )
+        if self.weights is not None and self.measure not in (None, WSD):
+            raise ValueError(f"`weights` are those of measure wsd, not of {self.measure}; take one of the two out")
+        if self.granularity == "coarse" and self.choose not in (None, "all"):
+            raise ValueError(f"`choose: {self.choose}` takes examples and `granularity: coarse` sorts tasks; take one")
+        if self.order == TMA:
+            self._refuse_useless_list()
+        return self
+
+    def _refuse_useless_list(self) -> None:
+        if self.rounds is not None:
+            span(self.rounds)
+            if self.list in HALVED:
+                raise ValueError(f"`rounds` are of list min or max, not of {self.list}, which has two kinds of them")
+            if self.cap is not None:
+                raise ValueError("`rounds` and `cap` both say where tma stops; give one of them")
+        elif self.list in HALVED and self.cap is None:
+            same = {"min-max": "list: min", "max-min": "list: max", "random": "order: random"}[str(self.list)]
+            raise ValueError(f"list {self.list} without a `cap` is all data and the same as {same}; give a cap")
 
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens")
@@ -309,3 +374,13 @@ def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: s
         first = error.errors()[0]
         where = ".".join([place, *map(str, first["loc"])])
         raise ValueError(f"{where}: {first['msg']}") from None
+
+    def _something_to_choose_from(self) -> "Settings":
+        least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(self.arrangement.choose or "all", 0)
+        given = self.data.train_per_task
+        if given is not None and given < least:
+            raise ValueError(
+                f"arrangement.choose: {self.arrangement.choose} takes everything of a task of {given}; give "
+                f"data.train_per_task {least} or more, or null for all"
+            )
+        return self

@@ -1,0 +1,99 @@
+"""Are embeddings made once, kept by content, and gone on with where they stopped?"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs import embed
+from jobs.folder import Workspace
+from launcher import inputs
+from zsg_core.settings import Settings
+
+TEXTS = [f"text {i % 7} of {i % 40}" for i in range(100)]
+
+
+def quiet(text: str) -> None:
+    """Says nothing."""
+
+
+def letters(texts: list[str]) -> np.ndarray:
+    """A model that counts letters."""
+    return np.array([[text.count(letter) for letter in "0123456789"] for text in texts], np.float32)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Several blocks of a few texts."""
+    monkeypatch.setattr(embed, "BLOCK", 8)
+
+
+def filled(draft: Path, encode=letters, texts=TEXTS) -> np.ndarray:
+    """The file that `fill` makes."""
+    draft.mkdir(exist_ok=True)
+    embed.fill(draft, texts, encode, quiet)
+    return np.load(draft / "vectors.npy")
+
+
+def test_every_text_has_its_vector_in_its_place(tmp_path):
+    """Equal texts have equal vectors, and the order is that of the texts."""
+    assert filled(tmp_path / "a").tolist() == letters(TEXTS).tolist()
+
+
+def test_equal_texts_are_embedded_once(tmp_path):
+    """What a batch does to the last bits cannot tell equal texts apart, and no work is done twice."""
+    seen: list[str] = []
+
+    filled(tmp_path / "a", lambda texts: (seen.extend(texts), letters(texts))[1])
+    assert sorted(seen) == sorted(set(TEXTS))
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4])
+def test_an_embedding_goes_on_where_it_stopped(tmp_path, calls):
+    """Killed after some blocks, it embeds only the others, in the same blocks."""
+    asked: list[list[str]] = []
+
+    def dying(texts: list[str]) -> np.ndarray:
+        if len(asked) == calls:
+            raise KeyboardInterrupt
+        asked.append(texts)
+        return letters(texts)
+
+    with pytest.raises(KeyboardInterrupt):
+        filled(tmp_path / "a", dying)
+    half = asked[:]
+    made = filled(tmp_path / "a", lambda texts: (asked.append(texts), letters(texts))[1])
+
+    whole: list[list[str]] = []
+    wanted = filled(tmp_path / "b", lambda texts: (whole.append(texts), letters(texts))[1])
+    assert len(half) == calls
+    assert asked == whole
+    assert made.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [(["ab", "c"], ["a", "bc"]), (["a"], ["a", ""]), (["a", "b"], ["b", "a"]), (["é"], ["e\u0301"])]
+)
+def test_different_lists_of_texts_have_different_ids(one, two):
+    """The id is that of the texts in their order, wherever one ends and the next begins."""
+    assert embed.texts_digest(one) != embed.texts_digest(two)
+
+
+def test_the_real_model_is_asked_once_for_the_same_texts(tmp_path, monkeypatch):
+    """Unit vectors of MiniLM, mapped from a file that a second corpus with the same texts finds made."""
+    settings = Settings.model_validate({"data": {"path": "/d"}})
+    model = inputs.embedding_folder(settings)
+    digest = embed.content.folder_digest(
+        model, files := embed.content.embedding_files(model), embed.content.sha256_of(files)
+    )
+    place = Workspace(tmp_path)
+    folder = embed.embedded(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
+    vectors = embed.vectors(folder)
+    monkeypatch.setattr(embed, "encoder", None)  # a second model would be a bug
+
+    assert embed.embedded(place, ["a cat", "a dog", "a cat"], model, digest, quiet) == folder
+    assert isinstance(vectors, np.memmap)
+    assert (vectors.shape, vectors.dtype) == ((3, 384), np.float32)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1], abs=1e-6)
+    assert vectors[0].tolist() == vectors[2].tolist() != vectors[1].tolist()
+    assert sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) == [folder.name]
