@@ -340,6 +340,17 @@ class Settings(Strict):
     resources: ResourceSettings = ResourceSettings()
 
     @model_validator(mode="after")
+    def _something_to_choose_from(self) -> "Settings":
+        least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(self.arrangement.choose or "all", 0)
+        given = self.data.train_per_task
+        if given is not None and given < least:
+            raise ValueError(
+                f"arrangement.choose: {self.arrangement.choose} takes everything of a task of {given}; give "
+                f"data.train_per_task {least} or more, or null for all"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_can_be_resolved(self) -> "Settings":
         self.by_stage()
         return self
@@ -351,7 +362,7 @@ class Settings(Strict):
         """
         if self.stages is None:
             return [self]
-        run = self.model_dump(exclude={"stages"})
+        run = self.model_dump(exclude={"stages"}, exclude_unset=True)
         made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(self.stages)]
         for number, stage in enumerate(made[:-1]):
             if stage.train.tuning.method == "lora":
@@ -367,7 +378,7 @@ def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: s
         fixed = sorted(_OF_THE_RUN & values.keys())
         if fixed:
             raise ValueError(f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside `stages`")
-        made[part] = made[part] | {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        made[part] = made.get(part, {}) | {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     try:
         return Settings.model_validate(made)
     except ValidationError as error:
