@@ -43,13 +43,13 @@ class Load:
         return estimate.tensors(self.shape.parameters, layout.zero_stage, layout.world, self.precision, self.trained)
 
     def micro_tokens(self, layout: Layout) -> int:
-        """The most padded tokens of a micro-batch."""
+        """The most tokens of a micro-batch."""
         return estimate.micro_tokens(self.batch, layout.world, self.max_length, self.budget)
 
     def activations(self, layout: Layout, *, recompute: bool = False) -> float:
         """Bytes per GPU of the largest micro-batch."""
         tokens = self.micro_tokens(layout)
-        return estimate.activation_bytes(self.shape, tokens, self.max_length, self.precision, recompute=recompute)
+        return estimate.activation_bytes(self.shape, tokens, self.precision, recompute=recompute)
 
     def need(self, layout: Layout) -> float:
         """The most bytes on a GPU at any moment."""

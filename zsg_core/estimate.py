@@ -87,15 +87,13 @@ def micro_tokens(batch: int, world: int, max_length: int, budget: int) -> int:
     return min(max(budget, max_length), -(-batch // world) * max_length)
 
 
-def activation_bytes(
-    shape: LlamaShape, tokens: int, max_length: int, precision: str, *, recompute: bool = False
-) -> float:
+def activation_bytes(shape: LlamaShape, tokens: int, precision: str, *, recompute: bool = False) -> float:
     """Bytes that autograd holds for a micro-batch of `tokens` tokens, every one of them learnt.
 
     With `recompute` a layer keeps its input only, and one layer at a time is whole. The output layer's float32
     log-probabilities, their gradient and the logits' are 12 bytes per token and word.
     """
-    layer = layer_bytes(shape, max_length, precision)
+    layer = layer_bytes(shape, precision)
     size = ELEMENT[precision]
     layers = size * shape.hidden * shape.layers + layer if recompute else layer * shape.layers
     last_norm = (4 + 2 * size) * shape.hidden + 4
@@ -103,16 +101,16 @@ def activation_bytes(
     return tokens * float(layers + last_norm + output)
 
 
-def layer_bytes(shape: LlamaShape, max_length: int, precision: str) -> int:
-    """Bytes per token that one layer holds for its backward pass; exact for transformers 5.23 with SDPA.
+def layer_bytes(shape: LlamaShape, precision: str) -> int:
+    """Bytes per token that one layer holds for its backward pass; exact for transformers 5.23, packed, on a GPU.
 
     Two norms: the input as float32, normalised, and scaled (4 + 2s each, s bytes an element), and 4 for its root.
-    Attention: queries, keys and values (repeated to the width of the queries), output, a row of the padding
-    mask, and float32 log-sums per head. Gated MLP: gate, its SiLU, up, and their product.
+    Attention: queries, keys, values, output, and float32 log-sums per head. Gated MLP: gate, its SiLU, up, and
+    their product.
     """
     size = ELEMENT[precision]
     norms = 2 * ((4 + 2 * size) * shape.hidden + 4)
-    attention = 4 * size * shape.queries + size * max_length + 4 * shape.heads
+    attention = 2 * size * (shape.queries + shape.kv_heads * shape.head_dim) + 4 * shape.heads
     return norms + attention + 4 * size * shape.intermediate
 
 
