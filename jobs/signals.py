@@ -6,6 +6,7 @@ scancel, requeue and plain preemption send SIGTERM, and SIGKILL after KillWait.
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
@@ -13,27 +14,34 @@ from jobs.attempt import CANCELLED, CONTINUE
 
 GO_ON, LEAVE, PAUSE = 0, 1, 2  # what the signals of all ranks amount to: the highest counts
 MARGIN_S = 10.0  # of KillWait, kept for the way out
+SAME_S = 5.0  # on a preemption slurmstepd and srun each send a SIGTERM: that is one request
 
 
 class Signals:
-    """Remembers the first signal that asks this process to stop; a second SIGTERM or SIGINT ends it at once."""
+    """Remembers the first signal that asks this process to stop; asked again to end, it ends at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.received: int | None = None
+        self._clock = clock
         self._since = 0.0
+        self._told_to_end: float | None = None
         self._watched = False
-        self._told_to_end = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        ends = number in (signal.SIGTERM, signal.SIGINT)
-        again = ends and self._told_to_end  # the SIGTERM after a USR2 is the time limit itself: a save may still end
-        self._told_to_end |= ends
+        now = self._clock()
         if self.received is None:
-            self.received, self._since = number, time.monotonic()
-        if again or not self._watched:
+            self.received, self._since = number, now
+        if self._asks_again(number, now) or not self._watched:
             raise KeyboardInterrupt
+
+    def _asks_again(self, number: int, now: float) -> bool:
+        """The SIGTERM after a USR2 is the time limit itself: the save that is under way may still end."""
+        if number not in (signal.SIGTERM, signal.SIGINT):
+            return False
+        first, self._told_to_end = self._told_to_end, self._told_to_end or now
+        return first is not None and (number == signal.SIGINT or now - first > SAME_S)
 
     def watch(self) -> None:
         """From now on a first signal only sets the flag: the caller promises to ask for it."""
@@ -49,7 +57,7 @@ class Signals:
     @property
     def waited_s(self) -> float:
         """How long ago the signal came; 0 without one."""
-        return time.monotonic() - self._since if self.received else 0.0
+        return self._clock() - self._since if self.received else 0.0
 
     @property
     def name(self) -> str | None:
