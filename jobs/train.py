@@ -103,7 +103,7 @@ class Trainer:
         measured = schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"])
         # Where a later stage begins, the stage before has measured.
         self.checkpoints = frozenset(self.first + step for step in measured if step or not self.first)
-        self.budget = schedule.MICRO_TOKENS[device.partition(":")[0]]
+        self.budget = job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
         self.progress = Progress(step=self.first, steps=self.first + self.steps, first=self.first)

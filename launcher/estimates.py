@@ -40,15 +40,20 @@ class Estimate:
         layouts = [Layout(zero_stage=s, nodes=nodes, ranks_per_node=ranks) for s in estimate.STAGES[first:]]
         return {layout.zero_stage: self.load.tensors(layout).at_step / GB for layout in layouts}
 
+    @property
+    def memory_gb(self) -> float | None:
+        """Of the profile's GPU."""
+        return self.gpu and self.gpu.memory_gb
+
     @cached_property
     def activations_gb(self) -> float:
         """GB per GPU of the largest micro-batch."""
-        return self.load.activations(self.layout) / GB
+        return self.load.activations(self.layout, self.memory_gb) / GB
 
     @cached_property
     def need_gb(self) -> float:
         """GB per GPU at the worst moment."""
-        return self.load.need(self.layout) / GB
+        return self.load.need(self.layout, self.memory_gb) / GB
 
     @cached_property
     def train_flops(self) -> float | None:
@@ -89,8 +94,8 @@ class Estimate:
             "nodes": layout.nodes, "ranks_per_node": layout.ranks_per_node, "zero_stage": layout.zero_stage,
             "tensors_gb": {str(stage): round(size, 3) for stage, size in self.tensors_gb.items()},
             "activations_gb": round(self.activations_gb, 3),
-            "activations_recomputed_gb": round(self.load.activations(layout, recompute=True) / GB, 3),
-            "need_gb": round(self.need_gb, 3), "gpu_memory_gb": self.gpu and self.gpu.memory_gb,
+            "activations_recomputed_gb": round(self.load.activations(layout, self.memory_gb, recompute=True) / GB, 3),
+            "need_gb": round(self.need_gb, 3), "gpu_memory_gb": self.memory_gb,
             "examples": work.examples, "examples_are": work.examples_are, "steps": work.steps,
             "checkpoints": work.checkpoints, "tokens": work.train and round(work.train.tokens),
             "test_tokens": work.test and round(work.test.tokens), "tokens_are": work.tokens_are,
@@ -135,6 +140,11 @@ class Estimates:
             work = self._work.of(run)
             self._made[key] = Estimate(model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu)
         return self._made[key]
+
+    def micro_tokens(self, run: Run) -> int | None:
+        """The most tokens of a micro-batch that fit the profile's GPU; None where it names none."""
+        gpu = self._profile.gpu
+        return self._load(run).micro_tokens(self._layout(run), gpu.memory_gb) if gpu else None
 
     def overview(self, plan: Plan) -> tuple[list["Line"], list[str]]:
         """The lines of a plan's table, and what they rest on."""

@@ -11,6 +11,7 @@ from jobs import stages
 from jobs.attempt import now_ms
 from jobs.deepspeed_config import deepspeed_config
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
+from launcher.estimates import Estimates
 from launcher.plan import Prepare, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
@@ -35,6 +36,7 @@ def write_train(
         "checkpoints": run.checkpoints.model_dump(mode="json"),
         "made": {"corpus": run.corpus_id, "arrangement": run.arrangement_id, "base": run.base_id},
         "after": list(after),
+        "micro_tokens": Estimates(workspace, profile, []).micro_tokens(run),
         "deepspeed": deepspeed_config(
             zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"]
         ),
