@@ -24,8 +24,9 @@ check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/ready  ## how long the command line takes, against an empty Typer app
+bench: .venv/ready  ## how long the command line and orders take, against what they cannot do without
 	$(BIN)/python -m benchmarks.cli
+	$(BIN)/python -m benchmarks.arrange
 
 clean:  ## remove what the demo made
 	rm -rf demo

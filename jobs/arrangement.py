@@ -5,7 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jobs import engines
+from jobs.corpus import Corpus
 from jobs.embed import embedded, vectors
 from jobs.folder import Workspace, publish, read_json, write_json
 from zsg_core import measures, prompts, tma
@@ -18,18 +21,18 @@ from zsg_core.recipe import Recipe
 Say = Callable[[str], None]
 
 
-def make(workspace: Workspace, corpus: Any, made_id: str, recipe: Recipe, model: str | None, say: Say) -> None:
+def make(workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, model: str | None, say: Say) -> None:
     """Writes arrangements/<made_id>. UserError for an order that the data do not allow."""
     say(f"arrangement {made_id}: {recipe['order']}")
     sources = _Sources(workspace, corpus, recipe, model, say)
-    made = arrange(recipe, [e.task for e in corpus.train], sources.distances, sources.rounds)
+    made = arrange(recipe, corpus.train.tasks, sources.distances, sources.rounds)
     _publish(workspace, corpus, made_id, recipe, made, sources)
 
 
 class _Sources:
     """What orders by similarity are made from, made itself only when it is asked for."""
 
-    def __init__(self, workspace: Workspace, corpus: Any, recipe: Recipe, model: str | None, say: Say) -> None:
+    def __init__(self, workspace: Workspace, corpus: Corpus, recipe: Recipe, model: str | None, say: Say) -> None:
         self._workspace, self._corpus, self._recipe, self._model, self._say = workspace, corpus, recipe, model, say
         self.facts: dict[str, Any] = {}
 
@@ -41,7 +44,7 @@ class _Sources:
 
     def distances(self) -> Sequence[float]:
         """What the orders by similarity sort by."""
-        tasks = [e.task for e in self._corpus.train]
+        tasks = self._corpus.train.tasks
         return measures.distances(self._recipe, tasks, self._vectors, self._texts, self.engine).tolist()
 
     def rounds(self, farthest: bool, cap: int | None) -> Iterator[list[int]]:
@@ -49,7 +52,7 @@ class _Sources:
         return tma.rounds(*self._vectors(), farthest=farthest, cap=cap, engine=self.engine)
 
     def _texts(self) -> tuple[list[str], list[str]]:
-        shots = self._corpus.template.shots if hasattr(self._corpus, "template") else self._corpus.shots
+        shots = self._corpus.template.shots
         train, test = ([prompts.embedding_text(e, shots) for e in s] for s in (self._corpus.train, self._corpus.test))
         return train, test
 
@@ -62,18 +65,19 @@ class _Sources:
 
 
 def _publish(
-    workspace: Workspace, corpus: Any, made_id: str, recipe: Recipe, made: Arranged, sources: _Sources
+    workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, made: Arranged, sources: _Sources
 ) -> None:
     assert len(set(made.places)) == len(made.places), "an order has an example twice"
-    ids = [corpus.train[place].id for place in made.places]
+    ids = [corpus.train.ids[place] for place in made.places]
     with publish(workspace.arrangement(made_id)) as draft:
+        np.save(draft / "places.npy", np.array(made.places, np.int64))  # rows of the corpus, and of its embedding
         (draft / "ids").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8", newline="\n")
         corpus_meta = read_json(corpus.folder / "meta.json")
         meta = {
             "schema": 1,
             "recipe": recipe,
             "count": len(ids),
-            "left_out": len(corpus.train) - len(ids),
+            "left_out": len(corpus.train.ids) - len(ids),
             "ids_digest": ids_digest(ids),
             "sources": {"corpus": corpus.folder.name, "corpus_meta": corpus_meta, **sources.facts},
             **made.facts,

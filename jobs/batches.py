@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.base_model import Vocabulary
+from jobs.corpus import Selection
 from jobs.folder import read_json
 from zsg_core import prompts, schedule
 from zsg_core.digest import ids_digest
 from zsg_core.errors import ClusterError
 from zsg_core.examples import Example
-from zsg_core.prompts import Encoded
+from zsg_core.prompts import Encoded, Template
 
 Ids = NDArray[np.int64]
 
@@ -40,10 +42,16 @@ class TokenizedSet:
     """A list of examples as token ids."""
 
     def __init__(
-        self, items: Sequence[Example], vocabulary: Vocabulary, shots: int, max_length: int, learn_all: bool = False
-    ) -> None:
+        self, items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int,
+        learn_all: bool = False,
+    ) -> None:  # fmt: skip
         self.ids = [item.id for item in items]
-        how = {"shots": shots, "bos": vocabulary.bos, "eos": vocabulary.eos, "max_length": max_length}
+        how: dict[str, Any] = {
+            "template": template,
+            "bos": vocabulary.bos,
+            "eos": vocabulary.eos,
+            "max_length": max_length,
+        }
         self.encoded: list[Encoded] = [prompts.encode(e, tokenize=vocabulary.tokenize, **how) for e in items]
         self.lengths = [len(e.ids) for e in self.encoded]
         self._learn_all = learn_all
@@ -89,7 +97,7 @@ class TokenizedSet:
         return MicroBatch(items, tokens, positions, lengths, where, tokens[where + 1], owners)
 
     def _spans(self, example: Encoded) -> list[tuple[int, int]]:
-        return [(1, len(example.ids))] if self._learn_all else [(example.answer_start, len(example.ids))]
+        return [(1, len(example.ids))] if self._learn_all else list(example.spans)
 
 
 def _ids(*values: int) -> Ids:
@@ -99,11 +107,11 @@ def _ids(*values: int) -> Ids:
 _IDLE = MicroBatch([], _ids(0), _ids(0), [1], _ids(), _ids(), _ids())
 
 
-def in_order(folder: Path, examples: Sequence[Example]) -> list[Example]:
+def in_order(folder: Path, examples: Selection) -> list[Example]:
     """The examples as an arrangement's `ids` file lists them: the one place where order enters training."""
-    by_id = {example.id: example for example in examples}
+    places = {made_id: place for place, made_id in enumerate(examples.ids)}
     ids = (folder / "ids").read_text(encoding="utf-8").splitlines()
     meta = read_json(folder / "meta.json")
     if not meta or ids_digest(ids) != meta["ids_digest"]:
         raise ClusterError(f"{folder}: `ids` is not the list that its meta.json describes; remove the folder")
-    return [by_id[line] for line in ids]
+    return [examples[places[line]] for line in ids]

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from zsg_core import niv2
+from zsg_core import readers
 from zsg_core.errors import UserError
+from zsg_core.readers.format import root
 
 MODEL_FILES = (
     "config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "tokenizer*", "*.model",
@@ -17,9 +18,9 @@ MODEL_FILES = (
 Files = Callable[[Path], Sequence[Path]]
 
 
-def data_files(folder: Path) -> list[Path]:
-    """The files of a data set that are read."""
-    return niv2.files(folder)
+def data_files(reader: str) -> Files:
+    """What lists the files of a data set that are read."""
+    return readers.FORMATS[reader].files
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -39,8 +40,11 @@ def sha256_of(paths: Sequence[Path]) -> list[str]:
 
 
 def folder_digest(folder: Path, files: Sequence[Path], digests: Sequence[str]) -> str:
-    """One digest of files, from their names within the folder and their own digests."""
-    rows = [[str(path.relative_to(folder)), digest] for path, digest in zip(files, digests, strict=True)]
+    """One digest of files, from their names within the folder and their own digests.
+
+    `folder` may be a file or a pattern: then names are those within the folder above it.
+    """
+    rows = [[str(path.relative_to(root(folder))), digest] for path, digest in zip(files, digests, strict=True)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 

@@ -5,9 +5,10 @@ workspace/
   runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
                          weights/ and users/ where other runs start from it
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
-  corpora/<id>/          train.jsonl test.jsonl meta.json COMMIT
+  records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
+  corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
-  arrangements/<id>/     ids meta.json COMMIT
+  arrangements/<id>/     ids places.npy meta.json COMMIT
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
   submissions/<id>/      what submitit writes, and the logs
   grids/<name>/          the grid file as last submitted, and which runs it wants
@@ -54,6 +55,9 @@ class Workspace:
 
     def prepare(self, key: str) -> Path:
         return self.root / "prepare" / key
+
+    def records(self, records_id: str) -> Path:
+        return self.root / "records" / records_id
 
     def corpus(self, corpus_id: str) -> Path:
         return self.root / "corpora" / corpus_id

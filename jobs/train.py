@@ -24,6 +24,7 @@ from jobs.attempt import Attempt
 from jobs.base_model import load_model, load_vocabulary
 from jobs.batches import Ids, MicroBatch, TokenizedSet, in_order
 from jobs.content import model_files, refuse_changed
+from jobs.corpus import Corpus
 from jobs.folder import Workspace, is_committed, read_json
 from jobs.journal import SPEED, Journal
 from jobs.ranks import Ranks, meet
@@ -31,9 +32,10 @@ from jobs.signals import Signals
 from jobs.state import Choice, Saved, States, versions
 from jobs.state import Job as StateJob
 from jobs.tuning import restrict
-from zsg_core import examples, schedule
+from zsg_core import schedule
 from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError, UserError
+from zsg_core.prompts import Template
 
 
 class Stopped(Exception):
@@ -293,14 +295,15 @@ def _load(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
             raise ClusterError(f"{folder} is missing or half made; its prepare job has not finished (zsg submit again)")
     stage = job["recipe"]["stages"][-1]
     vocabulary = load_vocabulary(base)
-    shots, longest = stage["data"]["template"]["positive_examples"], stage["train"]["max_length"]
+    template, longest = Template.of(stage["data"]["template"]), stage["train"]["max_length"]
     context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
     if context and longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    train = in_order(arrangement, list(examples.read_jsonl(corpus / "train.jsonl")))
-    test = list(examples.read_jsonl(corpus / "test.jsonl"))
-    return TokenizedSet(train, vocabulary, shots, longest, stage["train"]["loss_on"] == "all"), TokenizedSet(
-        test, vocabulary, shots, longest
+    drawn, all_of_it = Corpus(workspace, made["corpus"]), stage["train"]["loss_on"] == "all"
+    train = in_order(arrangement, drawn.train)
+    return (
+        TokenizedSet(train, vocabulary, template, longest, all_of_it),
+        TokenizedSet(drawn.test, vocabulary, template, longest),
     )
 
 

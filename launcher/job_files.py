@@ -64,7 +64,8 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
         "makes": sorted(prepare.makes),
     }
     embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
-    job["paths"] |= {"data": str(first.data), "embedding": embedding}
+    test = str(first.test) if first.test else None
+    job["paths"] |= {"data": str(first.data), "test": test, "embedding": embedding}
     write_json(workspace.root / prepare.item / "job.json", job)
 
 

@@ -1,6 +1,7 @@
 """Turns a grid's points into runs: resolved recipes with ids, equal ones merged, files named."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,18 @@ class Run:
     data: Path
     base: Path | None
     embedding: Path | None
+    test: Path | None = None
     before: "Run | None" = None
 
-    @property
+    @cached_property
     def corpus_id(self) -> str:
         return recipes.corpus_id(self.recipe)
 
-    @property
+    @cached_property
     def arrangement_id(self) -> str:
         return recipes.arrangement_id(self.recipe)
 
-    @property
+    @cached_property
     def base_id(self) -> str | None:
         return recipes.base_id(self.recipe)
 
@@ -94,6 +96,7 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             checkpoints=settings.checkpoints,
             size=profile.train.model_copy(update=asked),
             data=inputs.data_folder(own),
+            test=inputs.test_folder(own),
             base=inputs.base_folder(own),
             embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
             before=run,

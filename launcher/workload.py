@@ -15,7 +15,8 @@ from typing import Any
 from jobs import journal
 from jobs.folder import Workspace, is_committed, read_json
 from launcher.runs import Run
-from zsg_core import niv2, schedule
+from zsg_core import readers, schedule
+from zsg_core.digest import content_id
 
 COUNTED, MEAN, AT_MOST, UNKNOWN = "counted", "mean", "at most", "unknown"
 FIRST_ROWS = 50  # of a journal, among which its start stands
@@ -92,10 +93,10 @@ class Workloads:
     def _bound(self, run: Run, split: str) -> int | None:
         data = run.stage["data"]
         rule = data[split]
-        if data["reader"] != "niv2" or rule["per_task"] is None:
+        if data["held_out"]["by"] != "list" or rule["per_task"] is None:
             return None  # only a whole reading would tell
         if (run.data, split) not in self._tasks:
-            self._tasks[run.data, split] = len(niv2.task_names(run.data, split))
+            self._tasks[run.data, split] = len((readers.lists(data["reader"], run.data) or {}).get(split, ()))
         tasks = self._tasks[run.data, split]
         return math.floor(Fraction(rule.get("fraction", 1)) * min(tasks, rule.get("tasks") or tasks) * rule["per_task"])
 
@@ -112,7 +113,7 @@ class Workloads:
 def _what_is_counted(run: Run) -> tuple[Any, ...]:
     """The order of the examples changes no length, nor do weights: only data, tokenizer and max_length do."""
     base = run.recipe["base"]
-    tokenizer = base.get("digest") or (base["vocab"], *sorted(base["tokenizer"].items()))
+    tokenizer = base.get("digest") or (base["vocab"], content_id(base["tokenizer"]))
     return run.corpus_id, tokenizer, run.stage["train"]["max_length"]
 
 

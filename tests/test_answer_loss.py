@@ -9,6 +9,7 @@ from jobs.base_model import Vocabulary
 from jobs.batches import MicroBatch, TokenizedSet
 from zsg_core.errors import ClusterError
 from zsg_core.examples import Example
+from zsg_core.prompts import Template
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -26,9 +27,7 @@ def example(number: int) -> Example:
     """An example of random length, the same for the same number."""
     rng = random.Random(number)
     text, answer = (" ".join(rng.choices(WORDS, k=rng.randint(low, high))) for low, high in ((1, 30), (1, 6)))
-    return Example(
-        id=f"t:{number}", task="t", definition="Do it.", shots=(), input=text, answer=answer, references=(answer,)
-    )
+    return Example(id=f"t:{number}", task="t", definition="Do it.", turns=((text, answer),), references=(answer,))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,7 @@ def model() -> AnswerLoss:
 def examples() -> TokenizedSet:
     """Sixteen examples, a token per byte."""
     vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    return TokenizedSet([example(n) for n in range(16)], vocabulary, shots=0, max_length=200)
+    return TokenizedSet([example(n) for n in range(16)], vocabulary, Template("zsg"), max_length=200)
 
 
 def losses(model: AnswerLoss, micro: MicroBatch) -> torch.Tensor:
@@ -72,7 +71,7 @@ def test_loss_is_the_negative_log_likelihood_of_the_answer(model: AnswerLoss, ex
     plain.load_state_dict(model.llama.state_dict())
     for encoded in examples.encoded:
         logits = plain(input_ids=torch.tensor([encoded.ids]), use_cache=False).logits[0].log_softmax(-1)
-        places = range(encoded.answer_start, len(encoded.ids))
+        places = range(encoded.spans[0][0], len(encoded.ids))
         expected.append(-sum(logits[place - 1, encoded.ids[place]].item() for place in places))
 
     actual = by_micro_batches(model, examples, world=1, budget=10_000)
@@ -165,7 +164,7 @@ class _WithoutPositions(AnswerLoss):
 def test_all_tokens_but_the_first_can_be_learnt() -> None:
     """With loss on all tokens an example's prompt is learnt too; nothing precedes its first token."""
     vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    every = TokenizedSet([example(0)], vocabulary, shots=0, max_length=200, learn_all=True)
+    every = TokenizedSet([example(0)], vocabulary, Template("zsg"), max_length=200, learn_all=True)
     [micro] = every.micro_batches([0], 0, 1, 1000)
 
     assert every.learnt == [every.lengths[0] - 1] == [len(micro.where)]

@@ -1,15 +1,20 @@
 """Are Natural Instructions read as they stand on disk, and are broken ones told by file and instance?"""
 
+import re
+from pathlib import Path
+
 import pytest
 from builders import task, write_niv2
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from zsg_core import niv2
 from zsg_core.errors import UserError
-from zsg_core.examples import Example, read_jsonl, write_jsonl
+from zsg_core.examples import Example
+from zsg_core.readers import niv2
+from zsg_core.readers.intake import Intake
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+def read_task(folder: Path, name: str, intake: Intake | None = None) -> list[Example]:
+    """The instances of a task of the official folder."""
+    return list(niv2.read_task(folder / f"tasks/{name}.json", intake or Intake()))
 
 
 def test_tasks_are_in_file_order(tmp_path):
@@ -60,14 +65,13 @@ def test_an_example_has_all_parts_of_its_instance(tmp_path):
     content = task(0, **{"Instances": [{"id": "x", "input": "in", "output": ["one", "two"]}]})
     folder = write_niv2(tmp_path / "d", {"task1": content, "task9": task(1)})
 
-    assert niv2.read_task(folder, "task1") == [
+    assert read_task(folder, "task1") == [
         Example(
             id="task1:0",
             task="task1",
             definition="Do it",
             shots=(("shot 0", "yes 0"), ("shot 1", "yes 1"), ("shot 2", "yes 2")),
-            input="in",
-            answer="one",
+            turns=(("in", "one"),),
             references=("one", "two"),
         )
     ]
@@ -87,30 +91,45 @@ def test_older_dialects_are_read(tmp_path, changes):
     """What copies in the wild look like is read too."""
     folder = write_niv2(tmp_path / "d", {"task1": task(1, **changes), "task9": task(1)})
 
-    assert [example.definition for example in niv2.read_task(folder, "task1")] == ["Do it"]
+    assert [example.definition for example in read_task(folder, "task1")] == ["Do it"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        pytest.param({"Definition": []}, "'Definition' must be a text", id="no definition"),
-        pytest.param({"Definition": "  "}, "'Definition' must be a text", id="a blank definition"),
-        pytest.param({"Instances": {}}, "'Instances' must be a list, found dict", id="instances that are no list"),
-        pytest.param({"Positive Examples": None}, "'Positive Examples' must be a list", id="no list of examples"),
-        pytest.param({"Positive Examples": [{"input": "x"}]}, r"Examples\[0\] must have", id="half an example"),
-        pytest.param({"Instances": [{"output": ["x"]}]}, r"Instances\[0\] must be an object", id="no input"),
-        pytest.param({"Instances": ["x"]}, r"Instances\[0\] must be an object", id="an instance that is a text"),
-        pytest.param({"Instances": [{"input": "x", "output": []}]}, r"Instances\[0\]: 'output'", id="no answer"),
-        pytest.param({"Instances": [{"input": "x", "output": [3]}]}, r"Instances\[0\]: 'output'", id="a number"),
-        pytest.param({"Instances": [{"input": "x"}]}, r"Instances\[0\]: 'output'", id="no output"),
-    ],
-)
+OFTEN = [
+    pytest.param({"Definition": []}, "'Definition' must be a text", id="no definition"),
+    pytest.param({"Definition": "  "}, "'Definition' must be a text", id="a blank definition"),
+    pytest.param({"Instances": {}}, "Expected `array`, got `object` - at `$.Instances`", id="no list of instances"),
+    pytest.param({"Positive Examples": None}, "Expected `array`, got `null`", id="no list of examples"),
+    pytest.param({"Positive Examples": [{"input": "x"}]}, "missing required field `output`", id="half an example"),
+]
+INSTANCES = [
+    pytest.param({"output": ["x"]}, "missing required field `input`", id="no input"),
+    pytest.param("x", "Expected `object`, got `str`", id="an instance that is a text"),
+    pytest.param({"input": "x", "output": []}, "'output' must be a list of at least one text", id="no answer"),
+    pytest.param({"input": "x", "output": [3]}, "Expected `str`, got `int` - at `$.output[0]`", id="a number"),
+    pytest.param({"input": "x"}, "missing required field `output`", id="no output"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), OFTEN)
 def test_a_broken_task_is_refused_by_file_and_place(tmp_path, changes, said):
     """The message names the file, the place and what is expected."""
     folder = write_niv2(tmp_path / "d", {"task1": task(1, **changes), "task9": task(1)})
 
-    with pytest.raises(UserError, match=rf"task1\.json: .*{said}"):
-        niv2.read_task(folder, "task1")
+    with pytest.raises(UserError, match=rf"task1\.json: .*{re.escape(said)}"):
+        read_task(folder, "task1", Intake(skip=True))
+
+
+@pytest.mark.parametrize(("row", "said"), INSTANCES)
+def test_a_broken_instance_is_refused_or_counted(tmp_path, row, said):
+    """The message names file, place and reason; under skip the others are read and keep their ids."""
+    good = {"input": "in", "output": "out"}
+    folder = write_niv2(tmp_path / "d", {"task1": task(0, Instances=[row, good]), "task9": task(1)})
+    intake = Intake(skip=True)
+
+    with pytest.raises(UserError, match=rf"task1\.json: Instances\[0\]: .*{re.escape(said)}.*on_bad_row: skip"):
+        read_task(folder, "task1")
+    assert [example.id for example in read_task(folder, "task1", intake)] == ["task1:1"]
+    assert (intake.skipped, len(intake.reasons)) == (1, 1)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"3"], ids=["cut", "not UTF-8", "a list", "a number"])
@@ -120,7 +139,7 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
     (folder / "tasks/task001_add.json").write_bytes(content)
 
     with pytest.raises(UserError, match=r"task001_add\.json: "):
-        niv2.read_task(folder, "task001_add")
+        read_task(folder, "task001_add")
 
 
 def test_files_are_the_splits_and_the_tasks_they_name(tmp_path):
@@ -132,22 +151,20 @@ def test_files_are_the_splits_and_the_tasks_they_name(tmp_path):
     assert [path.name for path in niv2.files(folder)] == names
 
 
-@settings(deadline=None)
-@given(
-    st.builds(
-        Example,
-        id=TEXT,
-        task=TEXT,
-        definition=TEXT,
-        shots=st.lists(st.tuples(TEXT, TEXT), max_size=2).map(tuple),
-        input=TEXT,
-        answer=TEXT,
-        references=st.lists(TEXT, min_size=1, max_size=2).map(tuple),
-    )
-)
-def test_what_is_written_is_read(tmp_path_factory, example):
-    """Examples of any text, line separators too, come back as they were."""
-    path = tmp_path_factory.getbasetemp() / "examples.jsonl"
-    write_jsonl(path, [example, example])
+def test_a_task_in_both_splits_is_refused(tmp_path):
+    """A held-out task must not be trained on."""
+    folder = write_niv2(tmp_path / "d")
+    (folder / niv2.SPLITS["train"]).write_text("task900_count\n")
 
-    assert list(read_jsonl(path)) == [example, example]
+    with pytest.raises(UserError, match="task900_count is in both splits"):
+        niv2.lists(folder)
+
+
+def test_task_files_by_a_pattern_have_no_published_split(tmp_path):
+    """Copies that keep a task's splits in a folder of its name are read by a pattern; the folder names the task."""
+    folder = write_niv2(tmp_path / "d", {"task1": task(2), "task9": task(1)})
+    (folder / "task1").mkdir()
+    (folder / "tasks/task1.json").rename(folder / "task1/train.json")
+
+    assert [example.id for example in niv2.read(folder / "*/train.json", Intake())] == ["task1:0", "task1:1"]
+    assert niv2.lists(folder / "*/train.json") is None

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_core.examples import Example
-from zsg_core.prompts import embedding_text, encode, source, training_texts
+from zsg_core.prompts import VICUNA_SYSTEM, Template, embedding_text, encode, source, training_texts
 
 BOS, EOS = 1, 2
 
@@ -19,9 +19,10 @@ def example(**changes) -> Example:
         "shots": (("1 2", "3"), ("2 2", "4")),
         "input": "3 4",
         "answer": "7",
-        "references": ("7",),
     }
-    return Example(**{**parts, **changes})
+    parts |= changes
+    turn = parts.pop("input"), parts.pop("answer")
+    return Example(**{"turns": (turn,), **parts})
 
 
 def characters(text: str) -> list[int]:
@@ -36,7 +37,18 @@ def text(ids: list[int]) -> str:
 
 def encoded(made: Example, max_length: int = 1024, shots: int = 2):
     """An example in characters."""
-    return encode(made, shots=shots, tokenize=characters, bos=BOS, eos=EOS, max_length=max_length)
+    return encoded_by("zsg", made, max_length, shots)
+
+
+def encoded_by(name: str, made: Example, max_length: int = 1024, shots: int = 2):
+    """An example in characters, in a template."""
+    template = Template(name, shots)
+    return encode(made, template=template, tokenize=characters, bos=BOS, eos=EOS, max_length=max_length)
+
+
+def learnt(made) -> list[str]:
+    """What is learnt, span by span."""
+    return [text(made.ids[start:stop]) for start, stop in made.spans]
 
 
 NO_SHOT = "Definition: Add the numbers.\n\nNow complete the following example -\nInput: 3 4.\nOutput: "
@@ -81,7 +93,7 @@ def test_only_the_answer_and_its_end_are_learnt():
     """The mask begins after `Assistant: ` and ends with `</s>`."""
     made = encoded(example(answer="  seven  "))
 
-    assert (text(made.ids[made.answer_start :]), made.answer_tokens, made.cut) == ("seven</s>", 6, 0)
+    assert (learnt(made), made.answer_tokens, made.cut) == (["seven</s>"], 6, 0)
 
 
 def test_pieces_are_tokenised_separately():
@@ -92,7 +104,7 @@ def test_pieces_are_tokenised_separately():
         pieces.append(piece)
         return characters(piece)
 
-    encode(example(), shots=0, tokenize=tokenize, bos=BOS, eos=EOS, max_length=1024)
+    encode(example(), template=Template("zsg"), tokenize=tokenize, bos=BOS, eos=EOS, max_length=1024)
 
     assert set(pieces) == {"\nAssistant: ", "7", f"User: {NO_SHOT}"}
 
@@ -160,4 +172,87 @@ def test_similarity_is_measured_on_prompt_and_answer():
 
 def test_a_tokenizer_learns_from_what_the_model_sees():
     """Prompt and answer, without the special tokens."""
-    assert training_texts([example()], 0) == [f"User: {NO_SHOT}\nAssistant: 7"]
+    assert training_texts([example()], Template("zsg")) == [f"User: {NO_SHOT}\nAssistant: 7"]
+
+
+def dialogue(**changes) -> Example:
+    """Two turns without a definition."""
+    turns = (("How are you? ", " Well.\n"), ("And now?", "Better."))
+    return Example(**{"id": "d:0", "task": "d", "turns": turns, **changes})
+
+
+ZSG = "<s>User: How are you?\nAssistant: Well.</s>\nUser: And now?\nAssistant: Better.</s>"
+VICUNA = f"<s>{VICUNA_SYSTEM} USER: How are you? ASSISTANT: Well.</s>USER: And now? ASSISTANT: Better.</s>"
+PLAIN = "<s>How are you?  Well.\n</s>And now?Better.</s>"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "answers"),
+    [
+        ("zsg", ZSG, ["Well.</s>", "Better.</s>"]),
+        ("vicuna", VICUNA, [" Well.</s>", " Better.</s>"]),
+        ("plain", PLAIN, [" Well.\n</s>", "Better.</s>"]),
+    ],
+)
+def test_every_answer_of_a_dialogue_is_learnt_with_its_end(name, expected, answers):
+    """Each template writes the published text; each assistant turn and its `</s>` carry loss, nothing else does."""
+    made = encoded_by(name, dialogue())
+
+    assert (text(made.ids), learnt(made), made.cut) == (expected, answers, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"),
+    [
+        ("zsg", "<s>User: Be kind.\n\nHow are you?\nAssistant:"),
+        ("vicuna", "<s>Be kind. USER: How are you? ASSISTANT:"),
+        ("plain", "<s>How are you? "),
+    ],
+)
+def test_a_system_text_stands_before_the_first_question(name, begin):
+    """It takes the place of vicuna's own; plain shows none."""
+    assert text(encoded_by(name, dialogue(system="Be kind.\n")).ids).startswith(begin)
+
+
+def test_a_token_over_the_edge_of_an_answer_is_learnt():
+    """Where question and answer are tokenised together, a token that spans both belongs to the answer."""
+    pairs = {"ab": 500}
+
+    def tokenize(piece: str) -> list[int]:
+        return [pairs.get(piece[i : i + 2], ord(piece[i])) for i in range(len(piece)) if piece[i - 1 : i + 1] != "ab"]
+
+    made = encode(
+        dialogue(turns=(("xa", "by"),)), template=Template("plain"), tokenize=tokenize, bos=1, eos=2, max_length=64
+    )
+
+    assert (made.ids, made.spans) == ([1, ord("x"), 500, ord("y"), 2], ((2, 5),))
+
+
+@pytest.mark.parametrize("short_by", [0, 1, 10])
+def test_a_later_turn_that_does_not_fit_is_left_out_whole(short_by):
+    """The first turn stays as it is; the tokens of all left-out turns are counted."""
+    turns = (("a", "b"), ("c", "d"), ("e", "f"))
+    one, two = (len(f"<User: a\nAssistant: b|{more}") for more in ("", "\nUser: c\nAssistant: d|"))
+    whole = two + two - one
+
+    made = encoded_by("zsg", dialogue(turns=turns), whole - short_by)
+
+    assert len(made.ids) == (whole if short_by == 0 else two)
+    assert (len(made.spans), made.cut) == ((3, 0) if short_by == 0 else (2, two - one))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(["zsg", "vicuna", "plain"]), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4),
+       st.integers(16, 300))  # fmt: skip
+def test_every_span_ends_with_the_end_of_a_turn(name, turns, max_length):
+    """However it is shortened: at most `max_length` tokens, and as many `</s>` as spans, each the last of its span."""
+    made = encoded_by(name, dialogue(turns=tuple(turns)), max_length)
+
+    assert len(made.ids) <= max_length
+    assert [made.ids[stop - 1] for _, stop in made.spans] == [EOS] * made.ids.count(EOS)
+    assert sum(stop - start for start, stop in made.spans) == made.answer_tokens
+
+
+def test_all_turns_are_embedded():
+    """Similarity sees the whole dialogue, its texts joined by one space (WSD scripts)."""
+    assert embedding_text(dialogue(), 2) == "How are you? Well. And now? Better."

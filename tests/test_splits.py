@@ -12,7 +12,7 @@ from zsg_core.splits import cap, choose_answer, take_fraction
 
 def examples(count: int, task: str = "t", references: tuple[str, ...] = ("a",)) -> list[Example]:
     """Instances 0…count−1 of a task."""
-    parts = {"task": task, "definition": "d", "shots": (), "input": "i", "answer": references[0]}
+    parts = {"task": task, "definition": "d", "turns": (("i", references[0]),)}
     return [Example(id=f"{task}:{i}", references=references, **parts) for i in range(count)]
 
 
@@ -22,26 +22,26 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 def test_first_takes_the_first_in_file_order():
     """Without sampling the cap is the head of the file, whatever the seed."""
-    assert cap(examples(5), 2, "first", seed=7) == examples(5)[:2]
+    assert cap(examples(5), 2, "first", seed=7, task="t") == examples(5)[:2]
 
 
 @pytest.mark.parametrize("sampling", ["first", "random"])
 def test_no_limit_takes_all(sampling):
     """null means every instance, in file order."""
-    assert cap(examples(5), None, sampling, seed=0) == examples(5)
+    assert cap(examples(5), None, sampling, seed=0, task="t") == examples(5)
 
 
 @pytest.mark.parametrize("sampling", ["first", "random"])
 def test_an_empty_task_stays_empty(sampling):
     """A task without instances is no error."""
-    assert cap([], 5, sampling, seed=0) == []
+    assert cap([], 5, sampling, seed=0, task="t") == []
 
 
 @settings(deadline=None)
 @given(SIZES, st.integers(1, 40), SEEDS)
 def test_a_sample_has_the_size_of_the_cap_and_no_doubles(size, limit, seed):
     """At most `limit` different instances of the task are drawn."""
-    drawn = [example.id for example in cap(examples(size), limit, "random", seed)]
+    drawn = [example.id for example in cap(examples(size), limit, "random", seed, "t")]
 
     assert min(size, limit) == len(drawn) == len(set(drawn))
 
@@ -50,18 +50,18 @@ def test_a_sample_has_the_size_of_the_cap_and_no_doubles(size, limit, seed):
 @given(SIZES, st.integers(1, 40), SEEDS)
 def test_the_same_seed_draws_the_same_sample(size, limit, seed):
     """A sample is a function of task, cap and seed."""
-    assert cap(examples(size), limit, "random", seed) == cap(examples(size), limit, "random", seed)
+    assert cap(examples(size), limit, "random", seed, "t") == cap(examples(size), limit, "random", seed, "t")
 
 
 def test_the_sample_is_the_recorded_one():
     """Seeds mean the same on every machine and Python: this sample never changes."""
-    assert [e.id for e in cap(examples(10), 4, "random", seed=0)] == ["t:3", "t:5", "t:4", "t:0"]
+    assert [e.id for e in cap(examples(10), 4, "random", seed=0, task="t")] == ["t:3", "t:5", "t:4", "t:0"]
 
 
 def test_another_seed_or_task_draws_another_sample():
     """Tasks of equal size are sampled independently."""
     drawn = {
-        tuple(example.id.partition(":")[2] for example in cap(examples(100, task), 20, "random", seed))
+        tuple(example.id.partition(":")[2] for example in cap(examples(100, task), 20, "random", seed, task))
         for task in ("t", "u")
         for seed in (0, 1)
     }

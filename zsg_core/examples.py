@@ -1,40 +1,43 @@
-"""Says what one instruction example is, and how a list of them stands on disk."""
+"""Says what one instruction example is, whatever the format that it was published in."""
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import msgspec
+
+Turn = tuple[str, str]  # what the user says, what the assistant answers
 
 
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """One instruction example in Natural Instructions' parts.
+class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One instruction example: a dialogue of one or more turns, or a task's definition with an input.
 
-    `id` is `<task>:<position in the task file>`, unique in its data set. `shots` are (input, output) pairs of
-    the task's positive examples. `answer` is the reference to learn or to score by loss; `references` are all.
+    `id` is `<task>:<position among the task's examples>`, or a published id that is unique; `task` is what caps,
+    held-out lists and orders count by. `definition` and `shots`, (input, output) pairs, are those of Natural
+    Instructions and stand apart, since the template decides how they are shown. `references` are the answers that
+    would be right in the last turn, where several were published; the turn holds one of them.
     """
 
     id: str
     task: str
-    definition: str
-    shots: tuple[tuple[str, str], ...]
-    input: str
-    answer: str
-    references: tuple[str, ...]
+    turns: tuple[Turn, ...]
+    system: str = ""
+    definition: str = ""
+    shots: tuple[Turn, ...] = ()
+    references: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
+    @property
+    def input(self) -> str:
+        """What the user says first."""
+        return self.turns[0][0]
 
-def write_jsonl(path: Path, examples: Iterable[Example]) -> None:
-    """Writes one JSON object per line."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for example in examples:
-            file.write(json.dumps(asdict(example), ensure_ascii=False, sort_keys=True) + "\n")
+    @property
+    def answer(self) -> str:
+        """What the assistant says last: what is scored."""
+        return self.turns[-1][1]
 
+    @property
+    def right_answers(self) -> tuple[str, ...]:
+        """All answers that are right in the last turn."""
+        return self.references or (self.answer,)
 
-def read_jsonl(path: Path) -> Iterator[Example]:
-    """Reads what `write_jsonl` wrote."""
-    with path.open(encoding="utf-8", newline="\n") as file:
-        for line in file:
-            row = json.loads(line)
-            row["shots"] = tuple((given, wanted) for given, wanted in row["shots"])
-            row["references"] = tuple(row["references"])
-            yield Example(**row)
+    def answering(self, answer: str) -> "Example":
+        """The same example with another last answer."""
+        return msgspec.structs.replace(self, turns=(*self.turns[:-1], (self.turns[-1][0], answer)))

@@ -1,37 +1,86 @@
 """Turns an example into token ids and says which of them are learnt.
 
-Text: `<s>User: {source}\\nAssistant: {answer}</s>`, each piece tokenised separately without special tokens and
-concatenated; only the answer's tokens and the closing `</s>` carry loss (Dynamics of Zero-Shot Generalization,
-training code). The source follows Tk-Instruct: definition, up to two positive examples, the input.
+Three templates. `zsg`: `<s>User: {q}\\nAssistant: {a}</s>`, further turns `\\nUser: …`, each piece tokenised
+separately without special tokens (Dynamics of Zero-Shot Generalization, training code); a system text stands
+before the first question. `vicuna`: `<s>{system} USER: {q} ASSISTANT: {a}</s>USER: …` (FastChat's v1.1, used by
+DMT). `plain`: the texts themselves, nothing added or stripped, for sets whose prompt the answer goes on from. In
+all of them exactly the assistant's answers and the `</s>` that closes each are learnt. A Natural Instructions
+question follows Tk-Instruct: definition, up to two positive examples, the input.
 """
 
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from zsg_core.examples import Example
 
 Tokenize = Callable[[str], list[int]]
+Fits = Callable[[str], bool]
+Turn = tuple[list[int], list[int], list[int]]  # ids of the question, of the tag after it, of the answer
+
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+
+@dataclass(frozen=True)
+class Template:
+    """How examples are written out: a name of STYLES, and how many positive examples a prompt shows."""
+
+    name: str
+    shots: int = 0
+
+    @classmethod
+    def of(cls, recipe: dict[str, Any]) -> "Template":
+        """The template of a corpus' recipe."""
+        return cls(recipe["name"], recipe.get("positive_examples", 0))
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one example; those from `answer_start` on are learnt. `cut` counts tokens left out."""
+    """Token ids of one example; those in the half-open `spans` are learnt. `cut` counts tokens left out."""
 
     ids: list[int]
-    answer_start: int
+    spans: tuple[tuple[int, int], ...]
     cut: int = 0
 
     @property
     def answer_tokens(self) -> int:
-        return len(self.ids) - self.answer_start
+        return sum(stop - start for start, stop in self.spans)
 
 
-def source(example: Example, shots: int, fits: Callable[[str], bool] = lambda text: True) -> str:
-    """The Tk-Instruct prompt of an example with up to `shots` positive examples.
+def encode(example: Example, *, template: Template, tokenize: Tokenize, bos: int, eos: int, max_length: int) -> Encoded:
+    """The token ids of an example, at most `max_length`, the prompt shortened before the answer.
+
+    Of the first turn, positive examples are dropped, then the prompt is cut at its tail; an answer is cut only
+    when it alone is too long, and keeps its `</s>`. A later turn that does not fit whole is left out, and so are
+    all after it. `max_length` must leave room for the fixed pieces (16 or more).
+    """
+    ids, spans, lost = [bos], [], 0
+    for index in range(len(example.turns)):
+        room = max_length - len(ids) - 1
+        prompt, tag, answer = _turn(example, index, template, tokenize, room)
+        over = max(0, len(prompt) + len(tag) + len(answer) - room)
+        if index and (over or lost):
+            lost += len(prompt) + len(tag) + len(answer) + 1
+            continue
+        answer_room = room - len(tag)
+        ids += [*prompt[: max(0, answer_room - len(answer))], *tag]
+        spans.append((len(ids), len(ids) + min(len(answer), answer_room) + 1))
+        ids += [*answer[:answer_room], eos]
+        lost += over
+    return Encoded(ids, tuple(spans), lost)
+
+
+def source(example: Example, shots: int, fits: Fits = lambda text: True) -> str:
+    """The question of the first turn: its text, or the Tk-Instruct prompt with up to `shots` positive examples.
 
     A positive example after which the prompt no longer `fits` is left out, and so are all after it.
     """
+    if not example.definition:
+        return example.input
     head = f"Definition: {_stop(example.definition.strip())}\n\n"
     tail = f"Now complete the following example -\nInput: {_stop(example.input.strip())}\nOutput: "
     body = ""
@@ -43,32 +92,78 @@ def source(example: Example, shots: int, fits: Callable[[str], bool] = lambda te
     return head + body + tail
 
 
-def encode(example: Example, *, shots: int, tokenize: Tokenize, bos: int, eos: int, max_length: int) -> Encoded:
-    """The token ids of an example, at most `max_length`, the prompt shortened before the answer.
-
-    First positive examples are dropped, then the source is cut at its tail; an answer is cut only when it
-    alone is too long, and keeps its `</s>`. `max_length` must leave room for the fixed pieces (16 or more).
-    """
-    tag = tokenize("\nAssistant: ")
-    answer = tokenize(example.answer.strip())
-    fixed = 1 + len(tag) + 1
-    answer_room = max_length - fixed
-    room = max(0, answer_room - len(answer))
-    text = source(example, shots, lambda prompt: len(tokenize(f"User: {prompt}")) <= room)
-    prompt = tokenize(f"User: {text}")
-    cut = max(0, len(prompt) - room) + max(0, len(answer) - answer_room)
-    head = [bos, *prompt[:room], *tag]
-    return Encoded([*head, *answer[:answer_room], eos], len(head), cut)
-
-
 def embedding_text(example: Example, shots: int) -> str:
-    """What similarity is measured on: the whole prompt and the answer, joined by one space (WSD scripts)."""
-    return f"{source(example, shots).strip()} {example.answer.strip()}"
+    """What similarity is measured on: the whole prompt and the answer, and all later turns, joined by one space."""
+    later = [text.strip() for turn in example.turns[1:] for text in turn]
+    return " ".join([source(example, shots).strip(), example.turns[0][1].strip(), *later])
 
 
-def training_texts(examples: Sequence[Example], shots: int) -> list[str]:
+def training_texts(examples: Sequence[Example], template: Template) -> list[str]:
     """What a tokenizer of our own is trained on: each example as the model will see it."""
-    return [f"User: {source(e, shots)}\nAssistant: {e.answer.strip()}" for e in examples]
+    return ["".join(text for i in range(len(e.turns)) for text in _texts(e, i, template)) for e in examples]
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a turn is written: (example, index, question) → the texts of question, tag and answer.
+
+    `apart`: each text is tokenised alone; else all three together, and a token that spans two belongs to the later.
+    """
+
+    texts: Callable[[Example, int, str], tuple[str, str, str]]
+    apart: bool
+
+
+def _texts(example: Example, index: int, template: Template, fits: Fits = lambda text: True) -> tuple[str, str, str]:
+    question = example.turns[index][0] if index else source(example, template.shots, fits)
+    return STYLES[template.name].texts(example, index, question)
+
+
+def _turn(example: Example, index: int, template: Template, tokenize: Tokenize, room: int) -> Turn:
+    style = STYLES[template.name]
+    tokens = _apart if style.apart else _together
+
+    def fits(question: str) -> bool:
+        return sum(map(len, tokens(style.texts(example, index, question), tokenize))) <= room
+
+    return tokens(_texts(example, index, template, fits), tokenize)
+
+
+def _apart(texts: tuple[str, str, str], tokenize: Tokenize) -> Turn:
+    prompt, tag, answer = texts
+    return tokenize(prompt), tokenize(tag), tokenize(answer)
+
+
+def _together(texts: tuple[str, str, str], tokenize: Tokenize) -> Turn:
+    prompt, tag, answer = texts
+    whole = tokenize(prompt + tag + answer)
+    prompted = _shared(whole, tokenize(prompt))
+    tagged = max(prompted, _shared(whole, tokenize(prompt + tag)))
+    return whole[:prompted], whole[prompted:tagged], whole[tagged:]
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    differing = (i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    return next(differing, min(len(one), len(other)))
+
+
+def _zsg(example: Example, index: int, question: str) -> tuple[str, str, str]:
+    system = f"{example.system.strip()}\n\n" if example.system.strip() and not index else ""
+    asked = question if index == 0 and example.definition else question.strip()
+    begin = "\nUser: " if index else "User: "
+    return f"{begin}{system}{asked}", "\nAssistant: ", example.turns[index][1].strip()
+
+
+def _vicuna(example: Example, index: int, question: str) -> tuple[str, str, str]:
+    system = "" if index else f"{example.system.strip() or VICUNA_SYSTEM} "
+    return f"{system}USER: {question.strip()}", " ASSISTANT:", f" {example.turns[index][1].strip()}"
+
+
+def _plain(example: Example, index: int, question: str) -> tuple[str, str, str]:
+    return question, "", example.turns[index][1]
+
+
+STYLES = {"zsg": Style(_zsg, True), "vicuna": Style(_vicuna, False), "plain": Style(_plain, False)}
 
 
 def _stop(text: str) -> str:

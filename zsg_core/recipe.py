@@ -12,9 +12,11 @@ from typing import Any
 from zsg_core.arrange import BY_SIMILARITY, SEEDED, TMA
 from zsg_core.digest import content_id
 from zsg_core.measures import OF_TEXT, WSD
-from zsg_core.settings import TINY, ArrangementSettings, Settings, WeightSettings
+from zsg_core.settings import TINY, ArrangementSettings, DataSettings, HeldOut, Settings, WeightSettings
 
 SCHEMA = 1  # raised when the same recipe would train differently, so that old results are never taken for new
+
+SEVERAL_ANSWERS = ("niv2",)  # sets of which a label is drawn among several right answers
 
 Recipe = dict[str, Any]
 
@@ -26,6 +28,7 @@ class InputDigests:
     data: str
     model: str | None
     embedding: str | None
+    test: str | None = None
 
 
 def uses_embedding(settings: Settings) -> bool:
@@ -51,6 +54,12 @@ def prefixes(made: Recipe) -> list[Recipe]:
 def run_id(made: Recipe) -> str:
     """The id of a run: 12 hex digits of its recipe's SHA-256."""
     return content_id({"kind": "run", "recipe": made})
+
+
+def records_id(reader: str, digest: str, skip: bool) -> str:
+    """The id of a data set's records, normalised: what reads which files, and whether bad rows are passed over."""
+    rule = {"on_bad_row": "skip"} if skip else {}
+    return content_id({"kind": "records", "schema": SCHEMA, "reader": reader, "digest": digest, **rule})
 
 
 def corpus_id(made: Recipe) -> str:
@@ -79,19 +88,43 @@ def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
 
 def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     data = settings.data
-    drawn: dict[str, Any] = {"sampling": data.sampling, "fraction": str(data.fraction)}
-    if data.sampling == "random" or data.fraction != 1:
+    drawn = _drawn(data, data.set, data.train_per_task, _seed(settings, data.sample_seed))
+    if data.fraction != 1:
         drawn["seed"] = _seed(settings, data.sample_seed)
-    test: dict[str, Any] = {"per_task": data.test_per_task, **_tasks(data.test_tasks), "sampling": data.sampling}
-    if data.sampling == "random":
-        test["seed"] = data.test_seed
-    return {
+    drawn["fraction"] = str(data.fraction)
+    tested = _drawn(data, data.test_set or data.set, data.test_per_task, data.test_seed)
+    made = {
         "reader": data.set,
         "digest": digests.data,
-        "template": {"name": "niv2", "positive_examples": data.positive_examples},
+        "template": _template(settings),
+        "held_out": _held_out(settings, digests),
         "train": {"per_task": data.train_per_task, **_tasks(data.train_tasks), **drawn},
-        "test": test,
+        "test": {"per_task": data.test_per_task, **_tasks(data.test_tasks), **tested},
     }
+    # What is absent where it does nothing is as it was before the setting came.
+    made |= {} if data.max_turns is None else {"max_turns": data.max_turns}
+    return made | ({"on_bad_row": "skip"} if data.on_bad_row == "skip" else {})
+
+
+def _drawn(data: DataSettings, reader: str, per_task: int | None, seed: int) -> dict[str, Any]:
+    # Where all examples are taken and none has several answers, nothing is drawn and no seed makes a replicate.
+    if per_task is None and reader not in SEVERAL_ANSWERS:
+        return {"sampling": "all"}
+    return {"sampling": data.sampling, **({"seed": seed} if data.sampling == "random" else {})}
+
+
+def _template(settings: Settings) -> dict[str, Any]:
+    data = settings.data
+    shots = {"positive_examples": data.positive_examples} if data.set == "niv2" or data.test_set == "niv2" else {}
+    return {"name": data.template, **shots}
+
+
+def _held_out(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+    data = settings.data
+    if data.test_path is not None:
+        return {"by": "path", "reader": data.test_set or data.set, "digest": digests.test}
+    rule = data.held_out or HeldOut()
+    return {"by": "list"} if rule.by == "list" else rule.model_dump(mode="json", exclude_none=True)
 
 
 def _tasks(first: int | None) -> dict[str, int]:
@@ -133,8 +166,9 @@ def _base(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     if settings.model.name != TINY:
         return {"kind": "folder", "digest": digests.model}
     # The tokenizer learns from every training task whatever is sampled, so that all runs of a grid share it.
-    tokenizer = {"kind": "byte-level BPE", "text": digests.data}
-    tokenizer["positive_examples"] = str(settings.data.positive_examples)
+    corpus = _corpus(settings, digests)
+    seen = ("reader", "digest", "on_bad_row", "template", "held_out")
+    tokenizer = {"kind": "byte-level BPE", "text": {key: corpus[key] for key in seen if key in corpus}}
     shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}
     return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": _seed(settings, settings.train.init_seed)}
 

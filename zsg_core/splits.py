@@ -1,4 +1,4 @@
-"""Chooses which instances of each task are used: per-task caps, exact fractions, one reference each.
+"""Chooses which examples are used: tasks held out, per-task caps, exact fractions, one reference each.
 
 Every choice is seeded by (seed, task), so adding a task to a data set never changes another task's sample.
 Python's `random.Random(str)` seeds by SHA-512 and is the same on every machine.
@@ -6,37 +6,96 @@ Python's `random.Random(str)` seeds by SHA-512 and is the same on every machine.
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import TypeVar
 
+from zsg_core.errors import UserError
 from zsg_core.examples import Example
 
+Item = TypeVar("Item")
+_NUMBER = re.compile(r"task\d+_")
+_WORD = re.compile(r"[A-Za-z0-9]+")
 
-def cap(examples: Sequence[Example], limit: int | None, sampling: str, seed: int) -> list[Example]:
-    """At most `limit` instances of one task: the first in file order, or a seeded sample in drawn order."""
-    if limit is None or sampling == "first" or not examples:
-        return list(examples[:limit])
-    rng = random.Random(f"sample:{seed}:{examples[0].task}")
-    return rng.sample(list(examples), min(limit, len(examples)))
+
+def hold_out(tasks: Sequence[str], by: str, count: int | None, seed: int) -> tuple[list[str], list[str]]:
+    """The training and the held-out tasks, both in the order given.
+
+    `seed`: `count` tasks drawn from all. `family`: one task drawn from every family of two or more, so that each
+    held-out task has a sibling in training. UserError where nothing would be left, or nothing held out.
+    """
+    rng = random.Random(f"held out by {by}:{seed}")
+    if by == "seed":
+        if count is None or count >= len(tasks):
+            raise UserError(f"data.held_out.tasks is {count}, but there are {len(tasks)} tasks; hold out fewer")
+        chosen = set(rng.sample(list(tasks), count))
+    else:
+        families: dict[str, list[str]] = {}
+        for task in tasks:
+            families.setdefault(family(task), []).append(task)
+        chosen = {rng.choice(siblings) for siblings in families.values() if len(siblings) > 1}
+        if not chosen:
+            raise UserError("data.held_out: no two tasks are of one family; hold out by seed, or set data.test_path")
+    return [task for task in tasks if task not in chosen], [task for task in tasks if task in chosen]
+
+
+def family(task: str) -> str:
+    """What a task's name begins with, its number left out: `task002_quoref_…` and `quoref_What…` are of quoref."""
+    found = _WORD.search(_NUMBER.sub("", task, count=1))
+    return found[0].lower() if found else task
+
+
+def cap(items: Sequence[Item], limit: int | None, sampling: str, seed: int, task: str) -> list[Item]:
+    """At most `limit` items of one task: the first in file order, or a seeded sample in drawn order."""
+    if limit is None or sampling != "random" or not len(items):
+        return list(items[:limit])
+    rng = random.Random(f"sample:{seed}:{task}")
+    return rng.sample(list(items), min(limit, len(items)))
 
 
 def choose_answer(example: Example, seed: int) -> Example:
     """The example with one reference drawn as its answer (science: the label is a random reference)."""
-    if len(example.references) == 1:
+    if len(example.references) < 2:
         return example
     rng = random.Random(f"answer:{seed}:{example.id}")
-    return replace(example, answer=rng.choice(example.references))
+    return example.answering(rng.choice(example.references))
 
 
-def take_fraction(examples: Sequence[Example], fraction: Fraction, seed: int) -> list[Example]:
-    """⌊fraction·N⌋ of the examples, a seeded sample that keeps their order (DMT, section 3.2 of the paper).
+def take_fraction(items: Sequence[Item], fraction: Fraction, seed: int) -> list[Item]:
+    """⌊fraction·N⌋ of the items, a seeded sample that keeps their order (DMT, section 3.2 of the paper).
 
     The fraction is exact: 1/256 of 110 142 is 430, with no rounding of 1/256 in between.
     """
     if fraction == 1:
-        return list(examples)
-    keep = math.floor(fraction * len(examples))
+        return list(items)
+    keep = math.floor(fraction * len(items))
     rng = random.Random(f"fraction:{seed}")
-    chosen = sorted(rng.sample(range(len(examples)), keep))
-    return [examples[i] for i in chosen]
+    chosen = sorted(rng.sample(range(len(items)), keep))
+    return [items[i] for i in chosen]
+
+
+def overlap(train: Iterable[Example], test: Iterable[Example]) -> list[tuple[str, str, bool]]:
+    """(test id, training id, whether the answer is the same too) wherever a test prompt is a training prompt.
+
+    Prompts are the definition and what the user says, without regard to case and to blanks. Of several training
+    examples the first counts, one with the same answer before others.
+    """
+    wanted: dict[str, list[Example]] = {}
+    for example in test:
+        wanted.setdefault(_prompt(example), []).append(example)
+    found: dict[str, tuple[str, str, bool]] = {}
+    for example in train:
+        for tested in wanted.get(_prompt(example), ()):
+            same = _plain(tested.answer) == _plain(example.answer)
+            if tested.id not in found or (same and not found[tested.id][2]):
+                found[tested.id] = tested.id, example.id, same
+    return list(found.values())
+
+
+def _prompt(example: Example) -> str:
+    return "\n".join([_plain(example.definition), *(_plain(asked) for asked, _ in example.turns)])
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())

@@ -1,0 +1,197 @@
+"""How long do orders by similarity take, against the bare matrix product that they cannot do without?
+
+    python -m benchmarks.arrange --json
+
+100,000 training and 1,125 test vectors of 384 dimensions, in 1,600 tasks as Flan-mini's; then 1,340,000 from a file
+mapped into memory. The best of five, zsg and its peer by turns, with the same threads. The peer is `np.matmul` into a
+buffer made before; for the authors' code it is their shape of it, a row at a time and `id in list`, on a slice.
+Memory is the peak of a process of its own that only makes the order; pages of a mapped file count.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.rows import Row, show
+from zsg_core import tma
+from zsg_core.distance import weighted
+from zsg_core.nearest import CHUNK, minimum_and_average
+
+Vectors = NDArray[np.float32]
+
+REPEATS, LARGE_REPEATS = 5, 2
+TRAIN, LARGE, TEST, DIMENSIONS, TASKS, CAP = 100_000, 1_340_000, 1_125, 384, 1_600, 30_000
+SLICE = 20_000
+SAME = 200
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.arrange", description="How long orders take.")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--train", type=int, default=TRAIN, help="training vectors")
+    parser.add_argument("--large", type=int, default=LARGE, help="training vectors of the mapped file; 0: leave it out")
+    parser.add_argument("--slice", type=int, default=SLICE, help="training vectors for the authors' code")
+    parser.add_argument("--peak", nargs=2, metavar=("FILE", "ORDER"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.peak:
+        print(peak_of(Path(asked.peak[0]), asked.peak[1]))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = in_memory(Path(folder), asked.train) + authors(asked.slice)
+        show(rows + (mapped(Path(folder), asked.large) if asked.large else []), asked.json)
+
+
+def in_memory(folder: Path, count: int) -> list[Row]:
+    """TMA and WSD against the product, also where many test items are equal, and their memory."""
+    train, test = vectors(np.empty((count, DIMENSIONS), np.float32)), test_vectors()
+    same = test.copy()
+    same[:SAME] = same[0]
+    cap, out = CAP * count // TRAIN, np.empty((count, len(test)), np.float32)
+    product, rounds, order, equal = best(
+        [
+            lambda: np.matmul(train, test.T, out=out),
+            lambda: tma_order(train, test, cap),
+            lambda: wsd_order(train, test),
+            lambda: tma_order(train, same, cap),
+        ],
+        REPEATS,
+    )
+    size = f"{count:,} × {len(test):,}"
+    np.save(folder / "train.npy", train)
+    return [
+        against(f"TMA, {size}, cap {cap:,}", rounds, product, 2.0),
+        against(f"WSD order, {size}", order, product, 1.4),
+        against(f"TMA, {SAME} equal test items", equal, product, 2.0),
+        memory(f"TMA, {size}, peak", folder / "train.npy", "tma", 1.2),
+        memory(f"WSD order, {size}, peak", folder / "train.npy", "wsd", 1.2),
+    ]
+
+
+def mapped(folder: Path, count: int) -> list[Row]:
+    """TMA from a mapped file against the product streamed from it."""
+    path, test = folder / "large.npy", test_vectors()
+    vectors(np.lib.format.open_memmap(path, "w+", np.float32, (count, DIMENSIONS)))
+    train = np.load(path, mmap_mode="r")
+    out = np.empty((CHUNK, len(test)), np.float32)
+
+    def streamed() -> None:
+        for start in range(0, count, CHUNK):
+            block = train[start : start + CHUNK]
+            np.matmul(block, test.T, out=out[: len(block)])
+
+    product, rounds = best([streamed, lambda: tma_order(train, test, CAP)], LARGE_REPEATS)
+    size = f"{count:,} × {len(test):,}, mapped"
+    return [against(f"TMA, {size}", rounds, product, 2.5), memory(f"TMA, {size}, peak", path, "tma", 4.0)]
+
+
+def authors(count: int) -> list[Row]:
+    """min-max with three quarters of the items as cap, against the authors' way."""
+    train, test = vectors(np.empty((count, DIMENSIONS), np.float32)), test_vectors()
+    cap = count * 3 // 4
+    ours, theirs = best([lambda: min_max(train, test, cap), lambda: as_published(train, test, cap)], 2)
+    assert min_max(train, test, cap) == as_published(train, test, cap)
+    return [Row(f"min-max list, {count:,} × {len(test):,}", ours, "s", theirs, theirs / 20, ours <= theirs / 20)]
+
+
+def tma_order(train: Vectors, test: Vectors, cap: int, farthest: bool = False) -> list[int]:
+    """The nearest, or farthest, rounds as one list."""
+    return [item for one in tma.rounds(train, test, cap=cap, farthest=farthest) for item in one]
+
+
+def wsd_order(train: Vectors, test: Vectors) -> list[int]:
+    """Nearest first by WSD."""
+    return np.argsort(weighted(*minimum_and_average(train, test)), kind="stable").tolist()
+
+
+def min_max(train: Vectors, test: Vectors, cap: int) -> list[int]:
+    """The list min-max as zsg makes it."""
+    near, far = (tma_order(train, test, cap // 2, farthest) for farthest in (False, True))
+    return list(dict.fromkeys(near + far[::-1]))
+
+
+def as_published(train: Vectors, test: Vectors, cap: int) -> list[int]:
+    """The list min-max in the shape of the authors' code."""
+    halves = []
+    for sign in (1, -1):
+        matrix = np.array([-sign * (test @ row) for row in train])
+        taken: list[int] = []
+        while len(taken) < cap // 2:
+            picked = sorted(set(matrix.argmin(axis=0).tolist()))
+            taken += [item for item in picked if item not in taken]
+            matrix[picked] = matrix.max() + 1
+        halves.append(taken)
+    ids: list[int] = []
+    for item in halves[0] + halves[1][::-1]:
+        if item not in ids:
+            ids.append(item)
+    return ids
+
+
+def best(calls: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """The least seconds of each call, by turns."""
+    taken: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats):
+        for seconds, call in zip(taken, calls, strict=True):
+            began = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - began)
+    return [min(seconds) for seconds in taken]
+
+
+def against(measure: str, value: float, peer: float, times: float) -> Row:
+    """A row whose goal is so many times the peer."""
+    return Row(measure, value, "s", peer, times * peer, value <= times * peer)
+
+
+def memory(measure: str, path: Path, order: str, most: float) -> Row:
+    """A row of the peak memory of a process that only makes the order."""
+    command = [sys.executable, "-m", "benchmarks.arrange", "--peak", str(path), order]
+    peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return Row(measure, peak, "GB", None, most, peak <= most)
+
+
+def peak_of(path: Path, order: str) -> float:
+    """Makes an order; the most memory that this process ever held, in GB."""
+    train = np.load(path, mmap_mode="r")
+    cap = min(CAP, CAP * len(train) // TRAIN)
+    tma_order(train, test_vectors(), cap) if order == "tma" else wsd_order(np.array(train), test_vectors())
+    # Not getrusage: what it tells of a child begins at its parent's size.
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
+
+
+def vectors(into: Vectors) -> Vectors:
+    """Unit vectors in tasks that stand together, all leaning one way as texts' do."""
+    draw = np.random.default_rng(0)
+    tasks = draw.standard_normal((TASKS, DIMENSIONS), np.float32)
+    task_of = np.sort(draw.integers(0, TASKS, len(into)))
+    for start in range(0, len(into), 1 << 16):
+        block = tasks[task_of[start : start + (1 << 16)]]
+        block += 0.8 * draw.standard_normal(block.shape, np.float32) + LEAN
+        into[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    return into
+
+
+def test_vectors() -> Vectors:
+    """Unit vectors of held-out tasks of five, some of which are near to training tasks."""
+    draw = np.random.default_rng(0)
+    known = draw.standard_normal((TASKS, DIMENSIONS), np.float32)[: TEST // 10]
+    draw = np.random.default_rng(1)
+    new = draw.standard_normal((TEST // 5 - len(known), DIMENSIONS), np.float32)
+    made = np.repeat(np.concatenate([known, new]), 5, axis=0)
+    made += 0.8 * draw.standard_normal(made.shape, np.float32) + LEAN
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+LEAN = np.random.default_rng(2).standard_normal(DIMENSIONS, np.float32) * np.float32(0.7)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Draws similarity to the test set by position in an order. The only module that imports matplotlib."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsg_core.errors import UserError
+
+WINDOW = 160  # examples averaged together: ten steps of 16, as in the paper's figures
+COLOURS = ("#0b6fb8", "#d1600d", "#2f8f5b", "#8a4fa3", "#7a7a7a")
+
+Curves = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def draw(curves: Mapping[str, Curves], path: Path) -> None:
+    """A PNG with two panels: cosine to the nearest test item, and on average, as means of windows of the order."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise UserError("a picture needs matplotlib: pip install 'zsg[track]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
+    for panel, kind, title in zip(
+        panels, (0, 1), ("to the nearest test example", "to all test examples, mean"), strict=True
+    ):
+        for number, (name, both) in enumerate(curves.items()):
+            where, means = windows(both[kind])
+            panel.plot(where, means, label=name, color=COLOURS[number % len(COLOURS)], linewidth=1.6)
+        panel.set_title(f"cosine {title}", fontsize=11)
+        panel.set_xlabel("position in the order (examples)")
+        panel.grid(alpha=0.25)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel(f"mean of {_size(curves)} examples")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(path, dpi=130, format="png")
+    pyplot.close(figure)
+
+
+def windows(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
+    """The middle and the mean of each window; a short order has windows of a twentieth."""
+    size = _window(len(values))
+    starts = range(0, len(values), size)
+    return [s + len(values[s : s + size]) / 2 for s in starts], [float(values[s : s + size].mean()) for s in starts]
+
+
+def _window(count: int) -> int:
+    return max(1, min(WINDOW, count // 20))
+
+
+def _size(curves: Mapping[str, Curves]) -> str:
+    return "/".join(str(size) for size in sorted({_window(len(nearest)) for nearest, _ in curves.values()}))

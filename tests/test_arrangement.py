@@ -1,0 +1,152 @@
+"""Does the prepare job make every order that a grid can ask for, from one embedding?"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Zsg
+
+from jobs.folder import Workspace
+from launcher import arrange_picture, arrangements
+from zsg_core.digest import ids_digest
+
+GRID = """\
+name: orders
+defaults:
+  data: {{path: {tasks}, train_per_task: null}}
+grid:
+  - {{arrangement.order: [nft, rt, fft, random]}}
+  - {{arrangement.order: nft, arrangement.measure: [cosine_max, euclidean_centroid, kl, ot]}}
+  - {{arrangement.order: nft, arrangement.granularity: coarse}}
+  - {{arrangement.order: tma, arrangement.list: [min, max]}}
+  - {{arrangement.order: tma, arrangement.list: [min-max, random], arrangement.cap: 40}}
+  - {{arrangement.order: tma, arrangement.rounds: ["0:1", "1:2"]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tasks):
+    """A workspace with the arrangements of a grid, and their rows by axes."""
+    zsg = Zsg(tmp_path_factory.mktemp("orders"))
+    rows = json.loads(zsg("arrange", "make", "--json", zsg.write("grid.yaml", GRID.format(tasks=tasks))))
+    return zsg, {" ".join(map(str, row["axes"][0].values())): row for row in rows}
+
+
+def opened(made, name: str) -> arrangements.Arrangement:
+    """One arrangement of the workspace."""
+    zsg, rows = made
+    return arrangements.find(Workspace(zsg.work), rows[name]["arrangement"])
+
+
+def shown(made, *argv: Any) -> Any:
+    """What a command under `zsg arrange` prints as JSON."""
+    return json.loads(made[0]("arrange", *argv, "--json"))
+
+
+def test_every_order_of_the_grid_is_made(made):
+    """All fifteen differ, none holds an example twice, and each says how many of the corpus it leaves out."""
+    rows = made[1]
+    everything = dict(zip(opened(made, "random").places.tolist(), opened(made, "random").ids, strict=True))
+
+    assert len({row["arrangement"] for row in rows.values()}) == len(rows) == 15
+    for name in rows:
+        one = opened(made, name)
+        assert len(set(one.ids)) == len(one.ids) == one.meta["count"] == len(everything) - one.meta["left_out"]
+        assert [everything[place] for place in one.places.tolist()] == one.ids
+        assert one.meta["ids_digest"] == ids_digest(one.ids)
+
+
+def test_only_capped_orders_leave_something_out(made):
+    """Uncapped orders hold the full set."""
+    short = {name for name in made[1] if opened(made, name).meta["left_out"]}
+
+    assert short == {"tma min-max 40", "tma random 40", "tma 0:1", "tma 1:2"}
+
+
+def test_all_orders_share_one_embedding_of_each_split(made):
+    """Texts are embedded once for all orders."""
+    assert len([path for path in (made[0].work / "embeddings").iterdir() if path.is_dir()]) == 2
+
+
+def test_making_again_makes_nothing(made):
+    """What is there is left alone."""
+    zsg, rows = made
+    again = json.loads(zsg("arrange", "make", "--json", zsg.folder / "grid.yaml"))
+
+    assert {row["arrangement"]: row["new"] for row in again} == {row["arrangement"]: False for row in rows.values()}
+
+
+def test_rounds_are_parts_of_the_list(made):
+    """Rounds 0 and 1 follow one another at the head of `min`; their sizes are told."""
+    whole, first, second = (opened(made, name) for name in ("tma min", "tma 0:1", "tma 1:2"))
+
+    assert whole.ids[: len(first.ids) + len(second.ids)] == first.ids + second.ids
+    assert whole.meta["rounds"][:2] == [len(first.ids), len(second.ids)]
+
+
+def test_show_tells_the_order(made):
+    """Its recipe, its head, its rounds and which tasks stand where."""
+    one = opened(made, "tma min")
+    told = shown(made, "show", one.id[:8], "--head", "3")
+
+    assert (told["recipe"]["list"], told["head"], sum(told["rounds"])) == ("min", one.ids[:3], one.meta["count"])
+    assert [(part["from"], part["to"]) for part in told["parts"]] == [
+        (round(len(one.ids) * k / 10), round(len(one.ids) * (k + 1) / 10)) for k in range(10)
+    ]
+    assert "first: " + ", ".join(one.ids[:3]) in made[0]("arrange", "show", one.id, "--head", "3")
+
+
+def test_compare_measures_how_alike_two_orders_are(made):
+    """fft is nft backwards: rank correlation −1 and nothing in common before the middle."""
+    told = shown(made, "compare", opened(made, "nft").id, opened(made, "fft").id)
+    itself = shown(made, "compare", opened(made, "nft").id, opened(made, "nft").id)
+
+    assert told["spearman"] == pytest.approx(-1)
+    assert list(told["overlap"].values()) == [0, 0, 0, 0, 0, 1]
+    assert (itself["spearman"], set(itself["overlap"].values())) == (1, {1})
+
+
+def test_orders_of_different_lengths_are_compared_by_what_both_hold():
+    """Ranks are counted among the shared examples."""
+    assert arrangements.spearman([(0, 5), (3, 9), (4, 7)]) == pytest.approx(0.5)
+    assert arrangements.spearman([(1, 1)]) is None
+
+
+def test_the_picture_is_drawn_from_the_distances(made):
+    """A PNG; similarity falls along nft, and a random order takes the embedding of its neighbours."""
+    zsg, _ = made
+    nearest, average = arrangements.similarity(opened(made, "nft"))
+    weight = nearest.mean() / average.mean()
+    by_chance = arrangements.similarity(opened(made, "random"))
+    zsg("arrange", "draw", opened(made, "nft").id, opened(made, "random").id, "--out", "a.png")
+
+    assert (np.diff(nearest + weight * average) <= 1e-12).all()
+    assert sorted(by_chance[0].tolist()) == sorted(nearest.tolist())
+    assert (zsg.folder / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_windows_of_a_picture_cover_the_order():
+    """Each mean is of 160 examples, the last of those that are left."""
+    where, means = arrange_picture.windows(np.arange(3300.0))
+
+    assert (where[0], means[0], where[-1], means[-1]) == (80, 79.5, 3250, 3249.5)
+
+
+@pytest.mark.parametrize(("asked", "told"), [("zz", "no arrangement or run 'zz'"), ("", "give more of it")])
+def test_an_id_that_names_none_or_many_is_refused(made, asked, told):
+    """One clear message."""
+    zsg, _ = made
+    zsg("arrange", "show", asked, code=2)
+
+    assert told in zsg.said
+
+
+def test_a_grid_that_cannot_be_arranged_says_why(made):
+    """The reason of the failed prepare job, and where its log is."""
+    zsg, _ = made
+    text = (zsg.folder / "grid.yaml").read_text().split("grid:")[0] + "grid: [{arrangement.rounds: ['90:99']}]\n"
+    text = text.replace("defaults:", "defaults:\n  arrangement: {order: tma}")
+    zsg("arrange", "make", zsg.write("far.yaml", text), code=3)
+
+    assert "90:99 was asked, but all is taken after" in zsg.said

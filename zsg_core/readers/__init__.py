@@ -1,0 +1,44 @@
+"""Which published formats are read, and by what?
+
+One small module for each format, or for a few alike. A new format is a msgspec type that states its keys, a
+function that makes examples of a row, and a line here.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from zsg_core.examples import Example
+from zsg_core.readers import alpaca, cot_tsv, evaluation, flan_mini, messages, niv2, niv2_csv, p3, pairs, sharegpt
+from zsg_core.readers.format import Format, Lists
+from zsg_core.readers.intake import Intake, broken
+
+FORMATS: dict[str, Format] = {
+    "niv2": niv2.FORMAT,
+    "niv2_csv": niv2_csv.FORMAT,
+    "p3": p3.FORMAT,
+    "flan_mini": flan_mini.FORMAT,
+    "sharegpt": sharegpt.FORMAT,
+    "messages": messages.FORMAT,
+    "gsm8k": pairs.GSM8K,
+    "alpaca": alpaca.FORMAT,
+    "self_instruct": alpaca.SELF_INSTRUCT,
+    "cot_tsv": cot_tsv.FORMAT,
+    "delia": messages.DELIA,
+    "tell": pairs.TELL,
+    "humaneval": evaluation.HUMANEVAL,
+    "mt_bench": evaluation.MT_BENCH,
+}
+
+
+def lists(name: str, path: Path) -> Lists | None:
+    """The published held-out list beside a data set, None without one. UserError for one that cannot be used."""
+    return FORMATS[name].lists(path)
+
+
+def read(name: str, path: Path, intake: Intake) -> Iterator[Example]:
+    """The examples of a data set, streamed. UserError for what cannot be read, or holds no example."""
+    stream = FORMATS[name].read(path, intake)
+    for first in stream:
+        return chain([first], stream)
+    raise broken(path, f"holds no example of the format {name} ({FORMATS[name].about})")

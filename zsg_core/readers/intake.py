@@ -1,0 +1,55 @@
+"""Decides what becomes of a row that cannot be read: an error that names it, or one that is counted and told."""
+
+from collections import Counter
+from pathlib import Path
+
+from zsg_core.errors import UserError
+
+SHOWN = 20  # skipped rows that are remembered with their reason; all are counted
+
+
+class Malformed(ValueError):
+    """Why a row is no example."""
+
+
+class Intake:
+    """What a reading has met so far: rows passed over, things left out, and how many examples each task has.
+
+    `skip` is the setting `on_bad_row: skip`; without it the first bad row is a UserError.
+    """
+
+    def __init__(self, skip: bool = False) -> None:
+        self.skip = skip
+        self.skipped = 0
+        self.reasons: list[str] = []
+        self.notes: Counter[str] = Counter()
+        self._numbers: Counter[str] = Counter()
+
+    def bad(self, where: str, reason: object) -> None:
+        """Refuses a row, or counts it. UserError with the place, the reason and what is allowed."""
+        if not self.skip:
+            raise UserError(f"{where}: {reason}. Repair the row, or set data.on_bad_row: skip to count it and go on")
+        self.skipped += 1
+        if len(self.reasons) < SHOWN:
+            self.reasons.append(f"{where}: {reason}")
+
+    def note(self, what: str) -> None:
+        """Counts a part that a rule of the format leaves out of an example that is otherwise read."""
+        self.notes[what] += 1
+
+    def number(self, task: str) -> str:
+        """The next example's id in its task: `<task>:<how many came before>`. Malformed for an unsafe name."""
+        count = self._numbers[task]
+        if not count and not (task and task.isprintable()):
+            raise Malformed(f"{task!r} is no name of a task: it must be printable and not empty")
+        self._numbers[task] = count + 1
+        return f"{task}:{count}"
+
+    def facts(self) -> dict[str, object]:
+        """What is told of the reading: counts, the first reasons."""
+        return {"skipped": self.skipped, "reasons": self.reasons, "left_out": dict(sorted(self.notes.items()))}
+
+
+def broken(path: Path, reason: object) -> UserError:
+    """A file that cannot be read as what it should be, whatever is done with bad rows."""
+    return UserError(f"{path}: {reason}")

@@ -1,0 +1,40 @@
+"""Reads a held-out list of task names, as ZSG publishes one for Flan-mini: `train_key_list`, `eval_key_list`."""
+
+from pathlib import Path
+
+import msgspec
+
+from zsg_core.readers.format import Lists, root
+from zsg_core.readers.intake import broken
+from zsg_core.readers.json_array import BAD
+
+KEY_LIST = "train_eval_key_list.json"
+
+
+class Keys(msgspec.Struct):
+    """The file's two lists."""
+
+    train_key_list: list[str]
+    eval_key_list: list[str]
+
+
+def lists(path: Path) -> Lists | None:
+    """The list beside the data, None without one. UserError for a file that is none, or names a task twice."""
+    file = root(path) / KEY_LIST
+    if not file.is_file():
+        return None
+    try:
+        keys = msgspec.json.decode(file.read_bytes(), type=Keys)
+    except (OSError, *BAD) as error:
+        raise broken(file, f"cannot be read as a list of task names: {error}") from error
+    names = keys.train_key_list + keys.eval_key_list
+    if len(set(names)) < len(names):
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise broken(file, f"{doubled!r} is listed more than once; a held-out task must not be trained on")
+    return {"train": keys.train_key_list, "test": keys.eval_key_list}
+
+
+def list_files(path: Path) -> list[Path]:
+    """The list's file, where there is one."""
+    file = root(path) / KEY_LIST
+    return [file] if file.is_file() else []

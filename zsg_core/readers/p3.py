@@ -1,0 +1,58 @@
+"""Reads P3 rows, one file per template: as on the hub (`inputs_pretokenized`), or GPT-3's `prompt`/`completion`.
+
+A template is a task. It is named by the row's `task`, where there is one, or by the file.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from zsg_core.examples import Example
+from zsg_core.readers import keyed
+from zsg_core.readers.format import Format, matching, parsed
+from zsg_core.readers.intake import Intake, Malformed
+from zsg_core.readers.rows import json_rows
+
+END = "<|endoftext|>"  # closes a completion in GPT-3's form
+
+
+class Row(msgspec.Struct):
+    """Either form; token ids and answer choices are left aside."""
+
+    inputs_pretokenized: str | None = None
+    targets_pretokenized: str | None = None
+    prompt: str | None = None
+    completion: str | None = None
+    task: str | None = None
+
+
+def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+    """One example. Malformed without both sides."""
+    if row.inputs_pretokenized is not None and row.targets_pretokenized is not None:
+        given, wanted = row.inputs_pretokenized, row.targets_pretokenized
+    elif row.prompt is not None and row.completion is not None:
+        given, wanted = row.prompt, row.completion.removesuffix(END)
+    else:
+        raise Malformed("needs inputs_pretokenized and targets_pretokenized, or prompt and completion")
+    task = row.task or name
+    return [Example(id=intake.number(task), task=task, turns=((given, wanted),))]
+
+
+def _rows(path: Path) -> list[Path]:
+    return matching(path / "*.jsonl" if path.is_dir() else path, (".jsonl", ".json"))
+
+
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """The rows of every template, in the order of the files' names."""
+    for file in _rows(path):
+        yield from parsed(file, json_rows(file, Row, intake), parse, intake)
+
+
+FORMAT = Format(
+    about=f"P3: a folder of <template>.jsonl, and {keyed.KEY_LIST} where a list holds tasks out",
+    files=lambda path: _rows(path) + keyed.list_files(path),
+    read=read,
+    lists=keyed.lists,
+    many_tasks=True,
+)
