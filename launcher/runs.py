@@ -87,7 +87,7 @@ def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[
 def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
     settings, run = point.settings, None
     asked = settings.resources.model_dump(exclude_none=True)
-    made = recipes.prefixes(recipes.recipe(settings, digests.of(settings)))
+    made = recipes.prefixes(recipes.recipe(settings, *(digests.of(own) for own in settings.by_stage())))
     for recipe, own in zip(made, settings.by_stage(), strict=True):
         run = Run(
             id=recipes.run_id(recipe),

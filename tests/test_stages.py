@@ -71,6 +71,7 @@ def test_a_stage_says_only_where_it_differs() -> None:
         pytest.param({"train": {"lrr": 1}}, r"stages\[1\].train.lrr", id="an unknown key"),
         pytest.param({"train": {"lr": "high"}}, r"stages\[1\].train.lr", id="a wrong type"),
         pytest.param({"data": {"test_per_task": 9}}, "is the same for all stages", id="another test set"),
+        pytest.param({"data": {"path": "/other"}}, "another test set", id="other data and the test set with them"),
     ],
 )
 def test_a_stage_that_cannot_be_is_refused(stage: dict[str, Any], said: str) -> None:
@@ -87,6 +88,19 @@ def test_runs_that_begin_alike_share_the_run_of_their_first_stage() -> None:
     assert one.before and other.before
     assert one.before.id == other.before.id == a_run(FIRST).id
     assert recipes.run_id(recipes.recipe(settings(train={"lr": 1e-3}), DIGESTS)) == one.before.id
+
+
+def test_stages_may_be_of_other_data() -> None:
+    """With a test set of its own a run goes from one data set to another; each enters by its digest."""
+    own = {"path": "/d", "set": "gsm8k", "test_path": "/t"}
+    wanted = settings({}, {"data": {"path": "/code", "set": "alpaca"}}, data=own)
+    made = recipes.recipe(wanted, *(InputDigests(data=d, model=None, embedding=None, test="t") for d in ("m", "c")))
+
+    assert [(stage["data"]["reader"], stage["data"]["digest"]) for stage in made["stages"]] == [
+        ("gsm8k", "m"),
+        ("alpaca", "c"),
+    ]
+    assert len({str(stage["data"]["test"]) for stage in made["stages"]}) == 1
 
 
 def test_a_shared_first_stage_is_one_job_that_the_others_wait_for() -> None:

@@ -37,10 +37,15 @@ def uses_embedding(settings: Settings) -> bool:
     return asked.order == TMA or (asked.order in BY_SIMILARITY and asked.measure not in OF_TEXT)
 
 
-def recipe(settings: Settings, digests: InputDigests) -> Recipe:
-    """The resolved recipe: seeds that do nothing are left out, so that they make no false replicates."""
-    base = _base(settings.by_stage()[0], digests)
-    return {"schema": SCHEMA, "base": base, "stages": [_stage(own, digests) for own in settings.by_stage()]}
+def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
+    """The resolved recipe: seeds that do nothing are left out, so that they make no false replicates.
+
+    `digests` are those of each stage's inputs, or one where all stages have the same.
+    """
+    stages = settings.by_stage()
+    of_stages = digests * len(stages) if len(digests) == 1 else digests
+    made = [_stage(own, given) for own, given in zip(stages, of_stages, strict=True)]
+    return {"schema": SCHEMA, "base": _base(stages[0], of_stages[0]), "stages": made}
 
 
 def prefixes(made: Recipe) -> list[Recipe]:

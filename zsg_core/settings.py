@@ -384,7 +384,7 @@ class ResourceSettings(Strict):
     time_min: Count | None = Field(default=None, description="time limit in minutes")
 
 
-_OF_THE_RUN = frozenset({"set", "path", "embedding", "init_seed", "test_tasks", "test_per_task", "test_seed"})
+_OF_THE_RUN = frozenset({"init_seed", "held_out", "test_set", "test_path", "test_tasks", "test_per_task", "test_seed"})
 
 
 class Settings(Strict):
@@ -441,6 +441,8 @@ def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: s
         fixed = sorted(_OF_THE_RUN & values.keys())
         if fixed:
             raise ValueError(f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside `stages`")
+        if part == "data" and {"set", "path"} & values.keys() and "test_path" not in run["data"]:
+            raise ValueError(f"{place}.data: other data would bring another test set; give the run a data.test_path")
         made[part] = made.get(part, {}) | {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
     try:
         return Settings.model_validate(made)
