@@ -74,13 +74,16 @@ def load_model(folder: Path, precision: str) -> Any:
     import torch
     from transformers import AutoConfig, LlamaForCausalLM
 
+    from jobs import packed_attention
+
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.model_type != "llama":
         raise UserError(f"{folder}: a {config.model_type!r} model; zsg trains Llama models")
     if config.attention_dropout:
         raise UserError(f"{folder}: attention_dropout is {config.attention_dropout}; its draws would differ by rank")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return LlamaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype)
+    attention = packed_attention.NAME
+    return LlamaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype, attn_implementation=attention)
 
 
 def _id(tokenizer: Any, token: str) -> int:

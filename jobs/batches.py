@@ -1,4 +1,4 @@
-"""Gives each rank its micro-batches of a step: token ids, padded, and which positions are learnt."""
+"""Gives each rank its micro-batches of a step: packed rows of token ids, and which tokens are learnt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,22 +23,28 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """`items` are places in the batch; `tokens`, `mask` and `labels` are (len(items), longest) int64.
+    """`items` are places in the batch; their examples stand one after the other in `tokens`, (T,) int64.
 
-    `labels` is −100 wherever nothing is learnt; a position's label is the token that stands there (unshifted).
+    `positions` (T,) count from 0 in each example. `where`, `targets`, `owners` (K,): see `AnswerLoss.forward`.
     An idle micro-batch keeps a rank in step with the others: one token, nothing learnt, no items.
     """
 
     items: list[int]
     tokens: Ids
-    mask: Ids
-    labels: Ids
+    positions: Ids
+    lengths: list[int]
+    where: Ids
+    targets: Ids
+    owners: Ids
 
 
 class TokenizedSet:
     """A list of examples as token ids."""
 
-    def __init__(self, items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int) -> None:
+    def __init__(
+        self, items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int,
+        learn_all: bool = False,
+    ) -> None:  # fmt: skip
         self.ids = [item.id for item in items]
         how: dict[str, Any] = {
             "template": template,
@@ -48,7 +54,8 @@ class TokenizedSet:
         }
         self.encoded: list[Encoded] = [prompts.encode(e, tokenize=vocabulary.tokenize, **how) for e in items]
         self.lengths = [len(e.ids) for e in self.encoded]
-        self.answer_tokens = [e.answer_tokens for e in self.encoded]
+        self._learn_all = learn_all
+        self.learnt = [sum(stop - first for first, stop in self._spans(e)) for e in self.encoded]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,26 +77,34 @@ class TokenizedSet:
         """
         lengths = [self.lengths[place] for place in places]
         grouped = [schedule.micro_batches(own, lengths, budget) for own in schedule.share(lengths, world)]
-        mine = [self._pad(group, [places[item] for item in group]) for group in grouped[rank]]
+        mine = [self._pack(group, [places[item] for item in group]) for group in grouped[rank]]
         idle = max(len(groups) for groups in grouped) - len(mine)
         return mine + [_IDLE] * idle
 
-    def _pad(self, items: list[int], places: list[int]) -> MicroBatch:
-        longest = max(self.lengths[place] for place in places)
-        tokens = np.zeros((len(places), longest), dtype=np.int64)
-        mask = np.zeros_like(tokens)
-        labels = np.full_like(tokens, -100)
-        for row, place in enumerate(places):
-            example = self.encoded[place]
-            n = len(example.ids)
-            tokens[row, :n] = example.ids
-            mask[row, :n] = 1
-            for start, stop in example.spans:
-                labels[row, start:stop] = example.ids[start:stop]
-        return MicroBatch(items, tokens, mask, labels)
+    def _pack(self, items: list[int], places: list[int]) -> MicroBatch:
+        row = [self.encoded[place] for place in places]
+        lengths = [len(example.ids) for example in row]
+        starts = np.cumsum([0, *lengths])
+        tokens = np.concatenate([example.ids for example in row]).astype(np.int64)
+        # The first token of an example is never learnt: nothing in it comes before.
+        learnt = [
+            np.concatenate([np.arange(first, stop) for first, stop in self._spans(example)]) + start
+            for example, start in zip(row, starts, strict=False)
+        ]
+        where = np.concatenate(learnt) - 1
+        owners = np.repeat(np.arange(len(row)), [len(part) for part in learnt])
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        return MicroBatch(items, tokens, positions, lengths, where, tokens[where + 1], owners)
+
+    def _spans(self, example: Encoded) -> list[tuple[int, int]]:
+        return [(1, len(example.ids))] if self._learn_all else list(example.spans)
 
 
-_IDLE = MicroBatch([], *(np.array([[value]], dtype=np.int64) for value in (0, 1, -100)))
+def _ids(*values: int) -> Ids:
+    return np.array(values, dtype=np.int64)
+
+
+_IDLE = MicroBatch([], _ids(0), _ids(0), [1], _ids(), _ids(), _ids())
 
 
 def in_order(folder: Path, examples: Selection) -> list[Example]:

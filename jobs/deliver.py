@@ -119,7 +119,7 @@ class _Delivery:
         refused: list[MlflowException] = []
         for row in [*self._wanted["runs"], *self._wanted.get("former", [])]:
             folder = self._workspace.run(row["run"])
-            if not journal.files(folder):
+            if not any(journal.files(one) for one in self._stages(folder)):
                 continue
             (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
             try:
@@ -162,7 +162,10 @@ class _Delivery:
     def _send_run(self, folder: Path, row: dict[str, Any], experiment: str, parent: str) -> int:
         cursor_path = folder / "delivery" / f"{self._grid}.json"
         cursor = read_json(cursor_path) or {}
-        points, disagree = journal.first_points(journal.read(folder))
+        points, disagree = [], []
+        for one in self._stages(folder):
+            more, wrong = journal.first_points(journal.read(one))
+            points, disagree = points + more, disagree + wrong
         if cursor.get("uri") != self._uri or not self._holds(cursor["run"]):
             started = points[0].ts if points else None
             run = self._create_or_find(row, experiment, parent, started)
@@ -179,6 +182,11 @@ class _Delivery:
             self._set_state(cursor["run"], folder, state)
             write_json(cursor_path, cursor | {"state": state})
         return len(news)
+
+    def _stages(self, folder: Path) -> list[Path]:
+        """The folders in which a run's stages are journalled, its own last."""
+        before = (read_json(folder / "job.json") or {}).get("before", [])
+        return [*map(self._workspace.run, before), folder]
 
     def _holds(self, run: str) -> bool:
         """Whether MLflow still has a run: a lost store or a deleted run is filled again from the journal."""

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 from jobs import attempt as attempts
 from jobs import ranks as ranks_of
-from jobs import state
+from jobs import stages, state
 from jobs.attempt import CONTINUE, DONE, FAILED, Attempt, Superseded
-from jobs.folder import SCHEMA, read_json
+from jobs.folder import SCHEMA, Workspace, read_json
 from jobs.journal import Journal, plain, read
 from jobs.signals import Signals
 from jobs.signals import outcome as outcome_of
@@ -49,11 +49,19 @@ def run(folder: str) -> None:
         outcome = FAILED  # it has nothing to go on from
     if ranks.is_main or outcome == FAILED:
         _end(path, attempt, outcome, facts | ({"saved": state.newest_step(path)} if outcome != DONE else {}))
-    if outcome == DONE and ranks.is_main and job["kind"] == "train" and not job["checkpoints"]["keep_state"]:
-        state.remove(path)  # only now: until the end is told, it is what a killed run goes on from
+    if outcome == DONE and ranks.is_main and job["kind"] == "train":
+        _clean_up(path, job)
     if outcome != DONE:
-        # A prepare job that did not finish must not let those go on that wait for it with afterok.
-        _leave(f"{path}: {outcome}", 1 if outcome == FAILED or job["kind"] == "prepare" else 0)
+        # Jobs that wait for this one with afterok must not go on without what it was to make.
+        _leave(f"{path}: {outcome}", 1 if outcome == FAILED or job["makes"] else 0)
+
+
+def _clean_up(path: Path, job: dict[str, Any]) -> None:
+    """Removes what nobody needs any more; only now: until the end is told, a killed run goes on from it."""
+    if not job["checkpoints"]["keep_state"]:
+        state.remove(path)
+    if job["before"]:
+        stages.release(Workspace(Path(job["paths"]["workspace"])), job["before"][-1], job["run_id"])
 
 
 def _read_job(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 workspace/
   ledger.jsonl           the launcher's record of submissions
   runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
+                         weights/ and users/ where other runs start from it
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT

@@ -1,5 +1,7 @@
 """The train job: one stage over one arrangement, in order, with the loss on the test set at every checkpoint.
 
+Steps are counted from the start of the run's first stage, so that a run's stages are one curve.
+
 The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the loss is one mean over
 the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss,
 jobs.batches for what each rank is given, jobs.state for what an interrupted run goes on from.
@@ -8,7 +10,7 @@ jobs.batches for what each rank is given, jobs.state for what an interrupted run
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ import torch
 import torch.distributed as dist
 
 from jobs import signals as asking
-from jobs.answer_loss import AnswerLoss
+from jobs import weights
+from jobs.answer_loss import AnswerLoss, refuse_leaks
 from jobs.attempt import Attempt
 from jobs.base_model import load_model, load_vocabulary
-from jobs.batches import MicroBatch, TokenizedSet, in_order
+from jobs.batches import Ids, MicroBatch, TokenizedSet, in_order
 from jobs.content import model_files, refuse_changed
 from jobs.corpus import Corpus
 from jobs.folder import Workspace, is_committed, read_json
@@ -28,7 +31,7 @@ from jobs.ranks import Ranks, meet
 from jobs.signals import Signals
 from jobs.state import Choice, Saved, States, versions
 from jobs.state import Job as StateJob
-from jobs.weights import digest_of
+from jobs.tuning import restrict
 from zsg_core import schedule
 from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError, UserError
@@ -45,10 +48,15 @@ class Stopped(Exception):
 
 @dataclass
 class Progress:
-    """What the exit record tells of a finished or stopped stage. `loss` is the last that was measured."""
+    """What the exit record tells of a finished or stopped stage: `steps` with the `first` of the stages before.
+
+    `loss` is the last that was measured.
+    """
 
     step: int = 0
     steps: int = 0
+    first: int = 0
+    examples: int = 0
     loss: float | None = None
     digest: str | None = None
     weights: str | None = None
@@ -72,10 +80,15 @@ def run(job: dict[str, Any], place: Place) -> Progress:
     when what prepare made is missing, a step was skipped, or a state cannot be saved or gone on from.
     """
     train, test = _load(job)
-    if place.ranks.is_main and job["made"]["base"] is None:
+    if place.ranks.is_main and job["made"]["base"] is None and not job["before"]:
         refuse_changed(Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"])
     device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
-    return Trainer(job, place, _engine(job, device), device, train, test).run()
+    engine = _engine(job, device)
+    refuse_leaks(engine, engine.module.llama.config.vocab_size, device)
+    progress = Trainer(job, place, engine, device, train, test).run()
+    for folder in job["makes"]:
+        weights.save(engine, Path(job["paths"]["base"]), Path(job["paths"]["workspace"]) / folder, asdict(progress))
+    return progress
 
 
 class Trainer:
@@ -86,13 +99,16 @@ class Trainer:
     ) -> None:
         self.job, self.engine, self.device, self.train, self.test = job, engine, device, train, test
         self.ranks, self.journal, self.signals = place.ranks, place.journal, place.signals
-        s = self.settings = job["recipe"]["stages"][0]["train"]
+        s = self.settings = job["recipe"]["stages"][-1]["train"]
+        self.first, self.examples_before = _before(job)
         self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
-        self.checkpoints = frozenset(schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"]))
-        self.budget = schedule.MICRO_TOKENS[device.partition(":")[0]]
+        measured = schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"])
+        # Where a later stage begins, the stage before has measured.
+        self.checkpoints = frozenset(self.first + step for step in measured if step or not self.first)
+        self.budget = job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
-        self.progress = Progress(steps=self.steps)
+        self.progress = Progress(step=self.first, steps=self.first + self.steps, first=self.first)
         self.states = States(place.folder, place.attempt, place.ranks, self._identity(), place.journal)
         self.saved_at = time.monotonic()
 
@@ -102,13 +118,14 @@ class Trainer:
         self._start(choice)
         if choice.saved:
             self._go_on(choice.saved)
-        else:
-            self._checkpoint(0)
-        for step in range(self.progress.step + 1, self.steps + 1):
+        elif self.first in self.checkpoints:
+            self._checkpoint(self.first)
+        last = self.first + self.steps
+        for step in range(self.progress.step + 1, last + 1):
             self._step(step)
             if step in self.checkpoints:
                 self._checkpoint(step)
-            if step < self.steps:
+            if step < last:
                 self._save_or_stop(step)
         return self.progress
 
@@ -117,7 +134,8 @@ class Trainer:
         digests = schedule.digests(self.train.ids, s["batch"], s["epochs"], self.steps)
         what = {"run_id": self.job["run_id"], "stage_id": self.job["stage_id"]}
         what |= {"recipe": content_id(self.job["recipe"], 64), "schedule": digests[-1]}
-        return StateJob(what=what, way=self._way(), digests=digests, checkpoints=self.checkpoints)
+        of_step = {self.first + step: digest for step, digest in enumerate(digests)}
+        return StateJob(what=what, way=self._way(), digests=of_step, checkpoints=self.checkpoints)
 
     def _way(self) -> dict[str, Any]:
         kind, stage = self.device.partition(":")[0], self.engine.zero_optimization_stage()
@@ -149,14 +167,15 @@ class Trainer:
             raise Stopped(self.progress, asking.outcome(asked))
 
     def _start(self, choice: Choice) -> None:
-        step = choice.saved.step if choice.saved else 0
+        step = choice.saved.step if choice.saved else self.first
         facts = {"event": "start", **self._way(), "from": step, "passed_over": choice.passed_over}
-        facts |= {"steps": self.steps, "train": len(self.train), "test": len(self.test)}
+        facts |= {"steps": self.progress.steps, "train": len(self.train), "test": len(self.test)}
         facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
         facts |= {"tokens": {"train": self.train.token_counts, "test": self.test.token_counts}}
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
         facts |= {"versions": versions(), "code": self.job["code"]}
-        facts["parameters"] = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
+        sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.engine.module.parameters()]
+        facts |= {"parameters": sum(size for size, _ in sizes), "trained": sum(size for size, tuned in sizes if tuned)}
         if self.journal:
             self.journal.rewind(step=step, examples=self._examples(step))
             self.journal.row("event", step=step, examples=self._examples(step), data=facts)
@@ -164,9 +183,9 @@ class Trainer:
     def _step(self, step: int) -> None:
         started = time.perf_counter()
         s = self.settings
-        places = schedule.batch_positions(step, s["batch"], len(self.train), s["epochs"])
-        learnt = sum(self.train.answer_tokens[place] for place in places)
-        rate = schedule.learning_rate(step, self.steps, s["lr"], s["lr_floor"], s["warmup_steps"])
+        places = schedule.batch_positions(step - self.first, s["batch"], len(self.train), s["epochs"])
+        learnt = sum(self.train.learnt[place] for place in places)
+        rate = schedule.learning_rate(step - self.first, self.steps, s["lr"], s["lr_floor"], s["warmup_steps"])
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         nll = torch.zeros((), device=self.device)
@@ -211,10 +230,11 @@ class Trainer:
         }
         if not finite.all():
             data["loss_excluded"] = float((~finite).sum().item())
-        self.progress.step, self.progress.loss, self.progress.digest = step, data["loss"], self.ids.hex()
+        self.progress.step, self.progress.examples = step, self._examples(step)
+        self.progress.loss, self.progress.digest = data["loss"], self.ids.hex()
         digests = {"ids": self.ids.hex()}
-        if step == self.steps:
-            digests["weights"] = self.progress.weights = digest_of(self.engine)
+        if step == self.first + self.steps:
+            digests["weights"] = self.progress.weights = weights.digest_of(self.engine)
         if self.journal:
             self.journal.row("metric", step=step, examples=self._examples(step), data=data)
             self.journal.row("digest", step=step, examples=self._examples(step), data=digests)
@@ -232,12 +252,15 @@ class Trainer:
                 sums[torch.tensor(micro.items, device=self.device)] = nll
         self.engine.train()
         dist.all_reduce(sums)  # exact: every item has one rank's sum and zeros
-        tokens = torch.tensor(self.test.answer_tokens, dtype=torch.float64)
+        tokens = torch.tensor(self.test.learnt, dtype=torch.float64)
         return sums.cpu() / tokens, tokens
 
     def _forward(self, micro: MicroBatch) -> torch.Tensor:
-        tensors = (torch.from_numpy(a).to(self.device) for a in (micro.tokens, micro.mask, micro.labels))
-        return self.engine(*tensors)
+        on = [self._there(ids) for ids in (micro.tokens, micro.positions, micro.where, micro.targets, micro.owners)]
+        return self.engine(on[0], on[1], micro.lengths, *on[2:])
+
+    def _there(self, ids: Ids) -> torch.Tensor:
+        return torch.from_numpy(ids).to(self.device, non_blocking=True)
 
     def _digest_consumed(self) -> None:
         """Adds to the digest what the ranks really trained on since the last checkpoint, put back in order."""
@@ -246,11 +269,12 @@ class Trainer:
         for step, ids in _steps(sorted(row for rows in gathered for row in rows), self.train.ids):
             if len(ids) != self._examples(step) - self._examples(step - 1):
                 raise ClusterError(f"step {step}: {len(ids)} examples were trained, not the whole batch")
-            self.ids.add(step, ids)
+            self.ids.add(step - self.first, ids)
         self.consumed = []
 
     def _examples(self, step: int) -> int:
-        return min(step * self.settings["batch"], len(self.train) * self.settings["epochs"])
+        own = min((step - self.first) * self.settings["batch"], len(self.train) * self.settings["epochs"])
+        return self.examples_before + own
 
 
 def _steps(rows: list[tuple[int, int, int]], ids: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -266,28 +290,42 @@ def _load(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
     corpus, arrangement = workspace.corpus(made["corpus"]), workspace.arrangement(made["arrangement"])
     base = Path(job["paths"]["base"])
-    for folder in (corpus, arrangement, *([workspace.base(made["base"])] if made["base"] else [])):
+    for folder in (corpus, arrangement, *([base] if made["base"] or job["before"] else [])):
         if not is_committed(folder):
             raise ClusterError(f"{folder} is missing or half made; its prepare job has not finished (zsg submit again)")
-    stage = job["recipe"]["stages"][0]
+    stage = job["recipe"]["stages"][-1]
     vocabulary = load_vocabulary(base)
     template, longest = Template.of(stage["data"]["template"]), stage["train"]["max_length"]
     context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
     if context and longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    drawn = Corpus(workspace, made["corpus"])
+    drawn, all_of_it = Corpus(workspace, made["corpus"]), stage["train"]["loss_on"] == "all"
     train = in_order(arrangement, drawn.train)
-    return TokenizedSet(train, vocabulary, template, longest), TokenizedSet(drawn.test, vocabulary, template, longest)
+    return (
+        TokenizedSet(train, vocabulary, template, longest, all_of_it),
+        TokenizedSet(drawn.test, vocabulary, template, longest),
+    )
+
+
+def _before(job: dict[str, Any]) -> tuple[int, int]:
+    """The steps and examples of the stages before."""
+    if not job["before"]:
+        return 0, 0
+    meta = read_json(Path(job["paths"]["base"]) / "meta.json")
+    assert meta is not None, "its folder is committed"
+    return meta["steps"], meta["examples"]
 
 
 def _engine(job: dict[str, Any], device: str) -> Any:
     import deepspeed
 
-    s = job["recipe"]["stages"][0]["train"]
-    model = AnswerLoss(load_model(Path(job["paths"]["base"]), s["precision"]))
+    s = job["recipe"]["stages"][-1]["train"]
+    llama = load_model(Path(job["paths"]["base"]), s["precision"])
+    restrict(llama, s["tuning"])
+    model = AnswerLoss(llama)
+    tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"],
-        fused=device != "cpu",
-    )  # fmt: skip
+        tuned, lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"], fused=device != "cpu"
+    )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=job["deepspeed"])
     return engine

@@ -19,6 +19,7 @@ from zsg_core.errors import UserError
 from zsg_core.estimate import GB
 from zsg_core.llama import LlamaShape
 from zsg_core.settings import TINY
+from zsg_core.tuning import trainable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +40,20 @@ class Estimate:
         layouts = [Layout(zero_stage=s, nodes=nodes, ranks_per_node=ranks) for s in estimate.STAGES[first:]]
         return {layout.zero_stage: self.load.tensors(layout).at_step / GB for layout in layouts}
 
+    @property
+    def memory_gb(self) -> float | None:
+        """Of the profile's GPU."""
+        return self.gpu and self.gpu.memory_gb
+
     @cached_property
     def activations_gb(self) -> float:
         """GB per GPU of the largest micro-batch."""
-        return self.load.activations(self.layout) / GB
+        return self.load.activations(self.layout, self.memory_gb) / GB
 
     @cached_property
     def need_gb(self) -> float:
         """GB per GPU at the worst moment."""
-        return self.load.need(self.layout) / GB
+        return self.load.need(self.layout, self.memory_gb) / GB
 
     @cached_property
     def train_flops(self) -> float | None:
@@ -71,19 +77,25 @@ class Estimate:
     @cached_property
     def state_gb(self) -> float:
         """GB on disk of one full resumable state."""
-        return estimate.state_bytes(self.load.shape.parameters, self.layout.zero_stage, self.load.precision) / GB
+        return (
+            estimate.state_bytes(
+                self.load.shape.parameters, self.layout.zero_stage, self.load.precision, self.load.trained
+            )
+            / GB
+        )
 
     @cached_property
     def as_json(self) -> dict[str, Any]:
         """For scripts; sizes in GB of 1e9 bytes."""
         layout, work = self.layout, self.work
         return {
-            "model": self.model, "parameters": self.load.shape.parameters, "precision": self.load.precision,
+            "model": self.model, "parameters": self.load.shape.parameters, "trained": self.load.trained,
+            "precision": self.load.precision,
             "nodes": layout.nodes, "ranks_per_node": layout.ranks_per_node, "zero_stage": layout.zero_stage,
             "tensors_gb": {str(stage): round(size, 3) for stage, size in self.tensors_gb.items()},
             "activations_gb": round(self.activations_gb, 3),
-            "activations_recomputed_gb": round(self.load.activations(layout, recompute=True) / GB, 3),
-            "need_gb": round(self.need_gb, 3), "gpu_memory_gb": self.gpu and self.gpu.memory_gb,
+            "activations_recomputed_gb": round(self.load.activations(layout, self.memory_gb, recompute=True) / GB, 3),
+            "need_gb": round(self.need_gb, 3), "gpu_memory_gb": self.memory_gb,
             "examples": work.examples, "examples_are": work.examples_are, "steps": work.steps,
             "checkpoints": work.checkpoints, "tokens": work.train and round(work.train.tokens),
             "test_tokens": work.test and round(work.test.tokens), "tokens_are": work.tokens_are,
@@ -106,7 +118,7 @@ class Estimates:
         gpu, refusals, unfit = self._profile.gpu, {}, []
         if gpu is None:
             return
-        for run in self._runs:
+        for run in [one for last in self._runs for one in [*last.all_before, last]]:
             key = self._load(run), self._layout(run)
             if key not in refusals:
                 refusals[key] = fit.refusal(*key, gpu.memory_gb, gpu.name, self._profile.slurm.gpus_per_node)
@@ -120,7 +132,7 @@ class Estimates:
     def of(self, run: Run) -> Estimate:
         """The estimate of a run. UserError for a model or data folder that cannot be read."""
         load, layout = self._load(run), self._layout(run)
-        train = run.recipe["stages"][0]["train"]
+        train = run.stage["train"]
         base = run.base or run.base_id
         key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], run.checkpoints.every)
         if key not in self._made:
@@ -129,18 +141,25 @@ class Estimates:
             self._made[key] = Estimate(model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu)
         return self._made[key]
 
+    def micro_tokens(self, run: Run) -> int | None:
+        """The most tokens of a micro-batch that fit the profile's GPU; None where it names none."""
+        gpu = self._profile.gpu
+        return self._load(run).micro_tokens(self._layout(run), gpu.memory_gb) if gpu else None
+
     def overview(self, plan: Plan) -> tuple[list["Line"], list[str]]:
         """The lines of a plan's table, and what they rest on."""
         planned = [(self.of(action.run), action.kind in ACTING) for action in plan.actions]
+        planned += [(self.of(run), True) for run in plan.stages_before]
         profile = self._profile
         at_once = profile.max_parallel if profile.kind == "local" else profile.slurm.array_parallelism
         return lines(planned), assumptions([one for one, _ in planned], at_once)
 
     def _load(self, run: Run) -> Load:
-        train, profile = run.recipe["stages"][0]["train"], self._profile
+        train, profile = run.stage["train"], self._profile
         device = "cuda" if profile.kind == "slurm" and profile.slurm.gpus_per_node else "cpu"
+        shape = self._shape(run)
         return Load(
-            shape=self._shape(run), precision=train["precision"], batch=train["batch"],
+            shape=shape, trained=trainable(shape, train["tuning"]), precision=train["precision"], batch=train["batch"],
             max_length=train["max_length"], budget=schedule.MICRO_TOKENS[device],
         )  # fmt: skip
 

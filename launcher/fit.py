@@ -8,6 +8,7 @@ from zsg_core.estimate import GB, Tensors
 from zsg_core.llama import LlamaShape
 
 MOST_NODES = 16
+FILLED = 0.95  # of the memory; more tokens at once are no faster, and an allocator leaves gaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,12 @@ class Layout:
 class Load:
     """What must fit: a model trained in a precision, `batch` examples a step of at most `max_length` tokens.
 
+    `trained` of its parameters are tuned.
     `budget` is the most tokens of a micro-batch of several examples.
     """
 
     shape: LlamaShape
+    trained: int
     precision: str
     batch: int
     max_length: int
@@ -38,20 +41,26 @@ class Load:
 
     def tensors(self, layout: Layout) -> Tensors:
         """Bytes per GPU of what does not depend on the batch."""
-        return estimate.tensors(self.shape.parameters, layout.zero_stage, layout.world, self.precision)
+        return estimate.tensors(self.shape.parameters, layout.zero_stage, layout.world, self.precision, self.trained)
 
-    def micro_tokens(self, layout: Layout) -> int:
-        """The most padded tokens of a micro-batch."""
-        return estimate.micro_tokens(self.batch, layout.world, self.max_length, self.budget)
+    def micro_tokens(self, layout: Layout, memory_gb: float | None) -> int:
+        """The most tokens of a micro-batch: as many as fit into the memory, and one example at the least."""
+        most = estimate.micro_tokens(self.batch, layout.world, self.max_length, self.budget)
+        if memory_gb is None:
+            return most
+        tensors = self.tensors(layout)
+        room = FILLED * memory_gb * GB - tensors.held - tensors.gathered
+        fitting = int(room // estimate.activation_bytes(self.shape, 1, self.precision))
+        return min(most, max(fitting, self.max_length))
 
-    def activations(self, layout: Layout, *, recompute: bool = False) -> float:
+    def activations(self, layout: Layout, memory_gb: float | None, *, recompute: bool = False) -> float:
         """Bytes per GPU of the largest micro-batch."""
-        tokens = self.micro_tokens(layout)
-        return estimate.activation_bytes(self.shape, tokens, self.max_length, self.precision, recompute=recompute)
+        tokens = self.micro_tokens(layout, memory_gb)
+        return estimate.activation_bytes(self.shape, tokens, self.precision, recompute=recompute)
 
-    def need(self, layout: Layout) -> float:
+    def need(self, layout: Layout, memory_gb: float | None) -> float:
         """The most bytes on a GPU at any moment."""
-        return self.tensors(layout).need(self.activations(layout))
+        return self.tensors(layout).need(self.activations(layout, memory_gb))
 
 
 def smallest_change(load: Load, layout: Layout, memory_gb: float, gpus_per_node: int) -> Layout | None:
@@ -61,7 +70,7 @@ def smallest_change(load: Load, layout: Layout, memory_gb: float, gpus_per_node:
     where the ones before it are used whole.
     """
     candidates = sorted(_larger(load, layout, gpus_per_node), key=lambda c: (c.world, c.zero_stage, c.nodes))
-    return next((c for c in candidates if load.need(c) <= memory_gb * GB), None)
+    return next((c for c in candidates if load.need(c, memory_gb) <= memory_gb * GB), None)
 
 
 def _larger(load: Load, layout: Layout, gpus_per_node: int) -> Iterator[Layout]:
@@ -75,27 +84,28 @@ def _larger(load: Load, layout: Layout, gpus_per_node: int) -> Iterator[Layout]:
 
 def refusal(load: Load, layout: Layout, memory_gb: float, gpu: str, gpus_per_node: int) -> str | None:
     """Why a run does not fit and what would make it fit; None if it fits."""
-    if load.need(layout) <= memory_gb * GB:
+    if load.need(layout, memory_gb) <= memory_gb * GB:
         return None
+    change = smallest_change(load, layout, memory_gb, gpus_per_node)
     return (
-        f"needs {load.need(layout) / GB:.1f} GB on each GPU, but {gpu} has {memory_gb:g} GB: {_parts(load, layout)}. "
-        f"{_advice(load, layout, smallest_change(load, layout, memory_gb, gpus_per_node), gpus_per_node)}"
+        f"needs {load.need(layout, memory_gb) / GB:.1f} GB on each GPU, but {gpu} has {memory_gb:g} GB: "
+        f"{_parts(load, layout, memory_gb)}. {_advice(load, layout, change, memory_gb, gpus_per_node)}"
     )
 
 
-def _parts(load: Load, layout: Layout) -> str:
-    tensors, activations = load.tensors(layout), load.activations(layout)
+def _parts(load: Load, layout: Layout, memory_gb: float) -> str:
+    tensors, activations = load.tensors(layout), load.activations(layout, memory_gb)
     what = f"{load.shape.parameters / 1e9:.2f} billion parameters in {load.precision}"
     spread = f"ZeRO {layout.zero_stage} on {layout.world} GPU{'s' * (layout.world > 1)}"
     if tensors.gathered + activations < tensors.step_copy:
         return f"weights, gradients and optimiser in its step ({what}, {spread})"
     return (
         f"{(tensors.held + tensors.gathered) / GB:.1f} GB weights, gradients and optimiser ({what}, {spread}) "
-        f"and {activations / GB:.1f} GB activations (up to {load.micro_tokens(layout)} tokens at once)"
+        f"and {activations / GB:.1f} GB activations (one example of {load.max_length} tokens)"
     )
 
 
-def _advice(load: Load, now: Layout, change: Layout | None, gpus_per_node: int) -> str:
+def _advice(load: Load, now: Layout, change: Layout | None, memory_gb: float, gpus_per_node: int) -> str:
     if change is None:
         most = min(load.batch, MOST_NODES * gpus_per_node)
         return (
@@ -108,4 +118,4 @@ def _advice(load: Load, now: Layout, change: Layout | None, gpus_per_node: int) 
         "resources.nodes": (now.nodes, change.nodes, ""),
     }
     said = [f"{key}: {new}{where}" for key, (old, new, where) in steps.items() if old != new]
-    return f"The smallest change that fits: {' and '.join(said)} ({load.need(change) / GB:.1f} GB)"
+    return f"The smallest change that fits: {' and '.join(said)} ({load.need(change, memory_gb) / GB:.1f} GB)"

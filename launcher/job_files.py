@@ -7,26 +7,36 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from jobs import stages
 from jobs.attempt import now_ms
 from jobs.deepspeed_config import deepspeed_config
-from jobs.folder import SCHEMA, Workspace, write_json
+from jobs.folder import SCHEMA, Workspace, read_json, write_json
+from launcher.estimates import Estimates
 from launcher.plan import Prepare, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
-from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
+from zsg_core.tuning import NO_BIASES
 
 
-def write_train(workspace: Workspace, run: Run, profile: Profile, submission: str, after: tuple[str, ...]) -> None:
-    """Writes a run's job.json. `after`: the prepare folders it waits for."""
-    train = run.recipe["stages"][0]["train"]
+def write_train(
+    workspace: Workspace, run: Run, profile: Profile, submission: str, after: tuple[str, ...], is_start: bool
+) -> None:
+    """Writes a run's job.json. `after`: the job folders it waits for; `is_start`: whether others start from it."""
+    train = run.stage["train"]
     base = run.base or workspace.base(run.base_id or "")
+    if run.before:
+        base = workspace.root / run.before.weights
+        stages.use(workspace, run.before.id, run.id)
     job = _head("train", run.id, submission, workspace, run.size, profile) | {
-        "stage_id": recipes.stage_id(run.recipe, 0),
+        "stage_id": str(len(run.recipe["stages"])),
         "recipe": run.recipe,
+        "before": [one.id for one in run.all_before],
+        "makes": [run.weights] if is_start or stages.users(workspace, run.id) else [],
         "checkpoints": run.checkpoints.model_dump(mode="json"),
         "made": {"corpus": run.corpus_id, "arrangement": run.arrangement_id, "base": run.base_id},
         "after": list(after),
+        "micro_tokens": Estimates(workspace, profile, []).micro_tokens(run),
         "deepspeed": deepspeed_config(
             zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"]
         ),
@@ -38,10 +48,10 @@ def write_train(workspace: Workspace, run: Run, profile: Profile, submission: st
 def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
     """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it."""
     first = prepare.runs[0]
-    stage = first.recipe["stages"][0]
+    stage = first.stage
     bases = {run.base_id: run.recipe["base"] for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
     orders = {
-        run.arrangement_id: run.recipe["stages"][0]["arrangement"]
+        run.arrangement_id: run.stage["arrangement"]
         for run in prepare.runs
         if f"arrangements/{run.arrangement_id}" in prepare.makes
     }
@@ -86,7 +96,7 @@ def _gpus(kind: str, profile: Profile) -> int:
 
 def check(run: Run, profile: Profile) -> None:
     """Raises UserError for a run that the profile cannot train, before anything is submitted."""
-    train = run.recipe["stages"][0]["train"]
+    train = run.stage["train"]
     deepspeed_config(zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"])
     batch, ranks = train["batch"], run.size.nodes * run.size.ranks_per_node
     if batch < ranks:
@@ -95,11 +105,18 @@ def check(run: Run, profile: Profile) -> None:
             f"{ranks - batch} would hold a GPU for nothing. Ask for at most {batch} ranks, or a batch of {ranks} or "
             "more; it need not be a multiple of the ranks"
         )
+    if train["tuning"]["method"] == "bitfit" and not _has_biases(run):
+        raise UserError(NO_BIASES)
     gpus = _gpus("train", profile)
     if gpus and run.size.ranks_per_node > gpus:
         raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
     if profile.kind == "local" and run.size.nodes * run.size.ranks_per_node > 1:
         raise UserError(f"profile {profile.name!r} is local and runs one rank; nodes and ranks_per_node must be 1")
+
+
+def _has_biases(run: Run) -> bool:
+    config = (read_json(run.base / "config.json") if run.base else None) or {}
+    return bool(config.get("attention_bias") or config.get("mlp_bias"))
 
 
 @cache

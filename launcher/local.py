@@ -76,7 +76,8 @@ def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
 
 
 def _has_ended(workspace: Workspace, item: str) -> bool:
-    return collect(workspace, [item], Ledger(workspace))[item].state not in ACTIVE
+    found = collect(workspace, [item], Ledger(workspace))[item]
+    return found.state not in ACTIVE or found.stopped
 
 
 def _start(folder: Path, profile: Profile, job: LocalJob) -> None:

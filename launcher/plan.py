@@ -75,15 +75,44 @@ class Plan:
     def acting(self) -> list[Action]:
         return [action for action in self.actions if action.kind in ACTING]
 
+    @property
+    def stages_before(self) -> list[Run]:
+        """The runs that are trained only because others start from their weights."""
+        listed = {action.run.id for action in self.acting}
+        return [run for group in self.groups for run in group.runs if run.id not in listed]
+
+    @property
+    def starts(self) -> frozenset[str]:
+        """The runs from whose weights other runs of the plan start."""
+        return frozenset(run.before.id for group in self.groups for run in group.runs if run.before)
+
 
 def run_item(run: Run) -> str:
     """A run's folder in the workspace."""
     return f"runs/{run.id}"
 
 
-def decide(runs: Sequence[Run], states: Mapping[str, JobState], allow: Allow) -> list[Action]:
-    """One action per run, in the order of the runs."""
-    return [Action(run, *_decide(run, states[run_item(run)], allow)) for run in runs]
+def decide(
+    runs: Sequence[Run], states: Mapping[str, JobState], allow: Allow, comes: Callable[[str], bool] = lambda need: True
+) -> list[Action]:
+    """One action per run, in the order of the runs. `comes`: whether `kind/id` is there or being made."""
+    actions = [Action(run, *_decide(run, states[run_item(run)], allow)) for run in runs]
+    return [_hindered(action, states, allow, comes) if action.kind in ACTING else action for action in actions]
+
+
+def _hindered(action: Action, states: Mapping[str, JobState], allow: Allow, comes: Callable[[str], bool]) -> Action:
+    """The action, or a skip where a stage before the run's own is in no state to be trained for it."""
+    run = action.run
+    while run.before and not comes(run.before.weights):
+        run = run.before
+        state = states[run_item(run)]
+        if state.state in ACTIVE and not state.stopped:
+            why = f"a stage before it, {run.id}, is {state.state} and keeps no weights; submit again when it is done"
+            return Action(action.run, SKIP, why)
+        kind, why = _decide(run, state, allow)
+        if kind == SKIP and state.state != DONE:
+            return Action(action.run, SKIP, f"a stage before it, {run.id}, is {why}")
+    return action
 
 
 def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
@@ -110,7 +139,9 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
 
 def _missing_cells(run: Run, state: JobState) -> str:
     """Which wanted (step, metric) cells a finished run lacks, in words; empty if none."""
-    wanted = schedule.checkpoint_steps(state.steps or 0, run.checkpoints.every)
+    own = schedule.checkpoint_steps((state.steps or 0) - state.first, run.checkpoints.every)
+    # Where a later stage begins, the stage before has measured.
+    wanted = [state.first + step for step in own if step or not state.first]
     missing = sorted(set(wanted) - set(state.checkpoints))
     if not missing:
         return ""
@@ -122,10 +153,10 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
 
     Runs are grouped by the prepare jobs they wait for, since an array waits as a whole.
     """
-    runs = [action.run for action in actions if action.kind in ACTING]
+    runs = _with_stages_before([action.run for action in actions if action.kind in ACTING], is_made, makers)
     prepares: dict[tuple[str, str | None], Prepare] = {}
     for run in runs:
-        lacking = {need for need in run.needs if not is_made(need) and need not in makers}
+        lacking = {need for need in run.needs if not _comes(need, runs, is_made, makers)}
         if lacking:
             prepare = prepares.setdefault(_prepare_key(run), Prepare("", []))
             prepare.runs.append(run)
@@ -136,13 +167,30 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
     for run in runs:
         # Two prepare jobs may make the same base, for it is the same; a run waits for its own.
         own = prepares.get(_prepare_key(run), Prepare("", []))
+        mine = dict.fromkeys(own.makes, own.item) | {other.weights: run_item(other) for other in runs}
         lacking = [need for need in run.needs if not is_made(need)]
-        after = tuple(sorted({own.item if need in own.makes else makers[need] for need in lacking}))
+        after = tuple(sorted({mine[need] if need in mine else makers[need] for need in lacking}))
         key = (tuple(run.size.model_dump().values()), after)
         groups.setdefault(key, TrainGroup(run.size, after, [])).runs.append(run)
     return Plan(actions, list(prepares.values()), list(groups.values()))
 
 
+def _with_stages_before(runs: list[Run], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> list[Run]:
+    """The runs, each after those whose weights it starts from where nobody has made or is making them."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        chain = [run]
+        while (before := chain[-1].before) and not is_made(before.weights) and before.weights not in makers:
+            chain.append(before)
+        found |= {one.id: found.get(one.id, one) for one in reversed(chain)}
+    return list(found.values())
+
+
+def _comes(need: str, runs: list[Run], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> bool:
+    """Whether something needed is there, or is made by a job that is not a new prepare job."""
+    return is_made(need) or need in makers or any(need == run.weights for run in runs)
+
+
 def _prepare_key(run: Run) -> tuple[str, str | None]:
     # Orders that need no embedding do not wait for one.
-    return run.corpus_id, run.recipe["stages"][0]["arrangement"].get("embedding")
+    return run.corpus_id, run.stage["arrangement"].get("embedding")

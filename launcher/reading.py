@@ -13,7 +13,8 @@ from typing import Any
 from jobs.folder import Workspace
 from launcher import grid_record, show, workspaces
 from launcher.ledger import Ledger
-from launcher.status import ACTIVE, JobState, collect
+from launcher.slurm import DONE
+from launcher.status import ABSENT, ACTIVE, JobState, collect
 from zsg_core.errors import ClusterError, UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
@@ -36,11 +37,13 @@ def status_rows(place: Workspace, grid: str | None) -> list[dict[str, Any]]:
 def _rows(record: dict[str, Any], states: dict[str, JobState]) -> list[dict[str, Any]]:
     rows = show.status_rows(record["name"], record["runs"], states)
     former = show.status_rows(record["name"], record.get("former", []), states, wanted=False)
-    return rows + [row for row in former if row["state"] in ACTIVE]
+    begun = [run for run in record.get("before", []) if states[f"runs/{run['run']}"].state not in (ABSENT, DONE)]
+    before = show.status_rows(record["name"], begun, states)
+    return rows + before + [row for row in former if row["state"] in ACTIVE]
 
 
 def _all_runs(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*record["runs"], *record.get("former", [])]
+    return [*record["runs"], *record.get("before", []), *record.get("former", [])]
 
 
 def print_log(place: Workspace, beginning: str, rank: int, follow: bool) -> None:

@@ -15,7 +15,11 @@ from zsg_core.settings import CheckpointSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One fully resolved point of a grid. The ids of what it needs are derived from its recipe."""
+    """One fully resolved point of a grid. The ids of what it needs are derived from its recipe.
+
+    Of several stages a run trains the last; `before` is the run of the stages before it, whose weights it starts
+    from and which all runs that begin alike share.
+    """
 
     id: str
     recipe: Recipe
@@ -26,6 +30,7 @@ class Run:
     base: Path | None
     embedding: Path | None
     test: Path | None = None
+    before: "Run | None" = None
 
     @cached_property
     def corpus_id(self) -> str:
@@ -41,9 +46,24 @@ class Run:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What prepare jobs must have made before this run can start, as `kind/id`."""
-        base = {f"bases/{self.base_id}"} if self.base_id else set()
-        return frozenset({f"arrangements/{self.arrangement_id}", *base})
+        """What must have been made before this run can start, as folders of the workspace."""
+        start = {self.before.weights} if self.before else {f"bases/{self.base_id}"} if self.base_id else set()
+        return frozenset({f"arrangements/{self.arrangement_id}", *start})
+
+    @property
+    def all_before(self) -> list["Run"]:
+        """The runs of the stages before, the first first."""
+        return [*self.before.all_before, self.before] if self.before else []
+
+    @property
+    def weights(self) -> str:
+        """Where a run leaves its weights if another starts from them."""
+        return f"runs/{self.id}/weights"
+
+    @property
+    def stage(self) -> Recipe:
+        """The recipe of the stage that this run trains: the last of its stages."""
+        return self.recipe["stages"][-1]
 
 
 def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[Run], list[str]]:
@@ -65,21 +85,24 @@ def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[
 
 
 def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
-    settings = point.settings
-    base = inputs.base_folder(settings)
-    recipe = recipes.recipe(settings, digests.of(settings))
+    settings, run = point.settings, None
     asked = settings.resources.model_dump(exclude_none=True)
-    return Run(
-        id=recipes.run_id(recipe),
-        recipe=recipe,
-        axes=point.axes,
-        checkpoints=settings.checkpoints,
-        size=profile.train.model_copy(update=asked),
-        data=inputs.data_folder(settings),
-        test=inputs.test_folder(settings),
-        base=base,
-        embedding=inputs.embedding_folder(settings) if recipes.uses_embedding(settings) else None,
-    )
+    made = recipes.prefixes(recipes.recipe(settings, *(digests.of(own) for own in settings.by_stage())))
+    for recipe, own in zip(made, settings.by_stage(), strict=True):
+        run = Run(
+            id=recipes.run_id(recipe),
+            recipe=recipe,
+            axes=point.axes,
+            checkpoints=settings.checkpoints,
+            size=profile.train.model_copy(update=asked),
+            data=inputs.data_folder(own),
+            test=inputs.test_folder(own),
+            base=inputs.base_folder(own),
+            embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
+            before=run,
+        )
+    assert run is not None, "a run has at least one stage"
+    return run
 
 
 def _differing(points: list[dict[str, Any]]) -> str:

@@ -52,7 +52,7 @@ def open_grid(
     if smoke:
         grid = smokes.shrink(grid, profile.smoke)
     place = reading.workspace(workspace_path, profile.workspace)
-    inputs.check([point.settings for point in grid.points])
+    inputs.check([own for point in grid.points for own in point.settings.by_stage()])
     workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say))
     for run in resolved:

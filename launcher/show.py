@@ -57,6 +57,8 @@ def plan_table(plan: "Plan") -> None:
         colour = "bold" if action.kind in ACTING else "dim"
         table.add_row(action.run.id, *values, f"[{colour}]{action.kind}[/]", escape(action.reason))
     _out.print(table)
+    for run in plan.stages_before:
+        result(f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained once")
     for run in plan.unwanted:
         if run.state.state in ACTIVE:
             axes = " ".join(f"{key}={_plain(value)}" for key, value in run.axes.items())

@@ -1,6 +1,7 @@
 """Shrinks a grid to a trial of everything but its size: the same jobs and axes, a tiny model, few tasks, few steps."""
 
 from dataclasses import replace
+from typing import Any
 
 from launcher.grid import Grid, Point
 from launcher.profiles import SmokeSettings
@@ -19,8 +20,10 @@ def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
     data = {"train_tasks": smoke.tasks, "test_tasks": smoke.tasks}
     data |= {"train_per_task": smoke.per_task, "test_per_task": 1}
     train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0}
+    stages = [_small_stage(stage, data | train) for stage in settings.stages] if settings.stages else None
     return settings.model_copy(
         update={
+            "stages": stages,
             "model": ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers),
             "data": settings.data.model_copy(update=data),
             "train": settings.train.model_copy(update=train),
@@ -28,3 +31,8 @@ def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
             "resources": settings.resources.model_copy(update={"time_min": smoke.time_min}),
         }
     )
+
+
+def _small_stage(stage: dict[str, dict[str, Any]], small: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A stage without what would make it long again."""
+    return {part: {key: value for key, value in values.items() if key not in small} for part, values in stage.items()}

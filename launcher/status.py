@@ -32,6 +32,7 @@ class JobState:
     attempt: int | None = None
     step: int | None = None
     steps: int | None = None
+    first: int = 0  # steps of the stages before this one
     loss: float | None = None
     slurm: str | None = None
     cause: str | None = None
@@ -81,6 +82,7 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         attempt=record["attempt"],
         step=reached if stopped else record["step"],
         steps=record.get("steps"),
+        first=record.get("first", 0),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
         cause=f"stopped at step {reached} (time limit or preemption)" if stopped else record["cause"],
@@ -129,7 +131,7 @@ def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
 
 
 def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
-    """A job that never started because its prepare job failed has failed for that reason.
+    """A job that never started because one that it waits for failed has failed for that reason.
 
     Slurm cancels it, and accounting may not know that yet.
     """
@@ -139,7 +141,11 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
         record = read_json(workspace.root / needed / "exit.json")
         if record and record["outcome"] == FAILED:
             why = f"{record['cause']}: {record['evidence']} ({needed})"
-            return replace(state, state=FAILED, cause="prepare failed", evidence=why)
+            kind = "prepare" if needed.startswith("prepare/") else "a stage before"
+            return replace(state, state=FAILED, cause=f"{kind} failed", evidence=why)
+        if record and record["outcome"] == CONTINUE:
+            why = f"a stage before, {needed}, was stopped at step {record['step'] or 0}"
+            return replace(state, state=WAITING, cause=why, evidence="zsg submit goes on", stopped=True)
     return state
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,13 +40,12 @@ class Site:
 def plan(site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: Allow) -> Plan:
     """What a submit would do now."""
     former = grid_record.former(site.workspace, grid.name, {run.id for run in runs})
-    items = [*map(run_item, runs), *(f"runs/{row['run']}" for row in former)]
+    before = {run_item(one) for run in runs for one in run.all_before}
+    items = {*map(run_item, runs), *before, *(f"runs/{row['run']}" for row in former)}
     states = collect(site.workspace, items, ledger)
-    made = make(
-        decide(runs, states, allow),
-        lambda need: is_committed(site.workspace.root / need),
-        _makers(site.workspace, ledger, site.profile.kind),
-    )
+    is_made = lambda need: is_committed(site.workspace.root / need)  # noqa: E731
+    makers = _makers(site.workspace, ledger, site.profile.kind, before)
+    made = make(decide(runs, states, allow, lambda need: is_made(need) or need in makers), is_made, makers)
     unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
     return replace(made, unwanted=unwanted)
 
@@ -61,6 +60,9 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
     """Keeps which runs the grid wants, for status, sync and whoever asks later."""
     facts = {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
     facts |= {"submitted": now_ms(), "code": job_files.code()}
+    listed = {run.id for run in runs}
+    before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
+    facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
     rows = [{"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run)} for run in runs]
     grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
 
@@ -98,21 +100,23 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, say: Say) -
             job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
             made.append(_send(site, submission, site.profile.prepare, [], ledger, say))
         for group in plan.groups:
-            made += _submit_group(site, grid, group, ledger, say)
+            made += _submit_group(site, grid, group, plan.starts, ledger, say)
     finally:
         for submission in made:
             slurm.release(submission.ids)
             ledger.released(submission)
 
 
-def _submit_group(site: Site, grid: Grid, group: TrainGroup, ledger: Ledger, say: Say) -> Iterator[Submission]:
+def _submit_group(
+    site: Site, grid: Grid, group: TrainGroup, starts: frozenset[str], ledger: Ledger, say: Say
+) -> Iterator[Submission]:
     after = [job_id for item in group.after if (job_id := _job_id(ledger, item))]
     for start in range(0, len(group.runs), site.profile.slurm.max_array_size):
         runs = group.runs[start : start + site.profile.slurm.max_array_size]
         items = [run_item(run) for run in runs]
         submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items)
         for run in runs:
-            job_files.write_train(site.workspace, run, site.profile, submission.id, group.after)
+            job_files.write_train(site.workspace, run, site.profile, submission.id, group.after, run.id in starts)
         yield _send(site, submission, group.size, after, ledger, say)
 
 
@@ -138,7 +142,7 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
         submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs))
         locks.append(_hold(site, submission))
         for item, (run, after) in runs.items():
-            job_files.write_train(site.workspace, run, site.profile, submission.id, after)
+            job_files.write_train(site.workspace, run, site.profile, submission.id, after, run.id in plan.starts)
             jobs.append(local.LocalJob(item, run.needs, after))
         ledger.submitted(submission, ["local"] * len(runs))
         ledger.released(submission)
@@ -199,20 +203,23 @@ def _sbatch_lives(submission: Submission) -> bool:
     return False
 
 
-def _makers(workspace: Workspace, ledger: Ledger, scheduler: str) -> dict[str, str]:
-    """What active prepare jobs are going to make, and in which folder."""
-    of_kind = {item: last for item, last in ledger.by_item().items() if item.startswith("prepare/")}
+def _makers(workspace: Workspace, ledger: Ledger, scheduler: str, before: Collection[str]) -> dict[str, str]:
+    """What active prepare jobs, and the runs of `before`, are going to make, and in which folder."""
+    of_kind = {item: last for item, last in ledger.by_item().items() if item.startswith("prepare/") or item in before}
     # A job on this machine cannot wait for one on Slurm, nor the other way round.
     items = [item for item, last in of_kind.items() if last.scheduler == scheduler]
     open_items = [item for item in items if not _all_made(workspace, item)]
     states = collect(workspace, open_items, ledger)
-    active = [item for item in open_items if states[item].state in ACTIVE]
-    return {need: item for item in active for need in (read_json(workspace.root / item / "job.json") or {})["makes"]}
+    active = [item for item in open_items if states[item].state in ACTIVE and not states[item].stopped]
+    return {need: item for item in active for need in _makes(workspace, item)}
+
+
+def _makes(workspace: Workspace, item: str) -> list[str]:
+    return (read_json(workspace.root / item / "job.json") or {}).get("makes", [])
 
 
 def _all_made(workspace: Workspace, item: str) -> bool:
-    makes = (read_json(workspace.root / item / "job.json") or {"makes": []})["makes"]
-    return all(is_committed(workspace.root / need) for need in makes)
+    return all(is_committed(workspace.root / need) for need in _makes(workspace, item))
 
 
 def _job_id(ledger: Ledger, item: str) -> str | None:

@@ -61,7 +61,7 @@ class Workloads:
 
     def of(self, run: Run) -> Work:
         """The work of a run. UserError for a data folder that cannot be read."""
-        train = run.recipe["stages"][0]["train"]
+        train = run.stage["train"]
         batch, longest, limit = train["batch"], train["max_length"], train["steps"]
         pool, examples_are = self._number(run, "train")
         tests, _ = self._number(run, "test")
@@ -91,7 +91,7 @@ class Workloads:
         return self._numbers[key]
 
     def _bound(self, run: Run, split: str) -> int | None:
-        data = run.recipe["stages"][0]["data"]
+        data = run.stage["data"]
         rule = data[split]
         if data["held_out"]["by"] != "list" or rule["per_task"] is None:
             return None  # only a whole reading would tell
@@ -114,7 +114,7 @@ def _what_is_counted(run: Run) -> tuple[Any, ...]:
     """The order of the examples changes no length, nor do weights: only data, tokenizer and max_length do."""
     base = run.recipe["base"]
     tokenizer = base.get("digest") or (base["vocab"], content_id(base["tokenizer"]))
-    return run.corpus_id, tokenizer, run.recipe["stages"][0]["train"]["max_length"]
+    return run.corpus_id, tokenizer, run.stage["train"]["max_length"]
 
 
 def _counted_by(folder: Path) -> dict[str, Lengths] | None:

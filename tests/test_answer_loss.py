@@ -6,7 +6,8 @@ import warnings
 import pytest
 
 from jobs.base_model import Vocabulary
-from jobs.batches import TokenizedSet
+from jobs.batches import MicroBatch, TokenizedSet
+from zsg_core.errors import ClusterError
 from zsg_core.examples import Example
 from zsg_core.prompts import Template
 
@@ -15,7 +16,9 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.answer_loss import AnswerLoss
+    from jobs import packed_attention
+    from jobs.answer_loss import AnswerLoss, refuse_leaks
+    from jobs.packed_attention import NAME
 
 WORDS = "the quick brown fox jumps over a lazy dog while it rains on every second tuesday of march".split()
 
@@ -32,7 +35,7 @@ def model() -> AnswerLoss:
     """A small random Llama in fp32."""
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return AnswerLoss(LlamaForCausalLM(LlamaConfig(vocab_size=300, **shape))).eval()
+    return AnswerLoss(LlamaForCausalLM(LlamaConfig(vocab_size=300, attn_implementation=NAME, **shape))).eval()
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +45,19 @@ def examples() -> TokenizedSet:
     return TokenizedSet([example(n) for n in range(16)], vocabulary, Template("zsg"), max_length=200)
 
 
+def losses(model: AnswerLoss, micro: MicroBatch) -> torch.Tensor:
+    """The model's value for each example of a micro-batch."""
+    tokens, positions = torch.from_numpy(micro.tokens), torch.from_numpy(micro.positions)
+    learnt = (torch.from_numpy(ids) for ids in (micro.where, micro.targets, micro.owners))
+    return model(tokens, positions, micro.lengths, *learnt)
+
+
 def by_micro_batches(model: AnswerLoss, examples: TokenizedSet, world: int, budget: int) -> torch.Tensor:
     """The loss of every example as the ranks of a job compute it."""
     sums = torch.zeros(len(examples))
     for rank in range(world):
         for micro in examples.micro_batches(range(len(examples)), rank, world, budget):
-            values = model(*(torch.from_numpy(array) for array in (micro.tokens, micro.mask, micro.labels)))
+            values = losses(model, micro)
             if micro.items:
                 sums[torch.tensor(micro.items)] = values
     return sums
@@ -56,8 +66,11 @@ def by_micro_batches(model: AnswerLoss, examples: TokenizedSet, world: int, budg
 def test_loss_is_the_negative_log_likelihood_of_the_answer(model: AnswerLoss, examples: TokenizedSet) -> None:
     """Each example's value is −Σ log p of its answer tokens and `</s>`, computed here one example at a time."""
     expected = []
+    plain = LlamaForCausalLM(model.llama.config)
+    plain.set_attn_implementation("eager")
+    plain.load_state_dict(model.llama.state_dict())
     for encoded in examples.encoded:
-        logits = model.llama(input_ids=torch.tensor([encoded.ids]), use_cache=False).logits[0].log_softmax(-1)
+        logits = plain(input_ids=torch.tensor([encoded.ids]), use_cache=False).logits[0].log_softmax(-1)
         places = range(encoded.spans[0][0], len(encoded.ids))
         expected.append(-sum(logits[place - 1, encoded.ids[place]].item() for place in places))
 
@@ -78,7 +91,7 @@ def test_an_idle_micro_batch_adds_nothing(model: AnswerLoss, examples: Tokenized
     """A rank without examples runs a forward whose loss and gradient are zero."""
     [idle] = examples.micro_batches([3], rank=1, world=2, budget=1000)
     model.zero_grad()
-    total = model(*(torch.from_numpy(array) for array in (idle.tokens, idle.mask, idle.labels))).sum()
+    total = losses(model, idle).sum()
     total.backward()
 
     assert idle.items == []
@@ -92,3 +105,67 @@ def test_every_rank_gets_as_many_micro_batches(examples: TokenizedSet) -> None:
 
     assert len({len(micros) for micros in shares}) == 1
     assert sorted(item for micros in shares for micro in micros for item in micro.items) == list(range(16))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_packed_attention_is_attention_one_by_one(heads: int) -> None:
+    """Several examples in a row attend as each does alone, also where query heads share keys."""
+    torch.manual_seed(0)
+    lengths = [5, 1, 17]
+    query = torch.randn(1, 4, 23, 8)
+    key, value = torch.randn(2, 1, heads, 23, 8)
+    packed, _ = packed_attention.attend(torch.nn.Module(), query, key, value, None, lengths=lengths)
+
+    start = 0
+    for length in lengths:
+        part = slice(start, start + length)
+        mask = torch.full((length, length), float("-inf")).triu(1)
+        wide = (tensor[:, :, part].repeat_interleave(4 // heads, 1) for tensor in (key, value))
+        k, v = wide
+        scores = query[:, :, part] @ k.transpose(2, 3) / 8**0.5 + mask
+        assert torch.allclose(packed[:, part], (scores.softmax(-1) @ v).transpose(1, 2), atol=1e-6)
+        start += length
+
+
+def test_gradients_of_packed_examples_are_the_sums_of_their_own(model: AnswerLoss, examples: TokenizedSet) -> None:
+    """The gradient of a packed batch is that of the same examples one by one, to 1e-6 of its norm."""
+    found = []
+    for budget in (1, 10_000):
+        model.zero_grad()
+        for micro in examples.micro_batches(range(16), 0, 1, budget):
+            losses(model, micro).sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+
+    assert (found[0] - found[1]).norm() <= 1e-6 * found[0].norm()
+
+
+def test_a_sound_model_passes_the_check_for_leaks(model: AnswerLoss) -> None:
+    """With attention within examples nothing is refused."""
+    refuse_leaks(model, 300, "cpu")
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_leak_between_packed_examples_is_refused(model: AnswerLoss, attention: str) -> None:
+    """Attention over the whole row, as a stock model has it with a cache, is found before anything is trained."""
+    leaky = LlamaForCausalLM(model.llama.config).eval()
+    leaky.set_attn_implementation(attention)
+
+    with pytest.raises(ClusterError, match="can see each other"):
+        refuse_leaks(_WithoutPositions(leaky), 300, "cpu")
+
+
+class _WithoutPositions(AnswerLoss):
+    """Positions that run on over the row: stock attention then takes it for one text."""
+
+    def forward(self, tokens, positions, *others):  # type: ignore[no-untyped-def]
+        return super().forward(tokens, torch.arange(len(tokens)), *others)
+
+
+def test_all_tokens_but_the_first_can_be_learnt() -> None:
+    """With loss on all tokens an example's prompt is learnt too; nothing precedes its first token."""
+    vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
+    every = TokenizedSet([example(0)], vocabulary, Template("zsg"), max_length=200, learn_all=True)
+    [micro] = every.micro_batches([0], 0, 1, 1000)
+
+    assert every.learnt == [every.lengths[0] - 1] == [len(micro.where)]
+    assert micro.targets.tolist() == micro.tokens[1:].tolist()

@@ -153,15 +153,15 @@ def test_a_config_that_is_no_llama_is_refused(config, said):
 
 
 def saved_bytes(layers: int, precision: str, kv_heads: int) -> int:
-    """Bytes that autograd really saves in a forward pass of a small model over 4 × 128 tokens, all learnt."""
+    """Bytes that autograd really saves in a forward pass of a small model over 4 × 128 tokens, nearly all learnt."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from jobs.answer_loss import AnswerLoss
+    from jobs.packed_attention import NAME
 
-    model = AnswerLoss(LlamaForCausalLM(LlamaConfig(**config(layers, kv_heads)))).to(
-        torch.bfloat16 if precision == "bf16" else torch.float32
-    )
+    llama = LlamaForCausalLM(LlamaConfig(**config(layers, kv_heads), attn_implementation=NAME))
+    model = AnswerLoss(llama).to(torch.bfloat16 if precision == "bf16" else torch.float32)
     of_the_model = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     saved: dict[int, torch.Tensor] = {}
 
@@ -170,11 +170,10 @@ def saved_bytes(layers: int, precision: str, kv_heads: int) -> int:
             saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    tokens = torch.arange(4 * 128).reshape(4, 128) % 100
-    mask = torch.ones_like(tokens)
-    mask[0, -1] = 0  # a batch without padding needs no mask
+    tokens, positions = torch.arange(512) % 100, torch.arange(512) % 128
+    where = torch.arange(512)[positions < 127]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model(tokens, mask, tokens)
+        model(tokens, positions, [128] * 4, where, tokens[where + 1], where // 128)
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
@@ -187,21 +186,21 @@ def config(layers: int, kv_heads: int) -> dict[str, int]:
 @pytest.mark.parametrize("kv_heads", [4, 2])
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_a_layer_holds_what_autograd_saves(precision, kv_heads):
-    """What a further layer saves is the estimate to the byte; the whole is at most the estimate."""
+    """What a further layer saves is the estimate to the byte."""
     two, three = (saved_bytes(layers, precision, kv_heads) for layers in (2, 3))
     small = shape_of_config(config(3, kv_heads))
+    # Without flash attention the examples' outputs, of the queries' width, are put together once more.
+    together = estimate.ELEMENT[precision] * small.queries
 
-    assert three - two == 512 * estimate.layer_bytes(small, 128, precision)
-    assert 0.9 < three / estimate.activation_bytes(small, 512, 128, precision) <= 1
+    assert three - two == 512 * (estimate.layer_bytes(small, precision) + together)
+    assert 0.9 < three / (estimate.activation_bytes(small, 512, precision) + 512 * 3 * together) <= 1
 
 
 def test_recomputing_keeps_a_layers_input():
     """With recomputation 7B keeps 8 kB a layer and token, and one layer whole."""
-    plain, recomputed = (
-        estimate.activation_bytes(shape("7B"), 1, 1024, "bf16", recompute=flag) for flag in (False, True)
-    )
+    plain, recomputed = (estimate.activation_bytes(shape("7B"), 1, "bf16", recompute=flag) for flag in (False, True))
 
-    assert plain - recomputed == 31 * estimate.layer_bytes(shape("7B"), 1024, "bf16") - 32 * 2 * 4096
+    assert plain - recomputed == 31 * estimate.layer_bytes(shape("7B"), "bf16") - 32 * 2 * 4096
     assert 6e6 < plain < 7e6  # bytes per token
 
 

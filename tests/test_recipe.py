@@ -19,8 +19,7 @@ DIGESTS = InputDigests(data="d" * 64, model=None, embedding=None)
 
 # Ids name folders and MLflow runs; if one of these changes, results made before are no longer found.
 GOLDEN = {
-    "run": "8eeeb0826ce9",
-    "stage": "9a9ffbfa25b3",
+    "run": "da9ddeafccf1",
     "corpus": "42c7f19e9183",
     "arrangement": "d6803e5ab105",
     "base": "940a1cefa19d",
@@ -37,7 +36,6 @@ def ids(wanted: Settings, digests: InputDigests = DIGESTS) -> dict[str, str | No
     made = recipe(wanted, digests)
     return {
         "run": recipes.run_id(made),
-        "stage": recipes.stage_id(made, 0),
         "corpus": recipes.corpus_id(made),
         "arrangement": recipes.arrangement_id(made),
         "base": recipes.base_id(made),
@@ -54,7 +52,7 @@ def test_ids_of_the_default_run_never_change():
     assert GOLDEN == ids(settings())
 
 
-ALL = {"run", "stage", "corpus", "arrangement"}
+ALL = {"run", "corpus", "arrangement"}
 EFFECTS = [
     ("the seed of all", {"seed": 1}, {*ALL, "base"}),
     ("the sample's seed", {"data": {"sample_seed": 1}}, ALL),
@@ -65,23 +63,23 @@ EFFECTS = [
     ("the sampling", {"data": {"sampling": "first"}}, ALL),
     ("the fraction", {"data": {"fraction": "1/4"}}, ALL),
     ("the prompt", {"data": {"positive_examples": 0}}, {*ALL, "base"}),
-    ("the order", {"arrangement": {"order": "cluster"}}, {"run", "stage", "arrangement"}),
-    ("the order's seed", {"arrangement": {"seed": 1}}, {"run", "stage", "arrangement"}),
-    ("the weights' seed", {"train": {"init_seed": 1}}, {"run", "stage", "base"}),
-    ("a size of tiny", {"model": {"layers": 2}}, {"run", "stage", "base"}),
-    ("a context beyond 1024", {"train": {"max_length": 2048}}, {"run", "stage", "base"}),
-    ("a length within 1024", {"train": {"max_length": 512}}, {"run", "stage"}),
-    ("the batch", {"train": {"batch": 8}}, {"run", "stage"}),
-    ("the learning rate", {"train": {"lr": 2e-6}}, {"run", "stage"}),
-    ("the floor of the rate", {"train": {"lr_floor": 0.0}}, {"run", "stage"}),
-    ("the warm-up", {"train": {"warmup_steps": 1}}, {"run", "stage"}),
-    ("the epochs", {"train": {"epochs": 2}}, {"run", "stage"}),
-    ("the steps", {"train": {"steps": 2}}, {"run", "stage"}),
-    ("the precision", {"train": {"precision": "fp32"}}, {"run", "stage"}),
-    ("the betas", {"train": {"betas": (0.9, 0.99)}}, {"run", "stage"}),
-    ("the epsilon", {"train": {"eps": 1e-5}}, {"run", "stage"}),
-    ("the weight decay", {"train": {"weight_decay": 0.1}}, {"run", "stage"}),
-    ("the clipping", {"train": {"clip": 0.5}}, {"run", "stage"}),
+    ("the order", {"arrangement": {"order": "cluster"}}, {"run", "arrangement"}),
+    ("the order's seed", {"arrangement": {"seed": 1}}, {"run", "arrangement"}),
+    ("the weights' seed", {"train": {"init_seed": 1}}, {"run", "base"}),
+    ("a size of tiny", {"model": {"layers": 2}}, {"run", "base"}),
+    ("a context beyond 1024", {"train": {"max_length": 2048}}, {"run", "base"}),
+    ("a length within 1024", {"train": {"max_length": 512}}, {"run"}),
+    ("the batch", {"train": {"batch": 8}}, {"run"}),
+    ("the learning rate", {"train": {"lr": 2e-6}}, {"run"}),
+    ("the floor of the rate", {"train": {"lr_floor": 0.0}}, {"run"}),
+    ("the warm-up", {"train": {"warmup_steps": 1}}, {"run"}),
+    ("the epochs", {"train": {"epochs": 2}}, {"run"}),
+    ("the steps", {"train": {"steps": 2}}, {"run"}),
+    ("the precision", {"train": {"precision": "fp32"}}, {"run"}),
+    ("the betas", {"train": {"betas": (0.9, 0.99)}}, {"run"}),
+    ("the epsilon", {"train": {"eps": 1e-5}}, {"run"}),
+    ("the weight decay", {"train": {"weight_decay": 0.1}}, {"run"}),
+    ("the clipping", {"train": {"clip": 0.5}}, {"run"}),
     ("nodes and processes", {"resources": {"nodes": 4, "ranks_per_node": 8, "time_min": 5}}, set()),
     ("when metrics are taken", {"checkpoints": {"every": 1}}, set()),
     ("where the data lies", {"data": {"path": "/elsewhere"}}, set()),
@@ -123,9 +121,9 @@ def test_what_does_nothing_makes_no_replicate(given, change):
     ("digests", "effect"),
     [
         pytest.param(InputDigests(data="x", model="m", embedding="e"), ALL, id="the data"),
-        pytest.param(InputDigests(data="d", model="x", embedding="e"), {"run", "stage"}, id="the model"),
+        pytest.param(InputDigests(data="d", model="x", embedding="e"), {"run"}, id="the model"),
         pytest.param(
-            InputDigests(data="d", model="m", embedding="x"), {"run", "stage", "arrangement"}, id="the embedding model"
+            InputDigests(data="d", model="m", embedding="x"), {"run", "arrangement"}, id="the embedding model"
         ),
     ],
 )

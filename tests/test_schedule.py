@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core.schedule import batch_positions, checkpoint_steps, learning_rate, micro_batches, share, steps
+from zsg_core.schedule import batch_positions, checkpoint_steps, learning_rate, micro_batches, share, spans, steps
 
 COUNT = st.integers(1, 60)
 BATCH = st.integers(1, 20)
@@ -76,11 +76,11 @@ def test_ties_between_ranks_go_to_the_lowest():
 @settings(deadline=None)
 @given(LENGTHS, st.integers(1, 200))
 def test_micro_batches_stay_within_their_budget(lengths, budget):
-    """The padded size of a group is within the budget, unless it is one item; every item is in one group."""
+    """The tokens of a group are within the budget, unless it is one item; every item is in one group."""
     groups = micro_batches(range(len(lengths)), lengths, budget)
 
     assert sorted(item for group in groups for item in group) == list(range(len(lengths)))
-    assert all(len(g) == 1 or max(lengths[i] for i in g) * len(g) <= budget for g in groups)
+    assert all(len(g) == 1 or sum(lengths[i] for i in g) <= budget for g in groups)
 
 
 @pytest.mark.parametrize("step", [1, 2, 100, 900, 1700, 1797])
@@ -120,8 +120,29 @@ def test_the_rate_never_rises_after_warm_up_nor_leaves_its_bounds(total, floor, 
         pytest.param(25, 10, [0, 10, 20, 25], id="the last step is added"),
         pytest.param(5, 10, [0, 5], id="fewer steps than the stride"),
         pytest.param(0, 10, [0], id="no step at all"),
+        pytest.param(60, "1-4:1, 4-20:8, 20-:30", [0, 1, 2, 3, 4, 12, 20, 50, 60], id="dense at first, then sparse"),
+        pytest.param(6, "1-4:2, 10-20:5", [0, 1, 3, 6], id="spans beyond the end count for nothing"),
+        pytest.param(20, [5, 7, 100], [0, 5, 7, 20], id="the steps themselves"),
     ],
 )
 def test_checkpoints_are_at_zero_at_every_stride_and_at_the_end(total, every, expected):
     """Step 0, the untrained model, and the last step always count."""
     assert checkpoint_steps(total, every) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("often", "not a span", id="no span"),
+        pytest.param("1-50", "not a span", id="no stride"),
+        pytest.param("1-50:0", "no stride", id="a stride of nothing"),
+        pytest.param("50-1:1", "goes back", id="an end before its beginning"),
+        pytest.param("1-50:1, 40-60:1", "overlaps", id="spans that overlap"),
+        pytest.param("1-:1, 50-60:1", "nothing can follow", id="a span after an open one"),
+        pytest.param("1-9999999999:1", "not a span", id="a number nobody means"),
+    ],
+)
+def test_spans_that_cannot_be_are_refused(text, said):
+    """The message names the part that is wrong."""
+    with pytest.raises(ValueError, match=said):
+        spans(text)

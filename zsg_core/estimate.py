@@ -42,8 +42,10 @@ class Tensors:
         return self.held + max(self.step_copy, self.gathered + activations)
 
 
-def tensors(parameters: int, stage: int, world: int, precision: str) -> Tensors:
+def tensors(parameters: int, stage: int, world: int, precision: str, trained: int | None = None) -> Tensors:
     """Bytes per GPU of weights, gradients and optimiser at a ZeRO stage (0–3) on `world` GPUs.
+
+    Of `parameters`, `trained` have gradients and an optimiser; None: all.
 
     Per parameter in bf16: weight 2, gradient 2, master and moments 12, and 4 for the fp32 copy of the gradient
     that is made for the step (stage_1_and_2.py `step`). ZeRO divides from stage 1 optimiser and copy, from 2
@@ -53,46 +55,45 @@ def tensors(parameters: int, stage: int, world: int, precision: str) -> Tensors:
     one (FP16_UnfusedOptimizer makes the same copies). In fp32 an element has 4 bytes and the stages from 1 keep a
     master all the same; stage 0 is torch's AdamW, which trains the weights and reads the gradients in place.
     """
-    size, share = ELEMENT[precision], parameters / world
+    size, weights = ELEMENT[precision], parameters / world
+    trained = parameters if trained is None else trained
+    share = trained / world
     own_master = precision == "bf16" or stage >= 1
     per_parameter = 12 if own_master else 8
-    group = min(SUB_GROUP, parameters)
-    copy = {0: 4.0 * parameters if own_master else 0.0, 3: 4.0 * group}
+    copy = {0: 4.0 * trained if own_master else 0.0, 3: 4.0 * min(SUB_GROUP, trained)}
     return Tensors(
-        weights=size * (share if stage == 3 else parameters),
-        gradients=size * (share if stage >= 2 else parameters),
-        optimizer=per_parameter * (share if stage >= 1 else parameters),
+        weights=size * (weights if stage == 3 else parameters),
+        gradients=size * (share if stage >= 2 else trained),
+        optimizer=per_parameter * (share if stage >= 1 else trained),
         step_copy=copy.get(stage, 4 * share),
-        gathered=size * group if stage == 3 and world > 1 else 0.0,
+        gathered=size * min(SUB_GROUP, parameters) if stage == 3 and world > 1 else 0.0,
     )
 
 
-def state_bytes(parameters: int, stage: int, precision: str) -> float:
+def state_bytes(parameters: int, stage: int, precision: str, trained: int | None = None) -> float:
     """Bytes on disk of one full resumable state: weights, master, moments; of all GPUs together.
 
     14 bytes per parameter in bf16 whatever the stage.
     """
-    whole = tensors(parameters, stage, 1, precision)
+    whole = tensors(parameters, stage, 1, precision, trained)
     return whole.weights + whole.optimizer
 
 
 def micro_tokens(batch: int, world: int, max_length: int, budget: int) -> int:
-    """The most padded tokens of a micro-batch: a rank's equal share of the batch, all examples of full length.
+    """The most tokens of a micro-batch: a rank's equal share of the batch, all examples of full length.
 
     Within the trainer's budget, but for an example longer than that, which stands alone.
     """
     return min(max(budget, max_length), -(-batch // world) * max_length)
 
 
-def activation_bytes(
-    shape: LlamaShape, tokens: int, max_length: int, precision: str, *, recompute: bool = False
-) -> float:
-    """Bytes that autograd holds for a micro-batch of `tokens` padded tokens, every one of them learnt.
+def activation_bytes(shape: LlamaShape, tokens: int, precision: str, *, recompute: bool = False) -> float:
+    """Bytes that autograd holds for a micro-batch of `tokens` tokens, every one of them learnt.
 
     With `recompute` a layer keeps its input only, and one layer at a time is whole. The output layer's float32
     log-probabilities, their gradient and the logits' are 12 bytes per token and word.
     """
-    layer = layer_bytes(shape, max_length, precision)
+    layer = layer_bytes(shape, precision)
     size = ELEMENT[precision]
     layers = size * shape.hidden * shape.layers + layer if recompute else layer * shape.layers
     last_norm = (4 + 2 * size) * shape.hidden + 4
@@ -100,16 +101,16 @@ def activation_bytes(
     return tokens * float(layers + last_norm + output)
 
 
-def layer_bytes(shape: LlamaShape, max_length: int, precision: str) -> int:
-    """Bytes per token that one layer holds for its backward pass; exact for transformers 5.23 with SDPA.
+def layer_bytes(shape: LlamaShape, precision: str) -> int:
+    """Bytes per token that one layer holds for its backward pass; exact for transformers 5.23, packed, on a GPU.
 
     Two norms: the input as float32, normalised, and scaled (4 + 2s each, s bytes an element), and 4 for its root.
-    Attention: queries, keys and values (repeated to the width of the queries), output, a row of the padding
-    mask, and float32 log-sums per head. Gated MLP: gate, its SiLU, up, and their product.
+    Attention: queries, keys, values, output, and float32 log-sums per head. Gated MLP: gate, its SiLU, up, and
+    their product.
     """
     size = ELEMENT[precision]
     norms = 2 * ((4 + 2 * size) * shape.hidden + 4)
-    attention = 4 * size * shape.queries + size * max_length + 4 * shape.heads
+    attention = 2 * size * (shape.queries + shape.kv_heads * shape.head_dim) + 4 * shape.heads
     return norms + attention + 4 * size * shape.intermediate
 
 

@@ -35,7 +35,7 @@ class LlamaShape:
     @property
     def body(self) -> int:
         """Parameters between embedding and output layer: all layers and the last norm."""
-        return self.layers * (self._attention + self._mlp + 2 * self.hidden) + self.hidden
+        return self.layers * (self._attention + self._mlp + 2 * self.hidden) + self.biases + self.hidden
 
     @property
     def parameters(self) -> int:
@@ -43,15 +43,20 @@ class LlamaShape:
         return self.body + self.head * (1 if self.tied else 2)
 
     @property
-    def _attention(self) -> int:
+    def biases(self) -> int:
+        """Parameters that are biases; LLaMA and LLaMA-2 have none."""
         keys = self.kv_heads * self.head_dim
-        biases = self.queries + 2 * keys + self.hidden if self.attention_bias else 0
-        return 2 * self.hidden * (self.queries + keys) + biases
+        attention = self.queries + 2 * keys + self.hidden if self.attention_bias else 0
+        mlp = 2 * self.intermediate + self.hidden if self.mlp_bias else 0
+        return self.layers * (attention + mlp)
+
+    @property
+    def _attention(self) -> int:
+        return 2 * self.hidden * (self.queries + self.kv_heads * self.head_dim)
 
     @property
     def _mlp(self) -> int:
-        biases = 2 * self.intermediate + self.hidden if self.mlp_bias else 0
-        return 3 * self.hidden * self.intermediate + biases
+        return 3 * self.hidden * self.intermediate
 
 
 def shape_of_config(config: Mapping[str, Any]) -> LlamaShape:

@@ -37,23 +37,28 @@ def uses_embedding(settings: Settings) -> bool:
     return asked.order == TMA or (asked.order in BY_SIMILARITY and asked.measure not in OF_TEXT)
 
 
-def recipe(settings: Settings, digests: InputDigests) -> Recipe:
-    """The resolved recipe: seeds that do nothing are left out, so that they make no false replicates."""
-    corpus = _corpus(settings, digests)
-    base = _base(settings, digests)
-    train = settings.train.model_dump(mode="json", exclude={"init_seed"})
-    stage = {"data": corpus, "arrangement": _arrangement(settings, digests), "train": train}
-    return {"schema": SCHEMA, "base": base, "stages": [stage]}
+def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
+    """The resolved recipe: seeds that do nothing are left out, so that they make no false replicates.
+
+    `digests` are those of each stage's inputs, or one where all stages have the same.
+    """
+    stages = settings.by_stage()
+    of_stages = digests * len(stages) if len(digests) == 1 else digests
+    made = [_stage(own, given) for own, given in zip(stages, of_stages, strict=True)]
+    return {"schema": SCHEMA, "base": _base(stages[0], of_stages[0]), "stages": made}
+
+
+def prefixes(made: Recipe) -> list[Recipe]:
+    """The recipe after its first stage, after its second, …; the last is the recipe itself.
+
+    A prefix is a recipe like any other: runs that begin alike share the run that it is the recipe of.
+    """
+    return [{**made, "stages": made["stages"][: count + 1]} for count in range(len(made["stages"]))]
 
 
 def run_id(made: Recipe) -> str:
     """The id of a run: 12 hex digits of its recipe's SHA-256."""
     return content_id({"kind": "run", "recipe": made})
-
-
-def stage_id(made: Recipe, index: int) -> str:
-    """The id of a stage with all before it, so that a shared prefix of stages is one stage."""
-    return content_id({"kind": "stage", "base": made["base"], "stages": made["stages"][: index + 1]})
 
 
 def records_id(reader: str, digest: str, skip: bool) -> str:
@@ -63,13 +68,13 @@ def records_id(reader: str, digest: str, skip: bool) -> str:
 
 
 def corpus_id(made: Recipe) -> str:
-    """The id of the sampled training and test examples."""
-    return content_id({"kind": "corpus", "schema": SCHEMA, "data": made["stages"][0]["data"]})
+    """The id of the last stage's sampled training and test examples."""
+    return content_id({"kind": "corpus", "schema": SCHEMA, "data": made["stages"][-1]["data"]})
 
 
 def arrangement_id(made: Recipe) -> str:
-    """The id of the ordered training list: its examples and how they are put in order."""
-    stage = made["stages"][0]
+    """The id of the last stage's ordered training list: its examples and how they are put in order."""
+    stage = made["stages"][-1]
     asked = {"data": stage["data"], "arrangement": stage["arrangement"]}
     return content_id({"kind": "arrangement", "schema": SCHEMA, **asked})
 
@@ -78,6 +83,12 @@ def base_id(made: Recipe) -> str | None:
     """The id of a tiny model's weights and tokenizer; None for a model that the user supplies."""
     base = made["base"]
     return content_id({"kind": "base", "schema": SCHEMA, "base": base}) if base["kind"] == TINY else None
+
+
+def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+    train = settings.train.model_dump(mode="json", exclude={"init_seed", "tuning"})
+    train["tuning"] = settings.train.tuning.resolved(_seed(settings, settings.train.init_seed))
+    return {"data": _corpus(settings, digests), "arrangement": _arrangement(settings, digests), "train": train}
 
 
 def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:

@@ -5,11 +5,16 @@ same for 1, 2 or 16 ranks and after any restart.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from zsg_core.digest import IdDigest
 
-MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # padded tokens per micro-batch; changes speed, not numbers
+Stride = int | str | Sequence[int]  # 10; "1-50:1, 50-500:10, 500-:50"; [1, 2, 5]
+
+_SPAN = re.compile(r"(\d{1,9})-(\d{0,9}):(\d{1,9})")
+
+MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # tokens per micro-batch; changes speed, not numbers
 
 
 def steps(examples: int, batch: int, epochs: int = 1, limit: int | None = None) -> int:
@@ -49,17 +54,19 @@ def share(lengths: Sequence[int], world: int) -> list[list[int]]:
 
 
 def micro_batches(items: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Splits a rank's items, longest first, into groups whose padded size stays within `budget` tokens.
+    """Splits a rank's items, longest first, into groups of at most `budget` tokens.
 
     An item longer than the budget stands alone.
     """
     groups: list[list[int]] = []
+    size = 0
     for item in sorted(items, key=lambda i: (-lengths[i], i)):
-        longest = lengths[groups[-1][0]] if groups else 0
-        if groups and longest * (len(groups[-1]) + 1) <= budget:
+        if groups and size + lengths[item] <= budget:
             groups[-1].append(item)
         else:
             groups.append([item])
+            size = 0
+        size += lengths[item]
     return groups
 
 
@@ -76,6 +83,34 @@ def learning_rate(step: int, total: int, peak: float, floor: float, warmup: int 
     return peak * (floor + (1 - floor) / 2 * (1 + math.cos(math.pi * x)))
 
 
-def checkpoint_steps(total: int, every: int) -> list[int]:
-    """The steps at which metrics are taken: 0, every `every` steps, and the last."""
-    return sorted({*range(0, total + 1, every), total})
+def checkpoint_steps(total: int, every: Stride) -> list[int]:
+    """The steps at which metrics are taken: 0, those that `every` names, and the last."""
+    if isinstance(every, int):
+        named: Iterable[int] = range(0, total + 1, every)
+    elif isinstance(every, str):
+        named = (step for span in spans(every, total) for step in span)
+    else:
+        named = (step for step in every if step <= total)
+    return sorted({0, *named, total})
+
+
+def spans(text: str, total: int = 0) -> list[range]:
+    """The steps of `1-50:1, 50-500:10, 500-:50`: from, to, stride; an open end goes to `total`.
+
+    Raises ValueError for what is not such a list, or whose spans overlap or go back.
+    """
+    found = []
+    last = 0
+    for part in text.split(","):
+        match = _SPAN.fullmatch(part.strip())
+        if match is None:
+            raise ValueError(f"{part.strip()!r} is not a span of steps such as 50-500:10 or 500-:50")
+        first, stride = int(match[1]), int(match[3])
+        end = int(match[2]) if match[2] else None
+        if first < last or stride < 1 or (end is not None and end < first):
+            raise ValueError(f"{part.strip()!r} overlaps the span before it, goes back, or has no stride")
+        last = first if end is None else end
+        if end is None and part != text.split(",")[-1]:
+            raise ValueError(f"{part.strip()!r} has no end, so nothing can follow it")
+        found.append(range(first, min(total, end if end is not None else total) + 1, stride))
+    return found

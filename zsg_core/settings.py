@@ -15,10 +15,12 @@ from pydantic import (
     Field,
     FiniteFloat,
     PlainSerializer,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 
+from zsg_core import schedule
 from zsg_core.arrange import BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
 from zsg_core.measures import MEASURES, WSD
 from zsg_core.readers import FORMATS
@@ -237,7 +239,9 @@ class ArrangementSettings(Strict):
         default=None, description="tma stops after the round that reaches so many (the published code); null = all"
     )
     rounds: str | None = Field(default=None, description='tma: only these rounds of list min or max, such as "0:5"')
-    embedding: str = Field(default=MINILM, description="sentence-transformers folder; the default name ships with zsg")
+    embedding: FolderName = Field(
+        default=MINILM, description="sentence-transformers folder; the default name ships with zsg"
+    )
 
     @model_validator(mode="after")
     def _only_what_counts(self) -> "ArrangementSettings":
@@ -269,6 +273,36 @@ class ArrangementSettings(Strict):
             raise ValueError(f"list {self.list} without a `cap` is all data and the same as {same}; give a cap")
 
 
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens")
+
+
+class TuningSettings(Strict):
+    """Which weights are trained."""
+
+    method: Literal["full", "lora", "ln", "bitfit"] = Field(
+        default="full", description="all weights, LoRA's adapters, the norms, or the biases (LLaMA has none)"
+    )
+    r: Count | None = Field(default=None, description="lora only: rank (16)")
+    alpha: Positive | None = Field(default=None, description="lora only: scale; the update is alpha/r·BA (16)")
+    targets: Annotated[list[Literal[LORA_TARGETS]], Field(min_length=1)] | None = Field(  # type: ignore[valid-type]
+        default=None, description="lora only: the modules it is put into ([q_proj, v_proj])"
+    )
+
+    @model_validator(mode="after")
+    def _of_lora_only(self) -> "TuningSettings":
+        given = [key for key in ("r", "alpha", "targets") if getattr(self, key) is not None]
+        if self.method != "lora" and given:
+            raise ValueError(f"`{given[0]}` is LoRA's; tuning.method is {self.method}")
+        return self
+
+    def resolved(self, seed: int) -> dict[str, Any]:
+        """What is trained, defaults written out; `seed` draws LoRA's first weights."""
+        if self.method != "lora":
+            return {"method": self.method}
+        targets = sorted(set(self.targets or ("q_proj", "v_proj")))
+        return {"method": "lora", "r": self.r or 16, "alpha": self.alpha or 16.0, "targets": targets, "seed": seed}
+
+
 class TrainSettings(Strict):
     """How a stage is trained. `zsg`: fp32 master weights, one token mean over the whole batch."""
 
@@ -289,14 +323,49 @@ class TrainSettings(Strict):
     betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="Adam's")
     eps: Positive = Field(default=1e-8, description="Adam's")
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="AdamW's")
+    loss_on: Literal["answer", "all"] = Field(
+        default="answer", description="which tokens are learnt; all = prompts too, to pre-train a tiny base"
+    )
+    tuning: TuningSettings = TuningSettings()
     clip: Positive = Field(default=1.0, description="largest norm of the global gradient")
-    init_seed: Seed | None = Field(default=None, description="seed of tiny's random weights; default: seed")
+    init_seed: Seed | None = Field(default=None, description="seed of random first weights; default: seed")
+
+
+def checkpoint_stride(value: Any) -> Any:
+    """A stride, the steps themselves, or spans with a stride each; see `schedule.checkpoint_steps`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, list | tuple) and value and all(type(step) is int and step >= 1 for step in value):
+        return tuple(sorted(set(value)))
+    if isinstance(value, str):
+        schedule.spans(value)
+        return value
+    raise ValueError("must be steps between checkpoints such as 10, a list of steps, or spans such as '1-50:1, 50-:10'")
+
+
+CheckpointSteps = Annotated[
+    Any,
+    BeforeValidator(checkpoint_stride),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1},
+                {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
+                {"type": "string", "pattern": r"^\s*\d+-\d*:\d+\s*(,\s*\d+-\d*:\d+\s*)*$"},
+            ]
+        }
+    ),
+]
 
 
 class CheckpointSettings(Strict):
     """When metrics are taken and when a run is saved to go on from; not part of a run's identity."""
 
-    every: Count = Field(default=10, description="steps between checkpoints; step 0 and the last always count")
+    every: CheckpointSteps = Field(
+        default=10,
+        description="steps between checkpoints, or the steps [1, 2, 5], or spans `1-50:1, 50-500:10, 500-:50`; "
+        "step 0 and the last always count",
+    )
     metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
         default=["loss"], description="what is measured"
     )
@@ -315,6 +384,9 @@ class ResourceSettings(Strict):
     time_min: Count | None = Field(default=None, description="time limit in minutes")
 
 
+_OF_THE_RUN = frozenset({"init_seed", "held_out", "test_set", "test_path", "test_tasks", "test_per_task", "test_seed"})
+
+
 class Settings(Strict):
     """Everything that can be said of one run."""
 
@@ -323,10 +395,62 @@ class Settings(Strict):
     data: DataSettings
     arrangement: ArrangementSettings = ArrangementSettings()
     train: TrainSettings = TrainSettings()
+    stages: Annotated[list[dict[str, dict[str, Any]]], Field(min_length=1)] | None = Field(
+        default=None,
+        description="fine-tuning passes, one after the other; each says where it differs: {train: {lr: 1e-5}}",
+    )
     checkpoints: CheckpointSettings = CheckpointSettings()
     resources: ResourceSettings = ResourceSettings()
 
     @model_validator(mode="after")
+    def _something_to_choose_from(self) -> "Settings":
+        least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(self.arrangement.choose or "all", 0)
+        given = self.data.train_per_task
+        if given is not None and given < least:
+            raise ValueError(
+                f"arrangement.choose: {self.arrangement.choose} takes everything of a task of {given}; give "
+                f"data.train_per_task {least} or more, or null for all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_can_be_resolved(self) -> "Settings":
+        self.by_stage()
+        return self
+
+    def by_stage(self) -> list["Settings"]:
+        """The settings of each stage: the run's own, with the stage's laid over them.
+
+        A stage may change data, arrangement and train, but not the test set: a curve over stages must be of one.
+        """
+        if self.stages is None:
+            return [self]
+        run = self.model_dump(exclude={"stages"}, exclude_unset=True)
+        made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(self.stages)]
+        for number, stage in enumerate(made[:-1]):
+            if stage.train.tuning.method == "lora":
+                raise ValueError(f"stages[{number}]: LoRA adapters can only be trained in the last stage")
+        return made
+
+
+def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: str) -> Settings:
+    made = dict(run)
+    for part, values in overlay.items():
+        if part not in ("data", "arrangement", "train"):
+            raise ValueError(f"{place}: unknown key {part!r}; a stage may say data, arrangement and train")
+        fixed = sorted(_OF_THE_RUN & values.keys())
+        if fixed:
+            raise ValueError(f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside `stages`")
+        if part == "data" and {"set", "path"} & values.keys() and "test_path" not in run["data"]:
+            raise ValueError(f"{place}.data: other data would bring another test set; give the run a data.test_path")
+        made[part] = made.get(part, {}) | {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    try:
+        return Settings.model_validate(made)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([place, *map(str, first["loc"])])
+        raise ValueError(f"{where}: {first['msg']}") from None
+
     def _something_to_choose_from(self) -> "Settings":
         least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(self.arrangement.choose or "all", 0)
         given = self.data.train_per_task

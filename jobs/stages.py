@@ -1,0 +1,45 @@
+"""Keeps the weights of a stage for as long as a run that starts from them has not had them.
+
+Every run that will start from `runs/<id>/weights` leaves a mark in `runs/<id>/users/` before it is submitted,
+and takes it away when it is done; the last one takes the weights with it.
+"""
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.folder import Workspace
+
+
+def use(workspace: Workspace, start: str, run: str) -> None:
+    """Notes that `run` is going to start from the weights of `start`."""
+    with _locked(workspace.run(start)) as users:
+        (users / run).touch()
+
+
+def users(workspace: Workspace, start: str) -> list[str]:
+    """The runs that still want the weights of `start`."""
+    return sorted(path.name for path in (workspace.run(start) / "users").glob("[!.]*"))
+
+
+def release(workspace: Workspace, start: str, run: str) -> None:
+    """`run` is done with the weights of `start`; removes them if no other run wants them."""
+    with _locked(workspace.run(start)) as folder:
+        (folder / run).unlink(missing_ok=True)
+        if not users(workspace, start):
+            gone = folder.parent / ".weights.gone"
+            shutil.rmtree(gone, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                (folder.parent / "weights").rename(gone)  # never there in part under its name
+            shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(start: Path) -> Iterator[Path]:
+    folder = start / "users"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield folder

@@ -1,0 +1,231 @@
+"""Are stages trained one after the other, each once however many runs share it, and counted as one curve?"""
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Zsg, wait_until
+from pydantic import ValidationError
+from tracked import child_runs, loss_by_step
+
+from jobs import stages
+from jobs.folder import Workspace
+from launcher.plan import Allow, Plan, decide, make, run_item
+from launcher.profiles import JobSize
+from launcher.runs import Run
+from launcher.status import JobState
+from zsg_core import recipe as recipes
+from zsg_core.recipe import InputDigests
+from zsg_core.settings import Settings
+
+DIGESTS = InputDigests(data="d", model=None, embedding=None)
+FIRST: dict[str, Any] = {"train": {"lr": 1e-3}}
+
+
+def settings(*of_stages: dict[str, Any], **changes: Any) -> Settings:
+    """Settings of a run of some stages."""
+    wanted = {"data": {"path": "/d"}, **changes}
+    return Settings.model_validate(wanted | ({"stages": list(of_stages)} if of_stages else {}))
+
+
+def a_run(*of_stages: dict[str, Any]) -> Run:
+    """A run of some stages."""
+    wanted, run = settings(*of_stages), None
+    for recipe in recipes.prefixes(recipes.recipe(wanted, DIGESTS)):
+        run = Run(
+            id=recipes.run_id(recipe), recipe=recipe, axes={}, checkpoints=wanted.checkpoints, size=JobSize(),
+            data=Path("/d"), base=None, embedding=None, before=run,
+        )  # fmt: skip
+    assert run
+    return run
+
+
+def planned(
+    runs: list[Run], states: dict[str, JobState] | None = None, made: frozenset[str] = frozenset(),
+    allow: Allow = Allow(),
+    makers: dict[str, str] | None = None,
+) -> Plan:  # fmt: skip
+    """The plan for runs, where all that prepare makes is there; runs of which nothing is said are new."""
+    items = [run_item(one) for run in runs for one in [*run.all_before, run]]
+    known = {item: JobState(state="absent") for item in items} | (states or {})
+    is_made = lambda need: need in made or not need.startswith("runs/")  # noqa: E731
+    actions = decide(runs, known, allow, lambda need: is_made(need) or need in (makers or {}))
+    return make(actions, is_made, makers or {})
+
+
+def test_a_stage_says_only_where_it_differs() -> None:
+    """The settings of a stage are the run's, with its own laid over them."""
+    one, other = settings(FIRST, {"train": {"epochs": 3}, "data": {"fraction": "1/4"}}).by_stage()
+
+    assert (one.train.lr, one.train.epochs, str(one.data.fraction)) == (1e-3, 1, "1")
+    assert (other.train.lr, other.train.epochs, str(other.data.fraction)) == (1e-6, 3, "1/4")
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        pytest.param({"model": {"layers": 2}}, "unknown key 'model'", id="another model"),
+        pytest.param({"train": {"lrr": 1}}, r"stages\[1\].train.lrr", id="an unknown key"),
+        pytest.param({"train": {"lr": "high"}}, r"stages\[1\].train.lr", id="a wrong type"),
+        pytest.param({"data": {"test_per_task": 9}}, "is the same for all stages", id="another test set"),
+        pytest.param({"data": {"path": "/other"}}, "another test set", id="other data and the test set with them"),
+    ],
+)
+def test_a_stage_that_cannot_be_is_refused(stage: dict[str, Any], said: str) -> None:
+    """What a stage must not or cannot say is an error that names the place."""
+    with pytest.raises(ValidationError, match=said):
+        settings(FIRST, stage)
+
+
+def test_runs_that_begin_alike_share_the_run_of_their_first_stage() -> None:
+    """The first stage of two runs is one run; it is that of the grid that lists just this stage."""
+    one, other = a_run(FIRST, {"train": {"lr": 1e-4}}), a_run(FIRST, {"train": {"lr": 1e-5}})
+
+    assert one.id != other.id
+    assert one.before and other.before
+    assert one.before.id == other.before.id == a_run(FIRST).id
+    assert recipes.run_id(recipes.recipe(settings(train={"lr": 1e-3}), DIGESTS)) == one.before.id
+
+
+def test_stages_may_be_of_other_data() -> None:
+    """With a test set of its own a run goes from one data set to another; each enters by its digest."""
+    own = {"path": "/d", "set": "gsm8k", "test_path": "/t"}
+    wanted = settings({}, {"data": {"path": "/code", "set": "alpaca"}}, data=own)
+    made = recipes.recipe(wanted, *(InputDigests(data=d, model=None, embedding=None, test="t") for d in ("m", "c")))
+
+    assert [(stage["data"]["reader"], stage["data"]["digest"]) for stage in made["stages"]] == [
+        ("gsm8k", "m"),
+        ("alpaca", "c"),
+    ]
+    assert len({str(stage["data"]["test"]) for stage in made["stages"]}) == 1
+
+
+def test_a_shared_first_stage_is_one_job_that_the_others_wait_for() -> None:
+    """Of a sweep over the second stage, the first is trained once, before."""
+    runs = [a_run(FIRST, {"train": {"lr": rate}}) for rate in (1e-4, 1e-5, 1e-6)]
+    plan = planned(runs)
+
+    first, second = plan.groups
+    assert [run.id for run in first.runs] == [runs[0].before.id if runs[0].before else ""]
+    assert second.runs == runs
+    assert second.after == (run_item(first.runs[0]),)
+    assert plan.starts == {first.runs[0].id}
+
+
+def test_weights_that_are_there_or_coming_are_not_made_again() -> None:
+    """A first stage whose weights are kept, or which is being trained to keep them, is no new job."""
+    run = a_run(FIRST, {})
+    assert run.before
+    kept = planned([run], {run_item(run.before): JobState(state="done")}, made=frozenset({run.before.weights}))
+    coming = planned(
+        [run], {run_item(run.before): JobState(state="running")}, makers={run.before.weights: run_item(run.before)}
+    )
+
+    assert [(group.runs, group.after) for group in kept.groups] == [([run], ())]
+    assert [(group.runs, group.after) for group in coming.groups] == [([run], (run_item(run.before),))]
+
+
+@pytest.mark.parametrize(
+    ("state", "allow", "kind", "said"),
+    [
+        pytest.param(JobState(state="running"), Allow(), "skip", "keeps no weights", id="running for itself: wait"),
+        pytest.param(JobState(state="failed"), Allow(), "skip", "--retry", id="failed: only with --retry"),
+        pytest.param(JobState(state="failed"), Allow(retry=True), "submit", "new", id="failed, with --retry: again"),
+        pytest.param(JobState(state="done"), Allow(), "submit", "new", id="done, its weights gone: again"),
+        pytest.param(JobState(state="waiting", stopped=True), Allow(), "submit", "new", id="stopped: it goes on"),
+    ],
+)
+def test_a_stage_before_decides_too(state: JobState, allow: Allow, kind: str, said: str) -> None:
+    """A run is submitted only if the stage it starts from can be had."""
+    run = a_run(FIRST, {})
+    assert run.before
+    [action] = planned([run], {run_item(run.before): state}, allow=allow).actions
+
+    assert action.kind == kind
+    assert said in action.reason
+
+
+def test_weights_stay_until_the_last_user_has_had_them(tmp_path: Path) -> None:
+    """Each run that is done takes its mark away; with the last mark the weights go."""
+    place = Workspace(tmp_path)
+    (place.run("start") / "weights").mkdir(parents=True)
+    for run in ("one", "other"):
+        stages.use(place, "start", run)
+
+    stages.release(place, "start", "one")
+    assert (place.run("start") / "weights").is_dir()
+    stages.release(place, "start", "other")
+    assert not (place.run("start") / "weights").exists()
+    assert stages.users(place, "start") == []
+
+
+GRID = """
+name: staged
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: 4, test_per_task: 2, positive_examples: 0}}
+  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32}}
+  checkpoints: {{every: 4}}
+grid:
+  stages:
+    - [{{}}, {{train: {{lr: 1e-30}}, data: {{fraction: 1/2}}}}]
+    - [{{}}, {{train: {{lr: 1e-3, epochs: 2}}, data: {{fraction: 1/4}}}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Zsg:
+    """A grid of two runs that share their first stage, run to its end."""
+    zsg = Zsg(tmp_path_factory.mktemp("staged"))
+    zsg("submit", zsg.write("staged.yaml", GRID.format(tasks=tasks)))
+    return zsg
+
+
+def test_two_stages_are_one_curve(staged: Zsg) -> None:
+    """Steps go on where the first stage ended; a stage that learns nothing keeps the loss it started from."""
+    still, learns = staged.status()
+    assert [(row["state"], row["step"], row["steps"]) for row in (still, learns)] == [("done", 18, 18)] * 2
+
+    [start] = json.loads((staged.work / "runs" / still["run"] / "job.json").read_text())["before"]
+    first = loss_by_step(staged.work, start)
+    assert list(first) == [0, 4, 8, 12]
+    assert loss_by_step(staged.work, still["run"]) == {16: first[12], 18: first[12]}
+    assert list(loss_by_step(staged.work, learns["run"])) == [16, 18]
+    assert learns["loss"] != first[12]
+
+
+def test_a_shared_stage_is_trained_once_and_its_weights_go(staged: Zsg) -> None:
+    """Two runs make three train jobs; nothing of the weights is left when both are done."""
+    rows = [json.loads(line) for line in (staged.work / "ledger.jsonl").read_text().splitlines()]
+    items = [item for row in rows if row["event"] == "intent" and row["kind"] == "train" for item in row["items"]]
+
+    assert len(items) == len(set(items)) == 3
+    assert list(staged.work.glob("runs/*/weights")) == []
+    assert "nothing to submit" in staged("submit", "staged.yaml")
+
+
+def test_mlflow_has_all_stages_of_a_run(staged: Zsg) -> None:
+    """Each run's curve in MLflow begins at step 0 of the first stage and holds every step once."""
+    for row in staged.status():
+        points = child_runs(staged.work, "staged")[row["run"]]["points"]
+        assert sorted(step for key, step, *_ in points if key == "loss") == [0, 4, 8, 12, 16, 18]
+        assert sorted(step for key, step, *_ in points if key == "train/loss") == list(range(1, 19))
+
+
+def test_a_stopped_first_stage_goes_on_and_the_rest_follows(zsg: Zsg, tasks: Path) -> None:
+    """Interrupted in its first stage, a run of two stages is finished by the next submit."""
+    grid = zsg.write("staged.yaml", GRID.format(tasks=tasks).replace("[{}", "[{train: {epochs: 20}}"))
+    submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: any('"train/loss"' in path.read_text() for path in zsg.work.glob("runs/*/journal/*.jsonl")))
+    submit.send_signal(signal.SIGINT)
+    submit.wait(timeout=120)
+
+    zsg("submit", grid, "--retry")
+    rows = zsg.status()
+    assert [row["state"] for row in rows] == ["done", "done"]
+    for row in rows:
+        steps = [step for key, step, *_ in child_runs(zsg.work, "staged")[row["run"]]["points"] if key == "train/loss"]
+        assert sorted(steps) == list(range(1, row["steps"] + 1))

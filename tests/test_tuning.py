@@ -1,0 +1,136 @@
+"""Is just that trained which a way of tuning names, and counted as published?"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Zsg
+from tracked import loss_by_step
+
+from jobs import journal
+from zsg_core import llama
+from zsg_core.errors import UserError
+from zsg_core.llama import LlamaShape
+from zsg_core.settings import LORA_TARGETS, Settings, TuningSettings
+from zsg_core.tuning import trainable
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from jobs.tuning import restrict
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 88,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 300,
+}
+SEVEN_B = LlamaShape(
+    hidden=4096, intermediate=11008, layers=32, heads=32, kv_heads=32, head_dim=128, vocab=32000, tied=False
+)
+
+
+def lora(*targets: str, r: int = 16) -> dict[str, Any]:
+    """LoRA as a recipe has it."""
+    return TuningSettings(method="lora", r=r, targets=list(targets) or None).resolved(seed=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "millions"),
+    [
+        pytest.param(lora(), 8.39, id="LoRA on q and v"),
+        pytest.param(lora("q_proj", "k_proj", "v_proj", "o_proj"), 16.78, id="LoRA on q, k, v, o"),
+        pytest.param(lora("embed_tokens"), 0.58, id="LoRA on the embedding"),
+        pytest.param({"method": "bitfit"}, 0.0, id="biases"),
+        pytest.param({"method": "ln"}, 0.266, id="norms"),
+        pytest.param({"method": "full"}, 6738.4, id="all"),
+    ],
+)
+def test_counts_of_a_7b_model_are_the_published(tuning: dict[str, Any], millions: float) -> None:
+    """The numbers of the papers' formulas for LLaMA-2-7B."""
+    assert trainable(SEVEN_B, tuning) / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 2}, {"attention_bias": True, "mlp_bias": True}])
+@pytest.mark.parametrize("tuning", [lora(*LORA_TARGETS, r=3), lora("v_proj"), {"method": "ln"}, {"method": "full"}])
+def test_what_is_trained_is_what_is_counted(tuning: dict[str, Any], changes: dict[str, Any]) -> None:
+    """The parameters with a gradient are as many as the count says, on a real model."""
+    config = LlamaConfig(**(SMALL | changes))
+    model = LlamaForCausalLM(config)
+    restrict(model, tuning)
+
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == trainable(llama.shape_of_config(config.to_dict()), tuning)
+
+
+def test_adapters_begin_as_nothing_and_are_drawn_by_the_seed() -> None:
+    """Before the first step LoRA changes no output; its first weights depend on the seed alone."""
+    torch.manual_seed(1)
+    plain = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    tokens = torch.arange(20)[None]
+    before = plain(tokens, use_cache=False).logits
+    weights = dict(plain.state_dict())
+
+    drawn = []
+    for draw in (5, 6):
+        torch.manual_seed(draw)
+        model = LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+        model.load_state_dict(weights)
+        restrict(model, lora())
+        assert torch.equal(model(tokens, use_cache=False).logits, before)
+        drawn.append(torch.cat([p.flatten() for p in model.parameters() if p.requires_grad]))
+    assert torch.equal(*drawn)
+
+
+def test_biases_can_be_trained_only_where_there_are_some() -> None:
+    """BitFit on a Llama without biases is refused with the reason; with biases it trains these."""
+    with pytest.raises(UserError, match="has none"):
+        restrict(LlamaForCausalLM(LlamaConfig(**SMALL)), {"method": "bitfit"})
+    model = LlamaForCausalLM(LlamaConfig(**SMALL, attention_bias=True))
+    restrict(model, {"method": "bitfit"})
+
+    assert {name.rpartition(".")[2] for name, p in model.named_parameters() if p.requires_grad} == {"bias"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param({"train": {"tuning": {"method": "ln", "r": 4}}}, "LoRA's", id="a rank without LoRA"),
+        pytest.param(
+            {"stages": [{"train": {"tuning": {"method": "lora"}}}, {}]}, "only be trained in the last", id="LoRA first"
+        ),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(changes: dict[str, Any], said: str) -> None:
+    """A setting that is not honoured is an error."""
+    with pytest.raises(ValueError, match=said):
+        Settings.model_validate({"data": {"path": "/d"}, **changes})
+
+
+GRID = """
+name: tuned
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: 4, test_per_task: 2, positive_examples: 0}}
+  train: {{batch: 8, lr: 1e-2, max_length: 96, precision: fp32}}
+  checkpoints: {{every: 6}}
+grid:
+  train.tuning: [{{method: lora, r: 4}}, {{method: ln}}]
+"""
+
+
+def test_adapters_and_norms_learn_in_a_grid(zsg: Zsg, tasks: Path) -> None:
+    """Runs that tune LoRA's adapters or the norms finish, learn, and say how many parameters they trained."""
+    zsg("submit", zsg.write("tuned.yaml", GRID.format(tasks=tasks)))
+    rows = zsg.status()
+
+    assert [row["state"] for row in rows] == ["done", "done"]
+    assert all(row["loss"] < loss_by_step(zsg.work, row["run"])[0] for row in rows)
+    starts = [
+        next(r["data"] for r in journal.read(zsg.work / "runs" / row["run"]) if "trained" in r["data"]) for row in rows
+    ]
+    assert [start["trained"] for start in starts] == [2 * 2 * 4 * (64 + 64), 64 * 5]
