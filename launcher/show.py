@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -196,9 +196,7 @@ class Progress:
         line = progress_line(note, rows)
         if self._live:
             self._next = time.monotonic() + 1.0
-            table = status_table(_foremost(rows, _err.height - 5))
-            table.caption, table.caption_justify = escape(line), "left"
-            self._live.update(table)
+            self._live.update(Group(status_table(_foremost(rows, _err.height - 5)), escape(line)))
             return
         self._next = time.monotonic() + PLAIN_EVERY_S
         if line != self._said:

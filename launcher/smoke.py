@@ -8,12 +8,17 @@ from launcher.profiles import SmokeSettings
 from zsg_core.settings import TINY, ModelSettings, Settings
 
 SUFFIX = "-smoke"
+SMALL = ("model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "train.steps",
+         "train.epochs", "train.warmup_steps", "checkpoints.every", "resources.time_min")  # fmt: skip
 
 
 def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
     """The grid under the name `<name>-smoke`, every point made small. Points that become equal are one run."""
     points = [Point(_small(point.settings, smoke), point.axes) for point in grid.points]
-    return replace(grid, name=grid.name[: 64 - len(SUFFIX)] + SUFFIX, points=points)
+    lost = [text for text in grid.overrides if text.startswith(SMALL)]
+    notes = [f"--set {text} counts for nothing in a smoke run, whose size is the profile's `smoke`" for text in lost]
+    name = grid.name[: 64 - len(SUFFIX)] + SUFFIX
+    return replace(grid, name=name, points=points, notes=[*grid.notes, *notes])
 
 
 def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
