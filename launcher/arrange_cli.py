@@ -5,7 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make, look at, compare and draw training orders.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False,
+    help="Make, look at, compare and draw training orders.\n\nExample: zsg arrange make grid.yaml",
+)  # fmt: skip
 
 One = Annotated[str, typer.Argument(help="arrangement or run id, or its beginning", metavar="ID")]
 Place = Annotated[
