@@ -37,7 +37,7 @@ def test_its_grid_has_really_finished(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_readers_benchmark_reads_what_its_peer_parses() -> None:
-    """`python -m benchmarks.readers --json` measures seconds against the peer's, and the peak of the reading process."""
+    """`python -m benchmarks.readers --json` has a row of seconds, against the peer, and one of peak memory."""
     command = [sys.executable, "-m", "benchmarks.readers", "--json", "--records", "4000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
