@@ -24,9 +24,10 @@ check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/ready  ## how long the command line and orders take, against what they cannot do without
+bench: .venv/ready  ## how long the command line, orders and readers take, against what they cannot do without
 	$(BIN)/python -m benchmarks.cli
 	$(BIN)/python -m benchmarks.arrange
+	$(BIN)/python -m benchmarks.readers
 
 clean:  ## remove what the demo made
 	rm -rf demo

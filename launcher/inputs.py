@@ -14,7 +14,7 @@ from launcher import model_folder
 from launcher.schema_errors import brief
 from zsg_core import readers
 from zsg_core.errors import UserError
-from zsg_core.readers import niv2
+from zsg_core.readers import hugging_face, niv2
 from zsg_core.readers.intake import Intake
 from zsg_core.recipe import InputDigests, uses_embedding
 from zsg_core.settings import MINILM, TINY, DataSettings, HeldOut, Settings
@@ -117,7 +117,9 @@ def _refuse_tiny(data: DataSettings, tasks: int) -> None:
 
 
 def _refuse_unreadable(name: str, path: Path, data: DataSettings) -> None:
-    # The first example tells a wrong format; the rest is read on a node.
+    # The first example tells a wrong format; the rest is read on a node, where pyarrow is for sure.
+    if name == hugging_face.NAME and importlib.util.find_spec("pyarrow") is None:
+        return
     next(iter(readers.read(name, path, Intake(data.on_bad_row == "skip"))))
 
 

@@ -34,3 +34,14 @@ def test_its_grid_has_really_finished(tmp_path: Path, monkeypatch: pytest.Monkey
     rows = reading.status_rows(Workspace(work), "finished")
     assert len({row["run"] for row in rows}) == 30
     assert {(row["state"], row["step"], row["steps"], row["loss"]) for row in rows} == {("done", 60, 60, 1.4)}
+
+
+def test_the_readers_benchmark_reads_what_its_peer_parses() -> None:
+    """`python -m benchmarks.readers --json` has a row of seconds, against the peer, and one of peak memory."""
+    command = [sys.executable, "-m", "benchmarks.readers", "--json", "--records", "4000"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    taken, peak = json.loads(done.stdout)
+    assert taken["goal"] == pytest.approx(2 * taken["peer"])
+    assert taken["met"] == (taken["value"] <= taken["goal"])
+    assert 0 < peak["value"] < peak["goal"] == 1.0

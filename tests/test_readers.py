@@ -331,7 +331,7 @@ def test_no_bytes_meet_anything_but_the_declared_error(tmp_path, name, noise, va
     changed = bytearray("".join(map(line, good)).encode() or b"a\tb\tc\n")
     changed[place % len(changed)] = byte
     for content in (noise, "".join(map(line, values)).encode(), json.dumps(values).encode(), bytes(changed)):
-        for path in (tmp_path / "x.json", tmp_path / "x.jsonl", tmp_path / "x.tsv", tmp_path / "x.csv"):
+        for path in (tmp_path / f"x.{end}" for end in ("json", "jsonl", "tsv", "csv", "parquet", "arrow")):
             path.write_bytes(content)
             try:
                 assert all(isinstance(made, Example) for made in readers.read(name, path, Intake(skip)))
@@ -360,3 +360,30 @@ def test_lines_are_numbered_across_blocks(tmp_path, monkeypatch):
 
     with pytest.raises(UserError, match=r"x\.jsonl:71: "):
         list(readers.read("flan_mini", tmp_path / "x.jsonl", Intake()))
+
+
+def test_a_hugging_face_folder_is_read_by_its_columns(tmp_path):
+    """What `save_to_disk` writes, one split of it, and Parquet files: the same examples."""
+    datasets = pytest.importorskip("datasets")
+    talk = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    made = datasets.Dataset.from_list([{**talk, "category": "Chat", "prompt_id": str(n)} for n in range(3)])
+    made.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(str(tmp_path / "dict"))
+    (tmp_path / "hub").mkdir()
+    made.to_parquet(str(tmp_path / "hub/train-00000-of-00001.parquet"))
+
+    read = [list(readers.read("huggingface", tmp_path / name, Intake())) for name in ("one", "dict/train", "hub")]
+
+    assert [example.id for example in read[0]] == ["Chat:0", "Chat:1", "Chat:2"]
+    assert read[0] == read[1] == read[2]
+    with pytest.raises(UserError, match="a folder of splits; give one of them: test, train"):
+        list(readers.read("huggingface", tmp_path / "dict", Intake()))
+
+
+def test_unknown_columns_are_told_with_those_that_are_known(tmp_path):
+    """zsg does not guess which column is the answer."""
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list([{"text": "a"}]).to_parquet(str(tmp_path / "x.parquet"))
+
+    with pytest.raises(UserError, match=r"x\.parquet: the columns text are none that zsg knows\. Known: conversations"):
+        list(readers.read("huggingface", tmp_path, Intake()))

@@ -9,7 +9,19 @@ from itertools import chain
 from pathlib import Path
 
 from zsg_core.examples import Example
-from zsg_core.readers import alpaca, cot_tsv, evaluation, flan_mini, messages, niv2, niv2_csv, p3, pairs, sharegpt
+from zsg_core.readers import (
+    alpaca,
+    cot_tsv,
+    evaluation,
+    flan_mini,
+    hugging_face,
+    messages,
+    niv2,
+    niv2_csv,
+    p3,
+    pairs,
+    sharegpt,
+)
 from zsg_core.readers.format import Format, Lists
 from zsg_core.readers.intake import Intake, broken
 
@@ -28,6 +40,7 @@ FORMATS: dict[str, Format] = {
     "tell": pairs.TELL,
     "humaneval": evaluation.HUMANEVAL,
     "mt_bench": evaluation.MT_BENCH,
+    hugging_face.NAME: hugging_face.FORMAT,
 }
 
 
