@@ -117,7 +117,8 @@ class _Delivery:
             experiment = self._experiment()
             parent = self._parent(experiment)
         refused: list[MlflowException] = []
-        for row in [*self._wanted["runs"], *self._wanted.get("former", [])]:
+        former = [row for row in self._wanted.get("former", []) if not row.get("is_stage")]
+        for row in [*self._wanted["runs"], *former]:
             folder = self._workspace.run(row["run"])
             if not any(journal.files(one) for one in self._stages(folder)):
                 continue
@@ -162,25 +163,29 @@ class _Delivery:
     def _send_run(self, folder: Path, row: dict[str, Any], experiment: str, parent: str) -> int:
         cursor_path = folder / "delivery" / f"{self._grid}.json"
         cursor = read_json(cursor_path) or {}
-        points, disagree = [], []
-        for one in self._stages(folder):
-            more, wrong = journal.first_points(journal.read(one))
-            points, disagree = points + more, disagree + wrong
-        if cursor.get("uri") != self._uri or not self._holds(cursor["run"]):
-            started = points[0].ts if points else None
+        read = [(one.name, *journal.first_points(journal.read(one))) for one in self._stages(folder)]
+        if cursor.get("uri") != self._uri or type(cursor["sent"]) is not dict or not self._holds(cursor["run"]):
+            started = min((points[0].ts for _, points, _ in read if points), default=None)
             run = self._create_or_find(row, experiment, parent, started)
-            cursor = {"uri": self._uri, "run": run, "sent": 0, "state": None}
+            cursor = {"uri": self._uri, "run": run, "sent": {}, "state": None}
             write_json(cursor_path, cursor)
-        news = points[cursor["sent"] :]
-        for start in range(0, len(news), BATCH):
-            part = news[start : start + BATCH]
-            self._client.log_batch(cursor["run"], metrics=[Metric(p.key, p.value, p.ts, p.step) for p in part])
-            cursor["sent"] += len(part)
-            write_json(cursor_path, cursor)
+        # Counted by stage: one that is shared may gain points after a later stage was sent.
+        sent = sum(self._send_points(cursor, cursor_path, stage, points) for stage, points, _ in read)
+        disagree = [flag for *_, flags in read for flag in flags]
         state = _state(folder, disagree) | {"listed": "no" if row in self._wanted.get("former", []) else "yes"}
         if state != cursor["state"]:
             self._set_state(cursor["run"], folder, state)
             write_json(cursor_path, cursor | {"state": state})
+        return sent
+
+    def _send_points(self, cursor: dict[str, Any], path: Path, stage: str, points: list[journal.Point]) -> int:
+        """Sends what MLflow lacks of one stage; the cursor is kept after every batch."""
+        news = points[cursor["sent"].get(stage, 0) :]
+        for start in range(0, len(news), BATCH):
+            part = news[start : start + BATCH]
+            self._client.log_batch(cursor["run"], metrics=[Metric(p.key, p.value, p.ts, p.step) for p in part])
+            cursor["sent"][stage] = cursor["sent"].get(stage, 0) + len(part)
+            write_json(path, cursor)
         return len(news)
 
     def _stages(self, folder: Path) -> list[Path]:

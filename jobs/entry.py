@@ -32,6 +32,8 @@ def run(folder: str) -> None:
     job = _read_job(path)
     if attempts.requeued_after_done(path, job["submission"]):
         sys.stderr.write(f"{path}: this job was requeued after it had finished; nothing is left to do\n")
+        if ranks.is_main and job["kind"] == "train":
+            _clean_up(path, job)  # the end may have come just before
         return
     attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
     if attempt is None:

@@ -43,11 +43,10 @@ def _in_one_call(
     from torch.nn.attention.varlen import varlen_attn
 
     ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(query.device, non_blocking=True)
-    rows = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     longest = max(lengths)
-    out = varlen_attn(
-        *rows, ends, ends, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=grouped
-    )  # window (-1, 0) is causal
+    causal = (-1, 0)
+    out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=causal, enable_gqa=grouped)
     assert isinstance(out, torch.Tensor)
     return out
 

@@ -19,7 +19,8 @@ def write(workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequenc
     """Keeps the grid file and which runs it wants; those it no longer wants are kept as `former`."""
     folder = workspace.grid(name)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    left = former(workspace, name, {run["run"] for run in runs})
+    wanted = {row["run"] for row in [*runs, *facts.get("before", [])]}
+    left = [row for row in former(workspace, name, set()) if row["run"] not in wanted]
     shutil.copyfile(file, folder / "grid.yaml")
     write_json(folder / "grid.json", {"schema": 1, "name": name, **facts, "runs": list(runs), "former": left})
 
@@ -27,7 +28,8 @@ def write(workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequenc
 def former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row]:
     """The runs that a grid of that name once wanted and that are not among `wanted`."""
     record = read_json(workspace.grid(name) / "grid.json") or {}
-    rows = [*record.get("runs", []), *record.get("former", [])]
+    stages = [{**row, "is_stage": True} for row in record.get("before", [])]
+    rows = [*record.get("runs", []), *stages, *record.get("former", [])]
     return [row for row in rows if row["run"] not in wanted]
 
 

@@ -107,7 +107,8 @@ def _hindered(action: Action, states: Mapping[str, JobState], allow: Allow, come
         run = run.before
         state = states[run_item(run)]
         if state.state in ACTIVE and not state.stopped:
-            why = f"a stage before it, {run.id}, is {state.state} and keeps no weights; submit again when it is done"
+            why = f"a stage before it, {run.id}, is {state.state} and keeps no weights"
+            why += "; submitted when it is done, that stage is trained anew"
             return Action(action.run, SKIP, why)
         kind, why = _decide(run, state, allow)
         if kind == SKIP and state.state != DONE:
@@ -121,7 +122,7 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
     if state.cause == NEVER_STARTED:
         return SUBMIT, NEVER_STARTED
     if state.stopped:
-        return SUBMIT, f"goes on from step {state.saved or 0}"
+        return SUBMIT, _going_on(run, state)
     if state.state in ACTIVE:
         return SKIP, f"already {state.state}"
     if state.state == DONE:
@@ -132,9 +133,23 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
         return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
     reason = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
     if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
-        return RETRY, reason + (f"; goes on from step {state.saved}" if state.saved else "")
-    goes_on = f" and goes on from step {state.saved}" if state.saved else ""
+        return RETRY, reason + (f"; {_going_on(run, state)}" if state.saved else "")
+    goes_on = f" and {_going_on(run, state)}" if state.saved else ""
     return SKIP, f"{reason} (--retry submits it again{goes_on})"
+
+
+def _going_on(run: Run, state: JobState) -> str:
+    """From where a run goes on: a saved state serves the size and the checkpoints that it was saved under."""
+    now = {"nodes": run.size.nodes, "ranks_per_node": run.size.ranks_per_node, "every": run.checkpoints.every}
+    changed = [key for key, value in now.items() if key in state.under and _plain(state.under[key]) != _plain(value)]
+    if changed:
+        return f"starts over: {' and '.join(changed)} changed since step {state.saved or 0} was saved"
+    return f"goes on from step {state.saved or 0}"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _missing_cells(run: Run, state: JobState) -> str:

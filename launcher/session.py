@@ -3,6 +3,7 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.folder import Workspace
 from launcher import grid as grids
 from launcher import inputs, job_files, local, profile_files, profiles, reading, show, workspaces
 from launcher import runs as runs_of
@@ -56,7 +58,8 @@ def open_grid(
     workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say))
     for run in resolved:
-        job_files.check(run, profile)
+        for one in [*run.all_before, run]:
+            job_files.check(one, profile)
     Estimates(place, profile, resolved).refuse_unfit()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes]:
@@ -87,14 +90,22 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     site, grid = opened.site, opened.grid
     if site.profile.kind == "slurm":
         submits.refuse_without_slurm()
+    asked = None
+    if site.profile.kind == "slurm":
+        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow)
+        show.plan_table(asked)
+        if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
+            show.say("nothing was submitted")
+            return False
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
         plan = submits.plan(site, grid, opened.runs, ledger, allow)
-        show.plan_table(plan)
-        if plan.acting and site.profile.kind == "slurm" and not agreed(f"{show.summary(plan)}: submit?"):
-            show.say("nothing was submitted")
-            return False
+        if asked is None:
+            show.plan_table(plan)
+        elif [action.kind for action in plan.actions] != [action.kind for action in asked.actions]:
+            show.plan_table(plan)
+            show.say("the states changed meanwhile: this is what is done now")
         submits.record_grid(site, grid, opened.runs)
         if not plan.acting:
             show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
@@ -136,8 +147,12 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             env=os.environ | {"PYTHONSAFEPATH": "1"},
         )  # fmt: skip
-    while process.poll() is None and not set(Ledger(site.workspace).submissions) - known:
-        time.sleep(0.1)
+    try:
+        while process.poll() is None and not _taken_on(site.workspace, name, known):
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        raise
     if process.returncode:
         said = (folder / "submit.log").read_bytes()[start:].decode("utf-8", "replace").strip()
         raise ClusterError(f"the detached submit ended with {process.returncode}: {said[-500:]}")
@@ -147,9 +162,15 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
     )
 
 
+def _taken_on(place: Workspace, name: str, known: set[str]) -> bool:
+    """Whether there is a submission of the grid that was not there before."""
+    return any(one.grid == name for key, one in Ledger(place).submissions.items() if key not in known)
+
+
 def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> None:
     site, name = opened.site, opened.grid.name
     prepares = [prepare.item for prepare in plan.prepares]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs begin by ignoring it
     with (site.workspace.grid(name) / "delivery.log").open("ab") as log:
         delivery = subprocess.Popen(
             [sys.executable, "-m", "jobs.deliver", str(site.workspace.root), name, "--follow", str(os.getpid())],

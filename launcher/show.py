@@ -122,7 +122,9 @@ def _short(value: float) -> str:
 def summary(plan: "Plan") -> str:
     """One line: how many runs of each action."""
     counts = Counter(action.kind for action in plan.actions)
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    parts = [f"{count} {kind}" for kind, count in sorted(counts.items())]
+    before = len(plan.stages_before)
+    return ", ".join([*parts, f"{before} stage{'s' * (before > 1)} before them"] if before else parts)
 
 
 def plan_rows(plan: "Plan", estimates: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,10 +1,12 @@
 """Shrinks a grid to a trial of everything but its size: the same jobs and axes, a tiny model, few tasks, few steps."""
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from launcher.grid import Grid, Point
 from launcher.profiles import SmokeSettings
+from zsg_core.errors import UserError
 from zsg_core.settings import TINY, ModelSettings, Settings
 
 SUFFIX = "-smoke"
@@ -14,7 +16,10 @@ SMALL = ("model", "data.train_tasks", "data.test_tasks", "data.train_per_task", 
 
 def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
     """The grid under the name `<name>-smoke`, every point made small. Points that become equal are one run."""
-    points = [Point(_small(point.settings, smoke), point.axes) for point in grid.points]
+    try:
+        points = [Point(_small(point.settings, smoke), point.axes) for point in grid.points]
+    except ValueError as error:
+        raise UserError(f"{grid.path}: this grid cannot be made small for a smoke run: {error}") from None
     lost = [text for text in grid.overrides if text.startswith(SMALL)]
     notes = [f"--set {text} counts for nothing in a smoke run, whose size is the profile's `smoke`" for text in lost]
     name = grid.name[: 64 - len(SUFFIX)] + SUFFIX
@@ -22,20 +27,25 @@ def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
 
 
 def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
-    data = {"train_tasks": smoke.tasks, "test_tasks": smoke.tasks}
+    data: dict[str, Any] = {"train_tasks": smoke.tasks, "test_tasks": smoke.tasks}
     data |= {"train_per_task": smoke.per_task, "test_per_task": 1}
+    data["fraction"] = max(settings.data.fraction, Fraction(1, smoke.tasks * smoke.per_task))
     train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0}
-    stages = [_small_stage(stage, data | train) for stage in settings.stages] if settings.stages else None
-    return settings.model_copy(
+    order = {"choose": None}  # a choice among a task's examples needs more of them
+    stages = [_small_stage(stage, data | train | order) for stage in settings.stages] if settings.stages else None
+    made = settings.model_copy(
         update={
             "stages": stages,
             "model": ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers),
             "data": settings.data.model_copy(update=data),
+            "arrangement": settings.arrangement.model_copy(update=order),
             "train": settings.train.model_copy(update=train),
             "checkpoints": settings.checkpoints.model_copy(update={"every": 1}),
             "resources": settings.resources.model_copy(update={"time_min": smoke.time_min}),
         }
     )
+    made.by_stage()
+    return made
 
 
 def _small_stage(stage: dict[str, dict[str, Any]], small: dict[str, Any]) -> dict[str, dict[str, Any]]:

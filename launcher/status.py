@@ -7,7 +7,7 @@ import fcntl
 import os
 import subprocess
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class JobState:
     evidence: str | None = None
     checkpoints: tuple[int, ...] = ()
     saved: int | None = None  # the step from which a run that has not finished can go on
+    under: dict[str, Any] = field(default_factory=dict)  # the size and checkpoints of a run that can go on
     stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
 
 
@@ -89,8 +90,15 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         evidence="zsg submit goes on" if stopped else record["evidence"],
         checkpoints=tuple(record.get("checkpoints", ())),
         saved=record.get("saved"),
+        under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
         stopped=stopped,
     )
+
+
+def _under(folder: Path) -> dict[str, Any]:
+    job = read_json(folder / "job.json") or {}
+    size = {key: job["resources"][key] for key in ("nodes", "ranks_per_node") if key in job.get("resources", {})}
+    return size | {key: job["checkpoints"][key] for key in ("every",) if key in job.get("checkpoints", {})}
 
 
 def _slurm(
@@ -138,6 +146,10 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
     if state.state not in (CANCELLED, UNKNOWN) or state.attempt is not None:
         return state
     for needed in (read_json(workspace.root / item / "job.json") or {}).get("after", []):
+        if read_json(workspace.root / needed / "exit.json") is None:
+            explained = _explain(workspace, needed, state)
+            if explained != state:
+                return explained
         record = read_json(workspace.root / needed / "exit.json")
         if record and record["outcome"] == FAILED:
             why = f"{record['cause']}: {record['evidence']} ({needed})"

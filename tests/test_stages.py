@@ -72,6 +72,9 @@ def test_a_stage_says_only_where_it_differs() -> None:
         pytest.param({"train": {"lr": "high"}}, r"stages\[1\].train.lr", id="a wrong type"),
         pytest.param({"data": {"test_per_task": 9}}, "is the same for all stages", id="another test set"),
         pytest.param({"data": {"path": "/other"}}, "another test set", id="other data and the test set with them"),
+        pytest.param({"data": {"positive_examples": 0}}, "the test set would change", id="other prompts"),
+        pytest.param({"data": {"sampling": "first"}}, "the test set would change", id="another draw"),
+        pytest.param({"train": {"max_length": 64}}, "is the same for all stages", id="shorter test prompts"),
     ],
 )
 def test_a_stage_that_cannot_be_is_refused(stage: dict[str, Any], said: str) -> None:
@@ -92,7 +95,7 @@ def test_runs_that_begin_alike_share_the_run_of_their_first_stage() -> None:
 
 def test_stages_may_be_of_other_data() -> None:
     """With a test set of its own a run goes from one data set to another; each enters by its digest."""
-    own = {"path": "/d", "set": "gsm8k", "test_path": "/t"}
+    own = {"path": "/d", "set": "gsm8k", "test_set": "gsm8k", "test_path": "/t"}
     wanted = settings({}, {"data": {"path": "/code", "set": "alpaca"}}, data=own)
     made = recipes.recipe(wanted, *(InputDigests(data=d, model=None, embedding=None, test="t") for d in ("m", "c")))
 
@@ -213,6 +216,20 @@ def test_mlflow_has_all_stages_of_a_run(staged: Zsg) -> None:
         points = child_runs(staged.work, "staged")[row["run"]]["points"]
         assert sorted(step for key, step, *_ in points if key == "loss") == [0, 4, 8, 12, 16, 18]
         assert sorted(step for key, step, *_ in points if key == "train/loss") == list(range(1, 19))
+
+
+def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:
+    """Measured more finely by another grid, a first stage that was sent before is sent again where it has more."""
+    finer = GRID.replace("name: staged", "name: finer").replace("every: 4", "every: 3")
+    tasks = (staged.folder / "staged.yaml").read_text().split("path: ")[1].split(",")[0]
+    staged("submit", staged.write("finer.yaml", finer.format(tasks=tasks)), "--retrain")
+    staged("sync")
+
+    for name in ("staged", "finer"):
+        for row in staged.status(name):
+            points = child_runs(staged.work, name)[row["run"]]["points"]
+            losses = sorted(step for key, step, *_ in points if key == "loss")
+            assert losses == sorted({*losses}) and {0, 3, 4, 6, 8, 9, 12, 15, 16, 18} >= {*losses} > {0, 3, 6, 9, 12}
 
 
 def test_a_stopped_first_stage_goes_on_and_the_rest_follows(zsg: Zsg, tasks: Path) -> None:

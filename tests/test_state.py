@@ -16,7 +16,8 @@ from jobs.state import Choice, Job, Saved, choose, find, newest_step, remove
 
 WHAT = {"run_id": "r", "stage_id": "s", "recipe": "c", "schedule": "d"}
 WAY = {"device": "cpu", "world": 2, "zero_stage": 1}
-JOB = Job(what=WHAT, way=WAY, digests=[f"ids{step}" for step in range(41)], checkpoints=frozenset({0, 10, 20, 30, 40}))
+IDS = {step: f"ids{step}" for step in range(41)}
+JOB = Job(what=WHAT, way=WAY, digests=IDS, checkpoints=frozenset({0, 10, 20, 30, 40}))
 SIZES = {"1-train-0.jsonl": 100, "2-train-0.jsonl": 50}
 MEASURED = frozenset({0, 10, 20, 30})
 

@@ -384,7 +384,10 @@ class ResourceSettings(Strict):
     time_min: Count | None = Field(default=None, description="time limit in minutes")
 
 
-_OF_THE_RUN = frozenset({"init_seed", "held_out", "test_set", "test_path", "test_tasks", "test_per_task", "test_seed"})
+_ONE_TEST_SET = ("test_set", "test_path", "test_per_task", "sampling", "template", "positive_examples", "max_turns")
+_OF_THE_RUN = frozenset(
+    {"init_seed", "max_length", "held_out", "test_set", "test_path", "test_tasks", "test_per_task", "test_seed"}
+)
 
 
 class Settings(Strict):
@@ -427,6 +430,14 @@ class Settings(Strict):
             return [self]
         run = self.model_dump(exclude={"stages"}, exclude_unset=True)
         made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(self.stages)]
+        for number, stage in enumerate(made[1:], start=1):
+            for key in _ONE_TEST_SET:
+                was, now = (getattr(one.data, key) or (key == "test_set" and one.data.set) for one in (made[0], stage))
+                if was != now:
+                    raise ValueError(
+                        f"stages[{number}]: data.{key} would be {now!r} and in the first stage {was!r}, so the test "
+                        f"set would change; give the run data.{key}, for all stages"
+                    )
         for number, stage in enumerate(made[:-1]):
             if stage.train.tuning.method == "lora":
                 raise ValueError(f"stages[{number}]: LoRA adapters can only be trained in the last stage")
