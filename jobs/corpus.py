@@ -132,7 +132,8 @@ class _Making:
         self._publish(made, names["train"])
 
     def _names(self, of_task: dict[str, dict[str, Places]]) -> dict[str, list[str]]:
-        lists = readers.lists(self.recipe["reader"], self.data)
+        # As it was when the records were made: the files may have changed since.
+        lists = (read_json(self.workspace.records(self.sources["train"]) / "meta.json") or {})["lists"]
         pool = lists["train"] if lists else list(of_task["train"])
         rule = self.recipe["held_out"]
         if rule["by"] == "path":
@@ -190,7 +191,8 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say
     with publish(folder) as draft:
         facts = write_records(draft, readers.read(reader, path, intake))
         Records(draft).refuse_doubled(path)
-        write_json(draft / "meta.json", {"reader": reader, "source": source["digest"], **facts, **intake.facts()})
+        made = {"reader": reader, "source": source["digest"], "lists": readers.lists(reader, path)}
+        write_json(draft / "meta.json", made | facts | intake.facts())
     say(f"records {made_id}: {facts['count']} examples of {reader}")
     if intake.skipped:
         say(f"{intake.skipped} bad rows were passed over; the first: {intake.reasons[0]}")

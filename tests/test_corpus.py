@@ -204,3 +204,15 @@ def test_data_changed_since_planning_are_refused(tmp_path, make, monkeypatch):
     with pytest.raises(UserError, match="has changed since it was submitted"):
         make()
     assert not any(is_committed(path) for path in (tmp_path / "work").rglob("*") if path.is_dir())
+
+
+def test_a_list_changed_since_the_records_were_made_does_not_count(tmp_path, make):
+    """A recipe means the files that were planned; their records keep the held-out list, too."""
+    folder = write_niv2(tmp_path / "data", {"task1": task(2), "task2": task(2), "task9": task(2)})
+    before = make(train_per_task=1)
+    recipe_of = before.recipe | {"train": before.recipe["train"] | {"per_task": 2}}
+    (folder / "splits/default/train_tasks.txt").write_text("task2\n")
+
+    after = corpora.make(make.workspace, "other", recipe_of, folder, None, make.said.append)
+
+    assert after.train.tasks == ["task1"] * 2 + ["task2"] * 2

@@ -211,7 +211,7 @@ def test_data_changed_after_planning_are_refused(zsg: Zsg, tasks: Path, tmp_path
     subprocess.run(["cp", "-r", str(tasks), str(data)], check=True)
     zsg("submit", small_grid(zsg, data))
     [prepare] = (zsg.work / "prepare").iterdir()
-    subprocess.run(["rm", "-r", str(zsg.work / "corpora")], check=True)
+    subprocess.run(["rm", "-r", str(zsg.work / "corpora"), str(zsg.work / "records")], check=True)
     path = next((data / "tasks").iterdir())
     path.write_text(path.read_text().replace('"output"', '"output" '))
     entry = subprocess.run(
