@@ -250,7 +250,7 @@ def test_a_failed_prepare_fails_its_runs_with_the_reason(zsg: Zsg, tasks: Path, 
     zsg("submit", small_grid(zsg, broken), code=3)
     row = zsg.status()[0]
     assert (row["state"], row["cause"]) == ("failed", "prepare failed")
-    assert f"{path}: Instances[3]: 'output' must be a list of at least one text" in row["evidence"]
+    assert f"{path}: Instances[3]: Expected `str | array`, got `null` - at `$.output`" in row["evidence"]
 
 
 def _wait_for_step(work: Path, step: int) -> int:
