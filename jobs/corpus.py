@@ -189,11 +189,11 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say
     content.refuse_changed(path, content.data_files(reader), source["digest"])
     intake = Intake(skip)
     with publish(folder) as draft:
-        facts = write_records(draft, readers.read(reader, path, intake))
+        count = write_records(draft, readers.read(reader, path, intake), made_id)
         Records(draft).refuse_doubled(path)
         made = {"reader": reader, "source": source["digest"], "lists": readers.lists(reader, path)}
-        write_json(draft / "meta.json", made | facts | intake.facts())
-    say(f"records {made_id}: {facts['count']} examples of {reader}")
+        write_json(draft / "meta.json", {**made, "count": count, **intake.facts()})
+    say(f"records {made_id}: {count} examples of {reader}")
     if intake.skipped:
         say(f"{intake.skipped} bad rows were passed over; the first: {intake.reasons[0]}")
     for what, count in sorted(intake.notes.items()):

@@ -41,12 +41,12 @@ EXAMPLES = st.lists(
 def test_what_is_written_is_read(tmp_path, monkeypatch, examples, batch):
     """Examples of any text come back as they were, from any batch, in any order, and their ids and tasks alone."""
     monkeypatch.setattr(records, "ROWS", batch)
-    facts = records.write(tmp_path, examples)
+    count = records.write(tmp_path, examples)
     made = records.Records(tmp_path)
     places = np.arange(len(examples))[::-1]
 
     assert [made[place] for place in places] == examples[::-1]
-    assert facts["count"] == len(made) == len(examples)
+    assert count == len(made) == len(examples)
     assert made.texts("id", places) == [e.id for e in examples[::-1]]
     assert {name: found.tolist() for name, found in made.places().items()} == {
         name: [i for i, e in enumerate(examples) if e.task == name] for name in dict.fromkeys(e.task for e in examples)
