@@ -9,6 +9,7 @@ lines, which are thrown away. The best of two, by turns, each in a process of it
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def _text(rng: random.Random, words: list[str], least: int, most: int) -> str:
 
 def _child(what: str, folder: Path) -> tuple[float, float]:
     command = [sys.executable, "-m", "benchmarks.readers", "--child", what, str(folder)]
+    os.sync()  # what was written before is not this child's to wait for
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, peak = json.loads(done.stdout)
     return seconds, peak
