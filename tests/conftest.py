@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,21 @@ def wait_until(question: Callable[[], object], limit_s: float = 180) -> None:
     while not question():
         assert time.monotonic() < until, f"waited {limit_s} s in vain"
         time.sleep(0.05)
+
+
+def page_at(url: str, limit_s: float = 90) -> str:
+    """What a server under way answers once it is up."""
+    until = time.monotonic() + limit_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=10) as page:
+                return page.read().decode()
+        except urllib.error.HTTPError as error:
+            error.close()  # else its socket is found open in a later test
+        except OSError:
+            pass  # not up yet
+        assert time.monotonic() < until, f"{url} did not answer in {limit_s} s"
+        time.sleep(0.3)
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import Zsg, wait_until
+from conftest import Zsg, page_at, wait_until
 from tracked import assert_exactly_once, child_runs, loss_by_step
 
 GRID = """
@@ -130,7 +128,7 @@ def test_the_comparison_is_served(finished: Zsg, unused_port: int) -> None:
         assert server.stdout
         address = server.stdout.readline().split()[1]
         assert address.startswith(f"http://127.0.0.1:{unused_port}/#/metric?runs=")
-        assert "<title>MLflow</title>" in _get(f"http://127.0.0.1:{unused_port}/", 60)
+        assert "<title>MLflow</title>" in page_at(f"http://127.0.0.1:{unused_port}/")
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.communicate(timeout=30)
@@ -265,17 +263,6 @@ def _wait_for_step(work: Path, step: int) -> int:
         if process.name.isdigit() and f"jobs.entry\0{folder}\0".encode() in (process / "cmdline").read_bytes():
             return int(process.name)
     raise AssertionError("the train job is not running")
-
-
-def _get(url: str, limit_s: float) -> str:
-    until = time.monotonic() + limit_s
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=10) as page:
-                return page.read().decode()
-        except OSError:
-            assert time.monotonic() < until, f"{url} did not answer in {limit_s} s"
-            time.sleep(0.3)
 
 
 @pytest.fixture

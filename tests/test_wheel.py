@@ -9,14 +9,13 @@ import subprocess
 import sys
 import sysconfig
 import time
-import urllib.request
 import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
+from conftest import Zsg, page_at
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = """
@@ -68,20 +67,15 @@ def put_strangers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def served(zsg: Zsg, limit_s: float = 90) -> Iterator[str]:
+def served(zsg: Zsg) -> Iterator[str]:
     """The page that `zsg ui` serves over HTTP."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    server, until = zsg.start("ui", "--port", str(port), **pipes), time.monotonic() + limit_s
+    server = zsg.start("ui", "--port", str(port), **pipes)
     try:
-        while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
-                yield page.read().decode()
-                return
-            assert server.poll() is None and time.monotonic() < until, "zsg ui does not answer"
-            time.sleep(0.3)
+        yield page_at(f"http://127.0.0.1:{port}/")
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.wait(30)
