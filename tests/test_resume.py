@@ -57,7 +57,7 @@ class Bench:
     def _prepare(self, site: Site, run: Run) -> Path:
         prepare = Prepare("prepare/p", [run], set(run.needs))
         job_files.write_prepare(site.workspace, prepare, site.profile, "s")
-        job_files.write_train(site.workspace, run, site.profile, "s", ())
+        job_files.write_train(site.workspace, run, site.profile, "s", (), is_start=False)
         assert self.jobs.run(site.workspace.root / "prepare/p")["outcome"] == "done"
         return site.workspace.root / run_item(run)
 

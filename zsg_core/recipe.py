@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsg_core.arrange import BY_SIMILARITY, SEEDED, TMA
+from zsg_core.data_settings import DataSettings, HeldOut
 from zsg_core.digest import content_id
 from zsg_core.measures import OF_TEXT, WSD
-from zsg_core.settings import TINY, ArrangementSettings, DataSettings, HeldOut, Settings, WeightSettings
+from zsg_core.settings import TINY, ArrangementSettings, Settings, WeightSettings
 
 SCHEMA = 1  # raised when the same recipe would train differently, so that old results are never taken for new
 

@@ -3,18 +3,12 @@
 These models are the schema of a grid file. What of them enters a run's identity is decided in `recipe`.
 """
 
-import re
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     FiniteFloat,
-    PlainSerializer,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -22,64 +16,15 @@ from pydantic import (
 
 from zsg_core import schedule
 from zsg_core.arrange import BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
+from zsg_core.data_settings import DataSettings
+from zsg_core.fields import Count, FolderName, Positive, Seed, Share, Strict
 from zsg_core.measures import MEASURES, WSD
-from zsg_core.readers import FORMATS
 
 TINY = "tiny"
 MINILM = "all-MiniLM-L6-v2"
-TEST_SETS = tuple(name for name, made in FORMATS.items() if made.answered)
-TRAINING_SETS = tuple(name for name, made in FORMATS.items() if made.trains)
 
 _OF_SIMILARITY = ("measure", "weights", "granularity", "choose")
 _OF_TMA = ("list", "cap", "rounds")
-
-# Short numbers only: Fraction("1e-400000000") would keep a machine busy for hours.
-_FRACTION = re.compile(r"\d{1,18}/\d{1,18}|(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?")
-
-
-class Strict(BaseModel):
-    """A mapping whose keys are all known and whose values have exactly the stated types."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-def exact_fraction(value: Any) -> Fraction:
-    """`1/256`, `0.25` or `1` as an exact fraction: 0.25 is 1/4, never a binary neighbour of it."""
-    is_number = isinstance(value, int | float | str | Fraction) and not isinstance(value, bool)
-    if not is_number or not _FRACTION.fullmatch(text := str(value).strip()):
-        raise ValueError("must be a fraction such as 1/4 or 0.25")
-    try:
-        return Fraction(text)
-    except ZeroDivisionError:
-        raise ValueError("must be a fraction such as 1/4 or 0.25") from None
-
-
-def printable(text: str) -> str:
-    """The text, if every character of it shows: a line break or a mark that turns the writing deceives a reader."""
-    if not text.isprintable():
-        raise ValueError("must not hold line breaks, control characters or other marks that do not show")
-    return text
-
-
-ExactFraction = Annotated[
-    Fraction,
-    BeforeValidator(exact_fraction),
-    PlainSerializer(str, return_type=str),
-    Field(gt=0, le=1),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-                {"type": "string", "pattern": rf"^\s*({_FRACTION.pattern})\s*$"},
-            ]
-        }
-    ),
-]
-FolderName = Annotated[str, Field(min_length=1), AfterValidator(printable)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[FiniteFloat, Field(gt=0)]
-Share = Annotated[FiniteFloat, Field(ge=0, lt=1)]
 
 
 class ModelSettings(Strict):
@@ -120,86 +65,6 @@ class ModelSettings(Strict):
             "heads": self.heads or 4,
             "vocab": self.vocab or 4096,
         }
-
-
-class HeldOut(Strict):
-    """Which tasks are never trained on, and tested instead."""
-
-    by: Literal["list", "seed", "family"] = Field(
-        default="list",
-        description="the published list, tasks drawn by seed, or one task of every family, by a task's first word",
-    )
-    tasks: Count | None = Field(default=None, description="how many tasks `seed` holds out")
-    seed: Seed = Field(default=0, description="the draw's own seed; the top `seed` never changes it")
-
-    @model_validator(mode="after")
-    def _only_what_counts(self) -> "HeldOut":
-        if (self.tasks is None) == (self.by == "seed"):
-            raise ValueError("`tasks` is needed by `by: seed`, and by nothing else")
-        if self.by == "list" and "seed" in self.model_fields_set:
-            raise ValueError("`seed` draws nothing under `by: list`")
-        return self
-
-
-class DataSettings(Strict):
-    """What is trained on, and the fixed test set."""
-
-    set: Literal[TRAINING_SETS] = Field(default="niv2", description="format of the data")  # type: ignore[valid-type]
-    path: FolderName = Field(description="a file, a folder, or a pattern such as tasks/*.json")
-    test_set: Literal[TEST_SETS] | None = Field(  # type: ignore[valid-type]
-        default=None, description="format of test_path; default: set. MT-Bench has no answers to take a loss of"
-    )
-    test_path: FolderName | None = Field(default=None, description="test data of their own, in place of held_out")
-    held_out: HeldOut | None = Field(default=None, description="how held-out tasks are chosen; default: {by: list}")
-    on_bad_row: Literal["error", "skip"] = Field(
-        default="error", description="what a row that cannot be read is: an error, or counted, told and passed over"
-    )
-    train_per_task: Count | None = Field(
-        default=20, description="most examples per training task; null = all, the default of sets that are one task"
-    )
-    test_per_task: Count | None = Field(
-        default=5, description="most examples per held-out task; null = all, the default of sets that are one task"
-    )
-    train_tasks: Count | None = Field(default=None, description="only the first tasks of the training list; null = all")
-    test_tasks: Count | None = Field(default=None, description="only the first held-out tasks of the list; null = all")
-    sampling: Literal["random", "first"] = Field(default="random", description="how a task is capped")
-    sample_seed: Seed | None = Field(
-        default=None, description="seed of the sample and of the label drawn; default: seed"
-    )
-    test_seed: Seed = Field(default=0, description="the test set's own seed; `seed` never changes it")
-    fraction: ExactFraction = Field(
-        default=Fraction(1), description="exact share of the training data kept, such as 1/4"
-    )
-    template: Literal["zsg", "vicuna", "plain"] = Field(
-        default="zsg", description="how examples are written out; see zsg_core.prompts"
-    )
-    positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(
-        default=2, description="niv2 only: positive examples in a prompt"
-    )
-    max_turns: Count | None = Field(default=None, description="only the first turns of a dialogue; null = all")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _caps_of_one_task(cls, values: Any) -> Any:
-        # A cap per task means nothing where all examples are of one: 20 examples of GSM8K are nobody's wish.
-        if not isinstance(values, dict):
-            return values
-        trained, tested = values.get("set", "niv2"), values.get("test_set") or values.get("set", "niv2")
-        caps = {"train_per_task": None} if _is_one_task(trained) else {}
-        caps |= {"test_per_task": None} if _is_one_task(tested) else {}
-        return {**caps, **values}
-
-    @model_validator(mode="after")
-    def _one_test_set(self) -> "DataSettings":
-        if self.test_path is None and self.test_set is not None:
-            raise ValueError("`test_set` is the format of `test_path`, which is not given")
-        if self.test_path is not None and self.held_out is not None:
-            raise ValueError("`held_out` and `test_path` both say what is tested; give one of them")
-        return self
-
-
-def _is_one_task(name: Any) -> bool:
-    return isinstance(name, str) and name in FORMATS and not FORMATS[name].many_tasks
 
 
 class WeightSettings(Strict):

@@ -1,0 +1,64 @@
+"""The kinds of values that settings have: exact fractions, counts, seeds, names that show all they are."""
+
+import re
+from fractions import Fraction
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+# Short numbers only: Fraction("1e-400000000") would keep a machine busy for hours.
+_FRACTION = re.compile(r"\d{1,18}/\d{1,18}|(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?")
+
+
+class Strict(BaseModel):
+    """A mapping whose keys are all known and whose values have exactly the stated types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def exact_fraction(value: Any) -> Fraction:
+    """`1/256`, `0.25` or `1` as an exact fraction: 0.25 is 1/4, never a binary neighbour of it."""
+    is_number = isinstance(value, int | float | str | Fraction) and not isinstance(value, bool)
+    if not is_number or not _FRACTION.fullmatch(text := str(value).strip()):
+        raise ValueError("must be a fraction such as 1/4 or 0.25")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError("must be a fraction such as 1/4 or 0.25") from None
+
+
+def printable(text: str) -> str:
+    """The text, if every character of it shows: a line break or a mark that turns the writing deceives a reader."""
+    if not text.isprintable():
+        raise ValueError("must not hold line breaks, control characters or other marks that do not show")
+    return text
+
+
+ExactFraction = Annotated[
+    Fraction,
+    BeforeValidator(exact_fraction),
+    PlainSerializer(str, return_type=str),
+    Field(gt=0, le=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                {"type": "string", "pattern": rf"^\s*({_FRACTION.pattern})\s*$"},
+            ]
+        }
+    ),
+]
+FolderName = Annotated[str, Field(min_length=1), AfterValidator(printable)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+Share = Annotated[FiniteFloat, Field(ge=0, lt=1)]
