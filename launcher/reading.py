@@ -3,10 +3,13 @@
 Its imports are light: people ask for states all day.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from launcher.status import ABSENT, ACTIVE, JobState, collect
 from zsg_core.errors import ClusterError, UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
+SERVER_STOPS_S = 5.0
 VARIABLE = "ZSG_WORKSPACE"
 
 
@@ -83,9 +87,26 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     argv += ["--port", str(port), "--workers", "1", "--default-artifact-root", str(place.root / "mlartifacts")]
     # uvicorn looks for modules in the folder it is called in, PYTHONSAFEPATH or not; in the workspace there are none.
     ours = {"UVICORN_APP_DIR": str(place.root), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    done = subprocess.run(argv, env=os.environ | ours)
-    if done.returncode not in (0, -2, 130):
-        raise ClusterError(f"mlflow server ended with {done.returncode}; is port {port} in use? try --port")
+    code = _serve(argv, os.environ | ours)
+    if code:
+        raise ClusterError(f"mlflow server ended with {code}; is port {port} in use? try --port")
+
+
+def _serve(argv: Sequence[str], env: Mapping[str, str]) -> int:
+    """Runs a server until it ends, or until this process is told to; then nothing of it stays behind."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    server = subprocess.Popen(argv, env=env, start_new_session=True)
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        # It has processes of its own: all of them are in its group.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(server.pid, number)
+                server.wait(SERVER_STOPS_S)
 
 
 def _find_run(place: Workspace, beginning: str) -> str:

@@ -327,13 +327,16 @@ def test_a_failed_prepare_fails_its_runs(zsg_on_slurm: Zsg, tasks: Path, tmp_pat
     zsg = zsg_on_slurm
     broken = tmp_path / "broken"
     subprocess.run(["cp", "-r", str(tasks), str(broken)], check=True)
-    name = (broken / "splits/default/test_tasks.txt").read_text().split()[0]
-    (broken / "tasks" / f"{name}.json").write_text("{}")
+    name = (broken / "splits/default/train_tasks.txt").read_text().split()[0]
+    path = broken / "tasks" / f"{name}.json"
+    task = json.loads(path.read_text())
+    task["Instances"][3]["output"] = None  # what only the whole reading finds
+    path.write_text(json.dumps(task))
     zsg("submit", small(zsg, broken, "[cluster, random]"), "--profile", profile(zsg))
     rows = wait_until_ended(zsg, 120)
 
     assert {(row["state"], row["cause"]) for row in rows} == {("failed", "prepare failed")}
-    assert all(f"{name}.json: 'Definition' must be a text" in row["evidence"] for row in rows)
+    assert all(f"{name}.json: Instances[3]: Expected" in row["evidence"] for row in rows)
 
 
 def _accounted(slurm: SlurmCluster, job: str) -> list[str]:
