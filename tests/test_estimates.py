@@ -266,6 +266,7 @@ def test_a_line_sums_what_would_be_submitted(zsg: Zsg, data: Path) -> None:
     assert line.total_gpu_hours == pytest.approx(sum(hour for hour in hours[:3] if hour))
 
 
+@pytest.mark.soak
 def test_a_run_counts_what_later_plans_say(zsg: Zsg, tmp_path: Path) -> None:
     """Once a run has started its examples and tokens are exact, for it and for runs like it."""
     data = write_niv2(tmp_path / "few", {"task001_a": task(5), "task002_b": task(4), "task900_c": task(3)})

@@ -232,6 +232,7 @@ def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:
             assert losses == sorted({*losses}) and {0, 3, 4, 6, 8, 9, 12, 15, 16, 18} >= {*losses} > {0, 3, 6, 9, 12}
 
 
+@pytest.mark.soak
 def test_a_stopped_first_stage_goes_on_and_the_rest_follows(zsg: Zsg, tasks: Path) -> None:
     """Interrupted in its first stage, a run of two stages is finished by the next submit."""
     grid = zsg.write("staged.yaml", GRID.format(tasks=tasks).replace("[{}", "[{train: {epochs: 20}}"))

@@ -126,6 +126,7 @@ def test_a_walk_with_the_wheel(installed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slurm
+@pytest.mark.soak
 def test_a_walk_with_the_wheel_on_slurm(installed: Path, zsg_on_slurm: Zsg) -> None:
     """Jobs on the nodes start in the folder where zsg was called, and take nothing there for ours either."""
     zsg = zsg_on_slurm
