@@ -1,6 +1,7 @@
 """Small data that several tests build: a Natural Instructions folder, an attempt's environment."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,3 +27,14 @@ def write_niv2(folder: Path, tasks: Mapping[str, Mapping[str, Any]] | None = Non
         names = [name for name in tasks if name.startswith("task9") == is_test]
         (folder / f"splits/default/{split}_tasks.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
     return folder
+
+
+def break_an_instance(tasks: Path, copy: Path) -> Path:
+    """Copies a data folder and spoils what only its whole reading finds: the path of the task file."""
+    shutil.copytree(tasks, copy)
+    name = (copy / "splits/default/train_tasks.txt").read_text().split()[0]
+    path = copy / "tasks" / f"{name}.json"
+    task = json.loads(path.read_text())
+    task["Instances"][3]["output"] = None
+    path.write_text(json.dumps(task))
+    return path

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import break_an_instance
 from conftest import Zsg, page_at, wait_until
 from tracked import assert_exactly_once, child_runs, loss_by_step
 
@@ -237,15 +238,9 @@ def test_ctrl_c_ends_the_jobs_and_says_so(zsg: Zsg, tasks: Path) -> None:
 
 def test_a_failed_prepare_fails_its_runs_with_the_reason(zsg: Zsg, tasks: Path, tmp_path: Path) -> None:
     """Bad data end as one clear line: the file, the instance, the reason; the runs that need them are failed."""
-    broken = tmp_path / "broken"
-    subprocess.run(["cp", "-r", str(tasks), str(broken)], check=True)
-    name = (broken / "splits/default/train_tasks.txt").read_text().split()[0]
-    path = broken / "tasks" / f"{name}.json"
-    task = json.loads(path.read_text())
-    task["Instances"][3]["output"] = None
-    path.write_text(json.dumps(task))
+    path = break_an_instance(tasks, tmp_path / "broken")
 
-    zsg("submit", small_grid(zsg, broken), code=3)
+    zsg("submit", small_grid(zsg, tmp_path / "broken"), code=3)
     row = zsg.status()[0]
     assert (row["state"], row["cause"]) == ("failed", "prepare failed")
     assert f"{path}: Instances[3]: Expected `str | array`, got `null` - at `$.output`" in row["evidence"]

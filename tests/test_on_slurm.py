@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from builders import break_an_instance
 from conftest import Zsg
 from slurm_cluster import SlurmCluster
 from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
@@ -325,18 +326,12 @@ def test_a_preempted_run_goes_on(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: 
 def test_a_failed_prepare_fails_its_runs(zsg_on_slurm: Zsg, tasks: Path, tmp_path: Path) -> None:
     """Runs whose prepare job failed never stay pending: they are `failed`, with the line that says why."""
     zsg = zsg_on_slurm
-    broken = tmp_path / "broken"
-    subprocess.run(["cp", "-r", str(tasks), str(broken)], check=True)
-    name = (broken / "splits/default/train_tasks.txt").read_text().split()[0]
-    path = broken / "tasks" / f"{name}.json"
-    task = json.loads(path.read_text())
-    task["Instances"][3]["output"] = None  # what only the whole reading finds
-    path.write_text(json.dumps(task))
-    zsg("submit", small(zsg, broken, "[cluster, random]"), "--profile", profile(zsg))
+    path = break_an_instance(tasks, tmp_path / "broken")
+    zsg("submit", small(zsg, tmp_path / "broken", "[cluster, random]"), "--profile", profile(zsg))
     rows = wait_until_ended(zsg, 120)
 
     assert {(row["state"], row["cause"]) for row in rows} == {("failed", "prepare failed")}
-    assert all(f"{name}.json: Instances[3]: Expected" in row["evidence"] for row in rows)
+    assert all(f"{path}: Instances[3]: Expected" in row["evidence"] for row in rows)
 
 
 def _accounted(slurm: SlurmCluster, job: str) -> list[str]:
