@@ -326,13 +326,3 @@ def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: s
         first = error.errors()[0]
         where = ".".join([place, *map(str, first["loc"])])
         raise ValueError(f"{where}: {first['msg']}") from None
-
-    def _something_to_choose_from(self) -> "Settings":
-        least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(self.arrangement.choose or "all", 0)
-        given = self.data.train_per_task
-        if given is not None and given < least:
-            raise ValueError(
-                f"arrangement.choose: {self.arrangement.choose} takes everything of a task of {given}; give "
-                f"data.train_per_task {least} or more, or null for all"
-            )
-        return self
