@@ -9,8 +9,8 @@ from launcher import inputs
 from launcher.grid import Grid, Point
 from launcher.profiles import JobSize, Profile
 from zsg_core import recipe as recipes
+from zsg_core.checkpoint_settings import CheckpointSettings
 from zsg_core.recipe import Recipe
-from zsg_core.settings import CheckpointSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from jobs import journal
 from zsg_core import llama
 from zsg_core.errors import UserError
 from zsg_core.llama import LlamaShape
-from zsg_core.settings import LORA_TARGETS, Settings, TuningSettings
+from zsg_core.settings import Settings
+from zsg_core.train_settings import LORA_TARGETS, TuningSettings
 from zsg_core.tuning import trainable
 
 with warnings.catch_warnings():

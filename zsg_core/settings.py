@@ -5,20 +5,14 @@ These models are the schema of a grid file. What of them enters a run's identity
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    FiniteFloat,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from zsg_core import schedule
 from zsg_core.arrange import BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
+from zsg_core.checkpoint_settings import CheckpointSettings
 from zsg_core.data_settings import DataSettings
-from zsg_core.fields import Count, FolderName, Positive, Seed, Share, Strict
+from zsg_core.fields import Count, FolderName, Seed, Strict
 from zsg_core.measures import MEASURES, WSD
+from zsg_core.train_settings import TrainSettings
 
 TINY = "tiny"
 MINILM = "all-MiniLM-L6-v2"
@@ -136,109 +130,6 @@ class ArrangementSettings(Strict):
         elif self.list in HALVED and self.cap is None:
             same = {"min-max": "list: min", "max-min": "list: max", "random": "order: random"}[str(self.list)]
             raise ValueError(f"list {self.list} without a `cap` is all data and the same as {same}; give a cap")
-
-
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens")
-
-
-class TuningSettings(Strict):
-    """Which weights are trained."""
-
-    method: Literal["full", "lora", "ln", "bitfit"] = Field(
-        default="full", description="all weights, LoRA's adapters, the norms, or the biases (LLaMA has none)"
-    )
-    r: Count | None = Field(default=None, description="lora only: rank (16)")
-    alpha: Positive | None = Field(default=None, description="lora only: scale; the update is alpha/r·BA (16)")
-    targets: Annotated[list[Literal[LORA_TARGETS]], Field(min_length=1)] | None = Field(  # type: ignore[valid-type]
-        default=None, description="lora only: the modules it is put into ([q_proj, v_proj])"
-    )
-
-    @model_validator(mode="after")
-    def _of_lora_only(self) -> "TuningSettings":
-        given = [key for key in ("r", "alpha", "targets") if getattr(self, key) is not None]
-        if self.method != "lora" and given:
-            raise ValueError(f"`{given[0]}` is LoRA's; tuning.method is {self.method}")
-        return self
-
-    def resolved(self, seed: int) -> dict[str, Any]:
-        """What is trained, defaults written out; `seed` draws LoRA's first weights."""
-        if self.method != "lora":
-            return {"method": self.method}
-        targets = sorted(set(self.targets or ("q_proj", "v_proj")))
-        return {"method": "lora", "r": self.r or 16, "alpha": self.alpha or 16.0, "targets": targets, "seed": seed}
-
-
-class TrainSettings(Strict):
-    """How a stage is trained. `zsg`: fp32 master weights, one token mean over the whole batch."""
-
-    preset: Literal["zsg"] = Field(default="zsg", description="named set of rules; others will follow")
-    batch: Count = Field(default=16, description="whole examples per optimiser step, over all ranks")
-    lr: Positive = Field(default=1e-6, description="peak learning rate")
-    lr_floor: Share = Field(default=0.1, description="the cosine ends at this share of the peak")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="linear warm-up")
-    epochs: Count = Field(default=1, description="passes over the arrangement, each in the same order")
-    steps: Count | None = Field(default=None, description="stop after this many steps; null = all the data")
-    max_length: Annotated[int, Field(ge=16)] = Field(
-        default=1024, description="tokens per example; prompts are cut first"
-    )
-    precision: Literal["bf16", "fp32"] = Field(
-        default="bf16",
-        description="of the forward pass; master weights are fp32, made from the weights as loaded in this precision",
-    )
-    betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="Adam's")
-    eps: Positive = Field(default=1e-8, description="Adam's")
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="AdamW's")
-    loss_on: Literal["answer", "all"] = Field(
-        default="answer", description="which tokens are learnt; all = prompts too, to pre-train a tiny base"
-    )
-    tuning: TuningSettings = TuningSettings()
-    clip: Positive = Field(default=1.0, description="largest norm of the global gradient")
-    init_seed: Seed | None = Field(default=None, description="seed of random first weights; default: seed")
-
-
-def checkpoint_stride(value: Any) -> Any:
-    """A stride, the steps themselves, or spans with a stride each; see `schedule.checkpoint_steps`."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    if isinstance(value, list | tuple) and value and all(type(step) is int and step >= 1 for step in value):
-        return tuple(sorted(set(value)))
-    if isinstance(value, str):
-        schedule.spans(value)
-        return value
-    raise ValueError("must be steps between checkpoints such as 10, a list of steps, or spans such as '1-50:1, 50-:10'")
-
-
-CheckpointSteps = Annotated[
-    Any,
-    BeforeValidator(checkpoint_stride),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 1},
-                {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
-                {"type": "string", "pattern": r"^\s*\d+-\d*:\d+\s*(,\s*\d+-\d*:\d+\s*)*$"},
-            ]
-        }
-    ),
-]
-
-
-class CheckpointSettings(Strict):
-    """When metrics are taken and when a run is saved to go on from; not part of a run's identity."""
-
-    every: CheckpointSteps = Field(
-        default=10,
-        description="steps between checkpoints, or the steps [1, 2, 5], or spans `1-50:1, 50-500:10, 500-:50`; "
-        "step 0 and the last always count",
-    )
-    metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
-        default=["loss"], description="what is measured"
-    )
-    state_every_min: Positive | None = Field(
-        default=30.0, description="minutes between full states to go on from; null = only when told to stop"
-    )
-    state_every: Count | None = Field(default=None, description="also after every so many steps")
-    keep_state: bool = Field(default=False, description="keep the last full state of a run that is done")
 
 
 class ResourceSettings(Strict):
