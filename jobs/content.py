@@ -23,6 +23,11 @@ def data_files(reader: str) -> Files:
     return readers.FORMATS[reader].files
 
 
+def one_file(path: Path) -> list[Path]:
+    """The file itself, for what is one."""
+    return [path]
+
+
 def model_files(folder: Path) -> list[Path]:
     """The files of a model that decide its weights and its tokens."""
     return _some(folder, {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})

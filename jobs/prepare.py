@@ -12,6 +12,7 @@ from jobs import arrangement, base_model
 from jobs import corpus as corpora
 from jobs.corpus import Corpus
 from jobs.folder import Workspace, is_committed
+from jobs.pool import Files
 from zsg_core import prompts
 
 BASE_TEXTS_PER_TASK = 100  # what the tokenizer learns from: the published cap, whatever the run samples,
@@ -23,8 +24,8 @@ Say = Callable[[str], None]
 def run(job: dict[str, Any], say: Say) -> None:
     """Makes every corpus, base and arrangement that the job lists."""
     workspace = Workspace(Path(job["paths"]["workspace"]))
-    data, test = (job["paths"][key] and Path(job["paths"][key]) for key in ("data", "test"))
-    corpus = corpora.make(workspace, job["corpus"]["id"], job["corpus"]["recipe"], data, test, say)
+    files = {name: Files.of(paths) for name, paths in job["paths"]["sources"].items()}
+    corpus = corpora.make(workspace, job["corpus"]["id"], job["corpus"]["recipe"], files, say)
     for base in job["bases"]:
         if not is_committed(workspace.base(base["id"])):
             say(f"base {base['id']}: training the tokenizer, drawing the weights")

@@ -186,7 +186,7 @@ def _block(document: Document, place: Place, block: Any) -> list[list[Setting]]:
 
 
 def _axis(document: Document, place: Place, key: str, value: Any) -> list[Setting]:
-    known = leaf_keys(Settings)
+    known = leaf_keys(Settings, key)
     if key not in known:
         raise document.error(place, unknown_key(key, known))
     if not isinstance(value, list):

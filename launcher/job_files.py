@@ -41,7 +41,7 @@ def write_train(
             zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"]
         ),
     }
-    job["paths"] |= {"base": str(base), "data": str(run.data)}
+    job["paths"] |= {"base": str(base)}
     write_json(workspace.root / run_item(run) / "job.json", job)
 
 
@@ -64,8 +64,7 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
         "makes": sorted(prepare.makes),
     }
     embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
-    test = str(first.test) if first.test else None
-    job["paths"] |= {"data": str(first.data), "test": test, "embedding": embedding}
+    job["paths"] |= {"sources": {name: files.texts for name, files in first.sources.items()}, "embedding": embedding}
     write_json(workspace.root / prepare.item / "job.json", job)
 
 

@@ -4,6 +4,7 @@ Draft 7, which every YAML language server knows. Made from the models of the set
 such as that hidden must divide by heads, `zsg plan` says.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from launcher.grid import NAME
 from launcher.profiles import Profile
 from zsg_core.settings import Settings
 
+NAMED, NAME_PATTERN = "NAME", r"[A-Za-z0-9][\w-]{0,31}"  # a name of the user's own within a dotted key
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
 Schema = dict[str, Any]
@@ -80,11 +82,18 @@ def _is_left_out(key: str, value: Any) -> bool:
 
 
 def _values(schema: Schema, models: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
-    """The schema of every dotted key, of sections as of values."""
+    """The schema of every dotted key, of sections as of values; a name that is the user's own is NAME."""
     for name, value in schema["properties"].items():
         yield prefix + name, value
-        for ref in [part["$ref"] for part in (value, *value.get("anyOf", [])) if "$ref" in part]:
-            yield from _values(models[ref.rpartition("/")[2]], models, f"{prefix}{name}.")
+        for part in (value, *value.get("anyOf", [])):
+            for below, inner in [
+                ("", part),
+                *((f"{NAMED}.", one) for one in part.get("patternProperties", {}).values()),
+            ]:
+                if "$ref" in inner:
+                    if below:
+                        yield f"{prefix}{name}.{NAMED}", inner
+                    yield from _values(models[inner["$ref"].rpartition("/")[2]], models, f"{prefix}{name}.{below}")
 
 
 def _axis(key: str, value: Schema) -> Schema:
@@ -107,6 +116,10 @@ def _ref(definition: str) -> Schema:
 
 
 def _mapping(properties: Schema, **more: Any) -> Schema:
+    """A mapping of these keys and no others; a key with NAME in it stands for every name."""
+    named = {key: value for key, value in properties.items() if f".{NAMED}" in key}
+    patterns = {f"^{re.escape(key).replace(NAMED, NAME_PATTERN)}$": value for key, value in named.items()}
+    more |= {"patternProperties": patterns} if patterns else {}
     return {"type": "object", "properties": properties, "additionalProperties": False, **more}
 
 

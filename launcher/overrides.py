@@ -38,7 +38,7 @@ def _one(text: str) -> Override:
         raise _error(text, "holds a line break or another character that does not show")
     if not equals or not key:
         raise _error(text, EXAMPLE)
-    known = leaf_keys(Settings)
+    known = leaf_keys(Settings, key)
     if key not in known:
         raise _error(text, f"`{key}` is no setting; {ELSEWHERE[key]}" if key in ELSEWHERE else unknown_key(key, known))
     return Override(text, key, _value(text, written.strip()))

@@ -1,10 +1,12 @@
 """Turns a grid's points into runs: resolved recipes with ids, equal ones merged, files named."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobs.pool import Files
 from launcher import inputs
 from launcher.grid import Grid, Point
 from launcher.profiles import JobSize, Profile
@@ -26,10 +28,9 @@ class Run:
     axes: dict[str, Any]
     checkpoints: CheckpointSettings
     size: JobSize
-    data: Path
+    sources: Mapping[str, Files]
     base: Path | None
     embedding: Path | None
-    test: Path | None = None
     before: "Run | None" = None
 
     @cached_property
@@ -95,8 +96,7 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             axes=point.axes,
             checkpoints=settings.checkpoints,
             size=profile.train.model_copy(update=asked),
-            data=inputs.data_folder(own),
-            test=inputs.test_folder(own),
+            sources={name: inputs.source_files(name, source) for name, source in own.data.by_source().items()},
             base=inputs.base_folder(own),
             embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
             before=run,

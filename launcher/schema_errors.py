@@ -5,7 +5,7 @@ import re
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -36,7 +36,17 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Plac
 
 def unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
     """The message for a key that does not exist."""
-    return f"unknown key {brief(key)}{f' in {where}' if where else ''}.{nearest(key, known)} Known: {', '.join(known)}"
+    about = f"unknown key {brief(key)}{f' in {where}' if where else ''}.{nearest(key, known)}"
+    return f"{about} Known: {', '.join(_beside(key, known))}"
+
+
+def _beside(key: str, known: Sequence[str]) -> list[str]:
+    """Of many dotted keys those of the section that a key means, or the sections."""
+    above = key
+    while above := above.rpartition(".")[0]:
+        if inside := [one for one in known if one.rpartition(".")[0] == above]:
+            return inside
+    return [one for one in known if "." not in one]
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -54,25 +64,50 @@ def brief(value: Any) -> str:
 def known_keys(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     """The keys allowed at a place of the settings."""
     model: Any = schema
-    for part in place:
-        model = _model_of(model.model_fields[str(part)].annotation)
+    parts = list(place)
+    while parts:
+        field = model.model_fields[str(parts.pop(0))].annotation
+        if is_named(field):
+            parts = parts[1:]  # the name is the user's own
+        model = model_of(field)
     return list(model.model_fields)
 
 
-def leaf_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
-    """Every dotted key that names a mapping or a value of the settings."""
+def leaf_keys(schema: type[BaseModel], key: str = "", prefix: str = "") -> list[str]:
+    """Every dotted key that names a mapping or a value of the settings.
+
+    Where names are the user's own, as those of data.sources, the ones that `key` says stand for all.
+    """
     keys: list[str] = []
+    first, _, rest = key.partition(".")
     for name, field in schema.model_fields.items():
         keys.append(prefix + name)
-        inner = _model_of(field.annotation)
+        inner, below = model_of(field.annotation), f"{prefix}{name}."
+        own = rest if first == name else ""
+        if inner is not None and is_named(field.annotation):
+            named, _, own = own.partition(".")
+            below += f"{named or 'NAME'}."
+            keys += [below[:-1]]
         if inner is not None:
-            keys += leaf_keys(inner, f"{prefix}{name}.")
+            keys += leaf_keys(inner, own, below)
     return keys
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model within a field's type, if there is one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return next((m for part in typing.get_args(annotation) if (m := _model_of(part))), None)
+    if _is_union(annotation) or typing.get_origin(annotation) in (dict, Annotated):
+        return next((m for part in typing.get_args(annotation) if (m := model_of(part))), None)
     return None
+
+
+def is_named(annotation: Any) -> bool:
+    """Whether a field is a mapping from names of the user's own to models."""
+    if _is_union(annotation) or typing.get_origin(annotation) is Annotated:
+        return any(is_named(part) for part in typing.get_args(annotation))
+    return typing.get_origin(annotation) is dict and model_of(annotation) is not None
+
+
+def _is_union(annotation: Any) -> bool:
+    return isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union

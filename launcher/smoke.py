@@ -6,12 +6,14 @@ from typing import Any
 
 from launcher.grid import Grid, Point
 from launcher.profiles import SmokeSettings
+from zsg_core.data_settings import SourceSettings
 from zsg_core.errors import UserError
 from zsg_core.settings import TINY, ModelSettings, Settings
+from zsg_core.strategy_settings import StrategySettings
 
 SUFFIX = "-smoke"
-SMALL = ("model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "train.steps",
-         "train.epochs", "train.warmup_steps", "checkpoints.every", "resources.time_min")  # fmt: skip
+SMALL = ("model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "data.count",
+         "train.steps", "train.epochs", "train.warmup_steps", "checkpoints.every", "resources.time_min")  # fmt: skip
 
 
 def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
@@ -27,9 +29,12 @@ def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
 
 
 def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
-    data: dict[str, Any] = {"train_tasks": smoke.tasks, "test_tasks": smoke.tasks}
-    data |= {"train_per_task": smoke.per_task, "test_per_task": 1}
-    data["fraction"] = max(settings.data.fraction, Fraction(1, smoke.tasks * smoke.per_task))
+    data = _small_source(settings.data, smoke)
+    if settings.data.sources is not None:
+        small = {name: own.model_copy(update=_small_source(own, smoke)) for name, own in settings.data.sources.items()}
+        data["sources"] = small
+    if settings.data.mix is not None:
+        data["mix"] = settings.data.mix.model_copy(update={"total": None})
     train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0}
     order = {"choose": None}  # a choice among a task's examples needs more of them
     stages = [_small_stage(stage, data | train | order) for stage in settings.stages] if settings.stages else None
@@ -41,11 +46,29 @@ def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
             "arrangement": settings.arrangement.model_copy(update=order),
             "train": settings.train.model_copy(update=train),
             "checkpoints": settings.checkpoints.model_copy(update={"every": 1}),
+            "strategy": settings.strategy and _small_strategy(settings.strategy, smoke),
             "resources": settings.resources.model_copy(update={"time_min": smoke.time_min}),
         }
     )
     made.by_stage()
     return made
+
+
+def _small_source(source: SourceSettings, smoke: SmokeSettings) -> dict[str, Any]:
+    """Few tasks of few examples; a share that would leave nothing of them is raised to one example."""
+    least = Fraction(1, smoke.per_task)
+    small = {
+        "train_tasks": smoke.tasks,
+        "test_tasks": smoke.tasks,
+        "train_per_task": smoke.per_task,
+        "test_per_task": 1,
+    }
+    return {**small, "fraction": max(source.fraction, least), "count": None, "k": source.k and max(source.k, least)}
+
+
+def _small_strategy(strategy: StrategySettings, smoke: SmokeSettings) -> StrategySettings:
+    least = Fraction(1, smoke.per_task)
+    return strategy.model_copy(update={"k": strategy.k and max(strategy.k, least)})
 
 
 def _small_stage(stage: dict[str, dict[str, Any]], small: dict[str, Any]) -> dict[str, dict[str, Any]]:

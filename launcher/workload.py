@@ -15,8 +15,9 @@ from typing import Any
 from jobs import journal
 from jobs.folder import Workspace, is_committed, read_json
 from launcher.runs import Run
-from zsg_core import readers, schedule
+from zsg_core import mixing, readers, schedule
 from zsg_core.digest import content_id
+from zsg_core.recipe import Recipe, sources
 
 COUNTED, MEAN, AT_MOST, UNKNOWN = "counted", "mean", "at most", "unknown"
 FIRST_ROWS = 50  # of a journal, among which its start stands
@@ -92,13 +93,25 @@ class Workloads:
 
     def _bound(self, run: Run, split: str) -> int | None:
         data = run.stage["data"]
-        rule = data[split]
-        if data["held_out"]["by"] != "list" or rule["per_task"] is None:
+        if "mix" in data and split == "train":
+            return data["mix"].get("total")
+        bounds = [self._bound_of(run.sources[name].data, rule, split) for name, rule in sources(data).items()]
+        known = [bound for bound in bounds if bound is not None]
+        return sum(known) if len(known) == len(bounds) else None
+
+    def _bound_of(self, path: Path, source: Recipe, split: str) -> int | None:
+        rule = source.get(split, {"k": "0"})  # of several sources not all are tested
+        if rule.get("k") == "0":
+            return 0
+        if "count" in rule:
+            return mixing.amount({"fraction": rule.get("k", 1)}, rule["count"])
+        if source.get("held_out", {}).get("by") != "list" or rule["per_task"] is None or "ratio" in rule:
             return None  # only a whole reading would tell
-        if (run.data, split) not in self._tasks:
-            self._tasks[run.data, split] = len((readers.lists(data["reader"], run.data) or {}).get(split, ()))
-        tasks = self._tasks[run.data, split]
-        return math.floor(Fraction(rule.get("fraction", 1)) * min(tasks, rule.get("tasks") or tasks) * rule["per_task"])
+        if (path, split) not in self._tasks:
+            self._tasks[path, split] = len((readers.lists(source["reader"], path) or {}).get(split, ()))
+        tasks = self._tasks[path, split]
+        most = min(tasks, rule.get("tasks") or tasks) * rule["per_task"]
+        return math.floor(Fraction(rule.get("fraction", 1)) * Fraction(rule.get("k", 1)) * most)
 
     @cached_property
     def _counted(self) -> dict[tuple[Any, ...], dict[str, Lengths]]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zsg_core.recipe import InputDigests, SourceDigests
+
 TASKS = {"train": ["task001_add", "task002_sort"], "test": ["task900_count"]}
 
 
@@ -38,3 +40,8 @@ def break_an_instance(tasks: Path, copy: Path) -> Path:
     task["Instances"][3]["output"] = None
     path.write_text(json.dumps(task))
     return path
+
+
+def digests(data: str = "d", test: str | None = None, **others: str | None) -> InputDigests:
+    """The digests of a run's inputs; of one data set."""
+    return InputDigests(sources={"": SourceDigests(data=data, test=test)}, **others)

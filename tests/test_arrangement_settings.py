@@ -1,16 +1,17 @@
 """Is an order that does nothing refused, and does only what takes effect enter its recipe?"""
 
 import pytest
+from builders import digests
 from pydantic import ValidationError
 
-from zsg_core.recipe import InputDigests, recipe
+from zsg_core.recipe import recipe
 from zsg_core.settings import Settings
 
 
 def made(data: dict | None = None, **arrangement) -> dict:
     """The arrangement's recipe."""
     settings = Settings.model_validate({"data": {"path": "/d", **(data or {})}, "arrangement": arrangement})
-    return recipe(settings, InputDigests(data="d", model=None, embedding="e"))["stages"][0]["arrangement"]
+    return recipe(settings, digests(embedding="e"))["stages"][0]["arrangement"]
 
 
 EMBEDDED = {"embedding": "e", "similarity": "folded"}

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs import corpus as corpora
-from jobs import records
+from jobs import pool, records
 from jobs.corpus import Corpus
 from jobs.folder import Workspace, is_committed
+from jobs.pool import Files
 from launcher import inputs
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
@@ -91,8 +92,8 @@ def make(tmp_path):
     def of(**data) -> Corpus:
         wanted = Settings.model_validate({"data": {"path": str(tmp_path / "data"), **data}})
         made = recipe(wanted, inputs.Inputs(tmp_path / "digests.json").of(wanted))
-        folders = inputs.data_folder(wanted), inputs.test_folder(wanted)
-        return corpora.make(workspace, corpus_id(made), made["stages"][0]["data"], *folders, said.append)
+        files = {name: inputs.source_files(name, source) for name, source in wanted.data.by_source().items()}
+        return corpora.make(workspace, corpus_id(made), made["stages"][0]["data"], files, said.append)
 
     of.said, of.workspace = said, workspace  # type: ignore[attr-defined]
     return of
@@ -119,7 +120,7 @@ def test_a_corpus_is_sampled_from_its_lists(tmp_path, make):
     assert made.train.ids == [f"task2:{i}" for i in range(4)] + [f"task1:{i}" for i in range(3)]
     assert made.train.tasks == ["task2"] * 4 + ["task1"] * 3
     assert [example.id for example in made.test] == ["task9:0", "task9:1"]
-    assert made.meta["records"] == other.meta["records"]
+    assert made.meta["sources"][""]["records"] == other.meta["sources"][""]["records"]
     assert sum("examples of niv2" in text for text in make.said) == 1
 
 
@@ -162,7 +163,7 @@ def test_skipped_rows_are_counted_and_told(tmp_path, make):
         make(**how)
     assert not list((tmp_path / "work").rglob("*.arrow"))
     made = make(**how, on_bad_row="skip")
-    meta = json.loads((make.workspace.records(made.meta["records"]["train"]) / "meta.json").read_text())
+    meta = json.loads((make.workspace.records(made.meta["sources"][""]["records"]["train"]) / "meta.json").read_text())
     assert (len(made.train), meta["skipped"]) == (2, 1)
     assert "train.jsonl:2: " in meta["reasons"][0]
     assert any("1 bad rows were passed over" in text for text in make.said)
@@ -193,13 +194,13 @@ def test_held_out_tasks_have_siblings_in_training(tmp_path, make):
 def test_data_changed_since_planning_are_refused(tmp_path, make, monkeypatch):
     """Days may lie between plan and prepare."""
     folder = write_niv2(tmp_path / "data")
-    refuse = corpora.content.refuse_changed
+    refuse = pool.content.refuse_changed
 
     def change_first(*given) -> None:
         (folder / "tasks/task001_add.json").write_text(json.dumps(task(1)))
         refuse(*given)
 
-    monkeypatch.setattr(corpora.content, "refuse_changed", change_first)
+    monkeypatch.setattr(pool.content, "refuse_changed", change_first)
 
     with pytest.raises(UserError, match="has changed since it was submitted"):
         make()
@@ -213,6 +214,6 @@ def test_a_list_changed_since_the_records_were_made_does_not_count(tmp_path, mak
     recipe_of = before.recipe | {"train": before.recipe["train"] | {"per_task": 2}}
     (folder / "splits/default/train_tasks.txt").write_text("task2\n")
 
-    after = corpora.make(make.workspace, "other", recipe_of, folder, None, make.said.append)
+    after = corpora.make(make.workspace, "other", recipe_of, {"": Files(folder)}, make.said.append)
 
     assert after.train.tasks == ["task1"] * 2 + ["task2"] * 2

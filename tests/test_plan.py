@@ -1,15 +1,13 @@
 """What is done about every run, and what must be made first?"""
 
-from pathlib import Path
-
 import pytest
+from builders import digests
 
 from launcher.plan import Action, Allow, Plan, decide, make, run_item
 from launcher.profiles import JobSize
 from launcher.runs import Run
 from launcher.status import JobState
 from zsg_core import recipe as recipes
-from zsg_core.recipe import InputDigests
 from zsg_core.schedule import checkpoint_steps
 from zsg_core.settings import Settings
 
@@ -24,14 +22,14 @@ def a_run(order: str = "cluster", nodes: int = 1, every: int = 10, **changes) ->
     wanted = {"arrangement": {"order": order}, "checkpoints": {"every": every}, **changes}
     settings = Settings.model_validate({**wanted, "data": {"path": "/d", **changes.get("data", {})}})
     embedding = "e" if order in ("nft", "rt", "fft") else None
-    recipe = recipes.recipe(settings, InputDigests(data="d", model=None, embedding=embedding))
+    recipe = recipes.recipe(settings, digests(embedding=embedding))
     return Run(
         id=recipes.run_id(recipe),
         recipe=recipe,
         axes={},
         checkpoints=settings.checkpoints,
         size=JobSize(nodes=nodes),
-        data=Path("/d"),
+        sources={},
         base=None,
         embedding=None,
     )

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from builders import write_niv2
+from builders import digests, write_niv2
 
 from launcher import grid
 from launcher.inputs import Inputs
@@ -15,7 +15,7 @@ from zsg_core import recipe as recipes
 from zsg_core.recipe import InputDigests, recipe
 from zsg_core.settings import Settings
 
-DIGESTS = InputDigests(data="d" * 64, model=None, embedding=None)
+DIGESTS = digests("d" * 64)
 
 # Ids name folders and MLflow runs; if one of these changes, results made before are no longer found.
 GOLDEN = {
@@ -31,9 +31,9 @@ def settings(**changes) -> Settings:
     return Settings.model_validate({**changes, "data": {"path": "/d", **changes.get("data", {})}})
 
 
-def ids(wanted: Settings, digests: InputDigests = DIGESTS) -> dict[str, str | None]:
+def ids(wanted: Settings, given: InputDigests = DIGESTS) -> dict[str, str | None]:
     """All ids of a run."""
-    made = recipe(wanted, digests)
+    made = recipe(wanted, given)
     return {
         "run": recipes.run_id(made),
         "corpus": recipes.corpus_id(made),
@@ -112,27 +112,25 @@ def test_what_does_nothing_makes_no_replicate(given, change):
     """A seed that takes no effect, and a name or path beside a digest, leave every id as it is."""
     keys = given.keys() | change.keys()
     both = {key: given.get(key, {}) | change.get(key, {}) for key in keys}
-    digests = InputDigests(data="d", model="m" * 64, embedding="e")
+    made_of = digests(model="m" * 64, embedding="e")
 
-    assert ids(settings(**given), digests) == ids(settings(**both), digests)
+    assert ids(settings(**given), made_of) == ids(settings(**both), made_of)
 
 
 @pytest.mark.parametrize(
-    ("digests", "effect"),
+    ("given", "effect"),
     [
-        pytest.param(InputDigests(data="x", model="m", embedding="e"), ALL, id="the data"),
-        pytest.param(InputDigests(data="d", model="x", embedding="e"), {"run"}, id="the model"),
-        pytest.param(
-            InputDigests(data="d", model="m", embedding="x"), {"run", "arrangement"}, id="the embedding model"
-        ),
+        pytest.param(digests("x", model="m", embedding="e"), ALL, id="the data"),
+        pytest.param(digests(model="x", embedding="e"), {"run"}, id="the model"),
+        pytest.param(digests(model="m", embedding="x"), {"run", "arrangement"}, id="the embedding model"),
     ],
 )
-def test_a_changed_file_changes_the_ids(digests, effect):
+def test_a_changed_file_changes_the_ids(given, effect):
     """What the user supplies enters by its content."""
     wanted = settings(model={"name": "m", "path": "/m"}, arrangement={"order": "nft"})
-    before = ids(wanted, InputDigests(data="d", model="m", embedding="e"))
+    before = ids(wanted, digests(model="m", embedding="e"))
 
-    assert effect == changed(before, ids(wanted, digests))
+    assert effect == changed(before, ids(wanted, given))
 
 
 @pytest.mark.parametrize("fraction", ["0.25", 0.25, "2/8", "25e-2"])
@@ -218,7 +216,7 @@ def test_resources_of_a_point_go_before_the_profile(runs):
 def data_digest(tmp_path: Path) -> str:
     """The digest of the data folder, from the cache where it holds."""
     inputs = Inputs(tmp_path / "digests.json")
-    digest = inputs.of(settings(data={"path": str(tmp_path / "data")})).data
+    digest = inputs.of(settings(data={"path": str(tmp_path / "data")})).sources[""].data
     inputs.save()
     return digest
 

@@ -1,13 +1,11 @@
 """Are the instances of a task chosen by the seed, and by nothing else?"""
 
-from fractions import Fraction
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_core.examples import Example
-from zsg_core.splits import cap, choose_answer, take_fraction
+from zsg_core.splits import cap, choose_answer, nested
 
 
 def examples(count: int, task: str = "t", references: tuple[str, ...] = ("a",)) -> list[Example]:
@@ -84,27 +82,12 @@ def test_an_answer_is_one_of_the_references():
     assert {example.references for example in drawn} == {("a", "b", "c")}
 
 
-@pytest.mark.parametrize(
-    ("count", "fraction", "kept"),
-    [
-        pytest.param(110_142, Fraction(1, 256), 430, id="DMT's 1/256 of 110142"),
-        pytest.param(10, Fraction(1, 3), 3, id="rounded down"),
-        pytest.param(9, Fraction(1, 3), 3, id="exactly a third"),
-        pytest.param(10, Fraction(1), 10, id="all"),
-        pytest.param(3, Fraction(1, 4), 0, id="less than one"),
-        pytest.param(0, Fraction(1, 2), 0, id="of nothing"),
-    ],
-)
-def test_a_fraction_is_exact(count, fraction, kept):
-    """⌊fraction·N⌋ items are kept."""
-    assert len(take_fraction(range(count), fraction, seed=0)) == kept
-
-
 @settings(deadline=None)
-@given(SIZES, st.fractions(0, 1), SEEDS)
-def test_a_fraction_keeps_the_order(size, fraction, seed):
-    """What is kept stands in the order in which it stood, each item once."""
-    kept = take_fraction(range(size), fraction, seed)
+@given(SIZES, st.integers(0, 60), st.integers(0, 60), SEEDS)
+def test_a_smaller_sample_is_part_of_a_larger_one(size, one, other, seed):
+    """A sample keeps the order of its items, each once; what a smaller one takes, a larger one takes too."""
+    small, large = (nested(range(size), count, seed) for count in sorted((one, other)))
 
-    assert kept == sorted(set(kept))
-    assert set(kept) <= set(range(size))
+    assert len(large) == min(size, max(one, other))
+    assert large == sorted(set(large)) and set(large) <= set(range(size))
+    assert set(small) <= set(large)

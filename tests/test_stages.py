@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import digests
 from conftest import Zsg, wait_until
 from pydantic import ValidationError
 from tracked import child_runs, loss_by_step
@@ -18,10 +19,9 @@ from launcher.profiles import JobSize
 from launcher.runs import Run
 from launcher.status import JobState
 from zsg_core import recipe as recipes
-from zsg_core.recipe import InputDigests
 from zsg_core.settings import Settings
 
-DIGESTS = InputDigests(data="d", model=None, embedding=None)
+DIGESTS = digests()
 FIRST: dict[str, Any] = {"train": {"lr": 1e-3}}
 
 
@@ -37,7 +37,7 @@ def a_run(*of_stages: dict[str, Any]) -> Run:
     for recipe in recipes.prefixes(recipes.recipe(wanted, DIGESTS)):
         run = Run(
             id=recipes.run_id(recipe), recipe=recipe, axes={}, checkpoints=wanted.checkpoints, size=JobSize(),
-            data=Path("/d"), base=None, embedding=None, before=run,
+            sources={}, base=None, embedding=None, before=run,
         )  # fmt: skip
     assert run
     return run
@@ -97,7 +97,7 @@ def test_stages_may_be_of_other_data() -> None:
     """With a test set of its own a run goes from one data set to another; each enters by its digest."""
     own = {"path": "/d", "set": "gsm8k", "test_set": "gsm8k", "test_path": "/t"}
     wanted = settings({}, {"data": {"path": "/code", "set": "alpaca"}}, data=own)
-    made = recipes.recipe(wanted, *(InputDigests(data=d, model=None, embedding=None, test="t") for d in ("m", "c")))
+    made = recipes.recipe(wanted, *(digests(d, "t") for d in ("m", "c")))
 
     assert [(stage["data"]["reader"], stage["data"]["digest"]) for stage in made["stages"]] == [
         ("gsm8k", "m"),

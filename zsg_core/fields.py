@@ -43,20 +43,17 @@ def printable(text: str) -> str:
     return text
 
 
-ExactFraction = Annotated[
-    Fraction,
-    BeforeValidator(exact_fraction),
-    PlainSerializer(str, return_type=str),
-    Field(gt=0, le=1),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-                {"type": "string", "pattern": rf"^\s*({_FRACTION.pattern})\s*$"},
-            ]
-        }
-    ),
-]
+def _shown(**bounds: int) -> WithJsonSchema:
+    """The JSON Schema of an exact fraction: a number within bounds, or its text."""
+    written = {"type": "string", "pattern": rf"^\s*({_FRACTION.pattern})\s*$"}
+    return WithJsonSchema({"anyOf": [{"type": "number", **bounds}, written]})
+
+
+_Exact = Annotated[Fraction, BeforeValidator(exact_fraction), PlainSerializer(str, return_type=str)]
+ExactFraction = Annotated[_Exact, Field(gt=0, le=1), _shown(exclusiveMinimum=0, maximum=1)]
+ExactPart = Annotated[_Exact, Field(ge=0, le=1), _shown(minimum=0, maximum=1)]
+ExactRatio = Annotated[_Exact, Field(ge=0), _shown(minimum=0)]
+ExactWeight = Annotated[_Exact, Field(gt=0), _shown(exclusiveMinimum=0)]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]

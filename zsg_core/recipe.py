@@ -6,11 +6,12 @@ enter by the digest of their content. Made once and shared under ids of their ow
 the base (a tiny model with its tokenizer) and the arrangement (their order).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from zsg_core.arrange import BY_SIMILARITY, SEEDED, TMA
-from zsg_core.data_settings import DataSettings, HeldOut
+from zsg_core.data_settings import ONE, HeldOut, Source
 from zsg_core.digest import content_id
 from zsg_core.measures import OF_TEXT, WSD
 from zsg_core.settings import TINY, ArrangementSettings, Settings, WeightSettings
@@ -23,13 +24,21 @@ Recipe = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputDigests:
-    """Digests of what the user supplies; None where a run does not use it."""
+class SourceDigests:
+    """Digests of a source's files; None where it has none of the kind."""
 
     data: str
-    model: str | None
-    embedding: str | None
     test: str | None = None
+    tags: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputDigests:
+    """Digests of what the user supplies, its data by source; None where a run does not use it."""
+
+    sources: Mapping[str, SourceDigests]
+    model: str | None = None
+    embedding: str | None = None
 
 
 def uses_embedding(settings: Settings) -> bool:
@@ -92,44 +101,90 @@ def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     return {"data": _corpus(settings, digests), "arrangement": _arrangement(settings, digests), "train": train}
 
 
+def sources(data: Recipe) -> dict[str, Recipe]:
+    """The sources of a corpus' recipe, in the order in which their examples stand: that of their names.
+
+    Of one data set the recipe is its own source, under the name ''.
+    """
+    return dict(sorted(data["sources"].items())) if "sources" in data else {ONE: data}
+
+
 def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
-    data = settings.data
-    drawn = _drawn(data, data.set, data.train_per_task, _seed(settings, data.sample_seed))
-    if data.fraction != 1:
-        drawn["seed"] = _seed(settings, data.sample_seed)
-    drawn["fraction"] = str(data.fraction)
-    tested = _drawn(data, data.test_set or data.set, data.test_per_task, data.test_seed)
-    made = {
-        "reader": data.set,
-        "digest": digests.data,
-        "template": _template(settings),
-        "held_out": _held_out(settings, digests),
-        "train": {"per_task": data.train_per_task, **_tasks(data.train_tasks), **drawn},
-        "test": {"per_task": data.test_per_task, **_tasks(data.test_tasks), **tested},
-    }
+    data, made = settings.data, settings.data.by_source()
+    shared: dict[str, Any] = {"template": _template(settings)}
     # What is absent where it does nothing is as it was before the setting came.
-    made |= {} if data.max_turns is None else {"max_turns": data.max_turns}
-    return made | ({"on_bad_row": "skip"} if data.on_bad_row == "skip" else {})
+    shared |= {} if data.max_turns is None else {"max_turns": data.max_turns}
+    shared |= {} if data.mix is None else {"mix": _mix(settings)}
+    if data.sources is None:
+        return _source(settings, made[ONE], digests.sources[ONE]) | shared
+    # A tiny model's tokenizer learns from every source; else one that is neither trained on nor tested is not there.
+    used = {name: own for name, own in made.items() if own.k or is_tested(own) or settings.model.name == TINY}
+    return {"sources": {name: _source(settings, own, digests.sources[name]) for name, own in used.items()}} | shared
 
 
-def _drawn(data: DataSettings, reader: str, per_task: int | None, seed: int) -> dict[str, Any]:
+def is_tested(source: Source) -> bool:
+    """Whether a source among several says what of it is tested."""
+    return source.test_path is not None or source.held_out is not None
+
+
+def _source(settings: Settings, source: Source, digests: SourceDigests) -> dict[str, Any]:
+    data = settings.data
+    made: dict[str, Any] = {"reader": source.set, "digest": digests.data}
+    if data.sources is None or is_tested(source):
+        tested = _drawn(source, source.test_set or source.set, source.test_per_task, data.test_seed)
+        made["held_out"] = _held_out(source, digests)
+        made["test"] = {"per_task": source.test_per_task, **_tasks(source.test_tasks), **tested}
+    made["train"] = _trained(settings, source, digests)
+    return made | ({"on_bad_row": "skip"} if source.on_bad_row == "skip" else {})
+
+
+def _trained(settings: Settings, source: Source, digests: SourceDigests) -> dict[str, Any]:
+    """What of a source is trained on, without whatever does nothing."""
+    if source.k == 0:
+        return {"k": "0"}
+    seed = _seed(settings, settings.data.sample_seed)
+    made = {"per_task": source.train_per_task, **_tasks(source.train_tasks)}
+    made |= _drawn(source, source.set, source.train_per_task, seed)
+    made |= _tagged(source, digests)
+    made |= {key: getattr(source, key) for key in ("templates", "count") if getattr(source, key) is not None}
+    made |= {} if source.ratio is None else {"ratio": str(source.ratio), "ratio_to": source.ratio_to}
+    made["fraction"] = str(source.fraction)
+    made |= {} if source.k == 1 else {"k": str(source.k)}
+    made |= {} if source.rate_max is None else {"rate_max": source.rate_max}
+    made |= {} if source.share is None else {"share": str(source.share)}
+    if source.fraction != 1 or made.keys() & {"templates", "count", "ratio", "k"} or settings.data.mix:
+        made |= {"seed": seed, "parts": "nested"}  # splits.nested; parts made before it were drawn one by one
+    return made
+
+
+def _tagged(source: Source, digests: SourceDigests) -> dict[str, Any]:
+    rules = {key: getattr(source, key) for key in ("keep_tags", "drop_tags") if getattr(source, key) is not None}
+    return rules | ({"tags": digests.tags} if source.tags is not None else {})
+
+
+def _mix(settings: Settings) -> dict[str, Any]:
+    mix = settings.data.mix
+    assert mix is not None
+    return mix.model_dump(mode="json", exclude_none=True)
+
+
+def _drawn(source: Source, reader: str, per_task: int | None, seed: int) -> dict[str, Any]:
     # Where all examples are taken and none has several answers, nothing is drawn and no seed makes a replicate.
     if per_task is None and reader not in SEVERAL_ANSWERS:
         return {"sampling": "all"}
-    return {"sampling": data.sampling, **({"seed": seed} if data.sampling == "random" else {})}
+    return {"sampling": source.sampling, **({"seed": seed} if source.sampling == "random" else {})}
 
 
 def _template(settings: Settings) -> dict[str, Any]:
     data = settings.data
-    shots = {"positive_examples": data.positive_examples} if data.set == "niv2" or data.test_set == "niv2" else {}
-    return {"name": data.template, **shots}
+    is_niv2 = any("niv2" in (source.set, source.test_set) for source in data.by_source().values())
+    return {"name": data.template, **({"positive_examples": data.positive_examples} if is_niv2 else {})}
 
 
-def _held_out(settings: Settings, digests: InputDigests) -> dict[str, Any]:
-    data = settings.data
-    if data.test_path is not None:
-        return {"by": "path", "reader": data.test_set or data.set, "digest": digests.test}
-    rule = data.held_out or HeldOut()
+def _held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
+    if source.test_path is not None:
+        return {"by": "path", "reader": source.test_set or source.set, "digest": digests.test}
+    rule = source.held_out or HeldOut()
     return {"by": "list"} if rule.by == "list" else rule.model_dump(mode="json", exclude_none=True)
 
 
@@ -173,10 +228,17 @@ def _base(settings: Settings, digests: InputDigests) -> dict[str, Any]:
         return {"kind": "folder", "digest": digests.model}
     # The tokenizer learns from every training task whatever is sampled, so that all runs of a grid share it.
     corpus = _corpus(settings, digests)
-    seen = ("reader", "digest", "on_bad_row", "template", "held_out")
-    tokenizer = {"kind": "byte-level BPE", "text": {key: corpus[key] for key in seen if key in corpus}}
+    text = _seen(corpus)
+    if "sources" in corpus:
+        text["sources"] = {name: _seen(source) for name, source in corpus["sources"].items()}
+    tokenizer = {"kind": "byte-level BPE", "text": text}
     shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}
     return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": _seed(settings, settings.train.init_seed)}
+
+
+def _seen(corpus: Recipe) -> dict[str, Any]:
+    """What of a corpus' recipe decides the texts that a tokenizer learns from."""
+    return {key: corpus[key] for key in ("reader", "digest", "on_bad_row", "template", "held_out") if key in corpus}
 
 
 def _seed(settings: Settings, own: int | None) -> int:

@@ -9,9 +9,10 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from zsg_core.arrange import BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
 from zsg_core.checkpoint_settings import CheckpointSettings
-from zsg_core.data_settings import DataSettings
+from zsg_core.data_settings import OF_THE_TEST, DataSettings
 from zsg_core.fields import Count, FolderName, Seed, Strict
 from zsg_core.measures import MEASURES, WSD
+from zsg_core.strategy_settings import BY_NAME, StrategySettings
 from zsg_core.train_settings import TrainSettings
 
 TINY = "tiny"
@@ -140,10 +141,7 @@ class ResourceSettings(Strict):
     time_min: Count | None = Field(default=None, description="time limit in minutes")
 
 
-_ONE_TEST_SET = ("test_set", "test_path", "test_per_task", "sampling", "template", "positive_examples", "max_turns")
-_OF_THE_RUN = frozenset(
-    {"init_seed", "max_length", "held_out", "test_set", "test_path", "test_tasks", "test_per_task", "test_seed"}
-)
+_OF_THE_RUN = frozenset({"init_seed", "max_length", "test_seed"})
 
 
 class Settings(Strict):
@@ -158,18 +156,24 @@ class Settings(Strict):
         default=None,
         description="fine-tuning passes, one after the other; each says where it differs: {train: {lr: 1e-5}}",
     )
+    strategy: StrategySettings | None = Field(
+        default=None,
+        description="how `data.sources` follow one another, as stages: multitask, sequential, mixed, dmt",
+        json_schema_extra=lambda schema: schema["anyOf"].append({"enum": list(BY_NAME)}),  # type: ignore[union-attr]
+    )
     checkpoints: CheckpointSettings = CheckpointSettings()
     resources: ResourceSettings = ResourceSettings()
 
     @model_validator(mode="after")
     def _something_to_choose_from(self) -> "Settings":
         least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(self.arrangement.choose or "all", 0)
-        given = self.data.train_per_task
-        if given is not None and given < least:
-            raise ValueError(
-                f"arrangement.choose: {self.arrangement.choose} takes everything of a task of {given}; give "
-                f"data.train_per_task {least} or more, or null for all"
-            )
+        for source in self.data.by_source().values():
+            given = source.train_per_task
+            if given is not None and given < least:
+                raise ValueError(
+                    f"arrangement.choose: {self.arrangement.choose} takes everything of a task of {given}; give "
+                    f"data.train_per_task {least} or more, or null for all"
+                )
         return self
 
     @model_validator(mode="after")
@@ -182,22 +186,42 @@ class Settings(Strict):
 
         A stage may change data, arrangement and train, but not the test set: a curve over stages must be of one.
         """
-        if self.stages is None:
+        overlays = self._overlays()
+        if overlays is None:
             return [self]
-        run = self.model_dump(exclude={"stages"}, exclude_unset=True)
-        made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(self.stages)]
+        run = self.model_dump(exclude={"stages", "strategy"}, exclude_unset=True)
+        made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(overlays)]
+        tested = _tested(made[0])
         for number, stage in enumerate(made[1:], start=1):
-            for key in _ONE_TEST_SET:
-                was, now = (getattr(one.data, key) or (key == "test_set" and one.data.set) for one in (made[0], stage))
-                if was != now:
-                    raise ValueError(
-                        f"stages[{number}]: data.{key} would be {now!r} and in the first stage {was!r}, so the test "
-                        f"set would change; give the run data.{key}, for all stages"
-                    )
+            changed = [(key, value) for key, value in _tested(stage).items() if value != tested.get(key)]
+            if changed:
+                key, value = changed[0]
+                raise ValueError(
+                    f"stages[{number}]: data.{key} would be {value!r} and in the first stage {tested.get(key)!r}, so "
+                    f"the test set would change; give the run data.{key}, for all stages"
+                )
         for number, stage in enumerate(made[:-1]):
             if stage.train.tuning.method == "lora":
                 raise ValueError(f"stages[{number}]: LoRA adapters can only be trained in the last stage")
         return made
+
+    def _overlays(self) -> list[dict[str, dict[str, Any]]] | None:
+        if self.strategy is None:
+            return self.stages
+        if self.stages is not None:
+            raise ValueError("`stages` and `strategy` both say what the stages are; give one of them")
+        return self.strategy.stages(self.data.by_source())
+
+
+def _tested(settings: Settings) -> dict[str, Any]:
+    """Whatever decides the test set."""
+    data = settings.data
+    made = {key: getattr(data, key) for key in ("template", "positive_examples", "max_turns")}
+    for name, source in data.by_source().items():
+        own = {key: getattr(source, key) for key in OF_THE_TEST} | {"test_set": source.test_set or source.set}
+        own |= {} if source.test_path else {"path": source.path, "on_bad_row": source.on_bad_row}
+        made |= {f"sources.{name}.{key}" if name else key: value for key, value in own.items()}
+    return made
 
 
 def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: str) -> Settings:
@@ -205,15 +229,24 @@ def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: s
     for part, values in overlay.items():
         if part not in ("data", "arrangement", "train"):
             raise ValueError(f"{place}: unknown key {part!r}; a stage may say data, arrangement and train")
-        fixed = sorted(_OF_THE_RUN & values.keys())
+        fixed = sorted((_OF_THE_RUN | {"held_out", *OF_THE_TEST}) & values.keys() - {"sampling"})
         if fixed:
             raise ValueError(f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside `stages`")
         if part == "data" and {"set", "path"} & values.keys() and "test_path" not in run["data"]:
             raise ValueError(f"{place}.data: other data would bring another test set; give the run a data.test_path")
-        made[part] = made.get(part, {}) | {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        made[part] = _with(made.get(part, {}), values)
     try:
         return Settings.model_validate(made)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([place, *map(str, first["loc"])])
         raise ValueError(f"{where}: {first['msg']}") from None
+
+
+def _with(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others laid over them; of data, source by source."""
+    made = old | {key: tuple(value) if isinstance(value, list) else value for key, value in new.items()}
+    if isinstance(new.get("sources"), dict) and isinstance(old.get("sources"), dict):
+        given = {name: own for name, own in new["sources"].items() if isinstance(own, dict)}
+        made["sources"] = old["sources"] | {name: old["sources"].get(name, {}) | own for name, own in given.items()}
+    return made

@@ -4,11 +4,9 @@ Every choice is seeded by (seed, task), so adding a task to a data set never cha
 Python's `random.Random(str)` seeds by SHA-512 and is the same on every machine.
 """
 
-import math
 import random
 import re
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from zsg_core.errors import UserError
@@ -46,6 +44,17 @@ def family(task: str) -> str:
     return found[0].lower() if found else task
 
 
+def choose_templates(tasks: Sequence[str], count: int | None, set_of: Callable[[str], str], seed: int) -> list[str]:
+    """The tasks, in their order, with at most `count` templates of every data set; None: all."""
+    if count is None:
+        return list(tasks)
+    of_set: dict[str, list[str]] = {}
+    for task in tasks:
+        of_set.setdefault(set_of(task), []).append(task)
+    kept = {task for name, own in of_set.items() for task in nested(own, count, seed, f"templates of {name}")}
+    return [task for task in tasks if task in kept]
+
+
 def cap(items: Sequence[Item], limit: int | None, sampling: str, seed: int, task: str) -> list[Item]:
     """At most `limit` items of one task: the first in file order, or a seeded sample in drawn order."""
     if limit is None or sampling != "random" or not len(items):
@@ -62,17 +71,16 @@ def choose_answer(example: Example, seed: int) -> Example:
     return example.answering(rng.choice(example.references))
 
 
-def take_fraction(items: Sequence[Item], fraction: Fraction, seed: int) -> list[Item]:
-    """⌊fraction·N⌋ of the items, a seeded sample that keeps their order (DMT, section 3.2 of the paper).
+def nested(items: Sequence[Item], count: int, seed: int, name: str = "") -> list[Item]:
+    """`count` of the items, a seeded sample in their own order; a smaller one is part of every larger one.
 
-    The fraction is exact: 1/256 of 110 142 is 430, with no rounding of 1/256 in between.
+    So the points of a sweep over shares differ by what is added and by nothing else.
     """
-    if fraction == 1:
+    if count >= len(items):
         return list(items)
-    keep = math.floor(fraction * len(items))
-    rng = random.Random(f"fraction:{seed}")
-    chosen = sorted(rng.sample(range(len(items)), keep))
-    return [items[i] for i in chosen]
+    order = list(range(len(items)))
+    random.Random(f"nested:{seed}:{name}").shuffle(order)
+    return [items[i] for i in sorted(order[:count])]
 
 
 def overlap(train: Iterable[Example], test: Iterable[Example]) -> list[tuple[str, str, bool]]:

@@ -15,6 +15,19 @@ from zsg_core.readers.intake import Intake, Malformed
 from zsg_core.readers.rows import json_rows
 
 END = "<|endoftext|>"  # closes a completion in GPT-3's form
+# The data sets of T0's datasets.csv, as the names of their templates' tasks begin.
+SETS = (
+    "adversarial_qa_dbert", "adversarial_qa_dbidaf", "adversarial_qa_droberta", "ag_news", "ai2_arc_ARC_Challenge",
+    "ai2_arc_ARC_Easy", "amazon_polarity", "anli", "app_reviews", "cnn_dailymail_3.0.0", "common_gen", "cos_e_v1.11",
+    "cosmos_qa", "crows_pairs", "dbpedia_14", "dream", "duorc_ParaphraseRC", "duorc_SelfRC", "gigaword", "glue_mrpc",
+    "glue_qqp", "hellaswag", "imdb", "jigsaw_toxicity_pred", "kilt_tasks_hotpotqa", "multi_news", "openbookqa_main",
+    "paws_labeled_final", "piqa", "qasc", "quail", "quarel", "quartz", "quoref", "race_high", "race_middle", "ropes",
+    "rotten_tomatoes", "samsum", "sciq", "social_i_qa", "squad_v2", "story_cloze_2016", "super_glue_axg",
+    "super_glue_boolq", "super_glue_cb", "super_glue_copa", "super_glue_multirc", "super_glue_record", "super_glue_rte",
+    "super_glue_wic", "super_glue_wsc.fixed", "trec", "trivia_qa_unfiltered", "web_questions", "wiki_bio",
+    "wiki_hop_original", "wiki_qa", "wino_bias_type1_anti", "wino_bias_type1_pro", "wino_bias_type2_anti",
+    "wino_bias_type2_pro", "winogrande_winogrande_xl", "wiqa", "xsum", "yelp_review_full",
+)  # fmt: skip
 
 
 class Row(msgspec.Struct):
@@ -37,6 +50,11 @@ def parse(row: Row, name: str, intake: Intake) -> list[Example]:
         raise Malformed("needs inputs_pretokenized and targets_pretokenized, or prompt and completion")
     task = row.task or name
     return [Example(id=intake.number(task), task=task, turns=((given, wanted),))]
+
+
+def set_of(task: str) -> str:
+    """The data set that a task is a template of; of a task of none of SETS, the task itself."""
+    return next((name for name in SETS if task.startswith(f"{name}_")), task)
 
 
 def _rows(path: Path) -> list[Path]:
