@@ -98,6 +98,9 @@ def _lines(told: dict[str, Any]) -> list[str]:
     recipe = ", ".join(f"{key} {_short(value)}" for key, value in told["recipe"].items())
     left = f", {told['left_out']} of the corpus left out" if told.get("left_out") else ""
     lines = [f"{told['arrangement']}: {recipe}", f"{told['count']} examples{left}; corpus {told['corpus']}"]
+    if by_source := told.get("by_source"):
+        parts = (f"{name} {count} ({count / told['count']:.2%})" for name, count in by_source.items())
+        lines.append(f"sources: {', '.join(parts)}")
     if "rounds" in told:
         lines += _round_lines(told["rounds"])
     if told.get("in_both_halves"):

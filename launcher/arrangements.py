@@ -59,6 +59,11 @@ class Arrangement:
     def corpus(self) -> str:
         return self.meta["sources"]["corpus"]
 
+    @property
+    def sources(self) -> list[str]:
+        """The names of the data sets in its corpus; empty where it is of one."""
+        return [name for name in self.meta["sources"]["corpus_meta"].get("sources", {}) if name]
+
 
 def find(workspace: Workspace, beginning: str) -> Arrangement:
     """The arrangement whose id, or the id of a run that trains on it, begins so. UserError for none or several."""
@@ -83,6 +88,9 @@ def summary(one: Arrangement, head: int) -> dict[str, Any]:
     """What `zsg arrange show` tells: recipe, count, first ids, composition over position, rounds."""
     keys = ("recipe", "count", "left_out", "ids_digest", "rounds", "in_both_halves")
     facts = {key: one.meta[key] for key in keys if key in one.meta}
+    if sources := one.sources:
+        count = Counter(made_id.partition("/")[0] for made_id in one.ids)
+        facts["by_source"] = {name: count[name] for name in sources}
     return {"arrangement": one.id, "corpus": one.corpus, **facts, "head": one.ids[:head], "parts": parts(one.ids)}
 
 
