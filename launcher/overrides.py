@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher import yaml_file
-from launcher.schema_errors import leaf_keys, unknown_key
 from launcher.yaml_file import Place
 from zsg_core.errors import UserError
+from zsg_core.schema_errors import leaf_keys, unknown_key
 from zsg_core.settings import Settings
 
 EXAMPLE = "write key=value, such as --set train.lr=1e-4"

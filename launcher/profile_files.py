@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from launcher import yaml_file
-from launcher.schema_errors import brief, nearest
 from launcher.shipped import shipped
 from launcher.yaml_file import Document, Place
 from zsg_core.errors import UserError
+from zsg_core.schema_errors import brief, nearest
 
 INHERITS = "inherits"
 LONGEST_NAME = 64

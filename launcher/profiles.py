@@ -7,8 +7,8 @@ from pydantic import Field, ValidationError
 
 from launcher import profile_files
 from launcher.profile_files import Layers
-from launcher.schema_errors import first_problem
 from zsg_core.fields import Count, Positive, Strict
+from zsg_core.schema_errors import first_problem
 
 Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options are made of; no blank, no quote
 

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from launcher import json_schema, yaml_file
 from launcher.profiles import Profile
-from launcher.schema_errors import leaf_keys
+from zsg_core.schema_errors import leaf_keys
 from zsg_core.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,8 +19,12 @@ PLAIN = {  # where the words of pydantic are those of a programmer
 
 
 def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Place, str]:
-    """The place of the first error within the settings, and its message."""
-    problem = error.errors()[0]
+    """The place of the first error within the settings, and its message; of unknown keys before missing ones.
+
+    A key that is misspelt is both, and its own name is what is to be corrected.
+    """
+    problems = error.errors()
+    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
     place = problem["loc"]
     name = ".".join(str(part) for part in place)
     if problem["type"] == "extra_forbidden":
