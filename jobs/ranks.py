@@ -69,6 +69,17 @@ def meet(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
     return device
 
 
+def wait_as_long_everywhere() -> None:
+    """Gives every group of ranks the time limit of the first; called once DeepSpeed has made its own.
+
+    Those take torch's default, whatever the limit of the group that they are made from: 10 minutes on GPUs.
+    """
+    from torch.distributed import distributed_c10d
+
+    for group in list(distributed_c10d._world.pg_map):
+        distributed_c10d._set_pg_timeout(TIMEOUT, group)
+
+
 def node_address(run: Callable[..., Any] = subprocess.run) -> str:
     """The address by which Slurm itself reaches this node; loopback outside Slurm.
 

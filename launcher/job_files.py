@@ -37,9 +37,7 @@ def write_train(
         "made": {"corpus": run.corpus_id, "arrangement": run.arrangement_id, "base": run.base_id},
         "after": list(after),
         "micro_tokens": Estimates(workspace, profile, []).micro_tokens(run),
-        "deepspeed": deepspeed_config(
-            zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"]
-        ),
+        "deepspeed": _deepspeed(train, profile),
     }
     job["paths"] |= {"base": str(base)}
     write_json(workspace.root / run_item(run) / "job.json", job)
@@ -96,7 +94,7 @@ def _gpus(kind: str, profile: Profile) -> int:
 def check(run: Run, profile: Profile) -> None:
     """Raises UserError for a run that the profile cannot train, before anything is submitted."""
     train = run.stage["train"]
-    deepspeed_config(zero_stage=profile.deepspeed.zero_stage, precision=train["precision"], clip=train["clip"])
+    _deepspeed(train, profile)
     batch, ranks = train["batch"], run.size.nodes * run.size.ranks_per_node
     if batch < ranks:
         raise UserError(
@@ -111,6 +109,12 @@ def check(run: Run, profile: Profile) -> None:
         raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
     if profile.kind == "local" and run.size.nodes * run.size.ranks_per_node > 1:
         raise UserError(f"profile {profile.name!r} is local and runs one rank; nodes and ranks_per_node must be 1")
+
+
+def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    scale = train.get("loss_scale")
+    stage = profile.deepspeed.zero_stage
+    return deepspeed_config(zero_stage=stage, precision=train["precision"], clip=train["clip"], loss_scale=scale)
 
 
 def _has_biases(run: Run) -> bool:
