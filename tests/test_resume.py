@@ -3,78 +3,19 @@
 import json
 import random
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from forked_jobs import ForkedJobs, Rank, wait_until
+from forked_jobs import wait_until
+from train_bench import EXIT_S, MANY, STEPS, Bench, reached, starts, stop, told
 
 from jobs.folder import read_json, write_json
-from jobs.journal import SPEED, files, first_points, last_rows, read
+from jobs.journal import files, read
 from jobs.state import newest_step
-from launcher import job_files
-from launcher.plan import Prepare, run_item
-from launcher.runs import Run
-from launcher.session import open_grid
-from launcher.submit import Site
-from zsg_core import skills
 
-STEPS = 18  # of one epoch
-MANY = 4  # epochs that leave time to disturb
-EXIT_S = 20.0  # within which every rank leaves that was told to
 LEFT_S = 60.0  # within which a rank notices that its peer is gone; far less than the half hour of a collective
 CONFIGURATIONS = [(1, 1, "fp32"), (1, 2, "bf16"), (2, 1, "fp32"), (2, 2, "bf16"), (2, 3, "fp32"), (2, 3, "bf16")]
-
-
-class Bench:
-    """A workspace with one data set, in which runs are made and started."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.data, self.jobs = folder, folder / "tasks", ForkedJobs()
-        self._made = 0
-        self._undisturbed: dict[Any, dict[Any, Any]] = {}
-        skills.write_tasks(self.data, per_task=6)
-
-    def make(self, zero: int = 1, precision: str = "fp32", epochs: int = 1, **checkpoints: Any) -> Path:
-        """The folder of a new run of 18 steps an epoch, ready to start; no two runs share a workspace."""
-        self._made += 1
-        folder = self.folder / f"run{self._made}"
-        folder.mkdir()
-        grid = {
-            "model": {"name": "tiny", "hidden": 64, "layers": 2, "vocab": 600},
-            "data": {"path": str(self.data), "train_per_task": 6, "test_per_task": 1, "positive_examples": 0},
-            "train": {"batch": 8, "lr": 2e-3, "max_length": 96, "precision": precision, "epochs": epochs},
-            "checkpoints": {"every": 6, "state_every": 4, **checkpoints},
-        }
-        profile = {"name": "p", "kind": "slurm", "deepspeed": {"zero_stage": zero}}
-        write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}})
-        write_json(folder / "p.yaml", profile)
-        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work")
-        return self._prepare(opened.site, opened.runs[0])
-
-    def _prepare(self, site: Site, run: Run) -> Path:
-        prepare = Prepare("prepare/p", [run], set(run.needs))
-        job_files.write_prepare(site.workspace, prepare, site.profile, "s")
-        job_files.write_train(site.workspace, run, site.profile, "s", (), is_start=False)
-        assert self.jobs.run(site.workspace.root / "prepare/p")["outcome"] == "done"
-        return site.workspace.root / run_item(run)
-
-    def undisturbed(self, world: int, zero: int, precision: str, epochs: int = 1) -> dict[Any, Any]:
-        """What the run tells that nobody disturbs and that saves nothing."""
-        key = (world, zero, precision, epochs)
-        if key not in self._undisturbed:
-            folder = self.make(zero, precision, epochs, state_every=None)
-            assert self.jobs.run(folder, world)["outcome"] == "done"
-            self._undisturbed[key] = told(folder)
-        return self._undisturbed[key]
-
-    def stopped(self, number: int, world: int = 1, step: int = 9, **how: Any) -> tuple[Path, dict[str, Any]]:
-        """A long run that was sent a signal once it had reached a step, and its exit record."""
-        folder = self.make(epochs=MANY, **how)
-        stop(self.jobs.start(folder, world), folder, step, number)
-        return folder, read_json(folder / "exit.json")
 
 
 @pytest.fixture(scope="module")
@@ -83,39 +24,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(tmp_path_factory.mktemp("resume"))
     yield made
     made.jobs.stop()
-
-
-def told(folder: Path) -> dict[Any, Any]:
-    """Every number that counts by (key, step), every digest of ids, the weights; all attempts must agree on them."""
-    points, disagree = first_points(read(folder))
-    assert disagree == []
-    facts: dict[Any, Any] = {(p.key, p.step): p.value for p in points if not p.key.startswith(SPEED)}
-    for row in read(folder):
-        if row["kind"] == "digest":
-            assert facts.setdefault(("ids", row["step"]), row["data"]["ids"]) == row["data"]["ids"]
-    record = read_json(folder / "exit.json")
-    return facts | {"weights": record["weights"], "digest": record["digest"], "checkpoints": record["checkpoints"]}
-
-
-def starts(folder: Path) -> list[dict[str, Any]]:
-    """How each attempt began."""
-    return [row["data"] for row in read(folder) if row["data"].get("event") == "start"]
-
-
-def reached(folder: Path, step: int) -> bool:
-    """Whether the newest attempt has journalled a step, or a later one."""
-    listed = files(folder)
-    return bool(listed) and any(row["step"] >= step for row in last_rows(listed[-1]))
-
-
-def stop(ranks: list[Rank], folder: Path, step: int, number: int) -> None:
-    """Sends a signal to all ranks once a step is reached; all must leave in time."""
-    wait_until(lambda: reached(folder, step) or ranks[0].ended())
-    for rank in ranks:
-        rank.send(number)
-    until = time.monotonic() + EXIT_S
-    for rank in ranks:
-        assert rank.ended(within_s=until - time.monotonic()), "a rank has not left"
 
 
 Question = Callable[[], bool]
