@@ -81,7 +81,7 @@ def load_model(folder: Path, precision: str) -> Any:
         raise UserError(f"{folder}: a {config.model_type!r} model; zsg trains Llama models")
     if config.attention_dropout:
         raise UserError(f"{folder}: attention_dropout is {config.attention_dropout}; its draws would differ by rank")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
     attention = packed_attention.NAME
     return LlamaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype, attn_implementation=attention)
 

@@ -43,7 +43,7 @@ class TokenizedSet:
 
     def __init__(
         self, items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int,
-        learn_all: bool = False,
+        learn_all: bool = False, truncate: str = "prompt",
     ) -> None:  # fmt: skip
         self.ids = [item.id for item in items]
         how: dict[str, Any] = {
@@ -51,6 +51,7 @@ class TokenizedSet:
             "bos": vocabulary.bos,
             "eos": vocabulary.eos,
             "max_length": max_length,
+            "truncate": truncate,
         }
         self.encoded: list[Encoded] = [prompts.encode(e, tokenize=vocabulary.tokenize, **how) for e in items]
         self.lengths = [len(e.ids) for e in self.encoded]
@@ -64,6 +65,11 @@ class TokenizedSet:
     def shortened(self) -> int:
         """How many examples lost tokens to max_length."""
         return sum(e.cut > 0 for e in self.encoded)
+
+    @cached_property
+    def unanswered(self) -> int:
+        """How many examples lost their whole answer to max_length, so that nothing of them is learnt."""
+        return self.learnt.count(0)
 
     @cached_property
     def token_counts(self) -> dict[str, int]:
@@ -88,7 +94,7 @@ class TokenizedSet:
         tokens = np.concatenate([example.ids for example in row]).astype(np.int64)
         # The first token of an example is never learnt: nothing in it comes before.
         learnt = [
-            np.concatenate([np.arange(first, stop) for first, stop in self._spans(example)]) + start
+            np.concatenate([_NONE, *(np.arange(first, stop) for first, stop in self._spans(example))]) + start
             for example, start in zip(row, starts, strict=False)
         ]
         where = np.concatenate(learnt) - 1
@@ -104,7 +110,8 @@ def _ids(*values: int) -> Ids:
     return np.array(values, dtype=np.int64)
 
 
-_IDLE = MicroBatch([], _ids(0), _ids(0), [1], _ids(), _ids(), _ids())
+_NONE = _ids()
+_IDLE = MicroBatch([], _ids(0), _ids(0), [1], _NONE, _NONE, _NONE)
 
 
 def in_order(folder: Path, examples: Selection) -> list[Example]:

@@ -166,7 +166,7 @@ def first_points(rows: Iterable[dict[str, Any]]) -> tuple[list[Point], list[str]
     """The points that count, in journal order, and where a value recomputed after a restart disagrees.
 
     On the CPU a recomputed value must agree bit for bit; computed by other ranks, threads or another ZeRO
-    stage, within 1e-5 in fp32 and 1e-2 in bf16; on a GPU within 1e-2 (relative).
+    stage, within 1e-5 in fp32 and 1e-2 in 16 bits; on a GPU within 1e-2 (relative).
     """
     points: dict[tuple[str, int], Point] = {}
     disagree: list[str] = []
@@ -191,7 +191,7 @@ def _tolerance(ways: list[dict[str, Any]]) -> float:
         return 1e-2
     if all(way == ways[0] for way in ways):
         return 0.0
-    return 1e-2 if ways[0]["precision"] == "bf16" else 1e-5
+    return 1e-2 if ways[0]["precision"] in ("bf16", "fp16") else 1e-5
 
 
 def _agree(first: float, again: float, tolerance: float) -> bool:

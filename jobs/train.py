@@ -3,11 +3,11 @@
 Steps are counted from the start of the run's first stage, so that a run's stages are one curve.
 
 The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the loss is one mean over
-the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss,
-jobs.batches for what each rank is given, jobs.state for what an interrupted run goes on from.
+the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss of an example,
+jobs.batch_loss for that of a batch, jobs.batches for what each rank is given, jobs.updates for steps that are lost,
+jobs.state for what an interrupted run goes on from.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,16 +22,19 @@ from jobs import weights
 from jobs.answer_loss import AnswerLoss, refuse_leaks
 from jobs.attempt import Attempt
 from jobs.base_model import load_model, load_vocabulary
+from jobs.batch_loss import BatchLoss, item_means, refuse_empty
 from jobs.batches import Ids, MicroBatch, TokenizedSet, in_order
 from jobs.content import model_files, refuse_changed
 from jobs.corpus import Corpus
+from jobs.deepspeed_config import checked
 from jobs.folder import Workspace, is_committed, read_json
 from jobs.journal import SPEED, Journal
-from jobs.ranks import Ranks, meet
+from jobs.ranks import Ranks, meet, wait_as_long_everywhere
 from jobs.signals import Signals
 from jobs.state import Choice, Saved, States, versions
 from jobs.state import Job as StateJob
 from jobs.tuning import restrict
+from jobs.updates import Updates, refuse_fp16
 from zsg_core import schedule
 from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError, UserError
@@ -50,7 +53,7 @@ class Stopped(Exception):
 class Progress:
     """What the exit record tells of a finished or stopped stage: `steps` with the `first` of the stages before.
 
-    `loss` is the last that was measured.
+    `loss` is the last that was measured; `skipped` steps of this stage were lost.
     """
 
     step: int = 0
@@ -60,6 +63,7 @@ class Progress:
     loss: float | None = None
     digest: str | None = None
     weights: str | None = None
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,9 @@ class Trainer:
         s = self.settings = job["recipe"]["stages"][-1]["train"]
         self.first, self.examples_before = _before(job)
         self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
+        refuse_empty(train.learnt, s["batch"], s["epochs"], self.steps)
+        self.warmup = schedule.warmup(self.steps, s["warmup_steps"], s.get("warmup_share"))
+        self.updates = Updates(engine, s, place.ranks.world)
         measured = schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"])
         # Where a later stage begins, the stage before has measured.
         self.checkpoints = frozenset(self.first + step for step in measured if step or not self.first)
@@ -145,6 +152,7 @@ class Trainer:
         self.states.load(self.engine, saved)
         self.ids = IdDigest(saved.ids)
         self.progress.step, self.progress.loss, self.progress.digest = saved.step, saved.loss, saved.ids
+        self.progress.skipped = self.updates.skipped
 
     def _save_or_stop(self, step: int) -> None:
         """Does after a step what rank 0's clock and the signals of all ranks ask for, on all ranks alike."""
@@ -171,6 +179,7 @@ class Trainer:
         facts = {"event": "start", **self._way(), "from": step, "passed_over": choice.passed_over}
         facts |= {"steps": self.progress.steps, "train": len(self.train), "test": len(self.test)}
         facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
+        facts |= {"unanswered": {"train": self.train.unanswered, "test": self.test.unanswered}}
         facts |= {"tokens": {"train": self.train.token_counts, "test": self.test.token_counts}}
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
         facts |= {"versions": versions(), "code": self.job["code"]}
@@ -184,41 +193,27 @@ class Trainer:
         started = time.perf_counter()
         s = self.settings
         places = schedule.batch_positions(step - self.first, s["batch"], len(self.train), s["epochs"])
-        learnt = sum(self.train.learnt[place] for place in places)
-        rate = schedule.learning_rate(step - self.first, self.steps, s["lr"], s["lr_floor"], s["warmup_steps"])
+        skipped = self.updates.skipped  # the rate follows the steps that were taken
+        rate = schedule.learning_rate(step - self.first - skipped, self.steps, s["lr"], s["lr_floor"], self.warmup)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        nll = torch.zeros((), device=self.device)
+        learnt = [self.train.learnt[place] for place in places]
+        loss_of = BatchLoss(learnt, s.get("virtual_ranks", 1), self.ranks.world, self.device)
         for micro in self.train.micro_batches(places, self.ranks.rank, self.ranks.world, self.budget):
-            total = self._forward(micro).sum()
-            # The engine averages over ranks, so this is the token mean over the whole batch.
-            self.engine.backward(total * (self.ranks.world / learnt))
-            nll += total.detach()
+            self.engine.backward(loss_of.add(self._forward(micro), micro.items))
             self.consumed += [(step, item, places[item]) for item in micro.items]
         self.engine.step()
-        dist.all_reduce(nll)
-        loss = nll.item() / learnt
-        self._refuse_broken(step, loss)
+        loss = loss_of.value()
+        self.updates.refuse_broken(step, loss, skipped)
+        self.progress.skipped = self.updates.skipped
         if self.journal:
             self._journal_step(step, loss, rate, sum(self.train.lengths[place] for place in places), started)
 
     def _journal_step(self, step: int, loss: float, rate: float, tokens: int, started: float) -> None:
         assert self.journal
-        norm = self.engine.get_global_grad_norm()  # None at ZeRO stage 0
-        data = {"train/loss": loss, "train/lr": rate} | ({} if norm is None else {"train/grad_norm": float(norm)})
+        data = {"train/loss": loss, "train/lr": rate, **self.updates.metrics()}
         data[f"{SPEED}tokens_per_s"] = tokens / (time.perf_counter() - started)
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
-
-    def _refuse_broken(self, step: int, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise ClusterError(
-                f"step {step}: the training loss is {loss}; lower train.lr, or use train.precision: fp32"
-            )
-        if getattr(self.engine, "skipped_steps", 0):
-            raise ClusterError(
-                f"step {step}: DeepSpeed skipped the update because a gradient was not finite; a skipped step is "
-                "another experiment. Lower train.lr, or use train.precision: fp32"
-            )
 
     def _checkpoint(self, step: int) -> None:
         means, tokens = self._test_losses()
@@ -253,7 +248,7 @@ class Trainer:
         self.engine.train()
         dist.all_reduce(sums)  # exact: every item has one rank's sum and zeros
         tokens = torch.tensor(self.test.learnt, dtype=torch.float64)
-        return sums.cpu() / tokens, tokens
+        return item_means(sums.cpu(), tokens, self.settings.get("truncated_answers", "exclude")), tokens
 
     def _forward(self, micro: MicroBatch) -> torch.Tensor:
         on = [self._there(ids) for ids in (micro.tokens, micro.positions, micro.where, micro.targets, micro.owners)]
@@ -300,10 +295,11 @@ def _load(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     if context and longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
     drawn, all_of_it = Corpus(workspace, made["corpus"]), stage["train"]["loss_on"] == "all"
+    truncate = stage["train"].get("truncate", "prompt")
     train = in_order(arrangement, drawn.train)
     return (
-        TokenizedSet(train, vocabulary, template, longest, all_of_it),
-        TokenizedSet(drawn.test, vocabulary, template, longest),
+        TokenizedSet(train, vocabulary, template, longest, all_of_it, truncate),
+        TokenizedSet(drawn.test, vocabulary, template, longest, truncate=truncate),
     )
 
 
@@ -320,6 +316,8 @@ def _engine(job: dict[str, Any], device: str) -> Any:
     import deepspeed
 
     s = job["recipe"]["stages"][-1]["train"]
+    if s["precision"] == "fp16":
+        refuse_fp16()
     llama = load_model(Path(job["paths"]["base"]), s["precision"])
     restrict(llama, s["tuning"])
     model = AnswerLoss(llama)
@@ -327,5 +325,6 @@ def _engine(job: dict[str, Any], device: str) -> Any:
     optimizer = torch.optim.AdamW(
         tuned, lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"], fused=device != "cpu"
     )
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=job["deepspeed"])
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=checked(job["deepspeed"]))
+    wait_as_long_everywhere()
     return engine

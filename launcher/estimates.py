@@ -36,7 +36,7 @@ class Estimate:
     def tensors_gb(self) -> dict[int, float]:
         """GB per GPU before activations, by ZeRO stage; of the stages that train in this precision."""
         nodes, ranks = self.layout.nodes, self.layout.ranks_per_node
-        first = 1 if self.load.precision == "bf16" else 0
+        first = 0 if self.load.precision == "fp32" else 1
         layouts = [Layout(zero_stage=s, nodes=nodes, ranks_per_node=ranks) for s in estimate.STAGES[first:]]
         return {layout.zero_stage: self.load.tensors(layout).at_step / GB for layout in layouts}
 
@@ -69,8 +69,8 @@ class Estimate:
 
     @cached_property
     def gpu_hours(self) -> float | None:
-        """Of all the run's GPUs. In fp32 None too: the profile states the peak of bf16, and fp32 is far slower."""
-        if self.gpu is None or self.load.precision != "bf16" or self.train_flops is None or self.test_flops is None:
+        """Of all the run's GPUs. In fp32 None too: the profile's peak is that of 16 bits, and fp32 is far slower."""
+        if self.gpu is None or self.load.precision == "fp32" or self.train_flops is None or self.test_flops is None:
             return None
         return estimate.gpu_hours(self.train_flops + self.test_flops, self.gpu.tflops, self.gpu.mfu)
 

@@ -68,7 +68,7 @@ class Run:
 
 
 def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[Run], list[str]]:
-    """The runs of a grid in its order, and a note for every set of points that became one run."""
+    """The runs of a grid in its order, and notes: on points that became one run, on a prompt that is not DMT's."""
     runs: dict[str, Run] = {}
     merged: dict[str, list[dict[str, Any]]] = {}
     for point in grid.points:
@@ -82,6 +82,9 @@ def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[
         f"({_differing(points)}); the first of them stands for all"
         for run_id, points in merged.items()
     ]
+    stages = [stage for run in runs.values() for stage in run.recipe["stages"]]
+    if any(one["train"]["preset"] == "dmt" and one["data"]["template"]["name"] != "vicuna" for one in stages):
+        notes.append("preset dmt sets training only; the prompt that was published with it is data.template: vicuna")
     return list(runs.values()), notes
 
 

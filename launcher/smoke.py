@@ -13,7 +13,8 @@ from zsg_core.strategy_settings import StrategySettings
 
 SUFFIX = "-smoke"
 SMALL = ("model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "data.count",
-         "train.steps", "train.epochs", "train.warmup_steps", "checkpoints.every", "resources.time_min")  # fmt: skip
+         "train.steps", "train.epochs", "train.warmup_steps", "train.warmup_share", "checkpoints.every",
+         "resources.time_min")  # fmt: skip
 
 
 def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
@@ -35,7 +36,7 @@ def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
         data["sources"] = small
     if settings.data.mix is not None:
         data["mix"] = settings.data.mix.model_copy(update={"total": None})
-    train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0}
+    train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0, "warmup_share": None}
     order = {"choose": None}  # a choice among a task's examples needs more of them
     stages = [_small_stage(stage, data | train | order) for stage in settings.stages] if settings.stages else None
     made = settings.model_copy(

@@ -124,10 +124,10 @@ class Workloads:
 
 
 def _what_is_counted(run: Run) -> tuple[Any, ...]:
-    """The order of the examples changes no length, nor do weights: only data, tokenizer and max_length do."""
+    """The order of the examples changes no length, nor do weights: only data, tokenizer, max_length and truncate do."""
     base = run.recipe["base"]
     tokenizer = base.get("digest") or (base["vocab"], content_id(base["tokenizer"]))
-    return run.corpus_id, tokenizer, run.stage["train"]["max_length"]
+    return run.corpus_id, tokenizer, run.stage["train"]["max_length"], run.stage["train"].get("truncate")
 
 
 def _counted_by(folder: Path) -> dict[str, Lengths] | None:

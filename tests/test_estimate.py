@@ -63,6 +63,15 @@ def test_stage_0_divides_nothing(precision, each, world):
     assert estimate.tensors(1000, 0, world, precision).at_step == each * 1000
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_fp16_takes_what_bf16_does(stage):
+    """Two bytes an element and an fp32 master, whichever the 16 bits are."""
+    one, other = (estimate.tensors(1000, stage, 2, precision) for precision in ("fp16", "bf16"))
+
+    assert one == other
+    assert estimate.layer_bytes(shape("7B"), "fp16") == estimate.layer_bytes(shape("7B"), "bf16")
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @given(parameters=st.integers(10**6, 10**11), world=st.integers(1, 128))
 def test_a_higher_stage_or_more_gpus_never_hold_more(precision, parameters, world):

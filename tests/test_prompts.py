@@ -40,10 +40,12 @@ def encoded(made: Example, max_length: int = 1024, shots: int = 2):
     return encoded_by("zsg", made, max_length, shots)
 
 
-def encoded_by(name: str, made: Example, max_length: int = 1024, shots: int = 2):
+def encoded_by(name: str, made: Example, max_length: int = 1024, shots: int = 2, truncate: str = "prompt"):
     """An example in characters, in a template."""
     template = Template(name, shots)
-    return encode(made, template=template, tokenize=characters, bos=BOS, eos=EOS, max_length=max_length)
+    return encode(
+        made, template=template, tokenize=characters, bos=BOS, eos=EOS, max_length=max_length, truncate=truncate
+    )
 
 
 def learnt(made) -> list[str]:
@@ -256,3 +258,41 @@ def test_every_span_ends_with_the_end_of_a_turn(name, turns, max_length):
 def test_all_turns_are_embedded():
     """Similarity sees the whole dialogue, its texts joined by one space (WSD scripts)."""
     assert embedding_text(dialogue(), 2) == "How are you? Well. And now? Better."
+
+
+TURNS = (("2 + 2?", "four"), ("And 3?", "five"))
+WHOLE = "<s>User: 2 + 2?\nAssistant: four</s>\nUser: And 3?\nAssistant: five</s>"
+OF_TURNS = len("xUser: 2 + 2?\nAssistant: foury")  # `<s>` and `</s>` are a token each
+
+
+@pytest.mark.parametrize(
+    ("max_length", "answers"),
+    [
+        pytest.param(1024, ["four</s>", "five</s>"], id="all of it"),
+        pytest.param(OF_TURNS, ["four</s>"], id="the first turn whole"),
+        pytest.param(OF_TURNS - 1, ["four"], id="its end cut off"),
+        pytest.param(OF_TURNS - 4, ["f"], id="its answer cut"),
+        pytest.param(OF_TURNS - 5, [], id="its answer pushed out"),
+        pytest.param(16, [], id="its prompt cut"),
+    ],
+)
+@pytest.mark.parametrize("name", ["zsg", "plain"])
+def test_the_head_is_kept_whatever_it_is(name, max_length, answers):
+    """Under `head` the first tokens of the whole stay, and what is left of the answers is learnt."""
+    made = example(definition="", shots=(), turns=TURNS)
+    whole = encoded_by(name, made)
+    cut = encoded_by(name, made, max_length, truncate="head")
+
+    assert cut.ids == whole.ids[:max_length]
+    assert cut.cut == len(whole.ids) - len(cut.ids)
+    if name == "zsg":
+        assert (text(whole.ids), learnt(cut)) == (WHOLE, answers)
+
+
+def test_positive_examples_give_way_only_to_the_question_under_head():
+    """As in Tk-Instruct the source alone must fit; the answer is no reason to drop an example."""
+    long = example(answer="x" * 50)
+    kept, dropped = (encoded_by("zsg", long, len(TWO_SHOTS) - less, truncate="head") for less in (0, 1))
+
+    assert (text(kept.ids), learnt(kept)) == (f"<s>User: {TWO_SHOTS}"[: len("<s>") - 1 + len(TWO_SHOTS)], [])
+    assert text(dropped.ids).startswith(f"<s>User: {ONE_SHOT}\nAssistant: xxx")

@@ -76,6 +76,14 @@ EFFECTS = [
     ("the epochs", {"train": {"epochs": 2}}, {"run"}),
     ("the steps", {"train": {"steps": 2}}, {"run"}),
     ("the precision", {"train": {"precision": "fp32"}}, {"run"}),
+    ("a preset", {"train": {"preset": "paper"}}, {"run"}),
+    ("virtual ranks", {"train": {"virtual_ranks": 2}}, {"run"}),
+    ("a share of warm-up", {"train": {"warmup_share": 0.03}}, {"run"}),
+    ("what truncation keeps", {"train": {"truncate": "head"}}, {"run"}),
+    ("what a lost answer counts", {"train": {"truncate": "head", "truncated_answers": "zero"}}, {"run"}),
+    ("a step that may be lost", {"train": {"overflow": "skip"}}, {"run"}),
+    ("fp16", {"train": {"precision": "fp16", "loss_scale": 128.0}}, {"run"}),
+    ("one virtual rank", {"train": {"virtual_ranks": 1, "warmup_share": None}}, set()),
     ("the betas", {"train": {"betas": (0.9, 0.99)}}, {"run"}),
     ("the epsilon", {"train": {"eps": 1e-5}}, {"run"}),
     ("the weight decay", {"train": {"weight_decay": 0.1}}, {"run"}),
@@ -196,6 +204,14 @@ def test_different_points_are_different_runs_without_a_note(runs):
     resolved, notes = runs("{seed: [0, 1, 2]}")
 
     assert (3, []) == (len({run.id for run in resolved}), notes)
+
+
+@pytest.mark.parametrize(("template", "told"), [("zsg", 1), ("vicuna", 0)])
+def test_the_prompt_of_dmt_is_recalled(runs, template, told):
+    """The preset leaves data alone, and a note says which prompt was published with it."""
+    _, notes = runs(f"{{train.preset: dmt, train.max_length: 1024, data.template: {template}}}")
+
+    assert told == sum("data.template: vicuna" in note for note in notes)
 
 
 def test_runs_of_one_corpus_share_it_and_the_base(runs):

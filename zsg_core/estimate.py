@@ -11,7 +11,7 @@ from zsg_core.llama import LlamaShape
 
 GB = 1e9
 STAGES = (0, 1, 2, 3)
-ELEMENT = {"bf16": 2, "fp32": 4}  # bytes of a weight, a gradient, an activation
+ELEMENT = {"bf16": 2, "fp16": 2, "fp32": 4}  # bytes of a weight, a gradient, an activation
 # DeepSpeed's defaults of stage 3, in parameters: updated at once (sub_group_size), gathered at once
 # (stage3_max_live_parameters).
 SUB_GROUP = 1_000_000_000
@@ -47,7 +47,7 @@ def tensors(parameters: int, stage: int, world: int, precision: str, trained: in
 
     Of `parameters`, `trained` have gradients and an optimiser; None: all.
 
-    Per parameter in bf16: weight 2, gradient 2, master and moments 12, and 4 for the fp32 copy of the gradient
+    Per parameter in bf16 or fp16: weight 2, gradient 2, master and moments 12, and 4 for the fp32 copy of the gradient
     that is made for the step (stage_1_and_2.py `step`). ZeRO divides from stage 1 optimiser and copy, from 2
     the gradients, from 3 the weights. At stage 3 the step copies one sub-group after the other, so its 4 bytes
     count for at most 1e9 parameters; they are not divided, for what one GPU holds of a sub-group is smaller, but
@@ -58,7 +58,7 @@ def tensors(parameters: int, stage: int, world: int, precision: str, trained: in
     size, weights = ELEMENT[precision], parameters / world
     trained = parameters if trained is None else trained
     share = trained / world
-    own_master = precision == "bf16" or stage >= 1
+    own_master = precision != "fp32" or stage >= 1
     per_parameter = 12 if own_master else 8
     copy = {0: 4.0 * trained if own_master else 0.0, 3: 4.0 * min(SUB_GROUP, trained)}
     return Tensors(

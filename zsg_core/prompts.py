@@ -51,13 +51,22 @@ class Encoded:
         return sum(stop - start for start, stop in self.spans)
 
 
-def encode(example: Example, *, template: Template, tokenize: Tokenize, bos: int, eos: int, max_length: int) -> Encoded:
-    """The token ids of an example, at most `max_length`, the prompt shortened before the answer.
+def encode(
+    example: Example, *, template: Template, tokenize: Tokenize, bos: int, eos: int, max_length: int,
+    truncate: str = "prompt",
+) -> Encoded:  # fmt: skip
+    """The token ids of an example, at most `max_length`; `truncate` says what a longer one loses.
 
-    Of the first turn, positive examples are dropped, then the prompt is cut at its tail; an answer is cut only
-    when it alone is too long, and keeps its `</s>`. A later turn that does not fit whole is left out, and so are
-    all after it. `max_length` must leave room for the fixed pieces (16 or more).
+    `prompt`: the prompt is shortened before the answer. Of the first turn, positive examples are dropped, then the
+    prompt is cut at its tail; an answer is cut only when it alone is too long, and keeps its `</s>`. A later turn
+    that does not fit whole is left out, and so are all after it. `max_length` must leave room for the fixed pieces
+    (16 or more).
+
+    `head`: the first `max_length` tokens of the whole, so that a long prompt can push answers out (the published
+    code). Positive examples are dropped only while the question alone is longer than `max_length`.
     """
+    if truncate == "head":
+        return _head(example, template, tokenize, bos, eos, max_length)
     ids, spans, lost = [bos], [], 0
     for index in range(len(example.turns)):
         room = max_length - len(ids) - 1
@@ -72,6 +81,17 @@ def encode(example: Example, *, template: Template, tokenize: Tokenize, bos: int
         ids += [*answer[:answer_room], eos]
         lost += over
     return Encoded(ids, tuple(spans), lost)
+
+
+def _head(example: Example, template: Template, tokenize: Tokenize, bos: int, eos: int, max_length: int) -> Encoded:
+    ids, spans = [bos], []
+    for index in range(len(example.turns)):
+        asked = _question(example, index, template, lambda text: len(tokenize(text)) <= max_length)
+        prompt, tag, answer = _pieces(example, index, template, tokenize, asked)
+        ids += [*prompt, *tag, *answer, eos]
+        spans.append((len(ids) - len(answer) - 1, len(ids)))
+    kept = tuple((start, min(stop, max_length)) for start, stop in spans if start < max_length)
+    return Encoded(ids[:max_length], kept, max(0, len(ids) - max_length))
 
 
 def source(example: Example, shots: int, fits: Fits = lambda text: True) -> str:
@@ -114,19 +134,24 @@ class Style:
     apart: bool
 
 
-def _texts(example: Example, index: int, template: Template, fits: Fits = lambda text: True) -> tuple[str, str, str]:
-    question = example.turns[index][0] if index else source(example, template.shots, fits)
-    return STYLES[template.name].texts(example, index, question)
+def _question(example: Example, index: int, template: Template, fits: Fits = lambda text: True) -> str:
+    return example.turns[index][0] if index else source(example, template.shots, fits)
+
+
+def _texts(example: Example, index: int, template: Template) -> tuple[str, str, str]:
+    return STYLES[template.name].texts(example, index, _question(example, index, template))
 
 
 def _turn(example: Example, index: int, template: Template, tokenize: Tokenize, room: int) -> Turn:
-    style = STYLES[template.name]
-    tokens = _apart if style.apart else _together
-
     def fits(question: str) -> bool:
-        return sum(map(len, tokens(style.texts(example, index, question), tokenize))) <= room
+        return sum(map(len, _pieces(example, index, template, tokenize, question))) <= room
 
-    return tokens(_texts(example, index, template, fits), tokenize)
+    return _pieces(example, index, template, tokenize, _question(example, index, template, fits))
+
+
+def _pieces(example: Example, index: int, template: Template, tokenize: Tokenize, question: str) -> Turn:
+    style = STYLES[template.name]
+    return (_apart if style.apart else _together)(style.texts(example, index, question), tokenize)
 
 
 def _apart(texts: tuple[str, str, str], tokenize: Tokenize) -> Turn:

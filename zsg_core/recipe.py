@@ -15,8 +15,15 @@ from zsg_core.data_settings import ONE, HeldOut, Source
 from zsg_core.digest import content_id
 from zsg_core.measures import OF_TEXT, WSD
 from zsg_core.settings import TINY, ArrangementSettings, Settings, WeightSettings
+from zsg_core.train_settings import TrainSettings
 
 SCHEMA = 1  # raised when the same recipe would train differently, so that old results are never taken for new
+
+# Settings of training that came later, absent where they do nothing: recipes made before keep their ids.
+LATER = {
+    key: TrainSettings.model_fields[key].default
+    for key in ("virtual_ranks", "warmup_share", "truncate", "truncated_answers", "loss_scale", "overflow")
+}
 
 SEVERAL_ANSWERS = ("niv2",)  # sets of which a label is drawn among several right answers
 
@@ -97,6 +104,7 @@ def base_id(made: Recipe) -> str | None:
 
 def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     train = settings.train.model_dump(mode="json", exclude={"init_seed", "tuning"})
+    train = {key: value for key, value in train.items() if key not in LATER or value != LATER[key]}
     train["tuning"] = settings.train.tuning.resolved(_seed(settings, settings.train.init_seed))
     return {"data": _corpus(settings, digests), "arrangement": _arrangement(settings, digests), "train": train}
 

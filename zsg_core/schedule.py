@@ -7,6 +7,7 @@ same for 1, 2 or 16 ranks and after any restart.
 import math
 import re
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from zsg_core.digest import IdDigest
 
@@ -81,6 +82,11 @@ def learning_rate(step: int, total: int, peak: float, floor: float, warmup: int 
         return peak * (done + 1) / warmup
     x = min(1.0, (done - warmup) / max(1, total - warmup))
     return peak * (floor + (1 - floor) / 2 * (1 + math.cos(math.pi * x)))
+
+
+def warmup(total: int, steps: int, share: float | None) -> int:
+    """The steps of warm-up: `steps`, or ⌈share·total⌉ as Hugging Face's warmup_ratio, the share being exact."""
+    return steps if share is None else math.ceil(Fraction(str(share)) * total)
 
 
 def checkpoint_steps(total: int, every: Stride) -> list[int]:

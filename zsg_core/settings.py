@@ -141,7 +141,8 @@ class ResourceSettings(Strict):
     time_min: Count | None = Field(default=None, description="time limit in minutes")
 
 
-_OF_THE_RUN = frozenset({"init_seed", "max_length", "test_seed"})
+_ONE_LENGTH = ("max_length", "truncate", "truncated_answers")  # which a stage's preset could change
+_OF_THE_RUN = frozenset({"init_seed", "test_seed", *_ONE_LENGTH})
 
 
 class Settings(Strict):
@@ -200,6 +201,13 @@ class Settings(Strict):
                     f"stages[{number}]: data.{key} would be {value!r} and in the first stage {tested.get(key)!r}, so "
                     f"the test set would change; give the run data.{key}, for all stages"
                 )
+            for key in _ONE_LENGTH:
+                was, now = (getattr(one.train, key) for one in (made[0], stage))
+                if was != now:
+                    raise ValueError(
+                        f"stages[{number}]: preset {stage.train.preset} would make train.{key} {now!r}, and in the "
+                        f"first stage it is {was!r}; give the run train.{key}, for all stages"
+                    )
         for number, stage in enumerate(made[:-1]):
             if stage.train.tuning.method == "lora":
                 raise ValueError(f"stages[{number}]: LoRA adapters can only be trained in the last stage")

@@ -1,0 +1,59 @@
+"""Makes one loss of a batch's examples: a token mean over all of them, or the mean of several virtual ranks' own."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from zsg_core import schedule
+from zsg_core.errors import UserError
+
+
+class BatchLoss:
+    """The loss of one step, added up from micro-batches on one rank.
+
+    Virtual rank r of n holds the items r, r+n, … of the batch. The loss is the mean, over those that have learnt
+    tokens, of the token mean of each one's items; with one of them the token mean of the batch. Who computes an
+    item changes nothing: the weights come from the whole batch, `learnt` tokens an item.
+    """
+
+    def __init__(self, learnt: Sequence[int], virtual_ranks: int, world: int, device: str) -> None:
+        self._device, self._count = device, virtual_ranks
+        tokens = [sum(learnt[rank::virtual_ranks]) for rank in range(virtual_ranks)]
+        self._tokens = [(rank, held) for rank, held in enumerate(tokens) if held]
+        self._sums = torch.zeros(virtual_ranks, device=device)
+        # The engine averages over ranks.
+        weights = [world / (held * len(self._tokens)) if held else 0.0 for held in tokens]
+        self._weights = torch.tensor(weights, device=device)
+
+    def add(self, sums: torch.Tensor, items: Sequence[int]) -> torch.Tensor:
+        """This micro-batch's part of the loss, to be differentiated; `sums` are −Σ log p of its `items`, or (1,)."""
+        if self._count == 1:
+            held = sums.sum()[None]  # as ever, to the last bit
+        else:
+            owners = torch.tensor([item % self._count for item in items] or [0], device=self._device)
+            held = torch.zeros_like(self._sums).index_add(0, owners, sums)
+        self._sums += held.detach()
+        return (held * self._weights).sum()
+
+    def value(self) -> float:
+        """The loss of the whole batch; all ranks call it together."""
+        dist.all_reduce(self._sums)
+        sums = self._sums.tolist()
+        return sum(sums[rank] / held for rank, held in self._tokens) / len(self._tokens)
+
+
+def refuse_empty(learnt: Sequence[int], batch: int, epochs: int, steps: int) -> None:
+    """Raises UserError for a step of which nothing is learnt, since max_length cut all its answers away."""
+    for step in range(1, steps + 1):
+        if not any(learnt[place] for place in schedule.batch_positions(step, batch, len(learnt), epochs)):
+            raise UserError(
+                f"step {step} would learn nothing: train.truncate: head leaves none of its {batch} examples an answer "
+                "token. Raise train.max_length or train.batch, or use train.truncate: prompt"
+            )
+
+
+def item_means(sums: torch.Tensor, learnt: torch.Tensor, truncated_answers: str) -> torch.Tensor:
+    """(M,) mean loss of each test item over its answer tokens; of an item that has none left NaN, or 0 for `zero`."""
+    means = sums / learnt
+    return means.masked_fill(learnt == 0, 0.0) if truncated_answers == "zero" else means
