@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from jobs.base_model import Vocabulary
@@ -36,6 +37,14 @@ class MicroBatch:
     where: Ids
     targets: Ids
     owners: Ids
+
+    def on(self, device: str) -> tuple[Any, ...]:
+        """What `AnswerLoss.forward` takes, on a device."""
+        tokens, positions, *learnt = (
+            torch.from_numpy(ids).to(device, non_blocking=True)
+            for ids in (self.tokens, self.positions, self.where, self.targets, self.owners)
+        )
+        return tokens, positions, self.lengths, *learnt
 
 
 class TokenizedSet:

@@ -5,7 +5,7 @@ Steps are counted from the start of the run's first stage, so that a run's stage
 The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the loss is one mean over
 the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss of an example,
 jobs.batch_loss for that of a batch, jobs.batches for what each rank is given, jobs.updates for steps that are lost,
-jobs.state for what an interrupted run goes on from.
+jobs.held_out for the loss on the test set, jobs.state for what an interrupted run goes on from.
 """
 
 import time
@@ -22,12 +22,13 @@ from jobs import weights
 from jobs.answer_loss import AnswerLoss, refuse_leaks
 from jobs.attempt import Attempt
 from jobs.base_model import load_model, load_vocabulary
-from jobs.batch_loss import BatchLoss, item_means, refuse_empty
-from jobs.batches import Ids, MicroBatch, TokenizedSet, in_order
+from jobs.batch_loss import BatchLoss, refuse_empty
+from jobs.batches import MicroBatch, TokenizedSet, in_order
 from jobs.content import model_files, refuse_changed
 from jobs.corpus import Corpus
 from jobs.deepspeed_config import checked
 from jobs.folder import Workspace, is_committed, read_json
+from jobs.held_out import HeldOutLoss, summary
 from jobs.journal import SPEED, Journal
 from jobs.ranks import Ranks, meet, wait_as_long_everywhere
 from jobs.signals import Signals
@@ -113,6 +114,9 @@ class Trainer:
         # Where a later stage begins, the stage before has measured.
         self.checkpoints = frozenset(self.first + step for step in measured if step or not self.first)
         self.budget = job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
+        self.held_out = HeldOutLoss(
+            engine, test, self.ranks, device, self.budget, s.get("truncated_answers", "exclude")
+        )
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
         self.progress = Progress(step=self.first, steps=self.first + self.steps, first=self.first)
@@ -216,15 +220,8 @@ class Trainer:
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 
     def _checkpoint(self, step: int) -> None:
-        means, tokens = self._test_losses()
+        data = summary(*self.held_out.measure())
         self._digest_consumed()
-        finite = torch.isfinite(means)
-        data = {
-            "loss": means[finite].mean().item() if finite.any() else float("nan"),
-            "loss_token_mean": ((means * tokens)[finite].sum() / tokens[finite].sum()).item(),
-        }
-        if not finite.all():
-            data["loss_excluded"] = float((~finite).sum().item())
         self.progress.step, self.progress.examples = step, self._examples(step)
         self.progress.loss, self.progress.digest = data["loss"], self.ids.hex()
         digests = {"ids": self.ids.hex()}
@@ -235,27 +232,8 @@ class Trainer:
             self.journal.row("digest", step=step, examples=self._examples(step), data=digests)
             self.journal.commit()
 
-    @torch.no_grad()
-    def _test_losses(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(M,) float64 mean loss of each test item over its answer tokens, and its answer tokens."""
-        self.engine.eval()
-        sums = torch.zeros(len(self.test), dtype=torch.float64, device=self.device)
-        every = list(range(len(self.test)))
-        for micro in self.test.micro_batches(every, self.ranks.rank, self.ranks.world, self.budget):
-            nll = self._forward(micro).double()
-            if micro.items:
-                sums[torch.tensor(micro.items, device=self.device)] = nll
-        self.engine.train()
-        dist.all_reduce(sums)  # exact: every item has one rank's sum and zeros
-        tokens = torch.tensor(self.test.learnt, dtype=torch.float64)
-        return item_means(sums.cpu(), tokens, self.settings.get("truncated_answers", "exclude")), tokens
-
     def _forward(self, micro: MicroBatch) -> torch.Tensor:
-        on = [self._there(ids) for ids in (micro.tokens, micro.positions, micro.where, micro.targets, micro.owners)]
-        return self.engine(on[0], on[1], micro.lengths, *on[2:])
-
-    def _there(self, ids: Ids) -> torch.Tensor:
-        return torch.from_numpy(ids).to(self.device, non_blocking=True)
+        return self.engine(*micro.on(self.device))
 
     def _digest_consumed(self) -> None:
         """Adds to the digest what the ranks really trained on since the last checkpoint, put back in order."""
