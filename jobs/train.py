@@ -5,7 +5,7 @@ Steps are counted from the start of the run's first stage, so that a run's stage
 The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the loss is one mean over
 the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss of an example,
 jobs.batch_loss for that of a batch, jobs.batches for what each rank is given, jobs.updates for steps that are lost,
-jobs.held_out for the loss on the test set, jobs.state for what an interrupted run goes on from.
+jobs.checkpoint_losses for the test set, jobs.state for what an interrupted run goes on from.
 """
 
 import time
@@ -24,11 +24,11 @@ from jobs.attempt import Attempt
 from jobs.base_model import load_model, load_vocabulary
 from jobs.batch_loss import BatchLoss, refuse_empty
 from jobs.batches import MicroBatch, TokenizedSet, in_order
+from jobs.checkpoint_losses import CheckpointLosses
 from jobs.content import model_files, refuse_changed
 from jobs.corpus import Corpus
 from jobs.deepspeed_config import checked
 from jobs.folder import Workspace, is_committed, read_json
-from jobs.held_out import HeldOutLoss, summary
 from jobs.journal import SPEED, Journal
 from jobs.ranks import Ranks, meet, wait_as_long_everywhere
 from jobs.signals import Signals
@@ -103,19 +103,16 @@ class Trainer:
         self, job: dict[str, Any], place: Place, engine: Any, device: str, train: TokenizedSet, test: TokenizedSet
     ) -> None:
         self.job, self.engine, self.device, self.train, self.test = job, engine, device, train, test
-        self.ranks, self.journal, self.signals = place.ranks, place.journal, place.signals
+        self.place, self.ranks, self.journal, self.signals = place, place.ranks, place.journal, place.signals
         s = self.settings = job["recipe"]["stages"][-1]["train"]
         self.first, self.examples_before = _before(job)
         self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
         refuse_empty(train.learnt, s["batch"], s["epochs"], self.steps)
         self.warmup = schedule.warmup(self.steps, s["warmup_steps"], s.get("warmup_share"))
         self.updates = Updates(engine, s, place.ranks.world)
-        measured = schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"])
-        # Where a later stage begins, the stage before has measured.
-        self.checkpoints = frozenset(self.first + step for step in measured if step or not self.first)
         self.budget = job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
-        self.held_out = HeldOutLoss(
-            engine, test, self.ranks, device, self.budget, s.get("truncated_answers", "exclude")
+        self.losses = CheckpointLosses(
+            job, engine, test, self.ranks, device, self.budget, first=self.first, steps=self.steps
         )
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
@@ -129,12 +126,12 @@ class Trainer:
         self._start(choice)
         if choice.saved:
             self._go_on(choice.saved)
-        elif self.first in self.checkpoints:
+        elif self.first in self.losses.steps:
             self._checkpoint(self.first)
         last = self.first + self.steps
         for step in range(self.progress.step + 1, last + 1):
             self._step(step)
-            if step in self.checkpoints:
+            if step in self.losses.steps:
                 self._checkpoint(step)
             if step < last:
                 self._save_or_stop(step)
@@ -146,7 +143,7 @@ class Trainer:
         what = {"run_id": self.job["run_id"], "stage_id": self.job["stage_id"]}
         what |= {"recipe": content_id(self.job["recipe"], 64), "schedule": digests[-1]}
         of_step = {self.first + step: digest for step, digest in enumerate(digests)}
-        return StateJob(what=what, way=self._way(), digests=of_step, checkpoints=self.checkpoints)
+        return StateJob(what=what, way=self._way(), digests=of_step, cells=self.losses.cells)
 
     def _way(self) -> dict[str, Any]:
         kind, stage = self.device.partition(":")[0], self.engine.zero_optimization_stage()
@@ -184,12 +181,13 @@ class Trainer:
         facts |= {"steps": self.progress.steps, "train": len(self.train), "test": len(self.test)}
         facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
         facts |= {"unanswered": {"train": self.train.unanswered, "test": self.test.unanswered}}
-        facts |= {"tokens": {"train": self.train.token_counts, "test": self.test.token_counts}}
+        facts |= {"tokens": {"train": self.train.token_counts, "test": self.losses.sets["loss"].token_counts}}
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
-        facts |= {"versions": versions(), "code": self.job["code"]}
+        facts |= {"versions": versions(), "code": self.job["code"], **self.losses.facts}
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.engine.module.parameters()]
         facts |= {"parameters": sum(size for size, _ in sizes), "trained": sum(size for size, tuned in sizes if tuned)}
         if self.journal:
+            self.losses.describe(self.place.folder, self.place.attempt)
             self.journal.rewind(step=step, examples=self._examples(step))
             self.journal.row("event", step=step, examples=self._examples(step), data=facts)
 
@@ -220,10 +218,10 @@ class Trainer:
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 
     def _checkpoint(self, step: int) -> None:
-        data = summary(*self.held_out.measure())
+        data = self.losses.measure(step, self._examples(step), self.journal)
         self._digest_consumed()
         self.progress.step, self.progress.examples = step, self._examples(step)
-        self.progress.loss, self.progress.digest = data["loss"], self.ids.hex()
+        self.progress.loss, self.progress.digest = data.get("loss", self.progress.loss), self.ids.hex()
         digests = {"ids": self.ids.hex()}
         if step == self.first + self.steps:
             digests["weights"] = self.progress.weights = weights.digest_of(self.engine)
