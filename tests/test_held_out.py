@@ -176,6 +176,31 @@ def test_the_keys_of_a_gpus_one_call_are_each_parts_own() -> None:
     assert keys == [[0, 1, 2], [0, 1, 2, 3, 4], [0, 1, 2, 5], [6, 7]]
 
 
+def test_a_gpus_one_call_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernel's own contract, the last query aligned with the last key, it gives what part by part gives."""
+
+    def kernel(
+        q: Any, k: Any, v: Any, ends: Any, key_ends: Any, *most: int, scale: Any, window_size: Any, enable_gqa: Any
+    ):  # type: ignore[no-untyped-def]
+        assert window_size == (-1, 0) and enable_gqa
+        done = []
+        for (a, b), (c, d) in zip(pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True):
+            seen = torch.ones(b - a, d - c, dtype=torch.bool).tril(d - c - (b - a))
+            parts = (q[a:b].transpose(0, 1), k[c:d].transpose(0, 1), v[c:d].transpose(0, 1))
+            sdpa = torch.nn.functional.scaled_dot_product_attention
+            done.append(sdpa(*parts, attn_mask=seen, scale=scale, enable_gqa=True).transpose(0, 1))
+        return torch.cat(done)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
+    torch.manual_seed(0)
+    lengths, after = [9, 4, 1, 6, 5], [-1, 0, 0, -1, 3]
+    query, (key, value) = torch.randn(1, 4, 25, 8), torch.randn(2, 1, 2, 25, 8)
+    expected, _ = packed_attention.attend(torch.nn.Module(), query, key, value, None, lengths=lengths, after=after)
+
+    found = packed_attention._in_one_call(query, key, value, None, lengths, after, grouped=True)
+    assert torch.allclose(found, expected[0], atol=1e-6)
+
+
 def _cheapest(sequences: list[list[int]], limits: list[int], most: int) -> int:
     """The fewest tokens of all divisions of the sorted sequences into runs, by trying every one."""
     order = sorted(range(len(sequences)), key=lambda i: (sequences[i], i))
