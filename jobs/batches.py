@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from jobs.base_model import Vocabulary
@@ -25,8 +26,9 @@ Ids = NDArray[np.int64]
 class MicroBatch:
     """`items` are places in the batch; their examples stand one after the other in `tokens`, (T,) int64.
 
-    `positions` (T,) count from 0 in each example. `where`, `targets`, `owners` (K,): see `AnswerLoss.forward`.
-    An idle micro-batch keeps a rank in step with the others: one token, nothing learnt, no items.
+    `positions` (T,) count from 0 in each example. `where`, `targets`, `owners` (K,), `after`: see
+    `AnswerLoss.forward`. An idle micro-batch keeps a rank in step with the others: one token, nothing learnt, no
+    items.
     """
 
     items: list[int]
@@ -36,6 +38,51 @@ class MicroBatch:
     where: Ids
     targets: Ids
     owners: Ids
+    after: list[int] | None = None
+
+    def on(self, device: str) -> tuple[Any, ...]:
+        """What `AnswerLoss.forward` takes, on a device."""
+        tokens, positions, *learnt = (
+            torch.from_numpy(ids).to(device, non_blocking=True)
+            for ids in (self.tokens, self.positions, self.where, self.targets, self.owners)
+        )
+        return tokens, positions, self.lengths, *learnt, self.after
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of an example that stands whole in a row: its tokens from place `begin` on.
+
+    `spans` of the example's tokens are learnt, `after` is the part of the row that this one goes on from, or −1.
+    """
+
+    item: int
+    ids: Sequence[int]
+    begin: int = 0
+    spans: Sequence[tuple[int, int]] = ()
+    after: int = -1
+
+
+def _ids(*values: int) -> Ids:
+    return np.array(values, dtype=np.int64)
+
+
+def pack(parts: Sequence[Part]) -> MicroBatch:
+    """A row of parts, one after the other; of a part's first token there is nothing in it to learn from."""
+    lengths = [len(part.ids) for part in parts]
+    starts = np.cumsum([0, *lengths[:-1]])
+    tokens = np.concatenate([part.ids for part in parts]).astype(np.int64)
+    learnt = [
+        np.concatenate([_ids(), *(np.arange(first, stop) for first, stop in part.spans)]) - part.begin + start
+        for part, start in zip(parts, starts, strict=True)
+    ]
+    where = np.concatenate(learnt) - 1
+    owners = np.repeat(np.arange(len(parts)), [len(places) for places in learnt])
+    positions = np.concatenate([np.arange(part.begin, part.begin + len(part.ids)) for part in parts])
+    after = [part.after for part in parts] if any(part.after >= 0 for part in parts) else None
+    return MicroBatch(
+        [part.item for part in parts], tokens, positions, lengths, where, tokens[where + 1], owners, after
+    )
 
 
 class TokenizedSet:
@@ -45,7 +92,7 @@ class TokenizedSet:
         self, items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int,
         learn_all: bool = False, truncate: str = "prompt",
     ) -> None:  # fmt: skip
-        self.ids = [item.id for item in items]
+        self.ids, self.tasks = [item.id for item in items], [item.task for item in items]
         how: dict[str, Any] = {
             "template": template,
             "bos": vocabulary.bos,
@@ -56,7 +103,7 @@ class TokenizedSet:
         self.encoded: list[Encoded] = [prompts.encode(e, tokenize=vocabulary.tokenize, **how) for e in items]
         self.lengths = [len(e.ids) for e in self.encoded]
         self._learn_all = learn_all
-        self.learnt = [sum(stop - first for first, stop in self._spans(e)) for e in self.encoded]
+        self.learnt = [sum(stop - first for first, stop in self.spans(e)) for e in self.encoded]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,33 +132,18 @@ class TokenizedSet:
         grouped = [schedule.micro_batches(own, lengths, budget) for own in schedule.share(lengths, world)]
         mine = [self._pack(group, [places[item] for item in group]) for group in grouped[rank]]
         idle = max(len(groups) for groups in grouped) - len(mine)
-        return mine + [_IDLE] * idle
+        return mine + [IDLE] * idle
 
     def _pack(self, items: list[int], places: list[int]) -> MicroBatch:
-        row = [self.encoded[place] for place in places]
-        lengths = [len(example.ids) for example in row]
-        starts = np.cumsum([0, *lengths])
-        tokens = np.concatenate([example.ids for example in row]).astype(np.int64)
-        # The first token of an example is never learnt: nothing in it comes before.
-        learnt = [
-            np.concatenate([_NONE, *(np.arange(first, stop) for first, stop in self._spans(example))]) + start
-            for example, start in zip(row, starts, strict=False)
-        ]
-        where = np.concatenate(learnt) - 1
-        owners = np.repeat(np.arange(len(row)), [len(part) for part in learnt])
-        positions = np.concatenate([np.arange(length) for length in lengths])
-        return MicroBatch(items, tokens, positions, lengths, where, tokens[where + 1], owners)
+        examples = [self.encoded[place] for place in places]
+        return pack([Part(i, e.ids, spans=self.spans(e)) for i, e in zip(items, examples, strict=True)])
 
-    def _spans(self, example: Encoded) -> list[tuple[int, int]]:
+    def spans(self, example: Encoded) -> list[tuple[int, int]]:
+        """Which of its tokens are learnt: never the first, as nothing comes before it."""
         return [(1, len(example.ids))] if self._learn_all else list(example.spans)
 
 
-def _ids(*values: int) -> Ids:
-    return np.array(values, dtype=np.int64)
-
-
-_NONE = _ids()
-_IDLE = MicroBatch([], _ids(0), _ids(0), [1], _NONE, _NONE, _NONE)
+IDLE = MicroBatch([], _ids(0), _ids(0), [1], _ids(), _ids(), _ids())
 
 
 def in_order(folder: Path, examples: Selection) -> list[Example]:

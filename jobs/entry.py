@@ -16,9 +16,10 @@ from jobs import ranks as ranks_of
 from jobs import stages, state
 from jobs.attempt import CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.folder import SCHEMA, Workspace, read_json
-from jobs.journal import Journal, plain, read
+from jobs.journal import Journal, cells, plain, read
 from jobs.signals import Signals
 from jobs.signals import outcome as outcome_of
+from zsg_core import schedule
 from zsg_core.errors import UserError, ZsgError
 
 MEET_S = 600.0
@@ -112,8 +113,11 @@ def _train(
         progress = train.run(job, train.Place(path, attempt, ranks, journal, signals))
     except train.Stopped as stopped:
         return stopped.outcome, {"cause": "signal", "evidence": signals.name, **asdict(stopped.progress)}
-    measured = sorted({row["step"] for row in read(path) if "loss" in row["data"]}) if ranks.is_main else []
-    return DONE, {**asdict(progress), "world": ranks.world, "checkpoints": measured}
+    losses = sorted(cells(read(path))) if ranks.is_main else []
+    facts = {"world": ranks.world, "checkpoints": [step for step, key in losses if key == "loss"]}
+    quick = {key for _, key in losses if schedule.quick_items(key)}
+    facts["quick"] = {name: [step for step, key in losses if key == name] for name in sorted(quick)}
+    return DONE, {**asdict(progress), **facts}
 
 
 def _end(path: Path, attempt: Attempt, outcome: str, facts: dict[str, Any]) -> None:

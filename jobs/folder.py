@@ -3,12 +3,13 @@
 workspace/
   ledger.jsonl           the launcher's record of submissions
   runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
-                         weights/ and users/ where other runs start from it
+                         test_set.json weights/ and users/ where other runs start from it
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
   arrangements/<id>/     ids places.npy meta.json COMMIT
+  first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
   submissions/<id>/      what submitit writes, and the logs
   grids/<name>/          the grid file as last submitted, and which runs it wants
@@ -70,6 +71,9 @@ class Workspace:
 
     def base(self, base_id: str) -> Path:
         return self.root / "bases" / base_id
+
+    def first_losses(self, losses_id: str) -> Path:
+        return self.root / "first_losses" / losses_id
 
     def submission(self, submission_id: str) -> Path:
         return self.root / "submissions" / submission_id

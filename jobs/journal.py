@@ -1,7 +1,7 @@
 """The record of every metric: append-only JSONL, written by a thread, read with the first row counting.
 
 One file per writer, `journal/<attempt>-<role>-<writer>.jsonl`, is never cut and never appended to by another
-attempt. A row: {seq, ts (ms), attempt, stage, step, examples, kind (metric · rewind · event · digest), data}.
+attempt. A row: {seq, ts (ms), attempt, stage, step, examples, kind (metric · rewind · event · digest · items), data}.
 """
 
 import contextlib
@@ -184,6 +184,11 @@ def first_points(rows: Iterable[dict[str, Any]]) -> tuple[list[Point], list[str]
             if not key.startswith(SPEED) and not _agree(first.value, point.value, tolerance):
                 disagree.append(f"{key} at step {point.step}: {first.value!r}, then {point.value!r}")
     return list(points.values()), disagree
+
+
+def cells(rows: Iterable[dict[str, Any]]) -> frozenset[tuple[int, str]]:
+    """(step, key) of every metric."""
+    return frozenset((row["step"], key) for row in rows if row["kind"] == "metric" for key in row["data"])
 
 
 def _tolerance(ways: list[dict[str, Any]]) -> float:

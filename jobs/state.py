@@ -27,6 +27,8 @@ from zsg_core.errors import ClusterError
 
 RANKS = "ranks"  # DeepSpeed's tag
 
+Cells = frozenset[tuple[int, str]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
@@ -52,7 +54,7 @@ class Job:
     what: dict[str, Any]
     way: dict[str, Any]
     digests: Mapping[int, str]  # of the ids consumed after each step
-    checkpoints: frozenset[int]
+    cells: Cells  # (step, key) of every loss that is wanted
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Choice:
     refusal: str | None = None
 
 
-def choose(found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured: frozenset[int]) -> Choice:
-    """The newest state that is this job's. `sizes` are the journal's bytes, `measured` the steps it has a loss of.
+def choose(found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured: Cells) -> Choice:
+    """The newest state that is this job's. `sizes` are the journal's bytes, `measured` the losses that it has.
 
     Refused is a state that is this job's and yet was trained on other ids than its schedule says.
     """
@@ -82,7 +84,7 @@ def choose(found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured:
     return Choice(passed_over="; ".join(reasons) or None)
 
 
-def _unusable(saved: Saved, job: Job, sizes: Mapping[str, int], measured: frozenset[int]) -> str | None:
+def _unusable(saved: Saved, job: Job, sizes: Mapping[str, int], measured: Cells) -> str | None:
     for ours, theirs in ((job.what, saved.what), (job.way, saved.way)):
         differ = [key for key in ours if ours[key] != theirs.get(key)]
         if differ:
@@ -90,9 +92,9 @@ def _unusable(saved: Saved, job: Job, sizes: Mapping[str, int], measured: frozen
     short = [name for name, size in saved.journal.items() if sizes.get(name, 0) < size]
     if short:
         return f"has lost rows of its journal {short[0]}"
-    missing = sorted(step for step in job.checkpoints - measured if step <= saved.step)
+    missing = min((cell for cell in job.cells - measured if cell[0] <= saved.step), default=None)
     if missing:
-        return f"was not measured at step {missing[0]}, which is a checkpoint now"
+        return f"has no {missing[1]} of step {missing[0]}, which is a checkpoint now"
     return None
 
 
@@ -144,7 +146,7 @@ class States:
             assert self._journal
             for draft in self._root.glob(".*"):
                 shutil.rmtree(draft, ignore_errors=True)
-            measured = frozenset(row["step"] for row in journals.read(self._run) if "loss" in row["data"])
+            measured = journals.cells(journals.read(self._run))
             choice = choose(find(self._run), self._job, self._journal.before, measured)
         choice = self._tell(choice)
         if choice.refusal:

@@ -5,7 +5,7 @@ Steps are counted from the start of the run's first stage, so that a run's stage
 The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the loss is one mean over
 the learnt tokens of the whole batch, whatever the number of ranks. See jobs.answer_loss for the loss of an example,
 jobs.batch_loss for that of a batch, jobs.batches for what each rank is given, jobs.updates for steps that are lost,
-jobs.state for what an interrupted run goes on from.
+jobs.checkpoint_losses for the test set, jobs.state for what an interrupted run goes on from.
 """
 
 import time
@@ -22,8 +22,9 @@ from jobs import weights
 from jobs.answer_loss import AnswerLoss, refuse_leaks
 from jobs.attempt import Attempt
 from jobs.base_model import load_model, load_vocabulary
-from jobs.batch_loss import BatchLoss, item_means, refuse_empty
-from jobs.batches import Ids, MicroBatch, TokenizedSet, in_order
+from jobs.batch_loss import BatchLoss, refuse_empty
+from jobs.batches import MicroBatch, TokenizedSet, in_order
+from jobs.checkpoint_losses import CheckpointLosses
 from jobs.content import model_files, refuse_changed
 from jobs.corpus import Corpus
 from jobs.deepspeed_config import checked
@@ -102,17 +103,17 @@ class Trainer:
         self, job: dict[str, Any], place: Place, engine: Any, device: str, train: TokenizedSet, test: TokenizedSet
     ) -> None:
         self.job, self.engine, self.device, self.train, self.test = job, engine, device, train, test
-        self.ranks, self.journal, self.signals = place.ranks, place.journal, place.signals
+        self.place, self.ranks, self.journal, self.signals = place, place.ranks, place.journal, place.signals
         s = self.settings = job["recipe"]["stages"][-1]["train"]
         self.first, self.examples_before = _before(job)
         self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
         refuse_empty(train.learnt, s["batch"], s["epochs"], self.steps)
         self.warmup = schedule.warmup(self.steps, s["warmup_steps"], s.get("warmup_share"))
         self.updates = Updates(engine, s, place.ranks.world)
-        measured = schedule.checkpoint_steps(self.steps, job["checkpoints"]["every"])
-        # Where a later stage begins, the stage before has measured.
-        self.checkpoints = frozenset(self.first + step for step in measured if step or not self.first)
         self.budget = job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
+        self.losses = CheckpointLosses(
+            job, engine, test, self.ranks, device, self.budget, first=self.first, steps=self.steps
+        )
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
         self.progress = Progress(step=self.first, steps=self.first + self.steps, first=self.first)
@@ -125,12 +126,12 @@ class Trainer:
         self._start(choice)
         if choice.saved:
             self._go_on(choice.saved)
-        elif self.first in self.checkpoints:
+        elif self.first in self.losses.steps:
             self._checkpoint(self.first)
         last = self.first + self.steps
         for step in range(self.progress.step + 1, last + 1):
             self._step(step)
-            if step in self.checkpoints:
+            if step in self.losses.steps:
                 self._checkpoint(step)
             if step < last:
                 self._save_or_stop(step)
@@ -142,7 +143,7 @@ class Trainer:
         what = {"run_id": self.job["run_id"], "stage_id": self.job["stage_id"]}
         what |= {"recipe": content_id(self.job["recipe"], 64), "schedule": digests[-1]}
         of_step = {self.first + step: digest for step, digest in enumerate(digests)}
-        return StateJob(what=what, way=self._way(), digests=of_step, checkpoints=self.checkpoints)
+        return StateJob(what=what, way=self._way(), digests=of_step, cells=self.losses.cells)
 
     def _way(self) -> dict[str, Any]:
         kind, stage = self.device.partition(":")[0], self.engine.zero_optimization_stage()
@@ -180,12 +181,13 @@ class Trainer:
         facts |= {"steps": self.progress.steps, "train": len(self.train), "test": len(self.test)}
         facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
         facts |= {"unanswered": {"train": self.train.unanswered, "test": self.test.unanswered}}
-        facts |= {"tokens": {"train": self.train.token_counts, "test": self.test.token_counts}}
+        facts |= {"tokens": {"train": self.train.token_counts, "test": self.losses.sets["loss"].token_counts}}
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
-        facts |= {"versions": versions(), "code": self.job["code"]}
+        facts |= {"versions": versions(), "code": self.job["code"], **self.losses.facts}
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.engine.module.parameters()]
         facts |= {"parameters": sum(size for size, _ in sizes), "trained": sum(size for size, tuned in sizes if tuned)}
         if self.journal:
+            self.losses.describe(self.place.folder, self.place.attempt)
             self.journal.rewind(step=step, examples=self._examples(step))
             self.journal.row("event", step=step, examples=self._examples(step), data=facts)
 
@@ -216,17 +218,10 @@ class Trainer:
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 
     def _checkpoint(self, step: int) -> None:
-        means, tokens = self._test_losses()
+        data = self.losses.measure(step, self._examples(step), self.journal)
         self._digest_consumed()
-        finite = torch.isfinite(means)
-        data = {
-            "loss": means[finite].mean().item() if finite.any() else float("nan"),
-            "loss_token_mean": ((means * tokens)[finite].sum() / tokens[finite].sum()).item(),
-        }
-        if not finite.all():
-            data["loss_excluded"] = float((~finite).sum().item())
         self.progress.step, self.progress.examples = step, self._examples(step)
-        self.progress.loss, self.progress.digest = data["loss"], self.ids.hex()
+        self.progress.loss, self.progress.digest = data.get("loss", self.progress.loss), self.ids.hex()
         digests = {"ids": self.ids.hex()}
         if step == self.first + self.steps:
             digests["weights"] = self.progress.weights = weights.digest_of(self.engine)
@@ -235,27 +230,8 @@ class Trainer:
             self.journal.row("digest", step=step, examples=self._examples(step), data=digests)
             self.journal.commit()
 
-    @torch.no_grad()
-    def _test_losses(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(M,) float64 mean loss of each test item over its answer tokens, and its answer tokens."""
-        self.engine.eval()
-        sums = torch.zeros(len(self.test), dtype=torch.float64, device=self.device)
-        every = list(range(len(self.test)))
-        for micro in self.test.micro_batches(every, self.ranks.rank, self.ranks.world, self.budget):
-            nll = self._forward(micro).double()
-            if micro.items:
-                sums[torch.tensor(micro.items, device=self.device)] = nll
-        self.engine.train()
-        dist.all_reduce(sums)  # exact: every item has one rank's sum and zeros
-        tokens = torch.tensor(self.test.learnt, dtype=torch.float64)
-        return item_means(sums.cpu(), tokens, self.settings.get("truncated_answers", "exclude")), tokens
-
     def _forward(self, micro: MicroBatch) -> torch.Tensor:
-        on = [self._there(ids) for ids in (micro.tokens, micro.positions, micro.where, micro.targets, micro.owners)]
-        return self.engine(on[0], on[1], micro.lengths, *on[2:])
-
-    def _there(self, ids: Ids) -> torch.Tensor:
-        return torch.from_numpy(ids).to(self.device, non_blocking=True)
+        return self.engine(*micro.on(self.device))
 
     def _digest_consumed(self) -> None:
         """Adds to the digest what the ranks really trained on since the last checkpoint, put back in order."""

@@ -64,8 +64,10 @@ class Estimate:
     @cached_property
     def test_flops(self) -> float | None:
         """Operations of the losses on the test set, at all checkpoints."""
-        n = self.work.test and self.work.checkpoints and self.work.test.times(self.work.checkpoints)
-        return n and estimate.forward_flops(self.load.shape, n.tokens, n.squares)
+        if self.work.test is None or self.work.evaluations is None:
+            return None
+        n = self.work.test.times(self.work.evaluations)
+        return estimate.forward_flops(self.load.shape, n.tokens, n.squares)
 
     @cached_property
     def gpu_hours(self) -> float | None:
@@ -134,7 +136,8 @@ class Estimates:
         load, layout = self._load(run), self._layout(run)
         train = run.stage["train"]
         base = run.base or run.base_id
-        key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], run.checkpoints.every)
+        measured = run.checkpoints.every, run.checkpoints.quick
+        key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], measured)
         if key not in self._made:
             name = run.base.name if run.base else TINY
             work = self._work.of(run)

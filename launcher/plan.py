@@ -140,27 +140,29 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
 
 def _going_on(run: Run, state: JobState) -> str:
     """From where a run goes on: a saved state serves the size and the checkpoints that it was saved under."""
-    now = {"nodes": run.size.nodes, "ranks_per_node": run.size.ranks_per_node, "every": run.checkpoints.every}
-    changed = [key for key, value in now.items() if key in state.under and _plain(state.under[key]) != _plain(value)]
+    asked = run.checkpoints.model_dump(mode="json", include={"every", "quick"})
+    now = {"nodes": run.size.nodes, "ranks_per_node": run.size.ranks_per_node, **asked}
+    changed = [key for key, value in now.items() if key in state.under and state.under[key] != value]
     if changed:
         return f"starts over: {' and '.join(changed)} changed since step {state.saved or 0} was saved"
     return f"goes on from step {state.saved or 0}"
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
-
-
 def _missing_cells(run: Run, state: JobState) -> str:
     """Which wanted (step, metric) cells a finished run lacks, in words; empty if none."""
-    own = schedule.checkpoint_steps((state.steps or 0) - state.first, run.checkpoints.every)
-    # Where a later stage begins, the stage before has measured.
-    wanted = [state.first + step for step in own if step or not state.first]
-    missing = sorted(set(wanted) - set(state.checkpoints))
-    if not missing:
-        return ""
-    return f"{len(missing)} of the {len(wanted)} checkpoints now wanted are missing (the first: step {missing[0]})"
+    asked = run.checkpoints.model_dump(mode="json")
+    wanted = schedule.measured((state.steps or 0) - state.first, asked["every"], asked["quick"])
+    measured = {"loss": state.checkpoints, **state.quick}
+    told = []
+    for key, own in wanted.items():
+        # Where a later stage begins, the stage before has measured.
+        steps = [state.first + step for step in own if step or not state.first]
+        if missing := sorted(set(steps) - set(measured.get(key, ()))):
+            of = "checkpoints" if key == "loss" else f"checkpoints of {key}"
+            told.append(
+                f"{len(missing)} of the {len(steps)} {of} now wanted are missing (the first: step {missing[0]})"
+            )
+    return ", ".join(told)
 
 
 def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> Plan:

@@ -6,7 +6,7 @@ Truth order: the run's own exit record, sacct's terminal state, squeue, the ledg
 import fcntl
 import os
 import subprocess
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ ACTIVE = (WAITING, QUEUED, RUNNING)
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """What is known of one job folder. `checkpoints` are the steps at which a finished run was measured."""
+    """What is known of one job folder. `checkpoints` are the steps where a finished run has the loss of all items."""
 
     state: str
     attempt: int | None = None
@@ -38,6 +38,7 @@ class JobState:
     cause: str | None = None
     evidence: str | None = None
     checkpoints: tuple[int, ...] = ()
+    quick: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # where quick sets were measured, by their key
     saved: int | None = None  # the step from which a run that has not finished can go on
     under: dict[str, Any] = field(default_factory=dict)  # the size and checkpoints of a run that can go on
     stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
@@ -89,6 +90,7 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         cause=f"stopped at step {reached} (time limit or preemption)" if stopped else record["cause"],
         evidence="zsg submit goes on" if stopped else record["evidence"],
         checkpoints=tuple(record.get("checkpoints", ())),
+        quick={key: tuple(steps) for key, steps in record.get("quick", {}).items()},
         saved=record.get("saved"),
         under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
         stopped=stopped,
@@ -98,7 +100,7 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
 def _under(folder: Path) -> dict[str, Any]:
     job = read_json(folder / "job.json") or {}
     size = {key: job["resources"][key] for key in ("nodes", "ranks_per_node") if key in job.get("resources", {})}
-    return size | {key: job["checkpoints"][key] for key in ("every",) if key in job.get("checkpoints", {})}
+    return size | {key: job["checkpoints"][key] for key in ("every", "quick") if key in job.get("checkpoints", {})}
 
 
 def _slurm(

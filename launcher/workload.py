@@ -48,6 +48,7 @@ class Work:
     checkpoints: int | None
     train: Lengths | None
     test: Lengths | None
+    evaluations: float | None  # of the whole test set, at all checkpoints; those of a quick set are parts of one
     examples_are: str
     tokens_are: str
 
@@ -66,19 +67,22 @@ class Workloads:
         batch, longest, limit = train["batch"], train["max_length"], train["steps"]
         pool, examples_are = self._number(run, "train")
         tests, _ = self._number(run, "test")
+        every, quick = run.checkpoints.every, run.checkpoints.quick
         if pool is None:
             # Nothing bounds the data yet; a limit of steps still bounds the run.
             steps, used, examples_are = limit, limit and limit * batch, AT_MOST if limit else UNKNOWN
         else:
             steps = schedule.steps(pool, batch, train["epochs"], limit)
             used = min(steps * batch, pool * train["epochs"])
+        measured = {} if steps is None else schedule.measured(steps, every, quick and quick.model_dump())
         lengths = self._counted.get(_what_is_counted(run))
         return Work(
             examples=used,
             steps=steps,
-            checkpoints=None if steps is None else len(schedule.checkpoint_steps(steps, run.checkpoints.every)),
+            checkpoints=len(set().union(*measured.values())) or None,
             train=lengths["train"].times(used / pool) if lengths and used and pool else _longest(used, longest),
             test=lengths["test"] if lengths else _longest(tests, longest),
+            evaluations=sum(_part(key, tests) * len(at) for key, at in measured.items()) or None,
             examples_are=examples_are,
             tokens_are=_quality(used, pool and pool * train["epochs"], bool(lengths)),
         )
@@ -121,6 +125,12 @@ class Workloads:
             if key not in found and (lengths := _counted_by(self._workspace.run(run.id))):
                 found[key] = lengths
         return found
+
+
+def _part(key: str, tests: int | None) -> float:
+    """How much of the test set a loss is of."""
+    items = schedule.quick_items(key)
+    return min(1.0, items / tests) if items and tests else 1.0
 
 
 def _what_is_counted(run: Run) -> tuple[Any, ...]:

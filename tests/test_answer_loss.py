@@ -1,5 +1,6 @@
 """Is the loss the one that the papers mean, however examples are batched?"""
 
+import copy
 import random
 import warnings
 
@@ -66,7 +67,8 @@ def by_micro_batches(model: AnswerLoss, examples: TokenizedSet, world: int, budg
 def test_loss_is_the_negative_log_likelihood_of_the_answer(model: AnswerLoss, examples: TokenizedSet) -> None:
     """Each example's value is −Σ log p of its answer tokens and `</s>`, computed here one example at a time."""
     expected = []
-    plain = LlamaForCausalLM(model.llama.config)
+    # With the config itself the model under test would become eager too.
+    plain = LlamaForCausalLM(copy.deepcopy(model.llama.config))
     plain.set_attn_implementation("eager")
     plain.load_state_dict(model.llama.state_dict())
     for encoded in examples.encoded:
@@ -147,7 +149,7 @@ def test_a_sound_model_passes_the_check_for_leaks(model: AnswerLoss) -> None:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_leak_between_packed_examples_is_refused(model: AnswerLoss, attention: str) -> None:
     """Attention over the whole row, as a stock model has it with a cache, is found before anything is trained."""
-    leaky = LlamaForCausalLM(model.llama.config).eval()
+    leaky = LlamaForCausalLM(copy.deepcopy(model.llama.config)).eval()
     leaky.set_attn_implementation(attention)
 
     with pytest.raises(ClusterError, match="can see each other"):

@@ -184,6 +184,19 @@ def test_rows_for_scripts_carry_the_estimate(zsg: Zsg, data: Path) -> None:
     assert made["gpu_hours"] == pytest.approx(flops / (312e12 * 0.5 * 3600), abs=1e-4)
 
 
+def test_a_quick_set_costs_its_part(zsg: Zsg, data: Path) -> None:
+    """One of five items at each of four checkpoints is 0.8 test sets, beside the two whole ones."""
+    profile(zsg)
+    ask = ["plan", grid(zsg, data), "--json", "--set"]
+    whole, quick = (
+        json.loads(zsg(*ask, setting))[0]["estimate"]
+        for setting in ("checkpoints.every=10", "checkpoints={every: 1, quick: {items: 1}}")
+    )
+
+    assert (whole["checkpoints"], quick["checkpoints"]) == (2, 4)
+    assert quick["test_flops"] / whole["test_flops"] == pytest.approx(2.8 / 2)
+
+
 def test_a_run_that_cannot_fit_is_refused(zsg: Zsg, data: Path) -> None:
     """plan and submit end with 2 and one message: the run's axes, how many are like it, and the change."""
     profile(zsg, ranks=2)

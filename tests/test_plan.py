@@ -240,3 +240,25 @@ def test_each_run_is_in_exactly_one_group():
 
     assert sorted(run.id for group in plan.groups for run in group.runs) == sorted(run.id for run in runs)
     assert sorted(run.id for prepare in plan.prepares for run in prepare.runs) == sorted(run.id for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("quick", "lacks"),
+    [
+        pytest.param({40: range(0, 41, 10)}, "", id="the quick set at every checkpoint, the whole at its own"),
+        pytest.param(
+            {40: [0, 20, 40]}, "2 of the 5 checkpoints of loss_quick_40 now wanted", id="too few of the quick"
+        ),
+        pytest.param({}, "5 of the 5 checkpoints of loss_quick_40 now wanted", id="the whole set is another curve"),
+        pytest.param({60: range(41)}, "5 of the 5 checkpoints of loss_quick_40 now wanted", id="so are other items"),
+    ],
+)
+def test_a_quick_set_has_cells_of_its_own(quick, lacks):
+    """A run measured at 0, 20 and 40 whole lacks no whole loss, and of the quick loss what it has not."""
+    run = a_run(checkpoints={"every": 10, "quick": {"items": 40, "full_every": 20}})
+    state = JobState(
+        state="done", steps=40, checkpoints=(0, 20, 40), quick={f"loss_quick_{n}": tuple(of) for n, of in quick.items()}
+    )
+    [action] = decide([run], {run_item(run): state}, NOTHING)
+
+    assert action.reason.startswith(f"done, but {lacks} are missing" if lacks else "already done")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from forked_jobs import wait_until
 from train_bench import EXIT_S, MANY, STEPS, Bench, reached, starts, stop, told
 
 from jobs.folder import read_json, write_json
+from jobs.item_losses import read_test_losses
 from jobs.journal import files, read
 from jobs.state import newest_step
 
@@ -196,3 +198,56 @@ def test_a_superseded_attempt_commits_no_state(bench: Bench) -> None:
     assert rank.ended(within_s=EXIT_S)
     assert newest <= newest_step(folder) <= newest + 1
     assert read_json(folder / "exit.json") is None
+
+
+QUICK = {"items": 3, "full_every": 9}
+
+
+def test_a_quick_set_is_a_curve_of_its_own_through_a_restart(bench: Bench) -> None:
+    """The quick loss is there at every checkpoint, the whole one at its own; a restart changes no bit of either."""
+    folder, _ = bench.stopped(signal.SIGUSR2, quick=QUICK)
+    first = read_test_losses(folder)
+    assert bench.jobs.run(folder)["outcome"] == "done"
+    facts, last = told(folder), MANY * STEPS
+    undisturbed = bench.undisturbed(1, 1, "fp32", MANY)
+
+    assert facts["quick"] == {"loss_quick_3": sorted({*range(0, last + 1, 6), *range(0, last + 1, 9)})}
+    assert facts["checkpoints"] == list(range(0, last + 1, 9))
+    assert [facts["loss", step] for step in range(0, last + 1, 18)] == [
+        undisturbed["loss", step] for step in range(0, last + 1, 18)
+    ]
+    whole, quick = read_test_losses(folder), read_test_losses(folder, "loss_quick_3")
+    assert (whole.steps, quick.steps) == (facts["checkpoints"], facts["quick"]["loss_quick_3"])
+    assert whole.losses[: len(first.steps)].tolist() == first.losses.tolist()
+    for key, kept in (("loss", whole), ("loss_quick_3", quick)):
+        means = [facts[key, step] for step in kept.steps]
+        assert kept.losses.mean(axis=1) == pytest.approx(means, rel=1e-6)
+    assert set(quick.ids) < set(whole.ids) and len(quick.ids) == 3
+
+
+def test_what_a_base_scores_is_computed_once(bench: Bench) -> None:
+    """A run takes step 0 from another one of its base, says so, and has what it would have computed."""
+    first = bench.make(quick=QUICK)
+    bench.jobs.run(first)
+    second = bench.make(quick=QUICK, state_every=None)
+    shutil.copytree(first.parent.parent / "first_losses", second.parent.parent / "first_losses")
+    bench.jobs.run(second)
+    taken = [
+        [row["data"]["what"] for row in read(folder) if row["data"].get("event") == "taken"]
+        for folder in (first, second)
+    ]
+
+    assert taken == [[], ["loss", "loss_quick_3"]]
+    assert told(first) == told(second)
+    assert read_test_losses(first).losses.tobytes() == read_test_losses(second).losses.tobytes()
+
+
+def test_another_precision_takes_nothing(bench: Bench) -> None:
+    """What a base scores in fp32 is not taken for bf16."""
+    first, second = bench.make(), bench.make(precision="bf16")
+    bench.jobs.run(first)
+    shutil.copytree(first.parent.parent / "first_losses", second.parent.parent / "first_losses")
+    bench.jobs.run(second)
+
+    assert not [row for row in read(second) if row["data"].get("event") == "taken"]
+    assert len(list((second.parent.parent / "first_losses").iterdir())) == 2

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_core import schedule
 from zsg_core.schedule import batch_positions, checkpoint_steps, learning_rate, micro_batches, share, spans, steps
 
 COUNT = st.integers(1, 60)
@@ -146,3 +147,18 @@ def test_spans_that_cannot_be_are_refused(text, said):
     """The message names the part that is wrong."""
     with pytest.raises(ValueError, match=said):
         spans(text)
+
+
+@pytest.mark.parametrize(
+    ("quick", "expected"),
+    [
+        (None, {"loss": [0, 10, 20, 25]}),
+        ({"items": 9, "full_every": 100}, {"loss": [0, 25], "loss_quick_9": [0, 10, 20, 25]}),
+        ({"items": 9, "full_every": [12]}, {"loss": [0, 12, 25], "loss_quick_9": [0, 10, 12, 20, 25]}),
+        ({"items": 9, "full_every": "0-4:2"}, {"loss": [0, 2, 4, 25], "loss_quick_9": [0, 2, 4, 10, 20, 25]}),
+    ],
+)
+def test_what_is_measured_when(quick, expected):
+    """Without a quick set all items at every checkpoint; with one it is measured wherever anything is."""
+    assert schedule.measured(25, 10, quick) == expected
+    assert [schedule.quick_items(key) for key in expected] == [0, 9][: len(expected)]

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zsg_core import splits
 from zsg_core.examples import Example
 from zsg_core.splits import cap, choose_answer, nested
 
@@ -91,3 +92,17 @@ def test_a_smaller_sample_is_part_of_a_larger_one(size, one, other, seed):
     assert len(large) == min(size, max(one, other))
     assert large == sorted(set(large)) and set(large) <= set(range(size))
     assert set(small) <= set(large)
+
+
+@pytest.mark.parametrize("count", [1, 7, 24, 60, 119, 200])
+def test_a_quick_set_has_its_share_of_every_task(count):
+    """A task of n of N items has ⌊n·count/N⌋ of them or one more; the same seed draws the same, another others."""
+    tasks = [f"t{place % 17 % 9}" for place in range(120)]
+    chosen = splits.stratified(tasks, count, seed=3)
+
+    assert chosen == sorted(set(chosen)) == splits.stratified(tasks, count, seed=3)
+    assert len(chosen) == min(count, 120)
+    for name in set(tasks):
+        share = tasks.count(name) * len(chosen) // 120
+        assert share <= sum(tasks[place] == name for place in chosen) <= share + 1
+    assert count >= 119 or count == 1 or chosen != splits.stratified(tasks, count, seed=4)

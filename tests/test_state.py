@@ -12,14 +12,14 @@ import pytest
 from jobs import signals as asking
 from jobs.folder import write_json
 from jobs.signals import GO_ON, LEAVE, PAUSE, Signals, Verdict
-from jobs.state import Choice, Job, Saved, choose, find, newest_step, remove
+from jobs.state import Cells, Choice, Job, Saved, choose, find, newest_step, remove
 
 WHAT = {"run_id": "r", "stage_id": "s", "recipe": "c", "schedule": "d"}
 WAY = {"device": "cpu", "world": 2, "zero_stage": 1}
 IDS = {step: f"ids{step}" for step in range(41)}
-JOB = Job(what=WHAT, way=WAY, digests=IDS, checkpoints=frozenset({0, 10, 20, 30, 40}))
+JOB = Job(what=WHAT, way=WAY, digests=IDS, cells=frozenset((step, "loss") for step in range(0, 41, 10)))
 SIZES = {"1-train-0.jsonl": 100, "2-train-0.jsonl": 50}
-MEASURED = frozenset({0, 10, 20, 30})
+MEASURED = frozenset((step, "loss") for step in range(0, 31, 10))
 
 
 def saved(step: int, **changes: object) -> Saved:
@@ -31,7 +31,7 @@ def saved(step: int, **changes: object) -> Saved:
     return replace(made, **changes)
 
 
-def chosen(*found: Saved, measured: frozenset[int] = MEASURED) -> Choice:
+def chosen(*found: Saved, measured: Cells = MEASURED) -> Choice:
     """What is gone on from."""
     return choose(found, JOB, SIZES, measured)
 
@@ -75,9 +75,9 @@ def test_a_state_that_is_not_this_jobs_is_passed_over(changes, reason):
 
 def test_a_state_beyond_a_new_checkpoint_is_passed_over():
     """What is to be measured at step 20 cannot be measured from step 25 on."""
-    choice = chosen(saved(25), measured=frozenset({0, 10}))
+    choice = chosen(saved(25), measured=frozenset({(0, "loss"), (10, "loss")}))
 
-    assert choice == Choice(None, "the state of step 25 was not measured at step 20, which is a checkpoint now")
+    assert choice == Choice(None, "the state of step 25 has no loss of step 20, which is a checkpoint now")
 
 
 def test_other_ids_are_refused_with_both_digests():

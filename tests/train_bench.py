@@ -85,7 +85,12 @@ def told(folder: Path) -> dict[Any, Any]:
         if row["kind"] == "digest":
             assert facts.setdefault(("ids", row["step"]), row["data"]["ids"]) == row["data"]["ids"]
     record = read_json(folder / "exit.json")
-    return facts | {"weights": record["weights"], "digest": record["digest"], "checkpoints": record["checkpoints"]}
+    return facts | {
+        "weights": record["weights"],
+        "digest": record["digest"],
+        "checkpoints": record["checkpoints"],
+        "quick": record["quick"],
+    }
 
 
 def starts(folder: Path) -> list[dict[str, Any]]:

@@ -35,6 +35,20 @@ CheckpointSteps = Annotated[
 ]
 
 
+class QuickSettings(Strict):
+    """A small part of the test set that is measured at every checkpoint, where the whole would cost too much."""
+
+    items: Count = Field(
+        description="how many test items, each task having its share; drawn by the test set's own seed, so the same "
+        "in all runs of the data. Their loss has a key of its own, loss_quick_<items>"
+    )
+    full_every: CheckpointSteps = Field(
+        default=100,
+        description="when the whole test set is measured: a stride, steps or spans as in `every`; step 0 and the last "
+        "always count",
+    )
+
+
 class CheckpointSettings(Strict):
     """When metrics are taken and when a run is saved to go on from; not part of a run's identity."""
 
@@ -42,6 +56,9 @@ class CheckpointSettings(Strict):
         default=10,
         description="steps between checkpoints, or the steps [1, 2, 5], or spans `1-50:1, 50-500:10, 500-:50`; "
         "step 0 and the last always count",
+    )
+    quick: QuickSettings | None = Field(
+        default=None, description="measure some items at every checkpoint and all only now and then; null = all, always"
     )
     metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
         default=["loss"], description="what is measured"

@@ -6,16 +6,21 @@ same for 1, 2 or 16 ranks and after any restart.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 from zsg_core.digest import IdDigest
 
 Stride = int | str | Sequence[int]  # 10; "1-50:1, 50-500:10, 500-:50"; [1, 2, 5]
 
+_QUICK = "loss_quick_"
 _SPAN = re.compile(r"(\d{1,9})-(\d{0,9}):(\d{1,9})")
 
 MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # tokens per micro-batch; changes speed, not numbers
+# An evaluation keeps no activations, so it takes so many times the tokens of a training micro-batch, of which as
+# many may be learnt as there: their logits are its memory. On a CPU longer rows are no faster.
+EVALUATED = {"cpu": 1, "cuda": 4}
 
 
 def steps(examples: int, batch: int, epochs: int = 1, limit: int | None = None) -> int:
@@ -98,6 +103,24 @@ def checkpoint_steps(total: int, every: Stride) -> list[int]:
     else:
         named = (step for step in every if step <= total)
     return sorted({0, *named, total})
+
+
+def measured(total: int, every: Stride, quick: Mapping[str, Any] | None = None) -> dict[str, list[int]]:
+    """The steps at which each loss is measured, by its key: `loss` is always that of the whole test set.
+
+    With `quick`, {items, full_every}, the checkpoints are the steps of both strides. At all of them the quick set
+    is measured, under a key that names its size, so that no curve is of two sets; the whole one at `full_every`.
+    """
+    if quick is None:
+        return {"loss": checkpoint_steps(total, every)}
+    full = checkpoint_steps(total, quick["full_every"])
+    return {"loss": full, f"{_QUICK}{quick['items']}": sorted({*checkpoint_steps(total, every), *full})}
+
+
+def quick_items(key: str) -> int:
+    """How many items the quick set has that a metric is the loss of; 0 for any other metric."""
+    size = key.removeprefix(_QUICK)
+    return int(size) if key.startswith(_QUICK) and size.isdigit() else 0
 
 
 def spans(text: str, total: int = 0) -> list[range]:

@@ -63,6 +63,20 @@ def cap(items: Sequence[Item], limit: int | None, sampling: str, seed: int, task
     return rng.sample(list(items), min(limit, len(items)))
 
 
+def stratified(tasks: Sequence[str], count: int, seed: int) -> list[int]:
+    """Places of `count` items, or of all if there are no more, every task having its share of them.
+
+    The items stand task after task, a task's in drawn order, and every N/count-th is taken: so a task of n items
+    has ⌊n·count/N⌋ or one more.
+    """
+    of_task: dict[str, list[int]] = {}
+    for place, task in enumerate(tasks):
+        of_task.setdefault(task, []).append(place)
+    stand = [p for task, own in of_task.items() for p in cap(own, len(own), "random", seed, task)]
+    count = min(count, len(stand))
+    return sorted(stand[number * len(stand) // count] for number in range(count))
+
+
 def choose_answer(example: Example, seed: int) -> Example:
     """The example with one reference drawn as its answer (science: the label is a random reference)."""
     if len(example.references) < 2:
