@@ -62,7 +62,7 @@ class Workloads:
 
     def of(self, run: Run) -> Work:
         """The work of a run. UserError for a data folder that cannot be read."""
-        train = run.stage["train"]
+        train, when = run.stage["train"], run.checkpoints
         batch, longest, limit = train["batch"], train["max_length"], train["steps"]
         pool, examples_are = self._number(run, "train")
         tests, _ = self._number(run, "test")
@@ -76,7 +76,7 @@ class Workloads:
         return Work(
             examples=used,
             steps=steps,
-            checkpoints=None if steps is None else len(schedule.checkpoint_steps(steps, run.checkpoints.every)),
+            checkpoints=None if steps is None else len(schedule.measured_steps(steps, when.every, when.snapshots)),
             train=lengths["train"].times(used / pool) if lengths and used and pool else _longest(used, longest),
             test=lengths["test"] if lengths else _longest(tests, longest),
             examples_are=examples_are,

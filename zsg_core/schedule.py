@@ -100,6 +100,19 @@ def checkpoint_steps(total: int, every: Stride) -> list[int]:
     return sorted({0, *named, total})
 
 
+def snapshot_steps(total: int, named: Stride | None) -> list[int]:
+    """The steps after which weights are kept: those that `named` names, and the last; none without it.
+
+    Never step 0: those weights are the base's own.
+    """
+    return [] if named is None else [step for step in checkpoint_steps(total, named) if step]
+
+
+def measured_steps(total: int, every: Stride, snapshots: Stride | None) -> list[int]:
+    """The steps at which metrics are taken: the checkpoints, and where weights are kept."""
+    return sorted({*checkpoint_steps(total, every), *snapshot_steps(total, snapshots)})
+
+
 def spans(text: str, total: int = 0) -> list[range]:
     """The steps of `1-50:1, 50-500:10, 500-:50`: from, to, stride; an open end goes to `total`.
 
