@@ -19,6 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
 from jobs.folder import discard, is_committed, read_json
@@ -54,6 +55,7 @@ class Snapshots:
         self._news: queue.Queue[Written | int] = queue.Queue()  # written, or the step of one that was removed
         self._step: int | None = None
         if ranks.is_main:
+            attempts.check(run, attempt)  # what a newer attempt is writing is no dead draft
             _remove_drafts(run)
             self._told, self._there = _told(run), _on_disk(self._root)
         dist.barrier()  # nobody writes a draft before those of dead attempts are gone

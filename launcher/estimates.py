@@ -161,12 +161,14 @@ class Estimates:
         train = run.stage["train"]
         base = run.base or run.base_id
         is_lora = train["tuning"]["method"] == "lora"
-        key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], run.checkpoints, is_lora)
+        when = run.checkpoints
+        key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], is_lora)
+        key += (when.every, when.snapshots, when.keep)
         if key not in self._made:
             name = run.base.name if run.base else TINY
             work = self._work.of(run)
             self._made[key] = Estimate(
-                model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu, checkpoints=run.checkpoints,
+                model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu, checkpoints=when,
                 is_lora=is_lora,
             )  # fmt: skip
         return self._made[key]

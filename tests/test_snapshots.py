@@ -319,6 +319,10 @@ def test_a_superseded_attempt_writes_nothing(place: Place) -> None:
     with pytest.raises(attempts.Superseded):
         snapshots.finish()
     assert there(place.folder) == []
+    (place.folder / "snapshots/.1.of-the-newer").mkdir()
+    with pytest.raises(attempts.Superseded):
+        place.snapshots()
+    assert there(place.folder) == [".1.of-the-newer"]
 
 
 def test_the_first_snapshot_counts_and_another_is_told(place: Place) -> None:

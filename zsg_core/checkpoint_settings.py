@@ -50,18 +50,24 @@ class KeepRule(Strict):
         return self
 
 
+KEEP_WORDS: dict[str, dict[str, int] | None] = {"all": None, "last": {"last": 1}}
+
+
 def _keep_rule(value: Any) -> Any:
-    """The words for the two rules that most want."""
-    if isinstance(value, str) and value not in ("all", "last"):
+    """The rule that a word stands for, or what was given."""
+    if isinstance(value, str) and value not in KEEP_WORDS:
         raise ValueError("must be all, last, or a rule such as {last: 2, best: 1, every: 100}")
-    return {"all": None, "last": {"last": 1}}.get(value, value) if isinstance(value, str) else value
+    return KEEP_WORDS[value] if isinstance(value, str) else value
 
 
-Keep = Annotated[
-    KeepRule | None,
-    BeforeValidator(_keep_rule),
-    WithJsonSchema({"anyOf": [{"enum": ["all", "last", None]}, KeepRule.model_json_schema()]}),
-]
+class _Words:
+    """Tells the JSON Schema of the words; as a part of the type they would spoil the messages about the rule."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(KEEP_WORDS)}, *handler(core)["anyOf"]]}
+
+
+Keep = Annotated[KeepRule | None, BeforeValidator(_keep_rule), _Words()]
 
 
 class CheckpointSettings(Strict):
