@@ -319,7 +319,7 @@ def test_a_superseded_attempt_writes_nothing(place: Place) -> None:
     with pytest.raises(attempts.Superseded):
         snapshots.finish()
     assert there(place.folder) == []
-    (place.folder / "snapshots/.1.of-the-newer").mkdir()
+    (place.folder / "snapshots/.1.of-the-newer").mkdir(parents=True)
     with pytest.raises(attempts.Superseded):
         place.snapshots()
     assert there(place.folder) == [".1.of-the-newer"]
