@@ -32,8 +32,7 @@ class Bench:
 
     def make(
         self, zero: int = 1, precision: str = "fp32", epochs: int = 1, train: dict[str, Any] | None = None,
-        more: dict[str, Any] | None = None,
-        is_start: bool = False, **checkpoints: Any,
+        more: dict[str, Any] | None = None, is_start: bool = False, **checkpoints: Any,
     ) -> Path:  # fmt: skip
         """The folder of a new run of 18 steps an epoch, ready to start; no two runs share a workspace.
 
