@@ -32,7 +32,7 @@ class CheckpointLosses:
         *, first: int, steps: int,
     ) -> None:  # fmt: skip
         self._ranks, self._test = ranks, test
-        own = schedule.measured(steps, job["checkpoints"]["every"], job["checkpoints"].get("quick"))
+        own = schedule.measured(steps, *(job["checkpoints"][key] for key in ("every", "quick", "snapshots")))
         # Where a later stage begins, the stage before has measured.
         wanted = {key: {first + step for step in steps if step or not first} for key, steps in own.items()}
         self.cells = frozenset((step, key) for key, steps in wanted.items() for step in steps)

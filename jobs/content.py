@@ -10,10 +10,8 @@ from zsg_core import readers
 from zsg_core.errors import UserError
 from zsg_core.readers.format import root
 
-MODEL_FILES = (
-    "config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", "tokenizer*", "*.model",
-    "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt",
-)  # fmt: skip
+TOKENIZER_FILES = ("tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
+MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", *TOKENIZER_FILES)
 
 Files = Callable[[Path], Sequence[Path]]
 

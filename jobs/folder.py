@@ -4,6 +4,10 @@ workspace/
   ledger.jsonl           the launcher's record of submissions
   runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
                          test_set.json weights/ and users/ where other runs start from it
+    snapshots/<step>/    the weights after a step, a Hugging Face folder: model-0000r-of-0000W.safetensors of each
+                         rank, their index, config and tokenizer (LoRA: adapter_model.safetensors and
+                         adapter_config.json, to be put on the base they name), meta.json, COMMIT
+    queue/               <step>.<metric>.lease while somebody evaluates that snapshot: it is not removed
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT
@@ -20,7 +24,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,16 +106,35 @@ def publish(folder: Path) -> Iterator[Path]:
     draft.mkdir(mode=0o700)
     try:
         yield draft
-        (draft / COMMIT).touch()
-        for path in [*draft.rglob("*"), draft]:
-            sync(path)
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not is_committed(folder):
-                raise
+        commit(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def commit(draft: Path, folder: Path) -> None:
+    """Renames a draft, marked and on disk, to its final name; where that is committed already, it stays as it is."""
+    (draft / COMMIT).touch()
+    for path in [*draft.rglob("*"), draft]:
+        sync(path)
+    try:
+        draft.rename(folder)
+    except OSError:
+        if not is_committed(folder):
+            raise
+    sync(folder.parent)
+
+
+def discard(folder: Path, is_wanted: Callable[[], bool] = lambda: False) -> bool:
+    """Removes a folder that at no moment is there in part under its name, unless it `is_wanted` after all."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(gone)
+    if gone.exists() and is_wanted():  # by one who began to read it before it had lost its name
+        gone.rename(folder)
+        return False
+    shutil.rmtree(gone, ignore_errors=True)
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -89,6 +89,11 @@ def save_fits(last_save_s: float | None, waited_s: float, kill_wait_s: float) ->
     return last_save_s is not None and waited_s + last_save_s <= kill_wait_s - MARGIN_S
 
 
+def left_s(asked: int, save_s: float, waited_s: float, kill_wait_s: float) -> float | None:
+    """Seconds for what is being written, before a save of `save_s` and SIGKILL; None: as long as it takes."""
+    return max(0.0, kill_wait_s - MARGIN_S - waited_s - save_s) if asked == LEAVE else None
+
+
 def is_due(step: int, every: int | None, since_s: float, every_min: float | None) -> bool:
     """Whether a state is to be saved after `step`, `since_s` seconds after the last one."""
     return bool(every and step % every == 0) or bool(every_min and since_s >= 60 * every_min)

@@ -1,16 +1,17 @@
 """Keeps the weights of a stage for as long as a run that starts from them has not had them.
 
 Every run that will start from `runs/<id>/weights` leaves a mark in `runs/<id>/users/` before it is submitted,
-and takes it away when it is done; the last one takes the weights with it.
+and takes it away when it is done; the last one takes the weights with it. A run that has kept LoRA's adapters
+leaves its mark: they are nothing without the weights that they are put on.
 """
 
 import contextlib
 import fcntl
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from jobs.folder import Workspace
+from jobs.folder import Workspace, discard
 
 
 def use(workspace: Workspace, start: str, run: str) -> None:
@@ -29,11 +30,13 @@ def release(workspace: Workspace, start: str, run: str) -> None:
     with _locked(workspace.run(start)) as folder:
         (folder / run).unlink(missing_ok=True)
         if not users(workspace, start):
-            gone = folder.parent / ".weights.gone"
-            shutil.rmtree(gone, ignore_errors=True)
-            with contextlib.suppress(FileNotFoundError):
-                (folder.parent / "weights").rename(gone)  # never there in part under its name
-            shutil.rmtree(gone, ignore_errors=True)
+            discard(folder.parent / "weights")
+
+
+def is_still_needed(run: Path, job: Mapping[str, Any]) -> bool:
+    """Whether a run that is done has kept LoRA's adapters of the weights that it started from."""
+    is_lora = job["recipe"]["stages"][-1]["train"]["tuning"]["method"] == "lora"
+    return is_lora and any((run / "snapshots").glob("[0-9]*"))
 
 
 @contextlib.contextmanager

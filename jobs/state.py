@@ -7,7 +7,6 @@ what has a number for a name is whole. The newest is kept; it goes when the run 
 only where states are saved and loaded: the launcher asks for steps.
 """
 
-import contextlib
 import importlib.metadata
 import random
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
-from jobs.folder import SCHEMA, read_json, sync, write_json
+from jobs.folder import SCHEMA, discard, read_json, sync, write_json
 from jobs.journal import Journal, plain
 from jobs.ranks import Ranks
 from zsg_core.errors import ClusterError
@@ -55,6 +54,7 @@ class Job:
     way: dict[str, Any]
     digests: Mapping[int, str]  # of the ids consumed after each step
     cells: Cells  # (step, key) of every loss that is wanted
+    lacking: frozenset[int] = frozenset()  # steps whose snapshots are wanted and were never written
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,9 @@ def _unusable(saved: Saved, job: Job, sizes: Mapping[str, int], measured: Cells)
     missing = min((cell for cell in job.cells - measured if cell[0] <= saved.step), default=None)
     if missing:
         return f"has no {missing[1]} of step {missing[0]}, which is a checkpoint now"
+    lost = sorted(step for step in job.lacking if step <= saved.step)
+    if lost:
+        return f"is past step {lost[0]}, of which a snapshot is wanted and was never written"
     return None
 
 
@@ -113,21 +116,12 @@ def newest_step(run: Path) -> int | None:
 def remove(run: Path) -> None:
     """Removes all states, and the folder."""
     for path in _committed(run):
-        _discard(path)
+        discard(path)
     shutil.rmtree(run / "state", ignore_errors=True)
 
 
 def _committed(run: Path) -> list[Path]:
     return [path for path in (run / "state").glob("*") if path.name.isdigit()]
-
-
-def _discard(path: Path) -> None:
-    """Removes a committed state, which at no moment is there in part under its name."""
-    gone = path.with_name(f".{path.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)
 
 
 class States:
@@ -224,12 +218,12 @@ class States:
         attempts.check(self._run, self._attempt)
         final = self._root / str(step)
         if final.exists():
-            _discard(final)  # `choose` has passed it over
+            discard(final)  # `choose` has passed it over
         draft.rename(final)
         sync(self._root)
         for older in _committed(self._run):
             if int(older.name) < step:
-                _discard(older)
+                discard(older)
 
     def _saved(self, step: int, ids: str, loss: float | None, seconds: float) -> Saved:
         return Saved(

@@ -10,7 +10,7 @@ jobs.checkpoint_losses for the test set, jobs.state for what an interrupted run 
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ from jobs.folder import Workspace, is_committed, read_json
 from jobs.journal import SPEED, Journal
 from jobs.ranks import Ranks, meet, wait_as_long_everywhere
 from jobs.signals import Signals
+from jobs.snapshots import Snapshots
 from jobs.state import Choice, Saved, States, versions
 from jobs.state import Job as StateJob
 from jobs.tuning import restrict
 from jobs.updates import Updates, refuse_fp16
+from jobs.weight_folders import Base
 from zsg_core import schedule
 from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError, UserError
@@ -65,6 +67,7 @@ class Progress:
     digest: str | None = None
     weights: str | None = None
     skipped: int = 0
+    snapshots: list[dict[str, Any]] = field(default_factory=list)  # see jobs.snapshots
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,10 @@ def run(job: dict[str, Any], place: Place) -> Progress:
     device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
     engine = _engine(job, device)
     refuse_leaks(engine, engine.module.llama.config.vocab_size, device)
-    progress = Trainer(job, place, engine, device, train, test).run()
+    trainer = Trainer(job, place, engine, device, train, test)
+    progress = trainer.run()
     for folder in job["makes"]:
-        weights.save(engine, Path(job["paths"]["base"]), Path(job["paths"]["workspace"]) / folder, asdict(progress))
+        trainer.snapshots.save(Path(job["paths"]["workspace"]) / folder, asdict(progress))
     return progress
 
 
@@ -117,6 +121,12 @@ class Trainer:
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
         self.progress = Progress(step=self.first, steps=self.first + self.steps, first=self.first)
+        when = job["checkpoints"]
+        self.snapshots = Snapshots(
+            engine, place.folder, place.attempt, place.ranks, Base.of(job),
+            [self.first + step for step in schedule.snapshot_steps(self.steps, when["snapshots"])], when["keep"],
+            self._note,
+        )  # fmt: skip
         self.states = States(place.folder, place.attempt, place.ranks, self._identity(), place.journal)
         self.saved_at = time.monotonic()
 
@@ -131,10 +141,14 @@ class Trainer:
         last = self.first + self.steps
         for step in range(self.progress.step + 1, last + 1):
             self._step(step)
+            self.snapshots.begin(step)  # the weights are copied while they are measured
             if step in self.losses.steps:
                 self._checkpoint(step)
+            self.snapshots.write(self.progress.loss)
             if step < last:
                 self._save_or_stop(step)
+        self.snapshots.finish()
+        self.progress.snapshots = self.snapshots.listed()
         return self.progress
 
     def _identity(self) -> StateJob:
@@ -143,7 +157,8 @@ class Trainer:
         what = {"run_id": self.job["run_id"], "stage_id": self.job["stage_id"]}
         what |= {"recipe": content_id(self.job["recipe"], 64), "schedule": digests[-1]}
         of_step = {self.first + step: digest for step, digest in enumerate(digests)}
-        return StateJob(what=what, way=self._way(), digests=of_step, cells=self.losses.cells)
+        cells, lacking = self.losses.cells, self.snapshots.lacking
+        return StateJob(what=what, way=self._way(), digests=of_step, cells=cells, lacking=lacking)
 
     def _way(self) -> dict[str, Any]:
         kind, stage = self.device.partition(":")[0], self.engine.zero_optimization_stage()
@@ -157,22 +172,27 @@ class Trainer:
 
     def _save_or_stop(self, step: int) -> None:
         """Does after a step what rank 0's clock and the signals of all ranks ask for, on all ranks alike."""
-        when = self.job["checkpoints"]
+        when, kill_wait_s = self.job["checkpoints"], self.job["resources"]["kill_wait_s"]
         since_s = time.monotonic() - self.saved_at
         due = asking.is_due(step, when["state_every"], since_s, when["state_every_min"])
-        fits = asking.save_fits(self.states.save_s, self.signals.waited_s, self.job["resources"]["kill_wait_s"])
+        fits = asking.save_fits(self.states.save_s, self.signals.waited_s, kill_wait_s)
         mine = [self.signals.asks, int(due and self.ranks.is_main), int(fits and self.ranks.is_main)]
         flags = torch.tensor(mine, device=self.device)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         asked, due, fits = flags.tolist()
-        verdict = asking.decide(asked, bool(due), bool(fits))
-        if verdict.save:
+        verdict, is_whole = asking.decide(asked, bool(due), bool(fits)), True
+        if verdict.save or verdict.stop:
+            save_s = self.states.save_s if verdict.save else None
+            within_s = asking.left_s(asked, save_s or 0.0, self.signals.waited_s, kill_wait_s)
+            is_whole = self.snapshots.finish(within_s)
+        # No state may be past a snapshot that may yet be lost.
+        if verdict.save and is_whole:
             self._digest_consumed()
             self.progress.digest = self.ids.hex()
             self.states.save(self.engine, step, self.progress.digest, self.progress.loss)
             self.saved_at = time.monotonic()
         if verdict.stop:
-            self.progress.step = step
+            self.progress.step, self.progress.snapshots = step, self.snapshots.listed()
             raise Stopped(self.progress, asking.outcome(asked))
 
     def _start(self, choice: Choice) -> None:
@@ -210,6 +230,10 @@ class Trainer:
         self.progress.skipped = self.updates.skipped
         if self.journal:
             self._journal_step(step, loss, rate, sum(self.train.lengths[place] for place in places), started)
+
+    def _note(self, kind: str, step: int, data: dict[str, Any]) -> None:
+        if self.journal:
+            self.journal.row(kind, step=step, examples=self._examples(step), data=data)
 
     def _journal_step(self, step: int, loss: float, rate: float, tokens: int, started: float) -> None:
         assert self.journal

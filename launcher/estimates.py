@@ -15,10 +15,12 @@ from launcher.profiles import Gpu, Profile
 from launcher.runs import Run
 from launcher.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
 from zsg_core import estimate, llama, schedule
+from zsg_core.checkpoint_settings import CheckpointSettings
 from zsg_core.errors import UserError
 from zsg_core.estimate import GB
 from zsg_core.llama import LlamaShape
 from zsg_core.settings import TINY
+from zsg_core.snapshots import most
 from zsg_core.tuning import trainable
 
 
@@ -31,6 +33,8 @@ class Estimate:
     layout: Layout
     work: Work
     gpu: Gpu | None
+    checkpoints: CheckpointSettings
+    is_lora: bool
 
     @cached_property
     def tensors_gb(self) -> dict[int, float]:
@@ -87,6 +91,26 @@ class Estimate:
         )
 
     @cached_property
+    def snapshots(self) -> int | None:
+        """The most snapshots that are on disk at the same time."""
+        when, steps = self.checkpoints, self.work.steps
+        if when.snapshots is None:
+            return 0
+        rule = when.keep.model_dump() if when.keep else None
+        return None if steps is None else most(schedule.snapshot_steps(steps, when.snapshots), rule)
+
+    @cached_property
+    def snapshot_gb(self) -> float:
+        """GB on disk of one snapshot: all weights, or LoRA's adapters alone."""
+        held = self.load.trained if self.is_lora else self.load.shape.parameters
+        return held * estimate.ELEMENT[self.load.precision] / GB
+
+    @cached_property
+    def snapshots_gb(self) -> float | None:
+        """GB on disk of a run's snapshots."""
+        return None if self.snapshots is None else self.snapshots * self.snapshot_gb
+
+    @cached_property
     def as_json(self) -> dict[str, Any]:
         """For scripts; sizes in GB of 1e9 bytes."""
         layout, work = self.layout, self.work
@@ -103,6 +127,8 @@ class Estimate:
             "test_tokens": work.test and round(work.test.tokens), "tokens_are": work.tokens_are,
             "train_flops": self.train_flops, "test_flops": self.test_flops,
             "gpu_hours": self.gpu_hours and round(self.gpu_hours, 4), "state_gb": round(self.state_gb, 3),
+            "snapshots": self.snapshots, "snapshot_gb": round(self.snapshot_gb, 3),
+            "snapshots_gb": None if self.snapshots_gb is None else round(self.snapshots_gb, 3),
         }  # fmt: skip
 
 
@@ -136,12 +162,17 @@ class Estimates:
         load, layout = self._load(run), self._layout(run)
         train = run.stage["train"]
         base = run.base or run.base_id
-        measured = run.checkpoints.every, run.checkpoints.quick
-        key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], measured)
+        is_lora = train["tuning"]["method"] == "lora"
+        when = run.checkpoints
+        key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], is_lora)
+        key += (when.every, when.quick, when.snapshots, when.keep)
         if key not in self._made:
             name = run.base.name if run.base else TINY
             work = self._work.of(run)
-            self._made[key] = Estimate(model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu)
+            self._made[key] = Estimate(
+                model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu, checkpoints=when,
+                is_lora=is_lora,
+            )  # fmt: skip
         return self._made[key]
 
     def micro_tokens(self, run: Run) -> int | None:
@@ -235,7 +266,22 @@ def assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
     words.append(
         f"state: GB on disk to go on from; two while the newer is written, {most:,.1f} GB for all runs at once"
     )
+    kept = [one for one in made if one.snapshots != 0]
+    if kept:
+        words.append(_snapshots(kept))
     return words
+
+
+def _snapshots(made: Sequence[Estimate]) -> str:
+    sizes = "–".join(dict.fromkeys(f"{size:,.3g}" for size in _span([one.snapshot_gb for one in made]) or ()))
+    known = [one.snapshots_gb for one in made if one.snapshots_gb is not None]
+    if len(known) < len(made):
+        return f"snapshots: {sizes} GB each; how many is unknown, as the steps are"
+    most_of_one = max(one.snapshots or 0 for one in made)
+    return (
+        f"snapshots: {sizes} GB each, at most {most_of_one} of a run at once, {sum(known):,.1f} GB for all runs; "
+        "checkpoints.keep says which stay"
+    )
 
 
 _TENSORS = "tensors: GB (1e9 bytes) per GPU of weights, gradients and optimiser; * the profile's ZeRO stage"

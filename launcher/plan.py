@@ -13,6 +13,7 @@ from launcher.slurm import CANCELLED, DONE, FAILED, UNKNOWN
 from launcher.status import ABSENT, ACTIVE, NEVER_STARTED, JobState
 from zsg_core import schedule
 from zsg_core.digest import content_id
+from zsg_core.snapshots import kept
 
 SUBMIT, SKIP, RETRY, RETRAIN = "submit", "skip", "retry", "retrain"
 ACTING = (SUBMIT, RETRY, RETRAIN)
@@ -126,7 +127,7 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
     if state.state in ACTIVE:
         return SKIP, f"already {state.state}"
     if state.state == DONE:
-        missing = _missing_cells(run, state)
+        missing = " and ".join(filter(None, (_missing_cells(run, state), _missing_snapshots(run, state))))
         if not missing:
             return SKIP, "already done"
         reason = f"done, but {missing}; it needs training again"
@@ -141,6 +142,7 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
 def _going_on(run: Run, state: JobState) -> str:
     """From where a run goes on: a saved state serves the size and the checkpoints that it was saved under."""
     asked = run.checkpoints.model_dump(mode="json", include={"every", "quick"})
+    asked |= {"snapshots": run.checkpoints.model_dump(mode="json")["snapshots"]} if run.checkpoints.snapshots else {}
     now = {"nodes": run.size.nodes, "ranks_per_node": run.size.ranks_per_node, **asked}
     changed = [key for key, value in now.items() if key in state.under and state.under[key] != value]
     if changed:
@@ -151,7 +153,9 @@ def _going_on(run: Run, state: JobState) -> str:
 def _missing_cells(run: Run, state: JobState) -> str:
     """Which wanted (step, metric) cells a finished run lacks, in words; empty if none."""
     asked = run.checkpoints.model_dump(mode="json")
-    wanted = schedule.measured((state.steps or 0) - state.first, asked["every"], asked["quick"])
+    wanted = schedule.measured(
+        (state.steps or 0) - state.first, *(asked[key] for key in ("every", "quick", "snapshots"))
+    )
     measured = {"loss": state.checkpoints, **state.quick}
     told = []
     for key, own in wanted.items():
@@ -163,6 +167,19 @@ def _missing_cells(run: Run, state: JobState) -> str:
                 f"{len(missing)} of the {len(steps)} {of} now wanted are missing (the first: step {missing[0]})"
             )
     return ", ".join(told)
+
+
+def _missing_snapshots(run: Run, state: JobState) -> str:
+    """Which wanted snapshots a finished run lacks, in words; empty if none."""
+    own = schedule.snapshot_steps((state.steps or 0) - state.first, run.checkpoints.snapshots)
+    wanted = {state.first + step for step in own}
+    losses = {row["step"]: None if row["probe_loss"] is None else float(row["probe_loss"]) for row in state.snapshots}
+    rule = run.checkpoints.keep
+    stay = wanted - losses.keys() or kept(wanted, losses, rule.model_dump() if rule else None)
+    missing = sorted(stay - {row["step"] for row in state.snapshots if row["kept"]})
+    if not missing:
+        return ""
+    return f"{len(missing)} of the snapshots now wanted are missing (the first: step {missing[0]})"
 
 
 def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> Plan:

@@ -12,9 +12,11 @@ from zsg_core.settings import TINY, ModelSettings, Settings
 from zsg_core.strategy_settings import StrategySettings
 
 SUFFIX = "-smoke"
-SMALL = ("model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "data.count",
-         "train.steps", "train.epochs", "train.warmup_steps", "train.warmup_share", "checkpoints.every",
-         "resources.time_min")  # fmt: skip
+SMALL = (
+    "model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "data.count",
+    "train.steps", "train.epochs", "train.warmup_steps", "train.warmup_share",
+    "checkpoints.every", "checkpoints.snapshots", "resources.time_min",
+)  # fmt: skip
 
 
 def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
@@ -39,6 +41,9 @@ def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
     train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0, "warmup_share": None}
     order = {"choose": None}  # a choice among a task's examples needs more of them
     stages = [_small_stage(stage, data | train | order) for stage in settings.stages] if settings.stages else None
+    checkpoints: dict[str, Any] = {"every": 1}
+    if settings.checkpoints.snapshots is not None:
+        checkpoints["snapshots"] = -(-smoke.steps // 2)  # one half-way and one at the end
     made = settings.model_copy(
         update={
             "stages": stages,
@@ -46,7 +51,7 @@ def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
             "data": settings.data.model_copy(update=data),
             "arrangement": settings.arrangement.model_copy(update=order),
             "train": settings.train.model_copy(update=train),
-            "checkpoints": settings.checkpoints.model_copy(update={"every": 1}),
+            "checkpoints": settings.checkpoints.model_copy(update=checkpoints),
             "strategy": settings.strategy and _small_strategy(settings.strategy, smoke),
             "resources": settings.resources.model_copy(update={"time_min": smoke.time_min}),
         }

@@ -39,6 +39,7 @@ class JobState:
     evidence: str | None = None
     checkpoints: tuple[int, ...] = ()
     quick: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # where quick sets were measured, by their key
+    snapshots: tuple[dict[str, Any], ...] = ()  # those a finished run has written: step, probe_loss, kept
     saved: int | None = None  # the step from which a run that has not finished can go on
     under: dict[str, Any] = field(default_factory=dict)  # the size and checkpoints of a run that can go on
     stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
@@ -91,6 +92,7 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         evidence="zsg submit goes on" if stopped else record["evidence"],
         checkpoints=tuple(record.get("checkpoints", ())),
         quick={key: tuple(steps) for key, steps in record.get("quick", {}).items()},
+        snapshots=tuple(record.get("snapshots", ())),
         saved=record.get("saved"),
         under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
         stopped=stopped,
@@ -100,7 +102,8 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
 def _under(folder: Path) -> dict[str, Any]:
     job = read_json(folder / "job.json") or {}
     size = {key: job["resources"][key] for key in ("nodes", "ranks_per_node") if key in job.get("resources", {})}
-    return size | {key: job["checkpoints"][key] for key in ("every", "quick") if key in job.get("checkpoints", {})}
+    told = job.get("checkpoints", {})
+    return size | {key: told[key] for key in ("every", "quick", "snapshots") if key in told}
 
 
 def _slurm(
@@ -175,7 +178,7 @@ def progress(folder: Path, state: JobState) -> JobState:
     return replace(
         state,
         attempt=attempt["attempt"],
-        step=rows[-1]["step"] if rows else None,
+        step=max((row["step"] for row in rows), default=None),  # a snapshot is told of when training is past it
         steps=starts[-1]["steps"] if starts else None,
         loss=losses[-1] if losses else None,
         evidence=state.evidence or _note(rows, starts),

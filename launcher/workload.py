@@ -63,18 +63,21 @@ class Workloads:
 
     def of(self, run: Run) -> Work:
         """The work of a run. UserError for a data folder that cannot be read."""
-        train = run.stage["train"]
+        train, when = run.stage["train"], run.checkpoints
         batch, longest, limit = train["batch"], train["max_length"], train["steps"]
         pool, examples_are = self._number(run, "train")
         tests, _ = self._number(run, "test")
-        every, quick = run.checkpoints.every, run.checkpoints.quick
         if pool is None:
             # Nothing bounds the data yet; a limit of steps still bounds the run.
             steps, used, examples_are = limit, limit and limit * batch, AT_MOST if limit else UNKNOWN
         else:
             steps = schedule.steps(pool, batch, train["epochs"], limit)
             used = min(steps * batch, pool * train["epochs"])
-        measured = {} if steps is None else schedule.measured(steps, every, quick and quick.model_dump())
+        measured = (
+            {}
+            if steps is None
+            else schedule.measured(steps, when.every, when.quick and when.quick.model_dump(), when.snapshots)
+        )
         lengths = self._counted.get(_what_is_counted(run))
         return Work(
             examples=used,

@@ -12,7 +12,7 @@ from conftest import Zsg
 
 from jobs import journal
 from launcher import fit, profiles, session
-from launcher.estimates import Estimates, lines
+from launcher.estimates import Estimates, assumptions, lines
 from launcher.fit import Layout, Load
 from launcher.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
 from zsg_core.errors import UserError
@@ -256,6 +256,37 @@ def test_work_is_bounded_before_the_data_are_prepared(
     assert (work.examples, work.steps, work.examples_are, work.tokens_are) == (examples_, steps, how, how)
     assert (work.train and work.train.tokens) == (examples_ and examples_ * 1024)
     assert (made.of(run).gpu_hours is None) == (examples_ is None)
+
+
+@pytest.mark.parametrize(
+    ("more", "kept", "each_gb", "said"),
+    [
+        pytest.param("", 0, 13.477, None, id="none"),
+        pytest.param(
+            "  checkpoints.snapshots: 2\n", 2, 13.477, "13.5 GB each, at most 2 of a run at once, 27.0 GB for all",
+            id="all weights in bf16",
+        ),
+        pytest.param("  checkpoints: {snapshots: 1, keep: last}\n", 2, 13.477, "at most 2 of", id="one comes and goes"),
+        pytest.param(
+            "  checkpoints.snapshots: 1\n  train.tuning: {method: lora}\n", 3, 0.017, "0.0168 GB each", id="adapters"
+        ),
+        pytest.param(
+            "  checkpoints.snapshots: 1\n  data.train_per_task: null\n", None, 13.477, "many is unknown", id="no cap"
+        ),
+    ],
+)  # fmt: skip
+def test_a_plan_says_what_snapshots_take(
+    zsg: Zsg, data: Path, more: str, kept: int | None, each_gb: float, said: str | None
+) -> None:
+    """The most that are on disk at once by the schedule and the rule, the size of one, and of all runs together."""
+    profile(zsg)
+    [run], made = estimates(grid(zsg, data, more), zsg.folder)
+    one = made.of(run).as_json
+    words = " ".join(assumptions([made.of(run)], 1))
+
+    assert (one["snapshots"], one["snapshot_gb"]) == (kept, each_gb)
+    assert one["snapshots_gb"] == (None if kept is None else pytest.approx(kept * each_gb, rel=0.02))
+    assert said in words if said else "snapshots" not in words
 
 
 def test_in_fp32_there_are_no_gpu_hours(zsg: Zsg, data: Path) -> None:

@@ -265,6 +265,10 @@ MISTAKES = [
     ("a list bracketed twice where once is right", "  train: {betas: [[0.9, 0.95]]}", 4, ["train.betas"]),
     ("a default twice", "  train: {lr: 1}\n  train.lr: 2", 5, ["'train.lr' is set twice, also on line 4"]),
     ("a value too long to show", "  train.lr: " + "x" * 5000, 4, ["train.lr", "… (5,002 characters)"]),
+    ("a word that is no rule", "  checkpoints.keep: none", 4, ["checkpoints.keep: must be all, last", "found 'none'"]),
+    ("a rule that keeps nothing", "  checkpoints: {snapshots: 5, keep: {}}", 4, ["keep: keeps nothing"]),
+    ("a part of a rule misspelt", "  checkpoints.keep: {lasst: 1}", 4, ["'lasst' in checkpoints.keep", "'last'"]),
+    ("a snapshot of step 0", "  checkpoints.snapshots: [0]", 4, ["checkpoints.snapshots: must be steps between"]),
     ("a profile that is a number", "profile: 3", 4, ["`profile` must be a name or the path"]),
 ]
 

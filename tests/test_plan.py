@@ -1,5 +1,7 @@
 """What is done about every run, and what must be made first?"""
 
+from dataclasses import replace
+
 import pytest
 from builders import digests
 
@@ -89,6 +91,29 @@ def test_what_is_done_about_a_run(state, kinds):
     run = a_run()
 
     assert [decide([run], {run_item(run): state}, allow)[0].kind for allow in ALWAYS] == kinds
+
+
+HAD = [{"step": step, "probe_loss": 50.0 - step, "kept": step == 40} for step in (20, 40)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "lacks"),
+    [
+        pytest.param({"snapshots": 20, "keep": "last"}, None, id="what it was trained with"),
+        pytest.param({"snapshots": 20, "keep": {"best": 1}}, None, id="another rule that names the same"),
+        pytest.param({"snapshots": 20}, 20, id="one that was removed"),
+        pytest.param({"snapshots": 10, "keep": "last"}, 10, id="one that was never written"),
+    ],
+)
+def test_snapshots_that_a_finished_run_lacks_need_training(wanted, lacks):
+    """Weights cannot be made afterwards: plan says which are missing, and trains again only with --retrain."""
+    run = a_run(checkpoints={"every": 10, **wanted})
+    state = replace(done(every=10), snapshots=tuple(HAD))
+    [action] = decide([run], {run_item(run): state}, NOTHING)
+    [allowed] = decide([run], {run_item(run): state}, RETRAIN)
+
+    assert (allowed.kind == "retrain") == (lacks is not None)
+    assert action.reason == "already done" if lacks is None else f"(the first: step {lacks})" in action.reason
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ EFFECTS = [
     ("the clipping", {"train": {"clip": 0.5}}, {"run"}),
     ("nodes and processes", {"resources": {"nodes": 4, "ranks_per_node": 8, "time_min": 5}}, set()),
     ("when metrics are taken", {"checkpoints": {"every": 1}}, set()),
+    ("which weights are kept", {"checkpoints": {"snapshots": 10, "keep": "last"}}, set()),
     ("where the data lies", {"data": {"path": "/elsewhere"}}, set()),
     ("an unused embedding model", {"arrangement": {"embedding": "/e"}}, set()),
     ("a default written out", {"data": {"train_per_task": 20}, "train": {"lr": 1e-6, "betas": (0.9, 0.95)}}, set()),

@@ -35,6 +35,7 @@ def shrunk(**changes) -> Settings:
             id="a stage that would be long again",
         ),
         pytest.param({"checkpoints": {"every": "1-50:1, 50-:10"}}, id="spans of checkpoints"),
+        pytest.param({"checkpoints": {"snapshots": 500, "keep": "last"}}, id="snapshots"),
     ],
 )
 def test_every_stage_of_a_trial_is_small_and_valid(changes) -> None:
@@ -44,6 +45,14 @@ def test_every_stage_of_a_trial_is_small_and_valid(changes) -> None:
         assert stage.data.fraction * 8 * 8 >= 1
         assert stage.model.name == "tiny"
         Settings.model_validate(stage.model_dump(exclude_unset=True))
+
+
+def test_a_trial_has_snapshots_only_where_the_grid_has() -> None:
+    """Then one half-way and one at the end, under the grid's rule; none otherwise."""
+    trial = shrunk(checkpoints={"snapshots": [500, 1000], "keep": {"best": 1}}).checkpoints
+
+    assert (trial.snapshots, trial.keep and trial.keep.best) == (2, 1)
+    assert shrunk().checkpoints.snapshots is None
 
 
 def test_what_is_studied_stays() -> None:

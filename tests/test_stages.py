@@ -165,6 +165,17 @@ def test_weights_stay_until_the_last_user_has_had_them(tmp_path: Path) -> None:
     assert stages.users(place, "start") == []
 
 
+def test_adapters_hold_on_to_the_weights_that_they_are_put_on(tmp_path: Path) -> None:
+    """A run that is done and has kept LoRA's adapters still needs its start; without any, or with all weights, not."""
+    lora, full = ({"recipe": {"stages": [{"train": {"tuning": {"method": name}}}]}} for name in ("lora", "full"))
+    (tmp_path / "snapshots/.8.draft").mkdir(parents=True)
+
+    assert not stages.is_still_needed(tmp_path, lora)
+    (tmp_path / "snapshots/8").mkdir()
+    assert stages.is_still_needed(tmp_path, lora)
+    assert not stages.is_still_needed(tmp_path, full)
+
+
 GRID = """
 name: staged
 defaults:

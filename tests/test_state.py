@@ -80,6 +80,15 @@ def test_a_state_beyond_a_new_checkpoint_is_passed_over():
     assert choice == Choice(None, "the state of step 25 has no loss of step 20, which is a checkpoint now")
 
 
+def test_a_state_beyond_a_snapshot_that_was_never_written_is_passed_over():
+    """The weights of step 22 cannot be had from step 25 on; those of step 30 can."""
+    job = replace(JOB, lacking=frozenset({22, 30}))
+    choice = choose([saved(25), saved(15)], job, SIZES, MEASURED)
+
+    reason = "the state of step 25 is past step 22, of which a snapshot is wanted and was never written"
+    assert choice == Choice(saved(15), reason)
+
+
 def test_other_ids_are_refused_with_both_digests():
     """The run does not silently fall back to an older state, for something is wrong."""
     choice = chosen(saved(25, ids="wrong"), saved(15))
@@ -127,6 +136,15 @@ def test_what_is_done_after_a_step(asked, due, fits, expected):
 def test_a_save_fits_if_the_last_one_would(last_save_s, waited_s, fits):
     """Ten seconds of a KillWait of 30 are kept; what has passed since the signal counts."""
     assert asking.save_fits(last_save_s, waited_s, 30) == fits
+
+
+@pytest.mark.parametrize(
+    ("asked", "save_s", "waited_s", "left"),
+    [(PAUSE, 5, 5, None), (GO_ON, 5, 5, None), (LEAVE, 5, 5, 10), (LEAVE, 0, 0, 20), (LEAVE, 15, 15, 0)],
+)
+def test_what_is_being_written_may_take_so_long(asked, save_s, waited_s, left):
+    """Only before SIGKILL there is a limit: of a KillWait of 30, what has passed and what a save takes are gone."""
+    assert asking.left_s(asked, save_s, waited_s, 30) == left
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""What the tests of train jobs share: a workspace in which real jobs are made, started and stopped."""
+"""What tests of train jobs share: a workspace in which real jobs are made, started and stopped; what they tell."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ class Bench:
 
     def make(
         self, zero: int = 1, precision: str = "fp32", epochs: int = 1, train: dict[str, Any] | None = None,
-        is_start: bool = False, **checkpoints: Any,
+        more: dict[str, Any] | None = None, is_start: bool = False, **checkpoints: Any,
     ) -> Path:  # fmt: skip
         """The folder of a new run of 18 steps an epoch, ready to start; no two runs share a workspace.
 
-        `train` are further settings of training; `is_start`: whether others are to start from its weights.
+        `train` are further settings of training, `more` others, dotted, laid over all; `is_start`: whether others are
+        to start from its weights.
         """
         self._made += 1
         folder = self.folder / f"run{self._made}"
@@ -50,7 +52,8 @@ class Bench:
         profile = {"name": "p", "kind": "slurm", "deepspeed": {"zero_stage": zero}}
         write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}})
         write_json(folder / "p.yaml", profile)
-        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work")
+        sets = [f"{key}={json.dumps(value)}" for key, value in (more or {}).items()]
+        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work", sets=sets)
         return self._prepare(opened.site, opened.runs[0], is_start)
 
     def _prepare(self, site: Site, run: Run, is_start: bool) -> Path:

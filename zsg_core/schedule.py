@@ -105,15 +105,19 @@ def checkpoint_steps(total: int, every: Stride) -> list[int]:
     return sorted({0, *named, total})
 
 
-def measured(total: int, every: Stride, quick: Mapping[str, Any] | None = None) -> dict[str, list[int]]:
+def measured(
+    total: int, every: Stride, quick: Mapping[str, Any] | None = None, snapshots: Stride | None = None
+) -> dict[str, list[int]]:
     """The steps at which each loss is measured, by its key: `loss` is always that of the whole test set.
 
-    With `quick`, {items, full_every}, the checkpoints are the steps of both strides. At all of them the quick set
-    is measured, under a key that names its size, so that no curve is of two sets; the whole one at `full_every`.
+    It is measured wherever weights are kept. With `quick`, {items, full_every}, the checkpoints are the steps of both
+    strides. At all of them the quick set is measured, under a key that names its size, so that no curve is of two
+    sets; the whole one at `full_every`.
     """
+    full = checkpoint_steps(total, quick["full_every"] if quick else every)
+    full = sorted({*full, *snapshot_steps(total, snapshots)})
     if quick is None:
-        return {"loss": checkpoint_steps(total, every)}
-    full = checkpoint_steps(total, quick["full_every"])
+        return {"loss": full}
     return {"loss": full, f"{_QUICK}{quick['items']}": sorted({*checkpoint_steps(total, every), *full})}
 
 
@@ -121,6 +125,14 @@ def quick_items(key: str) -> int:
     """How many items the quick set has that a metric is the loss of; 0 for any other metric."""
     size = key.removeprefix(_QUICK)
     return int(size) if key.startswith(_QUICK) and size.isdigit() else 0
+
+
+def snapshot_steps(total: int, named: Stride | None) -> list[int]:
+    """The steps after which weights are kept: those that `named` names, and the last; none without it.
+
+    Never step 0: those weights are the base's own.
+    """
+    return [] if named is None else [step for step in checkpoint_steps(total, named) if step]
 
 
 def spans(text: str, total: int = 0) -> list[range]:

@@ -1,0 +1,31 @@
+"""Decides which snapshots of a run stay: the first, the last, the best by loss, every so-many-th step."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+Rule = Mapping[str, int | None] | None  # {first, last, best, every}; None: all stay
+
+
+def kept(steps: Iterable[int], losses: Mapping[int, float | None], rule: Rule) -> frozenset[int]:
+    """The steps that stay: each that one of the rule's parts names. Of equal losses the earlier is the better.
+
+    Applied after every snapshot it leaves what it would leave if it were applied once, at the end.
+    """
+    ordered = sorted(steps)
+    if rule is None:
+        return frozenset(ordered)
+    measured = [step for step in ordered if (loss := losses.get(step)) is not None and not math.isnan(loss)]
+    best = sorted(measured, key=lambda step: (losses[step], step))
+    last, every = rule.get("last") or 0, rule.get("every")
+    named = [*ordered[: rule.get("first") or 0], *ordered[len(ordered) - last :], *best[: rule.get("best") or 0]]
+    return frozenset(named) | frozenset(step for step in ordered if every and step % every == 0)
+
+
+def most(steps: Iterable[int], rule: Rule) -> int:
+    """The most that are on disk at the same time: those that stay, and one that is written before another goes."""
+    ordered = list(steps)
+    if rule is None:
+        return len(ordered)
+    every = rule.get("every")
+    regular = sum(1 for step in ordered if every and step % every == 0)
+    return min(len(ordered), sum(rule.get(part) or 0 for part in ("first", "last", "best")) + regular + 1)
