@@ -17,7 +17,11 @@ def kept(steps: Iterable[int], losses: Mapping[int, float | None], rule: Rule) -
     measured = [step for step in ordered if (loss := losses.get(step)) is not None and not math.isnan(loss)]
     best = sorted(measured, key=lambda step: (losses[step], step))
     last, every = rule.get("last") or 0, rule.get("every")
-    named = [*ordered[: rule.get("first") or 0], *ordered[len(ordered) - last :], *best[: rule.get("best") or 0]]
+    named = [
+        *ordered[: rule.get("first") or 0],
+        *ordered[max(0, len(ordered) - last) :],
+        *best[: rule.get("best") or 0],
+    ]
     return frozenset(named) | frozenset(step for step in ordered if every and step % every == 0)
 
 
