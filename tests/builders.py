@@ -38,3 +38,9 @@ def break_an_instance(tasks: Path, copy: Path) -> Path:
     task["Instances"][3]["output"] = None
     path.write_text(json.dumps(task))
     return path
+
+
+def copy_made(work: Path, other: Path) -> None:
+    """Puts what prepare jobs have made in one workspace into another, which then need not prepare it again."""
+    for made in ("arrangements", "bases", "corpora", "records"):
+        shutil.copytree(work / made, other / made)
