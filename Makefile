@@ -4,6 +4,9 @@ BIN := .venv/bin
 # Modules are compiled when first imported: most of what is installed is never run here.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
+# Some images forbid to keep compiled modules: then each of the many processes of a test would compile all it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test soak check bench clean
 
 setup: .venv/ready  ## install zsg and what training and tracking need
@@ -13,7 +16,7 @@ demo: .venv/ready  ## three orders of a small self-made data set, trained and co
 	$(BIN)/zsg submit templates/grids/demo.yaml --workspace demo/work
 
 test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not soak" --durations=10
+	$(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
 soak: .venv/ready-dev  ## the long proofs; under 45 minutes on 2 cores
 	$(BIN)/python -m pytest -m soak -s

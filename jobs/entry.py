@@ -28,6 +28,8 @@ MEET_S = 600.0
 def run(folder: str) -> None:
     """Runs the job of a folder; what submitit pickles is this function and the path. Exits non-zero on failure."""
     path = Path(folder)
+    # No job speaks to MLflow, but DeepSpeed imports it where it is installed: more than a second for each rank.
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
     signals = Signals()
     ranks = ranks_of.from_slurm()
     job = _read_job(path)

@@ -87,6 +87,8 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     argv += ["--port", str(port), "--workers", "1", "--default-artifact-root", str(place.root / "mlartifacts")]
     # uvicorn looks for modules in the folder it is called in, PYTHONSAFEPATH or not; in the workspace there are none.
     ours = {"UVICORN_APP_DIR": str(place.root), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    # Its queues judge the answers of language models, which nobody asks for here, and are several processes.
+    ours["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     code = _serve(argv, os.environ | ours)
     if code:
         raise ClusterError(f"mlflow server ended with {code}; is port {port} in use? try --port")

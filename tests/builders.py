@@ -45,3 +45,9 @@ def break_an_instance(tasks: Path, copy: Path) -> Path:
 def digests(data: str = "d", test: str | None = None, **others: str | None) -> InputDigests:
     """The digests of a run's inputs; of one data set."""
     return InputDigests(sources={"": SourceDigests(data=data, test=test)}, **others)
+
+
+def copy_made(work: Path, other: Path) -> None:
+    """Puts what prepare jobs have made in one workspace into another, which then need not prepare it again."""
+    for made in ("arrangements", "bases", "corpora", "records"):
+        shutil.copytree(work / made, other / made)

@@ -19,6 +19,14 @@ from zsg_core import skills
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+# With two workers the modules that take minutes begin, or one worker would be left with one in the end.
+LONG_MODULES = ["on_slurm", "local", "submit_options", "stages", "resume", "deliver", "wheel", "tuning"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long modules first."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONG_MODULES)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 class Zsg:
@@ -57,11 +65,14 @@ class Zsg:
 
 
 def wait_until(question: Callable[[], object], limit_s: float = 180) -> None:
-    """Asks again and again until the answer is yes."""
+    """Asks again and again until the answer is yes; in between rests longer than asking took."""
     until = time.monotonic() + limit_s
-    while not question():
+    while True:
+        asked = time.monotonic()
+        if question():
+            return
         assert time.monotonic() < until, f"waited {limit_s} s in vain"
-        time.sleep(0.05)
+        time.sleep(max(0.05, 1.5 * (time.monotonic() - asked)))
 
 
 def page_at(url: str, limit_s: float = 90) -> str:

@@ -1,16 +1,22 @@
 """Does a grid run on this machine from one command to MLflow, once, whatever is killed?"""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import break_an_instance
+from builders import break_an_instance, copy_made
 from conftest import Zsg, page_at, wait_until
 from tracked import assert_exactly_once, child_runs, loss_by_step
+
+from launcher import job_files
+from launcher.plan import Prepare
+from launcher.session import open_grid
 
 GRID = """
 name: small
@@ -22,7 +28,7 @@ defaults:
 grid:
   arrangement.order: {orders}
 """
-LONG = 25  # epochs that leave time to kill something in
+LONG = 8  # epochs that leave time to kill something in
 
 
 def small_grid(zsg: Zsg, tasks: Path, orders: str = "[cluster]", epochs: int = 1) -> Path:
@@ -30,11 +36,44 @@ def small_grid(zsg: Zsg, tasks: Path, orders: str = "[cluster]", epochs: int = 1
     return zsg.write("small.yaml", GRID.format(tasks=tasks, orders=orders, per_task=4, epochs=epochs))
 
 
+def wait_for_step(work: Path, step: int) -> int:
+    """The process of the one train job, once its journal has reached a step."""
+
+    def reached() -> bool:
+        return any(f'"step": {step},' in path.read_text() for path in work.glob("runs/*/journal/*.jsonl"))
+
+    wait_until(reached)
+    folder = next(work.glob("runs/*"))
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            if f"jobs.entry\0{folder}\0".encode() in (process / "cmdline").read_bytes():
+                return int(process.name)
+    raise AssertionError("the train job is not running")
+
+
+@contextlib.contextmanager
+def held(work: Path) -> Iterator[None]:
+    """Within, the one train job stands still after its first steps, so that it neither ends nor goes on."""
+    process = wait_for_step(work, 1)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Zsg:
     """A grid of three orders that has run to its end."""
     zsg = Zsg(tmp_path_factory.mktemp("finished"))
     zsg("submit", small_grid(zsg, tasks, "[random, nft, fft]"))
+    return zsg
+
+
+@pytest.fixture
+def prepared(zsg: Zsg, finished: Zsg) -> Zsg:
+    """The command line in a folder whose workspace holds what prepare jobs have made, but no run."""
+    copy_made(finished.work, zsg.work)
     return zsg
 
 
@@ -156,11 +195,12 @@ def test_bf16_follows_fp32(finished: Zsg) -> None:
     assert half["loss"] == pytest.approx(full["loss"], rel=0.01)
 
 
-def test_a_killed_run_is_retried_with_the_same_numbers(zsg: Zsg, tasks: Path) -> None:
+def test_a_killed_run_is_retried_with_the_same_numbers(prepared: Zsg, tasks: Path) -> None:
     """A run killed in the middle is `failed`; a retry trains it again, agrees bit for bit, and adds no point twice."""
-    grid = small_grid(zsg, tasks, epochs=LONG)
+    zsg = prepared
+    grid = small_grid(zsg, tasks, "[random]", epochs=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    process = _wait_for_step(zsg.work, 8)
+    process = wait_for_step(zsg.work, 8)
     os.kill(process, signal.SIGKILL)
     assert submit.wait(timeout=60) == 3
     first = zsg.status()[0]
@@ -174,15 +214,16 @@ def test_a_killed_run_is_retried_with_the_same_numbers(zsg: Zsg, tasks: Path) ->
     assert "zsg.flag" not in child_runs(zsg.work, "small")[again["run"]]["tags"]
 
 
-def test_a_killed_submit_is_taken_up_without_doubling(zsg: Zsg, tasks: Path) -> None:
+def test_a_killed_submit_is_taken_up_without_doubling(prepared: Zsg, tasks: Path) -> None:
     """Jobs outlive a submit killed with -9; the next submit sees them run and starts no second one."""
-    grid = small_grid(zsg, tasks, epochs=LONG)
+    zsg = prepared
+    grid = small_grid(zsg, tasks, "[random]", epochs=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _wait_for_step(zsg.work, 1)
-    submit.kill()
-    submit.wait()
+    with held(zsg.work):
+        submit.kill()
+        submit.wait()
+        said = zsg("submit", grid)
 
-    said = zsg("submit", grid)
     assert "already running" in said
     assert "nothing to submit" in said
     wait_until(lambda: zsg.status()[0]["state"] == "done")
@@ -193,14 +234,14 @@ def test_a_killed_submit_is_taken_up_without_doubling(zsg: Zsg, tasks: Path) -> 
 
 def test_what_a_killed_submit_never_started_starts_with_the_next(zsg: Zsg, tasks: Path) -> None:
     """Killed with -9 while some runs wait, submit leaves them unstarted; the next one starts just those."""
-    grid = small_grid(zsg, tasks, "[cluster, round_robin, random]")
+    grid = small_grid(zsg, tasks, "[cluster, random]")
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_until(lambda: (zsg.work / "ledger.jsonl").exists() and "train" in (zsg.work / "ledger.jsonl").read_text())
     submit.kill()
     submit.wait()
 
     zsg("submit", grid)
-    assert [(row["state"], row["attempt"]) for row in zsg.status()] == [("done", 1)] * 3
+    assert [(row["state"], row["attempt"]) for row in zsg.status()] == [("done", 1)] * 2
     assert_exactly_once(zsg.work, "small", [row["run"] for row in zsg.status()])
 
 
@@ -208,13 +249,13 @@ def test_data_changed_after_planning_are_refused(zsg: Zsg, tasks: Path, tmp_path
     """A prepare job whose data are no longer those that were planned makes nothing and says so."""
     data = tmp_path / "data"
     subprocess.run(["cp", "-r", str(tasks), str(data)], check=True)
-    zsg("submit", small_grid(zsg, data))
-    [prepare] = (zsg.work / "prepare").iterdir()
-    subprocess.run(["rm", "-r", str(zsg.work / "corpora"), str(zsg.work / "records")], check=True)
+    opened = open_grid(small_grid(zsg, data), None, zsg.work)
+    [run], place = opened.runs, opened.site.workspace
+    job_files.write_prepare(place, Prepare("prepare/p", [run], set(run.needs)), opened.site.profile, "s")
     path = next((data / "tasks").iterdir())
     path.write_text(path.read_text().replace('"output"', '"output" '))
     entry = subprocess.run(
-        [sys.executable, "-m", "jobs.entry", str(prepare)], env=zsg.env, capture_output=True, text=True
+        [sys.executable, "-m", "jobs.entry", str(zsg.work / "prepare/p")], env=zsg.env, capture_output=True, text=True
     )
 
     assert entry.returncode == 1
@@ -222,11 +263,12 @@ def test_data_changed_after_planning_are_refused(zsg: Zsg, tasks: Path, tmp_path
     assert not list((zsg.work / "corpora").glob("*"))
 
 
-def test_ctrl_c_ends_the_jobs_and_says_so(zsg: Zsg, tasks: Path) -> None:
+def test_ctrl_c_ends_the_jobs_and_says_so(prepared: Zsg, tasks: Path) -> None:
     """Ctrl-C stops the jobs cleanly: they are `cancelled`, and nothing is left running."""
-    grid = small_grid(zsg, tasks, epochs=LONG)
+    zsg = prepared
+    grid = small_grid(zsg, tasks, "[random]", epochs=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    process = _wait_for_step(zsg.work, 1)
+    process = wait_for_step(zsg.work, 1)
     submit.send_signal(signal.SIGINT)
     said = submit.communicate(timeout=60)[1]
 
@@ -246,20 +288,6 @@ def test_a_failed_prepare_fails_its_runs_with_the_reason(zsg: Zsg, tasks: Path, 
     assert f"{path}: Instances[3]: Expected `str | array`, got `null` - at `$.output`" in row["evidence"]
 
 
-def _wait_for_step(work: Path, step: int) -> int:
-    """The process of the one train job, once its journal has reached a step."""
-
-    def reached() -> bool:
-        return any(f'"step": {step},' in path.read_text() for path in work.glob("runs/*/journal/*.jsonl"))
-
-    wait_until(reached)
-    folder = next(work.glob("runs/*"))
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and f"jobs.entry\0{folder}\0".encode() in (process / "cmdline").read_bytes():
-            return int(process.name)
-    raise AssertionError("the train job is not running")
-
-
 @pytest.fixture
 def unused_port() -> int:
     """A port that nobody listens on."""
@@ -271,10 +299,13 @@ def unused_port() -> int:
 
 
 def test_a_job_is_replayed_by_hand(finished: Zsg) -> None:
-    """`python -m jobs.entry <folder>` runs any job again, as a new attempt that agrees with the first."""
+    """`python -m jobs.entry <folder>` runs any job again, without MLflow, as a new attempt that agrees."""
     row = finished.status("small")[0]
     folder = finished.work / "runs" / row["run"]
-    subprocess.run([sys.executable, "-m", "jobs.entry", str(folder)], env=finished.env, check=True, capture_output=True)
+    command = [sys.executable, "-X", "importtime", "-m", "jobs.entry", str(folder)]
+    imported = subprocess.run(command, env=finished.env, check=True, capture_output=True, text=True).stderr
 
     assert json.loads((folder / "attempt.json").read_text())["attempt"] == 2
     assert loss_by_step(finished.work, row["run"])[12] == row["loss"]
+    assert "deepspeed.autotuning" in imported
+    assert " mlflow." not in imported  # mlflow itself is named, for it was looked for

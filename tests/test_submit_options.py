@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import Zsg, wait_until
-from test_local import LONG, small_grid
+from test_local import LONG, held, small_grid
 from tracked import assert_exactly_once, mlflow_runs
 
 
@@ -23,13 +23,13 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(zsg: Zsg, tasks: Path) -> 
 
 def test_a_smoke_run_is_another_smaller_experiment(zsg: Zsg, tasks: Path) -> None:
     """`submit --smoke` runs every axis with a tiny model and few steps under other ids and another name."""
-    grid = small_grid(zsg, tasks, "[random, nft]")
+    grid = small_grid(zsg, tasks, "[random, cluster]")
     real = {row["run"] for row in json.loads(zsg("plan", grid, "--json"))}
 
     zsg("submit", grid, "--smoke")
     rows = zsg.status()
     assert [(row["grid"], row["state"], row["steps"]) for row in rows] == [("small-smoke", "done", 4)] * 2
-    assert [row["axes"]["arrangement.order"] for row in rows] == ["random", "nft"]
+    assert [row["axes"]["arrangement.order"] for row in rows] == ["random", "cluster"]
     assert not real & {row["run"] for row in rows}
     assert_exactly_once(zsg.work, "small-smoke", [row["run"] for row in rows])
     assert "2 submit" in zsg("plan", grid), "a trial must not stand for the real runs"
@@ -39,25 +39,25 @@ def test_a_detached_submit_leaves_its_jobs_running(zsg: Zsg, tasks: Path) -> Non
     """`submit --detach` returns while the jobs run; what the grid no longer lists is named and goes on."""
     said = zsg("submit", small_grid(zsg, tasks, epochs=LONG), "--detach")
     process = int(said.split("running on as process ")[1].split()[0])
-    wait_until(lambda: (zsg.status()[0]["step"] or 0) >= 1)
-    [running] = zsg.status()
-    assert running["state"] == "running"
+    with held(zsg.work):
+        [running] = zsg.status()
+        assert running["state"] == "running"
 
-    other = small_grid(zsg, tasks, "[nft]", epochs=LONG)
-    assert f"no longer in the grid: {running['run']}" in zsg("plan", other)
-    assert [row["action"] for row in json.loads(zsg("plan", other, "--json"))] == ["submit", "unwanted"]
+        other = small_grid(zsg, tasks, "[nft]", epochs=LONG)
+        assert f"no longer in the grid: {running['run']}" in zsg("plan", other)
+        assert [row["action"] for row in json.loads(zsg("plan", other, "--json"))] == ["submit", "unwanted"]
+        os.kill(process, signal.SIGINT)
 
-    os.kill(process, signal.SIGINT)
     wait_until(lambda: zsg.status()[0]["state"] == "cancelled")
 
 
 def test_a_run_taken_out_of_the_grid_stays_in_sight_and_in_mlflow(zsg: Zsg, tasks: Path) -> None:
     """While it runs, status shows it as no longer wanted; its metrics reach MLflow to the end, marked as such."""
     zsg("submit", small_grid(zsg, tasks, epochs=LONG), "--detach")
-    wait_until(lambda: (zsg.status()[0]["step"] or 0) >= 1)
-    [running] = zsg.status()
-    zsg("submit", small_grid(zsg, tasks, "[nft]"), "--detach")
-    assert [(row["run"] == running["run"], row["wanted"]) for row in zsg.status()] == [(False, True), (True, False)]
+    with held(zsg.work):
+        [running] = zsg.status()
+        zsg("submit", small_grid(zsg, tasks, "[random]"), "--detach")
+        assert [(row["run"] == running["run"], row["wanted"]) for row in zsg.status()] == [(False, True), (True, False)]
 
     wait_until(lambda: [row["state"] for row in zsg.status()] == ["done"])
     zsg("sync")
