@@ -88,8 +88,16 @@ def run(job: dict[str, Any], place: Place) -> Progress:
     if place.ranks.is_main and job["made"]["base"] is None and not job["before"]:
         refuse_changed(Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"])
     device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
-    engine = _engine(job, device)
-    refuse_leaks(engine, engine.module.llama.config.vocab_size, device)
+    llama = load_model(Path(job["paths"]["base"]), job["recipe"]["stages"][-1]["train"]["precision"])
+    return fine_tune(job, place, device, llama, train, test)
+
+
+def fine_tune(
+    job: dict[str, Any], place: Place, device: str, llama: Any, train: TokenizedSet, test: TokenizedSet
+) -> Progress:
+    """Trains a Llama whose attention is jobs.packed_attention's on sets of one's own; all ranks have met before."""
+    engine = _engine(job, llama, device)
+    refuse_leaks(engine, llama.config.vocab_size, device)
     progress = Trainer(job, place, engine, device, train, test).run()
     for folder in job["makes"]:
         weights.save(engine, Path(job["paths"]["base"]), Path(job["paths"]["workspace"]) / folder, asdict(progress))
@@ -288,13 +296,12 @@ def _before(job: dict[str, Any]) -> tuple[int, int]:
     return meta["steps"], meta["examples"]
 
 
-def _engine(job: dict[str, Any], device: str) -> Any:
+def _engine(job: dict[str, Any], llama: Any, device: str) -> Any:
     import deepspeed
 
     s = job["recipe"]["stages"][-1]["train"]
     if s["precision"] == "fp16":
         refuse_fp16()
-    llama = load_model(Path(job["paths"]["base"]), s["precision"])
     restrict(llama, s["tuning"])
     model = AnswerLoss(llama)
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
