@@ -18,7 +18,7 @@ demo: .venv/ready  ## three orders of a small self-made data set, trained and co
 test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
-soak: .venv/ready-dev  ## the long proofs; under 45 minutes on 2 cores
+soak: .venv/ready-dev .venv/ready-bench  ## the long proofs; under 45 minutes on 2 cores
 	$(BIN)/python -m pytest -m soak -s
 
 check: .venv/ready-dev  ## format, lint, types, import contracts
@@ -27,10 +27,11 @@ check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/ready  ## how long the command line, orders and readers take, against what they cannot do without
+bench: .venv/ready-bench  ## how long commands, orders, readers and training take, against what does the same
 	$(BIN)/python -m benchmarks.cli
 	$(BIN)/python -m benchmarks.arrange
 	$(BIN)/python -m benchmarks.readers
+	$(BIN)/python -m benchmarks.train
 
 clean:  ## remove what the demo made
 	rm -rf demo
@@ -46,4 +47,8 @@ clean:  ## remove what the demo made
 
 .venv/ready-dev: .venv/ready
 	$(PIP) --editable '.[train,track,cpu,dev]'
+	@touch $@
+
+.venv/ready-bench: .venv/ready
+	$(PIP) --editable '.[train,track,bench]'
 	@touch $@

@@ -8,6 +8,8 @@ jobs.batch_loss for that of a batch, jobs.batches for what each rank is given, j
 jobs.checkpoint_losses for the test set, jobs.state for what an interrupted run goes on from.
 """
 
+import contextlib
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -91,13 +93,34 @@ def run(job: dict[str, Any], place: Place) -> Progress:
     if place.ranks.is_main and job["made"]["base"] is None and not job["before"]:
         refuse_changed(Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"])
     device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
-    engine = _engine(job, device)
-    refuse_leaks(engine, engine.module.llama.config.vocab_size, device)
+    llama = load_model(Path(job["paths"]["base"]), job["recipe"]["stages"][-1]["train"]["precision"])
+    return fine_tune(job, place, device, llama, train, test)
+
+
+def fine_tune(
+    job: dict[str, Any], place: Place, device: str, llama: Any, train: TokenizedSet, test: TokenizedSet
+) -> Progress:
+    """Trains a Llama whose attention is jobs.packed_attention's on sets of one's own; all ranks have met before."""
+    engine = _engine(job, llama, device)
+    refuse_leaks(engine, llama.config.vocab_size, device)
     trainer = Trainer(job, place, engine, device, train, test)
-    progress = trainer.run()
+    with without_pauses():
+        progress = trainer.run()
     for folder in job["makes"]:
         trainer.snapshots.save(Path(job["paths"]["workspace"]) / folder, asdict(progress))
     return progress
+
+
+@contextlib.contextmanager
+def without_pauses() -> Iterator[None]:
+    """Python's collector off, for when one rank collects all others wait; what exists already is never looked at."""
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 class Trainer:
@@ -118,6 +141,7 @@ class Trainer:
         self.losses = CheckpointLosses(
             job, engine, test, self.ranks, device, self.budget, first=self.first, steps=self.steps
         )
+        self.ahead: list[MicroBatch] | None = None  # of the next step
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
         self.progress = Progress(step=self.first, steps=self.first + self.steps, first=self.first)
@@ -214,17 +238,18 @@ class Trainer:
     def _step(self, step: int) -> None:
         started = time.perf_counter()
         s = self.settings
-        places = schedule.batch_positions(step - self.first, s["batch"], len(self.train), s["epochs"])
+        places = self._places(step)
         skipped = self.updates.skipped  # the rate follows the steps that were taken
         rate = schedule.learning_rate(step - self.first - skipped, self.steps, s["lr"], s["lr_floor"], self.warmup)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         learnt = [self.train.learnt[place] for place in places]
         loss_of = BatchLoss(learnt, s.get("virtual_ranks", 1), self.ranks.world, self.device)
-        for micro in self.train.micro_batches(places, self.ranks.rank, self.ranks.world, self.budget):
+        for micro in self.ahead or self._micro_batches(step):
             self.engine.backward(loss_of.add(self._forward(micro), micro.items))
             self.consumed += [(step, item, places[item]) for item in micro.items]
         self.engine.step()
+        self.ahead = self._micro_batches(step + 1)  # while the device is still at work
         loss = loss_of.value()
         self.updates.refuse_broken(step, loss, skipped)
         self.progress.skipped = self.updates.skipped
@@ -235,6 +260,13 @@ class Trainer:
         if self.journal:
             self.journal.row(kind, step=step, examples=self._examples(step), data=data)
 
+    def _places(self, step: int) -> list[int]:
+        s = self.settings
+        return schedule.batch_positions(step - self.first, s["batch"], len(self.train), s["epochs"])
+
+    def _micro_batches(self, step: int) -> list[MicroBatch]:
+        return self.train.micro_batches(self._places(step), self.ranks.rank, self.ranks.world, self.budget)
+
     def _journal_step(self, step: int, loss: float, rate: float, tokens: int, started: float) -> None:
         assert self.journal
         data = {"train/loss": loss, "train/lr": rate, **self.updates.metrics()}
@@ -242,6 +274,7 @@ class Trainer:
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 
     def _checkpoint(self, step: int) -> None:
+        gc.collect()  # else it is off: see without_pauses
         data = self.losses.measure(step, self._examples(step), self.journal)
         self._digest_consumed()
         self.progress.step, self.progress.examples = step, self._examples(step)
@@ -312,18 +345,17 @@ def _before(job: dict[str, Any]) -> tuple[int, int]:
     return meta["steps"], meta["examples"]
 
 
-def _engine(job: dict[str, Any], device: str) -> Any:
+def _engine(job: dict[str, Any], llama: Any, device: str) -> Any:
     import deepspeed
 
     s = job["recipe"]["stages"][-1]["train"]
     if s["precision"] == "fp16":
         refuse_fp16()
-    llama = load_model(Path(job["paths"]["base"]), s["precision"])
     restrict(llama, s["tuning"])
     model = AnswerLoss(llama)
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        tuned, lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"], fused=device != "cpu"
+        tuned, lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"], fused=True
     )
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=checked(job["deepspeed"]))
     wait_as_long_everywhere()

@@ -21,6 +21,13 @@ with warnings.catch_warnings():
     from jobs.answer_loss import AnswerLoss, refuse_leaks
     from jobs.packed_attention import NAME
 
+SHAPE = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 WORDS = "the quick brown fox jumps over a lazy dog while it rains on every second tuesday of march".split()
 
 
@@ -35,8 +42,7 @@ def example(number: int) -> Example:
 def model() -> AnswerLoss:
     """A small random Llama in fp32."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return AnswerLoss(LlamaForCausalLM(LlamaConfig(vocab_size=300, attn_implementation=NAME, **shape))).eval()
+    return AnswerLoss(LlamaForCausalLM(LlamaConfig(attn_implementation=NAME, **SHAPE))).eval()
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +145,32 @@ def test_gradients_of_packed_examples_are_the_sums_of_their_own(model: AnswerLos
         found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
 
     assert (found[0] - found[1]).norm() <= 1e-6 * found[0].norm()
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_a_packed_row_is_a_stock_model_one_by_one(examples: TokenizedSet, attention: str, key_heads: int) -> None:
+    """Logits and gradients of a packed batch are those of transformers' own attention, one example at a time."""
+    torch.manual_seed(1)
+    config = LlamaConfig(**{**SHAPE, "num_key_value_heads": key_heads}, attn_implementation=NAME)
+    packed = AnswerLoss(LlamaForCausalLM(config))
+    stock = LlamaForCausalLM(config)
+    stock.set_attn_implementation(attention)
+    stock.load_state_dict(packed.llama.state_dict())
+    found: list[torch.Tensor] = []
+    packed.llama.lm_head.register_forward_hook(lambda head, given, logits: found.append(logits))
+
+    [micro] = examples.micro_batches(range(16), 0, 1, 10_000)
+    losses(packed, micro).sum().backward()
+    logits = []
+    for item in micro.items:
+        ids, answer = torch.tensor(examples.encoded[item].ids), slice(*examples.encoded[item].spans[0])
+        logits.append(stock(input_ids=ids[None], use_cache=False).logits[0, answer.start - 1 : answer.stop - 1])
+        torch.nn.functional.cross_entropy(logits[-1], ids[answer], reduction="sum").backward()
+
+    assert torch.allclose(found[0], torch.cat(logits), atol=1e-5)
+    own, expected = (torch.cat([p.grad.flatten() for p in m.parameters()]) for m in (packed.llama, stock))  # type: ignore[union-attr]
+    assert (own - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_a_sound_model_passes_the_check_for_leaks(model: AnswerLoss) -> None:

@@ -1,0 +1,251 @@
+"""Trains one workload by zsg's trainer, Hugging Face's or TRL's, each in a process of its own that takes turns.
+
+    python -m benchmarks.trainers NAME SHAPE DEVICE BATCH MICRO_TOKENS
+
+For each line on stdin, a number of steps, the process trains that many, the first of which warms up, and prints one
+line of JSON: `seconds` of the others together, their real `tokens` and Σn² (`squares`), the `losses` of all, and on a
+GPU the `peak` of its memory in bytes.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workload import BOS, EOS, LONGEST, SHAPES, Item, items, llama
+from zsg_core.llama import LlamaShape
+
+LR = 1e-4  # constant, so that a step's loss does not depend on how many follow
+
+
+@dataclass
+class Round:
+    """What a round came to: when each step ended, and each step's loss."""
+
+    ends: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to train, and how much at once: `micro_tokens` is zsg's budget of a micro-batch."""
+
+    shape: LlamaShape
+    device: str
+    batch: int
+    micro_tokens: int
+
+    @property
+    def precision(self) -> str:
+        """bf16 with fp32 master weights on a GPU, fp32 on a CPU."""
+        return "bf16" if self.device == "cuda" else "fp32"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a trainer of Hugging Face's is set: rows of a micro-batch, and what differs from its own defaults."""
+
+    rows: int
+    trl: bool = False
+    pad_to: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+PEERS = {
+    "HF Trainer, defaults": Peer(8),
+    "HF Trainer, one example at a time": Peer(1),
+    "padded to 1,024": Peer(4, pad_to=LONGEST),
+    "TRL, defaults": Peer(8, trl=True),
+    "TRL, one example at a time": Peer(1, trl=True, settings={"gradient_checkpointing": False}),
+    "TRL, padded pairs": Peer(2, trl=True, settings={"gradient_checkpointing": False}),
+    "TRL, rows of 8": Peer(8, trl=True, settings={"gradient_checkpointing": False}),
+    "TRL, padding-free": Peer(
+        4, trl=True, settings={"gradient_checkpointing": False, "padding_free": True, "max_length": None}
+    ),
+}
+ZSG = "zsg"
+
+
+def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[[int], Round]:
+    """zsg's own train job, from the engine's start to the last step; only ids and weights are made up."""
+    import torch
+
+    from jobs import attempt as attempts
+    from jobs import train as trainer
+    from jobs.batches import TokenizedSet
+    from jobs.folder import read_json
+    from jobs.journal import Journal, read
+    from jobs.packed_attention import NAME
+    from jobs.ranks import Ranks, meet
+    from jobs.signals import Signals
+
+    device = meet(folder, Ranks(0, 1, 0), int(asked.device == "cuda"))
+    train, test = (tokenized(TokenizedSet, some) for some in (examples, examples[:1]))
+    number = 0
+
+    def train_round(steps: int) -> Round:
+        nonlocal number
+        number += 1
+        job = read_json(_job(folder / f"round{number}", asked, steps))
+        assert job
+        run = folder / f"round{number}" / "run"
+        run.mkdir()
+        attempt = attempts.begin(run, "s")
+        journal = Journal(run, attempt, "train", "1")
+        dtype = torch.bfloat16 if asked.precision == "bf16" else torch.float32
+        model = llama(asked.shape, NAME, dtype, device)
+        place = trainer.Place(run, attempt, Ranks(0, 1, 0), journal, Signals())
+        trainer.fine_tune(job, place, device, model, train, test)
+        journal.close()
+        found = [row for row in read(run) if "train/loss" in row["data"]]
+        return Round([row["ts"] / 1000 for row in found], [row["data"]["train/loss"] for row in found])
+
+    return train_round
+
+
+def _job(folder: Path, asked: Asked, steps: int) -> Path:
+    """A job.json as `zsg submit` writes it."""
+    from jobs.folder import write_json
+    from launcher import job_files
+    from launcher.plan import run_item
+    from launcher.session import open_grid
+    from zsg_core import skills
+
+    folder.mkdir()
+    skills.write_tasks(folder / "tasks", per_task=2)
+    train = {"batch": asked.batch, "lr": LR, "lr_floor": 0.999, "steps": steps, "precision": asked.precision}
+    data = {"path": str(folder / "tasks")}
+    defaults = {"data": data, "train": train, "checkpoints": {"every": steps, "state_every": None}}
+    stage = 3 if asked.shape.parameters > 5e9 else 1  # at 3 the step's copies are made part by part
+    write_json(folder / "grid.yaml", {"name": "g", "defaults": defaults, "grid": {"arrangement.order": ["random"]}})
+    write_json(folder / "p.yaml", {"name": "p", "kind": "slurm", "deepspeed": {"zero_stage": stage}})
+    with contextlib.redirect_stdout(sys.stderr):
+        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work")
+    [run], workspace = opened.runs, opened.site.workspace
+    job_files.write_train(workspace, run, opened.site.profile, "s", (), is_start=False)
+    path = workspace.root / run_item(run) / "job.json"
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"micro_tokens": asked.micro_tokens})
+    return path
+
+
+def tokenized(made: Any, examples: list[Item]) -> Any:
+    """The examples as zsg holds them, each id a word of a text."""
+    from jobs.base_model import Vocabulary
+    from zsg_core.examples import Example
+    from zsg_core.prompts import Template
+
+    words = Vocabulary(tokenize=lambda text: [int(word) for word in text.split()], bos=BOS, eos=EOS)
+    texts = [
+        tuple(" ".join(map(str, ids)) for ids in (one.ids[1 : -one.answer], one.ids[-one.answer : -1]))
+        for one in examples
+    ]
+    turns = [
+        Example(id=f"t:{number}", task="t", definition="", turns=((question + " ", answer),), references=(answer,))
+        for number, (question, answer) in enumerate(texts)
+    ]
+    found = made(turns, words, Template("plain"), LONGEST)
+    assert [encoded.ids for encoded in found.encoded] == [one.ids for one in examples]
+    assert found.learnt == [one.answer for one in examples]
+    return found
+
+
+def peer(name: str, asked: Asked, examples: list[Item], folder: Path) -> Callable[[int], Round]:
+    """A trainer of Hugging Face's on the same ids in the same order, with the same optimiser."""
+    import datasets
+    import torch
+    import transformers
+
+    how = PEERS[name]
+    datasets.disable_progress_bars()
+    rows = [
+        {"input_ids": one.ids, "labels": [-100] * (len(one.ids) - one.answer) + one.ids[-one.answer :]}
+        for one in examples
+    ]
+    words = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=_words(), bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    # fp32 weights under bf16 autocast are what these trainers have for fp32 master weights.
+    model = llama(asked.shape, "sdpa", torch.float32, asked.device)
+
+    def train_round(steps: int) -> Round:
+        told = Round()
+        shared = {
+            "output_dir": str(folder / "peer"), "max_steps": steps, "per_device_train_batch_size": how.rows,
+            "gradient_accumulation_steps": asked.batch // how.rows, "learning_rate": LR, "adam_beta2": 0.95,
+            "lr_scheduler_type": "constant", "bf16": asked.precision == "bf16", "use_cpu": asked.device == "cpu",
+            "logging_steps": 1, "report_to": "none", "save_strategy": "no", "disable_tqdm": True,
+            "train_sampling_strategy": "sequential", **how.settings,
+        }  # fmt: skip
+        data = datasets.Dataset.from_list(rows)
+        watch = [_watch(told, asked.device)]
+        if how.trl:
+            from trl import SFTConfig, SFTTrainer
+
+            settings = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **shared)
+            made: Any = SFTTrainer(model, settings, train_dataset=data, processing_class=words, callbacks=watch)
+        else:
+            pad = transformers.DataCollatorForSeq2Seq(
+                words, padding="max_length" if how.pad_to else True, max_length=how.pad_to
+            )
+            settings = transformers.TrainingArguments(**shared)
+            made = transformers.Trainer(model, settings, pad, train_dataset=data, callbacks=watch)
+        made.remove_callback(transformers.PrinterCallback)
+        made.train()
+        return told
+
+    return train_round
+
+
+def _watch(told: Round, device: str) -> Any:
+    import torch
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            if device == "cuda":
+                torch.cuda.synchronize()
+            told.ends.append(time.time())
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
+            if logs and "loss" in logs:
+                told.losses.append(float(logs["loss"]))
+
+    return Watch()
+
+
+def _words() -> Any:
+    from tokenizers import Tokenizer, models
+
+    return Tokenizer(models.WordLevel({"<s>": BOS, "</s>": EOS}, unk_token="</s>"))
+
+
+def main(name: str, shape: str, device: str, batch: int, micro_tokens: int) -> None:
+    """Builds a trainer once and trains a round for each line that comes."""
+    import torch
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever the trainers print
+    asked = Asked(SHAPES[shape], device, batch, micro_tokens)
+    examples = items(asked.shape, 400)
+    with tempfile.TemporaryDirectory() as folder:
+        build = zsg if name == ZSG else lambda *built: peer(name, *built)
+        train_round = build(asked, examples, Path(folder))
+        print(json.dumps("ready"), file=answers, flush=True)
+        for line in sys.stdin:
+            steps = int(line)
+            told = train_round(steps)
+            lengths = [len(one.ids) for one in examples[batch : steps * batch]]
+            told_too = {"seconds": told.ends[-1] - told.ends[0], "losses": told.losses}
+            told_too |= {"tokens": sum(lengths), "squares": sum(n * n for n in lengths)}
+            told_too |= {"peak": torch.cuda.max_memory_allocated() if device == "cuda" else None}
+            print(json.dumps(told_too), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
