@@ -3,21 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs.base_model import Vocabulary
-from jobs.corpus import Selection
-from jobs.folder import read_json
-from zsg_core import prompts, schedule
-from zsg_core.digest import ids_digest
-from zsg_core.errors import ClusterError
-from zsg_core.examples import Example
-from zsg_core.prompts import Encoded, Template
+from zsg_core import schedule
+from zsg_core.prompts import Encoded
 
 Ids = NDArray[np.int64]
 
@@ -89,21 +82,11 @@ class TokenizedSet:
     """A list of examples as token ids."""
 
     def __init__(
-        self, items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int,
-        learn_all: bool = False, truncate: str = "prompt",
-    ) -> None:  # fmt: skip
-        self.ids, self.tasks = [item.id for item in items], [item.task for item in items]
-        how: dict[str, Any] = {
-            "template": template,
-            "bos": vocabulary.bos,
-            "eos": vocabulary.eos,
-            "max_length": max_length,
-            "truncate": truncate,
-        }
-        self.encoded: list[Encoded] = [prompts.encode(e, tokenize=vocabulary.tokenize, **how) for e in items]
-        self.lengths = [len(e.ids) for e in self.encoded]
-        self._learn_all = learn_all
-        self.learnt = [sum(stop - first for first, stop in self.spans(e)) for e in self.encoded]
+        self, ids: Sequence[str], encoded: Sequence[Encoded], tasks: Sequence[str] = (), learn_all: bool = False
+    ) -> None:
+        self.ids, self.tasks, self.encoded, self._learn_all = list(ids), list(tasks), encoded, learn_all
+        self.lengths = [len(e.ids) for e in encoded]
+        self.learnt = [sum(stop - first for first, stop in self.spans(e)) for e in encoded]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -144,13 +127,3 @@ class TokenizedSet:
 
 
 IDLE = MicroBatch([], _ids(0), _ids(0), [1], _ids(), _ids(), _ids())
-
-
-def in_order(folder: Path, examples: Selection) -> list[Example]:
-    """The examples as an arrangement's `ids` file lists them: the one place where order enters training."""
-    places = {made_id: place for place, made_id in enumerate(examples.ids)}
-    ids = (folder / "ids").read_text(encoding="utf-8").splitlines()
-    meta = read_json(folder / "meta.json")
-    if not meta or ids_digest(ids) != meta["ids_digest"]:
-        raise ClusterError(f"{folder}: `ids` is not the list that its meta.json describes; remove the folder")
-    return [examples[places[line]] for line in ids]

@@ -7,7 +7,6 @@ once, for equal texts must tie exactly.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import content
-from jobs.folder import Workspace, is_committed, publish, write_json, write_text
+from jobs.folder import Workspace, alone, is_committed, publish, write_json, write_text
 from zsg_core.digest import content_id
 
 BLOCK = 1024  # texts embedded and written together; another size might change the last bits
@@ -104,9 +103,7 @@ def texts_digest(texts: Sequence[str]) -> str:
 def _draft(folder: Path) -> Iterator[Path]:
     """The folder in which an embedding is made, held by one job at a time; removed once the embedding is there."""
     draft = folder.parent / f".{folder.name}.draft"
-    draft.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (draft.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)  # let go by the system however this process ends
+    with alone(folder):
         draft.mkdir(exist_ok=True, mode=0o700)
         yield draft
         shutil.rmtree(draft, ignore_errors=True)

@@ -14,12 +14,14 @@ workspace/
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
   arrangements/<id>/     ids places.npy meta.json COMMIT
   first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
+  tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy ends.npy meta.json COMMIT
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
   submissions/<id>/      what submitit writes, and the logs
   grids/<name>/          the grid file as last submitted, and which runs it wants
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -72,6 +74,9 @@ class Workspace:
 
     def arrangement(self, arrangement_id: str) -> Path:
         return self.root / "arrangements" / arrangement_id
+
+    def tokens(self, tokens_id: str) -> Path:
+        return self.root / "tokens" / tokens_id
 
     def base(self, base_id: str) -> Path:
         return self.root / "bases" / base_id
@@ -135,6 +140,15 @@ def discard(folder: Path, is_wanted: Callable[[], bool] = lambda: False) -> bool
         return False
     shutil.rmtree(gone, ignore_errors=True)
     return True
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds other processes off from making `folder` until this one is done or dead."""
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # let go by the system however this process ends
+        yield
 
 
 def write_json(path: Path, value: Any) -> None:

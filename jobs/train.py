@@ -23,27 +23,26 @@ from jobs import signals as asking
 from jobs import weights
 from jobs.answer_loss import AnswerLoss, refuse_leaks
 from jobs.attempt import Attempt
-from jobs.base_model import load_model, load_vocabulary
+from jobs.base_model import load_model
 from jobs.batch_loss import BatchLoss, refuse_empty
-from jobs.batches import MicroBatch, TokenizedSet, in_order
+from jobs.batches import MicroBatch, TokenizedSet
 from jobs.checkpoint_losses import CheckpointLosses
 from jobs.content import model_files, refuse_changed
-from jobs.corpus import Corpus
 from jobs.deepspeed_config import checked
-from jobs.folder import Workspace, is_committed, read_json
+from jobs.folder import read_json
 from jobs.journal import SPEED, Journal
 from jobs.ranks import Ranks, meet, wait_as_long_everywhere
 from jobs.signals import Signals
 from jobs.snapshots import Snapshots
 from jobs.state import Choice, Saved, States, versions
 from jobs.state import Job as StateJob
+from jobs.train_sets import train_and_test
 from jobs.tuning import restrict
 from jobs.updates import Updates, refuse_fp16
 from jobs.weight_folders import Base
 from zsg_core import schedule
 from zsg_core.digest import IdDigest, content_id
-from zsg_core.errors import ClusterError, UserError
-from zsg_core.prompts import Template
+from zsg_core.errors import ClusterError
 
 
 class Stopped(Exception):
@@ -89,7 +88,7 @@ def run(job: dict[str, Any], place: Place) -> Progress:
     Raises Stopped when any rank was told to stop, UserError for a base that cannot be trained, ClusterError
     when what prepare made is missing, a step was skipped, or a state cannot be saved or gone on from.
     """
-    train, test = _load(job)
+    train, test = train_and_test(job)
     if place.ranks.is_main and job["made"]["base"] is None and not job["before"]:
         refuse_changed(Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"])
     device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
@@ -312,28 +311,6 @@ def _steps(rows: list[tuple[int, int, int]], ids: list[str]) -> Iterator[tuple[i
             raise ClusterError(f"step {step}: item {item} of the batch was trained twice or not at all")
         steps[step].append(ids[place])
     yield from steps.items()
-
-
-def _load(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
-    workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
-    corpus, arrangement = workspace.corpus(made["corpus"]), workspace.arrangement(made["arrangement"])
-    base = Path(job["paths"]["base"])
-    for folder in (corpus, arrangement, *([base] if made["base"] or job["before"] else [])):
-        if not is_committed(folder):
-            raise ClusterError(f"{folder} is missing or half made; its prepare job has not finished (zsg submit again)")
-    stage = job["recipe"]["stages"][-1]
-    vocabulary = load_vocabulary(base)
-    template, longest = Template.of(stage["data"]["template"]), stage["train"]["max_length"]
-    context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
-    if context and longest > context:
-        raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    drawn, all_of_it = Corpus(workspace, made["corpus"]), stage["train"]["loss_on"] == "all"
-    truncate = stage["train"].get("truncate", "prompt")
-    train = in_order(arrangement, drawn.train)
-    return (
-        TokenizedSet(train, vocabulary, template, longest, all_of_it, truncate),
-        TokenizedSet(drawn.test, vocabulary, template, longest, truncate=truncate),
-    )
 
 
 def _before(job: dict[str, Any]) -> tuple[int, int]:

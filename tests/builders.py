@@ -2,10 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.base_model import Vocabulary
+from jobs.batches import TokenizedSet
+from jobs.train_sets import encoder
+from zsg_core.examples import Example
+from zsg_core.prompts import Template
 from zsg_core.recipe import InputDigests, SourceDigests
 
 TASKS = {"train": ["task001_add", "task002_sort"], "test": ["task900_count"]}
@@ -40,6 +45,14 @@ def break_an_instance(tasks: Path, copy: Path) -> Path:
     task["Instances"][3]["output"] = None
     path.write_text(json.dumps(task))
     return path
+
+
+def tokenized(
+    items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int, learn_all: bool = False
+) -> TokenizedSet:
+    """Examples as a train job has them."""
+    encode = encoder(vocabulary, template, max_length)
+    return TokenizedSet([e.id for e in items], [encode(e) for e in items], [e.task for e in items], learn_all)
 
 
 def digests(data: str = "d", test: str | None = None, **others: str | None) -> InputDigests:

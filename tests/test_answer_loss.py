@@ -5,6 +5,7 @@ import random
 import warnings
 
 import pytest
+from builders import tokenized
 
 from jobs.base_model import Vocabulary
 from jobs.batches import MicroBatch, TokenizedSet
@@ -49,7 +50,7 @@ def model() -> AnswerLoss:
 def examples() -> TokenizedSet:
     """Sixteen examples, a token per byte."""
     vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    return TokenizedSet([example(n) for n in range(16)], vocabulary, Template("zsg"), max_length=200)
+    return tokenized([example(n) for n in range(16)], vocabulary, Template("zsg"), max_length=200)
 
 
 def losses(model: AnswerLoss, micro: MicroBatch) -> torch.Tensor:
@@ -198,7 +199,7 @@ class _WithoutPositions(AnswerLoss):
 def test_all_tokens_but_the_first_can_be_learnt() -> None:
     """With loss on all tokens an example's prompt is learnt too; nothing precedes its first token."""
     vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    every = TokenizedSet([example(0)], vocabulary, Template("zsg"), max_length=200, learn_all=True)
+    every = tokenized([example(0)], vocabulary, Template("zsg"), max_length=200, learn_all=True)
     [micro] = every.micro_batches([0], 0, 1, 1000)
 
     assert every.learnt == [every.lengths[0] - 1] == [len(micro.where)]

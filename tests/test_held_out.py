@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
+import builders
 import pytest
 
 from jobs.base_model import Vocabulary
@@ -34,7 +35,7 @@ BYTES = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], b
 
 def tokenized(items: Sequence[Example], max_length: int = 400) -> TokenizedSet:
     """The examples, a token per byte."""
-    return TokenizedSet(items, BYTES, Template("zsg", 2), max_length)
+    return builders.tokenized(items, BYTES, Template("zsg", 2), max_length)
 
 
 def task(number: int, items: int) -> list[Example]:
