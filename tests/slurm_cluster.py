@@ -248,7 +248,7 @@ class SlurmCluster:
     def _prepare(self) -> dict[str, int]:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        for name in ("log", "run", "state", "dev", *(f"spool/{n}" for n in self.node_names)):
+        for name in ("log", "run", "tmp", "state", "dev", *(f"spool/{n}" for n in self.node_names)):
             (self.folder / name).mkdir(parents=True)
         if len(str(self.folder)) > LONGEST_BASE:
             self._base = Path(tempfile.mkdtemp(prefix="zsg-", dir="/tmp")) / "slurm"
@@ -277,7 +277,14 @@ class SlurmCluster:
         munge = (f"--key-file={base}/munge.key", f"--socket={at}/munge", f"--seed-file={at}/seed")
         # --force: munged would have the whole machine reach its socket, we would not.
         self._spawn("munged", "munged", "--foreground", "--force", f"--pid-file={at}/munged.pid", *munge)
-        own = ("--no-defaults", f"--datadir={base}/db", "--user=root", "--innodb-log-file-size=8M")
+        # A server that starts removes every temporary table in its folder for these: in /tmp also another cluster's.
+        own = (
+            "--no-defaults",
+            f"--datadir={base}/db",
+            "--user=root",
+            f"--tmpdir={base}/tmp",
+            "--innodb-log-file-size=8M",
+        )
         self._spawn("install", "mariadb-install-db", *own, "--skip-test-db")
         if self.daemons["install"].wait(60):
             raise self._failure("install", "the database could not be created")
