@@ -16,6 +16,7 @@ workspace/
   first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
   submissions/<id>/      what submitit writes, and the logs
+  downloads/<o>+<n>/     data sets of the Hugging Face hub: <commit>/<split>/ with their files, meta.json, COMMIT
   grids/<name>/          the grid file as last submitted, and which runs it wants
 """
 
@@ -50,6 +51,10 @@ class Workspace:
     @property
     def digest_cache(self) -> Path:
         return self.root / "digests.json"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
 
     @property
     def mlflow_db(self) -> Path:

@@ -16,7 +16,8 @@ from launcher import profiles
 from launcher.profiles import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "transformers", "deepspeed", "mlflow", "sentence_transformers", "pandas", "sklearn")
+HEAVY = ("torch", "transformers", "deepspeed", "mlflow", "sentence_transformers", "pandas", "sklearn",
+         "huggingface_hub")  # fmt: skip
 
 
 def test_the_command_line_loads_no_engine() -> None:
