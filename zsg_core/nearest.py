@@ -28,7 +28,7 @@ from zsg_core.distance import (
 
 Singles = NDArray[np.float32]
 
-CHUNK = 1024  # training rows of one product: large enough for BLAS, small enough for the cache
+CHUNK = 2048  # training rows of one product: large enough for BLAS, small enough for the cache
 HEAD = 8  # coordinates by which equal vectors are found
 
 
