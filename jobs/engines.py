@@ -4,6 +4,7 @@ An engine may only be used after it has shown that its similarities lie within t
 on (TF32, for one, does not); then every order is the canonical one, whichever engine it is.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,7 @@ class Faiss:
     def __init__(self, on_gpu: bool) -> None:
         import faiss
 
-        self._faiss = faiss
+        self._faiss, self._one = faiss, threading.Lock()
         self._resources = faiss.StandardGpuResources() if on_gpu else None
         self.name = "faiss on a GPU" if on_gpu else "faiss"
 
@@ -85,9 +86,10 @@ class Faiss:
 
     def _search(self, asking: Vectors, among: Vectors, k: int) -> tuple[Singles, NDArray[np.int64]]:
         metric = self._faiss.METRIC_INNER_PRODUCT
-        if self._resources is not None and k <= 2048:  # what a GPU can sort
-            return self._faiss.knn_gpu(self._resources, asking, among, k, metric=metric)
-        return self._faiss.knn(asking, among, k, metric=metric)
+        with self._one:  # a search has threads of its own, and the memory of a GPU serves one at a time
+            if self._resources is not None and k <= 2048:  # what a GPU can sort
+                return self._faiss.knn_gpu(self._resources, asking, among, k, metric=metric)
+            return self._faiss.knn(asking, among, k, metric=metric)
 
 
 def choose(say: Say) -> Engine:

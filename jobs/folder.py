@@ -17,6 +17,7 @@ workspace/
   tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy ends.npy meta.json COMMIT
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
   submissions/<id>/      what submitit writes, and the logs
+  downloads/<o>+<n>/     data sets of the Hugging Face hub: <commit>/<split>/ with their files, meta.json, COMMIT
   grids/<name>/          the grid file as last submitted, and which runs it wants
 """
 
@@ -52,6 +53,10 @@ class Workspace:
     @property
     def digest_cache(self) -> Path:
         return self.root / "digests.json"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
 
     @property
     def mlflow_db(self) -> Path:

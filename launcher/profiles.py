@@ -111,6 +111,10 @@ class Profile(Strict):
     )
     kind: Literal["local", "slurm"] = Field(description="local: this machine, no scheduler; slurm: sbatch")
     workspace: str = Field(default="zsg-work", description="folder of all runs; relative to where zsg is called")
+    internet: bool = Field(
+        default=False,
+        description="whether zsg may fetch data sets of the Hugging Face hub, where it runs; jobs never do",
+    )
     max_parallel: Count = Field(default=2, description="local only: jobs side by side")
     prepare: JobSize = JobSize()
     train: JobSize = JobSize()

@@ -99,7 +99,10 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             axes=point.axes,
             checkpoints=settings.checkpoints,
             size=profile.train.model_copy(update=asked),
-            sources={name: inputs.source_files(name, source) for name, source in own.data.by_source().items()},
+            sources={
+                name: inputs.source_files(name, source, digests.downloads)
+                for name, source in own.data.by_source().items()
+            },
             base=inputs.base_folder(own),
             embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
             before=run,

@@ -20,6 +20,7 @@ from launcher import smoke as smokes
 from launcher import submit as submits
 from launcher.estimates import Estimates
 from launcher.grid import Grid
+from launcher.hub import Downloads
 from launcher.ledger import Ledger, submit_lock
 from launcher.plan import Allow, Plan
 from launcher.runs import Run
@@ -54,9 +55,10 @@ def open_grid(
     if smoke:
         grid = smokes.shrink(grid, profile.smoke)
     place = reading.workspace(workspace_path, profile.workspace)
-    inputs.check([own for point in grid.points for own in point.settings.by_stage()])
+    downloads = Downloads(place, profile.internet, show.say)
+    inputs.check([own for point in grid.points for own in point.settings.by_stage()], downloads)
     workspaces.create(place)
-    resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say))
+    resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)

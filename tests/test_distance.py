@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core.distance import weighted
+from zsg_core.distance import exact_sums, weighted
 from zsg_core.errors import UserError
 from zsg_core.nearest import minimum_and_average
 
@@ -87,3 +87,19 @@ def test_the_weight_is_a_quotient_of_exact_means():
         weighted(values, values * 0.3)[shuffled].tolist() == weighted(values[shuffled], values[shuffled] * 0.3).tolist()
     )
     assert math.isclose(weighted(values, values * 0.3)[0], values[0] * 2, rel_tol=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.floats(-1e300, 1e300), min_size=2, max_size=2), max_size=9), st.integers(0, 1000))
+def test_sums_are_exact_whatever_the_magnitudes(rows, power):
+    """They are those of math.fsum: terms of any size, tiny ones beside huge ones, and what cancels."""
+    terms = np.array(rows, np.float64).reshape(-1, 2) * 2.0**-power
+    terms = np.concatenate([terms, -terms[:1], terms[1:] * 2.0**-40, np.float32(0.1) * np.ones((3, 2))])
+
+    assert exact_sums(terms).tolist() == [math.fsum(column) for column in terms.T.tolist()]
+
+
+def test_a_vector_that_is_not_finite_is_no_test_item():
+    """Infinities cannot be averaged: an error, not a warning of arithmetic."""
+    with pytest.raises(UserError, match="not finite"):
+        minimum_and_average(SIMILARITY, np.array([[np.inf, 0, 0], [-np.inf, 0, 0]], np.float32))

@@ -1,5 +1,6 @@
 """Is the package what the README and the layout promise?"""
 
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from launcher import profiles
 from launcher.profiles import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "transformers", "deepspeed", "mlflow", "sentence_transformers", "pandas", "sklearn")
+HEAVY = ("torch", "transformers", "deepspeed", "mlflow", "sentence_transformers", "pandas", "sklearn",
+         "huggingface_hub")  # fmt: skip
 
 
 def test_the_command_line_loads_no_engine() -> None:
@@ -105,7 +107,8 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, 
         inner = next((kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)), None)
         if field.description:
             default = field.get_default(call_default_factory=True)
-            shown = "" if field.is_required() else f"`{'null' if default is None else default}`"
+            written = json.dumps(default) if default is None or isinstance(default, bool) else default
+            shown = "" if field.is_required() else f"`{written}`"
             yield prefix + name, shown, field.description
         if inner:
             yield from _keys(inner, f"{prefix}{name}.")

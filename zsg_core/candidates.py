@@ -1,14 +1,17 @@
 """Lists for every test item the training items that may be its nearest ones, each list complete above a floor."""
 
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zsg_core import threads
 from zsg_core.distance import Indices, Vectors, parts
 from zsg_core.nearest import CHUNK, Engine, Singles
 
-LEAST_SAMPLE, MOST_SAMPLE = 4096, 16384  # training rows from which the floors are estimated
+LEAST_SAMPLE, MOST_SAMPLE = 1024, 16384  # training rows from which the floors are estimated
 PER_LIST = 20  # entries of the sample above a floor, so that lists are of about equal length
 WHOLE = 1 << 22  # similarities that are simply all listed
 SLACK = 3  # times as many candidates as wanted, and the lists are shortened
@@ -34,9 +37,13 @@ def nearest_lists(train: Vectors, rows: Indices | None, test: Vectors, want: int
     if count > want and count * len(test) > WHOLE:
         floor, most = _floors(_take(train, rows, _sample(count, want)), test, want / count), SLACK * want * len(test)
     kept, loaded = _Kept(floor, want, most), engine.load(test)
-    for part in parts(count, CHUNK):
-        found, columns, values = engine.above(_take(train, rows, part), loaded, kept.floor)
-        kept.add(found + part.start if rows is None else rows[part][found], columns, values)
+
+    def look(chunks: Iterator[slice]) -> None:
+        for part in chunks:
+            found, columns, values = engine.above(_take(train, rows, part), loaded, kept.floor)
+            kept.add(found + part.start if rows is None else rows[part][found], columns, values)
+
+    threads.share(look, parts(count, CHUNK))
     return kept.lists()
 
 
@@ -45,13 +52,15 @@ class _Kept:
 
     def __init__(self, floor: Singles, want: int, most: int | None) -> None:
         self.floor, self._want, self._most, self._size = floor, want, most, 0
+        self._adding = threading.Lock()
         self._parts: list[tuple[Indices, Indices, Singles]] = []
 
     def add(self, ids: Indices, columns: Indices, values: Singles) -> None:
-        self._parts.append((ids.astype(np.int32), columns.astype(np.int32), values))
-        self._size += len(ids)
-        if self._most is not None and self._size > self._most:
-            self._shorten()
+        with self._adding:
+            self._parts.append((ids.astype(np.int32), columns.astype(np.int32), values))
+            self._size += len(ids)
+            if self._most is not None and self._size > self._most:
+                self._shorten()
 
     def _shorten(self) -> None:
         lists = self.lists()

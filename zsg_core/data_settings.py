@@ -62,7 +62,11 @@ class SourceSettings(Strict):
     """One data set: what it is, which of its examples are trained on, and which are tested."""
 
     set: Literal[TRAINING_SETS] = Field(default="niv2", description="format of the data")  # type: ignore[valid-type]
-    path: FolderName | None = Field(default=None, description="a file, a folder, or a pattern such as tasks/*.json")
+    path: FolderName | None = Field(
+        default=None,
+        description="a file, a folder, or a pattern such as tasks/*.json; of set huggingface also a name of the hub: "
+        "org/name, org/name:main/train, org/name@revision:main/train",
+    )
     test_set: Literal[TEST_SETS] | None = Field(  # type: ignore[valid-type]
         default=None, description="format of test_path; default: set. MT-Bench has no answers to take a loss of"
     )

@@ -7,6 +7,7 @@ change a comparison: with the same embedding file every order is the same to the
 """
 
 import math
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,7 +19,7 @@ Vectors = NDArray[np.floating]
 Floats = NDArray[np.float64]
 Indices = NDArray[np.integer]
 
-ROWS = 128  # rows measured at once: their float64 products stay in a core's cache
+ROWS = 64  # rows measured at once: their float64 products stay in a core's cache
 
 
 def fold(terms: Floats) -> Floats:
@@ -59,22 +60,61 @@ def upright(rows: Vectors) -> Floats:
 
 def mean_vector(vectors: Vectors) -> Floats:
     """The mean vector in float64, each coordinate summed exactly and rounded once."""
-    return np.array([math.fsum(column) / len(vectors) for column in vectors.T.tolist()])
+    few = (vectors[:, part] for part in parts(vectors.shape[1], ROWS))  # what stays in the cache
+    return np.concatenate([exact_sums(columns) for columns in few]) / len(vectors)
 
 
 def mean(values: Floats) -> float:
     """The mean, summed exactly and rounded once: it cannot depend on how a machine adds."""
-    return math.fsum(values.tolist()) / len(values)
+    return float(exact_sums(values[:, None])[0]) / len(values)
+
+
+def exact_sums(terms: Vectors) -> Floats:
+    """The sums over the first axis of `terms` (n, d), each that of `math.fsum`: exact, then rounded once.
+
+    A grid so coarse that n of its numbers add without rounding takes the upper bits of every term; a second grid
+    takes the rest. Where two grids are not enough, `math.fsum` itself adds.
+    """
+    rest, upper, sums = np.array(terms, np.float64), np.empty(terms.shape), np.zeros(terms.shape[1])
+    for _ in range(2):
+        most = max(float(rest.max(initial=0.0)), -float(rest.min(initial=0.0))) * len(rest)
+        step = math.ldexp(1.0, math.frexp(most)[1] - 52) if math.isfinite(most) else 0.0
+        if step <= sys.float_info.min:
+            break
+        np.rint(np.multiply(rest, 1 / step, out=upper), out=upper)
+        upper *= step
+        rest -= upper
+        sums += upper.sum(axis=0)
+    if rest.any():
+        return np.array([math.fsum(column) for column in terms.T.tolist()])
+    return sums
 
 
 def error_bound(left: Vectors, right: Vectors) -> float:
     """How far a float32 dot product of rows of the two, summed in any order, can be from the canonical one.
 
-    The standard bound n·u/(1 − n·u)·‖x‖·‖y‖ with u = 2⁻²⁴ (Higham, Accuracy and Stability, section 3.1), with room for
-    the rounding of float64 and for numbers too small for float32. UserError where vectors are not finite.
+    UserError where vectors are not finite.
     """
-    rounding = (left.shape[1] + 8) * 2.0**-24
-    return 1.01 * rounding / (1 - rounding) * _longest(left) * _longest(right) + 1e-35
+    return rounding_error(left.shape[1], longest(left) * longest(right))
+
+
+def rounding_error(dimensions: int, lengths: float) -> float:
+    """The error bound of a float32 dot product of two vectors whose lengths multiply to `lengths`.
+
+    The standard bound n·u/(1 − n·u)·‖x‖·‖y‖ with u = 2⁻²⁴ (Higham, Accuracy and Stability, section 3.1), with room for
+    the rounding of float64 and for numbers too small for float32.
+    """
+    rounding = (dimensions + 8) * 2.0**-24
+    return 1.01 * rounding / (1 - rounding) * lengths + 1e-35
+
+
+def longest(vectors: Vectors) -> float:
+    """The length of the longest, or a little more. UserError where one is not finite."""
+    blocks = (vectors[part] for part in parts(len(vectors), 1024))
+    squares = max((float(np.einsum("ij,ij->i", block, block).max()) for block in blocks), default=0.0)
+    if not math.isfinite(squares):
+        raise UserError("an embedding is not finite (NaN, infinite or beyond float32); embed the texts again")
+    return math.sqrt(squares) * (1 + vectors.shape[1] * 2.0**-23)
 
 
 def average_distance(train: Vectors, test: Vectors) -> Floats:
@@ -89,24 +129,17 @@ def weighted(nearest: Floats, average: Floats, w_min: float = 1.0, w_avg: float 
     round. Source: Dynamics of Zero-Shot Generalization, section 3.2 and the authors' code.
     """
     if w_avg is None:
-        if mean(average) >= 0:
+        similar = mean(average)
+        if similar >= 0:
             raise UserError(
                 "the training data are on average not similar to the test set (mean cosine ≤ 0), so the weights of "
                 "nft/rt/fft (w_avg = mean MD / mean AD) mean nothing; give arrangement.weights as numbers, or use "
                 "another embedding model or another order"
             )
-        w_avg = mean(nearest) / mean(average)
+        w_avg = mean(nearest) / similar
     return w_min * nearest + w_avg * average
 
 
 def parts(count: int, size: int) -> Iterator[slice]:
     """Slices that cover range(count)."""
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _longest(vectors: Vectors) -> float:
-    blocks = (vectors[part] for part in parts(len(vectors), 4096))
-    squares = max((float(np.einsum("ij,ij->i", block, block).max()) for block in blocks), default=0.0)
-    if not math.isfinite(squares):
-        raise UserError("an embedding is not finite (NaN, infinite or beyond float32); embed the texts again")
-    return math.sqrt(squares) * (1 + vectors.shape[1] * 2.0**-23)

@@ -15,7 +15,7 @@ All are the same on every machine: sums have one order, and close calls of fast 
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,16 +150,17 @@ def _each_block(train: Vectors, test: Vectors, use: Callable[[slice, Floats], No
     """Hands the distances (test items, rows) of some training rows at a time to `use`."""
     items = np.asarray(test, np.float64)[:, :, None]
 
-    def measure(part: slice) -> None:
-        columns = np.ascontiguousarray(train[part].T, np.float64)
-        found = np.empty((len(items), columns.shape[1]))
-        terms = np.empty_like(columns)
-        for place, item in enumerate(items):
-            np.subtract(columns, item, out=terms)
-            found[place] = np.sqrt(fold(np.square(terms, out=terms)))
-        use(part, found)
+    def measure(blocks: Iterator[slice]) -> None:
+        for part in blocks:
+            columns = np.ascontiguousarray(train[part].T, np.float64)
+            found = np.empty((len(items), columns.shape[1]))
+            terms = np.empty_like(columns)
+            for place, item in enumerate(items):
+                np.subtract(columns, item, out=terms)
+                found[place] = np.sqrt(fold(np.square(terms, out=terms)))
+            use(part, found)
 
-    threads.share(measure, list(parts(len(train), ROWS)))
+    threads.share(measure, parts(len(train), ROWS))
 
 
 def _length(vector: Floats) -> float:

@@ -5,13 +5,26 @@ proposed is settled with the canonical float64 similarity of `distance`. So the 
 rule, whatever the engine, its threads and its order of summation. Engines other than NumPy are passed in.
 """
 
+import threading
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zsg_core import threads
-from zsg_core.distance import ROWS, Floats, Indices, Vectors, error_bound, fold, mean_vector, pair_dots, parts
+from zsg_core.distance import (
+    ROWS,
+    Floats,
+    Indices,
+    Vectors,
+    fold,
+    longest,
+    mean_vector,
+    pair_dots,
+    parts,
+    rounding_error,
+)
 
 Singles = NDArray[np.float32]
 
@@ -22,7 +35,8 @@ HEAD = 8  # coordinates by which equal vectors are found
 class Engine(Protocol):
     """Proposes by float32 similarity: which pairs of training rows and test items may be nearest.
 
-    `rows` are float32 blocks (n, d) of training items; `test` is what `load` made of the test items (m, d).
+    `rows` are float32 blocks (n, d) of training items; `test` is what `load` made of the test items (m, d). Several
+    threads ask at once.
     """
 
     name: str
@@ -40,8 +54,8 @@ class Engine(Protocol):
         ...
 
 
-class Blas:
-    """NumPy's own matrix product."""
+class Blas(threading.local):
+    """NumPy's own matrix product, in every thread into memory of its own."""
 
     name = "numpy"
 
@@ -52,27 +66,11 @@ class Blas:
         return np.ascontiguousarray(test, np.float32)
 
     def closest(self, rows: Vectors, test: Singles, margin: float) -> tuple[Indices, Indices, Indices]:
-        made = self._product(rows, test)
-        top = np.empty(len(rows), np.int64)
-        others: dict[int, tuple[Indices, Indices]] = {}
-
-        def look(part: slice) -> None:
-            top[part], crowded, columns = _closest(made[part], np.float32(margin))
-            others[part.start] = crowded + part.start, columns
-
-        threads.share(look, list(parts(len(rows), ROWS)))
-        joined = [np.concatenate(column) for column in zip(*others.values(), strict=True)]
-        return top, joined[0], joined[1]
+        return _closest(self._product(rows, test), np.float32(margin))
 
     def above(self, rows: Vectors, test: Singles, least: Singles) -> tuple[Indices, Indices, Singles]:
         made = self._product(rows, test)
-        found: dict[int, Indices] = {}
-
-        def look(part: slice) -> None:
-            found[part.start] = np.flatnonzero(made[part] >= least) + part.start * len(test)
-
-        threads.share(look, list(parts(len(rows), ROWS)))
-        places = np.concatenate(list(found.values()))
+        places = np.flatnonzero(made >= least)
         return *np.divmod(places, np.int64(len(test))), made.ravel()[places]
 
     def _product(self, rows: Vectors, test: Singles) -> Singles:
@@ -101,25 +99,22 @@ def minimum_and_average(train: Vectors, test: Vectors, engine: Engine | None = N
     Source: Dynamics of Zero-Shot Generalization, WSD (section 3.2).
     """
     engine = engine or Blas()
+    reach = longest(test)
     middle, test = np.repeat(mean_vector(test)[:, None], ROWS, axis=1), distinct(test)
-    margin, loaded = 2.1 * error_bound(train, test), engine.load(test)
+    loaded = engine.load(test)
     nearest, average = np.empty(len(train)), np.empty(len(train))
-    spaces = [_Space(train.shape[1]) for _ in range(threads.count())]
 
-    def measure(piece: tuple[_Space, slice, Indices]) -> None:
-        space, part, top = piece
-        columns, terms = space.terms[:, :, : len(top)]
-        columns[:] = train[part].T
-        average[part] = -fold(np.multiply(columns, middle[:, : len(top)], out=terms))
-        terms[:] = test.take(top, axis=0, out=space.items[: len(top)], mode="clip").T
-        nearest[part] = -fold(np.multiply(columns, terms, out=terms))
+    def measure(chunks: Iterator[slice]) -> None:
+        space = _Space(train.shape[1])
+        for chunk in chunks:
+            rows, near = train[chunk], nearest[chunk]
+            margin = 2.1 * rounding_error(train.shape[1], longest(rows) * reach)
+            top, crowded, others = engine.closest(rows, loaded, margin)
+            for part in parts(len(rows), ROWS):
+                average[chunk][part], near[part] = space.distances(rows[part], middle, test, top[part])
+            np.minimum.at(near, crowded, -pair_dots(rows, test, crowded, others))
 
-    for chunk in parts(len(train), CHUNK):
-        top, rows, others = engine.closest(train[chunk], loaded, margin)
-        whole = [(slice(chunk.start + p.start, chunk.start + p.stop), top[p]) for p in parts(len(top), ROWS)]
-        for few in parts(len(whole), len(spaces)):
-            threads.share(measure, [(space, *piece) for space, piece in zip(spaces, whole[few], strict=False)])
-        np.minimum.at(nearest, rows + chunk.start, -pair_dots(train[chunk], test, rows, others))
+    threads.share(measure, parts(len(train), CHUNK))
     return nearest, average
 
 
@@ -129,6 +124,16 @@ class _Space:
     def __init__(self, dimensions: int) -> None:
         self.terms = np.empty((2, dimensions, ROWS))
         self.items = np.empty((ROWS, dimensions), np.float32)
+
+    def distances(self, rows: Vectors, middle: Floats, test: Vectors, top: Indices) -> tuple[Floats, Floats]:
+        """Canonical distances of at most `ROWS` rows: to `middle`, and of each to its item of `test`."""
+        columns, terms = self.terms[:, :, : len(rows)]
+        items = self.items[: len(rows)]
+        items[:] = rows  # what is read line by line first can be read column by column fast
+        columns[:] = items.T
+        average = -fold(np.multiply(columns, middle[:, : len(rows)], out=terms))
+        terms[:] = test.take(top, axis=0, out=items, mode="clip").T
+        return average, -fold(np.multiply(columns, terms, out=terms))
 
 
 def distinct(vectors: Vectors) -> Vectors:

@@ -1,14 +1,18 @@
 """Says how many threads arithmetic may use, and shares independent pieces of work among them.
 
 NumPy lets go of Python's lock while it computes, so plain threads do. Pieces write to places of their own: the result
-is the same with any number of threads.
+is the same with any number of threads. BLAS then has one thread in each of them: threads of its own would wait, busily,
+for the next product on the cores that the other work wants.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
 
 Piece = TypeVar("Piece")
 
@@ -21,15 +25,31 @@ def count() -> int:
     return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
 
 
-def share(work: Callable[[Piece], None], pieces: Sequence[Piece]) -> None:
-    """Does every piece of work; an error in one is raised here."""
-    if count() == 1 or len(pieces) < 2:
-        for piece in pieces:
-            work(piece)
+def share(work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]) -> None:
+    """Starts `work` in every thread; each takes the next piece when it is done with one.
+
+    What `work` sets up before its first piece is its thread's own. An error ends the sharing and is raised here.
+    """
+    left = iter(list(pieces))  # of a list, as threads may all ask it at once
+    if count() == 1:
+        work(left)
         return
-    list(_pool().map(work, pieces))
+    with _libraries().limit(limits=1, user_api="blas"):
+        started = [_pool().submit(work, left) for _ in range(count())]
+        try:
+            for one in started:
+                one.result()
+        finally:
+            deque(left, maxlen=0)  # after an error nobody needs the rest
+            for one in started:
+                one.exception()
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count(), thread_name_prefix="zsg")
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()

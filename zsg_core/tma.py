@@ -17,7 +17,7 @@ from zsg_core.distance import Indices, Vectors, error_bound, pair_dots
 from zsg_core.nearest import Blas, Engine, Singles, distinct, next_equal
 
 WINDOW = 16  # list entries looked at together
-SHORTEST = 512  # candidates per test item in the first lists; the next lists are twice as long
+SHORTEST = 256  # candidates per test item in the first lists; the next lists are twice as long
 PER_ROUND = 12  # or so many for every round that there must be
 LONGEST = 1 << 23  # candidates of all test items together
 
