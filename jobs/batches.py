@@ -93,14 +93,9 @@ class TokenizedSet:
         learn_all: bool = False, truncate: str = "prompt",
     ) -> None:  # fmt: skip
         self.ids, self.tasks = [item.id for item in items], [item.task for item in items]
-        how: dict[str, Any] = {
-            "template": template,
-            "bos": vocabulary.bos,
-            "eos": vocabulary.eos,
-            "max_length": max_length,
-            "truncate": truncate,
-        }
-        self.encoded: list[Encoded] = [prompts.encode(e, tokenize=vocabulary.tokenize, **how) for e in items]
+        how: dict[str, Any] = {"template": template, "max_length": max_length, "truncate": truncate}
+        how |= {"bos": vocabulary.bos, "eos": vocabulary.eos, "tokenize": vocabulary.tokenize}
+        self.encoded: list[Encoded] = [prompts.encode(item, **how) for item in items]
         self.lengths = [len(e.ids) for e in self.encoded]
         self._learn_all = learn_all
         self.learnt = [sum(stop - first for first, stop in self.spans(e)) for e in self.encoded]
