@@ -14,7 +14,7 @@ from jobs import attempt as attempts
 from jobs import first_losses, item_losses
 from jobs.attempt import Attempt
 from jobs.batches import TokenizedSet
-from jobs.held_out import HeldOutLoss, summary
+from jobs.held_out import HeldOutLoss, by_source, summary
 from jobs.journal import Journal
 from jobs.ranks import Ranks
 from zsg_core import recipe as recipes
@@ -38,8 +38,9 @@ class CheckpointLosses:
         self.cells = frozenset((step, key) for key, steps in wanted.items() for step in steps)
         self.steps = frozenset(step for step, _ in self.cells)
         stage = job["recipe"]["stages"][-1]
-        tested = [source["test"] for source in recipes.sources(stage["data"]).values() if "test" in source]
-        seed = max(rule.get("seed", 0) for rule in tested)  # they have one seed in common, where they draw at all
+        tested = {name: source["test"] for name, source in recipes.sources(stage["data"]).items() if "test" in source}
+        self.sources = list(tested)
+        seed = max(rule.get("seed", 0) for rule in tested.values())  # one in common, where they draw at all
         self.parts = {
             key: splits.stratified(test.tasks, schedule.quick_items(key), seed) for key in wanted if key != "loss"
         }
@@ -67,6 +68,9 @@ class CheckpointLosses:
                 continue
             means, source = self._means(key, step)
             data |= summary(means, held_out.tokens, key)
+            if len(self.sources) > 1:
+                ids = [self._test.ids[place] for place in self.parts.get(key, range(len(self._test)))]
+                data |= by_source(means, ids, self.sources, key)
             if journal:
                 if source:
                     taken = {"event": "taken", "what": key, "from": f"first_losses/{source.name}"}

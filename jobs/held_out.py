@@ -110,6 +110,14 @@ def summary(means: torch.Tensor, tokens: torch.Tensor, key: str = "loss") -> dic
     return data if finite.all() else data | {f"{key}_excluded": float((~finite).sum().item())}
 
 
+def by_source(means: torch.Tensor, ids: Sequence[str], sources: Sequence[str], key: str = "loss") -> dict[str, float]:
+    """The mean over the items of each of several sources, by which their `ids` begin; as `summary` takes it."""
+    whose = [made_id.partition("/")[0] for made_id in ids]
+    found = {name: means[torch.tensor([one == name for one in whose], dtype=torch.bool)] for name in sources}
+    finite = {name: of[torch.isfinite(of)] for name, of in found.items()}
+    return {f"{key}/{name}": of.mean().item() for name, of in finite.items() if len(of)}
+
+
 def _size(prefix: int, lengths: Sequence[int]) -> int:
     """Tokens that are encoded for examples of these lengths which share a prefix."""
     return prefix + sum(length - prefix for length in lengths)

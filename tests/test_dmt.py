@@ -69,7 +69,10 @@ def test_a_mixture_is_trained_in_stages_and_told_by_source(zsg: Zsg, real_data: 
     assert counts_of(zsg, row["run"]) == {"code": 2, "math": 2, "talk": 500}
     assert len(train_jobs(zsg)) == 2
     assert told["params"]["stage2.data.sources.math.train.k"] == "1/256"
-    assert sorted({step for key, step, *_ in told["points"] if key == "loss"}) == [0, 2, 4]
+    for key in ("loss", "loss/math", "loss/code"):
+        assert sorted(step for one, step, *_ in told["points"] if one == key) == [0, 2, 4]
+    last = {key: value for key, step, value, _ in told["points"] if step == 4}
+    assert 36 * last["loss"] == pytest.approx(24 * last["loss/math"] + 12 * last["loss/code"])
     assert len(made.test) == 24 + 12
     arrangement = json.loads((zsg.work / "runs" / row["run"] / "job.json").read_text())["made"]["arrangement"]
     assert "sources: code 2 (0.40%), math 2 (0.40%), talk 500 (99.21%)" in zsg("arrange", "show", arrangement)
