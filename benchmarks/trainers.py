@@ -78,7 +78,6 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[[int], Rou
 
     from jobs import attempt as attempts
     from jobs import train as trainer
-    from jobs.batches import TokenizedSet
     from jobs.folder import read_json
     from jobs.journal import Journal, read
     from jobs.packed_attention import NAME
@@ -86,7 +85,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[[int], Rou
     from jobs.signals import Signals
 
     device = meet(folder, Ranks(0, 1, 0), int(asked.device == "cuda"))
-    train, test = (tokenized(TokenizedSet, some) for some in (examples, examples[:1]))
+    train, test = (tokenized(some) for some in (examples, examples[:1]))
     number = 0
 
     def train_round(steps: int) -> Round:
@@ -134,9 +133,10 @@ def _job(folder: Path, asked: Asked, steps: int) -> Path:
     return path
 
 
-def tokenized(made: Any, examples: list[Item]) -> Any:
+def tokenized(examples: list[Item]) -> Any:
     """The examples as zsg holds them, each id a word of a text."""
     from jobs.base_model import Vocabulary
+    from jobs.batches import TokenizedSet
     from zsg_core.examples import Example
     from zsg_core.prompts import Template
 
@@ -149,7 +149,7 @@ def tokenized(made: Any, examples: list[Item]) -> Any:
         Example(id=f"t:{number}", task="t", definition="", turns=((question + " ", answer),), references=(answer,))
         for number, (question, answer) in enumerate(texts)
     ]
-    found = made(turns, words, Template("plain"), LONGEST)
+    found = TokenizedSet(turns, words, Template("plain"), LONGEST)
     assert [encoded.ids for encoded in found.encoded] == [one.ids for one in examples]
     assert found.learnt == [one.answer for one in examples]
     return found
