@@ -33,6 +33,7 @@ RIVALS = (
 BATCH, MICRO_TOKENS, REPEATS = 16, 4096, 3
 STEPS = {name: 2 for name in (PADDED, "TRL, defaults", "HF Trainer, defaults")}  # the slow ones; 3 for others
 PEER_GOAL, PADDED_GOAL = 1.15, 2.8  # times the peer's tokens a second
+EVALUATION_GOAL = 2.0  # times the plain loop's items a second
 SAME_LOSS = 1e-3
 
 
@@ -109,6 +110,14 @@ def measured(shape: str, names: Sequence[str], repeats: int) -> dict[str, float]
     if max(first.values()) - min(first.values()) > SAME_LOSS:
         raise RuntimeError(f"the trainers do not train the same: first losses {first}")
     return {name: statistics.median(one["tokens"] / one["seconds"] for one in rounds) for name, rounds in found.items()}
+
+
+def test_loss(shape: str, repeats: int) -> Row:
+    """Test examples a second whose loss is taken, to a plain loop."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.held_out", shape, str(repeats)]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    goal = EVALUATION_GOAL * told["plain"]
+    return Row(f"{shape}, loss of test items", told["zsg"], "it/s", told["plain"], goal, told["zsg"] >= goal)
 
 
 def against(measure: str, value: float, peer: float, times: float) -> Row:

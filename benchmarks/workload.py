@@ -1,8 +1,9 @@
 """What the trainers of a benchmark are given: a Llama with random weights, and examples as long as real ones.
 
 `niv2_lengths.json` holds the tokens of 400 training examples of Natural Instructions V2, drawn at random, and of their
-answers: template `zsg` with two positive examples, at most 1,024 tokens, byte-level BPE of 32,000 tokens. The ids
-themselves are made up; speed does not depend on them.
+answers: template `zsg` with two positive examples, at most 1,024 tokens, byte-level BPE of 32,000 tokens; and of five
+test examples of each of 24 held-out tasks also how many first tokens the five have in common. The ids themselves are
+made up; speed does not depend on them.
 """
 
 import json
@@ -45,7 +46,7 @@ SHAPES = {
 
 def items(shape: LlamaShape, count: int) -> list[Item]:
     """So many examples, the same for the same vocabulary; beyond 400 the lengths begin again."""
-    lengths = json.loads(Path(__file__).with_name("niv2_lengths.json").read_text(encoding="utf-8"))
+    lengths = _lengths()
     pairs = list(zip(lengths["tokens"], lengths["answer"], strict=True))
     draw = np.random.default_rng(0)
     made = []
@@ -54,6 +55,23 @@ def items(shape: LlamaShape, count: int) -> list[Item]:
         drawn = draw.integers(2, shape.vocab, tokens - 2).tolist()
         made.append(Item([BOS, *drawn, EOS], answer))
     return made
+
+
+def test_items(shape: LlamaShape, tasks: int) -> list[Item]:
+    """Five test examples of so many tasks, which begin alike as the real ones do."""
+    lengths = _lengths()
+    draw = np.random.default_rng(1)
+    made = []
+    for place in range(5 * tasks):
+        tokens, answer, prefix = (lengths[f"test_{key}"][place] for key in ("tokens", "answer", "prefix"))
+        if place % 5 == 0:
+            begin = [BOS, *draw.integers(2, shape.vocab, prefix - 1).tolist()]
+        made.append(Item([*begin, *draw.integers(2, shape.vocab, tokens - prefix - 1).tolist(), EOS], answer))
+    return made
+
+
+def _lengths() -> dict[str, list[int]]:
+    return json.loads(Path(__file__).with_name("niv2_lengths.json").read_text(encoding="utf-8"))
 
 
 def llama(shape: LlamaShape, attention: str, dtype: Any, device: str) -> Any:
