@@ -7,7 +7,6 @@ then on: nodes need no internet. A branch or tag stays at the commit that it was
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jobs import content
-from jobs.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
 from launcher import workspaces
 from zsg_core.errors import ClusterError, UserError
 
@@ -134,7 +133,7 @@ class Downloads:
         workspaces.create(self._workspace)
         home = self._home(name)
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _alone(home), _explained(key, name):
+        with alone(home), _explained(key, name):
             # Another zsg may have fetched it meanwhile, at the commit that counts from then on.
             known = _revisions(home).get(name.revision, name.revision)
             commit, files = _ask(name.repo, known)
@@ -185,14 +184,6 @@ def _refuse_damaged(name: Name, files: Sequence[File], fetched: Sequence[Path]) 
         if file.size not in (None, path.stat().st_size) or file.sha256 not in (None, digest):
             path.unlink()
             raise ClusterError(f"{name.repo}: {file.path} came damaged; try again")
-
-
-@contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Waits until no other zsg fetches the same data set; the kernel frees the lock when its holder dies."""
-    with (home / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _ask(repo: str, revision: str) -> tuple[str, list[File]]:
