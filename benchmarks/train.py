@@ -34,6 +34,7 @@ BATCH, MICRO_TOKENS, REPEATS = 16, 4096, 3
 STEPS = {name: 2 for name in (PADDED, "TRL, defaults", "HF Trainer, defaults")}  # the slow ones; 3 for others
 PEER_GOAL, PADDED_GOAL = 1.15, 2.8  # times the peer's tokens a second
 EVALUATION_GOAL = 2.0  # times the plain loop's items a second
+STALL_GOAL = 0.1  # times the seconds of save_pretrained
 SAME_LOSS = 1e-3
 
 
@@ -51,10 +52,10 @@ class Turns:
         )  # fmt: skip
         self._answer()
 
-    def train(self, steps: int) -> dict[str, Any]:
+    def train(self, *steps: int) -> dict[str, Any]:
         """What a round came to: see benchmarks.trainers."""
         assert self._process.stdin
-        self._process.stdin.write(f"{steps}\n")
+        self._process.stdin.write(" ".join(map(str, steps)) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -92,6 +93,7 @@ def on_cpus(shape: str, repeats: int, rivals: Sequence[str] = RIVALS) -> list[Ro
     own, best = speeds[ZSG], max(rivals, key=lambda name: speeds[name])
     rows = [against(f"{shape}, to the best peer ({best})", own, speeds[best], PEER_GOAL)]
     rows += [against(f"{shape}, to {PADDED} tokens", own, speeds[PADDED], PADDED_GOAL)]
+    rows += [test_loss(shape, repeats), stall(shape, repeats)]
     return rows + [
         Row(f"{shape}, to {name}", own, "tok/s", speeds[name], None, None) for name in rivals if name != best
     ]
@@ -118,6 +120,15 @@ def test_loss(shape: str, repeats: int) -> Row:
     told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     goal = EVALUATION_GOAL * told["plain"]
     return Row(f"{shape}, loss of test items", told["zsg"], "it/s", told["plain"], goal, told["zsg"] >= goal)
+
+
+def stall(shape: str, repeats: int) -> Row:
+    """The seconds for which training stands still for a snapshot, to `save_pretrained` of the same weights."""
+    turns = Turns(ZSG, shape, "cpu", BATCH, MICRO_TOKENS)
+    rounds = [turns.train(2, 1) for _ in range(repeats)]
+    turns.stop()
+    stood, saved = (statistics.median(one[key] for one in rounds) for key in ("stall", "saved"))
+    return Row(f"{shape}, stall for a snapshot", stood, "s", saved, STALL_GOAL * saved, stood <= STALL_GOAL * saved)
 
 
 def against(measure: str, value: float, peer: float, times: float) -> Row:

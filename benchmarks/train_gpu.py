@@ -22,6 +22,7 @@ PEAKS = {"A100": 312.0, "A800": 312.0, "H100": 989.0, "H200": 989.0}
 SLOWER = ("PCIE", "NVL")
 SHAPES_OF_A_GPU = ("1B", "3B", "7B")
 MFU_GOALS = {"1B": 0.40, "3B": 0.43, "7B": 0.45}
+STALL_GOAL = 0.3  # seconds
 PEER = "TRL, rows of 8"
 TOKENS, STEPS, PEER_STEPS = 16_384, 6, 3
 SPARE = 0.08  # of the memory, for buffers and fragments
@@ -100,6 +101,9 @@ def _of(name: str, device: str, peak: float | None, memory: float, repeats: int)
     flops = statistics.median(
         estimate.training_flops(shape, one["tokens"], one["squares"]) / one["seconds"] for one in rounds
     )
+    stood, saved = rounds[-1]["stall"], rounds[-1]["saved"]
+    is_short = stood <= STALL_GOAL if peak else None
+    found.append(Row(f"{name}, stall for a snapshot", stood, "s", saved, STALL_GOAL if peak else None, is_short))
     if peak:
         share, goal = flops / (peak * 1e12), MFU_GOALS.get(name)
         found.append(Row(f"{name}, MFU", share, "", None, goal, None if goal is None else share >= goal))
@@ -119,6 +123,8 @@ def _rounds(
     try:
         turns = Turns(name, shape, device, batch, tokens)
         found = [turns.train(steps) for _ in range(repeats)]
+        if name == ZSG:
+            found[-1] |= {key: seconds for key, seconds in turns.train(2, 1).items() if key in ("stall", "saved")}
         turns.stop()
     except RuntimeError as ended:
         if name == ZSG or "out of memory" not in str(ended):

@@ -4,7 +4,8 @@
 
 For each line on stdin, a number of steps, the process trains that many, the first of which warms up, and prints one
 line of JSON: `seconds` of the others together, their real `tokens` and Σn² (`squares`), the `losses` of all, and on a
-GPU the `peak` of its memory in bytes.
+GPU the `peak` of its memory in bytes. zsg takes a second number, a step with a snapshot, and tells in `stall` for how
+many seconds training stood still for it, and in `saved` how many `save_pretrained` takes for the same weights.
 """
 
 import contextlib
@@ -30,6 +31,8 @@ class Round:
 
     ends: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    stall: float | None = None
+    saved: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,14 @@ PEERS = {
 ZSG = "zsg"
 
 
-def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[[int], Round]:
+def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round]:
     """zsg's own train job, from the engine's start to the last step; only ids and weights are made up."""
     import torch
 
     from jobs import attempt as attempts
     from jobs import train as trainer
-    from jobs.folder import read_json
-    from jobs.journal import Journal, read
+    from jobs.folder import read_json, write_json
+    from jobs.journal import SPEED, Journal, read
     from jobs.packed_attention import NAME
     from jobs.ranks import Ranks, meet
     from jobs.signals import Signals
@@ -88,10 +91,10 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[[int], Rou
     train, test = (tokenized(some) for some in (examples, examples[:1]))
     number = 0
 
-    def train_round(steps: int) -> Round:
+    def train_round(steps: int, snapshot: int | None = None) -> Round:
         nonlocal number
         number += 1
-        job = read_json(_job(folder / f"round{number}", asked, steps))
+        job = read_json(_job(folder / f"round{number}", asked, steps, snapshot))
         assert job
         run = folder / f"round{number}" / "run"
         run.mkdir()
@@ -99,16 +102,29 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[[int], Rou
         journal = Journal(run, attempt, "train", "1")
         dtype = torch.bfloat16 if asked.precision == "bf16" else torch.float32
         model = llama(asked.shape, NAME, dtype, device)
+        # A base that is not made on disk but for what snapshots copy of it.
+        base = Path(job["paths"]["base"])
+        model.config.save_pretrained(base)
+        write_json(base / "meta.json", {"digest": "made up"})
+        told = Round()
+        if snapshot:
+            began = time.perf_counter()
+            model.save_pretrained(folder / "saved")
+            told.saved = time.perf_counter() - began
         place = trainer.Place(run, attempt, Ranks(0, 1, 0), journal, Signals())
         trainer.fine_tune(job, place, device, model, train, test)
         journal.close()
-        found = [row for row in read(run) if "train/loss" in row["data"]]
-        return Round([row["ts"] / 1000 for row in found], [row["data"]["train/loss"] for row in found])
+        for row in read(run):
+            if "train/loss" in row["data"]:
+                told.ends.append(row["ts"] / 1000)
+                told.losses.append(row["data"]["train/loss"])
+            told.stall = row["data"].get(f"{SPEED}snapshot_stall_s", told.stall)
+        return told
 
     return train_round
 
 
-def _job(folder: Path, asked: Asked, steps: int) -> Path:
+def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Path:
     """A job.json as `zsg submit` writes it."""
     from jobs.folder import write_json
     from launcher import job_files
@@ -120,7 +136,8 @@ def _job(folder: Path, asked: Asked, steps: int) -> Path:
     skills.write_tasks(folder / "tasks", per_task=2)
     train = {"batch": asked.batch, "lr": LR, "lr_floor": 0.999, "steps": steps, "precision": asked.precision}
     data = {"path": str(folder / "tasks")}
-    defaults = {"data": data, "train": train, "checkpoints": {"every": steps, "state_every": None}}
+    checkpoints = {"every": steps, "state_every": None} | ({"snapshots": [snapshot]} if snapshot else {})
+    defaults = {"data": data, "train": train, "checkpoints": checkpoints}
     stage = 3 if asked.shape.parameters > 5e9 else 1  # at 3 the step's copies are made part by part
     write_json(folder / "grid.yaml", {"name": "g", "defaults": defaults, "grid": {"arrangement.order": ["random"]}})
     write_json(folder / "p.yaml", {"name": "p", "kind": "slurm", "deepspeed": {"zero_stage": stage}})
@@ -142,7 +159,7 @@ def tokenized(examples: list[Item]) -> Any:
     return TokenizedSet([f"t:{number}" for number in range(len(examples))], encoded, ["t"] * len(examples))
 
 
-def peer(name: str, asked: Asked, examples: list[Item], folder: Path) -> Callable[[int], Round]:
+def peer(name: str, asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round]:
     """A trainer of Hugging Face's on the same ids in the same order, with the same optimiser."""
     import datasets
     import torch
@@ -225,10 +242,11 @@ def main(name: str, shape: str, device: str, batch: int, micro_tokens: int) -> N
         train_round = build(asked, examples, Path(folder))
         print(json.dumps("ready"), file=answers, flush=True)
         for line in sys.stdin:
-            steps = int(line)
-            told = train_round(steps)
+            steps, *snapshot = map(int, line.split())
+            told = train_round(steps, *snapshot)
             lengths = [len(one.ids) for one in examples[batch : steps * batch]]
             told_too = {"seconds": told.ends[-1] - told.ends[0], "losses": told.losses}
+            told_too |= {"stall": told.stall, "saved": told.saved}
             told_too |= {"tokens": sum(lengths), "squares": sum(n * n for n in lengths)}
             told_too |= {"peak": torch.cuda.max_memory_allocated() if device == "cuda" else None}
             print(json.dumps(told_too), file=answers, flush=True)

@@ -64,23 +64,25 @@ def test_the_gpu_part_runs_on_a_toy() -> None:
     pytest.importorskip("trl")
     done = subprocess.run([*COMMAND, "toy", "--gpu"], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    product, speed, operations = json.loads(done.stdout)
+    product, speed, stall, operations = json.loads(done.stdout)
     assert (product["measure"], operations["measure"]) == ("matrix product", "toy, operations")
     assert speed["value"] > 0 < speed["peer"]
     assert 0 < operations["value"] < product["value"]
+    assert 0 <= stall["value"] and stall["peer"] > 0
 
 
 @pytest.mark.soak
 def test_the_benchmark_of_training_prints_its_rows() -> None:
-    """Rows against the best peer, padding, a plain loss loop, and each other peer; first losses were the same."""
+    """Rows against the best peer, padding, a plain loss loop, save_pretrained, each other peer; first losses agreed."""
     pytest.importorskip("trl")
     done = subprocess.run([*COMMAND, "toy"], cwd=ROOT, capture_output=True, text=True, check=True)
 
     rows = json.loads(done.stdout)
     assert [row["goal"] / row["peer"] for row in rows[:3]] == pytest.approx([1.15, 2.8, 2.0])
     assert all(row["met"] == (row["value"] >= row["goal"]) for row in rows[:3])
-    assert rows[0]["peer"] == max([rows[0]["peer"], *(row["peer"] for row in rows[3:])])
-    assert len(rows) == 8
+    assert rows[3]["goal"] / rows[3]["peer"] == pytest.approx(0.1)
+    assert rows[0]["peer"] == max([rows[0]["peer"], *(row["peer"] for row in rows[4:])])
+    assert len(rows) == 9
 
 
 @pytest.mark.soak
