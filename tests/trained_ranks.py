@@ -27,6 +27,7 @@ from jobs.deepspeed_config import deepspeed_config
 from jobs.folder import read_json, write_json
 from jobs.journal import Journal, read
 from jobs.ranks import Ranks
+from jobs.train_sets import train_and_test
 from launcher import job_files
 from launcher.plan import Prepare, run_item
 from launcher.session import open_grid
@@ -103,7 +104,7 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
 
     job = read_json(folder / "job.json")
     settings = job["recipe"]["stages"][-1]["train"]
-    train, test = trainer._load(job)
+    train, test = train_and_test(job)
     meeting = folder / f"{ranks.world} ranks"
     device = meet(meeting, ranks, 0)
     for number, (world, zero_stage, most) in enumerate(ways):
@@ -135,12 +136,10 @@ def train_plainly(folder: Path) -> None:
     import torch
     from transformers import LlamaForCausalLM
 
-    from jobs import train as trainer
-
     torch.set_num_threads(1)
     job = read_json(folder / "job.json")
     s = job["recipe"]["stages"][-1]["train"]
-    train, _ = trainer._load(job)
+    train, _ = train_and_test(job)
     model = LlamaForCausalLM.from_pretrained(job["paths"]["base"], dtype=torch.float32, attn_implementation="eager")
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LR, betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"]

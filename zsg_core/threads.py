@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import threadpool_limits
 
 Piece = TypeVar("Piece")
 
@@ -34,7 +34,8 @@ def share(work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]) -> N
     if count() == 1:
         work(left)
         return
-    with _libraries().limit(limits=1, user_api="blas"):
+    # Asked anew each time, which takes milliseconds: another BLAS may have been loaded since.
+    with threadpool_limits(1, user_api="blas"):
         started = [_pool().submit(work, left) for _ in range(count())]
         try:
             for one in started:
@@ -48,8 +49,3 @@ def share(work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]) -> N
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(count(), thread_name_prefix="zsg")
-
-
-@cache
-def _libraries() -> ThreadpoolController:
-    return ThreadpoolController()
