@@ -255,8 +255,13 @@ class _Making:
             meta |= {"tasks": {split: len(set(selection.tasks)) for split, selection in made.items()}}
             meta |= {f"{split}_digest": ids_digest(selection.ids) for split, selection in made.items()}
             if "mix" in self.recipe:
-                meta["mix"] = dict(Counter(made["train"].tasks))
+                meta |= {"mix": dict(Counter(made["train"].tasks)), "repeated": _repeats(made["train"].ids)}
             write_json(draft / "meta.json", meta)
+
+
+def _repeats(ids: Sequence[str]) -> int:
+    """How many examples have come before in the list."""
+    return len(ids) - len(set(ids))
 
 
 def _shown(counts: Mapping[str, int]) -> str:

@@ -31,7 +31,11 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
     if context and longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    how = {"template": stage["data"]["template"], "max_length": longest, "truncate": _truncate(stage)}
+    how = {
+        "template": stage["data"]["template"],
+        "max_length": longest,
+        "truncate": stage["train"].get("truncate", "prompt"),
+    }
     encode = encoder(load_vocabulary(base), Template.of(how["template"]), longest, how["truncate"])
     what = {"kind": "tokens", "arrangement": made["arrangement"], "base": job["recipe"]["base"], **how}
     ids = ordered_ids(arrangement)
@@ -61,7 +65,3 @@ def ordered_ids(arrangement: Path) -> list[str]:
 def _in_order(ids: list[str], corpus: Corpus) -> list[Example]:
     places = {made_id: place for place, made_id in enumerate(corpus.train.ids)}
     return [corpus.train[places[one]] for one in ids]
-
-
-def _truncate(stage: dict[str, Any]) -> str:
-    return stage["train"].get("truncate", "prompt")

@@ -61,7 +61,6 @@ def test_a_step_on_a_gpu_has_tokens_enough(gpu: Any) -> None:
 @pytest.mark.soak
 def test_the_gpu_part_runs_on_a_toy() -> None:
     """`--gpu --shapes toy` walks through rounds, operations and matrix product without a GPU, and claims no MFU."""
-    pytest.importorskip("trl")
     done = subprocess.run([*COMMAND, "toy", "--gpu"], cwd=ROOT, capture_output=True, text=True, check=True)
 
     product, speed, stall, operations = json.loads(done.stdout)
@@ -74,7 +73,6 @@ def test_the_gpu_part_runs_on_a_toy() -> None:
 @pytest.mark.soak
 def test_the_benchmark_of_training_prints_its_rows() -> None:
     """Rows against the best peer, padding, a plain loss loop, save_pretrained, each other peer; first losses agreed."""
-    pytest.importorskip("trl")
     done = subprocess.run([*COMMAND, "toy"], cwd=ROOT, capture_output=True, text=True, check=True)
 
     rows = json.loads(done.stdout)

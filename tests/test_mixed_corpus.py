@@ -182,6 +182,7 @@ def test_a_mixture_draws_by_its_rates(make: Make, p3) -> None:
     ids = Counter(made.train.ids)
     assert made.meta["mix"] == {"qasc_a": 40, "qasc_b": 40, "qasc_c": 40, "dream_a": 20}
     assert {count for made_id, count in ids.items() if made_id.startswith("dream")} == {2}
+    assert made.meta["repeated"] == 10
     assert any("10 of 140 examples come again" in text for text in make.said)  # type: ignore[attr-defined]
 
 
