@@ -4,6 +4,7 @@
 there is one. Engines are imported only inside the job, so that the record of an attempt exists at once.
 """
 
+import contextlib
 import os
 import sys
 import traceback
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import causes, stages, state, tracebacks
+from jobs import causes, log_marks, stages, state, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
 from jobs.folder import SCHEMA, Workspace, read_json
+from jobs.heartbeat import Heartbeat, Pulse
 from jobs.journal import Journal, cells, plain, read
 from jobs.signals import Signals
 from jobs.signals import outcome as outcome_of
@@ -42,17 +44,24 @@ def run(folder: str) -> None:
     attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
     if attempt is None:
         sys.exit(f"rank {ranks.rank}: rank 0 wrote no {path / 'attempt.json'} within {MEET_S:.0f} s")
+    pulse = Pulse()
+    heartbeat = Heartbeat(path, attempt, pulse) if ranks.is_main else None
+    with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
+        sys.stderr.write(log_marks.line(attempt, ranks.rank, ranks.world, attempts.node()) + "\n")
     try:
-        outcome, facts = _perform(path, job, attempt, ranks, signals)
+        outcome, facts = _perform(path, job, attempt, ranks, signals, pulse)
     except Superseded as newer:
         _leave(f"stopping without writing: {newer}", 1)
     except KeyboardInterrupt:
         outcome, facts = outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name}
     except BaseException as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         outcome, facts = FAILED, _cause(error)
     if outcome == CONTINUE and job["kind"] == "prepare":
         outcome = FAILED  # it has nothing to go on from
+    if heartbeat:
+        heartbeat.stop()
     if ranks.is_main or outcome == FAILED:
         _end(path, attempt, outcome, facts | ({"saved": state.newest_step(path)} if outcome != DONE else {}))
     if outcome == DONE and ranks.is_main and job["kind"] == "train":
@@ -80,19 +89,19 @@ def _read_job(path: Path) -> dict[str, Any]:
 
 
 def _perform(
-    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals
+    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals, pulse: Pulse
 ) -> tuple[str, dict[str, Any]]:
     journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
     try:
         if job["kind"] == "prepare":
-            return _prepare(job, journal)
-        return _train(path, job, attempt, ranks, journal, signals)
+            return _prepare(job, journal, pulse)
+        return _train(path, job, attempt, ranks, journal, signals, pulse)
     finally:
         if journal:
             journal.close()
 
 
-def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[str, Any]]:
+def _prepare(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
     from jobs import prepare
 
     if journal:
@@ -100,6 +109,8 @@ def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[st
 
     def say(text: str) -> None:
         sys.stderr.write(text + "\n")
+        pulse.does("preparing")
+        pulse.says(text)
         if journal:
             journal.row("event", step=0, examples=0, data={"event": text})
 
@@ -108,12 +119,18 @@ def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[st
 
 
 def _train(
-    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, journal: Journal | None, signals: Signals
+    path: Path,
+    job: dict[str, Any],
+    attempt: Attempt,
+    ranks: ranks_of.Ranks,
+    journal: Journal | None,
+    signals: Signals,
+    pulse: Pulse,
 ) -> tuple[str, dict[str, Any]]:
     from jobs import train
 
     try:
-        progress = train.run(job, train.Place(path, attempt, ranks, journal, signals))
+        progress = train.run(job, train.Place(path, attempt, ranks, journal, signals, pulse))
     except train.Stopped as stopped:
         return stopped.outcome, {"cause": Cause.SIGNAL, "evidence": signals.name, **asdict(stopped.progress)}
     losses = sorted(cells(read(path))) if ranks.is_main else []

@@ -124,22 +124,40 @@ def _agreed(yes: bool) -> Callable[[str], bool]:
     return lambda question: typer.confirm(question, default=True, err=True) if ask else True
 
 
+class State(StrEnum):
+    """The states of a run."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
 @app.command()
 def status(
     grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
     workspace: Place = None, json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="look again every 20 seconds")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="a line for every run, however many they are")] = False,
+    states: Annotated[
+        list[State] | None, typer.Option("--state", help="only runs in this state; again for more")
+    ] = None,
 ) -> None:  # fmt: skip
     """Show where every run stands. Asks the scheduler once.
 
-    Example: zsg status wsd-order --json
+    Many runs are shown in groups, with those that need a look below.
+
+    Examples: zsg status wsd-order --json, then zsg status --state failed
     """
     from launcher import reading, show
 
     place = reading.workspace(workspace)
     while True:
-        rows = reading.status_rows(place, grid)
-        show.as_json(rows) if json else show.status(rows)
+        rows = reading.status_rows(place, grid, states or ())
+        show.as_json(rows) if json else show.status(rows, whole or bool(states))
         if not watch:
             return
         time.sleep(reading.WATCH_S)

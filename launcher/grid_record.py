@@ -7,10 +7,12 @@ taken out of the file goes on, so it must not vanish from sight.
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from jobs.folder import Workspace, read_json, write_json
 from zsg_core.errors import UserError
+
+SMALL = 1 << 20  # bytes
 
 Row = dict[str, Any]
 
@@ -39,6 +41,28 @@ def read(workspace: Workspace, name: str) -> Row:
     record = read_json(workspace.grid(name) / "grid.json")
     assert record is not None, "names has just seen it"
     return record
+
+
+class _Listed(TypedDict, total=False):
+    run: str
+    axes: dict[str, Any]
+
+
+class _Brief(TypedDict, total=False):
+    name: str
+    runs: list[_Listed]
+    before: list[_Listed]
+    former: list[_Listed]
+
+
+def read_brief(workspace: Workspace, name: str) -> _Brief:
+    """Which runs a grid lists, lists no longer and begins with, without their recipes, which are most of the file."""
+    path = workspace.grid(name) / "grid.json"
+    if path.stat().st_size < SMALL:
+        return read(workspace, name)  # pyright: ignore[reportReturnType]
+    import msgspec  # takes longer to load than a small file to read
+
+    return msgspec.json.decode(path.read_bytes(), type=_Brief)
 
 
 def names(workspace: Workspace, grid: str | None = None) -> list[str]:

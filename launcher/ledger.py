@@ -61,6 +61,13 @@ class Ledger:
         """The newest submission of every job folder."""
         return {item: s for s in self.submissions.values() if s.void is None for item in s.items}
 
+    def job_ids(self) -> dict[str, str | None]:
+        """The newest id of every job folder; None where a submission was cut short before its ids were known."""
+        given = (s for s in self.submissions.values() if s.void is None)
+        return {
+            item: job_id for s in given for item, job_id in zip(s.items, s.ids or [None] * len(s.items), strict=True)
+        }
+
     def unfinished(self) -> list[Submission]:
         """Submissions that were cut short: without ids, or not yet released."""
         return [s for s in self.submissions.values() if s.void is None and not s.released]

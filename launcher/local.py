@@ -16,7 +16,7 @@ from pathlib import Path
 from jobs.folder import Workspace, is_committed
 from launcher.ledger import Ledger
 from launcher.profiles import Profile
-from launcher.status import ACTIVE, collect
+from launcher.status import collect
 
 POLL_S = 0.3
 STOP_S = 30  # as Slurm's KillWait: what a job may take to save its state
@@ -77,7 +77,7 @@ def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
 
 def _has_ended(workspace: Workspace, item: str) -> bool:
     found = collect(workspace, [item], Ledger(workspace))[item]
-    return found.state not in ACTIVE or found.stopped
+    return not found.is_active or found.stopped
 
 
 def _start(folder: Path, profile: Profile, job: LocalJob) -> None:

@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace
-from launcher import grid_record, show, workspaces
+from launcher import grid_record, show, status_view, workspaces
+from launcher.job_state import ABSENT, JobState
 from launcher.ledger import Ledger
-from launcher.slurm import DONE
-from launcher.status import ABSENT, ACTIVE, JobState, collect
+from launcher.settled import Settled
+from launcher.slurm import DONE, Run
+from launcher.status import collect
 from zsg_core.errors import ClusterError, UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
@@ -30,23 +32,29 @@ def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
     return workspaces.find(path or Path(os.environ.get(VARIABLE) or otherwise))
 
 
-def status_rows(place: Workspace, grid: str | None) -> list[dict[str, Any]]:
-    """The rows of `zsg status`, every grid's in turn; of what a grid no longer wants, what is still active."""
-    records = [grid_record.read(place, name) for name in grid_record.names(place, grid)]
-    items = {f"runs/{run['run']}" for record in records for run in _all_runs(record)}
-    states = collect(place, sorted(items), Ledger(place))
-    return [row for record in records for row in _rows(record, states)]
+def status_rows(
+    place: Workspace, grid: str | None, states: Collection[str] = (), run: Run = subprocess.run
+) -> list[dict[str, Any]]:
+    """The rows of `zsg status`, every grid's in turn; of what a grid no longer wants, what is still active.
+
+    `states`: only the runs in one of these.
+    """
+    records = [grid_record.read_brief(place, name) for name in grid_record.names(place, grid)]
+    items = dict.fromkeys(f"runs/{run['run']}" for record in records for run in _all_runs(record))
+    found = collect(place, items, Ledger(place), run, settled=Settled(place))
+    rows = [row for record in records for row in _rows(record, found)]
+    return [row for row in rows if row["state"] in states] if states else rows
 
 
-def _rows(record: dict[str, Any], states: dict[str, JobState]) -> list[dict[str, Any]]:
-    rows = show.status_rows(record["name"], record["runs"], states)
-    former = show.status_rows(record["name"], record.get("former", []), states, wanted=False)
+def _rows(record: Mapping[str, Any], states: dict[str, JobState]) -> list[dict[str, Any]]:
+    rows = status_view.rows_of(record["name"], record["runs"], states)
+    former = [run for run in record.get("former", []) if states[f"runs/{run['run']}"].is_active]
     begun = [run for run in record.get("before", []) if states[f"runs/{run['run']}"].state not in (ABSENT, DONE)]
-    before = show.status_rows(record["name"], begun, states)
-    return rows + before + [row for row in former if row["state"] in ACTIVE]
+    before = status_view.rows_of(record["name"], begun, states)
+    return rows + before + status_view.rows_of(record["name"], former, states, wanted=False)
 
 
-def _all_runs(record: dict[str, Any]) -> list[dict[str, Any]]:
+def _all_runs(record: Mapping[str, Any]) -> list[Any]:
     return [*record["runs"], *record.get("before", []), *record.get("former", [])]
 
 

@@ -1,61 +1,53 @@
 """Decides the state of every job from what the world says, asking the scheduler once.
 
-Truth order: the run's own exit record, sacct's terminal state, squeue, the ledger. Absence is `unknown`.
+Truth order: the run's own exit record, sacct's terminal state, squeue, the ledger. Absence is `unknown`. A job that
+runs by squeue's word and gives no sign of life is `unknown` too, and so is one that does after its end was told.
 """
 
 import fcntl
 import os
 import subprocess
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
 from jobs.attempt import CONTINUE
 from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
-from jobs.state import newest_step
+from jobs.heartbeat import STARTING
+from launcher import signs as signs_of
 from launcher import slurm
+from launcher.job_state import ABSENT, NEVER_STARTED, JobState
 from launcher.ledger import Ledger, Submission
-from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
+from launcher.progress import alive, gpus, progress
+from launcher.settled import Settled
+from launcher.signs import LOST_S, Clock
+from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, SlurmState
 
-ABSENT = "absent"  # never submitted
-NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
-ACTIVE = (WAITING, QUEUED, RUNNING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobState:
-    """What is known of one job folder. `checkpoints` are the steps where a finished run has the loss of all items."""
-
-    state: str
-    attempt: int | None = None
-    step: int | None = None
-    steps: int | None = None
-    first: int = 0  # steps of the stages before this one
-    loss: float | None = None
-    slurm: str | None = None
-    cause: str | None = None
-    evidence: str | None = None
-    checkpoints: tuple[int, ...] = ()
-    quick: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # where quick sets were measured, by their key
-    snapshots: tuple[dict[str, Any], ...] = ()  # those a finished run has written: step, probe_loss, kept
-    saved: int | None = None  # the step from which a run that has not finished can go on
-    under: dict[str, Any] = field(default_factory=dict)  # the size and checkpoints of a run that can go on
-    stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
+PAUSED = ("SUSPENDED", "STOPPED")
+START_S = 300.0  # from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
 
 
 def collect(
-    workspace: Workspace, items: Iterable[str], ledger: Ledger, run: slurm.Run = subprocess.run
+    workspace: Workspace,
+    items: Iterable[str],
+    ledger: Ledger,
+    run: slurm.Run = subprocess.run,
+    *,
+    settled: Settled | None = None,
+    sacct: bool = True,
 ) -> dict[str, JobState]:
-    """The state of each job folder (relative to the workspace)."""
-    known = ledger.by_item()
+    """The state of each job folder (relative to the workspace).
+
+    `settled` remembers the ends that were read before; of them it has no checkpoints, snapshots or sizes.
+    """
+    known, clock = ledger.by_item(), Clock(workspace)
     states: dict[str, JobState] = {}
     asked: dict[str, Submission] = {}
     for item in items:
         last = known.get(item)
-        ended = _ended(workspace.root / item, last)
+        ended = _remembered(workspace, item, last, settled, clock)
         if ended is not None:
             states[item] = ended
         if last is not None and last.scheduler == "slurm" and (ended is None or ended.state != DONE):
@@ -65,9 +57,34 @@ def collect(
         elif last is None:
             states[item] = JobState(state=ABSENT)
         else:
-            states[item] = _local(workspace, item, last)
-    states |= _slurm(workspace, asked, states.keys(), run)
+            states[item] = _local(workspace, item, last, clock)
+    states |= _slurm(workspace, asked, ledger, states, clock, run, sacct)
+    if settled:
+        settled.save()
     return {item: _explain(workspace, item, state) for item, state in states.items()}
+
+
+def _remembered(
+    workspace: Workspace, item: str, last: Submission | None, settled: Settled | None, clock: Clock
+) -> JobState | None:
+    folder = workspace.root / item
+    if settled is None:
+        return _ended(folder, last)
+    key = settled.key(folder, last.id if last else None)
+    if key is None:
+        return None  # there is no folder
+    found, facts = settled.recall(item, key)
+    if found:
+        return JobState(**facts) if facts else None
+    ended = _ended(folder, last)
+    settled.keep(item, key, _brief(ended) if ended else None, clock.now())
+    return ended
+
+
+def _brief(state: JobState) -> dict[str, Any]:
+    """What a table shows of a job that has ended."""
+    names = ("state", "attempt", "step", "steps", "first", "loss", "slurm", "cause", "evidence", "saved", "stopped")
+    return {name: getattr(state, name) for name in (*names, "signature")}
 
 
 def _ended(folder: Path, last: Submission | None) -> JobState | None:
@@ -86,6 +103,7 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         attempt=record["attempt"],
         step=reached if stopped else record["step"],
         steps=record.get("steps"),
+        signature=record.get("signature"),
         first=record.get("first", 0),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
@@ -108,33 +126,83 @@ def _under(folder: Path) -> dict[str, Any]:
 
 
 def _slurm(
-    workspace: Workspace, asked: dict[str, Submission], settled: Collection[str], run: slurm.Run
-) -> dict[str, JobState]:
+    workspace: Workspace, asked: dict[str, Submission], ledger: Ledger, settled: Mapping[str, JobState], clock: Clock,
+    run: slurm.Run, sacct: bool,
+) -> dict[str, JobState]:  # fmt: skip
     """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
-    ids = {item: last.job_id(item) for item, last in asked.items()}
+    given = ledger.job_ids() if asked else {}
+    ids = {item: given[item] for item in asked}
     ended = {job_id for item, job_id in ids.items() if item in settled and job_id}
-    told = slurm.states([job_id for job_id in ids.values() if job_id], run, settled=ended)
+    told = slurm.states([job_id for job_id in ids.values() if job_id], run, settled=ended, sacct=sacct)
     states = {}
     for item, job_id in ids.items():
         if job_id is None:
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
         elif job_id in told:
-            states[item] = _told(workspace.root / item, job_id, told[job_id])
+            folder, said = workspace.root / item, replace(told[job_id], job=job_id)
+            if said.state in (QUEUED, WAITING):
+                waits = JobState(state=said.state, slurm=job_id, reason=said.detail, starts=said.starts, in_queue=True)
+                states[item] = waits
+            elif said.state == RUNNING:
+                states[item] = _running(folder, said, asked[item], settled.get(item), clock)
+            else:
+                states[item] = _gone(folder, said, asked[item], clock)
     return states
 
 
-def _told(folder: Path, job_id: str, said: slurm.SlurmState) -> JobState:
+def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState | None, clock: Clock) -> JobState:
+    """A job that runs by squeue's word: has its attempt begun, does it live, has it told its end meanwhile?"""
+    state = JobState(state=RUNNING, slurm=said.job, in_queue=True, reason=said.detail, node=said.nodes)
+    signs, elapsed_s = signs_of.of(folder, clock), said.elapsed_s
+    told_s = clock.now() - _modified(folder / "exit.json")
+    if ended and elapsed_s is not None and told_s < elapsed_s - 1:  # its processes are leaving
+        if ended.stopped and told_s < LOST_S:
+            return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing="leaving")
+        return ended if ended.stopped else replace(ended, in_queue=True)
+    job = read_json(folder / "job.json") or {}
+    state = replace(state, gpus=gpus(job))
+    if signs is None or signs.attempt["submission"] != last.id or signs.predate(elapsed_s):
+        if elapsed_s is not None and elapsed_s > START_S:
+            return replace(state, state=UNKNOWN, cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}")
+        return replace(state, doing=STARTING)
+    state = alive(folder, replace(state, node=said.nodes or signs.attempt["host"]), signs, job)
+    if signs.age_s > LOST_S and said.word not in PAUSED:
+        lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt['host'])}"
+        return replace(state, state=UNKNOWN, cause=lost, flag=None, eta_s=None)
+    return state
+
+
+def _gone(folder: Path, said: SlurmState, last: Submission, clock: Clock) -> JobState:
+    """A job that has left the queue without a record of its own."""
+    state = JobState(state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence)
     if said.state == DONE:
         # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
-        return JobState(state=UNKNOWN, slurm=job_id, cause="Slurm says COMPLETED, but the job left no record")
-    state = JobState(state=said.state, slurm=job_id, cause=said.detail, evidence=said.evidence)
-    return progress(folder, state) if said.state in (RUNNING, FAILED) else state
+        return replace(state, state=UNKNOWN, cause="Slurm says COMPLETED, but the job left no record")
+    signs = signs_of.of(folder, clock)
+    if signs is None or signs.attempt["submission"] != last.id:
+        return state
+    if signs.age_s < LOST_S:
+        # slurmd may be dead and the ranks alive: no end is told of what may yet go on.
+        cause = f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f} s old"
+        return progress(folder, replace(state, state=UNKNOWN, cause=cause))
+    return progress(folder, state)
 
 
-def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
+def _on(node: str | None) -> str:
+    return f" on {node}" if node else ""
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> JobState:
     folder = workspace.root / item
     if is_locked(folder / "lock"):
-        return progress(folder, JobState(state=RUNNING))
+        return _here(folder, clock)
     if is_locked(workspace.submission(last.id) / "lock"):
         return JobState(state=QUEUED if last.kind == "prepare" else WAITING)
     attempt = read_json(folder / "attempt.json") or {}
@@ -142,6 +210,16 @@ def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
         dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")
         return progress(folder, dead)
     return JobState(state=CANCELLED, cause=NEVER_STARTED)
+
+
+def _here(folder: Path, clock: Clock) -> JobState:
+    """A job on this machine, whose lock says that its process lives. Its journal is newer than its heartbeat."""
+    state, signs = JobState(state=RUNNING), signs_of.of(folder, clock)
+    if signs and signs.beat:
+        state = alive(folder, state, signs, read_json(folder / "job.json") or {})
+        if signs.age_s > LOST_S:
+            state = replace(state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None)
+    return progress(folder, replace(state, evidence=None))
 
 
 def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
@@ -167,33 +245,6 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
     return state
 
 
-def progress(folder: Path, state: JobState) -> JobState:
-    """Adds attempt, step and last loss from the end of the newest journal; of a prepare job, what it is doing."""
-    attempt = read_json(folder / "attempt.json")
-    files = journal.files(folder)
-    if not attempt or not files:
-        return state
-    rows = journal.last_rows(files[-1])
-    starts = [row["data"] for row in rows if row["data"].get("event") == "start"] or _first_start(files[-1])
-    losses = [row["data"]["loss"] for row in rows if "loss" in row["data"]]
-    return replace(
-        state,
-        attempt=attempt["attempt"],
-        step=max((row["step"] for row in rows), default=None),  # a snapshot is told of when training is past it
-        steps=starts[-1]["steps"] if starts else None,
-        loss=losses[-1] if losses else None,
-        evidence=state.evidence or _note(rows, starts),
-        saved=newest_step(folder),
-    )
-
-
-def _note(rows: list[dict[str, Any]], starts: list[dict[str, Any]]) -> str | None:
-    """What a prepare job is doing, or why a run has not gone on from the state that it has."""
-    if starts:
-        return starts[-1].get("passed_over")
-    return rows[-1]["data"].get("event") if rows else None
-
-
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock file (this machine only)."""
     try:
@@ -207,12 +258,3 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-def _first_start(path: Path) -> list[dict[str, Any]]:
-    for number, row in enumerate(journal.read_file(path)):
-        if row["data"].get("event") == "start":
-            return [row["data"]]
-        if number > 10:
-            break
-    return []
