@@ -60,6 +60,11 @@ CONSEQUENCES = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST, Cause.SIGNAL, Cause.CANCELL
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def known(word: str | None) -> Cause | None:
+    """The cause that a word names, if it names one."""
+    return Cause(word) if word in tuple(Cause) else None
+
+
 def of_line(line: str) -> Cause | None:
     """What a line of a log proves; None for most."""
     return next((cause for cause, pattern in _COMPILED.items() if pattern.search(line)), None)

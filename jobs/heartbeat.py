@@ -47,7 +47,8 @@ class Pulse:
         """From now on this is being done."""
         if what != self.doing:
             now = self._clock()
-            self._took(self.doing, now - self._since)
+            if self.doing != TRAINING:  # of which the steps count
+                self._took(self.doing, now - self._since)
             self.doing, self._since = what, now
 
     def says(self, note: str | None) -> None:

@@ -65,13 +65,18 @@ def read_brief(workspace: Workspace, name: str) -> _Brief:
     return msgspec.json.decode(path.read_bytes(), type=_Brief)
 
 
+def known(workspace: Workspace) -> list[str]:
+    """The grids of the workspace."""
+    return sorted(path.parent.name for path in (workspace.root / "grids").glob("*/grid.json"))
+
+
 def names(workspace: Workspace, grid: str | None = None) -> list[str]:
     """The named grid, or all of the workspace. UserError if there is none such."""
-    known = sorted(path.parent.name for path in (workspace.root / "grids").glob("*/grid.json"))
-    if grid is None and known:
-        return known
-    if grid in known:
+    there = known(workspace)
+    if grid is None and there:
+        return there
+    if grid in there:
         return [grid]
-    if not known:
+    if not there:
         raise UserError(f"{workspace.root}: no grid was submitted here; zsg submit GRID.YAML, or name the --workspace")
-    raise UserError(f"no grid {grid!r} in {workspace.root}; known: {', '.join(known)}")
+    raise UserError(f"no grid {grid!r} in {workspace.root}; known: {', '.join(there)}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jobs.folder import Workspace, is_committed
+from launcher import logs
 from launcher.ledger import Ledger
 from launcher.profiles import Profile
 from launcher.status import collect
@@ -52,11 +53,6 @@ def run_all(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], ti
         raise
 
 
-def log_path(folder: Path) -> Path:
-    """Where a local job's output goes."""
-    return folder / "log.txt"
-
-
 def _start_ready(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]) -> None:
     for job in jobs:
         if sum(other.process is not None for other in jobs) >= profile.max_parallel:
@@ -87,7 +83,7 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
     except BlockingIOError:
         os.close(lock)  # somebody looks, or the job of an earlier submit still lives: next time
         return
-    with log_path(folder).open("ab") as log:
+    with logs.local_log(folder).open("ab") as log:
         job.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(profile, job.item), pass_fds=[lock],

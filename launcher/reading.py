@@ -3,18 +3,18 @@
 Its imports are light: people ask for states all day.
 """
 
+import codecs
 import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace
-from launcher import grid_record, show, status_view, workspaces
+from launcher import grid_record, logs, show, status_view, why, workspaces
 from launcher.job_state import ABSENT, JobState
 from launcher.ledger import Ledger
 from launcher.settled import Settled
@@ -25,6 +25,7 @@ from zsg_core.errors import ClusterError, UserError
 WATCH_S = 20  # the scheduler is asked no more often
 SERVER_STOPS_S = 5.0
 VARIABLE = "ZSG_WORKSPACE"
+KINDS = ("runs", "prepare")
 
 
 def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
@@ -58,18 +59,36 @@ def _all_runs(record: Mapping[str, Any]) -> list[Any]:
     return [*record["runs"], *record.get("before", []), *record.get("former", [])]
 
 
-def print_log(place: Workspace, beginning: str, rank: int, follow: bool) -> None:
-    """Prints the log of the run whose id begins so; with `follow`, goes on as it grows."""
-    path = _log_path(place, _find_run(place, beginning), rank)
-    with path.open("rb") as file:
-        while True:
-            chunk = file.read(1 << 16)
-            sys.stdout.write(chunk.decode("utf-8", "replace"))
-            sys.stdout.flush()
-            if not chunk and not follow:
-                return
-            if not chunk:
-                time.sleep(0.5)
+def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines: int | None, follow: bool) -> None:
+    """Prints the end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows."""
+    item = _find_item(place, text)
+    if follow:
+        pieces = logs.follow(place, item, rank, lines)
+    else:
+        part = logs.of_rank(place, item, rank, attempt)
+        pieces = part.read(part.tail(lines))
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    for piece in pieces:
+        sys.stdout.write(decode(piece))
+        sys.stdout.flush()
+
+
+def why_run(place: Workspace, text: str) -> dict[str, Any]:
+    """Why a run stands where it stands."""
+    item = _find_item(place, text)
+    ledger = Ledger(place)
+    last = ledger.last(item)
+    state = collect(place, [item], ledger)[item]
+    return why.row(item.removeprefix("runs/"), last.grid if last else None, state, why.of_job(place, item, state))
+
+
+def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
+    """The failures of a grid by cause."""
+    record = grid_record.read_brief(place, grid)
+    runs = {f"runs/{run['run']}": run["run"] for run in _all_runs(record)}
+    states = collect(place, runs, Ledger(place), settled=Settled(place))
+    found = {item: why.of_job(place, item, states[item]) for item in runs}
+    return why.by_cause(why.row(run, grid, states[item], found[item]) for item, run in runs.items() if found[item])
 
 
 def delivery() -> Any:
@@ -119,25 +138,14 @@ def _serve(argv: Sequence[str], env: Mapping[str, str]) -> int:
                 server.wait(SERVER_STOPS_S)
 
 
-def _find_run(place: Workspace, beginning: str) -> str:
-    known = sorted(path.name for path in (place.root / "runs").glob("*") if path.is_dir())
-    found = [run for run in known if run.startswith(beginning)]
-    if len(found) == 1:
-        return found[0]
+def _find_item(place: Workspace, text: str) -> str:
+    """The folder of the one run whose id begins so, or of the prepare job, named `prepare/…`."""
+    kind, _, beginning = text.rpartition("/")
+    kind = kind or "runs"
+    known = sorted(path.name for path in (place.root / kind).glob("*") if path.is_dir()) if kind in KINDS else []
+    found = [name for name in known if name.startswith(beginning)]
+    if len(found) == 1 or beginning in found:
+        return f"{kind}/{beginning if beginning in found else found[0]}"
     if found:
-        raise UserError(f"{beginning!r} begins {len(found)} run ids: {', '.join(found[:5])}; give more of it")
-    raise UserError(f"no run {beginning!r} in {place.root}; zsg status shows the ids")
-
-
-def _log_path(place: Workspace, run: str, rank: int) -> Path:
-    from launcher import arrays, local  # submitit and pydantic, which `zsg status` can do without
-
-    last = Ledger(place).last(f"runs/{run}")
-    job_id = last.job_id(f"runs/{run}") if last else None
-    if last is None or job_id is None:
-        raise UserError(f"run {run} was never submitted; it has no log")
-    found = [local.log_path(place.run(run))] if last.scheduler == "local" else None
-    found = found or arrays.log_files(place.submission(last.id), job_id)
-    if rank >= len(found) or not found[rank].exists():
-        raise UserError(f"run {run} has no log of rank {rank} yet ({len(found)} logs); it may not have started")
-    return found[rank]
+        raise UserError(f"{text!r} begins {len(found)} run ids: {', '.join(found[:5])}; give more of it")
+    raise UserError(f"no run {text!r} in {place.root}; zsg status shows the ids")

@@ -208,6 +208,37 @@ def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
         result(f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for every run")
 
 
+def why(row: Mapping[str, Any]) -> None:
+    """Prints why a run stands where it stands."""
+    at = "" if row["attempt"] is None else f", attempt {row['attempt']}"
+    at += "" if row["step"] is None else f", step {row['step']}"
+    result(f"{row['run']}: {row['state']}{at}" + (f" ({row['reason']})" if row["reason"] else ""))
+    _reason(row)
+
+
+def causes(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Prints failures by cause: how many, which runs, and the line that proves the first of them."""
+    if not groups:
+        result("no run has failed")
+    for group in groups:
+        named = ", ".join(group["runs"][:MOST_NAMED]) + (", …" if group["count"] > MOST_NAMED else "")
+        result(f"{group['count']} × {group['cause']}: {named}")
+        _reason({**group, "cause": None})
+
+
+def _reason(row: Mapping[str, Any]) -> None:
+    rank = "" if row["rank"] is None else f" (rank {row['rank']})"
+    for name, text in (
+        ("cause", row["cause"]),
+        ("proof", row["evidence"]),
+        ("in", f"{row['file']}:{row['line']}{rank}" if row["file"] else None),
+        ("hash", row["signature"]),
+        ("next", row["next"]),
+    ):
+        if text:
+            _out.print(f"  [bold]{name:5}[/] {escape(str(text))}", soft_wrap=True)
+
+
 class Progress:
     """Shows the states of jobs while they run: a live table in a terminal, a line now and then in a log."""
 

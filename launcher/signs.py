@@ -54,7 +54,7 @@ class Signs:
     def eta_s(self) -> float | None:
         """Seconds until the last step, at the rate of the last half hour; None where that is not known."""
         rate = (self.beat or {}).get("steps_per_s")
-        if not self.beat or not rate or not self.beat["steps"]:
+        if not self.beat or not rate or self.beat["step"] is None or not self.beat["steps"]:
             return None
         return max(0.0, (self.beat["steps"] - self.beat["step"]) / rate - self._since(self.beat["step_s"]))
 
