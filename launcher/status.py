@@ -15,7 +15,7 @@ from typing import Any
 from jobs.attempt import CONTINUE
 from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
-from jobs.heartbeat import STARTING
+from jobs.heartbeat import STARTING, TRAINING
 from launcher import signs as signs_of
 from launcher import slurm
 from launcher.job_state import ABSENT, NEVER_STARTED, JobState
@@ -219,7 +219,8 @@ def _here(folder: Path, clock: Clock) -> JobState:
         state = alive(folder, state, signs, read_json(folder / "job.json") or {})
         if signs.age_s > LOST_S:
             state = replace(state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None)
-    return progress(folder, replace(state, evidence=None))
+    found = progress(folder, replace(state, evidence=None))
+    return replace(found, doing=TRAINING) if found.step and found.doing == STARTING else found
 
 
 def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:

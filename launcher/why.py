@@ -21,21 +21,21 @@ from zsg_core.errors import UserError
 TAIL = 1 << 20  # bytes of each rank's log
 NEXT = {
     Cause.OUT_OF_MEMORY: "a larger deepspeed.zero_stage or more nodes need less memory per GPU; zsg plan estimates it",
-    Cause.DISK_FULL: "make room or move the workspace, then zsg submit GRID --retry goes on from the saved state",
-    Cause.NCCL_TIMEOUT: "a rank stood still: look at the log of the one that is silent; then zsg submit GRID --retry",
-    Cause.PEER_LOST: "another rank ended first: zsg logs RUN --rank N; then zsg submit GRID --retry",
-    Cause.NODE_FAILURE: "zsg submit GRID --retry goes on from the saved state on other nodes",
-    Cause.TIME_LIMIT: "zsg submit GRID goes on from the saved state; save more often, or raise train.time_min",
-    Cause.PREEMPTED: "zsg submit GRID goes on from the saved state",
-    Cause.CANCELLED: "zsg submit GRID --retry starts it again",
-    Cause.SIGNAL: "zsg submit GRID --retry goes on from the saved state",
-    Cause.PREPARE_FAILED: "mend what the prepare job names, then zsg submit GRID --retry",
-    Cause.STAGE_FAILED: "mend the run that it starts from, then zsg submit GRID --retry",
-    Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip; then zsg submit GRID --retry",
-    Cause.BAD_INPUT: "change what the message names, then zsg submit GRID --retry",
-    Cause.CLUSTER: "the message says what; then zsg submit GRID --retry",
+    Cause.DISK_FULL: "make room or move the workspace, then submitted with --retry it goes on from the saved state",
+    Cause.NCCL_TIMEOUT: "a rank stood still: look at the log of the one that is silent; then submit again with --retry",
+    Cause.PEER_LOST: "another rank ended first: zsg logs RUN --rank N; then submit again with --retry",
+    Cause.NODE_FAILURE: "submitted with --retry it goes on from the saved state on other nodes",
+    Cause.TIME_LIMIT: "submitted again it goes on from the saved state; save more often, or raise train.time_min",
+    Cause.PREEMPTED: "submitted again it goes on from the saved state",
+    Cause.CANCELLED: "submitted with --retry it starts again",
+    Cause.SIGNAL: "submitted with --retry it goes on from the saved state",
+    Cause.PREPARE_FAILED: "mend what the prepare job names, then submit again with --retry",
+    Cause.STAGE_FAILED: "mend the run that it starts from, then submit again with --retry",
+    Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip; then submit again with --retry",
+    Cause.BAD_INPUT: "change what the message names, then submit again with --retry",
+    Cause.CLUSTER: "the message says what; then submit again with --retry",
     Cause.TRACEBACK: "zsg logs RUN shows the whole traceback",
-    Cause.DIED: "killed from outside, often for memory: zsg logs RUN, then zsg submit GRID --retry",
+    Cause.DIED: "killed from outside, often for memory: zsg logs RUN, then submit again with --retry",
 }
 
 
@@ -69,6 +69,9 @@ def in_log(text: bytes) -> Proof | None:
         offsets.append(place)
         place += len(line) + 1
     found = [Proof(cause, line, offsets[n]) for n, line in enumerate(lines) if (cause := causes.of_line(line))]
+    ended = min((proof.offset for proof in found if proof.cause == Cause.CANCELLED), default=place)
+    # Who is killed once Slurm has begun to end the step was not the first to die.
+    found = [proof for proof in found if proof.cause != Cause.DIED or proof.offset < ended]
     signature = tracebacks.in_lines(lines)
     for number, line in tracebacks.ends(lines):
         found.append(Proof(causes.of_line(line) or Cause.TRACEBACK, line, offsets[number], signature))
@@ -95,7 +98,10 @@ def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
     if cause and cause not in causes.CONSEQUENCES:
         return _with_log(place, item, told) if cause == Cause.TRACEBACK else told
     seen = _in_logs(place, item)
-    return seen if seen and causes.weight(seen.cause) < causes.weight(cause) else told
+    without_proof = cause is None or cause == Cause.DIED
+    if seen and causes.weight(seen.cause) < causes.weight(None if without_proof else cause):
+        return seen
+    return _with_last_line(place, item, told) if without_proof else told
 
 
 def _from_before(place: Workspace, item: str, state: JobState) -> Found:
@@ -117,12 +123,24 @@ def _with_log(place: Workspace, item: str, told: Found) -> Found:
     return told
 
 
-def _in_logs(place: Workspace, item: str) -> Found | None:
+def _with_last_line(place: Workspace, item: str, told: Found) -> Found:
+    """Of what ended without a word, the last line of rank 0's log."""
+    part = next(iter(_parts(place, item)), None)
+    if part is None or part.begin == part.end:
+        return told
+    line = part.line_number(part.tail(1))
+    return replace(told, file=_relative(place, part.path), line=line, rank=0)
+
+
+def _parts(place: Workspace, item: str) -> list[Part]:
     try:
-        found = logs.parts(place, item)
+        return logs.parts(place, item)
     except (UserError, OSError):
-        return None
-    tails = [replace(part, begin=max(part.begin, part.end - TAIL)) for part in found]
+        return []
+
+
+def _in_logs(place: Workspace, item: str) -> Found | None:
+    tails = [replace(part, begin=max(part.begin, part.end - TAIL)) for part in _parts(place, item)]
     proofs = [in_log(b"".join(part.read())) for part in tails]
     rank = among_ranks(proofs)
     if rank is None:
@@ -141,7 +159,7 @@ def row(run: str, grid: str | None, state: JobState, found: Found | None) -> dic
     facts = {"run": run, "grid": grid, "state": state.state, "attempt": state.attempt, "step": state.step}
     facts |= {"reason": state.reason or state.flag, "slurm": state.slurm}
     why = asdict(found) if found else dict.fromkeys(Found.__dataclass_fields__)
-    return facts | why | {"next": _next(found, run, grid)}
+    return facts | why | {"next": _next(found, run)}
 
 
 def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -164,10 +182,10 @@ def _kind(one: Mapping[str, Any]) -> str | None:
     return one["signature"] or (tracebacks.loose(one["evidence"]) if one["evidence"] else None)
 
 
-def _next(found: Found | None, run: str, grid: str | None) -> str | None:
+def _next(found: Found | None, run: str) -> str | None:
     cause = causes.known(found.cause) if found else None
     advice = NEXT[cause] if cause else None
-    return advice.replace("RUN", run).replace("GRID", f"{grid}'s file" if grid else "GRID.yaml") if advice else None
+    return advice.replace("RUN", run) if advice else None
 
 
 def _relative(place: Workspace, path: Path) -> str:
