@@ -3,7 +3,8 @@
     python -m benchmarks.status --json
 
 Whole processes on a workspace of 10,000 runs: half finished and never looked at, 200 with live heartbeats, the rest
-pending. squeue and sacct are scripts that answer with texts and count their calls: what is measured is zsg.
+pending, but for some whose nodes failed. squeue and sacct are scripts that answer with texts and count their calls:
+what is measured is zsg.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from launcher.settled import RESTED_S
 from zsg_core import skills
 
 RUNS, LIVE, ARRAY = 10_000, 200, 1000
+LOST = 20  # every so many-th of the pending runs has left the queue without a record: accounting knows of it
 REPEATS = 3
 FIRST_S, WARM_S, JSON_S, MEMORY_MB = 4.0, 1.5, 2.0, 400
 GRID = """\
@@ -83,7 +85,7 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
         place.grid("many") / "grid.json", {"schema": 1, "name": "many", "before": [], "runs": rows, "former": []}
     )
     job = {"recipe": run.recipe, "resources": {"nodes": 2, "gpus_per_node": 8, "hang_min": 20}, "after": []}
-    queue = []
+    queue, accounted = [], []
     ledger = Ledger(place)
     for start in range(0, runs, ARRAY):
         of = ids[start : start + ARRAY]
@@ -99,9 +101,11 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
             elif number < runs // 2 + live:
                 _begin(path, submission.id, job_id, done=False)
                 queue.append(f"{job_id}|RUNNING|None|2026-11-25T10:00:00|2:00:00|n[1-2]")
+            elif number % LOST == 0:
+                accounted.append(f"{job_id}|NODE_FAIL|1:0")
             else:
                 queue.append(f"{job_id}|PENDING|Resources|N/A|0:00|")
-    _programs(folder, queue)
+    _programs(folder, queue, accounted)
     time.sleep(RESTED_S)  # what was written just now is not remembered
     return place
 
@@ -120,9 +124,9 @@ def _begin(path: Path, submission: str, job_id: str, done: bool) -> None:
     (path / name).write_text(json.dumps(told), encoding="utf-8")
 
 
-def _programs(folder: Path, queue: Sequence[str]) -> None:
+def _programs(folder: Path, queue: Sequence[str], accounted: Sequence[str]) -> None:
     (folder / "bin").mkdir()
-    for name, answer in (("squeue", queue), ("sacct", [])):
+    for name, answer in (("squeue", queue), ("sacct", accounted)):
         (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in answer), encoding="utf-8")
         (folder / "bin" / name).write_text(PROGRAM.format(name=name, folder=folder), encoding="utf-8")
         (folder / "bin" / name).chmod(0o755)

@@ -151,7 +151,7 @@ def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
     table = _table("run", *headings(keys), "state", "step", "loss", *more, "slurm", "")
     for row in rows:
         step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
-        loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
+        loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
         values = [_text(row["axes"].get(key)) for key in keys]
         state, shown = _coloured(row["state"]), [_live(row)[name] for name in more]
         table.add_row(row["run"], *values, state, step, loss, *shown, row["slurm"] or "", escape(view.note(row)))
@@ -232,6 +232,7 @@ def _reason(row: Mapping[str, Any]) -> None:
         ("cause", row["cause"]),
         ("proof", row["evidence"]),
         ("in", f"{row['file']}:{row['line']}{rank}" if row["file"] else None),
+        ("mute", f"rank {', '.join(map(str, row['silent']))}" if row["silent"] else None),
         ("hash", row["signature"]),
         ("next", row["next"]),
     ):
@@ -314,7 +315,7 @@ def headings(keys: Sequence[str]) -> list[str]:
 def _at(row: Mapping[str, Any]) -> str:
     if row["step"] is None:
         return ""
-    loss = "" if row["loss"] is None else f", loss {row['loss']:.3f}"
+    loss = "" if row["loss"] is None else f", loss {float(row['loss']):.3f}"
     return f" {row['step']}/{row['steps'] or '?'}{loss}"
 
 

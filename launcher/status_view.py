@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.journal import plain
 from launcher.job_state import ABSENT, JobState
 from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
 
@@ -32,7 +33,7 @@ def rows_of(
         row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
         row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
         row |= {"cause": s.cause, "evidence": s.evidence, "wanted": wanted}
-        rows.append(row | {name: getattr(s, name) for name in SHOWN})
+        rows.append(plain(row | {name: getattr(s, name) for name in SHOWN}))
     return rows
 
 
@@ -94,7 +95,7 @@ def groups(rows: Sequence[Row], axis_of: Mapping[str, str | None]) -> list[Group
 
 
 def _group(grid: str, axis: str | None, rows: Sequence[Row]) -> Group:
-    losses = [row["loss"] for row in rows if row["loss"] is not None]
+    losses = [row["loss"] for row in rows if isinstance(row["loss"], float)]  # one that is not finite is a text
     return Group(
         grid=grid,
         value=rows[0]["axes"].get(axis) if axis else None,

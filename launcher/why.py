@@ -18,6 +18,7 @@ from launcher.logs import Part
 from launcher.slurm import CANCELLED, FAILED, UNKNOWN
 from zsg_core.errors import UserError
 
+WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
 TAIL = 1 << 20  # bytes of each rank's log
 NEXT = {
     Cause.OUT_OF_MEMORY: "a larger deepspeed.zero_stage or more nodes need less memory per GPU; zsg plan estimates it",
@@ -49,6 +50,7 @@ class Found:
     line: int | None = None
     rank: int | None = None
     signature: str | None = None
+    silent: list[int] | None = None  # ranks whose logs say nothing, where others lost or awaited somebody
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ def _in_logs(place: Workspace, item: str) -> Found | None:
     rank = among_ranks(proofs)
     if rank is None:
         return None
-    return _found(place, tails[rank], proofs[rank], rank)
+    found = _found(place, tails[rank], proofs[rank], rank)
+    silent = [number for number, proof in enumerate(proofs) if proof is None]
+    return replace(found, silent=silent) if silent and found.cause in WAITED else found
 
 
 def _found(place: Workspace, part: Part, proof: Proof | None, rank: int) -> Found:
@@ -169,7 +173,7 @@ def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault((one["cause"], _kind(one)), []).append(one)
     found = [
         {"cause": cause, "signature": kind, "count": len(of), "runs": [one["run"] for one in of]}
-        | {key: of[0][key] for key in ("evidence", "file", "line", "rank", "next")}
+        | {key: of[0][key] for key in ("evidence", "file", "line", "rank", "silent", "next")}
         for (cause, kind), of in groups.items()
     ]
     return sorted(found, key=lambda group: -group["count"])

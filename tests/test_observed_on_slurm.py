@@ -55,7 +55,7 @@ def test_a_rank_that_is_killed_is_named(zsg_on_slurm: Zsg, slurm: SlurmCluster, 
     assert live["heartbeat_s"] < 20
     assert row["state"] == "failed"
     assert (told["cause"], "task 1: Killed" in told["evidence"]) == ("died", True), told
-    proof = (zsg.work / told["file"]).read_text().splitlines()[told["line"] - 1]
+    proof = (zsg.work / told["file"]).read_bytes().split(b"\n")[told["line"] - 1].decode()
     assert proof == told["evidence"]
     assert "=== zsg attempt 1, rank 1 of 2" in zsg("logs", row["run"], "--rank", "1", "--all").splitlines()[0]
     [group] = json.loads(zsg("why", "small", "--json"))

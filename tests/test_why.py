@@ -99,6 +99,17 @@ def test_a_peers_log_outweighs_the_record_of_who_lost_it(workspace: Workspace) -
     assert "Tried to allocate" in line
 
 
+def test_ranks_that_are_silent_are_named(workspace: Workspace) -> None:
+    """Where a rank waited in vain, the one to look at is that which says nothing."""
+    submitted(workspace)
+    begins(workspace, NCCL + "\n", rank=0)
+    begins(workspace, "step 3\n", rank=1)
+    rest(workspace)
+
+    told = explain(workspace, "7|FAILED|6:0")
+    assert (told["cause"], told["rank"], told["silent"]) == ("nccl timeout", 0, [1])
+
+
 def test_what_ended_without_a_word_shows_its_last_line(workspace: Workspace) -> None:
     """Killed, a job leaves no record; its log's last line is where to look."""
     submitted(workspace)
@@ -134,7 +145,7 @@ def test_a_failed_prepare_is_quoted(workspace: Workspace) -> None:
 def row(run: str, cause: Cause, evidence: str, signature: str | None = None) -> dict[str, Any]:
     """A failed run."""
     return {"run": run, "cause": cause, "evidence": evidence, "signature": signature, "file": None, "line": None} | {
-        "rank": None, "next": None
+        "rank": None, "silent": None, "next": None
     }  # fmt: skip
 
 
