@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from jobs.packed_attention import Row
 from zsg_core.errors import ClusterError
 
 Forward = Callable[..., torch.Tensor]
@@ -34,7 +35,7 @@ class AnswerLoss(nn.Module):
         sums are those of parts of examples: see jobs.packed_attention.
         """
         hidden = self.llama.model(
-            input_ids=tokens[None], position_ids=positions[None], use_cache=False, lengths=lengths, after=after
+            input_ids=tokens[None], position_ids=positions[None], use_cache=False, row=Row(lengths, after)
         ).last_hidden_state[0]
         sums = torch.zeros(len(lengths), dtype=torch.float32, device=tokens.device)
         if not len(where):

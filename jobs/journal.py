@@ -20,7 +20,7 @@ from jobs import attempt as attempts
 from jobs.attempt import Attempt
 
 SPEED = "speed/"  # keys that measure the machine, not the model: they never repeat and need not agree
-WAY = ("device", "world", "zero_stage", "threads", "precision")  # how an attempt computes
+WAY = ("device", "world", "zero_stage", "threads", "precision", "compiled")  # how an attempt computes
 _FILE = re.compile(r"(\d+)-([a-z]+)-(\d+)\.jsonl")
 
 

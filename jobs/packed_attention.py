@@ -10,6 +10,7 @@ other part, which stands alone and before it, and to itself. That is for evaluat
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -22,15 +23,26 @@ from transformers.masking_utils import AttentionMaskInterface
 NAME = "zsg_packed"
 
 
+@dataclass(frozen=True)
+class Row:
+    """How a row is cut. `lengths` are those of its examples and sum to T.
+
+    With `after` they are those of its parts, and after[i] is the part that part i goes on from, or −1.
+    """
+
+    lengths: Sequence[int]
+    after: Sequence[int] | None = None
+
+
 def attend(
     module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None,
-    scaling: float | None = None, *, lengths: Sequence[int], after: Sequence[int] | None = None, **unused: Any,
+    scaling: float | None = None, *, row: Row, **unused: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     """Causal attention of `query` (1, H, T, D) over `key` and `value` (1, H', T, D); returns (1, T, H, D).
 
-    `lengths` are those of the examples in the row and sum to T. With `after` they are those of its parts, and
-    after[i] is the part that part i goes on from, or −1. The interface is transformers'.
+    The interface is transformers'.
     """
+    lengths, after = row.lengths, row.after
     grouped = query.shape[1] != key.shape[1]
     if query.is_cuda and query.dtype != torch.float32:
         return _in_one_call(query, key, value, scaling, lengths, after, grouped)[None], None
@@ -77,9 +89,9 @@ def _in_one_call(
         k, v = k[places], v[places]
     # The kernel aligns the last query with the last key, so a part sees all that it goes on from.
     causal = (-1, 0)
-    out = varlen_attn(
-        q, k, v, ends, key_ends, longest, longest_keys, scale=scaling, window_size=causal, enable_gqa=grouped
-    )
+    # Not every torch that we run on can be told; what is not grouped needs no telling.
+    told: dict[str, Any] = {"enable_gqa": True} if grouped else {}
+    out = varlen_attn(q, k, v, ends, key_ends, longest, longest_keys, scale=scaling, window_size=causal, **told)
     assert isinstance(out, torch.Tensor)
     return out
 
@@ -105,6 +117,11 @@ def _spread(
         )
     )
     return ends, key_ends, places, max(lengths), max(key_lengths)
+
+
+def stay_out_of_graphs() -> None:
+    """For layers that are compiled: attention is a kernel or a call per example, and each row is cut in its own way."""
+    AttentionInterface.register(NAME, torch.compiler.disable(attend))
 
 
 AttentionInterface.register(NAME, attend)

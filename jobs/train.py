@@ -19,8 +19,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from jobs import layers, weights
 from jobs import signals as asking
-from jobs import weights
 from jobs.answer_loss import AnswerLoss, refuse_leaks
 from jobs.attempt import Attempt
 from jobs.base_model import load_model
@@ -231,6 +231,7 @@ class Trainer:
         facts |= {"unanswered": {"train": self.train.unanswered, "test": self.test.unanswered}}
         facts |= {"tokens": {"train": self.train.token_counts, "test": self.losses.sets["loss"].token_counts}}
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
+        facts |= {"recomputed": self.job["recompute"], **({"compiled": True} if self.job["compile"] else {})}
         facts |= {"versions": versions(), "code": self.job["code"], **self.losses.facts}
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.engine.module.parameters()]
         facts |= {"parameters": sum(size for size, _ in sizes), "trained": sum(size for size, tuned in sizes if tuned)}
@@ -339,6 +340,7 @@ def _engine(job: dict[str, Any], llama: Any, device: str) -> Any:
     if s["precision"] == "fp16":
         refuse_fp16()
     restrict(llama, s["tuning"])
+    layers.set_up(llama, recompute=job["recompute"], compiled=job["compile"])
     model = AnswerLoss(llama)
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(

@@ -203,7 +203,10 @@ class WeightFolders:
     def _new_copy(self) -> Copy:
         self._made += 1
         pinned = self._side is not None
-        return {p.name: torch.empty(p.shape, dtype=p.parameter.dtype, pin_memory=pinned) for p in self._mine}
+        made = {p.name: torch.empty(p.shape, dtype=p.parameter.dtype, pin_memory=pinned) for p in self._mine}
+        for room in made.values():
+            room.zero_()  # a page that was never written to is not there yet: training would wait for it
+        return made
 
     def _copy_one(self, held: torch.Tensor, tensor: torch.Tensor) -> None:
         if self._side is None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,21 @@ class Estimate:
     def activations_gb(self) -> float:
         """GB per GPU of the largest micro-batch."""
         return self.load.activations(self.layout, self.memory_gb) / GB
+
+    @cached_property
+    def recomputes(self) -> bool:
+        """Whether the layers' activations are computed again for the backward pass."""
+        return self.load.recomputes(self.layout, self.memory_gb)
+
+    @cached_property
+    def stage_without_recomputing(self) -> int | None:
+        """The lowest ZeRO stage at which the run would not have to recompute; None if it does not, or must anyway."""
+        if not self.recomputes or self.load.recompute or self.memory_gb is None:
+            return None
+        stages = range(self.layout.zero_stage + 1, estimate.STAGES[-1] + 1)
+        layouts = [replace(self.layout, zero_stage=stage) for stage in stages]
+        fits = [one.zero_stage for one in layouts if not self.load.recomputes(one, self.memory_gb)]
+        return fits[0] if fits else None
 
     @cached_property
     def need_gb(self) -> float:
@@ -120,7 +135,7 @@ class Estimate:
             "nodes": layout.nodes, "ranks_per_node": layout.ranks_per_node, "zero_stage": layout.zero_stage,
             "tensors_gb": {str(stage): round(size, 3) for stage, size in self.tensors_gb.items()},
             "activations_gb": round(self.activations_gb, 3),
-            "activations_recomputed_gb": round(self.load.activations(layout, self.memory_gb, recompute=True) / GB, 3),
+            "recompute": self.recomputes,
             "need_gb": round(self.need_gb, 3), "gpu_memory_gb": self.memory_gb,
             "examples": work.examples, "examples_are": work.examples_are, "steps": work.steps,
             "checkpoints": work.checkpoints, "tokens": work.train and round(work.train.tokens),
@@ -175,6 +190,11 @@ class Estimates:
             )  # fmt: skip
         return self._made[key]
 
+    def recomputes(self, run: Run) -> bool:
+        """Whether a run must compute its layers' activations twice to fit the profile's GPU, or the profile says so."""
+        gpu = self._profile.gpu
+        return self._load(run).recomputes(self._layout(run), gpu and gpu.memory_gb)
+
     def micro_tokens(self, run: Run) -> int | None:
         """The most tokens of a micro-batch that fit the profile's GPU; None where it names none."""
         gpu = self._profile.gpu
@@ -194,7 +214,7 @@ class Estimates:
         shape = self._shape(run)
         return Load(
             shape=shape, trained=trainable(shape, train["tuning"]), precision=train["precision"], batch=train["batch"],
-            max_length=train["max_length"], budget=schedule.MICRO_TOKENS[device],
+            max_length=train["max_length"], budget=schedule.MICRO_TOKENS[device], recompute=profile.trainer.recompute,
         )  # fmt: skip
 
     def _layout(self, run: Run) -> Layout:
@@ -255,6 +275,7 @@ def _span(values: Sequence[Any]) -> tuple[Any, Any] | None:
 def assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
     """What the numbers rest on, in words. `at_once`: the most runs that are at work at the same time."""
     gpu, words = made[0].gpu, [_TENSORS, _NEED]
+    words += _recomputed(made)
     words += [_EXAMPLES[how] for how in sorted({one.work.examples_are for one in made}) if how in _EXAMPLES]
     words += [_TOKENS[how] for how in sorted({one.work.tokens_are for one in made}) if how in _TOKENS]
     if gpu:
@@ -272,6 +293,15 @@ def assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
     return words
 
 
+def _recomputed(made: Sequence[Estimate]) -> list[str]:
+    found = [one for one in made if one.recomputes]
+    if not found:
+        return []
+    stages = sorted({one.stage_without_recomputing or 0 for one in found})
+    advice = f"; deepspeed.zero_stage: {stages[-1]} in the profile would spare it" if stages[0] else ""
+    return [f"act.: recomputed in {len(found)} of {len(made)} runs, for a third more time{advice}"]
+
+
 def _snapshots(made: Sequence[Estimate]) -> str:
     sizes = "–".join(dict.fromkeys(f"{size:,.3g}" for size in _span([one.snapshot_gb for one in made]) or ()))
     known = [one.snapshots_gb for one in made if one.snapshots_gb is not None]
@@ -285,7 +315,7 @@ def _snapshots(made: Sequence[Estimate]) -> str:
 
 
 _TENSORS = "tensors: GB (1e9 bytes) per GPU of weights, gradients and optimiser; * the profile's ZeRO stage"
-_NEED = "need: the worst moment with act., activations at most: all of max_length, all learnt, none recomputed"
+_NEED = "need: the worst moment with act., activations at most: all of max_length, all learnt"
 _EXAMPLES = {
     AT_MOST: "steps: at most, from task lists and caps; exact once the data are prepared",
     UNKNOWN: "steps: unknown, as no cap per task bounds the data; exact once they are prepared",

@@ -28,8 +28,8 @@ class Layout:
 class Load:
     """What must fit: a model trained in a precision, `batch` examples a step of at most `max_length` tokens.
 
-    `trained` of its parameters are tuned.
-    `budget` is the most tokens of a micro-batch of several examples.
+    `trained` of its parameters are tuned. `budget` is the most tokens of a micro-batch of several examples.
+    `recompute`: whether the layers' activations are computed again for the backward pass; None: where they must.
     """
 
     shape: LlamaShape
@@ -38,24 +38,37 @@ class Load:
     batch: int
     max_length: int
     budget: int
+    recompute: bool | None = None
 
     def tensors(self, layout: Layout) -> Tensors:
         """Bytes per GPU of what does not depend on the batch."""
         return estimate.tensors(self.shape.parameters, layout.zero_stage, layout.world, self.precision, self.trained)
+
+    def recomputes(self, layout: Layout, memory_gb: float | None) -> bool:
+        """Whether activations are recomputed: where one example of full length would not fit else, unless it is said.
+
+        It costs a third of the training's time (Chen et al. 2016, arXiv 1604.06174: one more forward pass).
+        """
+        if self.recompute is not None:
+            return self.recompute
+        return memory_gb is not None and self._fitting(layout, memory_gb, recompute=False) < self.max_length
 
     def micro_tokens(self, layout: Layout, memory_gb: float | None) -> int:
         """The most tokens of a micro-batch: as many as fit into the memory, and one example at the least."""
         most = estimate.micro_tokens(self.batch, layout.world, self.max_length, self.budget)
         if memory_gb is None:
             return most
-        tensors = self.tensors(layout)
-        room = FILLED * memory_gb * GB - tensors.held - tensors.gathered
-        fitting = int(room // estimate.activation_bytes(self.shape, 1, self.precision))
+        fitting = self._fitting(layout, memory_gb, self.recomputes(layout, memory_gb))
         return min(most, max(fitting, self.max_length))
 
-    def activations(self, layout: Layout, memory_gb: float | None, *, recompute: bool = False) -> float:
+    def _fitting(self, layout: Layout, memory_gb: float, recompute: bool) -> int:
+        tensors = self.tensors(layout)
+        room = FILLED * memory_gb * GB - tensors.held - tensors.gathered
+        return int(room // estimate.activation_bytes(self.shape, 1, self.precision, recompute=recompute))
+
+    def activations(self, layout: Layout, memory_gb: float | None) -> float:
         """Bytes per GPU of the largest micro-batch."""
-        tokens = self.micro_tokens(layout, memory_gb)
+        tokens, recompute = self.micro_tokens(layout, memory_gb), self.recomputes(layout, memory_gb)
         return estimate.activation_bytes(self.shape, tokens, self.precision, recompute=recompute)
 
     def need(self, layout: Layout, memory_gb: float | None) -> float:
@@ -96,12 +109,13 @@ def refusal(load: Load, layout: Layout, memory_gb: float, gpu: str, gpus_per_nod
 def _parts(load: Load, layout: Layout, memory_gb: float) -> str:
     tensors, activations = load.tensors(layout), load.activations(layout, memory_gb)
     what = f"{load.shape.parameters / 1e9:.2f} billion parameters in {load.precision}"
+    recomputed = ", recomputed" if load.recomputes(layout, memory_gb) else ""
     spread = f"ZeRO {layout.zero_stage} on {layout.world} GPU{'s' * (layout.world > 1)}"
     if tensors.gathered + activations < tensors.step_copy:
         return f"weights, gradients and optimiser in its step ({what}, {spread})"
     return (
         f"{(tensors.held + tensors.gathered) / GB:.1f} GB weights, gradients and optimiser ({what}, {spread}) "
-        f"and {activations / GB:.1f} GB activations (one example of {load.max_length} tokens)"
+        f"and {activations / GB:.1f} GB activations (one example of {load.max_length} tokens{recomputed})"
     )
 
 

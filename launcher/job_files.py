@@ -23,7 +23,7 @@ def write_train(
     workspace: Workspace, run: Run, profile: Profile, submission: str, after: tuple[str, ...], is_start: bool
 ) -> None:
     """Writes a run's job.json. `after`: the job folders it waits for; `is_start`: whether others start from it."""
-    train = run.stage["train"]
+    train, estimates = run.stage["train"], Estimates(workspace, profile, [])
     base = run.base or workspace.base(run.base_id or "")
     if run.before:
         base = workspace.root / run.before.weights
@@ -36,7 +36,9 @@ def write_train(
         "checkpoints": run.checkpoints.model_dump(mode="json"),
         "made": {"corpus": run.corpus_id, "arrangement": run.arrangement_id, "base": run.base_id},
         "after": list(after),
-        "micro_tokens": Estimates(workspace, profile, []).micro_tokens(run),
+        "micro_tokens": estimates.micro_tokens(run),
+        "recompute": estimates.recomputes(run),
+        "compile": profile.trainer.compile,
         "deepspeed": _deepspeed(train, profile),
     }
     job["paths"] |= {"base": str(base)}

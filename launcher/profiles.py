@@ -62,6 +62,18 @@ class DeepSpeedSettings(Strict):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(default=1, description="ZeRO stage")
 
 
+class TrainerSettings(Strict):
+    """How a train job computes; changes memory and speed, not a run's identity."""
+
+    recompute: bool | None = Field(
+        default=None, description="compute activations again for the backward pass; null = where a run fits only so"
+    )
+    compile: bool = Field(
+        default=False,
+        description="compile each layer but its attention; needs a C++ compiler on the nodes, not for ZeRO 3",
+    )
+
+
 class SmokeSettings(Strict):
     """What `--smoke` makes of every run."""
 
@@ -124,6 +136,7 @@ class Profile(Strict):
     prepare: JobSize = JobSize()
     train: JobSize = JobSize()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
+    trainer: TrainerSettings = TrainerSettings()
     slurm: SlurmSettings = SlurmSettings()
     gpu: Gpu | None = Field(
         default=None, description="the GPUs, for estimates; null = CPU nodes: no memory refusal, no GPU-hours"
@@ -162,6 +175,9 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
         raise layers.error(("setup",), "`setup` lines run in Slurm jobs only; a local profile has none")
     if profile.gpu and (profile.kind == "local" or not profile.slurm.gpus_per_node):
         raise layers.error(("gpu",), "`gpu` describes GPUs, but train jobs get none: slurm.gpus_per_node is 0")
+    if profile.trainer.compile and profile.deepspeed.zero_stage == 3:
+        message = "ZeRO 3 frees and gathers weights within the layers, which cannot be compiled; use stages up to 2"
+        raise layers.error(("trainer", "compile"), message)
     for kind, size in (("prepare", profile.prepare), ("train", profile.train)):
         if profile.kind == "slurm" and profile.slurm.signal_before_end_s >= 60 * size.time_min:
             message = f"signal_before_end_s is not less than {kind}.time_min: every job would be stopped at its start"

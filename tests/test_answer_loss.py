@@ -123,7 +123,7 @@ def test_packed_attention_is_attention_one_by_one(heads: int) -> None:
     lengths = [5, 1, 17]
     query = torch.randn(1, 4, 23, 8)
     key, value = torch.randn(2, 1, heads, 23, 8)
-    packed, _ = packed_attention.attend(torch.nn.Module(), query, key, value, None, lengths=lengths)
+    packed, _ = packed_attention.attend(torch.nn.Module(), query, key, value, None, row=packed_attention.Row(lengths))
 
     start = 0
     for length in lengths:

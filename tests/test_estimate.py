@@ -161,15 +161,17 @@ def test_a_config_that_is_no_llama_is_refused(config, said):
         shape_of_config(config)
 
 
-def saved_bytes(layers: int, precision: str, kv_heads: int) -> int:
+def saved_bytes(layers: int, precision: str, kv_heads: int, *, recompute: bool = False) -> int:
     """Bytes that autograd really saves in a forward pass of a small model over 4 × 128 tokens, nearly all learnt."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from jobs.answer_loss import AnswerLoss
+    from jobs.layers import set_up
     from jobs.packed_attention import NAME
 
     llama = LlamaForCausalLM(LlamaConfig(**config(layers, kv_heads), attn_implementation=NAME))
+    set_up(llama, recompute=recompute, compiled=False)
     model = AnswerLoss(llama).to(torch.bfloat16 if precision == "bf16" else torch.float32)
     of_the_model = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     saved: dict[int, torch.Tensor] = {}
@@ -181,6 +183,12 @@ def saved_bytes(layers: int, precision: str, kv_heads: int) -> int:
 
     tokens, positions = torch.arange(512) % 100, torch.arange(512) % 128
     where = torch.arange(512)[positions < 127]
+
+    def keep_given(layer: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        keep(given[0])
+
+    for layer in llama.model.layers if recompute else ():  # its input is kept, but no hook is told
+        layer.register_forward_pre_hook(keep_given)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(tokens, positions, [128] * 4, where, tokens[where + 1], where // 128)
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
@@ -211,6 +219,13 @@ def test_recomputing_keeps_a_layers_input():
 
     assert plain - recomputed == 31 * estimate.layer_bytes(shape("7B"), "bf16") - 32 * 2 * 4096
     assert 6e6 < plain < 7e6  # bytes per token
+
+
+def test_a_recomputed_layer_holds_its_input_alone():
+    """What a further layer saves is then its input, to the byte."""
+    two, three = (saved_bytes(layers, "bf16", 4, recompute=True) for layers in (2, 3))
+
+    assert three - two == 512 * 2 * 64
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,15 @@ gpu: {name: A800-80G, memory_gb: 80, tflops: 312, mfu: 0.5}
 """
 
 
-def load(name: str, batch: int = 16, max_length: int = 1024, precision: str = "bf16") -> Load:
+def load(
+    name: str, batch: int = 16, max_length: int = 1024, precision: str = "bf16", recompute: bool | None = False
+) -> Load:
     """A published Llama, trained so."""
     shape = shape_of_config({**CONFIGS[name], "vocab_size": 32000})
     return Load(
-        shape=shape, trained=shape.parameters, precision=precision, batch=batch, max_length=max_length, budget=16_384
-    )
+        shape=shape, trained=shape.parameters, precision=precision, batch=batch, max_length=max_length, budget=16_384,
+        recompute=recompute,
+    )  # fmt: skip
 
 
 FITS = [  # what is trained; ZeRO stage, nodes and GPUs of each now; the smallest change that fits
@@ -53,7 +56,31 @@ FITS = [  # what is trained; ZeRO stage, nodes and GPUs of each now; the smalles
     pytest.param(load("33B", batch=12), (3, 1, 8), None, id="no GPU without an example"),
     pytest.param(load("33B", max_length=8192, batch=512), (1, 1, 8), None, id="an example alone is too long"),
     pytest.param(load("13B", precision="fp32"), (0, 1, 8), (3, 1, 8), id="fp32 begins at stage 0"),
+    pytest.param(load("13B", recompute=None), (1, 1, 8), (1, 1, 8), id="recomputing before a higher stage"),
+    pytest.param(load("33B", recompute=None), (3, 1, 8), (3, 1, 8), id="33B fits 8 GPUs where it is recomputed"),
+    pytest.param(load("13B", recompute=None), (1, 1, 2), (3, 1, 3), id="recomputing takes fewer GPUs"),
 ]
+
+RECOMPUTED = [  # what is trained; ZeRO stage and GPUs of a node; whether it recomputes; tokens of a micro-batch
+    pytest.param(load("7B", recompute=None), (1, 4), False, 4096, id="there is room"),
+    pytest.param(load("7B", recompute=None), (2, 2), False, 2401, id="there is room for one example at least"),
+    pytest.param(load("13B", recompute=None), (1, 8), True, 2048, id="there is not"),
+    pytest.param(load("33B", max_length=4096, recompute=None), (3, 8), True, 5759, id="long examples"),
+    pytest.param(load("7B", recompute=True), (1, 4), True, 4096, id="it is asked for"),
+    pytest.param(load("13B", recompute=False), (1, 8), False, 1024, id="it is forbidden"),
+]
+
+
+@pytest.mark.parametrize(("what", "now", "recomputes", "tokens"), RECOMPUTED)
+def test_activations_are_recomputed_where_an_example_fits_only_so(
+    what: Load, now: tuple[int, int], recomputes: bool, tokens: int
+) -> None:
+    """On GPUs of 80 GB, unless it is asked for or forbidden; micro-batches fill the memory that is then left."""
+    layout = Layout(zero_stage=now[0], nodes=1, ranks_per_node=now[1])
+
+    assert what.recomputes(layout, 80) == recomputes
+    assert what.micro_tokens(layout, 80) == tokens
+    assert what.recomputes(layout, None) == bool(what.recompute), "where no memory is known there is room"
 
 
 @pytest.mark.parametrize(("what", "now", "wanted"), FITS)
@@ -177,7 +204,7 @@ def test_rows_for_scripts_carry_the_estimate(zsg: Zsg, data: Path) -> None:
     assert row["action"] == "submit"
     assert (made["model"], made["parameters"], made["zero_stage"]) == ("llama-2-7b", 6_738_415_616, 1)
     assert made["tensors_gb"] == {"1": 53.907, "2": 43.8, "3": 30.954}
-    assert made["activations_gb"] > made["activations_recomputed_gb"] > 0
+    assert made["activations_gb"] > 0 and made["recompute"] is False
     assert (made["examples"], made["examples_are"], made["steps"], made["checkpoints"]) == (40, AT_MOST, 3, 2)
     assert (made["tokens"], made["test_tokens"], made["tokens_are"]) == (40 * 1024, 5 * 1024, AT_MOST)
     flops = made["train_flops"] + made["test_flops"]

@@ -153,7 +153,9 @@ def _seeing_little(query: Any, key: Any, value: Any, scaling: Any, lengths: Any,
 
 def _seeing_none(query: Any, key: Any, value: Any, scaling: Any, lengths: Any, after: Any, grouped: bool) -> Any:
     """No part sees its prefix."""
-    return packed_attention.attend(torch.nn.Module(), query, key, value, None, scaling, lengths=lengths)[0]
+    return packed_attention.attend(
+        torch.nn.Module(), query, key, value, None, scaling, row=packed_attention.Row(lengths)
+    )[0]
 
 
 @pytest.mark.parametrize("wrong", [_seeing_all, _seeing_little, _seeing_none])
@@ -196,7 +198,9 @@ def test_a_gpus_one_call_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) 
     torch.manual_seed(0)
     lengths, after = [9, 4, 1, 6, 5], [-1, 0, 0, -1, 3]
     query, (key, value) = torch.randn(1, 4, 25, 8), torch.randn(2, 1, 2, 25, 8)
-    expected, _ = packed_attention.attend(torch.nn.Module(), query, key, value, None, lengths=lengths, after=after)
+    expected, _ = packed_attention.attend(
+        torch.nn.Module(), query, key, value, None, row=packed_attention.Row(lengths, after)
+    )
 
     found = packed_attention._in_one_call(query, key, value, None, lengths, after, grouped=True)
     assert torch.allclose(found, expected[0], atol=1e-6)

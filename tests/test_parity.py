@@ -13,12 +13,14 @@ import pytest
 
 Row = dict[str, Any]
 QUIET = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-SOME = [(1, 0, 1), (1, 1, 4), (2, 2, 2), (2, 3, 4)]
-EVERY = list(itertools.product((1, 2, 4), (0, 1, 2, 3), (1, 2, 4)))
+Way = tuple[int, int, int, str]  # ranks, ZeRO stage, micro-batches to a step, and "", "recompute" or "compile"
+SOME = [(1, 0, 1, ""), (1, 1, 4, ""), (2, 2, 2, ""), (2, 3, 4, ""), (2, 3, 4, "recompute")]
+EVERY = list(itertools.product((1, 2, 4), (0, 1, 2, 3), (1, 2, 4), ("",)))
+OTHERWISE = [*((2, stage, 2, "recompute") for stage in (0, 1, 2, 3)), (1, 1, 2, "compile"), (2, 2, 2, "compile")]
 
 
-def trained(folder: Path, steps: int, ways: list[tuple[int, int, int]]) -> tuple[Row, list[Row]]:
-    """What the plain loop came to, and what zsg's trainer did in each way: ranks, ZeRO stage, micro-batches."""
+def trained(folder: Path, steps: int, ways: list[Way]) -> tuple[Row, list[Row]]:
+    """What the plain loop came to, and what zsg's trainer did in each way: ranks, ZeRO stage, micro-batches, how."""
     script, asked = Path(__file__).with_name("trained_ranks.py"), json.dumps({"steps": steps, "ways": ways})
     env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")} | QUIET
     done = subprocess.run([sys.executable, script, folder, asked], env=env, capture_output=True, text=True)
@@ -50,14 +52,14 @@ def is_the_plain_loop(plain: Row, row: Row) -> None:
 
 
 @pytest.fixture(scope="module")
-def some(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, dict[tuple[int, int, int], Row]]:
+def some(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, dict[Way, Row]]:
     """Twenty steps in a few ways."""
     plain, rows = trained(tmp_path_factory.mktemp("parity"), 20, SOME)
     return plain, dict(zip(SOME, rows, strict=True))
 
 
 @pytest.mark.parametrize("way", SOME)
-def test_the_trainer_is_a_plain_loop(some: tuple[Row, dict[Any, Row]], way: tuple[int, int, int]) -> None:
+def test_the_trainer_is_a_plain_loop(some: tuple[Row, dict[Any, Row]], way: Way) -> None:
     """With AdamW, clipping and the schedule, it gives the gradients and losses of one example at a time in torch."""
     plain, rows = some
     is_the_plain_loop(plain, rows[way])
@@ -70,9 +72,17 @@ def test_the_model_learns_in_those_steps(some: tuple[Row, dict[Any, Row]]) -> No
     assert np.linalg.norm(np.load(plain["gradients"])) == pytest.approx(1.0, rel=1e-5), "nothing was clipped"
 
 
+def test_recomputing_changes_no_bit(some: tuple[Row, dict[Any, Row]]) -> None:
+    """Losses and gradients of layers that compute their activations twice are those of layers that keep them."""
+    _, rows = some
+    kept, recomputed = rows[2, 3, 4, ""], rows[2, 3, 4, "recompute"]
+    assert recomputed["losses"] == kept["losses"]
+    assert apart(kept, recomputed) == 0
+
+
 @pytest.mark.soak
 def test_the_trainer_is_a_plain_loop_in_every_way(tmp_path: Path) -> None:
-    """Fifty steps for 1, 2, 4 ranks, ZeRO 0 to 3, and 1, 2, 4 micro-batches to a step."""
-    plain, rows = trained(tmp_path, 50, EVERY)
+    """Fifty steps for 1, 2, 4 ranks, ZeRO 0 to 3, and 1, 2, 4 micro-batches to a step; recomputed, compiled."""
+    plain, rows = trained(tmp_path, 50, [*EVERY, *OTHERWISE])
     for row in rows:
         is_the_plain_loop(plain, row)

@@ -1,7 +1,7 @@
 """Trains one job by zsg's trainer in many ways, and by a plain loop in torch, and prints what each came to; run by
 tests/test_parity.py in a process of its own, which forks the ranks: all of them share the dear imports.
 
-    python trained_ranks.py FOLDER '{"steps": 20, "ways": [[WORLD, ZERO_STAGE, MICRO_BATCHES], …]}'
+    python trained_ranks.py FOLDER '{"steps": 20, "ways": [[WORLD, ZERO_STAGE, MICRO_BATCHES, HOW], …]}'
 
 One line of JSON for each way, with `null` for the plain loop: losses of all steps, the digest of the ids consumed,
 the micro-batches of a rank in each step, and where the gradients of the first step are.
@@ -33,7 +33,8 @@ from launcher.plan import Prepare, run_item
 from launcher.session import open_grid
 from zsg_core import schedule, skills
 
-Way = tuple[int, int, int]  # ranks, ZeRO stage, micro-batches that a rank has in a step at most
+# Ranks, ZeRO stage, micro-batches that a rank has in a step at most, and "", "recompute" or "compile".
+Way = tuple[int, int, int, str]
 LR, FLOOR, CLIP, BATCH = 1e-4, 0.1, 1.0, 16
 
 
@@ -107,12 +108,13 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
     train, test = train_and_test(job)
     meeting = folder / f"{ranks.world} ranks"
     device = meet(meeting, ranks, 0)
-    for number, (world, zero_stage, most) in enumerate(ways):
+    for number, (world, zero_stage, most, how) in enumerate(ways):
         own = meeting / f"way{number}"
         own.mkdir(exist_ok=True)
         job = copy.deepcopy(job)
         job["deepspeed"] = deepspeed_config(zero_stage=zero_stage, precision="fp32", clip=CLIP)
         job["micro_tokens"] = budget_of(train, settings["steps"], settings["epochs"], world, most)
+        job |= {"recompute": how == "recompute", "compile": how == "compile"}
         attempt = attempts.begin(own, "s") if ranks.is_main else attempts.await_begin(own, 60)
         assert attempt
         journal = Journal(own, attempt, "train", "1") if ranks.is_main else None
@@ -128,7 +130,14 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
             journal.close()
             losses = [row["data"]["train/loss"] for row in read(own) if "train/loss" in row["data"]]
             counts = micro_batches(train, settings["steps"], settings["epochs"], world, job["micro_tokens"])
-            tell(own, (world, zero_stage, most), losses, gradients.found, digest=progress.digest, micro_batches=counts)
+            tell(
+                own,
+                (world, zero_stage, most, how),
+                losses,
+                gradients.found,
+                digest=progress.digest,
+                micro_batches=counts,
+            )
 
 
 def train_plainly(folder: Path) -> None:
