@@ -102,7 +102,7 @@ HOSTILE = {
     "a variable": "$HOME",
     "a backtick": "`id`",
     "a semicolon": "a;b",
-    "a pipe": "a|b",
+    "a redirection": "a>b",
     "a comment": "#x",
     "a backslash": "a\\\\b",
     "a null": "a\\0b",
