@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
+from jobs import needs, stages, state
 from jobs import ranks as ranks_of
-from jobs import stages, state
 from jobs.attempt import CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.folder import SCHEMA, Workspace, read_json
 from jobs.journal import Journal, cells, plain, read
@@ -109,6 +109,7 @@ def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[st
 def _train(
     path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, journal: Journal | None, signals: Signals
 ) -> tuple[str, dict[str, Any]]:
+    needs.refuse_unprepared(job)
     from jobs import train
 
     try:
@@ -143,6 +144,8 @@ def _cause(error: BaseException) -> dict[str, Any]:
     last = text.splitlines()[-1] if text else ""
     if "out of memory" in text.lower():
         return {"cause": "out of memory", "evidence": last}
+    if isinstance(error, needs.Unprepared):
+        return {"cause": error.cause, "evidence": text}
     if isinstance(error, UserError):
         return {"cause": "bad input", "evidence": text}
     if isinstance(error, ZsgError):
