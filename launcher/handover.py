@@ -52,7 +52,7 @@ def send(
             ids = arrays.submit(folder, folders, wanted, arrays.python(profile))
         except ClusterError as error:
             # "Socket timed out" may well have submitted: look before saying so.
-            ids = patiently(lambda: find(submission, profile.slurm.sacct), say, sleep)
+            ids = patiently(lambda: find(submission), say, sleep)
             if ids:
                 arrays.adopt(folder, submission, folders, ids)
             elif not is_away(error) or (pause := next(pauses, None)) is None:
@@ -92,13 +92,13 @@ def brief(error: ClusterError) -> str:
     return lines[-1].strip() if lines else "nothing"
 
 
-def find(submission: Submission, sacct: bool = True) -> list[str]:
+def find(submission: Submission) -> list[str]:
     """The ids that Slurm has under a submission's name, once no sbatch of it can be on its way any more."""
     here = submission.host == socket.gethostname()
     until = submission.created / 1000 + SETTLE_S
     while _sbatch_lives(submission) if here else time.time() < until:
         time.sleep(0.2)
-    return slurm.find(submission.name, sacct=sacct)
+    return slurm.find(submission.name, sacct=submission.sacct)
 
 
 def _sbatch_lives(submission: Submission) -> bool:

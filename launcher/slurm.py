@@ -37,11 +37,14 @@ class SlurmState:
     detail: str | None = None
 
 
-def states(ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection[str] = ()) -> dict[str, SlurmState]:
+def states(
+    ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection[str] = (), sacct: bool = True
+) -> dict[str, SlurmState]:
     """The state of every id: squeue once, sacct once and only for ids that squeue no longer shows.
 
     An id that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down. Ids in
     `settled` have told their end themselves; they are in the answer only if they are active again (requeued).
+    `sacct` says whether accounting may be asked.
     Raises ClusterError if squeue itself fails: then nothing can be said of anything.
     """
     if not ids:
@@ -50,7 +53,7 @@ def states(ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection
     found = {i: active[i] for i in ids if i in active}
     vanished = [i for i in ids if i not in active and i not in settled]
     if vanished:
-        ended = parse_sacct(_sacct(_mains(vanished), run))
+        ended = parse_sacct(_sacct(_mains(vanished), run)) if sacct else {}
         found |= {i: ended.get(i, SlurmState(UNKNOWN, "neither squeue nor sacct knows it")) for i in vanished}
     return found
 

@@ -112,7 +112,8 @@ def _slurm(
     """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
     ids = {item: last.job_id(item) for item, last in asked.items()}
     ended = {job_id for item, job_id in ids.items() if item in settled and job_id}
-    told = slurm.states([job_id for job_id in ids.values() if job_id], run, settled=ended)
+    may_ask = all(last.sacct for last in asked.values())
+    told = slurm.states([job_id for job_id in ids.values() if job_id], run, settled=ended, sacct=may_ask)
     states = {}
     for item, job_id in ids.items():
         if job_id is None:

@@ -80,7 +80,7 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
             continue
         say(f"an earlier submit was cut short; looking for {submission.name}")
         if not submission.ids:
-            ids = handover.find(submission, site.profile.slurm.sacct)
+            ids = handover.find(submission)
             if not ids:
                 ledger.void(submission, "never reached Slurm")
                 continue
@@ -96,11 +96,11 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
 
     If one is refused, those accepted before it are released all the same: they are wanted and complete.
     """
-    made: list[Submission] = []
+    made, sacct = list[Submission](), site.profile.slurm.sacct
     try:
         for prepares in _parts(plan.prepares, most):
             items = [prepare.item for prepare in prepares]
-            submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=items)
+            submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=items, sacct=sacct)
             for prepare in prepares:
                 job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
             size = site.profile.prepare
@@ -118,8 +118,10 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
 
 def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say) -> Submission:
     items = [run_item(run) for run in group.runs]
-    after = [job_id for item in group.after if (job_id := _job_id(ledger, item))]
-    submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items)
+    known = ledger.by_item()
+    after = [job_id for item in group.after if item in known and (job_id := known[item].job_id(item))]
+    sacct = site.profile.slurm.sacct
+    submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=sacct)
     starts, profile = plan.starts, site.profile
 
     def write(run: Run) -> None:
@@ -192,11 +194,6 @@ def _makes(workspace: Workspace, item: str) -> list[str]:
 
 def _all_made(workspace: Workspace, item: str) -> bool:
     return all(is_committed(workspace.root / need) for need in _makes(workspace, item))
-
-
-def _job_id(ledger: Ledger, item: str) -> str | None:
-    submission = ledger.last(item)
-    return submission.job_id(item) if submission else None
 
 
 def _model(run: Run) -> str:
