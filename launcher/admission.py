@@ -25,7 +25,7 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
     try:
         return clusters.ask()
     except ClusterError as error:
-        say(f"note: the cluster's limits are not looked at: {handover.brief(error)}")
+        say(f"the cluster's limits were not looked at ({handover.brief(error)})")
         return Cluster()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Zsg
 from slurm_cluster import SlurmCluster
-from test_on_slurm import UGLY
+from test_on_slurm import UGLY, profile, small
 
 pytestmark = pytest.mark.slurm
 
@@ -149,3 +149,36 @@ def test_a_controller_that_leaves_under_sbatch_doubles_nothing(zsg_waiting: Zsg,
     assert sorted(row["slurm"] for row in zsg_waiting.status()) == sorted(
         line.split()[0] for line in queued(slurm, "%i %j") if "-train-" in line
     )
+
+
+def test_an_sbatch_that_fails_leaves_nothing(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """A licence that does not exist is an error in Slurm's words; nothing is submitted, and nothing is stuck."""
+    zsg = zsg_on_slurm
+    place = profile(zsg)
+    good = place.read_text()
+    place.write_text(good.replace("slurm: {", "slurm: {sbatch: {licenses: nowhere}, "))
+    zsg("submit", small(zsg, tasks), "--profile", place, code=3)
+
+    assert "Invalid license specification" in zsg.said
+    assert slurm.run("squeue", "-h", "--user", "root") == ""
+    place.write_text(good)
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")
+    assert "1 submit" in zsg("submit", small(zsg, tasks), "--profile", place)
+
+
+def test_a_refused_train_array_holds_nothing(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """If Slurm takes the prepare job and refuses the runs, the prepare job is released, and the next submit goes on."""
+    zsg = zsg_on_slurm
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")
+    place, grid = profile(zsg), small(zsg, tasks)
+    good = place.read_text()
+    place.write_text(good.replace("slurm: {", "slurm: {gres: unheard-of:1, "))  # asked for by train jobs only
+    zsg("submit", grid, "--profile", place, code=3)
+
+    assert "sbatch failed" in zsg.said
+    [held] = slurm.run("squeue", "-h", "--user", "root", "-o", "%j %r").splitlines()
+    assert "-prepare-" in held
+    assert "JobHeldUser" not in held
+    place.write_text(good)
+    zsg("submit", grid, "--profile", place)
+    assert len(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()) == 2
