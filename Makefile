@@ -27,8 +27,9 @@ check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/ready-bench  ## how long commands, orders, readers and training take, against what does the same
+bench: .venv/ready-bench  ## how long commands, submits, orders, readers and training take, against what does the same
 	$(BIN)/python -m benchmarks.cli
+	$(BIN)/python -m benchmarks.launcher
 	$(BIN)/python -m benchmarks.arrange
 	$(BIN)/python -m benchmarks.readers
 	$(BIN)/python -m benchmarks.train

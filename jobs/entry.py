@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import causes, log_marks, stages, state, tracebacks
+from jobs import causes, log_marks, needs, stages, state, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
@@ -127,6 +127,7 @@ def _train(
     signals: Signals,
     pulse: Pulse,
 ) -> tuple[str, dict[str, Any]]:
+    needs.refuse_unprepared(job)
     from jobs import train
 
     try:
@@ -157,7 +158,8 @@ def _leave(why: str, code: int) -> NoReturn:
 
 def _cause(error: BaseException) -> dict[str, Any]:
     """What failed in a word, the line that proves it, and the hash by which equal errors are known."""
-    cause, text = causes.of_error(error), str(error).strip()
+    cause = error.cause if isinstance(error, needs.Unprepared) else causes.of_error(error)
+    text = str(error).strip()
     if isinstance(error, ZsgError):
         return {"cause": cause, "evidence": text, "signature": tracebacks.loose(text)}
     lines = text.splitlines() or [""]

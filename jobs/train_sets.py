@@ -7,7 +7,7 @@ from typing import Any
 from jobs.base_model import Vocabulary, load_vocabulary
 from jobs.batches import TokenizedSet
 from jobs.corpus import Corpus
-from jobs.folder import Workspace, is_committed, read_json
+from jobs.folder import Workspace, read_json
 from jobs.tokens import Encode, tokens
 from zsg_core import prompts
 from zsg_core.digest import content_id, ids_digest
@@ -19,13 +19,10 @@ from zsg_core.prompts import Template
 def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     """The training list in its order, and the test set. Training tokens are made by the first job that needs them.
 
-    ClusterError where what prepare made is missing or not what it was; UserError for prompts beyond the model's reach.
+    ClusterError where what prepare made is not what it was; UserError for prompts beyond the model's reach.
     """
     workspace, made, base = Workspace(Path(job["paths"]["workspace"])), job["made"], Path(job["paths"]["base"])
     arrangement = workspace.arrangement(made["arrangement"])
-    for folder in (workspace.corpus(made["corpus"]), arrangement, *([base] if made["base"] or job["before"] else [])):
-        if not is_committed(folder):
-            raise ClusterError(f"{folder} is missing or half made; its prepare job has not finished (zsg submit again)")
     stage, corpus = job["recipe"]["stages"][-1], Corpus(workspace, made["corpus"])
     longest = stage["train"]["max_length"]
     context = (read_json(base / "config.json") or {}).get("max_position_embeddings")

@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import re
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +18,17 @@ from launcher.profiles import JobSize, Profile
 from zsg_core.errors import ClusterError
 
 
-def parameters(profile: Profile, size: JobSize, name: str, after: Sequence[str], is_train: bool) -> dict[str, Any]:
-    """submitit's parameters for a group of equal jobs; pure.
+def parameters(profile: Profile, size: JobSize, name: str, dependency: str | None, is_train: bool) -> dict[str, Any]:
+    """submitit's parameters for a group of equal jobs; pure. `dependency` is as sbatch reads it.
 
     Held, because submitit puts each job's pickle in place only after sbatch; an allow-list for the environment,
     because sbatch hands on the whole shell; whole minutes and no wckey, since submitit trips over both.
     """
     slurm = profile.slurm
     more: dict[str, Any] = {"hold": True, "export": ",".join(profile.environment.keep), "requeue": True}
-    if after:
-        more["kill-on-invalid-dep"] = "yes"
-    gpus = slurm.gpus_per_node if is_train else 0
+    more |= {"reservation": slurm.reservation} if slurm.reservation else {}
+    more |= {"kill-on-invalid-dep": "yes"} if dependency else {}
+    more |= _gpus(profile, size) if is_train else {}
     wanted = {
         "job_name": name,
         "time": size.time_min,
@@ -33,38 +36,52 @@ def parameters(profile: Profile, size: JobSize, name: str, after: Sequence[str],
         "ntasks_per_node": size.ranks_per_node,
         "cpus_per_task": size.cpus_per_rank,
         "mem": f"{slurm.mem_gb}GB" if slurm.mem_gb else None,
-        "gpus_per_node": gpus if gpus and not slurm.gres else None,
-        "gres": slurm.gres if is_train else None,
         "partition": slurm.partition,
         "account": slurm.account,
         "qos": slurm.qos,
         "constraint": slurm.constraint,
-        "dependency": f"afterok:{':'.join(after)}" if after else None,
+        "dependency": dependency,
         "array_parallelism": slurm.array_parallelism,
         "signal_delay_s": slurm.signal_before_end_s,
         "stderr_to_stdout": True,
         "wckey": "",
         "setup": setup_lines(profile, size),
         "srun_args": ["--export=ALL", f"--cpus-per-task={size.cpus_per_rank}", *slurm.srun_args],
-        "additional_parameters": more,
+        "additional_parameters": more | slurm.sbatch,
     }
     return {key: value for key, value in wanted.items() if value is not None}
 
 
+def _gpus(profile: Profile, size: JobSize) -> dict[str, str]:
+    """How a train job asks for its GPUs, as sbatch's option and its value."""
+    slurm = profile.slurm
+    if slurm.gres or not slurm.gpus_per_node:
+        return {"gres": slurm.gres} if slurm.gres else {}
+    of_type = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
+    count = {"gpus": slurm.gpus_per_node * size.nodes, "gpus-per-task": 1}.get(slurm.gpus_by, slurm.gpus_per_node)
+    return {slurm.gpus_by: f"{'gpu:' if slurm.gpus_by == 'gres' else ''}{of_type}{count}"}
+
+
 def setup_lines(profile: Profile, size: JobSize) -> list[str]:
     """What a job's script runs first: its variables, caches on the node's own disk, the profile's lines."""
-    exports = [f"export {key}={value}" for key, value in sorted(profile.environment.of(size).items())]
-    caches = ['export TRITON_CACHE_DIR="${TMPDIR:-/tmp}/zsg-$UID/triton"']
-    caches += ['export TORCH_EXTENSIONS_DIR="${TMPDIR:-/tmp}/zsg-$UID/torch-extensions"']
+    exports = [f"export {key}={value}" for key, value in sorted(profile.variables(size).items())]
+    disk = re.sub(r"^\$(\w+)", r"${\1:-/tmp}", profile.environment.cache)
+    caches = [f'export TRITON_CACHE_DIR="{disk}/zsg-$UID/triton"']
+    caches += [f'export TORCH_EXTENSIONS_DIR="{disk}/zsg-$UID/torch-extensions"']
     return [*exports, *caches, *profile.setup]
 
 
-def submit(folder: Path, job_folders: Sequence[Path], wanted: dict[str, Any]) -> list[str]:
-    """Submits one held array, one task per job folder; returns the ids in the same order.
+def python(profile: Profile) -> str:
+    """The shell words that start Python in each srun step."""
+    return shlex.join([*profile.container.prefix, profile.container.python or sys.executable])
+
+
+def submit(folder: Path, job_folders: Sequence[Path], wanted: dict[str, Any], python: str) -> list[str]:
+    """Submits one held array, one task per job folder, started by `python`; returns the ids in the same order.
 
     Raises ClusterError if sbatch failed; whether it did submit must then be looked up by name.
     """
-    executor = submitit.SlurmExecutor(folder=folder)
+    executor = submitit.SlurmExecutor(folder=folder, python=python)
     executor.update_parameters(**wanted)
     calls = [DelayedSubmission(entry.run, str(path)) for path in job_folders]
     try:

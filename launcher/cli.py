@@ -49,6 +49,18 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="a setting laid over the grid's defaults; again for more", metavar="KEY=VALUE"),
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", metavar="WHICH",
+        help="only these runs: KEY=VALUE of a setting, the beginning of a run id, or state=STATE (new, failed, …); "
+        "again for more: a run that any of them names",
+    ),
+]  # fmt: skip
+Except = Annotated[
+    list[str] | None,
+    typer.Option("--except", metavar="WHICH", help="all but these runs, written as for --only; again for more"),
+]
 Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
 
 
@@ -72,22 +84,25 @@ def init(
 @app.command()
 def plan(
     grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
-    smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False, json: AsJson = False,
+    only: Only = None, except_: Except = None, smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
+    json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
-    Example: zsg plan grid.yaml
+    Example: zsg plan grid.yaml --only order=nft --except state=failed
     """
     from launcher import session
     from launcher.plan import Allow
+    from launcher.selection import Selection
 
-    session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), Allow(retry, retrain), json)
+    allow = Allow(retry, retrain, Selection.parse(only, except_))
+    session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), allow, json)
 
 
 @app.command()
 def submit(
     grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
-    smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
+    only: Only = None, except_: Except = None, smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be done, as plan does")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before submitting to Slurm")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="local: return at once, leave the jobs running")] = False,
@@ -101,8 +116,10 @@ def submit(
     """
     from launcher import session, show
     from launcher.plan import Allow
+    from launcher.selection import Selection
 
-    opened, allow = session.open_grid(grid, profile, workspace, smoke, sets or ()), Allow(retry, retrain)
+    allow = Allow(retry, retrain, Selection.parse(only, except_))
+    opened = session.open_grid(grid, profile, workspace, smoke, sets or ())
     if dry_run:
         session.show_plan(opened, allow, json=False)
         return

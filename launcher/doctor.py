@@ -8,33 +8,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import slurm
+from launcher import cluster_checks, slurm
+from launcher.check import OK, PROBLEM, WARNING, Check
 from launcher.profiles import Profile
 from zsg_core.errors import ClusterError
 
-OK, WARNING, PROBLEM = "ok", "warning", "problem"
 OURS = ("launcher", "jobs", "zsg_core")
 EXTRAS = {"train": ("deepspeed", "sentence_transformers", "torch", "transformers"), "track": ("mlflow",)}
 # sqlite locks with fcntl, which these keep badly or not at all (sqlite.org, "How To Corrupt An SQLite Database File").
 SHARED = ("nfs", "nfs4", "lustre", "beegfs", "gpfs", "ceph", "cifs", "smb3", "fuse", "glusterfs", "wekafs")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at. `advice` says what to do; it is empty where all is well."""
-
-    what: str
-    verdict: str
-    found: str
-    advice: str = ""
-
-    @property
-    def line(self) -> str:
-        """The check in one line."""
-        return f"{self.verdict:8} {self.what}: {self.found}{'; ' if self.advice else ''}{self.advice}"
 
 
 def examine(profile: Profile, workspace: Path, run: slurm.Run = subprocess.run) -> list[Check]:
@@ -121,44 +105,6 @@ def file_system(mountinfo: str, path: Path) -> str:
     return kind
 
 
-def cluster(settings: Mapping[str, str], profile: Profile) -> Iterator[Check]:
-    """What of `scontrol show config` bears on the profile."""
-    wanted, largest = profile.slurm.max_array_size, int(settings.get("MaxArraySize", "1001"))
-    advice = f"slurm.max_array_size: {largest} in the profile" if wanted > largest else ""
-    yield Check("arrays", PROBLEM if advice else OK, f"up to {wanted} jobs each, of Slurm's {largest}", advice)
-    wait, told = int(settings.get("KillWait", "30").split()[0]), profile.slurm.kill_wait_s
-    advice = f"a save would be cut short: slurm.kill_wait_s: {wait} in the profile" if told > wait else ""
-    yield Check("KillWait", WARNING if advice else OK, f"{wait} s, the profile says {told} s", advice)
-    accounting = settings.get("AccountingStorageType", "none").rpartition("/")[2]
-    advice = "" if accounting != "none" else "a job that died without a word stays `unknown`; ask the site for slurmdbd"
-    yield Check("accounting", WARNING if advice else OK, accounting, advice)
-    jobs = int(settings.get("MaxJobCount", "10000"))
-    advice = f"a full array of {wanted} would be refused: a smaller slurm.max_array_size" if wanted > jobs else ""
-    yield Check("MaxJobCount", WARNING if advice else OK, f"{jobs} jobs in the queue at most", advice)
-
-
-def partition(known: Mapping[str, Mapping[str, str]], profile: Profile) -> Check:
-    """Whether the profile's partition exists, is up, and grants the time and nodes asked for."""
-    default = next((name for name, row in known.items() if row.get("Default") == "YES"), None)
-    name = profile.slurm.partition or default
-    if name is None or name not in known:
-        found = f"there is no {name!r}" if name else "there is no default partition"
-        return Check("partition", PROBLEM, found, f"slurm.partition in the profile, one of: {', '.join(known)}")
-    row, advice = known[name], []
-    if row.get("State", "UP") != "UP":
-        advice.append(f"it is {row['State']}: jobs wait until it is up")
-    limit = slurm.minutes(row.get("MaxTime", ""))
-    for kind, size in (("prepare", profile.prepare), ("train", profile.train)):
-        if size.time_min > limit:
-            advice.append(
-                f"{kind}.time_min is {size.time_min}, more than its {limit:g}: sbatch refuses, or it waits for ever"
-            )
-        if row.get("MaxNodes", "").isdigit() and size.nodes > int(row["MaxNodes"]):
-            advice.append(f"{kind}.nodes is {size.nodes}, more than its {row['MaxNodes']}")
-    found = f"{name}{' (the default)' if name == default else ''}, {row.get('TotalNodes', '?')} nodes"
-    return Check("partition", PROBLEM if advice else OK, found, "; ".join(advice))
-
-
 def programs(missing: Collection[str]) -> Check:
     """Whether Slurm's commands are on the PATH; all but sacct are needed."""
     if not missing:
@@ -173,7 +119,7 @@ def _slurm(profile: Profile, run: slurm.Run) -> list[Check]:
     if found.verdict == PROBLEM:
         return [found]
     try:
-        return [found, *cluster(slurm.config(run), profile), partition(slurm.partitions(run), profile)]
+        return [found, *cluster_checks.examine(profile, run)]
     except ClusterError as error:
         return [found, Check("slurm", PROBLEM, " ".join(str(error).split()), "is the controller up? scontrol ping")]
 

@@ -155,6 +155,7 @@ class Estimates:
         self._work = Workloads(workspace, runs)
         self._shapes: dict[Path, LlamaShape] = {}
         self._made: dict[tuple[Any, ...], Estimate] = {}
+        self._of_run: dict[str, Estimate] = {}
 
     def refuse_unfit(self) -> None:
         """Raises UserError if a run needs more memory than the profile's GPU has: which, why, what would fit."""
@@ -174,6 +175,11 @@ class Estimates:
 
     def of(self, run: Run) -> Estimate:
         """The estimate of a run. UserError for a model or data folder that cannot be read."""
+        if run.id not in self._of_run:
+            self._of_run[run.id] = self._estimated(run)
+        return self._of_run[run.id]
+
+    def _estimated(self, run: Run) -> Estimate:
         load, layout = self._load(run), self._layout(run)
         train = run.stage["train"]
         base = run.base or run.base_id

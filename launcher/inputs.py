@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jobs import content
 from jobs.folder import read_json, write_json
@@ -42,6 +43,7 @@ class Inputs:
         self.downloads = downloads
         self._known = _kept(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
+        self._sources: dict[tuple[Any, ...], tuple[Files, SourceDigests]] = {}
         self._read = 0
 
     def of(self, settings: Settings) -> InputDigests:
@@ -51,18 +53,26 @@ class Inputs:
             self._folder(embedding_folder(settings), content.embedding_files) if uses_embedding(settings) else None
         )
         return InputDigests(
-            sources={name: self._source(name, source) for name, source in settings.data.by_source().items()},
+            sources={name: self._source(name, source)[1] for name, source in settings.data.by_source().items()},
             model=self._folder(base, content.model_files) if base else None,
             embedding=embedding,
         )
 
-    def _source(self, name: str, source: Source) -> SourceDigests:
-        files = source_files(name, source, self.downloads)
-        return SourceDigests(
-            data=self._folder(files.data, content.data_files(source.set)),
-            test=self._folder(files.test, content.data_files(test_set(source))) if files.test else None,
-            tags=self._folder(files.tags, content.one_file) if files.tags else None,
-        )
+    def files(self, settings: Settings) -> dict[str, Files]:
+        """Where a run's sources lie. UserError for what is not there."""
+        return {name: self._source(name, source)[0] for name, source in settings.data.by_source().items()}
+
+    def _source(self, name: str, source: Source) -> tuple[Files, SourceDigests]:
+        key = name, source.set, source.path, source.test_set, source.test_path, source.tags
+        if key not in self._sources:
+            files = source_files(name, source, self.downloads)
+            digests = SourceDigests(
+                data=self._folder(files.data, content.data_files(source.set)),
+                test=self._folder(files.test, content.data_files(test_set(source))) if files.test else None,
+                tags=self._folder(files.tags, content.one_file) if files.tags else None,
+            )
+            self._sources[key] = files, digests
+        return self._sources[key]
 
     def save(self) -> None:
         """Keeps what was read for next time."""

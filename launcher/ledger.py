@@ -12,6 +12,7 @@ import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Submission:
     items: list[str]
     created: int
     host: str
+    sacct: bool = True  # whether accounting may be asked about it
     ids: list[str] = field(default_factory=list)
     released: bool = False
     void: str | None = None
@@ -41,7 +43,11 @@ class Submission:
         return f"zsg-{self.grid}-{self.kind}-{self.id}"
 
     def job_id(self, item: str) -> str | None:
-        return self.ids[self.items.index(item)] if self.ids else None
+        return self.ids[self._places[item]] if self.ids else None
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {item: place for place, item in enumerate(self.items)}
 
 
 class Ledger:
@@ -72,10 +78,11 @@ class Ledger:
         """Submissions that were cut short: without ids, or not yet released."""
         return [s for s in self.submissions.values() if s.void is None and not s.released]
 
-    def intend(self, *, scheduler: str, kind: str, grid: str, items: Sequence[str]) -> Submission:
-        """Records what is about to be submitted."""
+    def intend(self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], sacct: bool = True) -> Submission:
+        """Records what is about to be submitted. `sacct`: whether accounting may be asked about it later."""
         made = Submission(uuid.uuid4().hex[:8], scheduler, kind, grid, list(items), now_ms(), socket.gethostname())
-        facts = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
+        facts: dict[str, Any] = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
+        facts |= {} if sacct else {"sacct": False}
         self._append("intent", made.id, **facts, created=made.created, host=made.host)
         return self.submissions[made.id]
 
@@ -102,7 +109,9 @@ class Ledger:
         match row["event"]:
             case "intent":
                 facts = {key: row[key] for key in ("scheduler", "kind", "grid", "items", "created", "host")}
-                self.submissions[row["submission"]] = Submission(row["submission"], **facts)
+                self.submissions[row["submission"]] = Submission(
+                    row["submission"], **facts, sacct=row.get("sacct", True)
+                )
             case "submitted":
                 self.submissions[row["submission"]].ids = row["ids"]
             case "released":

@@ -10,6 +10,7 @@ from typing import Any
 from launcher.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
 from launcher.profiles import JobSize
 from launcher.runs import Run
+from launcher.selection import EVERYTHING, Selection
 from launcher.slurm import CANCELLED, DONE, FAILED, UNKNOWN
 from zsg_core import schedule
 from zsg_core.digest import content_id
@@ -17,6 +18,8 @@ from zsg_core.snapshots import kept
 
 SUBMIT, SKIP, RETRY, RETRAIN = "submit", "skip", "retry", "retrain"
 ACTING = (SUBMIT, RETRY, RETRAIN)
+NOT_SELECTED = "not selected"
+MOST_GROUPS = 20  # of runs that wait for other prepare jobs each; beyond, all of a size wait for all and are one array
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,11 @@ class Action:
 
 @dataclass(frozen=True)
 class Allow:
-    """What the user has allowed beyond submitting what is new."""
+    """What the user has allowed beyond submitting what is new, and of which runs anything is done at all."""
 
     retry: bool = False
     retrain: bool = False
+    selection: Selection = EVERYTHING
 
 
 @dataclass
@@ -47,11 +51,15 @@ class Prepare:
 
 @dataclass
 class TrainGroup:
-    """Train jobs of equal size that wait for the same prepare jobs: one array."""
+    """Train jobs of equal size that wait for the same jobs: one array.
+
+    `whatever_they_made`: they wait only for these to end, not each needs all, and see for themselves what is there.
+    """
 
     size: JobSize
     after: tuple[str, ...]
     runs: list[Run]
+    whatever_they_made: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,13 @@ class Plan:
     prepares: list[Prepare]
     groups: list[TrainGroup]
     unwanted: list[Unwanted] = field(default_factory=list)
+    needed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each run to train, the jobs it waits for
+    left: str = ""  # how many runs Slurm has no room for now, and why
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs a submit would hand over; every task of an array is one."""
+        return len(self.prepares) + sum(len(group.runs) for group in self.groups)
 
     @property
     def acting(self) -> list[Action]:
@@ -98,7 +113,18 @@ def decide(
 ) -> list[Action]:
     """One action per run, in the order of the runs. `comes`: whether `kind/id` is there or being made."""
     actions = [Action(run, *_decide(run, states[run_item(run)], allow)) for run in runs]
-    return [_hindered(action, states, allow, comes) if action.kind in ACTING else action for action in actions]
+    actions = [_hindered(action, states, allow, comes) if action.kind in ACTING else action for action in actions]
+    return actions if allow.selection == EVERYTHING else _selected(actions, states, allow.selection)
+
+
+def _selected(actions: list[Action], states: Mapping[str, JobState], selection: Selection) -> list[Action]:
+    """The actions, with nothing done about runs that are not selected. UserError for a term that names no run."""
+    known = [(one.run.id, one.run.settings, states[run_item(one.run)].state) for one in actions]
+    selection.check(known)
+    return [
+        action if selection.matches(*facts) else Action(action.run, SKIP, NOT_SELECTED)
+        for action, facts in zip(actions, known, strict=True)
+    ]
 
 
 def _hindered(action: Action, states: Mapping[str, JobState], allow: Allow, comes: Callable[[str], bool]) -> Action:
@@ -187,12 +213,13 @@ def _missing_snapshots(run: Run, state: JobState) -> str:
 def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> Plan:
     """The whole plan. `is_made` tells whether `kind/id` is there; `makers` maps what active prepares will make.
 
-    Runs are grouped by the prepare jobs they wait for, since an array waits as a whole.
+    Runs are grouped by the jobs they wait for, since an array waits as a whole.
     """
     runs = _with_stages_before([action.run for action in actions if action.kind in ACTING], is_made, makers)
+    trained = {run.weights: run_item(run) for run in runs}
     prepares: dict[tuple[str, str | None], Prepare] = {}
     for run in runs:
-        lacking = {need for need in run.needs if not _comes(need, runs, is_made, makers)}
+        lacking = {need for need in run.needs if not (is_made(need) or need in makers or need in trained)}
         if lacking:
             prepare = prepares.setdefault(_prepare_key(run), Prepare("", []))
             prepare.runs.append(run)
@@ -200,15 +227,35 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
     for prepare in prepares.values():
         prepare.item = f"prepare/{content_id(sorted(prepare.makes))}"
     groups: dict[tuple[Any, ...], TrainGroup] = {}
+    needed: dict[str, tuple[str, ...]] = {}
     for run in runs:
         # Two prepare jobs may make the same base, for it is the same; a run waits for its own.
-        own = prepares.get(_prepare_key(run), Prepare("", []))
-        mine = dict.fromkeys(own.makes, own.item) | {other.weights: run_item(other) for other in runs}
+        own = prepares.get(_prepare_key(run))
         lacking = [need for need in run.needs if not is_made(need)]
-        after = tuple(sorted({mine[need] if need in mine else makers[need] for need in lacking}))
-        key = (tuple(run.size.model_dump().values()), after)
-        groups.setdefault(key, TrainGroup(run.size, after, [])).runs.append(run)
-    return Plan(actions, list(prepares.values()), list(groups.values()))
+        after = {own.item if own and need in own.makes else trained.get(need) or makers[need] for need in lacking}
+        needed[run.id] = tuple(sorted(after))
+        key = (run.size, needed[run.id])
+        groups.setdefault(key, TrainGroup(*key, [])).runs.append(run)
+    made = list(groups.values())
+    return Plan(actions, list(prepares.values()), made if len(made) <= MOST_GROUPS else _joined(made), needed=needed)
+
+
+def _joined(groups: list[TrainGroup]) -> list[TrainGroup]:
+    """Fewer arrays: those that wait for prepare jobs only are one for each size, which waits for all of these jobs."""
+    kept = [group for group in groups if not _waits_for_prepares(group)]
+    joined: dict[JobSize, list[TrainGroup]] = {}
+    for group in groups:
+        if _waits_for_prepares(group):
+            joined.setdefault(group.size, []).append(group)
+    for size, parts in joined.items():
+        after = sorted({item for part in parts for item in part.after})
+        runs = [run for part in parts for run in part.runs]
+        kept.append(parts[0] if len(parts) == 1 else TrainGroup(size, tuple(after), runs, whatever_they_made=True))
+    return kept
+
+
+def _waits_for_prepares(group: TrainGroup) -> bool:
+    return bool(group.after) and all(item.startswith("prepare/") for item in group.after)
 
 
 def _with_stages_before(runs: list[Run], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> list[Run]:
@@ -220,11 +267,6 @@ def _with_stages_before(runs: list[Run], is_made: Callable[[str], bool], makers:
             chain.append(before)
         found |= {one.id: found.get(one.id, one) for one in reversed(chain)}
     return list(found.values())
-
-
-def _comes(need: str, runs: list[Run], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> bool:
-    """Whether something needed is there, or is made by a job that is not a new prepare job."""
-    return is_made(need) or need in makers or any(need == run.weights for run in runs)
 
 
 def _prepare_key(run: Run) -> tuple[str, str | None]:

@@ -5,12 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from launcher import profile_files
+from launcher import profile_files, sbatch_options
 from launcher.profile_files import Layers
 from zsg_core.fields import Count, Positive, Strict
 from zsg_core.schema_errors import first_problem
 
 Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options are made of; no blank, no quote
+Features = Annotated[str, Field(pattern=r"^[\w.,:@=+/&|*!()\[\]-]+$")]  # a100&ib, [rack1|rack2]: quoted where written
+Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:-]*$")]
 
 
 class SlurmSettings(Strict):
@@ -19,16 +21,24 @@ class SlurmSettings(Strict):
     partition: Word | None = Field(default=None, description="partition of every job")
     account: Word | None = Field(default=None, description="account to charge")
     qos: Word | None = Field(default=None, description="quality of service")
-    constraint: Word | None = Field(default=None, description="node features")
+    constraint: Features | None = Field(default=None, description="node features, e.g. a100&ib")
+    reservation: Word | None = Field(default=None, description="reservation to run in")
+    gpus_by: Literal["gpus-per-node", "gres", "gpus", "gpus-per-task"] = Field(
+        default="gpus-per-node",
+        description="the option by which this site wants GPUs asked for; gpus-per-task binds one GPU to each rank",
+    )
+    gpu_type: Word | None = Field(default=None, description="type of GPU as gres.conf names it, e.g. a800")
     gres: Word | None = Field(
-        default=None, description="e.g. gpu:a800:8, where the site wants gres and not gpus-per-node"
+        default=None, description="generic resources of train jobs, written out, e.g. gpu:a800:8; in place of gpus_by"
     )
     mem_gb: Count | None = Field(default=None, description="memory per node; null = the site's default")
     gpus_per_node: Annotated[int, Field(ge=0)] = Field(
         default=0, description="GPUs asked for on each node of a train job"
     )
     array_parallelism: Count = Field(default=64, description="most tasks of an array that run at once")
-    max_array_size: Count = Field(default=1000, description="largest array; larger groups are split")
+    max_array_size: Count = Field(
+        default=1000, description="largest array, if Slurm's MaxArraySize is not smaller; larger groups are split"
+    )
     signal_before_end_s: Count = Field(
         default=120, description="seconds before the time limit at which a job is told to stop"
     )
@@ -38,6 +48,12 @@ class SlurmSettings(Strict):
     srun_args: list[Word] = Field(
         default=["--kill-on-bad-exit=1", "--wait=60"],
         description="further arguments of srun: one dead rank ends the step",
+    )
+    sbatch: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], Word | int | Literal[True]] = Field(
+        default={}, description="further options of sbatch by their long names, e.g. {exclusive: true, nice: 100}"
+    )
+    sacct: bool = Field(
+        default=True, description="whether zsg may ask sacct what became of jobs; false where it is off or slow"
     )
 
 
@@ -108,10 +124,44 @@ class Environment(Strict):
     set: dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], Annotated[str, Field(pattern=r"^[\w.,:@=+/^-]*$")]] = (
         Field(default={}, description="variables set for the jobs")
     )
+    cache: Annotated[str, Field(pattern=r"^(/[\w.-]+|/?\$[A-Za-z_]\w*)(/([\w.-]+|\$[A-Za-z_]\w*))*$")] = Field(
+        default="$TMPDIR",
+        description="folder on the node's own disk for what is compiled there; a variable at its start that the node "
+        "lacks is /tmp",
+    )
 
     def of(self, size: JobSize) -> dict[str, str]:
         """The variables set for a job. The working directory must not shadow our packages on the nodes."""
         return {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(size.cpus_per_rank), **self.set}
+
+
+class Network(Strict):
+    """Over which devices nodes speak to one another, where NCCL and gloo cannot be left to choose."""
+
+    interfaces: list[Device] = Field(
+        default=[], description="network interfaces, e.g. [bond0]: NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME"
+    )
+    hcas: list[Device] = Field(default=[], description="InfiniBand adapters, e.g. [mlx5_0, mlx5_1]: NCCL_IB_HCA")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """As NCCL and gloo read them. `=` makes NCCL take whole names, where it would take beginnings."""
+        made = {}
+        if self.interfaces:
+            names = ",".join(self.interfaces)
+            made |= {"NCCL_SOCKET_IFNAME": f"={names}", "GLOO_SOCKET_IFNAME": names}
+        return made | ({"NCCL_IB_HCA": f"={','.join(self.hcas)}"} if self.hcas else {})
+
+
+class Container(Strict):
+    """What starts Python on the nodes, where it lives in a container."""
+
+    prefix: list[Word] = Field(
+        default=[], description="words before Python in each srun step, e.g. [apptainer, exec, --nv, /images/zsg.sif]"
+    )
+    python: Word | None = Field(
+        default=None, description="Python within the container, with zsg in it; null = the one that calls zsg"
+    )
 
 
 class Profile(Strict):
@@ -133,6 +183,13 @@ class Profile(Strict):
         description="minutes without a step after which `zsg status` flags a run; evaluations and saves may take "
         "three times their longest so far",
     )
+    max_gpus: Count | None = Field(
+        default=None, description="guard: most GPUs that one submit may hold at once; more is refused"
+    )
+    max_gpu_hours: Positive | None = Field(
+        default=None,
+        description="guard: most GPU-hours of one submit, as estimated, or by time limits where no estimate is",
+    )
     prepare: JobSize = JobSize()
     train: JobSize = JobSize()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
@@ -144,9 +201,15 @@ class Profile(Strict):
     smoke: SmokeSettings = SmokeSettings()
     tracking: Tracking = Tracking()
     environment: Environment = Environment()
+    network: Network = Network()
+    container: Container = Container()
     setup: list[str] = Field(
         default=[], description="shell lines run verbatim at the start of every Slurm job; plan shows them"
     )
+
+    def variables(self, size: JobSize) -> dict[str, str]:
+        """The variables set for a job."""
+        return {**self.network.variables, **self.environment.of(size)}
 
 
 def load(name: str, beside: Path) -> Profile:
@@ -171,14 +234,27 @@ def of(layers: Layers) -> Profile:
 
 
 def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
+    slurm = profile.slurm
     if profile.kind == "local" and profile.setup:
         raise layers.error(("setup",), "`setup` lines run in Slurm jobs only; a local profile has none")
-    if profile.gpu and (profile.kind == "local" or not profile.slurm.gpus_per_node):
+    if profile.kind == "local" and profile.container.prefix:
+        raise layers.error(("container",), "containers are for Slurm jobs only; a local profile starts Python itself")
+    if profile.container.python and not profile.container.prefix:
+        raise layers.error(("container", "python"), "container.python counts only with a container.prefix")
+    if profile.gpu and (profile.kind == "local" or not slurm.gpus_per_node):
         raise layers.error(("gpu",), "`gpu` describes GPUs, but train jobs get none: slurm.gpus_per_node is 0")
     if profile.trainer.compile and profile.deepspeed.zero_stage == 3:
         message = "ZeRO 3 frees and gathers weights within the layers, which cannot be compiled; use stages up to 2"
         raise layers.error(("trainer", "compile"), message)
+    if slurm.gres and (slurm.gpu_type or slurm.gpus_by != "gpus-per-node"):
+        said = "gpu_type" if slurm.gpu_type else "gpus_by"
+        raise layers.error(("slurm", said), f"slurm.gres is written out and counts alone; leave slurm.{said} out")
+    for name in slurm.sbatch:
+        if why := sbatch_options.refusal(name):
+            raise layers.error(("slurm", "sbatch", name), f"slurm.sbatch.{name}: {why}")
+    if doubled := sorted(profile.network.variables.keys() & profile.environment.set.keys()):
+        raise layers.error(("environment", "set", doubled[0]), f"`network` sets {doubled[0]} already; leave one out")
     for kind, size in (("prepare", profile.prepare), ("train", profile.train)):
-        if profile.kind == "slurm" and profile.slurm.signal_before_end_s >= 60 * size.time_min:
+        if profile.kind == "slurm" and slurm.signal_before_end_s >= 60 * size.time_min:
             message = f"signal_before_end_s is not less than {kind}.time_min: every job would be stopped at its start"
             raise layers.error(("slurm", "signal_before_end_s"), message)

@@ -13,6 +13,7 @@ from launcher.profiles import JobSize, Profile
 from zsg_core import recipe as recipes
 from zsg_core.checkpoint_settings import CheckpointSettings
 from zsg_core.recipe import Recipe
+from zsg_core.settings import TINY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,12 @@ class Run:
         """What must have been made before this run can start, as folders of the workspace."""
         start = {self.before.weights} if self.before else {f"bases/{self.base_id}"} if self.base_id else set()
         return frozenset({f"arrangements/{self.arrangement_id}", *start})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a selection of runs may name: the axes, and below them the sections of the stage it trains."""
+        model = {"name": self.base.name if self.base else TINY}
+        return {"model": model, "resources": self.size.model_dump(), **self.stage, **self.axes}
 
     @property
     def all_before(self) -> list["Run"]:
@@ -99,10 +106,7 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             axes=point.axes,
             checkpoints=settings.checkpoints,
             size=profile.train.model_copy(update=asked),
-            sources={
-                name: inputs.source_files(name, source, digests.downloads)
-                for name, source in own.data.by_source().items()
-            },
+            sources=digests.files(own),
             base=inputs.base_folder(own),
             embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
             before=run,

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace
+from launcher import admission, inputs, job_files, limits, local, profile_files, profiles, reading, show, workspaces
 from launcher import grid as grids
-from launcher import inputs, job_files, local, profile_files, profiles, reading, show, status_view, workspaces
 from launcher import runs as runs_of
 from launcher import smoke as smokes
+from launcher import status_view as view
 from launcher import submit as submits
 from launcher.estimates import Estimates
 from launcher.grid import Grid
@@ -40,6 +41,7 @@ class Opened:
     grid: Grid
     site: Site
     runs: list[Run]
+    estimates: Estimates
 
 
 def open_grid(
@@ -62,25 +64,33 @@ def open_grid(
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)
-    Estimates(place, profile, resolved).refuse_unfit()
+    estimates = Estimates(place, profile, resolved)
+    estimates.refuse_unfit()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes]:
         show.say(f"note: {note}")
-    return Opened(grid, Site(place, profile), resolved)
+    return Opened(grid, Site(place, profile), resolved, estimates)
 
 
 def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
     """Prints what a submit would do now."""
-    plan = submits.plan(opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), allow)
-    estimates = Estimates(opened.site.workspace, opened.site.profile, opened.runs)
+    site, estimates = opened.site, opened.estimates
+    cluster = admission.cluster_of(site.profile, show.say, must_answer=False)
+    space = limits.room(site.profile, cluster)
+    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space)
+    refused = admission.objections(site, plan, cluster, estimates)
     if json:
         show.as_json(show.plan_rows(plan, {run.id: estimates.of(run).as_json for run in opened.runs}))
+        for why in refused:
+            show.say(f"submit would refuse: {why}")
         return
     show.plan_table(plan)
     show.job_graph(plan)
     show.estimates_table(*estimates.overview(plan))
-    for line in opened.site.profile.setup:
+    for line in site.profile.setup:
         show.result(f"setup line of every job: {line}")
+    for why in refused:
+        show.result(f"submit would refuse: {why}")
     show.result(f"{opened.grid.name}: {show.summary(plan)}")
 
 
@@ -92,9 +102,11 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     site, grid = opened.site, opened.grid
     if site.profile.kind == "slurm":
         submits.refuse_without_slurm()
-    asked = None
+    cluster = admission.cluster_of(site.profile, show.say, must_answer=True)
+    space, asked = limits.room(site.profile, cluster), None
     if site.profile.kind == "slurm":
-        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow)
+        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space)
+        admission.refuse(admission.objections(site, asked, cluster, opened.estimates))
         show.plan_table(asked)
         if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
             show.say("nothing was submitted")
@@ -102,18 +114,24 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
-        plan = submits.plan(site, grid, opened.runs, ledger, allow)
+        plan = submits.plan(site, grid, opened.runs, ledger, allow, space)
         if asked is None:
+            admission.refuse(admission.objections(site, plan, cluster, opened.estimates))
             show.plan_table(plan)
         elif [action.kind for action in plan.actions] != [action.kind for action in asked.actions]:
             show.plan_table(plan)
             show.say("the states changed meanwhile: this is what is done now")
         submits.record_grid(site, grid, opened.runs)
+        if plan.left and not plan.acting:
+            raise ClusterError(f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended")
         if not plan.acting:
             show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
             return False
         if site.profile.kind == "slurm":
-            submits.submit_slurm(site, grid, plan, ledger, show.say)
+            most = limits.array_size(site.profile, cluster.config)
+            submits.submit_slurm(site, grid, plan, ledger, most, show.say)
+            if plan.left:
+                show.result(f"{plan.left}; zsg submit again once jobs have ended")
             show.result(f"{grid.name}: {show.summary(plan)}; {_hint('status', opened)} --watch")
             return False
         jobs, locks = submits.submit_local(site, grid, plan, ledger)
@@ -204,7 +222,7 @@ def _look(opened: Opened, prepares: Sequence[str]) -> tuple[str, list[dict[str, 
     wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
     items = [f"runs/{run.id}" for run in opened.runs]
     states = collect(opened.site.workspace, [*prepares, *items], Ledger(opened.site.workspace))
-    rows = status_view.rows_of(opened.grid.name, wanted, states)
+    rows = view.rows_of(opened.grid.name, wanted, states)
     return show.prepare_note({item: states[item] for item in prepares}), rows
 
 

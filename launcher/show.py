@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from launcher import status_view as view
+from launcher.columns import LONG, columns
 from launcher.job_state import JobState
 from launcher.slurm import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
 
@@ -57,29 +58,42 @@ def plan_table(plan: "Plan") -> None:
     from launcher.plan import ACTING
 
     keys = differing([action.run.axes for action in plan.actions])
-    table = _table("run", *headings(keys), "action", "why")
-    for action in plan.actions:
-        values = [_text(action.run.axes.get(key)) for key in keys]
-        colour = "bold" if action.kind in ACTING else "dim"
-        table.add_row(action.run.id, *values, f"[{colour}]{action.kind}[/]", escape(action.reason))
-    _out.print(table)
+    names = ["run", *headings(keys), "action", "why"]
+    rows = [[a.run.id, *(_cell(a.run.axes.get(key)) for key in keys), a.kind, a.reason] for a in plan.actions]
+    if len(rows) > LONG:
+        print(columns(names, rows))
+    else:
+        table = _table(*names)
+        for *cells, kind, reason in rows:
+            colour = "bold" if kind in ACTING else "dim"
+            table.add_row(*map(escape, cells), f"[{colour}]{kind}[/]", escape(reason))
+        _out.print(table)
     for run in plan.stages_before:
         result(f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained once")
-    for run in plan.unwanted:
-        if run.state.is_active:
-            axes = " ".join(f"{key}={_plain(value)}" for key, value in run.axes.items())
-            stop = f"; scancel {run.state.slurm} stops it" if run.state.slurm else ""
-            result(f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on{stop}")
+    active = [run for run in plan.unwanted if run.state.is_active]
+    for run in active:
+        axes = " ".join(f"{key}={_plain(value)}" for key, value in run.axes.items())
+        result(f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on")
+    if active:
+        result(f"to end what is no longer in the grid: zsg cancel {' '.join(run.run for run in active)}")
+    if plan.left:
+        result(plan.left)
 
 
 def job_graph(plan: "Plan") -> None:
     """Which jobs there would be, and what waits for what."""
     for prepare in plan.prepares:
-        result(f"{prepare.item}: makes {', '.join(sorted(prepare.makes))}")
+        result(f"{prepare.item}: makes {_some(sorted(prepare.makes))}")
     for group in plan.groups:
-        after = f" after {', '.join(group.after)}" if group.after else ""
+        ends = "the end of " if group.whatever_they_made else ""
+        after = f" after {ends}{_some(group.after)}" if group.after else ""
         ranks = f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s), {group.size.time_min} min"
-        result(f"train array of {len(group.runs)}, {ranks}{after}: {', '.join(run.id for run in group.runs)}")
+        result(f"train array of {len(group.runs)}, {ranks}{after}: {_some([run.id for run in group.runs])}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", … ({len(names)})" if len(names) > 2 * MOST_NAMED else ""
+    return ", ".join(names[: 2 * MOST_NAMED]) + more
 
 
 def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None:
@@ -136,10 +150,10 @@ def summary(plan: "Plan") -> str:
 def plan_rows(plan: "Plan", estimates: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The plan for scripts, with the estimate of each run by its id; null for what the grid wants no longer."""
     rows = [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
-    reason = "no longer in the grid; "
-    rows += [
-        {"run": u.run, "action": "unwanted", "reason": reason + u.state.state, "axes": u.axes} for u in plan.unwanted
-    ]
+    for one in plan.unwanted:
+        state = one.state.state
+        reason = f"no longer in the grid; {state}" + (f" (zsg cancel {one.run} ends it)" if one.state.is_active else "")
+        rows.append({"run": one.run, "action": "unwanted", "reason": reason, "axes": one.axes})
     return [row | {"estimate": estimates.get(row["run"])} for row in rows]
 
 
@@ -320,7 +334,11 @@ def _at(row: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return "–" if value is None else escape(_plain(value))
+    return escape(_cell(value))
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else _plain(value)
 
 
 def _plain(value: Any) -> str:

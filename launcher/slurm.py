@@ -4,7 +4,6 @@ Commands are argument lists, never shell text; answers are parsed by pure functi
 flags are avoided: they differ between versions.
 """
 
-import math
 import os
 import re
 import subprocess
@@ -127,11 +126,11 @@ def parse_sacct(text: str) -> dict[str, SlurmState]:
     return found
 
 
-def find(name: str, run: Run = subprocess.run) -> list[str]:
+def find(name: str, run: Run = subprocess.run, *, sacct: bool = True) -> list[str]:
     """The ids of all jobs of that name, queued or ended, an array's tasks in order of their index."""
-    shown = _call(["squeue", "--noheader", "--array", "--name", name, "--format", "%i"], run).split()
-    if not shown:
-        shown = _quiet(["sacct", "-X", "-P", "-n", "--name", name, "-o", "JobID", "-S", "now-7days"], run).split()
+    shown = call(["squeue", "--noheader", "--array", "--name", name, "--format", "%i"], run).split()
+    if not shown and sacct:
+        shown = quiet(["sacct", "-X", "-P", "-n", "--name", name, "-o", "JobID", "-S", "now-7days"], run).split()
     return sorted(
         {task for job in shown for task in _tasks(job)}, key=lambda i: [int(part) for part in re.findall(r"\d+", i)]
     )
@@ -143,34 +142,6 @@ def release(ids: Sequence[str], run: Run = subprocess.run) -> None:
     done = _start(["scontrol", "release", *mains], run)
     if done.returncode and "Job has already finished" not in done.stderr and "Invalid job id" not in done.stderr:
         raise ClusterError(f"scontrol release {' '.join(mains)} failed: {done.stderr.strip()}; run zsg submit again")
-
-
-def config(run: Run = subprocess.run) -> dict[str, str]:
-    """The cluster's settings, by their names in slurm.conf."""
-    return parse_config(_call(["scontrol", "show", "config"], run))
-
-
-def parse_config(text: str) -> dict[str, str]:
-    """Reads lines `KillWait   = 30 sec`."""
-    pairs = (line.split(" = ", 1) for line in text.splitlines() if " = " in line)
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def partitions(run: Run = subprocess.run) -> dict[str, dict[str, str]]:
-    """The settings of every partition the user can see, by its name."""
-    return parse_partitions(_call(["scontrol", "show", "partition", "--oneliner"], run))
-
-
-def parse_partitions(text: str) -> dict[str, dict[str, str]]:
-    """Reads lines `PartitionName=main … Default=YES … MaxTime=1-00:00:00 … State=UP …`."""
-    rows = (dict(word.split("=", 1) for word in line.split() if "=" in word) for line in text.splitlines())
-    return {row["PartitionName"]: row for row in rows if "PartitionName" in row}
-
-
-def minutes(limit: str) -> float:
-    """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes; infinite where there is none."""
-    seconds = _seconds(limit)
-    return math.inf if seconds is None else seconds / 60
 
 
 def _tasks(job: str) -> list[str]:
@@ -193,10 +164,10 @@ def _squeue(mains: str, run: Run) -> str:
 
 
 def _sacct(mains: str, run: Run) -> str:
-    return _quiet(["sacct", "-X", "-P", "-n", "-j", mains, "-o", "JobID,State,ExitCode"], run)
+    return quiet(["sacct", "-X", "-P", "-n", "-j", mains, "-o", "JobID,State,ExitCode"], run)
 
 
-def _quiet(argv: list[str], run: Run) -> str:
+def quiet(argv: list[str], run: Run) -> str:
     """sacct's answer, or nothing where accounting is off, down or not installed."""
     try:
         done = run(argv, capture_output=True, text=True)
@@ -205,7 +176,8 @@ def _quiet(argv: list[str], run: Run) -> str:
     return "" if done.returncode else done.stdout
 
 
-def _call(argv: list[str], run: Run) -> str:
+def call(argv: list[str], run: Run) -> str:
+    """What a command of Slurm prints. ClusterError if it fails or is not there."""
     return _checked(argv, _start(argv, run))
 
 

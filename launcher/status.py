@@ -36,7 +36,6 @@ def collect(
     run: slurm.Run = subprocess.run,
     *,
     settled: Settled | None = None,
-    sacct: bool = True,
 ) -> dict[str, JobState]:
     """The state of each job folder (relative to the workspace).
 
@@ -58,7 +57,7 @@ def collect(
             states[item] = JobState(state=ABSENT)
         else:
             states[item] = _local(workspace, item, last, clock)
-    states |= _slurm(workspace, asked, ledger, states, clock, run, sacct)
+    states |= _slurm(workspace, asked, ledger, states, clock, run)
     if settled:
         settled.save()
     return {item: _explain(workspace, item, state) for item, state in states.items()}
@@ -127,13 +126,14 @@ def _under(folder: Path) -> dict[str, Any]:
 
 def _slurm(
     workspace: Workspace, asked: dict[str, Submission], ledger: Ledger, settled: Mapping[str, JobState], clock: Clock,
-    run: slurm.Run, sacct: bool,
+    run: slurm.Run,
 ) -> dict[str, JobState]:  # fmt: skip
     """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
     given = ledger.job_ids() if asked else {}
     ids = {item: given[item] for item in asked}
     ended = {job_id for item, job_id in ids.items() if item in settled and job_id}
-    told = slurm.states([job_id for job_id in ids.values() if job_id], run, settled=ended, sacct=sacct)
+    may_ask = all(last.sacct for last in asked.values())
+    told = slurm.states([job_id for job_id in ids.values() if job_id], run, settled=ended, sacct=may_ask)
     states = {}
     for item, job_id in ids.items():
         if job_id is None:

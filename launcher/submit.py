@@ -7,26 +7,25 @@ are adopted, intents that never reached it are given up. So there is one job per
 import fcntl
 import os
 import shutil
-import socket
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cache
+from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
-from launcher import arrays, grid_record, job_files, local, slurm
+from launcher import arrays, grid_record, handover, job_files, limits, local, slurm
 from launcher.grid import Grid
+from launcher.handover import Say
 from launcher.ledger import Ledger, Submission
 from launcher.plan import Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
-from launcher.profiles import JobSize, Profile
+from launcher.profiles import Profile
 from launcher.runs import Run
 from launcher.status import collect
 from zsg_core.errors import ClusterError
 
-SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
-
-Say = Callable[[str], None]
+WRITERS = 16  # files are written side by side: each waits for a disk, or for the server that has it
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,19 @@ class Site:
     profile: Profile
 
 
-def plan(site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: Allow) -> Plan:
-    """What a submit would do now."""
+def plan(
+    site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: Allow, space: limits.Room | None = None
+) -> Plan:
+    """What a submit would do now, with no more jobs than there is room for."""
     former = grid_record.former(site.workspace, grid.name, {run.id for run in runs})
     before = {run_item(one) for run in runs for one in run.all_before}
     items = {*map(run_item, runs), *before, *(f"runs/{row['run']}" for row in former)}
     states = collect(site.workspace, items, ledger)
-    is_made = lambda need: is_committed(site.workspace.root / need)  # noqa: E731
+    is_made = cache(lambda need: is_committed(site.workspace.root / need))
     makers = _makers(site.workspace, ledger, site.profile.kind, before)
-    made = make(decide(runs, states, allow, lambda need: is_made(need) or need in makers), is_made, makers)
+    remake = lambda actions: make(actions, is_made, makers)  # noqa: E731
+    made = remake(decide(runs, states, allow, lambda need: is_made(need) or need in makers))
+    made = limits.within(made, space, remake)
     unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
     return replace(made, unwanted=unwanted)
 
@@ -77,47 +80,62 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
             continue
         say(f"an earlier submit was cut short; looking for {submission.name}")
         if not submission.ids:
-            ids = _find(submission)
+            ids = handover.find(submission)
             if not ids:
                 ledger.void(submission, "never reached Slurm")
                 continue
             folders = [site.workspace.root / item for item in submission.items]
-            arrays.adopt(_submission_folder(site, submission), submission, folders, ids)
+            arrays.adopt(site.workspace.submission(submission.id), submission, folders, ids)
             ledger.submitted(submission, ids)
         slurm.release(submission.ids)
         ledger.released(submission)
 
 
-def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, say: Say) -> None:
-    """Submits prepare jobs, then train arrays that wait for them, then releases all.
+def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, say: Say) -> None:
+    """Submits prepare jobs, then train jobs that wait for them, in arrays of at most `most`, then releases all.
 
     If one is refused, those accepted before it are released all the same: they are wanted and complete.
     """
-    made: list[Submission] = []
+    made, sacct = list[Submission](), site.profile.slurm.sacct
     try:
-        for prepare in plan.prepares:
-            submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=[prepare.item])
-            job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-            made.append(_send(site, submission, site.profile.prepare, [], ledger, say))
+        for prepares in _parts(plan.prepares, most):
+            items = [prepare.item for prepare in prepares]
+            submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=items, sacct=sacct)
+            for prepare in prepares:
+                job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
+            size = site.profile.prepare
+            made.append(handover.send(site.workspace, site.profile, submission, size, None, ledger, say))
         for group in plan.groups:
-            made += _submit_group(site, grid, group, plan.starts, ledger, say)
+            for runs in _parts(group.runs, most):
+                made.append(_submit_runs(site, grid, plan, replace(group, runs=runs), ledger, say))
     finally:
-        for submission in made:
-            slurm.release(submission.ids)
-            ledger.released(submission)
+        if made:
+            ids = [job_id for submission in made for job_id in submission.ids]
+            handover.patiently(lambda: slurm.release(ids), say)
+            for submission in made:
+                ledger.released(submission)
 
 
-def _submit_group(
-    site: Site, grid: Grid, group: TrainGroup, starts: frozenset[str], ledger: Ledger, say: Say
-) -> Iterator[Submission]:
-    after = [job_id for item in group.after if (job_id := _job_id(ledger, item))]
-    for start in range(0, len(group.runs), site.profile.slurm.max_array_size):
-        runs = group.runs[start : start + site.profile.slurm.max_array_size]
-        items = [run_item(run) for run in runs]
-        submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items)
-        for run in runs:
-            job_files.write_train(site.workspace, run, site.profile, submission.id, group.after, run.id in starts)
-        yield _send(site, submission, group.size, after, ledger, say)
+def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say) -> Submission:
+    items = [run_item(run) for run in group.runs]
+    known = ledger.by_item()
+    after = [job_id for item in group.after if item in known and (job_id := known[item].job_id(item))]
+    sacct = site.profile.slurm.sacct
+    submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=sacct)
+    starts, profile = plan.starts, site.profile
+
+    def write(run: Run) -> None:
+        job_files.write_train(site.workspace, run, profile, submission.id, plan.needed[run.id], run.id in starts)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, group.runs))
+    dependency = handover.dependency(after, group.whatever_they_made)
+    return handover.send(site.workspace, site.profile, submission, group.size, dependency, ledger, say)
+
+
+def _parts(things: Sequence[Any], most: int) -> Iterator[list[Any]]:
+    for start in range(0, len(things), most):
+        yield list(things[start : start + most])
 
 
 def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[list[local.LocalJob], list[int]]:
@@ -137,70 +155,26 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
             jobs.append(local.LocalJob(prepare.item))
         ledger.submitted(submission, ["local"] * len(plan.prepares))
         ledger.released(submission)
-    runs = {run_item(run): (run, group.after) for group in plan.groups for run in group.runs}
+    runs = {run_item(run): run for group in plan.groups for run in group.runs}
     if runs:
         submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs))
         locks.append(_hold(site, submission))
-        for item, (run, after) in runs.items():
-            job_files.write_train(site.workspace, run, site.profile, submission.id, after, run.id in plan.starts)
-            jobs.append(local.LocalJob(item, run.needs, after))
+        starts = plan.starts
+        for item, run in runs.items():
+            needed = plan.needed[run.id]
+            job_files.write_train(site.workspace, run, site.profile, submission.id, needed, run.id in starts)
+            jobs.append(local.LocalJob(item, run.needs, needed))
         ledger.submitted(submission, ["local"] * len(runs))
         ledger.released(submission)
     return jobs, locks
 
 
 def _hold(site: Site, submission: Submission) -> int:
-    folder = _submission_folder(site, submission)
+    folder = site.workspace.submission(submission.id)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
-
-
-def _send(
-    site: Site, submission: Submission, size: JobSize, after: Sequence[str], ledger: Ledger, say: Say
-) -> Submission:
-    wanted = arrays.parameters(site.profile, size, submission.name, after, submission.kind == "train")
-    folders = [site.workspace.root / item for item in submission.items]
-    folder = _submission_folder(site, submission)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        ids = arrays.submit(folder, folders, wanted)
-    except ClusterError:
-        # "Socket timed out" may well have submitted: look before saying so.
-        ids = _find(submission)
-        if not ids:
-            ledger.void(submission, "sbatch failed")
-            raise
-        arrays.adopt(folder, submission, folders, ids)
-    ledger.submitted(submission, ids)
-    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
-    return submission
-
-
-def _find(submission: Submission) -> list[str]:
-    """The ids that Slurm has under a submission's name, once no sbatch of it can be on its way any more."""
-    here = submission.host == socket.gethostname()
-    until = submission.created / 1000 + SETTLE_S
-    while _sbatch_lives(submission) if here else time.time() < until:
-        time.sleep(0.2)
-    return slurm.find(submission.name)
-
-
-def _sbatch_lives(submission: Submission) -> bool:
-    """Whether an sbatch that outlived its zsg is still at work: its argument lies in the submission's folder."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            try:
-                words = (process / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            # A site's sbatch may be a script: its interpreter comes first.
-            if any(w.endswith(b"sbatch") for w in words[:3]) and any(
-                f"/submissions/{submission.id}/".encode() in w for w in words
-            ):
-                return True
-    return False
 
 
 def _makers(workspace: Workspace, ledger: Ledger, scheduler: str, before: Collection[str]) -> dict[str, str]:
@@ -220,15 +194,6 @@ def _makes(workspace: Workspace, item: str) -> list[str]:
 
 def _all_made(workspace: Workspace, item: str) -> bool:
     return all(is_committed(workspace.root / need) for need in _makes(workspace, item))
-
-
-def _job_id(ledger: Ledger, item: str) -> str | None:
-    submission = ledger.last(item)
-    return submission.job_id(item) if submission else None
-
-
-def _submission_folder(site: Site, submission: Submission) -> Path:
-    return site.workspace.submission(submission.id)
 
 
 def _model(run: Run) -> str:

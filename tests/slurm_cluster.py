@@ -65,6 +65,7 @@ AccountingStoragePort={ports[slurmdbd]}
 AccountingStoragePass={base}/run/munge
 GresTypes=gpu
 AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=associations,limits,qos
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 PriorityTier=1
@@ -193,6 +194,7 @@ class SlurmCluster:
         self.daemons: dict[str, Popen] = {}
         self._sizes = dict(cpus=cpus, gpus=gpus, kill_wait_s=kill_wait_s, max_array_size=max_array_size)
         self._base = self.folder  # the same place by a shorter name, where the path is too long for sockets
+        self._ports: dict[str, int] = {}
         self._reaper: Popen | None = None
 
     def __enter__(self) -> SlurmCluster:
@@ -231,6 +233,16 @@ class SlurmCluster:
             killed.wait(10)
         self._spawn(name, "slurmd", "-D", "-N", name)
 
+    def stop_controller(self) -> None:
+        """Ends slurmctld as a restart does; jobs and nodes live on."""
+        self.daemons["slurmctld"].terminate()
+        self.daemons["slurmctld"].wait(30)
+
+    def start_controller(self) -> None:
+        """Starts slurmctld, at first or after `stop_controller`; it listens when this returns."""
+        self._spawn("slurmctld", "slurmctld", "-D")
+        self._wait("slurmctld", "its port", lambda: _listening(self._ports["slurmctld"]))
+
     def stop(self) -> None:
         """Cancels all jobs and ends every process of this cluster; harmless when there is none."""
         if self._reaper is None:
@@ -259,7 +271,7 @@ class SlurmCluster:
         for i in range(self._sizes["gpus"]):  # slurmd counts distinct devices; these are all /dev/null
             os.mknod(self.folder / f"dev/nvidia{i}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
         listeners = ["slurmdbd", "slurmctld", *self.node_names]
-        ports = dict(zip(listeners, _free_ports(len(listeners)), strict=True))
+        ports = self._ports = dict(zip(listeners, _free_ports(len(listeners)), strict=True))
         host = socket.gethostname()
         texts = conf_files(self._base, host.partition(".")[0], socket.gethostbyname(host), ports, **self._sizes)
         for name, text in texts.items():
@@ -297,8 +309,7 @@ class SlurmCluster:
         self._spawn("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=f"{self._base}/run/database")
         self._wait("slurmdbd", "its port", lambda: _listening(ports["slurmdbd"]))
         self.run("sacctmgr", "-i", "add", "cluster", "zsg")
-        self._spawn("slurmctld", "slurmctld", "-D")
-        self._wait("slurmctld", "its port", lambda: _listening(ports["slurmctld"]))
+        self.start_controller()
         for name in self.node_names:
             self.start_node(name)
         for name in self.node_names:

@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Zsg
+from slurm_cluster import SlurmCluster
 
 from jobs.folder import Workspace
 from launcher import reading
+from zsg_core import skills
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,3 +48,24 @@ def test_the_readers_benchmark_reads_what_its_peer_parses() -> None:
     assert taken["goal"] == pytest.approx(2 * taken["peer"])
     assert taken["met"] == (taken["value"] <= taken["goal"])
     assert 0 < peak["value"] < peak["goal"] == 1.0
+
+
+@pytest.mark.slurm
+def test_the_launcher_benchmark_submits_and_plans_what_it_says(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its grids reach Slurm by one sbatch for the prepare job and one for the runs; commands and peer are timed."""
+    monkeypatch.syspath_prepend(ROOT)
+    bench = importlib.import_module("benchmarks.launcher")
+    monkeypatch.setattr(bench, "ONE_BY_ONE", 2)
+    skills.write_tasks(tmp_path / "tasks", per_task=2)
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")
+    submit, in_slurm, calls, each = bench.submitting(tmp_path, slurm.env, 20, 1)
+    took, peak = bench.planning(tmp_path, 50, 1)
+
+    assert len(slurm.run("squeue", "-h", "-r", "-u", "root", "-n", "submitit", "-o", "%i").split()) == 2
+    assert (calls.value, calls.goal) == (2, 2)
+    assert 0 < in_slurm.value < submit.value
+    assert (each.value, each.goal) == (pytest.approx(submit.value / 20 * 1e3), pytest.approx(each.peer / 40))
+    assert (took.goal, peak.goal) == (5.0, 400.0)
+    assert took.value > 0 and 0 < peak.value < 400

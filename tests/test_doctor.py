@@ -9,113 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import Zsg
 
-from launcher import doctor, slurm
-from launcher.doctor import OK, PROBLEM, WARNING
-from launcher.profiles import Profile
+from launcher import doctor
+from launcher.check import OK, PROBLEM, WARNING
 
 HERE = dict.fromkeys(doctor.OURS, None)
-
-
-def profile(**settings: object) -> Profile:
-    """A Slurm profile with these settings."""
-    return Profile.model_validate({"name": "p", "kind": "slurm", **settings})
-
-
-# As Slurm 22.05 prints it, shortened.
-CONFIG = """Configuration data as of 2026-11-21T09:50:11
-AccountingStorageType   = accounting_storage/slurmdbd
-AuthInfo                = socket=/run/munge
-KillWait                = 30 sec
-MaxArraySize            = 101
-MaxJobCount             = 10000
-SLURM_VERSION           = 22.05.8
-
-Slurmctld(primary) at head is UP
-"""
-PARTITIONS = (
-    "PartitionName=main AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default=YES QoS=N/A "
-    "DefaultTime=NONE MaxNodes=2 MaxTime=01:00:00 MinNodes=0 Nodes=n[1-4] PriorityTier=1 State=UP TotalCPUs=16 "
-    "TotalNodes=4 SelectTypeParameters=NONE DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED\n"
-    "PartitionName=gpu Default=NO MaxNodes=UNLIMITED MaxTime=UNLIMITED Nodes=g1 State=DOWN TotalNodes=1\n"
-)
-
-
-def test_scontrol_is_read_line_by_line() -> None:
-    """`scontrol show config` becomes names and values; heads and tails are no settings."""
-    config = slurm.parse_config(CONFIG)
-
-    assert len(config) == 6
-    assert (config["KillWait"], config["AuthInfo"]) == ("30 sec", "socket=/run/munge")
-
-
-def test_partitions_are_read_one_a_line() -> None:
-    """`scontrol show partition -o` becomes a mapping for each partition."""
-    found = slurm.parse_partitions(PARTITIONS)
-
-    assert list(found) == ["main", "gpu"]
-    assert (found["main"]["MaxTime"], found["gpu"]["State"]) == ("01:00:00", "DOWN")
-    assert slurm.parse_partitions("") == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("01:00:00", 60), ("7-00:30:00", 7 * 24 * 60 + 30), ("00:00:30", 0.5), ("UNLIMITED", float("inf"))],
-)
-def test_time_limits_are_minutes(text: str, expected: float) -> None:
-    """Days, hours, minutes and seconds; no limit is infinite."""
-    assert slurm.minutes(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "settings", "what", "verdict", "said"),
-    [
-        pytest.param({}, {"slurm": {"max_array_size": 101}}, "arrays", OK, "", id="arrays that fit"),
-        pytest.param({}, {}, "arrays", PROBLEM, "slurm.max_array_size: 101", id="arrays that sbatch refuses"),
-        pytest.param({}, {}, "KillWait", OK, "", id="the site's KillWait"),
-        pytest.param({}, {"slurm": {"kill_wait_s": 60}}, "KillWait", WARNING, "kill_wait_s: 30", id="less than said"),
-        pytest.param({}, {}, "accounting", OK, "", id="accounting"),
-        pytest.param(
-            {"AccountingStorageType": "accounting_storage/none"}, {}, "accounting", WARNING, "unknown", id="none"
-        ),
-        pytest.param({"MaxJobCount": "500"}, {}, "MaxJobCount", WARNING, "smaller", id="a short queue"),
-    ],
-)
-def test_the_cluster_is_compared_with_the_profile(
-    changes: dict[str, str], settings: dict[str, object], what: str, verdict: str, said: str
-) -> None:
-    """Each setting of the cluster that contradicts the profile is told with the line to change."""
-    checks = {c.what: c for c in doctor.cluster(slurm.parse_config(CONFIG) | changes, profile(**settings))}
-
-    assert checks[what].verdict == verdict
-    assert said in checks[what].advice
-    assert bool(checks[what].advice) == (verdict != OK)
-
-
-@pytest.mark.parametrize(
-    ("settings", "verdict", "said"),
-    [
-        pytest.param({}, OK, "main (the default), 4 nodes", id="the default"),
-        pytest.param({"slurm": {"partition": "main"}}, OK, "main (the default)", id="named"),
-        pytest.param({"slurm": {"partition": "man"}}, PROBLEM, "there is no 'man'; slurm.partition", id="unknown"),
-        pytest.param({"slurm": {"partition": "gpu"}}, PROBLEM, "it is DOWN", id="down"),
-        pytest.param({"train": {"time_min": 61}}, PROBLEM, "train.time_min is 61, more than its 60", id="too long"),
-        pytest.param({"prepare": {"time_min": 90}}, PROBLEM, "prepare.time_min is 90", id="prepare too long"),
-        pytest.param({"train": {"nodes": 3}}, PROBLEM, "train.nodes is 3, more than its 2", id="too many nodes"),
-    ],
-)
-def test_the_partition_grants_what_is_asked(settings: dict[str, object], verdict: str, said: str) -> None:
-    """The profile's partition, or the default one, exists, is up, and has the time and the nodes."""
-    check = doctor.partition(slurm.parse_partitions(PARTITIONS), profile(**settings))
-
-    assert check.verdict == verdict
-    assert said in check.line
-
-
-def test_a_cluster_without_a_default_partition_needs_a_name() -> None:
-    """Where no partition is the default, the profile must name one, and the message lists them."""
-    check = doctor.partition(slurm.parse_partitions(PARTITIONS.replace("YES", "NO")), profile())
-
-    assert (check.verdict, check.advice) == (PROBLEM, "slurm.partition in the profile, one of: main, gpu")
 
 
 @pytest.mark.parametrize(
@@ -257,18 +154,3 @@ def test_a_second_owner_of_jobs_is_found(zsg: Zsg) -> None:
     zsg.env["PYTHONPATH"] = str(zsg.folder / "other")
 
     assert "problem  package: jobs also belongs to acme" in zsg("doctor", code=3)
-
-
-@pytest.mark.slurm
-def test_the_doctor_of_a_cluster(zsg_on_slurm: Zsg) -> None:
-    """On a real Slurm it finds what the profile gets wrong, with the line to change; mended, there is no problem."""
-    text = "name: mine\ninherits: slurm-minimal\nslurm: {partition: PARTITION, max_array_size: 101}\n"
-    wrong = zsg_on_slurm.write("wrong.yaml", text.replace("PARTITION", "nowhere").replace("101", "1000"))
-    right = zsg_on_slurm.write("right.yaml", text.replace("PARTITION", "main"))
-    said = zsg_on_slurm("doctor", "--profile", wrong, code=3)
-    rows = {row["what"]: row for row in json.loads(zsg_on_slurm("doctor", "--profile", right, "--json"))}
-
-    assert "problem  arrays: up to 1000 jobs each, of Slurm's 101; slurm.max_array_size: 101 in the profile" in said
-    assert "problem  partition: there is no 'nowhere'; slurm.partition in the profile, one of: main, urgent" in said
-    assert {rows[what]["verdict"] for what in ("slurm", "arrays", "KillWait", "accounting", "partition")} == {OK}
-    assert rows["accounting"]["found"] == "slurmdbd"

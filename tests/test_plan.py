@@ -8,8 +8,10 @@ from builders import digests
 from launcher.plan import Action, Allow, Plan, decide, make, run_item
 from launcher.profiles import JobSize
 from launcher.runs import Run
+from launcher.selection import Selection
 from launcher.status import JobState
 from zsg_core import recipe as recipes
+from zsg_core.errors import UserError
 from zsg_core.schedule import checkpoint_steps
 from zsg_core.settings import Settings
 
@@ -287,3 +289,49 @@ def test_a_quick_set_has_cells_of_its_own(quick, lacks):
     [action] = decide([run], {run_item(run): state}, NOTHING)
 
     assert action.reason.startswith(f"done, but {lacks} are missing" if lacks else "already done")
+
+
+def test_runs_that_are_not_selected_are_left_alone():
+    """Whatever their state, and whatever else is allowed; what is selected is decided as ever."""
+    runs = [a_run(seed=seed, train={"lr": lr}) for seed, lr in ((0, 1e-3), (1, 1e-3), (2, 1e-4))]
+    states = {
+        run_item(run): JobState(state=state) for run, state in zip(runs, ("failed", "absent", "done"), strict=True)
+    }
+    chosen = Allow(retry=True, selection=Selection.parse(["train.lr=0.001"], ["state=new"]))
+    actions = decide(runs, states, chosen)
+
+    assert [action.kind for action in actions] == ["retry", "skip", "skip"]
+    assert [action.reason for action in actions[1:]] == ["not selected"] * 2
+    assert [run.id for group in make(actions, lambda need: False, {}).groups for run in group.runs] == [runs[0].id]
+
+
+def test_a_selection_that_names_no_run_of_the_grid_is_refused():
+    """A slip is told with the values that there are."""
+    run = a_run()
+    chosen = Allow(selection=Selection.parse(["train.batch=17"], []))
+
+    with pytest.raises(UserError, match="no run has this value; its values are 16"):
+        decide([run], {run_item(run): JobState(state="absent")}, chosen)
+
+
+@pytest.mark.parametrize(("corpora", "arrays"), [(20, 20), (21, 1)])
+def test_many_groups_become_one_that_waits_for_the_end_of_all(corpora, arrays):
+    """Up to 20 arrays each wait for what they need; more are one, and each run keeps what it needs itself."""
+    runs = [a_run(data={"sample_seed": seed}) for seed in range(corpora)]
+    plan = planned(runs)
+
+    assert len(plan.groups) == arrays
+    assert {group.whatever_they_made for group in plan.groups} == {arrays == 1}
+    assert sorted(item for group in plan.groups for item in group.after) == sorted(p.item for p in plan.prepares)
+    assert [plan.needed[run.id] for run in runs] == [(prepare.item,) for prepare in plan.prepares]
+
+
+def test_groups_of_other_sizes_or_with_nothing_to_wait_for_stay_apart():
+    """The tasks of an array are equal, and who need not wait does not."""
+    runs = [a_run(data={"sample_seed": seed}, nodes=1 + seed % 2) for seed in range(30)]
+    ready = a_run(data={"sample_seed": 99})
+    plan = planned([*runs, ready], made=set(ready.needs))
+
+    assert [(group.size.nodes, len(group.runs), bool(group.after)) for group in plan.groups] == [
+        (1, 1, False), (1, 15, True), (2, 15, True),
+    ]  # fmt: skip

@@ -56,3 +56,26 @@ def test_an_exclude_without_effect_is_said(planned) -> None:
 
     assert len(rows) == 2
     assert "grid.yaml:7: this `exclude` matches no point of the grid" in said
+
+
+def test_only_and_except_say_which_runs_are_meant(planned) -> None:
+    """Options add up; runs that they do not name are skipped as such, and the same axes are shown."""
+    grid = "grid: {arrangement.order: [cluster, random], data.fraction: [1/4, 1/2]}\n"
+    rows, _ = planned(grid, "--only", "order=random", "--only", "data.fraction=0.25", "--except", "state=done")
+
+    assert [(row["action"], row["reason"]) for row in rows] == [
+        ("submit", "new"), ("skip", "not selected"), ("submit", "new"), ("submit", "new"),
+    ]  # fmt: skip
+
+
+def test_a_long_plan_is_whole(zsg: Zsg) -> None:
+    """A table of hundreds of runs has a line for each, its columns in line, and nothing is cut."""
+    write_niv2(zsg.folder / "data")
+    seeds = ", ".join(map(str, range(300)))
+    printed = zsg("plan", zsg.write("grid.yaml", HEAD + "grid:\n  train.lr: [1e-3]\n  train.init_seed: ["
+                  + seeds + "]\n")).splitlines()  # fmt: skip
+    rows = [line.split() for line in printed if line.endswith(" submit new") or " submit " in line][:300]
+
+    assert printed[0].split() == ["run", "init_seed", "action", "why"]
+    assert [row[1] for row in rows] == [str(seed) for seed in range(300)]
+    assert len({line.index("submit") for line in printed[1:301]}) == 1

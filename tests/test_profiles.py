@@ -102,7 +102,7 @@ HOSTILE = {
     "a variable": "$HOME",
     "a backtick": "`id`",
     "a semicolon": "a;b",
-    "a pipe": "a|b",
+    "a redirection": "a>b",
     "a comment": "#x",
     "a backslash": "a\\\\b",
     "a null": "a\\0b",
@@ -140,6 +140,59 @@ def test_a_profile_has_a_plain_name(load, name):
 def test_what_slurm_options_are_made_of_is_taken(load, value):
     """The words of real clusters pass."""
     assert load(f'name: a\nkind: slurm\nslurm: {{gres: "{value}"}}\n').slurm.gres == value
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("slurm:\n  sbatch:\n    exclusiv: true", 5, "no option --exclusiv. Did you mean 'exclusive'?"),
+        ("slurm:\n  sbatch: {partition: x}", 4, "zsg sets --partition itself, by slurm.partition"),
+        ("slurm:\n  sbatch: {time: 60}", 4, "by train.time_min and prepare.time_min"),
+        ("slurm:\n  sbatch: {array: 0-3}", 4, "zsg sets --array itself"),
+        ("slurm:\n  sbatch: {hold: true}", 4, "its jobs depend on it"),
+        ("slurm:\n  sbatch: {comment: a b}", 4, "slurm.sbatch.comment"),
+        ("slurm:\n  sbatch: {exclusive: false}", 4, "slurm.sbatch.exclusive"),
+        ("slurm:\n  sbatch: {--nice: 1}", 4, "slurm.sbatch"),
+        ("slurm: {gres: gpu:8, gpus_by: gpus}", 3, "leave slurm.gpus_by out"),
+        ("slurm: {gres: gpu:8, gpu_type: a800}", 3, "leave slurm.gpu_type out"),
+        ("slurm: {gpus_by: gpu}", 3, "'gpus-per-node', 'gres', 'gpus' or 'gpus-per-task'"),
+        ("network: {interfaces: ['=bond0']}", 3, "network.interfaces"),
+        ("network: {hcas: [mlx5]}\nenvironment: {set: {NCCL_IB_HCA: x}}", 4, "sets NCCL_IB_HCA already"),
+        ("container: {python: /opt/python}", 3, "only with a container.prefix"),
+        ("container: {prefix: [a b]}", 3, "container.prefix"),
+        ("environment: {cache: tmp}", 3, "environment.cache"),
+        ("environment: {cache: '/x/$(id)'}", 3, "environment.cache"),
+        ("max_gpus: 0", 3, "max_gpus"),
+    ],
+)
+def test_what_contradicts_or_cannot_be_passed_on_is_refused(load, text, line, said):
+    """An option of sbatch that zsg sets, or that there is not; two settings of one thing; what a shell could read."""
+    with pytest.raises(UserError) as error:
+        load(f"name: a\nkind: slurm\n{text}\n")
+
+    assert f"mine.yaml:{line}: " in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["a100&ib", "[rack1|rack2]", "a100*2", "!old"])
+def test_constraints_join_features_as_slurm_has_them(load, value):
+    """They are quoted where they are written."""
+    assert load(f'name: a\nkind: slurm\nslurm: {{constraint: "{value}"}}\n').slurm.constraint == value
+
+
+@pytest.mark.parametrize("value", ["$TMPDIR", "$SLURM_TMPDIR/x", "/scratch/$USER", "/local", "/a/b.c/d-e"])
+def test_a_cache_is_a_folder_that_may_depend_on_the_node(load, value):
+    """A variable of the node's, or a path with one in it."""
+    assert load(f'name: a\nkind: slurm\nenvironment: {{cache: "{value}"}}\n').environment.cache == value
+
+
+def test_interfaces_are_named_once_for_nccl_and_gloo(load):
+    """NCCL takes whole names only after a `=`, which gloo does not know."""
+    profile = load("name: a\nkind: slurm\nnetwork: {interfaces: [bond0, eth1], hcas: [mlx5_0]}\n")
+
+    assert profile.network.variables == {
+        "NCCL_SOCKET_IFNAME": "=bond0,eth1", "GLOO_SOCKET_IFNAME": "bond0,eth1", "NCCL_IB_HCA": "=mlx5_0",
+    }  # fmt: skip
 
 
 def test_setup_lines_are_kept_verbatim(load):

@@ -89,6 +89,7 @@ def test_a_line_of_sacct(line, job, expected):
         pytest.param("1_[0-3%2]", [0, 1, 2, 3], id="a limit of parallel tasks"),
         pytest.param("1_[0-6:3,7]", [0, 3, 6, 7], id="a stride"),
         pytest.param("1_[0,2,11...]", [0, 2], id="a list cut short"),
+        pytest.param("1_[1-9:2%4]", [1, 3, 5, 7, 9], id="a half-cancelled array"),
     ],
 )
 def test_tasks_that_never_started_are_one_line_of_sacct(shown, tasks):
@@ -154,6 +155,15 @@ def test_without_accounting_a_vanished_job_is_unknown(sacct):
 
     assert told["8_0"] == SlurmState("unknown", "neither squeue nor sacct knows it")
     assert told["7_0"].state == "running"
+
+
+def test_accounting_that_may_not_be_asked_is_not() -> None:
+    """Where a profile says `sacct: false`, what has left the queue is `unknown`, and nobody waits for slurmdbd."""
+    run = FakeRun(squeue="")
+
+    assert states(["7_0"], run, sacct=False) == {"7_0": SlurmState("unknown", "neither squeue nor sacct knows it")}
+    assert find("n", run, sacct=False) == []
+    assert run.programs == ["squeue", "squeue"]
 
 
 def test_an_invalid_job_id_is_an_empty_queue():

@@ -230,9 +230,17 @@ OF_THE_TEST = ("test_set", "test_path", "held_out", "test_tasks", "test_per_task
 _OF_A_SOURCE = frozenset(SourceSettings.model_fields)
 
 
+_MADE: dict[str, Source] = {}  # the runs of a grid have few sources, and each is asked for often
+_MOST_MADE = 10_000
+
+
 def _source(name: str, values: dict[str, Any]) -> Source:
+    if (written := repr(values)) in _MADE:
+        return _MADE[written]
+    if len(_MADE) == _MOST_MADE:
+        _MADE.clear()
     try:
-        return Source.model_validate(values)
+        return _MADE.setdefault(written, Source.model_validate(values))
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")

@@ -5,12 +5,14 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 ID_LENGTH = 12  # 48 bits: among a million runs, one chance in 500 of any two sharing an id
 
 
 def canonical_json(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces, UTF-8, shortest exact floats; NaN is refused."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _JSON.encode(value)
 
 
 def content_id(value: Any, length: int = ID_LENGTH) -> str:

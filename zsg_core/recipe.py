@@ -6,7 +6,7 @@ enter by the digest of their content. Made once and shared under ids of their ow
 the base (a tiny model with its tokenizer) and the arrangement (their order).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
     stages = settings.by_stage()
     of_stages = digests * len(stages) if len(digests) == 1 else digests
     made = [_stage(own, given) for own, given in zip(stages, of_stages, strict=True)]
-    return {"schema": SCHEMA, "base": _base(stages[0], of_stages[0]), "stages": made}
+    return {"schema": SCHEMA, "base": _base(stages[0], of_stages[0], made[0]["data"]), "stages": made}
 
 
 def prefixes(made: Recipe) -> list[Recipe]:
@@ -119,7 +119,7 @@ def sources(data: Recipe) -> dict[str, Recipe]:
 
 def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     data, made = settings.data, settings.data.by_source()
-    shared: dict[str, Any] = {"template": _template(settings)}
+    shared: dict[str, Any] = {"template": _template(settings, made.values())}
     # What is absent where it does nothing is as it was before the setting came.
     shared |= {} if data.max_turns is None else {"max_turns": data.max_turns}
     shared |= {} if data.mix is None else {"mix": _mix(settings)}
@@ -183,9 +183,9 @@ def _drawn(source: Source, reader: str, per_task: int | None, seed: int) -> dict
     return {"sampling": source.sampling, **({"seed": seed} if source.sampling == "random" else {})}
 
 
-def _template(settings: Settings) -> dict[str, Any]:
+def _template(settings: Settings, made: Iterable[Source]) -> dict[str, Any]:
     data = settings.data
-    is_niv2 = any("niv2" in (source.set, source.test_set) for source in data.by_source().values())
+    is_niv2 = any("niv2" in (source.set, source.test_set) for source in made)
     return {"name": data.template, **({"positive_examples": data.positive_examples} if is_niv2 else {})}
 
 
@@ -231,11 +231,10 @@ def _weight(weight: float | str) -> str:
     return weight if isinstance(weight, str) else f"{weight:.17g}"
 
 
-def _base(settings: Settings, digests: InputDigests) -> dict[str, Any]:
+def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str, Any]:
     if settings.model.name != TINY:
         return {"kind": "folder", "digest": digests.model}
     # The tokenizer learns from every training task whatever is sampled, so that all runs of a grid share it.
-    corpus = _corpus(settings, digests)
     text = _seen(corpus)
     if "sources" in corpus:
         text["sources"] = {name: _seen(source) for name, source in corpus["sources"].items()}

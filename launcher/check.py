@@ -1,0 +1,25 @@
+"""One thing that `zsg doctor` has looked at, and what it found."""
+
+from dataclasses import dataclass
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `advice` says what to do; it is empty where all is well."""
+
+    what: str
+    verdict: str
+    found: str
+    advice: str = ""
+
+    @property
+    def line(self) -> str:
+        """The check in one line."""
+        return f"{self.verdict:8} {self.what}: {self.found}{'; ' if self.advice else ''}{self.advice}"
+
+
+def judged(what: str, verdict: str, found: str, advice: str) -> Check:
+    """A check that is as bad as said if there is advice, and fine if there is none."""
+    return Check(what, verdict if advice else OK, found, advice)

@@ -1,0 +1,117 @@
+"""Hands one submission to Slurm and finds it again, whatever sbatch said and whoever was killed meanwhile."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from jobs.folder import Workspace
+from launcher import arrays, slurm
+from launcher.ledger import Ledger, Submission
+from launcher.profiles import JobSize, Profile
+from zsg_core.errors import ClusterError
+
+SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
+PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)  # between tries, where the controller is away: it restarts within a minute
+AWAY = (
+    "unable to contact slurm controller", "socket timed out", "connection refused", "connection reset",
+    "zero bytes were transmitted", "slurm_persist_conn", "resource temporarily unavailable", "connection timed out",
+    "slurm backup controller in standby", "communication connection failure", "slurm temporarily unable",
+)  # fmt: skip
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+def dependency(ids: Sequence[str], whatever_they_made: bool = False) -> str | None:
+    """What sbatch is to wait for: that all ended well, or only that all of their arrays ended."""
+    if not ids:
+        return None
+    if whatever_they_made:
+        return f"afterany:{':'.join(dict.fromkeys(job_id.partition('_')[0] for job_id in ids))}"
+    return f"afterok:{':'.join(ids)}"
+
+
+def send(
+    workspace: Workspace, profile: Profile, submission: Submission, size: JobSize, after: str | None, ledger: Ledger,
+    say: Say, sleep: Callable[[float], None] = time.sleep,
+) -> Submission:  # fmt: skip
+    """Submits the jobs, held, and records their ids.
+
+    Raises ClusterError where Slurm refuses; where it stays away, the intent is left for the next submit to settle.
+    """
+    wanted = arrays.parameters(profile, size, submission.name, after, submission.kind == "train")
+    folders = [workspace.root / item for item in submission.items]
+    folder = workspace.submission(submission.id)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    pauses = iter(PAUSES_S)
+    while True:
+        try:
+            ids = arrays.submit(folder, folders, wanted, arrays.python(profile))
+        except ClusterError as error:
+            # "Socket timed out" may well have submitted: look before saying so.
+            ids = patiently(lambda: find(submission), say, sleep)
+            if ids:
+                arrays.adopt(folder, submission, folders, ids)
+            elif not is_away(error) or (pause := next(pauses, None)) is None:
+                ledger.void(submission, "sbatch failed")
+                raise
+            else:
+                say(f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s")
+                sleep(pause)
+                continue
+        break
+    ledger.submitted(submission, ids)
+    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
+    return submission
+
+
+def patiently(ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep) -> T:
+    """The answer of a call to Slurm, asked again for a minute and a half while the controller is away."""
+    for pause in PAUSES_S:
+        try:
+            return ask()
+        except ClusterError as error:
+            if not is_away(error):
+                raise
+            say(f"Slurm does not answer ({brief(error)}); asking again in {pause:g} s")
+            sleep(pause)
+    return ask()
+
+
+def is_away(error: ClusterError) -> bool:
+    """Whether the controller did not answer, which may pass, in place of refusing, which does not."""
+    return any(words in str(error).lower() for words in AWAY)
+
+
+def brief(error: ClusterError) -> str:
+    """The last line of what a command of Slurm complained."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "nothing"
+
+
+def find(submission: Submission) -> list[str]:
+    """The ids that Slurm has under a submission's name, once no sbatch of it can be on its way any more."""
+    here = submission.host == socket.gethostname()
+    until = submission.created / 1000 + SETTLE_S
+    while _sbatch_lives(submission) if here else time.time() < until:
+        time.sleep(0.2)
+    return slurm.find(submission.name, sacct=submission.sacct)
+
+
+def _sbatch_lives(submission: Submission) -> bool:
+    """Whether an sbatch that outlived its zsg is still at work: its argument lies in the submission's folder."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            # A site's sbatch may be a script: its interpreter comes first.
+            if any(w.endswith(b"sbatch") for w in words[:3]) and any(
+                f"/submissions/{submission.id}/".encode() in w for w in words
+            ):
+                return True
+    return False

@@ -1,0 +1,83 @@
+"""What Slurm 22.05 prints, shortened, and the cluster that it describes."""
+
+from launcher import cluster
+from launcher.cluster import Cluster
+from launcher.profiles import Profile
+
+CONFIG = """Configuration data as of 2026-11-21T09:50:11
+AccountingStorageEnforce = associations,limits,qos
+AccountingStorageType   = accounting_storage/slurmdbd
+AuthInfo                = socket=/run/munge
+KillWait                = 30 sec
+MaxArraySize            = 101
+MaxJobCount             = 10000
+SLURM_VERSION           = 22.05.8
+
+Slurmctld(primary) at head is UP
+"""
+PARTITIONS = (
+    "PartitionName=main AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default=YES QoS=N/A "
+    "DefaultTime=NONE MaxNodes=2 MaxTime=01:00:00 MinNodes=0 Nodes=n[1-4] PriorityTier=1 State=UP TotalCPUs=16 "
+    "TotalNodes=4 SelectTypeParameters=NONE DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED "
+    "TRES=cpu=64,mem=512000M,node=4,billing=64,gres/gpu=8\n"
+    "PartitionName=gpu Default=NO MaxNodes=UNLIMITED MaxTime=UNLIMITED Nodes=g1 State=DOWN TotalNodes=1\n"
+)
+ASSOC_MGR = """Current Association Manager state
+
+Association Records
+
+ClusterName=c Account=nlp UserName= Partition= Priority=0 ID=3
+    GrpSubmitJobs=900(1) GrpWall=N(0.00)
+    MaxJobs= MaxSubmitJobs= MaxWallPJ=
+ClusterName=c Account=nlp UserName=ada(1000) Partition= Priority=0 ID=4
+    ParentAccount= Lft=2 DefAssoc=Yes
+    GrpJobs=N(0) GrpJobsAccrue=N(0)
+    GrpSubmitJobs=N(40) GrpWall=N(0.00)
+    GrpTRES=cpu=N(0),mem=N(0),node=N(0),gres/gpu=N(0)
+    MaxJobs= MaxJobsAccrue= MaxSubmitJobs=50(40) MaxWallPJ=
+    MaxTRESPJ=
+ClusterName=c Account=vision UserName=ada(1000) Partition= Priority=0 ID=6
+    ParentAccount= Lft=5 DefAssoc=No
+    GrpSubmitJobs=N(0) GrpWall=N(0.00)
+    MaxJobs= MaxJobsAccrue= MaxSubmitJobs= MaxWallPJ=
+    MaxTRESPJ=
+
+QOS Records
+
+QOS=normal(1)
+    GrpJobs=N(0) GrpJobsAccrue=N(0) GrpSubmitJobs=N(3) GrpWall=N(0.00)
+    MaxWallPJ=
+    MaxTRESPJ=
+    Account Limits
+      nlp
+        MaxJobsPA=N(0) MaxJobsAccruePA=N(0) MaxSubmitJobsPA=N(3)
+    User Limits
+      1000
+        MaxJobsPU=N(0) MaxJobsAccruePU=N(0) MaxSubmitJobsPU=N(3)
+QOS=short(2)
+    GrpJobs=N(0) GrpJobsAccrue=N(0) GrpSubmitJobs=9000(1) GrpWall=N(0.00)
+    MaxWallPJ=30
+    MaxTRESPJ=gres/gpu=4
+    User Limits
+      1000
+        MaxJobsPU=N(0) MaxJobsAccruePU=N(0) MaxSubmitJobsPU=45(1)
+"""
+
+
+def profile(**settings: object) -> Profile:
+    """A Slurm profile with these settings."""
+    return Profile.model_validate({"name": "p", "kind": "slurm", **settings})
+
+
+def a_cluster(config: dict[str, str] | None = None, main: dict[str, str] | None = None) -> Cluster:
+    """The cluster of the answers above; `config` and `main` change its settings and those of its first partition."""
+    known = cluster.parse_partitions(PARTITIONS)
+    known["main"] |= main or {}
+    associations, qos = cluster.parse_assoc_mgr(ASSOC_MGR)
+    return Cluster(
+        config=cluster.parse_config(CONFIG) | (config or {}),
+        partitions=known,
+        associations=tuple(associations),
+        qos=qos,
+        user="ada",
+    )

@@ -1,0 +1,198 @@
+"""Is what sbatch is given exactly what the profile says, whatever a grid or the user's shell holds?
+
+`golden/` shows the whole script of every shipped Slurm profile, and of one that uses every setting. After a change that
+is meant, ZSG_WRITE_GOLDEN=1 writes them anew.
+"""
+
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+from slurm_answers import profile
+
+from launcher import arrays, profiles
+from launcher.handover import dependency
+from launcher.profiles import Profile
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+EVERYTHING = GOLDEN / "everything.yaml"
+NAMES = ("slurm-minimal", "a100-80g", "a800-80g", "everything")
+AFTER = ("6_0", "6_1")
+SBATCH = """#!/bin/sh
+env > "$HERE/env"
+[ -e "$HERE/fails" ] && { cat "$HERE/fails" >&2; exit 1; }
+echo "Submitted batch job 61"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with blanks and quotes in its name, and an sbatch that takes whatever it is given."""
+    folder = tmp_path / "a user's $(work)"
+    (folder / "bin").mkdir(parents=True)
+    for name, text in (("sbatch", SBATCH), ("srun", "#!/bin/sh\n")):
+        (folder / "bin" / name).write_text(text)
+        (folder / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("HERE", str(folder))
+    return folder
+
+
+def submitted(place: Path, own: Profile, count: int = 3, kind: str = "train") -> tuple[list[str], str]:
+    """The ids and the script of a submission of so many jobs."""
+    size, after = (own.train, dependency(AFTER)) if kind == "train" else (own.prepare, None)
+    wanted = arrays.parameters(own, size, f"zsg-grid-{kind}-0123abcd", after, kind == "train")
+    jobs = place / "jobs"
+    ids = arrays.submit(jobs, [place / f"runs/{i}" for i in range(count)], wanted, arrays.python(own))
+    return ids, (jobs / "61_submission.sh").read_text()
+
+
+def line(script: str, start: str) -> str:
+    """The rest of the one line that begins so."""
+    [found] = [line.removeprefix(start) for line in script.splitlines() if line.startswith(start)]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["train", "prepare"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_script_of_a_profile(place: Path, name: str, kind: str) -> None:
+    """The whole of what sbatch reads is as it is shown in golden/."""
+    own = profiles.load(str(EVERYTHING) if name == "everything" else name, place)
+    _, script = submitted(place, own, kind=kind)
+    text = script.replace(str(place).replace("'", "'\"'\"'"), "FOLDER").replace(sys.executable, "PYTHON")
+    path = GOLDEN / f"{name}.{kind}.sbatch"
+    if os.environ.get("ZSG_WRITE_GOLDEN"):
+        path.write_text(text)
+
+    assert text == path.read_text()
+
+
+def test_all_slurm_profiles_have_a_golden_script() -> None:
+    """A new profile shows what it makes."""
+    shipped = profiles.profile_files.shipped("cluster_profiles").glob("*.yaml")
+    kinds = {path.stem: profiles.load(path.stem, Path()).kind for path in shipped}
+
+    assert {name for name, kind in kinds.items() if kind == "slurm"} == set(NAMES) - {"everything"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"gpus_per_node": 8}, "#SBATCH --gpus-per-node=8"),
+        ({"gpus_per_node": 8, "gpu_type": "a800"}, "#SBATCH --gpus-per-node=a800:8"),
+        ({"gpus_per_node": 8, "gpus_by": "gres"}, "#SBATCH --gres=gpu:8"),
+        ({"gpus_per_node": 8, "gpus_by": "gpus", "gpu_type": "a800"}, "#SBATCH --gpus=a800:16"),
+        ({"gpus_per_node": 8, "gpus_by": "gpus-per-task"}, "#SBATCH --gpus-per-task=1"),
+        ({"gpus_per_node": 8, "gres": "gpu:a800:8,nvme:1"}, "#SBATCH --gres=gpu:a800:8,nvme:1"),
+        ({}, None),
+    ],
+)
+def test_gpus_are_asked_for_as_the_site_wants(place: Path, settings: dict, expected: str | None) -> None:
+    """One option names them, for train jobs only."""
+    own = profile(slurm=settings, train={"nodes": 2, "ranks_per_node": 8})
+    asked = [one for one in submitted(place, own)[1].splitlines() if "--gpus" in one or "--gres" in one]
+    prepare = submitted(place, own, kind="prepare")[1]
+
+    assert asked == ([expected] if expected else [])
+    assert "--gpus" not in prepare and "--gres" not in prepare
+
+
+@pytest.mark.parametrize(("count", "ids"), [(1, ["61"]), (2, ["61_0", "61_1"]), (12, [f"61_{i}" for i in range(12)])])
+def test_one_job_is_no_array_and_indices_begin_at_0(place: Path, count: int, ids: list[str]) -> None:
+    """The ids are in the order of the folders, and each finds its own: a group of one has no index."""
+    made, script = submitted(place, profile(slurm={"array_parallelism": 4}), count)
+    pickles = [pickle.loads((place / f"jobs/{job}_submitted.pkl").read_bytes()) for job in made]
+
+    assert made == ids
+    assert [one.args for one in pickles] == [(str(place / f"runs/{i}"),) for i in range(count)]
+    assert ("--array" in script) == (count > 1)
+    if count > 1:
+        assert line(script, "#SBATCH --array=") == f"0-{count - 1}%{min(count, 4)}"
+
+
+def test_pickles_are_in_place_before_a_job_may_start(place: Path) -> None:
+    """submitit renames them after sbatch; jobs are held until then."""
+    assert "#SBATCH --hold\n" in submitted(place, profile())[1]
+
+
+def test_time_limits_are_whole_minutes_however_short(place: Path) -> None:
+    """submitit's own count of time is never in play: its handler wants a number, and ours replaces it."""
+    own = profile(train={"time_min": 3}, slurm={"signal_before_end_s": 60})
+    ids, script = submitted(place, own)
+    call = pickle.loads((place / f"jobs/{ids[0]}_submitted.pkl").read_bytes())
+
+    assert line(script, "#SBATCH --time=") == "3"
+    assert call._timeout_min == 3
+
+
+def test_a_signal_reaches_every_rank_and_a_dead_rank_ends_all(place: Path) -> None:
+    """The step runs under srun, which passes the signal on: no `B:`, which would tell the script alone."""
+    script = submitted(place, profile(slurm={"signal_before_end_s": 90}))[1]
+
+    assert line(script, "#SBATCH --signal=") == "USR2@90"
+    assert " --kill-on-bad-exit=1 --wait=60 " in line(script, "srun ")
+
+
+def test_no_wckey_is_made_up(place: Path) -> None:
+    """submitit names itself, which sites with wckeys refuse."""
+    assert line(submitted(place, profile())[1], "#SBATCH --wckey=") == "''"
+    assert line(submitted(place, profile(slurm={"sbatch": {"wckey": "nlp"}}))[1], "#SBATCH --wckey=") == "nlp"
+
+
+def test_jobs_may_be_requeued_and_write_on_in_their_logs(place: Path) -> None:
+    """Also where the site's JobRequeue is 0; an attempt's log does not overwrite the last one's."""
+    script = submitted(place, profile())[1]
+
+    assert "#SBATCH --requeue\n" in script
+    assert "#SBATCH --open-mode=append\n" in script
+
+
+def test_a_job_sees_nothing_of_the_users_shell(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither secrets nor a stale MASTER_ADDR pass; the user's SBATCH_* do not reach sbatch, which would obey them."""
+    monkeypatch.setenv("MASTER_ADDR", "stale")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("SBATCH_JOB_NAME", "mine")
+    script = submitted(place, profile())[1]
+
+    assert not {"ALL", "MASTER_ADDR", "HF_TOKEN"} & set(line(script, "#SBATCH --export=").split(","))
+    assert "secret" not in script
+    assert "SBATCH_JOB_NAME" not in (place / "env").read_text()
+    assert os.environ["SBATCH_JOB_NAME"] == "mine"
+
+
+def test_slurm_alone_says_which_gpus_are_a_jobs(place: Path) -> None:
+    """No script sets CUDA_VISIBLE_DEVICES, a port or a rank: on a shared node they would be another job's."""
+    script = submitted(place, profiles.load("a800-80g", place))[1]
+
+    assert not [word for word in ("CUDA_VISIBLE_DEVICES", "MASTER_PORT", "LOCAL_RANK") if word in script]
+
+
+def test_the_environment_of_a_container_is_the_jobs(place: Path) -> None:
+    """The prefix stands before Python in the srun line, quoted, and nowhere else."""
+    own = profile(container={"prefix": ["apptainer", "exec", "/images/z.sif"], "python": "/opt/bin/python"})
+    script = submitted(place, own)[1]
+
+    assert " apptainer exec /images/z.sif /opt/bin/python -u -m submitit.core._submit " in line(script, "srun ")
+    assert script.count("apptainer") == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "whatever", "expected"),
+    [
+        ([], False, None),
+        (["7"], False, "afterok:7"),
+        (["7_0", "7_2", "8"], False, "afterok:7_0:7_2:8"),
+        (["7_0", "7_2", "8"], True, "afterany:7:8"),
+    ],
+)
+def test_what_a_job_waits_for(ids: list[str], whatever: bool, expected: str | None) -> None:
+    """For jobs of its own to end well; or, where many groups share an array, for all of them to end."""
+    assert dependency(ids, whatever) == expected
+
+
+def test_a_dependency_that_can_never_hold_ends_the_job(place: Path) -> None:
+    """It would be pending for ever."""
+    assert "#SBATCH --kill-on-invalid-dep=yes\n" in submitted(place, profile())[1]
+    assert "kill-on-invalid-dep" not in submitted(place, profile(), kind="prepare")[1]

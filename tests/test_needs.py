@@ -1,0 +1,85 @@
+"""Does a train job see for itself that what it needs was not made, and say whose fault that is?"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.folder import SCHEMA, Workspace, publish, read_json, write_json
+from jobs.needs import Unprepared, refuse_unprepared
+
+NEEDS = ("corpora/c", "arrangements/a", "bases/b")
+
+
+def a_job(root: Path, *made: str, after: tuple[str, ...] = ("prepare/p", "prepare/q")) -> dict[str, Any]:
+    """A train job in a workspace where these of the things it needs are there."""
+    for name in made:
+        with publish(root / name):
+            pass
+    return {
+        "schema": SCHEMA, "kind": "train", "run_id": "r", "stage_id": "1", "submission": "s", "before": [],
+        "makes": [], "checkpoints": {"keep_state": False}, "after": list(after),
+        "made": {"corpus": "c", "arrangement": "a", "base": "b"},
+        "paths": {"workspace": str(root), "base": str(root / "bases/b")},
+    }  # fmt: skip
+
+
+def ended(root: Path, item: str, outcome: str = "failed") -> None:
+    """A job that told its end."""
+    write_json(
+        root / item / "exit.json", {"outcome": outcome, "cause": "bad input", "evidence": "x.json: no Instances"}
+    )
+
+
+def test_a_job_with_all_that_it_needs_goes_on(tmp_path: Path) -> None:
+    """Whatever other jobs of the array's have come to."""
+    job = a_job(tmp_path, *NEEDS)
+    ended(tmp_path, "prepare/q")
+
+    assert refuse_unprepared(job) is None
+
+
+@pytest.mark.parametrize("lacking", NEEDS)
+def test_each_thing_needed_is_looked_for(tmp_path: Path, lacking: str) -> None:
+    """A folder without its commit marker is not there."""
+    job = a_job(tmp_path, *(set(NEEDS) - {lacking}))
+    (tmp_path / lacking).mkdir(parents=True)
+    ended(tmp_path, "prepare/p", "done")
+    ended(tmp_path, "prepare/q")
+
+    with pytest.raises(Unprepared) as error:
+        refuse_unprepared(job)
+    assert error.value.cause == "prepare failed"
+    assert str(error.value) == f"{lacking} is not there: prepare/q: bad input: x.json: no Instances"
+
+
+def test_a_stage_before_is_blamed_by_its_name(tmp_path: Path) -> None:
+    """Weights that another run was to leave are that run's fault."""
+    ended(tmp_path, "runs/f")
+
+    with pytest.raises(Unprepared, match=r"runs/f: bad input") as error:
+        refuse_unprepared(a_job(tmp_path, after=("runs/f",)))
+    assert error.value.cause == "a stage before failed"
+
+
+def test_a_job_that_waits_for_nobody_says_what_to_do(tmp_path: Path) -> None:
+    """Nobody has ended badly: what is missing was removed, or is still being made."""
+    with pytest.raises(Unprepared, match="submit again"):
+        refuse_unprepared(a_job(tmp_path, after=()))
+
+
+def test_the_end_of_an_unprepared_job_is_recorded_at_once(tmp_path: Path) -> None:
+    """`jobs.entry` ends with 1 and the cause in exit.json, and no engine is loaded for it."""
+    ended(tmp_path, "prepare/p")
+    folder = Workspace(tmp_path).run("r")
+    write_json(folder / "job.json", a_job(tmp_path))
+    argv = [sys.executable, "-X", "importtime", "-m", "jobs.entry", str(folder)]
+    done = subprocess.run(argv, env=dict(os.environ), capture_output=True, text=True)
+
+    record = read_json(folder / "exit.json")
+    assert (done.returncode, record["outcome"], record["cause"]) == (1, "failed", "prepare failed")
+    assert "prepare/p: bad input: x.json: no Instances" in record["evidence"]
+    assert "| torch" not in done.stderr
