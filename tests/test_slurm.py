@@ -161,7 +161,8 @@ def test_accounting_that_may_not_be_asked_is_not() -> None:
     """Where a profile says `sacct: false`, what has left the queue is `unknown`, and nobody waits for slurmdbd."""
     run = FakeRun(squeue="")
 
-    assert states(["7_0"], run, sacct=False) == {"7_0": SlurmState("unknown", "neither squeue nor sacct knows it")}
+    told = SlurmState("unknown", "squeue does not know it, and there is no accounting")
+    assert states(["7_0"], run, sacct=False) == {"7_0": told}
     assert find("n", run, sacct=False) == []
     assert run.programs == ["squeue", "squeue"]
 
