@@ -120,7 +120,7 @@ class _Delivery:
         former = [row for row in self._wanted.get("former", []) if not row.get("is_stage")]
         for row in [*self._wanted["runs"], *former]:
             folder = self._workspace.run(row["run"])
-            if not any(journal.files(one) for one in self._stages(folder)):
+            if not any(journal.files(one) for one in self._workspace.stages(folder.name)):
                 continue
             (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
             try:
@@ -163,7 +163,7 @@ class _Delivery:
     def _send_run(self, folder: Path, row: dict[str, Any], experiment: str, parent: str) -> int:
         cursor_path = folder / "delivery" / f"{self._grid}.json"
         cursor = read_json(cursor_path) or {}
-        read = [(one.name, *journal.first_points(journal.read(one))) for one in self._stages(folder)]
+        read = [(one.name, *journal.first_points(journal.read(one))) for one in self._workspace.stages(folder.name)]
         if cursor.get("uri") != self._uri or type(cursor["sent"]) is not dict or not self._holds(cursor["run"]):
             started = min((points[0].ts for _, points, _ in read if points), default=None)
             run = self._create_or_find(row, experiment, parent, started)
@@ -187,11 +187,6 @@ class _Delivery:
             cursor["sent"][stage] = cursor["sent"].get(stage, 0) + len(part)
             write_json(path, cursor)
         return len(news)
-
-    def _stages(self, folder: Path) -> list[Path]:
-        """The folders in which a run's stages are journalled, its own last."""
-        before = (read_json(folder / "job.json") or {}).get("before", [])
-        return [*map(self._workspace.run, before), folder]
 
     def _holds(self, run: str) -> bool:
         """Whether MLflow still has a run: a lost store or a deleted run is filled again from the journal."""

@@ -70,6 +70,11 @@ class Workspace:
     def run(self, run_id: str) -> Path:
         return self.root / "runs" / run_id
 
+    def stages(self, run_id: str) -> list[Path]:
+        """The folders in which a run's stages are journalled, its own last."""
+        before = (read_json(self.run(run_id) / "job.json") or {}).get("before", [])
+        return [*map(self.run, before), self.run(run_id)]
+
     def prepare(self, key: str) -> Path:
         return self.root / "prepare" / key
 

@@ -6,7 +6,7 @@ they are of stands once in <run>/test_set.json.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +54,15 @@ def keep(journal: Journal, key: str, means: NDArray[np.float64], *, step: int, e
     journal.row("items", step=step, examples=examples, data={"set": key, "values": values})
 
 
-def read_test_losses(run: Path, key: str = "loss") -> ItemLosses:
-    """What a run's journal has of the items behind `key`, by step; no items for a run that has not begun."""
+def read_test_losses(run: Path, key: str = "loss", rows: Iterable[dict[str, Any]] | None = None) -> ItemLosses:
+    """What a run's journal has of the items behind `key`, by step; no items for a run that has not begun.
+
+    `rows`: those of the journal, where they have been read already.
+    """
     told = read_json(run / FILE) or {"ids": [], "tasks": [], "tokens": [], "parts": {}}
     places = range(len(told["ids"])) if key == "loss" else told["parts"].get(key, [])
     found: dict[int, NDArray[np.float32]] = {}
-    for row in journals.read(run):
+    for row in journals.read(run) if rows is None else rows:
         if row["kind"] == "items" and row["data"]["set"] == key:
             found.setdefault(row["step"], np.frombuffer(base64.b64decode(row["data"]["values"]), "<f4"))
     steps = sorted(found)

@@ -160,6 +160,8 @@ class Point:
     step: int
     value: float
     ts: int
+    stage: str
+    examples: int
 
 
 def first_points(rows: Iterable[dict[str, Any]]) -> tuple[list[Point], list[str]]:
@@ -179,7 +181,7 @@ def first_points(rows: Iterable[dict[str, Any]]) -> tuple[list[Point], list[str]
         if row["kind"] != "metric":
             continue
         for key, value in row["data"].items():
-            point = Point(key, row["step"], float(value), row["ts"])
+            point = Point(key, row["step"], float(value), row["ts"], row["stage"], row["examples"])
             first = points.setdefault((key, row["step"]), point)
             if not key.startswith(SPEED) and not _agree(first.value, point.value, tolerance):
                 disagree.append(f"{key} at step {point.step}: {first.value!r}, then {point.value!r}")

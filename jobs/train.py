@@ -277,7 +277,7 @@ class Trainer:
 
     def _journal_step(self, step: int, loss: float, rate: float, tokens: int, started: float) -> None:
         assert self.journal
-        data = {"train/loss": loss, "train/lr": rate, **self.updates.metrics()}
+        data = {"train/loss": loss, "train/lr": rate, "train/tokens": tokens, **self.updates.metrics()}
         data[f"{SPEED}tokens_per_s"] = tokens / (time.perf_counter() - started)
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 

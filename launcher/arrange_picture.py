@@ -1,4 +1,4 @@
-"""Draws similarity to the test set by position in an order. The only module that imports matplotlib."""
+"""Draws similarity to the test set by position in an order."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from launcher import arrange_cli
+from launcher import arrange_cli, report_cli
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 
 app.add_typer(arrange_cli.app, name="arrange")
+app.add_typer(report_cli.app)
 
 INTERRUPTED = 130
 

@@ -13,7 +13,7 @@ from jobs.journal import Journal, Point, files, first_points, last_rows, read, r
 
 def metric(step: int, ts: int, **data) -> dict:
     """A metric row."""
-    return {"kind": "metric", "step": step, "ts": ts, "data": data}
+    return {"kind": "metric", "stage": "1", "step": step, "examples": 16 * step, "ts": ts, "data": data}
 
 
 def start(device: str = "cpu", world: int = 1) -> dict:
@@ -176,7 +176,10 @@ def test_the_first_row_counts_with_its_timestamp():
     """A value that is recomputed after a restart does not replace the first one."""
     rows = [start(), metric(10, 1, loss=0.5), metric(20, 2, loss=0.4), start(), metric(20, 9, loss=0.4)]
 
-    assert first_points(rows) == ([Point("loss", 10, 0.5, 1), Point("loss", 20, 0.4, 2)], [])
+    assert first_points(rows) == (
+        [Point("loss", 10, 0.5, 1, "1", 160), Point("loss", 20, 0.4, 2, "1", 320)],
+        [],
+    )
 
 
 def test_keys_and_steps_count_apart():

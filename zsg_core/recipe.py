@@ -78,6 +78,18 @@ def run_id(made: Recipe) -> str:
     return content_id({"kind": "run", "recipe": made})
 
 
+def unseeded(made: Any) -> Any:
+    """A recipe without the seeds that make replicates: runs that have it in common differ in nothing else.
+
+    The seeds of the test set and of which tasks are held out stay: another test set is another question.
+    """
+    if isinstance(made, list):
+        return [unseeded(value) for value in made]
+    if not isinstance(made, dict):
+        return made
+    return {k: v if k in ("test", "held_out") else unseeded(v) for k, v in made.items() if k != "seed"}
+
+
 def records_id(reader: str, digest: str, skip: bool) -> str:
     """The id of a data set's records, normalised: what reads which files, and whether bad rows are passed over."""
     rule = {"on_bad_row": "skip"} if skip else {}

@@ -1,0 +1,204 @@
+"""Draws curves with matplotlib: a panel as SVG that takes its colours from the page, all panels as PNG and PDF.
+
+The page says what `--z0`, `--z1`, … are, in light and in dark, so that one drawing serves both. Values show when the
+mouse rests on a point: each is an invisible circle with a title, which needs no script and no library.
+"""
+
+import contextlib
+import html
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zsg_core.errors import UserError
+
+# Each pair, on white and on near black, is told from its neighbours by lightness too; marks tell them apart in grey.
+PALETTE = (
+    ("#0b6fb8", "#62b4f2"), ("#c4500c", "#ff9f5f"), ("#1f7f4c", "#6ed39a"), ("#8a4fa3", "#cfa3e8"),
+    ("#8a6a00", "#dfc04e"), ("#0f7c85", "#5ccfd8"), ("#b8326f", "#ff92c2"), ("#5f5f5f", "#b8b8b8"),
+)  # fmt: skip
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+INK, GRID, FIRST = 0, 1, 2  # numbers of the page's colours; those of curves begin at FIRST
+MOST_MARKED = 45  # points of a line; more would be a string of beads
+MOST_DIRECT, LONGEST_DIRECT = 6, 14  # curves, and characters of a name, that are written beside their ends
+MOST_HOVERED = 4000  # points of a page
+SIZE, SMALL = (5.4, 3.5), (4.2, 2.8)  # inches
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve; `low` and `high` bound its band. One that is `apart` is drawn thin, beside the others."""
+
+    label: str
+    colour: int
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    runs: int = 1
+    apart: bool = False
+
+    @property
+    def mark(self) -> str:
+        return MARKS[self.colour % len(MARKS)]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves on common axes; `limits` of the vertical axis where panels share it."""
+
+    title: str
+    lines: Sequence[Line]
+    x_label: str
+    y_label: str
+    limits: tuple[float, float] | None = None
+
+
+def later(panel: Panel, start: float) -> Panel:
+    """The part of a panel from `start` on, on its own scale."""
+    return Panel(f"{panel.title}, from {start:g} on".lstrip(", "), [
+        _part(line, start) for line in panel.lines if line.x and line.x[-1] > start
+    ], panel.x_label, panel.y_label)  # fmt: skip
+
+
+def _part(line: Line, start: float) -> Line:
+    first = next(number for number, x in enumerate(line.x) if x >= start)
+    low, high = (bound[first:] if bound is not None else None for bound in (line.low, line.high))
+    return Line(line.label, line.colour, line.x[first:], line.y[first:], low, high, line.runs, line.apart)
+
+
+def svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str:
+    """A panel as an SVG element. `number`: which of the page's it is, as their ids must differ."""
+    with _drawing({"svg.fonttype": "none", "svg.hashsalt": f"panel {number}"}) as pyplot:
+        figure, axes = pyplot.subplots(figsize=SMALL if small else SIZE, layout="constrained")
+        _draw(axes, panel, [f"#0f0f{place:02x}" for place in range(FIRST + len(PALETTE))], direct=True)
+        axes.set_title("")  # the page has it as text that wraps
+        held = io.StringIO()
+        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
+        points = list(_points(figure, axes, panel)) if hover else []
+        pyplot.close(figure)
+    drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", held.getvalue().partition("<svg")[2], flags=re.S)
+    drawn = re.sub(r"(fill|stroke): #0f0f([0-9a-f]{2})", lambda m: f"{m[1]}: var(--z{int(m[2], 16)})", drawn)
+    drawn = re.sub(r'^[^>]*?(viewBox="[^"]*")[^>]*>', _opening(panel), drawn, count=1, flags=re.S)
+    return f"<svg {drawn.rpartition('</svg>')[0]}{''.join(points)}</svg>"
+
+
+def _opening(panel: Panel) -> Any:
+    said = html.escape(f"{panel.y_label} by {panel.x_label}: {panel.title}", quote=True)
+    return lambda match: f'xmlns:xlink="http://www.w3.org/1999/xlink" {match[1]} role="img" aria-label="{said}">'
+
+
+def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str) -> None:
+    """All panels in one figure, light, for papers; the format is that of each path's ending."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    colours = ["#1a1a1a", "#d0d0d0", *(light for light, _ in PALETTE)]
+    with _drawing({"pdf.fonttype": 42}) as pyplot:
+        figure, axes = pyplot.subplots(
+            rows, columns, figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.6), layout="constrained", squeeze=False
+        )
+        for place, one in zip(axes.flat, panels, strict=False):
+            _draw(place, one, colours, direct=False)
+        for place in axes.flat[len(panels) :]:
+            place.set_axis_off()
+        # matplotlib leaves out names that begin with an underscore.
+        named = {re.sub("^_", " _", line.label): place for line, place in _handles(axes.flat, panels)}
+        if len(named) > 1:
+            most = max(map(len, named))
+            figure.legend(
+                named.values(), named.keys(), loc="outside lower center", frameon=False,
+                ncols=max(1, min(len(named), 6, int(18 * SIZE[0] * columns / (most + 6)))),
+            )  # fmt: skip
+        figure.suptitle(title, fontsize=10)
+        for path in paths:
+            figure.savefig(path, dpi=160, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+        pyplot.close(figure)
+
+
+def _handles(places: Sequence[Any], panels: Sequence[Panel]) -> Iterator[tuple[Line, Any]]:
+    for place, panel in zip(places, panels, strict=False):
+        drawn = [line for line in place.get_lines() if not line.get_label().startswith("_")]
+        yield from zip([line for line in panel.lines if not line.apart], drawn, strict=True)
+
+
+@contextlib.contextmanager
+def _drawing(settings: dict[str, Any]) -> Iterator[Any]:
+    """pyplot without a screen, under settings that end with the drawing; a `$` in a name is a dollar."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise UserError("a report needs matplotlib: pip install 'zsg[report]'") from None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: F401  # else pyplot may want a screen
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shared: dict[Any, Any] = {"text.parse_math": False, "font.size": 10, "axes.unicode_minus": False}
+    with matplotlib.rc_context(shared | settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # names of grids may be in any script
+        yield pyplot
+
+
+def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None:
+    for line in panel.lines:
+        colour = colours[FIRST + line.colour % len(PALETTE)]
+        if line.low is not None and line.high is not None:
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+        mark = line.mark if len(line.x) <= MOST_MARKED and not line.apart else "" if len(line.x) > 1 else "."
+        dash = (0, (4, 2)) if line.apart else _dash(line.colour)
+        axes.plot(
+            line.x, line.y, label="_" if line.apart else "curve", color=colour, marker=mark, markersize=3.4,
+            linewidth=0.9 if line.apart else 1.7, linestyle=dash, alpha=0.8 if line.apart else 1,
+        )  # fmt: skip
+    if panel.limits:
+        axes.set_ylim(*panel.limits)
+    axes.set_title(panel.title, fontsize=10, color=colours[INK])
+    axes.set_xlabel(panel.x_label, color=colours[INK])
+    axes.set_ylabel(panel.y_label, color=colours[INK])
+    axes.tick_params(colors=colours[INK], labelsize=9)
+    axes.grid(color=colours[GRID], linewidth=0.7, alpha=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(colours[INK])
+    axes.margins(x=0.02)
+    if direct:
+        _name_ends(axes, panel, colours)
+
+
+def _dash(colour: int) -> Any:
+    return ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))[colour // len(PALETTE) % 4]
+
+
+def _name_ends(axes: Any, panel: Panel, colours: Sequence[str]) -> None:
+    """Writes the names of few curves beside their last points, moved apart where they would overlap."""
+    ends = [line for line in panel.lines if not line.apart and line.x and line.y[-1] == line.y[-1]]
+    if not 1 < len(ends) <= MOST_DIRECT or max(len(line.label) for line in ends) > LONGEST_DIRECT:
+        return
+    bottom, top = axes.get_ylim()
+    least, right = (top - bottom) / 15, axes.get_xlim()[1]
+    at = -float("inf")
+    for line in sorted(ends, key=lambda one: one.y[-1]):
+        at = max(at + least, line.y[-1])
+        axes.text(right, at, f" {line.label}", color=colours[FIRST + line.colour % len(PALETTE)], va="center",
+                  fontsize=9.5, clip_on=False)  # fmt: skip
+
+
+def _points(figure: Any, axes: Any, panel: Panel) -> Iterator[str]:
+    """A circle with a title at each point, in the coordinates of the SVG: 72 to the inch, from the top."""
+    height = figure.get_figheight() * 72
+    scale = 72 / figure.dpi
+    bottom, top = axes.get_ylim()
+    for line in panel.lines:
+        for number, (x, y) in enumerate(zip(line.x, line.y, strict=True)):
+            if not bottom <= y <= top:  # nor what is not a number
+                continue
+            left, up = axes.transData.transform((x, y)) * scale
+            said = f"{line.label}: {y:.4g} at {panel.x_label.partition(' ')[0]} {x:g}"
+            if line.low is not None and line.high is not None:
+                said += f" ({line.low[number]:.4g} to {line.high[number]:.4g}, {line.runs} runs)"
+            yield f'<circle cx="{left:.1f}" cy="{height - up:.1f}" r="5"><title>{html.escape(said)}</title></circle>'
