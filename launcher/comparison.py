@@ -78,7 +78,7 @@ def _items(run: Recorded, key: str) -> Items | None:
 
 def unseeded_axes(axes: Axes) -> dict[str, Any]:
     """The values of a grid's point without the seeds that make replicates, also inside of values that are mappings."""
-    return {key: _plain(value) for key, value in axes.items() if key.rpartition(".")[2] not in SEEDS}
+    return {key: _plain(value) for key, value in axes.items() if last_word(key) not in SEEDS}
 
 
 def _plain(value: Any) -> Any:
@@ -224,13 +224,18 @@ def panel_axis(keys: Sequence[str], found: Sequence[Group], asked: str | None) -
     if asked == NONE:
         return None
     if asked is not None:
-        named = [key for key in keys if asked in (key, key.rpartition(".")[2])]
+        named = [key for key in keys if asked in (key, last_word(key))]
         if len(named) == 1:
             return named[0]
         raise UserError(f"--panel {asked}: not one of the axes in which the runs differ: {', '.join([*keys, NONE])}")
     if len(keys) < 2:
         return None
     return min(keys[::-1], key=lambda key: len({text(group.axes.get(key)) for group in found}))
+
+
+def last_word(key: str) -> str:
+    """What of a setting's name a table's heading has."""
+    return key.rpartition(".")[2]
 
 
 def text(value: Any) -> str:
@@ -244,4 +249,4 @@ def label(axes: Axes, keys: Sequence[str]) -> str:
     """A group's place on some axes, in words; of one axis its value only."""
     if len(keys) == 1:
         return text(axes.get(keys[0]))
-    return ", ".join(f"{key.rpartition('.')[2]} {text(axes.get(key))}" for key in keys if key in axes)
+    return ", ".join(f"{last_word(key)} {text(axes.get(key))}" for key in keys if key in axes)

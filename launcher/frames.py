@@ -39,7 +39,7 @@ def metrics(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
 
 
 def item_losses(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
-    """The loss of every test item at every checkpoint of a grid's runs, one a row: run, axes, step, item, task, loss."""
+    """The loss of every test item at every checkpoint, one a row: run, the grid's axes, step, item, task, loss."""
     return _frame(grid, workspace, item_schema, item_columns)
 
 

@@ -17,6 +17,7 @@ from jobs.item_losses import ItemLosses, read_test_losses
 from jobs.journal import Point
 from zsg_core import recipe as recipes
 
+UNCOMMITTED = " + uncommitted changes"
 DONE, FAILED, CANCELLED, OPEN, ABSENT = "done", "failed", "cancelled", "not finished", "not begun"
 
 Row = dict[str, Any]
@@ -118,9 +119,7 @@ class Recorded:
         # The values that count are the first attempt's, and so is the code that computed them.
         start = self._start()
         code = dict(start.get("code") or (read_json(self._folder / "job.json") or {}).get("code") or {})
-        facts = {
-            "commit": str(code.pop("commit", None)) + (" + uncommitted changes" if code.pop("dirty", None) else "")
-        }
+        facts = {"commit": str(code.pop("commit", None)) + (UNCOMMITTED if code.pop("dirty", None) else "")}
         facts |= {name: str(value) for name, value in code.items()}
         return facts | {key: str(start[key]) for key in ("device", "world", "precision") if key in start}
 

@@ -23,7 +23,8 @@ PALETTE = (
 )  # fmt: skip
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK, GRID, FIRST = 0, 1, 2  # numbers of the page's colours; those of curves begin at FIRST
-MOST_MARKED = 45  # points of a line; more would be a string of beads
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+MOST_MARKED, MOST_LINES = 45, 24  # points of a line, and lines of a panel; more would be strings of beads
 MOST_DIRECT, LONGEST_DIRECT = 6, 14  # curves, and characters of a name, that are written beside their ends
 MOST_HOVERED = 4000  # points of a page
 SIZE, SMALL = (5.4, 3.5), (4.2, 2.8)  # inches
@@ -41,6 +42,7 @@ class Line:
     high: Sequence[float] | None = None
     runs: int = 1
     apart: bool = False
+    style: int = 0  # of the line, beside its colour
 
     @property
     def mark(self) -> str:
@@ -56,6 +58,7 @@ class Panel:
     x_label: str
     y_label: str
     limits: tuple[float, float] | None = None
+    marked: tuple[float, float] | None = None  # a part of the horizontal axis
 
 
 def later(panel: Panel, start: float) -> Panel:
@@ -137,8 +140,8 @@ def _drawing(settings: dict[str, Any]) -> Iterator[Any]:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shared: dict[Any, Any] = {"text.parse_math": False, "font.size": 10, "axes.unicode_minus": False}
-    with matplotlib.rc_context(shared | settings), warnings.catch_warnings():
+    used: Any = {"text.parse_math": False, "font.size": 10, "axes.unicode_minus": False}
+    with matplotlib.rc_context(used | settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # names of grids may be in any script
         yield pyplot
 
@@ -148,12 +151,15 @@ def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None
         colour = colours[FIRST + line.colour % len(PALETTE)]
         if line.low is not None and line.high is not None:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
-        mark = line.mark if len(line.x) <= MOST_MARKED and not line.apart else "" if len(line.x) > 1 else "."
-        dash = (0, (4, 2)) if line.apart else _dash(line.colour)
+        few = len(line.x) <= MOST_MARKED and len(panel.lines) <= MOST_LINES and not line.apart
+        mark = line.mark if few else "" if len(line.x) > 1 else "."
+        dash = (0, (4, 2)) if line.apart else DASHES[style_of(line.colour, line.style)]
         axes.plot(
             line.x, line.y, label="_" if line.apart else "curve", color=colour, marker=mark, markersize=3.4,
             linewidth=0.9 if line.apart else 1.7, linestyle=dash, alpha=0.8 if line.apart else 1,
         )  # fmt: skip
+    if panel.marked:
+        axes.axvspan(*panel.marked, color=colours[GRID], alpha=0.6, linewidth=0)
     if panel.limits:
         axes.set_ylim(*panel.limits)
     axes.set_title(panel.title, fontsize=10, color=colours[INK])
@@ -170,8 +176,9 @@ def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None
         _name_ends(axes, panel, colours)
 
 
-def _dash(colour: int) -> Any:
-    return ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))[colour // len(PALETTE) % 4]
+def style_of(colour: int, style: int = 0) -> int:
+    """Which of the dashes a line has; where there are more curves than colours, these tell them apart too."""
+    return (colour // len(PALETTE) + style) % len(DASHES)
 
 
 def _name_ends(axes: Any, panel: Panel, colours: Sequence[str]) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.report_figure import FIRST, MARKS, PALETTE
+from launcher.report_figure import FIRST, MARKS, PALETTE, style_of
 from zsg_core.curves import Interval
 
+MOST_NAMED = 24  # curves in a legend that is not folded
+DASHES = ("", "8 3", "3 2", "9 3 3 3")  # as in the figures
 SHAPES = {
     "o": '<circle cx="14" cy="6" r="3"/>', "s": '<rect x="11.2" y="3.2" width="5.6" height="5.6"/>',
     "^": '<path d="M14 2l4 7h-8z"/>', "D": '<path d="M14 2l4 4-4 4-4-4z"/>', "v": '<path d="M14 10l4-7h-8z"/>',
@@ -94,7 +96,8 @@ def page(title: str, parts: Iterable[str]) -> str:
     head += '<meta name="viewport" content="width=device-width,initial-scale=1">'
     head += f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>{style}</style>'
     body = "\n".join(parts)
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n<script>{SCRIPT}</script></body></html>\n'
+    whole = f'<html lang="en"><head>{head}</head>\n<body>\n{body}\n<script>{SCRIPT}</script></body></html>'
+    return f"<!doctype html>\n{whole}\n"
 
 
 def text(value: object) -> str:
@@ -119,16 +122,30 @@ def warning(title: str, lines: Sequence[str]) -> str:
     return f'<div class="warn" role="note"><strong>{text(title)}</strong><ul>{items}</ul></div>'
 
 
-def legend(labels: Mapping[str, int]) -> str:
+def legend(title: str, labels: Mapping[str, int]) -> str:
     """Which curve is whose: a piece of its line with its mark. Above the panels, so that it covers nothing."""
     items = []
     for label, colour in labels.items():
         paint = f"var(--z{FIRST + colour % len(PALETTE)})"
-        dash = ("", "8 3", "3 2", "9 3 3 3")[colour // len(PALETTE) % 4]
-        line = f'<path d="M0 6H28" stroke="{paint}" stroke-width="2" stroke-dasharray="{dash}"/>'
         mark = f'<g fill="{paint}">{SHAPES[MARKS[colour % len(MARKS)]]}</g>'
-        items.append(f'<li><svg viewBox="0 0 28 12" aria-hidden="true">{line}{mark}</svg>{text(label)}</li>')
-    return f'<ul class="legend">{"".join(items)}</ul>'
+        items.append(_legend_item(label, paint, style_of(colour), mark))
+    return _legend(title, items)
+
+
+def styles_legend(title: str, styles: Mapping[str, int]) -> str:
+    """Which style of line is whose."""
+    return _legend(title, [_legend_item(label, "var(--z0)", style_of(0, style), "") for label, style in styles.items()])
+
+
+def _legend_item(label: str, paint: str, style: int, mark: str) -> str:
+    line = f'<path d="M0 6H28" stroke="{paint}" stroke-width="2" stroke-dasharray="{DASHES[style]}"/>'
+    return f'<li><svg viewBox="0 0 28 12" aria-hidden="true">{line}{mark}</svg>{text(label)}</li>'
+
+
+def _legend(title: str, items: Sequence[str]) -> str:
+    name = f'<li class="faint">{text(title)}</li>' if title else ""
+    drawn = f'<ul class="legend">{name}{"".join(items)}</ul>'
+    return drawn if len(items) <= MOST_NAMED else folded(f"The names of {len(items)} curves", drawn)
 
 
 def panels(drawn: Iterable[tuple[str, str]], small: bool = False) -> str:
@@ -155,7 +172,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         f'<th scope="col"{" class=n" if is_number else ""}><button type="button">{text(name)}</button></th>'
         for name, is_number in zip(headings, numbers, strict=True)
     )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<div class="scroll" tabindex="0">{whole}</div>'
 
 
 def facts(pairs: Mapping[str, str]) -> str:

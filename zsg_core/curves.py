@@ -1,5 +1,6 @@
 """Statistics of learning curves: the area under one, intervals of what it ends at, where a task falls suddenly."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -99,9 +100,14 @@ class Drop:
         return self.size - self.shared
 
     @property
+    def times_usual(self) -> float:
+        """How many times the task's usual change the fall is."""
+        return self.size / self.usual if self.usual else math.inf
+
+    @property
     def is_sudden(self) -> bool:
         """Whether the fall is more than three times the task's usual change."""
-        return self.size > 3 * self.usual
+        return self.times_usual > 3
 
 
 def sudden_drops(steps: Sequence[int], tasks: Sequence[str], losses: ArrayLike) -> list[Drop]:
@@ -109,7 +115,8 @@ def sudden_drops(steps: Sequence[int], tasks: Sequence[str], losses: ArrayLike) 
 
     `losses` (S, T) are the tasks' mean losses. Everything falls in the beginning, so a fall is ranked by what it has
     over the mean of the tasks in the same interval; it is called sudden at three times the task's own usual change,
-    as the single-task drops of the ZSG paper's figure 2 are. A task that never falls more than the others is left out.
+    as are the drops of single tasks in figure 2 of the ZSG paper.
+    A task that never falls more than the others is left out.
     """
     falls = -np.diff(np.asarray(losses, np.float64), axis=0)
     if not falls.size:
@@ -118,7 +125,7 @@ def sudden_drops(steps: Sequence[int], tasks: Sequence[str], losses: ArrayLike) 
     shared = np.divide(np.nansum(falls, axis=1), counts, out=np.full(len(falls), np.nan), where=counts > 0)
     found = []
     for number, task in enumerate(tasks):
-        own = falls[:, number] - shared
+        own = np.where(falls[:, number] > 0, falls[:, number] - shared, np.nan)  # where all rise, none falls
         if not np.isfinite(own).any():
             continue
         at = int(np.nanargmax(own))
