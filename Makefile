@@ -18,8 +18,8 @@ demo: .venv/ready  ## three orders of a small self-made data set, trained and co
 test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
-soak: .venv/ready-dev .venv/ready-bench  ## the long proofs; under 45 minutes on 2 cores
-	$(BIN)/python -m pytest -m soak -s
+soak: .venv/ready-dev .venv/ready-bench  ## the long proofs; under 45 minutes on 2 cores; needs chromium and its driver
+	ZSG_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m soak -s
 
 check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -27,11 +27,12 @@ check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: .venv/ready-bench  ## how long commands, submits, orders, readers and training take, against what does the same
+bench: .venv/ready-bench  ## how long commands, submits, orders, readers, reports and training take, against what does the same
 	$(BIN)/python -m benchmarks.cli
 	$(BIN)/python -m benchmarks.launcher
 	$(BIN)/python -m benchmarks.arrange
 	$(BIN)/python -m benchmarks.readers
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.train
 
 clean:  ## remove what the demo made
@@ -43,13 +44,13 @@ clean:  ## remove what the demo made
 	  { echo "$(PYTHON) is older than Python 3.11: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	@echo "installing zsg and its training and tracking extras into .venv (a few minutes the first time)"
-	$(PIP) --editable '.[train,track]'
+	$(PIP) --editable '.[train,track,report]'
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(PIP) --editable '.[train,track,cpu,dev]'
+	$(PIP) --editable '.[train,track,report,cpu,dev]'
 	@touch $@
 
 .venv/ready-bench: .venv/ready
-	$(PIP) --editable '.[train,track,bench]'
+	$(PIP) --editable '.[train,track,report,bench,browser]'
 	@touch $@

@@ -34,6 +34,7 @@ from zsg_core.errors import ClusterError, UserError, ZsgError
 
 BATCH = 1000  # MLflow's limit of metrics in a request
 MOST_CURVES = 40
+LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs that a grid wants now
 FOLLOW_S = 2.0
 
 
@@ -59,16 +60,18 @@ def tracking_uri(workspace: Workspace, wanted: dict[str, Any]) -> str:
 def page(uri: str, grid: str | None) -> str:
     """The path, below MLflow's address, of the page that draws the loss of a grid's runs by step.
 
-    A grid of many runs gets its table instead: an address cannot name them all.
+    A grid of many runs gets its list with charts instead, best first: an address cannot name them all.
     """
     client = _client(uri)
     found = client.get_experiment_by_name(grid) if grid else None
     if found is None:
         return ""
-    listed = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"
-    runs = client.search_runs([found.experiment_id], listed, max_results=MOST_CURVES + 1)
+    runs = client.search_runs([found.experiment_id], LISTED, max_results=MOST_CURVES + 1)
     if not 0 < len(runs) <= MOST_CURVES:
-        return f"#/experiments/{found.experiment_id}/runs"
+        # Ordered by when they began, MLflow would fold all runs away under that of the grid.
+        listed = {"searchFilter": LISTED, "orderByKey": "metrics.`loss`", "orderByAsc": "true"}
+        listed |= {"compareRunsMode": "CHART"}
+        return f"#/experiments/{found.experiment_id}/runs?{urllib.parse.urlencode(listed)}"
     query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [found.experiment_id]}
     query |= {"plot_metric_keys": ["loss"], "plot_layout": {"autosize": True, "xaxis": {}, "yaxis": {}}}
     query |= {"show_point": True, "deselected_curves": [], "last_linear_y_axis_range": []}

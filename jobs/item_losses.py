@@ -34,9 +34,15 @@ class ItemLosses:
     def by_task(self) -> tuple[list[str], NDArray[np.float64]]:
         """The tasks, and (S, T) means over a task's items at each step; what is not finite is left out."""
         names = list(dict.fromkeys(self.tasks))
-        finite = np.isfinite(self.losses)
-        of_task = np.array([[task == name for name in names] for task in self.tasks], np.float64)
-        sums, counts = np.where(finite, self.losses, 0).astype(np.float64) @ of_task, finite @ of_task
+        place = {name: number for number, name in enumerate(names)}
+        of = np.array([place[task] for task in self.tasks], np.intp)
+        order = np.argsort(of, kind="stable")
+        starts = np.searchsorted(of[order], range(len(names)))
+        losses = self.losses[:, order].astype(np.float64)
+        finite = np.isfinite(losses)
+        sums, counts = (
+            np.add.reduceat(one, starts, axis=1) for one in (np.where(finite, losses, 0), finite.astype(int))
+        )
         return names, np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 

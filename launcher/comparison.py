@@ -6,6 +6,7 @@ Pure. Replicates are runs whose recipes differ in nothing but seeds that take ef
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -101,18 +102,18 @@ class Group:
         object.__setattr__(self, "averaged", [one for one in begun if one.state == best])
         object.__setattr__(self, "apart", [one for one in begun if one.state != best])
 
-    @property
+    @cached_property
     def steps(self) -> list[int]:
         """The steps at which all averaged runs have a value."""
         common = set.intersection(*(set(one.values) for one in self.averaged)) if self.averaged else set()
         return sorted(common)
 
-    @property
+    @cached_property
     def at(self) -> list[float]:
         """The places of the steps on the horizontal axis: the mean, as the tokens of replicates may differ."""
         return [float(np.mean([one.at[step] for one in self.averaged])) for step in self.steps]
 
-    @property
+    @cached_property
     def table(self) -> NDArray[np.float64]:
         """(averaged, steps) values."""
         return np.array([[one.values[step] for step in self.steps] for one in self.averaged], np.float64)
@@ -122,7 +123,7 @@ class Group:
         """Whether there are real replicates."""
         return len(self.averaged) > 1
 
-    @property
+    @cached_property
     def items(self) -> Items | None:
         """The replicates' item losses, averaged; None unless all have those of the same items at the same steps."""
         all_items = [one.items for one in self.averaged]

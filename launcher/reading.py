@@ -7,8 +7,10 @@ import codecs
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from launcher.status import collect
 from zsg_core.errors import ClusterError, UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
-SERVER_STOPS_S = 5.0
+SERVER_STOPS_S, SERVER_ASKED_S = 5.0, 0.2
 VARIABLE = "ZSG_WORKSPACE"
 KINDS = ("runs", "prepare")
 
@@ -108,25 +110,33 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     if uri.startswith("http"):
         show.result(f"this grid's MLflow is at {uri}{deliver.page(uri, name)}")
         return
-    page = deliver.page(uri, name)
-    show.result(f"MLflow: http://127.0.0.1:{port}/{page}  (Ctrl-C ends it)")
+    if _answers(port):
+        raise ClusterError(f"port {port} of this machine is in use; try another with --port")
+    address = f"MLflow: http://127.0.0.1:{port}/{deliver.page(uri, name)}  (Ctrl-C ends it)"
     argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     argv += ["--port", str(port), "--workers", "1", "--default-artifact-root", str(place.root / "mlartifacts")]
     # uvicorn looks for modules in the folder it is called in, PYTHONSAFEPATH or not; in the workspace there are none.
     ours = {"UVICORN_APP_DIR": str(place.root), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     # Its queues judge the answers of language models, which nobody asks for here, and are several processes.
     ours["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    code = _serve(argv, os.environ | ours)
+    code = _serve(argv, os.environ | ours, port, address)
     if code:
-        raise ClusterError(f"mlflow server ended with {code}; is port {port} in use? try --port")
+        raise ClusterError(f"mlflow server ended with {code}; try another --port")
 
 
-def _serve(argv: Sequence[str], env: Mapping[str, str]) -> int:
-    """Runs a server until it ends, or until this process is told to; then nothing of it stays behind."""
+def _serve(argv: Sequence[str], env: Mapping[str, str], port: int, address: str) -> int:
+    """Runs a server until it ends, or until this process is told to; then nothing of it stays behind.
+
+    The address is printed when somebody answers there: who follows it before finds nothing.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     server = subprocess.Popen(argv, env=env, start_new_session=True)
     try:
+        while server.poll() is None and not _answers(port):
+            time.sleep(SERVER_ASKED_S)
+        if server.returncode is None:
+            show.result(address)
         return server.wait()
     except KeyboardInterrupt:
         return 0
@@ -136,6 +146,12 @@ def _serve(argv: Sequence[str], env: Mapping[str, str]) -> int:
             with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(server.pid, number)
                 server.wait(SERVER_STOPS_S)
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def _find_item(place: Workspace, text: str) -> str:

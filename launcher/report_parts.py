@@ -120,10 +120,10 @@ def _drops(found: Found, drops: Sequence[tuple[Group, Member, Drop]], first: int
     note = (
         "Of every run and test task, the fall between neighbouring checkpoints that goes most beyond the mean fall of "
         "all tasks there. × usual: how many times the task's median change between its other checkpoints; beyond 3 it "
-        f"is sudden, as are {sudden} of {len(drops)} (all in drops.csv). Grey: where the largest fall of a task lies."
+        f"is sudden, as are {sudden} of {len(drops)} (all in drops.csv). Grey: the task's first fall of the table."
     )
     of_task: dict[str, list[tuple[Group, Member, Drop]]] = {}
-    for row in drops:
+    for row in [*shown, *drops]:
         of_task.setdefault(row[2].task, []).append(row)
     chosen = list(dict.fromkeys(drop.task for *_, drop in [*shown, *drops]))[:DRAWN_DROPS]
     panels = [report_panels.of_task(found, task, of_task[task]) for task in chosen]

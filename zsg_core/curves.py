@@ -123,13 +123,17 @@ def sudden_drops(steps: Sequence[int], tasks: Sequence[str], losses: ArrayLike) 
         return []
     counts = np.isfinite(falls).sum(axis=1)
     shared = np.divide(np.nansum(falls, axis=1), counts, out=np.full(len(falls), np.nan), where=counts > 0)
-    found = []
-    for number, task in enumerate(tasks):
-        own = np.where(falls[:, number] > 0, falls[:, number] - shared, np.nan)  # where all rise, none falls
-        if not np.isfinite(own).any():
-            continue
-        at = int(np.nanargmax(own))
-        others = np.abs(np.delete(falls[:, number], at))
-        usual = float(np.nanmedian(others)) if np.isfinite(others).any() else np.nan
-        found.append(Drop(task, steps[at], steps[at + 1], float(falls[at, number]), float(shared[at]), usual))
-    return sorted((one for one in found if one.own > 0), key=lambda one: -one.own)
+    own = np.where(falls > 0, falls - shared[:, None], -np.inf)  # where all rise, none falls
+    own[np.isnan(own)] = -np.inf
+    at, columns = own.argmax(axis=0), np.arange(len(tasks))
+    others = np.abs(falls)
+    others[at, columns] = np.nan
+    usual = np.full(len(tasks), np.nan)
+    known = np.isfinite(others).any(axis=0)
+    usual[known] = np.nanmedian(others[:, known], axis=0)
+    found = [
+        Drop(task, steps[s], steps[s + 1], float(falls[s, t]), float(shared[s]), float(usual[t]))
+        for t, (task, s) in enumerate(zip(tasks, at.tolist(), strict=True))
+        if own[s, t] > 0
+    ]
+    return sorted(found, key=lambda one: -one.own)
