@@ -92,10 +92,14 @@ def many_runs(root: Path, runs: int) -> Workspace:
     return place
 
 
-def listed_run(run: str, axes: dict[str, Any], seed: int | None = None, **train: Any) -> dict[str, Any]:
-    """A run as a grid's record lists it; the order is that of its axes, the seed that of its arrangement."""
+def listed_run(run: str, axes: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
+    """A run as a grid's record lists it; order and rate are those of its axes, the seed that of its arrangement."""
     order = {"order": axes.get("arrangement.order", "random"), **({} if seed is None else {"seed": seed})}
-    stage = {"data": {"reader": "niv2", "digest": "d" * 64}, "arrangement": order, "train": {"lr": 1e-6, **train}}
+    stage = {
+        "data": {"reader": "niv2", "digest": "d" * 64},
+        "arrangement": order,
+        "train": {"lr": axes.get("train.lr", 1e-6)},
+    }
     return {"run": run, "axes": axes, "recipe": {"base": {"kind": "tiny"}, "stages": [stage]}, "model": "tiny"}
 
 

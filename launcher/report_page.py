@@ -152,7 +152,7 @@ def _legend(title: str, items: Sequence[str]) -> str:
 
 def panels(drawn: Iterable[tuple[str, str]], small: bool = False) -> str:
     """Figures side by side, one below the other where it is narrow: title and SVG of each."""
-    figures = "".join(f"<figure><h3>{text(title)}</h3>{svg}</figure>" for title, svg in drawn)
+    figures = "".join(f"<figure>{f'<h3>{text(title)}</h3>' if title else ''}{svg}</figure>" for title, svg in drawn)
     return f'<div class="panels{" small" if small else ""}">{figures}</div>'
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import browser
 import pytest
 from slurm_cluster import SlurmCluster, missing_programs
 
@@ -129,6 +131,20 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
         _need("Slurm", ["root's rights to start it"])
     with SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def chromium() -> None:
+    """A browser on this machine; without one a test skips, or fails where ZSG_REQUIRE_BROWSER is set."""
+    _need("browser", browser.missing_programs())
+
+
+@pytest.fixture(scope="session")
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def _need(what: str, missing: list[str]) -> None:

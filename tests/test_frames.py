@@ -1,0 +1,77 @@
+"""Do the exported tables hold what the journals hold?"""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Zsg
+
+from benchmarks.report import listed_run, record_run, write_grid
+from jobs import journal
+from jobs.folder import Workspace
+from launcher.frames import item_losses, metrics
+
+AXES = {"arrangement.order": "nft", "strategy": {"name": "dmt", "k": "1/4"}, "train.lr": 1e-6}
+TASKS = ["t1", "t1", "t2"]
+
+
+@pytest.fixture
+def held(zsg: Zsg) -> Zsg:
+    """A workspace with a grid of two runs, one of which has another kind of strategy, and one that never began."""
+    place = Workspace(zsg.work)
+    listed = [listed_run(f"run{n}", {**AXES, **more}) for n, more in enumerate(({}, {"strategy": "mixed"}, {}))]
+    for row in listed[:2]:
+        record_run(place, row, [0, 5], TASKS, np.array([[3.0, 2.0, 1.0], [2.0, float("nan"), 0.5]]))
+    write_grid(place, "grid", listed)
+    return zsg
+
+
+def test_the_frame_has_every_point_once(held: Zsg) -> None:
+    """One row for each value that counts, with the grid's axes, in types one can compute with."""
+    frame = metrics("grid", workspace=held.work)
+
+    points = journal.first_points(journal.read(held.work / "runs/run0"))[0]
+    mine = frame[frame.run == "run0"]
+    assert list(frame.columns) == ["run", *AXES, "stage", "step", "examples", "key", "value", "ts"]
+    assert [(row.key, row.step, row.examples) for row in mine.itertuples()] == [
+        (p.key, p.step, p.examples) for p in points
+    ]
+    assert mine.value.to_numpy() == pytest.approx([p.value for p in points], nan_ok=True)
+    assert (frame["train.lr"] == 1e-6).all() and set(frame.run) == {"run0", "run1"}
+    assert json.loads(mine.strategy.iloc[0]) == AXES["strategy"]
+    assert int(mine.ts.iloc[0].timestamp() * 1000) == points[0].ts
+
+
+def test_items_are_a_table_of_their_own(held: Zsg) -> None:
+    """One row for each test item at each checkpoint, a loss that was none as NaN."""
+    frame = item_losses("grid", workspace=held.work)
+
+    assert len(frame) == 2 * 2 * len(TASKS)
+    last = frame[(frame.run == "run1") & (frame.step == 5)]
+    assert list(last.task) == TASKS
+    assert last.loss.to_numpy() == pytest.approx([2.0, float("nan"), 0.5], nan_ok=True)
+
+
+@pytest.mark.parametrize("options", [[], ["--items"]])
+def test_both_formats_hold_the_same(held: Zsg, options: list[str]) -> None:
+    """Parquet and CSV have the same rows, and those of the frame; the format follows the file's name."""
+    for name in ("a.parquet", "a.csv"):
+        assert "rows" in held("export", "grid", "--out", name, *options)
+    frame = (item_losses if options else metrics)("grid", workspace=held.work)
+    with (held.folder / "a.csv").open(encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+
+    pd.testing.assert_frame_equal(pd.read_parquet(held.folder / "a.parquet"), frame)
+    assert [row["run"] for row in rows] == list(frame.run)
+    assert sorted(Path(held.folder).glob(".a*")) == []
+
+
+def test_an_unknown_grid_is_a_users_error(held: Zsg) -> None:
+    """The grids that there are are named, and no file is left."""
+    held("export", "other", "--out", "a.csv", code=2)
+
+    assert "no grid 'other'" in held.said and "known: grid" in held.said
+    assert not (held.folder / "a.csv").exists()

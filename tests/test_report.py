@@ -1,0 +1,183 @@
+"""Does the report say what the journals hold, and what it does not?"""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.report import listed_run, record_run, write_grid
+from jobs import attempt as attempts
+from jobs.folder import Workspace
+from jobs.journal import Journal
+from launcher import report
+from launcher.report import Asked
+from zsg_core.errors import UserError
+
+STEPS = [0, 10, 20, 30, 40, 50]
+TASKS = ["t1", "t1", "t2", "t2", "t3", "t3"]
+HOSTILE = "</script><script>alert(1)</script>\"' $x_1$ <b>\u202e雪"
+
+
+def losses(level: float) -> Any:
+    """Curves of six items that fall to a level; task t2 falls late, at once."""
+    table = level + 3 * np.exp(-np.arange(len(STEPS)))[:, None] + np.zeros((1, len(TASKS)))
+    table[:4, 2:4] += 0.8
+    return table
+
+
+def make(place: Workspace, name: str, runs: list[tuple[dict[str, Any], int | None, float]], **more: Any) -> list[str]:
+    """A grid of recorded runs, (axes, seed, level) each, all done; their ids."""
+    listed = [listed_run(f"{name}{number}", axes, seed) for number, (axes, seed, _) in enumerate(runs)]
+    for row, (_, _, level) in zip(listed, runs, strict=True):
+        record_run(place, row, STEPS, TASKS, losses(level))
+    write_grid(place, name, listed, **more)
+    return [row["run"] for row in listed]
+
+
+def written(place: Workspace, name: str, **asked: Any) -> str:
+    """The report's page."""
+    return report.write(place, name, Asked(**asked)).read_text(encoding="utf-8")
+
+
+def rows(place: Workspace, name: str, file: str) -> list[dict[str, str]]:
+    """A table beside the page."""
+    with (place.grid(name) / "report" / file).open(encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with one grid: rt with three seeds that take effect, nft with one run."""
+    place = Workspace(tmp_path_factory.mktemp("report"))
+    runs = [({"arrangement.order": "rt", "seed": seed}, seed, 1.0 + 0.1 * seed) for seed in range(3)]
+    make(place, "seeds", [*runs, ({"arrangement.order": "nft", "seed": 0}, None, 0.5)])
+    return place
+
+
+def test_bands_come_from_real_replicates_only(place: Workspace) -> None:
+    """Three seeds make one curve from lowest to highest; a single run has no band, its bootstrap stands apart."""
+    page = written(place, "seeds")
+    ends = [row for row in rows(place, "seeds", "curves.csv") if row["step"] == "50"]
+    finals = {row["arrangement.order"]: row for row in rows(place, "seeds", "finals.csv")}
+
+    level = 3 * np.exp(-5)
+    found = {
+        row["arrangement.order"]: [float(row[key]) for key in ("lowest", "mean", "highest", "runs")] for row in ends
+    }
+    assert found["rt"] == pytest.approx([1 + level, 1.1 + level, 1.2 + level, 3], rel=1e-6)
+    assert found["nft"] == pytest.approx([0.5 + level] * 3 + [1], rel=1e-6)
+    assert "mean of 3 replicates" in page
+    assert (finals["nft"]["final_seeds_low"], finals["nft"]["runs"]) == ("", "1")
+    assert float(finals["rt"]["final_seeds_low"]) < 1.1 + level < float(finals["rt"]["final_seeds_high"])
+    assert float(finals["nft"]["final_tasks_low"]) == pytest.approx(0.5 + level)  # all its items are alike
+
+
+def test_drops_are_told_with_task_step_and_size(place: Workspace) -> None:
+    """The task that was made to fall late is the first, from the checkpoint before to the one after."""
+    written(place, "seeds")
+    late = [row for row in rows(place, "seeds", "drops.csv") if row["task"] == "t2"]
+
+    assert len(late) == 4
+    assert {(row["from"], row["to"]) for row in late} == {("30", "40")}
+    assert all(float(row["size"]) > 0.8 for row in late)
+
+
+def test_the_page_needs_nothing_else(place: Workspace) -> None:
+    """No address of anything to load, every script but its own forbidden; figures are drawn in the page's colours."""
+    page = written(place, "seeds")
+
+    assert re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:,)[^"']+""", page) == []
+    assert set(re.findall(r"https?://[^\s\"'<)]+", page)) <= {"http://www.w3.org/1999/xlink"}
+    assert "default-src 'none'" in page and page.count("<script") == 1
+    assert page.count("<figure") >= 3 and "var(--z2)" in page
+    assert {path.name for path in (place.grid("seeds") / "report").iterdir()} == {"report.html", *report.BESIDE}
+
+
+def test_hostile_names_stay_texts(tmp_path: Path) -> None:
+    """Markup, quotes, dollars and odd characters in a grid's values are shown, and make no element."""
+    place = Workspace(tmp_path)
+    make(place, "odd", [({"arrangement.order": value}, None, 1.0) for value in (HOSTILE, "_x", "b")])
+    page = written(place, "odd")
+
+    assert page.count("<script") == 1 and "alert(1)</script>" not in page and "<b>" not in page
+    assert "&lt;/script&gt;" in page and "雪" in page and "\u202e" not in page.partition("<svg")[0]
+
+
+def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:
+    """Failed, unfinished, unbegun, flagged and former runs are named before any figure; means hold done runs only."""
+    place = Workspace(tmp_path)
+    listed = [listed_run(f"run{n}", {"seed": n}, n) for n in range(6)]
+    for row, end in zip(listed, ("done", "failed", None, "done", "done"), strict=False):
+        steps = STEPS if end == "done" else STEPS[:3]
+        cause = {"cause": "out of memory", "evidence": "line 7"} if end == "failed" else {}
+        record_run(place, row, steps, TASKS, losses(1.0)[: len(steps)], outcome=end, **cause)
+    attempt = attempts.begin(place.run("run4"), "s")
+    again = Journal(place.run("run4"), attempt, "train", "1")
+    again.row("metric", step=50, examples=800, data={"loss": 99.0})
+    again.close()
+    attempts.end(place.run("run4"), attempt, "done", step=50)
+    write_grid(place, "gaps", listed, former=[{"run": "old"}])
+    page = written(place, "gaps")
+    top = page.partition("<figure")[0]
+
+    assert "run1 failed at step 20: out of memory: line 7" in top
+    assert "not finished: run2" in top and "not begun: run5" in top
+    assert "run4 is flagged" in top and "99.0" in top
+    assert "no longer lists them: old" in top and "3 of 6 runs done" in top
+    assert {row["runs"] for row in rows(place, "gaps", "curves.csv")} == {"3"}
+
+
+@pytest.mark.parametrize(("asked", "said"), [
+    ({"metric": "rouge"}, "--metric rouge: no run has it; there are loss, speed/tokens_per_s, train/loss"),
+    ({"panel": "lr"}, "--panel lr: not one of the axes in which the runs differ: arrangement.order, none"),
+])  # fmt: skip
+def test_what_cannot_be_shown_is_refused(place: Workspace, asked: dict[str, str], said: str) -> None:
+    """An unknown metric or axis is a user's error that names what there is."""
+    with pytest.raises(UserError, match=re.escape(said)):
+        written(place, "seeds", **asked)
+
+
+def test_an_axis_gets_panels_and_the_others_colours(tmp_path: Path) -> None:
+    """Of two axes that with fewest values has the panels, or the one asked for; colours are the other's."""
+    place = Workspace(tmp_path)
+    points = [({"arrangement.order": order, "train.lr": lr}, None, 1.0) for order in "abc" for lr in (0.1, 0.2)]
+    make(place, "two", points)
+
+    titles = {panel: re.findall(r"<h3>([^<,]*)</h3>", written(place, "two", panel=panel)) for panel in (None, "order")}
+    assert titles[None][:2] == ["lr 0.1", "lr 0.2"]
+    assert titles["order"][:3] == ["order a", "order b", "order c"]
+
+
+def test_curves_run_over_tokens_and_examples(place: Workspace) -> None:
+    """At step 10 there were 160 examples, and the tokens of ten steps."""
+    found = {}
+    for x in ("examples", "tokens"):
+        written(place, "seeds", x=x)
+        found[x] = float(rows(place, "seeds", "curves.csv")[1][x])
+
+    assert found == {"examples": 160, "tokens": sum(1000 + step for step in range(1, 11))}
+
+
+def test_a_grid_under_way_is_reported(tmp_path: Path) -> None:
+    """While no replicate is done, the curve is over the steps that all of them have reached."""
+    place = Workspace(tmp_path)
+    listed = [listed_run(f"run{n}", {"seed": n}, n) for n in range(2)]
+    for row, count in zip(listed, (3, 5), strict=True):
+        record_run(place, row, STEPS[:count], TASKS, losses(1.0)[:count], outcome=None)
+    write_grid(place, "live", listed)
+    page = written(place, "live")
+
+    assert "0 of 2 runs done" in page
+    assert [row["step"] for row in rows(place, "live", "curves.csv")] == ["0", "10", "20"]
+
+
+def test_nothing_recorded_is_a_users_error(tmp_path: Path) -> None:
+    """A grid whose runs have not begun has no report."""
+    place = Workspace(tmp_path)
+    write_grid(place, "empty", [listed_run("a", {}, None)])
+
+    with pytest.raises(UserError, match="no run has recorded a value yet"):
+        written(place, "empty")
