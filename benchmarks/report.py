@@ -95,11 +95,8 @@ def many_runs(root: Path, runs: int) -> Workspace:
 def listed_run(run: str, axes: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
     """A run as a grid's record lists it; order and rate are those of its axes, the seed that of its arrangement."""
     order = {"order": axes.get("arrangement.order", "random"), **({} if seed is None else {"seed": seed})}
-    stage = {
-        "data": {"reader": "niv2", "digest": "d" * 64},
-        "arrangement": order,
-        "train": {"lr": axes.get("train.lr", 1e-6)},
-    }
+    train = {"lr": axes.get("train.lr", 1e-6)}
+    stage = {"data": {"reader": "niv2", "digest": "d" * 64}, "arrangement": order, "train": train}
     return {"run": run, "axes": axes, "recipe": {"base": {"kind": "tiny"}, "stages": [stage]}, "model": "tiny"}
 
 

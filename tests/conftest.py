@@ -140,8 +140,8 @@ def chromium() -> None:
 
 
 @pytest.fixture(scope="session")
-def free_port() -> int:
-    """A port on which nothing listens."""
+def unused_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

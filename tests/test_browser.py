@@ -40,17 +40,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Zsg:
 
 
 @pytest.fixture(scope="module")
-def address(seen: Zsg, free_port: int) -> Iterator[str]:
+def address(seen: Zsg, unused_port: int) -> Iterator[str]:
     """What `zsg ui` prints once it serves."""
-    server = seen.start(
-        "ui",
-        "seen",
-        "--port",
-        str(free_port),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    quiet: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    server = seen.start("ui", "seen", "--port", str(unused_port), **quiet)
     try:
         assert server.stdout
         yield server.stdout.readline().split()[1]

@@ -288,16 +288,6 @@ def test_a_failed_prepare_fails_its_runs_with_the_reason(zsg: Zsg, tasks: Path, 
     assert f"{path}: Instances[3]: Expected `str | array`, got `null` - at `$.output`" in row["evidence"]
 
 
-@pytest.fixture
-def unused_port() -> int:
-    """A port that nobody listens on."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_a_job_is_replayed_by_hand(finished: Zsg) -> None:
     """`python -m jobs.entry <folder>` runs any job again, without MLflow, as a new attempt that agrees."""
     row = finished.status("small")[0]
