@@ -39,6 +39,8 @@ def write_train(
         "micro_tokens": estimates.micro_tokens(run),
         "recompute": estimates.recomputes(run),
         "compile": profile.trainer.compile,
+        "go_on": profile.slurm.go_on if profile.kind == "slurm" else None,
+        "micro_tokens": Estimates(workspace, profile, []).micro_tokens(run),
         "deepspeed": _deepspeed(train, profile),
     }
     job["paths"] |= {"base": str(base)}

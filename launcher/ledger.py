@@ -22,7 +22,10 @@ from zsg_core.errors import UserError
 
 @dataclass
 class Submission:
-    """A group of jobs submitted together. `items` are job folders relative to the workspace, `ids` their ids."""
+    """A group of jobs submitted together. `items` are job folders relative to the workspace, `ids` their ids.
+
+    `links` are the ids of the jobs queued behind them, link by link, of `chain` that were meant to be.
+    """
 
     id: str
     scheduler: str
@@ -32,6 +35,8 @@ class Submission:
     created: int
     host: str
     ids: list[str] = field(default_factory=list)
+    chain: int = 0
+    links: list[list[str]] = field(default_factory=list)
     released: bool = False
     void: str | None = None
 
@@ -40,8 +45,21 @@ class Submission:
         """The job name under which the scheduler knows it: unique, so that it can be looked up."""
         return f"zsg-{self.grid}-{self.kind}-{self.id}"
 
+    def link_name(self, number: int) -> str:
+        """The job name of a link of its chain, counted from 1."""
+        return f"{self.name}-{number}"
+
+    @property
+    def all_ids(self) -> list[str]:
+        return [job_id for ids in (self.ids, *self.links) for job_id in ids]
+
     def job_id(self, item: str) -> str | None:
         return self.ids[self.items.index(item)] if self.ids else None
+
+    def job_ids(self, item: str) -> list[str]:
+        """The ids of a job and of the links behind it, in the order in which they run."""
+        place = self.items.index(item)
+        return [ids[place] for ids in (self.ids, *self.links) if ids]
 
 
 class Ledger:
@@ -65,15 +83,20 @@ class Ledger:
         """Submissions that were cut short: without ids, or not yet released."""
         return [s for s in self.submissions.values() if s.void is None and not s.released]
 
-    def intend(self, *, scheduler: str, kind: str, grid: str, items: Sequence[str]) -> Submission:
-        """Records what is about to be submitted."""
+    def intend(self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], chain: int = 0) -> Submission:
+        """Records what is about to be submitted, with so many links behind each job."""
         made = Submission(uuid.uuid4().hex[:8], scheduler, kind, grid, list(items), now_ms(), socket.gethostname())
-        facts = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
+        facts: dict[str, Any] = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
+        facts |= {"chain": chain} if chain else {}
         self._append("intent", made.id, **facts, created=made.created, host=made.host)
         return self.submissions[made.id]
 
     def submitted(self, submission: Submission, ids: Sequence[str]) -> None:
         self._append("submitted", submission.id, ids=list(ids))
+
+    def linked(self, submission: Submission, ids: Sequence[str]) -> None:
+        """The next link of a submission's chain is in the queue."""
+        self._append("linked", submission.id, ids=list(ids))
 
     def released(self, submission: Submission) -> None:
         self._append("released", submission.id)
@@ -95,9 +118,12 @@ class Ledger:
         match row["event"]:
             case "intent":
                 facts = {key: row[key] for key in ("scheduler", "kind", "grid", "items", "created", "host")}
+                facts["chain"] = row.get("chain", 0)
                 self.submissions[row["submission"]] = Submission(row["submission"], **facts)
             case "submitted":
                 self.submissions[row["submission"]].ids = row["ids"]
+            case "linked":
+                self.submissions[row["submission"]].links.append(row["ids"])
             case "released":
                 self.submissions[row["submission"]].released = True
             case "void":

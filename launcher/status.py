@@ -6,7 +6,7 @@ Truth order: the run's own exit record, sacct's terminal state, squeue, the ledg
 import fcntl
 import os
 import subprocess
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from jobs import journal
 from jobs.attempt import CONTINUE
 from jobs.folder import Workspace, read_json
+from jobs.going_on import NEXT
 from jobs.state import newest_step
 from launcher import slurm
 from launcher.ledger import Ledger, Submission
@@ -65,7 +66,7 @@ def collect(
             states[item] = JobState(state=ABSENT)
         else:
             states[item] = _local(workspace, item, last)
-    states |= _slurm(workspace, asked, states.keys(), run)
+    states |= _slurm(workspace, asked, states, run)
     return {item: _explain(workspace, item, state) for item, state in states.items()}
 
 
@@ -88,8 +89,8 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         first=record.get("first", 0),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
-        cause=f"stopped at step {reached} (time limit or preemption)" if stopped else record["cause"],
-        evidence="zsg submit goes on" if stopped else record["evidence"],
+        cause=f"stopped at step {reached} ({_stopped_by(record)})" if stopped else record["cause"],
+        evidence=_next_step(record) if stopped else record["evidence"],
         checkpoints=tuple(record.get("checkpoints", ())),
         quick={key: tuple(steps) for key, steps in record.get("quick", {}).items()},
         snapshots=tuple(record.get("snapshots", ())),
@@ -97,6 +98,15 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
         stopped=stopped,
     )
+
+
+def _stopped_by(record: Mapping[str, Any]) -> str:
+    return record["cause"] if "goes_on" in record else "time limit or preemption"
+
+
+def _next_step(record: Mapping[str, Any]) -> str:
+    """What a stopped run waits for; where it was to go on by itself, it is seen that it does not."""
+    return record["evidence"] if record.get("goes_on", "") is None else NEXT
 
 
 def _under(folder: Path) -> dict[str, Any]:
@@ -107,19 +117,45 @@ def _under(folder: Path) -> dict[str, Any]:
 
 
 def _slurm(
-    workspace: Workspace, asked: dict[str, Submission], settled: Collection[str], run: slurm.Run
+    workspace: Workspace, asked: dict[str, Submission], ended: Mapping[str, JobState], run: slurm.Run
 ) -> dict[str, JobState]:
-    """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
-    ids = {item: last.job_id(item) for item, last in asked.items()}
-    ended = {job_id for item, job_id in ids.items() if item in settled and job_id}
-    told = slurm.states([job_id for job_id in ids.values() if job_id], run, settled=ended)
+    """What Slurm adds: all of `asked` but those of `ended` that are not in its queue again."""
+    ids = {item: last.job_ids(item) for item, last in asked.items()}
+    settled = {job_id for item, links in ids.items() if item in ended for job_id in links}
+    told = slurm.states([job_id for links in ids.values() for job_id in links], run, settled=settled)
     states = {}
-    for item, job_id in ids.items():
-        if job_id is None:
+    for item, links in ids.items():
+        job_id = _acting(links, told)
+        if not links:
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
-        elif job_id in told:
+        elif job_id and item in ended:
+            states[item] = _again(workspace.root / item, job_id, told[job_id], ended[item])
+        elif job_id:
             states[item] = _told(workspace.root / item, job_id, told[job_id])
     return states
+
+
+def _acting(links: Sequence[str], told: Mapping[str, slurm.SlurmState]) -> str | None:
+    """The job of a chain that is at work or comes next; of one that has ended, the first that did not end well."""
+    known = [job_id for job_id in links if job_id in told]
+    for wanted in ((RUNNING,), (QUEUED,), (WAITING,), (FAILED, CANCELLED, UNKNOWN)):
+        for job_id in known:
+            if told[job_id].state in wanted:
+                return job_id
+    return known[0] if known else None
+
+
+def _again(folder: Path, job_id: str, said: slurm.SlurmState, ended: JobState) -> JobState:
+    """The state of a job that has told its end and that Slurm has in its queue again, or whose next link it has."""
+    if said.state == RUNNING:
+        return _told(folder, job_id, said)
+    if not ended.stopped:
+        # Of one that has failed Slurm may not have dropped the links yet; they never start.
+        return ended if said.detail and said.detail.startswith("Dependency") else _told(folder, job_id, said)
+    return replace(
+        ended, state=said.state, stopped=False, slurm=job_id,
+        evidence=f"goes on by itself (Slurm: {said.detail})",
+    )  # fmt: skip
 
 
 def _told(folder: Path, job_id: str, said: slurm.SlurmState) -> JobState:
@@ -162,7 +198,7 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
             return replace(state, state=FAILED, cause=f"{kind} failed", evidence=why)
         if record and record["outcome"] == CONTINUE:
             why = f"a stage before, {needed}, was stopped at step {record['step'] or 0}"
-            return replace(state, state=WAITING, cause=why, evidence="zsg submit goes on", stopped=True)
+            return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)
     return state
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
@@ -77,14 +78,17 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
             continue
         say(f"an earlier submit was cut short; looking for {submission.name}")
         if not submission.ids:
-            ids = _find(submission)
+            ids = _adopt(site, submission, submission.name)
             if not ids:
                 ledger.void(submission, "never reached Slurm")
                 continue
-            folders = [site.workspace.root / item for item in submission.items]
-            arrays.adopt(_submission_folder(site, submission), submission, folders, ids)
             ledger.submitted(submission, ids)
-        slurm.release(submission.ids)
+        while len(submission.links) < submission.chain:
+            ids = _adopt(site, submission, submission.link_name(len(submission.links) + 1))
+            if not ids:
+                break  # a chain of fewer links does with fewer
+            ledger.linked(submission, ids)
+        slurm.release(submission.all_ids)
         ledger.released(submission)
 
 
@@ -103,7 +107,7 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, say: Say) -
             made += _submit_group(site, grid, group, plan.starts, ledger, say)
     finally:
         for submission in made:
-            slurm.release(submission.ids)
+            slurm.release(submission.all_ids)
             ledger.released(submission)
 
 
@@ -114,7 +118,8 @@ def _submit_group(
     for start in range(0, len(group.runs), site.profile.slurm.max_array_size):
         runs = group.runs[start : start + site.profile.slurm.max_array_size]
         items = [run_item(run) for run in runs]
-        submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items)
+        chain = site.profile.slurm.links
+        submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items, chain=chain)
         for run in runs:
             job_files.write_train(site.workspace, run, site.profile, submission.id, group.after, run.id in starts)
         yield _send(site, submission, group.size, after, ledger, say)
@@ -161,30 +166,58 @@ def _send(
     site: Site, submission: Submission, size: JobSize, after: Sequence[str], ledger: Ledger, say: Say
 ) -> Submission:
     wanted = arrays.parameters(site.profile, size, submission.name, after, submission.kind == "train")
+    setup = wanted["setup"]
+    wanted["setup"] = setup + arrays.job_lines(submission.id, submission.chain)
+    try:
+        ids = _sbatch(site, submission, submission.name, wanted)
+    except ClusterError:
+        ledger.void(submission, "sbatch failed")
+        raise
+    ledger.submitted(submission, ids)
+    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
+    for number in range(1, submission.chain + 1):
+        name = submission.link_name(number)
+        lines = arrays.job_lines(submission.id, submission.chain - number)
+        wanted = arrays.behind(wanted, ids) | {"job_name": name, "setup": setup + lines}
+        try:
+            ids = _sbatch(site, submission, name, wanted)
+        except ClusterError as error:
+            say(f"the chain has {number - 1} of {submission.chain} links: {error}")
+            break
+        ledger.linked(submission, ids)
+    return submission
+
+
+def _sbatch(site: Site, submission: Submission, name: str, wanted: dict[str, Any]) -> list[str]:
+    """Submits one array of a submission's jobs under a name. ClusterError if Slurm did not take it."""
     folders = [site.workspace.root / item for item in submission.items]
     folder = _submission_folder(site, submission)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
-        ids = arrays.submit(folder, folders, wanted)
+        return arrays.submit(folder, folders, wanted)
     except ClusterError:
         # "Socket timed out" may well have submitted: look before saying so.
-        ids = _find(submission)
-        if not ids:
-            ledger.void(submission, "sbatch failed")
-            raise
-        arrays.adopt(folder, submission, folders, ids)
-    ledger.submitted(submission, ids)
-    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
-    return submission
+        if ids := _adopt(site, submission, name):
+            return ids
+        raise
 
 
-def _find(submission: Submission) -> list[str]:
-    """The ids that Slurm has under a submission's name, once no sbatch of it can be on its way any more."""
+def _adopt(site: Site, submission: Submission, name: str) -> list[str]:
+    """The ids that Slurm has under a name of a submission, made ready to start; none if it has none."""
+    ids = _find(submission, name)
+    if ids:
+        folders = [site.workspace.root / item for item in submission.items]
+        arrays.adopt(_submission_folder(site, submission), name, folders, ids)
+    return ids
+
+
+def _find(submission: Submission, name: str) -> list[str]:
+    """The ids that Slurm has under a name, once no sbatch of the submission can be on its way any more."""
     here = submission.host == socket.gethostname()
     until = submission.created / 1000 + SETTLE_S
     while _sbatch_lives(submission) if here else time.time() < until:
         time.sleep(0.2)
-    return slurm.find(submission.name)
+    return slurm.find(name)
 
 
 def _sbatch_lives(submission: Submission) -> bool:
@@ -223,8 +256,10 @@ def _all_made(workspace: Workspace, item: str) -> bool:
 
 
 def _job_id(ledger: Ledger, item: str) -> str | None:
+    """The job for which what needs a folder's work has to wait: the last link of its chain."""
     submission = ledger.last(item)
-    return submission.job_id(item) if submission else None
+    ids = submission.job_ids(item) if submission else []
+    return ids[-1] if ids else None
 
 
 def _submission_folder(site: Site, submission: Submission) -> Path:
