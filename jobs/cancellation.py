@@ -22,3 +22,9 @@ def asked(folder: Path, submission: str) -> dict[str, Any] | None:
     """The wish that this submission's job stop, or None."""
     row = read_json(folder / "cancel.json")
     return row if row and row["submission"] == submission else None
+
+
+def is_asked(folder: Path) -> bool:
+    """Whether the job that a folder now describes is to stop."""
+    job = read_json(folder / "job.json")
+    return job is not None and asked(folder, job["submission"]) is not None

@@ -37,6 +37,7 @@ class Submission:
     ids: list[str] = field(default_factory=list)
     chain: int = 0
     links: list[list[str]] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
     released: bool = False
     void: str | None = None
 
@@ -101,6 +102,10 @@ class Ledger:
     def released(self, submission: Submission) -> None:
         self._append("released", submission.id)
 
+    def cancelled(self, submission: Submission, items: Sequence[str]) -> None:
+        """Some jobs of a submission are about to be stopped, because the user wants it."""
+        self._append("cancelled", submission.id, items=list(items))
+
     def void(self, submission: Submission, reason: str) -> None:
         """Gives a submission up: it never reached the scheduler."""
         self._append("void", submission.id, reason=reason)
@@ -124,6 +129,8 @@ class Ledger:
                 self.submissions[row["submission"]].ids = row["ids"]
             case "linked":
                 self.submissions[row["submission"]].links.append(row["ids"])
+            case "cancelled":
+                self.submissions[row["submission"]].cancelled |= set(row["items"])
             case "released":
                 self.submissions[row["submission"]].released = True
             case "void":

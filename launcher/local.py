@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs import cancellation
 from jobs.folder import Workspace, is_committed
 from launcher.ledger import Ledger
 from launcher.profiles import Profile
@@ -59,6 +60,8 @@ def log_path(folder: Path) -> Path:
 
 def _start_ready(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]) -> None:
     for job in jobs:
+        if job.process is None and not job.ended and cancellation.is_asked(workspace.root / job.item):
+            job.ended = True
         if sum(other.process is not None for other in jobs) >= profile.max_parallel:
             return
         if job.process is None and not job.ended and all(is_committed(workspace.root / need) for need in job.needs):

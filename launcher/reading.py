@@ -52,7 +52,7 @@ def _all_runs(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def print_log(place: Workspace, beginning: str, rank: int, follow: bool) -> None:
     """Prints the log of the run whose id begins so; with `follow`, goes on as it grows."""
-    path = _log_path(place, _find_run(place, beginning), rank)
+    path = _log_path(place, find_run(place, beginning), rank)
     with path.open("rb") as file:
         while True:
             chunk = file.read(1 << 16)
@@ -111,7 +111,8 @@ def _serve(argv: Sequence[str], env: Mapping[str, str]) -> int:
                 server.wait(SERVER_STOPS_S)
 
 
-def _find_run(place: Workspace, beginning: str) -> str:
+def find_run(place: Workspace, beginning: str) -> str:
+    """The id of the one run that begins so. UserError if there is none, or are several."""
     known = sorted(path.name for path in (place.root / "runs").glob("*") if path.is_dir())
     found = [run for run in known if run.startswith(beginning)]
     if len(found) == 1:

@@ -62,8 +62,8 @@ def plan_table(plan: "Plan") -> None:
     for run in plan.unwanted:
         if run.state.state in ACTIVE:
             axes = " ".join(f"{key}={_plain(value)}" for key, value in run.axes.items())
-            stop = f"; scancel {run.state.slurm} stops it" if run.state.slurm else ""
-            result(f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on{stop}")
+            goes_on = f"is {run.state.state} and goes on; zsg cancel {run.run} stops it"
+            result(f"no longer in the grid: {run.run} ({axes}) {goes_on}")
 
 
 def job_graph(plan: "Plan") -> None:

@@ -7,7 +7,7 @@ flags are avoided: they differ between versions.
 import math
 import re
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from zsg_core.errors import ClusterError
@@ -28,6 +28,9 @@ _ENDED = {
     "OUT_OF_MEMORY": (FAILED, "out of memory"), "PREEMPTED": (FAILED, "preempted"), "REVOKED": (FAILED, "revoked"),
     "FAILED": (FAILED, "job failed"),
 }  # fmt: skip
+
+
+MOST_CHARACTERS = 30_000  # of ids in one command
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,57 @@ def release(ids: Sequence[str], run: Run = subprocess.run) -> None:
     done = _start(["scontrol", "release", *mains], run)
     if done.returncode and "Job has already finished" not in done.stderr and "Invalid job id" not in done.stderr:
         raise ClusterError(f"scontrol release {' '.join(mains)} failed: {done.stderr.strip()}; run zsg submit again")
+
+
+def cancel(ids: Sequence[str], save: bool = False, run: Run = subprocess.run) -> None:
+    """Ends jobs, in few calls; with `save` those that run are told by USR1 to save and leave. What has ended is let be.
+
+    Raises ClusterError if Slurm does not answer: what was asked of it before stays asked.
+    """
+    for spans in _batches(compact(ids)):
+        if not save:
+            _scancel(spans, run)
+        else:
+            _scancel(["--state=PENDING", *spans], run)
+            _scancel(["--signal=USR1", "--state=RUNNING", *spans], run)
+
+
+def compact(ids: Iterable[str]) -> list[str]:
+    """Ids with the tasks of an array as one: `7_0 7_1 7_2 7_5 9` are `7_[0-2,5]` and `9`."""
+    tasks: dict[str, set[int]] = {}
+    for job_id in ids:
+        main, _, task = job_id.partition("_")
+        tasks.setdefault(main, set()).update([int(task)] if task else [])
+    return [f"{main}_[{_spans(sorted(of))}]" if of else main for main, of in tasks.items()]
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+
+
+def _batches(words: Sequence[str]) -> Iterator[list[str]]:
+    """The words in groups short enough for a command line."""
+    group: list[str] = []
+    for word in words:
+        if group and sum(map(len, group)) + len(word) > MOST_CHARACTERS:
+            yield group
+            group = []
+        group.append(word)
+    yield from [group] if group else []
+
+
+def _scancel(words: Sequence[str], run: Run) -> None:
+    done = _start(["scancel", "--quiet", *words], run)
+    gone = ("Invalid job id", "already completing or completed", "Job has already finished")
+    bad = [line for line in done.stderr.splitlines() if line.strip() and not any(word in line for word in gone)]
+    if done.returncode and bad:
+        raise ClusterError(f"scancel failed: {bad[0].strip()}; run zsg cancel again")
 
 
 def config(run: Run = subprocess.run) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs import cancellation, journal
 from jobs.attempt import CONTINUE
 from jobs.folder import Workspace, read_json
 from jobs.going_on import NEXT
@@ -67,7 +67,17 @@ def collect(
         else:
             states[item] = _local(workspace, item, last)
     states |= _slurm(workspace, asked, states, run)
-    return {item: _explain(workspace, item, state) for item, state in states.items()}
+    states = {item: _explain(workspace, item, state) for item, state in states.items()}
+    return {item: _as_wished(state, item, known.get(item)) for item, state in states.items()}
+
+
+def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
+    """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still on its way out runs."""
+    if last is None or item not in last.cancelled or state.state == DONE:
+        return state
+    if state.state in ACTIVE and not state.stopped:
+        return state if state.cause else replace(state, cause="is being cancelled")
+    return replace(state, state=CANCELLED, stopped=False, **cancellation.TOLD)
 
 
 def _ended(folder: Path, last: Submission | None) -> JobState | None:

@@ -80,9 +80,9 @@ def test_a_chain_takes_over_at_the_time_limit(zsg_on_slurm: Zsg, slurm: SlurmClu
 
 
 def test_links_behind_a_failed_run_never_start(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """A run whose process dies has failed; the links behind it are dropped by Slurm."""
+    """A run of which one rank dies has failed within a minute; the links behind it are dropped by Slurm."""
     zsg = zsg_on_slurm
-    place = with_settings(profile(zsg), on_time_limit="chain", max_continues=2)
+    place = with_settings(profile(zsg, nodes=2), on_time_limit="chain", max_continues=2)
     zsg("submit", small(zsg, tasks, steps=LONG), "--profile", place)
     job = _wait_for_step(zsg, 4)
     [attempt] = (zsg.work / "runs").glob("*/attempt.json")
@@ -91,6 +91,46 @@ def test_links_behind_a_failed_run_never_start(zsg_on_slurm: Zsg, slurm: SlurmCl
     [row] = wait_until_ended(zsg, 60)
 
     assert (row["state"], row["attempt"], row["slurm"]) == ("failed", 1, job)
+
+
+def test_what_is_cancelled_is_not_revived(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """Cancelled while it waits for its requeue a run is gone; put back by an administrator it leaves at once."""
+    zsg = zsg_on_slurm
+    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", profile(zsg))
+    job = _wait_for_step(zsg, 4)
+    slurm.run("scancel", "--signal=USR2", job)
+    _wait_for_state(slurm, job, "PENDING")
+    zsg("cancel", "small", "--yes")
+    _assert_leaves(zsg, slurm, job)
+    [row] = zsg.status()
+    assert (row["state"], row["attempt"], row["evidence"]) == ("cancelled", 1, "by zsg cancel")
+
+    slurm.run("scontrol", "requeue", job)
+    free_from_its_hold(slurm)
+    exit_record = zsg.work / "runs" / row["run"] / "exit.json"
+    wait_until(lambda: json.loads(exit_record.read_text())["attempt"] == 2, 60)
+    [again] = wait_until_ended(zsg, 60)
+    assert (again["state"], again["step"]) == ("cancelled", row["step"])
+    assert "nothing to submit" in zsg("submit", zsg.folder / "small.yaml", "--profile", profile(zsg))
+
+
+def test_a_running_run_is_cancelled_within_killwait(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """No rank on any node outlives the cancel; with --save the run keeps what it has trained, and is not requeued."""
+    zsg = zsg_on_slurm
+    grid, place = small(zsg, tasks, steps=LONG), profile(zsg, nodes=2)
+    zsg("submit", grid, "--profile", place)
+    job = _wait_for_step(zsg, 4)
+    zsg("cancel", "small", "--yes", "--save")
+    _assert_leaves(zsg, slurm, job)
+    [row] = wait_until_ended(zsg, 60)
+    assert (row["state"], row["evidence"]) == ("cancelled", "by zsg cancel")
+
+    zsg("submit", grid, "--profile", place, "--retry")
+    job = _wait_for_step(zsg, row["step"] + 2)
+    zsg("cancel", row["run"][:6], "--yes")
+    _assert_leaves(zsg, slurm, job)
+    [row] = wait_until_ended(zsg, 60)
+    assert (row["state"], row["attempt"]) == ("cancelled", 2)
 
 
 @pytest.mark.soak
