@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs import causes
 from jobs.folder import SCHEMA, read_json, write_json
 
 DONE, CONTINUE, FAILED, CANCELLED = "done", "continue", "failed", "cancelled"
@@ -95,10 +96,13 @@ def check(folder: Path, attempt: Attempt) -> None:
 
 
 def end(folder: Path, attempt: Attempt, outcome: str, **facts: Any) -> None:
-    """Writes exit.json, unless the attempt is superseded or another rank has already said why it ended."""
+    """Writes exit.json, unless the attempt is superseded or another rank has already said why it ended.
+
+    What only followed from something gives way to what it followed from.
+    """
     check(folder, attempt)
     last = read_json(folder / "exit.json")
-    if last and last["nonce"] == attempt.nonce:
+    if last and last["nonce"] == attempt.nonce and not causes.precedes(facts.get("cause"), last["cause"]):
         return
     record = {"schema": SCHEMA, "attempt": attempt.attempt, "submission": attempt.submission}
     record |= {"nonce": attempt.nonce, "slurm_job_id": attempt.slurm_job_id, "outcome": outcome}

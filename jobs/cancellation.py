@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import now_ms
+from jobs.causes import Cause
 from jobs.folder import SCHEMA, read_json, write_json
 
-TOLD = {"cause": "cancelled", "evidence": "by zsg cancel"}  # in the exit record
+TOLD = {"cause": Cause.CANCELLED, "evidence": "by zsg cancel"}  # in the exit record
 
 
 def ask(folder: Path, submission: str, save: bool) -> None:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import cancellation, going_on, stages, state
+from jobs import cancellation, causes, going_on, stages, state, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
+from jobs.causes import Cause
 from jobs.folder import SCHEMA, Workspace, read_json
 from jobs.journal import Journal, cells, plain, read
 from jobs.signals import Signals
 from jobs.signals import outcome as outcome_of
 from zsg_core import schedule
-from zsg_core.errors import UserError, ZsgError
+from zsg_core.errors import ZsgError
 
 MEET_S = 600.0
 
@@ -48,7 +49,7 @@ def run(folder: str) -> None:
     except Superseded as newer:
         _leave(f"stopping without writing: {newer}", 1)
     except KeyboardInterrupt:
-        outcome, facts = outcome_of(signals.asks), {"cause": "signal", "evidence": signals.name}
+        outcome, facts = outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name}
     except BaseException as error:
         traceback.print_exc()
         outcome, facts = FAILED, _cause(error)
@@ -174,7 +175,7 @@ def _train(
     try:
         progress = train.run(job, train.Place(path, attempt, ranks, journal, signals))
     except train.Stopped as stopped:
-        return stopped.outcome, {"cause": "signal", "evidence": signals.name, **asdict(stopped.progress)}
+        return stopped.outcome, {"cause": Cause.SIGNAL, "evidence": signals.name, **asdict(stopped.progress)}
     losses = sorted(cells(read(path))) if ranks.is_main else []
     facts = {"world": ranks.world, "checkpoints": [step for step, key in losses if key == "loss"]}
     quick = {key for _, key in losses if schedule.quick_items(key)}
@@ -198,16 +199,13 @@ def _leave(why: str, code: int) -> NoReturn:
 
 
 def _cause(error: BaseException) -> dict[str, Any]:
-    """What failed in a word, and the line that proves it."""
-    text = str(error).strip()
-    last = text.splitlines()[-1] if text else ""
-    if "out of memory" in text.lower():
-        return {"cause": "out of memory", "evidence": last}
-    if isinstance(error, UserError):
-        return {"cause": "bad input", "evidence": text}
+    """What failed in a word, the line that proves it, and the hash by which equal errors are known."""
+    cause, text = causes.of_error(error), str(error).strip()
     if isinstance(error, ZsgError):
-        return {"cause": "cluster", "evidence": text}
-    return {"cause": "traceback", "evidence": f"{type(error).__name__}: {last}"}
+        return {"cause": cause, "evidence": text, "signature": tracebacks.loose(text)}
+    lines = text.splitlines() or [""]
+    proof = next((line for line in lines if causes.of_line(line) == cause), lines[-1])
+    return {"cause": cause, "evidence": f"{type(error).__name__}: {proof}", "signature": tracebacks.of_error(error)}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.attempt import CONTINUE, FAILED
+from jobs.causes import Cause
 
 REQUEUE, CHAIN = "requeue", "chain"
 SUBMISSION = "ZSG_SUBMISSION"  # set by the script of a submission: a job replayed by hand is nobody's to requeue
@@ -59,8 +60,8 @@ def decide(rule: Mapping[str, Any], past: Mapping[str, Any], stop: Stop, slurm: 
     continued = past.get("continued", 0) + counted
     is_stalled = stop.saved is None or stop.saved == stop.before
     stalled = past.get("stalled", 0) + counted if is_stalled else 0
-    facts = {"continued": continued, "stalled": stalled, "goes_on": None}
-    facts["cause"] = "preempted" if slurm.preempted else "time limit"
+    facts: dict[str, Any] = {"continued": continued, "stalled": stalled, "goes_on": None}
+    facts["cause"] = Cause.PREEMPTED if slurm.preempted else Cause.TIME_LIMIT
     if stalled >= STALLED_MOST:
         why = f"stopped {stalled} times in a row before a new step was saved"
         return Verdict(FAILED, facts | {"evidence": f"{why}; give it a longer train.time_min, then zsg submit --retry"})

@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jobs.folder import read_json, write_json
-from zsg_core.errors import UserError
+from zsg_core.errors import BadData
 from zsg_core.examples import Example, Turn
 
 DATA, TASKS = "data-00000-of-00001.arrow", "tasks.json"
@@ -57,7 +57,7 @@ def _uncollected() -> Iterator[None]:
 
 
 class Records(Sequence[Example]):
-    """The examples of a folder; each is made when it is asked for. UserError if two have one id."""
+    """The examples of a folder; each is made when it is asked for. BadData if two have one id."""
 
     def __init__(self, folder: Path) -> None:
         self._file = pa.memory_map(str(folder / DATA))
@@ -95,11 +95,11 @@ class Records(Sequence[Example]):
         return dict(zip(coded.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True))
 
     def refuse_doubled(self, source: Path) -> None:
-        """UserError where an id stands twice: orders and journals name examples by it."""
+        """BadData where an id stands twice: orders and journals name examples by it."""
         counts = self._column("id").value_counts()
         most = int(np.argmax(counts.field("counts").to_numpy()))
         if counts[most]["counts"].as_py() > 1:
-            raise UserError(f"{source}: the id {counts[most]['values'].as_py()!r} stands more than once")
+            raise BadData(f"{source}: the id {counts[most]['values'].as_py()!r} stands more than once")
 
     def _column(self, name: str) -> Any:
         chunks = pa.chunked_array([batch.column(name) for batch in self._batches], SCHEMA.field(name).type)

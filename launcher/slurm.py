@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from jobs.causes import Cause
 from zsg_core.errors import ClusterError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -23,10 +24,10 @@ _ACTIVE = {
     "REQUEUE_FED": QUEUED, "REQUEUE_HOLD": QUEUED, "RESV_DEL_HOLD": QUEUED, "SPECIAL_EXIT": QUEUED,
 }  # fmt: skip
 _ENDED = {
-    "COMPLETED": (DONE, None), "CANCELLED": (CANCELLED, "cancelled"), "TIMEOUT": (FAILED, "time limit"),
-    "NODE_FAIL": (FAILED, "node failure"), "BOOT_FAIL": (FAILED, "node failure"), "DEADLINE": (FAILED, "deadline"),
-    "OUT_OF_MEMORY": (FAILED, "out of memory"), "PREEMPTED": (FAILED, "preempted"), "REVOKED": (FAILED, "revoked"),
-    "FAILED": (FAILED, "job failed"),
+    "COMPLETED": (DONE, None), "CANCELLED": (CANCELLED, Cause.CANCELLED), "TIMEOUT": (FAILED, Cause.TIME_LIMIT),
+    "NODE_FAIL": (FAILED, Cause.NODE_FAILURE), "BOOT_FAIL": (FAILED, Cause.NODE_FAILURE),
+    "DEADLINE": (FAILED, Cause.TIME_LIMIT), "OUT_OF_MEMORY": (FAILED, Cause.OUT_OF_MEMORY),
+    "PREEMPTED": (FAILED, Cause.PREEMPTED), "REVOKED": (CANCELLED, Cause.CANCELLED), "FAILED": (FAILED, Cause.DIED),
 }  # fmt: skip
 
 
@@ -35,10 +36,11 @@ MOST_CHARACTERS = 30_000  # of ids in one command
 
 @dataclass(frozen=True)
 class SlurmState:
-    """What Slurm says of one job: a state of ours, and the pending reason or cause."""
+    """What Slurm says of one job: a state of ours, the pending reason or the cause of its end, and its own words."""
 
     state: str
     detail: str | None = None
+    evidence: str | None = None
 
 
 def states(ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection[str] = ()) -> dict[str, SlurmState]:
@@ -86,7 +88,7 @@ def parse_sacct(text: str) -> dict[str, SlurmState]:
         word = state.split(" ")[0]
         if word in _ENDED:
             ours, cause = _ENDED[word]
-            said = SlurmState(ours, f"{cause} (exit {code})" if word == "FAILED" else cause)
+            said = SlurmState(ours, cause, f"Slurm says {state}, exit {code}" if ours == FAILED else None)
         else:
             said = SlurmState(UNKNOWN, f"accounting says {state}, squeue nothing")
         found |= dict.fromkeys(_tasks(job), said)

@@ -13,6 +13,7 @@ from typing import Any
 
 from jobs import cancellation, journal
 from jobs.attempt import CONTINUE
+from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
 from jobs.going_on import NEXT
 from jobs.state import newest_step
@@ -172,7 +173,7 @@ def _told(folder: Path, job_id: str, said: slurm.SlurmState) -> JobState:
     if said.state == DONE:
         # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
         return JobState(state=UNKNOWN, slurm=job_id, cause="Slurm says COMPLETED, but the job left no record")
-    state = JobState(state=said.state, slurm=job_id, cause=said.detail)
+    state = JobState(state=said.state, slurm=job_id, cause=said.detail, evidence=said.evidence)
     return progress(folder, state) if said.state in (RUNNING, FAILED) else state
 
 
@@ -184,7 +185,7 @@ def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
         return JobState(state=QUEUED if last.kind == "prepare" else WAITING)
     attempt = read_json(folder / "attempt.json") or {}
     if attempt.get("submission") == last.id:
-        dead = JobState(state=FAILED, cause="died", evidence="the process ended without a record (killed?)")
+        dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")
         return progress(folder, dead)
     return JobState(state=CANCELLED, cause=NEVER_STARTED)
 
@@ -204,8 +205,8 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
         record = read_json(workspace.root / needed / "exit.json")
         if record and record["outcome"] == FAILED:
             why = f"{record['cause']}: {record['evidence']} ({needed})"
-            kind = "prepare" if needed.startswith("prepare/") else "a stage before"
-            return replace(state, state=FAILED, cause=f"{kind} failed", evidence=why)
+            cause = Cause.PREPARE_FAILED if needed.startswith("prepare/") else Cause.STAGE_FAILED
+            return replace(state, state=FAILED, cause=cause, evidence=why)
         if record and record["outcome"] == CONTINUE:
             why = f"a stage before, {needed}, was stopped at step {record['step'] or 0}"
             return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)

@@ -11,6 +11,7 @@ from conftest import Zsg, wait_until
 from slurm_cluster import SlurmCluster
 from test_on_slurm import (
     LONG,
+    _assert_leaves,
     _wait_for_state,
     _wait_for_step,
     agree_with_sacct,

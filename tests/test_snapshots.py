@@ -263,7 +263,7 @@ def test_a_full_disk_ends_the_run_with_the_path(bench: Bench) -> None:
     folder = bench.make(snapshots=6, state_every=None)
     record = bench.jobs.run(folder, largest_file=100_000)
 
-    assert (record["outcome"], record["cause"]) == ("failed", "cluster"), record
+    assert (record["outcome"], record["cause"]) == ("failed", "disk full"), record
     assert f"could not be written to {folder}/snapshots/6" in record["evidence"]
     assert "File too large" in record["evidence"]
     assert list((folder / "snapshots").iterdir()) == []

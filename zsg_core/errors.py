@@ -2,6 +2,7 @@
 
 ZsgError
 ├── UserError      the grid, profile, data or command line is wrong         exit 2
+│   └── BadData    a row or a file of the data cannot be read as such
 └── ClusterError   Slurm, a node, a disk or MLflow did not do its part     exit 3
 
 Anything else is a bug: it shows its traceback and exits with 1.
@@ -18,6 +19,10 @@ class UserError(ZsgError):
     """Something the user wrote or asked for cannot be done as it stands."""
 
     exit_code = 2
+
+
+class BadData(UserError):
+    """Data that cannot be read as what they should be; the message names the row or file."""
 
 
 class ClusterError(ZsgError):

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from zsg_core.errors import UserError
+from zsg_core.errors import BadData
 
 SHOWN = 20  # skipped rows that are remembered with their reason; all are counted
 
@@ -15,7 +15,7 @@ class Malformed(ValueError):
 class Intake:
     """What a reading has met so far: rows passed over, things left out, and how many examples each task has.
 
-    `skip` is the setting `on_bad_row: skip`; without it the first bad row is a UserError.
+    `skip` is the setting `on_bad_row: skip`; without it the first bad row is BadData.
     """
 
     def __init__(self, skip: bool = False) -> None:
@@ -26,9 +26,9 @@ class Intake:
         self._numbers: Counter[str] = Counter()
 
     def bad(self, where: str, reason: object) -> None:
-        """Refuses a row, or counts it. UserError with the place, the reason and what is allowed."""
+        """Refuses a row, or counts it. BadData with the place, the reason and what is allowed."""
         if not self.skip:
-            raise UserError(f"{where}: {reason}. Repair the row, or set data.on_bad_row: skip to count it and go on")
+            raise BadData(f"{where}: {reason}. Repair the row, or set data.on_bad_row: skip to count it and go on")
         self.skipped += 1
         if len(self.reasons) < SHOWN:
             self.reasons.append(f"{where}: {reason}")
@@ -50,6 +50,6 @@ class Intake:
         return {"skipped": self.skipped, "reasons": self.reasons, "left_out": dict(sorted(self.notes.items()))}
 
 
-def broken(path: Path, reason: object) -> UserError:
+def broken(path: Path, reason: object) -> BadData:
     """A file that cannot be read as what it should be, whatever is done with bad rows."""
-    return UserError(f"{path}: {reason}")
+    return BadData(f"{path}: {reason}")

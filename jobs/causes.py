@@ -1,0 +1,101 @@
+"""Names why a job ended before it was done: one closed set of words, and how an error or a log line becomes one.
+
+exit.json, `zsg status`, `zsg why` and the rules of retrying all speak of these and of no others.
+"""
+
+import errno
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+
+from zsg_core.errors import BadData, UserError, ZsgError
+
+
+class Cause(StrEnum):
+    """Why a job ended. Each is its own word in files and tables."""
+
+    OUT_OF_MEMORY = "out of memory"  # the GPU's, or the node's
+    DISK_FULL = "disk full"  # or a quota
+    NCCL_TIMEOUT = "nccl timeout"  # a collective waited too long for a rank; gloo's too
+    PEER_LOST = "peer lost"  # another rank went first: the reason is there
+    NODE_FAILURE = "node failure"
+    TIME_LIMIT = "time limit"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"  # by somebody
+    SIGNAL = "signal"  # told to stop, by whom only the scheduler knows
+    PREPARE_FAILED = "prepare failed"  # the job that was to make what this one needs
+    STAGE_FAILED = "a stage before failed"  # the run from whose weights this one starts
+    BAD_DATA = "bad data"  # a row or file of the data cannot be read
+    BAD_INPUT = "bad input"  # something else that was asked for cannot be done
+    CLUSTER = "cluster"  # something that zsg found wrong outside itself; the evidence says what
+    TRACEBACK = "traceback"  # an error that nobody foresaw
+    DIED = "died"  # ended without a word
+
+
+# What a line of a log, or an error's text, proves. The texts are those of torch 2.13, NCCL and Slurm 22.05.
+_PROOFS = {
+    Cause.OUT_OF_MEMORY: (
+        r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|can't allocate memory"
+        r"|Cannot allocate memory|oom_kill event|oom-kill|task \d+: Out Of Memory|^(?:\w+\.)*OutOfMemoryError\b"
+        r"|^MemoryError\b"
+    ),
+    Cause.DISK_FULL: r"No space left on device|Disk quota exceeded|File too large",
+    Cause.NODE_FAILURE: r"DUE TO NODE FAILURE|srun: error: Node failure on",
+    Cause.TIME_LIMIT: r"DUE TO TIME LIMIT",
+    Cause.PREEMPTED: r"DUE TO PREEMPTION",
+    Cause.NCCL_TIMEOUT: (
+        r"Watchdog caught collective operation timeout|Timed out waiting \d+ ?ms for (?:recv|send) operation"
+        r"|ran for \d+ milliseconds before timing out"
+    ),
+    Cause.PEER_LOST: (
+        r"Connection closed by peer|Connection reset by peer|Broken pipe|Connection was likely closed"
+        r"|ncclRemoteError|remote process exited|NCCL communicator was aborted|recvBytes failed"
+    ),
+    Cause.CANCELLED: r"slurmstepd: error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT [^ ]+ \*\*\*",
+    Cause.DIED: r"srun: error: .*task.*: (?:Killed|Aborted|Segmentation fault|Bus error)",
+}
+_COMPILED = {cause: re.compile(pattern) for cause, pattern in _PROOFS.items()}
+# Where several causes are found, in the logs of several ranks, the one that others follow from counts: these last.
+CONSEQUENCES = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST, Cause.SIGNAL, Cause.CANCELLED, Cause.DIED)
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def of_line(line: str) -> Cause | None:
+    """What a line of a log proves; None for most."""
+    return next((cause for cause, pattern in _COMPILED.items() if pattern.search(line)), None)
+
+
+def of_error(error: BaseException) -> Cause:
+    """Why a job ended with this error, or with one that this error came of."""
+    for one in _chain(error):
+        if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno == errno.ENOMEM):
+            return Cause.OUT_OF_MEMORY
+        if isinstance(one, OSError) and one.errno in _FULL:
+            return Cause.DISK_FULL
+        if isinstance(one, UserError):
+            return Cause.BAD_DATA if isinstance(one, BadData) else Cause.BAD_INPUT
+        proved = [cause for line in str(one).splitlines() if (cause := of_line(line))]
+        if proved:
+            return min(proved, key=weight)
+    return Cause.CLUSTER if isinstance(error, ZsgError) else Cause.TRACEBACK
+
+
+def weight(cause: str | None) -> int:
+    """How near the beginning of a failure a cause is: the least counts, the others follow from it."""
+    if cause is None:
+        return 2 + len(CONSEQUENCES)
+    if cause in CONSEQUENCES:
+        return 2 + CONSEQUENCES.index(Cause(cause))
+    return 1 if cause in (Cause.TRACEBACK, Cause.CLUSTER) else 0
+
+
+def precedes(cause: str | None, other: str | None) -> bool:
+    """Whether `other` may have followed from `cause`, so that this is the reason to be told."""
+    return other in CONSEQUENCES and cause is not None and weight(cause) < weight(other)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it was raised from, the last first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
