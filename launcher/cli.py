@@ -212,6 +212,7 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
 
 
 app.command()(lifecycle_cli.cancel)
+app.command()(lifecycle_cli.retry)
 
 
 class Schema(StrEnum):

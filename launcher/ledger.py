@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, naming
 from zsg_core.errors import UserError
+
+Row = dict[str, Any]
 
 
 @dataclass
@@ -37,6 +39,8 @@ class Submission:
     ids: list[str] = field(default_factory=list)
     chain: int = 0
     links: list[list[str]] = field(default_factory=list)
+    retries: dict[str, Row] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
     released: bool = False
     void: str | None = None
@@ -80,15 +84,32 @@ class Ledger:
         """The newest submission of every job folder."""
         return {item: s for s in self.submissions.values() if s.void is None for item in s.items}
 
+    def retries(self, item: str) -> list[Row]:
+        """What is kept of the failures before each retry of a job folder."""
+        return [s.retries[item] for s in self.submissions.values() if s.void is None and item in s.retries]
+
+    def failed_nodes(self, since: int) -> dict[str, str]:
+        """The nodes that failed under jobs which were tried again since a time in ms, and under which."""
+        late = [s for s in self.submissions.values() if s.created >= since]
+        return {node: item for s in late for item, row in s.retries.items() for node in row.get("nodes", ())}
+
     def unfinished(self) -> list[Submission]:
         """Submissions that were cut short: without ids, or not yet released."""
         return [s for s in self.submissions.values() if s.void is None and not s.released]
 
-    def intend(self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], chain: int = 0) -> Submission:
-        """Records what is about to be submitted, with so many links behind each job."""
+    def intend(
+        self, *, scheduler: str, kind: str, grid: str, items: Sequence[str],
+        chain: int = 0, retries: Mapping[str, Row] | None = None, exclude: Sequence[str] = (),
+    ) -> Submission:  # fmt: skip
+        """Records what is about to be submitted, with so many links behind each job.
+
+        `retries`: the failure before it of every job that is tried again; `exclude`: nodes that no job is to run on.
+        """
         made = Submission(uuid.uuid4().hex[:8], scheduler, kind, grid, list(items), now_ms(), socket.gethostname())
         facts: dict[str, Any] = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
         facts |= {"chain": chain} if chain else {}
+        facts |= {"retries": dict(retries)} if retries else {}
+        facts |= {"exclude": list(exclude)} if exclude else {}
         self._append("intent", made.id, **facts, created=made.created, host=made.host)
         return self.submissions[made.id]
 
@@ -123,7 +144,8 @@ class Ledger:
         match row["event"]:
             case "intent":
                 facts = {key: row[key] for key in ("scheduler", "kind", "grid", "items", "created", "host")}
-                facts["chain"] = row.get("chain", 0)
+                facts |= {"chain": row.get("chain", 0), "retries": row.get("retries", {})}
+                facts |= {"exclude": row.get("exclude", [])}
                 self.submissions[row["submission"]] = Submission(row["submission"], **facts)
             case "submitted":
                 self.submissions[row["submission"]].ids = row["ids"]

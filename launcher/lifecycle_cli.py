@@ -14,6 +14,9 @@ Only = Annotated[
     typer.Option("--only", help="only runs of this: KEY=VALUE, the beginning of an id, state=STATE; again for more"),
 ]
 Except = Annotated[list[str] | None, typer.Option("--except", help="not the runs of this; again for more")]
+Causes = Annotated[
+    list[str] | None, typer.Option("--cause", help="only what ended for this reason, as zsg status shows it")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask before doing it")]
 
 
@@ -49,3 +52,36 @@ def cancel(
     for trouble in cancels.carry_out(place, decision.stop, save):
         show.say(f"note: {trouble}")
     show.result(f"told to {'save and ' * save}stop: {what}; zsg submit --retry takes them up again")
+
+
+def retry(
+    grid: Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")],
+    workspace: Place = None, only: Only = None, except_: Except = None, cause: Causes = None,
+    failed: Annotated[bool, typer.Option("--failed", help="only failed runs, as without --only and --cause")] = False,
+    force: Annotated[bool, typer.Option("--force", help="also runs that would fail again")] = False,
+    yes: Yes = False,
+) -> None:  # fmt: skip
+    """Submit again what failed, by the grid's file, settings and profile of its last submit.
+
+    What a run did itself would come again: it is tried once or not at all. --only state=cancelled asks for those.
+
+    Example: zsg retry wsd-order --cause 'node failure'
+    """
+    from launcher import asking, reading, session, show
+    from launcher import retry as retries
+    from launcher.plan import Allow
+    from launcher.selection import Selection
+    from zsg_core.errors import ClusterError
+
+    place = reading.workspace(workspace)
+    selection = Selection.parse([*(only or ()), *(["state=failed"] if failed and not only else [])], except_)
+    choice = retries.choose(place, grid, selection, retries.known_causes(cause or ()), force)
+    for run, why in choice.refused.items():
+        show.result(f"{run} is not tried again: {why} (--force tries it all the same)")
+    if not choice.runs:
+        show.result(f"{grid}: nothing to try again")
+        return
+    opened = session.open_again(place, grid)
+    retries.refuse_changed(str(opened.grid.path), choice.runs, {run.id for run in opened.runs})
+    if session.submit(opened, Allow(retry=True, only=frozenset(choice.runs)), asking.agreed(yes)):
+        raise typer.Exit(ClusterError.exit_code)

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.folder import Workspace
 from launcher import grid as grids
-from launcher import inputs, job_files, local, profile_files, profiles, reading, show, workspaces
+from launcher import grid_record, inputs, job_files, local, profile_files, profiles, reading, show, workspaces
 from launcher import runs as runs_of
 from launcher import smoke as smokes
 from launcher import submit as submits
@@ -24,9 +24,10 @@ from launcher.hub import Downloads
 from launcher.ledger import Ledger, submit_lock
 from launcher.plan import Allow, Plan
 from launcher.runs import Run
+from launcher.shipped import shipped
 from launcher.status import collect
 from launcher.submit import Site
-from zsg_core.errors import ClusterError
+from zsg_core.errors import ClusterError, UserError
 
 DELIVERY_S = {True: 300.0, False: 60.0}  # by whether MLflow is a file here: a server may never answer
 
@@ -40,6 +41,7 @@ class Opened:
     grid: Grid
     site: Site
     runs: list[Run]
+    asked: dict[str, Any]  # how it was opened, for whoever opens it again: file, profile, smoke
 
 
 def open_grid(
@@ -66,7 +68,20 @@ def open_grid(
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes]:
         show.say(f"note: {note}")
-    return Opened(grid, Site(place, profile), resolved)
+    own = layers.files[0].resolve()
+    by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
+    asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
+    return Opened(grid, Site(place, profile), resolved, asked)
+
+
+def open_again(place: Workspace, name: str) -> Opened:
+    """A recorded grid, by the file, settings and profile of its last submit. UserError where they are gone."""
+    record = grid_record.read(place, name)
+    path = Path(record.get("file", ""))
+    if not path.is_file():
+        copy = place.grid(name) / "grid.yaml"
+        raise UserError(f"{name} was submitted as {path}, which is gone; put it back, or submit its copy, {copy}")
+    return open_grid(path, record["opened_with"], place.root, record["smoke"], record["overrides"])
 
 
 def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
@@ -108,7 +123,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         elif [action.kind for action in plan.actions] != [action.kind for action in asked.actions]:
             show.plan_table(plan)
             show.say("the states changed meanwhile: this is what is done now")
-        submits.record_grid(site, grid, opened.runs)
+        submits.record_grid(site, grid, opened.runs, opened.asked)
         if not plan.acting:
             show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
             return False

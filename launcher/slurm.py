@@ -4,6 +4,8 @@ Commands are argument lists, never shell text; answers are parsed by pure functi
 flags are avoided: they differ between versions.
 """
 
+import contextlib
+import datetime
 import math
 import re
 import subprocess
@@ -92,6 +94,38 @@ def parse_sacct(text: str) -> dict[str, SlurmState]:
         else:
             said = SlurmState(UNKNOWN, f"accounting says {state}, squeue nothing")
         found |= dict.fromkeys(_tasks(job), said)
+    return found
+
+
+def nodes(ids: Sequence[str], since: float, run: Run = subprocess.run) -> dict[str, list[str]]:
+    """The nodes on which jobs ran that ended after `since`, seconds since the epoch; empty without accounting."""
+    if not ids:
+        return {}
+    argv = ["sacct", "-X", "-P", "-n", "-j", _mains(ids), "-o", "JobID,End,NodeList"]
+    wanted = set(ids)
+    return {job: of for job, of in parse_nodes(_quiet(argv, run), since).items() if job in wanted}
+
+
+def parse_nodes(text: str, since: float) -> dict[str, list[str]]:
+    """Reads lines `id|2026-01-31T10:00:00|n[1-2],m3`, the time by this machine's clock."""
+    found = {}
+    for line in text.splitlines():
+        job, end, names = line.split("|", 2)
+        with contextlib.suppress(ValueError):  # Unknown: it has not ended
+            if datetime.datetime.fromisoformat(end).timestamp() >= since:
+                found[job] = hosts(names)
+    return found
+
+
+def hosts(names: str) -> list[str]:
+    """The nodes of `n[01-03,7],m3`, one by one; none of `None assigned`."""
+    found: list[str] = []
+    for name in re.findall(r"[^,\[\s]+(?:\[[^\]]*\])?", names if " " not in names else ""):
+        stem, bracket, spans = name.partition("[")
+        for span in spans.rstrip("]").split(",") if bracket else [""]:
+            low, _, high = span.partition("-")
+            numbers = range(int(low), int(high or low) + 1) if bracket else []
+            found += [f"{stem}{number:0{len(low)}}" for number in numbers] if bracket else [stem]
     return found
 
 

@@ -9,17 +9,17 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
-from launcher import arrays, grid_record, job_files, local, slurm
+from launcher import arrays, failed_nodes, grid_record, job_files, local, retry, slurm
 from launcher.grid import Grid
 from launcher.ledger import Ledger, Submission
-from launcher.plan import Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
+from launcher.plan import RETRY, Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
 from launcher.status import ACTIVE, collect
@@ -48,7 +48,11 @@ def plan(site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: All
     makers = _makers(site.workspace, ledger, site.profile.kind, before)
     made = make(decide(runs, states, allow, lambda need: is_made(need) or need in makers), is_made, makers)
     unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
-    return replace(made, unwanted=unwanted)
+    failed = {run_item(a.run): states[run_item(a.run)] for a in made.actions if a.kind == RETRY}
+    nodes = failed_nodes.of(site.workspace, ledger, failed) if site.profile.kind == "slurm" else {}
+    failures = retry.rows(site.workspace, failed, nodes)
+    exclude = failed_nodes.to_avoid(ledger, failures) if failed and site.profile.kind == "slurm" else {}
+    return replace(made, unwanted=unwanted, failures=failures, exclude=exclude)
 
 
 def refuse_without_slurm() -> None:
@@ -57,9 +61,13 @@ def refuse_without_slurm() -> None:
         raise ClusterError("sbatch and srun are not on the PATH; submit from a login node of the cluster")
 
 
-def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
-    """Keeps which runs the grid wants, for status, sync and whoever asks later."""
-    facts = {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
+def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str, Any]) -> None:
+    """Keeps which runs the grid wants, for status, sync and whoever asks later.
+
+    `asked`: the file and the profile by which `zsg retry` opens it again.
+    """
+    facts: dict[str, Any] = dict(asked)
+    facts |= {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
     facts |= {"submitted": now_ms(), "code": job_files.code()}
     listed = {run.id for run in runs}
     before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
@@ -100,11 +108,13 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, say: Say) -
     made: list[Submission] = []
     try:
         for prepare in plan.prepares:
-            submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=[prepare.item])
+            submission = ledger.intend(
+                scheduler="slurm", kind="prepare", grid=grid.name, items=[prepare.item], exclude=list(plan.exclude)
+            )
             job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
             made.append(_send(site, submission, site.profile.prepare, [], ledger, say))
         for group in plan.groups:
-            made += _submit_group(site, grid, group, plan.starts, ledger, say)
+            made += _submit_group(site, grid, group, plan, ledger, say)
     finally:
         for submission in made:
             slurm.release(submission.all_ids)
@@ -112,16 +122,19 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, say: Say) -
 
 
 def _submit_group(
-    site: Site, grid: Grid, group: TrainGroup, starts: frozenset[str], ledger: Ledger, say: Say
+    site: Site, grid: Grid, group: TrainGroup, plan: Plan, ledger: Ledger, say: Say
 ) -> Iterator[Submission]:
     after = [job_id for item in group.after if (job_id := _job_id(ledger, item))]
     for start in range(0, len(group.runs), site.profile.slurm.max_array_size):
         runs = group.runs[start : start + site.profile.slurm.max_array_size]
         items = [run_item(run) for run in runs]
         chain = site.profile.slurm.links
-        submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items, chain=chain)
+        submission = ledger.intend(
+            scheduler="slurm", kind="train", grid=grid.name, items=items, chain=chain,
+            retries=_of(items, plan.failures), exclude=list(plan.exclude),
+        )  # fmt: skip
         for run in runs:
-            job_files.write_train(site.workspace, run, site.profile, submission.id, group.after, run.id in starts)
+            job_files.write_train(site.workspace, run, site.profile, submission.id, group.after, run.id in plan.starts)
         yield _send(site, submission, group.size, after, ledger, say)
 
 
@@ -144,7 +157,8 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
         ledger.released(submission)
     runs = {run_item(run): (run, group.after) for group in plan.groups for run in group.runs}
     if runs:
-        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs))
+        retries = _of(runs, plan.failures)
+        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs), retries=retries)
         locks.append(_hold(site, submission))
         for item, (run, after) in runs.items():
             job_files.write_train(site.workspace, run, site.profile, submission.id, after, run.id in plan.starts)
@@ -152,6 +166,10 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
         ledger.submitted(submission, ["local"] * len(runs))
         ledger.released(submission)
     return jobs, locks
+
+
+def _of(items: Iterable[str], failures: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item: failures[item] for item in items if item in failures}
 
 
 def _hold(site: Site, submission: Submission) -> int:
@@ -166,6 +184,7 @@ def _send(
     site: Site, submission: Submission, size: JobSize, after: Sequence[str], ledger: Ledger, say: Say
 ) -> Submission:
     wanted = arrays.parameters(site.profile, size, submission.name, after, submission.kind == "train")
+    wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
     setup = wanted["setup"]
     wanted["setup"] = setup + arrays.job_lines(submission.id, submission.chain)
     try:

@@ -21,6 +21,9 @@ from test_on_slurm import (
     wait_until_ended,
 )
 
+from jobs.folder import Workspace
+from launcher.ledger import Ledger
+
 pytestmark = pytest.mark.slurm
 
 
@@ -132,6 +135,24 @@ def test_a_running_run_is_cancelled_within_killwait(zsg_on_slurm: Zsg, slurm: Sl
     _assert_leaves(zsg, slurm, job)
     [row] = wait_until_ended(zsg, 60)
     assert (row["state"], row["attempt"]) == ("cancelled", 2)
+
+
+def test_a_retry_is_kept_off_failed_nodes(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """What is tried again within a day of a node's failure is submitted without that node, and plan says so."""
+    zsg = zsg_on_slurm
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")  # jobs wait instead of running
+    zsg("submit", small(zsg, tasks), "--profile", profile(zsg))
+    [row] = zsg.status()
+    slurm.run("scancel", "--user", "root")
+    [row] = wait_until_ended(zsg, 60)
+    ledger, item = Ledger(Workspace(zsg.work)), f"runs/{row['run']}"
+    failure = {item: {"cause": "node failure", "nodes": ["n1"]}}
+    earlier = ledger.intend(scheduler="slurm", kind="train", grid="small", items=[item], retries=failure)
+    ledger.void(earlier, "sbatch failed")
+
+    printed = zsg("retry", "small", "--only", "state=cancelled", "--yes")
+    assert f"nodes left out of what is tried again: n1 (node failure under {item}" in " ".join(printed.split())
+    assert set(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%x").split()) == {"n1"}
 
 
 @pytest.mark.soak
