@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import cancellation, causes, going_on, stages, state, tracebacks
+from jobs import cancellation, causes, going_on, own_code, stages, state, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
@@ -142,6 +142,7 @@ def _perform(
 ) -> tuple[str, dict[str, Any]]:
     if cancellation.asked(path, job["submission"]):  # only now: whoever cancels has looked for this attempt
         return CANCELLED, {}
+    own_code.refuse_other(job)
     journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
     try:
         if job["kind"] == "prepare":

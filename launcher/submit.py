@@ -16,7 +16,7 @@ from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
-from launcher import arrays, failed_nodes, grid_record, job_files, local, retry, slurm
+from launcher import arrays, code_snapshot, failed_nodes, grid_record, job_files, local, retry, slurm
 from launcher.grid import Grid
 from launcher.ledger import Ledger, Submission
 from launcher.plan import RETRY, Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
@@ -68,7 +68,7 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str,
     """
     facts: dict[str, Any] = dict(asked)
     facts |= {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
-    facts |= {"submitted": now_ms(), "code": job_files.code()}
+    facts |= {"submitted": now_ms(), "code": code_snapshot.take(site.workspace)}
     listed = {run.id for run in runs}
     before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
     facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
@@ -185,7 +185,7 @@ def _send(
 ) -> Submission:
     wanted = arrays.parameters(site.profile, size, submission.name, after, submission.kind == "train")
     wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
-    setup = wanted["setup"]
+    setup = wanted["setup"] + code_snapshot.script_lines(code_snapshot.take(site.workspace))
     wanted["setup"] = setup + arrays.job_lines(submission.id, submission.chain)
     try:
         ids = _sbatch(site, submission, submission.name, wanted)

@@ -291,11 +291,8 @@ def test_a_run_longer_than_its_time_limit_finishes(zsg_on_slurm: Zsg, slurm: Slu
     """With a limit of a minute, a run of some minutes is done after several submits, and no step is lost."""
     zsg, steps = zsg_on_slurm, 4000
     place, grid = profile(zsg), small(zsg, tasks, steps=steps)
-    place.write_text(
-        place.read_text()
-        .replace("time_min: 60", "time_min: 1")
-        .replace("{par", "{on_time_limit: none, signal_before_end_s: 10, par")
-    )
+    text = place.read_text().replace("time_min: 60", "time_min: 1")
+    place.write_text(text.replace("{par", "{on_time_limit: none, signal_before_end_s: 10, par"))
     grid.write_text(grid.read_text().replace("epochs: 20", "epochs: 400").replace("every: 4,", "every: 100,"))
     submits = 0
     while True:

@@ -45,8 +45,8 @@ def failure(cause: str | None, evidence: str = "why", signature: str | None = No
         pytest.param(
             failure("traceback", signature="ab"), [{"cause": "traceback", "signature": "cd"}], None, id="another error"
         ),
-        pytest.param(failure("prepare failed", "bad data: row 3"), [], "it would fail again", id="a prepare job's data"),
-        pytest.param(failure("prepare failed", "node failure: n1"), [], None, id="a prepare job's node"),
+        pytest.param(failure("prepare failed", "bad data: row 3"), [], "it would fail again", id="data of prepare"),
+        pytest.param(failure("prepare failed", "node failure: n1"), [], None, id="node of prepare"),
         pytest.param(failure("cancelled"), [{"cause": "cancelled"}] * 99, None, id="cancelled by the user"),
         pytest.param(failure(None), [{"cause": None}] * 2, None, id="nobody knows"),
         pytest.param(failure(None), [{"cause": None}] * 3, "3 times already", id="nobody knows, again and again"),
