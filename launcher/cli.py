@@ -213,6 +213,7 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
 
 app.command()(lifecycle_cli.cancel)
 app.command()(lifecycle_cli.retry)
+app.command()(lifecycle_cli.gc)
 
 
 class Schema(StrEnum):

@@ -33,6 +33,11 @@ def former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row
     return [row for row in rows if row["run"] not in wanted]
 
 
+def all_rows(record: Row) -> list[Row]:
+    """Every run that a grid has or had: those it lists, the stages before them, and those it no longer wants."""
+    return [*record["runs"], *record.get("before", []), *record.get("former", [])]
+
+
 def read(workspace: Workspace, name: str) -> Row:
     """A grid's record. UserError if there is none such."""
     [name] = names(workspace, name)

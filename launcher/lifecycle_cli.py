@@ -85,3 +85,27 @@ def retry(
     retries.refuse_changed(str(opened.grid.path), choice.runs, {run.id for run in opened.runs})
     if session.submit(opened, Allow(retry=True, only=frozenset(choice.runs)), asking.agreed(yes)):
         raise typer.Exit(ClusterError.exit_code)
+
+
+def gc(
+    grid: Annotated[str | None, typer.Argument(help="only what this grid's runs have left", metavar="GRID")] = None,
+    workspace: Place = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="free it; without, it is only shown")] = False,
+) -> None:  # fmt: skip
+    """Show what no run needs any more, and free it with --yes. What could be needed again can be made again.
+
+    Example: zsg gc, then zsg gc --yes
+    """
+    from launcher import garbage, reading, show
+
+    place = reading.workspace(workspace)
+    pieces = garbage.free(place, grid) if yes else garbage.find(place, grid)
+    if json:
+        rows = [{"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason} for p in pieces]
+        show.as_json(rows)
+        return
+    for kind, (count, size, reasons) in garbage.totals(pieces).items():
+        show.result(f"{kind}: {count}, {size / 1e6:.1f} MB: {'; '.join(reasons)}")
+    total = sum(piece.size for piece in pieces) / 1e6
+    show.result(f"freed {total:.1f} MB" if yes else f"{total:.1f} MB could be freed; zsg gc --yes frees it")

@@ -33,7 +33,7 @@ def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
 def status_rows(place: Workspace, grid: str | None) -> list[dict[str, Any]]:
     """The rows of `zsg status`, every grid's in turn; of what a grid no longer wants, what is still active."""
     records = [grid_record.read(place, name) for name in grid_record.names(place, grid)]
-    items = {f"runs/{run['run']}" for record in records for run in _all_runs(record)}
+    items = {f"runs/{run['run']}" for record in records for run in grid_record.all_rows(record)}
     states = collect(place, sorted(items), Ledger(place))
     return [row for record in records for row in _rows(record, states)]
 
@@ -44,10 +44,6 @@ def _rows(record: dict[str, Any], states: dict[str, JobState]) -> list[dict[str,
     begun = [run for run in record.get("before", []) if states[f"runs/{run['run']}"].state not in (ABSENT, DONE)]
     before = show.status_rows(record["name"], begun, states)
     return rows + before + [row for row in former if row["state"] in ACTIVE]
-
-
-def _all_runs(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [*record["runs"], *record.get("before", []), *record.get("former", [])]
 
 
 def print_log(place: Workspace, beginning: str, rank: int, follow: bool) -> None:
