@@ -36,7 +36,6 @@ def write_train(
         "recompute": estimates.recomputes(run),
         "compile": profile.trainer.compile,
         "go_on": profile.slurm.go_on if profile.kind == "slurm" else None,
-        "micro_tokens": Estimates(workspace, profile, []).micro_tokens(run),
         "deepspeed": _deepspeed(train, profile),
     }
     job["paths"] |= {"base": str(base)}
