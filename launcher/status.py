@@ -140,7 +140,8 @@ def _slurm(
         if not links:
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
         elif job_id and item in ended:
-            states[item] = _again(workspace.root / item, job_id, told[job_id], ended[item])
+            is_link = job_id not in (links[0], ended[item].slurm)
+            states[item] = _again(workspace.root / item, job_id, told[job_id], ended[item], is_link)
         elif job_id:
             states[item] = _told(workspace.root / item, job_id, told[job_id])
     return states
@@ -156,13 +157,17 @@ def _acting(links: Sequence[str], told: Mapping[str, slurm.SlurmState]) -> str |
     return known[0] if known else None
 
 
-def _again(folder: Path, job_id: str, said: slurm.SlurmState, ended: JobState) -> JobState:
-    """The state of a job that has told its end and that Slurm has in its queue again, or whose next link it has."""
+def _again(folder: Path, job_id: str, said: slurm.SlurmState, ended: JobState, is_link: bool) -> JobState:
+    """The state of a job that has told its end and that Slurm has in its queue again, or whose next link it has.
+
+    A job that was put back waits anew for what it waited for at first, so its reason does not tell it from a link.
+    """
     if said.state == RUNNING:
         return _told(folder, job_id, said)
     if not ended.stopped:
         # Of one that has failed Slurm may not have dropped the links yet; they never start.
-        return ended if said.detail and said.detail.startswith("Dependency") else _told(folder, job_id, said)
+        never = is_link and said.detail is not None and said.detail.startswith("Dependency")
+        return ended if never else _told(folder, job_id, said)
     return replace(
         ended, state=said.state, stopped=False, slurm=job_id,
         evidence=f"goes on by itself (Slurm: {said.detail})",

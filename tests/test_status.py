@@ -81,7 +81,9 @@ def test_the_record_outweighs_accounting(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("squeue", "expected"), [("7|PENDING|BeginTime", "queued"), ("7|RUNNING|None", "running")], ids=["waits", "runs"]
+    ("squeue", "expected"),
+    [("7|PENDING|BeginTime", "queued"), ("7|PENDING|Dependency", "waiting"), ("7|RUNNING|None", "running")],
+    ids=["waits", "waits anew for its prepare job", "runs"],
 )
 @pytest.mark.parametrize("outcome", ["cancelled", "continue", "failed"])
 def test_a_requeued_job_has_not_ended(workspace: Workspace, squeue: str, expected: str, outcome: str) -> None:
