@@ -50,6 +50,11 @@ def restart_count() -> int:
     return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
 
 
+def node() -> str:
+    """This node, by Slurm's name for it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def begin(folder: Path, submission: str) -> Attempt:
     """Takes the folder over: the attempt after the last one, with a nonce of its own."""
     last = read_json(folder / "attempt.json")
@@ -59,7 +64,7 @@ def begin(folder: Path, submission: str) -> Attempt:
         slurm_job_id=slurm_job_id(),
         restart_count=restart_count(),
         nonce=uuid.uuid4().hex,
-        host=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        host=node(),
         started=now_ms(),
         pid=os.getpid(),
     )

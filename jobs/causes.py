@@ -53,11 +53,19 @@ _PROOFS = {
     ),
     Cause.CANCELLED: r"slurmstepd: error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT [^ ]+ \*\*\*",
     Cause.DIED: r"srun: error: .*task.*: (?:Killed|Aborted|Segmentation fault|Bus error)",
+    Cause.BAD_DATA: r"^zsg_core\.errors\.BadData: ",
+    Cause.BAD_INPUT: r"^zsg_core\.errors\.UserError: ",
+    Cause.CLUSTER: r"^zsg_core\.errors\.ClusterError: ",
 }
 _COMPILED = {cause: re.compile(pattern) for cause, pattern in _PROOFS.items()}
 # Where several causes are found, in the logs of several ranks, the one that others follow from counts: these last.
-CONSEQUENCES = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST, Cause.SIGNAL, Cause.CANCELLED, Cause.DIED)
+CONSEQUENCES = (Cause.DIED, Cause.NCCL_TIMEOUT, Cause.PEER_LOST, Cause.SIGNAL, Cause.CANCELLED)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def known(word: str | None) -> Cause | None:
+    """The cause that a word names, if it names one."""
+    return Cause(word) if word in tuple(Cause) else None
 
 
 def of_line(line: str) -> Cause | None:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import cancellation, causes, going_on, own_code, stages, state, tracebacks
+from jobs import cancellation, causes, going_on, log_marks, own_code, stages, state, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
 from jobs.folder import SCHEMA, Workspace, read_json
+from jobs.heartbeat import Heartbeat, Pulse
 from jobs.journal import Journal, cells, plain, read
 from jobs.signals import Signals
 from jobs.signals import outcome as outcome_of
@@ -44,15 +45,22 @@ def run(folder: str) -> None:
     attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
     if attempt is None:
         sys.exit(f"rank {ranks.rank}: rank 0 wrote no {path / 'attempt.json'} within {MEET_S:.0f} s")
+    pulse = Pulse()
+    heartbeat = Heartbeat(path, attempt, pulse) if ranks.is_main else None
+    with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
+        sys.stderr.write(log_marks.line(attempt, ranks.rank, ranks.world, attempts.node()) + "\n")
     try:
-        outcome, facts = _perform(path, job, attempt, ranks, signals)
+        outcome, facts = _perform(path, job, attempt, ranks, signals, pulse)
     except Superseded as newer:
         _leave(f"stopping without writing: {newer}", 1)
     except KeyboardInterrupt:
         outcome, facts = outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name}
     except BaseException as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         outcome, facts = FAILED, _cause(error)
+    if heartbeat:
+        heartbeat.stop()
     if outcome != DONE:
         facts |= {"saved": state.newest_step(path)}
         if cancellation.asked(path, job["submission"]):
@@ -138,7 +146,7 @@ def _read_job(path: Path) -> dict[str, Any]:
 
 
 def _perform(
-    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals
+    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals, pulse: Pulse
 ) -> tuple[str, dict[str, Any]]:
     if cancellation.asked(path, job["submission"]):  # only now: whoever cancels has looked for this attempt
         return CANCELLED, {}
@@ -146,14 +154,14 @@ def _perform(
     journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
     try:
         if job["kind"] == "prepare":
-            return _prepare(job, journal)
-        return _train(path, job, attempt, ranks, journal, signals)
+            return _prepare(job, journal, pulse)
+        return _train(path, job, attempt, ranks, journal, signals, pulse)
     finally:
         if journal:
             journal.close()
 
 
-def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[str, Any]]:
+def _prepare(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
     from jobs import prepare
 
     if journal:
@@ -161,6 +169,8 @@ def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[st
 
     def say(text: str) -> None:
         sys.stderr.write(text + "\n")
+        pulse.does("preparing")
+        pulse.says(text)
         if journal:
             journal.row("event", step=0, examples=0, data={"event": text})
 
@@ -169,12 +179,18 @@ def _prepare(job: dict[str, Any], journal: Journal | None) -> tuple[str, dict[st
 
 
 def _train(
-    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, journal: Journal | None, signals: Signals
+    path: Path,
+    job: dict[str, Any],
+    attempt: Attempt,
+    ranks: ranks_of.Ranks,
+    journal: Journal | None,
+    signals: Signals,
+    pulse: Pulse,
 ) -> tuple[str, dict[str, Any]]:
     from jobs import train
 
     try:
-        progress = train.run(job, train.Place(path, attempt, ranks, journal, signals))
+        progress = train.run(job, train.Place(path, attempt, ranks, journal, signals, pulse))
     except train.Stopped as stopped:
         return stopped.outcome, {"cause": Cause.SIGNAL, "evidence": signals.name, **asdict(stopped.progress)}
     losses = sorted(cells(read(path))) if ranks.is_main else []

@@ -3,12 +3,12 @@
 workspace/
   ledger.jsonl           the launcher's record of submissions
   runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
-                         test_set.json weights/ and users/ where other runs start from it
+                         heartbeat.json test_set.json weights/ and users/ where other runs start from it
     snapshots/<step>/    the weights after a step, a Hugging Face folder: model-0000r-of-0000W.safetensors of each
                          rank, their index, config and tokenizer (LoRA: adapter_model.safetensors and
                          adapter_config.json, to be put on the base they name), meta.json, COMMIT
     queue/               <step>.<metric>.lease while somebody evaluates that snapshot: it is not removed
-  prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/
+  prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
@@ -20,6 +20,7 @@ workspace/
   submissions/<id>/      what submitit writes, and the logs
   downloads/<o>+<n>/     data sets of the Hugging Face hub: <commit>/<split>/ with their files, meta.json, COMMIT
   grids/<name>/          the grid file as last submitted, and which runs it wants
+  ended.json .clock      what `zsg status` remembers; derived, may be removed
 """
 
 import contextlib
@@ -54,6 +55,10 @@ class Workspace:
     @property
     def digest_cache(self) -> Path:
         return self.root / "digests.json"
+
+    @property
+    def ends(self) -> Path:
+        return self.root / "ended.json"
 
     @property
     def downloads(self) -> Path:

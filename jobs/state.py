@@ -7,7 +7,6 @@ what has a number for a name is whole. The newest is kept; it goes when the run 
 only where states are saved and loaded: the launcher asks for steps.
 """
 
-import importlib.metadata
 import random
 import shutil
 import time
@@ -250,6 +249,8 @@ class States:
 
 def versions() -> dict[str, str]:
     """Of what a state is written and read with."""
+    import importlib.metadata  # slow, and `zsg status` imports this module
+
     return {name: importlib.metadata.version(name) for name in ("torch", "deepspeed")}
 
 

@@ -30,6 +30,7 @@ from jobs.checkpoint_losses import CheckpointLosses
 from jobs.content import model_files, refuse_changed
 from jobs.deepspeed_config import checked
 from jobs.folder import read_json
+from jobs.heartbeat import MEASURING, SAVING, TRAINING, Pulse
 from jobs.journal import SPEED, Journal
 from jobs.ranks import Ranks, meet, wait_as_long_everywhere
 from jobs.signals import Signals
@@ -73,13 +74,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Place:
-    """Who trains where: the run's folder, this attempt and rank, rank 0's journal, what signals have come."""
+    """Who trains where: the run's folder, this attempt and rank, rank 0's journal, signals, its pulse."""
 
     folder: Path
     attempt: Attempt
     ranks: Ranks
     journal: Journal | None
     signals: Signals
+    pulse: Pulse = field(default_factory=Pulse)
 
 
 def run(job: dict[str, Any], place: Place) -> Progress:
@@ -212,6 +214,7 @@ class Trainer:
         if verdict.save and is_whole:
             self._digest_consumed()
             self.progress.digest = self.ids.hex()
+            self.place.pulse.does(SAVING)
             self.states.save(self.engine, step, self.progress.digest, self.progress.loss)
             self.saved_at = time.monotonic()
         if verdict.stop:
@@ -220,6 +223,8 @@ class Trainer:
 
     def _start(self, choice: Choice) -> None:
         step = choice.saved.step if choice.saved else self.first
+        self.place.pulse.begins(step, self.progress.steps, choice.saved.loss if choice.saved else None)
+        self.place.pulse.says(choice.passed_over)
         facts = {"event": "start", **self._way(), "from": step, "passed_over": choice.passed_over}
         facts |= {"steps": self.progress.steps, "train": len(self.train), "test": len(self.test)}
         facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
@@ -237,6 +242,7 @@ class Trainer:
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
+        self.place.pulse.does(TRAINING)
         s = self.settings
         places = self._places(step)
         skipped = self.updates.skipped  # the rate follows the steps that were taken
@@ -253,8 +259,10 @@ class Trainer:
         loss = loss_of.value()
         self.updates.refuse_broken(step, loss, skipped)
         self.progress.skipped = self.updates.skipped
+        tokens = sum(self.train.lengths[place] for place in places)
+        self.place.pulse.reached(step, tokens, loss)
         if self.journal:
-            self._journal_step(step, loss, rate, sum(self.train.lengths[place] for place in places), started)
+            self._journal_step(step, loss, rate, tokens, started)
 
     def _note(self, kind: str, step: int, data: dict[str, Any]) -> None:
         if self.journal:
@@ -274,11 +282,13 @@ class Trainer:
         self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 
     def _checkpoint(self, step: int) -> None:
+        self.place.pulse.does(MEASURING)
         gc.collect()  # else it is off: see without_pauses
         data = self.losses.measure(step, self._examples(step), self.journal)
         self._digest_consumed()
         self.progress.step, self.progress.examples = step, self._examples(step)
         self.progress.loss, self.progress.digest = data.get("loss", self.progress.loss), self.ids.hex()
+        self.place.pulse.loss = self.progress.loss
         digests = {"ids": self.ids.hex()}
         if step == self.first + self.steps:
             digests["weights"] = self.progress.weights = weights.digest_of(self.engine)

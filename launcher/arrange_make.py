@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.folder import is_committed
-from launcher import local, session, show
+from launcher import local, logs, session, show
 from launcher import plan as plans
 from launcher import submit as submits
 from launcher.ledger import Ledger, submit_lock
@@ -55,7 +55,7 @@ def _run(opened: session.Opened) -> None:
     for item, state in collect(site.workspace, items, Ledger(site.workspace)).items():
         if state.state != "done":
             why = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
-            raise ClusterError(f"{item} {why}; its log: {local.log_path(site.workspace.root / item)}")
+            raise ClusterError(f"{item} {why}; its log: {logs.local_log(site.workspace.root / item)}")
 
 
 def _is_there(opened: session.Opened, need: str) -> bool:

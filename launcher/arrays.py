@@ -112,8 +112,3 @@ def adopt(folder: Path, name: str, job_folders: Sequence[Path], ids: Sequence[st
         draft = folder / f".{job_id}.pkl"
         call.dump(draft)
         draft.rename(JobPaths(folder, job_id).submitted_pickle)
-
-
-def log_files(folder: Path, job_id: str) -> list[Path]:
-    """The logs of a job, rank by rank."""
-    return sorted(folder.glob(f"{job_id}_*_log.out"), key=lambda path: int(path.name.split("_")[-2]))

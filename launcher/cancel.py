@@ -13,10 +13,12 @@ from pathlib import Path
 from jobs import cancellation
 from jobs.folder import Workspace, read_json
 from launcher import grid_record, reading, slurm
+from launcher.job_state import JobState
 from launcher.ledger import Ledger, submit_lock
 from launcher.selection import Selection
 from launcher.slurm import UNKNOWN
-from launcher.status import ACTIVE, JobState, collect, is_locked
+from launcher.status import collect, is_locked
+from zsg_core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,11 @@ def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
 
 
 def _can_stop(state: JobState) -> bool:
-    return state.state in (*ACTIVE, UNKNOWN)  # unknown is also what a killed submit has left with Slurm
+    return state.is_active or state.state == UNKNOWN  # unknown is also what a killed submit has left with Slurm
 
 
 def _is_at_work(state: JobState) -> bool:
-    return state.state in ACTIVE and not state.stopped
+    return state.is_active and not state.stopped
 
 
 def _waiting_for(item: str, scene: Scene) -> list[str]:
@@ -104,7 +106,7 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
     """
     known = grid_record.names(place)
     grids = [name for name in names if name in known]
-    runs = [reading.find_run(place, name) for name in names if name not in known]
+    runs = [_run(place, name) for name in names if name not in known]
     records = {name: grid_record.read(place, name) for name in known}
     ledger = Ledger(place)
     items = list(ledger.by_item())
@@ -124,6 +126,13 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
     helpers = [item for item in active if item.startswith("prepare/") or item in stages]
     after = {item: (read_json(place.root / item / "job.json") or {}).get("after", []) for item in active}
     return decide(chosen, Wish(grids, runs, force), Scene(listed, states, after, helpers))
+
+
+def _run(place: Workspace, name: str) -> str:
+    kind, _, run = reading.find_item(place, name).partition("/")
+    if kind != "runs":
+        raise UserError(f"{name} is no run; a prepare job stops with the runs that wait for it")
+    return run
 
 
 def carry_out(place: Workspace, items: Sequence[str], save: bool) -> list[str]:

@@ -117,22 +117,40 @@ def submit(
         raise typer.Exit(ClusterError.exit_code)
 
 
+class State(StrEnum):
+    """The states of a run."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
 @app.command()
 def status(
     grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
     workspace: Place = None, json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="look again every 20 seconds")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="a line for every run, however many they are")] = False,
+    states: Annotated[
+        list[State] | None, typer.Option("--state", help="only runs in this state; again for more")
+    ] = None,
 ) -> None:  # fmt: skip
     """Show where every run stands. Asks the scheduler once.
 
-    Example: zsg status wsd-order --json
+    Many runs are shown in groups, with those that need a look below.
+
+    Examples: zsg status wsd-order --json, then zsg status --state failed
     """
     from launcher import reading, show
 
     place = reading.workspace(workspace)
     while True:
-        rows = reading.status_rows(place, grid)
-        show.as_json(rows) if json else show.status(rows)
+        rows = reading.status_rows(place, grid, states or ())
+        show.as_json(rows) if json else show.status(rows, whole or bool(states))
         if not watch:
             return
         time.sleep(reading.WATCH_S)
@@ -140,18 +158,46 @@ def status(
 
 @app.command()
 def logs(
-    run: Annotated[str, typer.Argument(help="run id, or its beginning", metavar="RUN")],
+    run: Annotated[str, typer.Argument(help="run id, or its beginning; or prepare/KEY", metavar="RUN")],
     workspace: Place = None,
     rank: Annotated[int, typer.Option("--rank", help="which rank's log", min=0)] = 0,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on as the log grows")] = False,
+    attempt: Annotated[int | None, typer.Option("--attempt", help="which attempt; default: newest", min=1)] = None,
+    lines: Annotated[int, typer.Option("--lines", help="how many lines from the end", min=0)] = 200,
+    whole: Annotated[bool, typer.Option("--all", help="from the attempt's beginning")] = False,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the run is done")] = False,
 ) -> None:  # fmt: skip
-    """Print a run's log.
+    """Print the end of a run's log: of the newest attempt, or of any that there was.
 
-    Example: zsg logs 3f2a -f
+    Example: zsg logs 3f2a -f, then zsg logs 3f2a --attempt 1 --rank 1 --all
     """
     from launcher import reading
 
-    reading.print_log(reading.workspace(workspace), run, rank, follow)
+    if follow and attempt is not None:
+        raise typer.BadParameter("an attempt that has ended does not grow; leave out one of --follow and --attempt")
+    try:
+        reading.print_log(reading.workspace(workspace), run, rank, attempt, None if whole else lines, follow)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
+def why(
+    what: Annotated[str, typer.Argument(help="run id, or its beginning; or the name of a grid", metavar="RUN|GRID")],
+    workspace: Place = None, json: AsJson = False,
+) -> None:  # fmt: skip
+    """Say why a run is not done, and which line proves it; of a grid, its failures by cause.
+
+    Examples: zsg why 3f2a, then zsg why wsd-order --json
+    """
+    from launcher import grid_record, reading, show
+
+    place = reading.workspace(workspace)
+    if what in grid_record.known(place):
+        groups = reading.why_grid(place, what)
+        show.as_json(groups) if json else show.causes(groups)
+        return
+    row = reading.why_run(place, what)
+    show.as_json(row) if json else show.why(row)
 
 
 @app.command()

@@ -7,8 +7,8 @@ from typing import Any
 from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
 from launcher import slurm
+from launcher.job_state import JobState
 from launcher.ledger import Ledger
-from launcher.status import JobState
 
 KEPT_OFF_S = 24 * 3600.0
 

@@ -15,9 +15,10 @@ from jobs import stages
 from jobs.folder import Workspace, discard, is_committed, read_json
 from jobs.tokens import tokens_id
 from launcher import grid_record, slurm
+from launcher.job_state import JobState
 from launcher.ledger import Ledger, submit_lock
 from launcher.slurm import DONE
-from launcher.status import ACTIVE, JobState, collect
+from launcher.status import collect
 from zsg_core import recipe as recipes
 
 Recipe = dict[str, Any]
@@ -76,7 +77,7 @@ def look(place: Workspace, grid: str | None) -> Scene:
     scene.listed = [row["recipe"] for row in rows]
     scene.open = [row["recipe"] for row in rows if not scene.is_done(row["run"])]
     for item, state in states.items():
-        if state.state in ACTIVE:
+        if state.is_active:
             job = read_json(place.root / item / "job.json") or {}
             scene.makes |= set(job.get("makes", ()))
             if "recipe" in job:
@@ -153,7 +154,7 @@ def _still_starts(scene: Scene, run: str) -> bool:
     if scene.is_done(run):
         job = read_json(scene.place.run(run) / "job.json") or {}
         return bool(job) and stages.is_still_needed(scene.place.run(run), job)
-    return run in scene.wanted or (state is not None and state.state in ACTIVE)
+    return run in scene.wanted or (state is not None and state.is_active)
 
 
 def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
@@ -201,7 +202,7 @@ def _made(scene: Scene) -> Iterator[Piece]:
 
 def _code(scene: Scene) -> Iterator[Piece]:
     kept = set()
-    for run in [*scene.wanted, *(item.partition("/")[2] for item, s in scene.states.items() if s.state in ACTIVE)]:
+    for run in [*scene.wanted, *(item.partition("/")[2] for item, s in scene.states.items() if s.is_active)]:
         for folder in (scene.place.run(run), scene.place.prepare(run)):
             kept.add((read_json(folder / "job.json") or {}).get("code", {}).get("digest"))
     yield from _unneeded(scene.place.root / "code", kept, "code", "no recorded or active run was submitted with it")

@@ -5,12 +5,14 @@ taken out of the file goes on, so it must not vanish from sight.
 """
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from jobs.folder import Workspace, read_json, write_json
 from zsg_core.errors import UserError
+
+SMALL = 1 << 20  # bytes
 
 Row = dict[str, Any]
 
@@ -33,7 +35,7 @@ def former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row
     return [row for row in rows if row["run"] not in wanted]
 
 
-def all_rows(record: Row) -> list[Row]:
+def all_rows(record: Mapping[str, Any]) -> list[Any]:
     """Every run that a grid has or had: those it lists, the stages before them, and those it no longer wants."""
     return [*record["runs"], *record.get("before", []), *record.get("former", [])]
 
@@ -46,13 +48,40 @@ def read(workspace: Workspace, name: str) -> Row:
     return record
 
 
+class _Listed(TypedDict, total=False):
+    run: str
+    axes: dict[str, Any]
+
+
+class _Brief(TypedDict, total=False):
+    name: str
+    runs: list[_Listed]
+    before: list[_Listed]
+    former: list[_Listed]
+
+
+def read_brief(workspace: Workspace, name: str) -> _Brief:
+    """Which runs a grid lists, lists no longer and begins with, without their recipes, which are most of the file."""
+    path = workspace.grid(name) / "grid.json"
+    if path.stat().st_size < SMALL:
+        return read(workspace, name)  # pyright: ignore[reportReturnType]
+    import msgspec  # takes longer to load than a small file to read
+
+    return msgspec.json.decode(path.read_bytes(), type=_Brief)
+
+
+def known(workspace: Workspace) -> list[str]:
+    """The grids of the workspace."""
+    return sorted(path.parent.name for path in (workspace.root / "grids").glob("*/grid.json"))
+
+
 def names(workspace: Workspace, grid: str | None = None) -> list[str]:
     """The named grid, or all of the workspace. UserError if there is none such."""
-    known = sorted(path.parent.name for path in (workspace.root / "grids").glob("*/grid.json"))
-    if grid is None and known:
-        return known
-    if grid in known:
+    there = known(workspace)
+    if grid is None and there:
+        return there
+    if grid in there:
         return [grid]
-    if not known:
+    if not there:
         raise UserError(f"{workspace.root}: no grid was submitted here; zsg submit GRID.YAML, or name the --workspace")
-    raise UserError(f"no grid {grid!r} in {workspace.root}; known: {', '.join(known)}")
+    raise UserError(f"no grid {grid!r} in {workspace.root}; known: {', '.join(there)}")

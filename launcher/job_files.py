@@ -78,6 +78,7 @@ def _head(
             **size.model_dump(),
             "gpus_per_node": _gpus(kind, profile),
             "kill_wait_s": profile.slurm.kill_wait_s,
+            "hang_min": profile.hang_min,
         },
         "tracking": {"uri": profile.tracking.uri},
         "paths": {"workspace": str(workspace.root)},

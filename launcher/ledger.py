@@ -93,6 +93,14 @@ class Ledger:
         late = [s for s in self.submissions.values() if s.created >= since]
         return {node: item for s in late for item, row in s.retries.items() for node in row.get("nodes", ())}
 
+    def job_ids(self) -> dict[str, list[str]]:
+        """The newest ids of every job folder, its own and those of its links in the order in which they run.
+
+        Empty where a submission was cut short before its ids were known.
+        """
+        given = [(s, [ids for ids in (s.ids, *s.links) if ids]) for s in self.submissions.values() if s.void is None]
+        return {item: [ids[place] for ids in links] for s, links in given for place, item in enumerate(s.items)}
+
     def unfinished(self) -> list[Submission]:
         """Submissions that were cut short: without ids, or not yet released."""
         return [s for s in self.submissions.values() if s.void is None and not s.released]

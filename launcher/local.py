@@ -15,10 +15,10 @@ from pathlib import Path
 
 from jobs import cancellation
 from jobs.folder import Workspace, is_committed, read_json
-from launcher import code_snapshot
+from launcher import code_snapshot, logs
 from launcher.ledger import Ledger
 from launcher.profiles import Profile
-from launcher.status import ACTIVE, collect
+from launcher.status import collect
 
 POLL_S = 0.3
 STOP_S = 30  # as Slurm's KillWait: what a job may take to save its state
@@ -54,11 +54,6 @@ def run_all(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], ti
         raise
 
 
-def log_path(folder: Path) -> Path:
-    """Where a local job's output goes."""
-    return folder / "log.txt"
-
-
 def _start_ready(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]) -> None:
     for job in jobs:
         if job.process is None and not job.ended and cancellation.is_asked(workspace.root / job.item):
@@ -81,7 +76,7 @@ def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
 
 def _has_ended(workspace: Workspace, item: str) -> bool:
     found = collect(workspace, [item], Ledger(workspace))[item]
-    return found.state not in ACTIVE or found.stopped
+    return not found.is_active or found.stopped
 
 
 def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
@@ -92,7 +87,7 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
         os.close(lock)  # somebody looks, or the job of an earlier submit still lives: next time
         return
     env = _environment(profile, job.item, folder)
-    with log_path(folder).open("ab") as log:
+    with logs.local_log(folder).open("ab") as log:
         job.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[lock], start_new_session=True,

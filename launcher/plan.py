@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from launcher.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
 from launcher.profiles import JobSize
 from launcher.runs import Run
 from launcher.slurm import CANCELLED, DONE, FAILED, UNKNOWN
-from launcher.status import ABSENT, ACTIVE, NEVER_STARTED, JobState
 from zsg_core import schedule
 from zsg_core.digest import content_id
 from zsg_core.snapshots import kept
@@ -110,7 +110,7 @@ def _hindered(action: Action, states: Mapping[str, JobState], allow: Allow, come
     while run.before and not comes(run.before.weights):
         run = run.before
         state = states[run_item(run)]
-        if state.state in ACTIVE and not state.stopped:
+        if state.is_active and not state.stopped:
             why = f"a stage before it, {run.id}, is {state.state} and keeps no weights"
             why += "; submitted when it is done, that stage is trained anew"
             return Action(action.run, SKIP, why)
@@ -131,6 +131,8 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
         return SUBMIT, _going_on(run, state)
     if state.state in ACTIVE:
         return SKIP, f"already {state.state}"
+    if state.in_queue:
+        return SKIP, f"{state.state}: {state.cause}; Slurm still holds {state.slurm}"
     if state.state == DONE:
         missing = " and ".join(filter(None, (_missing_cells(run, state), _missing_snapshots(run, state))))
         if not missing:

@@ -151,6 +151,11 @@ class Profile(Strict):
         description="whether zsg may fetch data sets of the Hugging Face hub, where it runs; jobs never do",
     )
     max_parallel: Count = Field(default=2, description="local only: jobs side by side")
+    hang_min: Count = Field(
+        default=20,
+        description="minutes without a step after which `zsg status` flags a run; evaluations and saves may take "
+        "three times their longest so far",
+    )
     prepare: JobSize = JobSize()
     train: JobSize = JobSize()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()

@@ -3,26 +3,29 @@
 Its imports are light: people ask for states all day.
 """
 
+import codecs
 import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace
-from launcher import grid_record, show, workspaces
+from launcher import grid_record, logs, show, status_view, why, workspaces
+from launcher.job_state import ABSENT, JobState
 from launcher.ledger import Ledger
-from launcher.slurm import DONE
-from launcher.status import ABSENT, ACTIVE, JobState, collect
+from launcher.settled import Settled
+from launcher.slurm import DONE, Run
+from launcher.status import collect
 from zsg_core.errors import ClusterError, UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
 SERVER_STOPS_S = 5.0
 VARIABLE = "ZSG_WORKSPACE"
+KINDS = ("runs", "prepare")
 
 
 def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
@@ -30,34 +33,58 @@ def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
     return workspaces.find(path or Path(os.environ.get(VARIABLE) or otherwise))
 
 
-def status_rows(place: Workspace, grid: str | None) -> list[dict[str, Any]]:
-    """The rows of `zsg status`, every grid's in turn; of what a grid no longer wants, what is still active."""
-    records = [grid_record.read(place, name) for name in grid_record.names(place, grid)]
-    items = {f"runs/{run['run']}" for record in records for run in grid_record.all_rows(record)}
-    states = collect(place, sorted(items), Ledger(place))
-    return [row for record in records for row in _rows(record, states)]
+def status_rows(
+    place: Workspace, grid: str | None, states: Collection[str] = (), run: Run = subprocess.run
+) -> list[dict[str, Any]]:
+    """The rows of `zsg status`, every grid's in turn; of what a grid no longer wants, what is still active.
+
+    `states`: only the runs in one of these.
+    """
+    records = [grid_record.read_brief(place, name) for name in grid_record.names(place, grid)]
+    items = dict.fromkeys(f"runs/{run['run']}" for record in records for run in grid_record.all_rows(record))
+    found = collect(place, items, Ledger(place), run, settled=Settled(place))
+    rows = [row for record in records for row in _rows(record, found)]
+    return [row for row in rows if row["state"] in states] if states else rows
 
 
-def _rows(record: dict[str, Any], states: dict[str, JobState]) -> list[dict[str, Any]]:
-    rows = show.status_rows(record["name"], record["runs"], states)
-    former = show.status_rows(record["name"], record.get("former", []), states, wanted=False)
+def _rows(record: Mapping[str, Any], states: dict[str, JobState]) -> list[dict[str, Any]]:
+    rows = status_view.rows_of(record["name"], record["runs"], states)
+    former = [run for run in record.get("former", []) if states[f"runs/{run['run']}"].is_active]
     begun = [run for run in record.get("before", []) if states[f"runs/{run['run']}"].state not in (ABSENT, DONE)]
-    before = show.status_rows(record["name"], begun, states)
-    return rows + before + [row for row in former if row["state"] in ACTIVE]
+    before = status_view.rows_of(record["name"], begun, states)
+    return rows + before + status_view.rows_of(record["name"], former, states, wanted=False)
 
 
-def print_log(place: Workspace, beginning: str, rank: int, follow: bool) -> None:
-    """Prints the log of the run whose id begins so; with `follow`, goes on as it grows."""
-    path = _log_path(place, find_run(place, beginning), rank)
-    with path.open("rb") as file:
-        while True:
-            chunk = file.read(1 << 16)
-            sys.stdout.write(chunk.decode("utf-8", "replace"))
-            sys.stdout.flush()
-            if not chunk and not follow:
-                return
-            if not chunk:
-                time.sleep(0.5)
+def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines: int | None, follow: bool) -> None:
+    """Prints the end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows."""
+    item = find_item(place, text)
+    if follow:
+        pieces = logs.follow(place, item, rank, lines)
+    else:
+        part = logs.of_rank(place, item, rank, attempt)
+        pieces = part.read(part.tail(lines))
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    for piece in pieces:
+        sys.stdout.write(decode(piece))
+        sys.stdout.flush()
+
+
+def why_run(place: Workspace, text: str) -> dict[str, Any]:
+    """Why a run stands where it stands."""
+    item = find_item(place, text)
+    ledger = Ledger(place)
+    last = ledger.last(item)
+    state = collect(place, [item], ledger)[item]
+    return why.row(item.removeprefix("runs/"), last.grid if last else None, state, why.of_job(place, item, state))
+
+
+def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
+    """The failures of a grid by cause."""
+    record = grid_record.read_brief(place, grid)
+    runs = {f"runs/{run['run']}": run["run"] for run in grid_record.all_rows(record)}
+    states = collect(place, runs, Ledger(place), settled=Settled(place))
+    found = {item: why.of_job(place, item, states[item]) for item in runs}
+    return why.by_cause(why.row(run, grid, states[item], found[item]) for item, run in runs.items() if found[item])
 
 
 def delivery() -> Any:
@@ -107,26 +134,14 @@ def _serve(argv: Sequence[str], env: Mapping[str, str]) -> int:
                 server.wait(SERVER_STOPS_S)
 
 
-def find_run(place: Workspace, beginning: str) -> str:
-    """The id of the one run that begins so. UserError if there is none, or are several."""
-    known = sorted(path.name for path in (place.root / "runs").glob("*") if path.is_dir())
-    found = [run for run in known if run.startswith(beginning)]
-    if len(found) == 1:
-        return found[0]
+def find_item(place: Workspace, text: str) -> str:
+    """The folder of the one run whose id begins so, or of the prepare job, named `prepare/…`."""
+    kind, _, beginning = text.rpartition("/")
+    kind = kind or "runs"
+    known = sorted(path.name for path in (place.root / kind).glob("*") if path.is_dir()) if kind in KINDS else []
+    found = [name for name in known if name.startswith(beginning)]
+    if len(found) == 1 or beginning in found:
+        return f"{kind}/{beginning if beginning in found else found[0]}"
     if found:
-        raise UserError(f"{beginning!r} begins {len(found)} run ids: {', '.join(found[:5])}; give more of it")
-    raise UserError(f"no run {beginning!r} in {place.root}; zsg status shows the ids")
-
-
-def _log_path(place: Workspace, run: str, rank: int) -> Path:
-    from launcher import arrays, local  # submitit and pydantic, which `zsg status` can do without
-
-    last = Ledger(place).last(f"runs/{run}")
-    job_id = last.job_id(f"runs/{run}") if last else None
-    if last is None or job_id is None:
-        raise UserError(f"run {run} was never submitted; it has no log")
-    found = [local.log_path(place.run(run))] if last.scheduler == "local" else None
-    found = found or arrays.log_files(place.submission(last.id), job_id)
-    if rank >= len(found) or not found[rank].exists():
-        raise UserError(f"run {run} has no log of rank {rank} yet ({len(found)} logs); it may not have started")
-    return found[rank]
+        raise UserError(f"{text!r} begins {len(found)} run ids: {', '.join(found[:5])}; give more of it")
+    raise UserError(f"no run {text!r} in {place.root}; zsg status shows the ids")

@@ -10,10 +10,11 @@ from typing import Any
 from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
 from launcher import grid_record
+from launcher.job_state import JobState
 from launcher.ledger import Ledger
 from launcher.selection import STATE, Selection
 from launcher.slurm import CANCELLED, FAILED, UNKNOWN
-from launcher.status import JobState, collect
+from launcher.status import collect
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import nearest
 

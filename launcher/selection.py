@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from launcher.job_state import ABSENT
 from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
-from launcher.status import ABSENT
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import brief, nearest
 

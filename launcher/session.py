@@ -14,7 +14,18 @@ from typing import Any
 
 from jobs.folder import Workspace
 from launcher import grid as grids
-from launcher import grid_record, inputs, job_files, local, profile_files, profiles, reading, show, workspaces
+from launcher import (
+    grid_record,
+    inputs,
+    job_files,
+    local,
+    profile_files,
+    profiles,
+    reading,
+    show,
+    status_view,
+    workspaces,
+)  # fmt: skip
 from launcher import runs as runs_of
 from launcher import smoke as smokes
 from launcher import submit as submits
@@ -219,7 +230,7 @@ def _look(opened: Opened, prepares: Sequence[str]) -> tuple[str, list[dict[str, 
     wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
     items = [f"runs/{run.id}" for run in opened.runs]
     states = collect(opened.site.workspace, [*prepares, *items], Ledger(opened.site.workspace))
-    rows = show.status_rows(opened.grid.name, wanted, states)
+    rows = status_view.rows_of(opened.grid.name, wanted, states)
     return show.prepare_note({item: states[item] for item in prepares}), rows
 
 

@@ -15,15 +15,17 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from launcher import status_view as view
+from launcher.job_state import JobState
 from launcher.slurm import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
-from launcher.status import ABSENT, ACTIVE, JobState
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
     from launcher.estimates import Line
     from launcher.plan import Plan
 
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "unknown": "yellow", "cancelled": "magenta"}
-NARROW = ("run", "state", "step", "loss", "slurm", "action")
+NARROW = ("run", "state", "step", "loss", "tok/s", "left", "beat", "GPUs", "slurm", "action")
+LIVE = {"tok/s": 100, "left": 80, "beat": 120, "GPUs": 110}  # columns of what runs, and from what width on
 PLAIN_EVERY_S = 10.0
 MOST_NAMED = 8
 
@@ -43,7 +45,11 @@ def result(text: str) -> None:
 
 def as_json(value: Any) -> None:
     """A result for scripts, on stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    if not isinstance(value, list):
+        print(json.dumps(value, ensure_ascii=False, indent=1))
+        return
+    # A row on a line of its own: thousands of them are written in a moment, and found with grep.
+    print("[" + ",".join(f"\n {json.dumps(row, ensure_ascii=False)}" for row in value) + "\n]")
 
 
 def plan_table(plan: "Plan") -> None:
@@ -63,7 +69,7 @@ def plan_table(plan: "Plan") -> None:
     for run in plan.stages_before:
         result(f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained once")
     for run in plan.unwanted:
-        if run.state.state in ACTIVE:
+        if run.state.is_active:
             axes = " ".join(f"{key}={_plain(value)}" for key, value in run.axes.items())
             goes_on = f"is {run.state.state} and goes on; zsg cancel {run.run} stops it"
             result(f"no longer in the grid: {run.run} ({axes}) {goes_on}")
@@ -140,39 +146,101 @@ def plan_rows(plan: "Plan", estimates: Mapping[str, Any]) -> list[dict[str, Any]
     return [row | {"estimate": estimates.get(row["run"])} for row in rows]
 
 
-def status_rows(
-    grid: str, runs: Sequence[Mapping[str, Any]], states: Mapping[str, JobState], wanted: bool = True
-) -> list[dict[str, Any]]:
-    """The states of a grid's runs, as `zsg status --json` prints them; `wanted`: whether it still lists them."""
-    rows = []
-    for run in runs:
-        s = states[f"runs/{run['run']}"]
-        if s.state == ABSENT:
-            s = JobState(state=UNKNOWN, cause="never submitted: its submit was cut short or refused")
-        row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
-        row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
-        rows.append(row | {"cause": s.cause, "evidence": s.evidence, "wanted": wanted})
-    return rows
-
-
-def status_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The states as a table."""
+def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
+    """The states as a table; the wider the terminal, the more of what the runs show of themselves."""
     keys = differing([row["axes"] for row in rows])
-    table = _table("run", *headings(keys), "state", "step", "loss", "slurm", "")
+    live = any(row.get("heartbeat_s") is not None for row in rows)
+    more = [name for name, least in LIVE.items() if live and width >= least]
+    table = _table("run", *headings(keys), "state", "step", "loss", *more, "slurm", "")
     for row in rows:
         step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
-        loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
-        colour = COLOURS.get(row["state"], "default")
-        former = None if row["wanted"] else "no longer in the grid"
-        why = ": ".join(str(part) for part in (former, row["cause"], row["evidence"]) if part)
+        loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
         values = [_text(row["axes"].get(key)) for key in keys]
-        table.add_row(row["run"], *values, f"[{colour}]{row['state']}[/]", step, loss, row["slurm"] or "", escape(why))
+        state, shown = _coloured(row["state"]), [_live(row)[name] for name in more]
+        table.add_row(row["run"], *values, state, step, loss, *shown, row["slurm"] or "", escape(view.note(row)))
     return table
 
 
-def status(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the states."""
-    _out.print(status_table(rows))
+def _live(row: Mapping[str, Any]) -> dict[str, str]:
+    speed, gpus = row.get("tokens_per_s"), row.get("gpus")
+    return {
+        "tok/s": _short(speed) if speed else "",
+        "left": view.span(row.get("eta_s")),
+        "beat": view.span(row.get("heartbeat_s")),
+        "GPUs": str(gpus) if gpus else "",
+    }
+
+
+def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each value of each grid's first axis: how many runs are where, their losses, what is left."""
+    axis_of: dict[str, str | None] = {}
+    for grid in dict.fromkeys(row["grid"] for row in rows):
+        axis_of[grid] = next(iter(differing([row["axes"] for row in rows if row["grid"] == grid])), None)
+    found = view.groups(rows, axis_of)
+    states = [state for state in view.STATES if any(group.states[state] for group in found)]
+    one = len(axis_of) == 1
+    first = (next(iter(axis_of.values())) or "runs") if one else "grid, first axis"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first.rpartition(".")[2], overflow="fold")
+    for name in [*states, "loss", "left", "GPUs", "flags"]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in found:
+        value = _text(group.value) if axis_of[group.grid] else "all"
+        counts = [f"[{COLOURS.get(state, 'default')}]{group.states[state] or ''}[/]" for state in states]
+        losses = "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
+        left, gpus, flags = view.span(group.eta_s), str(group.gpus or ""), str(group.flags or "")
+        table.add_row(value if one else f"{escape(group.grid)} {value}", *counts, losses, left, gpus, flags)
+    return table
+
+
+def _coloured(state: str) -> str:
+    return f"[{COLOURS.get(state, 'default')}]{state}[/]"
+
+
+def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
+    """Prints the states: of every run, or where there are many, unless `whole`, of groups and what needs a look."""
+    if whole or len(rows) <= view.MOST_ROWS:
+        _out.print(status_table(rows, _out.width))
+        return
+    _out.print(group_table(rows))
+    troubled = [row for row in rows if view.is_troubled(row)]
+    if troubled:
+        result(f"\n{len(troubled)} of {len(rows)} runs need a look (zsg why GRID groups them by cause):")
+        _out.print(status_table(troubled[: view.MOST_TROUBLED], _out.width))
+    if len(troubled) > view.MOST_TROUBLED:
+        result(f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for every run")
+
+
+def why(row: Mapping[str, Any]) -> None:
+    """Prints why a run stands where it stands."""
+    at = "" if row["attempt"] is None else f", attempt {row['attempt']}"
+    at += "" if row["step"] is None else f", step {row['step']}"
+    result(f"{row['run']}: {row['state']}{at}" + (f" ({row['reason']})" if row["reason"] else ""))
+    _reason(row)
+
+
+def causes(groups: Sequence[Mapping[str, Any]]) -> None:
+    """Prints failures by cause: how many, which runs, and the line that proves the first of them."""
+    if not groups:
+        result("no run has failed")
+    for group in groups:
+        named = ", ".join(group["runs"][:MOST_NAMED]) + (", …" if group["count"] > MOST_NAMED else "")
+        result(f"{group['count']} × {group['cause']}: {named}")
+        _reason({**group, "cause": None})
+
+
+def _reason(row: Mapping[str, Any]) -> None:
+    rank = "" if row["rank"] is None else f" (rank {row['rank']})"
+    for name, text in (
+        ("cause", row["cause"]),
+        ("proof", row["evidence"]),
+        ("in", f"{row['file']}:{row['line']}{rank}" if row["file"] else None),
+        ("mute", f"rank {', '.join(map(str, row['silent']))}" if row["silent"] else None),
+        ("hash", row["signature"]),
+        ("next", row["next"]),
+    ):
+        if text:
+            _out.print(f"  [bold]{name:5}[/] {escape(str(text))}", soft_wrap=True)
 
 
 class Progress:
@@ -201,7 +269,7 @@ class Progress:
         line = progress_line(note, rows)
         if self._live:
             self._next = time.monotonic() + 1.0
-            self._live.update(Group(status_table(_foremost(rows, _err.height - 5)), escape(line)))
+            self._live.update(Group(status_table(_foremost(rows, _err.height - 5), _err.width), escape(line)))
             return
         self._next = time.monotonic() + PLAIN_EVERY_S
         if line != self._said:
@@ -250,7 +318,7 @@ def headings(keys: Sequence[str]) -> list[str]:
 def _at(row: Mapping[str, Any]) -> str:
     if row["step"] is None:
         return ""
-    loss = "" if row["loss"] is None else f", loss {row['loss']:.3f}"
+    loss = "" if row["loss"] is None else f", loss {float(row['loss']):.3f}"
     return f" {row['step']}/{row['steps'] or '?'}{loss}"
 
 

@@ -7,10 +7,13 @@ flags are avoided: they differ between versions.
 import contextlib
 import datetime
 import math
+import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from jobs.causes import Cause
 from zsg_core.errors import ClusterError
@@ -38,18 +41,29 @@ MOST_CHARACTERS = 30_000  # of ids in one command
 
 @dataclass(frozen=True)
 class SlurmState:
-    """What Slurm says of one job: a state of ours, the pending reason or the cause of its end, and its own words."""
+    """What Slurm says of one job: a state of ours, the pending reason or the cause of its end, and its own words.
+
+    Of a job that runs: for how long, and where; of one that waits: when it is expected to start (s since the epoch).
+    """
 
     state: str
     detail: str | None = None
     evidence: str | None = None
+    elapsed_s: float | None = None
+    nodes: str | None = None
+    starts: float | None = None
+    word: str = field(default="", compare=False)
+    job: str = field(default="", compare=False)
 
 
-def states(ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection[str] = ()) -> dict[str, SlurmState]:
+def states(
+    ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection[str] = (), sacct: bool = True
+) -> dict[str, SlurmState]:
     """The state of every id: squeue once, sacct once and only for ids that squeue no longer shows.
 
     An id that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down. Ids in
     `settled` have told their end themselves; they are in the answer only if they are active again (requeued).
+    Where there is no accounting, `sacct` is False and nobody asks it.
     Raises ClusterError if squeue itself fails: then nothing can be said of anything.
     """
     if not ids:
@@ -58,8 +72,9 @@ def states(ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection
     found = {i: active[i] for i in ids if i in active}
     vanished = [i for i in ids if i not in active and i not in settled]
     if vanished:
-        ended = parse_sacct(_sacct(_mains(vanished), run))
-        found |= {i: ended.get(i, SlurmState(UNKNOWN, "neither squeue nor sacct knows it")) for i in vanished}
+        ended = parse_sacct(_sacct(_mains(vanished), run)) if sacct else {}
+        nobody = "neither squeue nor sacct knows it" if sacct else "squeue does not know it, and there is no accounting"
+        found |= {i: ended.get(i, SlurmState(UNKNOWN, nobody)) for i in vanished}
     return found
 
 
@@ -68,18 +83,38 @@ def _mains(ids: Iterable[str]) -> str:
 
 
 def parse_squeue(text: str) -> dict[str, SlurmState]:
-    """Reads lines `id|STATE|reason` of `squeue -r`."""
+    """Reads lines `id|STATE|reason|start|elapsed|nodes` of `squeue -r`; the last three may be missing."""
     found = {}
     for line in text.splitlines():
-        job, state, reason = line.split("|", 2)
+        job, state, *rest = line.split("|")
+        more = rest[-3:] if len(rest) >= 4 else ["", "", ""]
+        reason = "|".join(rest[:-3] if len(rest) >= 4 else rest)
         ours = _ACTIVE.get(state, RUNNING)  # a state we do not know is still in the queue
         if ours == QUEUED and reason == "Dependency":
             ours = WAITING
         if ours != RUNNING:
-            found[job] = SlurmState(ours, reason)
+            found[job] = SlurmState(ours, reason, starts=_moment(more[0]), word=state)
         else:
-            found[job] = SlurmState(RUNNING, None if state in _ACTIVE else f"Slurm says {state}")
+            detail = None if state in _ACTIVE else f"Slurm says {state}"
+            found[job] = SlurmState(RUNNING, detail, elapsed_s=_seconds(more[1]), nodes=more[2] or None, word=state)
     return found
+
+
+def _seconds(elapsed: str) -> float | None:
+    """squeue's `1-02:03:04`, `02:03:04` or `3:04`; None for anything else."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", elapsed)
+    if not found:
+        return None
+    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
+    return 60 * (60 * (24 * days + hours) + whole) + seconds
+
+
+def _moment(text: str) -> float | None:
+    """squeue's `2026-11-25T10:00:00`, in the time zone that it runs in too; None for `N/A`."""
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
 
 
 def parse_sacct(text: str) -> dict[str, SlurmState]:
@@ -222,11 +257,8 @@ def parse_partitions(text: str) -> dict[str, dict[str, str]]:
 
 def minutes(limit: str) -> float:
     """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes; infinite where there is none."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
-    if not found:
-        return math.inf
-    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
-    return 60 * (24 * days + hours) + whole + seconds / 60
+    seconds = _seconds(limit)
+    return math.inf if seconds is None else seconds / 60
 
 
 def _tasks(job: str) -> list[str]:
@@ -240,8 +272,8 @@ def _tasks(job: str) -> list[str]:
 
 
 def _squeue(mains: str, run: Run) -> str:
-    argv = ["squeue", "--noheader", "--array", "--jobs", mains, "--format", "%i|%T|%r"]
-    done = _start(argv, run)
+    argv = ["squeue", "--noheader", "--array", "--jobs", mains, "--format", "%i|%T|%r|%S|%M|%N"]
+    done = _start(argv, run, env=os.environ | {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"})
     # Once every job of the list has left its memory, squeue calls the list invalid.
     if done.returncode and "Invalid job id" in done.stderr:
         return ""
@@ -265,9 +297,9 @@ def _call(argv: list[str], run: Run) -> str:
     return _checked(argv, _start(argv, run))
 
 
-def _start(argv: list[str], run: Run) -> subprocess.CompletedProcess[str]:
+def _start(argv: list[str], run: Run, **options: Any) -> subprocess.CompletedProcess[str]:
     try:
-        return run(argv, capture_output=True, text=True)
+        return run(argv, capture_output=True, text=True, **options)
     except OSError as error:
         raise ClusterError(f"{argv[0]} cannot be started here: {error}") from error
 

@@ -1,62 +1,56 @@
 """Decides the state of every job from what the world says, asking the scheduler once.
 
-Truth order: the run's own exit record, sacct's terminal state, squeue, the ledger. Absence is `unknown`.
+Truth order: the run's own exit record, sacct's terminal state, squeue, the ledger. Absence is `unknown`. A job that
+runs by squeue's word and gives no sign of life is `unknown` too, and so is one that does after its end was told.
 """
 
 import fcntl
 import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs import cancellation, journal
+from jobs import cancellation
 from jobs.attempt import CONTINUE
 from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
 from jobs.going_on import NEXT
-from jobs.state import newest_step
+from jobs.heartbeat import STARTING, TRAINING
+from launcher import signs as signs_of
 from launcher import slurm
+from launcher.job_state import ABSENT, NEVER_STARTED, JobState
 from launcher.ledger import Ledger, Submission
-from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
+from launcher.progress import alive, gpus, progress
+from launcher.settled import Settled
+from launcher.signs import LOST_S, Clock
+from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, SlurmState
 
-ABSENT = "absent"  # never submitted
-NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
-ACTIVE = (WAITING, QUEUED, RUNNING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobState:
-    """What is known of one job folder. `checkpoints` are the steps where a finished run has the loss of all items."""
-
-    state: str
-    attempt: int | None = None
-    step: int | None = None
-    steps: int | None = None
-    first: int = 0  # steps of the stages before this one
-    loss: float | None = None
-    slurm: str | None = None
-    cause: str | None = None
-    evidence: str | None = None
-    checkpoints: tuple[int, ...] = ()
-    quick: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # where quick sets were measured, by their key
-    snapshots: tuple[dict[str, Any], ...] = ()  # those a finished run has written: step, probe_loss, kept
-    saved: int | None = None  # the step from which a run that has not finished can go on
-    under: dict[str, Any] = field(default_factory=dict)  # the size and checkpoints of a run that can go on
-    stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
+LEAVING = "leaving"
+PAUSED = ("SUSPENDED", "STOPPED")
+START_S = 300.0  # from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
 
 
 def collect(
-    workspace: Workspace, items: Iterable[str], ledger: Ledger, run: slurm.Run = subprocess.run
+    workspace: Workspace,
+    items: Iterable[str],
+    ledger: Ledger,
+    run: slurm.Run = subprocess.run,
+    *,
+    settled: Settled | None = None,
+    sacct: bool = True,
 ) -> dict[str, JobState]:
-    """The state of each job folder (relative to the workspace)."""
-    known = ledger.by_item()
+    """The state of each job folder (relative to the workspace).
+
+    `settled` remembers the ends that were read before; of them it has no checkpoints, snapshots or sizes.
+    """
+    known, clock = ledger.by_item(), Clock(workspace)
     states: dict[str, JobState] = {}
     asked: dict[str, Submission] = {}
     for item in items:
         last = known.get(item)
-        ended = _ended(workspace.root / item, last)
+        ended = _remembered(workspace, item, last, settled, clock)
         if ended is not None:
             states[item] = ended
         if last is not None and last.scheduler == "slurm" and (ended is None or ended.state != DONE):
@@ -66,19 +60,44 @@ def collect(
         elif last is None:
             states[item] = JobState(state=ABSENT)
         else:
-            states[item] = _local(workspace, item, last)
-    states |= _slurm(workspace, asked, states, run)
+            states[item] = _local(workspace, item, last, clock)
+    states |= _slurm(workspace, asked, ledger, states, clock, run, sacct)
+    if settled:
+        settled.save()
     states = {item: _explain(workspace, item, state) for item, state in states.items()}
     return {item: _as_wished(state, item, known.get(item)) for item, state in states.items()}
 
 
 def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
-    """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still on its way out runs."""
+    """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still on its way out is not yet."""
     if last is None or item not in last.cancelled or state.state == DONE:
         return state
-    if state.state in ACTIVE and not state.stopped:
+    if (state.is_active and not state.stopped) or state.doing == LEAVING:
         return state if state.cause else replace(state, cause="is being cancelled")
-    return replace(state, state=CANCELLED, stopped=False, **cancellation.TOLD)
+    return replace(state, state=CANCELLED, stopped=False, in_queue=False, **cancellation.TOLD)
+
+
+def _remembered(
+    workspace: Workspace, item: str, last: Submission | None, settled: Settled | None, clock: Clock
+) -> JobState | None:
+    folder = workspace.root / item
+    if settled is None:
+        return _ended(folder, last)
+    key = settled.key(folder, last.id if last else None)
+    if key is None:
+        return None  # there is no folder
+    found, facts = settled.recall(item, key)
+    if found:
+        return JobState(**facts) if facts else None
+    ended = _ended(folder, last)
+    settled.keep(item, key, _brief(ended) if ended else None, clock.now())
+    return ended
+
+
+def _brief(state: JobState) -> dict[str, Any]:
+    """What a table shows of a job that has ended."""
+    names = ("state", "attempt", "step", "steps", "first", "loss", "slurm", "cause", "evidence", "saved", "stopped")
+    return {name: getattr(state, name) for name in (*names, "signature")}
 
 
 def _ended(folder: Path, last: Submission | None) -> JobState | None:
@@ -97,6 +116,7 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         attempt=record["attempt"],
         step=reached if stopped else record["step"],
         steps=record.get("steps"),
+        signature=record.get("signature"),
         first=record.get("first", 0),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
@@ -128,26 +148,32 @@ def _under(folder: Path) -> dict[str, Any]:
 
 
 def _slurm(
-    workspace: Workspace, asked: dict[str, Submission], ended: Mapping[str, JobState], run: slurm.Run
-) -> dict[str, JobState]:
-    """What Slurm adds: all of `asked` but those of `ended` that are not in its queue again."""
-    ids = {item: last.job_ids(item) for item, last in asked.items()}
-    settled = {job_id for item, links in ids.items() if item in ended for job_id in links}
-    told = slurm.states([job_id for links in ids.values() for job_id in links], run, settled=settled)
+    workspace: Workspace, asked: dict[str, Submission], ledger: Ledger, settled: Mapping[str, JobState], clock: Clock,
+    run: slurm.Run, sacct: bool,
+) -> dict[str, JobState]:  # fmt: skip
+    """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
+    given = ledger.job_ids() if asked else {}
+    ids = {item: given[item] for item in asked}
+    ended = {job_id for item, links in ids.items() if item in settled for job_id in links}
+    told = slurm.states([one for links in ids.values() for one in links], run, settled=ended, sacct=sacct)
     states = {}
     for item, links in ids.items():
         job_id = _acting(links, told)
         if not links:
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
-        elif job_id and item in ended:
-            is_link = job_id not in (links[0], ended[item].slurm)
-            states[item] = _again(workspace.root / item, job_id, told[job_id], ended[item], is_link)
         elif job_id:
-            states[item] = _told(workspace.root / item, job_id, told[job_id])
+            folder, said, before = workspace.root / item, replace(told[job_id], job=job_id), settled.get(item)
+            if said.state in (QUEUED, WAITING):
+                is_link = before is not None and job_id not in (links[0], before.slurm)
+                states[item] = _waits(said, before, is_link)
+            elif said.state == RUNNING:
+                states[item] = _running(folder, said, asked[item], before, clock)
+            else:
+                states[item] = _gone(folder, said, asked[item], clock)
     return states
 
 
-def _acting(links: Sequence[str], told: Mapping[str, slurm.SlurmState]) -> str | None:
+def _acting(links: Sequence[str], told: Mapping[str, SlurmState]) -> str | None:
     """The job of a chain that is at work or comes next; of one that has ended, the first that did not end well."""
     known = [job_id for job_id in links if job_id in told]
     for wanted in ((RUNNING,), (QUEUED,), (WAITING,), (FAILED, CANCELLED, UNKNOWN)):
@@ -157,35 +183,75 @@ def _acting(links: Sequence[str], told: Mapping[str, slurm.SlurmState]) -> str |
     return known[0] if known else None
 
 
-def _again(folder: Path, job_id: str, said: slurm.SlurmState, ended: JobState, is_link: bool) -> JobState:
-    """The state of a job that has told its end and that Slurm has in its queue again, or whose next link it has.
+def _waits(said: SlurmState, ended: JobState | None, is_link: bool) -> JobState:
+    """A job in the queue: for its first start, put back after it had `ended`, or a link behind one that has.
 
     A job that was put back waits anew for what it waited for at first, so its reason does not tell it from a link.
     """
-    if said.state == RUNNING:
-        return _told(folder, job_id, said)
+    waits = JobState(state=said.state, slurm=said.job, reason=said.detail, starts=said.starts, in_queue=True)
+    if ended is None:
+        return waits
     if not ended.stopped:
-        # Of one that has failed Slurm may not have dropped the links yet; they never start.
-        never = is_link and said.detail is not None and said.detail.startswith("Dependency")
-        return ended if never else _told(folder, job_id, said)
-    return replace(
-        ended, state=said.state, stopped=False, slurm=job_id,
-        evidence=f"goes on by itself (Slurm: {said.detail})",
-    )  # fmt: skip
+        # Of a run that has failed Slurm may not have dropped the links yet; they never start.
+        never = is_link and (said.detail or "").startswith("Dependency")
+        return ended if never else waits
+    facts = {"slurm": said.job, "reason": said.detail, "starts": said.starts, "in_queue": True}
+    return replace(ended, state=said.state, stopped=False, evidence="goes on by itself", **facts)
 
 
-def _told(folder: Path, job_id: str, said: slurm.SlurmState) -> JobState:
+def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState | None, clock: Clock) -> JobState:
+    """A job that runs by squeue's word: has its attempt begun, does it live, has it told its end meanwhile?"""
+    state = JobState(state=RUNNING, slurm=said.job, in_queue=True, reason=said.detail, node=said.nodes)
+    signs, elapsed_s = signs_of.of(folder, clock), said.elapsed_s
+    told_s = clock.now() - _modified(folder / "exit.json")
+    if ended and elapsed_s is not None and told_s < elapsed_s - 1:  # its processes are leaving
+        if ended.stopped and told_s < LOST_S:
+            return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing=LEAVING)
+        return ended if ended.stopped else replace(ended, in_queue=True)
+    job = read_json(folder / "job.json") or {}
+    state = replace(state, gpus=gpus(job))
+    if signs is None or signs.attempt["submission"] != last.id or signs.predate(elapsed_s):
+        if elapsed_s is not None and elapsed_s > START_S:
+            return replace(state, state=UNKNOWN, cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}")
+        return replace(state, doing=STARTING)
+    state = alive(folder, replace(state, node=said.nodes or signs.attempt["host"]), signs, job)
+    if signs.age_s > LOST_S and said.word not in PAUSED:
+        lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt['host'])}"
+        return replace(state, state=UNKNOWN, cause=lost, flag=None, eta_s=None)
+    return state
+
+
+def _gone(folder: Path, said: SlurmState, last: Submission, clock: Clock) -> JobState:
+    """A job that has left the queue without a record of its own."""
+    state = JobState(state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence)
     if said.state == DONE:
         # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
-        return JobState(state=UNKNOWN, slurm=job_id, cause="Slurm says COMPLETED, but the job left no record")
-    state = JobState(state=said.state, slurm=job_id, cause=said.detail, evidence=said.evidence)
-    return progress(folder, state) if said.state in (RUNNING, FAILED) else state
+        return replace(state, state=UNKNOWN, cause="Slurm says COMPLETED, but the job left no record")
+    signs = signs_of.of(folder, clock)
+    if signs is None or signs.attempt["submission"] != last.id:
+        return state
+    if signs.age_s < LOST_S:
+        # slurmd may be dead and the ranks alive: no end is told of what may yet go on.
+        cause = f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f} s old"
+        return progress(folder, replace(state, state=UNKNOWN, cause=cause, doing=LEAVING))
+    return progress(folder, state)
 
 
-def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
+def _on(node: str | None) -> str:
+    return f" on {node}" if node else ""
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> JobState:
     folder = workspace.root / item
     if is_locked(folder / "lock"):
-        return progress(folder, JobState(state=RUNNING))
+        return _here(folder, clock)
     if is_locked(workspace.submission(last.id) / "lock"):
         return JobState(state=QUEUED if last.kind == "prepare" else WAITING)
     attempt = read_json(folder / "attempt.json") or {}
@@ -193,6 +259,17 @@ def _local(workspace: Workspace, item: str, last: Submission) -> JobState:
         dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")
         return progress(folder, dead)
     return JobState(state=CANCELLED, cause=NEVER_STARTED)
+
+
+def _here(folder: Path, clock: Clock) -> JobState:
+    """A job on this machine, whose lock says that its process lives. Its journal is newer than its heartbeat."""
+    state, signs = JobState(state=RUNNING), signs_of.of(folder, clock)
+    if signs and signs.beat:
+        state = alive(folder, state, signs, read_json(folder / "job.json") or {})
+        if signs.age_s > LOST_S:
+            state = replace(state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None)
+    found = progress(folder, replace(state, evidence=None))
+    return replace(found, doing=TRAINING) if found.step and found.doing == STARTING else found
 
 
 def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
@@ -218,33 +295,6 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
     return state
 
 
-def progress(folder: Path, state: JobState) -> JobState:
-    """Adds attempt, step and last loss from the end of the newest journal; of a prepare job, what it is doing."""
-    attempt = read_json(folder / "attempt.json")
-    files = journal.files(folder)
-    if not attempt or not files:
-        return state
-    rows = journal.last_rows(files[-1])
-    starts = [row["data"] for row in rows if row["data"].get("event") == "start"] or _first_start(files[-1])
-    losses = [row["data"]["loss"] for row in rows if "loss" in row["data"]]
-    return replace(
-        state,
-        attempt=attempt["attempt"],
-        step=max((row["step"] for row in rows), default=None),  # a snapshot is told of when training is past it
-        steps=starts[-1]["steps"] if starts else None,
-        loss=losses[-1] if losses else None,
-        evidence=state.evidence or _note(rows, starts),
-        saved=newest_step(folder),
-    )
-
-
-def _note(rows: list[dict[str, Any]], starts: list[dict[str, Any]]) -> str | None:
-    """What a prepare job is doing, or why a run has not gone on from the state that it has."""
-    if starts:
-        return starts[-1].get("passed_over")
-    return rows[-1]["data"].get("event") if rows else None
-
-
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock file (this machine only)."""
     try:
@@ -258,12 +308,3 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
-
-
-def _first_start(path: Path) -> list[dict[str, Any]]:
-    for number, row in enumerate(journal.read_file(path)):
-        if row["data"].get("event") == "start":
-            return [row["data"]]
-        if number > 10:
-            break
-    return []

@@ -22,7 +22,7 @@ from launcher.ledger import Ledger, Submission
 from launcher.plan import RETRY, Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
-from launcher.status import ACTIVE, collect
+from launcher.status import collect
 from zsg_core.errors import ClusterError
 
 SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
@@ -262,7 +262,7 @@ def _makers(workspace: Workspace, ledger: Ledger, scheduler: str, before: Collec
     items = [item for item, last in of_kind.items() if last.scheduler == scheduler]
     open_items = [item for item in items if not _all_made(workspace, item)]
     states = collect(workspace, open_items, ledger)
-    active = [item for item in open_items if states[item].state in ACTIVE and not states[item].stopped]
+    active = [item for item in open_items if states[item].is_active and not states[item].stopped]
     return {need: item for item in active for need in _makes(workspace, item)}
 
 

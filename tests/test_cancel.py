@@ -13,11 +13,12 @@ from jobs import cancellation
 from jobs.folder import Workspace, write_json
 from launcher import cancel, grid_record
 from launcher.cancel import Scene, Wish, decide
+from launcher.job_state import JobState
 from launcher.ledger import Ledger
 from launcher.selection import EVERYTHING, Selection
 from launcher.slurm import cancel as scancel
 from launcher.slurm import compact
-from launcher.status import JobState, collect
+from launcher.status import collect
 from zsg_core.errors import ClusterError, UserError
 
 RUNS, DONE, WAITS = JobState(state="running"), JobState(state="done"), JobState(state="waiting")

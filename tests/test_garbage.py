@@ -134,7 +134,7 @@ def test_an_active_run_keeps_everything(place, monkeypatch):
     ledger = Ledger(place.workspace)
     again = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/gone"])
     ledger.submitted(again, ["7"])
-    monkeypatch.setattr(slurm, "states", lambda ids, *run, settled=(): {"7": slurm.SlurmState("queued", "Priority")})
+    monkeypatch.setattr(slurm, "states", lambda ids, *run, **how: {"7": slurm.SlurmState("queued", "Priority")})
 
     found = place.found()
     assert (found.keys(), found["tokens"]) == (
@@ -150,7 +150,7 @@ def test_a_superseded_job_that_still_runs_keeps_its_folder(place, monkeypatch):
     place.workspace.submission(old.id).mkdir()
     place.submit()
     alive = {"7": slurm.SlurmState("running")}
-    monkeypatch.setattr(slurm, "states", lambda ids, *run, settled=(): alive if ids else {})
+    monkeypatch.setattr(slurm, "states", lambda ids, *run, **how: alive if ids else {})
 
     assert f"submissions/{old.id}" not in place.found()["submissions"]
     alive.clear()

@@ -15,10 +15,10 @@ from jobs.attempt import now_ms
 from jobs.causes import Cause
 from jobs.folder import Workspace, write_json
 from launcher import failed_nodes, grid_record, retry, slurm
+from launcher.job_state import JobState
 from launcher.ledger import Ledger
 from launcher.retry import MOST, Failure, verdict
 from launcher.selection import EVERYTHING, Selection
-from launcher.status import JobState
 from zsg_core.errors import UserError
 
 DAY_MS = 24 * 3600 * 1000

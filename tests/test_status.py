@@ -117,7 +117,7 @@ def stopped(workspace: Workspace, submission: Submission, goes_on: str | None, w
 @pytest.mark.parametrize(
     ("squeue", "expected", "evidence"),
     [
-        ("7|PENDING|BeginTime", "queued", "goes on by itself (Slurm: BeginTime)"),
+        ("7|PENDING|BeginTime", "queued", "goes on by itself"),
         ("7|COMPLETING|None", "running", None),
         ("", "waiting", "zsg submit goes on"),
     ],

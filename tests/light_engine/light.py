@@ -1,0 +1,139 @@
+"""An engine of one rank whose weights are a digest of the ids that it was trained on, and whose losses follow from it.
+
+So a step that was lost, done twice or done in another order changes every loss after it.
+"""
+
+import hashlib
+import os
+import pickle
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from zsg_core import schedule
+
+
+@dataclass
+class Micro:
+    """A micro-batch: the places in the batch and the ids."""
+
+    items: list
+    ids: list
+
+    def on(self, device):
+        return (self.ids,)
+
+
+class Ids:
+    """A training list of which only ids are known."""
+
+    def __init__(self, ids):
+        self.ids, self.learnt, self.lengths = ids, [1] * len(ids), [1] * len(ids)
+        self.shortened = self.unanswered = 0
+        self.token_counts = [1] * len(ids)
+
+    def __len__(self):
+        return len(self.ids)
+
+    def micro_batches(self, places, rank, world, budget):
+        return [Micro([item], [self.ids[place]]) for item, place in enumerate(places)]
+
+
+class Engine:
+    """What zsg asks of DeepSpeed's."""
+
+    device, skipped_steps, optimizer = "cpu", 0, None
+
+    def __init__(self, run):
+        self.weights, self.seen = hashlib.sha256(run.encode()).hexdigest(), []
+        self.optimizer = type("Optimizer", (), {"param_groups": [{}]})()
+        self.module = type("Module", (), {"llama": object()})()
+        self.module.parameters = self.module.named_parameters = list
+
+    def zero_optimization_stage(self):
+        return 1
+
+    def get_global_grad_norm(self):
+        return 1.0 + number(self.weights)
+
+    def __call__(self, ids):
+        self.seen += ids
+        return [number(self.weights + one) for one in ids]
+
+    def backward(self, loss):
+        pass
+
+    def step(self):
+        self.weights = hashlib.sha256((self.weights + ",".join(self.seen)).encode()).hexdigest()
+        self.seen = []
+        time.sleep(float(os.environ["LIGHT_STEP_S"]))
+
+    def save_checkpoint(self, folder, tag, client_state, save_latest):
+        (Path(folder) / tag).mkdir()
+        weights = (self.weights + "\n") * 4096  # a file that takes a moment, and room on the disk
+        (Path(folder) / tag / "weights").write_text(weights)
+        (Path(folder) / tag / "client").write_bytes(pickle.dumps(client_state))
+
+    def load_checkpoint(self, folder, tag):
+        place = Path(folder) / tag
+        lines = (place / "weights").read_text().split()
+        assert len(lines) == 4096 and len(set(lines)) == 1
+        self.weights = lines[0]
+        return str(place), pickle.loads((place / "client").read_bytes())
+
+
+class BatchLoss:
+    """The mean of the losses of a batch."""
+
+    def __init__(self, learnt, virtual_ranks, world, device):
+        self.losses = []
+
+    def add(self, losses, items):
+        self.losses += losses
+        return losses
+
+    def value(self):
+        return sum(self.losses) / len(self.losses)
+
+
+class CheckpointLosses:
+    """The loss at checkpoints: a number that the weights decide."""
+
+    facts, sets = {"test_sets": {}}, {"loss": Ids([])}
+
+    def __init__(self, job, engine, test, ranks, device, budget, *, first, steps):
+        self.engine = engine
+        self.steps = frozenset(first + one for one in schedule.checkpoint_steps(steps, job["checkpoints"]["every"]))
+        self.cells = frozenset((step, "loss") for step in self.steps)
+
+    def describe(self, run, attempt):
+        pass
+
+    def measure(self, step, examples, journal):
+        return {"loss": number(self.engine.weights), "loss/token_mean": number(self.engine.weights + "token")}
+
+
+def number(text):
+    """A number from 0 to 1 that a text decides."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13
+
+
+def change(train):
+    """Puts this engine into zsg's train job."""
+    from jobs import weights
+    from jobs.folder import Workspace
+    from jobs.train_sets import ordered_ids
+
+    def train_and_test(job):
+        workspace = Workspace(Path(job["paths"]["workspace"]))
+        return Ids(ordered_ids(workspace.arrangement(job["made"]["arrangement"]))), Ids([])
+
+    def load_model(base, precision):
+        return type("Llama", (), {"config": type("Config", (), {"vocab_size": 1})})
+
+    train.train_and_test, train.load_model = train_and_test, load_model
+    train.meet = lambda folder, ranks, gpus: "cpu"
+    train._engine = lambda job, llama, device: Engine(job["run_id"])
+    train.refuse_leaks = lambda engine, vocabulary, device: None
+    train.BatchLoss, train.CheckpointLosses = BatchLoss, CheckpointLosses
+    weights.digest_of = lambda engine: engine.weights

@@ -1,0 +1,5 @@
+"""Nothing is recomputed."""
+
+from torch import Any
+
+checkpoint = Any

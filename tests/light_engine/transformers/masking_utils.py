@@ -1,0 +1,5 @@
+"""The other half of the registry."""
+
+import transformers
+
+AttentionMaskInterface = transformers.AttentionMaskInterface

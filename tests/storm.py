@@ -1,0 +1,337 @@
+"""Disturbs a grid on a real Slurm, event after event; watches what `zsg status` says, and judges it in the end.
+
+A seed decides which event comes when and whom it hits. What Slurm makes of it takes its own time, so a seed gives the
+same events, not the same milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conftest import Zsg
+from slurm_cluster import ClusterError, SlurmCluster
+
+from jobs import journal
+
+ENDED = ("done", "failed", "cancelled")
+GONE_S = 60.0  # after its last process has died, a run may be called running for so long
+CLOCK_S = 1.5  # between a look at the processes and the answer of `zsg status`
+
+
+@dataclass
+class Look:
+    """What was to be seen at one time: the rows of `zsg status`, and which jobs had a process, by Slurm's ids."""
+
+    asked: float
+    told: float
+    rows: list[dict[str, Any]]
+
+
+@dataclass
+class Storm:
+    """A grid under way on a cluster. `disk` is the file system of its workspace, or None where it cannot be filled."""
+
+    zsg: Zsg
+    slurm: SlurmCluster
+    grid: Path
+    profile: Path
+    seed: int
+    disk: Path | None = None
+    looks: list[Look] = field(default_factory=list)
+    alive: dict[str, list[float]] = field(default_factory=dict)  # when a job was seen to have a process
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self._began = time.monotonic()
+        self._over = threading.Event()
+        self._watchers = [threading.Thread(target=one, daemon=True) for one in (self._look_on, self._look_for_ranks)]
+        self.events: list[Callable[[], str]] = [
+            self.submit_killed, self.rank_killed, self.slurmd_killed, self.node_down, self.requeued, self.preempted,
+            self.half_cancelled, self.controller_restarted, self.accounting_stopped,
+        ]  # fmt: skip
+        self.events += [self.disk_full] if self.disk else []
+
+    # ------------------------------------------------------------------------------------------------ the course
+
+    def rage(self, events: int) -> None:
+        """So many events, each kind as often as any other, in an order that the seed decides."""
+        for watcher in self._watchers:
+            watcher.start()
+        order = [event for _ in range(-(-events // len(self.events))) for event in self._shuffled(self.events)]
+        self._submit()
+        for number, event in enumerate(order[:events]):
+            self._until_something_runs()
+            self._say(f"{number + 1} {event.__name__}: {event()}")
+            time.sleep(self.chance.uniform(0.5, 2))
+            self._submit()
+
+    def calm(self, limit_s: float) -> list[dict[str, Any]]:
+        """Submits again until all runs are done; returns their rows."""
+        until = time.monotonic() + limit_s
+        while True:
+            self._submit()
+            rows = self.zsg.status()
+            if all(row["state"] == "done" for row in rows):
+                break
+            assert time.monotonic() < until, [row for row in rows if row["state"] != "done"]
+            time.sleep(2)
+        self._over.set()
+        for watcher in self._watchers:
+            watcher.join()
+        attempts = [row["attempt"] for row in rows]
+        self._say(f"{len(rows)} runs done in {sum(attempts)} attempts; {len(self.looks)} looks at zsg status")
+        return rows
+
+    def _submit(self) -> None:
+        """What a user does who looks by: submit again what failed or was cancelled; requeued jobs need not wait."""
+        self._start_held_jobs()
+        argv = ("submit", self.grid, "--profile", self.profile, "--retry", "--yes")
+        process = self.zsg.start(*argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        printed, _ = process.communicate(timeout=120)
+        # Where the cluster does not answer, or a disk is full, a user reads one message and tries again.
+        assert process.returncode in (0, 2, 3), printed
+        if process.returncode:
+            self._say(f"submit: {printed.strip().splitlines()[-1]}")
+
+    def _start_held_jobs(self) -> None:
+        with contextlib.suppress(ClusterError):
+            waiting = self._ask("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").splitlines()
+            for job in [line.split()[0] for line in waiting if line.endswith("BeginTime")]:
+                self._ask("scontrol", "update", f"jobid={job}", "StartTime=now")
+
+    def _until_something_runs(self) -> None:
+        until = time.monotonic() + 30
+        while not self._ranks() and time.monotonic() < until:
+            self._start_held_jobs()
+            time.sleep(0.3)
+
+    def _say(self, what: str) -> None:
+        print(f"{time.monotonic() - self._began:.0f} s: {what}", flush=True)
+
+    def _shuffled(self, events: list[Callable[[], str]]) -> list[Callable[[], str]]:
+        return self.chance.sample(events, len(events))
+
+    # ------------------------------------------------------------------------------------------------ the events
+
+    def submit_killed(self) -> str:
+        """`kill -9` somewhere in a `zsg submit` that has work: a run is cancelled just before."""
+        self._cancel(1)
+        argv = ("submit", self.grid, "--profile", self.profile, "--retry", "--yes")
+        process = self.zsg.start(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        after_s = self.chance.uniform(0.2, 2.5)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after_s)
+        process.kill()
+        process.wait()
+        return f"after {after_s:.2f} s"
+
+    def rank_killed(self) -> str:
+        job, pid = self._some_rank()
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        return job
+
+    def slurmd_killed(self) -> str:
+        """The daemon of a node dies, its ranks live; Slurm gives the node up and starts their jobs elsewhere."""
+        node = self.chance.choice(self.slurm.node_names)
+        self.slurm.daemons[node].kill()
+        self._ask("scontrol", "update", f"nodename={node}", "state=down", "reason=storm")
+        self._start_held_jobs()
+        time.sleep(self.chance.uniform(1, 4))
+        self.slurm.start_node(node)
+        self._resume(node)
+        return node
+
+    def node_down(self) -> str:
+        node = self.chance.choice(self.slurm.node_names)
+        self._ask("scontrol", "update", f"nodename={node}", "state=down", "reason=storm")
+        time.sleep(self.chance.uniform(0.5, 2))
+        self._resume(node)
+        return node
+
+    def requeued(self) -> str:
+        job, _ = self._some_rank()
+        with contextlib.suppress(ClusterError):  # it has just ended
+            self._ask("scontrol", "requeue", job)
+        return job
+
+    def preempted(self) -> str:
+        wrap = ("-o", "/dev/null", "--wrap", "sleep 1")
+        return self._ask("sbatch", "--parsable", "-p", "urgent", "-N1", "--exclusive", *wrap).strip()
+
+    def half_cancelled(self) -> str:
+        return self._cancel(2)
+
+    def controller_restarted(self) -> str:
+        self._restart("slurmctld", self._start_controller)
+        return "back"
+
+    def accounting_stopped(self) -> str:
+        database = f"{self.slurm._base}/run/database"
+        start = lambda: self.slurm._spawn("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=database)  # noqa: E731
+        self._restart("slurmdbd", start)
+        return "back"
+
+    def disk_full(self) -> str:
+        assert self.disk
+        filler, block = self.disk / "filler", bytes(1 << 20)
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(block)
+        time.sleep(self.chance.uniform(1, 3))
+        filler.unlink()
+        return "freed"
+
+    def _start_controller(self) -> None:
+        self.slurm._spawn("slurmctld", "slurmctld", "-D")
+        until = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(ClusterError):
+                self.slurm.run("squeue")
+                return
+            assert time.monotonic() < until
+            time.sleep(0.5)
+
+    def _ask(self, *argv: str) -> str:
+        """What Slurm answers. Its controller has been seen to crash: it is started again, as a site would."""
+        try:
+            return self.slurm.run(*argv)
+        except ClusterError:
+            if self.slurm.daemons["slurmctld"].poll() is None:
+                raise
+        self._say(f"the controller crashed before {' '.join(argv)}")
+        self._start_controller()
+        return self.slurm.run(*argv)
+
+    def _restart(self, name: str, start: Callable[[], None]) -> None:
+        self.slurm.daemons[name].kill()
+        self.slurm.daemons[name].wait()
+        time.sleep(self.chance.uniform(0.5, 3))
+        start()
+
+    def _resume(self, node: str) -> None:
+        until = time.monotonic() + 30
+        while "down" in (state := self._node_state(node)):
+            with contextlib.suppress(ClusterError):
+                self._ask("scontrol", "update", f"nodename={node}", "state=resume")
+            assert time.monotonic() < until, state
+            time.sleep(0.5)
+
+    def _node_state(self, node: str) -> str:
+        return self._ask("sinfo", "-h", "-p", "main", "-n", node, "-o", "%t").strip()
+
+    def _cancel(self, one_in: int) -> str:
+        """Cancels one of so many of the jobs in the queue, and at the least one."""
+        jobs = self._ask("squeue", "-h", "-r", "--partition", "main", "-o", "%i").split()
+        chosen = self.chance.sample(sorted(jobs), min(len(jobs), max(1, len(jobs) // one_in if one_in > 1 else 1)))
+        if chosen:
+            self._ask("scancel", *chosen)
+        return f"{len(chosen)} of {len(jobs)} cancelled"
+
+    def _some_rank(self) -> tuple[str, int]:
+        found = sorted(self._ranks())
+        return self.chance.choice(found) if found else ("nobody", 0)
+
+    # ------------------------------------------------------------------------------------------------ the watch
+
+    def _look_on(self) -> None:
+        while not self._over.wait(1.5):
+            asked = time.time()
+            process = self.zsg.start("status", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            printed, said = process.communicate(timeout=120)
+            assert process.returncode in (0, 3), said
+            if process.returncode == 0:
+                self.looks.append(Look(asked, time.time(), json.loads(printed)))
+
+    def _look_for_ranks(self) -> None:
+        while not self._over.wait(0.5):
+            now = time.time()
+            for job in {job for job, _ in self._ranks()}:
+                self.alive.setdefault(job, []).append(now)
+
+    def _ranks(self) -> list[tuple[str, int]]:
+        """Slurm's id and process id of everything that a job of this workspace has started."""
+        found, mark = [], str(self.zsg.work).encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if b"submitit" not in (command := (process / "cmdline").read_bytes()) or mark not in command:
+                    continue
+                pairs = [word.partition(b"=") for word in (process / "environ").read_bytes().split(b"\0")]
+                env = {key: value.decode() for key, _, value in pairs if key.startswith(b"SLURM_")}
+                job = env.get(b"SLURM_JOB_ID", "")
+                if b"SLURM_ARRAY_JOB_ID" in env:
+                    job = f"{env[b'SLURM_ARRAY_JOB_ID']}_{env[b'SLURM_ARRAY_TASK_ID']}"
+                if b"SLURM_PROCID" in env:  # not srun itself, nor the script that starts it
+                    found.append((job, int(process.name)))
+        return found
+
+    # ------------------------------------------------------------------------------------------------ the judgement
+
+    def lies(self) -> list[str]:
+        """Every time that `zsg status` said what was not so."""
+        found = []
+        for run in sorted({row["run"] for look in self.looks for row in look.rows}):
+            rows = list(journal.read(self.zsg.work / "runs" / run))
+            begun = _begun(rows)
+            for look in self.looks:
+                for row in look.rows:
+                    if row["run"] == run and (lie := self._lie(look, row, rows, begun)):
+                        found.append(f"{run} at {look.told:.1f}: {lie}; {row}")
+        return found
+
+    def _lie(self, look: Look, row: dict[str, Any], rows: list[dict[str, Any]], begun: dict[int, float]) -> str | None:
+        state, attempt = row["state"], row["attempt"]
+        if state in ENDED and attempt is not None:
+            later = [r for r in rows if r["attempt"] == attempt and r["ts"] / 1000 > look.told + CLOCK_S]
+            if any(r["kind"] == "metric" for r in later):
+                return "called ended, but the attempt made progress afterwards"
+        if state == "running" and row["slurm"] in self.alive:
+            seen = [when for when in self.alive[row["slurm"]] if when < look.told]
+            if seen and look.asked - seen[-1] > GONE_S:
+                return f"called running {look.asked - seen[-1]:.0f} s after its last process died"
+        if attempt is not None:
+            there = {number for number, since in begun.items() if since <= look.told + CLOCK_S}
+            newest = max((number for number, since in begun.items() if since <= look.asked - CLOCK_S), default=0)
+            if attempt not in there or attempt < newest:
+                return f"the attempt was {newest}"
+        return None
+
+    def jobs_of(self) -> dict[str, int]:
+        """How many jobs of this workspace Slurm still has, by name."""
+        names = self._ask("squeue", "-h", "-r", "--partition", "main", "-o", "%j").split()
+        return {name: names.count(name) for name in set(names)}
+
+
+def _begun(rows: list[dict[str, Any]]) -> dict[int, float]:
+    """When each attempt wrote its first row, in seconds."""
+    found: dict[int, float] = {}
+    for row in rows:
+        found.setdefault(row["attempt"], row["ts"] / 1000)
+    return found
+
+
+def values(work: Path, run: str) -> dict[tuple[int, str], float]:
+    """What counts of a run's journal: (step, key) → value, but for what measures the machine."""
+    points, disagree = journal.first_points(journal.read(work / "runs" / run))
+    assert not disagree, disagree
+    return {(p.step, p.key): p.value for p in points if not p.key.startswith(journal.SPEED)}
+
+
+def digests(work: Path, run: str) -> dict[int, dict[str, str]]:
+    """The digests at each checkpoint, each told alike by all attempts."""
+    found: dict[int, dict[str, str]] = {}
+    for row in journal.read(work / "runs" / run):
+        if row["kind"] == "digest":
+            assert found.setdefault(row["step"], row["data"]) == row["data"]
+    return found

@@ -1,0 +1,125 @@
+"""Is every run done once, with the numbers of an undisturbed one, whatever is killed, and was status never false?"""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders import copy_made
+from conftest import Zsg, wait_until
+from slurm_cluster import SlurmCluster
+from storm import Storm, digests, values
+from tracked import assert_exactly_once
+
+pytestmark = pytest.mark.slurm
+
+LIGHT = Path(__file__).with_name("light_engine")
+GRID = """
+name: storm
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: 12, test_per_task: 2, positive_examples: 0}}
+  train: {{batch: 8, max_length: 96, precision: fp32, epochs: 40, steps: {steps}}}
+  checkpoints: {{every: 5, state_every: 5}}
+grid:
+  train.lr: {rates}
+"""
+CLUSTER = """
+name: storm
+kind: slurm
+prepare: {{time_min: 30}}
+train: {{nodes: 1, ranks_per_node: 1, time_min: 30}}
+slurm: {{partition: main, array_parallelism: 6}}
+environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "{step_s}"}}}}
+"""
+DEEPSPEED = """
+name: storm
+kind: slurm
+prepare: {time_min: 30}
+train: {nodes: 2, ranks_per_node: 1, time_min: 30}
+slurm: {partition: main, array_parallelism: 2}
+"""
+LOCAL = """
+name: calm
+kind: local
+max_parallel: 2
+environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "0"}}}}
+"""
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, small enough to be filled."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def write_grid(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
+    """A grid of so many runs, which differ in their learning rate."""
+    rates = [f"{number}e-4" for number in range(1, runs + 1)]
+    return zsg.write("grid.yaml", GRID.format(tasks=tasks, steps=steps, rates=f"[{', '.join(rates)}]"))
+
+
+def undisturbed(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
+    """The workspace of the grid's runs as this machine makes them without torch when nothing happens."""
+    grid = write_grid(zsg, tasks, runs, steps)
+    first = zsg.write("first.yaml", grid.read_text().replace("name: storm", "name: first"))
+    calm = zsg.folder / "calm"
+    zsg("submit", first, "--workspace", calm, "--set", "train.steps=1", "--set", "checkpoints.every=1")
+    zsg("submit", grid, "--workspace", calm, "--profile", zsg.write("calm.yaml", LOCAL.format(light=LIGHT)))
+    return calm
+
+
+def storm(zsg: Zsg, slurm: SlurmCluster, disk: Path, calm: Path, cluster: str, seed: int) -> Storm:
+    """A storm over the grid, in a workspace on a disk that can be filled; what prepare makes is there."""
+    work = disk / "work"
+    work.mkdir(mode=0o700)
+    copy_made(calm, work)
+    zsg.env["ZSG_WORKSPACE"] = str(work)
+    zsg.__class__ = type("Elsewhere", (Zsg,), {"work": work})
+    return Storm(zsg, slurm, zsg.folder / "grid.yaml", zsg.write("storm.yaml", cluster), seed, disk)
+
+
+def judge(made: Storm, calm: Path, rows: list[dict]) -> None:
+    """Every run once, no job or process left, the undisturbed run's numbers, MLflow's too, and no lie of status."""
+    wait_until(lambda: not made.jobs_of(), 60)
+    wait_until(lambda: not made._ranks(), 60)
+    for row in rows:
+        assert values(made.zsg.work, row["run"]) == values(calm, row["run"])
+        assert digests(made.zsg.work, row["run"]) == digests(calm, row["run"])
+    made.zsg("sync")
+    assert_exactly_once(made.zsg.work, "storm", [row["run"] for row in rows])
+    assert made.lies() == []
+
+
+def test_ten_events(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path) -> None:
+    """One event of each kind, over eight runs of an engine without torch."""
+    calm = undisturbed(zsg_on_slurm, tasks, runs=8, steps=150)
+    made = storm(zsg_on_slurm, slurm, disk, calm, CLUSTER.format(light=LIGHT, step_s=0.2), seed=1)
+    made.rage(10)
+    judge(made, calm, made.calm(240))
+
+
+@pytest.mark.soak
+def test_ninety_events(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path) -> None:
+    """Nine events of each kind, over thirty runs of an engine without torch."""
+    calm = undisturbed(zsg_on_slurm, tasks, runs=30, steps=400)
+    made = storm(zsg_on_slurm, slurm, disk, calm, CLUSTER.format(light=LIGHT, step_s=0.2), seed=2)
+    made.rage(90)
+    judge(made, calm, made.calm(900))
+
+
+@pytest.mark.soak
+def test_twelve_events_with_deepspeed(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path) -> None:
+    """The events hit real ranks, two nodes to a run; the undisturbed runs were on two nodes as well."""
+    zsg, calm = zsg_on_slurm, zsg_on_slurm.folder / "calm"
+    grid = write_grid(zsg, tasks, runs=3, steps=60)
+    profile = zsg.write("calm.yaml", DEEPSPEED)
+    zsg("submit", grid, "--profile", profile, "--workspace", calm)
+    wait_until(lambda: all(row["state"] == "done" for row in zsg.status("--workspace", calm)), 600)
+    made = storm(zsg, slurm, disk, calm, DEEPSPEED, seed=3)
+    made.rage(12)
+    judge(made, calm, made.calm(900))

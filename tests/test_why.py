@@ -1,0 +1,177 @@
+"""Does `zsg why` name the cause that the others follow from, and the line that proves it?"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_causes import NCCL
+from test_logs import begins
+from test_status import ITEM, FakeSlurm, started, submitted, workspace
+
+from jobs import attempt as attempts
+from jobs.causes import Cause
+from jobs.folder import Workspace, write_json
+from launcher import why
+from launcher.ledger import Ledger
+from launcher.status import collect
+
+__all__ = ["workspace"]
+
+GLOO = """\
+[rank0]: Traceback (most recent call last):
+  File "/venv/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", line 3003, in all_reduce
+    work.wait()
+RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:29716
+"""
+OOM = """\
+Traceback (most recent call last):
+  File "/code/jobs/train.py", line 244, in _forward
+    return self.engine(*micro.on(self.device))
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB
+"""
+BUG = "Traceback (most recent call last):\n  File \"/a/jobs/train.py\", line 1, in run\n    x\nKeyError: 'x'\n"
+KILLED = "srun: error: n2: task 1: Killed\n"
+CANCELLED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00:00 ***\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "proof"),
+    [
+        (GLOO, Cause.PEER_LOST, "Connection closed by peer"),
+        (OOM + CANCELLED + KILLED, Cause.OUT_OF_MEMORY, "torch.OutOfMemoryError"),
+        (GLOO + KILLED + CANCELLED, Cause.DIED, "task 1: Killed"),
+        (GLOO + CANCELLED + KILLED, Cause.PEER_LOST, "Connection closed"),
+        (NCCL + "\n" + GLOO, Cause.NCCL_TIMEOUT, "Watchdog caught"),
+        (BUG + NCCL, Cause.TRACEBACK, "KeyError"),
+        ("all is well\n", None, None),
+    ],
+)
+def test_a_log_proves_what_came_first(text: str, cause: Cause | None, proof: str | None) -> None:
+    """Of all that a rank complains about, the cause that the rest follows from, with its line."""
+    found = why.in_log(text.encode())
+
+    assert (found.cause if found else None) == cause
+    if found:
+        assert proof and proof in found.text
+        assert text.encode()[found.offset :].startswith(found.text.encode())
+
+
+@pytest.mark.parametrize(
+    ("logs", "rank"),
+    [([GLOO, OOM, GLOO], 1), ([GLOO, BUG], 1), ([NCCL, GLOO], 0), (["", "", GLOO], 2), (["", ""], None)],
+)
+def test_the_rank_that_failed_is_found(logs: list[str], rank: int | None) -> None:
+    """Ranks that lost a peer are no reason."""
+    assert why.among_ranks([why.in_log(log.encode()) for log in logs]) == rank
+
+
+def explain(workspace: Workspace, sacct: str = "") -> dict[str, Any]:
+    """What `zsg why RUN --json` says; the run's last sign of life is long ago."""
+    state = collect(workspace, [ITEM], Ledger(workspace), FakeSlurm(sacct=sacct))[ITEM]
+    return why.row("r", "g", state, why.of_job(workspace, ITEM, state))
+
+
+def test_a_record_proves_itself(workspace: Workspace) -> None:
+    """What the job has said of its end is shown with the line of its record."""
+    attempt = started(workspace, submitted(workspace))
+    attempts.end(workspace.root / ITEM, attempt, "failed", cause=Cause.DISK_FULL, evidence="x: No space left on device")
+    told = explain(workspace)
+
+    assert (told["cause"], told["evidence"]) == ("disk full", "x: No space left on device")
+    assert told["file"] == f"{ITEM}/exit.json"
+    assert "No space" in (workspace.root / told["file"]).read_text().splitlines()[told["line"] - 1]
+
+
+def test_a_peers_log_outweighs_the_record_of_who_lost_it(workspace: Workspace) -> None:
+    """Rank 0 has recorded that it lost a peer; the log of rank 1 says why, and is quoted with file and line."""
+    submitted(workspace)
+    begins(workspace, GLOO, rank=0)
+    attempt = attempts.Attempt(**attempts.read_json(workspace.root / ITEM / "attempt.json"))  # type: ignore[arg-type]
+    last = Ledger(workspace).last(ITEM)
+    assert last
+    (workspace.submission(last.id) / "7_1_log.out").write_text("starting\n" + OOM)
+    attempts.end(workspace.root / ITEM, attempt, "failed", cause=Cause.PEER_LOST, evidence="Connection closed by peer")
+    told = explain(workspace)
+
+    assert (told["cause"], told["rank"]) == ("out of memory", 1)
+    line = (workspace.root / told["file"]).read_text().splitlines()[told["line"] - 1]
+    assert line == told["evidence"]
+    assert "Tried to allocate" in line
+
+
+def test_ranks_that_are_silent_are_named(workspace: Workspace) -> None:
+    """Where a rank waited in vain, the one to look at is that which says nothing."""
+    submitted(workspace)
+    begins(workspace, NCCL + "\n", rank=0)
+    begins(workspace, "step 3\n", rank=1)
+    rest(workspace)
+
+    told = explain(workspace, "7|FAILED|6:0")
+    assert (told["cause"], told["rank"], told["silent"]) == ("nccl timeout", 0, [1])
+
+
+def test_what_ended_without_a_word_shows_its_last_line(workspace: Workspace) -> None:
+    """Killed, a job leaves no record; its log's last line is where to look."""
+    submitted(workspace)
+    begins(workspace, "loading\nstep 3\n")
+    rest(workspace)
+    told = explain(workspace, "7|FAILED|9:0")
+
+    assert (told["cause"], told["evidence"]) == ("died", "Slurm says FAILED, exit 9:0")
+    assert (workspace.root / told["file"]).read_text().splitlines()[told["line"] - 1] == "step 3"
+
+
+def rest(workspace: Workspace) -> None:
+    """Makes the last sign of life an hour old."""
+    import os
+    import time
+
+    for path in (workspace.root / ITEM).glob("*.json"):
+        os.utime(path, (time.time() - 3600,) * 2)
+
+
+def test_a_failed_prepare_is_quoted(workspace: Workspace) -> None:
+    """The record of the prepare job is the proof."""
+    submitted(workspace)
+    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    attempt = attempts.begin(workspace.root / "prepare/p", "s")
+    attempts.end(workspace.root / "prepare/p", attempt, "failed", cause=Cause.BAD_DATA, evidence="t.json: row 3: bad")
+    told = explain(workspace, "7|CANCELLED by 0|0:0")
+
+    assert (told["cause"], told["file"]) == ("prepare failed", "prepare/p/exit.json")
+    assert "row 3" in told["evidence"]
+
+
+def row(run: str, cause: Cause, evidence: str, signature: str | None = None) -> dict[str, Any]:
+    """A failed run."""
+    return {"run": run, "cause": cause, "evidence": evidence, "signature": signature, "file": None, "line": None} | {
+        "rank": None, "silent": None, "next": None
+    }  # fmt: skip
+
+
+def test_failures_are_grouped_by_cause() -> None:
+    """Bugs by their hash, messages by what does not vary in them, the rest by the cause alone; the largest first."""
+    rows = [row(f"b{n}", Cause.TRACEBACK, f"KeyError: {n}", "aa") for n in range(2)]
+    rows += [row("c", Cause.TRACEBACK, "KeyError: 1", "bb")]
+    rows += [row(f"o{n}", Cause.OUT_OF_MEMORY, f"Tried to allocate {n} GiB") for n in range(3)]
+    rows += [row(f"d{n}", Cause.BAD_DATA, f"/data/{n}/t.json: row {n}: no output") for n in range(4)]
+
+    found = why.by_cause(rows)
+    assert [(group["count"], group["cause"], group["runs"][0]) for group in found] == [
+        (4, "bad data", "d0"),
+        (3, "out of memory", "o0"),
+        (2, "traceback", "b0"),
+        (1, "traceback", "c"),
+    ]
+
+
+def test_every_cause_has_a_next_step() -> None:
+    """Whatever ended a run, the user is told what to do."""
+    assert set(why.NEXT) == set(Cause)
+
+
+def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
+    """Lines are counted from one."""
+    (tmp_path / "x").write_text("a\nb\n")
+
+    assert why._line_of(tmp_path / "x", "b") == 2
