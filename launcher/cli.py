@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from launcher import arrange_cli
+from launcher import arrange_cli, lifecycle_cli
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -114,7 +113,7 @@ def submit(
 
     Examples: zsg submit grid.yaml --smoke, then zsg submit grid.yaml
     """
-    from launcher import session, show
+    from launcher import asking, session, show
     from launcher.plan import Allow
     from launcher.selection import Selection
 
@@ -127,18 +126,12 @@ def submit(
         session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])
         return
     try:
-        failed = session.submit(opened, allow, _agreed(yes))
+        failed = session.submit(opened, allow, asking.agreed(yes))
     except KeyboardInterrupt:
         show.error("interrupted; zsg submit again goes on from here (--retry for runs that were cancelled)")
         raise typer.Exit(INTERRUPTED) from None
     if failed:
         raise typer.Exit(ClusterError.exit_code)
-
-
-def _agreed(yes: bool) -> Callable[[str], bool]:
-    """Asks in a terminal; a script that calls submit has decided already."""
-    ask = sys.stdin.isatty() and sys.stderr.isatty() and not yes
-    return lambda question: typer.confirm(question, default=True, err=True) if ask else True
 
 
 class State(StrEnum):
@@ -279,6 +272,11 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
             show.result(check.line)
     if any(check.verdict == doctors.PROBLEM for check in checks):
         raise typer.Exit(ClusterError.exit_code)
+
+
+app.command()(lifecycle_cli.cancel)
+app.command()(lifecycle_cli.retry)
+app.command()(lifecycle_cli.gc)
 
 
 class Schema(StrEnum):

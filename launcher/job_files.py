@@ -1,16 +1,12 @@
 """Writes job.json: the whole of what a node needs to know, resolved, readable, replayable by hand."""
 
-import importlib.metadata
-import platform
-import subprocess
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jobs import stages
 from jobs.attempt import now_ms
 from jobs.deepspeed_config import deepspeed_config
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
+from launcher import code_snapshot
 from launcher.estimates import Estimates
 from launcher.plan import Prepare, run_item
 from launcher.profiles import JobSize, Profile
@@ -39,6 +35,7 @@ def write_train(
         "micro_tokens": estimates.micro_tokens(run),
         "recompute": estimates.recomputes(run),
         "compile": profile.trainer.compile,
+        "go_on": profile.slurm.go_on if profile.kind == "slurm" else None,
         "deepspeed": _deepspeed(train, profile),
     }
     job["paths"] |= {"base": str(base)}
@@ -85,7 +82,7 @@ def _head(
         },
         "tracking": {"uri": profile.tracking.uri},
         "paths": {"workspace": str(workspace.root)},
-        "code": code(),
+        "code": code_snapshot.take(workspace),
         "created": now_ms(),
     }
 
@@ -123,24 +120,3 @@ def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
 def _has_biases(run: Run) -> bool:
     config = (read_json(run.base / "config.json") if run.base else None) or {}
     return bool(config.get("attention_bias") or config.get("mlp_bias"))
-
-
-@cache
-def code() -> dict[str, Any]:
-    """Which code submits: version, and for a checkout its commit and whether files differ from it."""
-    here = Path(__file__).resolve().parent.parent
-    facts: dict[str, Any] = {"zsg": importlib.metadata.version("zsg"), "python": platform.python_version()}
-    if (here / ".git").exists():
-        facts["commit"] = _git(here, "rev-parse", "HEAD")
-        facts["dirty"] = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
-    return facts
-
-
-def _git(folder: Path, *argv: str) -> str | None:
-    try:
-        # Without its optional lock: a status that is killed would leave the user's checkout locked.
-        argv = ("git", "--no-optional-locks", "-C", str(folder), *argv)
-        done = subprocess.run(argv, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

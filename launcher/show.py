@@ -68,6 +68,9 @@ def plan_table(plan: "Plan") -> None:
             colour = "bold" if kind in ACTING else "dim"
             table.add_row(*map(escape, cells), f"[{colour}]{kind}[/]", escape(reason))
         _out.print(table)
+    if plan.exclude:
+        nodes = ", ".join(f"{node} ({why})" for node, why in plan.exclude.items())
+        result(f"nodes left out of what is tried again: {nodes}")
     for run in plan.stages_before:
         result(f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained once")
     active = [run for run in plan.unwanted if run.state.is_active]

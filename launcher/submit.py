@@ -7,7 +7,7 @@ are adopted, intents that never reached it are given up. So there is one job per
 import fcntl
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,11 +15,11 @@ from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
-from launcher import arrays, grid_record, handover, job_files, limits, local, slurm
+from launcher import code_snapshot, failed_nodes, grid_record, handover, job_files, limits, local, retry, slurm
 from launcher.grid import Grid
 from launcher.handover import Say
 from launcher.ledger import Ledger, Submission
-from launcher.plan import Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
+from launcher.plan import RETRY, Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
 from launcher.profiles import Profile
 from launcher.runs import Run
 from launcher.status import collect
@@ -50,7 +50,11 @@ def plan(
     made = remake(decide(runs, states, allow, lambda need: is_made(need) or need in makers))
     made = limits.within(made, space, remake)
     unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
-    return replace(made, unwanted=unwanted)
+    failed = {run_item(a.run): states[run_item(a.run)] for a in made.actions if a.kind == RETRY}
+    nodes = failed_nodes.of(site.workspace, ledger, failed) if site.profile.kind == "slurm" else {}
+    failures = retry.rows(site.workspace, failed, nodes)
+    exclude = failed_nodes.to_avoid(ledger, failures) if failed and site.profile.kind == "slurm" else {}
+    return replace(made, unwanted=unwanted, failures=failures, exclude=exclude)
 
 
 def refuse_without_slurm() -> None:
@@ -59,10 +63,14 @@ def refuse_without_slurm() -> None:
         raise ClusterError("sbatch and srun are not on the PATH; submit from a login node of the cluster")
 
 
-def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
-    """Keeps which runs the grid wants, for status, sync and whoever asks later."""
-    facts = {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
-    facts |= {"submitted": now_ms(), "code": job_files.code()}
+def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str, Any]) -> None:
+    """Keeps which runs the grid wants, for status, sync and whoever asks later.
+
+    `asked`: the file and the profile by which `zsg retry` opens it again.
+    """
+    facts: dict[str, Any] = dict(asked)
+    facts |= {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
+    facts |= {"submitted": now_ms(), "code": code_snapshot.take(site.workspace)}
     listed = {run.id for run in runs}
     before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
     facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
@@ -80,14 +88,17 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
             continue
         say(f"an earlier submit was cut short; looking for {submission.name}")
         if not submission.ids:
-            ids = handover.find(submission)
+            ids = handover.adopt(site.workspace, submission, submission.name)
             if not ids:
                 ledger.void(submission, "never reached Slurm")
                 continue
-            folders = [site.workspace.root / item for item in submission.items]
-            arrays.adopt(site.workspace.submission(submission.id), submission, folders, ids)
             ledger.submitted(submission, ids)
-        slurm.release(submission.ids)
+        while len(submission.links) < submission.chain:
+            ids = handover.adopt(site.workspace, submission, submission.link_name(len(submission.links) + 1))
+            if not ids:
+                break  # a chain of fewer links does with fewer
+            ledger.linked(submission, ids)
+        slurm.release(submission.all_ids)
         ledger.released(submission)
 
 
@@ -100,7 +111,9 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
     try:
         for prepares in _parts(plan.prepares, most):
             items = [prepare.item for prepare in prepares]
-            submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=items, sacct=sacct)
+            submission = ledger.intend(
+                scheduler="slurm", kind="prepare", grid=grid.name, items=items, sacct=sacct, exclude=list(plan.exclude)
+            )
             for prepare in prepares:
                 job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
             size = site.profile.prepare
@@ -110,7 +123,7 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
                 made.append(_submit_runs(site, grid, plan, replace(group, runs=runs), ledger, say))
     finally:
         if made:
-            ids = [job_id for submission in made for job_id in submission.ids]
+            ids = [job_id for submission in made for job_id in submission.all_ids]
             handover.patiently(lambda: slurm.release(ids), say)
             for submission in made:
                 ledger.released(submission)
@@ -120,8 +133,10 @@ def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: 
     items = [run_item(run) for run in group.runs]
     known = ledger.by_item()
     after = [job_id for item in group.after if item in known and (job_id := known[item].job_id(item))]
-    sacct = site.profile.slurm.sacct
-    submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=sacct)
+    submission = ledger.intend(
+        scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=site.profile.slurm.sacct,
+        chain=site.profile.slurm.links, retries=_of(items, plan.failures), exclude=list(plan.exclude),
+    )  # fmt: skip
     starts, profile = plan.starts, site.profile
 
     def write(run: Run) -> None:
@@ -157,7 +172,8 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
         ledger.released(submission)
     runs = {run_item(run): run for group in plan.groups for run in group.runs}
     if runs:
-        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs))
+        retries = _of(runs, plan.failures)
+        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs), retries=retries)
         locks.append(_hold(site, submission))
         starts = plan.starts
         for item, run in runs.items():
@@ -167,6 +183,10 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
         ledger.submitted(submission, ["local"] * len(runs))
         ledger.released(submission)
     return jobs, locks
+
+
+def _of(items: Iterable[str], failures: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item: failures[item] for item in items if item in failures}
 
 
 def _hold(site: Site, submission: Submission) -> int:
