@@ -115,9 +115,13 @@ def test_what_is_cancelled_is_not_revived(zsg_on_slurm: Zsg, slurm: SlurmCluster
     assert (row["state"], row["attempt"], row["evidence"]) == ("cancelled", 1, "by zsg cancel")
 
     slurm.run("scontrol", "requeue", job)
-    free_from_its_hold(slurm)
     exit_record = zsg.work / "runs" / row["run"] / "exit.json"
-    wait_until(lambda: json.loads(exit_record.read_text())["attempt"] == 2, 60)
+
+    def started_again() -> bool:
+        free_from_its_hold(slurm)  # which Slurm may only put on it once the job has left its node
+        return json.loads(exit_record.read_text())["attempt"] == 2
+
+    wait_until(started_again, 120)
     [again] = wait_until_ended(zsg, 60)
     assert (again["state"], again["step"]) == ("cancelled", row["step"])
     assert "nothing to submit" in zsg("submit", zsg.folder / "small.yaml", "--profile", profile(zsg))
