@@ -75,14 +75,12 @@ def job_lines(submission: str, links_left: int) -> list[str]:
     return [f"export {going_on.SUBMISSION}={submission}", f"export {going_on.LINKS_LEFT}={links_left}"]
 
 
-def behind(wanted: dict[str, Any], ids: Sequence[str]) -> dict[str, Any]:
-    """The parameters of the next link of a chain: each task waits for its own in the array before, and for no other.
+def behind(ids: Sequence[str]) -> str:
+    """What the next link of a chain waits for: each task for its own in the array before, and for no other.
 
     A task whose own was not successful is never started.
     """
-    kind = "aftercorr" if "_" in ids[0] else "afterok"
-    more = wanted["additional_parameters"] | {"kill-on-invalid-dep": "yes"}
-    return wanted | {"dependency": f"{kind}:{ids[0].partition('_')[0]}", "additional_parameters": more}
+    return f"{'aftercorr' if '_' in ids[0] else 'afterok'}:{ids[0].partition('_')[0]}"
 
 
 def python(profile: Profile) -> str:

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,24 +40,21 @@ def send(
 ) -> Submission:  # fmt: skip
     """Submits the jobs, held, with the links of their chain behind them, and records their ids.
 
-    Raises ClusterError where Slurm refuses the jobs, or stays away; a chain of fewer links does with fewer.
+    Raises ClusterError where Slurm refuses the jobs, or stays away: then the intent is left for the next submit to
+    settle. A chain of fewer links does with fewer.
     """
-    wanted = arrays.parameters(profile, size, submission.name, after, submission.kind == "train")
-    wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
-    setup = wanted["setup"] + code_snapshot.script_lines(code_snapshot.take(workspace))
-    wanted["setup"] = setup + arrays.job_lines(submission.id, submission.chain)
-    python = arrays.python(profile)
+    code = code_snapshot.take(workspace)
+    wanted, python = parameters(profile, submission, size, after, code), arrays.python(profile)
     try:
         ids = _sbatch(workspace, submission, submission.name, wanted, python, say, sleep)
-    except ClusterError:
+    except NotTaken:
         ledger.void(submission, "sbatch failed")
         raise
     ledger.submitted(submission, ids)
     say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
     for number in range(1, submission.chain + 1):
-        name = submission.link_name(number)
-        lines = arrays.job_lines(submission.id, submission.chain - number)
-        wanted = arrays.behind(wanted, ids) | {"job_name": name, "setup": setup + lines}
+        name, behind = submission.link_name(number), arrays.behind(ids)
+        wanted = parameters(profile, submission, size, behind, code, number) | {"job_name": name}
         try:
             ids = _sbatch(workspace, submission, name, wanted, python, say, sleep)
         except ClusterError as error:
@@ -65,6 +62,20 @@ def send(
             break
         ledger.linked(submission, ids)
     return submission
+
+
+def parameters(
+    profile: Profile, submission: Submission, size: JobSize, after: str | None, code: Mapping[str, Any], link: int = 0
+) -> dict[str, Any]:
+    """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
+    wanted = arrays.parameters(profile, size, submission.name, after, submission.kind == "train")
+    wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
+    lines = code_snapshot.script_lines(code) + arrays.job_lines(submission.id, submission.chain - link)
+    return wanted | {"setup": wanted["setup"] + lines}
+
+
+class NotTaken(ClusterError):
+    """Slurm was asked and has none of the jobs."""
 
 
 def _sbatch(
@@ -83,7 +94,7 @@ def _sbatch(
             if ids := patiently(lambda: adopt(workspace, submission, name), say, sleep):
                 return ids
             if not is_away(error) or (pause := next(pauses, None)) is None:
-                raise
+                raise NotTaken(str(error)) from error
             say(f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s")
             sleep(pause)
 

@@ -83,7 +83,7 @@ def retry(
         return
     opened = session.open_again(place, grid)
     retries.refuse_changed(str(opened.grid.path), choice.runs, {run.id for run in opened.runs})
-    if session.submit(opened, Allow(retry=True, only=frozenset(choice.runs)), asking.agreed(yes)):
+    if session.submit(opened, Allow(retry=True, selection=Selection.of(choice.runs)), asking.agreed(yes)):
         raise typer.Exit(ClusterError.exit_code)
 
 

@@ -4,7 +4,7 @@ A plan is a value: `zsg plan` prints it, `zsg submit` carries it out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
@@ -38,7 +38,6 @@ class Allow:
     retry: bool = False
     retrain: bool = False
     selection: Selection = EVERYTHING
-    only: frozenset[str] | None = None  # the ids of the runs that anything may be done about; None: all
 
 
 @dataclass
@@ -85,10 +84,9 @@ class Plan:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)  # job folder → what was wrong before its retry
     exclude: dict[str, str] = field(default_factory=dict)  # node that no new job is to run on → why
 
-    @property
-    def jobs(self) -> int:
-        """How many jobs a submit would hand over; every task of an array is one."""
-        return len(self.prepares) + sum(len(group.runs) for group in self.groups)
+    def jobs(self, links: int) -> int:
+        """How many jobs a submit would hand over, so many links behind each run's; every task of an array is one."""
+        return len(self.prepares) + (1 + links) * sum(len(group.runs) for group in self.groups)
 
     @property
     def acting(self) -> list[Action]:
@@ -140,15 +138,13 @@ def _hindered(action: Action, states: Mapping[str, JobState], allow: Allow, come
             why = f"a stage before it, {run.id}, is {state.state} and keeps no weights"
             why += "; submitted when it is done, that stage is trained anew"
             return Action(action.run, SKIP, why)
-        kind, why = _decide(run, state, replace(allow, only=None))  # it is asked for with the run
+        kind, why = _decide(run, state, allow)
         if kind == SKIP and state.state != DONE:
             return Action(action.run, SKIP, f"a stage before it, {run.id}, is {why}")
     return action
 
 
 def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
-    if allow.only is not None and run.id not in allow.only:
-        return SKIP, f"{state.state}; not asked for"
     if state.state == ABSENT:
         return SUBMIT, "new"
     if state.cause == NEVER_STARTED:

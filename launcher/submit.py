@@ -48,7 +48,7 @@ def plan(
     makers = _makers(site.workspace, ledger, site.profile.kind, before)
     remake = lambda actions: make(actions, is_made, makers)  # noqa: E731
     made = remake(decide(runs, states, allow, lambda need: is_made(need) or need in makers))
-    made = limits.within(made, space, remake)
+    made = limits.within(made, space, site.profile.slurm.links, remake)
     unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
     failed = {run_item(a.run): states[run_item(a.run)] for a in made.actions if a.kind == RETRY}
     nodes = failed_nodes.of(site.workspace, ledger, failed) if site.profile.kind == "slurm" else {}
@@ -132,7 +132,7 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
 def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say) -> Submission:
     items = [run_item(run) for run in group.runs]
     known = ledger.by_item()
-    after = [job_id for item in group.after if item in known and (job_id := known[item].job_id(item))]
+    after = [ids[-1] for item in group.after if item in known and (ids := known[item].job_ids(item))]  # the last link
     submission = ledger.intend(
         scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=site.profile.slurm.sacct,
         chain=site.profile.slurm.links, retries=_of(items, plan.failures), exclude=list(plan.exclude),
