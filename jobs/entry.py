@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -105,7 +106,7 @@ def _tell_end(
 
 def _stopped(job: dict[str, Any], facts: dict[str, Any], past: Past) -> tuple[str, dict[str, Any]]:
     """What becomes of a job that was stopped before its end."""
-    if job["kind"] == "prepare":
+    if job["kind"] != "train":
         return FAILED, facts  # it has nothing to go on from
     rule = job.get("go_on")
     if not rule or not going_on.ours(job["submission"]):
@@ -155,6 +156,8 @@ def _perform(
     try:
         if job["kind"] == "prepare":
             return _prepare(job, journal, pulse)
+        if job["kind"] == "canary":
+            return _watch(job, journal, pulse)
         return _train(path, job, attempt, ranks, journal, signals, pulse)
     finally:
         if journal:
@@ -164,18 +167,29 @@ def _perform(
 def _prepare(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
     from jobs import prepare
 
+    prepare.run(job, _saying("preparing", journal, pulse))
+    return DONE, {}
+
+
+def _watch(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
+    from jobs import canary
+
+    return DONE, asdict(canary.watch(job, _saying("waiting", journal, pulse)))
+
+
+def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str], None]:
+    """What tells of a job without steps: its log, its heartbeat and its journal."""
     if journal:
         journal.rewind(step=0, examples=0)
 
     def say(text: str) -> None:
         sys.stderr.write(text + "\n")
-        pulse.does("preparing")
+        pulse.does(doing)
         pulse.says(text)
         if journal:
             journal.row("event", step=0, examples=0, data={"event": text})
 
-    prepare.run(job, say)
-    return DONE, {}
+    return say
 
 
 def _train(
@@ -218,7 +232,7 @@ def _leave(why: str, code: int) -> NoReturn:
 
 def _cause(error: BaseException) -> dict[str, Any]:
     """What failed in a word, the line that proves it, and the hash by which equal errors are known."""
-    cause = error.cause if isinstance(error, needs.Unprepared) else causes.of_error(error)
+    cause = error.cause if isinstance(error, causes.Known) else causes.of_error(error)
     text = str(error).strip()
     if isinstance(error, ZsgError):
         return {"cause": cause, "evidence": text, "signature": tracebacks.loose(text)}

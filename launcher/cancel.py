@@ -123,7 +123,7 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
             listed.setdefault(f"runs/{row['run']}", set()).add(name)
     active = [item for item in items if _can_stop(states[item])]
     stages = {f"runs/{row['run']}" for name in grids for row in records[name].get("before", [])}
-    helpers = [item for item in active if item.startswith("prepare/") or item in stages]
+    helpers = [item for item in active if item.startswith(("prepare/", "canary/")) or item in stages]
     after = {item: (read_json(place.root / item / "job.json") or {}).get("after", []) for item in active}
     return decide(chosen, Wish(grids, runs, force), Scene(listed, states, after, helpers))
 

@@ -60,6 +60,10 @@ Except = Annotated[
     list[str] | None,
     typer.Option("--except", metavar="WHICH", help="all but these runs, written as for --only; again for more"),
 ]
+NoCanary = Annotated[
+    bool,
+    typer.Option("--no-canary", help="Slurm: of more than 8 runs none goes first; all start without waiting for it"),
+]
 Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
 
 
@@ -84,7 +88,7 @@ def init(
 def plan(
     grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
     only: Only = None, except_: Except = None, smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
-    json: AsJson = False,
+    no_canary: NoCanary = False, json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
@@ -94,7 +98,7 @@ def plan(
     from launcher.plan import Allow
     from launcher.selection import Selection
 
-    allow = Allow(retry, retrain, Selection.parse(only, except_))
+    allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
     session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), allow, json)
 
 
@@ -102,6 +106,7 @@ def plan(
 def submit(
     grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
     only: Only = None, except_: Except = None, smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
+    no_canary: NoCanary = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be done, as plan does")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before submitting to Slurm")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="local: return at once, leave the jobs running")] = False,
@@ -117,7 +122,7 @@ def submit(
     from launcher.plan import Allow
     from launcher.selection import Selection
 
-    allow = Allow(retry, retrain, Selection.parse(only, except_))
+    allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
     opened = session.open_grid(grid, profile, workspace, smoke, sets or ())
     if dry_run:
         session.show_plan(opened, allow, json=False)

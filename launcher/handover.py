@@ -25,12 +25,13 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 
-def dependency(ids: Sequence[str], whatever_they_made: bool = False) -> str | None:
-    """What sbatch is to wait for: that all ended well, or only that all of their arrays ended."""
+def dependency(ids: Sequence[str], whatever_they_made: bool = False, well: str | None = None) -> str | None:
+    """What sbatch is to wait for: that all ended well, or only that all of their arrays ended, and `well` did well."""
     if not ids:
         return None
     if whatever_they_made:
-        return f"afterany:{':'.join(dict.fromkeys(job_id.partition('_')[0] for job_id in ids))}"
+        arrays_of = dict.fromkeys(job_id.partition("_")[0] for job_id in ids if job_id != well)
+        return f"afterany:{':'.join(arrays_of)}" + (f",afterok:{well}" if well else "")
     return f"afterok:{':'.join(ids)}"
 
 

@@ -6,9 +6,10 @@ from jobs import stages
 from jobs.attempt import now_ms
 from jobs.deepspeed_config import deepspeed_config
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
-from launcher import code_snapshot
+from launcher import code_snapshot, speeds
 from launcher.estimates import Estimates
-from launcher.plan import Prepare, run_item
+from launcher.ledger import Submission
+from launcher.plan import Canary, Prepare, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
 from zsg_core.errors import UserError
@@ -63,6 +64,20 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
     embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
     job["paths"] |= {"sources": {name: files.texts for name, files in first.sources.items()}, "embedding": embedding}
     write_json(workspace.root / prepare.item / "job.json", job)
+
+
+def write_canary(
+    workspace: Workspace, first: Canary, profile: Profile, submission: str, watched: Submission, size: JobSize
+) -> None:
+    """Writes the job.json of the job that waits for what the first run shows."""
+    speed = speeds.item(*Estimates(workspace, profile, []).taken(first.run))
+    job = _head("canary", None, submission, workspace, size, profile) | {
+        "stage_id": first.run.id,
+        "canary": {"run": first.run.id, "submission": watched.id, "slurm": watched.all_ids},
+        "after": [],
+        "makes": [speed],
+    }
+    write_json(workspace.root / first.item / "job.json", job)
 
 
 def _head(

@@ -104,7 +104,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
     site, estimates = opened.site, opened.estimates
     cluster = admission.cluster_of(site.profile, show.say, must_answer=False)
     space = limits.room(site.profile, cluster)
-    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space)
+    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space, estimates.need_gb)
     refused = admission.objections(site, plan, cluster, estimates)
     if json:
         show.as_json(show.plan_rows(plan, {run.id: estimates.of(run).as_json for run in opened.runs}))
@@ -130,9 +130,9 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     if site.profile.kind == "slurm":
         submits.refuse_without_slurm()
     cluster = admission.cluster_of(site.profile, show.say, must_answer=True)
-    space, asked = limits.room(site.profile, cluster), None
+    space, asked, need = limits.room(site.profile, cluster), None, opened.estimates.need_gb
     if site.profile.kind == "slurm":
-        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space)
+        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space, need)
         admission.refuse(admission.objections(site, asked, cluster, opened.estimates))
         show.plan_table(asked)
         if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
@@ -141,7 +141,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
-        plan = submits.plan(site, grid, opened.runs, ledger, allow, space)
+        plan = submits.plan(site, grid, opened.runs, ledger, allow, space, need)
         if asked is None:
             admission.refuse(admission.objections(site, plan, cluster, opened.estimates))
             show.plan_table(plan)
@@ -149,6 +149,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
             show.plan_table(plan)
             show.say("the states changed meanwhile: this is what is done now")
         submits.record_grid(site, grid, opened.runs, opened.asked)
+        submits.free(plan, show.say)
         if plan.left and not plan.acting:
             raise ClusterError(f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended")
         if not plan.acting:

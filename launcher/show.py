@@ -92,6 +92,8 @@ def job_graph(plan: "Plan") -> None:
         after = f" after {ends}{_some(group.after)}" if group.after else ""
         ranks = f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s), {group.size.time_min} min"
         result(f"train array of {len(group.runs)}, {ranks}{after}: {_some([run.id for run in group.runs])}")
+        if plan.canary and group.runs == [plan.canary.run]:
+            result(f"{plan.canary.item}: waits for that run's first checkpoint, one CPU; --no-canary does without")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -19,6 +19,9 @@ from zsg_core.errors import ClusterError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
+_OVER = ("Job has already finished", "Invalid job id")
+
 WAITING, QUEUED, RUNNING, UNKNOWN = "waiting", "queued", "running", "unknown"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 
@@ -177,8 +180,16 @@ def release(ids: Sequence[str], run: Run = subprocess.run) -> None:
     """Lets held jobs start. A job that is no longer held, or has ended, is left as it is."""
     mains = sorted({i.partition("_")[0] for i in ids})
     done = _start(["scontrol", "release", *mains], run)
-    if done.returncode and "Job has already finished" not in done.stderr and "Invalid job id" not in done.stderr:
+    if done.returncode and not any(word in done.stderr for word in _OVER):
         raise ClusterError(f"scontrol release {' '.join(mains)} failed: {done.stderr.strip()}; run zsg submit again")
+
+
+def release_tasks(ids: Sequence[str], run: Run = subprocess.run) -> None:
+    """Lets just these jobs or tasks start, and no other task of their arrays."""
+    for job_id in ids:
+        done = _start(["scontrol", "release", job_id], run)
+        if done.returncode and not any(word in done.stderr for word in _OVER):
+            raise ClusterError(f"scontrol release {job_id} failed: {done.stderr.strip()}; run zsg submit again")
 
 
 def cancel(ids: Sequence[str], save: bool = False, run: Run = subprocess.run) -> None:

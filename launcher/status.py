@@ -287,12 +287,15 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
         record = read_json(workspace.root / needed / "exit.json")
         if record and record["outcome"] == FAILED:
             why = f"{record['cause']}: {record['evidence']} ({needed})"
-            cause = Cause.PREPARE_FAILED if needed.startswith("prepare/") else Cause.STAGE_FAILED
+            cause = _OF_OTHERS[needed.partition("/")[0]]
             return replace(state, state=FAILED, cause=cause, evidence=why)
         if record and record["outcome"] == CONTINUE:
             why = f"a stage before, {needed}, was stopped at step {record['step'] or 0}"
             return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)
     return state
+
+
+_OF_OTHERS = {"prepare": Cause.PREPARE_FAILED, "runs": Cause.STAGE_FAILED, "canary": Cause.CANARY_FAILED}
 
 
 def is_locked(path: Path) -> bool:

@@ -69,7 +69,7 @@ def test_a_chain_takes_over_at_the_time_limit(zsg_on_slurm: Zsg, slurm: SlurmClu
     """Of two runs one is stopped: its own next link goes on at once, and links that find a run done end at once."""
     zsg = zsg_on_slurm
     place = with_settings(profile(zsg), on_time_limit="chain", max_continues=2)
-    zsg("submit", small(zsg, tasks, "[cluster, random]", steps=STEPS), "--profile", place)
+    zsg("submit", small(zsg, tasks, "[cluster, random]", steps=LONG), "--profile", place)
     wait_until(lambda: any((row["step"] or 0) >= 4 for row in zsg.status()), 240)
     first = next(row for row in zsg.status() if (row["step"] or 0) >= 4)
     slurm.run("scancel", "--signal=USR2", first["slurm"])
@@ -80,7 +80,7 @@ def test_a_chain_takes_over_at_the_time_limit(zsg_on_slurm: Zsg, slurm: SlurmClu
     attempts = {row["run"]: row["attempt"] for row in rows}
     assert attempts == {row["run"]: 2 if row["run"] == first["run"] else 1 for row in rows}
     for row in rows:
-        assert_no_step_twice(zsg, row["run"], STEPS)
+        assert_no_step_twice(zsg, row["run"], LONG)
     agree_with_sacct(slurm, rows)
     states = slurm.run("sacct", "-X", "-n", "-P", "--user", "root", "-S", "now-5minutes", "-o", "JobName,State")
     links = [line for line in states.splitlines() if line.partition("|")[0].endswith(("-1", "-2"))]
