@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer()
-
 Grid = Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")]
 Place = Annotated[
     Path | None,
@@ -30,7 +28,6 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-@app.command()
 def report(
     grid: Grid, workspace: Place = None,
     metric: Annotated[str, typer.Option("--metric", help="which metric")] = "loss",
@@ -60,7 +57,6 @@ def report(
     show.result(f"wrote {page} and, beside it, {', '.join(reports.BESIDE)}")
 
 
-@app.command()
 def export(
     grid: Grid, out: Annotated[Path, typer.Option("--out", help="the file to write")], workspace: Place = None,
     format: Annotated[
