@@ -18,7 +18,7 @@ from launcher.profiles import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "deepspeed", "mlflow", "sentence_transformers", "pandas", "sklearn",
-         "huggingface_hub")  # fmt: skip
+         "huggingface_hub", "matplotlib", "pyarrow")  # fmt: skip
 
 
 def test_the_command_line_loads_no_engine() -> None:
