@@ -127,7 +127,8 @@ def _serve(argv: Sequence[str], env: Mapping[str, str], port: int, address: str)
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    server = subprocess.Popen(argv, env=env, start_new_session=True)
+    # What it says of itself is no result.
+    server = subprocess.Popen(argv, env=env, stdout=sys.stderr, start_new_session=True)
     try:
         while server.poll() is None and not _answers(port):
             time.sleep(SERVER_ASKED_S)

@@ -46,7 +46,7 @@ circle:has(title){fill:transparent;stroke:none}circle:has(title):hover{stroke:va
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums;margin:.4rem 0}
 th,td{padding:.25rem .6rem;text-align:left;border-bottom:1px solid var(--line);white-space:nowrap;vertical-align:top}
 td.n,th.n{text-align:right}
-th{white-space:normal;vertical-align:bottom}
+th{white-space:normal;overflow-wrap:normal;vertical-align:bottom}
 th button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:0;
 cursor:pointer;text-align:inherit}th button:hover{text-decoration:underline}
 th[aria-sort=ascending] button::after{content:" ▲"}th[aria-sort=descending] button::after{content:" ▼"}
