@@ -120,7 +120,7 @@ def _drops(found: Found, drops: Sequence[tuple[Group, Member, Drop]], first: int
     note = (
         "Of every run and test task, the fall between neighbouring checkpoints that goes most beyond the mean fall of "
         "all tasks there. × usual: how many times the task's median change between its other checkpoints; beyond 3 it "
-        f"is sudden, as are {sudden} of {len(drops)} (all in drops.csv). Grey: the first of the task here."
+        f"is sudden, as are {sudden} of {len(drops)} (all in drops.csv). Grey: a task's first fall in the table."
     )
     of_task: dict[str, list[tuple[Group, Member, Drop]]] = {}
     for row in [*shown, *drops]:
