@@ -1,8 +1,10 @@
 """A headless chromium for the tests that look at pages as a user sees them."""
 
 import base64
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +54,10 @@ def complaints(driver: "Chrome") -> list[dict[str, Any]]:
     return driver.get_log("browser")
 
 
-def keep_picture(driver: "Chrome", path: Path) -> None:
-    """A picture of the whole page, to be looked at; said where it is."""
+def keep_picture(driver: "Chrome", name: str) -> None:
+    """A picture of the whole page, to be looked at: where ZSG_PICTURES says, or in the system's temporary folder."""
+    path = Path(os.environ.get("ZSG_PICTURES") or Path(tempfile.gettempdir()) / "zsg-pictures") / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
     path.write_bytes(base64.b64decode(taken["data"]))
     sys.stdout.write(f"\n{path}\n")

@@ -58,7 +58,7 @@ def test_mlflow_compares_the_runs(address: str, tmp_path: Path) -> None:
         driver.get(address)
         wait_until(lambda: driver.execute_script(TRACES) >= RUNS)
         shown = driver.execute_script("return document.body.innerText")
-        keep_picture(driver, tmp_path / "compare.png")
+        keep_picture(driver, "compare.png")
 
     assert f"Comparing {RUNS} Runs" in shown
     names = {f"order={order} seed={seed}" for order in ("random", "fft") for seed in (0, 1)}
@@ -76,7 +76,7 @@ def test_mlflow_lists_the_runs_of_a_large_grid(address: str, seen: Zsg, tmp_path
         wait_until(lambda: f"{RUNS} matching runs" in driver.execute_script("return document.body.innerText"))
         wait_until(lambda: driver.execute_script(TRACES) >= RUNS)
         shown = driver.execute_script("return document.body.innerText")
-        keep_picture(driver, tmp_path / "list.png")
+        keep_picture(driver, "list.png")
 
     assert len(set(re.findall(r"order=\w+ seed=\d", shown))) == RUNS
 
@@ -88,7 +88,7 @@ def test_the_report_is_readable(seen: Zsg, tmp_path: Path, width: int, dark: boo
     page = said.split()[1]
     with browser(tmp_path, width, dark) as driver:
         driver.get(f"file://{page}")
-        keep_picture(driver, tmp_path / f"report-{width}-{'dark' if dark else 'light'}.png")
+        keep_picture(driver, f"report-{width}-{'dark' if dark else 'light'}.png")
         sizes, (needed, there) = driver.execute_script(SIZES), driver.execute_script(WIDTHS)
         paper = sum(map(int, re.findall(r"\d+", driver.execute_script(PAPER))[:3]))
         before = driver.execute_script(HEADS)
