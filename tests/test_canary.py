@@ -148,6 +148,7 @@ def on_slurm(zsg: Zsg, made: Path, step_s: float, **environment: str) -> list[di
     text = CLUSTER.format(light=LIGHT, step_s=step_s)
     text = text.replace("set: {", "set: {" + "".join(f'{key}: "{value}", ' for key, value in environment.items()))
     zsg("submit", zsg.folder / "grid.yaml", "--profile", zsg.write("slurm.yaml", text))
+    assert "goes first: 8 others wait" in zsg.said
     return zsg.status()
 
 
@@ -156,7 +157,6 @@ def test_a_canary_lets_the_others_start(zsg_on_slurm: Zsg, made: Path) -> None:
     """Until its first checkpoint nobody else has begun; then all do, and its speed is kept for later plans."""
     zsg = zsg_on_slurm
     rows = on_slurm(zsg, made, step_s=0.5)
-    assert "goes first: 8 others wait" in zsg.said
     first, *others = [row["run"] for row in rows]
     wait_until(lambda: (zsg.work / "runs" / first / "attempt.json").exists())
     time.sleep(1)
