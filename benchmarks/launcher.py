@@ -102,7 +102,7 @@ def submitting(folder: Path, env: dict[str, str], runs: int, repeats: int) -> li
     wall, in_slurm, called = min(taken)
     one_by_one = [_one_by_one(folder / f"peer{number}", env) for number in range(repeats)]
     ours, theirs = wall / runs * 1e3, min(one_by_one) / ONE_BY_ONE * 1e3
-    fewest = 1 + math.ceil(runs / MAX_ARRAY)  # one prepare job, and full arrays
+    fewest = 3 + math.ceil((runs - 1) / MAX_ARRAY)  # a prepare job, the canary, who watches it, and full arrays
     sbatches = called.count("sbatch")
     return [
         Row(f"zsg submit of {runs:,} new runs", wall, "s", None, SUBMIT_S, wall <= SUBMIT_S),

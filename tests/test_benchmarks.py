@@ -54,7 +54,7 @@ def test_the_readers_benchmark_reads_what_its_peer_parses() -> None:
 def test_the_launcher_benchmark_submits_and_plans_what_it_says(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its grids reach Slurm by one sbatch for the prepare job and one for the runs; commands and peer are timed."""
+    """Its grids reach Slurm by one sbatch for the prepare job, two for the canary and one for the other runs; commands and peer are timed."""
     monkeypatch.syspath_prepend(ROOT)
     bench = importlib.import_module("benchmarks.launcher")
     monkeypatch.setattr(bench, "ONE_BY_ONE", 2)
