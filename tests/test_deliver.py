@@ -75,7 +75,7 @@ def test_a_lost_cursor_costs_a_replay_and_no_duplicate(work: Path) -> None:
 def test_a_cursor_behind_what_was_sent_is_harmless(work: Path) -> None:
     """Killed between sending and noting it, the delivery sends some points twice: MLflow does not change."""
     path = work / "runs/first/delivery/grid.json"
-    write_json(path, json.loads(path.read_text()) | {"sent": {"first": 1}})
+    write_json(path, json.loads(path.read_text()) | {"sent": {"first": 1}, "seen": None})
 
     assert sync(work, "grid") == {"runs": 1, "points": 2}
     assert_exactly_once(work, "grid", ["first"])
