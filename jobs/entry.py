@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import causes, log_marks, needs, stages, state, tracebacks
+from jobs import causes, live, log_marks, needs, stages, state, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
@@ -46,6 +46,8 @@ def run(folder: str) -> None:
         sys.exit(f"rank {ranks.rank}: rank 0 wrote no {path / 'attempt.json'} within {MEET_S:.0f} s")
     pulse = Pulse()
     heartbeat = Heartbeat(path, attempt, pulse) if ranks.is_main else None
+    if ranks.is_main:
+        live.start(path, job)
     with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
         sys.stderr.write(log_marks.line(attempt, ranks.rank, ranks.world, attempts.node()) + "\n")
     try:

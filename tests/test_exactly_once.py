@@ -1,0 +1,108 @@
+"""Does MLflow hold every point once, whatever a network, a server under load or a kill does to the delivery?"""
+
+import multiprocessing
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import page_at, wait_until
+from faulty_proxy import FaultyProxy
+from grown_journals import GrowingRun, write_grid
+from tracked import assert_exactly_once, child_runs
+
+from jobs import deliver
+from jobs.folder import Workspace
+from jobs.patience import Patience
+from jobs.tracker import Refused, Unreachable
+
+SOAK_SEEDS, TEST_SEEDS = range(8, 50), range(8)
+HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
+FORKS = multiprocessing.get_context("forkserver")  # a delivery to be killed, which starts in a moment
+FORKS.set_forkserver_preload(["jobs.deliver"])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real server, as `zsg server` sets it up, over sqlite."""
+    yield from serve(tmp_path_factory.mktemp("server"))
+
+
+def serve(folder: Path, *options: str) -> Iterator[str]:
+    """A `zsg server` while it is needed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "launcher.cli", "server", "--folder", str(folder), "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*command, "--workers", "1", *options], stdout=log, stderr=log)
+    try:
+        page_at(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def send(work: Path, grid: str) -> None:
+    """One delivery, as a process of its own makes it."""
+    try:
+        deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send()
+    except (Unreachable, Refused):
+        sys.exit(3)
+
+
+def send_and_kill(work: Path, grid: str, after_s: float) -> None:
+    """A delivery that is killed if it takes longer."""
+    process = FORKS.Process(target=send, args=(work, grid))
+    process.start()
+    process.join(after_s)
+    process.kill()
+    process.join()
+
+
+def prove_exactly_once(work: Path, server: str, seed: int) -> None:
+    """Journals grow and deliveries fail or are killed, in turn; in the end MLflow equals the journals."""
+    chance, grid = random.Random(seed), f"grid-{seed}"
+    with FaultyProxy(server, seed, share=chance.choice([0.1, 0.3, 0.5])) as proxy:
+        runs = [GrowingRun(work, f"run-{number}", chance.choice([7, 40, 300]), chance) for number in range(2)]
+        names = [run.folder.name for run in runs]
+        write_grid(work, grid, names, proxy.uri)
+        while not all(run.is_done for run in runs):
+            for run in runs:
+                if not run.is_done and chance.random() < 0.7:
+                    run.attempt()
+            send_and_kill(work, grid, after_s=chance.uniform(0.05, 1.5))
+        proxy.share = 0.1
+        wait_until(lambda: is_sent(work, grid), 60)
+        assert_exactly_once(work, grid, names, server)
+        assert all(run["status"] == "FINISHED" for run in child_runs(work, grid, server).values())
+        proxy.share, proxy.requests = 0.0, []
+        assert deliver.sync(Workspace(work), grid) == {"runs": 0, "points": 0}
+        assert [path for path in proxy.sent() if path.endswith(("log-batch", "runs/create"))] == []
+
+
+def is_sent(work: Path, grid: str) -> bool:
+    """Whether a delivery came to its end."""
+    try:
+        deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send()
+    except (Unreachable, Refused):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", TEST_SEEDS)
+def test_faults_and_kills(tmp_path: Path, server: str, seed: int) -> None:
+    """Drops, delays, errors of an overloaded server, cuts after it committed, and kills: every point is there once."""
+    prove_exactly_once(tmp_path, server, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", SOAK_SEEDS)
+def test_more_faults_and_kills(tmp_path: Path, server: str, seed: int) -> None:
+    """The same, for fifty seeds in all."""
+    prove_exactly_once(tmp_path, server, seed)
