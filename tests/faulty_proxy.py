@@ -26,6 +26,7 @@ class FaultyProxy:
     def __init__(self, target: str, seed: int, share: float) -> None:
         self.chance, self.share, self.is_down = random.Random(seed), share, False
         self.requests: list[tuple[str, str, str]] = []  # method, path, what befell it
+        self.befalls: dict[str, list[str]] = {}  # what is to befall the next requests whose paths end so
         self._target, self._lock = urlsplit(target).netloc, threading.Lock()
         proxy = self
 
@@ -60,7 +61,7 @@ class FaultyProxy:
     def handle(self, asked: BaseHTTPRequestHandler) -> None:
         """Passes a request on, or not."""
         body = asked.rfile.read(int(asked.headers.get("Content-Length") or 0))
-        fault, answer = self._fault()
+        fault, answer = self._fault(asked.path)
         self.requests.append((asked.command, asked.path, fault))
         if fault == "drop":
             _hang_up(asked)
@@ -77,10 +78,13 @@ class FaultyProxy:
         """The paths of the requests that would change something."""
         return [path for method, path, _ in self.requests if method != "GET" and not path.endswith("/search")]
 
-    def _fault(self) -> tuple[str, tuple[int, bytes]]:
+    def _fault(self, path: str) -> tuple[str, tuple[int, bytes]]:
         with self._lock:
             if self.is_down:
                 return "drop", (0, b"")
+            for end, faults in self.befalls.items():
+                if path.endswith(end) and faults:
+                    return faults.pop(0), ANSWERS[0]
             fares_badly = self.chance.random() < self.share
             return self.chance.choice(FAULTS) if fares_badly else "", self.chance.choice(ANSWERS)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import page_at, wait_until
 from faulty_proxy import FaultyProxy
-from grown_journals import GrowingRun, write_grid
-from tracked import assert_exactly_once, child_runs
+from grown_journals import GrowingRun, write_grid, write_run
+from tracked import MlflowClient, assert_exactly_once, child_runs
 
 from jobs import deliver
 from jobs.folder import Workspace
@@ -69,14 +69,14 @@ def prove_exactly_once(work: Path, server: str, seed: int) -> None:
     """Journals grow and deliveries fail or are killed, in turn; in the end MLflow equals the journals."""
     chance, grid = random.Random(seed), f"grid-{seed}"
     with FaultyProxy(server, seed, share=chance.choice([0.1, 0.3, 0.5])) as proxy:
-        runs = [GrowingRun(work, f"run-{number}", chance.choice([7, 40, 300]), chance) for number in range(2)]
+        runs = [GrowingRun(work, f"run-{number}", chance.choice([7, 40, 120]), chance) for number in range(2)]
         names = [run.folder.name for run in runs]
         write_grid(work, grid, names, proxy.uri)
         while not all(run.is_done for run in runs):
             for run in runs:
                 if not run.is_done and chance.random() < 0.7:
                     run.attempt()
-            send_and_kill(work, grid, after_s=chance.uniform(0.05, 1.5))
+            send_and_kill(work, grid, after_s=chance.uniform(0.05, 0.6))
         proxy.share = 0.1
         wait_until(lambda: is_sent(work, grid), 60)
         assert_exactly_once(work, grid, names, server)
@@ -99,6 +99,69 @@ def is_sent(work: Path, grid: str) -> bool:
 def test_faults_and_kills(tmp_path: Path, server: str, seed: int) -> None:
     """Drops, delays, errors of an overloaded server, cuts after it committed, and kills: every point is there once."""
     prove_exactly_once(tmp_path, server, seed)
+
+
+def test_a_run_whose_creation_got_no_answer_is_one_run(tmp_path: Path, server: str) -> None:
+    """The server made the run and the connection was cut: the next try finds it."""
+    write_run(tmp_path, "cut", [[{"loss": 3.0}]])
+    with FaultyProxy(server, seed=0, share=0.0) as proxy:
+        proxy.befalls["runs/create"] = ["", "cut"]  # the grid's own run, then ours
+        write_grid(tmp_path, "cut", ["cut"], proxy.uri)
+        deliver.Delivery(Workspace(tmp_path), "cut", HASTE).send()
+
+    assert_exactly_once(tmp_path, "cut", ["cut"], server)
+    assert [path for path in proxy.sent() if path.endswith("runs/create")] == ["/api/2.0/mlflow/runs/create"] * 2
+
+
+def test_a_run_that_appears_after_all_is_deleted(
+    tmp_path: Path, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that made the run only after a second one was made: the delivery deletes the empty one and says so."""
+    write_run(tmp_path, "late", [[{"loss": 3.0}]], outcome=None)
+    with FaultyProxy(server, seed=0, share=0.0) as proxy:
+        proxy.befalls["runs/create"] = ["", "drop"]
+        write_grid(tmp_path, "late", ["late"], proxy.uri)
+        deliver.Delivery(Workspace(tmp_path), "late", HASTE).send()
+        client = MlflowClient(server)
+        experiment = client.get_experiment_by_name("late")
+        assert experiment
+        tags = {"zsg.kind": "run", "zsg.run": "late", "zsg.grid": "late"}
+        client.create_run(experiment.experiment_id, tags=tags)
+        write_run(tmp_path, "late", [[{"loss": 3.0}, {"loss": 2.0}]])
+        deliver.Delivery(Workspace(tmp_path), "late", HASTE).send()
+
+    assert_exactly_once(tmp_path, "late", ["late"], server)
+    assert "made its run twice" in capsys.readouterr().err
+
+
+def test_a_server_that_is_down_costs_nothing_but_time(tmp_path: Path, server: str) -> None:
+    """With no server a delivery says so and keeps what it has to send; once it is back everything arrives."""
+    write_run(tmp_path, "down", [[{"loss": 3.0}, {"loss": 2.0}]])
+    with FaultyProxy(server, seed=0, share=0.0) as proxy:
+        write_grid(tmp_path, "down", ["down"], proxy.uri)
+        proxy.is_down = True
+        with pytest.raises(Unreachable, match="run zsg sync again"):
+            deliver.Delivery(Workspace(tmp_path), "down", HASTE).send()
+        proxy.is_down = False
+        deliver.Delivery(Workspace(tmp_path), "down", HASTE).send()
+
+    assert_exactly_once(tmp_path, "down", ["down"], server)
+
+
+def test_a_run_that_mlflow_refuses_does_not_keep_the_others(tmp_path: Path, server: str) -> None:
+    """A permanent error is not tried again; the other runs arrive, and the error is raised in the end."""
+    names = ["good", "bad", "fine"]
+    for name in names:
+        write_run(tmp_path, name, [[{"loss" if name != "bad" else "no such key: ?": 3.0}]])
+    with FaultyProxy(server, seed=0, share=0.0) as proxy:
+        write_grid(tmp_path, "refused", names, proxy.uri)
+        with pytest.raises(Refused, match="no such key"):
+            deliver.Delivery(Workspace(tmp_path), "refused", HASTE).send()
+        asked = len(proxy.requests)
+
+    held = child_runs(tmp_path, "refused", server)
+    assert [len(held[name]["points"]) for name in names] == [1, 0, 1]
+    assert asked < 40
 
 
 @pytest.mark.soak
