@@ -137,7 +137,8 @@ class Delivery:
     def _send_locked(self, row: Row, folder: Path, cursor: "_Cursor", refill: bool) -> int:
         seen = self._looks(row, folder)
         is_held = cursor.is_of(self._tracker.uri) and self._holds(cursor["run"])
-        if is_held and cursor["seen"] == seen and not (refill and cursor.is_flagged):
+        is_whole = cursor["seen"] == seen and not cursor["refilling"]
+        if is_held and is_whole and not (refill and cursor.is_flagged):
             return 0
         rows = {one.name: [r for r in journal.read(one) if r["kind"] != "items"] for one in self._stages(row)}
         found = {stage: journal.first_points(of_stage) for stage, of_stage in rows.items()}
@@ -231,7 +232,12 @@ class Delivery:
         for step in recorded.kept_snapshots(folder):
             measured = [p for p in points if p.step == step and not p.key.startswith(("train/", journal.SPEED))]
             if measured:
-                tags = self._known_by(row) | {"zsg.step": str(step), "zsg.digest": str(digests.get(step))}
+                tags = {
+                    **self._known_by(row),
+                    "zsg.kind": "snapshot",
+                    "zsg.step": str(step),
+                    "zsg.digest": str(digests.get(step)),
+                }
                 tags |= {"zsg.path": str(folder / "snapshots" / str(step))}
                 name = f"{row['run']}-step-{step}"
                 self._tracker.model(self._there[0], cursor["run"], name, tags, measured)

@@ -201,7 +201,7 @@ class Tracker:
         """Makes the model of that name, of a run, with what was measured of it; its weights stay where they are."""
         made = self._again(lambda: self._find_or_create_model(experiment, run, name, tags))
         metrics = [Metric(p.key, p.value, p.ts, p.step, model_id=made, run_id=run) for p in points]
-        self._again(lambda: self._client.log_outputs(run, [LoggedModelOutput(made, points[0].step)]))
+        self._again(lambda: self._link(run, made, points[0].step))
         self._log(run, metrics=metrics)
         self._again(lambda: self._client.finalize_logged_model(made, "READY"))
 
@@ -250,6 +250,11 @@ class Tracker:
             return found[0].model_id
         made = self._client.create_logged_model(experiment, name, run, {**tags, "mlflow.model.isExternal": "true"})
         return made.model_id
+
+    def _link(self, run: str, model: str, step: int) -> None:
+        outputs = self._client.get_run(run).outputs
+        if model not in [one.model_id for one in (outputs.model_outputs if outputs else [])]:
+            self._client.log_outputs(run, [LoggedModelOutput(model, step)])
 
     def _log(self, run: str, **entities: Sequence[object]) -> None:
         self._again(lambda: self._client.log_batch(run, **entities))  # pyright: ignore[reportArgumentType]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,6 +105,28 @@ def zsg_on_slurm(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Zsg]:
     yield Zsg(folder, slurm.env)
     slurm.run("scontrol", "update", "partitionname=main", "state=up")
     slurm.run("scancel", "--user", "root", "--partition", "main")
+
+
+def serve(folder: Path, *options: str) -> Iterator[str]:
+    """A `zsg server` while it is needed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "launcher.cli", "server", "--folder", str(folder), "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+    try:
+        page_at(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server, as `zsg server` sets it up, over sqlite."""
+    yield from serve(tmp_path_factory.mktemp("server"), "--workers", "1")
 
 
 @pytest.fixture(scope="session")
