@@ -33,6 +33,7 @@ bench: .venv/ready-bench  ## how long commands, submits, orders, readers and tra
 	$(BIN)/python -m benchmarks.arrange
 	$(BIN)/python -m benchmarks.readers
 	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.tracking
 
 clean:  ## remove what the demo made
 	rm -rf demo

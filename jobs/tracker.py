@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
-os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # seconds
 
 import requests

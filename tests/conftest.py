@@ -113,6 +113,7 @@ def serve(folder: Path, *options: str) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "launcher.cli", "server", "--folder", str(folder), "--port", str(port)]
+    folder.mkdir(exist_ok=True)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
     try:
