@@ -78,7 +78,7 @@ def finished_grid(folder: Path) -> Path:
     path = folder / "grid.yaml"
     path.write_text(GRID.format(tasks=folder / "tasks", seeds=", ".join(map(str, range(RUNS)))), encoding="utf-8")
     opened = session.open_grid(path, "local", folder / "work")
-    submit.record_grid(opened.site, opened.grid, opened.runs)
+    submit.record_grid(opened.site, opened.grid, opened.runs, opened.asked)
     ledger = Ledger(opened.site.workspace)
     items = [run_item(run) for run in opened.runs]
     submission = ledger.intend(scheduler="local", kind="train", grid=opened.grid.name, items=items)

@@ -33,6 +33,7 @@ class Attempt:
     nonce: str
     host: str
     started: int
+    pid: int = 0  # of rank 0, on `host`
     schema: int = SCHEMA
 
 
@@ -70,16 +71,19 @@ def begin(folder: Path, submission: str) -> Attempt:
         nonce=uuid.uuid4().hex,
         host=node(),
         started=now_ms(),
+        pid=os.getpid(),
     )
     write_json(folder / "attempt.json", asdict(attempt))
     return attempt
 
 
-def requeued_after_done(folder: Path, submission: str) -> bool:
-    """Whether Slurm has started this very job again although it had told that it was done."""
+def done_before(folder: Path, submission: str) -> bool:
+    """Whether this very job had told that it was done before Slurm started it again, or its chain's next link."""
     record = read_json(folder / "exit.json") or {}
-    told = (record.get("outcome"), record.get("submission"), record.get("slurm_job_id"))
-    return restart_count() > 0 and told == (DONE, submission, slurm_job_id())
+    if (record.get("outcome"), record.get("submission")) != (DONE, submission):
+        return False
+    ours, theirs = slurm_job_id(), record.get("slurm_job_id")
+    return restart_count() > 0 if ours == theirs else None not in (ours, theirs)
 
 
 def await_begin(folder: Path, timeout_s: float) -> Attempt | None:
@@ -114,6 +118,12 @@ def end(folder: Path, attempt: Attempt, outcome: str, **facts: Any) -> None:
     record |= {"nonce": attempt.nonce, "slurm_job_id": attempt.slurm_job_id, "outcome": outcome}
     record |= {"cause": None, "evidence": None, "step": None, "ended": now_ms(), **facts}
     write_json(folder / "exit.json", record)
+
+
+def amend(folder: Path, attempt: Attempt, **facts: Any) -> None:
+    """Corrects what this attempt has told of its end."""
+    check(folder, attempt)
+    write_json(folder / "exit.json", (read_json(folder / "exit.json") or {}) | facts)
 
 
 def now_ms() -> int:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
-from zsg_core.errors import BadData, UserError, ZsgError
+from zsg_core.errors import BadData, ClusterError, UserError, ZsgError
 
 
 class Cause(StrEnum):
@@ -25,6 +25,7 @@ class Cause(StrEnum):
     SIGNAL = "signal"  # told to stop, by whom only the scheduler knows
     PREPARE_FAILED = "prepare failed"  # the job that was to make what this one needs
     STAGE_FAILED = "a stage before failed"  # the run from whose weights this one starts
+    CANARY_FAILED = "canary failed"  # the run that went first, before the others of its grid
     BAD_DATA = "bad data"  # a row or file of the data cannot be read
     BAD_INPUT = "bad input"  # something else that was asked for cannot be done
     CLUSTER = "cluster"  # something that zsg found wrong outside itself; the evidence says what
@@ -61,6 +62,14 @@ _COMPILED = {cause: re.compile(pattern) for cause, pattern in _PROOFS.items()}
 # Where several causes are found, in the logs of several ranks, the one that others follow from counts: these last.
 CONSEQUENCES = (Cause.DIED, Cause.NCCL_TIMEOUT, Cause.PEER_LOST, Cause.SIGNAL, Cause.CANCELLED)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Known(ClusterError):
+    """What names its cause itself."""
+
+    def __init__(self, cause: Cause, evidence: str) -> None:
+        super().__init__(evidence)
+        self.cause = cause
 
 
 def known(word: str | None) -> Cause | None:

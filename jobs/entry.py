@@ -8,14 +8,15 @@ import contextlib
 import os
 import sys
 import traceback
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import causes, live, log_marks, needs, stages, state, tracebacks
+from jobs import cancellation, causes, going_on, live, log_marks, needs, own_code, stages, state, tracebacks
 from jobs import ranks as ranks_of
-from jobs.attempt import CONTINUE, DONE, FAILED, Attempt, Superseded
+from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
 from jobs.folder import SCHEMA, Workspace, read_json
 from jobs.heartbeat import Heartbeat, Pulse
@@ -36,11 +37,12 @@ def run(folder: str) -> None:
     signals = Signals()
     ranks = ranks_of.from_slurm()
     job = _read_job(path)
-    if attempts.requeued_after_done(path, job["submission"]):
-        sys.stderr.write(f"{path}: this job was requeued after it had finished; nothing is left to do\n")
+    if attempts.done_before(path, job["submission"]):
+        sys.stderr.write(f"{path}: this job was started again after it had finished; nothing is left to do\n")
         if ranks.is_main and job["kind"] == "train":
             _clean_up(path, job)  # the end may have come just before
-        return
+        _leave(f"{path}: done", 0)
+    past = Past(read_json(path / "exit.json") or {}, state.newest_step(path))
     attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
     if attempt is None:
         sys.exit(f"rank {ranks.rank}: rank 0 wrote no {path / 'attempt.json'} within {MEET_S:.0f} s")
@@ -60,17 +62,73 @@ def run(folder: str) -> None:
         with contextlib.suppress(OSError):
             traceback.print_exc()
         outcome, facts = FAILED, _cause(error)
-    if outcome == CONTINUE and job["kind"] == "prepare":
-        outcome = FAILED  # it has nothing to go on from
     if heartbeat:
         heartbeat.stop()
-    if ranks.is_main or outcome == FAILED:
-        _end(path, attempt, outcome, facts | ({"saved": state.newest_step(path)} if outcome != DONE else {}))
-    if outcome == DONE and ranks.is_main and job["kind"] == "train":
-        _clean_up(path, job)
     if outcome != DONE:
-        # Jobs that wait for this one with afterok must not go on without what it was to make.
-        _leave(f"{path}: {outcome}", 1 if outcome == FAILED or job["makes"] else 0)
+        facts |= {"saved": state.newest_step(path)}
+        if cancellation.asked(path, job["submission"]):
+            outcome, facts = CANCELLED, {"step": facts["saved"], **facts, **cancellation.TOLD}
+    # Rank 0 says what comes next; until it has, another rank's exit code would have it killed.
+    code = int(outcome == FAILED)
+    if ranks.is_main:
+        outcome, code = _tell_end(path, job, attempt, outcome, facts, past)
+    elif outcome == FAILED:
+        _end(path, attempt, outcome, facts)
+    if outcome != DONE or going_on.ours(job["submission"]):  # submitit's own record of the end nobody reads
+        _leave(f"{path}: {outcome}", code)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an attempt found when it began: the last exit record, and the newest saved step."""
+
+    record: dict[str, Any]
+    before: int | None
+
+
+def _tell_end(
+    path: Path, job: dict[str, Any], attempt: Attempt, outcome: str, facts: dict[str, Any], past: Past
+) -> tuple[str, int]:
+    """Writes how the attempt ended and does what follows from it; returns the outcome and the exit code."""
+    if outcome == CONTINUE:
+        outcome, facts = _stopped(job, facts, past)
+    _end(path, attempt, outcome, facts)
+    if outcome == DONE:
+        if job["kind"] == "train":
+            _clean_up(path, job)
+        return DONE, 0
+    told = read_json(path / "exit.json") or {}  # by this rank, unless another has failed
+    goes_on = told.get("goes_on")
+    if goes_on == going_on.REQUEUE:
+        goes_on = _requeue(path, attempt)
+    # Jobs that wait for this one with afterok or aftercorr must not go on without what it was to make.
+    waits = job["makes"] or going_on.links_left()
+    return outcome, int(outcome == FAILED or bool(waits and not goes_on))
+
+
+def _stopped(job: dict[str, Any], facts: dict[str, Any], past: Past) -> tuple[str, dict[str, Any]]:
+    """What becomes of a job that was stopped before its end."""
+    if job["kind"] != "train":
+        return FAILED, facts  # it has nothing to go on from
+    rule = job.get("go_on")
+    if not rule or not going_on.ours(job["submission"]):
+        return CONTINUE, facts
+    told = (past.record.get("submission"), past.record.get("outcome"))
+    record = past.record if told == (job["submission"], CONTINUE) else {}
+    stop = going_on.Stop(past.before, facts["saved"], going_on.links_left())
+    verdict = going_on.decide(rule, record, stop, going_on.look(attempts.slurm_job_id() or ""))
+    return verdict.outcome, facts | verdict.facts
+
+
+def _requeue(path: Path, attempt: Attempt) -> str | None:
+    """Puts the job back into the queue, its record being on disk; what goes on, or None where Slurm refuses."""
+    trouble = going_on.requeue(attempt.slurm_job_id or "")
+    if trouble is None:
+        return going_on.REQUEUE
+    evidence = f"it could not be requeued: {trouble}; {going_on.NEXT}"
+    with contextlib.suppress(Superseded):
+        attempts.amend(path, attempt, goes_on=None, evidence=evidence)
+    return None
 
 
 def _clean_up(path: Path, job: dict[str, Any]) -> None:
@@ -93,10 +151,15 @@ def _read_job(path: Path) -> dict[str, Any]:
 def _perform(
     path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals, pulse: Pulse
 ) -> tuple[str, dict[str, Any]]:
+    if cancellation.asked(path, job["submission"]):  # only now: whoever cancels has looked for this attempt
+        return CANCELLED, {}
+    own_code.refuse_other(job)
     journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
     try:
         if job["kind"] == "prepare":
             return _prepare(job, journal, pulse)
+        if job["kind"] == "canary":
+            return _watch(job, journal, pulse)
         return _train(path, job, attempt, ranks, journal, signals, pulse)
     finally:
         if journal:
@@ -106,18 +169,29 @@ def _perform(
 def _prepare(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
     from jobs import prepare
 
+    prepare.run(job, _saying("preparing", journal, pulse))
+    return DONE, {}
+
+
+def _watch(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
+    from jobs import canary
+
+    return DONE, asdict(canary.watch(job, _saying("waiting", journal, pulse)))
+
+
+def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str], None]:
+    """What tells of a job without steps: its log, its heartbeat and its journal."""
     if journal:
         journal.rewind(step=0, examples=0)
 
     def say(text: str) -> None:
         sys.stderr.write(text + "\n")
-        pulse.does("preparing")
+        pulse.does(doing)
         pulse.says(text)
         if journal:
             journal.row("event", step=0, examples=0, data={"event": text})
 
-    prepare.run(job, say)
-    return DONE, {}
+    return say
 
 
 def _train(
@@ -160,7 +234,7 @@ def _leave(why: str, code: int) -> NoReturn:
 
 def _cause(error: BaseException) -> dict[str, Any]:
     """What failed in a word, the line that proves it, and the hash by which equal errors are known."""
-    cause = error.cause if isinstance(error, needs.Unprepared) else causes.of_error(error)
+    cause = error.cause if isinstance(error, causes.Known) else causes.of_error(error)
     text = str(error).strip()
     if isinstance(error, ZsgError):
         return {"cause": cause, "evidence": text, "signature": tracebacks.loose(text)}

@@ -16,6 +16,7 @@ workspace/
   first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
   tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy ends.npy meta.json COMMIT
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
+  code/<digest>/         the packages that jobs import, as they were when submitted, COMMIT; <commit>.patch
   submissions/<id>/      what submitit writes, and the logs
   downloads/<o>+<n>/     data sets of the Hugging Face hub: <commit>/<split>/ with their files, meta.json, COMMIT
   grids/<name>/          the grid file as last submitted, and which runs it wants
@@ -93,6 +94,9 @@ class Workspace:
 
     def first_losses(self, losses_id: str) -> Path:
         return self.root / "first_losses" / losses_id
+
+    def code(self, digest: str) -> Path:
+        return self.root / "code" / digest
 
     def submission(self, submission_id: str) -> Path:
         return self.root / "submissions" / submission_id

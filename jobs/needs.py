@@ -8,21 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import DONE
-from jobs.causes import Cause
+from jobs.causes import Cause, Known
 from jobs.folder import Workspace, is_committed, read_json
-from zsg_core.errors import ClusterError
-
-
-class Unprepared(ClusterError):
-    """What a job needs is not there. `cause` says whose failure that is."""
-
-    def __init__(self, cause: Cause, evidence: str) -> None:
-        super().__init__(evidence)
-        self.cause = cause
 
 
 def refuse_unprepared(job: dict[str, Any]) -> None:
-    """Raises Unprepared if corpus, order or weights are missing or half made, with what their maker said."""
+    """Raises Known, the cause, if corpus, order or weights are missing or half made, with what their maker said."""
     workspace = Workspace(Path(job["paths"]["workspace"]))
     lacking = [folder for folder in _needed(workspace, job) if not is_committed(folder)]
     if not lacking:
@@ -32,7 +23,7 @@ def refuse_unprepared(job: dict[str, Any]) -> None:
     blamed = next(((item, why) for item, why in told if why), None)
     is_stage = blamed[0].startswith("runs/") if blamed else False
     why = f"{blamed[0]}: {blamed[1]}" if blamed else "no job that makes it has ended yet; submit again when it has"
-    raise Unprepared(Cause.STAGE_FAILED if is_stage else Cause.PREPARE_FAILED, f"{names} is not there: {why}")
+    raise Known(Cause.STAGE_FAILED if is_stage else Cause.PREPARE_FAILED, f"{names} is not there: {why}")
 
 
 def _needed(workspace: Workspace, job: dict[str, Any]) -> Iterator[Path]:

@@ -4,12 +4,14 @@ tokens/<id>/   ids.npy (T,) int32: the examples' tokens one after the other; spa
                learnt; ends.npy (N, 3) int64: where each example's tokens and spans end, and how many tokens it lost
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jobs.folder import alone, is_committed, publish, write_json
+from zsg_core.digest import content_id
 from zsg_core.examples import Example
 from zsg_core.prompts import Encoded
 
@@ -32,6 +34,19 @@ class Tokens(Sequence[Encoded]):
         (first, span, _), (stop, last, cut) = self._bounds[place], self._bounds[place + 1]
         spans = tuple((int(a), int(b)) for a, b in self._spans[span:last])
         return Encoded(self._ids[first:stop], spans, int(cut))
+
+
+def how_encoded(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a stage's recipe decides how an example becomes tokens."""
+    train = stage["train"]
+    how = {"template": stage["data"]["template"], "max_length": train["max_length"]}
+    return how | {"truncate": train.get("truncate", "prompt")}
+
+
+def tokens_id(recipe: Mapping[str, Any], arrangement: str) -> str:
+    """The id of the tokens of an arrangement as the last stage of a recipe reads them."""
+    how = how_encoded(recipe["stages"][-1])
+    return content_id({"kind": "tokens", "arrangement": arrangement, "base": recipe["base"], **how})
 
 
 _FILES = ("ids", "spans", "ends")

@@ -8,9 +8,9 @@ from jobs.base_model import Vocabulary, load_vocabulary
 from jobs.batches import TokenizedSet
 from jobs.corpus import Corpus
 from jobs.folder import Workspace, read_json
-from jobs.tokens import Encode, tokens
+from jobs.tokens import Encode, how_encoded, tokens, tokens_id
 from zsg_core import prompts
-from zsg_core.digest import content_id, ids_digest
+from zsg_core.digest import ids_digest
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.examples import Example
 from zsg_core.prompts import Template
@@ -28,15 +28,11 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
     if context and longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    how = {
-        "template": stage["data"]["template"],
-        "max_length": longest,
-        "truncate": stage["train"].get("truncate", "prompt"),
-    }
+    how = how_encoded(stage)
     encode = encoder(load_vocabulary(base), Template.of(how["template"]), longest, how["truncate"])
-    what = {"kind": "tokens", "arrangement": made["arrangement"], "base": job["recipe"]["base"], **how}
     ids = ordered_ids(arrangement)
-    train = tokens(workspace.tokens(content_id(what)), partial(_in_order, ids, corpus), encode)
+    kept = workspace.tokens(tokens_id(job["recipe"], made["arrangement"]))
+    train = tokens(kept, partial(_in_order, ids, corpus), encode)
     return (
         TokenizedSet(ids, train, learn_all=stage["train"]["loss_on"] == "all"),
         TokenizedSet(corpus.test.ids, [encode(example) for example in corpus.test], corpus.test.tasks),

@@ -12,8 +12,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError, JobPaths
 
-from jobs import entry
-from launcher.ledger import Submission
+from jobs import entry, going_on
 from launcher.profiles import JobSize, Profile
 from zsg_core.errors import ClusterError
 
@@ -71,6 +70,19 @@ def setup_lines(profile: Profile, size: JobSize) -> list[str]:
     return [*exports, *caches, *profile.setup]
 
 
+def job_lines(submission: str, links_left: int) -> list[str]:
+    """What a job's script exports last, so that the job knows whose it is and how many links wait behind it."""
+    return [f"export {going_on.SUBMISSION}={submission}", f"export {going_on.LINKS_LEFT}={links_left}"]
+
+
+def behind(ids: Sequence[str]) -> str:
+    """What the next link of a chain waits for: each task for its own in the array before, and for no other.
+
+    A task whose own was not successful is never started.
+    """
+    return f"{'aftercorr' if '_' in ids[0] else 'afterok'}:{ids[0].partition('_')[0]}"
+
+
 def python(profile: Profile) -> str:
     """The shell words that start Python in each srun step."""
     return shlex.join([*profile.container.prefix, profile.container.python or sys.executable])
@@ -102,12 +114,12 @@ def _own_sbatch_options() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def adopt(folder: Path, submission: Submission, job_folders: Sequence[Path], ids: Sequence[str]) -> None:
+def adopt(folder: Path, name: str, job_folders: Sequence[Path], ids: Sequence[str]) -> None:
     """Completes a submission that was cut after sbatch: writes the pickle that each held task will look for."""
     if len(ids) != len(job_folders):
         raise ClusterError(
-            f"{submission.name}: Slurm has {len(ids)} jobs of that name, the ledger {len(job_folders)}; "
-            f"cancel them (scancel --name={submission.name}) and submit again"
+            f"{name}: Slurm has {len(ids)} jobs of that name, the ledger {len(job_folders)}; "
+            f"cancel them (scancel --name={name}) and submit again"
         )
     for path, job_id in zip(job_folders, ids, strict=True):
         call = DelayedSubmission(entry.run, str(path))

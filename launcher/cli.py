@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from launcher import arrange_cli, tracking_cli
+from launcher import arrange_cli, lifecycle_cli, tracking_cli
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -61,6 +60,10 @@ Except = Annotated[
     list[str] | None,
     typer.Option("--except", metavar="WHICH", help="all but these runs, written as for --only; again for more"),
 ]
+NoCanary = Annotated[
+    bool,
+    typer.Option("--no-canary", help="Slurm: of more than 8 runs none goes first; all start without waiting for it"),
+]
 Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
 
 
@@ -85,7 +88,7 @@ def init(
 def plan(
     grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
     only: Only = None, except_: Except = None, smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
-    json: AsJson = False,
+    no_canary: NoCanary = False, json: AsJson = False,
 ) -> None:  # fmt: skip
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
@@ -95,7 +98,7 @@ def plan(
     from launcher.plan import Allow
     from launcher.selection import Selection
 
-    allow = Allow(retry, retrain, Selection.parse(only, except_))
+    allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
     session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), allow, json)
 
 
@@ -103,6 +106,7 @@ def plan(
 def submit(
     grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
     only: Only = None, except_: Except = None, smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
+    no_canary: NoCanary = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be done, as plan does")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before submitting to Slurm")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="local: return at once, leave the jobs running")] = False,
@@ -114,11 +118,11 @@ def submit(
 
     Examples: zsg submit grid.yaml --smoke, then zsg submit grid.yaml
     """
-    from launcher import session, show
+    from launcher import asking, session, show
     from launcher.plan import Allow
     from launcher.selection import Selection
 
-    allow = Allow(retry, retrain, Selection.parse(only, except_))
+    allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
     opened = session.open_grid(grid, profile, workspace, smoke, sets or ())
     if dry_run:
         session.show_plan(opened, allow, json=False)
@@ -127,18 +131,12 @@ def submit(
         session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])
         return
     try:
-        failed = session.submit(opened, allow, _agreed(yes))
+        failed = session.submit(opened, allow, asking.agreed(yes))
     except KeyboardInterrupt:
         show.error("interrupted; zsg submit again goes on from here (--retry for runs that were cancelled)")
         raise typer.Exit(INTERRUPTED) from None
     if failed:
         raise typer.Exit(ClusterError.exit_code)
-
-
-def _agreed(yes: bool) -> Callable[[str], bool]:
-    """Asks in a terminal; a script that calls submit has decided already."""
-    ask = sys.stdin.isatty() and sys.stderr.isatty() and not yes
-    return lambda question: typer.confirm(question, default=True, err=True) if ask else True
 
 
 class State(StrEnum):
@@ -251,6 +249,11 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
             show.result(check.line)
     if any(check.verdict == doctors.PROBLEM for check in checks):
         raise typer.Exit(ClusterError.exit_code)
+
+
+app.command()(lifecycle_cli.cancel)
+app.command()(lifecycle_cli.retry)
+app.command()(lifecycle_cli.gc)
 
 
 class Schema(StrEnum):

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace
-from launcher import fit
+from launcher import fit, speeds
 from launcher.fit import Layout, Load
 from launcher.plan import ACTING, Plan
 from launcher.profiles import Gpu, Profile
 from launcher.runs import Run
+from launcher.speeds import Speed
 from launcher.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
 from zsg_core import estimate, llama, schedule
 from zsg_core.checkpoint_settings import CheckpointSettings
@@ -35,6 +36,7 @@ class Estimate:
     gpu: Gpu | None
     checkpoints: CheckpointSettings
     is_lora: bool
+    speed: Speed | None = None  # measured by a run like this one
 
     @cached_property
     def tensors_gb(self) -> dict[int, float]:
@@ -90,8 +92,16 @@ class Estimate:
 
     @cached_property
     def gpu_hours(self) -> float | None:
-        """Of all the run's GPUs. In fp32 None too: the profile's peak is that of 16 bits, and fp32 is far slower."""
-        if self.gpu is None or self.load.precision == "fp32" or self.train_flops is None or self.test_flops is None:
+        """Of all the run's GPUs: by the speed that was measured, else by the profile's.
+
+        That is of 16 bits, and fp32 is far slower: None then, unless it was measured.
+        """
+        if self.gpu is None or self.train_flops is None or self.test_flops is None:
+            return None
+        if self.speed and self.work.train:
+            whole = self.work.train.tokens * (1 + self.test_flops / self.train_flops)
+            return self.layout.world * whole / self.speed.tokens_per_s / 3600
+        if self.load.precision == "fp32":
             return None
         return estimate.gpu_hours(self.train_flops + self.test_flops, self.gpu.tflops, self.gpu.mfu)
 
@@ -151,7 +161,7 @@ class Estimates:
     """Estimates of a grid's runs on a profile; what runs have in common is worked out once."""
 
     def __init__(self, workspace: Workspace, profile: Profile, runs: Sequence[Run]) -> None:
-        self._profile, self._runs = profile, runs
+        self._root, self._profile, self._runs = workspace.root, profile, runs
         self._work = Workloads(workspace, runs)
         self._shapes: dict[Path, LlamaShape] = {}
         self._made: dict[tuple[Any, ...], Estimate] = {}
@@ -192,7 +202,7 @@ class Estimates:
             work = self._work.of(run)
             self._made[key] = Estimate(
                 model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu, checkpoints=when,
-                is_lora=is_lora,
+                is_lora=is_lora, speed=speeds.read(self._root, load, layout, self._profile.gpu),
             )  # fmt: skip
         return self._made[key]
 
@@ -200,6 +210,15 @@ class Estimates:
         """Whether a run must compute its layers' activations twice to fit the profile's GPU, or the profile says so."""
         gpu = self._profile.gpu
         return self._load(run).recomputes(self._layout(run), gpu and gpu.memory_gb)
+
+    def need_gb(self, run: Run) -> float:
+        """GB per GPU at the worst moment."""
+        gpu = self._profile.gpu
+        return self._load(run).need(self._layout(run), gpu and gpu.memory_gb) / GB
+
+    def taken(self, run: Run) -> tuple[Load, Layout, Gpu | None]:
+        """What a run is, as far as its speed depends on it."""
+        return self._load(run), self._layout(run), self._profile.gpu
 
     def micro_tokens(self, run: Run) -> int | None:
         """The most tokens of a micro-batch that fit the profile's GPU; None where it names none."""
@@ -284,7 +303,10 @@ def assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
     words += _recomputed(made)
     words += [_EXAMPLES[how] for how in sorted({one.work.examples_are for one in made}) if how in _EXAMPLES]
     words += [_TOKENS[how] for how in sorted({one.work.tokens_are for one in made}) if how in _TOKENS]
-    if gpu:
+    measured = dict.fromkeys(one.speed.run for one in made if one.speed)
+    if measured:
+        words.append(f"GPU-h: by the tokens a second that {', '.join(measured)} measured; start-up and saving on top")
+    elif gpu:
         words.append(
             f"GPU-h: training and test losses at {gpu.mfu:.0%} of {gpu.name}'s {gpu.tflops:g} TFLOPS in bf16; "
             "start-up, saving and waiting come on top"

@@ -5,7 +5,7 @@ taken out of the file goes on, so it must not vanish from sight.
 """
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -33,6 +33,11 @@ def former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row
     stages = [{**row, "is_stage": True} for row in record.get("before", [])]
     rows = [*record.get("runs", []), *stages, *record.get("former", [])]
     return [row for row in rows if row["run"] not in wanted]
+
+
+def all_rows(record: Mapping[str, Any]) -> list[Any]:
+    """Every run that a grid has or had: those it lists, the stages before them, and those it no longer wants."""
+    return [*record["runs"], *record.get("before", []), *record.get("former", [])]
 
 
 def read(workspace: Workspace, name: str) -> Row:

@@ -3,12 +3,12 @@
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jobs.folder import Workspace
-from launcher import arrays, slurm
+from launcher import arrays, code_snapshot, slurm
 from launcher.ledger import Ledger, Submission
 from launcher.profiles import JobSize, Profile
 from zsg_core.errors import ClusterError
@@ -25,12 +25,13 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 
-def dependency(ids: Sequence[str], whatever_they_made: bool = False) -> str | None:
-    """What sbatch is to wait for: that all ended well, or only that all of their arrays ended."""
+def dependency(ids: Sequence[str], whatever_they_made: bool = False, well: str | None = None) -> str | None:
+    """What sbatch is to wait for: that all ended well, or only that all of their arrays ended, and `well` did well."""
     if not ids:
         return None
     if whatever_they_made:
-        return f"afterany:{':'.join(dict.fromkeys(job_id.partition('_')[0] for job_id in ids))}"
+        arrays_of = dict.fromkeys(job_id.partition("_")[0] for job_id in ids if job_id != well)
+        return f"afterany:{':'.join(arrays_of)}" + (f",afterok:{well}" if well else "")
     return f"afterok:{':'.join(ids)}"
 
 
@@ -38,34 +39,74 @@ def send(
     workspace: Workspace, profile: Profile, submission: Submission, size: JobSize, after: str | None, ledger: Ledger,
     say: Say, sleep: Callable[[float], None] = time.sleep,
 ) -> Submission:  # fmt: skip
-    """Submits the jobs, held, and records their ids.
+    """Submits the jobs, held, with the links of their chain behind them, and records their ids.
 
-    Raises ClusterError where Slurm refuses; where it stays away, the intent is left for the next submit to settle.
+    Raises ClusterError where Slurm refuses the jobs, or stays away: then the intent is left for the next submit to
+    settle. A chain of fewer links does with fewer.
     """
+    code = code_snapshot.take(workspace)
+    wanted, python = parameters(profile, submission, size, after, code), arrays.python(profile)
+    try:
+        ids = _sbatch(workspace, submission, submission.name, wanted, python, say, sleep)
+    except NotTaken:
+        ledger.void(submission, "sbatch failed")
+        raise
+    ledger.submitted(submission, ids)
+    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
+    for number in range(1, submission.chain + 1):
+        name, behind = submission.link_name(number), arrays.behind(ids)
+        wanted = parameters(profile, submission, size, behind, code, number) | {"job_name": name}
+        try:
+            ids = _sbatch(workspace, submission, name, wanted, python, say, sleep)
+        except ClusterError as error:
+            say(f"the chain has {number - 1} of {submission.chain} links: {error}")
+            break
+        ledger.linked(submission, ids)
+    return submission
+
+
+def parameters(
+    profile: Profile, submission: Submission, size: JobSize, after: str | None, code: Mapping[str, Any], link: int = 0
+) -> dict[str, Any]:
+    """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
     wanted = arrays.parameters(profile, size, submission.name, after, submission.kind == "train")
-    folders = [workspace.root / item for item in submission.items]
+    wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
+    lines = code_snapshot.script_lines(code) + arrays.job_lines(submission.id, submission.chain - link)
+    return wanted | {"setup": wanted["setup"] + lines}
+
+
+class NotTaken(ClusterError):
+    """Slurm was asked and has none of the jobs."""
+
+
+def _sbatch(
+    workspace: Workspace, submission: Submission, name: str, wanted: dict[str, Any], python: str, say: Say,
+    sleep: Callable[[float], None],
+) -> list[str]:  # fmt: skip
+    """Submits one array of a submission's jobs under a name; again only where Slurm was away and has none of it."""
     folder = workspace.submission(submission.id)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     pauses = iter(PAUSES_S)
     while True:
         try:
-            ids = arrays.submit(folder, folders, wanted, arrays.python(profile))
+            return arrays.submit(folder, [workspace.root / item for item in submission.items], wanted, python)
         except ClusterError as error:
             # "Socket timed out" may well have submitted: look before saying so.
-            ids = patiently(lambda: find(submission), say, sleep)
-            if ids:
-                arrays.adopt(folder, submission, folders, ids)
-            elif not is_away(error) or (pause := next(pauses, None)) is None:
-                ledger.void(submission, "sbatch failed")
-                raise
-            else:
-                say(f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s")
-                sleep(pause)
-                continue
-        break
-    ledger.submitted(submission, ids)
-    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
-    return submission
+            if ids := patiently(lambda: adopt(workspace, submission, name), say, sleep):
+                return ids
+            if not is_away(error) or (pause := next(pauses, None)) is None:
+                raise NotTaken(str(error)) from error
+            say(f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s")
+            sleep(pause)
+
+
+def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
+    """The ids that Slurm has under a name of a submission, made ready to start; none if it has none."""
+    ids = find(submission, name)
+    if ids:
+        folders = [workspace.root / item for item in submission.items]
+        arrays.adopt(workspace.submission(submission.id), name, folders, ids)
+    return ids
 
 
 def patiently(ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep) -> T:
@@ -92,13 +133,13 @@ def brief(error: ClusterError) -> str:
     return lines[-1].strip() if lines else "nothing"
 
 
-def find(submission: Submission) -> list[str]:
-    """The ids that Slurm has under a submission's name, once no sbatch of it can be on its way any more."""
+def find(submission: Submission, name: str) -> list[str]:
+    """The ids that Slurm has under a name of a submission, once no sbatch of it can be on its way any more."""
     here = submission.host == socket.gethostname()
     until = submission.created / 1000 + SETTLE_S
     while _sbatch_lives(submission) if here else time.time() < until:
         time.sleep(0.2)
-    return slurm.find(submission.name, sacct=submission.sacct)
+    return slurm.find(name, sacct=submission.sacct)
 
 
 def _sbatch_lives(submission: Submission) -> bool:

@@ -1,18 +1,15 @@
 """Writes job.json: the whole of what a node needs to know, resolved, readable, replayable by hand."""
 
-import importlib.metadata
-import platform
-import subprocess
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jobs import stages
 from jobs.attempt import now_ms
 from jobs.deepspeed_config import deepspeed_config
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
+from launcher import code_snapshot, speeds
 from launcher.estimates import Estimates
-from launcher.plan import Prepare, run_item
+from launcher.ledger import Submission
+from launcher.plan import Canary, Prepare, run_item
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
 from zsg_core.errors import UserError
@@ -39,6 +36,7 @@ def write_train(
         "micro_tokens": estimates.micro_tokens(run),
         "recompute": estimates.recomputes(run),
         "compile": profile.trainer.compile,
+        "go_on": profile.slurm.go_on if profile.kind == "slurm" else None,
         "deepspeed": _deepspeed(train, profile),
     }
     job["paths"] |= {"base": str(base)}
@@ -68,6 +66,20 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
     write_json(workspace.root / prepare.item / "job.json", job)
 
 
+def write_canary(
+    workspace: Workspace, first: Canary, profile: Profile, submission: str, watched: Submission, size: JobSize
+) -> None:
+    """Writes the job.json of the job that waits for what the first run shows."""
+    speed = speeds.item(*Estimates(workspace, profile, []).taken(first.run))
+    job = _head("canary", None, submission, workspace, size, profile) | {
+        "stage_id": first.run.id,
+        "canary": {"run": first.run.id, "submission": watched.id, "slurm": watched.all_ids},
+        "after": [],
+        "makes": [speed],
+    }
+    write_json(workspace.root / first.item / "job.json", job)
+
+
 def _head(
     kind: str, run_id: str | None, submission: str, workspace: Workspace, size: JobSize, profile: Profile
 ) -> dict[str, Any]:
@@ -86,7 +98,7 @@ def _head(
         },
         "tracking": {"uri": profile.tracking.uri, "live": profile.tracking.live},
         "paths": {"workspace": str(workspace.root)},
-        "code": code(),
+        "code": code_snapshot.take(workspace),
         "created": now_ms(),
     }
 
@@ -124,24 +136,3 @@ def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
 def _has_biases(run: Run) -> bool:
     config = (read_json(run.base / "config.json") if run.base else None) or {}
     return bool(config.get("attention_bias") or config.get("mlp_bias"))
-
-
-@cache
-def code() -> dict[str, Any]:
-    """Which code submits: version, and for a checkout its commit and whether files differ from it."""
-    here = Path(__file__).resolve().parent.parent
-    facts: dict[str, Any] = {"zsg": importlib.metadata.version("zsg"), "python": platform.python_version()}
-    if (here / ".git").exists():
-        facts["commit"] = _git(here, "rev-parse", "HEAD")
-        facts["dirty"] = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
-    return facts
-
-
-def _git(folder: Path, *argv: str) -> str | None:
-    try:
-        # Without its optional lock: a status that is killed would leave the user's checkout locked.
-        argv = ("git", "--no-optional-locks", "-C", str(folder), *argv)
-        done = subprocess.run(argv, capture_output=True, text=True)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,15 @@ from jobs.attempt import now_ms
 from jobs.folder import Workspace, naming
 from zsg_core.errors import UserError
 
+Row = dict[str, Any]
+
 
 @dataclass
 class Submission:
-    """A group of jobs submitted together. `items` are job folders relative to the workspace, `ids` their ids."""
+    """A group of jobs submitted together. `items` are job folders relative to the workspace, `ids` their ids.
+
+    `links` are the ids of the jobs queued behind them, link by link, of `chain` that were meant to be.
+    """
 
     id: str
     scheduler: str
@@ -34,6 +39,11 @@ class Submission:
     host: str
     sacct: bool = True  # whether accounting may be asked about it
     ids: list[str] = field(default_factory=list)
+    chain: int = 0
+    links: list[list[str]] = field(default_factory=list)
+    retries: dict[str, Row] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
     released: bool = False
     void: str | None = None
 
@@ -42,12 +52,25 @@ class Submission:
         """The job name under which the scheduler knows it: unique, so that it can be looked up."""
         return f"zsg-{self.grid}-{self.kind}-{self.id}"
 
+    def link_name(self, number: int) -> str:
+        """The job name of a link of its chain, counted from 1."""
+        return f"{self.name}-{number}"
+
+    @property
+    def all_ids(self) -> list[str]:
+        return [job_id for ids in (self.ids, *self.links) for job_id in ids]
+
     def job_id(self, item: str) -> str | None:
         return self.ids[self._places[item]] if self.ids else None
 
     @cached_property
     def _places(self) -> dict[str, int]:
         return {item: place for place, item in enumerate(self.items)}
+
+    def job_ids(self, item: str) -> list[str]:
+        """The ids of a job and of the links behind it, in the order in which they run."""
+        place = self.items.index(item)
+        return [ids[place] for ids in (self.ids, *self.links) if ids]
 
 
 class Ledger:
@@ -67,30 +90,58 @@ class Ledger:
         """The newest submission of every job folder."""
         return {item: s for s in self.submissions.values() if s.void is None for item in s.items}
 
-    def job_ids(self) -> dict[str, str | None]:
-        """The newest id of every job folder; None where a submission was cut short before its ids were known."""
-        given = (s for s in self.submissions.values() if s.void is None)
-        return {
-            item: job_id for s in given for item, job_id in zip(s.items, s.ids or [None] * len(s.items), strict=True)
-        }
+    def retries(self, item: str) -> list[Row]:
+        """What is kept of the failures before each retry of a job folder."""
+        return [s.retries[item] for s in self.submissions.values() if s.void is None and item in s.retries]
+
+    def failed_nodes(self, since: int) -> dict[str, str]:
+        """The nodes that failed under jobs which were tried again since a time in ms, and under which."""
+        late = [s for s in self.submissions.values() if s.created >= since]
+        return {node: item for s in late for item, row in s.retries.items() for node in row.get("nodes", ())}
+
+    def job_ids(self) -> dict[str, list[str]]:
+        """The newest ids of every job folder, its own and those of its links in the order in which they run.
+
+        Empty where a submission was cut short before its ids were known.
+        """
+        given = [(s, [ids for ids in (s.ids, *s.links) if ids]) for s in self.submissions.values() if s.void is None]
+        return {item: [ids[place] for ids in links] for s, links in given for place, item in enumerate(s.items)}
 
     def unfinished(self) -> list[Submission]:
         """Submissions that were cut short: without ids, or not yet released."""
         return [s for s in self.submissions.values() if s.void is None and not s.released]
 
-    def intend(self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], sacct: bool = True) -> Submission:
-        """Records what is about to be submitted. `sacct`: whether accounting may be asked about it later."""
+    def intend(
+        self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], sacct: bool = True,
+        chain: int = 0, retries: Mapping[str, Row] | None = None, exclude: Sequence[str] = (),
+    ) -> Submission:  # fmt: skip
+        """Records what is about to be submitted, with so many links behind each job.
+
+        `sacct`: whether accounting may be asked about it later; `retries`: the failure before it of every job that is
+        tried again; `exclude`: nodes that no job is to run on.
+        """
         made = Submission(uuid.uuid4().hex[:8], scheduler, kind, grid, list(items), now_ms(), socket.gethostname())
         facts: dict[str, Any] = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
         facts |= {} if sacct else {"sacct": False}
+        facts |= {"chain": chain} if chain else {}
+        facts |= {"retries": dict(retries)} if retries else {}
+        facts |= {"exclude": list(exclude)} if exclude else {}
         self._append("intent", made.id, **facts, created=made.created, host=made.host)
         return self.submissions[made.id]
 
     def submitted(self, submission: Submission, ids: Sequence[str]) -> None:
         self._append("submitted", submission.id, ids=list(ids))
 
+    def linked(self, submission: Submission, ids: Sequence[str]) -> None:
+        """The next link of a submission's chain is in the queue."""
+        self._append("linked", submission.id, ids=list(ids))
+
     def released(self, submission: Submission) -> None:
         self._append("released", submission.id)
+
+    def cancelled(self, submission: Submission, items: Sequence[str]) -> None:
+        """Some jobs of a submission are about to be stopped, because the user wants it."""
+        self._append("cancelled", submission.id, items=list(items))
 
     def void(self, submission: Submission, reason: str) -> None:
         """Gives a submission up: it never reached the scheduler."""
@@ -109,11 +160,15 @@ class Ledger:
         match row["event"]:
             case "intent":
                 facts = {key: row[key] for key in ("scheduler", "kind", "grid", "items", "created", "host")}
-                self.submissions[row["submission"]] = Submission(
-                    row["submission"], **facts, sacct=row.get("sacct", True)
-                )
+                facts |= {"sacct": row.get("sacct", True), "chain": row.get("chain", 0)}
+                facts |= {"retries": row.get("retries", {}), "exclude": row.get("exclude", [])}
+                self.submissions[row["submission"]] = Submission(row["submission"], **facts)
             case "submitted":
                 self.submissions[row["submission"]].ids = row["ids"]
+            case "linked":
+                self.submissions[row["submission"]].links.append(row["ids"])
+            case "cancelled":
+                self.submissions[row["submission"]].cancelled |= set(row["items"])
             case "released":
                 self.submissions[row["submission"]].released = True
             case "void":

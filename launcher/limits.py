@@ -101,15 +101,15 @@ def room(profile: Profile, cluster: Cluster) -> Room | None:
     return min(found, key=lambda one: one.jobs, default=None)
 
 
-def within(plan: Plan, space: Room | None, remake: Callable[[list[Action]], Plan]) -> Plan:
+def within(plan: Plan, space: Room | None, links: int, remake: Callable[[list[Action]], Plan]) -> Plan:
     """The plan, or as many of its first runs as there is room for; the others are left for the next submit."""
-    if space is None or plan.jobs <= space.jobs:
+    if space is None or plan.jobs(links) <= space.jobs:
         return plan
     acting = [place for place, action in enumerate(plan.actions) if action.kind in ACTING]
     low, high = 0, len(acting) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        fits = remake(_leaving(plan.actions, acting[middle:], space)).jobs <= space.jobs
+        fits = remake(_leaving(plan.actions, acting[middle:], space)).jobs(links) <= space.jobs
         low, high = (middle, high) if fits else (low, middle - 1)
     left = len(acting) - low
     made = remake(_leaving(plan.actions, acting[low:], space))

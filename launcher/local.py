@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.folder import Workspace, is_committed
-from launcher import logs
+from jobs import cancellation
+from jobs.folder import Workspace, is_committed, read_json
+from launcher import code_snapshot, logs
 from launcher.ledger import Ledger
 from launcher.profiles import Profile
 from launcher.status import collect
@@ -55,6 +56,8 @@ def run_all(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], ti
 
 def _start_ready(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]) -> None:
     for job in jobs:
+        if job.process is None and not job.ended and cancellation.is_asked(workspace.root / job.item):
+            job.ended = True
         if sum(other.process is not None for other in jobs) >= profile.max_parallel:
             return
         if job.process is None and not job.ended and all(is_committed(workspace.root / need) for need in job.needs):
@@ -83,20 +86,22 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
     except BlockingIOError:
         os.close(lock)  # somebody looks, or the job of an earlier submit still lives: next time
         return
+    env = _environment(profile, job.item, folder)
     with logs.local_log(folder).open("ab") as log:
         job.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(profile, job.item), pass_fds=[lock],
-            start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[lock], start_new_session=True,
         )  # fmt: skip
     os.close(lock)
 
 
-def _environment(profile: Profile, item: str) -> dict[str, str]:
+def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
     # Outside Slurm it is the user who chooses the GPUs.
     names = [*profile.environment.keep, "CUDA_VISIBLE_DEVICES"]
     kept = {key: os.environ[key] for key in names if key in os.environ}
-    return kept | profile.environment.of(profile.prepare if item.startswith("prepare/") else profile.train)
+    kept |= profile.environment.of(profile.prepare if item.startswith("prepare/") else profile.train)
+    code = (read_json(folder / "job.json") or {}).get("code", {})
+    return kept | code_snapshot.environment(code, kept.get("PYTHONPATH", ""))
 
 
 def _reap(job: LocalJob) -> None:

@@ -6,6 +6,7 @@ what 128 clients sent was lost. A worker's 40 threads need 80, and here have 100
 """
 
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
@@ -33,6 +34,7 @@ QUIET = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 SQLITE = "sqlite:///"
+DRIVERS = ("psycopg", "psycopg2")
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,18 @@ def backend_of(text: str | None, folder: Path) -> str:
         refuse_shared(path, doctor.file_system(Path("/proc/self/mountinfo").read_text(encoding="utf-8"), there))
         return f"{SQLITE}{path}"
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
-        return uri
+        return with_driver(uri, [name for name in DRIVERS if importlib.util.find_spec(name)])
     raise UserError(f"--backend {uri.split('@')[-1]!r}: give sqlite:///FILE on a local disk, or postgresql://…")
+
+
+def with_driver(uri: str, drivers: Sequence[str]) -> str:
+    """A PostgreSQL address that says by which of the installed drivers; SQLAlchemy would take one that may lack."""
+    scheme, colon, rest = uri.partition(":")
+    if "+" in scheme:
+        return uri
+    if not drivers:
+        raise UserError("no driver for PostgreSQL is installed here: pip install 'psycopg[binary]'")
+    return f"{scheme}+{drivers[0]}{colon}{rest}"
 
 
 def refuse_shared(path: Path, kind: str) -> None:

@@ -38,6 +38,7 @@ class Allow:
     retry: bool = False
     retrain: bool = False
     selection: Selection = EVERYTHING
+    canary: bool = True  # one run of many goes first
 
 
 @dataclass
@@ -63,6 +64,15 @@ class TrainGroup:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """The run that goes first, and the job that waits for what it shows, and for which `waiting` other runs wait."""
+
+    item: str
+    run: Run
+    waiting: int
+
+
+@dataclass(frozen=True)
 class Unwanted:
     """A run that the grid wanted once and no longer lists. It is never stopped unasked."""
 
@@ -81,11 +91,15 @@ class Plan:
     unwanted: list[Unwanted] = field(default_factory=list)
     needed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each run to train, the jobs it waits for
     left: str = ""  # how many runs Slurm has no room for now, and why
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)  # job folder → what was wrong before its retry
+    exclude: dict[str, str] = field(default_factory=dict)  # node that no new job is to run on → why
+    canary: Canary | None = None
+    held: list[str] = field(default_factory=list)  # jobs that Slurm holds since it could not launch them
 
-    @property
-    def jobs(self) -> int:
-        """How many jobs a submit would hand over; every task of an array is one."""
-        return len(self.prepares) + sum(len(group.runs) for group in self.groups)
+    def jobs(self, links: int) -> int:
+        """How many jobs a submit would hand over, so many links behind each run's; every task of an array is one."""
+        runs = sum(len(group.runs) for group in self.groups)
+        return len(self.prepares) + (1 + links) * runs + (self.canary is not None)
 
     @property
     def acting(self) -> list[Action]:

@@ -1,7 +1,7 @@
 """Describes a cluster: what a profile file may say."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -45,6 +45,17 @@ class SlurmSettings(Strict):
     kill_wait_s: Count = Field(
         default=30, description="the site's KillWait, seconds from SIGTERM to SIGKILL: a save must fit well within"
     )
+    on_time_limit: Literal["requeue", "chain", "none"] = Field(
+        default="requeue",
+        description="how a run goes on that its time limit has stopped: requeue = its job goes back into the queue "
+        "(Slurm holds it for two minutes); chain = jobs queued beforehand take over, where requeueing is forbidden; "
+        "none = the next zsg submit",
+    )
+    max_continues: Count | None = Field(
+        default=None,
+        description="how often a run may go on by itself; null = 20, or 3 in a chain, which queues so many jobs "
+        "behind each run",
+    )
     srun_args: list[Word] = Field(
         default=["--kill-on-bad-exit=1", "--wait=60"],
         description="further arguments of srun: one dead rank ends the step",
@@ -55,6 +66,18 @@ class SlurmSettings(Strict):
     sacct: bool = Field(
         default=True, description="whether zsg may ask sacct what became of jobs; false where it is off or slow"
     )
+
+    @property
+    def go_on(self) -> dict[str, Any] | None:
+        """The rule that a train job is given: how it goes on after its time limit, and at most how often."""
+        if self.on_time_limit == "none":
+            return None
+        return {"by": self.on_time_limit, "most": self.max_continues or (3 if self.on_time_limit == "chain" else 20)}
+
+    @property
+    def links(self) -> int:
+        """How many jobs are queued behind each train job."""
+        return self.go_on["most"] if self.go_on and self.on_time_limit == "chain" else 0
 
 
 class JobSize(Strict):

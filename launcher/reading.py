@@ -39,7 +39,7 @@ def status_rows(
     `states`: only the runs in one of these.
     """
     records = [grid_record.read_brief(place, name) for name in grid_record.names(place, grid)]
-    items = dict.fromkeys(f"runs/{run['run']}" for record in records for run in _all_runs(record))
+    items = dict.fromkeys(f"runs/{run['run']}" for record in records for run in grid_record.all_rows(record))
     found = collect(place, items, Ledger(place), run, settled=Settled(place))
     rows = [row for record in records for row in _rows(record, found)]
     return [row for row in rows if row["state"] in states] if states else rows
@@ -53,13 +53,9 @@ def _rows(record: Mapping[str, Any], states: dict[str, JobState]) -> list[dict[s
     return rows + before + status_view.rows_of(record["name"], former, states, wanted=False)
 
 
-def _all_runs(record: Mapping[str, Any]) -> list[Any]:
-    return [*record["runs"], *record.get("before", []), *record.get("former", [])]
-
-
 def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines: int | None, follow: bool) -> None:
     """Prints the end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows."""
-    item = _find_item(place, text)
+    item = find_item(place, text)
     if follow:
         pieces = logs.follow(place, item, rank, lines)
     else:
@@ -73,7 +69,7 @@ def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines
 
 def why_run(place: Workspace, text: str) -> dict[str, Any]:
     """Why a run stands where it stands."""
-    item = _find_item(place, text)
+    item = find_item(place, text)
     ledger = Ledger(place)
     last = ledger.last(item)
     state = collect(place, [item], ledger)[item]
@@ -83,13 +79,13 @@ def why_run(place: Workspace, text: str) -> dict[str, Any]:
 def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
     """The failures of a grid by cause."""
     record = grid_record.read_brief(place, grid)
-    runs = {f"runs/{run['run']}": run["run"] for run in _all_runs(record)}
+    runs = {f"runs/{run['run']}": run["run"] for run in grid_record.all_rows(record)}
     states = collect(place, runs, Ledger(place), settled=Settled(place))
     found = {item: why.of_job(place, item, states[item]) for item in runs}
     return why.by_cause(why.row(run, grid, states[item], found[item]) for item, run in runs.items() if found[item])
 
 
-def _find_item(place: Workspace, text: str) -> str:
+def find_item(place: Workspace, text: str) -> str:
     """The folder of the one run whose id begins so, or of the prepare job, named `prepare/…`."""
     kind, _, beginning = text.rpartition("/")
     kind = kind or "runs"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from launcher.job_state import ABSENT
 from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
-from launcher.status import ABSENT
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import brief, nearest
 
@@ -97,6 +97,11 @@ class Selection:
             tuple(_term("--only", text) for text in only or ()),
             tuple(_term("--except", text) for text in except_ or ()),
         )
+
+    @classmethod
+    def of(cls, runs: Iterable[str]) -> "Selection":
+        """The runs of these ids."""
+        return cls(tuple(Term("--only", "", run) for run in runs))
 
     def matches(self, run_id: str, axes: Mapping[str, Any], state: str) -> bool:
         """Whether a run is selected. `axes` may hold further settings, in sections, below the axes' own keys."""

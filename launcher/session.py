@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace
-from launcher import admission, inputs, job_files, limits, local, profile_files, profiles, reading, show, workspaces
+from launcher import (
+    admission,
+    grid_record,
+    inputs,
+    job_files,
+    limits,
+    local,
+    profile_files,
+    profiles,
+    reading,
+    show,
+    workspaces,
+)
 from launcher import grid as grids
 from launcher import runs as runs_of
 from launcher import smoke as smokes
@@ -25,9 +37,10 @@ from launcher.hub import Downloads
 from launcher.ledger import Ledger, submit_lock
 from launcher.plan import Allow, Plan
 from launcher.runs import Run
+from launcher.shipped import shipped
 from launcher.status import collect
 from launcher.submit import Site
-from zsg_core.errors import ClusterError
+from zsg_core.errors import ClusterError, UserError
 
 DELIVERY_S = {True: 300.0, False: 60.0}  # by whether MLflow is a file here: a server may never answer
 
@@ -42,6 +55,7 @@ class Opened:
     site: Site
     runs: list[Run]
     estimates: Estimates
+    asked: dict[str, Any]  # how it was opened, for whoever opens it again: file, profile, smoke
 
 
 def open_grid(
@@ -69,7 +83,20 @@ def open_grid(
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes]:
         show.say(f"note: {note}")
-    return Opened(grid, Site(place, profile), resolved, estimates)
+    own = layers.files[0].resolve()
+    by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
+    asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
+    return Opened(grid, Site(place, profile), resolved, estimates, asked)
+
+
+def open_again(place: Workspace, name: str) -> Opened:
+    """A recorded grid, by the file, settings and profile of its last submit. UserError where they are gone."""
+    record = grid_record.read(place, name)
+    path = Path(record.get("file", ""))
+    if not path.is_file():
+        copy = place.grid(name) / "grid.yaml"
+        raise UserError(f"{name} was submitted as {path}, which is gone; put it back, or submit its copy, {copy}")
+    return open_grid(path, record["opened_with"], place.root, record["smoke"], record["overrides"])
 
 
 def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
@@ -77,7 +104,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
     site, estimates = opened.site, opened.estimates
     cluster = admission.cluster_of(site.profile, show.say, must_answer=False)
     space = limits.room(site.profile, cluster)
-    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space)
+    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space, estimates.need_gb)
     refused = admission.objections(site, plan, cluster, estimates)
     if json:
         show.as_json(show.plan_rows(plan, {run.id: estimates.of(run).as_json for run in opened.runs}))
@@ -103,9 +130,9 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     if site.profile.kind == "slurm":
         submits.refuse_without_slurm()
     cluster = admission.cluster_of(site.profile, show.say, must_answer=True)
-    space, asked = limits.room(site.profile, cluster), None
+    space, asked, need = limits.room(site.profile, cluster), None, opened.estimates.need_gb
     if site.profile.kind == "slurm":
-        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space)
+        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space, need)
         admission.refuse(admission.objections(site, asked, cluster, opened.estimates))
         show.plan_table(asked)
         if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
@@ -114,14 +141,15 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
-        plan = submits.plan(site, grid, opened.runs, ledger, allow, space)
+        plan = submits.plan(site, grid, opened.runs, ledger, allow, space, need)
         if asked is None:
             admission.refuse(admission.objections(site, plan, cluster, opened.estimates))
             show.plan_table(plan)
         elif [action.kind for action in plan.actions] != [action.kind for action in asked.actions]:
             show.plan_table(plan)
             show.say("the states changed meanwhile: this is what is done now")
-        submits.record_grid(site, grid, opened.runs)
+        submits.record_grid(site, grid, opened.runs, opened.asked)
+        submits.free(plan, show.say)
         if plan.left and not plan.acting:
             raise ClusterError(f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended")
         if not plan.acting:

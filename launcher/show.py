@@ -68,6 +68,9 @@ def plan_table(plan: "Plan") -> None:
             colour = "bold" if kind in ACTING else "dim"
             table.add_row(*map(escape, cells), f"[{colour}]{kind}[/]", escape(reason))
         _out.print(table)
+    if plan.exclude:
+        nodes = ", ".join(f"{node} ({why})" for node, why in plan.exclude.items())
+        result(f"nodes left out of what is tried again: {nodes}")
     for run in plan.stages_before:
         result(f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained once")
     active = [run for run in plan.unwanted if run.state.is_active]
@@ -89,6 +92,8 @@ def job_graph(plan: "Plan") -> None:
         after = f" after {ends}{_some(group.after)}" if group.after else ""
         ranks = f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s), {group.size.time_min} min"
         result(f"train array of {len(group.runs)}, {ranks}{after}: {_some([run.id for run in group.runs])}")
+        if plan.canary and group.runs == [plan.canary.run]:
+            result(f"{plan.canary.item}: waits for that run's first checkpoint, one CPU; --no-canary does without")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -4,11 +4,13 @@ Commands are argument lists, never shell text; answers are parsed by pure functi
 flags are avoided: they differ between versions.
 """
 
+import contextlib
+import datetime
 import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,9 @@ from jobs.causes import Cause
 from zsg_core.errors import ClusterError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
+_OVER = ("Job has already finished", "Invalid job id")
 
 WAITING, QUEUED, RUNNING, UNKNOWN = "waiting", "queued", "running", "unknown"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
@@ -31,6 +36,9 @@ _ENDED = {
     "DEADLINE": (FAILED, Cause.TIME_LIMIT), "OUT_OF_MEMORY": (FAILED, Cause.OUT_OF_MEMORY),
     "PREEMPTED": (FAILED, Cause.PREEMPTED), "REVOKED": (CANCELLED, Cause.CANCELLED), "FAILED": (FAILED, Cause.DIED),
 }  # fmt: skip
+
+
+MOST_CHARACTERS = 30_000  # of ids in one command
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,38 @@ def parse_sacct(text: str) -> dict[str, SlurmState]:
     return found
 
 
+def nodes(ids: Sequence[str], since: float, run: Run = subprocess.run) -> dict[str, list[str]]:
+    """The nodes on which jobs ran that ended after `since`, seconds since the epoch; empty without accounting."""
+    if not ids:
+        return {}
+    argv = ["sacct", "-X", "-P", "-n", "-j", _mains(ids), "-o", "JobID,End,NodeList"]
+    wanted = set(ids)
+    return {job: of for job, of in parse_nodes(quiet(argv, run), since).items() if job in wanted}
+
+
+def parse_nodes(text: str, since: float) -> dict[str, list[str]]:
+    """Reads lines `id|2026-01-31T10:00:00|n[1-2],m3`, the time by this machine's clock."""
+    found = {}
+    for line in text.splitlines():
+        job, end, names = line.split("|", 2)
+        with contextlib.suppress(ValueError):  # Unknown: it has not ended
+            if datetime.datetime.fromisoformat(end).timestamp() >= since:
+                found[job] = hosts(names)
+    return found
+
+
+def hosts(names: str) -> list[str]:
+    """The nodes of `n[01-03,7],m3`, one by one; none of `None assigned`."""
+    found: list[str] = []
+    for name in re.findall(r"[^,\[\s]+(?:\[[^\]]*\])?", names if " " not in names else ""):
+        stem, bracket, spans = name.partition("[")
+        for span in spans.rstrip("]").split(",") if bracket else [""]:
+            low, _, high = span.partition("-")
+            numbers = range(int(low), int(high or low) + 1) if bracket else []
+            found += [f"{stem}{number:0{len(low)}}" for number in numbers] if bracket else [stem]
+    return found
+
+
 def find(name: str, run: Run = subprocess.run, *, sacct: bool = True) -> list[str]:
     """The ids of all jobs of that name, queued or ended, an array's tasks in order of their index."""
     shown = call(["squeue", "--noheader", "--array", "--name", name, "--format", "%i"], run).split()
@@ -140,8 +180,67 @@ def release(ids: Sequence[str], run: Run = subprocess.run) -> None:
     """Lets held jobs start. A job that is no longer held, or has ended, is left as it is."""
     mains = sorted({i.partition("_")[0] for i in ids})
     done = _start(["scontrol", "release", *mains], run)
-    if done.returncode and "Job has already finished" not in done.stderr and "Invalid job id" not in done.stderr:
+    if done.returncode and not any(word in done.stderr for word in _OVER):
         raise ClusterError(f"scontrol release {' '.join(mains)} failed: {done.stderr.strip()}; run zsg submit again")
+
+
+def release_tasks(ids: Sequence[str], run: Run = subprocess.run) -> None:
+    """Lets just these jobs or tasks start, and no other task of their arrays."""
+    for job_id in ids:
+        done = _start(["scontrol", "release", job_id], run)
+        if done.returncode and not any(word in done.stderr for word in _OVER):
+            raise ClusterError(f"scontrol release {job_id} failed: {done.stderr.strip()}; run zsg submit again")
+
+
+def cancel(ids: Sequence[str], save: bool = False, run: Run = subprocess.run) -> None:
+    """Ends jobs, in few calls; with `save` those that run are told by USR1 to save and leave. What has ended is let be.
+
+    Raises ClusterError if Slurm does not answer: what was asked of it before stays asked.
+    """
+    for spans in _batches(compact(ids)):
+        if not save:
+            _scancel(spans, run)
+        else:
+            _scancel(["--state=PENDING", *spans], run)
+            _scancel(["--signal=USR1", "--state=RUNNING", *spans], run)
+
+
+def compact(ids: Iterable[str]) -> list[str]:
+    """Ids with the tasks of an array as one: `7_0 7_1 7_2 7_5 9` are `7_[0-2,5]` and `9`."""
+    tasks: dict[str, set[int]] = {}
+    for job_id in ids:
+        main, _, task = job_id.partition("_")
+        tasks.setdefault(main, set()).update([int(task)] if task else [])
+    return [f"{main}_[{_spans(sorted(of))}]" if of else main for main, of in tasks.items()]
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+
+
+def _batches(words: Sequence[str]) -> Iterator[list[str]]:
+    """The words in groups short enough for a command line."""
+    group: list[str] = []
+    for word in words:
+        if group and sum(map(len, group)) + len(word) > MOST_CHARACTERS:
+            yield group
+            group = []
+        group.append(word)
+    yield from [group] if group else []
+
+
+def _scancel(words: Sequence[str], run: Run) -> None:
+    done = _start(["scancel", "--quiet", *words], run)
+    gone = ("Invalid job id", "already completing or completed", "Job has already finished")
+    bad = [line for line in done.stderr.splitlines() if line.strip() and not any(word in line for word in gone)]
+    if done.returncode and bad:
+        raise ClusterError(f"scancel failed: {bad[0].strip()}; run zsg cancel again")
 
 
 def _tasks(job: str) -> list[str]:

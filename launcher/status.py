@@ -7,14 +7,16 @@ runs by squeue's word and gives no sign of life is `unknown` too, and so is one 
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jobs import cancellation
 from jobs.attempt import CONTINUE
 from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
+from jobs.going_on import NEXT
 from jobs.heartbeat import STARTING, TRAINING
 from launcher import signs as signs_of
 from launcher import slurm
@@ -25,6 +27,7 @@ from launcher.settled import Settled
 from launcher.signs import LOST_S, Clock
 from launcher.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, SlurmState
 
+LEAVING = "leaving"
 PAUSED = ("SUSPENDED", "STOPPED")
 START_S = 300.0  # from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
 
@@ -60,7 +63,17 @@ def collect(
     states |= _slurm(workspace, asked, ledger, states, clock, run)
     if settled:
         settled.save()
-    return {item: _explain(workspace, item, state) for item, state in states.items()}
+    states = {item: _explain(workspace, item, state) for item, state in states.items()}
+    return {item: _as_wished(state, item, known.get(item)) for item, state in states.items()}
+
+
+def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
+    """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still on its way out is not yet."""
+    if last is None or item not in last.cancelled or state.state == DONE:
+        return state
+    if (state.is_active and not state.stopped) or state.doing == LEAVING:
+        return state if state.cause else replace(state, cause="is being cancelled")
+    return replace(state, state=CANCELLED, stopped=False, in_queue=False, **cancellation.TOLD)
 
 
 def _remembered(
@@ -106,8 +119,8 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         first=record.get("first", 0),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
-        cause=f"stopped at step {reached} (time limit or preemption)" if stopped else record["cause"],
-        evidence="zsg submit goes on" if stopped else record["evidence"],
+        cause=f"stopped at step {reached} ({_stopped_by(record)})" if stopped else record["cause"],
+        evidence=_next_step(record) if stopped else record["evidence"],
         checkpoints=tuple(record.get("checkpoints", ())),
         quick={key: tuple(steps) for key, steps in record.get("quick", {}).items()},
         snapshots=tuple(record.get("snapshots", ())),
@@ -115,6 +128,15 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
         stopped=stopped,
     )
+
+
+def _stopped_by(record: Mapping[str, Any]) -> str:
+    return record["cause"] if "goes_on" in record else "time limit or preemption"
+
+
+def _next_step(record: Mapping[str, Any]) -> str:
+    """What a stopped run waits for; where it was to go on by itself, it is seen that it does not."""
+    return record["evidence"] if record.get("goes_on", "") is None else NEXT
 
 
 def _under(folder: Path) -> dict[str, Any]:
@@ -131,23 +153,50 @@ def _slurm(
     """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
     given = ledger.job_ids() if asked else {}
     ids = {item: given[item] for item in asked}
-    ended = {job_id for item, job_id in ids.items() if item in settled and job_id}
+    ended = {job_id for item, links in ids.items() if item in settled for job_id in links}
     may_ask = all(last.sacct for last in asked.values())
-    told = slurm.states([job_id for job_id in ids.values() if job_id], run, settled=ended, sacct=may_ask)
+    told = slurm.states([one for links in ids.values() for one in links], run, settled=ended, sacct=may_ask)
     states = {}
-    for item, job_id in ids.items():
-        if job_id is None:
+    for item, links in ids.items():
+        job_id = _acting(links, told)
+        if not links:
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
-        elif job_id in told:
-            folder, said = workspace.root / item, replace(told[job_id], job=job_id)
+        elif job_id:
+            folder, said, before = workspace.root / item, replace(told[job_id], job=job_id), settled.get(item)
             if said.state in (QUEUED, WAITING):
-                waits = JobState(state=said.state, slurm=job_id, reason=said.detail, starts=said.starts, in_queue=True)
-                states[item] = waits
+                is_link = before is not None and job_id not in (links[0], before.slurm)
+                states[item] = _waits(said, before, is_link)
             elif said.state == RUNNING:
-                states[item] = _running(folder, said, asked[item], settled.get(item), clock)
+                states[item] = _running(folder, said, asked[item], before, clock)
             else:
                 states[item] = _gone(folder, said, asked[item], clock)
     return states
+
+
+def _acting(links: Sequence[str], told: Mapping[str, SlurmState]) -> str | None:
+    """The job of a chain that is at work or comes next; of one that has ended, the first that did not end well."""
+    known = [job_id for job_id in links if job_id in told]
+    for wanted in ((RUNNING,), (QUEUED,), (WAITING,), (FAILED, CANCELLED, UNKNOWN)):
+        for job_id in known:
+            if told[job_id].state in wanted:
+                return job_id
+    return known[0] if known else None
+
+
+def _waits(said: SlurmState, ended: JobState | None, is_link: bool) -> JobState:
+    """A job in the queue: for its first start, put back after it had `ended`, or a link behind one that has.
+
+    A job that was put back waits anew for what it waited for at first, so its reason does not tell it from a link.
+    """
+    waits = JobState(state=said.state, slurm=said.job, reason=said.detail, starts=said.starts, in_queue=True)
+    if ended is None:
+        return waits
+    if not ended.stopped:
+        # Of a run that has failed Slurm may not have dropped the links yet; they never start.
+        never = is_link and (said.detail or "").startswith("Dependency")
+        return ended if never else waits
+    facts = {"slurm": said.job, "reason": said.detail, "starts": said.starts, "in_queue": True}
+    return replace(ended, state=said.state, stopped=False, evidence="goes on by itself", **facts)
 
 
 def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState | None, clock: Clock) -> JobState:
@@ -157,7 +206,7 @@ def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState |
     told_s = clock.now() - _modified(folder / "exit.json")
     if ended and elapsed_s is not None and told_s < elapsed_s - 1:  # its processes are leaving
         if ended.stopped and told_s < LOST_S:
-            return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing="leaving")
+            return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing=LEAVING)
         return ended if ended.stopped else replace(ended, in_queue=True)
     job = read_json(folder / "job.json") or {}
     state = replace(state, gpus=gpus(job))
@@ -184,7 +233,7 @@ def _gone(folder: Path, said: SlurmState, last: Submission, clock: Clock) -> Job
     if signs.age_s < LOST_S:
         # slurmd may be dead and the ranks alive: no end is told of what may yet go on.
         cause = f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f} s old"
-        return progress(folder, replace(state, state=UNKNOWN, cause=cause))
+        return progress(folder, replace(state, state=UNKNOWN, cause=cause, doing=LEAVING))
     return progress(folder, state)
 
 
@@ -238,12 +287,15 @@ def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
         record = read_json(workspace.root / needed / "exit.json")
         if record and record["outcome"] == FAILED:
             why = f"{record['cause']}: {record['evidence']} ({needed})"
-            cause = Cause.PREPARE_FAILED if needed.startswith("prepare/") else Cause.STAGE_FAILED
+            cause = _OF_OTHERS[needed.partition("/")[0]]
             return replace(state, state=FAILED, cause=cause, evidence=why)
         if record and record["outcome"] == CONTINUE:
             why = f"a stage before, {needed}, was stopped at step {record['step'] or 0}"
-            return replace(state, state=WAITING, cause=why, evidence="zsg submit goes on", stopped=True)
+            return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)
     return state
+
+
+_OF_OTHERS = {"prepare": Cause.PREPARE_FAILED, "runs": Cause.STAGE_FAILED, "canary": Cause.CANARY_FAILED}
 
 
 def is_locked(path: Path) -> bool:

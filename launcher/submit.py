@@ -5,9 +5,10 @@ are adopted, intents that never reached it are given up. So there is one job per
 """
 
 import fcntl
+import math
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,13 +16,15 @@ from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
-from launcher import arrays, grid_record, handover, job_files, limits, local, slurm
+from launcher import canary, code_snapshot, failed_nodes, grid_record, handover, job_files, limits, local, retry, slurm
 from launcher.grid import Grid
 from launcher.handover import Say
+from launcher.job_state import JobState
 from launcher.ledger import Ledger, Submission
-from launcher.plan import Allow, Plan, TrainGroup, Unwanted, decide, make, run_item
-from launcher.profiles import Profile
+from launcher.plan import RETRY, Action, Allow, Canary, Plan, TrainGroup, Unwanted, decide, make, run_item
+from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
+from launcher.slurm import DONE, RUNNING
 from launcher.status import collect
 from zsg_core.errors import ClusterError
 
@@ -37,20 +40,41 @@ class Site:
 
 
 def plan(
-    site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: Allow, space: limits.Room | None = None
-) -> Plan:
-    """What a submit would do now, with no more jobs than there is room for."""
+    site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: Allow, space: limits.Room | None = None,
+    need: Callable[[Run], float] = lambda run: 0.0,
+) -> Plan:  # fmt: skip
+    """What a submit would do now, with no more jobs than there is room for.
+
+    `need`: the memory that a run takes; of many on Slurm the one that takes most goes first.
+    """
     former = grid_record.former(site.workspace, grid.name, {run.id for run in runs})
     before = {run_item(one) for run in runs for one in run.all_before}
     items = {*map(run_item, runs), *before, *(f"runs/{row['run']}" for row in former)}
     states = collect(site.workspace, items, ledger)
     is_made = cache(lambda need: is_committed(site.workspace.root / need))
     makers = _makers(site.workspace, ledger, site.profile.kind, before)
-    remake = lambda actions: make(actions, is_made, makers)  # noqa: E731
+
+    def remake(actions: list[Action]) -> Plan:
+        made = make(actions, is_made, makers)
+        if site.profile.kind == "local" or not allow.canary:
+            return made
+        return canary.with_first(made, need, [a.run for a in actions if _has_shown(states[run_item(a.run)])])
+
     made = remake(decide(runs, states, allow, lambda need: is_made(need) or need in makers))
-    made = limits.within(made, space, remake)
+    made = limits.within(made, space, site.profile.slurm.links, remake)
     unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
-    return replace(made, unwanted=unwanted)
+    failed = {run_item(a.run): states[run_item(a.run)] for a in made.actions if a.kind == RETRY}
+    nodes = failed_nodes.of(site.workspace, ledger, failed) if site.profile.kind == "slurm" else {}
+    failures = retry.rows(site.workspace, failed, nodes)
+    exclude = failed_nodes.to_avoid(ledger, failures) if failed and site.profile.kind == "slurm" else {}
+    held = [state.slurm for item in items if (state := states[item]).slurm and slurm.LAUNCH_FAILED == state.reason]
+    return replace(made, unwanted=unwanted, failures=failures, exclude=exclude, held=held)
+
+
+def _has_shown(state: JobState) -> bool:
+    """Whether a run has trained to a finite loss."""
+    has_stepped = state.state == DONE or (state.state == RUNNING and bool(state.step))
+    return has_stepped and state.loss is not None and math.isfinite(float(state.loss))
 
 
 def refuse_without_slurm() -> None:
@@ -59,10 +83,14 @@ def refuse_without_slurm() -> None:
         raise ClusterError("sbatch and srun are not on the PATH; submit from a login node of the cluster")
 
 
-def record_grid(site: Site, grid: Grid, runs: Sequence[Run]) -> None:
-    """Keeps which runs the grid wants, for status, sync and whoever asks later."""
-    facts = {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
-    facts |= {"submitted": now_ms(), "code": job_files.code()}
+def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str, Any]) -> None:
+    """Keeps which runs the grid wants, for status, sync and whoever asks later.
+
+    `asked`: the file and the profile by which `zsg retry` opens it again.
+    """
+    facts: dict[str, Any] = dict(asked)
+    facts |= {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
+    facts |= {"submitted": now_ms(), "code": code_snapshot.take(site.workspace)}
     listed = {run.id for run in runs}
     before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
     facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
@@ -83,14 +111,17 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
             continue
         say(f"an earlier submit was cut short; looking for {submission.name}")
         if not submission.ids:
-            ids = handover.find(submission)
+            ids = handover.adopt(site.workspace, submission, submission.name)
             if not ids:
                 ledger.void(submission, "never reached Slurm")
                 continue
-            folders = [site.workspace.root / item for item in submission.items]
-            arrays.adopt(site.workspace.submission(submission.id), submission, folders, ids)
             ledger.submitted(submission, ids)
-        slurm.release(submission.ids)
+        while len(submission.links) < submission.chain:
+            ids = handover.adopt(site.workspace, submission, submission.link_name(len(submission.links) + 1))
+            if not ids:
+                break  # a chain of fewer links does with fewer
+            ledger.linked(submission, ids)
+        slurm.release(submission.all_ids)
         ledger.released(submission)
 
 
@@ -103,7 +134,9 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
     try:
         for prepares in _parts(plan.prepares, most):
             items = [prepare.item for prepare in prepares]
-            submission = ledger.intend(scheduler="slurm", kind="prepare", grid=grid.name, items=items, sacct=sacct)
+            submission = ledger.intend(
+                scheduler="slurm", kind="prepare", grid=grid.name, items=items, sacct=sacct, exclude=list(plan.exclude)
+            )
             for prepare in prepares:
                 job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
             size = site.profile.prepare
@@ -111,20 +144,32 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
         for group in plan.groups:
             for runs in _parts(group.runs, most):
                 made.append(_submit_runs(site, grid, plan, replace(group, runs=runs), ledger, say))
+            if plan.canary and group.runs == [plan.canary.run]:
+                made.append(_submit_canary(site, grid, plan.canary, made[-1], ledger, say))
     finally:
         if made:
-            ids = [job_id for submission in made for job_id in submission.ids]
+            ids = [job_id for submission in made for job_id in submission.all_ids]
             handover.patiently(lambda: slurm.release(ids), say)
             for submission in made:
                 ledger.released(submission)
 
 
+def free(plan: Plan, say: Say) -> None:
+    """Lets jobs start that Slurm has put back and holds, since a node could not launch them: it never would itself."""
+    if plan.held:
+        handover.patiently(lambda: slurm.release_tasks(plan.held), say)
+        say(f"Slurm held {', '.join(plan.held)} after a failed launch: released")
+
+
 def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say) -> Submission:
     items = [run_item(run) for run in group.runs]
     known = ledger.by_item()
-    after = [job_id for item in group.after if item in known and (job_id := known[item].job_id(item))]
-    sacct = site.profile.slurm.sacct
-    submission = ledger.intend(scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=sacct)
+    after = [ids[-1] for item in group.after if item in known and (ids := known[item].job_ids(item))]  # the last link
+    first = after[-1] if plan.canary and plan.canary.item in group.after else None
+    submission = ledger.intend(
+        scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=site.profile.slurm.sacct,
+        chain=site.profile.slurm.links, retries=_of(items, plan.failures), exclude=list(plan.exclude),
+    )  # fmt: skip
     starts, profile = plan.starts, site.profile
 
     def write(run: Run) -> None:
@@ -132,8 +177,23 @@ def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: 
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, group.runs))
-    dependency = handover.dependency(after, group.whatever_they_made)
+    dependency = handover.dependency(after, group.whatever_they_made, first)
     return handover.send(site.workspace, site.profile, submission, group.size, dependency, ledger, say)
+
+
+def _submit_canary(
+    site: Site, grid: Grid, first: Canary, submission: Submission, ledger: Ledger, say: Say
+) -> Submission:
+    """Submits the job that watches the first run, once that has begun; it takes one CPU."""
+    size = JobSize(time_min=first.run.size.time_min)
+    watch = ledger.intend(
+        scheduler="slurm", kind="canary", grid=grid.name, items=[first.item], sacct=site.profile.slurm.sacct
+    )
+    job_files.write_canary(site.workspace, first, site.profile, watch.id, submission, size)
+    after = f"after:{submission.ids[0]}"
+    made = handover.send(site.workspace, site.profile, watch, size, after, ledger, say)
+    say(f"run {first.run.id} goes first: {first.waiting} others wait for its first checkpoint (--no-canary: none does)")
+    return made
 
 
 def _parts(things: Sequence[Any], most: int) -> Iterator[list[Any]]:
@@ -160,7 +220,8 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
         ledger.released(submission)
     runs = {run_item(run): run for group in plan.groups for run in group.runs}
     if runs:
-        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs))
+        retries = _of(runs, plan.failures)
+        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs), retries=retries)
         locks.append(_hold(site, submission))
         starts = plan.starts
         for item, run in runs.items():
@@ -170,6 +231,10 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
         ledger.submitted(submission, ["local"] * len(runs))
         ledger.released(submission)
     return jobs, locks
+
+
+def _of(items: Iterable[str], failures: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item: failures[item] for item in items if item in failures}
 
 
 def _hold(site: Site, submission: Submission) -> int:

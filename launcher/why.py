@@ -31,6 +31,7 @@ NEXT = {
     Cause.CANCELLED: "submitted with --retry it starts again",
     Cause.SIGNAL: "submitted with --retry it goes on from the saved state",
     Cause.PREPARE_FAILED: "mend what the prepare job names, then submit again with --retry",
+    Cause.CANARY_FAILED: "see why of that run; mend it, then submit again with --retry",
     Cause.STAGE_FAILED: "mend the run that it starts from, then submit again with --retry",
     Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip; then submit again with --retry",
     Cause.BAD_INPUT: "change what the message names, then submit again with --retry",
@@ -90,7 +91,7 @@ def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
     """Why a job is not done; None for one that is done or under way."""
     if state.state not in (FAILED, CANCELLED, UNKNOWN) and not state.stopped:
         return None
-    if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED):
+    if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED, Cause.CANARY_FAILED):
         return _from_before(place, item, state)
     told = Found(str(state.cause or UNKNOWN), state.evidence, signature=state.signature)
     record = place.root / item / "exit.json"

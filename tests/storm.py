@@ -66,10 +66,10 @@ class Storm:
 
     def rage(self, events: int) -> None:
         """So many events, each kind as often as any other, in an order that the seed decides."""
-        for watcher in self._watchers:
-            watcher.start()
         order = [event for _ in range(-(-events // len(self.events))) for event in self._shuffled(self.events)]
         self._submit()
+        for watcher in self._watchers:
+            watcher.start()
         for number, event in enumerate(order[:events]):
             self._until_something_runs()
             self._say(f"{number + 1} {event.__name__}: {event()}")
@@ -250,7 +250,7 @@ class Storm:
             asked = time.time()
             process = self.zsg.start("status", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             printed, said = process.communicate(timeout=120)
-            assert process.returncode in (0, 3), said
+            assert process.returncode in (0, 3), said  # 3: Slurm does not answer
             if process.returncode == 0:
                 self.looks.append(Look(asked, time.time(), json.loads(printed)))
 

@@ -13,7 +13,8 @@ import pytest
 from slurm_answers import profile
 
 from launcher import arrays, profiles
-from launcher.handover import dependency
+from launcher.handover import dependency, parameters
+from launcher.ledger import Submission
 from launcher.profiles import Profile
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
@@ -43,7 +44,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def submitted(place: Path, own: Profile, count: int = 3, kind: str = "train") -> tuple[list[str], str]:
     """The ids and the script of a submission of so many jobs."""
     size, after = (own.train, dependency(AFTER)) if kind == "train" else (own.prepare, None)
-    wanted = arrays.parameters(own, size, f"zsg-grid-{kind}-0123abcd", after, kind == "train")
+    submission = Submission("0123abcd", "slurm", kind, "grid", [], 0, "login", chain=own.slurm.links)
+    wanted = parameters(own, submission, size, after, {"folder": "/workspace/code/0123456789abcdef"})
     jobs = place / "jobs"
     ids = arrays.submit(jobs, [place / f"runs/{i}" for i in range(count)], wanted, arrays.python(own))
     return ids, (jobs / "61_submission.sh").read_text()

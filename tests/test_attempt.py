@@ -139,3 +139,27 @@ def test_a_stale_exit_record_is_replaced(tmp_path):
     record = read_json(tmp_path / "exit.json")
 
     assert (2, "done", None) == (record["attempt"], record["outcome"], record["cause"])
+
+
+@pytest.mark.parametrize(
+    ("told", "now", "expected"),
+    [
+        pytest.param({"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, True, id="requeued"),
+        pytest.param({"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "8"}, True, id="the next link of its chain"),
+        pytest.param({"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "7"}, False, id="itself"),
+        pytest.param({"SLURM_JOB_ID": "7"}, {}, False, id="replayed by hand"),
+        pytest.param({}, {}, False, id="outside Slurm"),
+    ],
+)
+@pytest.mark.parametrize("submission", ["s", "later"])
+def test_a_job_that_was_done_is_known_when_it_is_started_again(tmp_path, monkeypatch, told, now, expected, submission):
+    """A job requeued after its end, or the next link, has nothing left to do; another submission has."""
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    end(tmp_path, begin(tmp_path, "s"), attempts.DONE)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in now.items():
+        monkeypatch.setenv(name, value)
+
+    assert attempts.done_before(tmp_path, submission) is (expected and submission == "s")

@@ -169,3 +169,16 @@ def test_the_lock_is_free_after_use(workspace):
 def test_a_workspace_is_its_owners(workspace):
     """Nobody else may look into it."""
     assert workspace.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_submission_knows_the_links_of_its_chain(workspace):
+    """A job's ids are its own and those of the links behind it, in the order in which they run."""
+    ledger = Ledger(workspace)
+    made = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/a", "runs/b"], chain=2)
+    ledger.submitted(made, ["7_0", "7_1"])
+    ledger.linked(made, ["8_0", "8_1"])
+
+    found = Ledger(workspace).last("runs/b")
+    assert found
+    assert (found.chain, found.job_ids("runs/b"), found.link_name(2)) == (2, ["7_1", "8_1"], f"{found.name}-2")
+    assert found.all_ids == ["7_0", "7_1", "8_0", "8_1"]

@@ -104,10 +104,10 @@ def test_the_tightest_limit_says_how_much_room_there_is(settings: dict, expected
 def test_what_fits_is_submitted_and_the_rest_is_left_by_name(room: int, runs: int) -> None:
     """The first runs of the grid with the prepare job that they wait for; every other run says why it is left."""
     plan = planned(5)
-    fitted = limits.within(plan, Room(room, "MaxSubmitJobs is 9"), remake)
+    fitted = limits.within(plan, Room(room, "MaxSubmitJobs is 9"), 0, remake)
 
     assert [action.kind for action in fitted.actions] == ["submit"] * runs + ["skip"] * (5 - runs)
-    assert fitted.jobs == (runs + 1 if runs else 0)
+    assert fitted.jobs(0) == (runs + 1 if runs else 0)
     assert fitted.left == (
         f"{5 - runs} run{'s' * (5 - runs > 1)} left for later: MaxSubmitJobs is 9" if runs < 5 else ""
     )

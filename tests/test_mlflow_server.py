@@ -79,8 +79,15 @@ def test_other_databases_are_refused_without_their_passwords(tmp_path: Path) -> 
     with pytest.raises(UserError, match="postgresql://") as refused:
         mlflow_server.backend_of("mysql://me:secret@host/db", tmp_path)
     assert "secret" not in str(refused.value)
-    assert mlflow_server.backend_of("postgresql://u:p@h/d", tmp_path) == "postgresql://u:p@h/d"
+    assert mlflow_server.backend_of("postgresql+asyncpg://u:p@h/d", tmp_path) == "postgresql+asyncpg://u:p@h/d"
     assert mlflow_server.backend_of(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_postgresql_by_the_driver_that_is_there() -> None:
+    """An address without a driver gets an installed one; without any it is said how to install one."""
+    assert mlflow_server.with_driver("postgresql://u@h/d", ["psycopg2"]) == "postgresql+psycopg2://u@h/d"
+    with pytest.raises(UserError, match=r"pip install 'psycopg\[binary\]'"):
+        mlflow_server.with_driver("postgresql://u@h/d", [])
 
 
 def test_a_taken_port_is_said_before_anything_starts(port: int) -> None:

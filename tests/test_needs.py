@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from jobs.causes import Known
 from jobs.folder import SCHEMA, Workspace, publish, read_json, write_json
-from jobs.needs import Unprepared, refuse_unprepared
+from jobs.needs import refuse_unprepared
 
 NEEDS = ("corpora/c", "arrangements/a", "bases/b")
 
@@ -50,7 +51,7 @@ def test_each_thing_needed_is_looked_for(tmp_path: Path, lacking: str) -> None:
     ended(tmp_path, "prepare/p", "done")
     ended(tmp_path, "prepare/q")
 
-    with pytest.raises(Unprepared) as error:
+    with pytest.raises(Known) as error:
         refuse_unprepared(job)
     assert error.value.cause == "prepare failed"
     assert str(error.value) == f"{lacking} is not there: prepare/q: bad input: x.json: no Instances"
@@ -60,14 +61,14 @@ def test_a_stage_before_is_blamed_by_its_name(tmp_path: Path) -> None:
     """Weights that another run was to leave are that run's fault."""
     ended(tmp_path, "runs/f")
 
-    with pytest.raises(Unprepared, match=r"runs/f: bad input") as error:
+    with pytest.raises(Known, match=r"runs/f: bad input") as error:
         refuse_unprepared(a_job(tmp_path, after=("runs/f",)))
     assert error.value.cause == "a stage before failed"
 
 
 def test_a_job_that_waits_for_nobody_says_what_to_do(tmp_path: Path) -> None:
     """Nobody has ended badly: what is missing was removed, or is still being made."""
-    with pytest.raises(Unprepared, match="submit again"):
+    with pytest.raises(Known, match="submit again"):
         refuse_unprepared(a_job(tmp_path, after=()))
 
 

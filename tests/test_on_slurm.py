@@ -230,9 +230,10 @@ def test_a_requeued_run_goes_on(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: P
 def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
 ) -> None:
-    """Told of its time limit a run waits for the next submit, cancelled for --retry; no step is lost, no rank left."""
+    """Not to go on by itself a run waits for the next submit, cancelled for --retry; no step is lost, no rank left."""
     zsg = zsg_on_slurm
     grid, place = small(zsg, tasks, steps=LONG, state_every=50), profile(zsg, nodes=2)
+    place.write_text(place.read_text().replace("{par", "{on_time_limit: none, par"))
     zsg("submit", grid, "--profile", place)
     job = _wait_for_step(zsg, 4)
     slurm.run("scancel", "--signal=USR2", job)  # as Slurm does before the time limit
@@ -263,9 +264,8 @@ def test_a_run_longer_than_its_time_limit_finishes(zsg_on_slurm: Zsg, slurm: Slu
     """With a limit of a minute, a run of some minutes is done after several submits, and no step is lost."""
     zsg, steps = zsg_on_slurm, 4000
     place, grid = profile(zsg), small(zsg, tasks, steps=steps)
-    place.write_text(
-        place.read_text().replace("time_min: 60", "time_min: 1").replace("{par", "{signal_before_end_s: 10, par")
-    )
+    text = place.read_text().replace("time_min: 60", "time_min: 1")
+    place.write_text(text.replace("{par", "{on_time_limit: none, signal_before_end_s: 10, par"))
     grid.write_text(grid.read_text().replace("epochs: 20", "epochs: 400").replace("every: 4,", "every: 100,"))
     submits = 0
     while True:

@@ -81,7 +81,9 @@ def test_the_record_outweighs_accounting(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("squeue", "expected"), [("7|PENDING|BeginTime", "queued"), ("7|RUNNING|None", "running")], ids=["waits", "runs"]
+    ("squeue", "expected"),
+    [("7|PENDING|BeginTime", "queued"), ("7|PENDING|Dependency", "waiting"), ("7|RUNNING|None", "running")],
+    ids=["waits", "waits anew for its prepare job", "runs"],
 )
 @pytest.mark.parametrize("outcome", ["cancelled", "continue", "failed"])
 def test_a_requeued_job_has_not_ended(workspace: Workspace, squeue: str, expected: str, outcome: str) -> None:
@@ -103,6 +105,86 @@ def test_a_stopped_run_waits_for_the_next_submit(workspace: Workspace, scheduler
         "stopped at step 5 (time limit or preemption)",
         "zsg submit goes on",
     )
+
+
+def stopped(workspace: Workspace, submission: Submission, goes_on: str | None, why: str) -> None:
+    """An attempt of the run that its time limit has stopped at step 5."""
+    attempt = started(workspace, submission)
+    facts = {"cause": "time limit", "evidence": why, "goes_on": goes_on, "continued": 1, "stalled": 0}
+    attempts.end(workspace.root / ITEM, attempt, "continue", step=5, steps=9, saved=5, **facts)
+
+
+@pytest.mark.parametrize(
+    ("squeue", "expected", "evidence"),
+    [
+        ("7|PENDING|BeginTime", "queued", "goes on by itself"),
+        ("7|COMPLETING|None", "running", None),
+        ("", "waiting", "zsg submit goes on"),
+    ],
+    ids=["requeued", "on its way out", "requeue was lost"],
+)
+def test_a_run_that_waits_for_its_requeue(workspace: Workspace, squeue: str, expected: str, evidence: str) -> None:
+    """Neither failed nor done: queued, with its attempt and its step; if Slurm has lost it, a submit goes on."""
+    stopped(workspace, submitted(workspace), "requeue", "requeued")
+
+    found = state(workspace, FakeSlurm(squeue))
+    assert (found.state, found.attempt, found.evidence) == (expected, 1, evidence)
+    assert found.state == "running" or (found.step, found.cause) == (5, "stopped at step 5 (time limit)")
+    assert found.stopped == (expected == "waiting")
+
+
+def test_a_run_that_may_not_go_on_by_itself_says_why(workspace: Workspace) -> None:
+    """At its limit a run waits for a submit, with the reason."""
+    stopped(workspace, submitted(workspace), None, "the most that slurm.max_continues allows; zsg submit goes on")
+
+    found = state(workspace)
+    assert (found.state, found.stopped) == ("waiting", True)
+    assert found.evidence == "the most that slurm.max_continues allows; zsg submit goes on"
+
+
+@pytest.mark.parametrize(
+    ("squeue", "expected", "job"),
+    [
+        ("7|RUNNING|None\n8|PENDING|Dependency\n9|PENDING|Dependency", "running", "7"),
+        ("8|PENDING|Priority\n9|PENDING|Dependency", "queued", "8"),
+        ("8|PENDING|Dependency\n9|PENDING|Dependency", "waiting", "8"),
+        ("8|RUNNING|None\n9|PENDING|Dependency", "running", "8"),
+    ],
+    ids=["the first", "the next is queued", "the next is not yet freed", "the next runs"],
+)
+def test_of_a_chain_the_acting_link_is_shown(workspace: Workspace, squeue: str, expected: str, job: str) -> None:
+    """All links are asked of at once; a stopped run whose next link waits goes on by itself."""
+    submission = submitted(workspace)
+    Ledger(workspace).linked(submission, ["8"])
+    Ledger(workspace).linked(submission, ["9"])
+    if job == "8":
+        stopped(workspace, submission, "chain", "2 links are left")
+    slurm = FakeSlurm(squeue, "7|COMPLETED|0:0")
+
+    found = state(workspace, slurm)
+    assert (found.state, found.slurm, found.stopped) == (expected, job, False)
+    assert slurm.asked.count("squeue") == 1
+
+
+@pytest.mark.parametrize("reason", ["Dependency", "DependencyNeverSatisfied"])
+def test_links_behind_a_failed_run_do_not_hide_it(workspace: Workspace, reason: str) -> None:
+    """Until Slurm drops the links that will never start, the run has failed all the same."""
+    submission = submitted(workspace)
+    Ledger(workspace).linked(submission, ["8"])
+    ended(workspace, submission, "failed")
+
+    assert state(workspace, FakeSlurm(f"8|PENDING|{reason}")).state == "failed"
+
+
+def test_a_chain_that_died_is_what_its_first_bad_link_was(workspace: Workspace) -> None:
+    """Accounting's word of the link that died counts, not that of those that were dropped behind it."""
+    submission = submitted(workspace)
+    for job in ("8", "9"):
+        Ledger(workspace).linked(submission, [job])
+    sacct = "7|COMPLETED|0:0\n8|NODE_FAIL|1:0\n9|CANCELLED by 0|0:0"
+
+    found = state(workspace, FakeSlurm(sacct=sacct))
+    assert (found.state, found.cause, found.slurm) == ("failed", "node failure", "8")
 
 
 def test_a_run_stopped_while_it_started_is_where_it_was(workspace: Workspace) -> None:

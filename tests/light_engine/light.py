@@ -110,6 +110,8 @@ class CheckpointLosses:
         pass
 
     def measure(self, step, examples, journal):
+        if "LIGHT_DIVERGES" in os.environ and step:
+            return {"loss": float("nan")}
         return {"loss": number(self.engine.weights), "loss/token_mean": number(self.engine.weights + "token")}
 
 

@@ -1,0 +1,12 @@
+"""Asks in a terminal whether to go on; a script that calls zsg has decided already."""
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+
+def agreed(yes: bool) -> Callable[[str], bool]:
+    """A function that puts a question to the user, and always agrees where nobody is there or `yes` was said."""
+    ask = sys.stdin.isatty() and sys.stderr.isatty() and not yes
+    return lambda question: typer.confirm(question, default=True, err=True) if ask else True

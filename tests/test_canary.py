@@ -1,0 +1,181 @@
+"""May the other runs of a grid start, by what the first of them has shown?"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import copy_made
+from conftest import Zsg, wait_until
+from slurm_cluster import SlurmCluster
+from test_chaos import CLUSTER, LIGHT, undisturbed
+from test_plan import a_run, planned
+
+from jobs.canary import Shown, judge
+from jobs.causes import Cause, Known
+from launcher.canary import AT_ONCE, with_first
+from launcher.handover import dependency
+from launcher.plan import Plan
+from launcher.runs import Run
+
+Row = dict[str, Any]
+
+
+def row(step: int, kind: str = "metric", **data: Any) -> Row:
+    """A row of a journal."""
+    return {"step": step, "kind": kind, "data": {key.replace("__", "/"): value for key, value in data.items()}}
+
+
+def trained(*speeds: float, loss: Any = None, first: int = 0) -> list[Row]:
+    """The journal of a run that has taken a step at each speed, with a loss before the first and after the last."""
+    rows = [row(first, "event", event="start", **{"from": first}), row(first, loss=5.0)]
+    rows += [row(first + n, speed__tokens_per_s=speed) for n, speed in enumerate(speeds, 1)]
+    return rows if loss is None else [*rows, row(first + len(speeds), loss=loss)]
+
+
+def ended(outcome: str, **facts: Any) -> Row:
+    """An exit record."""
+    return {"outcome": outcome, "cause": None, "evidence": None, "step": 9, "loss": 2.5, **facts}
+
+
+ENOUGH = [
+    pytest.param(trained(10, 90, 100, 104, loss=3.5), None, Shown("r", 4, 3.5, 102), id="a checkpoint"),
+    pytest.param(trained(10, loss=3.5, first=40), None, Shown("r", 41, 3.5, 10), id="of a later stage"),
+    pytest.param(trained(10), ended("done"), Shown("r", 9, 2.5, 10), id="it is done, with no other checkpoint"),
+    pytest.param([], ended("done", loss=None), Shown("r", 9, None, None), id="it was done before"),
+    pytest.param(trained(10, 20, loss=3.5), ended("failed"), Shown("r", 2, 3.5, 15), id="it fails later"),
+]
+
+
+@pytest.mark.parametrize(("rows", "record", "shown"), ENOUGH)
+def test_the_others_may_start(rows: list[Row], record: Row | None, shown: Shown) -> None:
+    """Once there is a finite loss after a step of its own and a speed, of which the first two steps do not count."""
+    assert judge("r", rows, record) == shown
+
+
+WAIT = [
+    pytest.param([], None, id="nothing has begun"),
+    pytest.param(trained(), None, id="only the loss before training"),
+    pytest.param(trained(10, 10), None, id="steps, and no checkpoint yet"),
+    pytest.param(trained(10, 10), ended("continue"), id="its time limit came, it goes on"),
+]
+
+
+@pytest.mark.parametrize(("rows", "record"), WAIT)
+def test_the_others_wait(rows: list[Row], record: Row | None) -> None:
+    """While that has not been shown and may yet be."""
+    assert judge("r", rows, record) is None
+
+
+FAIL = [
+    pytest.param(trained(10, loss="nan"), None, "loss nan at its first checkpoint, step 1", id="not a number"),
+    pytest.param(trained(10, loss="inf"), None, "loss inf at its first checkpoint, step 1", id="infinite"),
+    pytest.param(
+        trained(10), ended("failed", cause="out of memory", evidence="CUDA out of memory"),
+        "ended before its first checkpoint: out of memory: CUDA out of memory", id="it does not fit",
+    ),
+    pytest.param([], ended("cancelled"), "ended before its first checkpoint: cancelled", id="it was cancelled"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "record", "said"), FAIL)
+def test_the_others_do_not_start(rows: list[Row], record: Row | None, said: str) -> None:
+    """Where the first has failed, or learns nothing: with the reason."""
+    with pytest.raises(Known, match=said) as raised:
+        judge("r", rows, record)
+    assert raised.value.cause == Cause.CANARY_FAILED
+
+
+def many(count: int = AT_ONCE + 1, **changes: Any) -> list[Run]:
+    """So many runs, which differ in their learning rate."""
+    return [a_run(train={"lr": number / 1000}, **changes) for number in range(1, count + 1)]
+
+
+def first_of(plan: Plan) -> str:
+    """The run that goes first."""
+    assert plan.canary
+    return plan.canary.run.id
+
+
+def test_few_runs_need_no_first() -> None:
+    """Eight are submitted at once."""
+    assert with_first(planned(many(AT_ONCE)), lambda run: 0, []).canary is None
+
+
+def test_of_many_runs_the_largest_goes_first() -> None:
+    """It waits only for what it needs itself; the others wait for the job that watches it, too."""
+    runs = many()
+    plan = planned(runs)
+    gated = with_first(plan, lambda run: float(run is runs[4]), [])
+
+    assert first_of(gated) == runs[4].id
+    alone, others = gated.groups
+    assert alone.runs == [runs[4]] and alone.after == plan.groups[0].after
+    assert others.runs == [run for run in runs if run is not runs[4]]
+    assert others.after == (*plan.groups[0].after, f"canary/{runs[4].id}")
+    assert gated.jobs(0) == plan.jobs(0) + 1
+    assert {run.id for run in runs if f"canary/{runs[4].id}" in gated.needed[run.id]} == {run.id for run in others.runs}
+
+
+def test_of_equal_runs_the_first_goes_first() -> None:
+    """So that a grid has the same canary on every machine."""
+    runs = many()
+    assert first_of(with_first(planned(runs), lambda run: 1.0, [])) == runs[0].id
+
+
+def test_what_has_been_shown_need_not_be_shown_again() -> None:
+    """A run of the same size that trains, or has, stands for the first; one of another size does not."""
+    runs, plan = many(), planned(many())
+    assert with_first(plan, lambda run: 0, [a_run(seed=7)]).canary is None
+    assert with_first(plan, lambda run: 0, [replace(runs[0], size=a_run(nodes=2).size)]).canary
+
+
+def test_many_groups_wait_for_the_first_and_for_the_end_of_their_prepares() -> None:
+    """That of the first must be good; what the prepare jobs made each run sees for itself."""
+    assert dependency(["5_0", "5_1", "9"], whatever_they_made=True, well="9") == "afterany:5,afterok:9"
+
+
+def on_slurm(zsg: Zsg, tasks: Path, step_s: float, **environment: str) -> list[dict[str, Any]]:
+    """The grid of nine runs in a new workspace on Slurm, whose jobs wait for nothing to be made."""
+    calm = undisturbed(zsg, tasks, runs=9, steps=20)
+    copy_made(calm, zsg.work)
+    text = CLUSTER.format(light=LIGHT, step_s=step_s)
+    text = text.replace("set: {", "set: {" + "".join(f'{key}: "{value}", ' for key, value in environment.items()))
+    zsg("submit", zsg.folder / "grid.yaml", "--profile", zsg.write("slurm.yaml", text))
+    return zsg.status()
+
+
+@pytest.mark.slurm
+def test_a_canary_lets_the_others_start(zsg_on_slurm: Zsg, tasks: Path) -> None:
+    """Until its first checkpoint nobody else has begun; then all do, and its speed is kept for later plans."""
+    zsg = zsg_on_slurm
+    rows = on_slurm(zsg, tasks, step_s=0.5)
+    assert "goes first: 8 others wait" in zsg.said
+    first, *others = [row["run"] for row in rows]
+    wait_until(lambda: (zsg.work / "runs" / first / "attempt.json").exists())
+    time.sleep(1)
+    assert not [run for run in others if (zsg.work / "runs" / run / "attempt.json").exists()]
+
+    wait_until(lambda: {row["state"] for row in zsg.status()} == {"done"}, 240)
+    told = (zsg.work / f"canary/{first}/log.txt", *zsg.work.glob("submissions/*/*_log.out"))
+    assert any("the others may start" in path.read_text() for path in told if path.exists())
+    assert list((zsg.work / "speeds").glob("*.json"))
+    assert "9 skip" in zsg("submit", zsg.folder / "grid.yaml", "--profile", zsg.folder / "slurm.yaml")
+
+
+@pytest.mark.slurm
+def test_a_canary_that_diverges_stops_the_others(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """They never start and have failed for that reason, which `zsg why` tells; --retry sends a canary ahead again."""
+    zsg = zsg_on_slurm
+    rows = on_slurm(zsg, tasks, step_s=0.05, LIGHT_DIVERGES="yes")
+    others = [row["run"] for row in rows[1:]]
+    wait_until(lambda: {row["state"] for row in zsg.status() if row["run"] in others} == {"failed"}, 120)
+
+    rows = [row for row in zsg.status() if row["run"] in others]
+    assert {row["cause"] for row in rows} == {"canary failed"}
+    assert all("loss nan at its first checkpoint, step 5" in row["evidence"] for row in rows)
+    assert not [run for run in others if (zsg.work / "runs" / run / "attempt.json").exists()]
+    assert "loss nan" in zsg("why", "storm")
+    plan = zsg("plan", zsg.folder / "grid.yaml", "--profile", zsg.folder / "slurm.yaml", "--retry")
+    assert "waits for that run's first checkpoint" not in plan, "eight runs are few"

@@ -1,0 +1,231 @@
+"""Does a cancel stop what was meant, for good, and never what somebody else still wants?"""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Zsg, wait_until
+from test_local import held, small_grid
+
+from jobs import attempt as attempts
+from jobs import cancellation
+from jobs.folder import Workspace, write_json
+from launcher import cancel, grid_record
+from launcher.cancel import Scene, Wish, decide
+from launcher.job_state import JobState
+from launcher.ledger import Ledger
+from launcher.selection import EVERYTHING, Selection
+from launcher.slurm import cancel as scancel
+from launcher.slurm import compact
+from launcher.status import collect
+from zsg_core.errors import ClusterError, UserError
+
+RUNS, DONE, WAITS = JobState(state="running"), JobState(state="done"), JobState(state="waiting")
+STOPPED = JobState(state="waiting", stopped=True)
+B = Wish({"b"})
+OF_B = {"runs/1": {"b"}, "runs/2": {"b"}}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "wish", "scene", "stop", "left"),
+    [
+        pytest.param(["runs/1"], B, Scene(OF_B, {"runs/1": RUNS}), ["runs/1"], [], id="one's own"),
+        pytest.param(["runs/1"], B, Scene(OF_B, {"runs/1": DONE}), [], [], id="done already"),
+        pytest.param(["runs/1"], B, Scene(OF_B, {"runs/1": STOPPED}), ["runs/1"], [], id="waiting for a submit"),
+        pytest.param(["runs/1"], B, Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}), [], ["runs/1"], id="A wants it"),
+        pytest.param(
+            ["runs/1"], Wish({"b"}, force=True), Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}), ["runs/1"], [],
+            id="A wants it, forced",
+        ),
+        pytest.param(
+            ["runs/1"], Wish({"a", "b"}), Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}), ["runs/1"], [], id="both"
+        ),
+        pytest.param(
+            ["runs/1"], Wish((), {"1"}), Scene({"runs/1": {"a"}}, {"runs/1": RUNS}), ["runs/1"], [], id="by its id"
+        ),
+        pytest.param(["runs/1"], Wish((), {"1"}), Scene({}, {"runs/1": RUNS}), ["runs/1"], [], id="nobody lists it"),
+        pytest.param(
+            ["runs/1"], Wish((), {"1"}), Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}), [], ["runs/1"],
+            id="by id, two grids want it",
+        ),
+        pytest.param(
+            ["runs/1"], B, Scene(OF_B, {"runs/1": RUNS, "runs/2": WAITS}, {"runs/2": ["runs/1"]}), [], ["runs/1"],
+            id="another starts from it",
+        ),
+        pytest.param(
+            ["runs/1", "runs/2"], B, Scene(OF_B, {"runs/1": RUNS, "runs/2": WAITS}, {"runs/2": ["runs/1"]}),
+            ["runs/1", "runs/2"], [], id="with what starts from it",
+        ),
+        pytest.param(
+            ["runs/1"], B,
+            Scene(OF_B, {"runs/1": WAITS, "prepare/p": RUNS}, {"runs/1": ["prepare/p"]}, ["prepare/p"]),
+            ["runs/1", "prepare/p"], [], id="a prepare job for it alone",
+        ),
+        pytest.param(
+            ["runs/1"], B,
+            Scene(
+                OF_B, {"runs/1": WAITS, "runs/2": WAITS, "prepare/p": RUNS},
+                {"runs/1": ["prepare/p"], "runs/2": ["prepare/p"]}, ["prepare/p"],
+            ),
+            ["runs/1"], [], id="a prepare job for another too",
+        ),
+        pytest.param(
+            ["runs/1"], B,
+            Scene(
+                OF_B | {"runs/0": {"b"}}, {"runs/1": WAITS, "runs/0": WAITS, "prepare/p": RUNS},
+                {"runs/1": ["runs/0"], "runs/0": ["prepare/p"]}, ["prepare/p", "runs/0"],
+            ),
+            ["runs/1", "runs/0", "prepare/p"], [], id="a stage before it and its prepare job",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_stopped(chosen, wish, scene, stop, left):
+    """What is active and only of the cancelled grids, with the jobs that only it waits for; the rest is left."""
+    made = decide(chosen, wish, scene)
+
+    assert (made.stop, list(made.left)) == (stop, left)
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (["7"], ["7"]),
+        (["7_0", "7_1", "7_2", "7_5"], ["7_[0-2,5]"]),
+        (["8_3", "7", "8_1"], ["8_[1,3]", "7"]),
+        ([f"9_{n}" for n in range(1000)], ["9_[0-999]"]),
+    ],
+)
+def test_tasks_of_an_array_are_one_word(ids, words):
+    """A thousand tasks are cancelled in one call."""
+    assert compact(ids) == words
+
+
+@pytest.mark.parametrize(
+    ("stderr", "fails"),
+    [
+        ("", False),
+        ("scancel: error: Invalid job id specified for 7\n", False),
+        ("scancel: error: Socket timed out", True),
+    ],
+)
+def test_what_has_ended_needs_no_cancel(stderr, fails):
+    """A job that Slurm has forgotten is no error; Slurm that does not answer is."""
+    answer = lambda argv, **how: subprocess.CompletedProcess(argv, int(bool(stderr)), "", stderr)  # noqa: E731
+    if fails:
+        with pytest.raises(ClusterError, match="Socket timed out; run zsg cancel again"):
+            scancel(["7"], run=answer)
+    else:
+        scancel(["7"], run=answer)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A workspace in which grid b wants run a1 with seed 0 and b2 with seed 1, submitted to Slurm as 7_0 and 7_1."""
+    made = Workspace(tmp_path / "work")
+    grid = tmp_path / "b.yaml"
+    grid.write_text("name: b\n")
+    rows = [{"run": run, "axes": {"seed": seed}} for seed, run in enumerate(("a1", "b2"))]
+    grid_record.write(made, "b", grid, {}, rows)
+    ledger = Ledger(made)
+    submission = ledger.intend(scheduler="slurm", kind="train", grid="b", items=["runs/a1", "runs/b2"])
+    ledger.submitted(submission, ["7_0", "7_1"])
+    ledger.released(submission)
+    for run in ("a1", "b2"):
+        write_json(made.run(run) / "job.json", {"submission": submission.id, "after": []})
+    return made
+
+
+class Slurm:
+    """squeue with both jobs in the queue until scancel was called; all calls are kept."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace, self.calls, self.seen = workspace, [], []
+
+    def __call__(self, argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        self.calls.append(argv)
+        if argv[0] == "scancel":
+            self.seen.append(sorted(path.parent.name for path in self.workspace.root.glob("runs/*/cancel.json")))
+        gone = any(call[0] == "scancel" for call in self.calls)
+        queue = "" if gone or argv[0] != "squeue" else "7_0|PENDING|Priority\n7_1|PENDING|Priority\n"
+        return subprocess.CompletedProcess(argv, 0, queue, "")
+
+
+@pytest.fixture
+def queue(workspace, monkeypatch) -> Slurm:
+    """A Slurm that answers in place of the real commands."""
+    made = Slurm(workspace)
+    monkeypatch.setattr(subprocess, "run", made)
+    for function in (collect, scancel):
+        monkeypatch.setattr(function, "__defaults__", (*function.__defaults__[:-1], made))
+    return made
+
+
+def test_the_wish_is_on_disk_before_slurm_is_asked(workspace, queue):
+    """Run folders and ledger know it when scancel is called; afterwards the runs are cancelled, not unknown."""
+    decision = cancel.plan(workspace, ["b"], Selection.parse(["seed=1"], None), force=False)
+    cancel.carry_out(workspace, decision.stop, save=False)
+
+    assert [call for call in queue.calls if call[0] == "scancel"] == [["scancel", "--quiet", "7_[1]"]]
+    assert queue.seen == [["b2"]]
+    states = collect(workspace, ["runs/a1", "runs/b2"], Ledger(workspace))
+    assert (states["runs/b2"].state, states["runs/b2"].evidence) == ("cancelled", "by zsg cancel")
+    assert states["runs/a1"].state == "unknown"
+
+
+def test_to_save_runs_are_told_by_usr1(workspace, queue):
+    """What waits is cancelled, what runs is told to save: it leaves by itself."""
+    cancel.carry_out(workspace, cancel.plan(workspace, ["b"], EVERYTHING, force=False).stop, save=True)
+
+    assert [call[2:] for call in queue.calls if call[0] == "scancel"] == [
+        ["--state=PENDING", "7_[0-1]"],
+        ["--signal=USR1", "--state=RUNNING", "7_[0-1]"],
+    ]
+
+
+def test_a_stopped_run_that_is_cancelled_does_not_wait_for_a_submit(workspace, queue):
+    """Cancelled while it waits for the next submit, a run is submitted by --retry only."""
+    [submission] = Ledger(workspace).submissions.values()
+    attempts.end(
+        workspace.run("a1"), attempts.begin(workspace.run("a1"), submission.id), "continue", cause="time limit", saved=5
+    )
+    queue.calls.append(["scancel"])  # the queue is empty
+    cancel.carry_out(workspace, cancel.plan(workspace, ["a1"], EVERYTHING, force=False).stop, save=False)
+
+    found = collect(workspace, ["runs/a1"], Ledger(workspace))["runs/a1"]
+    assert (found.state, found.stopped, found.saved) == ("cancelled", False, 5)
+
+
+def test_what_is_submitted_later_is_not_meant(tmp_path):
+    """The wish names its submission: a retry starts."""
+    cancellation.ask(tmp_path, "s", save=False)
+    assert cancellation.asked(tmp_path, "s")
+    assert not cancellation.asked(tmp_path, "later")
+
+
+def test_a_name_that_is_nothing_is_an_error(workspace):
+    """Neither a grid nor the beginning of a run's id: nothing is stopped."""
+    with pytest.raises(UserError, match="no run 'c'"):
+        cancel.plan(workspace, ["c"], EVERYTHING, force=False)
+
+
+def test_a_local_run_is_stopped_and_the_next_is_never_started(zsg: Zsg, tasks: Path) -> None:
+    """On this machine the process is told to end, what has not begun is dropped, and --retry takes both up again."""
+    grid = small_grid(zsg, tasks, "[cluster, random]", epochs=8)
+    place = zsg.write("one.yaml", "{name: one, kind: local, max_parallel: 1}")
+    submit = zsg.start("submit", grid, "--profile", place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with held(zsg.work):
+        said = zsg("cancel", "small", "--yes", "--save")
+    assert "told to save and stop: 2 runs" in said
+    assert submit.wait(60) == 3
+
+    rows = zsg.status()
+    assert [(row["state"], row["cause"], row["evidence"]) for row in rows] == [
+        ("cancelled", "cancelled", "by zsg cancel")
+    ] * 2
+    begun, dropped = sorted(rows, key=lambda row: row["attempt"] or 0, reverse=True)
+    assert (begun["attempt"], begun["step"] > 0, dropped["attempt"]) == (1, True, None)
+    assert "nothing to submit" in zsg("submit", grid, "--profile", place)
+    assert f"goes on from step {begun['step']}" in zsg("plan", grid, "--profile", place, "--retry")
+    assert json.loads((zsg.work / "runs" / begun["run"] / "exit.json").read_text())["saved"] == begun["step"]
+    wait_until(lambda: zsg("cancel", "small", "--yes") == "nothing to stop\n", 10)

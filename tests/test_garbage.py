@@ -1,0 +1,243 @@
+"""Does gc free what no run needs, and never what one may still read?"""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Zsg
+from test_local import small_grid
+
+from jobs import attempt as attempts
+from jobs import stages
+from jobs.folder import Workspace, publish, write_json
+from jobs.tokens import tokens_id
+from launcher import garbage, grid_record, slurm
+from launcher.ledger import Ledger, Submission
+from zsg_core import recipe as recipes
+from zsg_core.errors import UserError
+
+
+def a_recipe(order: str, count: int = 1) -> dict:
+    """As much of a recipe as ids are made of."""
+    stage = {"data": {"template": "zsg"}, "arrangement": {"order": order}, "train": {"max_length": 64}}
+    return {"base": {"kind": "tiny", "hidden": 64}, "stages": [stage] * count}
+
+
+def made(folder: Path) -> Path:
+    """A committed folder of 1000 bytes."""
+    with publish(folder) as draft:
+        (draft / "x").write_bytes(b"x" * 1000)
+    return folder
+
+
+class Place:
+    """A workspace whose grid g lists a done and a failed run, each with things of its own; run `gone` is in no grid."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workspace = Workspace(folder / "work")
+        (folder / "g.yaml").write_text("name: g\n")
+        self.recipes = {"done": a_recipe("nft"), "failed": a_recipe("rt"), "gone": a_recipe("fft")}
+        rows = [{"run": run, "axes": {}, "recipe": self.recipes[run]} for run in ("done", "failed")]
+        grid_record.write(self.workspace, "g", folder / "g.yaml", {}, rows)
+        self.first, self.second = self.submit(), self.submit()
+        for run, recipe in self.recipes.items():
+            folder = self.workspace.run(run)
+            job = {"recipe": recipe, "checkpoints": {"keep_state": False}, "code": {"digest": f"c-{run}"}, "makes": []}
+            write_json(folder / "job.json", job | {"submission": self.second.id})
+            facts = {"cause": None if run == "done" else "died", "snapshots": self.snapshots(run)}
+            attempts.end(folder, attempts.begin(folder, self.second.id), "done" if run == "done" else "failed", **facts)
+            for step in (2, 4):
+                made(folder / "snapshots" / str(step))
+            made(folder / "state/4")
+            made(self.workspace.code(f"c-{run}"))
+            arrangement = recipes.arrangement_id(recipe)
+            made(self.workspace.arrangement(arrangement))
+            made(self.workspace.tokens(tokens_id(recipe, arrangement)))
+        made(self.workspace.base(recipes.base_id(a_recipe("nft")) or ""))
+        made(self.workspace.first_losses("f"))
+
+    def submit(self) -> Submission:
+        """All runs, submitted on this machine."""
+        ledger = Ledger(self.workspace)
+        submission = ledger.intend(
+            scheduler="local", kind="train", grid="g", items=[f"runs/{run}" for run in self.recipes]
+        )
+        ledger.submitted(submission, ["local"] * 3)
+        folder = self.workspace.submission(submission.id)
+        folder.mkdir(parents=True)
+        (folder / "log.out").write_text("log")
+        return submission
+
+    @staticmethod
+    def snapshots(run: str) -> list[dict]:
+        """Of the done run's snapshots the first was not to be kept."""
+        rows = [{"step": step, "probe_loss": "1.0", "kept": step == 4} for step in (2, 4)]
+        return rows if run == "done" else []
+
+    def found(self, grid: str | None = None) -> dict[str, set[str]]:
+        """What may be freed, by kind."""
+        kinds: dict[str, set[str]] = {}
+        for piece in garbage.find(self.workspace, grid):
+            kinds.setdefault(piece.kind, set()).add(str(piece.path.relative_to(self.workspace.root)))
+        return kinds
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """The workspace."""
+    return Place(tmp_path)
+
+
+def of(place: Place, kind: str, run: str) -> str:
+    """The folder of what a run needs."""
+    arrangement = recipes.arrangement_id(place.recipes[run])
+    return f"tokens/{tokens_id(place.recipes[run], arrangement)}" if kind == "tokens" else f"{kind}/{arrangement}"
+
+
+def test_what_is_found(place):
+    """States, extra snapshots and tokens of done runs; what only a run of no grid needs; a superseded submission."""
+    assert place.found() == {
+        "states": {"runs/done/state"},
+        "snapshots": {"runs/done/snapshots/2"},
+        "submissions": {f"submissions/{place.first.id}"},
+        "tokens": {of(place, "tokens", "done"), of(place, "tokens", "gone")},
+        "arrangements": {of(place, "arrangements", "gone")},
+        "code": {"code/c-gone"},
+    }
+
+
+def test_of_a_grid_only_its_runs_are_asked_about(place):
+    """What grids share is left alone when one is named; one that is not there is an error."""
+    assert place.found("g").keys() == {"states", "snapshots", "submissions"}
+    with pytest.raises(UserError, match="no grid 'h'"):
+        place.found("h")
+
+
+def test_what_is_freed_is_gone_and_the_rest_is_there(place):
+    """Freed is what was shown, with its size; a second time there is nothing."""
+    before = {path for path in place.workspace.root.rglob("*") if path.is_file()}
+    shown = garbage.find(place.workspace)
+    freed = garbage.free(place.workspace)
+
+    assert freed == shown
+    assert {piece.size for piece in freed if piece.kind != "submissions"} == {1000}
+    lost = {path for path in before if not path.exists()}
+    assert lost == {path for path in before if any(path.is_relative_to(piece.path) for piece in freed)}
+    assert garbage.free(place.workspace) == []
+
+
+def test_an_active_run_keeps_everything(place, monkeypatch):
+    """A run that Slurm has in its queue, though no grid lists it, needs its code, its order and its tokens."""
+    ledger = Ledger(place.workspace)
+    again = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/gone"])
+    ledger.submitted(again, ["7"])
+    monkeypatch.setattr(slurm, "states", lambda ids, *run, **how: {"7": slurm.SlurmState("queued", "Priority")})
+
+    found = place.found()
+    assert (found.keys(), found["tokens"]) == (
+        {"states", "snapshots", "submissions", "tokens"}, {of(place, "tokens", "done")}
+    )  # fmt: skip
+
+
+def test_a_superseded_job_that_still_runs_keeps_its_folder(place, monkeypatch):
+    """A job that was submitted again while accounting knew nothing of it may live: its submission stays."""
+    ledger = Ledger(place.workspace)
+    old = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/failed"])
+    ledger.submitted(old, ["7"])
+    place.workspace.submission(old.id).mkdir()
+    place.submit()
+    alive = {"7": slurm.SlurmState("running")}
+    monkeypatch.setattr(slurm, "states", lambda ids, *run, **how: alive if ids else {})
+
+    assert f"submissions/{old.id}" not in place.found()["submissions"]
+    alive.clear()
+    assert f"submissions/{old.id}" in place.found()["submissions"]
+
+
+@pytest.mark.parametrize(
+    ("user", "freed"), [(None, True), ("gone", True), ("failed", False), ("done", True)],
+    ids=["nobody", "one of no grid", "one that is wanted", "one that is done"],
+)  # fmt: skip
+def test_weights_of_a_stage(place, user, freed):
+    """They stay for a run that is wanted and has yet to start from them; marks of others do not keep them."""
+    made(place.workspace.run("done") / "weights")
+    for run in place.recipes:
+        job = json.loads((place.workspace.run(run) / "job.json").read_text())
+        job["recipe"]["stages"][-1]["train"]["tuning"] = {"method": "full"}
+        write_json(place.workspace.run(run) / "job.json", job)
+    if user:
+        stages.use(place.workspace, "done", user)
+
+    assert ("weights" in place.found()) == freed
+    garbage.free(place.workspace)
+    assert (place.workspace.run("done") / "weights").exists() != freed
+    assert bool(stages.users(place.workspace, "done")) != freed
+
+
+def test_a_leased_snapshot_stays(place):
+    """Somebody evaluates it."""
+    lease = place.workspace.run("done") / "queue/2.rougeL.lease"
+    lease.parent.mkdir()
+    lease.touch()
+
+    assert "snapshots" not in place.found()
+
+
+def test_first_losses_go_when_every_run_is_done(place):
+    """Their names do not tell whose they are, so they stay while any run is to be trained."""
+    assert "first losses" not in place.found()
+    folder = place.workspace.run("failed")
+    attempts.end(folder, attempts.begin(folder, place.second.id), "done")
+
+    assert place.found()["first losses"] == {"first_losses/f"}
+
+
+@pytest.mark.parametrize("name", [".a1.0123abcd", ".a1.gone"])
+def test_drafts_of_dead_processes(place, name):
+    """What has a temporary name and was not touched for a day; never a lock, nor what was written today."""
+    draft = place.workspace.root / "tokens" / name
+    draft.mkdir()
+    (draft / "ids").touch()
+    lock = place.workspace.root / "tokens/.a1.lock"
+    lock.touch()
+    assert "drafts" not in place.found()
+    for path in (draft / "ids", draft, lock):
+        os.utime(path, (time.time() - 2 * 86400,) * 2)
+
+    assert place.found()["drafts"] == {f"tokens/{name}"}
+
+
+def test_gc_killed_half_way_is_run_again(place, monkeypatch):
+    """What was renamed and not removed has no name any more; the next call frees the rest."""
+    real, calls = garbage.discard, []
+
+    def dies(path: Path) -> bool:
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(path)
+
+    monkeypatch.setattr(garbage, "discard", dies)
+    with pytest.raises(KeyboardInterrupt):
+        garbage.free(place.workspace)
+    monkeypatch.setattr(garbage, "discard", real)
+    garbage.free(place.workspace)
+    assert place.found() == {}
+
+
+def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path) -> None:
+    """Shown by default, freed with --yes; afterwards what is done is done, and what failed can be tried again."""
+    grid = small_grid(zsg, tasks, "[random]")
+    zsg("submit", grid)
+    assert "could be freed; zsg gc --yes frees it" in zsg("gc")
+    kinds = {row["kind"] for row in json.loads(zsg("gc", "--json"))}
+    assert kinds == {"tokens", "first losses"}
+    assert zsg("gc", "--yes").splitlines()[-1].startswith("freed ")
+    assert json.loads(zsg("gc", "--json")) == []
+    assert "nothing to submit" in zsg("submit", grid)
+    [run] = (zsg.work / "runs").iterdir()
+    done = subprocess.run(["find", zsg.work / "arrangements", "-name", "ids"], capture_output=True, text=True)
+    assert done.stdout and (run / "exit.json").exists()

@@ -1,0 +1,196 @@
+"""Is tried again what may succeed, as often as makes sense, and off the nodes that failed?"""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Zsg
+from test_local import small_grid, wait_for_step
+
+from jobs import attempt as attempts
+from jobs.attempt import now_ms
+from jobs.causes import Cause
+from jobs.folder import Workspace, write_json
+from launcher import failed_nodes, grid_record, retry, slurm
+from launcher.job_state import JobState
+from launcher.ledger import Ledger
+from launcher.retry import MOST, Failure, verdict
+from launcher.selection import EVERYTHING, Selection
+from zsg_core.errors import UserError
+
+DAY_MS = 24 * 3600 * 1000
+
+
+def failure(cause: str | None, evidence: str = "why", signature: str | None = None) -> Failure:
+    """A run that failed."""
+    return Failure("failed", cause, evidence, signature)
+
+
+@pytest.mark.parametrize(
+    ("now", "earlier", "refusal"),
+    [
+        pytest.param(failure("node failure"), [{"cause": "node failure"}] * 4, None, id="a node, again"),
+        pytest.param(failure("node failure"), [{"cause": "node failure"}] * 5, "5 times already", id="nodes, for ever"),
+        pytest.param(failure("nccl timeout"), [{"cause": "node failure"}] * 9, None, id="each cause for itself"),
+        pytest.param(failure("out of memory"), [], "it would fail again: out of memory: why", id="memory"),
+        pytest.param(failure("bad data"), [], "it would fail again", id="data"),
+        pytest.param(failure("traceback", signature="ab"), [], None, id="an error, once"),
+        pytest.param(
+            failure("traceback", signature="ab"), [{"cause": "traceback", "signature": "ab"}], "once already",
+            id="the same error",
+        ),
+        pytest.param(
+            failure("traceback", signature="ab"), [{"cause": "traceback", "signature": "cd"}], None, id="another error"
+        ),
+        pytest.param(failure("prepare failed", "bad data: row 3"), [], "it would fail again", id="data of prepare"),
+        pytest.param(failure("prepare failed", "node failure: n1"), [], None, id="node of prepare"),
+        pytest.param(failure("cancelled"), [{"cause": "cancelled"}] * 99, None, id="cancelled by the user"),
+        pytest.param(failure(None), [{"cause": None}] * 2, None, id="nobody knows"),
+        pytest.param(failure(None), [{"cause": None}] * 3, "3 times already", id="nobody knows, again and again"),
+    ],
+)  # fmt: skip
+def test_what_is_tried_again(now, earlier, refusal):
+    """As often as its cause allows, counted over the run's retries; then it is said that it would fail again."""
+    why = verdict(now, earlier)
+
+    assert why is None if refusal is None else why and refusal in why
+
+
+def test_every_cause_has_a_rule():
+    """No cause falls through: those of a job before are judged by its own."""
+    assert {*MOST, Cause.PREPARE_FAILED, Cause.STAGE_FAILED} == set(Cause)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("n1", ["n1"]),
+        ("n[1-2],m3", ["n1", "n2", "m3"]),
+        ("gpu[09-11,20]", ["gpu09", "gpu10", "gpu11", "gpu20"]),
+        ("None assigned", []),
+        ("", []),
+    ],
+)
+def test_nodes_are_named_one_by_one(names, expected):
+    """The lists of accounting as the nodes they stand for."""
+    assert slurm.hosts(names) == expected
+
+
+def test_only_what_ended_lately_counts():
+    """Nodes of jobs that ended before the time asked for, or have not ended, are not bad ones."""
+    old, new = ("2026-01-01T00:00:00", "2026-01-03T00:00:00")
+    text = f"7_0|{old}|n1\n7_1|{new}|n[2-3]\n8|Unknown|n4\n"
+
+    assert slurm.parse_nodes(text, time.mktime((2026, 1, 2, 0, 0, 0, 0, 0, -1))) == {"7_1": ["n2", "n3"]}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Grid g with runs a1 (failed, a node), b2 (failed, memory), c3 (cancelled) and d4 (done), of one submission."""
+    made = Workspace(tmp_path / "work")
+    (tmp_path / "g.yaml").write_text("name: g\n")
+    rows = [{"run": run, "axes": {"seed": seed}} for seed, run in enumerate(("a1", "b2", "c3", "d4"))]
+    facts = {"file": str(tmp_path / "g.yaml"), "opened_with": "local", "smoke": False, "overrides": []}
+    grid_record.write(made, "g", tmp_path / "g.yaml", facts, rows)
+    ledger = Ledger(made)
+    submission = ledger.intend(scheduler="local", kind="train", grid="g", items=[f"runs/{row['run']}" for row in rows])
+    ledger.submitted(submission, ["local"] * 4)
+    ends = [("failed", "node failure"), ("failed", "out of memory"), ("cancelled", "signal"), ("done", None)]
+    for row, (outcome, cause) in zip(rows, ends, strict=True):
+        folder = made.run(row["run"])
+        attempts.end(folder, attempts.begin(folder, submission.id), outcome, cause=cause, evidence="line")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("only", "causes", "force", "runs", "refused"),
+    [
+        (None, (), False, ["a1"], ["b2"]),
+        (None, (), True, ["a1", "b2"], []),
+        (None, ("out of memory",), False, [], ["b2"]),
+        (None, ("signal",), False, ["c3"], []),
+        (["state=cancelled"], (), False, ["c3"], []),
+        (["seed=0"], (), False, ["a1"], []),
+        (["state=done"], (), False, [], []),
+    ],
+    ids=["what failed", "forced", "by a cause", "by another", "what was cancelled", "by a setting", "never done ones"],
+)
+def test_what_is_chosen(workspace, only, causes, force, runs, refused):
+    """Failed runs, others where they are asked for, as far as the rules allow."""
+    made = retry.choose(workspace, "g", Selection.parse(only, None), causes, force)
+
+    assert (made.runs, list(made.refused)) == (runs, refused)
+
+
+def test_an_unknown_cause_is_an_error():
+    """The word is one of those that status shows; the nearest is named."""
+    with pytest.raises(UserError, match="node failure"):
+        retry.known_causes(["node failur"])
+
+
+def test_a_changed_file_is_an_error():
+    """A run that is to be tried again must still be in the file."""
+    with pytest.raises(UserError, match="no longer lists b2"):
+        retry.refuse_changed("g.yaml", ["a1", "b2"], ["a1"])
+
+
+def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
+    """The nodes of a retry's failure and of those of the last day are left out; older ones serve again."""
+    monkeypatch.setattr(slurm, "nodes", lambda ids, since: {"7_0": ["n1", "n2"]})
+    state = JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")
+    found = failed_nodes.of(workspace, Ledger(workspace), {"runs/a1": state})
+    rows = retry.rows(workspace, {"runs/a1": state}, found)
+    assert rows == {"runs/a1": {"cause": "node failure", "nodes": ["n1", "n2"]}}
+    assert list(failed_nodes.to_avoid(Ledger(workspace), rows)) == ["n1", "n2"]
+
+    ledger = Ledger(workspace)
+    ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/a1"], retries=rows, exclude=["n1", "n2"])
+    assert list(failed_nodes.to_avoid(Ledger(workspace), {})) == ["n1", "n2"]
+    assert Ledger(workspace).retries("runs/a1") == [rows["runs/a1"]]
+    monkeypatch.setattr(failed_nodes, "KEPT_OFF_S", -1.0)
+    assert failed_nodes.to_avoid(Ledger(workspace), {}) == {}
+
+
+def test_without_accounting_the_attempts_own_node_is_left_out(workspace, monkeypatch):
+    """Where sacct knows nothing, the host of rank 0 stands for the job; of an old attempt nothing does."""
+    monkeypatch.setattr(slurm, "nodes", lambda ids, since: {})
+    state = {"runs/a1": JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")}
+    record = workspace.run("a1") / "attempt.json"
+    write_json(record, {"host": "n9", "started": now_ms()})
+    assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": ["n9"]}
+    write_json(record, {"host": "n9", "started": now_ms() - 2 * DAY_MS})
+    assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": []}
+
+
+def test_a_killed_run_is_tried_again_and_what_is_done_is_not(zsg: Zsg, tasks: Path) -> None:
+    """By the recorded file, profile and settings, from any folder; only the failed run; twice is once."""
+    grid = small_grid(zsg, tasks, "[cluster, random]", epochs=4)
+    place = zsg.write("one.yaml", "{name: one, kind: local, max_parallel: 1}")
+    options = ("--profile", place, "--set", "train.lr=1e-3")
+    submit = zsg.start("submit", grid, *options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.kill(wait_for_step(zsg.work, 3), signal.SIGKILL)
+    assert submit.wait(120) == 3
+    states = {row["run"]: (row["state"], row["cause"]) for row in zsg.status()}
+    assert sorted(states.values()) == [("done", None), ("failed", "died")]
+
+    zsg.env["ZSG_WORKSPACE"] = str(zsg.work)
+    zsg.folder = zsg.folder / "elsewhere"
+    zsg.folder.mkdir()
+    zsg("retry", "small", "--yes")
+    assert {row["run"]: row["state"] for row in zsg.status()} == dict.fromkeys(states, "done")
+    assert zsg("retry", "small", "--yes") == "small: nothing to try again\n"
+    grid.unlink()
+    zsg("retry", "small", "--only", "state=done", "--yes")
+
+
+def test_the_file_must_be_there(workspace, tmp_path):
+    """A grid whose file is gone is not guessed at; its copy is named."""
+    from launcher import session
+
+    (tmp_path / "g.yaml").unlink()
+    assert retry.choose(workspace, "g", EVERYTHING, (), False).runs == ["a1"]
+    with pytest.raises(UserError, match=r"which is gone; put it back, or submit its copy, .*grids/g/grid\.yaml"):
+        session.open_again(workspace, "g")
