@@ -21,7 +21,19 @@ from zsg_core import skills
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 # With two workers the modules that take minutes begin, or one worker would be left with one in the end.
-LONG_MODULES = ["on_slurm", "chaos", "local", "submit_options", "stages", "resume", "deliver", "wheel", "tuning"]
+LONG_MODULES = [
+    "on_slurm",
+    "chaos",
+    "local",
+    "submit_options",
+    "stages",
+    "resume",
+    "deliver",
+    "exactly_once",
+    "live",
+    "wheel",
+    "tuning",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
