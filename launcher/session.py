@@ -35,7 +35,7 @@ from launcher.estimates import Estimates
 from launcher.grid import Grid
 from launcher.hub import Downloads
 from launcher.ledger import Ledger, submit_lock
-from launcher.plan import Allow, Plan
+from launcher.plan import NOT_SELECTED, Allow, Plan
 from launcher.runs import Run
 from launcher.shipped import shipped
 from launcher.status import collect
@@ -171,7 +171,8 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     rows = _look(opened, [])[1]
     show.status(rows)
     show.result(_hint("ui", opened))
-    return any(row["state"] != "done" for row in rows)
+    left_out = {action.run.id for action in plan.actions if action.reason == NOT_SELECTED}
+    return any(row["state"] != "done" for row in rows if row["run"] not in left_out)
 
 
 def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ def rows_of(
     for run in runs:
         s = states[f"runs/{run['run']}"]
         if s.state == ABSENT:
-            s = JobState(state=UNKNOWN, cause="never submitted: its submit was cut short or refused")
+            s = JobState(state=UNKNOWN, cause="not submitted: not selected, cut short or refused; zsg submit does it")
         row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
         row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
         row |= {"cause": s.cause, "evidence": s.evidence, "wanted": wanted}

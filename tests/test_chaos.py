@@ -63,13 +63,20 @@ def write_grid(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
     return zsg.write("grid.yaml", GRID.format(tasks=tasks, steps=steps, rates=f"[{', '.join(rates)}]"))
 
 
+def prepared(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
+    """A workspace that has all that the grid's runs need; writes the grid."""
+    grid, work = write_grid(zsg, tasks, runs, steps), zsg.folder / "calm"
+    first = zsg.write("first.yaml", grid.read_text().replace("name: storm", "name: first"))
+    one = ("--only", "train.lr=1e-4", "--set", "train.steps=1", "--set", "checkpoints.every=1")
+    zsg("submit", first, "--workspace", work, *one)
+    return work
+
+
 def undisturbed(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
     """The workspace of the grid's runs as this machine makes them without torch when nothing happens."""
-    grid = write_grid(zsg, tasks, runs, steps)
-    first = zsg.write("first.yaml", grid.read_text().replace("name: storm", "name: first"))
-    calm = zsg.folder / "calm"
-    zsg("submit", first, "--workspace", calm, "--set", "train.steps=1", "--set", "checkpoints.every=1")
-    zsg("submit", grid, "--workspace", calm, "--profile", zsg.write("calm.yaml", LOCAL.format(light=LIGHT)))
+    calm = prepared(zsg, tasks, runs, steps)
+    profile = zsg.write("calm.yaml", LOCAL.format(light=LIGHT))
+    zsg("submit", zsg.folder / "grid.yaml", "--workspace", calm, "--profile", profile)
     return calm
 
 
