@@ -34,6 +34,7 @@ bench: .venv/ready-bench  ## how long commands, submits, orders, readers, report
 	$(BIN)/python -m benchmarks.readers
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.tracking
 
 clean:  ## remove what the demo made
 	rm -rf demo

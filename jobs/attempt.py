@@ -55,6 +55,11 @@ def node() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
+def where(attempt: Attempt) -> dict[str, Any]:
+    """Where an attempt runs, as its journal tells it: the scheduler's id, and the nodes as Slurm writes them."""
+    return {"slurm_job_id": attempt.slurm_job_id, "nodes": os.environ.get("SLURM_JOB_NODELIST", attempt.host)}
+
+
 def begin(folder: Path, submission: str) -> Attempt:
     """Takes the folder over: the attempt after the last one, with a nonce of its own."""
     last = read_json(folder / "attempt.json")

@@ -1,284 +1,296 @@
-"""Fills MLflow from the journals, exactly once; the only module that knows MLflow.
+"""Fills MLflow from the journals, exactly once: by `zsg sync`, beside local jobs, or live from a node.
 
-One idempotent function, run from `zsg sync`, or beside local jobs. MLflow's metric key is (key, timestamp,
-step, run, value): a point keeps the timestamp of its journal row, so sending it again changes nothing. The
-cursor beside the run only saves work; losing it costs a replay, not a duplicate.
+One idempotent function. MLflow's metric key is (key, timestamp, step, run, value): a point keeps the timestamp of its
+journal row, so sending it again changes nothing. The cursor beside the run only saves work; losing it costs a
+replay, not a duplicate. Who delivers a run holds its lock, so that live delivery and `zsg sync` never double.
 
-`python -m jobs.deliver <workspace> <grid> [--follow]`
+`python -m jobs.deliver <workspace> [<grid>] [--run RUN] [--follow PID]`
 """
 
 import argparse
 import contextlib
 import fcntl
 import json
-import logging
 import os
-import signal
 import sys
-import time
-import urllib.parse
-from collections.abc import Iterator
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
-
-from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage, Metric, Param, RunTag, ViewType
-from mlflow.exceptions import MlflowException
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-from jobs import journal
+from jobs import follow, item_table, journal, recorded
 from jobs.folder import Workspace, read_json, write_json
-from zsg_core.errors import ClusterError, UserError, ZsgError
+from jobs.patience import Patience
+from jobs.tracker import Data, Refused, Tracker
+from zsg_core.errors import UserError
 
-BATCH = 1000  # MLflow's limit of metrics in a request
-MOST_CURVES = 40
-LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs that a grid wants now
-FOLLOW_S = 2.0
+SIDE_BY_SIDE = 8  # runs that are sent at once to a server; a sqlite file has one writer
+LIVE = Patience(limit_s=10.0)  # of one request, from a node: the next try is not far
+LAST_S = 20.0  # for what is left when the job has ended
+NICE = 19
+STATUS = {"done": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+
+Row = dict[str, Any]
+Tell = Callable[[int, int], None]  # how many of how many runs have been looked at
+Say = Callable[[str], None]
 
 
-def sync(workspace: Workspace, grid: str) -> dict[str, int]:
+def sync(
+    workspace: Workspace, grid: str, *, refill: bool = False, tell: Tell | None = None, say: Say | None = None
+) -> dict[str, int]:
     """Sends what MLflow lacks of every run of a grid; returns how many points and runs were sent.
 
-    Raises UserError for an unknown grid, ClusterError if MLflow cannot be reached; both may be tried again.
+    With `refill`, a run that is flagged is made anew in MLflow, and the old one deleted there. Raises UserError for an
+    unknown grid, ClusterError (Unreachable, Refused) for what MLflow did not take; both may be tried again.
     """
-    wanted = read_json(workspace.grid(grid) / "grid.json")
-    if wanted is None:
-        raise UserError(f"no grid {grid!r} in {workspace.root}; zsg status lists the grids")
-    try:
-        return _Delivery(workspace, wanted).send()
-    except MlflowException as error:
-        raise ClusterError(f"MLflow refused or did not answer: {error}; run zsg sync again") from error
+    return Delivery(workspace, grid, say=say).send(refill=refill, tell=tell)
 
 
-def tracking_uri(workspace: Workspace, wanted: dict[str, Any]) -> str:
+def tracking_uri(workspace: Workspace, wanted: Row) -> str:
     """The profile's MLflow, or the sqlite file of the workspace."""
     return wanted["tracking"] or f"sqlite:///{workspace.mlflow_db}"
 
 
-def page(uri: str, grid: str | None) -> str:
-    """The path, below MLflow's address, of the page that draws the loss of a grid's runs by step.
+class Delivery:
+    """The delivery of one grid's runs; made once, it may be asked to send again and again."""
 
-    A grid of many runs gets its list with charts instead, best first: an address cannot name them all.
-    """
-    client = _client(uri)
-    found = client.get_experiment_by_name(grid) if grid else None
-    if found is None:
-        return ""
-    runs = client.search_runs([found.experiment_id], LISTED, max_results=MOST_CURVES + 1)
-    if not 0 < len(runs) <= MOST_CURVES:
-        # Ordered by when they began, MLflow would fold all runs away under that of the grid.
-        listed = {"searchFilter": LISTED, "orderByKey": "metrics.`loss`", "orderByAsc": "true"}
-        listed |= {"compareRunsMode": "CHART"}
-        return f"#/experiments/{found.experiment_id}/runs?{urllib.parse.urlencode(listed)}"
-    query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [found.experiment_id]}
-    query |= {"plot_metric_keys": ["loss"], "plot_layout": {"autosize": True, "xaxis": {}, "yaxis": {}}}
-    query |= {"show_point": True, "deselected_curves": [], "last_linear_y_axis_range": []}
-    words = {key: json.dumps(value, separators=(",", ":")) for key, value in query.items()}
-    words |= {"x_axis": "step", "y_axis_scale": "linear", "line_smoothness": "1"}
-    return f"#/metric?{urllib.parse.urlencode(words)}"
+    def __init__(
+        self, workspace: Workspace, grid: str, patience: Patience | None = None, say: Say | None = None
+    ) -> None:
+        wanted = read_json(workspace.grid(grid) / "grid.json")
+        if wanted is None:
+            raise UserError(f"no grid {grid!r} in {workspace.root}; zsg status lists the grids")
+        self._workspace, self._wanted, self._grid = workspace, wanted, grid
+        artifacts = None if wanted["tracking"] else (workspace.root / "mlartifacts").as_uri()
+        self._tracker = Tracker(tracking_uri(workspace, wanted), artifacts, patience)
+        self._say = say or (lambda text: sys.stderr.write(f"{text}\n"))
+        self._there: tuple[str, str] | None = None  # experiment and the grid's own run
+        self._seen_there: set[str] = set()  # runs that MLflow was found to have
 
-
-def _client(uri: str) -> MlflowClient:
-    """MLflow's client, over a store that is whole."""
-    if uri.startswith("sqlite:///"):
-        _make_store(Path(uri.removeprefix("sqlite:///")))
-    return MlflowClient(tracking_uri=uri)
-
-
-def _make_store(path: Path) -> None:
-    """Makes a sqlite store that is not there, under another name until it is whole.
-
-    MLflow 3.17 sets its tables up in many steps without a lock: killed among them, or done twice at once, it
-    leaves a file that it can never open again ("table _alembic_tmp_tags already exists").
-    """
-    if path.exists():
-        return
-    for noisy in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _lock(path.with_name(f".{path.name}.lock")):
-        if path.exists():
-            return  # another process was first
-        for left in path.parent.glob(f".{path.name}.draft*"):
-            left.unlink()
-        draft = path.with_name(f".{path.name}.draft")
-        SqlAlchemyStore(f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()).engine.dispose()
-        draft.rename(path)
-
-
-class _Delivery:
-    def __init__(self, workspace: Workspace, wanted: dict[str, Any]) -> None:
-        self._workspace, self._wanted, self._grid = workspace, wanted, wanted["name"]
-        self._uri = tracking_uri(workspace, wanted)
-        self._client = _client(self._uri)
-
-    def send(self) -> dict[str, int]:
+    def send(self, *, only: str | None = None, refill: bool = False, tell: Tell | None = None) -> dict[str, int]:
+        """Sends what MLflow lacks of every run, or of one; see `sync`."""
+        rows = [row for row in self._rows(only) if any(map(journal.files, self._workspace.stages(row["run"])))]
         sent = {"runs": 0, "points": 0}
-        with _lock(self._workspace.grid(self._grid) / "delivery.lock"):
-            experiment = self._experiment()
-            parent = self._parent(experiment)
-        refused: list[MlflowException] = []
-        former = [row for row in self._wanted.get("former", []) if not row.get("is_stage")]
-        for row in [*self._wanted["runs"], *former]:
-            folder = self._workspace.run(row["run"])
-            if not any(journal.files(one) for one in self._workspace.stages(folder.name)):
-                continue
-            (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
-            try:
-                with _lock(folder / "delivery" / f"{self._grid}.lock"):
-                    points = self._send_run(folder, row, experiment, parent)
-            except MlflowException as error:  # one run's trouble must not keep the others from MLflow
-                refused.append(error)
-                continue
+        refused: list[Refused] = []
+        for number, points in enumerate(self._each(rows, refill, refused), start=1):
             sent["runs"] += points > 0
             sent["points"] += points
-        if refused:
+            if tell:
+                tell(number, len(rows))
+        if refused:  # one run's trouble has not kept the others from MLflow
             raise refused[0]
         return sent
 
-    def _experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self._grid)
-        if found is not None:
-            return found.experiment_id
-        artifacts = None if self._wanted["tracking"] else (self._workspace.root / "mlartifacts").as_uri()
-        try:
-            # Without the tag MLflow's pages take the experiment for one of prompts and traces.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return self._client.create_experiment(self._grid, artifacts, kind)
-        except MlflowException:
-            found = self._client.get_experiment_by_name(self._grid)  # another machine was first
-            if found is None:
+    def _rows(self, only: str | None) -> list[Row]:
+        former = [row for row in self._wanted.get("former", []) if not row.get("is_stage")]
+        return [row for row in [*self._wanted["runs"], *former] if only in (None, row["run"])]
+
+    def _each(self, rows: list[Row], refill: bool, refused: list[Refused]) -> Iterator[int]:
+        """How many points were sent of each run, as they end. Of a server that does not answer nobody asks more."""
+        if not rows:
+            return
+        self._there = self._there or self._find_grid()
+        stop = threading.Event()
+
+        def one(row: Row) -> int:
+            if stop.is_set():
+                return 0
+            try:
+                return self._send_run(row, refill)
+            except Refused as error:
+                refused.append(error)
+                return 0
+            except BaseException:
+                stop.set()
                 raise
-            return found.experiment_id
 
-    def _parent(self, experiment: str) -> str:
-        """The run that stands for the grid."""
-        tags = {"zsg.kind": "grid", "zsg.grid": self._grid}
-        found = self._find(experiment, tags)
-        if found is not None:
-            return found
-        made = self._client.create_run(experiment, tags=tags, run_name=self._grid)
-        self._client.set_terminated(made.info.run_id, "FINISHED")
-        return made.info.run_id
+        width = SIDE_BY_SIDE if self._tracker.uri.startswith("http") else 1
+        if width == 1 or len(rows) == 1:
+            yield from map(one, rows)
+            return
+        with ThreadPoolExecutor(min(width, len(rows))) as pool:
+            left = {pool.submit(one, row) for row in rows}
+            try:
+                while left:
+                    ended, left = wait(left, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in ended)
+            finally:
+                stop.set()  # also when interrupted: what is under way ends, nothing else begins
 
-    def _send_run(self, folder: Path, row: dict[str, Any], experiment: str, parent: str) -> int:
-        cursor_path = folder / "delivery" / f"{self._grid}.json"
-        cursor = read_json(cursor_path) or {}
-        read = [(one.name, *journal.first_points(journal.read(one))) for one in self._workspace.stages(folder.name)]
-        if cursor.get("uri") != self._uri or type(cursor["sent"]) is not dict or not self._holds(cursor["run"]):
-            started = min((points[0].ts for _, points, _ in read if points), default=None)
-            run = self._create_or_find(row, experiment, parent, started)
-            cursor = {"uri": self._uri, "run": run, "sent": {}, "state": None}
-            write_json(cursor_path, cursor)
+    def _find_grid(self) -> tuple[str, str]:
+        with _lock(self._workspace.grid(self._grid) / "delivery.lock"):
+            experiment = self._tracker.experiment(self._grid)
+            known_by = {"zsg.kind": "grid", "zsg.grid": self._grid}
+            parent, _ = self._tracker.find_or_create(experiment, known_by, {}, self._grid, None)
+            self._tracker.set_status(parent, "FINISHED")
+            return experiment, parent
+
+    def _send_run(self, row: Row, refill: bool) -> int:
+        folder = self._workspace.run(row["run"])
+        (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
+        with _lock(folder / "delivery" / f"{self._grid}.lock"):
+            cursor = _Cursor(folder / "delivery" / f"{self._grid}.json")
+            return self._send_locked(row, folder, cursor, refill)
+
+    def _send_locked(self, row: Row, folder: Path, cursor: "_Cursor", refill: bool) -> int:
+        seen = self._looks(row, folder)
+        is_held = cursor.is_of(self._tracker.uri) and self._holds(cursor["run"])
+        is_whole = cursor["seen"] == seen and not cursor["refilling"]
+        if is_held and is_whole and not (refill and cursor.is_flagged):
+            return 0
+        stages = self._workspace.stages(row["run"])
+        rows = {one.name: [r for r in journal.read(one) if r["kind"] != "items"] for one in stages}
+        found = {stage: journal.first_points(of_stage) for stage, of_stage in rows.items()}
+        keys = recorded.Keys()
+        points = {stage: [p for p in of_stage if keys.keeps(p.key)] for stage, (of_stage, _) in found.items()}
+        disagree = [flag for _, flags in found.values() for flag in flags]
+        if is_held and refill and disagree and cursor["refilled"] != disagree[0]:
+            cursor.keep(refilling=disagree[0])  # killed from now on, the next delivery goes on with it
+        if not is_held or cursor["refilling"]:
+            self._begin(row, folder, cursor, points, cursor["refilling"] if is_held else None)
         # Counted by stage: one that is shared may gain points after a later stage was sent.
-        sent = sum(self._send_points(cursor, cursor_path, stage, points) for stage, points, _ in read)
-        disagree = [flag for *_, flags in read for flag in flags]
-        state = _state(folder, disagree) | {"listed": "no" if row in self._wanted.get("former", []) else "yes"}
-        if state != cursor["state"]:
-            self._set_state(cursor["run"], folder, state)
-            write_json(cursor_path, cursor | {"state": state})
+        sent = sum(self._send_points(row, cursor, stage, of_stage) for stage, of_stage in points.items())
+        if cursor["doubtful"]:
+            self._delete_twins(row, cursor["run"])
+        starts = [r for r in rows[folder.name] if r["data"].get("event") == "start"]
+        self._tell_state(row, folder, cursor, starts, disagree)
+        if cursor["state"]["state"] == "done":
+            self._tell_results(row, folder, cursor, [p for of_stage in points.values() for p in of_stage])
+        if cursor["old"]:
+            self._retire(row, cursor["old"], cursor["run"])
+        cursor.keep(seen=seen, old=None)
         return sent
 
-    def _send_points(self, cursor: dict[str, Any], path: Path, stage: str, points: list[journal.Point]) -> int:
-        """Sends what MLflow lacks of one stage; the cursor is kept after every batch."""
-        news = points[cursor["sent"].get(stage, 0) :]
-        for start in range(0, len(news), BATCH):
-            part = news[start : start + BATCH]
-            self._client.log_batch(cursor["run"], metrics=[Metric(p.key, p.value, p.ts, p.step) for p in part])
-            cursor["sent"][stage] = cursor["sent"].get(stage, 0) + len(part)
-            write_json(path, cursor)
-        return len(news)
+    def _looks(self, row: Row, folder: Path) -> list[Any]:
+        """What shows, without reading it, whether anything of a run has changed."""
+        files = [path for one in self._workspace.stages(row["run"]) for path in journal.files(one)]
+        ends = [folder / name for name in ("attempt.json", "exit.json")]
+        sizes = [[path.name, path.stat().st_size] for path in files]
+        return [*sizes, *(path.stat().st_mtime_ns if path.exists() else 0 for path in ends), self._is_listed(row)]
+
+    def _is_listed(self, row: Row) -> str:
+        return "no" if row in self._wanted.get("former", []) else "yes"
 
     def _holds(self, run: str) -> bool:
-        """Whether MLflow still has a run: a lost store or a deleted run is filled again from the journal."""
-        try:
-            return self._client.get_run(run).info.lifecycle_stage == LifecycleStage.ACTIVE
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
+        if run not in self._seen_there and self._tracker.is_there(run):
+            self._seen_there.add(run)
+        return run in self._seen_there
 
-    def _create_or_find(self, row: dict[str, Any], experiment: str, parent: str, started: int | None) -> str:
-        tags = {"zsg.kind": "run", "zsg.run": row["run"], "zsg.grid": self._grid}
-        found = self._find(experiment, tags)
-        if found is None:
-            name = " ".join(f"{key.split('.')[-1]}={_text(value)}" for key, value in row["axes"].items()) or row["run"]
-            tags["mlflow.parentRunId"] = parent
-            found = self._client.create_run(experiment, started, tags, name[:200]).info.run_id
-        params = _params(row)
-        for start in range(0, len(params), 100):
-            self._client.log_batch(found, params=params[start : start + 100])
-        return found
+    def _known_by(self, row: Row) -> dict[str, str]:
+        return {"zsg.kind": "run", "zsg.run": row["run"], "zsg.grid": self._grid}
 
-    def _find(self, experiment: str, tags: dict[str, str]) -> str | None:
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self._client.search_runs([experiment], query, run_view_type=ViewType.ACTIVE_ONLY, max_results=1)
-        return found[0].info.run_id if found else None
+    def _begin(
+        self, row: Row, folder: Path, cursor: "_Cursor", points: dict[str, list[journal.Point]], refilling: str | None
+    ) -> None:
+        """Finds or makes the MLflow run, to be filled from the first point on."""
+        assert self._there
+        experiment, parent = self._there
+        started = min((of_stage[0].ts for of_stage in points.values() if of_stage), default=None)
+        known_by, tags = self._known_by(row), {"mlflow.parentRunId": parent}
+        old = cursor["run"] if refilling else None
+        if old:
+            known_by |= {"zsg.replaces": old}
+        run, is_doubtful = self._tracker.find_or_create(experiment, known_by, tags, recorded.name_of(row), started)
+        self._seen_there.add(run)
+        data = [Data(*one) for one in recorded.data_sets(folder)]
+        if data:
+            self._tracker.read(run, data)
+        cursor.begin(uri=self._tracker.uri, run=run, doubtful=is_doubtful, refilled=refilling, old=old)
 
-    def _set_state(self, run: str, folder: Path, state: dict[str, str]) -> None:
-        tags = [RunTag(f"zsg.{key}", value) for key, value in (_facts(folder) | state).items()]
-        self._client.log_batch(run, tags=tags)
-        status = {"done": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}.get(state["state"], "RUNNING")
-        if status == "RUNNING":
-            self._client.update_run(run, status)
-        else:
-            self._client.set_terminated(run, status, end_time=int(state["ended"]))
+    def _send_points(self, row: Row, cursor: "_Cursor", stage: str, points: list[journal.Point]) -> int:
+        """Sends what MLflow lacks of one stage, and first the parameters; the cursor is kept after every request."""
+        news = points[cursor["sent"].get(stage, 0) :]
+        params = None if cursor["params"] else recorded.params(row)
+        for count in self._tracker.log(cursor["run"], news, params):
+            cursor["sent"][stage] = cursor["sent"].get(stage, 0) + count
+            cursor.keep()
+        if params is not None:
+            cursor.keep(params=True)
+        return len(news)
+
+    def _tell_state(self, row: Row, folder: Path, cursor: "_Cursor", starts: list[Row], disagree: list[str]) -> None:
+        state = recorded.state(folder, disagree) | {"listed": self._is_listed(row)}
+        if state == cursor["state"]:
+            return
+        told = recorded.facts(folder, row, starts) | state
+        self._tracker.tag(cursor["run"], {f"zsg.{key}": value for key, value in told.items()})
+        status = STATUS.get(state["state"], "RUNNING")
+        if status != "RUNNING" or cursor["state"] is not None:
+            self._tracker.set_status(cursor["run"], status, int(state.get("ended", 0)) or None)
+        cursor.keep(state=state)
+
+    def _tell_results(self, row: Row, folder: Path, cursor: "_Cursor", points: list[journal.Point]) -> None:
+        """The losses of items and tasks, and a model for every snapshot that was kept; once per end of the run."""
+        assert self._there
+        if cursor["results"] == cursor["state"]["ended"]:
+            return
+        with tempfile.TemporaryDirectory() as place:
+            for path in item_table.write(self._workspace.stages(row["run"]), Path(place)):
+                self._tracker.upload(cursor["run"], path, "losses")
+        digests = {r["step"]: r["data"].get("digest") for r in journal.read(folder) if _is_snapshot(r)}
+        for step in recorded.kept_snapshots(folder):
+            measured = [p for p in points if p.step == step and not p.key.startswith(("train/", journal.SPEED))]
+            if measured:
+                tags = {
+                    **self._known_by(row),
+                    "zsg.kind": "snapshot",
+                    "zsg.step": str(step),
+                    "zsg.digest": str(digests.get(step)),
+                }
+                tags |= {"zsg.path": str(folder / "snapshots" / str(step))}
+                name = f"{row['run']}-step-{step}"
+                self._tracker.model(self._there[0], cursor["run"], name, tags, measured)
+        cursor.keep(results=cursor["state"]["ended"])
+
+    def _retire(self, row: Row, old: str, new: str) -> None:
+        """Takes an MLflow run out of sight that another one stands for now."""
+        self._tracker.tag(old, {"zsg.replaced_by": new, "zsg.kind": "replaced"})
+        self._tracker.delete(old)
+        self._say(f"{row['run']}: MLflow run {old} was flagged; {new} is filled anew, the old one deleted in MLflow")
+
+    def _delete_twins(self, row: Row, kept: str) -> None:
+        """Deletes what a server made after all when an earlier request to create the run had got no answer."""
+        assert self._there
+        for other in self._tracker.find(self._there[0], self._known_by(row)):
+            if other != kept:
+                self._tracker.delete(other)
+                self._say(f"{row['run']}: MLflow had made its run twice; {other}, the empty one, was deleted")
 
 
-def _state(folder: Path, disagree: list[str]) -> dict[str, str]:
-    """What of a run's end is told to MLflow; facts of an attempt are tags, never params."""
-    attempt, record = read_json(folder / "attempt.json") or {}, read_json(folder / "exit.json")
-    state = {"state": "running", "attempt": str(attempt.get("attempt")), "host": str(attempt.get("host"))}
-    state |= {"slurm_job_id": str(attempt.get("slurm_job_id")), "restart_count": str(attempt.get("restart_count"))}
-    if record and record["nonce"] == attempt.get("nonce"):
-        state |= {"state": record["outcome"], "ended": str(record["ended"])}
-        state |= {key: str(record[key]) for key in ("cause", "evidence", "digest") if record.get(key)}
-        state["state"] = "running" if record["outcome"] == "continue" else record["outcome"]
-    if disagree:
-        state["flag"] = f"a restart computed other values ({len(disagree)}): {disagree[0]}"
-    return {key: value[:5000] for key, value in state.items()}
+class _Cursor:
+    """How far one run of one grid has been delivered; written after every request that was answered."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._value = path, read_json(path) or {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._value.get(key)
+
+    def is_of(self, uri: str) -> bool:
+        """Whether it was written by this zsg, of this MLflow."""
+        return self._value.get("uri") == uri and type(self._value["sent"]) is dict and "params" in self._value
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether the run is flagged, and not refilled since."""
+        flag = (self["state"] or {}).get("flag")
+        return bool(flag) and not (self["refilled"] and flag.endswith(self["refilled"]))
+
+    def begin(self, **facts: Any) -> None:
+        """Nothing of the run has been sent: `uri`, `run`, and how it came to be."""
+        self._value = {"sent": {}, "params": False, "state": None, "seen": None, "results": None, **facts}
+        self.keep()
+
+    def keep(self, **news: Any) -> None:
+        """Writes what is known, with the news."""
+        self._value |= news
+        write_json(self._path, self._value)
 
 
-def _facts(folder: Path) -> dict[str, str]:
-    """The digests and the code behind a run."""
-    job = read_json(folder / "job.json") or {}
-    workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
-    meta = read_json(workspace.arrangement(made["arrangement"]) / "meta.json") or {}
-    corpus = meta.get("sources", {}).get("corpus_meta", {})
-    # The values that count are the first attempt's, and so is the code that computed them.
-    started = (row["data"] for row in journal.read(folder) if row["data"].get("event") == "start")
-    code = next(started, {}).get("code") or job["code"]
-    facts = {f"code.{key}": str(value) for key, value in code.items()}
-    facts |= {"arrangement": made["arrangement"], "corpus": made["corpus"], "stage": job["stage_id"]}
-    facts |= {"arrangement.ids_digest": str(meta.get("ids_digest")), "test_digest": str(corpus.get("test_digest"))}
-    if made["base"]:
-        base = read_json(workspace.base(made["base"]) / "meta.json") or {}
-        facts |= {"base": made["base"], "base.digest": str(base.get("digest"))}
-    return facts
-
-
-def _params(row: dict[str, Any]) -> list[Param]:
-    """What varies first, under the names of the grid file; then the recipe, flattened."""
-    named = {key: _text(value) for key, value in row["axes"].items()} | {"model.name": row["model"]}
-    first, *others = row["recipe"]["stages"]
-    later = {f"stage{number}": stage for number, stage in enumerate(others, start=2)}
-    for key, value in _flat({**first, **later, "base": row["recipe"]["base"]}):
-        named.setdefault(key, _text(value))
-    return [Param(key, value[:6000]) for key, value in named.items()]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _is_snapshot(row: Row) -> bool:
+    return row["kind"] == "event" and row["data"].get("event") == "snapshot"
 
 
 @contextlib.contextmanager
@@ -288,35 +300,40 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _follow(workspace: Workspace, grid: str, parent: int) -> None:
-    """Delivers again and again until told to stop or left by its parent, then once more; errors only delay it."""
-    stop: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, frame: stop.append(received))
-    while True:
-        last = bool(stop) or os.getppid() != parent
-        try:
-            sync(workspace, grid)
-        except (ZsgError, OSError) as error:
-            sys.stderr.write(f"{error}\n")
-            if last:
-                sys.exit(3)
-        if last:
-            return
-        until = time.monotonic() + FOLLOW_S
-        while time.monotonic() < until and not stop and os.getppid() == parent:
-            time.sleep(0.1)
+def _follow_run(workspace: Workspace, run: str, parent: int) -> None:
+    """Delivers a run to every grid that lists it and has a server, from the node that trains it."""
+    os.nice(NICE)
+    found = [grid for grid in _grids_of(workspace, run) if str(grid["tracking"]).startswith("http")]
+    made: dict[str, Delivery] = {}
+
+    def send() -> None:
+        for grid in found:
+            if grid["name"] not in made:
+                made[grid["name"]] = Delivery(workspace, grid["name"], LIVE)
+            made[grid["name"]].send(only=run)
+
+    follow.until_left(parent, send, LAST_S)
+
+
+def _grids_of(workspace: Workspace, run: str) -> Iterator[Row]:
+    for path in sorted((workspace.root / "grids").glob("*/grid.json")):
+        wanted = read_json(path)
+        if wanted and any(row["run"] == run for row in [*wanted["runs"], *wanted.get("former", [])]):
+            yield wanted
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workspace", type=Path)
-    parser.add_argument("grid")
+    parser.add_argument("grid", nargs="?")
+    parser.add_argument("--run", help="only this run, of every grid that lists it and has a server")
     parser.add_argument("--follow", type=int, metavar="PID", help="go on until told to stop or that parent has ended")
     given = parser.parse_args()
     workspace = Workspace(given.workspace.resolve())
-    if given.follow:
-        _follow(workspace, given.grid, given.follow)
+    if given.run:
+        _follow_run(workspace, given.run, given.follow)
+    elif given.follow:
+        follow.until_left(given.follow, lambda: sync(workspace, given.grid))
     else:
         sys.stdout.write(json.dumps(sync(workspace, given.grid)) + "\n")
 

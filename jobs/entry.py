@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import cancellation, causes, going_on, log_marks, needs, own_code, stages, state, tracebacks
+from jobs import cancellation, causes, going_on, live, log_marks, needs, own_code, stages, state, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
@@ -48,6 +48,8 @@ def run(folder: str) -> None:
         sys.exit(f"rank {ranks.rank}: rank 0 wrote no {path / 'attempt.json'} within {MEET_S:.0f} s")
     pulse = Pulse()
     heartbeat = Heartbeat(path, attempt, pulse) if ranks.is_main else None
+    if ranks.is_main:
+        live.start(path, job)
     with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
         sys.stderr.write(log_marks.line(attempt, ranks.rank, ranks.world, attempts.node()) + "\n")
     try:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from jobs import attempt as attempts
 from jobs import layers, weights
 from jobs import signals as asking
 from jobs.answer_loss import AnswerLoss, refuse_leaks
@@ -31,10 +32,11 @@ from jobs.content import model_files, refuse_changed
 from jobs.deepspeed_config import checked
 from jobs.folder import read_json
 from jobs.heartbeat import MEASURING, SAVING, TRAINING, Pulse
-from jobs.journal import SPEED, Journal
+from jobs.journal import Journal
 from jobs.ranks import Ranks, meet, wait_as_long_everywhere
 from jobs.signals import Signals
 from jobs.snapshots import Snapshots
+from jobs.speed import Speed
 from jobs.state import Choice, Saved, States, versions
 from jobs.state import Job as StateJob
 from jobs.train_sets import train_and_test
@@ -143,6 +145,7 @@ class Trainer:
             job, engine, test, self.ranks, device, self.budget, first=self.first, steps=self.steps
         )
         self.ahead: list[MicroBatch] | None = None  # of the next step
+        self.speed = Speed(job, place.ranks.world, device)
         self.ids = IdDigest()
         self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
         self.progress = Progress(step=self.first, steps=self.first + self.steps, first=self.first)
@@ -226,6 +229,7 @@ class Trainer:
         self.place.pulse.begins(step, self.progress.steps, choice.saved.loss if choice.saved else None)
         self.place.pulse.says(choice.passed_over)
         facts = {"event": "start", **self._way(), "from": step, "passed_over": choice.passed_over}
+        facts |= attempts.where(self.place.attempt)
         facts |= {"steps": self.progress.steps, "train": len(self.train), "test": len(self.test)}
         facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
         facts |= {"unanswered": {"train": self.train.unanswered, "test": self.test.unanswered}}
@@ -259,10 +263,11 @@ class Trainer:
         loss = loss_of.value()
         self.updates.refuse_broken(step, loss, skipped)
         self.progress.skipped = self.updates.skipped
-        tokens = sum(self.train.lengths[place] for place in places)
-        self.place.pulse.reached(step, tokens, loss)
+        lengths = [self.train.lengths[place] for place in places]
+        self.place.pulse.reached(step, sum(lengths), loss)
         if self.journal:
-            self._journal_step(step, loss, rate, tokens, started)
+            data = {"train/loss": loss, "train/lr": rate, "train/tokens": sum(lengths), **self.updates.metrics()}
+            self._note("metric", step, data | self.speed.of_step(lengths, started))
 
     def _note(self, kind: str, step: int, data: dict[str, Any]) -> None:
         if self.journal:
@@ -274,12 +279,6 @@ class Trainer:
 
     def _micro_batches(self, step: int) -> list[MicroBatch]:
         return self.train.micro_batches(self._places(step), self.ranks.rank, self.ranks.world, self.budget)
-
-    def _journal_step(self, step: int, loss: float, rate: float, tokens: int, started: float) -> None:
-        assert self.journal
-        data = {"train/loss": loss, "train/lr": rate, "train/tokens": tokens, **self.updates.metrics()}
-        data[f"{SPEED}tokens_per_s"] = tokens / (time.perf_counter() - started)
-        self.journal.row("metric", step=step, examples=self._examples(step), data=data)
 
     def _checkpoint(self, step: int) -> None:
         self.place.pulse.does(MEASURING)
@@ -293,6 +292,7 @@ class Trainer:
         if step == self.first + self.steps:
             digests["weights"] = self.progress.weights = weights.digest_of(self.engine)
         if self.journal:
+            data = {**data, **self.speed.memory()}
             self.journal.row("metric", step=step, examples=self._examples(step), data=data)
             self.journal.row("digest", step=step, examples=self._examples(step), data=digests)
             self.journal.commit()

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from launcher import arrange_cli, lifecycle_cli, report_cli
+from launcher import arrange_cli, lifecycle_cli, report_cli, tracking_cli
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -222,37 +222,9 @@ def why(
     show.as_json(row) if json else show.why(row)
 
 
-@app.command()
-def sync(
-    grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
-    workspace: Place = None,
-) -> None:  # fmt: skip
-    """Send to MLflow what it lacks, from the runs' journals. Sending twice adds nothing.
-
-    Example: zsg sync wsd-order
-    """
-    from launcher import grid_record, reading, show
-
-    deliver = reading.delivery()
-    place = reading.workspace(workspace)
-    for name in grid_record.names(place, grid):
-        sent = deliver.sync(place, name)
-        show.result(f"{name}: sent {sent['points']} points of {sent['runs']} runs to MLflow")
-
-
-@app.command()
-def ui(
-    grid: Annotated[str | None, typer.Argument(help="name of a grid to open at", metavar="GRID")] = None,
-    workspace: Place = None,
-    port: Annotated[int, typer.Option("--port", help="port on this machine", min=1, max=65535)] = 5000,
-) -> None:  # fmt: skip
-    """Open the MLflow comparison: serves the workspace's MLflow on this machine until Ctrl-C.
-
-    Example: zsg ui wsd-order
-    """
-    from launcher import reading
-
-    reading.serve_ui(reading.workspace(workspace), grid, port)
+app.command()(tracking_cli.sync)
+app.command()(tracking_cli.ui)
+app.command()(tracking_cli.server)
 
 
 @app.command()

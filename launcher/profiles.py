@@ -93,6 +93,11 @@ class Tracking(Strict):
     """Where MLflow is."""
 
     uri: str | None = Field(default=None, description="MLflow's tracking URI; null = mlflow.db in the workspace")
+    live: bool = Field(
+        default=False,
+        description="whether the nodes reach tracking.uri, a server, and send to it while they train; else "
+        "`zsg sync` does. Local jobs are always followed",
+    )
 
 
 class DeepSpeedSettings(Strict):
@@ -260,6 +265,9 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
     slurm = profile.slurm
     if profile.kind == "local" and profile.setup:
         raise layers.error(("setup",), "`setup` lines run in Slurm jobs only; a local profile has none")
+    if profile.tracking.live and (profile.kind == "local" or not _is_server(profile.tracking.uri)):
+        message = "tracking.live is for Slurm jobs whose nodes reach a server: kind: slurm, and tracking.uri: http://…"
+        raise layers.error(("tracking", "live"), message)
     if profile.kind == "local" and profile.container.prefix:
         raise layers.error(("container",), "containers are for Slurm jobs only; a local profile starts Python itself")
     if profile.container.python and not profile.container.prefix:
@@ -281,3 +289,7 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
         if profile.kind == "slurm" and slurm.signal_before_end_s >= 60 * size.time_min:
             message = f"signal_before_end_s is not less than {kind}.time_min: every job would be stopped at its start"
             raise layers.error(("slurm", "signal_before_end_s"), message)
+
+
+def _is_server(uri: str | None) -> bool:
+    return uri is not None and uri.startswith(("http://", "https://"))

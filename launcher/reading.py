@@ -4,25 +4,21 @@ Its imports are light: people ask for states all day.
 """
 
 import codecs
-import contextlib
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace
-from launcher import grid_record, logs, show, status_view, why, workspaces
+from launcher import grid_record, logs, status_view, why, workspaces
 from launcher.job_state import ABSENT, JobState
 from launcher.ledger import Ledger
 from launcher.settled import Settled
 from launcher.slurm import DONE, Run
 from launcher.status import collect
-from zsg_core.errors import ClusterError, UserError
+from zsg_core.errors import UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
 SERVER_STOPS_S, SERVER_ASKED_S = 5.0, 0.2
@@ -87,68 +83,6 @@ def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
     states = collect(place, runs, Ledger(place), settled=Settled(place))
     found = {item: why.of_job(place, item, states[item]) for item in runs}
     return why.by_cause(why.row(run, grid, states[item], found[item]) for item, run in runs.items() if found[item])
-
-
-def delivery() -> Any:
-    """jobs.deliver, which imports MLflow. UserError where MLflow is not installed."""
-    try:
-        from jobs import deliver
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed here: pip install 'zsg[track]'") from None
-    return deliver
-
-
-def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
-    """Serves MLflow's pages over the workspace's store, or names the address of the profile's server."""
-    deliver = delivery()
-    name = grid_record.names(place, grid)[0] if grid else None
-    uri = deliver.tracking_uri(place, grid_record.read(place, name or grid_record.names(place)[0]))
-    if uri.startswith("http"):
-        show.result(f"this grid's MLflow is at {uri}{deliver.page(uri, name)}")
-        return
-    if _answers(port):
-        raise ClusterError(f"port {port} of this machine is in use; try another with --port")
-    address = f"MLflow: http://127.0.0.1:{port}/{deliver.page(uri, name)}  (Ctrl-C ends it)"
-    argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    argv += ["--port", str(port), "--workers", "1", "--default-artifact-root", str(place.root / "mlartifacts")]
-    # uvicorn looks for modules in the folder it is called in, PYTHONSAFEPATH or not; in the workspace there are none.
-    ours = {"UVICORN_APP_DIR": str(place.root), "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-    # Its queues judge the answers of language models, which nobody asks for here, and are several processes.
-    ours["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    code = _serve(argv, os.environ | ours, port, address)
-    if code:
-        raise ClusterError(f"mlflow server ended with {code}; try another --port")
-
-
-def _serve(argv: Sequence[str], env: Mapping[str, str], port: int, address: str) -> int:
-    """Runs a server until it ends, or until this process is told to; then nothing of it stays behind.
-
-    The address is printed when somebody answers there: who follows it before finds nothing.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    # What it says of itself is no result.
-    server = subprocess.Popen(argv, env=env, stdout=sys.stderr, start_new_session=True)
-    try:
-        while server.poll() is None and not _answers(port):
-            time.sleep(SERVER_ASKED_S)
-        if server.returncode is None:
-            show.result(address)
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        # It has processes of its own: all of them are in its group.
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(server.pid, number)
-                server.wait(SERVER_STOPS_S)
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
 
 
 def find_item(place: Workspace, text: str) -> str:

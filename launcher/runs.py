@@ -14,6 +14,7 @@ from zsg_core import recipe as recipes
 from zsg_core.checkpoint_settings import CheckpointSettings
 from zsg_core.recipe import Recipe
 from zsg_core.settings import TINY
+from zsg_core.strategy_settings import StrategySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Run:
     base: Path | None
     embedding: Path | None
     before: "Run | None" = None
+    strategy: str = ""
 
     @cached_property
     def corpus_id(self) -> str:
@@ -110,9 +112,17 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             base=inputs.base_folder(own),
             embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
             before=run,
+            strategy=_strategy(settings.strategy),
         )
     assert run is not None, "a run has at least one stage"
     return run
+
+
+def _strategy(strategy: StrategySettings | None) -> str:
+    """For tables: the name, and the share of dmt."""
+    if strategy is None:
+        return ""
+    return strategy.name if strategy.k is None else f"{strategy.name} k={strategy.k}"
 
 
 def _differing(points: list[dict[str, Any]]) -> str:

@@ -293,6 +293,27 @@ class Progress:
         self._said = line
 
 
+class Counting:
+    """Shows how many of how many are done: a bar in a terminal, nothing in a log. For a `with` statement."""
+
+    def __init__(self, what: str) -> None:
+        from rich.progress import Progress as Bar  # which no other command needs
+
+        self._bar = Bar(console=_err, transient=True, disable=not _err.is_terminal)
+        self._task = self._bar.add_task(what, total=None)
+
+    def __enter__(self) -> "Counting":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._bar.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """So many of `total` are done."""
+        self._bar.update(self._task, completed=done, total=total)
+
+
 def progress_line(note: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """One line: how many runs are in which state, and where those that run stand."""
     counts = Counter(row["state"] for row in rows)

@@ -94,7 +94,10 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str,
     listed = {run.id for run in runs}
     before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
     facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
-    rows = [{"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run)} for run in runs]
+    rows = [
+        {"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run), "strategy": run.strategy}
+        for run in runs
+    ]
     grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
 
 

@@ -22,7 +22,19 @@ from zsg_core import skills
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 # With two workers the modules that take minutes begin, or one worker would be left with one in the end.
-LONG_MODULES = ["on_slurm", "chaos", "local", "submit_options", "stages", "resume", "deliver", "wheel", "tuning"]
+LONG_MODULES = [
+    "on_slurm",
+    "chaos",
+    "local",
+    "submit_options",
+    "stages",
+    "resume",
+    "deliver",
+    "exactly_once",
+    "live",
+    "wheel",
+    "tuning",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -106,6 +118,29 @@ def zsg_on_slurm(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Zsg]:
     yield Zsg(folder, slurm.env)
     slurm.run("scontrol", "update", "partitionname=main", "state=up")
     slurm.run("scancel", "--user", "root", "--partition", "main")
+
+
+def serve(folder: Path, *options: str) -> Iterator[str]:
+    """A `zsg server` while it is needed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "launcher.cli", "server", "--folder", str(folder), "--port", str(port)]
+    folder.mkdir(exist_ok=True)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+    try:
+        page_at(f"http://127.0.0.1:{port}/health")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server, as `zsg server` sets it up, over sqlite."""
+    yield from serve(tmp_path_factory.mktemp("server"), "--workers", "1")
 
 
 @pytest.fixture(scope="session")

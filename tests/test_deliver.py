@@ -8,39 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs, journal_points, mlflow_runs
 
-from jobs import attempt as attempts
 from jobs import deliver
 from jobs.folder import Workspace, write_json
-from jobs.journal import Journal
-
-RECIPE = {"schema": 1, "base": {"kind": "tiny"}, "stages": [{"arrangement": {"order": "nft"}, "train": {"lr": 1e-3}}]}
-
-
-def write_run(work: Path, run: str, attempts_rows: list[list[dict]], outcome: str | None = "done") -> None:
-    """A run's folder with one journal per attempt, each row a dict of metrics for the next step."""
-    folder = work / "runs" / run
-    made = {"corpus": "c", "arrangement": "a", "base": None}
-    job = {"paths": {"workspace": str(work)}, "made": made, "code": {"zsg": "0"}, "stage_id": "s"}
-    write_json(folder / "job.json", job)
-    for rows in attempts_rows:
-        attempt = attempts.begin(folder, "submission")
-        journal = Journal(folder, attempt, "train", "s")
-        journal.row("event", step=0, examples=0, data={"event": "start", "device": "cpu", "world": 1})
-        for step, data in enumerate(rows):
-            journal.row("metric", step=step, examples=step, data=data)
-        journal.close()
-    if outcome:
-        attempts.end(folder, attempt, outcome)
-
-
-def write_grid(work: Path, name: str, runs: list[str]) -> None:
-    """The record of a submitted grid."""
-    rows = [
-        {"run": run, "axes": {"train.lr": number}, "recipe": RECIPE, "model": "tiny"} for number, run in enumerate(runs)
-    ]
-    write_json(Workspace(work).grid(name) / "grid.json", {"name": name, "tracking": None, "runs": rows})
 
 
 def sync(work: Path, name: str) -> dict[str, int]:
@@ -75,7 +47,7 @@ def test_a_lost_cursor_costs_a_replay_and_no_duplicate(work: Path) -> None:
 def test_a_cursor_behind_what_was_sent_is_harmless(work: Path) -> None:
     """Killed between sending and noting it, the delivery sends some points twice: MLflow does not change."""
     path = work / "runs/first/delivery/grid.json"
-    write_json(path, json.loads(path.read_text()) | {"sent": {"first": 1}})
+    write_json(path, json.loads(path.read_text()) | {"sent": {"first": 1}, "seen": None})
 
     assert sync(work, "grid") == {"runs": 1, "points": 2}
     assert_exactly_once(work, "grid", ["first"])

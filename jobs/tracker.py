@@ -1,0 +1,272 @@
+"""Speaks to MLflow; the only module that does. Every call may be made twice, and what is transient is tried again.
+
+MLflow's client by itself tries again for many minutes, but not where its server has run out of connections to its
+database, which it calls a bad request (400): so the trying is ours, and the client's is off.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
+os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # seconds
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LifecycleStage,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from jobs.journal import Point
+from jobs.patience import Patience
+from zsg_core.errors import ClusterError
+
+MOST_METRICS, MOST_PARAMS, MOST_TAGS, MOST_ENTITIES = 1000, 100, 100, 1000  # of one request
+MOST_CURVES = 40
+LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs that a grid wants now
+TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36
+TRANSIENT_STATUS = (408, 429)  # and all from 500 on
+TRANSIENT_TEXT = ("QueuePool limit", "database is locked")  # which come as 400
+
+T = TypeVar("T")
+
+
+class Unreachable(ClusterError):
+    """MLflow did not answer for as long as patience lasted, so no other run need be tried now."""
+
+
+class Refused(ClusterError):
+    """MLflow said no, and would say it again."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that a run has read: MLflow shows them by name, and finds runs by digest."""
+
+    name: str
+    digest: str
+    context: str
+    source: str
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed in a moment: no connection, an overloaded server, a locked database."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return _may_pass(error.response.status_code, error.response.text)
+    if isinstance(error, requests.RequestException):
+        return not isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
+    return isinstance(error, MlflowException) and _may_pass(error.get_http_status_code(), str(error))
+
+
+def _may_pass(status: int, text: str) -> bool:
+    return status >= 500 or status in TRANSIENT_STATUS or any(one in text for one in TRANSIENT_TEXT)
+
+
+def open_client(uri: str) -> MlflowClient:
+    """MLflow's client, over a store that is whole."""
+    if uri.startswith("sqlite:///"):
+        make_store(Path(uri.removeprefix("sqlite:///")))
+    return MlflowClient(tracking_uri=uri)
+
+
+def make_store(path: Path) -> None:
+    """Makes a sqlite store that is not there, under another name until it is whole.
+
+    MLflow 3.17 sets its tables up in many steps without a lock: killed among them, or done twice at once, it
+    leaves a file that it can never open again ("table _alembic_tmp_tags already exists").
+    """
+    if path.exists():
+        return
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return  # another process was first
+        for left in path.parent.glob(f".{path.name}.draft*"):
+            left.unlink()
+        draft = path.with_name(f".{path.name}.draft")
+        SqlAlchemyStore(f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()).engine.dispose()
+        draft.rename(path)
+
+
+class Tracker:
+    """One MLflow. Raises Unreachable or Refused; may be used by several threads.
+
+    `artifacts`: where the artifacts of new experiments go; None: where the server says.
+    """
+
+    def __init__(self, uri: str, artifacts: str | None = None, patience: Patience | None = None) -> None:
+        self.uri, self._artifacts, self._patience = uri, artifacts, patience or Patience()
+        self._client = open_client(uri)
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment of that name, which is made if there is none."""
+        return self._again(lambda: self._experiment(name))
+
+    def find(self, experiment: str, tags: Mapping[str, str]) -> list[str]:
+        """The active runs that carry these tags."""
+        return self._again(lambda: self._find(experiment, tags))
+
+    def find_or_create(
+        self, experiment: str, known_by: Mapping[str, str], tags: Mapping[str, str], name: str, started: int | None
+    ) -> tuple[str, bool]:
+        """The run that carries the tags `known_by`, made if there is none; and whether there may be a second one.
+
+        There may be if an attempt to create it got no answer: the server may yet be at it.
+        """
+        is_doubtful = False
+
+        def once() -> str:
+            nonlocal is_doubtful
+            if found := self._find(experiment, known_by):
+                return found[0]
+            is_doubtful, was = True, is_doubtful
+            made = self._client.create_run(experiment, started, {**tags, **known_by}, name[:200])
+            is_doubtful = was
+            return made.info.run_id
+
+        return self._again(once), is_doubtful
+
+    def is_there(self, run: str) -> bool:
+        """Whether MLflow still has a run: a lost store or a deleted run is filled again from the journal."""
+        try:
+            return self._again(lambda: self._client.get_run(run)).info.lifecycle_stage == LifecycleStage.ACTIVE
+        except Refused as error:
+            if getattr(error.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+
+    def log(self, run: str, points: Sequence[Point], params: Mapping[str, str] | None = None) -> Iterator[int]:
+        """Sends in requests of the size that MLflow takes; yields after each how many points it had."""
+        left = [Param(key, value[:PARAM_LENGTH]) for key, value in (params or {}).items()]
+        metrics = [Metric(p.key, p.value, p.ts, p.step) for p in points]
+        while left or metrics:
+            some, left = left[:MOST_PARAMS], left[MOST_PARAMS:]
+            part = metrics[: MOST_METRICS - len(some)]
+            metrics = metrics[len(part) :]
+            self._log(run, metrics=part, params=some)
+            yield len(part)
+
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Sets tags, in as many requests as it takes."""
+        made = [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
+        for start in range(0, len(made), MOST_TAGS):
+            self._log(run, tags=made[start : start + MOST_TAGS])
+
+    def set_status(self, run: str, status: str, ended: int | None = None) -> None:
+        """RUNNING, or FINISHED, FAILED or KILLED at `ended` (ms)."""
+        if status == "RUNNING":
+            self._again(lambda: self._client.update_run(run, status))
+        else:
+            self._again(lambda: self._client.set_terminated(run, status, ended))
+
+    def delete(self, run: str) -> None:
+        """Deletes a run, as MLflow deletes: its pages no longer list it, and it can be restored."""
+        self._again(lambda: self._client.delete_run(run))
+
+    def read(self, run: str, data: Sequence[Data]) -> None:
+        """Notes which data sets a run has read."""
+        inputs = [
+            DatasetInput(
+                Dataset(one.name, one.digest[:DIGEST_LENGTH], "local", json.dumps({"uri": one.source})),
+                [InputTag("mlflow.data.context", one.context)],
+            )
+            for one in data
+        ]
+        self._again(lambda: self._client.log_inputs(run, inputs))
+
+    def upload(self, run: str, file: Path, folder: str) -> None:
+        """Keeps a file among a run's artifacts, in place of one of the same name."""
+        self._again(lambda: self._client.log_artifact(run, str(file), folder))
+
+    def model(self, experiment: str, run: str, name: str, tags: Mapping[str, str], points: Sequence[Point]) -> None:
+        """Makes the model of that name, of a run, with what was measured of it; its weights stay where they are."""
+        made = self._again(lambda: self._find_or_create_model(experiment, run, name, tags))
+        metrics = [Metric(p.key, p.value, p.ts, p.step, model_id=made, run_id=run) for p in points]
+        self._again(lambda: self._link(run, made, points[0].step))
+        self._log(run, metrics=metrics)
+        self._again(lambda: self._client.finalize_logged_model(made, "READY"))
+
+    def page(self, grid: str) -> str:
+        """The path, below MLflow's address, of the page that draws the loss of a grid's runs by step.
+
+        A grid of many runs gets its list with charts instead, best first: an address cannot name them all.
+        """
+        found = self._again(lambda: self._client.get_experiment_by_name(grid))
+        if found is None:
+            return ""
+        runs = self._again(lambda: self._client.search_runs([found.experiment_id], LISTED, max_results=MOST_CURVES + 1))
+        if not 0 < len(runs) <= MOST_CURVES:
+            # Ordered by when they began, MLflow would fold all runs away under that of the grid.
+            listed = {"searchFilter": LISTED, "orderByKey": "metrics.`loss`", "orderByAsc": "true"}
+            listed |= {"compareRunsMode": "CHART"}
+            return f"#/experiments/{found.experiment_id}/runs?{urllib.parse.urlencode(listed)}"
+        query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [found.experiment_id]}
+        query |= {"plot_metric_keys": ["loss"], "plot_layout": {"autosize": True, "xaxis": {}, "yaxis": {}}}
+        query |= {"show_point": True, "deselected_curves": [], "last_linear_y_axis_range": []}
+        words = {key: json.dumps(value, separators=(",", ":")) for key, value in query.items()}
+        words |= {"x_axis": "step", "y_axis_scale": "linear", "line_smoothness": "1"}
+        return f"#/metric?{urllib.parse.urlencode(words)}"
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return found.experiment_id
+        # Without the tag MLflow's pages take the experiment for one of prompts and traces.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            return self._client.create_experiment(name, self._artifacts, kind)
+        except MlflowException:
+            found = self._client.get_experiment_by_name(name)  # another machine was first
+            if found is None:
+                raise
+            return found.experiment_id
+
+    def _find(self, experiment: str, tags: Mapping[str, str]) -> list[str]:
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found = self._client.search_runs([experiment], query, run_view_type=ViewType.ACTIVE_ONLY, max_results=10)
+        return sorted(run.info.run_id for run in found)
+
+    def _find_or_create_model(self, experiment: str, run: str, name: str, tags: Mapping[str, str]) -> str:
+        query = f"source_run_id = '{run}' AND name = '{name}'"
+        found = self._client.search_logged_models([experiment], query)
+        if found:
+            return found[0].model_id
+        made = self._client.create_logged_model(experiment, name, run, {**tags, "mlflow.model.isExternal": "true"})
+        return made.model_id
+
+    def _link(self, run: str, model: str, step: int) -> None:
+        outputs = self._client.get_run(run).outputs
+        if model not in [one.model_id for one in (outputs.model_outputs if outputs else [])]:
+            self._client.log_outputs(run, [LoggedModelOutput(model, step)])
+
+    def _log(self, run: str, **entities: Sequence[object]) -> None:
+        self._again(lambda: self._client.log_batch(run, **entities))  # pyright: ignore[reportArgumentType]
+
+    def _again(self, do: Callable[[], T]) -> T:
+        try:
+            return self._patience.again(do, is_transient)
+        except (MlflowException, requests.RequestException) as error:
+            said = f"{self.uri}: {str(error).strip()[:500]}"
+            if is_transient(error):
+                raise Unreachable(f"MLflow does not answer or is overloaded: {said}; run zsg sync again") from error
+            raise Refused(f"MLflow refused: {said}; run zsg sync again") from error

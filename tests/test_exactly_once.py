@@ -1,0 +1,145 @@
+"""Does MLflow hold every point once, whatever a network, a server under load or a kill does to the delivery?"""
+
+import multiprocessing
+import random
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import wait_until
+from faulty_proxy import FaultyProxy
+from grown_journals import GrowingRun, write_grid, write_run
+from tracked import MlflowClient, assert_exactly_once, child_runs
+
+from jobs import deliver
+from jobs.folder import Workspace
+from jobs.patience import Patience
+from jobs.tracker import Refused, Unreachable
+
+SOAK_SEEDS, TEST_SEEDS = range(8, 50), range(8)
+HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
+FORKS = multiprocessing.get_context("forkserver")  # a delivery to be killed, which starts in a moment
+FORKS.set_forkserver_preload(["jobs.deliver"])
+
+
+def send(work: Path, grid: str) -> None:
+    """One delivery, as a process of its own makes it."""
+    try:
+        deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send()
+    except (Unreachable, Refused):
+        sys.exit(3)
+
+
+def send_and_kill(work: Path, grid: str, after_s: float) -> None:
+    """A delivery that is killed if it takes longer."""
+    process = FORKS.Process(target=send, args=(work, grid))
+    process.start()
+    process.join(after_s)
+    process.kill()
+    process.join()
+
+
+def prove_exactly_once(work: Path, mlflow: str, seed: int) -> None:
+    """Journals grow and deliveries fail or are killed, in turn; in the end MLflow equals the journals."""
+    chance, grid = random.Random(seed), f"grid-{seed}"
+    with FaultyProxy(mlflow, seed, share=chance.choice([0.1, 0.3, 0.5])) as proxy:
+        runs = [GrowingRun(work, f"run-{number}", chance.choice([7, 40, 120]), chance) for number in range(2)]
+        names = [run.folder.name for run in runs]
+        write_grid(work, grid, names, proxy.uri)
+        while not all(run.is_done for run in runs):
+            for run in runs:
+                if not run.is_done and chance.random() < 0.7:
+                    run.attempt()
+            send_and_kill(work, grid, after_s=chance.uniform(0.05, 0.6))
+        proxy.share = 0.1
+        wait_until(lambda: is_sent(work, grid), 60)
+        assert_exactly_once(work, grid, names, mlflow)
+        assert all(run["status"] == "FINISHED" for run in child_runs(work, grid, mlflow).values())
+        proxy.share, proxy.requests = 0.0, []
+        assert deliver.sync(Workspace(work), grid) == {"runs": 0, "points": 0}
+        assert [path for path in proxy.sent() if path.endswith(("log-batch", "runs/create"))] == []
+
+
+def is_sent(work: Path, grid: str) -> bool:
+    """Whether a delivery came to its end."""
+    try:
+        deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send()
+    except (Unreachable, Refused):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", TEST_SEEDS)
+def test_faults_and_kills(tmp_path: Path, mlflow: str, seed: int) -> None:
+    """Drops, delays, errors of an overloaded server, cuts after it committed, and kills: every point is there once."""
+    prove_exactly_once(tmp_path, mlflow, seed)
+
+
+def test_a_run_whose_creation_got_no_answer_is_one_run(tmp_path: Path, mlflow: str) -> None:
+    """The server made the run and the connection was cut: the next try finds it."""
+    write_run(tmp_path, "cut", [[{"loss": 3.0}]])
+    with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
+        proxy.befalls["runs/create"] = ["", "cut"]  # the grid's own run, then ours
+        write_grid(tmp_path, "cut", ["cut"], proxy.uri)
+        deliver.Delivery(Workspace(tmp_path), "cut", HASTE).send()
+
+    assert_exactly_once(tmp_path, "cut", ["cut"], mlflow)
+    assert [path for path in proxy.sent() if path.endswith("runs/create")] == ["/api/2.0/mlflow/runs/create"] * 2
+
+
+def test_a_run_that_appears_after_all_is_deleted(
+    tmp_path: Path, mlflow: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server that made the run only after a second one was made: the delivery deletes the empty one and says so."""
+    write_run(tmp_path, "late", [[{"loss": 3.0}]], outcome=None)
+    with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
+        proxy.befalls["runs/create"] = ["", "drop"]
+        write_grid(tmp_path, "late", ["late"], proxy.uri)
+        deliver.Delivery(Workspace(tmp_path), "late", HASTE).send()
+        client = MlflowClient(mlflow)
+        experiment = client.get_experiment_by_name("late")
+        assert experiment
+        tags = {"zsg.kind": "run", "zsg.run": "late", "zsg.grid": "late"}
+        client.create_run(experiment.experiment_id, tags=tags)
+        write_run(tmp_path, "late", [[{"loss": 3.0}, {"loss": 2.0}]])
+        deliver.Delivery(Workspace(tmp_path), "late", HASTE).send()
+
+    assert_exactly_once(tmp_path, "late", ["late"], mlflow)
+    assert "made its run twice" in capsys.readouterr().err
+
+
+def test_a_server_that_is_down_costs_nothing_but_time(tmp_path: Path, mlflow: str) -> None:
+    """With no server a delivery says so and keeps what it has to send; once it is back everything arrives."""
+    write_run(tmp_path, "down", [[{"loss": 3.0}, {"loss": 2.0}]])
+    with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
+        write_grid(tmp_path, "down", ["down"], proxy.uri)
+        proxy.is_down = True
+        with pytest.raises(Unreachable, match="run zsg sync again"):
+            deliver.Delivery(Workspace(tmp_path), "down", HASTE).send()
+        proxy.is_down = False
+        deliver.Delivery(Workspace(tmp_path), "down", HASTE).send()
+
+    assert_exactly_once(tmp_path, "down", ["down"], mlflow)
+
+
+def test_a_run_that_mlflow_refuses_does_not_keep_the_others(tmp_path: Path, mlflow: str) -> None:
+    """A permanent error is not tried again; the other runs arrive, and the error is raised in the end."""
+    names = ["good", "bad", "fine"]
+    for name in names:
+        write_run(tmp_path, name, [[{"loss" if name != "bad" else "no such key: ?": 3.0}]])
+    with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
+        write_grid(tmp_path, "refused", names, proxy.uri)
+        with pytest.raises(Refused, match="no such key"):
+            deliver.Delivery(Workspace(tmp_path), "refused", HASTE).send()
+        asked = len(proxy.requests)
+
+    held = child_runs(tmp_path, "refused", mlflow)
+    assert [len(held[name]["points"]) for name in names] == [1, 0, 1]
+    assert asked < 40
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", SOAK_SEEDS)
+def test_more_faults_and_kills(tmp_path: Path, mlflow: str, seed: int) -> None:
+    """The same, for fifty seeds in all."""
+    prove_exactly_once(tmp_path, mlflow, seed)

@@ -1,0 +1,138 @@
+"""Does a job on a node fill MLflow while it trains, and does it never wait for it?"""
+
+import importlib.machinery
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import wait_until
+from grown_journals import write_grid
+from tracked import assert_exactly_once, child_runs, journal_points
+
+from jobs import live
+from jobs.folder import Workspace, read_json, write_json
+from zsg_core.checkpoint_settings import CheckpointSettings
+from zsg_core.digest import ids_digest
+
+LIGHT = Path(__file__).with_name("light_engine")
+NOWHERE = "http://127.0.0.1:9"  # the port of `discard`: nobody listens
+TRAIN = {"batch": 2, "epochs": 1, "lr": 1e-3, "lr_floor": 0.1, "warmup_steps": 0, "precision": "fp32"}
+
+
+def write_light_job(work: Path, grid: str, uri: str, steps: int) -> Path:
+    """A train job without torch (light_engine), all that it needs made, of a profile that delivers live."""
+    place = Workspace(work)
+    ids = [f"item-{number}" for number in range(2 * steps)]
+    for folder in (place.corpus("c"), place.arrangement("a"), place.base("b")):
+        folder.mkdir(parents=True)
+        (folder / "COMMIT").touch()
+    (place.arrangement("a") / "ids").write_text("".join(f"{one}\n" for one in ids))
+    write_json(place.arrangement("a") / "meta.json", {"ids_digest": ids_digest(ids)})
+    write_json(place.base("b") / "meta.json", {"digest": "d"})
+    write_grid(work, grid, ["light"], uri)
+    [row] = (read_json(place.grid(grid) / "grid.json") or {})["runs"]
+    train = {**TRAIN, "steps": steps, "tuning": {"method": "full"}}
+    recipe = {**row["recipe"], "stages": [{"arrangement": {"order": "nft"}, "train": train}]}
+    job: dict[str, Any] = {"schema": 1, "kind": "train", "run_id": "light", "submission": "s", "stage_id": "1"}
+    job |= {"resources": {"gpus_per_node": 0, "kill_wait_s": 30}, "tracking": {"uri": uri, "live": True}}
+    job |= {"paths": {"workspace": str(work), "base": str(place.base("b"))}, "code": {"zsg": "0"}, "recipe": recipe}
+    job |= {"before": [], "makes": [], "made": {"corpus": "c", "arrangement": "a", "base": "b"}, "after": []}
+    job |= {"checkpoints": CheckpointSettings(every=5).model_dump(mode="json"), "micro_tokens": None}
+    job |= {"recompute": False, "compile": False, "deepspeed": {}}
+    write_json(place.run("light") / "job.json", job)
+    return place.run("light")
+
+
+def start(folder: Path, step_s: float) -> subprocess.Popen[bytes]:
+    """The job, as a node starts it."""
+    env = {**os.environ, "PYTHONPATH": str(LIGHT), "LIGHT_STEP_S": str(step_s), "OMP_NUM_THREADS": "1"}
+    with (folder / "log").open("ab") as log:
+        return subprocess.Popen([sys.executable, "-m", "jobs.entry", str(folder)], env=env, stdout=log, stderr=log)
+
+
+def deliveries(folder: Path) -> list[int]:
+    """The processes that deliver this run."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"jobs.deliver" in words and str(folder.parents[1]).encode() in words:
+            found.append(int(process.name))
+    return found
+
+
+def test_points_arrive_while_it_trains(tmp_path: Path, mlflow: str) -> None:
+    """MLflow has points before the job has ended; soon after its end it has all, and no process is left."""
+    folder = write_light_job(tmp_path, "live", mlflow, steps=150)
+    job = start(folder, step_s=0.1)
+    wait_until(lambda: child_points(tmp_path, mlflow), 60)
+
+    assert job.poll() is None, (folder / "log").read_text()
+    assert 0 < len(child_points(tmp_path, mlflow)) < 5 * 150
+    assert os.getpriority(os.PRIO_PROCESS, deliveries(folder)[0]) == 19
+    assert job.wait(60) == 0
+    wait_until(lambda: not deliveries(folder), 40)
+    assert_exactly_once(tmp_path, "live", ["light"], mlflow)
+    run = child_runs(tmp_path, "live", mlflow)["light"]
+    assert run["status"] == "FINISHED"
+    assert run["tags"]["zsg.attempts"].startswith("1: from step 0 in ")
+
+
+def child_points(work: Path, uri: str) -> list[Any]:
+    """What MLflow has of the run so far; nothing while there is no experiment."""
+    try:
+        held = child_runs(work, "live", uri)
+    except AssertionError:
+        return []
+    return held["light"]["points"] if held else []
+
+
+def test_a_server_that_is_not_there_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    """The job ends as it would alone, at once though its delivery is still trying, which is left behind for seconds."""
+    folder = write_light_job(tmp_path, "dead", NOWHERE, steps=20)
+    job = start(folder, step_s=0.05)
+    assert job.wait(60) == 0
+    ended = (read_json(folder / "exit.json") or {})["ended"] / 1000
+
+    assert time.time() - ended < 5
+    assert len(journal_points(tmp_path, "light")) >= 20 * 4
+    wait_until(lambda: not deliveries(folder), 45)
+    assert "does not answer" in (folder / "delivery" / live.LOG).read_text()
+
+
+def test_a_killed_job_takes_its_delivery_along(tmp_path: Path) -> None:
+    """After `kill -9` of the job its delivery ends by itself."""
+    folder = write_light_job(tmp_path, "killed", NOWHERE, steps=500)
+    job = start(folder, step_s=0.1)
+    wait_until(lambda: deliveries(folder), 30)
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+
+    wait_until(lambda: not deliveries(folder), 45)
+
+
+def test_a_node_without_mlflow_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where MLflow is not installed nothing is started, and the log says once who delivers."""
+    monkeypatch.setattr(importlib.machinery.PathFinder, "find_spec", lambda name: None)
+    folder = write_light_job(tmp_path, "lacking", NOWHERE, steps=1)
+
+    assert live.start(folder, json.loads((folder / "job.json").read_text())) is None
+    assert capsys.readouterr().err.count("zsg sync") == 1
+
+
+def test_only_what_is_asked_for_is_delivered_live(tmp_path: Path) -> None:
+    """Without `tracking.live` a job starts nothing."""
+    folder = write_light_job(tmp_path, "quiet", NOWHERE, steps=1)
+    job = json.loads((folder / "job.json").read_text()) | {"tracking": {"uri": NOWHERE, "live": False}}
+
+    assert live.start(folder, job) is None

@@ -1,0 +1,151 @@
+"""Does `zsg server` stand a cluster's load, refuse what would break, and end with all that it began?"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import Zsg, serve, wait_until
+from grown_journals import write_grid, write_run
+from tracked import MlflowClient, assert_exactly_once
+
+from jobs import deliver
+from jobs.folder import Workspace
+from launcher import mlflow_server
+from launcher.mlflow_server import Served
+from zsg_core.errors import ClusterError, UserError
+
+
+@pytest.fixture
+def port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def group(leader: int) -> list[int]:
+    """The processes whose ancestor is `leader`."""
+    parents: dict[int, int] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found, news = [], [leader]
+    while news:
+        news = [one for one, parent in parents.items() if parent in news]
+        found += news
+    return found
+
+
+def test_it_serves_and_ends(zsg: Zsg, port: int) -> None:
+    """It says what a profile needs once it answers; after Ctrl-C nothing of it is left. Its sqlite has a WAL."""
+    process = zsg.start("server", "--port", str(port), "--workers", "1", stdout=subprocess.PIPE)
+    assert process.stdout
+    told = [process.stdout.readline(), process.stdout.readline()]
+    while not told[-1].startswith("in a profile"):
+        told.append(process.stdout.readline())
+        assert told[-1], told
+    MlflowClient(f"http://127.0.0.1:{port}").create_experiment("asked")
+    begun = group(process.pid)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert f"tracking: {{uri: http://127.0.0.1:{port}, live: true}}" in told[-1]
+    assert process.returncode == 0
+    assert len(begun) >= 2  # MLflow, and what it starts
+    wait_until(lambda: not [one for one in begun if Path(f"/proc/{one}").exists()], 10)
+    with sqlite3.connect(zsg.folder / "zsg-mlflow/mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "lustre", "fuse.sshfs"])
+def test_sqlite_on_a_shared_disk_is_refused(kind: str) -> None:
+    """With the reason, and what to do instead."""
+    with pytest.raises(UserError, match=rf"lies on {kind}, which locks files badly.*--backend postgresql"):
+        mlflow_server.refuse_shared(Path("/shared/mlflow.db"), kind)
+
+
+def test_other_databases_are_refused_without_their_passwords(tmp_path: Path) -> None:
+    """What zsg was never tried with is not served; a password in the address is not repeated."""
+    with pytest.raises(UserError, match="postgresql://") as refused:
+        mlflow_server.backend_of("mysql://me:secret@host/db", tmp_path)
+    assert "secret" not in str(refused.value)
+    assert mlflow_server.backend_of("postgresql+asyncpg://u:p@h/d", tmp_path) == "postgresql+asyncpg://u:p@h/d"
+    assert mlflow_server.backend_of(None, tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def test_postgresql_by_the_driver_that_is_there() -> None:
+    """An address without a driver gets an installed one; without any it is said how to install one."""
+    assert mlflow_server.with_driver("postgresql://u@h/d", ["psycopg2"]) == "postgresql+psycopg2://u@h/d"
+    with pytest.raises(UserError, match=r"pip install 'psycopg\[binary\]'"):
+        mlflow_server.with_driver("postgresql://u@h/d", [])
+
+
+def test_a_taken_port_is_said_before_anything_starts(port: int) -> None:
+    """Naming the port and the option."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(ClusterError, match=f"127.0.0.1:{port} .*--port"):
+            mlflow_server.refuse_taken("127.0.0.1", port)
+
+
+def test_the_database_is_no_argument(tmp_path: Path) -> None:
+    """Its password would stand in the list of processes; a server that is open to others allows the names it has."""
+    served = Served("postgresql://u:secret@h/d", tmp_path, "0.0.0.0", 5000, 4, ["login01"])
+
+    assert "secret" not in " ".join(served.argv)
+    assert served.env["MLFLOW_BACKEND_STORE_URI"] == served.backend
+    assert served.argv[-2] == "--allowed-hosts" and "login01,login01:*" in served.argv[-1]
+    assert "--allowed-hosts" not in Served("", tmp_path, "127.0.0.1", 5000, 4).argv
+
+
+@pytest.fixture
+def postgresql(tmp_path: Path) -> Iterator[str]:
+    """A PostgreSQL of Debian's, run as its own user, gone afterwards."""
+    programs = Path(next(iter(sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)), "/none"))
+    if not (programs / "initdb").exists() or os.getuid() != 0:
+        pytest.skip("no PostgreSQL: apt-get install postgresql, and root's rights to start it")
+    if not any(map(importlib.util.find_spec, mlflow_server.DRIVERS)):
+        pytest.skip("no driver for PostgreSQL: pip install 'psycopg[binary]'")
+    folder = Path("/tmp") / f"zsg-postgresql-{os.getpid()}"
+    folder.mkdir()
+    shutil.chown(folder, "postgres")
+    run = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    options = f"-k {folder} -c listen_addresses= -c max_connections=300 -c fsync=off"
+    subprocess.run([*run, programs / "initdb", "-D", folder / "d", "-A", "trust"], check=True, capture_output=True)
+    log = ["-l", folder / "log"]
+    subprocess.run([*run, programs / "pg_ctl", "-D", folder / "d", *log, "-w", "-o", options, "start"], check=True)
+    try:
+        subprocess.run([*run, programs / "createdb", "-h", folder, "mlflow"], check=True)
+        yield f"postgresql://postgres@/mlflow?host={folder}"
+    finally:
+        subprocess.run([*run, programs / "pg_ctl", "-D", folder / "d", "-m", "immediate", "stop"], check=True)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.soak
+def test_postgresql_takes_runs_side_by_side(tmp_path: Path, postgresql: str) -> None:
+    """Forty runs sent at once by eight deliveries are there once, point for point."""
+    names = [f"run-{number}" for number in range(40)]
+    for name in names:
+        write_run(tmp_path, name, [[{"loss": float(step)} for step in range(60)]] * 2)
+    for uri in serve(tmp_path / "server", "--backend", postgresql, "--workers", "2"):
+        write_grid(tmp_path, "side-by-side", names, uri)
+        with ThreadPoolExecutor(8) as pool:
+            sent = list(pool.map(lambda _: deliver.sync(Workspace(tmp_path), "side-by-side"), range(8)))
+        assert sum(one["points"] for one in sent) == 40 * 60
+        assert_exactly_once(tmp_path, "side-by-side", names, uri)
+        began = time.monotonic()
+        assert deliver.sync(Workspace(tmp_path), "side-by-side") == {"runs": 0, "points": 0}
+        print(f"a second sync of 40 runs: {time.monotonic() - began:.1f} s")

@@ -1,0 +1,160 @@
+"""Does MLflow hear all that is known of a run: parameters, tags, data sets, tables, snapshots?"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from grown_journals import RECIPE, write_grid, write_job, write_run
+from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
+
+from jobs import attempt as attempts
+from jobs import deliver, item_losses, item_table, recorded
+from jobs.folder import Workspace, read_json, write_json
+from jobs.journal import Journal
+
+LOSSES = np.array([[3.0, 4.0, 5.0], [2.0, np.nan, 4.0]])
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a run of two attempts, whose items were measured at two steps and kept snapshots of both."""
+    work = tmp_path_factory.mktemp("recorded")
+    folder = write_job(work, "whole")
+    corpus = {"train_digest": "t" * 64, "test_digest": "e" * 64}
+    meta = {"ids_digest": "i" * 64, "sources": {"corpus_meta": corpus}}
+    write_json(Workspace(work).arrangement("a") / "meta.json", meta)
+    item_losses.describe(folder, ["x:1", "x:2", "y:1"], ["x", "x", "y"], [7, 8, 9], {})
+    for number, step in enumerate((0, 10)):
+        attempt = attempts.begin(folder, "submission")
+        journal = Journal(folder, attempt, "train", "s")
+        start = {"event": "start", "device": "cpu", "world": 1, "from": step, "versions": {"torch": "2.13.0"}}
+        journal.row("event", step=step, examples=0, data=start | {"slurm_job_id": f"12{number}", "nodes": "n[1-2]"})
+        item_losses.keep(journal, "loss", LOSSES[number], step=step, examples=step)
+        journal.row("metric", step=step, examples=step, data={"loss": 4.0 - number, "speed/memory_gb": 1.0})
+        journal.row("event", step=step, examples=0, data={"event": "snapshot", "digest": f"weights of {step}"})
+        journal.close()
+    kept = [{"step": 0, "kept": True}, {"step": 10, "kept": True}, {"step": 5, "kept": False}]
+    attempts.end(folder, attempt, "done", snapshots=kept, skipped=2)
+    write_grid(work, "grid", ["whole"])
+    path = Workspace(work).grid("grid") / "grid.json"
+    record: Any = read_json(path)
+    record["runs"][0]["strategy"] = "dmt k=1/4"
+    write_json(path, record)
+    deliver.sync(Workspace(work), "grid")
+    return work
+
+
+def test_tags_say_where_numbers_come_from(work: Path) -> None:
+    """Strategy, order, digests, every attempt with its Slurm job and nodes, versions, lost steps."""
+    tags = child_runs(work, "grid")["whole"]["tags"]
+
+    assert tags["zsg.strategy"] == "dmt k=1/4" and tags["zsg.order"] == "nft"
+    assert tags["zsg.arrangement.ids_digest"] == "i" * 64 and tags["zsg.test_digest"] == "e" * 64
+    assert tags["zsg.attempts"] == "1: from step 0 in 120 n[1-2]; 2: from step 10 in 121 n[1-2]"
+    assert tags["zsg.version.torch"] == "2.13.0" and tags["zsg.skipped"] == "2"
+    assert tags["zsg.state"] == "done"
+
+
+def test_data_sets_are_inputs(work: Path) -> None:
+    """MLflow knows what the run was trained and tested on, by digest."""
+    run = MlflowClient(f"sqlite:///{work}/mlflow.db").get_run(child_runs(work, "grid")["whole"]["id"])
+    found = {one.tags[0].value: one.dataset.digest for one in run.inputs.dataset_inputs}
+
+    assert found == {"training": "i" * 36, "testing": "e" * 36}
+
+
+def test_items_and_tasks_are_tables(work: Path) -> None:
+    """The artifacts hold the loss of every item and task at every step, as the journal has them."""
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    run = child_runs(work, "grid")["whole"]["id"]
+    read = lambda name: pq.read_table(client.download_artifacts(run, f"losses/{name}")).to_pydict()  # noqa: E731
+    items, tasks = read(item_table.ITEMS), read(item_table.TASKS)
+
+    assert items["step"] == [0, 0, 0, 10, 10, 10]
+    assert items["item"] == ["x:1", "x:2", "y:1"] * 2 and items["tokens"] == [7, 8, 9] * 2
+    assert np.array_equal(items["loss"], LOSSES.ravel(), equal_nan=True)
+    assert list(zip(tasks["step"], tasks["task"], tasks["loss"], strict=True)) == [
+        (0, "x", 3.5), (0, "y", 5.0), (10, "x", 2.0), (10, "y", 4.0),
+    ]  # fmt: skip
+
+
+def test_mlflow_finds_the_best_snapshot_of_a_grid(work: Path) -> None:
+    """Each kept snapshot is a model with its losses: MLflow's own search puts the best first; none twice."""
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    for path in (work / "runs/whole/delivery").glob("*.json"):
+        path.unlink()  # all is sent once more
+    deliver.sync(Workspace(work), "grid")
+    experiment = client.get_experiment_by_name("grid")
+    assert experiment
+    order = [{"field_name": "metrics.loss", "ascending": True}]
+    found = client.search_logged_models([experiment.experiment_id], order_by=order)
+
+    assert [(one.tags["zsg.step"], one.tags["zsg.digest"]) for one in found] == [
+        ("10", "weights of 10"), ("0", "weights of 0"),
+    ]  # fmt: skip
+    assert found[0].tags["zsg.path"].endswith("runs/whole/snapshots/10")
+    assert_exactly_once(work, "grid", ["whole"])
+
+
+def test_a_flagged_run_is_refilled_once(work: Path) -> None:
+    """The new MLflow run holds the journal's points; the old one is deleted there, and a second refill does nothing."""
+    write_run(work, "differs", [[{"loss": 3.0}], [{"loss": 3.5}, {"loss": 2.0}]])
+    write_grid(work, "flagged", ["differs"])
+    said: list[str] = []
+    deliver.sync(Workspace(work), "flagged")
+    old = child_runs(work, "flagged")["differs"]["id"]
+
+    assert deliver.sync(Workspace(work), "flagged", refill=True, say=said.append) == {"runs": 1, "points": 2}
+    assert deliver.sync(Workspace(work), "flagged", refill=True, say=said.append) == {"runs": 0, "points": 0}
+    new = child_runs(work, "flagged")["differs"]
+    assert new["id"] != old and new["tags"]["zsg.replaces"] == old and "zsg.flag" in new["tags"]
+    assert sorted(point[2] for point in new["points"]) == [2.0, 3.0]
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    assert client.get_run(old).info.lifecycle_stage == "deleted"
+    assert client.get_run(old).data.tags["zsg.replaced_by"] == new["id"]
+    assert [old in line and new["id"] in line for line in said] == [True]
+
+
+def test_a_refill_that_was_killed_is_finished(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the new run was made and before anything was noted: the next sync goes on, and one run is left."""
+    write_run(work, "killed", [[{"loss": 3.0}], [{"loss": 3.5}]])
+    write_grid(work, "halfway", ["killed"])
+    deliver.sync(Workspace(work), "halfway")
+    with monkeypatch.context() as patched:
+        patched.setattr(recorded, "data_sets", lambda folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            deliver.sync(Workspace(work), "halfway", refill=True)
+    deliver.sync(Workspace(work), "halfway", say=lambda text: None)
+
+    [run] = [row for row in mlflow_runs(work, "halfway") if row["tags"]["zsg.kind"] == "run"]
+    assert "zsg.replaces" in run["tags"] and [point[2] for point in run["points"]] == [3.0]
+
+
+def test_a_run_has_at_most_a_hundred_keys(work: Path) -> None:
+    """Of 200 sources the first 60 are sent; loss, training and speed always are."""
+    many = {f"loss/source{number}": 1.0 for number in range(200)}
+    write_run(work, "many", [[{"loss": 3.0, **many}, {"train/loss": 1.0, "speed/mfu": 0.4}]])
+    write_grid(work, "wide", ["many"])
+    deliver.sync(Workspace(work), "wide")
+
+    keys = {point[0] for point in child_runs(work, "wide")["many"]["points"]}
+    assert {"loss", "train/loss", "speed/mfu", "loss/source59"} <= keys
+    assert len(keys) == 63 <= recorded.MOST_KEYS
+
+
+def test_what_varies_comes_first(work: Path) -> None:
+    """Axes are the first parameters, and no recipe is too wide for a request."""
+    wide = {"data": {f"key{number}": number for number in range(250)}}
+    row = {"axes": {"train.lr": 0.1}, "model": "tiny", "recipe": {**RECIPE, "stages": [{**wide}]}}
+    assert next(iter(recorded.params(row))) == "train.lr"
+
+    write_run(work, "broad", [[{"loss": 1.0}]])
+    write_grid(work, "broad", ["broad"])
+    path = Workspace(work).grid("broad") / "grid.json"
+    record: Any = read_json(path)
+    record["runs"][0]["recipe"]["stages"][0] |= wide
+    write_json(path, record)
+    deliver.sync(Workspace(work), "broad")
+    assert len(child_runs(work, "broad")["broad"]["params"]) > 250
