@@ -20,7 +20,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from jobs import follow, item_table, journal, recorded
+from jobs import follow, item_table, journal, run_facts
 from jobs.folder import Workspace, read_json, write_json
 from jobs.patience import Patience
 from jobs.tracker import Data, Refused, Tracker
@@ -143,7 +143,7 @@ class Delivery:
         stages = self._workspace.stages(row["run"])
         rows = {one.name: [r for r in journal.read(one) if r["kind"] != "items"] for one in stages}
         found = {stage: journal.first_points(of_stage) for stage, of_stage in rows.items()}
-        keys = recorded.Keys()
+        keys = run_facts.Keys()
         points = {stage: [p for p in of_stage if keys.keeps(p.key)] for stage, (of_stage, _) in found.items()}
         disagree = [flag for _, flags in found.values() for flag in flags]
         if is_held and refill and disagree and cursor["refilled"] != disagree[0]:
@@ -192,9 +192,9 @@ class Delivery:
         old = cursor["run"] if refilling else None
         if old:
             known_by |= {"zsg.replaces": old}
-        run, is_doubtful = self._tracker.find_or_create(experiment, known_by, tags, recorded.name_of(row), started)
+        run, is_doubtful = self._tracker.find_or_create(experiment, known_by, tags, run_facts.name_of(row), started)
         self._seen_there.add(run)
-        data = [Data(*one) for one in recorded.data_sets(folder)]
+        data = [Data(*one) for one in run_facts.data_sets(folder)]
         if data:
             self._tracker.read(run, data)
         cursor.begin(uri=self._tracker.uri, run=run, doubtful=is_doubtful, refilled=refilling, old=old)
@@ -202,7 +202,7 @@ class Delivery:
     def _send_points(self, row: Row, cursor: "_Cursor", stage: str, points: list[journal.Point]) -> int:
         """Sends what MLflow lacks of one stage, and first the parameters; the cursor is kept after every request."""
         news = points[cursor["sent"].get(stage, 0) :]
-        params = None if cursor["params"] else recorded.params(row)
+        params = None if cursor["params"] else run_facts.params(row)
         for count in self._tracker.log(cursor["run"], news, params):
             cursor["sent"][stage] = cursor["sent"].get(stage, 0) + count
             cursor.keep()
@@ -211,10 +211,10 @@ class Delivery:
         return len(news)
 
     def _tell_state(self, row: Row, folder: Path, cursor: "_Cursor", starts: list[Row], disagree: list[str]) -> None:
-        state = recorded.state(folder, disagree) | {"listed": self._is_listed(row)}
+        state = run_facts.state(folder, disagree) | {"listed": self._is_listed(row)}
         if state == cursor["state"]:
             return
-        told = recorded.facts(folder, row, starts) | state
+        told = run_facts.facts(folder, row, starts) | state
         self._tracker.tag(cursor["run"], {f"zsg.{key}": value for key, value in told.items()})
         status = STATUS.get(state["state"], "RUNNING")
         if status != "RUNNING" or cursor["state"] is not None:
@@ -230,7 +230,7 @@ class Delivery:
             for path in item_table.write(self._workspace.stages(row["run"]), Path(place)):
                 self._tracker.upload(cursor["run"], path, "losses")
         digests = {r["step"]: r["data"].get("digest") for r in journal.read(folder) if _is_snapshot(r)}
-        for step in recorded.kept_snapshots(folder):
+        for step in run_facts.kept_snapshots(folder):
             measured = [p for p in points if p.step == step and not p.key.startswith(("train/", journal.SPEED))]
             if measured:
                 tags = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
-from launcher.plan import Canary, Plan, TrainGroup
+from launcher.plan import Canary, Plan, TrainGroup, waits_for_a_run
 from launcher.runs import Run
 
 AT_ONCE = 8  # so many runs are submitted without one that goes first
@@ -24,7 +24,7 @@ def with_first(plan: Plan, need: Callable[[Run], float], shown: Collection[Run])
     None does where a run of the same size has `shown` already that it trains. What starts from a stage's weights waits
     for that stage, and so for the first run too.
     """
-    free = [run for group in plan.groups if not _waits_for_a_run(group) for run in group.runs]
+    free = [run for group in plan.groups if not waits_for_a_run(group) for run in group.runs]
     if sum(len(group.runs) for group in plan.groups) <= AT_ONCE or not free:
         return plan
     first = max(free, key=need)  # of equals the first
@@ -37,17 +37,13 @@ def with_first(plan: Plan, need: Callable[[Run], float], shown: Collection[Run])
         if len(others) < len(group.runs):
             after = plan.needed[first.id] if group.whatever_they_made else group.after
             groups.insert(0, TrainGroup(group.size, after, [first]))
-        if others and not _waits_for_a_run(group):
+        if others and not waits_for_a_run(group):
             waiting |= {run.id for run in others}
             groups.append(replace(group, runs=others, after=(*group.after, item)))
         elif others:
             groups.append(replace(group, runs=others))
     needed = {run: (*after, item) if run in waiting else after for run, after in plan.needed.items()}
     return replace(plan, groups=groups, needed=needed, canary=Canary(item, first, len(waiting)))
-
-
-def _waits_for_a_run(group: TrainGroup) -> bool:
-    return any(item.startswith("runs/") for item in group.after)
 
 
 def _alike(run: Run, other: Run) -> bool:

@@ -251,7 +251,8 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
         key = (run.size, needed[run.id])
         groups.setdefault(key, TrainGroup(*key, [])).runs.append(run)
     made = list(groups.values())
-    return Plan(actions, list(prepares.values()), made if len(made) <= MOST_GROUPS else _joined(made), needed=needed)
+    made = made if len(made) <= MOST_GROUPS else sorted(_joined(made), key=waits_for_a_run)  # a run before who needs it
+    return Plan(actions, list(prepares.values()), made, needed=needed)
 
 
 def _joined(groups: list[TrainGroup]) -> list[TrainGroup]:
@@ -266,6 +267,11 @@ def _joined(groups: list[TrainGroup]) -> list[TrainGroup]:
         runs = [run for part in parts for run in part.runs]
         kept.append(parts[0] if len(parts) == 1 else TrainGroup(size, tuple(after), runs, whatever_they_made=True))
     return kept
+
+
+def waits_for_a_run(group: TrainGroup) -> bool:
+    """Whether what the group starts from is still to be trained."""
+    return any(item.startswith("runs/") for item in group.after)
 
 
 def _waits_for_prepares(group: TrainGroup) -> bool:

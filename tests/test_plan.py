@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from builders import digests
 
-from launcher.plan import Action, Allow, Plan, decide, make, run_item
+from launcher.plan import MOST_GROUPS, Action, Allow, Plan, decide, make, run_item
 from launcher.profiles import JobSize
 from launcher.runs import Run
 from launcher.selection import Selection
@@ -335,3 +335,16 @@ def test_groups_of_other_sizes_or_with_nothing_to_wait_for_stay_apart():
     assert [(group.size.nodes, len(group.runs), bool(group.after)) for group in plan.groups] == [
         (1, 1, False), (1, 15, True), (2, 15, True),
     ]  # fmt: skip
+
+
+def test_among_many_arrays_a_run_is_submitted_before_those_that_start_from_it() -> None:
+    """Else they would have nothing to wait for."""
+    firsts = [a_run(data={"sample_seed": seed}) for seed in range(MOST_GROUPS + 2)]
+    seconds = [replace(a_run(data={"sample_seed": 100 + seed}), before=run) for seed, run in enumerate(firsts)]
+    plan = planned(seconds)
+
+    seen: set[str] = set()
+    for group in plan.groups:
+        assert {item for item in group.after if item.startswith("runs/")} <= seen
+        seen |= {run_item(run) for run in group.runs}
+    assert len(seen) == len(firsts + seconds)

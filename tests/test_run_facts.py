@@ -10,7 +10,7 @@ from grown_journals import RECIPE, write_grid, write_job, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
 
 from jobs import attempt as attempts
-from jobs import deliver, item_losses, item_table, recorded
+from jobs import deliver, item_losses, item_table, run_facts
 from jobs.folder import Workspace, read_json, write_json
 from jobs.journal import Journal
 
@@ -123,7 +123,7 @@ def test_a_refill_that_was_killed_is_finished(work: Path, monkeypatch: pytest.Mo
     write_grid(work, "halfway", ["killed"])
     deliver.sync(Workspace(work), "halfway")
     with monkeypatch.context() as patched:
-        patched.setattr(recorded, "data_sets", lambda folder: 1 / 0)
+        patched.setattr(run_facts, "data_sets", lambda folder: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             deliver.sync(Workspace(work), "halfway", refill=True)
     deliver.sync(Workspace(work), "halfway", say=lambda text: None)
@@ -141,14 +141,14 @@ def test_a_run_has_at_most_a_hundred_keys(work: Path) -> None:
 
     keys = {point[0] for point in child_runs(work, "wide")["many"]["points"]}
     assert {"loss", "train/loss", "speed/mfu", "loss/source59"} <= keys
-    assert len(keys) == 63 <= recorded.MOST_KEYS
+    assert len(keys) == 63 <= run_facts.MOST_KEYS
 
 
 def test_what_varies_comes_first(work: Path) -> None:
     """Axes are the first parameters, and no recipe is too wide for a request."""
     wide = {"data": {f"key{number}": number for number in range(250)}}
     row = {"axes": {"train.lr": 0.1}, "model": "tiny", "recipe": {**RECIPE, "stages": [{**wide}]}}
-    assert next(iter(recorded.params(row))) == "train.lr"
+    assert next(iter(run_facts.params(row))) == "train.lr"
 
     write_run(work, "broad", [[{"loss": 1.0}]])
     write_grid(work, "broad", ["broad"])
