@@ -260,29 +260,6 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
 
 
 @pytest.mark.soak
-def test_a_run_longer_than_its_time_limit_finishes(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """With a limit of a minute, a run of some minutes is done after several submits, and no step is lost."""
-    zsg, steps = zsg_on_slurm, 4000
-    place, grid = profile(zsg), small(zsg, tasks, steps=steps)
-    text = place.read_text().replace("time_min: 60", "time_min: 1")
-    place.write_text(text.replace("{par", "{on_time_limit: none, signal_before_end_s: 10, par"))
-    grid.write_text(grid.read_text().replace("epochs: 20", "epochs: 400").replace("every: 4,", "every: 100,"))
-    submits = 0
-    while True:
-        submits += 1
-        assert submits < 15
-        zsg("submit", grid, "--profile", place)
-        row = _wait_for_the_end(zsg)
-        if row["state"] != "waiting":
-            break
-    print(f"done after {submits} submits")
-
-    assert (row["state"], row["attempt"]) == ("done", submits)
-    assert submits > 1
-    assert_no_step_twice(zsg, row["run"], steps)
-
-
-@pytest.mark.soak
 def test_a_preempted_run_goes_on(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """A job of a higher partition takes the nodes; afterwards the run goes on where it was, by itself."""
     zsg = zsg_on_slurm
@@ -333,17 +310,6 @@ def _wait_for_step(zsg: Zsg, step: int) -> str:
     [row] = zsg.status()
     wait_until(lambda: reached(zsg.work / "runs" / row["run"], step), 240)
     return row["slurm"]
-
-
-def _wait_for_the_end(zsg: Zsg) -> dict:
-    """The one run's row once its attempt has ended, whether done or stopped."""
-    until = time.monotonic() + 180
-    while True:
-        [row] = zsg.status()
-        if row["state"] not in ACTIVE | {"unknown"} or row["evidence"] == "zsg submit goes on":
-            return row
-        assert time.monotonic() < until, row
-        time.sleep(1)
 
 
 def _assert_leaves(zsg: Zsg, slurm: SlurmCluster, job: str) -> None:
