@@ -161,11 +161,16 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     """A real Slurm of two nodes; without one a test skips, or fails where ZSG_REQUIRE_SLURM is set."""
+    with new_slurm(tmp_path_factory) as cluster:
+        yield cluster
+
+
+def new_slurm(tmp_path_factory: pytest.TempPathFactory) -> SlurmCluster:
+    """A Slurm of two nodes that is yet to be started."""
     _need("Slurm", missing_programs())
     if os.getuid() != 0:
         _need("Slurm", ["root's rights to start it"])
-    with SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
-        yield cluster
+    return SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster")
 
 
 @pytest.fixture(scope="session")

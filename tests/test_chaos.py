@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from builders import copy_made
-from conftest import Zsg, wait_until
+from conftest import Zsg, new_slurm, wait_until
 from slurm_cluster import SlurmCluster
 from storm import Storm, digests, values
 from tracked import assert_exactly_once
@@ -45,6 +45,13 @@ kind: local
 max_parallel: 2
 environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "0"}}}}
 """
+
+
+@pytest.fixture
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A Slurm for each storm: what one leaves of it, a node that is draining, a job that hangs, is nobody else's."""
+    with new_slurm(tmp_path_factory) as cluster:
+        yield cluster
 
 
 @pytest.fixture
