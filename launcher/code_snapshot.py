@@ -18,7 +18,7 @@ from typing import Any
 
 import jobs
 import zsg_core
-from jobs.folder import Workspace, is_committed, publish, write_text
+from jobs.folder import Workspace, is_committed, naming, publish, write_text
 from jobs.own_code import VARIABLE
 from zsg_core.errors import UserError
 
@@ -40,7 +40,8 @@ def take(workspace: Workspace) -> dict[str, Any]:
             for name, content in files.items():
                 path = draft / name
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                path.write_bytes(content)
+                with naming(path):
+                    path.write_bytes(content)
             _compile(draft, folder)
     facts = facts | {"folder": str(folder)}
     if patch:

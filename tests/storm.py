@@ -23,6 +23,7 @@ from conftest import Zsg
 from slurm_cluster import ClusterError, SlurmCluster
 
 from jobs import journal
+from jobs.folder import read_json
 
 ENDED = ("done", "failed", "cancelled")
 GONE_S = 60.0  # after its last process has died, a run may be called running for so long
@@ -50,6 +51,7 @@ class Storm:
     disk: Path | None = None
     looks: list[Look] = field(default_factory=list)
     alive: dict[str, list[float]] = field(default_factory=dict)  # when a job was seen to have a process
+    begun: dict[str, dict[int, float]] = field(default_factory=dict)  # when each attempt of a run began, as far as seen
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
@@ -95,6 +97,7 @@ class Storm:
 
     def _submit(self) -> None:
         """What a user does who looks by: submit again what failed or was cancelled; requeued jobs need not wait."""
+        self._tend()
         self._start_held_jobs()
         argv = ("submit", self.grid, "--profile", self.profile, "--retry", "--yes")
         process = self.zsg.start(*argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -103,6 +106,17 @@ class Storm:
         assert process.returncode in (0, 2, 3), printed
         if process.returncode:
             self._say(f"submit: {printed.strip().splitlines()[-1]}")
+
+    def _tend(self) -> None:
+        """What an operator does: a node that drains works again, a job of an event that hangs goes."""
+        with contextlib.suppress(ClusterError):
+            hanging = self._ask("squeue", "-h", "-p", "urgent", "-o", "%i %M").splitlines()
+            for job in [line.split()[0] for line in hanging if line.split()[1] >= "0:10"]:
+                self._ask("scancel", job)
+            for node in self.slurm.node_names:
+                if (state := self._node_state(node)).startswith(("drain", "drng", "down")):
+                    self._say(f"{node} is {state}: resumed")
+                    self._resume(node)
 
     def _start_held_jobs(self) -> None:
         with contextlib.suppress(ClusterError):
@@ -222,7 +236,7 @@ class Storm:
 
     def _resume(self, node: str) -> None:
         until = time.monotonic() + 30
-        while "down" in (state := self._node_state(node)):
+        while (state := self._node_state(node)).startswith(("drain", "drng", "down")):
             with contextlib.suppress(ClusterError):
                 self._ask("scontrol", "update", f"nodename={node}", "state=resume")
             assert time.monotonic() < until, state
@@ -259,6 +273,9 @@ class Storm:
             now = time.time()
             for job in {job for job, _ in self._ranks()}:
                 self.alive.setdefault(job, []).append(now)
+            for path in (self.zsg.work / "runs").glob("*/attempt.json"):
+                row = read_json(path) or {}
+                self.begun.setdefault(path.parent.name, {})[row["attempt"]] = row["started"] / 1000
 
     def _ranks(self) -> list[tuple[str, int]]:
         """Slurm's id and process id of everything that a job of this workspace has started."""
@@ -283,7 +300,7 @@ class Storm:
         found = []
         for run in sorted({row["run"] for look in self.looks for row in look.rows}):
             rows = list(journal.read(self.zsg.work / "runs" / run))
-            begun = _begun(rows)
+            begun = _begun(rows) | self.begun.get(run, {})
             for look in self.looks:
                 for row in look.rows:
                     if row["run"] == run and (lie := self._lie(look, row, rows, begun)):

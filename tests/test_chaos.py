@@ -109,6 +109,7 @@ def judge(made: Storm, calm: Path, rows: list[dict]) -> None:
     assert made.lies() == []
 
 
+@pytest.mark.soak
 def test_ten_events(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path) -> None:
     """One event of each kind, over eight runs of an engine without torch."""
     calm = undisturbed(zsg_on_slurm, tasks, runs=8, steps=150)

@@ -22,7 +22,7 @@ def a_job(root: Path, *made: str, after: tuple[str, ...] = ("prepare/p", "prepar
             pass
     return {
         "schema": SCHEMA, "kind": "train", "run_id": "r", "stage_id": "1", "submission": "s", "before": [],
-        "makes": [], "checkpoints": {"keep_state": False}, "after": list(after),
+        "makes": [], "checkpoints": {"keep_state": False}, "after": list(after), "tracking": {}, "code": {},
         "made": {"corpus": "c", "arrangement": "a", "base": "b"},
         "paths": {"workspace": str(root), "base": str(root / "bases/b")},
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,9 +157,10 @@ def test_where_there_is_no_accounting_it_is_not_asked(workspace: Workspace) -> N
     from launcher.status import collect
 
     submitted(workspace)
-    slurm = FakeSlurm()
+    slurm, ledger = FakeSlurm(), Ledger(workspace)
+    ledger.submissions = {key: replace(one, sacct=False) for key, one in ledger.submissions.items()}
 
-    found = collect(workspace, [ITEM], Ledger(workspace), slurm, sacct=False)[ITEM]
+    found = collect(workspace, [ITEM], ledger, slurm)[ITEM]
     assert (slurm.asked, found.state) == (["squeue"], "unknown")
 
 

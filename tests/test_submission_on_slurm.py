@@ -49,7 +49,7 @@ def queued(slurm: SlurmCluster, shown: str = "%F %r %j") -> list[str]:
 
 def test_a_large_grid_is_few_arrays(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
     """Arrays are as large as Slurm's MaxArraySize, whatever the profile allows; no job is held, no name is run."""
-    said = zsg_waiting("submit", many(zsg_waiting, 120))
+    said = zsg_waiting("submit", many(zsg_waiting, 120), "--no-canary")
     arrays = Counter(line.split()[0] for line in queued(slurm) if "-train-" in line)
 
     assert sorted(arrays.values()) == [120 - MAX_ARRAY, MAX_ARRAY]
@@ -58,21 +58,23 @@ def test_a_large_grid_is_few_arrays(zsg_waiting: Zsg, slurm: SlurmCluster) -> No
     scripts = [path.read_text() for path in (zsg_waiting.work / "submissions").glob("*/*_submission.sh")]
     assert len(scripts) == 3
     assert not [text for text in scripts if "pwned" in text]
-    assert "nothing to submit" in zsg_waiting("submit", many(zsg_waiting, 120))
+    assert "nothing to submit" in zsg_waiting("submit", many(zsg_waiting, 120), "--no-canary")
 
 
 def test_half_an_array_is_cancelled_and_submitted_again(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
     """Of tasks cancelled one by one before they start Slurm keeps nothing: they are unknown, and just they go again."""
     grid = many(zsg_waiting, 9)
-    zsg_waiting("submit", grid)
+    zsg_waiting("submit", grid, "--no-canary")
     [array] = {line.split()[0] for line in queued(slurm) if "-train-" in line}
     slurm.run("scancel", f"{array}_[1,3,5,7]")
     shown = slurm.run("squeue", "-h", "-o", "%i", "-j", array).strip()
     states = [row["state"] for row in zsg_waiting.status()]
-    said = zsg_waiting("submit", grid, "--retry", "--only", "state=unknown", "--except", "init_seed=7")
+    said = zsg_waiting("submit", grid, "--no-canary", "--retry", "--only", "state=unknown", "--except", "init_seed=7")
 
     assert shown == f"{array}_[0,2,4,6,8%9]"
-    assert states == ["waiting", "unknown"] * 4 + ["waiting"]
+    # Which reason Slurm gives first for a task that waits is a matter of moments.
+    assert [state if state == "unknown" else "there" for state in states] == ["there", "unknown"] * 4 + ["there"]
+    assert set(states) <= {"waiting", "queued", "unknown"}
     assert "many: 3 retry, 6 skip" in said
     assert len([line for line in queued(slurm) if "-train-" in line]) == 5 + 3
 
@@ -103,7 +105,7 @@ def test_what_slurm_would_never_start_is_refused(zsg_waiting: Zsg, slurm: SlurmC
 
 def test_many_groups_are_one_array_that_waits_for_the_end_of_all(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
     """21 samples are 21 prepare jobs in one array, and their runs one array after it."""
-    zsg_waiting("submit", many(zsg_waiting, 21, "data.sample_seed"))
+    zsg_waiting("submit", many(zsg_waiting, 21, "data.sample_seed"), "--no-canary")
     waits = {line for line in queued(slurm, "%j %E") if "-train-" in line}
     prepares = {line.split()[1] for line in queued(slurm, "%j %F") if "-prepare-" in line}
 
