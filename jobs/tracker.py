@@ -38,7 +38,7 @@ from jobs.journal import Point
 from jobs.patience import Patience
 from zsg_core.errors import ClusterError
 
-MOST_METRICS, MOST_PARAMS, MOST_TAGS, MOST_ENTITIES = 1000, 100, 100, 1000  # of one request
+MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100  # of one request
 MOST_CURVES = 40
 LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs that a grid wants now
 TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36

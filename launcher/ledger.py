@@ -60,16 +60,13 @@ class Submission:
     def all_ids(self) -> list[str]:
         return [job_id for ids in (self.ids, *self.links) for job_id in ids]
 
-    def job_id(self, item: str) -> str | None:
-        return self.ids[self._places[item]] if self.ids else None
-
     @cached_property
     def _places(self) -> dict[str, int]:
         return {item: place for place, item in enumerate(self.items)}
 
     def job_ids(self, item: str) -> list[str]:
         """The ids of a job and of the links behind it, in the order in which they run."""
-        place = self.items.index(item)
+        place = self._places[item]
         return [ids[place] for ids in (self.ids, *self.links) if ids]
 
 

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from jobs import log_marks
@@ -62,16 +63,20 @@ def local_log(folder: Path) -> Path:
     return folder / "log.txt"
 
 
-def of_submission(place: Workspace, submission: Submission, item: str) -> list[Path]:
-    """The logs of a job, rank by rank; those that are there."""
+def of_jobs(place: Workspace, submission: Submission, item: str) -> list[list[Path]]:
+    """The logs of a job and of the links behind it, the newest first, each rank by rank; those that are there."""
     if submission.scheduler == "local":
         path = local_log(place.root / item)
-        return [path] if path.exists() else []
-    job_id = submission.job_id(item)
-    if job_id is None:
-        return []
-    found = place.submission(submission.id).glob(f"{job_id}_*_log.out")
-    return sorted(found, key=lambda path: int(path.name.split("_")[-2]))
+        return [[path]] if path.exists() else []
+    folder, ids = place.submission(submission.id), reversed(submission.job_ids(item))
+    found = [sorted(folder.glob(f"{one}_*_log.out"), key=lambda path: int(path.name.split("_")[-2])) for one in ids]
+    return [ranks for ranks in found if ranks]
+
+
+def of_newest(place: Workspace, submission: Submission, item: str) -> list[Path]:
+    """The logs of the newest job that began an attempt: a link that finds its run done begins none."""
+    found = of_jobs(place, submission, item)
+    return next((ranks for ranks in found if any(map(marks, ranks))), found[0] if found else [])
 
 
 def marks(path: Path) -> list[Mark]:
@@ -87,13 +92,13 @@ def parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]
         raise UserError(f"{item} was never submitted; it has no log")
     known: set[int] = set()
     for submission in reversed(submissions):
-        found = of_submission(place, submission, item)
         if attempt is None:
-            return [_newest(path) for path in found]
-        cut = [_part(path, attempt) for path in found]
-        if any(cut):
-            return [part or Part(path, 0, 0) for part, path in zip(cut, found, strict=True)]
-        known |= {mark.attempt for path in found[:1] for mark in marks(path)}
+            return [_newest(path) for path in of_newest(place, submission, item)]
+        for found in of_jobs(place, submission, item):
+            cut = [_part(path, attempt) for path in found]
+            if any(cut):
+                return [part or Part(path, 0, 0) for part, path in zip(cut, found, strict=True)]
+            known |= {mark.attempt for path in found[:1] for mark in marks(path)}
     shown = ", ".join(map(str, sorted(known))) or "none"
     raise UserError(f"{item} has no log of attempt {attempt}; there are logs of attempts: {shown}")
 
@@ -128,7 +133,7 @@ def follow(place: Workspace, item: str, rank: int, lines: int | None) -> Iterato
 
 def _path(place: Workspace, item: str, rank: int) -> Path | None:
     last = Ledger(place).last(item)
-    found = of_submission(place, last, item) if last else []
+    found = of_newest(place, last, item) if last else []
     return found[rank] if rank < len(found) else None
 
 
@@ -151,8 +156,9 @@ def _newest(path: Path) -> Part:
 
 def _part(path: Path, attempt: int) -> Part | None:
     found = marks(path)
-    ends = [*(mark.offset for mark in found[1:]), path.stat().st_size]
-    whole = [Part(path, mark.offset, end) for mark, end in zip(found, ends, strict=True) if mark.attempt == attempt]
+    offsets = [*(mark.offset for mark in found), path.stat().st_size]
+    spans = zip(found, pairwise(offsets), strict=True)
+    whole = [Part(path, *span) for mark, span in spans if mark.attempt == attempt]
     return whole[-1] if whole else None
 
 

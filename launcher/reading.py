@@ -21,7 +21,6 @@ from launcher.status import collect
 from zsg_core.errors import UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
-SERVER_STOPS_S, SERVER_ASKED_S = 5.0, 0.2
 VARIABLE = "ZSG_WORKSPACE"
 KINDS = ("runs", "prepare")
 

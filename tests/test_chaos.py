@@ -110,21 +110,15 @@ def judge(made: Storm, calm: Path, rows: list[dict]) -> None:
 
 
 @pytest.mark.soak
-def test_ten_events(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path) -> None:
-    """One event of each kind, over eight runs of an engine without torch."""
-    calm = undisturbed(zsg_on_slurm, tasks, runs=8, steps=150)
-    made = storm(zsg_on_slurm, slurm, disk, calm, CLUSTER.format(light=LIGHT, step_s=0.2), seed=1)
-    made.rage(10)
-    judge(made, calm, made.calm(240))
-
-
-@pytest.mark.soak
-def test_ninety_events(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path) -> None:
-    """Nine events of each kind, over thirty runs of an engine without torch."""
-    calm = undisturbed(zsg_on_slurm, tasks, runs=30, steps=400)
-    made = storm(zsg_on_slurm, slurm, disk, calm, CLUSTER.format(light=LIGHT, step_s=0.2), seed=2)
-    made.rage(90)
-    judge(made, calm, made.calm(900))
+@pytest.mark.parametrize(("events", "runs", "steps"), [(10, 8, 150), (90, 30, 400)])
+def test_events(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path, events: int, runs: int, steps: int
+) -> None:
+    """As many of each kind, over runs of an engine without torch."""
+    calm = undisturbed(zsg_on_slurm, tasks, runs, steps)
+    made = storm(zsg_on_slurm, slurm, disk, calm, CLUSTER.format(light=LIGHT, step_s=0.2), seed=events)
+    made.rage(events)
+    judge(made, calm, made.calm(limit_s=30 * runs))
 
 
 @pytest.mark.soak

@@ -48,7 +48,7 @@ def test_what_sbatch_takes_is_recorded(send: Callable[..., Ledger]) -> None:
     ledger = send([["7_0", "7_1"]], [])
 
     assert send.calls == ["sbatch"]
-    assert ledger.last("runs/b").job_id("runs/b") == "7_1"
+    assert ledger.last("runs/b").job_ids("runs/b") == ["7_1"]
 
 
 def test_a_time_out_that_did_submit_is_adopted(send: Callable[..., Ledger]) -> None:

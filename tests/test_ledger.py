@@ -63,10 +63,10 @@ def test_an_item_has_the_id_at_its_place(workspace):
     """Ids are in the order of the items; without ids there is none."""
     ledger = Ledger(workspace)
     made = intend(ledger, "runs/a", "runs/b")
-    before = made.job_id("runs/b")
+    before = made.job_ids("runs/b")
     ledger.submitted(made, ["7_0", "7_1"])
 
-    assert (None, "7_1") == (before, made.job_id("runs/b"))
+    assert ([], ["7_1"]) == (before, made.job_ids("runs/b"))
 
 
 def test_the_newest_submission_of_an_item_counts(workspace):

@@ -19,15 +19,15 @@ from zsg_core.errors import UserError
 __all__ = ["workspace"]
 
 
-def begins(workspace: Workspace, text: str, rank: int = 0) -> None:
-    """A new attempt of the run under the newest submission, whose rank logs its mark and a text."""
+def begins(workspace: Workspace, text: str, rank: int = 0, link: int = 0) -> None:
+    """A new attempt under the newest submission, in a link of its chain; its rank logs its mark and a text."""
     last = Ledger(workspace).last(ITEM)
     assert last
     attempt = attempts.begin(workspace.root / ITEM, last.id)
     mark = log_marks.line(attempt, rank, 2, "n1")
     folder = workspace.submission(last.id)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{last.job_id(ITEM)}_{rank}_log.out").open("a") as file:
+    with (folder / f"{last.job_ids(ITEM)[link]}_{rank}_log.out").open("a") as file:
         file.write(f"submitit INFO\n{mark}\n{text}")
 
 
@@ -44,6 +44,22 @@ def test_the_newest_attempt_is_read_from_its_mark(workspace: Workspace) -> None:
 
     assert text_of(logs.of_rank(workspace, ITEM, 0, None)).splitlines()[1:] == ["two"]
     assert text_of(logs.of_rank(workspace, ITEM, 0, 1)).splitlines()[1:] == ["one", "submitit INFO"]
+
+
+def test_the_links_of_a_chain_have_logs_of_their_own(workspace: Workspace) -> None:
+    """The newest attempt is in the last link that began one: those behind it find the run done and begin none."""
+    submitted(workspace)
+    ledger = Ledger(workspace)
+    last = ledger.last(ITEM)
+    assert last
+    for link in (["8"], ["9"]):
+        ledger.linked(last, link)
+    begins(workspace, "one\n")
+    begins(workspace, "two\n", link=1)
+    (workspace.submission(last.id) / "9_0_log.out").write_text("nothing is left to do\n")
+
+    assert text_of(logs.of_rank(workspace, ITEM, 0, None)).endswith("two\n")
+    assert text_of(logs.of_rank(workspace, ITEM, 0, 1)).endswith("one\n")
 
 
 def test_attempts_of_earlier_submissions_are_found(workspace: Workspace) -> None:

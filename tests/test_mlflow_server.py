@@ -115,9 +115,9 @@ def postgresql(tmp_path: Path) -> Iterator[str]:
     """A PostgreSQL of Debian's, run as its own user, gone afterwards."""
     programs = Path(next(iter(sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)), "/none"))
     if not (programs / "initdb").exists() or os.getuid() != 0:
-        pytest.skip("no PostgreSQL: apt-get install postgresql, and root's rights to start it")
+        pytest.fail("no PostgreSQL: apt-get install postgresql, and root's rights to start it")
     if not any(map(importlib.util.find_spec, mlflow_server.DRIVERS)):
-        pytest.skip("no driver for PostgreSQL: pip install 'psycopg[binary]'")
+        pytest.fail("no driver for PostgreSQL: pip install 'psycopg[binary]'")
     folder = Path("/tmp") / f"zsg-postgresql-{os.getpid()}"
     folder.mkdir()
     shutil.chown(folder, "postgres")
