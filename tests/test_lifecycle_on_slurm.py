@@ -20,8 +20,9 @@ from test_on_slurm import (
     small,
     wait_until_ended,
 )
+from train_bench import reached
 
-from jobs.folder import Workspace
+from jobs.folder import Workspace, read_json
 from launcher.ledger import Ledger
 
 pytestmark = pytest.mark.slurm
@@ -70,15 +71,17 @@ def test_a_chain_takes_over_at_the_time_limit(zsg_on_slurm: Zsg, slurm: SlurmClu
     zsg = zsg_on_slurm
     place = with_settings(profile(zsg), on_time_limit="chain", max_continues=2)
     zsg("submit", small(zsg, tasks, "[cluster, random]", steps=LONG), "--profile", place)
-    wait_until(lambda: any((row["step"] or 0) >= 4 for row in zsg.status()), 240)
-    first = next(row for row in zsg.status() if (row["step"] or 0) >= 4)
-    slurm.run("scancel", "--signal=USR2", first["slurm"])
+    # By the journals: a heartbeat is up to ten seconds old, and by then a small run may be done.
+    begun = lambda: [folder for folder in (zsg.work / "runs").glob("*") if reached(folder, 4)]  # noqa: E731
+    wait_until(begun, 240)
+    first = begun()[0]
+    slurm.run("scancel", "--signal=USR2", read_json(first / "attempt.json")["slurm_job_id"])
     rows = wait_until_ended(zsg, 400)
     wait_until(lambda: not slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i"), 60)
 
     assert [row["state"] for row in rows] == ["done", "done"]
     attempts = {row["run"]: row["attempt"] for row in rows}
-    assert attempts == {row["run"]: 2 if row["run"] == first["run"] else 1 for row in rows}
+    assert attempts == {row["run"]: 2 if row["run"] == first.name else 1 for row in rows}
     for row in rows:
         assert_no_step_twice(zsg, row["run"], LONG)
     agree_with_sacct(slurm, rows)
