@@ -15,6 +15,7 @@ from typing import Any
 
 import browser
 import pytest
+from builders import copy_made
 from slurm_cluster import SlurmCluster, missing_programs
 
 from zsg_core import skills
@@ -149,6 +150,32 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "tasks"
     skills.write_tasks(folder, per_task=12)
     return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Path:
+    """A workspace with what prepare jobs make for small runs, in every order that a test asks for."""
+    from small_runs import small_grid
+
+    zsg = Zsg(tmp_path_factory.mktemp("made"))
+    grid = small_grid(zsg, tasks, "[cluster, random, round_robin, nft, fft]")
+    zsg("arrange", "make", grid)
+    zsg("submit", grid, "--only", "arrangement.order=random", "--set", "train.steps=1")  # which needs the base, too
+    return zsg.work
+
+
+@pytest.fixture
+def prepared(zsg: Zsg, made: Path) -> Zsg:
+    """The command line in a folder whose workspace holds what prepare jobs make for small runs, but no run."""
+    copy_made(made, zsg.work)
+    return zsg
+
+
+@pytest.fixture
+def prepared_on_slurm(zsg_on_slurm: Zsg, made: Path) -> Zsg:
+    """The same on a machine with Slurm."""
+    copy_made(made, zsg_on_slurm.work)
+    return zsg_on_slurm
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,9 @@ class Storm:
         self.chance = random.Random(self.seed)
         self._began = time.monotonic()
         self._over = threading.Event()
-        self._watchers = [threading.Thread(target=one, daemon=True) for one in (self._look_on, self._look_for_ranks)]
+        self._at_work = threading.Lock()  # held by an event that stops a daemon, until it has started it again
+        watches = (self._look_on, self._look_for_ranks, self._keep_controller)
+        self._watchers = [threading.Thread(target=one, daemon=True) for one in watches]
         self.events: list[Callable[[], str]] = [
             self.submit_killed, self.rank_killed, self.slurmd_killed, self.node_down, self.requeued, self.preempted,
             self.half_cancelled, self.controller_restarted, self.accounting_stopped,
@@ -207,32 +209,26 @@ class Storm:
         filler.unlink()
         return "freed"
 
-    def _start_controller(self) -> None:
-        self.slurm._spawn("slurmctld", "slurmctld", "-D")
+    def _ask(self, *argv: str) -> str:
+        """What Slurm answers, be it after its controller has come back."""
         until = time.monotonic() + 60
         while True:
-            with contextlib.suppress(ClusterError):
-                self.slurm.run("squeue")
-                return
-            assert time.monotonic() < until
+            try:
+                return self.slurm.run(*argv)
+            except ClusterError as error:
+                if "Unable to contact slurm controller" not in str(error) or time.monotonic() > until:
+                    raise
             time.sleep(0.5)
 
-    def _ask(self, *argv: str) -> str:
-        """What Slurm answers. Its controller has been seen to crash: it is started again, as a site would."""
-        try:
-            return self.slurm.run(*argv)
-        except ClusterError:
-            if self.slurm.daemons["slurmctld"].poll() is None:
-                raise
-        self._say(f"the controller crashed before {' '.join(argv)}")
-        self._start_controller()
-        return self.slurm.run(*argv)
+    def _start_controller(self) -> None:
+        self.slurm._spawn("slurmctld", "slurmctld", "-D")
 
     def _restart(self, name: str, start: Callable[[], None]) -> None:
-        self.slurm.daemons[name].kill()
-        self.slurm.daemons[name].wait()
-        time.sleep(self.chance.uniform(0.5, 3))
-        start()
+        with self._at_work:
+            self.slurm.daemons[name].kill()
+            self.slurm.daemons[name].wait()
+            time.sleep(self.chance.uniform(0.5, 3))
+            start()
 
     def _resume(self, node: str) -> None:
         until = time.monotonic() + 30
@@ -267,6 +263,14 @@ class Storm:
             assert process.returncode in (0, 3), said  # 3: Slurm does not answer
             if process.returncode == 0:
                 self.looks.append(Look(asked, time.time(), json.loads(printed)))
+
+    def _keep_controller(self) -> None:
+        """Starts a controller that has crashed again, as a site's init does: Slurm's has been seen to."""
+        while not self._over.wait(0.5):
+            with self._at_work:
+                if (code := self.slurm.daemons["slurmctld"].poll()) is not None:
+                    self._say(f"the controller crashed: {code}")
+                    self._start_controller()
 
     def _look_for_ranks(self) -> None:
         while not self._over.wait(0.5):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Zsg, wait_until
-from test_local import held, small_grid
+from small_runs import held, small_grid
 
 from jobs import attempt as attempts
 from jobs import cancellation
@@ -209,9 +209,10 @@ def test_a_name_that_is_nothing_is_an_error(workspace):
         cancel.plan(workspace, ["c"], EVERYTHING, force=False)
 
 
-def test_a_local_run_is_stopped_and_the_next_is_never_started(zsg: Zsg, tasks: Path) -> None:
+def test_a_local_run_is_stopped_and_the_next_is_never_started(prepared: Zsg, tasks: Path) -> None:
     """On this machine the process is told to end, what has not begun is dropped, and --retry takes both up again."""
-    grid = small_grid(zsg, tasks, "[cluster, random]", epochs=8)
+    zsg = prepared
+    grid = small_grid(zsg, tasks, "[cluster, random]", steps=96)
     place = zsg.write("one.yaml", "{name: one, kind: local, max_parallel: 1}")
     submit = zsg.start("submit", grid, "--profile", place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with held(zsg.work):

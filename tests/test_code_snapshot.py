@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Zsg
 from slurm_cluster import SlurmCluster
-from test_local import small_grid
-from test_on_slurm import profile, small, wait_until_ended
+from small_runs import small_grid
+from test_on_slurm import profile, wait_until_ended
 
 from jobs import own_code
 from jobs.folder import Workspace, is_committed
@@ -96,8 +96,9 @@ def test_other_code_is_refused(monkeypatch, code, python, message):
             own_code.refuse_other(job)
 
 
-def test_a_job_that_finds_other_code_says_so(zsg: Zsg, tasks: Path) -> None:
+def test_a_job_that_finds_other_code_says_so(prepared: Zsg, tasks: Path) -> None:
     """A job started with another package first on its path fails with a record of why, before it does anything."""
+    zsg = prepared
     zsg("submit", small_grid(zsg, tasks, "[random]"), "--set", "train.steps=1")
     [folder] = (zsg.work / "runs").iterdir()
     code = json.loads((folder / "job.json").read_text())["code"]["folder"]
@@ -117,14 +118,14 @@ def copy_of_the_code(folder: Path) -> Path:
 
 
 @pytest.mark.slurm
-def test_a_queued_job_runs_what_was_submitted(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_a_queued_job_runs_what_was_submitted(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """The checkout is broken while the jobs wait in the queue: they run the code as it was, from its snapshot."""
-    zsg = zsg_on_slurm
+    zsg = prepared_on_slurm
     checkout = copy_of_the_code(zsg.folder / "checkout")
     zsg.env |= {"PYTHONPATH": str(checkout), "PYTHONSAFEPATH": "1"}
     slurm.run("scontrol", "update", "partitionname=main", "state=down")  # jobs wait instead of running
-    zsg("submit", small(zsg, tasks, steps=1), "--profile", profile(zsg))
-    for path in (checkout / "jobs").glob("*.py"):
+    zsg("submit", small_grid(zsg, tasks, steps=1), "--profile", profile(zsg))
+    for path in (checkout / "jobs").rglob("*.py"):
         path.write_text("raise SystemExit('the checkout has changed')\n")
     slurm.run("scontrol", "update", "partitionname=main", "state=up")
     zsg.env["PYTHONPATH"] = str(ROOT)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Zsg
-from test_local import small_grid
+from small_runs import small_grid
 
 from jobs import attempt as attempts
 from jobs import stages

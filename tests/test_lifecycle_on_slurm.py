@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Zsg, wait_until
 from slurm_cluster import SlurmCluster
+from small_runs import small_grid
 from test_on_slurm import (
     LONG,
     _assert_leaves,
@@ -17,7 +18,6 @@ from test_on_slurm import (
     agree_with_sacct,
     assert_no_step_twice,
     profile,
-    small,
     wait_until_ended,
 )
 from train_bench import reached
@@ -45,10 +45,12 @@ def free_from_its_hold(slurm: SlurmCluster) -> None:
             slurm.run("scontrol", "update", f"jobid={job.partition('|')[0]}", "StartTime=now")
 
 
-def test_a_run_is_requeued_by_itself_at_its_time_limit(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_a_run_is_requeued_by_itself_at_its_time_limit(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
     """Told of its time limit a run on two nodes saves, requeues itself, is queued meanwhile, and ends as attempt 2."""
-    zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=STEPS), "--profile", profile(zsg, nodes=2))
+    zsg = prepared_on_slurm
+    zsg("submit", small_grid(zsg, tasks, steps=STEPS), "--profile", profile(zsg, nodes=2))
     job = _wait_for_step(zsg, 4)
     slurm.run("scancel", "--signal=USR2", job)  # as Slurm does before the time limit
     _wait_for_state(slurm, job, "PENDING")
@@ -66,11 +68,11 @@ def test_a_run_is_requeued_by_itself_at_its_time_limit(zsg_on_slurm: Zsg, slurm:
     assert not [path for path in zsg.work.glob("submissions/*/*") if "result" in path.name or "save_tmp" in path.name]
 
 
-def test_a_chain_takes_over_at_the_time_limit(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_a_chain_takes_over_at_the_time_limit(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """Of two runs one is stopped: its own next link goes on at once, and links that find a run done end at once."""
-    zsg = zsg_on_slurm
+    zsg = prepared_on_slurm
     place = with_settings(profile(zsg), on_time_limit="chain", max_continues=2)
-    zsg("submit", small(zsg, tasks, "[cluster, random]", steps=LONG), "--profile", place)
+    zsg("submit", small_grid(zsg, tasks, "[cluster, random]", steps=LONG), "--profile", place)
     # By the journals: a heartbeat is up to ten seconds old, and by then a small run may be done.
     begun = lambda: [folder for folder in (zsg.work / "runs").glob("*") if reached(folder, 4)]  # noqa: E731
     wait_until(begun, 240)
@@ -91,11 +93,11 @@ def test_a_chain_takes_over_at_the_time_limit(zsg_on_slurm: Zsg, slurm: SlurmClu
     assert all(line.endswith("COMPLETED") for line in links)
 
 
-def test_links_behind_a_failed_run_never_start(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_links_behind_a_failed_run_never_start(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """A run of which one rank dies has failed within a minute; the links behind it are dropped by Slurm."""
-    zsg = zsg_on_slurm
+    zsg = prepared_on_slurm
     place = with_settings(profile(zsg, nodes=2), on_time_limit="chain", max_continues=2)
-    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", place)
+    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", place)
     job = _wait_for_step(zsg, 4)
     [attempt] = (zsg.work / "runs").glob("*/attempt.json")
     os.kill(json.loads(attempt.read_text())["pid"], signal.SIGKILL)
@@ -105,10 +107,10 @@ def test_links_behind_a_failed_run_never_start(zsg_on_slurm: Zsg, slurm: SlurmCl
     assert (row["state"], row["attempt"], row["slurm"]) == ("failed", 1, job)
 
 
-def test_what_is_cancelled_is_not_revived(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_what_is_cancelled_is_not_revived(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """Cancelled while it waits for its requeue a run is gone; put back by an administrator it leaves at once."""
-    zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", profile(zsg))
+    zsg = prepared_on_slurm
+    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg))
     job = _wait_for_step(zsg, 4)
     slurm.run("scancel", "--signal=USR2", job)
     _wait_for_state(slurm, job, "PENDING")
@@ -130,10 +132,10 @@ def test_what_is_cancelled_is_not_revived(zsg_on_slurm: Zsg, slurm: SlurmCluster
     assert "nothing to submit" in zsg("submit", zsg.folder / "small.yaml", "--profile", profile(zsg))
 
 
-def test_a_running_run_is_cancelled_within_killwait(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_a_running_run_is_cancelled_within_killwait(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """No rank on any node outlives the cancel; with --save the run keeps what it has trained, and is not requeued."""
-    zsg = zsg_on_slurm
-    grid, place = small(zsg, tasks, steps=LONG), profile(zsg, nodes=2)
+    zsg = prepared_on_slurm
+    grid, place = small_grid(zsg, tasks, steps=LONG), profile(zsg, nodes=2)
     zsg("submit", grid, "--profile", place)
     job = _wait_for_step(zsg, 4)
     zsg("cancel", "small", "--yes", "--save")
@@ -153,7 +155,7 @@ def test_a_retry_is_kept_off_failed_nodes(zsg_on_slurm: Zsg, slurm: SlurmCluster
     """What is tried again within a day of a node's failure is submitted without that node, and plan says so."""
     zsg = zsg_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")  # jobs wait instead of running
-    zsg("submit", small(zsg, tasks), "--profile", profile(zsg))
+    zsg("submit", small_grid(zsg, tasks), "--profile", profile(zsg))
     [row] = zsg.status()
     slurm.run("scancel", "--user", "root")
     [row] = wait_until_ended(zsg, 60)
@@ -170,14 +172,14 @@ def test_a_retry_is_kept_off_failed_nodes(zsg_on_slurm: Zsg, slurm: SlurmCluster
 @pytest.mark.soak
 @pytest.mark.parametrize("how", ["requeue", "chain"])
 def test_a_run_longer_than_its_time_limit_finishes_by_itself(
-    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, how: str
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, how: str
 ) -> None:
     """With a limit of a minute, a run of some minutes is done after one submit, and no step is computed twice."""
-    zsg, steps = zsg_on_slurm, 3000
+    zsg, steps = prepared_on_slurm, 3000
     place = with_settings(profile(zsg), on_time_limit=how, max_continues=15, signal_before_end_s=10)
     place.write_text(place.read_text().replace("time_min: 60", "time_min: 1"))
-    grid = small(zsg, tasks, steps=steps)
-    grid.write_text(grid.read_text().replace("epochs: 20", "epochs: 400").replace("every: 4,", "every: 100,"))
+    grid = small_grid(zsg, tasks, steps=steps)
+    grid.write_text(grid.read_text().replace("every: 4,", "every: 100,"))
     zsg("submit", grid, "--profile", place)
     seen, until = set(), time.monotonic() + 1200
     while (row := zsg.status()[0])["state"] in {"waiting", "queued", "running", "unknown"}:

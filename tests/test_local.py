@@ -1,65 +1,21 @@
 """Does a grid run on this machine from one command to MLflow, once, whatever is killed?"""
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import break_an_instance, copy_made
+from builders import break_an_instance
 from conftest import Zsg, page_at, wait_until
+from small_runs import LONG, held, small_grid, wait_for_step
 from tracked import assert_exactly_once, child_runs, loss_by_step
 
 from launcher import job_files
 from launcher.plan import Prepare
 from launcher.session import open_grid
-
-GRID = """
-name: small
-defaults:
-  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
-  data: {{path: {tasks}, train_per_task: {per_task}, test_per_task: 2, positive_examples: 0}}
-  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, epochs: {epochs}}}
-  checkpoints: {{every: 4}}
-grid:
-  arrangement.order: {orders}
-"""
-LONG = 8  # epochs that leave time to kill something in
-
-
-def small_grid(zsg: Zsg, tasks: Path, orders: str = "[cluster]", epochs: int = 1) -> Path:
-    """A grid file of small runs: 12 steps of 8 examples in each epoch."""
-    return zsg.write("small.yaml", GRID.format(tasks=tasks, orders=orders, per_task=4, epochs=epochs))
-
-
-def wait_for_step(work: Path, step: int) -> int:
-    """The process of the one train job, once its journal has reached a step."""
-
-    def reached() -> bool:
-        return any(f'"step": {step},' in path.read_text() for path in work.glob("runs/*/journal/*.jsonl"))
-
-    wait_until(reached)
-    folder = next(work.glob("runs/*"))
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended while we looked
-            if f"jobs.entry\0{folder}\0".encode() in (process / "cmdline").read_bytes():
-                return int(process.name)
-    raise AssertionError("the train job is not running")
-
-
-@contextlib.contextmanager
-def held(work: Path) -> Iterator[None]:
-    """Within, the one train job stands still after its first steps, so that it neither ends nor goes on."""
-    process = wait_for_step(work, 1)
-    os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +23,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Zsg:
     """A grid of three orders that has run to its end."""
     zsg = Zsg(tmp_path_factory.mktemp("finished"))
     zsg("submit", small_grid(zsg, tasks, "[random, nft, fft]"))
-    return zsg
-
-
-@pytest.fixture
-def prepared(zsg: Zsg, finished: Zsg) -> Zsg:
-    """The command line in a folder whose workspace holds what prepare jobs have made, but no run."""
-    copy_made(finished.work, zsg.work)
     return zsg
 
 
@@ -198,7 +147,7 @@ def test_bf16_follows_fp32(finished: Zsg) -> None:
 def test_a_killed_run_is_retried_with_the_same_numbers(prepared: Zsg, tasks: Path) -> None:
     """A run killed in the middle is `failed`; a retry trains it again, agrees bit for bit, and adds no point twice."""
     zsg = prepared
-    grid = small_grid(zsg, tasks, "[random]", epochs=LONG)
+    grid = small_grid(zsg, tasks, "[random]", steps=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     process = wait_for_step(zsg.work, 8)
     os.kill(process, signal.SIGKILL)
@@ -209,7 +158,7 @@ def test_a_killed_run_is_retried_with_the_same_numbers(prepared: Zsg, tasks: Pat
     assert "--retry submits it again" in zsg("plan", grid)
     zsg("submit", grid, "--retry")
     again = zsg.status()[0]
-    assert (again["state"], again["attempt"], again["step"]) == ("done", 2, 12 * LONG)
+    assert (again["state"], again["attempt"], again["step"]) == ("done", 2, LONG)
     assert_exactly_once(zsg.work, "small", [again["run"]])
     assert "zsg.flag" not in child_runs(zsg.work, "small")[again["run"]]["tags"]
 
@@ -217,7 +166,7 @@ def test_a_killed_run_is_retried_with_the_same_numbers(prepared: Zsg, tasks: Pat
 def test_a_killed_submit_is_taken_up_without_doubling(prepared: Zsg, tasks: Path) -> None:
     """Jobs outlive a submit killed with -9; the next submit sees them run and starts no second one."""
     zsg = prepared
-    grid = small_grid(zsg, tasks, "[random]", epochs=LONG)
+    grid = small_grid(zsg, tasks, "[random]", steps=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with held(zsg.work):
         submit.kill()
@@ -266,7 +215,7 @@ def test_data_changed_after_planning_are_refused(zsg: Zsg, tasks: Path, tmp_path
 def test_ctrl_c_ends_the_jobs_and_says_so(prepared: Zsg, tasks: Path) -> None:
     """Ctrl-C stops the jobs cleanly: they are `cancelled`, and nothing is left running."""
     zsg = prepared
-    grid = small_grid(zsg, tasks, "[random]", epochs=LONG)
+    grid = small_grid(zsg, tasks, "[random]", steps=LONG)
     submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     process = wait_for_step(zsg.work, 1)
     submit.send_signal(signal.SIGINT)

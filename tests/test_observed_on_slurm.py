@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Zsg, wait_until
 from slurm_cluster import SlurmCluster
-from test_on_slurm import LONG, _wait_for_step, profile, small, wait_until_ended
+from small_runs import small_grid
+from test_on_slurm import LONG, _wait_for_step, profile, wait_until_ended
 
 pytestmark = pytest.mark.slurm
 
@@ -41,10 +42,10 @@ def frozen(processes: list[int]) -> Iterator[None]:
                 os.kill(process, signal.SIGCONT)
 
 
-def test_a_rank_that_is_killed_is_named(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_a_rank_that_is_killed_is_named(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """While it runs status shows its heart; killed on the second node, its rank is what why names, and logs show."""
-    zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", profile(zsg, nodes=2))
+    zsg = prepared_on_slurm
+    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg, nodes=2))
     _wait_for_step(zsg, 4)
     [live] = zsg.status()
     os.kill(ranks_of(zsg)[1], signal.SIGKILL)
@@ -63,10 +64,10 @@ def test_a_rank_that_is_killed_is_named(zsg_on_slurm: Zsg, slurm: SlurmCluster, 
 
 
 @pytest.mark.soak
-def test_a_run_that_shows_nothing_is_unknown(zsg_on_slurm: Zsg, tasks: Path) -> None:
+def test_a_run_that_shows_nothing_is_unknown(prepared_on_slurm: Zsg, tasks: Path) -> None:
     """A minute after its processes froze a run is no longer called running; awake again it is, and ends done."""
-    zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=LONG), "--profile", profile(zsg))
+    zsg = prepared_on_slurm
+    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg))
     _wait_for_step(zsg, 4)
     with frozen(list(ranks_of(zsg).values())):
         time.sleep(45)

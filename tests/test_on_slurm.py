@@ -13,6 +13,7 @@ import pytest
 from builders import break_an_instance, copy_made
 from conftest import Zsg, wait_until
 from slurm_cluster import SlurmCluster
+from small_runs import small_grid
 from test_resume import reached
 from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
 
@@ -38,17 +39,6 @@ defaults:
 grid:
   arrangement.order: [nft, rt, fft]
 """
-SMALL = """
-name: small
-defaults:
-  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
-  data: {{path: {tasks}, train_per_task: 12, test_per_task: 2, positive_examples: 0}}
-  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, epochs: 20, steps: {steps}}}
-  checkpoints: {{every: 4, state_every: {state_every}}}
-grid:
-  arrangement.order: {orders}
-"""
-UGLY = """it's $(touch pwned) `id` "数据" ünï; #&"""
 LONG = 200  # steps that leave time to disturb a run
 ACTIVE = {"waiting", "queued", "running"}
 
@@ -57,15 +47,6 @@ def profile(zsg: Zsg, nodes: int = 1, parallel: int = 4, prepare_cpus: int = 1, 
     """A profile of the test cluster."""
     text = PROFILE.format(nodes=nodes, parallel=parallel, prepare_cpus=prepare_cpus, zero=zero)
     return zsg.write(f"nodes{nodes}-zero{zero}.yaml", text)
-
-
-def small(zsg: Zsg, tasks: Path, orders: str = "[cluster]", steps: int = 20, state_every: int | str = "null") -> Path:
-    """A grid of small runs, whose data lie where a shell would trip over their name."""
-    data = zsg.folder / UGLY
-    data.unlink(missing_ok=True)
-    data.symlink_to(tasks)
-    quoted = json.dumps(str(data), ensure_ascii=False)
-    return zsg.write("small.yaml", SMALL.format(tasks=quoted, orders=orders, steps=steps, state_every=state_every))
 
 
 def wait_until_ended(zsg: Zsg, limit_s: float) -> list[dict]:
@@ -153,7 +134,7 @@ def test_one_and_two_nodes_compute_the_same(zsg_on_slurm: Zsg, tasks: Path) -> N
         if losses:
             copy_made(works[1, 1], work)
         zsg.env["ZSG_WORKSPACE"] = str(work)
-        zsg("submit", small(zsg, tasks), "--profile", profile(zsg, where[0], zero=where[1]))
+        zsg("submit", small_grid(zsg, tasks), "--profile", profile(zsg, where[0], zero=where[1]))
         [row] = wait_until_ended(zsg, 300)
         ended[where] = json.loads((work / "runs" / row["run"] / "exit.json").read_text())
         losses[where] = {(k, s): v for k, s, v, _ in journal_points(work, row["run"]) if "loss" in k}
@@ -173,7 +154,7 @@ def test_a_submit_killed_anywhere_leaves_one_job_per_run(
     """`kill -9` once the ledger has so many rows, then submit again: Slurm holds each job once."""
     zsg = zsg_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")  # jobs wait instead of running
-    grid, place = small(zsg, tasks, "[cluster, random, round_robin]"), profile(zsg)
+    grid, place = small_grid(zsg, tasks, "[cluster, random, round_robin]"), profile(zsg)
     submit = zsg.start("submit", grid, "--profile", place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _kill_at(submit, zsg.work / "ledger.jsonl", rows)
     zsg("submit", grid, "--profile", place)
@@ -197,7 +178,7 @@ def test_adopted_jobs_run(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -
     (broken / "sbatch").chmod(0o755)
     path = zsg.env["PATH"]
     zsg.env["PATH"] = f"{broken}{os.pathsep}{path}"
-    zsg("submit", small(zsg, tasks, "[cluster, random]", steps=4), "--profile", profile(zsg))
+    zsg("submit", small_grid(zsg, tasks, "[cluster, random]", steps=4), "--profile", profile(zsg))
     zsg.env["PATH"] = path
 
     rows = wait_until_ended(zsg, 300)
@@ -209,10 +190,10 @@ def test_adopted_jobs_run(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -
     assert len(slurm.run("sacct", "-X", "-n", "-P", "--name", names.pop(), "-o", "JobID").split()) == 2
 
 
-def test_a_requeued_run_goes_on(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_a_requeued_run_goes_on(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """Requeued in the middle, a run goes on where it was as its second attempt, and adds no point twice."""
-    zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=LONG, state_every=5), "--profile", profile(zsg))
+    zsg = prepared_on_slurm
+    zsg("submit", small_grid(zsg, tasks, steps=LONG, state_every=5), "--profile", profile(zsg))
     job = _wait_for_step(zsg, 8)
     slurm.run("scontrol", "requeue", job)
     _wait_for_state(slurm, job, "PENDING")
@@ -228,11 +209,11 @@ def test_a_requeued_run_goes_on(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: P
 
 
 def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
-    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
 ) -> None:
     """Not to go on by itself a run waits for the next submit, cancelled for --retry; no step is lost, no rank left."""
-    zsg = zsg_on_slurm
-    grid, place = small(zsg, tasks, steps=LONG, state_every=50), profile(zsg, nodes=2)
+    zsg = prepared_on_slurm
+    grid, place = small_grid(zsg, tasks, steps=LONG, state_every=50), profile(zsg, nodes=2)
     place.write_text(place.read_text().replace("{par", "{on_time_limit: none, par"))
     zsg("submit", grid, "--profile", place)
     job = _wait_for_step(zsg, 4)
@@ -260,10 +241,10 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
 
 
 @pytest.mark.soak
-def test_a_preempted_run_goes_on(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_a_preempted_run_goes_on(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """A job of a higher partition takes the nodes; afterwards the run goes on where it was, by itself."""
-    zsg = zsg_on_slurm
-    zsg("submit", small(zsg, tasks, steps=LONG, state_every=5), "--profile", profile(zsg, nodes=2))
+    zsg = prepared_on_slurm
+    zsg("submit", small_grid(zsg, tasks, steps=LONG, state_every=5), "--profile", profile(zsg, nodes=2))
     job = _wait_for_step(zsg, 8)
     slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "true")
     _wait_for_state(slurm, job, "PENDING")
@@ -279,7 +260,7 @@ def test_a_failed_prepare_fails_its_runs(zsg_on_slurm: Zsg, tasks: Path, tmp_pat
     """Runs whose prepare job failed never stay pending: they are `failed`, with the line that says why."""
     zsg = zsg_on_slurm
     path = break_an_instance(tasks, tmp_path / "broken")
-    zsg("submit", small(zsg, tmp_path / "broken", "[cluster, random]"), "--profile", profile(zsg))
+    zsg("submit", small_grid(zsg, tmp_path / "broken", "[cluster, random]"), "--profile", profile(zsg))
     rows = wait_until_ended(zsg, 120)
 
     assert {(row["state"], row["cause"]) for row in rows} == {("failed", "prepare failed")}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Zsg
-from test_local import small_grid, wait_for_step
+from small_runs import small_grid, wait_for_step
 
 from jobs import attempt as attempts
 from jobs.attempt import now_ms
@@ -165,9 +165,10 @@ def test_without_accounting_the_attempts_own_node_is_left_out(workspace, monkeyp
     assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": []}
 
 
-def test_a_killed_run_is_tried_again_and_what_is_done_is_not(zsg: Zsg, tasks: Path) -> None:
+def test_a_killed_run_is_tried_again_and_what_is_done_is_not(prepared: Zsg, tasks: Path) -> None:
     """By the recorded file, profile and settings, from any folder; only the failed run; twice is once."""
-    grid = small_grid(zsg, tasks, "[cluster, random]", epochs=4)
+    zsg = prepared
+    grid = small_grid(zsg, tasks, "[cluster, random]", steps=48)
     place = zsg.write("one.yaml", "{name: one, kind: local, max_parallel: 1}")
     options = ("--profile", place, "--set", "train.lr=1e-3")
     submit = zsg.start("submit", grid, *options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

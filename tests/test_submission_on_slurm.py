@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Zsg
 from slurm_cluster import SlurmCluster
-from test_on_slurm import UGLY, profile, small
+from small_runs import UGLY, small_grid
+from test_on_slurm import profile
 
 pytestmark = pytest.mark.slurm
 
@@ -159,20 +160,20 @@ def test_an_sbatch_that_fails_leaves_nothing(zsg_on_slurm: Zsg, slurm: SlurmClus
     place = profile(zsg)
     good = place.read_text()
     place.write_text(good.replace("slurm: {", "slurm: {sbatch: {licenses: nowhere}, "))
-    zsg("submit", small(zsg, tasks), "--profile", place, code=3)
+    zsg("submit", small_grid(zsg, tasks), "--profile", place, code=3)
 
     assert "Invalid license specification" in zsg.said
     assert slurm.run("squeue", "-h", "--user", "root") == ""
     place.write_text(good)
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
-    assert "1 submit" in zsg("submit", small(zsg, tasks), "--profile", place)
+    assert "1 submit" in zsg("submit", small_grid(zsg, tasks), "--profile", place)
 
 
 def test_a_refused_train_array_holds_nothing(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
     """If Slurm takes the prepare job and refuses the runs, the prepare job is released, and the next submit goes on."""
     zsg = zsg_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
-    place, grid = profile(zsg), small(zsg, tasks)
+    place, grid = profile(zsg), small_grid(zsg, tasks)
     good = place.read_text()
     place.write_text(good.replace("slurm: {", "slurm: {gres: unheard-of:1, "))  # asked for by train jobs only
     zsg("submit", grid, "--profile", place, code=3)

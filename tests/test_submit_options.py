@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from conftest import Zsg, wait_until
-from test_local import LONG, held, small_grid
+from small_runs import LONG, held, small_grid
 from tracked import assert_exactly_once, mlflow_runs
 
 
@@ -35,15 +35,16 @@ def test_a_smoke_run_is_another_smaller_experiment(zsg: Zsg, tasks: Path) -> Non
     assert "2 submit" in zsg("plan", grid), "a trial must not stand for the real runs"
 
 
-def test_a_detached_submit_leaves_its_jobs_running(zsg: Zsg, tasks: Path) -> None:
+def test_a_detached_submit_leaves_its_jobs_running(prepared: Zsg, tasks: Path) -> None:
     """`submit --detach` returns while the jobs run; what the grid no longer lists is named and goes on."""
-    said = zsg("submit", small_grid(zsg, tasks, epochs=LONG), "--detach")
+    zsg = prepared
+    said = zsg("submit", small_grid(zsg, tasks, steps=LONG), "--detach")
     process = int(said.split("running on as process ")[1].split()[0])
     with held(zsg.work):
         [running] = zsg.status()
         assert running["state"] == "running"
 
-        other = small_grid(zsg, tasks, "[nft]", epochs=LONG)
+        other = small_grid(zsg, tasks, "[nft]", steps=LONG)
         assert f"no longer in the grid: {running['run']}" in zsg("plan", other)
         assert [row["action"] for row in json.loads(zsg("plan", other, "--json"))] == ["submit", "unwanted"]
         os.kill(process, signal.SIGINT)
@@ -51,9 +52,10 @@ def test_a_detached_submit_leaves_its_jobs_running(zsg: Zsg, tasks: Path) -> Non
     wait_until(lambda: zsg.status()[0]["state"] == "cancelled")
 
 
-def test_a_run_taken_out_of_the_grid_stays_in_sight_and_in_mlflow(zsg: Zsg, tasks: Path) -> None:
+def test_a_run_taken_out_of_the_grid_stays_in_sight_and_in_mlflow(prepared: Zsg, tasks: Path) -> None:
     """While it runs, status shows it as no longer wanted; its metrics reach MLflow to the end, marked as such."""
-    zsg("submit", small_grid(zsg, tasks, epochs=LONG), "--detach")
+    zsg = prepared
+    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--detach")
     with held(zsg.work):
         [running] = zsg.status()
         zsg("submit", small_grid(zsg, tasks, "[random]"), "--detach")
