@@ -172,6 +172,8 @@ def status(
     place = reading.workspace(workspace)
     while True:
         rows = reading.status_rows(place, grid, states or ())
+        if watch and not json:
+            show.new_page(f"{time.strftime('%H:%M:%S')}, again in {reading.WATCH_S:.0f} s; Ctrl-C ends this")
         show.as_json(rows) if json else show.status(rows, whole or bool(states))
         if not watch:
             return

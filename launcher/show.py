@@ -227,6 +227,13 @@ def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
         result(f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for every run")
 
 
+def new_page(title: str) -> None:
+    """Begins a page of what is shown again and again: on a cleared screen, or where there is none under the last."""
+    if _out.is_terminal:
+        _out.clear()
+    result(title)
+
+
 def why(row: Mapping[str, Any]) -> None:
     """Prints why a run stands where it stands."""
     at = "" if row["attempt"] is None else f", attempt {row['attempt']}"

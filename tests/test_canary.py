@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import copy_made
 from conftest import Zsg, wait_until
-from test_chaos import CLUSTER, LIGHT, prepared
+from test_chaos import CLUSTER, LIGHT, write_grid
 from test_plan import a_run, planned
 
 from jobs.canary import Shown, judge
@@ -135,28 +134,21 @@ def test_many_groups_wait_for_the_first_and_for_the_end_of_their_prepares() -> N
     assert dependency(["5_0", "5_1", "9"], whatever_they_made=True, well="9") == "afterany:5,afterok:9"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Path:
-    """A workspace that has what the grid's runs need; the grid lies beside it."""
-    return prepared(Zsg(tmp_path_factory.mktemp("made")), tasks, runs=9, steps=20)
-
-
-def on_slurm(zsg: Zsg, made: Path, step_s: float, **environment: str) -> list[dict[str, Any]]:
+def on_slurm(zsg: Zsg, tasks: Path, step_s: float, **environment: str) -> list[dict[str, Any]]:
     """The grid of nine runs in a new workspace on Slurm, whose jobs wait for nothing to be made."""
-    copy_made(made, zsg.work)
-    zsg.write("grid.yaml", (made.parent / "grid.yaml").read_text())
+    grid = write_grid(zsg, tasks, runs=9, steps=20)
     text = CLUSTER.format(light=LIGHT, step_s=step_s)
     text = text.replace("set: {", "set: {" + "".join(f'{key}: "{value}", ' for key, value in environment.items()))
-    zsg("submit", zsg.folder / "grid.yaml", "--profile", zsg.write("slurm.yaml", text))
+    zsg("submit", grid, "--profile", zsg.write("slurm.yaml", text))
     assert "goes first: 8 others wait" in zsg.said
     return zsg.status()
 
 
 @pytest.mark.slurm
-def test_a_canary_lets_the_others_start(zsg_on_slurm: Zsg, made: Path) -> None:
+def test_a_canary_lets_the_others_start(prepared_on_slurm: Zsg, tasks: Path) -> None:
     """Until its first checkpoint nobody else has begun; then all do, and its speed is kept for later plans."""
-    zsg = zsg_on_slurm
-    rows = on_slurm(zsg, made, step_s=0.5)
+    zsg = prepared_on_slurm
+    rows = on_slurm(zsg, tasks, step_s=0.5)
     first, *others = [row["run"] for row in rows]
     wait_until(lambda: (zsg.work / "runs" / first / "attempt.json").exists())
     time.sleep(1)
@@ -169,10 +161,10 @@ def test_a_canary_lets_the_others_start(zsg_on_slurm: Zsg, made: Path) -> None:
 
 
 @pytest.mark.slurm
-def test_a_canary_that_diverges_stops_the_others(zsg_on_slurm: Zsg, made: Path) -> None:
+def test_a_canary_that_diverges_stops_the_others(prepared_on_slurm: Zsg, tasks: Path) -> None:
     """They never start and have failed for that reason, which `zsg why` tells; eight of them need no new canary."""
-    zsg = zsg_on_slurm
-    rows = on_slurm(zsg, made, step_s=0.05, LIGHT_DIVERGES="yes")
+    zsg = prepared_on_slurm
+    rows = on_slurm(zsg, tasks, step_s=0.05, LIGHT_DIVERGES="yes")
     others = [row["run"] for row in rows[1:]]
     wait_until(lambda: {row["state"] for row in zsg.status() if row["run"] in others} == {"failed"}, 120)
 

@@ -71,3 +71,13 @@ def test_a_value_of_the_grid_is_never_taken_for_markup() -> None:
 def test_a_run_that_the_grid_no_longer_lists_says_so() -> None:
     """Status shows it with the reason."""
     assert "no longer in the grid" in drawn(show.status_table([row("a", "running", wanted=False)]), 120)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_watching_shows_one_page_in_a_terminal_and_page_after_page_in_a_log(monkeypatch, terminal: bool) -> None:
+    """The screen is cleared before the next look; what is no screen gets no control characters."""
+    console = Console(file=io.StringIO(), force_terminal=terminal, highlight=False, _environ={"TERM": "xterm"})
+    monkeypatch.setattr(show, "_out", console)
+    show.new_page("10:00:00")
+
+    assert console.file.getvalue() == ("\x1b[2J\x1b[H" if terminal else "") + "10:00:00\n"
