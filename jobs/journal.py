@@ -2,6 +2,9 @@
 
 One file per writer, `journal/<attempt>-<role>-<writer>.jsonl`, is never cut and never appended to by another
 attempt. A row: {seq, ts (ms), attempt, stage, step, examples, kind (metric · rewind · event · digest · items), data}.
+
+The folder's owner is the job whose attempt.json lies there. Evaluators are its guests: each has a file of role
+`evaluate` in the folder of every run that it scores, and the owner's attempts neither fence nor rewind it.
 """
 
 import contextlib
@@ -11,8 +14,10 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +26,25 @@ from jobs.attempt import Attempt
 
 SPEED = "speed/"  # keys that measure the machine, not the model: they never repeat and need not agree
 WAY = ("device", "world", "zero_stage", "threads", "precision", "compiled")  # how an attempt computes
+GUEST = "evaluate"  # the role of a writer that does not own the folder
 _FILE = re.compile(r"(\d+)-([a-z]+)-(\d+)\.jsonl")
 
 
 class Journal:
     """Writes one journal file. `row` never waits for the disk; `commit` waits until all rows are on it."""
 
-    def __init__(self, folder: Path, attempt: Attempt, role: str, stage: str, writer: int = 0) -> None:
-        self._folder, self._attempt, self._stage = folder, attempt, stage
+    def __init__(
+        self, folder: Path, attempt: Attempt, role: str, stage: str, writer: int = 0,
+        fence: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`fence` raises when this writer may write no more; without one that is when its attempt is superseded."""
+        self._attempt, self._stage = attempt, stage
+        self._fence = fence or partial(attempts.check, folder, attempt)
         self.before = sizes(folder, before=attempt.attempt)  # what counts of the attempts before this one
         path = folder / "journal" / f"{attempt.attempt}-{role}-{writer}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = path.open("x", encoding="utf-8", newline="\n")
+        self.name = path.name
         self._rows: queue.Queue[str | threading.Event | None] = queue.Queue()
         self._seq = 0
         self._error: BaseException | None = None
@@ -91,9 +103,9 @@ class Journal:
         return items
 
     def _flush(self, items: list[str | threading.Event | None]) -> bool:
-        # Nothing reaches the file unless this attempt still owns the folder: a late row of a superseded
-        # attempt would otherwise come before the rows that already count.
-        attempts.check(self._folder, self._attempt)
+        # Nothing reaches the file unless this writer still may: a late row of a superseded attempt would
+        # otherwise come before the rows that already count.
+        self._fence()
         self._file.write("".join(item for item in items if isinstance(item, str)))
         self._file.flush()
         waiting = [item for item in items if isinstance(item, threading.Event)]
@@ -105,31 +117,50 @@ class Journal:
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """All rows of a run, attempt after attempt. A last line cut by a kill is not a row.
+    """All rows of a run, attempt after attempt, the guests' last. A last line cut by a kill is not a row.
 
     Of an earlier attempt only that counts which was there when the next one began: a write that was stuck in
-    the file system and lands later cannot change which row of a step is the first.
+    the file system and lands later cannot change which row of a step is the first. So it is with a guest of whom
+    another has taken work over.
     """
+    return chain.from_iterable(by_writer(folder).values())
+
+
+def by_writer(folder: Path) -> dict[str, Iterator[dict[str, Any]]]:
+    """The rows of a run by who wrote them: those of its own attempts under '', a guest's under its file's name."""
     limits: dict[str, int] = {}
-    paths = files(folder)
-    for path in paths:
-        first = next(read_file(path), None)
-        for name, size in (first["data"]["sizes"] if first and first["kind"] == "rewind" else {}).items():
-            limits.setdefault(name, size)
-    for path in paths:
-        yield from read_file(path, limits.get(path.name))
+    own, guests = owned(folder), guest_files(folder)
+    firsts = (row for path in own for row in islice(read_file(path), 1))
+    for row in chain(firsts, *map(read_file, guests)):
+        for name, size in (row["data"]["sizes"] if row["kind"] == "rewind" else {}).items():
+            limits[name] = min(size, limits.get(name, size))
+    rows = {path.name: read_file(path, limits.get(path.name)) for path in [*own, *guests]}
+    return {"": chain.from_iterable(rows[path.name] for path in own), **{path.name: rows[path.name] for path in guests}}
 
 
 def sizes(folder: Path, before: int) -> dict[str, int]:
-    """The bytes in each journal file of the attempts before `before`."""
-    return {path.name: path.stat().st_size for path in files(folder) if int(path.name.split("-")[0]) < before}
+    """The bytes in each of the owner's journal files of the attempts before `before`."""
+    return {path.name: path.stat().st_size for path in owned(folder) if int(path.name.split("-")[0]) < before}
 
 
 def files(folder: Path) -> list[Path]:
-    """The journal files in the order of attempts."""
+    """The journal files: those of the folder's owner in the order of attempts, then the guests'."""
+    return [*owned(folder), *guest_files(folder)]
+
+
+def owned(folder: Path) -> list[Path]:
+    """The journal files of the folder's owner in the order of attempts."""
+    return [path for _, role, path in _listed(folder) if role != GUEST]
+
+
+def guest_files(folder: Path) -> list[Path]:
+    """The journal files of evaluators in a run's folder."""
+    return [path for _, role, path in _listed(folder) if role == GUEST]
+
+
+def _listed(folder: Path) -> list[tuple[tuple[int, int], str, Path]]:
     named = ((_FILE.fullmatch(path.name), path) for path in (folder / "journal").glob("*.jsonl"))
-    ranked = [((int(match[1]), match[2], int(match[3])), path) for match, path in named if match]
-    return [path for _, path in sorted(ranked)]
+    return sorted(((int(match[1]), int(match[3])), match[2], path) for match, path in named if match)
 
 
 def read_file(path: Path, limit: int | None = None) -> Iterator[dict[str, Any]]:

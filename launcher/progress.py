@@ -33,7 +33,7 @@ def alive(folder: Path, state: JobState, signs: Signs, job: Mapping[str, Any]) -
 def progress(folder: Path, state: JobState) -> JobState:
     """Adds attempt, step and last loss from the end of the newest journal; of a prepare job, what it is doing."""
     attempt = read_json(folder / "attempt.json")
-    files = journal.files(folder)
+    files = journal.owned(folder)
     if not attempt or not files:
         return state
     rows = journal.last_rows(files[-1])

@@ -89,7 +89,7 @@ def _look(folder: Path, clock: Clock) -> Signs | None:
     beat, beaten = _beat(folder / FILE, attempt["nonce"])
     times = [_modified(folder / "attempt.json"), beaten]
     if beat is None or clock.now() - beaten > LOST_S:
-        times += [_modified(path) for path in journal.files(folder)[-1:]]
+        times += [_modified(path) for path in journal.owned(folder)[-1:]]
     beat_s = max(0.0, clock.now() - beaten) if beat else None
     return Signs(attempt, max(0.0, clock.now() - max(times)), beat, beat_s)
 
