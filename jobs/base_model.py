@@ -1,7 +1,7 @@
 """Makes the `tiny` base, and loads any base: a Hugging Face folder with a Llama and its tokenizer."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ BOS, EOS = "<s>", "</s>"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the prompt encoder needs of a tokenizer."""
+    """What the prompt encoder needs of a tokenizer, and how token ids become text again."""
 
     tokenize: Tokenize
     bos: int
     eos: int
+    text: Callable[[Sequence[int]], str] = lambda ids: ""
 
 
 def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
@@ -66,7 +67,10 @@ def load_vocabulary(folder: Path) -> Vocabulary:
         # oversight (verbose), the prompt rules cut it.
         return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
 
-    return Vocabulary(tokenize, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    def text(ids: Sequence[int]) -> str:
+        return tokenizer.decode(list(map(int, ids)), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    return Vocabulary(tokenize, tokenizer.bos_token_id, tokenizer.eos_token_id, text)
 
 
 def load_model(folder: Path, precision: str) -> Any:

@@ -141,7 +141,7 @@ class Delivery:
         if is_held and is_whole and not (refill and cursor.is_flagged):
             return 0
         stages = self._workspace.stages(row["run"])
-        rows = {one.name: [r for r in journal.read(one) if r["kind"] != "items"] for one in stages}
+        rows = {name: list(of) for one in stages for name, of in _by_writer(one)}
         found = {stage: journal.first_points(of_stage) for stage, of_stage in rows.items()}
         keys = run_facts.Keys()
         points = {stage: [p for p in of_stage if keys.keeps(p.key)] for stage, (of_stage, _) in found.items()}
@@ -150,12 +150,13 @@ class Delivery:
             cursor.keep(refilling=disagree[0])  # killed from now on, the next delivery goes on with it
         if not is_held or cursor["refilling"]:
             self._begin(row, folder, cursor, points, cursor["refilling"] if is_held else None)
-        # Counted by stage: one that is shared may gain points after a later stage was sent.
+        # Counted by stage and writer: a stage that is shared may gain points after a later one was sent, and an
+        # evaluator's points come while its run trains, and after.
         sent = sum(self._send_points(row, cursor, stage, of_stage) for stage, of_stage in points.items())
         if cursor["doubtful"]:
             self._delete_twins(row, cursor["run"])
         starts = [r for r in rows[folder.name] if r["data"].get("event") == "start"]
-        self._tell_state(row, folder, cursor, starts, disagree)
+        self._tell_state(row, folder, cursor, starts, disagree, run_facts.doubts(rows.values()))
         if cursor["state"]["state"] == "done":
             self._tell_results(row, folder, cursor, [p for of_stage in points.values() for p in of_stage])
         if cursor["old"]:
@@ -210,8 +211,10 @@ class Delivery:
             cursor.keep(params=True)
         return len(news)
 
-    def _tell_state(self, row: Row, folder: Path, cursor: "_Cursor", starts: list[Row], disagree: list[str]) -> None:
-        state = run_facts.state(folder, disagree) | {"listed": self._is_listed(row)}
+    def _tell_state(
+        self, row: Row, folder: Path, cursor: "_Cursor", starts: list[Row], disagree: list[str], doubts: dict[str, str]
+    ) -> None:
+        state = run_facts.state(folder, disagree) | {"listed": self._is_listed(row)} | doubts
         if state == cursor["state"]:
             return
         told = run_facts.facts(folder, row, starts) | state
@@ -222,9 +225,13 @@ class Delivery:
         cursor.keep(state=state)
 
     def _tell_results(self, row: Row, folder: Path, cursor: "_Cursor", points: list[journal.Point]) -> None:
-        """The losses of items and tasks, and a model for every snapshot that was kept; once per end of the run."""
+        """The losses of items and tasks, and a model for every snapshot that was kept.
+
+        Once per end of the run, and again when evaluators have come to more.
+        """
         assert self._there
-        if cursor["results"] == cursor["state"]["ended"]:
+        results = [cursor["state"]["ended"], len(points)]
+        if cursor["results"] == results:
             return
         with tempfile.TemporaryDirectory() as place:
             for path in item_table.write(self._workspace.stages(row["run"]), Path(place)):
@@ -242,7 +249,7 @@ class Delivery:
                 tags |= {"zsg.path": str(folder / "snapshots" / str(step))}
                 name = f"{row['run']}-step-{step}"
                 self._tracker.model(self._there[0], cursor["run"], name, tags, measured)
-        cursor.keep(results=cursor["state"]["ended"])
+        cursor.keep(results=results)
 
     def _retire(self, row: Row, old: str, new: str) -> None:
         """Takes an MLflow run out of sight that another one stands for now."""
@@ -289,6 +296,12 @@ class _Cursor:
         write_json(self._path, self._value)
 
 
+def _by_writer(stage: Path) -> Iterator[tuple[str, Iterator[Row]]]:
+    """The rows of a stage that MLflow is told of: of its own attempts by its name, of an evaluator by its file's."""
+    for name, rows in journal.by_writer(stage).items():
+        yield f"{stage.name}/{name}" if name else stage.name, (row for row in rows if row["kind"] != "items")
+
+
 def _is_snapshot(row: Row) -> bool:
     return row["kind"] == "event" and row["data"].get("event") == "snapshot"
 
@@ -300,17 +313,18 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _follow_run(workspace: Workspace, run: str, parent: int) -> None:
-    """Delivers a run to every grid that lists it and has a server, from the node that trains it."""
+def _follow_runs(workspace: Workspace, runs: list[str], parent: int) -> None:
+    """Delivers runs to every grid that lists them and has a server, from the node that trains or evaluates them."""
     os.nice(NICE)
-    found = [grid for grid in _grids_of(workspace, run) if str(grid["tracking"]).startswith("http")]
+    pairs = [(run, grid) for run in runs for grid in _grids_of(workspace, run)]
+    found = [(run, grid["name"]) for run, grid in pairs if str(grid["tracking"]).startswith("http")]
     made: dict[str, Delivery] = {}
 
     def send() -> None:
-        for grid in found:
-            if grid["name"] not in made:
-                made[grid["name"]] = Delivery(workspace, grid["name"], LIVE)
-            made[grid["name"]].send(only=run)
+        for run, grid in found:
+            if grid not in made:
+                made[grid] = Delivery(workspace, grid, LIVE)
+            made[grid].send(only=run)
 
     follow.until_left(parent, send, LAST_S)
 
@@ -326,12 +340,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workspace", type=Path)
     parser.add_argument("grid", nargs="?")
-    parser.add_argument("--run", help="only this run, of every grid that lists it and has a server")
+    parser.add_argument("--run", nargs="+", help="only these runs, of every grid that lists them and has a server")
     parser.add_argument("--follow", type=int, metavar="PID", help="go on until told to stop or that parent has ended")
     given = parser.parse_args()
     workspace = Workspace(given.workspace.resolve())
     if given.run:
-        _follow_run(workspace, given.run, given.follow)
+        _follow_runs(workspace, given.run, given.follow)
     elif given.follow:
         follow.until_left(given.follow, lambda: sync(workspace, given.grid))
     else:

@@ -27,6 +27,7 @@ from zsg_core import schedule
 from zsg_core.errors import ZsgError
 
 MEET_S = 600.0
+EVALUATOR = "evaluator"  # an evaluate job in its own folder's journal; in a run's folder it is a guest
 
 
 def run(folder: str) -> None:
@@ -108,6 +109,8 @@ def _tell_end(
 
 def _stopped(job: dict[str, Any], facts: dict[str, Any], past: Past) -> tuple[str, dict[str, Any]]:
     """What becomes of a job that was stopped before its end."""
+    if job["kind"] == "evaluate":
+        return FAILED, facts | {"cause": Cause.TIME_LIMIT, "evidence": "what it left zsg submit has evaluated"}
     if job["kind"] != "train":
         return FAILED, facts  # it has nothing to go on from
     rule = job.get("go_on")
@@ -154,12 +157,15 @@ def _perform(
     if cancellation.asked(path, job["submission"]):  # only now: whoever cancels has looked for this attempt
         return CANCELLED, {}
     own_code.refuse_other(job)
-    journal = Journal(path, attempt, job["kind"], job["stage_id"]) if ranks.is_main else None
+    role = EVALUATOR if job["kind"] == "evaluate" else job["kind"]
+    journal = Journal(path, attempt, role, job["stage_id"]) if ranks.is_main else None
     try:
         if job["kind"] == "prepare":
             return _prepare(job, journal, pulse)
         if job["kind"] == "canary":
             return _watch(job, journal, pulse)
+        if job["kind"] == "evaluate":
+            return _evaluate(path, job, attempt, journal, pulse)
         return _train(path, job, attempt, ranks, journal, signals, pulse)
     finally:
         if journal:
@@ -177,6 +183,15 @@ def _watch(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[
     from jobs import canary
 
     return DONE, asdict(canary.watch(job, _saying("waiting", journal, pulse)))
+
+
+def _evaluate(
+    path: Path, job: dict[str, Any], attempt: Attempt, journal: Journal | None, pulse: Pulse
+) -> tuple[str, dict[str, Any]]:
+    from jobs import evaluate
+
+    item = f"{path.parent.name}/{path.name}"
+    return DONE, asdict(evaluate.run(job, item, attempt, _saying("evaluating", journal, pulse)))
 
 
 def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str], None]:

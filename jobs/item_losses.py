@@ -1,8 +1,8 @@
 """Keeps the loss of every test item at every checkpoint in the run's journal, and reads it back.
 
-A row of kind `items`: {set, values}, the values float32 in base64, 3.2 kB for 595 items. In the journal they are
-fenced, whole or not there, and the first of a step counts, as for any metric; MLflow never sees them. Which items
-they are of stands once in <run>/test_set.json.
+A row of kind `items`: {set, values, places}, the values float32 in base64, 3.2 kB for 595 items. In the journal
+they are fenced, whole or not there, and the first of a step counts, as for any metric; MLflow never sees them. Which
+items they are of stands once in <run>/test_set.json, or in the row. Evaluators keep the scores of items likewise.
 """
 
 import base64
@@ -54,10 +54,17 @@ def describe(
     write_json(run / FILE, {"ids": ids, "tasks": tasks, "tokens": tokens, "parts": before | parts})
 
 
-def keep(journal: Journal, key: str, means: NDArray[np.float64], *, step: int, examples: int) -> None:
-    """Journals the losses of the items that `key` is the mean of."""
+def keep(
+    journal: Journal, key: str, means: NDArray[np.float64], *, step: int, examples: int,
+    places: Sequence[int] | None = None,
+) -> None:  # fmt: skip
+    """Journals the losses, or scores, of the items that `key` is the mean of.
+
+    `places`: which items of the test set these are, where test_set.json does not say it of the key.
+    """
     values = base64.b64encode(means.astype("<f4").tobytes()).decode()
-    journal.row("items", step=step, examples=examples, data={"set": key, "values": values})
+    named = {} if places is None else {"places": list(places)}
+    journal.row("items", step=step, examples=examples, data={"set": key, "values": values, **named})
 
 
 def read_test_losses(run: Path, key: str = "loss", rows: Iterable[dict[str, Any]] | None = None) -> ItemLosses:
@@ -70,6 +77,7 @@ def read_test_losses(run: Path, key: str = "loss", rows: Iterable[dict[str, Any]
     found: dict[int, NDArray[np.float32]] = {}
     for row in journals.read(run) if rows is None else rows:
         if row["kind"] == "items" and row["data"]["set"] == key:
+            places = row["data"].get("places", places)
             found.setdefault(row["step"], np.frombuffer(base64.b64decode(row["data"]["values"]), "<f4"))
     steps = sorted(found)
     ids, tasks, tokens = ([told[name][place] for place in places] for name in ("ids", "tasks", "tokens"))

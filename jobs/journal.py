@@ -133,7 +133,7 @@ def by_writer(folder: Path) -> dict[str, Iterator[dict[str, Any]]]:
     firsts = (row for path in own for row in islice(read_file(path), 1))
     for row in chain(firsts, *map(read_file, guests)):
         for name, size in (row["data"]["sizes"] if row["kind"] == "rewind" else {}).items():
-            limits[name] = min(size, limits.get(name, size))
+            limits[name] = min(size, limits[name]) if name in limits else size
     rows = {path.name: read_file(path, limits.get(path.name)) for path in [*own, *guests]}
     return {"": chain.from_iterable(rows[path.name] for path in own), **{path.name: rows[path.name] for path in guests}}
 

@@ -4,7 +4,7 @@ What decides a run's numbers is a parameter; facts of its attempts are tags, for
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,15 @@ def state(folder: Path, disagree: Sequence[str]) -> dict[str, str]:
     if disagree:
         told["flag"] = f"a restart computed other values ({len(disagree)}): {disagree[0]}"
     return told
+
+
+def doubts(rows: Iterable[Sequence[Row]]) -> dict[str, str]:
+    """What evaluators found strange in scores, as a tag; `rows` of each writer of a run's journals."""
+    told = [(row["step"], flag) for of in rows for row in of for flag in row["data"].get("flags", ())]
+    if not told:
+        return {}
+    steps = len({step for step, _ in told})
+    return {"scores_flag": f"at {steps} checkpoint{'s' * (steps > 1)}; the first, step {told[0][0]}: {told[0][1]}"}
 
 
 def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 <run>/snapshots/<step>/   see jobs.folder; meta.json has step, attempt, weights (their digest), dtype, bytes, base
                           (path and digest of what the run started from) and probe_loss (the test loss measured there)
-<run>/queue/<step>.<metric>.lease   somebody evaluates that snapshot: it is not removed
+<run>/queue/<step>.<suite>.lease   somebody evaluates that snapshot: see jobs.leases
+
+A snapshot that evaluators still need stays, whatever the rule says, and goes once they have what they want of it.
 
 What is committed stays as it is: a resumed run that comes by again compares digests, and journals it if they differ.
 The journal says which snapshots there are: events `snapshot` (digest, bytes, seconds, probe_loss) and `snapshot
@@ -11,7 +13,7 @@ removed`, and `speed/snapshot_stall_s`, the seconds for which training stood sti
 
 import queue
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ import torch.distributed as dist
 from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
+from jobs.evaluations import is_needed
 from jobs.folder import discard, is_committed, read_json
 from jobs.journal import SPEED
 from jobs.ranks import Ranks
@@ -44,11 +47,14 @@ class Snapshots:
 
     def __init__(
         self, engine: Any, run: Path, attempt: Attempt, ranks: Ranks, base: Base, steps: Collection[int], rule: Rule,
-        note: Note,
+        note: Note, scored: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """`steps` are counted from the first stage's start. `note` does nothing on ranks other than 0."""
+        """`steps` are counted from the first stage's start. `note` does nothing on ranks other than 0.
+
+        `scored`: the metrics that evaluators are to take of every snapshot.
+        """
         self._run, self._root, self._attempt, self._ranks = run, run / "snapshots", attempt, ranks
-        self._steps, self._rule, self._note = frozenset(steps), rule, note
+        self._steps, self._rule, self._note, self._scored = frozenset(steps), rule, note, scored
         self._folders = WeightFolders(engine, run, attempt, ranks, base, self._has_written)
         self._told: dict[int, Told] = {}
         self._there: dict[int, float | None] = {}  # the loss of each that is on disk; rank 0's thread's alone
@@ -99,9 +105,10 @@ class Snapshots:
         self._folders.finish()
 
     def listed(self) -> list[dict[str, Any]]:
-        """For the exit record: each snapshot that was ever written, and whether it is still there."""
+        """For the exit record: each snapshot that was ever written, and whether the rule keeps it."""
+        stay = self._stay()
         return [
-            {"step": step, "probe_loss": told.probe_loss, "kept": step in self._there}
+            {"step": step, "probe_loss": told.probe_loss, "kept": step in stay}
             for step, told in sorted(self._told.items())
         ]
 
@@ -143,17 +150,14 @@ class Snapshots:
             return
         self._there[int(written.folder.name)] = written.meta["probe_loss"]
         self._news.put(written)
-        stay = kept(self._there, {step: _number(loss) for step, loss in self._there.items()}, self._rule)
-        for step in sorted(self._there.keys() - stay):
-            is_wanted = partial(is_leased, self._run, step)
+        for step in sorted(self._there.keys() - self._stay()):
+            is_wanted = partial(is_needed, self._run, self._scored, step)
             if not is_wanted() and discard(self._root / str(step), is_wanted):
                 del self._there[step]
                 self._news.put(step)
 
-
-def is_leased(run: Path, step: int) -> bool:
-    """Whether somebody evaluates the snapshot of a step."""
-    return any((run / "queue").glob(f"{step}.*.lease"))
+    def _stay(self) -> frozenset[int]:
+        return kept(self._there, {step: _number(loss) for step, loss in self._there.items()}, self._rule)
 
 
 def _told(run: Path) -> dict[int, Told]:

@@ -153,7 +153,7 @@ class Trainer:
         self.snapshots = Snapshots(
             engine, place.folder, place.attempt, place.ranks, Base.of(job),
             [self.first + step for step in schedule.snapshot_steps(self.steps, when["snapshots"])], when["keep"],
-            self._note,
+            self._note, job["scored"],
         )  # fmt: skip
         self.states = States(place.folder, place.attempt, place.ranks, self._identity(), place.journal)
         self.saved_at = time.monotonic()

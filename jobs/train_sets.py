@@ -1,5 +1,6 @@
 """Opens what a train job trains and tests on: the arrangement and the test set of its recipe, as token ids."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,7 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
     if context and longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    how = how_encoded(stage)
-    encode = encoder(load_vocabulary(base), Template.of(how["template"]), longest, how["truncate"])
+    encode = _encoder_of(stage, load_vocabulary(base))
     ids = ordered_ids(arrangement)
     kept = workspace.tokens(tokens_id(job["recipe"], made["arrangement"]))
     train = tokens(kept, partial(_in_order, ids, corpus), encode)
@@ -37,6 +37,20 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
         TokenizedSet(ids, train, learn_all=stage["train"]["loss_on"] == "all"),
         TokenizedSet(corpus.test.ids, [encode(example) for example in corpus.test], corpus.test.tasks),
     )
+
+
+def test_set(job: dict[str, Any], vocabulary: Vocabulary) -> tuple[TokenizedSet, Sequence[Example]]:
+    """What a train job tests on, as token ids and as examples, for whoever evaluates its snapshots."""
+    workspace = Workspace(Path(job["paths"]["workspace"]))
+    examples = list(Corpus(workspace, job["made"]["corpus"]).test)
+    encode = _encoder_of(job["recipe"]["stages"][-1], vocabulary)
+    encoded = [encode(example) for example in examples]
+    return TokenizedSet([e.id for e in examples], encoded, [e.task for e in examples]), examples
+
+
+def _encoder_of(stage: dict[str, Any], vocabulary: Vocabulary) -> Encode:
+    how = how_encoded(stage)
+    return encoder(vocabulary, Template.of(how["template"]), how["max_length"], how["truncate"])
 
 
 def encoder(vocabulary: Vocabulary, template: Template, max_length: int, truncate: str = "prompt") -> Encode:

@@ -40,7 +40,11 @@ def adapter_parts(engine: Any) -> list[Part]:
     """The tensors of LoRA's adapters; none if the model has no adapters."""
     if adapter_config(engine) is None:
         return []
-    tuned = [part for part in parts(engine) if part.parameter.requires_grad]
+    return named_adapters([part for part in parts(engine) if part.parameter.requires_grad])
+
+
+def named_adapters(tuned: Sequence[Part]) -> list[Part]:
+    """The tensors of adapters under the names that they have in PEFT's files."""
     return [_part(f"base_model.model.{part.name}".replace(f".{ADAPTER}", ""), part.parameter) for part in tuned]
 
 

@@ -31,6 +31,7 @@ def write_train(
         "before": [one.id for one in run.all_before],
         "makes": [run.weights] if is_start or stages.users(workspace, run.id) else [],
         "checkpoints": run.checkpoints.model_dump(mode="json"),
+        "scored": run.checkpoints.scored,
         "made": {"corpus": run.corpus_id, "arrangement": run.arrangement_id, "base": run.base_id},
         "after": list(after),
         "micro_tokens": estimates.micro_tokens(run),

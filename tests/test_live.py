@@ -43,7 +43,7 @@ def write_light_job(work: Path, grid: str, uri: str, steps: int) -> Path:
     job |= {"resources": {"gpus_per_node": 0, "kill_wait_s": 30}, "tracking": {"uri": uri, "live": True}}
     job |= {"paths": {"workspace": str(work), "base": str(place.base("b"))}, "code": {"zsg": "0"}, "recipe": recipe}
     job |= {"before": [], "makes": [], "made": {"corpus": "c", "arrangement": "a", "base": "b"}, "after": []}
-    job |= {"checkpoints": CheckpointSettings(every=5).model_dump(mode="json"), "micro_tokens": None}
+    job |= {"checkpoints": CheckpointSettings(every=5).model_dump(mode="json"), "scored": [], "micro_tokens": None}
     job |= {"recompute": False, "compile": False, "deepspeed": {}}
     write_json(place.run("light") / "job.json", job)
     return place.run("light")

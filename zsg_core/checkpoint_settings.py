@@ -1,11 +1,18 @@
-"""Says every setting of checkpoints: when metrics are taken, which weights are kept, when a run is saved."""
+"""Says every setting of checkpoints: when metrics are taken, how answers are made, which weights are kept.
+
+Metrics other than the loss are of answers, which evaluators generate from snapshots, beside training or later. The
+generation preset `paper` is that of Dynamics of Zero-Shot Generalization as its code does it: 120 test items, nucleus
+sampling at top-p 0.9 and temperature 0.9, a penalty of 1.2 on tokens that were generated before, no empty answer, 128
+new tokens. There each process drew anew; here an item's draws have a seed of their own, the same at every checkpoint.
+"""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from zsg_core import metrics as all_metrics
 from zsg_core import schedule
-from zsg_core.fields import Count, Positive, Strict
+from zsg_core.fields import Count, Positive, Seed, Strict
 
 
 def checkpoint_stride(value: Any) -> Any:
@@ -84,6 +91,40 @@ class _Words:
 Keep = Annotated[KeepRule | None, BeforeValidator(_keep_rule), _Words()]
 
 
+class GenerationSettings(Strict):
+    """How answers are made of which metrics other than the loss are taken."""
+
+    preset: Literal["greedy", "paper"] = Field(
+        default="greedy", description="greedy: the likeliest token each time; paper: sampled as published, see there"
+    )
+    max_new_tokens: Count = Field(default=128, description="most tokens of an answer")
+    items: Count | None = Field(
+        default=None,
+        description="how many test items are answered, each task having its share, the same at every checkpoint; "
+        "null = all of them, or the 120 of preset paper",
+    )
+    seed: Seed = Field(default=0, description="preset paper: seed of the draws, of which each item has its own")
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        description="a name that the keys of its metrics carry, `rouge1/NAME`: a key is of one way of answering only",
+    )
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """All that decides the answers. A key of metrics is of one way of answering only."""
+        if self.preset == "greedy":
+            return {"decoding": "greedy", "max_new_tokens": self.max_new_tokens, "items": self.items}
+        sampled = {
+            "decoding": "nucleus",
+            "top_p": 0.9,
+            "temperature": 0.9,
+            "repetition_penalty": 1.2,
+            "not_empty": True,
+        }
+        return {**sampled, "max_new_tokens": self.max_new_tokens, "items": self.items or 120, "seed": self.seed}
+
+
 class CheckpointSettings(Strict):
     """When metrics are taken, which weights are kept, when a run is saved; not part of a run's identity."""
 
@@ -95,9 +136,12 @@ class CheckpointSettings(Strict):
     quick: QuickSettings | None = Field(
         default=None, description="measure some items at every checkpoint and all only now and then; null = all, always"
     )
-    metrics: Annotated[list[Literal["loss"]], Field(min_length=1)] = Field(
-        default=["loss"], description="what is measured"
+    metrics: Annotated[list[Literal[all_metrics.NAMES]], Field(min_length=1)] = Field(  # type: ignore[valid-type]
+        default=["loss"],
+        description="what is measured: the loss by the run itself at every checkpoint, all others by evaluators, on "
+        "the base and on every snapshot; may be asked for later",
     )
+    generation: GenerationSettings = GenerationSettings()
     snapshots: SnapshotSteps = Field(
         default=None,
         description="steps after which the weights are kept, in the words of `every`; the last always counts, and each "
@@ -113,3 +157,18 @@ class CheckpointSettings(Strict):
     )
     state_every: Count | None = Field(default=None, description="also after every so many steps")
     keep_state: bool = Field(default=False, description="keep the last full state of a run that is done")
+
+    @model_validator(mode="after")
+    def _something_to_answer_with(self) -> "CheckpointSettings":
+        if self.scored and self.snapshots is None:
+            raise ValueError(
+                f"metrics: {self.scored[0]} is taken of answers, which are generated from kept weights, and none are "
+                "kept; set checkpoints.snapshots to the steps at which it is wanted, e.g. in the words of `every`"
+            )
+        return self
+
+    @property
+    def scored(self) -> list[str]:
+        """The metrics that evaluators take, under the keys that they have in tables."""
+        suffix = f"/{self.generation.name}" if self.generation.name else ""
+        return [f"{metric}{suffix}" for metric in dict.fromkeys(self.metrics) if metric != all_metrics.LOSS]

@@ -1,0 +1,135 @@
+"""Lets one evaluator at a time work at a snapshot: a lease is a file in the run's `queue/`, kept fresh while it works.
+
+<run>/queue/<step>.<suite>.lease   {nonce, holder, host, journal, since}
+
+Created by a link, which one of several can make. Its holder touches it every ten seconds; one that has not been
+touched for a minute is its taker's, by the clock of the file system that both see. A holder that was only asleep
+finds another's nonce before it writes, and writes nothing.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import attempt as attempts
+from jobs.folder import read_json, write_json
+
+EVERY_S = 10.0
+LOST_S = 60.0
+
+
+class Lost(Exception):
+    """Another evaluator has taken the lease over; whoever sees this must not write."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One that is held. `before`: what the lease said that this one was taken over from."""
+
+    path: Path
+    nonce: str
+    before: dict[str, Any] | None = None
+
+    def check(self) -> None:
+        """Raises Lost if it is another's by now."""
+        if (_read(self.path) or {}).get("nonce") != self.nonce:
+            raise Lost(f"{self.path} is another evaluator's")
+
+    def touch(self) -> None:
+        """Shows that its holder lives."""
+        with contextlib.suppress(Lost, OSError):
+            self.check()
+            os.utime(self.path)
+
+    def release(self) -> None:
+        """Lets it go, unless it is another's."""
+        with contextlib.suppress(Lost, FileNotFoundError):
+            self.check()
+            self.path.unlink()
+
+
+def path_of(run: Path, step: int, suite: str) -> Path:
+    """Where the lease of a step's snapshot lies while somebody works at it."""
+    return run / "queue" / f"{step}.{suite}.lease"
+
+
+def is_leased(run: Path, step: int) -> bool:
+    """Whether somebody evaluates the snapshot of a step."""
+    return any((run / "queue").glob(f"{step}.*.lease"))
+
+
+def claim(path: Path, holder: str, journal: str, lost_s: float = LOST_S) -> Lease | None:
+    """The lease, if nobody holds it or its holder has been silent for `lost_s` seconds.
+
+    `holder` and `journal` are for whoever takes it over: the job, and the file of the run's journal that it writes.
+    """
+    path.parent.mkdir(exist_ok=True, mode=0o700)
+    before = None
+    if path.exists() and (before := _take_away(path, lost_s)) is None:
+        return None
+    nonce = uuid.uuid4().hex
+    facts = {"nonce": nonce, "holder": holder, "host": attempts.node(), "journal": journal, "since": attempts.now_ms()}
+    draft = path.with_name(f".{path.name}.{nonce[:8]}")
+    write_json(draft, facts)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return None
+    finally:
+        draft.unlink(missing_ok=True)
+    return Lease(path, nonce, before)
+
+
+def _take_away(path: Path, lost_s: float) -> dict[str, Any] | None:
+    """Removes a lease that nobody keeps fresh; returns what it said, or None where that is not this one's to take."""
+    said = _read(path)
+    if said is None or _age_s(path) <= lost_s:
+        return None
+    gone = path.with_name(f".{path.name}.{said['nonce']}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(gone)
+    moved = _read(gone)
+    if moved and moved["nonce"] != said["nonce"]:  # another took it over between two lines; it is put back
+        with contextlib.suppress(FileExistsError):
+            os.link(gone, path)
+    gone.unlink(missing_ok=True)
+    return said if moved == said else None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(path)
+    except json.JSONDecodeError:
+        return None
+
+
+def _age_s(path: Path) -> float:
+    clock = path.with_name(".clock")
+    clock.touch()
+    try:
+        return clock.stat().st_mtime - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+class Keeper:
+    """Touches the lease that is held, from a thread of its own."""
+
+    def __init__(self, every_s: float = EVERY_S) -> None:
+        self.held: Lease | None = None
+        self._every_s, self._stopped = every_s, threading.Event()
+        threading.Thread(target=self._run, name="lease", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            held = self.held
+            if held:
+                held.touch()
