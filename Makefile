@@ -45,13 +45,13 @@ clean:  ## remove what the demo made
 	  { echo "$(PYTHON) is older than Python 3.11: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	@echo "installing zsg and its training and tracking extras into .venv (a few minutes the first time)"
-	$(PIP) --editable '.[train,track,report]'
+	$(PIP) --editable '.[train,track,report,evaluate]'
 	@touch $@
 
 .venv/ready-dev: .venv/ready
-	$(PIP) --editable '.[train,track,report,cpu,dev]'
+	$(PIP) --editable '.[train,track,report,evaluate,cpu,dev]'
 	@touch $@
 
 .venv/ready-bench: .venv/ready
-	$(PIP) --editable '.[train,track,report,bench,browser]'
+	$(PIP) --editable '.[train,track,report,evaluate,bench,browser]'
 	@touch $@

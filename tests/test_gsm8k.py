@@ -1,0 +1,75 @@
+"""Does the scorer of GSM8K agree with the data's own answers and labels?"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from zsg_core import gsm8k
+from zsg_core.errors import BadData
+from zsg_core.scoring import Answered
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def scored(answer: str, gold: str = "#### 18") -> tuple[float, float]:
+    """(strict, flexible) of one answer."""
+    found = gsm8k.score([Answered(id="i", task="gsm8k", prompt="p", references=(gold,), answer=answer)])
+    return found["gsm8k/strict"]["i"], found["gsm8k/flexible"]["i"]
+
+
+@pytest.mark.data
+def test_gold_answers_are_right(real_data: Path) -> None:
+    """All 1,319 of the test set, by either reading."""
+    answers = [
+        Answered(id=str(number), task="gsm8k", prompt="p", references=(row["answer"],), answer=row["answer"])
+        for number, row in enumerate(rows(real_data / "gsm8k" / "test.jsonl"))
+    ]
+
+    found = gsm8k.score(answers)
+
+    assert [sum(found[f"gsm8k/{name}"].values()) for name in ("strict", "flexible")] == [131_900, 131_900]
+
+
+@pytest.mark.data
+def test_recorded_model_solutions_score_as_they_are_labelled(real_data: Path) -> None:
+    """800 solutions of four models that end in `A: 18`: read flexibly, none differs from its published label."""
+    different, labelled = [], []
+    for row in rows(real_data / "gsm8k" / "example_model_solutions.first200.jsonl"):
+        for model, said in row.items():
+            if isinstance(said, dict):
+                labelled.append(said["is_correct"])
+                if scored(said["solution"], row["ground_truth"]) != (0, 100 * said["is_correct"]):
+                    different.append((row["question"], model))
+
+    assert different == []
+    assert (len(labelled), sum(labelled)) == (800, 295)
+
+
+@pytest.mark.parametrize(
+    ("answer", "strict", "flexible"),
+    [
+        pytest.param("He has 9.\n#### 18", 100, 100, id="as trained"),
+        pytest.param("#### 18 eggs, not 17", 100, 0, id="strict reads the mark, flexible the last number"),
+        pytest.param("#### 18\n#### 5", 100, 0, id="strict reads the first mark"),
+        pytest.param("So it is $18.00.", 0, 100, id="dollars and a full stop"),
+        pytest.param("####18", 0, 100, id="the mark needs its blank"),
+        pytest.param("#### -18", 0, 0, id="sign"),
+        pytest.param("#### 1,8", 100, 100, id="commas do not count"),
+        pytest.param("#### .", 0, 0, id="no number"),
+        pytest.param("eighteen", 0, 0, id="words are no number"),
+        pytest.param("", 0, 0, id="nothing"),
+        pytest.param("#### 1.8.0", 0, 0, id="two points"),
+    ],
+)
+def test_a_final_number_is_read(answer: str, strict: float, flexible: float) -> None:
+    """After `#### `, or the last in the text."""
+    assert scored(answer) == (strict, flexible)
+
+
+def test_a_reference_without_a_number_is_refused() -> None:
+    """Else every answer to it would be wrong."""
+    with pytest.raises(BadData, match="no final number"):
+        scored("#### 18", gold="eighteen")

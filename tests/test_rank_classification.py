@@ -1,0 +1,50 @@
+"""Is the option with the least loss the one that is chosen?"""
+
+import math
+
+import pytest
+
+from zsg_core import rank_classification
+from zsg_core.examples import Example
+
+ITEM = Example(id="t:0", task="t", turns=(("Is it?", "No"),), references=("No",))
+
+
+def test_an_item_with_options_is_one_example_per_option() -> None:
+    """Each has an id and an answer of its own and the item's prompt, so that any loss job can read them."""
+    made = rank_classification.choice(ITEM, ["Yes", "No", "Maybe"])
+
+    assert [(one.id, one.answer, one.input) for one in made.examples] == [
+        ("t:0#0", "Yes", "Is it?"),
+        ("t:0#1", "No", "Is it?"),
+        ("t:0#2", "Maybe", "Is it?"),
+    ]
+    assert made.right == 1 and {one.right_answers for one in made.examples} == {("Yes",), ("No",), ("Maybe",)}
+
+
+@pytest.mark.parametrize(
+    ("losses", "scored"),
+    [
+        pytest.param([2.0, 1.0], {"t:0": 100}, id="right"),
+        pytest.param([1.0, 2.0], {"t:0": 0}, id="wrong"),
+        pytest.param([1.0, 1.0], {"t:0": 0}, id="of equals the first"),
+        pytest.param([1.0], {}, id="a loss is missing"),
+        pytest.param([1.0, math.nan], {}, id="a loss is no number"),
+        pytest.param([1.0, math.inf], {"t:0": 0}, id="an impossible option"),
+    ],
+)
+def test_the_least_loss_chooses(losses: list[float], scored: dict[str, float]) -> None:
+    """100 where it is the right option's; no score where a loss is missing."""
+    one = rank_classification.choice(ITEM, ["Yes", "No"])
+    found = rank_classification.score([one], {f"t:0#{number}": loss for number, loss in enumerate(losses)})
+
+    assert found == {"rank_classification": scored}
+
+
+@pytest.mark.parametrize(
+    "options", [["No"], ["No", "No"], ["Yes", "Maybe"]], ids=["one", "equal", "without the answer"]
+)
+def test_options_that_are_no_choice_are_refused(options: list[str]) -> None:
+    """An item is a choice among two or more different options, one of which is right."""
+    with pytest.raises(ValueError, match="t:0"):
+        rank_classification.choice(ITEM, options)
