@@ -150,7 +150,7 @@ class Evaluator:
                 left = [one for one in self._served if next(one.open_steps(), None) is not None]
                 if not left and all(evaluations.is_over(one.folder) or self._job["drains"] for one in self._served):
                     break
-                if not self._job["drains"] and time.monotonic() - idle_since > 60 * self._job["idle_min"]:
+                if not self._job["drains"] and time.monotonic() - idle_since > 60 * self._job["resources"]["idle_min"]:
                     break
                 time.sleep(POLL_S)
         finally:

@@ -13,11 +13,11 @@ import submitit
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError, JobPaths
 
 from jobs import entry, going_on
-from launcher.profiles import JobSize, Profile
+from launcher.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
 from zsg_core.errors import ClusterError
 
 
-def parameters(profile: Profile, size: JobSize, name: str, dependency: str | None, is_train: bool) -> dict[str, Any]:
+def parameters(profile: Profile, size: JobSize, name: str, dependency: str | None, kind: str) -> dict[str, Any]:
     """submitit's parameters for a group of equal jobs; pure. `dependency` is as sbatch reads it.
 
     Held, because submitit puts each job's pickle in place only after sbatch; an allow-list for the environment,
@@ -27,7 +27,7 @@ def parameters(profile: Profile, size: JobSize, name: str, dependency: str | Non
     more: dict[str, Any] = {"hold": True, "export": ",".join(profile.environment.keep), "requeue": True}
     more |= {"reservation": slurm.reservation} if slurm.reservation else {}
     more |= {"kill-on-invalid-dep": "yes"} if dependency else {}
-    more |= _gpus(profile, size) if is_train else {}
+    more |= _gpus(profile, size, kind)
     wanted = {
         "job_name": name,
         "time": size.time_min,
@@ -51,13 +51,16 @@ def parameters(profile: Profile, size: JobSize, name: str, dependency: str | Non
     return {key: value for key, value in wanted.items() if value is not None}
 
 
-def _gpus(profile: Profile, size: JobSize) -> dict[str, str]:
-    """How a train job asks for its GPUs, as sbatch's option and its value."""
-    slurm = profile.slurm
-    if slurm.gres or not slurm.gpus_per_node:
-        return {"gres": slurm.gres} if slurm.gres else {}
+def _gpus(profile: Profile, size: JobSize, kind: str) -> dict[str, str]:
+    """How a job asks for its GPUs, as sbatch's option and its value: a train job for all, an evaluator for one."""
+    slurm, each = profile.slurm, gpus_per_node(profile, kind)
+    if slurm.gres:
+        one = ",".join(re.sub(r"^(gpu(?::[^:]+)?):\d+$", r"\1:1", part) for part in slurm.gres.split(","))
+        return {"gres": slurm.gres if kind == "train" else one} if kind in WITH_GPUS else {}
+    if not each:
+        return {}
     of_type = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
-    count = {"gpus": slurm.gpus_per_node * size.nodes, "gpus-per-task": 1}.get(slurm.gpus_by, slurm.gpus_per_node)
+    count = {"gpus": each * size.nodes, "gpus-per-task": 1}.get(slurm.gpus_by, each)
     return {slurm.gpus_by: f"{'gpu:' if slurm.gpus_by == 'gres' else ''}{of_type}{count}"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from jobs.folder import Workspace
 from launcher import fit, speeds
 from launcher.fit import Layout, Load
-from launcher.plan import ACTING, Plan
+from launcher.plan import TRAINING, Plan
 from launcher.profiles import Gpu, Profile
 from launcher.runs import Run
 from launcher.speeds import Speed
@@ -121,7 +121,8 @@ class Estimate:
         when, steps = self.checkpoints, self.work.steps
         if when.snapshots is None:
             return 0
-        rule = when.keep.model_dump() if when.keep else None
+        # What is scored may wait for its evaluator, whatever the rule says.
+        rule = when.keep.model_dump() if when.keep and not when.scored else None
         return None if steps is None else most(schedule.snapshot_steps(steps, when.snapshots), rule)
 
     @cached_property
@@ -227,7 +228,7 @@ class Estimates:
 
     def overview(self, plan: Plan) -> tuple[list["Line"], list[str]]:
         """The lines of a plan's table, and what they rest on."""
-        planned = [(self.of(action.run), action.kind in ACTING) for action in plan.actions]
+        planned = [(self.of(action.run), action.kind in TRAINING) for action in plan.actions]
         planned += [(self.of(run), True) for run in plan.stages_before]
         profile = self._profile
         at_once = profile.max_parallel if profile.kind == "local" else profile.slurm.array_parallelism

@@ -69,7 +69,7 @@ def parameters(
     profile: Profile, submission: Submission, size: JobSize, after: str | None, code: Mapping[str, Any], link: int = 0
 ) -> dict[str, Any]:
     """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
-    wanted = arrays.parameters(profile, size, submission.name, after, submission.kind == "train")
+    wanted = arrays.parameters(profile, size, submission.name, after, submission.kind)
     wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
     lines = code_snapshot.script_lines(code) + arrays.job_lines(submission.id, submission.chain - link)
     return wanted | {"setup": wanted["setup"] + lines}

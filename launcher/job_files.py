@@ -1,8 +1,9 @@
 """Writes job.json: the whole of what a node needs to know, resolved, readable, replayable by hand."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from jobs import stages
+from jobs import leases, stages
 from jobs.attempt import now_ms
 from jobs.deepspeed_config import deepspeed_config
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
@@ -10,7 +11,7 @@ from launcher import code_snapshot, speeds
 from launcher.estimates import Estimates
 from launcher.ledger import Submission
 from launcher.plan import Canary, Prepare, run_item
-from launcher.profiles import JobSize, Profile
+from launcher.profiles import JobSize, Profile, gpus_per_node
 from launcher.runs import Run
 from zsg_core.errors import UserError
 from zsg_core.tuning import NO_BIASES
@@ -81,6 +82,25 @@ def write_canary(
     write_json(workspace.root / first.item / "job.json", job)
 
 
+def write_evaluate(
+    workspace: Workspace, item: str, runs: Sequence[Run], profile: Profile, submission: str, drains: bool
+) -> None:
+    """Writes the job.json of an evaluate job: which runs it serves, which metrics of them, how answers are made.
+
+    `drains`: it ends once nothing is left, in place of waiting for snapshots that may yet come.
+    """
+    serves = [{"run": run.id, "keys": run.checkpoints.scored, "how": run.checkpoints.generation.how} for run in runs]
+    job = _head("evaluate", None, submission, workspace, profile.evaluate, profile) | {
+        "stage_id": item.partition("/")[2],
+        "serves": serves,
+        "drains": drains,
+        "lease_s": leases.LOST_S,
+        "after": [],
+        "makes": [],
+    }
+    write_json(workspace.root / item / "job.json", job)
+
+
 def _head(
     kind: str, run_id: str | None, submission: str, workspace: Workspace, size: JobSize, profile: Profile
 ) -> dict[str, Any]:
@@ -92,7 +112,7 @@ def _head(
         "resources": {
             "profile": profile.name,
             **size.model_dump(),
-            "gpus_per_node": _gpus(kind, profile),
+            "gpus_per_node": gpus_per_node(profile, kind),
             "peak_tflops": profile.gpu.tflops if profile.gpu and kind == "train" else None,
             "kill_wait_s": profile.slurm.kill_wait_s,
             "hang_min": profile.hang_min,
@@ -102,10 +122,6 @@ def _head(
         "code": code_snapshot.take(workspace),
         "created": now_ms(),
     }
-
-
-def _gpus(kind: str, profile: Profile) -> int:
-    return profile.slurm.gpus_per_node if kind == "train" and profile.kind == "slurm" else 0
 
 
 def check(run: Run, profile: Profile) -> None:
@@ -121,7 +137,7 @@ def check(run: Run, profile: Profile) -> None:
         )
     if train["tuning"]["method"] == "bitfit" and not _has_biases(run):
         raise UserError(NO_BIASES)
-    gpus = _gpus("train", profile)
+    gpus = gpus_per_node(profile, "train")
     if gpus and run.size.ranks_per_node > gpus:
         raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
     if profile.kind == "local" and run.size.nodes * run.size.ranks_per_node > 1:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from launcher.cluster import Cluster, minutes, tres
 from launcher.plan import ACTING, SKIP, Action, Plan
-from launcher.profiles import JobSize, Profile
+from launcher.profiles import JobSize, Profile, gpus_per_node
 
 LARGEST = 1001  # Slurm's own default of MaxArraySize
 
@@ -28,6 +28,7 @@ def refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
     """Why Slurm would refuse jobs of a plan, or let them wait for ever; each with what to change."""
     sizes = [("prepare", profile.prepare)] if plan.prepares else []
     sizes += [("train", size) for size in dict.fromkeys(group.size for group in plan.groups)]
+    sizes += [("evaluate", profile.evaluate)] if plan.evaluations else []
     if not sizes:
         return []
     found = [*account(profile, cluster), *qos(profile, cluster)]
@@ -131,9 +132,11 @@ def guards(profile: Profile, plan: Plan, size: int, gpu_hours: float, by_limits:
         for group in plan.groups
         for start in range(0, len(group.runs), size)
     ]
-    held = sum(min(count, at_once) * each for count, each in parts)
+    evaluating = gpus_per_node(profile, "evaluate") * sum(one.jobs for one in plan.evaluations)
+    held = sum(min(count, at_once) * each for count, each in parts) + evaluating
     if profile.max_gpus is not None and held > profile.max_gpus:
-        fitting = profile.max_gpus // sum(each for _, each in parts)
+        each_at_once = sum(each for _, each in parts)
+        fitting = max(0, profile.max_gpus - evaluating) // each_at_once if each_at_once else 0
         change = f"slurm.array_parallelism: {fitting}" if fitting else "--only with fewer runs"
         found.append(
             f"{held} GPUs would be held at once, more than the profile's max_gpus {profile.max_gpus}; "
@@ -197,7 +200,7 @@ def per_job(whose: str, row: Mapping[str, str], profile: Profile, kind: str, siz
 def _asked(profile: Profile, kind: str, size: JobSize) -> dict[str, int]:
     """What a job asks for, by the names of Slurm's trackable resources."""
     asked = {"node": size.nodes, "cpu": size.nodes * size.ranks_per_node * size.cpus_per_rank}
-    gpus = size.nodes * profile.slurm.gpus_per_node if kind == "train" else 0
+    gpus = size.nodes * gpus_per_node(profile, kind)
     return asked | ({"gres/gpu": gpus} if gpus else {})
 
 

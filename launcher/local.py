@@ -26,11 +26,15 @@ STOP_S = 30  # as Slurm's KillWait: what a job may take to save its state
 
 @dataclass
 class LocalJob:
-    """A job folder to run: after the jobs of `after` have ended, if all of `needs` are there."""
+    """A job folder to run: after the jobs of `after` have ended, if all of `needs` are there.
+
+    Where these are there already, it does not wait for ends, unless it `waits`.
+    """
 
     item: str
     needs: frozenset[str] = frozenset()
     after: tuple[str, ...] = ()
+    waits: bool = False
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     ended: bool = False
 
@@ -60,8 +64,14 @@ def _start_ready(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob
             job.ended = True
         if sum(other.process is not None for other in jobs) >= profile.max_parallel:
             return
-        if job.process is None and not job.ended and all(is_committed(workspace.root / need) for need in job.needs):
+        if job.process is None and not job.ended and _is_ready(workspace, job, jobs):
             _start(workspace.root / job.item, profile, job)
+
+
+def _is_ready(workspace: Workspace, job: LocalJob, jobs: Sequence[LocalJob]) -> bool:
+    if job.waits and any(not other.ended for other in jobs if other.item in job.after):
+        return False
+    return all(is_committed(workspace.root / need) for need in job.needs)
 
 
 def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
@@ -99,7 +109,8 @@ def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
     # Outside Slurm it is the user who chooses the GPUs.
     names = [*profile.environment.keep, "CUDA_VISIBLE_DEVICES"]
     kept = {key: os.environ[key] for key in names if key in os.environ}
-    kept |= profile.environment.of(profile.prepare if item.startswith("prepare/") else profile.train)
+    sizes = {"prepare": profile.prepare, "evaluate": profile.evaluate}
+    kept |= profile.environment.of(sizes.get(item.partition("/")[0], profile.train))
     code = (read_json(folder / "job.json") or {}).get("code", {})
     return kept | code_snapshot.environment(code, kept.get("PYTHONPATH", ""))
 

@@ -16,8 +16,9 @@ from zsg_core import schedule
 from zsg_core.digest import content_id
 from zsg_core.snapshots import kept
 
-SUBMIT, SKIP, RETRY, RETRAIN = "submit", "skip", "retry", "retrain"
-ACTING = (SUBMIT, RETRY, RETRAIN)
+SUBMIT, SKIP, RETRY, RETRAIN, EVALUATE = "submit", "skip", "retry", "retrain", "evaluate"
+TRAINING = (SUBMIT, RETRY, RETRAIN)
+ACTING = (*TRAINING, EVALUATE)
 NOT_SELECTED = "not selected"
 MOST_GROUPS = 20  # of runs that wait for other prepare jobs each; beyond, all of a size wait for all and are one array
 
@@ -64,6 +65,19 @@ class TrainGroup:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """Evaluate jobs that share some runs: so many `beside` their training, and `after` it so many that drain."""
+
+    runs: list[Run]
+    beside: int
+    after: int
+
+    @property
+    def jobs(self) -> int:
+        return self.beside + self.after
+
+
+@dataclass(frozen=True)
 class Canary:
     """The run that goes first, and the job that waits for what it shows, and for which `waiting` other runs wait."""
 
@@ -94,27 +108,51 @@ class Plan:
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)  # job folder → what was wrong before its retry
     exclude: dict[str, str] = field(default_factory=dict)  # node that no new job is to run on → why
     canary: Canary | None = None
+    is_local: bool = False  # one evaluate job then serves all, once the runs have ended
     held: list[str] = field(default_factory=list)  # jobs that Slurm holds since it could not launch them
 
     def jobs(self, links: int) -> int:
         """How many jobs a submit would hand over, so many links behind each run's; every task of an array is one."""
         runs = sum(len(group.runs) for group in self.groups)
-        return len(self.prepares) + (1 + links) * runs + (self.canary is not None)
+        evaluators = sum(one.jobs for one in self.evaluations)
+        return len(self.prepares) + (1 + links) * runs + evaluators + (self.canary is not None)
 
     @property
     def acting(self) -> list[Action]:
         return [action for action in self.actions if action.kind in ACTING]
 
     @property
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluate jobs of each group that is trained, and those of runs that were trained before."""
+        made = [one for group in self.groups if (one := evaluation_of(group.runs)).runs]
+        later = [action.run for action in self.actions if action.kind == EVALUATE]
+        if self.is_local:
+            runs = [run for one in made for run in one.runs] + later
+            return [Evaluation(runs, beside=0, after=1)] if runs else []
+        return made + ([evaluation_later(later)] if later else [])
+
+    @property
     def stages_before(self) -> list[Run]:
         """The runs that are trained only because others start from their weights."""
-        listed = {action.run.id for action in self.acting}
+        listed = {action.run.id for action in self.actions if action.kind in TRAINING}
         return [run for group in self.groups for run in group.runs if run.id not in listed]
 
     @property
     def starts(self) -> frozenset[str]:
         """The runs from whose weights other runs of the plan start."""
         return frozenset(run.before.id for group in self.groups for run in group.runs if run.before)
+
+
+def evaluation_of(runs: Sequence[Run]) -> Evaluation:
+    """The evaluate jobs of runs that are trained as one array; none where only their losses are wanted."""
+    scored = [run for run in runs if run.checkpoints.scored]
+    beside = max((run.evaluators for run in scored), default=0)
+    return Evaluation(scored, beside, int(bool(scored)))
+
+
+def evaluation_later(runs: Sequence[Run]) -> Evaluation:
+    """The evaluate jobs of runs that were submitted before: all of them drain."""
+    return Evaluation(list(runs), 0, max(1, *(run.evaluators for run in runs)))
 
 
 def run_item(run: Run) -> str:
@@ -127,7 +165,7 @@ def decide(
 ) -> list[Action]:
     """One action per run, in the order of the runs. `comes`: whether `kind/id` is there or being made."""
     actions = [Action(run, *_decide(run, states[run_item(run)], allow)) for run in runs]
-    actions = [_hindered(action, states, allow, comes) if action.kind in ACTING else action for action in actions]
+    actions = [_hindered(action, states, allow, comes) if action.kind in TRAINING else action for action in actions]
     return actions if allow.selection == EVERYTHING else _selected(actions, states, allow.selection)
 
 
@@ -229,7 +267,7 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
 
     Runs are grouped by the jobs they wait for, since an array waits as a whole.
     """
-    runs = _with_stages_before([action.run for action in actions if action.kind in ACTING], is_made, makers)
+    runs = _with_stages_before([action.run for action in actions if action.kind in TRAINING], is_made, makers)
     trained = {run.weights: run_item(run) for run in runs}
     prepares: dict[tuple[str, str | None], Prepare] = {}
     for run in runs:

@@ -89,6 +89,12 @@ class JobSize(Strict):
     time_min: Count = Field(default=60, description="time limit in minutes")
 
 
+class EvaluateSize(JobSize):
+    """The size and patience of an evaluate job: one process, with one GPU where the profile has any."""
+
+    idle_min: Positive = Field(default=5.0, description="minutes without a new snapshot after which it ends")
+
+
 class Tracking(Strict):
     """Where MLflow is."""
 
@@ -220,6 +226,7 @@ class Profile(Strict):
     )
     prepare: JobSize = JobSize()
     train: JobSize = JobSize()
+    evaluate: EvaluateSize = EvaluateSize()
     deepspeed: DeepSpeedSettings = DeepSpeedSettings()
     trainer: TrainerSettings = TrainerSettings()
     slurm: SlurmSettings = SlurmSettings()
@@ -240,6 +247,15 @@ class Profile(Strict):
         return {**self.network.variables, **self.environment.of(size)}
 
 
+WITH_GPUS = ("train", "evaluate")  # kinds of jobs
+
+
+def gpus_per_node(profile: Profile, kind: str) -> int:
+    """The GPUs that a kind of job has on each of its nodes."""
+    most = profile.slurm.gpus_per_node if profile.kind == "slurm" else 0
+    return {"train": most, "evaluate": min(1, most)}.get(kind, 0)
+
+
 def load(name: str, beside: Path) -> Profile:
     """The profile of a name, or of a path that ends in .yaml; `beside` is the grid's folder.
 
@@ -258,6 +274,8 @@ def of(layers: Layers) -> Profile:
     _refuse_what_is_not_honoured(layers, profile)
     if profile.prepare.nodes * profile.prepare.ranks_per_node != 1:
         raise layers.error(("prepare",), "a prepare job is one process: nodes and ranks_per_node must be 1")
+    if profile.evaluate.nodes * profile.evaluate.ranks_per_node != 1:
+        raise layers.error(("evaluate",), "an evaluate job is one process: nodes and ranks_per_node must be 1")
     return profile
 
 
@@ -285,7 +303,7 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
             raise layers.error(("slurm", "sbatch", name), f"slurm.sbatch.{name}: {why}")
     if doubled := sorted(profile.network.variables.keys() & profile.environment.set.keys()):
         raise layers.error(("environment", "set", doubled[0]), f"`network` sets {doubled[0]} already; leave one out")
-    for kind, size in (("prepare", profile.prepare), ("train", profile.train)):
+    for kind, size in (("prepare", profile.prepare), ("train", profile.train), ("evaluate", profile.evaluate)):
         if profile.kind == "slurm" and slurm.signal_before_end_s >= 60 * size.time_min:
             message = f"signal_before_end_s is not less than {kind}.time_min: every job would be stopped at its start"
             raise layers.error(("slurm", "signal_before_end_s"), message)

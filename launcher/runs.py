@@ -35,6 +35,7 @@ class Run:
     embedding: Path | None
     before: "Run | None" = None
     strategy: str = ""
+    evaluators: int = 1
 
     @cached_property
     def corpus_id(self) -> str:
@@ -99,7 +100,7 @@ def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[
 
 def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
     settings, run = point.settings, None
-    asked = settings.resources.model_dump(exclude_none=True)
+    asked = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
     made = recipes.prefixes(recipes.recipe(settings, *(digests.of(own) for own in settings.by_stage())))
     for recipe, own in zip(made, settings.by_stage(), strict=True):
         run = Run(
@@ -113,6 +114,7 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
             before=run,
             strategy=_strategy(settings.strategy),
+            evaluators=settings.resources.evaluators,
         )
     assert run is not None, "a run has at least one stage"
     return run

@@ -35,9 +35,10 @@ from launcher.estimates import Estimates
 from launcher.grid import Grid
 from launcher.hub import Downloads
 from launcher.ledger import Ledger, submit_lock
-from launcher.plan import NOT_SELECTED, Allow, Plan
+from launcher.plan import NOT_SELECTED, Allow
 from launcher.runs import Run
 from launcher.shipped import shipped
+from launcher.slurm import DONE
 from launcher.status import collect
 from launcher.submit import Site
 from zsg_core.errors import ClusterError, UserError
@@ -164,7 +165,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
             return False
         jobs, locks = submits.submit_local(site, grid, plan, ledger)
     try:
-        _run_here(opened, plan, jobs)
+        _run_here(opened, jobs)
     finally:
         for lock in locks:
             os.close(lock)
@@ -172,7 +173,18 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     show.status(rows)
     show.result(_hint("ui", opened))
     left_out = {action.run.id for action in plan.actions if action.reason == NOT_SELECTED}
-    return any(row["state"] != "done" for row in rows if row["run"] not in left_out)
+    return not _evaluated(opened, jobs) or any(row["state"] != "done" for row in rows if row["run"] not in left_out)
+
+
+def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:
+    """Whether the evaluate jobs have ended well; says why not."""
+    items = [job.item for job in jobs if job.item.startswith("evaluate/")]
+    states = collect(opened.site.workspace, items, Ledger(opened.site.workspace))
+    bad = {item: state for item, state in states.items() if state.state != DONE}
+    for item, state in bad.items():
+        why = ": ".join(str(part) for part in (state.state, state.cause, state.evidence) if part)
+        show.say(f"{item} {why}; zsg submit again evaluates what is left")
+    return not bad
 
 
 def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
@@ -216,9 +228,9 @@ def _taken_on(place: Workspace, name: str, known: set[str]) -> bool:
     return any(one.grid == name for key, one in Ledger(place).submissions.items() if key not in known)
 
 
-def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> None:
+def _run_here(opened: Opened, jobs: Sequence[local.LocalJob]) -> None:
     site, name = opened.site, opened.grid.name
-    prepares = [prepare.item for prepare in plan.prepares]
+    helpers = [job.item for job in jobs if not job.item.startswith("runs/")]
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs begin by ignoring it
     with (site.workspace.grid(name) / "delivery.log").open("ab") as log:
         delivery = subprocess.Popen(
@@ -227,7 +239,7 @@ def _run_here(opened: Opened, plan: Plan, jobs: Sequence[local.LocalJob]) -> Non
         )  # fmt: skip
     try:
         with show.Progress() as progress:
-            tick = lambda: progress.show(*_look(opened, prepares)) if progress.due() else None  # noqa: E731
+            tick = lambda: progress.show(*_look(opened, helpers)) if progress.due() else None  # noqa: E731
             local.run_all(site.workspace, site.profile, jobs, tick)
     finally:
         delivery.terminate()
@@ -247,12 +259,12 @@ def _await_delivery(delivery: subprocess.Popen[bytes], name: str, patience_s: fl
         )
 
 
-def _look(opened: Opened, prepares: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
+def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
     wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
     items = [f"runs/{run.id}" for run in opened.runs]
-    states = collect(opened.site.workspace, [*prepares, *items], Ledger(opened.site.workspace))
+    states = collect(opened.site.workspace, [*helpers, *items], Ledger(opened.site.workspace))
     rows = view.rows_of(opened.grid.name, wanted, states)
-    return show.prepare_note({item: states[item] for item in prepares}), rows
+    return show.prepare_note({item: states[item] for item in helpers}), rows
 
 
 def _hint(command: str, opened: Opened) -> str:

@@ -94,6 +94,10 @@ def job_graph(plan: "Plan") -> None:
         result(f"train array of {len(group.runs)}, {ranks}{after}: {_some([run.id for run in group.runs])}")
         if plan.canary and group.runs == [plan.canary.run]:
             result(f"{plan.canary.item}: waits for that run's first checkpoint, one CPU; --no-canary does without")
+    for one in plan.evaluations:
+        beside = f"{one.beside} beside their training, " if one.beside else ""
+        keys = ", ".join(dict.fromkeys(key for run in one.runs for key in run.checkpoints.scored))
+        result(f"evaluate jobs, {beside}{one.after} for what is left: {keys} of {_some([run.id for run in one.runs])}")
 
 
 def _some(names: Sequence[str]) -> str:

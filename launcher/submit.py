@@ -8,6 +8,7 @@ import fcntl
 import math
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,12 +17,39 @@ from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
-from launcher import canary, code_snapshot, failed_nodes, grid_record, handover, job_files, limits, local, retry, slurm
+from launcher import (
+    canary,
+    code_snapshot,
+    evaluating,
+    failed_nodes,
+    grid_record,
+    handover,
+    job_files,
+    limits,
+    local,
+    retry,
+    slurm,
+)
 from launcher.grid import Grid
 from launcher.handover import Say
 from launcher.job_state import JobState
 from launcher.ledger import Ledger, Submission
-from launcher.plan import RETRY, Action, Allow, Canary, Plan, TrainGroup, Unwanted, decide, make, run_item
+from launcher.plan import (
+    EVALUATE,
+    RETRY,
+    Action,
+    Allow,
+    Canary,
+    Evaluation,
+    Plan,
+    TrainGroup,
+    Unwanted,
+    decide,
+    evaluation_later,
+    evaluation_of,
+    make,
+    run_item,
+)
 from launcher.profiles import JobSize, Profile
 from launcher.runs import Run
 from launcher.slurm import DONE, RUNNING
@@ -60,7 +88,8 @@ def plan(
             return made
         return canary.with_first(made, need, [a.run for a in actions if _has_shown(states[run_item(a.run)])])
 
-    made = remake(decide(runs, states, allow, lambda need: is_made(need) or need in makers))
+    decided = decide(runs, states, allow, lambda need: is_made(need) or need in makers)
+    made = remake(_with_evaluations(site, ledger, decided, states, allow))
     made = limits.within(made, space, site.profile.slurm.links, remake)
     unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
     failed = {run_item(a.run): states[run_item(a.run)] for a in made.actions if a.kind == RETRY}
@@ -68,7 +97,20 @@ def plan(
     failures = retry.rows(site.workspace, failed, nodes)
     exclude = failed_nodes.to_avoid(ledger, failures) if failed and site.profile.kind == "slurm" else {}
     held = [state.slurm for item in items if (state := states[item]).slurm and slurm.LAUNCH_FAILED == state.reason]
-    return replace(made, unwanted=unwanted, failures=failures, exclude=exclude, held=held)
+    is_local = site.profile.kind == "local"
+    return replace(made, unwanted=unwanted, failures=failures, exclude=exclude, held=held, is_local=is_local)
+
+
+def _with_evaluations(
+    site: Site, ledger: Ledger, actions: list[Action], states: Mapping[str, JobState], allow: Allow
+) -> list[Action]:
+    """The actions, with runs evaluated that lack metrics of answers; reads the folders of runs that want any."""
+    found = {a.run.id: evaluating.look(site.workspace, a.run) for a in actions if a.run.checkpoints.scored}
+    if not found:
+        return actions
+    items = [item for item, last in ledger.by_item().items() if last.kind == "evaluate"]
+    active = [item for item, state in collect(site.workspace, items, ledger).items() if state.is_active]
+    return evaluating.refine(actions, states, allow, found, evaluating.served(site.workspace, active))
 
 
 def _has_shown(state: JobState) -> bool:
@@ -143,9 +185,15 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
             made.append(handover.send(site.workspace, site.profile, submission, size, None, ledger, say))
         for group in plan.groups:
             for runs in _parts(group.runs, most):
-                made.append(_submit_runs(site, grid, plan, replace(group, runs=runs), ledger, say))
-            if plan.canary and group.runs == [plan.canary.run]:
-                made.append(_submit_canary(site, grid, plan.canary, made[-1], ledger, say))
+                trained = _submit_runs(site, grid, plan, replace(group, runs=runs), ledger, say)
+                made.append(trained)
+                for one in _submit_evaluators(site, grid, evaluation_of(runs), trained, ledger, say):
+                    made.append(one)  # one by one: what is in Slurm is released even if the next is refused
+                if plan.canary and runs == [plan.canary.run]:
+                    made.append(_submit_canary(site, grid, plan.canary, trained, ledger, say))
+        later = [action.run for action in plan.actions if action.kind == EVALUATE]
+        for one in _submit_later(site, grid, evaluation_later(later), ledger, say) if later else ():
+            made.append(one)
     finally:
         if made:
             ids = [job_id for submission in made for job_id in submission.all_ids]
@@ -196,6 +244,45 @@ def _submit_canary(
     return made
 
 
+def _submit_evaluators(
+    site: Site, grid: Grid, wanted: Evaluation, trained: Submission, ledger: Ledger, say: Say
+) -> Iterator[Submission]:
+    """Submits the evaluate jobs of an array of runs: some that start once runs of it have, one after all have ended."""
+    if not wanted.runs:
+        return
+    for number in range(wanted.beside):
+        first = trained.ids[number * len(trained.ids) // wanted.beside]  # they begin as the array's tasks do
+        yield _submit_evaluate(site, grid, wanted.runs, f"after:{first}", ledger, say, drains=False)
+    ends = handover.dependency([trained.job_ids(item)[-1] for item in trained.items], whatever_they_made=True)
+    yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
+
+
+def _submit_later(site: Site, grid: Grid, wanted: Evaluation, ledger: Ledger, say: Say) -> Iterator[Submission]:
+    """Submits the evaluate jobs of runs that were submitted before; where some still train, after their ends."""
+    known = ledger.by_item()
+    states = collect(site.workspace, [run_item(run) for run in wanted.runs], ledger)
+    ids = [known[item].job_ids(item)[-1] for item, state in states.items() if state.is_active and item in known]
+    ends = handover.dependency(ids, whatever_they_made=True)
+    for _ in range(wanted.after):
+        yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
+
+
+def _submit_evaluate(
+    site: Site, grid: Grid, runs: Sequence[Run], after: str | None, ledger: Ledger, say: Say, drains: bool
+) -> Submission:
+    item, profile = _evaluate_item(runs), site.profile
+    intent = ledger.intend(
+        scheduler="slurm", kind="evaluate", grid=grid.name, items=[item], sacct=profile.slurm.sacct
+    )  # fmt: skip
+    job_files.write_evaluate(site.workspace, item, runs, profile, intent.id, drains)
+    return handover.send(site.workspace, profile, intent, profile.evaluate, after, ledger, say)
+
+
+def _evaluate_item(runs: Sequence[Run]) -> str:
+    """A folder that no evaluate job had: several serve the same runs."""
+    return f"evaluate/{runs[0].id}-{uuid.uuid4().hex[:4]}"
+
+
 def _parts(things: Sequence[Any], most: int) -> Iterator[list[Any]]:
     for start in range(0, len(things), most):
         yield list(things[start : start + most])
@@ -229,6 +316,15 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
             job_files.write_train(site.workspace, run, site.profile, submission.id, needed, run.id in starts)
             jobs.append(local.LocalJob(item, run.needs, needed))
         ledger.submitted(submission, ["local"] * len(runs))
+        ledger.released(submission)
+    scored = [run for one in plan.evaluations for run in one.runs]
+    if scored:
+        item = _evaluate_item(scored)
+        submission = ledger.intend(scheduler="local", kind="evaluate", grid=grid.name, items=[item])
+        locks.append(_hold(site, submission))
+        job_files.write_evaluate(site.workspace, item, scored, site.profile, submission.id, drains=True)
+        jobs.append(local.LocalJob(item, after=tuple(runs), waits=True))
+        ledger.submitted(submission, ["local"])
         ledger.released(submission)
     return jobs, locks
 

@@ -139,6 +139,11 @@ class ResourceSettings(Strict):
     nodes: Count | None = Field(default=None, description="nodes per run")
     ranks_per_node: Count | None = Field(default=None, description="processes per node, one per GPU")
     time_min: Count | None = Field(default=None, description="time limit in minutes")
+    evaluators: Annotated[int, Field(ge=0)] = Field(
+        default=1,
+        description="evaluate jobs that work beside an array of runs where metrics other than the loss are wanted; one "
+        "more always takes what is left once the runs have ended",
+    )
 
 
 _ONE_LENGTH = ("max_length", "truncate", "truncated_answers")  # which a stage's preset could change
