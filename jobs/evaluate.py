@@ -12,6 +12,7 @@ import contextlib
 import importlib.metadata
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from jobs import answers, evaluations, item_losses, leases
 from jobs import attempt as attempts
@@ -35,7 +35,7 @@ from jobs.leases import Keeper, Lost
 from jobs.ranks import Ranks
 from jobs.train_sets import test_set
 from zsg_core import metrics, schedule, splits
-from zsg_core.errors import ClusterError
+from zsg_core.errors import ClusterError, ZsgError
 from zsg_core.scoring import Answered, Scores
 
 POLL_S = 2.0
@@ -168,6 +168,8 @@ class Evaluator:
         for one in self._served:
             if one.journal:
                 one.journal.close()
+            found = evaluations.taken(one.folder)
+            leases.sweep(one.folder, lambda step, keys, found=found: not evaluations.lacking(keys, step, found))
 
     def _work_once(self) -> bool:
         """Evaluates one step of some run; False if there is none to be had."""
@@ -181,7 +183,7 @@ class Evaluator:
         """Whether the step could be had, and was dealt with."""
         path = leases.path_of(one.folder, step, evaluations.TEST_SET)
         journal = self._journal_of(one)
-        lease = leases.claim(path, self._item, journal.name, self._job["lease_s"])
+        lease = leases.claim(path, self._item, journal.name, one.keys, self._job["lease_s"])
         if lease is None:
             return False
         self._keeper.held = lease
@@ -195,7 +197,9 @@ class Evaluator:
             self._say(str(lost))
             self._done.lost += 1
             self._leave_file(one)
-        except (Exception, torch.OutOfMemoryError) as error:
+        except Exception as error:
+            if not isinstance(error, ZsgError):
+                traceback.print_exc()
             one.troubles[step] = f"{type(error).__name__}: {error}"
             self._say(f"{one.folder.name} step {step}: {one.troubles[step]}")
         finally:

@@ -60,6 +60,12 @@ def is_needed(run: Path, keys: Sequence[str], step: int) -> bool:
     return is_leased(run, step) or (bool(keys) and bool(lacking(keys, step, taken(run))))
 
 
+def is_left(run: Path, keys: Sequence[str]) -> bool:
+    """Whether there are weights of a step that lacks a key."""
+    found, job = taken(run), read_json(run / "job.json") or {}
+    return any(lacking(keys, step, found) for step in there(run, not job.get("before")))
+
+
 def is_over(run: Path) -> bool:
     """Whether the run's last attempt has told its end: no snapshot will come of it."""
     record, attempt = read_json(run / "exit.json"), read_json(run / "attempt.json") or {}

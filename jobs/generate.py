@@ -90,7 +90,7 @@ class Nucleus(LogitsProcessor):
         generated = input_ids[:, self._start :].cpu()
         penalty, before = self._how["repetition_penalty"], logits.gather(1, generated)
         logits.scatter_(1, generated, torch.where(before > 0, before / penalty, before * penalty))
-        ordered, places = (logits / self._how["temperature"]).softmax(-1).sort(-1, descending=True, stable=True)
+        ordered, places = (logits / self._how["temperature"]).softmax(-1).sort(dim=-1, descending=True, stable=True)
         ordered[ordered.cumsum(-1) - ordered >= self._how["top_p"]] = 0.0
         drawn = torch.stack([
             row_places[torch.multinomial(row, 1, generator=draw)]

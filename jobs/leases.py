@@ -1,6 +1,6 @@
 """Lets one evaluator at a time work at a snapshot: a lease is a file in the run's `queue/`, kept fresh while it works.
 
-<run>/queue/<step>.<suite>.lease   {nonce, holder, host, journal, since}
+<run>/queue/<step>.<suite>.lease   {nonce, holder, host, journal, keys, since}
 
 Created by a link, which one of several can make. Its holder touches it every ten seconds; one that has not been
 touched for a minute is its taker's, by the clock of the file system that both see. A holder that was only asleep
@@ -12,6 +12,7 @@ import json
 import os
 import threading
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,21 +60,23 @@ def path_of(run: Path, step: int, suite: str) -> Path:
 
 
 def is_leased(run: Path, step: int) -> bool:
-    """Whether somebody evaluates the snapshot of a step."""
-    return any((run / "queue").glob(f"{step}.*.lease"))
+    """Whether somebody who gives signs of life evaluates the snapshot of a step."""
+    return any(_age_s(path) <= LOST_S for path in (run / "queue").glob(f"{step}.*.lease"))
 
 
-def claim(path: Path, holder: str, journal: str, lost_s: float = LOST_S) -> Lease | None:
+def claim(path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: float = LOST_S) -> Lease | None:
     """The lease, if nobody holds it or its holder has been silent for `lost_s` seconds.
 
-    `holder` and `journal` are for whoever takes it over: the job, and the file of the run's journal that it writes.
+    `holder`, `journal` and `keys` are for others to read: the job, the file of the run's journal that it writes, and
+    the metrics that it takes.
     """
     path.parent.mkdir(exist_ok=True, mode=0o700)
     before = None
     if path.exists() and (before := _take_away(path, lost_s)) is None:
         return None
     nonce = uuid.uuid4().hex
-    facts = {"nonce": nonce, "holder": holder, "host": attempts.node(), "journal": journal, "since": attempts.now_ms()}
+    facts: dict[str, Any] = {"nonce": nonce, "holder": holder, "host": attempts.node(), "journal": journal}
+    facts |= {"keys": list(keys), "since": attempts.now_ms()}
     draft = path.with_name(f".{path.name}.{nonce[:8]}")
     write_json(draft, facts)
     try:
@@ -83,6 +86,14 @@ def claim(path: Path, holder: str, journal: str, lost_s: float = LOST_S) -> Leas
     finally:
         draft.unlink(missing_ok=True)
     return Lease(path, nonce, before)
+
+
+def sweep(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
+    """Removes the leases of work that was done, whose holders were killed before they let them go."""
+    for path in (run / "queue").glob("[0-9]*.lease"):
+        said = _read(path)
+        if said and is_taken(int(path.name.partition(".")[0]), said["keys"]):
+            path.unlink(missing_ok=True)
 
 
 def _take_away(path: Path, lost_s: float) -> dict[str, Any] | None:

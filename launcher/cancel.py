@@ -38,6 +38,7 @@ class Scene:
     states: Mapping[str, JobState]
     after: Mapping[str, Collection[str]] = field(default_factory=dict)
     helpers: Collection[str] = ()  # prepare jobs, and stages that only serve others
+    serves: Mapping[str, Collection[str]] = field(default_factory=dict)  # evaluate job → the runs' folders
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Decision:
 def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
     """Which of the chosen job folders stop, and which helpers that nobody else waits for. Pure."""
     made = Decision()
+    chosen = list(chosen)
     for item in chosen:
         if not _can_stop(scene.states[item]):
             continue
@@ -65,6 +67,7 @@ def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
         _leave_what_others_wait_for(made, scene)
     while more := [item for item in scene.helpers if item not in made.stop and _is_idle(item, wish, scene, made.stop)]:
         made.stop += more
+    made.stop += [item for item in scene.serves if _serves_nobody(item, set(chosen), wish, scene, made.stop)]
     return made
 
 
@@ -99,6 +102,16 @@ def _is_idle(item: str, wish: Wish, scene: Scene, stop: Collection[str]) -> bool
     return _can_stop(scene.states[item]) and bool(waits) and set(waits) <= set(stop) and not others
 
 
+def _serves_nobody(item: str, chosen: set[str], wish: Wish, scene: Scene, stop: Collection[str]) -> bool:
+    """Whether an evaluate job has no run left but those that were chosen and that nobody else wants or trains."""
+    runs = set(scene.serves[item])
+    if not _can_stop(scene.states[item]) or not runs <= chosen:
+        return False
+    others = {grid for run in runs for grid in scene.listed.get(run, ()) if grid not in wish.grids}
+    at_work = [run for run in runs if run not in stop and _is_at_work(scene.states[run])]
+    return not at_work and (wish.force or not others or bool(wish.runs))
+
+
 def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bool) -> Decision:
     """Which job folders stop if these grids and runs, as far as they are selected, are cancelled.
 
@@ -125,7 +138,13 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
     stages = {f"runs/{row['run']}" for name in grids for row in records[name].get("before", [])}
     helpers = [item for item in active if item.startswith(("prepare/", "canary/")) or item in stages]
     after = {item: (read_json(place.root / item / "job.json") or {}).get("after", []) for item in active}
-    return decide(chosen, Wish(grids, runs, force), Scene(listed, states, after, helpers))
+    serves = {item: _served(place, item) for item in active if item.startswith("evaluate/")}
+    return decide(chosen, Wish(grids, runs, force), Scene(listed, states, after, helpers, serves))
+
+
+def _served(place: Workspace, item: str) -> list[str]:
+    """The folders of the runs that an evaluate job serves."""
+    return [f"runs/{one['run']}" for one in (read_json(place.root / item / "job.json") or {}).get("serves", ())]
 
 
 def _run(place: Workspace, name: str) -> str:

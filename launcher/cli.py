@@ -182,7 +182,7 @@ def status(
 
 @app.command()
 def logs(
-    run: Annotated[str, typer.Argument(help="run id, or its beginning; or prepare/KEY", metavar="RUN")],
+    run: Annotated[str, typer.Argument(help="run id, or its beginning; or prepare/KEY, evaluate/KEY", metavar="RUN")],
     workspace: Place = None,
     rank: Annotated[int, typer.Option("--rank", help="which rank's log", min=0)] = 0,
     attempt: Annotated[int | None, typer.Option("--attempt", help="which attempt; default: newest", min=1)] = None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs import stages
+from jobs import evaluations, stages
 from jobs.folder import Workspace, discard, is_committed, read_json
 from jobs.tokens import tokens_id
 from launcher import grid_record, slurm
@@ -27,8 +27,8 @@ WEIGHTS = "weights"
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
 _DRAFT = re.compile(r"\..+\.([0-9a-f]{8}|gone)")
 _DRAFTS_IN = (
-    "*", "grids/*", "runs/*", "prepare/*", "records", "corpora", "embeddings", "arrangements", "first_losses", "tokens",
-    "bases", "code", "submissions/*", "runs/*/state", "runs/*/snapshots",
+    "*", "grids/*", "runs/*", "prepare/*", "evaluate/*", "records", "corpora", "embeddings", "arrangements",
+    "first_losses", "tokens", "bases", "code", "submissions/*", "runs/*/state", "runs/*/snapshots",
 )  # fmt: skip
 
 
@@ -133,8 +133,8 @@ def _snapshots(scene: Scene) -> Iterator[Piece]:
         folder = scene.place.run(run)
         kept = {row["step"] for row in scene.states[f"runs/{run}"].snapshots if row["kept"]}
         for path in sorted((folder / "snapshots").glob("[0-9]*")):
-            leased = any((folder / "queue").glob(f"{path.name}.*.lease"))
-            if int(path.name) not in kept and not leased:
+            scored = (read_json(folder / "job.json") or {}).get("scored", ())
+            if int(path.name) not in kept and not evaluations.is_needed(folder, scored, int(path.name)):
                 yield _piece("snapshots", path, "beyond what checkpoints.keep keeps")
 
 
@@ -202,9 +202,9 @@ def _made(scene: Scene) -> Iterator[Piece]:
 
 def _code(scene: Scene) -> Iterator[Piece]:
     kept = set()
-    for run in [*scene.wanted, *(item.partition("/")[2] for item, s in scene.states.items() if s.is_active)]:
-        for folder in (scene.place.run(run), scene.place.prepare(run)):
-            kept.add((read_json(folder / "job.json") or {}).get("code", {}).get("digest"))
+    active = [scene.place.root / item for item, state in scene.states.items() if state.is_active]
+    for folder in [*map(scene.place.run, scene.wanted), *active]:
+        kept.add((read_json(folder / "job.json") or {}).get("code", {}).get("digest"))
     yield from _unneeded(scene.place.root / "code", kept, "code", "no recorded or active run was submitted with it")
 
 

@@ -11,7 +11,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import Workspace
+from jobs import evaluations
+from jobs.folder import Workspace, read_json
 from launcher import grid_record, logs, status_view, why, workspaces
 from launcher.job_state import ABSENT, JobState
 from launcher.ledger import Ledger
@@ -22,7 +23,7 @@ from zsg_core.errors import UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
 VARIABLE = "ZSG_WORKSPACE"
-KINDS = ("runs", "prepare")
+KINDS = ("runs", "prepare", "evaluate", "canary")
 
 
 def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
@@ -37,10 +38,16 @@ def status_rows(
 
     `states`: only the runs in one of these.
     """
-    records = [grid_record.read_brief(place, name) for name in grid_record.names(place, grid)]
-    items = dict.fromkeys(f"runs/{run['run']}" for record in records for run in grid_record.all_rows(record))
-    found = collect(place, items, Ledger(place), run, settled=Settled(place))
-    rows = [row for record in records for row in _rows(record, found)]
+    records = {name: grid_record.read_brief(place, name) for name in grid_record.names(place, grid)}
+    items = dict.fromkeys(f"runs/{run['run']}" for record in records.values() for run in grid_record.all_rows(record))
+    ledger = Ledger(place)
+    evaluators = {item: last.grid for item, last in ledger.by_item().items() if last.kind == "evaluate"}
+    found = collect(place, [*items, *evaluators], ledger, run, settled=Settled(place))
+    rows = [
+        row
+        for name, record in records.items()
+        for row in [*_rows(record, found), *_evaluators(place, name, evaluators, found)]
+    ]
     return [row for row in rows if row["state"] in states] if states else rows
 
 
@@ -50,6 +57,21 @@ def _rows(record: Mapping[str, Any], states: dict[str, JobState]) -> list[dict[s
     begun = [run for run in record.get("before", []) if states[f"runs/{run['run']}"].state not in (ABSENT, DONE)]
     before = status_view.rows_of(record["name"], begun, states)
     return rows + before + status_view.rows_of(record["name"], former, states, wanted=False)
+
+
+def _evaluators(
+    place: Workspace, grid: str, evaluators: Mapping[str, str], states: dict[str, JobState]
+) -> list[dict[str, Any]]:
+    """The evaluate jobs of a grid that are under way, and those that failed and whose work nobody has done since."""
+    rows = []
+    for item, of in evaluators.items():
+        if of == grid and states[item].state != DONE:
+            job = read_json(place.root / item / "job.json") or {"serves": []}
+            left = states[item].is_active or any(
+                evaluations.is_left(place.run(one["run"]), one["keys"]) for one in job["serves"]
+            )
+            rows += [{"run": item, "item": item, "axes": {}}] if left else []
+    return status_view.rows_of(grid, rows, states)
 
 
 def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines: int | None, follow: bool) -> None:
@@ -85,7 +107,7 @@ def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
 
 
 def find_item(place: Workspace, text: str) -> str:
-    """The folder of the one run whose id begins so, or of the prepare job, named `prepare/…`."""
+    """The folder of the one run whose id begins so, or of another job, named `prepare/…` or `evaluate/…`."""
     kind, _, beginning = text.rpartition("/")
     kind = kind or "runs"
     known = sorted(path.name for path in (place.root / kind).glob("*") if path.is_dir()) if kind in KINDS else []

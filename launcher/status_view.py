@@ -27,7 +27,7 @@ def rows_of(
     """The states of a grid's runs, as `zsg status --json` prints them; `wanted`: whether it still lists them."""
     rows = []
     for run in runs:
-        s = states[f"runs/{run['run']}"]
+        s = states[run.get("item") or f"runs/{run['run']}"]
         if s.state == ABSENT:
             s = JobState(state=UNKNOWN, cause="not submitted: not selected, cut short or refused; zsg submit does it")
         row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}

@@ -119,7 +119,7 @@ def _serve() -> None:
     import torch  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    from jobs import entry, prepare, train  # noqa: F401
+    from jobs import entry, evaluate, prepare, train  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the ranks
     for line in sys.stdin:

@@ -1,0 +1,73 @@
+"""What tests of evaluate jobs share: a job for runs that were trained, and what it has journalled of them."""
+
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs import answers, journal
+from jobs.folder import read_json, write_json
+
+KEY = "exact_match"
+GREEDY = {"decoding": "greedy", "max_new_tokens": 8, "items": None}
+PAPER = {
+    "decoding": "nucleus", "top_p": 0.9, "temperature": 0.9, "repetition_penalty": 1.2, "not_empty": True,
+    "max_new_tokens": 8, "items": None, "seed": 0,
+}  # fmt: skip
+
+
+def serve(
+    runs: Sequence[Path], keys: Sequence[str] = (KEY,), how: dict[str, Any] = PAPER, lease_s: float = 60,
+    drains: bool = True, idle_min: float = 5,
+) -> Path:  # fmt: skip
+    """The folder of a new evaluate job, ready to start."""
+    workspace, first = runs[0].parent.parent, read_json(runs[0] / "job.json")
+    folder = workspace / "evaluate" / uuid.uuid4().hex[:8]
+    folder.mkdir(parents=True)
+    job = {key: first[key] for key in ("schema", "submission", "tracking", "code", "created")}
+    job |= {"resources": first["resources"] | {"idle_min": idle_min}, "paths": {"workspace": str(workspace)}}
+    job |= {"kind": "evaluate", "run_id": None, "stage_id": folder.name, "after": [], "makes": []}
+    job |= {"serves": [{"run": run.name, "keys": list(keys), "how": how} for run in runs]}
+    write_json(folder / "job.json", job | {"drains": drains, "lease_s": lease_s})
+    return folder
+
+
+def metric_rows(run: Path, key: str = KEY) -> list[dict[str, Any]]:
+    """The rows of a metric that count, as the journals have them."""
+    return [row for row in journal.read(run) if row["kind"] == "metric" and key in row["data"]]
+
+
+def scores(run: Path, key: str = KEY) -> dict[int, float]:
+    """A metric by step."""
+    return {row["step"]: float(row["data"][key]) for row in metric_rows(run, key)}
+
+
+def answered(run: Path, how: dict[str, Any] = PAPER) -> dict[int, list[str]]:
+    """What was answered at each step."""
+    found = {}
+    for one in answers.found(run):
+        if one["how"] == how:
+            place = answers.Place(one["file"], one["at"], one["bytes"])
+            found[one["step"]] = [item.answer for item in answers.read(run, place)]
+    return found
+
+
+def fresh_copy(run: Path, step: int, folder: Path) -> Path:
+    """The run in a workspace of its own that has one snapshot, and was never evaluated."""
+    work = run.parent.parent
+    for name in ("corpora", "records", "bases"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(work / name)
+    copy = folder / "runs" / run.name
+    copy.mkdir(parents=True)
+    job = read_json(run / "job.json")
+    write_json(copy / "job.json", job | {"paths": job["paths"] | {"workspace": str(folder)}})
+    for name in ("attempt.json", "exit.json", "test_set.json"):
+        shutil.copy(run / name, copy / name)
+    (copy / "journal").mkdir()
+    for path in journal.owned(run):
+        shutil.copy(path, copy / "journal" / path.name)
+    if step:
+        shutil.copytree(run / "snapshots" / str(step), copy / "snapshots" / str(step))
+    return copy

@@ -1,0 +1,78 @@
+"""Is every checkpoint scored once on a real Slurm, by few evaluators, whatever is killed?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Zsg, wait_until
+from evaluated import answered, fresh_copy, metric_rows, scores, serve
+from forked_jobs import ForkedJobs
+from slurm_cluster import SlurmCluster
+from test_on_slurm import ACTIVE, profile
+from tracked import assert_exactly_once
+
+from jobs.folder import read_json
+
+pytestmark = pytest.mark.slurm
+
+GRID = """
+name: scored
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: 12, test_per_task: 6, positive_examples: 0}}
+  train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32, epochs: 20, steps: 40}}
+  checkpoints: {{every: 2, snapshots: 2, metrics: [loss, exact_match], generation: {{preset: paper}}}}
+  resources: {{evaluators: 2}}
+grid:
+  arrangement.order: [cluster]
+"""
+STEPS = list(range(0, 41, 2))
+
+
+def starts(zsg: Zsg) -> list[int]:
+    """How often each evaluate job has begun, of those that have."""
+    return [read_json(path)["attempt"] for path in (zsg.work / "evaluate").glob("*/attempt.json")]
+
+
+def holder(zsg: Zsg, run: Path) -> dict[str, Any] | None:
+    """The attempt of an evaluate job that is at work at a snapshot."""
+    held = [json.loads(path.read_text())["holder"] for path in (run / "queue").glob("[0-9]*.lease") if path.exists()]
+    return read_json(zsg.work / held[0] / "attempt.json") if held else None
+
+
+@pytest.mark.soak
+def test_a_killed_evaluator_loses_nothing_and_doubles_nothing(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, tmp_path: Path
+) -> None:
+    """Of two beside a run of 20 snapshots one is killed half-way: all are scored once, in three starts, as afresh."""
+    zsg = zsg_on_slurm
+    grid = zsg.write("grid.yaml", GRID.format(tasks=json.dumps(str(tasks))))
+    zsg("submit", grid, "--profile", profile(zsg))
+    [run] = [zsg.work / "runs" / row["run"] for row in zsg.status() if not row["run"].startswith("evaluate/")]
+    wait_until(lambda: 5 <= len(metric_rows(run)) < 15 and holder(zsg, run), 240)
+    killed = holder(zsg, run)
+    assert killed
+    slurm.run("scancel", "--signal=KILL", "--full", killed["slurm_job_id"])
+
+    wait_until(lambda: not any(row["state"] in ACTIVE for row in zsg.status()), 400)
+    assert sorted(row["step"] for row in metric_rows(run)) == STEPS
+    assert sum(starts(zsg)) <= 3
+    assert [row["state"] for row in zsg.status()] == ["done"]  # what the killed one left, others have done
+    assert "1 skip" in zsg("submit", grid, "--profile", profile(zsg))
+    zsg("sync", "scored")
+    assert_exactly_once(zsg.work, "scored", [run.name])
+
+    alone, [how] = ForkedJobs(), {json.dumps(one["how"]) for one in _serves(zsg)}
+    try:
+        for step in STEPS:
+            fresh = fresh_copy(run, step, tmp_path / f"alone{step}")
+            assert alone.run(serve([fresh], how=json.loads(how)))["outcome"] == "done"
+            assert answered(fresh, json.loads(how))[step] == answered(run, json.loads(how))[step]
+            assert scores(fresh)[step] == scores(run)[step]
+    finally:
+        alone.stop()
+
+
+def _serves(zsg: Zsg) -> list[dict[str, Any]]:
+    return [one for path in (zsg.work / "evaluate").glob("*/job.json") for one in read_json(path)["serves"]]
