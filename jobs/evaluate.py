@@ -188,8 +188,9 @@ class Evaluator:
             return False
         self._keeper.held = lease
         try:
-            if lease.before:
-                self._take_over(one, journal, step, lease.before)
+            for before in lease.before:
+                self._take_over(one, journal, step, before)
+            lease.forget()
             if not self._is_there(one, step) or not evaluations.lacking(one.keys, step, evaluations.taken(one.folder)):
                 return False
             self._evaluate(one, journal, step)

@@ -3,8 +3,8 @@
 <run>/queue/<step>.<suite>.lease   {nonce, holder, host, journal, keys, since}
 
 Created by a link, which one of several can make. Its holder touches it every ten seconds; one that has not been
-touched for a minute is its taker's, by the clock of the file system that both see. A holder that was only asleep
-finds another's nonce before it writes, and writes nothing.
+touched for a minute, by the clock of the file system that both see, is taken away by who wants the place. A holder
+that was only asleep finds another's nonce before it writes, and writes nothing.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Lease:
-    """One that is held. `before`: what the lease said that this one was taken over from."""
+    """One that is held. `before`: what the leases said that were taken away for it, whose writers are to be cut."""
 
     path: Path
     nonce: str
-    before: dict[str, Any] | None = None
+    before: tuple[dict[str, Any], ...] = ()
 
     def check(self) -> None:
         """Raises Lost if it is another's by now."""
@@ -46,6 +46,11 @@ class Lease:
         with contextlib.suppress(Lost, OSError):
             self.check()
             os.utime(self.path)
+
+    def forget(self) -> None:
+        """The writers of `before` have been cut: nobody need be told of them again."""
+        for grave in _graves(self.path):
+            grave.unlink(missing_ok=True)
 
     def release(self) -> None:
         """Lets it go, unless it is another's."""
@@ -71,8 +76,7 @@ def claim(path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: fl
     the metrics that it takes.
     """
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    before = None
-    if path.exists() and (before := _take_away(path, lost_s)) is None:
+    if path.exists() and not _bury(path, lost_s):
         return None
     nonce = uuid.uuid4().hex
     facts: dict[str, Any] = {"nonce": nonce, "holder": holder, "host": attempts.node(), "journal": journal}
@@ -85,7 +89,8 @@ def claim(path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: fl
         return None
     finally:
         draft.unlink(missing_ok=True)
-    return Lease(path, nonce, before)
+    buried = (_read(grave) for grave in _graves(path))
+    return Lease(path, nonce, tuple(said for said in buried if said and said["nonce"] != nonce))
 
 
 def sweep(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
@@ -96,20 +101,30 @@ def sweep(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _take_away(path: Path, lost_s: float) -> dict[str, Any] | None:
-    """Removes a lease that nobody keeps fresh; returns what it said, or None where that is not this one's to take."""
+def _bury(path: Path, lost_s: float) -> bool:
+    """Takes a lease away that nobody keeps fresh; whether the place is free now.
+
+    It lies in a grave until who gets the place has cut its writer, or is dead too and the next one does.
+    """
     said = _read(path)
     if said is None or _age_s(path) <= lost_s:
-        return None
-    gone = path.with_name(f".{path.name}.{said['nonce']}")
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(gone)
-    moved = _read(gone)
-    if moved and moved["nonce"] != said["nonce"]:  # another took it over between two lines; it is put back
-        with contextlib.suppress(FileExistsError):
-            os.link(gone, path)
-    gone.unlink(missing_ok=True)
-    return said if moved == said else None
+        return False
+    grave = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.gone")
+    try:
+        path.rename(grave)
+    except FileNotFoundError:
+        return True  # another was quicker
+    moved = _read(grave)
+    if moved and moved["nonce"] == said["nonce"]:
+        return True
+    with contextlib.suppress(FileExistsError):  # a living one, which has come between two lines: it is put back
+        os.link(grave, path)
+    grave.unlink()
+    return False
+
+
+def _graves(path: Path) -> list[Path]:
+    return list(path.parent.glob(f".{path.name}.*.gone"))
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -120,6 +135,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _age_s(path: Path) -> float:
+    """For how long nobody has touched it, by the clock of its own file system."""
     clock = path.with_name(".clock")
     clock.touch()
     try:

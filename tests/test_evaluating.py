@@ -1,0 +1,99 @@
+"""Which runs are evaluated without being trained, and which need training again?"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from test_plan import a_run
+
+from launcher.evaluating import Found, refine
+from launcher.job_state import JobState
+from launcher.plan import Action, Allow, Plan, evaluation_of, run_item
+from zsg_core.checkpoint_settings import CheckpointSettings
+
+KEY = "exact_match"
+WANTED = {"every": 10, "snapshots": 10, "metrics": ["loss", KEY]}
+RUN = replace(a_run(), checkpoints=CheckpointSettings.model_validate(WANTED))
+HOW = RUN.checkpoints.generation.how
+DONE = JobState(state="done", steps=30)
+ALL = [0, 10, 20, 30]
+
+
+def taken(*steps: int) -> dict[int, set[str]]:
+    """The metric was taken of these steps."""
+    return {step: {KEY} for step in steps}
+
+
+def refined(found: Found, state: JobState = DONE, served: Any = (), retrain: bool = False) -> Action:
+    """What becomes of a run that is not to be trained."""
+    action = Action(RUN, "skip", "already done")
+    allow = Allow(retrain=retrain)
+    return refine([action], {run_item(RUN): state}, allow, {RUN.id: found}, {RUN.id: set(served)})[0]
+
+
+CASES = [
+    pytest.param(Found(ALL, taken(*ALL)), "skip", "already done", id="nothing is missing"),
+    pytest.param(Found(ALL), "evaluate", "of 4 checkpoints (the first: step 0) is missing", id="all are missing"),
+    pytest.param(Found(ALL, taken(0, 10)), "evaluate", "of 2 checkpoints (the first: step 20)", id="some are missing"),
+    pytest.param(
+        Found([0, 30], taken(0)), "evaluate", "2 of them have no snapshot any more", id="some snapshots are gone"
+    ),
+    pytest.param(
+        Found([0, 30], taken(0, 30)), "skip", "2 of them have no snapshot any more and need training again (--retrain)",
+        id="all that is missing is gone",
+    ),
+    pytest.param(
+        Found([0], answered=frozenset(ALL)), "evaluate", "evaluated from what was kept", id="the answers are kept"
+    ),
+    pytest.param(
+        Found(ALL, taken(0), {KEY: HOW | {"max_new_tokens": 7}}), "skip", "max_new_tokens 7, now 128",
+        id="the key is of other answers",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "kind", "why"), CASES)
+def test_what_a_done_run_lacks(found: Found, kind: str, why: str) -> None:
+    """It is evaluated from what was kept; where nothing was, the plan says what it takes."""
+    action = refined(found)
+    assert (action.kind, why in action.reason) == (kind, True), action.reason
+
+
+def test_a_run_whose_snapshots_are_gone_is_trained_again_if_allowed() -> None:
+    """With --retrain, and only if nothing can be had without."""
+    assert refined(Found([0, 30], taken(0, 30)), retrain=True).kind == "retrain"
+    assert refined(Found(ALL), retrain=True).kind == "evaluate"
+
+
+def test_what_is_being_evaluated_is_left_alone() -> None:
+    """Evaluate jobs that are in the queue or at work are enough."""
+    action = refined(Found(ALL), served=[KEY])
+    assert (action.kind, "being evaluated" in action.reason) == ("skip", True)
+
+
+def test_a_run_under_way_gets_an_evaluator_if_it_has_none() -> None:
+    """Where the metric was asked for after it had been submitted to Slurm."""
+    running = JobState(state="running", slurm="7")
+    assert refined(Found(), running).kind == "evaluate"
+    assert refined(Found(), running, served=[KEY]).kind == "skip"
+    assert refined(Found(), JobState(state="failed")).kind == "skip"
+
+
+def test_evaluators_are_planned_with_training() -> None:
+    """So many beside an array as the grid asks for, and one that drains; none for runs that want their loss alone."""
+    runs = [replace(RUN, evaluators=2), RUN, a_run("random")]
+    assert evaluation_of(runs).runs == runs[:2]
+    assert (evaluation_of(runs).beside, evaluation_of(runs).after) == (2, 1)
+    assert evaluation_of(runs[2:]).jobs == 0
+    later = Plan([Action(RUN, "evaluate", "")], [], [])
+    assert (later.jobs(0), later.acting != []) == (1, True)
+
+
+def test_metrics_of_answers_need_kept_weights() -> None:
+    """The grid says what to add; metrics change no recipe, so the run stays the same."""
+    with pytest.raises(ValidationError, match=r"set checkpoints\.snapshots"):
+        CheckpointSettings.model_validate({"metrics": ["loss", KEY]})
+    assert a_run(checkpoints=WANTED).id == a_run().id
+    named = CheckpointSettings.model_validate({**WANTED, "generation": {"name": "short", "max_new_tokens": 9}})
+    assert named.scored == [f"{KEY}/short"]
