@@ -69,6 +69,7 @@ class Served:
     how: dict[str, Any]
     journal: Journal | None = None
     troubles: dict[int, str] = field(default_factory=dict)  # steps that could not be evaluated, and why
+    _read: tuple[list[tuple[Path, int]], evaluations.Taken] = field(default=([], {}))
 
     @cached_property
     def job(self) -> dict[str, Any]:
@@ -105,11 +106,18 @@ class Served:
         """The steps that lack a metric and have weights, those included that others are at."""
         if not (self.folder / "job.json").exists():
             return
-        found, is_first = evaluations.taken(self.folder), not self.job["before"]
+        found, is_first = self.taken(), not self.job["before"]
         for step in evaluations.there(self.folder, is_first):
             is_open = step not in self.troubles and evaluations.lacking(self.keys, step, found)
             if is_open and (step or self._has_begun):
                 yield step
+
+    def taken(self) -> evaluations.Taken:
+        """What evaluators have journalled, read again where a file of theirs has grown."""
+        now = [(path, path.stat().st_size) for path in journals.guest_files(self.folder)]
+        if now != self._read[0]:
+            self._read = now, evaluations.taken(self.folder)
+        return self._read[1]
 
     @property
     def _has_begun(self) -> bool:

@@ -55,9 +55,15 @@ def lacking(keys: Sequence[str], step: int, found: Mapping[int, Collection[str]]
     return [key for key in keys if key not in found.get(step, ())]
 
 
+def needed(run: Path, keys: Sequence[str], steps: Iterable[int]) -> set[int]:
+    """The steps whose snapshots are being evaluated, or still are to be."""
+    found = taken(run) if keys else {}
+    return {step for step in steps if lacking(keys, step, found) or is_leased(run, step)}
+
+
 def is_needed(run: Path, keys: Sequence[str], step: int) -> bool:
     """Whether a snapshot is being evaluated, or still is to be."""
-    return is_leased(run, step) or (bool(keys) and bool(lacking(keys, step, taken(run))))
+    return bool(needed(run, keys, [step]))
 
 
 def is_left(run: Path, keys: Sequence[str]) -> bool:

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
-from jobs.evaluations import is_needed
+from jobs.evaluations import is_needed, needed
 from jobs.folder import discard, is_committed, read_json
 from jobs.journal import SPEED
 from jobs.ranks import Ranks
@@ -150,9 +150,9 @@ class Snapshots:
             return
         self._there[int(written.folder.name)] = written.meta["probe_loss"]
         self._news.put(written)
-        for step in sorted(self._there.keys() - self._stay()):
-            is_wanted = partial(is_needed, self._run, self._scored, step)
-            if not is_wanted() and discard(self._root / str(step), is_wanted):
+        go = self._there.keys() - self._stay()
+        for step in sorted(go - needed(self._run, self._scored, go)):
+            if discard(self._root / str(step), partial(is_needed, self._run, self._scored, step)):
                 del self._there[step]
                 self._news.put(step)
 

@@ -108,7 +108,7 @@ def _serves_nobody(item: str, chosen: set[str], wish: Wish, scene: Scene, stop: 
     if not _can_stop(scene.states[item]) or not runs <= chosen:
         return False
     others = {grid for run in runs for grid in scene.listed.get(run, ()) if grid not in wish.grids}
-    at_work = [run for run in runs if run not in stop and _is_at_work(scene.states[run])]
+    at_work = [run for run in runs if run not in stop and run in scene.states and _is_at_work(scene.states[run])]
     return not at_work and (wish.force or not others or bool(wish.runs))
 
 

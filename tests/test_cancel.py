@@ -27,6 +27,12 @@ B = Wish({"b"})
 OF_B = {"runs/1": {"b"}, "runs/2": {"b"}}
 
 
+def served(listed: dict[str, set[str]], first: JobState, second: JobState) -> Scene:
+    """Two runs in these states, and an evaluate job that serves both."""
+    states = {"runs/1": first, "runs/2": second, "evaluate/1": RUNS}
+    return Scene(listed, states, serves={"evaluate/1": ["runs/1", "runs/2"]})
+
+
 @pytest.mark.parametrize(
     ("chosen", "wish", "scene", "stop", "left"),
     [
@@ -52,6 +58,14 @@ OF_B = {"runs/1": {"b"}, "runs/2": {"b"}}
         pytest.param(
             ["runs/1"], B, Scene(OF_B, {"runs/1": RUNS, "runs/2": WAITS}, {"runs/2": ["runs/1"]}), [], ["runs/1"],
             id="another starts from it",
+        ),
+        pytest.param(
+            ["runs/1", "runs/2"], B, served(OF_B, DONE, RUNS), ["runs/2", "evaluate/1"], [], id="with its evaluator"
+        ),
+        pytest.param(["runs/1"], B, served(OF_B, RUNS, RUNS), ["runs/1"], [], id="its evaluator serves another"),
+        pytest.param(
+            ["runs/1", "runs/2"], B, served({**OF_B, "runs/1": {"a", "b"}}, DONE, RUNS), ["runs/2"], [],
+            id="A waits for the evaluation",
         ),
         pytest.param(
             ["runs/1", "runs/2"], B, Scene(OF_B, {"runs/1": RUNS, "runs/2": WAITS}, {"runs/2": ["runs/1"]}),

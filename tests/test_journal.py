@@ -3,12 +3,14 @@
 import math
 import os
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jobs import attempt as attempts
 from jobs.attempt import Attempt, Superseded, begin
-from jobs.journal import Journal, Point, files, first_points, last_rows, read, read_file, sizes
+from jobs.journal import GUEST, Journal, Point, by_writer, files, first_points, last_rows, read, read_file, sizes
 
 
 def metric(step: int, ts: int, **data) -> dict:
@@ -242,3 +244,61 @@ def test_a_row_that_lands_late_does_not_count(tmp_path, attempt):
     late.write_text(late.read_text() + late.read_text().replace('"step": 0', '"step": 5'))
 
     assert [(point.step, point.value) for point in first_points(read(tmp_path))[0]] == [(0, 3.0), (5, 2.0)]
+
+
+def guest(folder: Path, writer: int, fence: Any = lambda: None) -> Journal:
+    """An evaluator's file in a run's folder."""
+    return Journal(folder, Attempt(1, "s", None, 0, f"guest{writer}", "h", 0), GUEST, "1", writer, fence)
+
+
+def scored(folder: Path) -> list[tuple[int, str]]:
+    """(step, key) of all metrics, as they are read."""
+    return [(row["step"], key) for row in read(folder) if row["kind"] == "metric" for key in row["data"]]
+
+
+def test_a_guests_rows_stand_whatever_becomes_of_the_owner(tmp_path: Path) -> None:
+    """A later attempt of the run neither fences nor rewinds what evaluators write, and comes before it."""
+    owner = Journal(tmp_path, attempts.begin(tmp_path, "s"), "train", "1")
+    owner.row("metric", step=5, examples=1, data={"loss": 1.0})
+    owner.close()
+    evaluator = guest(tmp_path, 0)
+    evaluator.row("metric", step=5, examples=1, data={"rouge1": 1.0})
+    evaluator.commit()
+    again = Journal(tmp_path, attempts.begin(tmp_path, "s"), "train", "1")
+    again.rewind(step=0, examples=0)
+    evaluator.row("metric", step=10, examples=1, data={"rouge1": 2.0})
+    evaluator.close()
+    again.close()
+
+    assert scored(tmp_path) == [(5, "loss"), (5, "rouge1"), (10, "rouge1")]
+    assert sizes(tmp_path, before=2).keys() == {"1-train-0.jsonl"}
+    assert [name for name in by_writer(tmp_path)] == ["", "1-evaluate-0.jsonl"]
+
+
+def test_what_a_guest_wrote_after_another_took_over_does_not_count(tmp_path: Path) -> None:
+    """The one that takes over journals how far the other's file counts; the other's late rows are no rows."""
+    slow, taker = guest(tmp_path, 0), guest(tmp_path, 1)
+    slow.row("metric", step=5, examples=1, data={"rouge1": 1.0})
+    slow.commit()
+    size = (tmp_path / "journal/1-evaluate-0.jsonl").stat().st_size
+    taker.row("rewind", step=10, examples=1, data={"sizes": {"1-evaluate-0.jsonl": size}})
+    taker.row("metric", step=10, examples=1, data={"rouge1": 3.0})
+    taker.close()
+    slow.row("metric", step=10, examples=1, data={"rouge1": 2.0})
+    slow.close()
+
+    points, disagree = first_points(read(tmp_path))
+    assert ([(p.step, p.value) for p in points], disagree) == ([(5, 1.0), (10, 3.0)], [])
+
+
+def test_a_guest_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
+    """Its fence is its lease, not the run's attempt."""
+
+    def lost() -> None:
+        raise RuntimeError("another's")
+
+    evaluator = guest(tmp_path, 0, lost)
+    evaluator.row("metric", step=5, examples=1, data={"rouge1": 1.0})
+    with pytest.raises(RuntimeError, match="another's"):
+        evaluator.commit()
+    assert scored(tmp_path) == []
