@@ -299,6 +299,7 @@ def test_a_guest_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:
 
     evaluator = guest(tmp_path, 0, lost)
     evaluator.row("metric", step=5, examples=1, data={"rouge1": 1.0})
-    with pytest.raises(RuntimeError, match="another's"):
-        evaluator.commit()
+    for end in (evaluator.commit, evaluator.close):
+        with pytest.raises(RuntimeError, match="another's"):
+            end()
     assert scored(tmp_path) == []
