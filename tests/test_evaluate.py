@@ -10,6 +10,7 @@ import pytest
 from conftest import Zsg
 from evaluated import GREEDY, KEY, PAPER, answered, fresh_copy, metric_rows, scores, serve
 from forked_jobs import wait_until
+from small_runs import small_grid
 from tracked import assert_exactly_once
 from train_bench import Bench
 
@@ -217,29 +218,17 @@ def test_an_idle_evaluator_ends(bench: Bench, run: Path) -> None:
     assert json.loads((run / "journal/1-evaluate-0.jsonl").read_text().splitlines()[0])["data"]["how"] == PAPER
 
 
-GRID = """
-name: scored
-defaults:
-  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
-  data: {{path: {tasks}, train_per_task: 6, test_per_task: 1, positive_examples: 0}}
-  train: {{batch: 8, lr: 2e-3, max_length: 96}}
-  checkpoints: {{every: 6, snapshots: 6, metrics: [loss, exact_match], generation: {{max_new_tokens: 8{name}}}}}
-grid:
-  arrangement.order: [random]
-"""
-
-
-def test_a_grid_is_scored_and_scored_again_without_training(zsg: Zsg, tasks: Path) -> None:
+def test_a_grid_is_scored_and_scored_again_without_training(prepared: Zsg, tasks: Path) -> None:
     """In one submit on this machine; what is asked for later is taken of the kept snapshots; MLflow has all once."""
-    grid = zsg.write("grid.yaml", GRID.format(tasks=tasks, name=""))
-    zsg("submit", grid)
+    zsg, grid = prepared, small_grid(prepared, tasks, "[random]")
+    words = ("snapshots=4", "metrics=[loss, exact_match]", "generation.max_new_tokens=8")
+    asked = [word for setting in words for word in ("--set", f"checkpoints.{setting}")]
+    zsg("submit", grid, *asked)
     [row] = zsg.status()
     folder = zsg.work / "runs" / row["run"]
-    assert sorted(scores(folder)) == [0, 6, 12, 18]
+    assert sorted(scores(folder)) == [0, 4, 8, 12]
 
-    zsg.write("grid.yaml", GRID.format(tasks=tasks, name=", name: later"))
-    assert "1 evaluate" in zsg("submit", grid, "--dry-run")
-    zsg("submit", grid)
-    assert sorted(scores(folder, f"{KEY}/later")) == [0, 6, 12, 18]
+    zsg("submit", grid, *asked, "--set", "checkpoints.generation.name=later")
+    assert sorted(scores(folder, f"{KEY}/later")) == [0, 4, 8, 12]
     assert read_json(folder / "attempt.json")["attempt"] == 1
-    assert_exactly_once(zsg.work, "scored", [folder.name])
+    assert_exactly_once(zsg.work, "small", [folder.name])
