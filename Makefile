@@ -35,6 +35,7 @@ bench: .venv/ready-bench  ## how long commands, submits, orders, readers, report
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.train
 	$(BIN)/python -m benchmarks.tracking
+	$(BIN)/python -m benchmarks.evaluate
 
 clean:  ## remove what the demo made
 	rm -rf demo

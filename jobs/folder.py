@@ -7,8 +7,10 @@ workspace/
     snapshots/<step>/    the weights after a step, a Hugging Face folder: model-0000r-of-0000W.safetensors of each
                          rank, their index, config and tokenizer (LoRA: adapter_model.safetensors and
                          adapter_config.json, to be put on the base they name), meta.json, COMMIT
-    queue/               <step>.<metric>.lease while somebody evaluates that snapshot: it is not removed
+    queue/               <step>.<suite>.lease while somebody evaluates that snapshot: it is not removed
+    answers/             what the model answered at each checkpoint: see jobs.answers
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
+  evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
   corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts

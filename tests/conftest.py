@@ -30,6 +30,7 @@ LONG_MODULES = [
     "submit_options",
     "stages",
     "resume",
+    "evaluate",
     "deliver",
     "exactly_once",
     "live",

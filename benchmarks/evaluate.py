@@ -1,0 +1,131 @@
+"""How long do the metrics of a run's checkpoints take: one evaluate job, and a process for each checkpoint?
+
+    python -m benchmarks.evaluate --json
+
+A tiny model, 20 checkpoints, 120 items of 32 new tokens, scored by exact match. The peer of the job is what it cannot
+do without: one start of a process, and the evaluations timed alone, in a plain loop without leases, journal or proof
+of weights. The authors of the papers started a process for each checkpoint: three are timed, and stand for all.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import Row, show
+
+CHECKPOINTS, PER_TASK, NEW_TOKENS = 20, 20, 32
+MOST = 1.2  # times the peer
+SAMPLED = 3
+KEY = "exact_match"
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evaluate", description="How fast checkpoints are scored."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--checkpoints", type=int, default=CHECKPOINTS, help="of the run, the base's included")
+    parser.add_argument("--plainly", nargs="+", metavar=("RUN", "STEP"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.plainly:
+        run, *steps = asked.plainly
+        print(json.dumps(plainly(Path(run), [int(step) for step in steps])))
+        return
+    with tempfile.TemporaryDirectory(prefix="zsg-") as place:
+        show(measured(Path(place), asked.checkpoints), asked.json)
+
+
+def measured(folder: Path, checkpoints: int) -> list[Row]:
+    """The job against its peers, all in processes of their own."""
+    run, job = trained(folder, checkpoints)
+    steps = list(range(checkpoints))
+    alone, _ = timed("-m", "benchmarks.evaluate", "--plainly", str(run), *map(str, steps))
+    each = [timed("-m", "benchmarks.evaluate", "--plainly", str(run), str(step)) for step in steps[-SAMPLED:]]
+    _, wall = timed("-m", "jobs.entry", str(job))
+    record = json.loads((job / "exit.json").read_text())
+    if (record["outcome"], record["scored"]) != ("done", checkpoints):
+        raise SystemExit(f"the job ended as {record}")
+    start = statistics.median(took - told["seconds"] for told, took in each)
+    peer, single = start + alone["seconds"], statistics.median(took for _, took in each)
+    what = f"{checkpoints} checkpoints × {alone['items']} items × {alone['tokens'] / alone['answers']:.0f} tokens"
+    ratio = checkpoints * single / wall
+    return [
+        Row(f"{what}, one job", wall, "s", peer, MOST * peer, wall <= MOST * peer),
+        Row(f"a process for each of them ({SAMPLED} timed), against one job", ratio, "×", None, None, None),
+    ]
+
+
+def timed(*argv: str) -> tuple[dict[str, Any], float]:
+    """What a fresh process prints as its last line, if that is JSON, and for how long it ran."""
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    took = time.perf_counter() - began
+    last = (done.stdout.decode().strip().splitlines() or ["{}"])[-1]
+    return (json.loads(last) if last.startswith("{") else {}), took
+
+
+def trained(folder: Path, checkpoints: int) -> tuple[Path, Path]:
+    """A run that is done, with a snapshot after each step, and the folder of its evaluate job."""
+    from jobs.folder import write_json
+    from launcher import job_files
+    from launcher.plan import Prepare, run_item
+    from launcher.session import open_grid
+    from zsg_core import skills
+
+    skills.write_tasks(folder / "tasks", per_task=PER_TASK)
+    # So little is learnt that answers do not end before their last token.
+    train = {"batch": 8, "lr": 1e-7, "max_length": 128, "steps": checkpoints - 1}
+    data = {"path": str(folder / "tasks"), "train_per_task": 8, "test_per_task": PER_TASK, "positive_examples": 0}
+    when = {"every": 1, "snapshots": 1, "metrics": ["loss", KEY], "generation": {"max_new_tokens": NEW_TOKENS}}
+    grid = {"data": data, "train": train, "checkpoints": when}
+    write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}})
+    with contextlib.redirect_stdout(sys.stderr):
+        opened = open_grid(folder / "grid.yaml", None, folder / "work")
+    [run], place, profile = opened.runs, opened.site.workspace, opened.site.profile
+    job_files.write_prepare(place, Prepare("prepare/p", [run], set(run.needs)), profile, "s")
+    job_files.write_train(place, run, profile, "s", (), is_start=False)
+    job_files.write_evaluate(place, "evaluate/e", [run], profile, "s", drains=True)
+    for item in ("prepare/p", run_item(run)):
+        timed("-m", "jobs.entry", str(place.root / item))
+    return place.root / run_item(run), place.root / "evaluate/e"
+
+
+def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
+    """Evaluates in a plain loop; `seconds` begin once the model is loaded."""
+    from jobs.evaluate import Served
+    from jobs.generate import Generator
+    from jobs.held_weights import HeldWeights, alone
+    from zsg_core import metrics
+    from zsg_core.scoring import Answered
+
+    how = {"decoding": "greedy", "max_new_tokens": NEW_TOKENS, "items": None}
+    one, held = Served(run, [KEY], how), HeldWeights(alone())
+    held.hold_base(one.job)
+    tokens, examples = one.test
+    generator = Generator(held.llama, how, one.vocabulary.bos, one.vocabulary.eos, "cpu")
+    began, count = time.perf_counter(), 0
+    for step in steps:
+        if step:
+            held.hold(run / "snapshots" / str(step), one.job)
+        made = generator.answers(one.prompts, tokens.ids)
+        count += sum(map(len, made))
+        metrics.score([KEY], [
+            Answered(id=e.id, task=e.task, prompt="", references=e.right_answers, answer=one.vocabulary.text(ids))
+            for e, ids in zip(examples, made, strict=True)
+        ])  # fmt: skip
+    took = time.perf_counter() - began
+    return {"seconds": took, "items": len(tokens), "tokens": count, "answers": len(tokens) * len(steps)}
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
