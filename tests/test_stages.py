@@ -1,5 +1,6 @@
 """Are stages trained one after the other, each once however many runs share it, and counted as one curve?"""
 
+import csv
 import json
 import signal
 import subprocess
@@ -227,6 +228,20 @@ def test_mlflow_has_all_stages_of_a_run(staged: Zsg) -> None:
         points = child_runs(staged.work, "staged")[row["run"]]["points"]
         assert sorted(step for key, step, *_ in points if key == "loss") == [0, 4, 8, 12, 16, 18]
         assert sorted(step for key, step, *_ in points if key == "train/loss") == list(range(1, 19))
+
+
+def test_the_report_has_all_stages_of_a_run(staged: Zsg) -> None:
+    """Each curve begins at step 0 of the first stage, and the second stage is said to begin after step 12."""
+    staged("report", "staged")
+    folder = staged.work / "grids/staged/report"
+    with (folder / "curves.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    with (folder / "finals.csv").open() as file:
+        finals = list(csv.DictReader(file))
+
+    assert steps == [0, 4, 8, 12, 16, 18] * 2
+    assert [(row["stage_1_step"], row["step"]) for row in finals] == [("12", "18")] * 2
+    assert finals[0]["stage_1_final"] == finals[1]["stage_1_final"] == finals[0]["final"] != finals[1]["final"]
 
 
 def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:
