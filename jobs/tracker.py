@@ -6,6 +6,7 @@ See jobs.mlflow_trouble for what its errors mean.
 """
 
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -44,6 +45,7 @@ from jobs.patience import Patience
 from zsg_core.errors import ClusterError
 
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100  # of one request
+MOST_BYTES = 600_000  # of its texts, as JSON: with a thousand metrics it stays below MLflow's limit of a megabyte
 MOST_CURVES = 40
 LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs that a grid wants now
 TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36
@@ -114,6 +116,12 @@ def make_store(path: Path) -> None:
         draft.rename(path)
 
 
+def _fitting(texts: Sequence[str]) -> int:
+    """How many of these go into one request, from the first on."""
+    sizes = itertools.accumulate(len(json.dumps(text)) for text in texts)
+    return max(sum(size <= MOST_BYTES for size in sizes), min(1, len(texts)))
+
+
 class Tracker:
     """One MLflow. Raises Unreachable or Refused; may be used by several threads.
 
@@ -177,7 +185,8 @@ class Tracker:
         left = [Param(key, value[:PARAM_LENGTH]) for key, value in (params or {}).items()]
         metrics = [Metric(p.key, p.value, p.ts, p.step) for p in points]
         while left or metrics:
-            some, left = left[:MOST_PARAMS], left[MOST_PARAMS:]
+            count = _fitting([param.value for param in left[:MOST_PARAMS]])
+            some, left = left[:count], left[count:]
             part = metrics[: MOST_METRICS - len(some)]
             metrics = metrics[len(part) :]
             self._log(run, metrics=part, params=some)
@@ -186,8 +195,10 @@ class Tracker:
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Sets tags, in as many requests as it takes."""
         made = [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
-        for start in range(0, len(made), MOST_TAGS):
-            self._log(run, tags=made[start : start + MOST_TAGS])
+        while made:
+            count = _fitting([tag.value for tag in made[:MOST_TAGS]])
+            self._log(run, tags=made[:count])
+            made = made[count:]
 
     def set_status(self, run: str, status: str, ended: int | None = None) -> None:
         """RUNNING, or FINISHED, FAILED or KILLED at `ended` (ms)."""

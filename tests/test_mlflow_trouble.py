@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Zsg
@@ -15,7 +16,7 @@ from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
 
 from jobs import deliver, tracker
 from jobs import mlflow_trouble as trouble
-from jobs.folder import Workspace
+from jobs.folder import Workspace, read_json, write_json
 from jobs.patience import Patience
 from jobs.tracker import Refused, Unreachable
 from launcher import profiles
@@ -159,6 +160,20 @@ def test_a_host_that_does_not_exist_is_unreachable(tmp_path: Path) -> None:
 
     with pytest.raises(Unreachable, match=r"does not answer .* http://no-such-host.invalid:5000: .*run zsg sync again"):
         send(tmp_path, "nowhere")
+
+
+def test_long_texts_fit_into_requests(tmp_path: Path, mlflow: str) -> None:
+    """Forty parameters of 6,000 characters beyond ASCII are 1.4 MB as JSON; a server takes 1 MB at once."""
+    write_run(tmp_path, "long", [[{"loss": 1.0}]])
+    write_grid(tmp_path, "long", ["long"], mlflow)
+    path = Workspace(tmp_path).grid("long") / "grid.json"
+    record: Any = read_json(path)
+    record["runs"][0]["recipe"]["stages"][0] |= {f"key{number}": "数" * 6000 for number in range(40)}
+    write_json(path, record)
+    deliver.sync(Workspace(tmp_path), "long")
+
+    params = child_runs(tmp_path, "long", mlflow)["long"]["params"]
+    assert [len(params[f"key{number}"]) for number in range(40)] == [6000] * 40
 
 
 def test_a_deleted_experiment_is_told_and_a_restored_one_goes_on(work: Path) -> None:
