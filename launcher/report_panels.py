@@ -120,9 +120,9 @@ def _fallen(panel: Panel) -> float | None:
 
 
 def of_task(found: Found, task: str, drops: Sequence[tuple[Group, Member, Drop]]) -> Panel:
-    """The curves of one test task where it falls most; `drops` are those of the task, largest first."""
+    """The curves of one test task, those that fall most first; `drops` are those of the task, largest first."""
     lines = []
-    chosen = {id(group): group for group, *_ in drops}
+    chosen = {id(group): group for group in (*(group for group, *_ in drops), *found.groups)}
     for group in list(chosen.values())[:MOST_OF_TASK]:
         items = group.items
         if items is None:

@@ -136,6 +136,7 @@ def start_server(folder: Path, *options: str, port: int | None = None) -> tuple[
         page_at(f"http://127.0.0.1:{port}/health")
     except BaseException:
         process.terminate()
+        process.wait(30)
         raise
     return process, f"http://127.0.0.1:{port}"
 

@@ -18,7 +18,7 @@ def missing() -> list[str]:
     lacking = [] if _programs() else ["initdb (apt-get install postgresql)"]
     lacking += [] if os.getuid() == 0 else ["root's rights to start it as another user"]
     has_driver = any(map(importlib.util.find_spec, mlflow_server.DRIVERS))
-    return lacking + ([] if has_driver else ["a driver (pip install 'psycopg[binary]')"])
+    return lacking + ([] if has_driver else ["a driver (pip install 'zsg[postgresql]')"])
 
 
 def _programs() -> Path | None:

@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.soak]
 
 LIGHT = Path(__file__).with_name("light_engine")
 STEPS, STEP_S = 600, 0.2
+ONE_WORKER = ("--workers", "1")
 PROFILE = """
 name: live
 kind: slurm
@@ -69,7 +70,7 @@ def assert_undisturbed(steps: dict[int, int], first: int, last: int) -> None:
 def test_a_server_that_is_killed_and_started_again_has_everything(zsg_on_slurm: Zsg, tasks: Path) -> None:
     """Points arrive while a run trains; no step waits for a server after its `kill -9`; back again it gets them all."""
     zsg, folder = zsg_on_slurm, zsg_on_slurm.folder / "server"
-    server, uri = start_server(folder)
+    server, uri = start_server(folder, *ONE_WORKER)
     try:
         run = submit(zsg, tasks, uri)
         wait_until(lambda: arrived(zsg, uri, run))
@@ -79,7 +80,7 @@ def test_a_server_that_is_killed_and_started_again_has_everything(zsg_on_slurm: 
         first = max(trained(zsg, run))
         wait_until(lambda: max(trained(zsg, run)) >= first + 50)
         last = max(trained(zsg, run))
-        server, _ = start_server(folder, port=int(uri.rpartition(":")[2]))
+        server, _ = start_server(folder, *ONE_WORKER, port=int(uri.rpartition(":")[2]))
         wait_until(lambda: arrived(zsg, uri, run) > last)
         assert is_under_way(zsg, run)
         wait_until(lambda: not is_under_way(zsg, run))

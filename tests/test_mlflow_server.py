@@ -83,7 +83,7 @@ def test_other_databases_are_refused_without_their_passwords(tmp_path: Path) -> 
 def test_postgresql_by_the_driver_that_is_there() -> None:
     """An address without a driver gets an installed one; without any it is said how to install one."""
     assert mlflow_server.with_driver("postgresql://u@h/d", ["psycopg2"]) == "postgresql+psycopg2://u@h/d"
-    with pytest.raises(UserError, match=r"pip install 'psycopg\[binary\]'"):
+    with pytest.raises(UserError, match=r"pip install 'zsg\[postgresql\]'"):
         mlflow_server.with_driver("postgresql://u@h/d", [])
 
 
