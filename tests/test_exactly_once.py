@@ -16,7 +16,7 @@ from jobs.folder import Workspace
 from jobs.patience import Patience
 from jobs.tracker import Refused, Unreachable
 
-TEST_SEEDS, SOAK_SEEDS, POSTGRESQL_SEEDS = range(8), range(8, 50), range(50, 60)
+TEST_SEEDS, SOAK_SEEDS, POSTGRESQL_SEEDS = range(8), range(50), range(50, 60)
 HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
 FORKS = multiprocessing.get_context("forkserver")  # a delivery to be killed, which starts in a moment
 FORKS.set_forkserver_preload(["jobs.deliver"])
@@ -142,7 +142,7 @@ def test_a_run_that_mlflow_refuses_does_not_keep_the_others(tmp_path: Path, mlfl
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", SOAK_SEEDS)
 def test_more_faults_and_kills(tmp_path: Path, mlflow: str, seed: int) -> None:
-    """The same, for fifty seeds in all."""
+    """The same, for fifty seeds."""
     prove_exactly_once(tmp_path, mlflow, seed)
 
 

@@ -11,7 +11,7 @@ import pytest
 from builders import digests
 from conftest import Zsg, wait_until
 from pydantic import ValidationError
-from tracked import child_runs, loss_by_step
+from tracked import MlflowClient, child_runs, loss_by_step
 
 from jobs import stages
 from jobs.folder import Workspace
@@ -183,7 +183,7 @@ defaults:
   model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
   data: {{path: {tasks}, train_per_task: 4, test_per_task: 2, positive_examples: 0}}
   train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32}}
-  checkpoints: {{every: 4}}
+  checkpoints: {{every: 4, snapshots: 4, keep: {{best: 1}}}}
 grid:
   stages:
     - [{{}}, {{train: {{lr: 1e-30}}, data: {{fraction: 1/2}}}}]
@@ -228,6 +228,20 @@ def test_mlflow_has_all_stages_of_a_run(staged: Zsg) -> None:
         points = child_runs(staged.work, "staged")[row["run"]]["points"]
         assert sorted(step for key, step, *_ in points if key == "loss") == [0, 4, 8, 12, 16, 18]
         assert sorted(step for key, step, *_ in points if key == "train/loss") == list(range(1, 19))
+
+
+def test_mlflow_finds_the_best_snapshot_of_a_grid(staged: Zsg) -> None:
+    """Each run has a model for the best snapshot of each stage; the first by loss is there."""
+    client = MlflowClient(f"sqlite:///{staged.work}/mlflow.db")
+    experiment = client.get_experiment_by_name("staged")
+    assert experiment
+    order = [{"field_name": "metrics.loss", "ascending": True}]
+    found = client.search_logged_models([experiment.experiment_id], order_by=order)
+    losses = [next(metric.value for metric in one.metrics if metric.key == "loss") for one in found]
+
+    assert len(found) == 4 and losses == sorted(losses)
+    place, step = Path(found[0].tags["zsg.path"]), int(found[0].tags["zsg.step"])
+    assert (place / "COMMIT").exists() and loss_by_step(staged.work, place.parents[1].name)[step] == losses[0]
 
 
 def test_the_report_has_all_stages_of_a_run(staged: Zsg) -> None:
