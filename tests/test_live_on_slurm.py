@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Zsg, start_server, wait_until
+from small_runs import small_grid
 from test_mlflow_server import group
-from test_on_slurm import small
 from tracked import assert_exactly_once, child_runs, journal_points
 
 from jobs import live
@@ -30,13 +30,10 @@ environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "{step_s}"}}}}
 
 
 def submit(zsg: Zsg, tasks: Path, uri: str) -> str:
-    """Submits one run of slow steps, without torch; its id. What it needs is made before, on this machine."""
-    grid = small(zsg, tasks, steps=STEPS)
-    first = zsg.write("first.yaml", grid.read_text().replace("name: small", "name: first"))
-    zsg("submit", first, "--set", "train.steps=1", "--set", "checkpoints.every=1")
+    """Submits one run of slow steps, without torch; its id."""
     place = zsg.write("live.yaml", PROFILE.format(uri=uri, light=LIGHT, step_s=STEP_S))
-    zsg("submit", grid, "--profile", place)
-    return zsg.status("small")[0]["run"]
+    zsg("submit", small_grid(zsg, tasks, steps=STEPS), "--profile", place)
+    return zsg.status()[0]["run"]
 
 
 def arrived(zsg: Zsg, uri: str, run: str) -> int:
@@ -67,9 +64,9 @@ def assert_undisturbed(steps: dict[int, int], first: int, last: int) -> None:
     assert statistics.median(during) < 1.5 * statistics.median(others)
 
 
-def test_a_server_that_is_killed_and_started_again_has_everything(zsg_on_slurm: Zsg, tasks: Path) -> None:
+def test_a_server_that_is_killed_and_started_again_has_everything(prepared_on_slurm: Zsg, tasks: Path) -> None:
     """Points arrive while a run trains; no step waits for a server after its `kill -9`; back again it gets them all."""
-    zsg, folder = zsg_on_slurm, zsg_on_slurm.folder / "server"
+    zsg, folder = prepared_on_slurm, prepared_on_slurm.folder / "server"
     server, uri = start_server(folder, *ONE_WORKER)
     try:
         run = submit(zsg, tasks, uri)
