@@ -18,7 +18,7 @@ demo: .venv/ready  ## three orders of a small self-made data set, trained and co
 test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
-soak: .venv/ready-dev .venv/ready-bench  ## the long proofs; under 45 minutes on 2 cores; needs chromium and its driver
+soak: .venv/ready-dev .venv/ready-bench  ## the long proofs; under 45 minutes on 2 cores; needs chromium, its driver and PostgreSQL
 	ZSG_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m soak -s
 
 check: .venv/ready-dev  ## format, lint, types, import contracts
@@ -53,5 +53,5 @@ clean:  ## remove what the demo made
 	@touch $@
 
 .venv/ready-bench: .venv/ready
-	$(PIP) --editable '.[train,track,report,bench,browser]'
+	$(PIP) --editable '.[train,track,report,bench,browser,postgresql]'
 	@touch $@
