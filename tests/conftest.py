@@ -25,8 +25,9 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 # With two workers the modules that take minutes begin, or one worker would be left with one in the end.
 LONG_MODULES = [
-    "on_slurm",
     "chaos",
+    "on_slurm",
+    "lifecycle_on_slurm",
     "local",
     "submit_options",
     "stages",
