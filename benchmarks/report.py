@@ -108,19 +108,24 @@ def write_grid(place: Workspace, name: str, listed: Sequence[dict[str, Any]], **
 
 def record_run(
     place: Workspace, listed: dict[str, Any], steps: Sequence[int], tasks: Sequence[str], losses: NDArray[np.float64],
-    *, others: Sequence[str] = (), outcome: str | None = "done", trained: bool = True, **ended: Any,
+    *, others: Sequence[str] = (), outcome: str | None = "done", trained: bool = True, before: Sequence[str] = (),
+    first: int = 0, **ended: Any,
 ) -> None:  # fmt: skip
-    """A run's folder with what a train job writes: `losses` (steps, items) at checkpoints, a row for every step."""
+    """A run's folder with what a train job writes: `losses` (steps, items) at checkpoints, a row for every step.
+
+    A stage after others says which runs have those, and after which step it begins.
+    """
     folder = place.run(listed["run"])
     job = {"made": {"corpus": "c", "arrangement": "a", "base": None}, "code": {"commit": "c0ffee", "dirty": False}}
-    write_json(folder / "job.json", {**job, "paths": {"workspace": str(place.root)}, "stage_id": "1", "before": []})
+    job |= {"paths": {"workspace": str(place.root)}, "stage_id": "1", "before": list(before)}
+    write_json(folder / "job.json", job)
     attempt = attempts.begin(folder, "submission")
     item_losses.describe(folder, [f"item{n}" for n in range(len(tasks))], list(tasks), [5] * len(tasks), {})
     journal = Journal(folder, attempt, "train", "1")
     start = {"event": "start", "device": "cpu", "world": 1, "precision": "fp32", "code": job["code"]}
-    journal.row("event", step=0, examples=0, data=start)
-    for step in range(steps[-1] + 1):
-        if trained and step:
+    journal.row("event", step=first, examples=16 * first, data=start)
+    for step in range(first, steps[-1] + 1):
+        if trained and step > first:
             speed = {"train/loss": 2.0, "train/lr": 1e-6, "train/tokens": 1000 + step, "speed/tokens_per_s": 6789.17}
             journal.row("metric", step=step, examples=16 * step, data=speed)
         if step in steps:

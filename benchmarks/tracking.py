@@ -33,7 +33,7 @@ from launcher.mlflow_server import QUIET
 
 RUNS, CHECKPOINTS, METRICS, WRITERS, BATCHES = 1_000, 180, 10, 128, 4
 SHARE, STEP_MS, FILL_S = 0.7, 0.1, 600.0
-STEPS = 20_000
+STEPS, POINTS = 20_000, 20_000
 RECIPE = {"schema": 1, "base": {"kind": "tiny"}, "stages": [{"arrangement": {"order": "nft"}, "train": {"lr": 1e-3}}]}
 
 
@@ -45,22 +45,25 @@ def main() -> None:
     parser.add_argument("--writers", type=int, default=WRITERS, help="clients that write at once")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="zsg-") as place:
-        folder = Path(place)
-        rows = [step_cost(folder)]
-        with zsg_server(folder / "ours") as uri:
-            rows += [throughput(folder, uri), back_fill(folder, uri, asked.runs)]
-        rows.append(many_writers(folder, asked.writers))
-    show(rows, asked.json)
+        show(measure(Path(place), asked.runs, asked.writers), asked.json)
 
 
-def step_cost(folder: Path) -> Row:
+def measure(folder: Path, runs: int = RUNS, writers: int = WRITERS) -> list[Row]:
+    """The rows; `folder` takes the workspaces, 200 kB a run, and the servers' databases."""
+    rows = [step_cost(folder)]
+    with zsg_server(folder / "ours") as uri:
+        rows += [throughput(folder, uri), back_fill(folder, uri, runs)]
+    return [*rows, many_writers(folder, writers)]
+
+
+def step_cost(folder: Path, steps: int = STEPS) -> Row:
     """What a step that is no checkpoint pays for its row."""
     run = folder / "step"
     attempt = attempts.begin(run, "submission")
     journal = Journal(run, attempt, "train", "s")
     data = {"train/loss": 1.2345678, "train/lr": 1e-6, "train/grad_norm": 0.98765}
     taken = []
-    for step in range(STEPS):
+    for step in range(steps):
         began = time.perf_counter()
         journal.row("metric", step=step, examples=step, data={**data, "speed/tokens_per_s": 1e5, "speed/mfu": 0.4})
         taken.append(time.perf_counter() - began)
@@ -70,9 +73,8 @@ def step_cost(folder: Path) -> Row:
     return Row("the training thread, a step", median, "ms", None, STEP_MS, median <= STEP_MS)
 
 
-def throughput(folder: Path, uri: str) -> Row:
+def throughput(folder: Path, uri: str, points: int = POINTS) -> Row:
     """Metrics a second of one delivery, beside the same number in bare calls; in turn, the best of three of each."""
-    points = 20 * 1000
     ours, bare = [], []
     for number in range(3):
         place = workspace(folder / f"fast{number}", f"fast{number}", uri, runs=1, checkpoints=points // METRICS)
@@ -99,9 +101,9 @@ def back_fill(folder: Path, uri: str, runs: int) -> Row:
 def many_writers(folder: Path, writers: int) -> Row:
     """Batches in a hundred that failed, of clients that all write at once and do not try again."""
     with stock_server(folder / "stock") as uri:
-        theirs = _lost(uri, writers)
+        theirs = lost(uri, writers)
     with zsg_server(folder / "loaded") as uri:
-        ours = _lost(uri, writers)
+        ours = lost(uri, writers)
     return Row(f"lost of what {writers} writers sent at once", ours, "%", theirs, 0.0, ours == 0)
 
 
@@ -186,7 +188,7 @@ def _bare(uri: str, points: int) -> float:
     return points / (time.perf_counter() - began)
 
 
-def _lost(uri: str, writers: int) -> float:
+def lost(uri: str, writers: int) -> float:
     """The batches in a hundred that got an error: each writer makes a run and sends it four batches of 50."""
     from mlflow.entities import Metric
 

@@ -2,7 +2,8 @@
 
 One idempotent function. MLflow's metric key is (key, timestamp, step, run, value): a point keeps the timestamp of its
 journal row, so sending it again changes nothing. The cursor beside the run only saves work; losing it costs a
-replay, not a duplicate. Who delivers a run holds its lock, so that live delivery and `zsg sync` never double.
+replay, not a duplicate. Who delivers a run holds its lock, so that live delivery and `zsg sync` never double. An MLflow
+run is filled from one journal: the same run trained in another workspace, at other times, is another one.
 
 `python -m jobs.deliver <workspace> [<grid>] [--run RUN] [--follow PID]`
 """
@@ -31,6 +32,7 @@ LIVE = Patience(limit_s=10.0)  # of one request, from a node: the next try is no
 LAST_S = 20.0  # for what is left when the job has ended
 NICE = 19
 STATUS = {"done": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+RUN, BEGAN = "zsg.run", "zsg.began"  # tags: the run, and by its first row's time, which journal of it
 
 Row = dict[str, Any]
 Tell = Callable[[int, int], None]  # how many of how many runs have been looked at
@@ -67,13 +69,15 @@ class Delivery:
         self._tracker = Tracker(tracking_uri(workspace, wanted), artifacts, patience)
         self._say = say or (lambda text: sys.stderr.write(f"{text}\n"))
         self._there: tuple[str, str] | None = None  # experiment and the grid's own run
-        self._seen_there: set[str] = set()  # runs that MLflow was found to have
+        self._held: dict[str, dict[str, str]] = {}  # run → its MLflow runs, and which journal each is filled from
 
     def send(self, *, only: str | None = None, refill: bool = False, tell: Tell | None = None) -> dict[str, int]:
         """Sends what MLflow lacks of every run, or of one; see `sync`."""
         rows = [row for row in self._rows(only) if any(map(journal.files, self._workspace.stages(row["run"])))]
         sent = {"runs": 0, "points": 0}
         refused: list[Refused] = []
+        if rows:
+            self._look_up(only)
         for number, points in enumerate(self._each(rows, refill, refused), start=1):
             sent["runs"] += points > 0
             sent["points"] += points
@@ -89,9 +93,6 @@ class Delivery:
 
     def _each(self, rows: list[Row], refill: bool, refused: list[Refused]) -> Iterator[int]:
         """How many points were sent of each run, as they end. Of a server that does not answer nobody asks more."""
-        if not rows:
-            return
-        self._there = self._there or self._find_grid()
         stop = threading.Event()
 
         def one(row: Row) -> int:
@@ -101,6 +102,7 @@ class Delivery:
                 return self._send_run(row, refill)
             except Refused as error:
                 refused.append(error)
+                self._held = {}  # it may have been deleted meanwhile: looked at anew when asked to send again
                 return 0
             except BaseException:
                 stop.set()
@@ -119,6 +121,15 @@ class Delivery:
             finally:
                 stop.set()  # also when interrupted: what is under way ends, nothing else begins
 
+    def _look_up(self, only: str | None) -> None:
+        """Asks once which runs MLflow has; what is deleted or restored there later, the next delivery sees."""
+        self._there = self._there or self._find_grid()
+        if not self._held:
+            of = {} if only is None else {RUN: only}
+            found = self._tracker.find(self._there[0], {"zsg.kind": "run", "zsg.grid": self._grid, **of}, (RUN, BEGAN))
+            for mlflow_run, (run, began) in found.items():
+                self._held.setdefault(run, {})[mlflow_run] = began
+
     def _find_grid(self) -> tuple[str, str]:
         with _lock(self._workspace.grid(self._grid) / "delivery.lock"):
             experiment = self._tracker.experiment(self._grid)
@@ -135,13 +146,16 @@ class Delivery:
             return self._send_locked(row, folder, cursor, refill)
 
     def _send_locked(self, row: Row, folder: Path, cursor: "_Cursor", refill: bool) -> int:
-        seen = self._looks(row, folder)
-        is_held = cursor.is_of(self._tracker.uri) and self._holds(cursor["run"])
-        is_whole = cursor["seen"] == seen and not cursor["refilling"]
+        seen = self._looks(row)
+        is_held = cursor.is_of(self._tracker.uri) and self._holds(row, cursor["run"])
+        is_whole = cursor["seen"] == seen and not cursor["refilling"] and not self._twins(row, cursor)
         if is_held and is_whole and not (refill and cursor.is_flagged):
             return 0
         stages = self._workspace.stages(row["run"])
         rows = {name: list(of) for one in stages for name, of in _by_writer(one)}
+        began = next((str(rows[one.name][0]["ts"]) for one in stages if rows[one.name]), None)
+        if began is None:
+            return 0  # its first row is being written
         found = {stage: journal.first_points(of_stage) for stage, of_stage in rows.items()}
         keys = run_facts.Keys()
         points = {stage: [p for p in of_stage if keys.keeps(p.key)] for stage, (of_stage, _) in found.items()}
@@ -149,56 +163,59 @@ class Delivery:
         if is_held and refill and disagree and cursor["refilled"] != disagree[0]:
             cursor.keep(refilling=disagree[0])  # killed from now on, the next delivery goes on with it
         if not is_held or cursor["refilling"]:
-            self._begin(row, folder, cursor, points, cursor["refilling"] if is_held else None)
+            self._begin(row, began, cursor, points, cursor["refilling"] if is_held else None)
         # Counted by stage and writer: a stage that is shared may gain points after a later one was sent, and an
         # evaluator's points come while its run trains, and after.
         sent = sum(self._send_points(row, cursor, stage, of_stage) for stage, of_stage in points.items())
-        if cursor["doubtful"]:
-            self._delete_twins(row, cursor["run"])
+        self._delete_twins(row, cursor)
         starts = [r for r in rows[folder.name] if r["data"].get("event") == "start"]
-        self._tell_state(row, folder, cursor, starts, disagree, run_facts.doubts(rows.values()))
+        state = run_facts.state(stages, disagree) | keys.left_out() | run_facts.doubts(rows.values())
+        self._tell_state(row, folder, cursor, starts, state)
         if cursor["state"]["state"] == "done":
-            self._tell_results(row, folder, cursor, [p for of_stage in points.values() for p in of_stage])
+            measured = {one: [p for name in points if _is_of(name, one) for p in points[name]] for one in stages}
+            self._tell_results(row, cursor, {one: (rows[one.name], measured[one]) for one in stages})
         if cursor["old"]:
             self._retire(row, cursor["old"], cursor["run"])
         cursor.keep(seen=seen, old=None)
         return sent
 
-    def _looks(self, row: Row, folder: Path) -> list[Any]:
+    def _looks(self, row: Row) -> list[Any]:
         """What shows, without reading it, whether anything of a run has changed."""
-        files = [path for one in self._workspace.stages(row["run"]) for path in journal.files(one)]
-        ends = [folder / name for name in ("attempt.json", "exit.json")]
+        stages = self._workspace.stages(row["run"])
+        files = [path for one in stages for path in journal.files(one)]
+        ends = [one / name for one in stages for name in ("attempt.json", "exit.json")]
         sizes = [[path.name, path.stat().st_size] for path in files]
         return [*sizes, *(path.stat().st_mtime_ns if path.exists() else 0 for path in ends), self._is_listed(row)]
 
     def _is_listed(self, row: Row) -> str:
         return "no" if row in self._wanted.get("former", []) else "yes"
 
-    def _holds(self, run: str) -> bool:
-        if run not in self._seen_there and self._tracker.is_there(run):
-            self._seen_there.add(run)
-        return run in self._seen_there
+    def _holds(self, row: Row, run: str) -> bool:
+        return run in self._held.get(row["run"], {}) or self._tracker.is_there(run)
 
-    def _known_by(self, row: Row) -> dict[str, str]:
-        return {"zsg.kind": "run", "zsg.run": row["run"], "zsg.grid": self._grid}
+    def _known_by(self, row: Row, began: str) -> dict[str, str]:
+        return {"zsg.kind": "run", RUN: row["run"], "zsg.grid": self._grid, BEGAN: began}
 
     def _begin(
-        self, row: Row, folder: Path, cursor: "_Cursor", points: dict[str, list[journal.Point]], refilling: str | None
+        self, row: Row, began: str, cursor: "_Cursor", points: dict[str, list[journal.Point]], refilling: str | None
     ) -> None:
         """Finds or makes the MLflow run, to be filled from the first point on."""
         assert self._there
         experiment, parent = self._there
         started = min((of_stage[0].ts for of_stage in points.values() if of_stage), default=None)
-        known_by, tags = self._known_by(row), {"mlflow.parentRunId": parent}
+        known_by, tags = self._known_by(row, began), {"mlflow.parentRunId": parent}
         old = cursor["run"] if refilling else None
         if old:
             known_by |= {"zsg.replaces": old}
         run, is_doubtful = self._tracker.find_or_create(experiment, known_by, tags, run_facts.name_of(row), started)
-        self._seen_there.add(run)
-        data = [Data(*one) for one in run_facts.data_sets(folder)]
+        self._held.setdefault(row["run"], {})[run] = began
+        self._tell_data(row, run)
+        cursor.begin(uri=self._tracker.uri, run=run, began=began, doubtful=is_doubtful, refilled=refilling, old=old)
+
+    def _tell_data(self, row: Row, run: str) -> None:
+        data = [Data(*one) for one in run_facts.data_sets(self._workspace.stages(row["run"]))]
         if data:
             self._tracker.read(run, data)
-        cursor.begin(uri=self._tracker.uri, run=run, doubtful=is_doubtful, refilled=refilling, old=old)
 
     def _send_points(self, row: Row, cursor: "_Cursor", stage: str, points: list[journal.Point]) -> int:
         """Sends what MLflow lacks of one stage, and first the parameters; the cursor is kept after every request."""
@@ -211,10 +228,8 @@ class Delivery:
             cursor.keep(params=True)
         return len(news)
 
-    def _tell_state(
-        self, row: Row, folder: Path, cursor: "_Cursor", starts: list[Row], disagree: list[str], doubts: dict[str, str]
-    ) -> None:
-        state = run_facts.state(folder, disagree) | {"listed": self._is_listed(row)} | doubts
+    def _tell_state(self, row: Row, folder: Path, cursor: "_Cursor", starts: list[Row], state: dict[str, str]) -> None:
+        state |= {"listed": self._is_listed(row)}
         if state == cursor["state"]:
             return
         told = run_facts.facts(folder, row, starts) | state
@@ -224,46 +239,59 @@ class Delivery:
             self._tracker.set_status(cursor["run"], status, int(state.get("ended", 0)) or None)
         cursor.keep(state=state)
 
-    def _tell_results(self, row: Row, folder: Path, cursor: "_Cursor", points: list[journal.Point]) -> None:
+    def _tell_results(
+        self, row: Row, cursor: "_Cursor", stages: dict[Path, tuple[list[Row], list[journal.Point]]]
+    ) -> None:
         """The losses of items and tasks, and a model for every snapshot that was kept.
 
         Once per end of the run, and again when evaluators have come to more.
         """
-        assert self._there
-        results = [cursor["state"]["ended"], len(points)]
+        results = [cursor["state"]["ended"], sum(len(points) for _, points in stages.values())]
         if cursor["results"] == results:
             return
+        self._tell_data(row, cursor["run"])  # that of a later stage was not there when the run began
         with tempfile.TemporaryDirectory() as place:
             for path in item_table.write(self._workspace.stages(row["run"]), Path(place)):
                 self._tracker.upload(cursor["run"], path, "losses")
-        digests = {r["step"]: r["data"].get("digest") for r in journal.read(folder) if _is_snapshot(r)}
+        for stage, (rows, points) in stages.items():
+            self._tell_snapshots(row, cursor, stage, rows, points)
+        cursor.keep(results=results)
+
+    def _tell_snapshots(
+        self, row: Row, cursor: "_Cursor", folder: Path, rows: list[Row], points: list[journal.Point]
+    ) -> None:
+        assert self._there
+        digests = {r["step"]: r["data"].get("digest") for r in rows if r["data"].get("event") == "snapshot"}
         for step in run_facts.kept_snapshots(folder):
             measured = [p for p in points if p.step == step and not p.key.startswith(("train/", journal.SPEED))]
             if measured:
-                tags = {
-                    **self._known_by(row),
-                    "zsg.kind": "snapshot",
-                    "zsg.step": str(step),
-                    "zsg.digest": str(digests.get(step)),
-                }
-                tags |= {"zsg.path": str(folder / "snapshots" / str(step))}
-                name = f"{row['run']}-step-{step}"
-                self._tracker.model(self._there[0], cursor["run"], name, tags, measured)
-        cursor.keep(results=results)
+                tags = {**self._known_by(row, cursor["began"]), "zsg.kind": "snapshot", "zsg.step": str(step)}
+                tags |= {"zsg.digest": str(digests.get(step)), "zsg.path": str(folder / "snapshots" / str(step))}
+                self._tracker.model(self._there[0], cursor["run"], f"{row['run']}-step-{step}", tags, measured)
 
     def _retire(self, row: Row, old: str, new: str) -> None:
         """Takes an MLflow run out of sight that another one stands for now."""
-        self._tracker.tag(old, {"zsg.replaced_by": new, "zsg.kind": "replaced"})
-        self._tracker.delete(old)
+        self._replace(row, old, new)
         self._say(f"{row['run']}: MLflow run {old} was flagged; {new} is filled anew, the old one deleted in MLflow")
 
-    def _delete_twins(self, row: Row, kept: str) -> None:
-        """Deletes what a server made after all when an earlier request to create the run had got no answer."""
+    def _replace(self, row: Row, old: str, new: str) -> None:
+        self._tracker.tag(old, {"zsg.replaced_by": new, "zsg.kind": "replaced"})
+        self._tracker.delete(old)
+        self._held.get(row["run"], {}).pop(old, None)
+
+    def _twins(self, row: Row, cursor: "_Cursor") -> list[str]:
+        """Other MLflow runs that are filled from the same journal: deleted there once, and restored."""
+        held = self._held.get(row["run"], {})
+        ours = (cursor["run"], cursor["old"])
+        return [run for run, began in held.items() if began == cursor["began"] and run not in ours]
+
+    def _delete_twins(self, row: Row, cursor: "_Cursor") -> None:
+        """Deletes them, and what a server made after all when an earlier request to create the run got no answer."""
         assert self._there
-        for other in self._tracker.find(self._there[0], self._known_by(row)):
-            if other != kept:
-                self._tracker.delete(other)
-                self._say(f"{row['run']}: MLflow had made its run twice; {other}, the empty one, was deleted")
+        late = self._tracker.find(self._there[0], self._known_by(row, cursor["began"])) if cursor["doubtful"] else {}
+        for other in {*self._twins(row, cursor), *late} - {cursor["run"], cursor["old"]}:
+            self._replace(row, other, cursor["run"])
+            self._say(f"{row['run']}: MLflow had its run twice; {other} was deleted there, {cursor['run']} is filled")
 
 
 class _Cursor:
@@ -302,8 +330,8 @@ def _by_writer(stage: Path) -> Iterator[tuple[str, Iterator[Row]]]:
         yield f"{stage.name}/{name}" if name else stage.name, (row for row in rows if row["kind"] != "items")
 
 
-def _is_snapshot(row: Row) -> bool:
-    return row["kind"] == "event" and row["data"].get("event") == "snapshot"
+def _is_of(writer: str, stage: Path) -> bool:
+    return writer.partition("/")[0] == stage.name
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs import journal
+from jobs import journal, stages
 from jobs.folder import Workspace, read_json
 from zsg_core import recipe as recipes
 
@@ -16,6 +16,7 @@ Row = Mapping[str, Any]
 MOST_VERSIONS = 10
 MOST_SOURCES = 20
 MOST_KEYS, MOST_OF_SOURCES = 100, 60
+NAMED_KEYS = 20
 
 
 class DataSet(NamedTuple):
@@ -42,12 +43,12 @@ def params(row: Row) -> dict[str, str]:
     return named
 
 
-def state(folder: Path, disagree: Sequence[str]) -> dict[str, str]:
-    """How far a run is: state, attempt, the scheduler's ids, how it ended, and whether a restart disagrees."""
-    attempt, record = read_json(folder / "attempt.json") or {}, read_json(folder / "exit.json")
+def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
+    """How far a run is whose stages are in `folders`: state, attempt, the scheduler's ids, its end, a flag."""
+    attempt, record = stages.newest(folders)
     told = {"state": "running", "attempt": str(attempt.get("attempt")), "host": str(attempt.get("host"))}
     told |= {"slurm_job_id": str(attempt.get("slurm_job_id")), "restart_count": str(attempt.get("restart_count"))}
-    if record and record["nonce"] == attempt.get("nonce"):
+    if record:
         told |= {"state": record["outcome"], "ended": str(record["ended"])}
         told |= {key: str(record[key]) for key in ("cause", "evidence", "digest", "skipped") if record.get(key)}
         told["state"] = "running" if record["outcome"] == "continue" else record["outcome"]
@@ -77,6 +78,7 @@ def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
     told |= {"order": " → ".join(stage["arrangement"]["order"] for stage in row["recipe"]["stages"])}
     told |= {"strategy": str(row.get("strategy"))} if row.get("strategy") else {}
     told |= {"arrangement": made["arrangement"], "corpus": made["corpus"], "stage": job["stage_id"]}
+    told |= {"workspace": job["paths"]["workspace"]}
     meta = _arrangement(workspace, made)
     told |= {"arrangement.ids_digest": str(meta.get("ids_digest"))}
     told |= {key: str(corpus.get(key)) for key in ("train_digest", "test_digest")}
@@ -89,18 +91,20 @@ def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
     return told
 
 
-def data_sets(folder: Path) -> list[DataSet]:
-    """What a run is trained and tested on, by zsg's own digests; none before prepare has made it."""
-    job = read_json(folder / "job.json") or {}
-    workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
-    corpus, meta, path = _corpus(workspace, made), _arrangement(workspace, made), str(workspace.corpus(made["corpus"]))
-    found = []
-    if digest := meta.get("ids_digest"):
-        place = str(workspace.arrangement(made["arrangement"]))
-        found.append(DataSet(f"arrangement {made['arrangement']}", digest, "training", place))
-    if digest := corpus.get("test_digest"):
-        found.append(DataSet(f"test set of {made['corpus']}", digest, "testing", path))
-    return found
+def data_sets(folders: Sequence[Path]) -> list[DataSet]:
+    """What a run is trained on in each stage and tested on, by zsg's own digests; none before prepare has made it."""
+    found: list[DataSet] = []
+    for folder in folders:
+        job = read_json(folder / "job.json") or {}
+        workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
+        if digest := _arrangement(workspace, made).get("ids_digest"):
+            place = str(workspace.arrangement(made["arrangement"]))
+            found.append(DataSet(f"arrangement {made['arrangement']}", digest, "training", place))
+        if folder == folders[-1] and (digest := _corpus(workspace, made).get("test_digest")):  # which all stages share
+            found.append(
+                DataSet(f"test set of {made['corpus']}", digest, "testing", str(workspace.corpus(made["corpus"])))
+            )
+    return list(dict.fromkeys(found))
 
 
 def kept_snapshots(folder: Path) -> list[int]:
@@ -127,6 +131,12 @@ class Keys:
                 room = room and sum(map(_of_source, kept)) < MOST_OF_SOURCES
             self._kept[key] = room
         return self._kept[key]
+
+    def left_out(self) -> dict[str, str]:
+        """The tag that says which keys are not sent; none where all are."""
+        keys = [key for key, is_kept in self._kept.items() if not is_kept]
+        first = ", ".join(keys[:NAMED_KEYS]) + (", …" if len(keys) > NAMED_KEYS else "")
+        return {"keys_left_out": f"{len(keys)}, which zsg export has: {first}"} if keys else {}
 
 
 def _of_source(key: str) -> bool:

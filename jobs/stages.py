@@ -7,11 +7,11 @@ leaves its mark: they are nothing without the weights that they are put on.
 
 import contextlib
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import Workspace, discard
+from jobs.folder import Workspace, discard, read_json
 
 
 def use(workspace: Workspace, start: str, run: str) -> None:
@@ -37,6 +37,19 @@ def is_still_needed(run: Path, job: Mapping[str, Any]) -> bool:
     """Whether a run that is done has kept LoRA's adapters of the weights that it started from."""
     is_lora = job["recipe"]["stages"][-1]["train"]["tuning"]["method"] == "lora"
     return is_lora and any((run / "snapshots").glob("[0-9]*"))
+
+
+def newest(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attempt of the newest of a run's stages that has begun, and how it ended; `folders` has the run's own last.
+
+    No end while it is under way; nor of an earlier stage that is done, after which the run goes on.
+    """
+    for folder in reversed(folders):
+        if attempt := read_json(folder / "attempt.json"):
+            end = read_json(folder / "exit.json") or {}
+            is_over = end.get("outcome") != "done" or folder == folders[-1]
+            return attempt, end if is_over and end.get("nonce") == attempt.get("nonce") else {}
+    return {}, {}
 
 
 @contextlib.contextmanager

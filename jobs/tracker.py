@@ -2,13 +2,16 @@
 
 MLflow's client by itself tries again for many minutes, but not where its server has run out of connections to its
 database, which it calls a bad request (400): so the trying is ours, and the client's is off.
+See jobs.mlflow_trouble for what its errors mean.
 """
 
 import fcntl
+import itertools
 import json
 import logging
 import os
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
     DatasetInput,
+    Experiment,
     InputTag,
     LifecycleStage,
     LoggedModelOutput,
@@ -33,17 +37,22 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy.exc import SQLAlchemyError
 
+from jobs import mlflow_trouble as trouble
 from jobs.journal import Point
 from jobs.patience import Patience
 from zsg_core.errors import ClusterError
 
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100  # of one request
+MOST_BYTES = 600_000  # of its texts, as JSON: with a thousand metrics it stays below MLflow's limit of a megabyte
 MOST_CURVES = 40
 LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs that a grid wants now
 TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36
-TRANSIENT_STATUS = (408, 429)  # and all from 500 on
-TRANSIENT_TEXT = ("QueuePool limit", "database is locked")  # which come as 400
+PAGE = 1000  # runs of one answer
+VERSION_S = 10.0
+
+KEPT = "The journals keep everything; run zsg sync again"
 
 T = TypeVar("T")
 
@@ -69,14 +78,12 @@ class Data:
 def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed in a moment: no connection, an overloaded server, a locked database."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
-        return _may_pass(error.response.status_code, error.response.text)
+        return trouble.may_pass(error.response.status_code, error.response.text)
     if isinstance(error, requests.RequestException):
         return not isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
-    return isinstance(error, MlflowException) and _may_pass(error.get_http_status_code(), str(error))
-
-
-def _may_pass(status: int, text: str) -> bool:
-    return status >= 500 or status in TRANSIENT_STATUS or any(one in text for one in TRANSIENT_TEXT)
+    if isinstance(error, SQLAlchemyError):  # of a store that is being opened; later MLflow wraps them
+        return trouble.may_pass(500, str(error))
+    return isinstance(error, MlflowException) and trouble.may_pass(error.get_http_status_code(), str(error))
 
 
 def open_client(uri: str) -> MlflowClient:
@@ -103,9 +110,16 @@ def make_store(path: Path) -> None:
             return  # another process was first
         for left in path.parent.glob(f".{path.name}.draft*"):
             left.unlink()
-        draft = path.with_name(f".{path.name}.draft")
+        # A name of its own: MLflow keeps the connections of a process to a path, also to one that was removed.
+        draft = path.with_name(f".{path.name}.draft.{uuid.uuid4().hex[:8]}")
         SqlAlchemyStore(f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()).engine.dispose()
         draft.rename(path)
+
+
+def _fitting(texts: Sequence[str]) -> int:
+    """How many of these go into one request, from the first on."""
+    sizes = itertools.accumulate(len(json.dumps(text)) for text in texts)
+    return max(sum(size <= MOST_BYTES for size in sizes), min(1, len(texts)))
 
 
 class Tracker:
@@ -116,15 +130,26 @@ class Tracker:
 
     def __init__(self, uri: str, artifacts: str | None = None, patience: Patience | None = None) -> None:
         self.uri, self._artifacts, self._patience = uri, artifacts, patience or Patience()
-        self._client = open_client(uri)
+        self._client = self._again(lambda: open_client(uri))
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment of that name, which is made if there is none."""
-        return self._again(lambda: self._experiment(name))
+        """The id of the experiment of that name, which is made if there is none.
 
-    def find(self, experiment: str, tags: Mapping[str, str]) -> list[str]:
-        """The active runs that carry these tags."""
-        return self._again(lambda: self._find(experiment, tags))
+        Refused by a server that is too old, and where the experiment was deleted, since MLflow keeps its name taken.
+        """
+        if self.uri.startswith("http") and trouble.is_too_old(version := self._version()):
+            oldest = ".".join(map(str, trouble.OLDEST))
+            raise Refused(f"{self._place} is MLflow {version}; zsg needs {oldest} or newer. {KEPT}")
+        found = self._again(lambda: self._experiment(name))
+        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+            number = found.experiment_id
+            again = f"`mlflow experiments restore -x {number}`, or `mlflow gc --experiment-ids {number}` to begin anew"
+            raise Refused(f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}")
+        return found.experiment_id
+
+    def find(self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()) -> dict[str, list[str]]:
+        """The active runs that carry these tags: id → the values of the tags `keys`, where it carries those."""
+        return self._again(lambda: self._find(experiment, tags, keys))
 
     def find_or_create(
         self, experiment: str, known_by: Mapping[str, str], tags: Mapping[str, str], name: str, started: int | None
@@ -138,7 +163,7 @@ class Tracker:
         def once() -> str:
             nonlocal is_doubtful
             if found := self._find(experiment, known_by):
-                return found[0]
+                return min(found)
             is_doubtful, was = True, is_doubtful
             made = self._client.create_run(experiment, started, {**tags, **known_by}, name[:200])
             is_doubtful = was
@@ -160,7 +185,8 @@ class Tracker:
         left = [Param(key, value[:PARAM_LENGTH]) for key, value in (params or {}).items()]
         metrics = [Metric(p.key, p.value, p.ts, p.step) for p in points]
         while left or metrics:
-            some, left = left[:MOST_PARAMS], left[MOST_PARAMS:]
+            count = _fitting([param.value for param in left[:MOST_PARAMS]])
+            some, left = left[:count], left[count:]
             part = metrics[: MOST_METRICS - len(some)]
             metrics = metrics[len(part) :]
             self._log(run, metrics=part, params=some)
@@ -169,8 +195,10 @@ class Tracker:
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Sets tags, in as many requests as it takes."""
         made = [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
-        for start in range(0, len(made), MOST_TAGS):
-            self._log(run, tags=made[start : start + MOST_TAGS])
+        while made:
+            count = _fitting([tag.value for tag in made[:MOST_TAGS]])
+            self._log(run, tags=made[:count])
+            made = made[count:]
 
     def set_status(self, run: str, status: str, ended: int | None = None) -> None:
         """RUNNING, or FINISHED, FAILED or KILLED at `ended` (ms)."""
@@ -227,24 +255,41 @@ class Tracker:
         words |= {"x_axis": "step", "y_axis_scale": "linear", "line_smoothness": "1"}
         return f"#/metric?{urllib.parse.urlencode(words)}"
 
-    def _experiment(self, name: str) -> str:
+    def _experiment(self, name: str) -> Experiment:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
-            return found.experiment_id
+            return found
         # Without the tag MLflow's pages take the experiment for one of prompts and traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         try:
-            return self._client.create_experiment(name, self._artifacts, kind)
+            return self._client.get_experiment(self._client.create_experiment(name, self._artifacts, kind))
         except MlflowException:
             found = self._client.get_experiment_by_name(name)  # another machine was first
             if found is None:
                 raise
-            return found.experiment_id
+            return found
 
-    def _find(self, experiment: str, tags: Mapping[str, str]) -> list[str]:
+    def _find(self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()) -> dict[str, list[str]]:
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        found = self._client.search_runs([experiment], query, run_view_type=ViewType.ACTIVE_ONLY, max_results=10)
-        return sorted(run.info.run_id for run in found)
+        found: dict[str, list[str]] = {}
+        token = None
+        while True:
+            page = self._client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
+            found |= {run.info.run_id: [run.data.tags.get(key, "") for key in keys] for run in page}
+            if not (token := page.token):
+                return found
+
+    def _version(self) -> str:
+        """What the server says it is; nothing where it does not say, or stands behind what does not let us ask."""
+        try:
+            answer = requests.get(f"{self.uri.rstrip('/')}/version", timeout=VERSION_S)
+        except requests.RequestException:
+            return ""
+        return answer.text.strip() if answer.ok else ""
+
+    @property
+    def _place(self) -> str:
+        return trouble.without_password(self.uri)
 
     def _find_or_create_model(self, experiment: str, run: str, name: str, tags: Mapping[str, str]) -> str:
         query = f"source_run_id = '{run}' AND name = '{name}'"
@@ -265,8 +310,8 @@ class Tracker:
     def _again(self, do: Callable[[], T]) -> T:
         try:
             return self._patience.again(do, is_transient)
-        except (MlflowException, requests.RequestException) as error:
-            said = f"{self.uri}: {str(error).strip()[:500]}"
+        except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+            said = f"{self._place}: {trouble.shown(str(error))}"
             if is_transient(error):
-                raise Unreachable(f"MLflow does not answer or is overloaded: {said}; run zsg sync again") from error
-            raise Refused(f"MLflow refused: {said}; run zsg sync again") from error
+                raise Unreachable(f"MLflow does not answer or is overloaded: {said}. {KEPT}") from error
+            raise Refused(f"MLflow refused: {said}{trouble.advice(str(error))}. {KEPT}") from error

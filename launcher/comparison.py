@@ -49,6 +49,11 @@ class Member:
     values: dict[int, float]
     at: dict[int, float]
     items: Items | None = None
+    begins: tuple[int, ...] = ()  # after which step each stage but the first begins
+
+    def stage_after(self, step: int) -> int:
+        """The number of the stage that trains on from a step, the first being 1."""
+        return 1 + sum(begin <= step for begin in self.begins)
 
 
 def member(run: Recorded, key: str, x: str) -> Member:
@@ -63,7 +68,8 @@ def member(run: Recorded, key: str, x: str) -> Member:
         at = {step: tokens[step] for step in points}
     kind = json.dumps(unseeded(run.recipe), sort_keys=True)
     values = {step: point.value for step, point in points.items()}
-    return Member(run.run, unseeded_axes(run.axes), kind, run.state, values, at, _items(run, key))
+    begins = tuple(run.begins)
+    return Member(run.run, unseeded_axes(run.axes), kind, run.state, values, at, _items(run, key), begins)
 
 
 def _items(run: Recorded, key: str) -> Items | None:
@@ -117,6 +123,19 @@ class Group:
     def table(self) -> NDArray[np.float64]:
         """(averaged, steps) values."""
         return np.array([[one.values[step] for step in self.steps] for one in self.averaged], np.float64)
+
+    @cached_property
+    def begins(self) -> list[int]:
+        """After which step each stage but the first begins; replicates have it in common, or none has a place."""
+        all_begins = {one.begins for one in self.averaged}
+        return list(*all_begins) if len(all_begins) == 1 else []
+
+    @cached_property
+    def stage_ends(self) -> list[tuple[int, float]]:
+        """(step, value) at which each stage but the last has ended, where it was measured."""
+        means = self.table.mean(axis=0) if self.averaged else []
+        value = dict(zip(self.steps, map(float, means), strict=True))
+        return [(step, value[step]) for step in self.begins if step in value]
 
     @property
     def has_band(self) -> bool:

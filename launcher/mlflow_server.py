@@ -96,7 +96,7 @@ def with_driver(uri: str, drivers: Sequence[str]) -> str:
     if "+" in scheme:
         return uri
     if not drivers:
-        raise UserError("no driver for PostgreSQL is installed here: pip install 'psycopg[binary]'")
+        raise UserError("no driver for PostgreSQL is installed here: pip install 'zsg[postgresql]'")
     return f"{scheme}+{drivers[0]}{colon}{rest}"
 
 

@@ -1,7 +1,9 @@
 """Describes a cluster: what a profile file may say."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
@@ -283,6 +285,8 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
     slurm = profile.slurm
     if profile.kind == "local" and profile.setup:
         raise layers.error(("setup",), "`setup` lines run in Slurm jobs only; a local profile has none")
+    if refusal := _uri_refusal(profile.tracking.uri):
+        raise layers.error(("tracking", "uri"), refusal)
     if profile.tracking.live and (profile.kind == "local" or not _is_server(profile.tracking.uri)):
         message = "tracking.live is for Slurm jobs whose nodes reach a server: kind: slurm, and tracking.uri: http://…"
         raise layers.error(("tracking", "live"), message)
@@ -311,3 +315,22 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
 
 def _is_server(uri: str | None) -> bool:
     return uri is not None and uri.startswith(("http://", "https://"))
+
+
+def _uri_refusal(uri: str | None) -> str | None:
+    """Why this is no address of an MLflow; a password in it is not repeated."""
+    if uri is None or uri.startswith("sqlite:////"):
+        return None
+    if "@" in uri:
+        return (
+            "tracking.uri names a user, and zsg would write it into its records: leave it out, and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the file ~/.mlflow/credentials"
+        )
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(uri)
+        if _is_server(uri) and parts.hostname and parts.port != 0:  # ValueError for a port that is no number
+            return None
+    return (
+        f"tracking.uri: {uri!r} is no MLflow that zsg can fill; give http://HOST:PORT (see zsg server), a file by its "
+        "whole path as sqlite:////FILE, or null for mlflow.db in the workspace"
+    )

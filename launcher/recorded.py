@@ -15,6 +15,7 @@ from jobs import journal
 from jobs.folder import Workspace, read_json
 from jobs.item_losses import ItemLosses, read_test_losses
 from jobs.journal import Point
+from jobs.stages import newest
 from zsg_core import recipe as recipes
 
 UNCOMMITTED = " + uncommitted changes"
@@ -41,9 +42,7 @@ class Recorded:
         self.axes: Row = listed["axes"]
         self.recipe: Row = listed["recipe"]
         self._place, self._folder = place, place.run(self.run)
-        self._attempt = read_json(self._folder / "attempt.json") or {}
-        end = read_json(self._folder / "exit.json") or {}
-        self.end: Row = end if end.get("nonce") == self._attempt.get("nonce") else {}
+        self._attempt, self.end = newest(place.stages(self.run))
 
     @property
     def state(self) -> str:
@@ -61,6 +60,15 @@ class Recorded:
             rows = list(journal.read(folder))
             found += [Stage(folder, rows, *journal.first_points(rows))] if rows else []
         return found
+
+    @property
+    def begins(self) -> list[int]:
+        """After which step each stage but the first has begun."""
+        starts = (
+            next((row["step"] for row in stage.rows if row["data"].get("event") == "start"), None)
+            for stage in self.stages[1:]
+        )
+        return [step for step in starts if step is not None]
 
     @property
     def flags(self) -> list[str]:

@@ -93,6 +93,9 @@ def _final_columns(found: Found, summed: Sequence[tuple[Summary, Summary] | None
     rows = []
     for group, of in zip(found.groups, summed, strict=True):
         row = {**_axes(found, group), "runs": len(group.averaged), "step": group.steps[-1] if group.steps else None}
+        ends = [*group.stage_ends, *[(None, None)] * found.most_stages]
+        for number in range(1, found.most_stages):
+            row[f"stage_{number}_step"], row[f"stage_{number}_final"] = ends[number - 1]
         for name, one in zip(("final", "area"), of or (None, None), strict=True):
             row[name] = one.value if one else None
             for kind in ("seeds", "items", "tasks"):
@@ -104,7 +107,8 @@ def _final_columns(found: Found, summed: Sequence[tuple[Summary, Summary] | None
 
 def _drop_columns(found: Found, drops: Sequence[tuple[Group, Member, Drop]]) -> dict[str, list[Any]]:
     return frames.columns([
-        {**_axes(found, group), "run": one.run, "task": drop.task, "from": drop.start, "to": drop.end,
+        {**_axes(found, group), "run": one.run, "task": drop.task, "stage": one.stage_after(drop.start),
+         "from": drop.start, "to": drop.end,
          "size": drop.size, "all_tasks": drop.shared, "beyond_all": drop.own, "usual": drop.usual}
         for group, one, drop in drops
     ])  # fmt: skip

@@ -10,7 +10,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Line:
     runs: int = 1
     apart: bool = False
     style: int = 0  # of the line, beside its colour
+    begins: Sequence[float] = ()  # where on the horizontal axis each stage but the first begins
 
     @property
     def mark(self) -> str:
@@ -71,7 +72,8 @@ def later(panel: Panel, start: float) -> Panel:
 def _part(line: Line, start: float) -> Line:
     first = next(number for number, x in enumerate(line.x) if x >= start)
     low, high = (bound[first:] if bound is not None else None for bound in (line.low, line.high))
-    return Line(line.label, line.colour, line.x[first:], line.y[first:], low, high, line.runs, line.apart)
+    begins = [x for x in line.begins if x >= start]
+    return replace(line, x=line.x[first:], y=line.y[first:], low=low, high=high, begins=begins)
 
 
 def svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str:
@@ -158,6 +160,7 @@ def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None
             line.x, line.y, label="_" if line.apart else "curve", color=colour, marker=mark, markersize=3.4,
             linewidth=0.9 if line.apart else 1.7, linestyle=dash, alpha=0.8 if line.apart else 1,
         )  # fmt: skip
+    _draw_begins(axes, panel, colours)
     if panel.marked:
         axes.axvspan(*panel.marked, color=colours[GRID], alpha=0.6, linewidth=0)
     if panel.limits:
@@ -174,6 +177,19 @@ def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None
     axes.margins(x=0.02)
     if direct:
         _name_ends(axes, panel, colours)
+
+
+def _draw_begins(axes: Any, panel: Panel, colours: Sequence[str]) -> None:
+    """Where stages begin: a dotted line where all curves agree, else a bar across each curve."""
+    lines = [line for line in panel.lines if not line.apart]
+    if len({tuple(line.begins) for line in lines}) == 1:
+        for x in lines[0].begins:
+            axes.axvline(x, color=colours[INK], linewidth=0.9, linestyle=":")
+        return
+    for line in lines:
+        places = [(x, y) for x, y in zip(line.x, line.y, strict=True) if x in line.begins]
+        colour = colours[FIRST + line.colour % len(PALETTE)]
+        axes.plot(*zip(*places, strict=True), "|", color=colour, markersize=14, markeredgewidth=2) if places else None
 
 
 def style_of(colour: int, style: int = 0) -> int:

@@ -54,6 +54,11 @@ class Found:
         return f"{comparison.last_word(self.panel)} {value}" if self.panel else ""
 
     @cached_property
+    def most_stages(self) -> int:
+        """The most stages that a curve has."""
+        return 1 + max((len(group.begins) for group in self.groups), default=0)
+
+    @cached_property
     def colours(self) -> dict[str, int]:
         """The number of each curve's colour, the same in every panel."""
         return {name: place for place, name in enumerate(dict.fromkeys(map(self.label, self.groups)))}
@@ -85,11 +90,16 @@ def _lines(group: Group, found: Found) -> list[Line]:
         low, high = ([*map(float, f(axis=0))] for f in (group.table.min, group.table.max))
         mean = [*map(float, group.table.mean(axis=0))]
         bounds = (low, high) if group.has_band else (None, None)
-        lines.append(Line(name, colour, group.at, mean, *bounds, runs=len(group.averaged)))
+        begins = _begins(group, dict(zip(group.steps, group.at, strict=True)))
+        lines.append(Line(name, colour, group.at, mean, *bounds, runs=len(group.averaged), begins=begins))
     for one in group.apart:
         x = [one.at[step] for step in one.values]
         lines.append(Line(f"{name} ({one.run}, {one.state})", colour, x, [*one.values.values()], apart=True))
     return lines
+
+
+def _begins(group: Group, at: Mapping[int, float]) -> list[float]:
+    return [at[step] for step in group.begins if step in at]
 
 
 def _with_later(panel: Panel) -> list[Panel]:
@@ -110,9 +120,9 @@ def _fallen(panel: Panel) -> float | None:
 
 
 def of_task(found: Found, task: str, drops: Sequence[tuple[Group, Member, Drop]]) -> Panel:
-    """The curves of one test task where it falls most; `drops` are those of the task, largest first."""
+    """The curves of one test task, those that fall most first; `drops` are those of the task, largest first."""
     lines = []
-    chosen = {id(group): group for group, *_ in drops}
+    chosen = {id(group): group for group in (*(group for group, *_ in drops), *found.groups)}
     for group in list(chosen.values())[:MOST_OF_TASK]:
         items = group.items
         if items is None:
@@ -123,7 +133,8 @@ def of_task(found: Found, task: str, drops: Sequence[tuple[Group, Member, Drop]]
         x, y = [at[items.steps[place]] for place in places], [float(column[place]) for place in places]
         style = found.styles[found.panel_name(group)]
         name = ", ".join(filter(None, (found.label(group), found.panel_name(group))))
-        lines.append(Line(name, found.colours[found.label(group)], x, y, runs=len(group.averaged), style=style))
+        colour, runs, begins = found.colours[found.label(group)], len(group.averaged), _begins(group, at)
+        lines.append(Line(name, colour, x, y, runs=runs, style=style, begins=begins))
     _, one, drop = drops[0]
     marked = (one.at[drop.start], one.at[drop.end])
     return Panel(task, lines, X_LABELS[found.asked.x], found.asked.metric, marked=marked)

@@ -50,6 +50,8 @@ def _bands(found: Found) -> str:
         text = "No point of this grid has replicates that are done, so no curve has a band. "
     apart = any(group.apart for group in found.groups)
     text += "Thin dashed lines are runs that broke off or lag behind; no mean holds them. " if apart else ""
+    staged = "A dotted line, or where curves differ a bar across each, is where the next stage begins. "
+    text += staged if found.most_stages > 1 else ""
     return text + "Values show where the mouse rests on a point."
 
 
@@ -76,14 +78,17 @@ def _finals(found: Found, summed: Sequence[tuple[Summary, Summary] | None]) -> l
         [f"{name} ± {kind}" for kind in ("replicates", "items", "tasks")] for name in ("final", "area")
     )
     names = [last_word(key) for key in found.keys]
-    headings = [*names, "runs", "last step", f"final {found.asked.metric}", *of_final, "area", *of_area]
+    stages = [f"after stage {number}" for number in range(1, found.most_stages)]
+    headings = [*names, "runs", *stages, "last step", f"final {found.asked.metric}", *of_final, "area", *of_area]
     rows: Rows = []
     for group, of in zip(found.groups, summed, strict=True):
         done = sum(one.state == DONE for one in group.members)
         axes = [_axis_cell(group.axes.get(key)) for key in found.keys]
         runs = f"{done} of {len(group.members)}"
         values = [cell for one in of for cell in _summary_cells(one)] if of else [number(None)] * 8
-        rows.append([*axes, runs, number(float(group.steps[-1]) if group.steps else None, 12), *values])
+        ends = [value for _, value in group.stage_ends] + [None] * len(stages)
+        ended = [number(value) for value in ends[: len(stages)]]
+        rows.append([*axes, runs, *ended, number(float(group.steps[-1]) if group.steps else None, 12), *values])
     note = (
         "Area: under the curve over steps, by the trapezoidal rule, divided by the span: in the metric's unit. All "
         "intervals are of 95 %. Replicates: Student's t over runs, the only one that tells of other seeds. Items: "
@@ -110,9 +115,12 @@ def _drops(found: Found, drops: Sequence[tuple[Group, Member, Drop]], first: int
     if not drops:
         return []
     shown = [row for row in drops if row[2].is_sudden][:MOST_DROPS] or drops[:FEW_DROPS]
-    headings = ["task", *map(last_word, found.keys), "run", "from step", "to step", "falls by", "all tasks", "× usual"]
+    staged = found.most_stages > 1
+    headings = ["task", *map(last_word, found.keys), "run", *(["stage"] if staged else []), "from step", "to step"]
+    headings += ["falls by", "all tasks", "× usual"]
     rows: Rows = [
-        [drop.task, *(_axis_cell(group.axes.get(key)) for key in found.keys), one.run, number(drop.start, 12),
+        [drop.task, *(_axis_cell(group.axes.get(key)) for key in found.keys), one.run,
+         *([number(one.stage_after(drop.start))] if staged else []), number(drop.start, 12),
          number(drop.end, 12), number(drop.size, 3), number(drop.shared, 3), number(drop.times_usual, 3)]
         for group, one, drop in shown
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import browser
+import postgresql
 import pytest
 from builders import copy_made
 from slurm_cluster import SlurmCluster, missing_programs
@@ -24,8 +25,9 @@ REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 # With two workers the modules that take minutes begin, or one worker would be left with one in the end.
 LONG_MODULES = [
-    "on_slurm",
     "chaos",
+    "on_slurm",
+    "lifecycle_on_slurm",
     "local",
     "submit_options",
     "stages",
@@ -122,18 +124,30 @@ def zsg_on_slurm(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Zsg]:
     slurm.run("scancel", "--user", "root", "--partition", "main")
 
 
-def serve(folder: Path, *options: str) -> Iterator[str]:
-    """A `zsg server` while it is needed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def start_server(folder: Path, *options: str, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
+    """A `zsg server` that answers, and its address; a port is chosen unless one is given."""
+    if port is None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     command = [sys.executable, "-m", "launcher.cli", "server", "--folder", str(folder), "--port", str(port)]
     folder.mkdir(exist_ok=True)
-    with (folder / "log").open("wb") as log:
+    with (folder / "log").open("ab") as log:
         process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
     try:
         page_at(f"http://127.0.0.1:{port}/health")
-        yield f"http://127.0.0.1:{port}"
+    except BaseException:
+        process.terminate()
+        process.wait(30)
+        raise
+    return process, f"http://127.0.0.1:{port}"
+
+
+def serve(folder: Path, *options: str) -> Iterator[str]:
+    """A `zsg server` while it is needed."""
+    process, address = start_server(folder, *options)
+    try:
+        yield address
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(30)
@@ -143,6 +157,15 @@ def serve(folder: Path, *options: str) -> Iterator[str]:
 def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real MLflow server, as `zsg server` sets it up, over sqlite."""
     yield from serve(tmp_path_factory.mktemp("server"), "--workers", "1")
+
+
+@pytest.fixture(scope="session")
+def mlflow_on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same over PostgreSQL; without it a test fails, for make soak is to have it."""
+    if missing := postgresql.missing():
+        pytest.fail(f"no PostgreSQL: {', '.join(missing)}")
+    with postgresql.database() as address:
+        yield from serve(tmp_path_factory.mktemp("server"), "--backend", address, "--workers", "2")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import random
 import socket
 import threading
 import time
+from base64 import b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -27,6 +28,8 @@ class FaultyProxy:
         self.chance, self.share, self.is_down = random.Random(seed), share, False
         self.requests: list[tuple[str, str, str]] = []  # method, path, what befell it
         self.befalls: dict[str, list[str]] = {}  # what is to befall the next requests whose paths end so
+        self.says: dict[str, bytes] = {}  # what is answered in the server's place to requests whose paths end so
+        self.login: str | None = None  # "name:password" of whom it lets through, as a site's own proxy does
         self._target, self._lock = urlsplit(target).netloc, threading.Lock()
         proxy = self
 
@@ -63,6 +66,12 @@ class FaultyProxy:
         body = asked.rfile.read(int(asked.headers.get("Content-Length") or 0))
         fault, answer = self._fault(asked.path)
         self.requests.append((asked.command, asked.path, fault))
+        if said := next((said for end, said in self.says.items() if asked.path.endswith(end)), None):
+            _answer(asked, 200, said)
+            return
+        if self.login and asked.headers.get("Authorization") != f"Basic {b64encode(self.login.encode()).decode()}":
+            _answer(asked, 401, b"You are not authenticated.")
+            return
         if fault == "drop":
             _hang_up(asked)
             return

@@ -67,10 +67,10 @@ def test_mlflow_compares_the_runs(address: str, tmp_path: Path) -> None:
 
 def test_mlflow_lists_the_runs_of_a_large_grid(address: str, seen: Zsg, tmp_path: Path, monkeypatch: Any) -> None:
     """Where an address cannot name all runs, the page lists them flat, with charts, and without the grid's own run."""
-    from jobs import deliver
+    from jobs import tracker
 
-    monkeypatch.setattr(deliver, "MOST_CURVES", RUNS - 1)
-    large = deliver.page(f"sqlite:///{seen.work}/mlflow.db", "seen")
+    monkeypatch.setattr(tracker, "MOST_CURVES", RUNS - 1)
+    large = tracker.Tracker(f"sqlite:///{seen.work}/mlflow.db").page("seen")
     with browser(tmp_path, 1400) as driver:
         driver.get(address.partition("#")[0] + large)
         wait_until(lambda: f"{RUNS} matching runs" in driver.execute_script("return document.body.innerText"))

@@ -16,7 +16,7 @@ from jobs.folder import Workspace
 from jobs.patience import Patience
 from jobs.tracker import Refused, Unreachable
 
-SOAK_SEEDS, TEST_SEEDS = range(8, 50), range(8)
+TEST_SEEDS, SOAK_SEEDS, POSTGRESQL_SEEDS = range(8), range(50), range(50, 60)
 HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
 FORKS = multiprocessing.get_context("forkserver")  # a delivery to be killed, which starts in a moment
 FORKS.set_forkserver_preload(["jobs.deliver"])
@@ -99,13 +99,14 @@ def test_a_run_that_appears_after_all_is_deleted(
         client = MlflowClient(mlflow)
         experiment = client.get_experiment_by_name("late")
         assert experiment
-        tags = {"zsg.kind": "run", "zsg.run": "late", "zsg.grid": "late"}
+        made = client.search_runs([experiment.experiment_id], "tags.`zsg.kind` = 'run'")[0].data.tags
+        tags = {key: made[key] for key in ("zsg.kind", "zsg.run", "zsg.grid", "zsg.began")}
         client.create_run(experiment.experiment_id, tags=tags)
         write_run(tmp_path, "late", [[{"loss": 3.0}, {"loss": 2.0}]])
         deliver.Delivery(Workspace(tmp_path), "late", HASTE).send()
 
     assert_exactly_once(tmp_path, "late", ["late"], mlflow)
-    assert "made its run twice" in capsys.readouterr().err
+    assert "had its run twice" in capsys.readouterr().err
 
 
 def test_a_server_that_is_down_costs_nothing_but_time(tmp_path: Path, mlflow: str) -> None:
@@ -141,5 +142,12 @@ def test_a_run_that_mlflow_refuses_does_not_keep_the_others(tmp_path: Path, mlfl
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", SOAK_SEEDS)
 def test_more_faults_and_kills(tmp_path: Path, mlflow: str, seed: int) -> None:
-    """The same, for fifty seeds in all."""
+    """The same, for fifty seeds."""
     prove_exactly_once(tmp_path, mlflow, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", POSTGRESQL_SEEDS)
+def test_faults_and_kills_on_postgresql(tmp_path: Path, mlflow_on_postgresql: str, seed: int) -> None:
+    """The same of a server whose database is PostgreSQL."""
+    prove_exactly_once(tmp_path, mlflow_on_postgresql, seed)

@@ -1,8 +1,10 @@
 """Does a job on a node fill MLflow while it trains, and does it never wait for it?"""
 
+import contextlib
 import importlib.machinery
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,10 +14,11 @@ from typing import Any
 
 import pytest
 from conftest import wait_until
+from faulty_proxy import FaultyProxy
 from grown_journals import write_grid
 from tracked import assert_exactly_once, child_runs, journal_points
 
-from jobs import live
+from jobs import deliver, live
 from jobs.folder import Workspace, read_json, write_json
 from zsg_core.checkpoint_settings import CheckpointSettings
 from zsg_core.digest import ids_digest
@@ -25,7 +28,7 @@ NOWHERE = "http://127.0.0.1:9"  # the port of `discard`: nobody listens
 TRAIN = {"batch": 2, "epochs": 1, "lr": 1e-3, "lr_floor": 0.1, "warmup_steps": 0, "precision": "fp32"}
 
 
-def write_light_job(work: Path, grid: str, uri: str, steps: int) -> Path:
+def write_light_job(work: Path, grid: str, uri: str, steps: int, state_every: int | None = None) -> Path:
     """A train job without torch (light_engine), all that it needs made, of a profile that delivers live."""
     place = Workspace(work)
     ids = [f"item-{number}" for number in range(2 * steps)]
@@ -43,7 +46,11 @@ def write_light_job(work: Path, grid: str, uri: str, steps: int) -> Path:
     job |= {"resources": {"gpus_per_node": 0, "kill_wait_s": 30}, "tracking": {"uri": uri, "live": True}}
     job |= {"paths": {"workspace": str(work), "base": str(place.base("b"))}, "code": {"zsg": "0"}, "recipe": recipe}
     job |= {"before": [], "makes": [], "made": {"corpus": "c", "arrangement": "a", "base": "b"}, "after": []}
-    job |= {"checkpoints": CheckpointSettings(every=5).model_dump(mode="json"), "scored": [], "micro_tokens": None}
+    job |= {
+        "checkpoints": CheckpointSettings(every=5, state_every=state_every).model_dump(mode="json"),
+        "scored": [],
+        "micro_tokens": None,
+    }
     job |= {"recompute": False, "compile": False, "deepspeed": {}}
     write_json(place.run("light") / "job.json", job)
     return place.run("light")
@@ -136,3 +143,25 @@ def test_only_what_is_asked_for_is_delivered_live(tmp_path: Path) -> None:
     job = json.loads((folder / "job.json").read_text()) | {"tracking": {"uri": NOWHERE, "live": False}}
 
     assert live.start(folder, job) is None
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(5))
+def test_jobs_killed_at_random_behind_a_faulty_network(tmp_path: Path, mlflow: str, seed: int) -> None:
+    """A job is killed again and again, its requests dropped, refused or cut: in the end every point is there once."""
+    chance, grid, kills = random.Random(seed), f"storm-{seed}", 0
+    with FaultyProxy(mlflow, seed, share=chance.choice([0.1, 0.3, 0.5])) as proxy:
+        folder = write_light_job(tmp_path, grid, proxy.uri, steps=120, state_every=5)
+        while (read_json(folder / "exit.json") or {}).get("outcome") != "done":
+            job = start(folder, step_s=0.05)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                job.wait(chance.uniform(3, 7))
+            kills += job.poll() is None
+            job.kill()
+            job.wait()
+        wait_until(lambda: not deliveries(folder), 45)
+        proxy.share = 0.0
+        deliver.sync(Workspace(tmp_path), grid)
+
+    assert kills
+    assert_exactly_once(tmp_path, grid, ["light"], mlflow)

@@ -11,11 +11,14 @@ import pytest
 from builders import break_an_instance
 from conftest import Zsg, page_at, wait_until
 from small_runs import LONG, held, small_grid, wait_for_step
-from tracked import assert_exactly_once, child_runs, loss_by_step
+from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
 
+from jobs.folder import read_json, write_json
 from launcher import job_files
 from launcher.plan import Prepare
 from launcher.session import open_grid
+
+TRAINING = ("train/loss", "train/lr", "train/grad_norm", "train/tokens", "speed/tokens_per_s")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,11 @@ def test_every_point_is_in_mlflow_once(finished: Zsg) -> None:
         assert run["status"] == "FINISHED"
         assert run["params"]["arrangement.order"] == row["axes"]["arrangement.order"]
         assert len(run["tags"]["zsg.arrangement.ids_digest"]) == len(run["tags"]["zsg.digest"]) == 64
+        steps = {key: [point[1] for point in run["points"] if point[0] == key] for key, *_ in run["points"]}
+        assert {key: sorted(of) for key, of in steps.items()} == {
+            **{key: [0, 4, 8, 12] for key in ("loss", "loss_token_mean", "speed/memory_gb")},
+            **{key: list(range(1, 13)) for key in TRAINING},
+        }
 
 
 def test_submitting_again_submits_nothing(finished: Zsg) -> None:
@@ -238,13 +246,18 @@ def test_a_failed_prepare_fails_its_runs_with_the_reason(zsg: Zsg, tasks: Path, 
 
 
 def test_a_job_is_replayed_by_hand(finished: Zsg) -> None:
-    """`python -m jobs.entry <folder>` runs any job again, without MLflow, as a new attempt that agrees."""
+    """`python -m jobs.entry <folder>` runs any job again, without MLflow; told of a GPU's peak, it records MFU."""
     row = finished.status("small")[0]
     folder = finished.work / "runs" / row["run"]
+    job = read_json(folder / "job.json")
+    job["resources"]["peak_tflops"] = 1e-3
+    write_json(folder / "job.json", job)
     command = [sys.executable, "-X", "importtime", "-m", "jobs.entry", str(folder)]
     imported = subprocess.run(command, env=finished.env, check=True, capture_output=True, text=True).stderr
 
     assert json.loads((folder / "attempt.json").read_text())["attempt"] == 2
-    assert loss_by_step(finished.work, row["run"])[12] == row["loss"]
+    assert loss_by_step(finished.work, row["run"])[12] == row["loss"]  # what was computed again agrees
+    shares = [point[2] for point in journal_points(finished.work, row["run"]) if point[0] == "speed/mfu"]
+    assert len(shares) == 12 and min(shares) > 0
     assert "deepspeed.autotuning" in imported
     assert " mlflow." not in imported  # mlflow itself is named, for it was looked for

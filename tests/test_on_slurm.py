@@ -134,7 +134,7 @@ def test_one_and_two_nodes_compute_the_same(zsg_on_slurm: Zsg, tasks: Path) -> N
         if losses:
             copy_made(works[1, 1], work)
         zsg.env["ZSG_WORKSPACE"] = str(work)
-        zsg("submit", small_grid(zsg, tasks), "--profile", profile(zsg, where[0], zero=where[1]))
+        zsg("submit", small_grid(zsg, tasks, steps=20), "--profile", profile(zsg, where[0], zero=where[1]))
         [row] = wait_until_ended(zsg, 300)
         ended[where] = json.loads((work / "runs" / row["run"] / "exit.json").read_text())
         losses[where] = {(k, s): v for k, s, v, _ in journal_points(work, row["run"]) if "loss" in k}

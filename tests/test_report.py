@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs import attempt as attempts
-from jobs.folder import Workspace
+from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
 from launcher import report
 from launcher.report import Asked
@@ -104,6 +104,52 @@ def test_hostile_names_stay_texts(tmp_path: Path) -> None:
 
     assert page.count("<script") == 1 and "alert(1)</script>" not in page and "<b>" not in page
     assert "&lt;/script&gt;" in page and "雪" in page and "\u202e" not in page.partition("<svg")[0]
+
+
+def test_stages_are_one_curve_that_shows_where_each_begins(tmp_path: Path) -> None:
+    """Of two runs with a first stage in common each has its points too; what stages end at and drops name the stage."""
+    place = Workspace(tmp_path)
+    start, *listed = (listed_run(run, {"strategy.k": run}) for run in ("start", "a", "b"))
+    for number, row in enumerate(listed):  # in what only later stages have
+        row["recipe"]["stages"] = [*row["recipe"]["stages"], {**row["recipe"]["stages"][0], "part": number}]
+    table = losses(1.0)
+    record_run(place, start, STEPS[:3], TASKS, table[:3])
+    for row in listed:
+        record_run(place, row, STEPS[3:], TASKS, table[3:], before=["start"], first=20)
+    write_grid(place, "staged", listed)
+    page = written(place, "staged")
+
+    for key in ("a", "b"):
+        of = [row for row in rows(place, "staged", "curves.csv") if row["strategy.k"] == key]
+        assert [int(row["step"]) for row in of] == STEPS
+    for row in rows(place, "staged", "finals.csv"):
+        assert (row["stage_1_step"], float(row["stage_1_final"])) == ("20", pytest.approx(table[2].mean()))
+        assert float(row["final"]) == pytest.approx(table[5].mean())
+    late = {(row["from"], row["stage"]) for row in rows(place, "staged", "drops.csv") if row["task"] == "t2"}
+    assert late == {("30", "2")}
+    assert "after stage 1" in page and "is where the next stage begins" in page
+
+
+def test_a_run_whose_first_stage_is_under_way_or_broken_is_told(tmp_path: Path) -> None:
+    """What an earlier stage has recorded counts: the run is not finished; where that stage failed, so has the run."""
+    place = Workspace(tmp_path)
+    listed = [listed_run(run, {"train.lr": lr}) for run, lr in (("open", 0.1), ("broken", 0.2))]
+    for row, outcome in zip(listed, (None, "failed"), strict=True):
+        before = listed_run(f"before-{row['run']}", {})
+        record_run(
+            place,
+            before,
+            STEPS[:3],
+            TASKS,
+            losses(1.0)[:3],
+            outcome=outcome,
+            **({"cause": "killed"} if outcome else {}),
+        )
+        write_json(place.run(row["run"]) / "job.json", {"before": [before["run"]], "paths": {"workspace": ""}})
+    write_grid(place, "begun", listed)
+    top = written(place, "begun").partition("<figure")[0]
+
+    assert "not finished: open" in top and "broken failed at step 20: killed" in top
 
 
 def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:

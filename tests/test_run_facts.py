@@ -14,6 +14,7 @@ from jobs import deliver, item_losses, item_table, run_facts
 from jobs.folder import Workspace, read_json, write_json
 from jobs.journal import Journal
 
+STAGES = (("former", 5), ("latter", 9))  # a run for each, and the step of its snapshot
 LOSSES = np.array([[3.0, 4.0, 5.0], [2.0, np.nan, 4.0]])
 
 
@@ -98,6 +99,29 @@ def test_mlflow_finds_the_best_snapshot_of_a_grid(work: Path) -> None:
     assert_exactly_once(work, "grid", ["whole"])
 
 
+def test_a_run_of_two_stages_tells_both(work: Path) -> None:
+    """The data of each stage are inputs, and the snapshots of each are models, which stay where they are."""
+    for run, step in STAGES:
+        folder = write_job(work, run)
+        job: Any = read_json(folder / "job.json")
+        job["made"]["arrangement"], job["before"] = run, ["former"] if run == "latter" else []
+        write_json(folder / "job.json", job)
+        write_json(Workspace(work).arrangement(run) / "meta.json", {"ids_digest": f"ids of {run}"})
+        attempt = attempts.begin(folder, "submission")
+        journal = Journal(folder, attempt, "train", run)
+        journal.row("metric", step=step, examples=step, data={"loss": 9.0 - step})
+        journal.close()
+        attempts.end(folder, attempt, "done", snapshots=[{"step": step, "kept": True}])
+    write_grid(work, "staged", ["latter"])
+    deliver.sync(Workspace(work), "staged")
+
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    run = client.get_run(child_runs(work, "staged")["latter"]["id"])
+    models = client.search_logged_models([run.info.experiment_id])
+    assert {one.dataset.digest for one in run.inputs.dataset_inputs} == {"ids of former", "ids of latter"}
+    assert {one.tags["zsg.path"] for one in models} == {f"{work}/runs/{run}/snapshots/{step}" for run, step in STAGES}
+
+
 def test_a_flagged_run_is_refilled_once(work: Path) -> None:
     """The new MLflow run holds the journal's points; the old one is deleted there, and a second refill does nothing."""
     write_run(work, "differs", [[{"loss": 3.0}], [{"loss": 3.5}, {"loss": 2.0}]])
@@ -139,7 +163,9 @@ def test_a_run_has_at_most_a_hundred_keys(work: Path) -> None:
     write_grid(work, "wide", ["many"])
     deliver.sync(Workspace(work), "wide")
 
-    keys = {point[0] for point in child_runs(work, "wide")["many"]["points"]}
+    run = child_runs(work, "wide")["many"]
+    keys = {point[0] for point in run["points"]}
+    assert run["tags"]["zsg.keys_left_out"].startswith("140, which zsg export has: loss/source60, loss/source61, ")
     assert {"loss", "train/loss", "speed/mfu", "loss/source59"} <= keys
     assert len(keys) == 63 <= run_facts.MOST_KEYS
 

@@ -1,5 +1,6 @@
 """Are stages trained one after the other, each once however many runs share it, and counted as one curve?"""
 
+import csv
 import json
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from builders import digests
 from conftest import Zsg, wait_until
 from pydantic import ValidationError
-from tracked import child_runs, loss_by_step
+from tracked import MlflowClient, child_runs, loss_by_step
 
 from jobs import stages
 from jobs.folder import Workspace
@@ -182,7 +183,7 @@ defaults:
   model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
   data: {{path: {tasks}, train_per_task: 4, test_per_task: 2, positive_examples: 0}}
   train: {{batch: 8, lr: 2e-3, max_length: 96, precision: fp32}}
-  checkpoints: {{every: 4}}
+  checkpoints: {{every: 4, snapshots: 4, keep: {{best: 1}}}}
 grid:
   stages:
     - [{{}}, {{train: {{lr: 1e-30}}, data: {{fraction: 1/2}}}}]
@@ -227,6 +228,34 @@ def test_mlflow_has_all_stages_of_a_run(staged: Zsg) -> None:
         points = child_runs(staged.work, "staged")[row["run"]]["points"]
         assert sorted(step for key, step, *_ in points if key == "loss") == [0, 4, 8, 12, 16, 18]
         assert sorted(step for key, step, *_ in points if key == "train/loss") == list(range(1, 19))
+
+
+def test_mlflow_finds_the_best_snapshot_of_a_grid(staged: Zsg) -> None:
+    """Each run has a model for the best snapshot of each stage; the first by loss is there."""
+    client = MlflowClient(f"sqlite:///{staged.work}/mlflow.db")
+    experiment = client.get_experiment_by_name("staged")
+    assert experiment
+    order = [{"field_name": "metrics.loss", "ascending": True}]
+    found = client.search_logged_models([experiment.experiment_id], order_by=order)
+    losses = [next(metric.value for metric in one.metrics if metric.key == "loss") for one in found]
+
+    assert len(found) == 4 and losses == sorted(losses)
+    place, step = Path(found[0].tags["zsg.path"]), int(found[0].tags["zsg.step"])
+    assert (place / "COMMIT").exists() and loss_by_step(staged.work, place.parents[1].name)[step] == losses[0]
+
+
+def test_the_report_has_all_stages_of_a_run(staged: Zsg) -> None:
+    """Each curve begins at step 0 of the first stage, and the second stage is said to begin after step 12."""
+    staged("report", "staged")
+    folder = staged.work / "grids/staged/report"
+    with (folder / "curves.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    with (folder / "finals.csv").open() as file:
+        finals = list(csv.DictReader(file))
+
+    assert steps == [0, 4, 8, 12, 16, 18] * 2
+    assert [(row["stage_1_step"], row["step"]) for row in finals] == [("12", "18")] * 2
+    assert finals[0]["stage_1_final"] == finals[1]["stage_1_final"] == finals[0]["final"] != finals[1]["final"]
 
 
 def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:

@@ -1,0 +1,57 @@
+"""Reads the errors of MLflow: which may pass in a moment, and what to do about those that will not. Pure.
+
+MLflow says much with one code: a server without free connections to its database answers 400, as for a wrong request,
+and a full disk is an internal error. So the texts decide too.
+"""
+
+import re
+
+TRANSIENT_STATUS = (408, 429)  # and all from 500 on
+TRANSIENT_TEXT = ("QueuePool limit", "database is locked")  # which come as 400
+LOGIN = (
+    "check the name and the password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the "
+    "file ~/.mlflow/credentials"
+)
+ROOM, RIGHTS = "make room on its disk", "its file or folder may not be written"
+# By a part of the text what a person has to do, whatever the status; the first that is found counts.
+ADVICE = {
+    "out-of-date database schema": "another MLflow made this database. If an older one: back it up, then `mlflow db "
+    "upgrade`; if a newer one: install that",
+    "database or disk is full": ROOM,
+    "No space left on device": ROOM,
+    "Disk quota exceeded": ROOM,
+    "disk I/O error": "its disk is full, or broken",
+    "attempt to write a readonly database": RIGHTS,
+    "unable to open database file": RIGHTS,
+    "error code 401": LOGIN,
+    "error code 403": LOGIN,
+}
+OLDEST = (3, 0)  # models of snapshots, which MLflow's pages rank, came with it
+MOST_SHOWN = 500
+
+
+def may_pass(status: int, text: str) -> bool:
+    """Whether the same request may succeed in a moment: an overloaded server, a locked database."""
+    is_busy = status >= 500 or status in TRANSIENT_STATUS or any(one in text for one in TRANSIENT_TEXT)
+    return is_busy and not advice(text)
+
+
+def advice(text: str) -> str:
+    """What a person can do about an error that will not pass, to end a message with; nothing where none is known."""
+    return next((f": {told}" for part, told in ADVICE.items() if part in text), "")
+
+
+def shown(text: str) -> str:
+    """An error's text as people may see it: short, on one line, no password of an address in it."""
+    return " ".join(without_password(text.partition("\n[SQL:")[0]).split())[:MOST_SHOWN]
+
+
+def without_password(text: str) -> str:
+    """A text whose addresses name neither user nor password."""
+    return re.sub(r"://[^/\s'\"]*@", "://", text)
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a server of this version lacks what zsg asks of it; of one that tells none nothing is known."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return bool(found) and (int(found[1]), int(found[2])) < OLDEST

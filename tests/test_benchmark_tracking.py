@@ -1,0 +1,33 @@
+"""Does the benchmark of tracking measure what it says, in the form of every benchmark?"""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import tracking
+
+
+def test_it_measures_what_reaches_a_server(tmp_path: Path, mlflow: str) -> None:
+    """With few points: a step's row, a delivery beside bare calls, a back-fill by `zsg sync`, writers at once."""
+    step = tracking.step_cost(tmp_path, steps=200)
+    fast = tracking.throughput(tmp_path, mlflow, points=1000)
+    fill = tracking.back_fill(tmp_path, mlflow, runs=2)
+
+    assert 0 < step.value < 10 and step.met == (step.value <= 0.1)
+    assert fast.peer and fast.goal == pytest.approx(0.7 * fast.peer) and fast.met == (fast.value >= fast.goal)
+    assert (fill.goal, fill.met) == (pytest.approx(1.2), fill.value <= 1.2)
+    assert tracking.lost(mlflow, writers=4) == 0
+
+
+def test_what_a_server_does_not_take_is_counted() -> None:
+    """Of batches to a port where nobody listens all are lost."""
+    assert tracking.lost("http://127.0.0.1:9", writers=2) == 100
+
+
+@pytest.mark.soak
+def test_the_whole_of_it(tmp_path: Path) -> None:
+    """All four rows, small: `zsg server` loses nothing of what its writers send at once."""
+    rows = tracking.measure(tmp_path, runs=3, writers=16)
+
+    assert [row.peer is None for row in rows] == [True, False, True, False]
+    assert rows[-1].value == 0 and rows[-1].met

@@ -1,0 +1,264 @@
+"""Is every trouble with MLflow told in one clear message without a password, and is nothing lost by it?"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Zsg
+from faulty_proxy import FaultyProxy
+from grown_journals import write_grid, write_run
+from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
+
+from jobs import deliver, tracker
+from jobs import mlflow_trouble as trouble
+from jobs.folder import Workspace, read_json, write_json
+from jobs.patience import Patience
+from jobs.tracker import Refused, Unreachable
+from launcher import profiles
+from zsg_core.errors import UserError
+
+HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
+NAME, SECRET = "me", "s3cret-w0rd"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store: to make its tables takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    tracker.make_store(path)
+    return path
+
+
+@pytest.fixture
+def work(tmp_path: Path, store: Path) -> Path:
+    """A workspace with a run of two points, which its MLflow has."""
+    work = tmp_path / "work"
+    write_run(work, "one", [[{"loss": 3.0}, {"loss": 2.0}]])
+    write_grid(work, "grid", ["one"])
+    shutil.copy(store, work)
+    assert send(work, "grid") == {"runs": 1, "points": 2}
+    return work
+
+
+@pytest.fixture
+def proxy(mlflow: str) -> Iterator[FaultyProxy]:
+    """A server behind what a site may put before it."""
+    with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
+        yield proxy
+
+
+def send(work: Path, grid: str, **how: object) -> dict[str, int]:
+    """A delivery that does not wait long."""
+    return deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send(**how)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:secret@host:5000/api failed", "http://host:5000/api failed"),
+        ("postgresql+psycopg://me:s:/e@host/db", "postgresql+psycopg://me:s:/e@host/db"),
+        ("HTTPConnectionPool(host='host', port=1):\n refused", "HTTPConnectionPool(host='host', port=1): refused"),
+        ("sent to me@lab.org", "sent to me@lab.org"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(text: str, shown: str) -> None:
+    """On one line; what is no address stays."""
+    assert trouble.shown(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("version", "is_old"),
+    [("1.30.1", True), ("2.22.0", True), ("3.0.0rc1", False), ("3.17.2", False), ("<html>2.1", False)],
+)
+def test_which_servers_are_too_old(version: str, is_old: bool) -> None:
+    """Those before 3.0; of one that does not say, or stands behind what says something else, nothing is known."""
+    assert trouble.is_too_old(version) == is_old
+
+
+def test_a_server_that_is_too_old_is_refused(proxy: FaultyProxy, tmp_path: Path) -> None:
+    """By its version, before anything is sent; once it is new enough everything arrives."""
+    write_run(tmp_path, "aged", [[{"loss": 3.0}]])
+    write_grid(tmp_path, "aged", ["aged"], proxy.uri)
+    proxy.says["/version"] = b"2.9.2"
+    with pytest.raises(Refused, match=rf"{proxy.uri} is MLflow 2.9.2; zsg needs 3.0 or newer. The journals keep every"):
+        send(tmp_path, "aged")
+    assert proxy.sent() == []
+
+    proxy.says.clear()
+    assert send(tmp_path, "aged") == {"runs": 1, "points": 1}
+
+
+def test_wrong_credentials_are_told_and_never_shown(
+    proxy: FaultyProxy, zsg: Zsg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line names how to give them; no output holds the password, nor does any file; the right one delivers."""
+    write_run(zsg.work, "closed", [[{"loss": 3.0}]])
+    write_grid(zsg.work, "closed", ["closed"], proxy.uri)
+    proxy.login = f"{NAME}:the right one"
+    zsg.env |= {"MLFLOW_TRACKING_USERNAME": NAME, "MLFLOW_TRACKING_PASSWORD": SECRET}
+    printed = zsg("sync", "closed", code=3)
+
+    assert SECRET not in printed + zsg.said
+    assert zsg.said.count("\n") == 1 and "MLFLOW_TRACKING_PASSWORD" in zsg.said and "~/.mlflow/credentials" in zsg.said
+    assert not [path for path in zsg.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", NAME)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "the right one")
+    assert send(zsg.work, "closed") == {"runs": 1, "points": 1}
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        pytest.param(f"http://{NAME}:{SECRET}@host:5000", "~/.mlflow/credentials", id="a password"),
+        pytest.param(f"postgresql://{NAME}:{SECRET}@host/db", "~/.mlflow/credentials", id="a database with a password"),
+        pytest.param("postgresql:///db", "see zsg server", id="a database"),
+        pytest.param("file:///shared/mlruns", "is no MLflow that zsg can fill", id="a folder"),
+        pytest.param("login01:5000", "give http://HOST:PORT", id="no scheme"),
+        pytest.param("http://", "give http://HOST:PORT", id="no host"),
+        pytest.param("http://host:many", "give http://HOST:PORT", id="a port that is none"),
+        pytest.param("sqlite:///mlflow.db", "by its whole path as sqlite:////FILE", id="a path that depends on where"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused(tmp_path: Path, uri: str, said: str) -> None:
+    """When the profile is read, with its file and line, and without the password."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: mine\nkind: slurm\ntracking: {{uri: '{uri}'}}\n")
+    with pytest.raises(UserError, match=r"mine.yaml:3: tracking.uri") as refused:
+        profiles.load(str(path), tmp_path)
+
+    assert said in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("uri", ["http://login01:5000", "https://mlflow.lab.org/team", "sqlite:////local/a@b.db"])
+def test_addresses_that_can_be(tmp_path: Path, uri: str) -> None:
+    """A server, also below a path, or a file."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"name: mine\nkind: slurm\ntracking: {{uri: '{uri}'}}\n")
+
+    assert profiles.load(str(path), tmp_path).tracking.uri == uri
+
+
+def test_a_host_that_does_not_exist_is_unreachable(tmp_path: Path) -> None:
+    """As a server that is down: it may be there in a moment."""
+    write_run(tmp_path, "one", [[{"loss": 3.0}]])
+    write_grid(tmp_path, "nowhere", ["one"], "http://no-such-host.invalid:5000")
+
+    with pytest.raises(Unreachable, match=r"does not answer .* http://no-such-host.invalid:5000: .*run zsg sync again"):
+        send(tmp_path, "nowhere")
+
+
+def test_long_texts_fit_into_requests(tmp_path: Path, mlflow: str) -> None:
+    """Forty parameters of 6,000 characters beyond ASCII are 1.4 MB as JSON; a server takes 1 MB at once."""
+    write_run(tmp_path, "long", [[{"loss": 1.0}]])
+    write_grid(tmp_path, "long", ["long"], mlflow)
+    path = Workspace(tmp_path).grid("long") / "grid.json"
+    record: Any = read_json(path)
+    record["runs"][0]["recipe"]["stages"][0] |= {f"key{number}": "数" * 6000 for number in range(40)}
+    write_json(path, record)
+    deliver.sync(Workspace(tmp_path), "long")
+
+    params = child_runs(tmp_path, "long", mlflow)["long"]["params"]
+    assert [len(params[f"key{number}"]) for number in range(40)] == [6000] * 40
+
+
+def test_a_deleted_experiment_is_told_and_a_restored_one_goes_on(work: Path) -> None:
+    """MLflow keeps the name of a deleted experiment: the message says what frees it. Restored, only news are sent."""
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    experiment = client.get_experiment_by_name("grid")
+    assert experiment
+    client.delete_experiment(experiment.experiment_id)
+    write_run(work, "one", [[{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}]])
+    with pytest.raises(Refused, match=rf"'grid' was deleted in MLflow: `mlflow experiments restore -x {1}`"):
+        send(work, "grid")
+
+    client.restore_experiment(experiment.experiment_id)
+    assert send(work, "grid") == {"runs": 1, "points": 1}
+    assert_exactly_once(work, "grid", ["one"])
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["with its cursor", "without"])
+def test_a_restored_run_is_no_second_one(work: Path, is_known: bool) -> None:
+    """Deleted, filled anew and then restored, a run is there twice: the next delivery leaves one, and it is whole."""
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    old = child_runs(work, "grid")["one"]["id"]
+    client.delete_run(old)
+    assert send(work, "grid") == {"runs": 1, "points": 2}
+    client.restore_run(old)
+    if not is_known:
+        shutil.rmtree(work / "runs/one/delivery")
+    said: list[str] = []
+    deliver.sync(Workspace(work), "grid", say=said.append)
+
+    assert_exactly_once(work, "grid", ["one"])
+    assert [line.startswith("one: MLflow had its run twice") for line in said] == [True]
+    assert send(work, "grid") == {"runs": 0, "points": 0}
+
+
+def test_the_same_run_of_another_workspace_is_another_one(work: Path, tmp_path: Path) -> None:
+    """Trained twice, in two workspaces that share an MLflow, a run is two, each with its own points once."""
+    other = tmp_path / "other"
+    write_run(other, "one", [[{"loss": 3.0}, {"loss": 2.5}]])
+    write_grid(other, "grid", ["one"], f"sqlite:///{work}/mlflow.db")
+    for _ in range(2):
+        send(other, "grid")
+        send(work, "grid")
+
+    runs = [row for row in mlflow_runs(work, "grid") if row["tags"]["zsg.kind"] == "run"]
+    found = {row["tags"]["zsg.workspace"]: sorted(point[2] for point in row["points"]) for row in runs}
+    assert len(runs) == 2
+    assert found == {str(work): [2.0, 3.0], str(other): [2.5, 3.0]}
+
+
+def test_a_database_of_another_mlflow_is_told(tmp_path: Path, store: Path) -> None:
+    """One that an older or a newer MLflow has made is refused at once, with what to do."""
+    work = tmp_path / "work"
+    write_run(work, "one", [[{"loss": 3.0}]])
+    write_grid(work, "grid", ["one"])
+    shutil.copy(store, work)
+    with sqlite3.connect(work / "mlflow.db") as database:
+        database.execute("update alembic_version set version_num = '451aebb31d03'")
+    database.close()
+
+    with pytest.raises(Refused, match="`mlflow db upgrade`"):
+        send(work, "grid")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system that is quickly filled."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)  # MLflow keeps its stores open
+
+
+def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
+    """Full when the store is made, and when it is filled: one message, at once; with room again all arrives once."""
+    work = small_disk / "work"
+    write_run(work, "one", [[{"loss": 0.0}]], outcome=None)
+    write_grid(work, "grid", ["one"])
+    refuse_full(work, left=100_000)
+    send(work, "grid")
+    write_run(work, "one", [[{"loss": float(step)} for step in range(3000)]])
+    refuse_full(work, left=50_000)
+
+    assert send(work, "grid")["runs"] == 1
+    assert_exactly_once(work, "grid", ["one"])
+
+
+def refuse_full(work: Path, left: int) -> None:
+    """A delivery on a disk with so many bytes left fails with a message that says so."""
+    room, filling = os.statvfs(work), work / "filling"
+    filling.write_bytes(bytes(room.f_bavail * room.f_bsize - left))
+    with pytest.raises((Refused, OSError), match=r"is full|No space left"):
+        send(work, "grid")
+    filling.unlink()
