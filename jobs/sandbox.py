@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -84,18 +84,20 @@ class Sandbox:
     def run(self, exam: Exam) -> Verdict:
         """The verdict on one program; it is ended, with all it started, when this returns."""
         made = None if self.uids is None else [next(self.uids), next(self.uids)]
-        spec = {**self.limits.spec(), **self.room.spec(), "uids": made, "furnish": self.wrap is unshared}
+        end, leash = os.pipe()
+        spec = {**self.limits.spec(), **self.room.spec(), "uids": made, "furnish": self.wrap is unshared, "leash": end}
         command = [*self.wrap(self.room, self.limits), *self.room.python, _cell(), json.dumps(spec)]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=ENVIRONMENT,
-            start_new_session=True,
+            start_new_session=True, pass_fds=[end],
         )  # fmt: skip
+        os.close(end)
         try:
             said, complaint = process.communicate(json.dumps(vars(exam)).encode(), START_S + self.limits.wall_s)
         except subprocess.TimeoutExpired:
             return Verdict(False, "the sandbox did not end in time")
         finally:
-            # The first process of the namespace is told by its parent's death, and all others go with it.
+            os.close(leash)  # the first process of the namespace ends by that, and all others with it
             _end(process)
         try:
             told = json.loads(said)
@@ -111,7 +113,7 @@ class Sandbox:
             return list(pool.map(self.run, exams))
 
 
-def find(*, allowed: bool, limits: Limits | None = None, ways: Iterable[str] | None = None) -> Sandbox:
+def find(*, allowed: bool, limits: Limits | None = None, ways: "Mapping[str, Way] | None" = None) -> Sandbox:
     """The first way of isolation that a program cannot break out of, tried for real on this machine.
 
     `allowed` is the grid's `allow_code_execution`; UserError without it. NoSandbox, with what is missing, where none
@@ -123,8 +125,7 @@ def find(*, allowed: bool, limits: Limits | None = None, ways: Iterable[str] | N
             f"Or {ELSEWHERE}"
         )
     missing = []
-    for name in ways or WAYS:
-        program, wrap = WAYS[name]
+    for name, (program, wrap) in (ways or WAYS).items():
         if shutil.which(program) is None:
             missing.append(f"{name}: the program {program} is not installed")
             continue
@@ -200,11 +201,15 @@ def is_real_root() -> bool:
 def bubblewrapped(room: Room, limits: Limits) -> list[str]:
     """A command in a room that bubblewrap furnishes."""
     spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    rights = ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if is_real_root() else ["--unshare-user"]
-    files = [word for source, target in room.binds for word in ("--ro-bind", source, target)]
+    rights, files, own = ["--unshare-user"], [], []
+    if is_real_root():  # who hands over to users that do not own the folders in between
+        rights, own = ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"], ["--perms", "1777"]
+        between = {str(folder): None for _, target in room.binds for folder in [*Path(target).parents][::-1]}
+        files = [word for folder in between for word in ("--perms", "0755", "--dir", folder)]
+    files += [word for source, target in room.binds for word in ("--ro-bind", source, target)]
     files += [word for source, target in room.links for word in ("--symlink", source, target)]
     files += [word for device in DEVICES for word in ("--dev-bind", device, device)]
-    files += ["--size", str(limits.disk_mb << 20), "--perms", "1777", "--tmpfs", "/tmp", "--remount-ro", "/"]
+    files += ["--size", str(limits.disk_mb << 20), *own, "--tmpfs", "/tmp", "--remount-ro", "/"]
     return ["bwrap", *spaces, "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", *rights, *files, "--"]
 
 
@@ -214,7 +219,8 @@ def unshared(room: Room, limits: Limits) -> list[str]:
     return ["unshare", *user, "--mount", "--ipc", "--net", "--uts", "--pid", "--fork", "--kill-child=KILL", "--"]
 
 
-WAYS: dict[str, tuple[str, Callable[[Room, Limits], list[str]]]] = {
+Way = tuple[str, Callable[[Room, Limits], list[str]]]  # the program it needs, the words before the command
+WAYS: dict[str, Way] = {
     "bubblewrap": ("bwrap", bubblewrapped),
     "namespaces": ("unshare", unshared),
 }
