@@ -170,7 +170,9 @@ def test_published_sample_completions_score_as_published(way: str, real_data: Pa
     verdicts = found(way, Limits()).run_all([human_exam(problem, sample) for sample in samples])
 
     assert [one.passed for one in verdicts] == [False, False, False, True, True, True]
-    assert human_eval.score((problem.task_id, one.passed) for one in verdicts) == {"humaneval/pass@1": {"test/0": 50}}
+    assert human_eval.score((problem.task_id, one.passed) for one in verdicts) == {
+        "humaneval/pass_at_1": {"test/0": 50}
+    }
 
 
 def human_exam(problem, answer: str) -> Exam:

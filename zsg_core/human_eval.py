@@ -55,12 +55,15 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 
 
 def score(passed: Iterable[tuple[str, bool]], ks: Sequence[int] = (1,)) -> dict[str, ByItem]:
-    """(item id, whether it passed) of every sample → `humaneval/pass@k` of each item, × 100."""
+    """(item id, whether it passed) of every sample → `humaneval/pass_at_k` of each item, × 100.
+
+    MLflow takes no `@` in the name of a metric.
+    """
     samples: dict[str, list[bool]] = defaultdict(list)
     for item, did in passed:
         samples[item].append(did)
     return {
-        f"humaneval/pass@{k}": {item: 100 * pass_at_k(len(dids), sum(dids), k) for item, dids in samples.items()}
+        f"humaneval/pass_at_{k}": {item: 100 * pass_at_k(len(dids), sum(dids), k) for item, dids in samples.items()}
         for k in ks
     }
 
