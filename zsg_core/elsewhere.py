@@ -53,8 +53,8 @@ def scores(path: Path) -> Scored:
             held = found.setdefault((row.run, row.step), {}).setdefault(row.metric, {})
             if held.setdefault(row.id, row.score) != row.score:
                 raise BadData(
-                    f"{where}: {row.metric} of {row.id} was {held[row.id]:g} before, and is {row.score:g} here; give one "
-                    "score per item, the mean of its samples"
+                    f"{where}: {row.metric} of {row.id} was {held[row.id]:g} before, and is {row.score:g} here; give "
+                    "one score per item, the mean of its samples"
                 )
     return found
 
