@@ -63,14 +63,16 @@ def record(run: Path, step: int, given: Mapping[str, ByItem], source: str) -> tu
     held: list[leases.Lease] = []
     journal = _journal(run, lambda: [lease.check() for lease in held])
     try:
-        lease = leases.claim(leases.path_of(run, step, SUITE), HOLDER, journal.name)
+        lease = leases.claim(leases.path_of(run, step, SUITE), HOLDER, journal.name, list(given))
         if lease is None:
             raise ClusterError(f"{where}: another `zsg score` is at it; try again in a minute")
         held.append(lease)
-        if lease.before:
-            path = run / "journal" / str(lease.before["journal"])
+        for before in lease.before:  # what was killed, or sleeps, counts as far as it has written
+            path = run / "journal" / str(before["journal"])
             sizes = {path.name: path.stat().st_size if path.exists() else 0}
             journal.row("rewind", step=step, examples=0, data={"sizes": sizes})
+        journal.commit()
+        lease.forget()
         taken = evaluations.taken(run).get(step, set())
         scores = aggregate({key: of for key, of in given.items() if key not in taken}, found.answered)
         if scores.values:

@@ -91,7 +91,7 @@ def test_what_a_writer_left_that_was_killed_does_not_count(run: Path) -> None:
     """Its rows are written off by who takes its lease over; the lease of a writer that lives is respected."""
     path = leases.path_of(run, 40, scored_elsewhere.SUITE)
     journal = scored_elsewhere._journal(run, lambda: None)
-    lease = leases.claim(path, "zsg score", journal.name)
+    lease = leases.claim(path, "zsg score", journal.name, ["judge"])
     journal.row("metric", step=40, examples=0, data={"other": 1.0})
     journal.commit()
     with pytest.raises(ClusterError, match="another `zsg score` is at it"):
