@@ -196,6 +196,8 @@ def candidate(channel: socket.socket, spec: dict[str, Any]) -> NoReturn:
         confine(spec["uids"] and spec["uids"][0], limits)
         sys.path.append("/site")
         serve(channel)
+    except BaseException as error:  # the walls did not go up: the first question is answered by that
+        channel.sendall(json.dumps({"raised": f"{type(error).__name__}: {error}"}).encode() + b"\n")
     finally:
         os._exit(1)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from zsg_core.errors import ClusterError, UserError
 
+NO_VERDICT = "no verdict"  # how a verdict begins that nobody gave
 START_S = 30.0  # what a busy machine may need to start an exam, beside its own wall clock
 FIRST_UID = 2_000_000_000  # users that no machine has, for exams that root starts
 ELSEWHERE = (
@@ -79,7 +80,7 @@ class Sandbox:
     limits: Limits
     room: "Room"
     wrap: Callable[["Room", Limits], list[str]]
-    uids: "count[int] | None" = field(default_factory=lambda: count(FIRST_UID) if is_real_root() else None)
+    uids: "count[int] | None" = field(default_factory=lambda: _users() if is_real_root() else None)
 
     def run(self, exam: Exam) -> Verdict:
         """The verdict on one program; it is ended, with all it started, when this returns."""
@@ -95,7 +96,7 @@ class Sandbox:
         try:
             said, complaint = process.communicate(json.dumps(vars(exam)).encode(), START_S + self.limits.wall_s)
         except subprocess.TimeoutExpired:
-            return Verdict(False, "the sandbox did not end in time")
+            return Verdict(False, f"{NO_VERDICT} in time")
         finally:
             os.close(leash)  # the first process of the namespace ends by that, and all others with it
             _end(process)
@@ -108,9 +109,15 @@ class Sandbox:
             )
 
     def run_all(self, exams: Sequence[Exam], workers: int | None = None) -> list[Verdict]:
-        """The verdicts on several, as many at once as this process may use CPUs."""
+        """The verdicts on several, as many at once as this process may use CPUs.
+
+        NoSandbox if the machine has ceased to give verdicts: then a program that has none need not have failed.
+        """
         with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-            return list(pool.map(self.run, exams))
+            verdicts = list(pool.map(self.run, exams))
+        if any(one.why.startswith(NO_VERDICT) for one in verdicts) and not (proof := self.run(trial())).passed:
+            raise NoSandbox(f"the sandbox of {self.name} no longer holds on this machine: {proof.why}")
+        return verdicts
 
 
 def find(*, allowed: bool, limits: Limits | None = None, ways: "Mapping[str, Way] | None" = None) -> Sandbox:
@@ -196,6 +203,11 @@ def _cell() -> str:
 def is_real_root() -> bool:
     """Whether this is the machine's root, whom no limit on processes holds: he hands each exam to another user."""
     return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+
+
+def _users() -> "count[int]":
+    """Users for exams: others than those of any zsg beside this one, as a user's processes are counted together."""
+    return count(FIRST_UID + os.getpid() % 100_000 * 1_000)
 
 
 def bubblewrapped(room: Room, limits: Limits) -> list[str]:

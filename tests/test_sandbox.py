@@ -17,12 +17,12 @@ import pytest
 from conftest import need
 from hostile_programs import PROGRAMS
 
-from jobs import sandbox
+from jobs import code_scores, sandbox
 from jobs.sandbox import Exam, Limits, Sandbox, Verdict
-from zsg_core import human_eval
-from zsg_core.errors import UserError
+from zsg_core.errors import BadData, UserError
 from zsg_core.readers.evaluation import problems
 from zsg_core.readers.intake import Intake
+from zsg_core.scoring import Answered
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENT = Limits(wall_s=60)  # where a busy machine must not decide
@@ -167,21 +167,15 @@ def test_published_sample_completions_score_as_published(way: str, real_data: Pa
     folder = real_data / "humaneval"
     (problem,) = problems(folder / "example_problem.jsonl", Intake())
     samples = [json.loads(line)["completion"] for line in (folder / "example_samples.jsonl").read_text().splitlines()]
-    verdicts = found(way, Limits()).run_all([human_exam(problem, sample) for sample in samples])
+    answers = [Answered(id=problem.task_id, task="humaneval", prompt="p", answer=sample) for sample in samples]
+    room = found(way, Limits())
 
-    assert [one.passed for one in verdicts] == [False, False, False, True, True, True]
-    assert human_eval.score((problem.task_id, one.passed) for one in verdicts) == {
-        "humaneval/pass_at_1": {"test/0": 50}
-    }
-
-
-def human_exam(problem, answer: str) -> Exam:
-    return Exam(
-        program=human_eval.program(problem, answer),
-        entry_point=problem.entry_point,
-        prompt=problem.prompt,
-        test=problem.test,
-    )
+    assert [one.passed for one in room.run_all([code_scores.exam(problem, one) for one in samples[2:]])] == [
+        False, True, True, True,
+    ]  # fmt: skip
+    assert code_scores.score(room, [problem], answers) == {"humaneval/pass_at_1": {"test/0": 50}}
+    with pytest.raises(BadData, match="'else' is no problem"):
+        code_scores.score(room, [problem], [Answered(id="else", task="humaneval", prompt="p", answer="")])
 
 
 # Among them those whose tests use more than the function: 10, 32, 33, 38, 50, 53.
@@ -192,8 +186,8 @@ SOME = ("0", "10", "20", "32", "33", "38", "50", "53", "75", "129", "163")
 def test_reference_solutions_pass_and_nothing_said_does_not(way: str, real_data: Path) -> None:
     """Some of HumanEval's, and the prompts alone, which return None."""
     chosen = [one for one in problems(real_data / "humaneval", Intake()) if one.task_id.split("/")[1] in SOME]
-    right = [human_exam(problem, problem.canonical_solution) for problem in chosen]
-    verdicts = found(way).run_all(right + [human_exam(problem, "") for problem in chosen])
+    right = [code_scores.exam(problem, problem.canonical_solution) for problem in chosen]
+    verdicts = found(way).run_all(right + [code_scores.exam(problem, "") for problem in chosen])
 
     assert [one.why for one in verdicts[: len(chosen)]] == ["passed"] * len(SOME)
     assert not any(one.passed for one in verdicts[len(chosen) :])
@@ -206,10 +200,10 @@ def test_all_reference_solutions_pass(way: str, real_data: Path) -> None:
     listed = list(problems(real_data / "humaneval", Intake()))
     room = found(way)
 
-    verdicts = room.run_all([human_exam(problem, problem.canonical_solution) for problem in listed])
+    verdicts = room.run_all([code_scores.exam(problem, problem.canonical_solution) for problem in listed])
 
     assert [one.why for one in verdicts] == ["passed"] * 164
-    assert not any(one.passed for one in room.run_all([human_exam(problem, "") for problem in listed]))
+    assert not any(one.passed for one in room.run_all([code_scores.exam(problem, "") for problem in listed]))
 
 
 def test_an_unprivileged_user_has_a_sandbox_too(way: str, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -235,6 +229,15 @@ def test_an_unprivileged_user_has_a_sandbox_too(way: str, tmp_path_factory: pyte
         shutil.rmtree(folder, ignore_errors=True)
 
     assert (done.stdout, done.stderr) == (f"{way} False passed\n", "")
+
+
+def test_a_machine_that_gives_no_verdicts_any_more_is_told_and_no_zero() -> None:
+    """A program without a verdict has failed only where the sandbox still holds."""
+    gone = Sandbox("gone", PATIENT, sandbox.Room.here(), lambda room, limits: ["false"])
+
+    assert not gone.run(exam("f = abs")).passed
+    with pytest.raises(sandbox.NoSandbox, match="the sandbox of gone no longer holds"):
+        gone.run_all([exam("f = abs")])
 
 
 def test_without_permission_nothing_is_run() -> None:
