@@ -257,7 +257,7 @@ def test_a_machine_without_isolation_is_refused_with_what_is_missing() -> None:
         "third": ("env", lambda room, limits: ["env"]),  # no walls but the limits of the process
     }
     with pytest.raises(sandbox.NoSandbox) as refused:
-        sandbox.find(allowed=True, limits=PATIENT, ways=ways)
+        sandbox.find(allowed=True, limits=Limits(wall_s=59), ways=ways)  # without a namespace to end with it
 
     said = str(refused.value)
     assert "first: the program no-such-program is not installed" in said
