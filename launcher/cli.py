@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from launcher import arrange_cli, lifecycle_cli, report_cli, tracking_cli
+from launcher import answers_cli, arrange_cli, lifecycle_cli, report_cli, tracking_cli
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(arrange_cli.app, name="arrange")
+app.add_typer(answers_cli.app, name="answers")
 
 INTERRUPTED = 130
 
@@ -253,6 +254,7 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
         raise typer.Exit(ClusterError.exit_code)
 
 
+app.command()(answers_cli.score)
 app.command()(report_cli.report)
 app.command()(report_cli.export)
 app.command()(lifecycle_cli.cancel)

@@ -44,6 +44,11 @@ def result(text: str) -> None:
     _out.print(escape(text), soft_wrap=True)
 
 
+def line(text: str) -> None:
+    """A line for scripts as it stands, on stdout: no `:code:` becomes a picture."""
+    print(text)
+
+
 def as_json(value: Any) -> None:
     """A result for scripts, on stdout."""
     if not isinstance(value, list):

@@ -205,7 +205,7 @@ def prepared_on_slurm(zsg_on_slurm: Zsg, made: Path) -> Zsg:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real published data; without it a test skips, or fails where ZSG_REQUIRE_DATA is set."""
-    _need("data", [] if REAL_DATA.is_dir() else [str(REAL_DATA)])
+    need("data", [] if REAL_DATA.is_dir() else [str(REAL_DATA)])
     return REAL_DATA
 
 
@@ -218,16 +218,16 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 
 def new_slurm(tmp_path_factory: pytest.TempPathFactory) -> SlurmCluster:
     """A Slurm of two nodes that is yet to be started."""
-    _need("Slurm", missing_programs())
+    need("Slurm", missing_programs())
     if os.getuid() != 0:
-        _need("Slurm", ["root's rights to start it"])
+        need("Slurm", ["root's rights to start it"])
     return SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster")
 
 
 @pytest.fixture(scope="session")
 def chromium() -> None:
     """A browser on this machine; without one a test skips, or fails where ZSG_REQUIRE_BROWSER is set."""
-    _need("browser", browser.missing_programs())
+    need("browser", browser.missing_programs())
 
 
 @pytest.fixture(scope="session")
@@ -238,7 +238,8 @@ def unused_port() -> int:
         return free.getsockname()[1]
 
 
-def _need(what: str, missing: list[str]) -> None:
+def need(what: str, missing: list[str]) -> None:
+    """Skips a test for what is missing, or fails it where ZSG_REQUIRE_<WHAT> is set."""
     if not missing:
         return
     if os.environ.get(f"ZSG_REQUIRE_{what.upper()}"):

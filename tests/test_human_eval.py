@@ -69,7 +69,7 @@ def test_items_are_scored_by_their_samples() -> None:
     """In per cent, for each k asked for."""
     found = human_eval.score([("a", True), ("b", False), ("a", False), ("b", False)], ks=(1, 2))
 
-    assert found == {"humaneval/pass@1": {"a": 50, "b": 0}, "humaneval/pass@2": {"a": 100, "b": 0}}
+    assert found == {"humaneval/pass_at_1": {"a": 50, "b": 0}, "humaneval/pass_at_2": {"a": 100, "b": 0}}
 
 
 def test_the_instruction_holds_the_prompt() -> None:

@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from math import prod
+from math import comb
 
 from zsg_core.readers.evaluation import Problem
 from zsg_core.scoring import ByItem
@@ -47,22 +47,23 @@ def program(problem: Problem, answer: str) -> str:
 def pass_at_k(samples: int, passed: int, k: int) -> float:
     """1 − C(n − c, k) / C(n, k): the chance that of k of n samples, c of which pass, one does (Chen et al. 2021).
 
-    As the product 1 − Π (1 − k / i) over i = n − c + 1 … n, where no binomial overflows. ValueError for k > n.
+    ValueError where there are fewer samples than k.
     """
     if not 1 <= k <= samples:
         raise ValueError(f"pass@{k} needs at least {k} samples of an item; there are {samples}")
-    if samples - passed < k:
-        return 1.0
-    return 1.0 - prod(1.0 - k / i for i in range(samples - passed + 1, samples + 1))
+    return 1 - comb(samples - passed, k) / comb(samples, k)
 
 
 def score(passed: Iterable[tuple[str, bool]], ks: Sequence[int] = (1,)) -> dict[str, ByItem]:
-    """(item id, whether it passed) of every sample → `humaneval/pass@k` of each item, × 100."""
+    """(item id, whether it passed) of every sample → `humaneval/pass_at_k` of each item, × 100.
+
+    MLflow takes no `@` in the name of a metric.
+    """
     samples: dict[str, list[bool]] = defaultdict(list)
     for item, did in passed:
         samples[item].append(did)
     return {
-        f"humaneval/pass@{k}": {item: 100 * pass_at_k(len(dids), sum(dids), k) for item, dids in samples.items()}
+        f"humaneval/pass_at_{k}": {item: 100 * pass_at_k(len(dids), sum(dids), k) for item, dids in samples.items()}
         for k in ks
     }
 

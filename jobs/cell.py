@@ -1,0 +1,387 @@
+"""Examines a program inside the sandbox: run as a text of its own, by a Python that knows nothing of zsg.
+
+Two processes. The examiner, the first of its namespace, holds the tests and gives the verdict. The candidate, its
+child, is a process without rights in which the program runs; the tests call its function through a socket that carries
+plain values only. So nothing that the program prints, overrides or leaves behind can become a verdict: it shares no
+memory with the tests, cannot read or end the examiner, and does not hold the pipe that the verdict goes through.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import platform
+import resource
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator, KeysView
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import CodeType
+from typing import Any, NoReturn
+
+MOST_BYTES = 16 << 20  # of one message
+EXAMINER_BYTES = 1 << 30  # memory of the examiner, which must hold what the candidate answers
+_libc = ctypes.CDLL(None, use_errno=True)
+
+# From linux/mount.h, linux/prctl.h, linux/seccomp.h and linux/filter.h.
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MNT_DETACH, AT_RECURSIVE, AT_FDCWD = 2, 0x8000, -100
+PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 22, 24, 38
+CAPABILITIES_V3 = 0x20080522
+LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+CLONE_NEW_ANY = 0x7E020000  # every kind of namespace
+X32 = 0x40000000  # calls of another binary interface
+
+# System calls that no program of a benchmark needs: what makes namespaces or mounts, memory that no limit counts, or a
+# look into other processes. (audit architecture, numbers by name)
+CALLS = {
+    "x86_64": (0xC000003E, {
+        "clone": 56, "clone3": 435, "socket": 41, "pivot_root": 155, "unshare": 272, "setns": 308, "mount": 165,
+        "umount2": 166, "chroot": 161, "ptrace": 101, "shmget": 29, "msgget": 68, "semget": 64, "add_key": 248,
+        "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
+        "memfd_create": 319, "memfd_secret": 447, "process_vm_readv": 310, "process_vm_writev": 311,
+        "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432,
+        "mount_setattr": 442,
+    }),
+    "aarch64": (0xC00000B7, {
+        "clone": 220, "clone3": 435, "socket": 198, "pivot_root": 41, "unshare": 97, "setns": 268, "mount": 40,
+        "umount2": 39, "chroot": 51, "ptrace": 117, "shmget": 194, "msgget": 186, "semget": 190, "add_key": 217,
+        "request_key": 218, "keyctl": 219, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282,
+        "memfd_create": 279, "memfd_secret": 447, "process_vm_readv": 270, "process_vm_writev": 271,
+        "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432,
+        "mount_setattr": 442,
+    }),
+}  # fmt: skip
+
+
+class Ended(Exception):
+    """The candidate is gone, or does not keep to the form of an answer."""
+
+
+class Late(BaseException):
+    """The wall clock has run out."""
+
+
+def main(spec: dict[str, Any]) -> NoReturn:
+    """Puts up the walls that `spec` asks for, reads the exam from stdin and writes the verdict to stdout."""
+    if spec["furnish"]:
+        furnish(spec)
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        # Before the exam is read: a copy of this memory must not hold the tests.
+        ours.close()
+        candidate(theirs, spec)
+    theirs.close()
+    threading.Thread(target=end_with, args=(spec["leash"],), daemon=True).start()
+    confine(spec["uids"] and spec["uids"][1], {resource.RLIMIT_AS: EXAMINER_BYTES})
+    # The candidate may be the same user: it must not read this memory, nor open the pipe to the verdict's reader.
+    _checked(_libc.prctl(PR_SET_DUMPABLE, 0), "dumpable")
+    why = examine(json.load(sys.stdin), ours, spec["wall_s"])
+    sys.stdout.write(json.dumps({"passed": why is None, "why": why or "passed"}))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def end_with(leash: int) -> None:
+    """Ends this process, and so its namespace and all in it, as soon as nobody holds the other end of a pipe."""
+    os.read(leash, 1)
+    os._exit(1)
+
+
+# ---- the examiner
+
+
+def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str | None:
+    """Runs the tests on the candidate's function: None where they pass, else why not."""
+
+    def late(*_: object) -> None:
+        raise Late
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, wall_s)
+    try:
+        ask = asking(channel)
+        ask({"program": exam["program"], "entry_point": exam["entry_point"]})
+        function = calling(ask)
+        space: dict[str, Any] = {"__name__": "tests"}
+        exec(defining(exam["prompt"]), space)  # what the tests use beside the function is not the program's
+        exec(exam["test"], space)
+        space[exam["entry_point"]] = function
+        space["check"](function)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return None
+    except Late:
+        return f"took longer than {wall_s:g} s"
+    except Ended as ended:
+        return str(ended)
+    except BaseException as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return f"{type(error).__name__}: {error}"[:300]
+
+
+def defining(prompt: str) -> CodeType:
+    """A prompt as a program; one that ends where a body must follow gets an empty one."""
+    try:
+        return compile(prompt, "prompt.py", "exec")
+    except SyntaxError:
+        return compile(f"{prompt}\n    pass\n", "prompt.py", "exec")
+
+
+def asking(channel: socket.socket) -> Callable[[Any], Any]:
+    """A function that sends a question to the candidate and returns its answer; Ended where there is none."""
+    answers = channel.makefile("rb")
+
+    def ask(question: Any) -> Any:
+        try:
+            channel.sendall(json.dumps(question).encode() + b"\n")
+            line = answers.readline(MOST_BYTES)
+        except OSError:
+            line = b""
+        if not line.endswith(b"\n"):
+            raise Ended("answered too much" if line else "the program ended before its tests did")
+        try:
+            answer = json.loads(line)
+            if "raised" in answer:
+                raise Ended(str(answer["raised"])[:300])
+            return unpacked(answer["value"]), [unpacked(one) for one in answer["arguments"]]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
+            raise Ended(f"no plain value was answered ({type(error).__name__})") from None
+
+    return ask
+
+
+def calling(ask: Callable[[Any], Any]) -> Callable[..., Any]:
+    """The candidate's function as the tests call it. What it does to lists, sets and dicts it is given is done here."""
+
+    def function(*arguments: Any, **named: Any) -> Any:
+        given = [*arguments, *named.values()]
+        value, after = ask({"arguments": [packed(one) for one in given], "named": list(named)})
+        for one, now in zip(given, after, strict=False):
+            if type(one) is type(now) and isinstance(one, (list, set, dict)) and one != now:
+                one.clear()
+                one.extend(now) if isinstance(one, list) else one.update(now)
+        return value
+
+    return function
+
+
+# ---- the candidate
+
+
+def candidate(channel: socket.socket, spec: dict[str, Any]) -> NoReturn:
+    """Runs the program and answers calls of its function, until the examiner ends."""
+    try:
+        null = os.open("/dev/null", os.O_RDWR)
+        for standard in range(3):
+            os.dup2(null, standard)
+        kept = channel.fileno()
+        os.closerange(3, kept)
+        os.closerange(kept + 1, 1 << 20)
+        os.setsid()
+        os.chdir("/tmp")
+        limits = {
+            resource.RLIMIT_AS: spec["memory_bytes"],
+            resource.RLIMIT_NPROC: spec["processes"],
+            resource.RLIMIT_FSIZE: spec["disk_bytes"],
+            resource.RLIMIT_CPU: spec["cpu_s"],
+            resource.RLIMIT_NOFILE: 64,
+            resource.RLIMIT_MSGQUEUE: 0,
+        }
+        confine(spec["uids"] and spec["uids"][0], limits)
+        sys.path.append("/site")
+        serve(channel)
+    except BaseException as error:  # the walls did not go up: the first question is answered by that
+        channel.sendall(json.dumps({"raised": f"{type(error).__name__}: {error}"}).encode() + b"\n")
+    finally:
+        os._exit(1)
+
+
+def serve(channel: socket.socket) -> None:
+    """One answer for each question: the value and the arguments as they are now, or what was raised."""
+    space: dict[str, Any] = {"__name__": "program"}
+    function: Callable[..., Any] | None = None
+    for line in channel.makefile("rb"):
+        try:
+            question = json.loads(line)
+            if function is None:
+                exec(compile(question["program"], "program.py", "exec"), space)
+                function = space[question["entry_point"]]
+                answer: dict[str, Any] = {"value": None, "arguments": []}
+            else:
+                given = [unpacked(one) for one in question["arguments"]]
+                place = len(given) - len(question["named"])
+                value = function(*given[:place], **dict(zip(question["named"], given[place:], strict=True)))
+                answer = {"value": packed(value), "arguments": [packed(one) for one in given]}
+        except BaseException as error:
+            answer = {"raised": f"{type(error).__name__}: {error}"[:300]}
+        channel.sendall(json.dumps(answer).encode() + b"\n")
+
+
+# ---- values
+
+
+def packed(value: Any) -> Any:
+    """A plain value as JSON that keeps types apart; TypeError for any other, as no object may cross over."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
+    if value is None or isinstance(value, (bool, str)):
+        return value if value is None or isinstance(value, bool) else str(value)
+    if isinstance(value, int):
+        return ["int", hex(value)]  # no limit on digits
+    if isinstance(value, float):
+        return ["float", value.hex()]
+    if isinstance(value, complex):
+        return ["complex", [value.real.hex(), value.imag.hex()]]
+    if isinstance(value, (bytes, bytearray)):
+        return ["bytes", value.hex()]
+    if isinstance(value, range):
+        return ["range", [hex(part) for part in (value.start, value.stop, value.step)]]
+    if isinstance(value, Fraction):
+        return ["fraction", [hex(value.numerator), hex(value.denominator)]]
+    if isinstance(value, dict):
+        return ["dict", [[packed(key), packed(held)] for key, held in value.items()]]
+    for kind, name in ((list, "list"), (tuple, "tuple"), ((set, KeysView), "set"), (frozenset, "frozenset"),
+                       (Iterator, "iterator")):  # fmt: skip
+        if isinstance(value, kind):
+            return [name, [packed(one) for one in value]]
+    raise TypeError(f"a {type(value).__name__} is no plain value")
+
+
+def unpacked(value: Any) -> Any:
+    """The value that was packed. ValueError, TypeError or KeyError for anything else."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    kind, held = value
+    return _MADE[kind](held)
+
+
+def _int(text: str) -> int:
+    return int(text, 16)
+
+
+def _all(values: list[Any]) -> Iterator[Any]:
+    return (unpacked(one) for one in values)
+
+
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "int": _int,
+    "float": float.fromhex,
+    "complex": lambda parts: complex(*map(float.fromhex, parts)),
+    "bytes": bytes.fromhex,
+    "range": lambda parts: range(*map(_int, parts)),
+    "fraction": lambda parts: Fraction(*map(_int, parts)),
+    "dict": lambda pairs: {unpacked(key): unpacked(held) for key, held in pairs},
+    "list": lambda values: list(_all(values)),
+    "tuple": lambda values: tuple(_all(values)),
+    "set": lambda values: set(_all(values)),
+    "frozenset": lambda values: frozenset(_all(values)),
+    "iterator": lambda values: iter(list(_all(values))),
+}
+
+
+# ---- the walls
+
+
+def confine(uid: int | None, limits: dict[int, int]) -> None:
+    """Gives up all rights of this process and of its children, for good. OSError where that does not work."""
+    for limit, most in {**limits, resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0}.items():
+        resource.setrlimit(limit, (most, most))
+    for capability in range(64):
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # may be denied: what is not permitted cannot be raised
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    header, none = struct.pack("Ii", CAPABILITIES_V3, 0), bytes(24)
+    _checked(_libc.capset(header, none), "capset")
+    _checked(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges")
+    forbid_calls()
+
+
+def forbid_calls() -> None:
+    """Denies the CALLS, and sockets but those of this machine's own files, to this process and its children."""
+    architecture, numbers = CALLS[platform.machine()]
+    rows = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
+    rows += [(AT_LEAST, 0, 1, X32), (RETURN, 0, 0, KILL)]
+    # Without clone3, whose flags no filter can see, the C library makes threads by clone.
+    rows += [(EQUAL, 0, 1, numbers["clone3"]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
+    for name in sorted(numbers.keys() - {"clone", "clone3", "socket"}):
+        rows += [(EQUAL, 0, 1, numbers[name]), (RETURN, 0, 0, ERRNO | errno.EPERM)]
+    first = (LOAD, 0, 0, 16)  # the low half of the first argument
+    rows += [
+        (EQUAL, 0, 3, numbers["clone"]),
+        first,
+        (ANY_BIT, 0, 1, CLONE_NEW_ANY),
+        (RETURN, 0, 0, ERRNO | errno.EPERM),
+    ]
+    rows += [(LOAD, 0, 0, 0), (EQUAL, 0, 3, numbers["socket"]), first, (EQUAL, 1, 0, socket.AF_UNIX)]
+    rows += [(RETURN, 0, 0, ERRNO | errno.EACCES), (RETURN, 0, 0, ALLOW)]
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in rows))
+    header = struct.pack("HP", len(rows), ctypes.addressof(program))
+    _checked(_libc.prctl(PR_SET_SECCOMP, 2, header, 0, 0), "seccomp")
+
+
+def furnish(spec: dict[str, Any]) -> None:
+    """Makes a new root of what `spec` lists, in a mount namespace of one's own, and forgets the old one.
+
+    As bubblewrap does: the new root, in memory, stands on /tmp while what it needs is bound into it.
+    """
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
+    Path("/tmp/old").mkdir()
+    _checked(_libc.syscall(CALLS[platform.machine()][1]["pivot_root"], b"/tmp", b"/tmp/old"), "pivot_root")
+    os.chdir("/")
+    for source, target in spec["binds"]:
+        make_place(target, is_folder=Path(f"/old{source}").is_dir())
+        mount(f"/old{source}", target, flags=MS_BIND | MS_REC)
+        make_read_only(target)
+    for device in spec["devices"]:
+        make_place(device, is_folder=False)
+        mount(f"/old{device}", device, flags=MS_BIND)
+    for points_at, link in spec["links"]:
+        Path(link).symlink_to(points_at)
+    Path("/tmp").mkdir()
+    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={spec['disk_bytes']},nr_inodes=4096,mode=1777")
+    _checked(_libc.umount2(b"/old", MNT_DETACH), "umount of the old root")
+    Path("/old").rmdir()
+    mount("none", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def make_place(path: str, is_folder: bool) -> None:
+    """A folder or an empty file to mount on."""
+    place = Path(path)
+    (place if is_folder else place.parent).mkdir(parents=True, exist_ok=True)
+    if not is_folder:
+        place.touch()
+
+
+def make_read_only(target: str) -> None:
+    """Forbids to write to a mount and, from Linux 5.12 on, to those within it, which others own by then anyway."""
+    attributes = struct.pack("QQQQ", MS_RDONLY | MS_NOSUID, 0, 0, 0)
+    number = CALLS[platform.machine()][1]["mount_setattr"]
+    if _libc.syscall(number, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes)):
+        kept = os.statvfs(target).f_flag & 0x40F  # what a namespace inherits it cannot take away: nodev, noexec, …
+        mount("none", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
+
+
+def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
+    """mount(2). OSError with what was to be mounted where."""
+    words = [None if text is None else text.encode() for text in (source, target, kind, data)]
+    _checked(_libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]), f"mount on {target}")
+
+
+def _checked(result: int, what: str) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):
+        main(json.loads(sys.argv[1]))
