@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from benchmarks.rows import Row, show
-from zsg_core import threads, tma
-from zsg_core.distance import weighted
-from zsg_core.nearest import CHUNK, minimum_and_average
+from zsg_core import threads
+from zsg_core.orders import tma
+from zsg_core.orders.distance import weighted
+from zsg_core.orders.nearest import CHUNK, minimum_and_average
 
 Vectors = NDArray[np.float32]
 

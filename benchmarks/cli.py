@@ -18,9 +18,10 @@ from pathlib import Path
 from benchmarks.rows import Row, show
 from jobs import attempt as attempts
 from jobs.journal import Journal
-from launcher import cli, session, submit
-from launcher.ledger import Ledger
-from launcher.plan import run_item
+from launcher import cli
+from launcher.planning.plan import run_item
+from launcher.submission import session, submit
+from launcher.submission.ledger import Ledger
 from zsg_core import skills
 
 REPEATS = 7

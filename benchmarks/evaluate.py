@@ -76,9 +76,9 @@ def timed(*argv: str) -> tuple[dict[str, Any], float]:
 def trained(folder: Path, checkpoints: int) -> tuple[Path, Path]:
     """A run that is done, with a snapshot after each step, and the folder of its evaluate job."""
     from jobs.folder import write_json
-    from launcher import job_files
-    from launcher.plan import Prepare, run_item
-    from launcher.session import open_grid
+    from launcher.planning.plan import Prepare, run_item
+    from launcher.submission import job_files
+    from launcher.submission.session import open_grid
     from zsg_core import skills
 
     skills.write_tasks(folder / "tasks", per_task=PER_TASK)
@@ -101,11 +101,11 @@ def trained(folder: Path, checkpoints: int) -> tuple[Path, Path]:
 
 def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     """Evaluates in a plain loop; `seconds` begin once the model is loaded."""
-    from jobs.evaluate import Served
-    from jobs.generate import Generator
-    from jobs.held_weights import HeldWeights, alone
-    from zsg_core import metrics
-    from zsg_core.scoring import Answered
+    from jobs.evaluating.evaluate import Served
+    from jobs.evaluating.generate import Generator
+    from jobs.evaluating.held_weights import HeldWeights, alone
+    from zsg_core.scores import metrics
+    from zsg_core.scores.scoring import Answered
 
     how = {"decoding": "greedy", "max_new_tokens": NEW_TOKENS, "items": None}
     one, held = Served(run, [KEY], how), HeldWeights(alone())

@@ -28,10 +28,10 @@ def main(shape: str, repeats: int) -> None:
     os.environ["DS_ACCELERATOR"] = "cpu"
     import torch
 
-    from jobs.answer_loss import AnswerLoss
-    from jobs.held_out import HeldOutLoss
-    from jobs.packed_attention import NAME
     from jobs.ranks import Ranks
+    from jobs.training.answer_loss import AnswerLoss
+    from jobs.training.held_out import HeldOutLoss
+    from jobs.training.packed_attention import NAME
     from zsg_core.schedule import MICRO_TOKENS
 
     examples = test_items(SHAPES[shape], TASKS)

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from benchmarks.rows import Row, show
 from jobs import attempt as attempts
-from jobs import item_losses
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
+from jobs.training import item_losses
 
 RUNS, STEPS, EVERY = 1000, 200, 10
 TASKS, ITEMS_PER_TASK = 119, 5

@@ -22,9 +22,9 @@ from benchmarks.rows import Row, show
 from jobs import attempt as attempts
 from jobs.folder import Workspace, write_json
 from jobs.heartbeat import FILE, TRAINING
-from launcher import session
-from launcher.ledger import Ledger
-from launcher.settled import RESTED_S
+from launcher.observing.settled import RESTED_S
+from launcher.submission import session
+from launcher.submission.ledger import Ledger
 from zsg_core import skills
 
 RUNS, LIVE, ARRAY = 10_000, 200, 1000

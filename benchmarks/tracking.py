@@ -25,11 +25,11 @@ from pathlib import Path
 
 from benchmarks.rows import Row, show
 from jobs import attempt as attempts
-from jobs import deliver
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
-from jobs.tracker import MlflowClient, make_store
-from launcher.mlflow_server import QUIET
+from jobs.tracking import deliver
+from jobs.tracking.tracker import MlflowClient, make_store
+from launcher.tracking.mlflow_server import QUIET
 
 RUNS, CHECKPOINTS, METRICS, WRITERS, BATCHES = 1_000, 180, 10, 128, 4
 SHARE, STEP_MS, FILL_S = 0.7, 0.1, 600.0

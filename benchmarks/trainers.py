@@ -80,12 +80,12 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
     import torch
 
     from jobs import attempt as attempts
-    from jobs import train as trainer
     from jobs.folder import read_json, write_json
     from jobs.journal import SPEED, Journal, read
-    from jobs.packed_attention import NAME
     from jobs.ranks import Ranks, meet
     from jobs.signals import Signals
+    from jobs.training import train as trainer
+    from jobs.training.packed_attention import NAME
 
     device = meet(folder, Ranks(0, 1, 0), int(asked.device == "cuda"))
     train, test = (tokenized(some) for some in (examples, examples[:1]))
@@ -127,9 +127,9 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
 def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Path:
     """A job.json as `zsg submit` writes it."""
     from jobs.folder import write_json
-    from launcher import job_files
-    from launcher.plan import run_item
-    from launcher.session import open_grid
+    from launcher.planning.plan import run_item
+    from launcher.submission import job_files
+    from launcher.submission.session import open_grid
     from zsg_core import skills
 
     folder.mkdir()
@@ -152,7 +152,7 @@ def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Path:
 
 def tokenized(examples: list[Item]) -> Any:
     """The examples as zsg holds them."""
-    from jobs.batches import TokenizedSet
+    from jobs.training.batches import TokenizedSet
     from zsg_core.prompts import Encoded
 
     encoded = [Encoded(one.ids, ((len(one.ids) - one.answer, len(one.ids)),)) for one in examples]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import cancellation, causes, going_on, live, log_marks, needs, own_code, stages, state, tracebacks
+from jobs import cancellation, causes, going_on, log_marks, needs, own_code, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
@@ -23,6 +23,8 @@ from jobs.heartbeat import Heartbeat, Pulse
 from jobs.journal import Journal, cells, plain, read
 from jobs.signals import Signals
 from jobs.signals import outcome as outcome_of
+from jobs.tracking import live
+from jobs.training import stages, state
 from zsg_core import schedule
 from zsg_core.errors import ZsgError
 
@@ -173,7 +175,7 @@ def _perform(
 
 
 def _prepare(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
-    from jobs import prepare
+    from jobs.preparing import prepare
 
     prepare.run(job, _saying("preparing", journal, pulse))
     return DONE, {}
@@ -188,7 +190,7 @@ def _watch(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[
 def _evaluate(
     path: Path, job: dict[str, Any], attempt: Attempt, journal: Journal | None, pulse: Pulse
 ) -> tuple[str, dict[str, Any]]:
-    from jobs import evaluate
+    from jobs.evaluating import evaluate
 
     item = f"{path.parent.name}/{path.name}"
     return DONE, asdict(evaluate.run(job, item, attempt, _saying("evaluating", journal, pulse)))
@@ -219,7 +221,7 @@ def _train(
     pulse: Pulse,
 ) -> tuple[str, dict[str, Any]]:
     needs.refuse_unprepared(job)
-    from jobs import train
+    from jobs.training import train
 
     try:
         progress = train.run(job, train.Place(path, attempt, ranks, journal, signals, pulse))

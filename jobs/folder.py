@@ -8,7 +8,7 @@ workspace/
                          rank, their index, config and tokenizer (LoRA: adapter_model.safetensors and
                          adapter_config.json, to be put on the base they name), meta.json, COMMIT
     queue/               <step>.<suite>.lease while somebody evaluates that snapshot: it is not removed
-    answers/             what the model answered at each checkpoint: see jobs.answers
+    answers/             what the model answered at each checkpoint: see jobs.evaluating.answers
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads

@@ -15,7 +15,11 @@ from typing import Annotated
 
 import typer
 
-from launcher import answers_cli, arrange_cli, lifecycle_cli, report_cli, tracking_cli
+from launcher.commands import answers as answers_cli
+from launcher.commands import arrange as arrange_cli
+from launcher.commands import lifecycle as lifecycle_cli
+from launcher.commands import report as report_cli
+from launcher.commands import tracking as tracking_cli
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -77,7 +81,8 @@ def init(
 
     Example: zsg init my-study
     """
-    from launcher import show, starter
+    from launcher.commands import show
+    from launcher.grids import starter
 
     made = starter.write(folder)
     go = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
@@ -95,9 +100,9 @@ def plan(
 
     Example: zsg plan grid.yaml --only order=nft --except state=failed
     """
-    from launcher import session
-    from launcher.plan import Allow
-    from launcher.selection import Selection
+    from launcher.grids.selection import Selection
+    from launcher.planning.plan import Allow
+    from launcher.submission import session
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
     session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), allow, json)
@@ -119,9 +124,10 @@ def submit(
 
     Examples: zsg submit grid.yaml --smoke, then zsg submit grid.yaml
     """
-    from launcher import asking, session, show
-    from launcher.plan import Allow
-    from launcher.selection import Selection
+    from launcher.commands import asking, show
+    from launcher.grids.selection import Selection
+    from launcher.planning.plan import Allow
+    from launcher.submission import session
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
     opened = session.open_grid(grid, profile, workspace, smoke, sets or ())
@@ -168,7 +174,8 @@ def status(
 
     Examples: zsg status wsd-order --json, then zsg status --state failed
     """
-    from launcher import reading, show
+    from launcher.commands import show
+    from launcher.observing import reading
 
     place = reading.workspace(workspace)
     while True:
@@ -195,7 +202,7 @@ def logs(
 
     Example: zsg logs 3f2a -f, then zsg logs 3f2a --attempt 1 --rank 1 --all
     """
-    from launcher import reading
+    from launcher.observing import reading
 
     if follow and attempt is not None:
         raise typer.BadParameter("an attempt that has ended does not grow; leave out one of --follow and --attempt")
@@ -214,7 +221,9 @@ def why(
 
     Examples: zsg why 3f2a, then zsg why wsd-order --json
     """
-    from launcher import grid_record, reading, show
+    from launcher.commands import show
+    from launcher.grids import grid_record
+    from launcher.observing import reading
 
     place = reading.workspace(workspace)
     if what in grid_record.known(place):
@@ -238,8 +247,10 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
 
     Example: zsg doctor --profile slurm-minimal
     """
-    from launcher import doctor as doctors
-    from launcher import profiles, reading, show
+    from launcher.clusters import doctor as doctors
+    from launcher.clusters import profiles
+    from launcher.commands import show
+    from launcher.observing import reading
 
     chosen = profiles.load(profile or "local", Path())
     asked = workspace or Path(os.environ.get(reading.VARIABLE) or chosen.workspace)
@@ -275,7 +286,8 @@ def schema(of: Annotated[Schema, typer.Argument(help="which file's", metavar="gr
 
     Example: zsg schema grid
     """
-    from launcher import json_schema, show
+    from launcher.commands import show
+    from launcher.grids import json_schema
 
     show.as_json(json_schema.grid() if of is Schema.GRID else json_schema.profile())
 
@@ -286,7 +298,8 @@ def main() -> None:
     try:
         app()
     except (ZsgError, OSError) as error:
-        from launcher import disk, show
+        from launcher import disk
+        from launcher.commands import show
 
         told = error if isinstance(error, ZsgError) else disk.told(error)
         show.error(str(told))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.base_model import Vocabulary
-from jobs.batches import TokenizedSet
-from jobs.train_sets import encoder
+from jobs.preparing.base_model import Vocabulary
+from jobs.training.batches import TokenizedSet
+from jobs.training.train_sets import encoder
 from zsg_core.examples import Example
 from zsg_core.prompts import Template
 from zsg_core.recipe import InputDigests, SourceDigests

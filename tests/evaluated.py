@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import answers, journal
+from jobs import journal
+from jobs.evaluating import answers
 from jobs.folder import read_json, write_json
 
 KEY = "exact_match"

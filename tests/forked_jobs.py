@@ -119,7 +119,10 @@ def _serve() -> None:
     import torch  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    from jobs import entry, evaluate, prepare, train  # noqa: F401
+    from jobs import entry  # noqa: F401
+    from jobs.evaluating import evaluate  # noqa: F401
+    from jobs.preparing import prepare  # noqa: F401
+    from jobs.training import train  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the ranks
     for line in sys.stdin:

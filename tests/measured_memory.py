@@ -13,7 +13,7 @@ import deepspeed
 import torch
 from torch import nn
 
-from jobs.deepspeed_config import deepspeed_config
+from jobs.training.deepspeed_config import deepspeed_config
 
 WIDTH, LAYERS = 256, 4
 CASES = [("fp32", 0), ("bf16", 1), ("bf16", 2), ("bf16", 3), ("fp32", 1), ("fp32", 2), ("fp32", 3)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from launcher import mlflow_server
+from launcher.tracking import mlflow_server
 
 INSTALLED = Path("/usr/lib/postgresql")
 

@@ -1,8 +1,8 @@
 """What Slurm 22.05 prints, shortened, and the cluster that it describes."""
 
-from launcher import cluster
-from launcher.cluster import Cluster
-from launcher.profiles import Profile
+from launcher.clusters import cluster
+from launcher.clusters.cluster import Cluster
+from launcher.clusters.profiles import Profile
 
 CONFIG = """Configuration data as of 2026-11-21T09:50:11
 AccountingStorageEnforce = associations,limits,qos

@@ -7,8 +7,8 @@ import warnings
 import pytest
 from builders import tokenized
 
-from jobs.base_model import Vocabulary
-from jobs.batches import MicroBatch, TokenizedSet
+from jobs.preparing.base_model import Vocabulary
+from jobs.training.batches import MicroBatch, TokenizedSet
 from zsg_core.errors import ClusterError
 from zsg_core.examples import Example
 from zsg_core.prompts import Template
@@ -18,9 +18,9 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs import packed_attention
-    from jobs.answer_loss import AnswerLoss, refuse_leaks
-    from jobs.packed_attention import NAME
+    from jobs.training import packed_attention
+    from jobs.training.answer_loss import AnswerLoss, refuse_leaks
+    from jobs.training.packed_attention import NAME
 
 SHAPE = {
     "vocab_size": 300,

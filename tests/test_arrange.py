@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core.arrange import BY_SIMILARITY, BY_TASK, LISTS, ORDERS, SEEDED, TMA, Rounds, arrange, by_rounds, span
 from zsg_core.errors import UserError
+from zsg_core.orders.arrange import BY_SIMILARITY, BY_TASK, LISTS, ORDERS, SEEDED, TMA, Rounds, arrange, by_rounds, span
 
 ORDER = st.sampled_from(ORDERS)
 SEED = st.integers(0, 2**32 - 1)

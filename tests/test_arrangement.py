@@ -8,7 +8,7 @@ import pytest
 from conftest import Zsg
 
 from jobs.folder import Workspace
-from launcher import arrange_picture, arrangements
+from launcher.reporting import arrange_picture, arrangements
 from zsg_core.digest import ids_digest
 
 GRID = """\

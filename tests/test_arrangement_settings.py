@@ -5,7 +5,7 @@ from builders import digests
 from pydantic import ValidationError
 
 from zsg_core.recipe import recipe
-from zsg_core.settings import Settings
+from zsg_core.settings.run import Settings
 
 
 def made(data: dict | None = None, **arrangement) -> dict:

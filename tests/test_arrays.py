@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from slurm_answers import profile
 
-from launcher import arrays, profiles
-from launcher.handover import dependency, parameters
-from launcher.ledger import Submission
-from launcher.profiles import Profile
+from launcher.clusters import arrays, profiles
+from launcher.clusters.profiles import Profile
+from launcher.submission.handover import dependency, parameters
+from launcher.submission.ledger import Submission
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 EVERYTHING = GOLDEN / "everything.yaml"

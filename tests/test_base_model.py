@@ -10,7 +10,7 @@ from zsg_core.errors import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from jobs import base_model
+    from jobs.preparing import base_model
 
 BASE = {"kind": "tiny", "hidden": 64, "layers": 2, "heads": 4, "vocab": 400, "context": 128, "seed": 3}
 TEXTS = [f"User: count {n} apples and {n * n} pears\nAssistant: {n + n * n}" for n in range(200)]
@@ -37,7 +37,7 @@ def test_the_same_recipe_gives_the_same_bytes(made: Path, tmp_path: Path) -> Non
 
 def test_the_default_shape_has_a_million_parameters(tmp_path: Path) -> None:
     """`tiny` without further settings has at least 10⁶ parameters."""
-    from zsg_core.settings import ModelSettings
+    from zsg_core.settings.run import ModelSettings
 
     base_model.make_tiny(tmp_path / "tiny", {**BASE, **ModelSettings().shape}, TEXTS)
 

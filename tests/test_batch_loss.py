@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     import torch.distributed as dist
 
     from jobs import ranks
-    from jobs.batch_loss import BatchLoss, item_means, refuse_empty
+    from jobs.training.batch_loss import BatchLoss, item_means, refuse_empty
 
 LEARNT = [5, 1, 9, 2, 7, 7, 3, 4, 30, 2, 1, 6, 2, 8, 5, 11]
 

@@ -11,7 +11,7 @@ from conftest import Zsg
 from slurm_cluster import SlurmCluster
 
 from jobs.folder import Workspace
-from launcher import reading
+from launcher.observing import reading
 from zsg_core import skills
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -67,7 +67,7 @@ def test_mlflow_compares_the_runs(address: str, tmp_path: Path) -> None:
 
 def test_mlflow_lists_the_runs_of_a_large_grid(address: str, seen: Zsg, tmp_path: Path, monkeypatch: Any) -> None:
     """Where an address cannot name all runs, the page lists them flat, with charts, and without the grid's own run."""
-    from jobs import tracker
+    from jobs.tracking import tracker
 
     monkeypatch.setattr(tracker, "MOST_CURVES", RUNS - 1)
     large = tracker.Tracker(f"sqlite:///{seen.work}/mlflow.db").page("seen")

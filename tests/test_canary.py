@@ -12,10 +12,10 @@ from test_plan import a_run, planned
 
 from jobs.canary import Shown, judge
 from jobs.causes import Cause, Known
-from launcher.canary import AT_ONCE, with_first
-from launcher.handover import dependency
-from launcher.plan import Plan
-from launcher.runs import Run
+from launcher.grids.runs import Run
+from launcher.planning.plan import Plan
+from launcher.submission.canary import AT_ONCE, with_first
+from launcher.submission.handover import dependency
 
 Row = dict[str, Any]
 

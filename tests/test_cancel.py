@@ -11,14 +11,15 @@ from small_runs import held, small_grid
 from jobs import attempt as attempts
 from jobs import cancellation
 from jobs.folder import Workspace, write_json
-from launcher import cancel, grid_record
-from launcher.cancel import Scene, Wish, decide
-from launcher.job_state import JobState
-from launcher.ledger import Ledger
-from launcher.selection import EVERYTHING, Selection
-from launcher.slurm import cancel as scancel
-from launcher.slurm import compact
-from launcher.status import collect
+from launcher.clusters.slurm import cancel as scancel
+from launcher.clusters.slurm import compact
+from launcher.grids import grid_record
+from launcher.grids.selection import EVERYTHING, Selection
+from launcher.lifecycle import cancel
+from launcher.lifecycle.cancel import Scene, Wish, decide
+from launcher.observing.job_state import JobState
+from launcher.observing.status import collect
+from launcher.submission.ledger import Ledger
 from zsg_core.errors import ClusterError, UserError
 
 RUNS, DONE, WAITS = JobState(state="running"), JobState(state="done"), JobState(state="waiting")

@@ -15,7 +15,7 @@ from test_on_slurm import profile, wait_until_ended
 
 from jobs import own_code
 from jobs.folder import Workspace, is_committed
-from launcher import code_snapshot
+from launcher.submission import code_snapshot
 from zsg_core.errors import ClusterError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,7 +52,7 @@ def test_a_snapshot_is_taken_once(tmp_path):
     assert (is_committed(folder), folder.name, folder.parent) == (True, one["digest"], tmp_path / "code")
     assert [path.name for path in (tmp_path / "code").iterdir()] == [one["digest"]]
     done = subprocess.run(
-        [sys.executable, "-c", "import jobs.entry, jobs.prepare; print(jobs.__file__)"],
+        [sys.executable, "-c", "import jobs.entry, jobs.preparing.prepare; print(jobs.__file__)"],
         env=os.environ | code_snapshot.environment(one) | {"PYTHONSAFEPATH": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout.strip() == str(folder / "jobs/__init__.py"), done.stderr

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs.deepspeed_config import checked, deepspeed_config
+from jobs.training.deepspeed_config import checked, deepspeed_config
 from zsg_core.errors import UserError
 
 ALLOWED = [(stage, precision) for stage in range(4) for precision in ("bf16", "fp16", "fp32")]

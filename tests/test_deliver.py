@@ -11,8 +11,8 @@ import pytest
 from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs, journal_points, mlflow_runs
 
-from jobs import deliver
 from jobs.folder import Workspace, write_json
+from jobs.tracking import deliver
 
 
 def sync(work: Path, name: str) -> dict[str, int]:
@@ -103,7 +103,7 @@ def test_two_syncs_at_once_do_not_double(work: Path) -> None:
     """Two deliveries of one grid at the same time make one MLflow run and one of each point."""
     write_run(work, "raced", [[{"loss": float(step)} for step in range(1500)]])
     write_grid(work, "race", ["raced"])
-    command = [sys.executable, "-W", "ignore", "-m", "jobs.deliver", str(work), "race"]
+    command = [sys.executable, "-W", "ignore", "-m", "jobs.tracking.deliver", str(work), "race"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     sent = [json.loads(process.communicate()[0])["points"] for process in both]
 
@@ -139,7 +139,7 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
     """A delivery killed while MLflow sets up its tables leaves nothing that the next one trips over."""
     write_run(tmp_path, "first", [[{"loss": 3.0}]])
     write_grid(tmp_path, "grid", ["first"])
-    command = [sys.executable, "-W", "ignore", "-m", "jobs.deliver", str(tmp_path), "grid"]
+    command = [sys.executable, "-W", "ignore", "-m", "jobs.tracking.deliver", str(tmp_path), "grid"]
     killed = subprocess.Popen(command)
     drafts = lambda: [path for path in tmp_path.glob(".mlflow.db.draft.*") if len(path.suffix) == 9]  # noqa: E731
     while not any(draft.stat().st_size > 100_000 for draft in drafts()):  # some tables are there, most are not
@@ -157,7 +157,7 @@ def test_two_first_deliveries_make_one_store(tmp_path: Path) -> None:
     """Two deliveries that both find no store end with one, and with every point once."""
     write_run(tmp_path, "first", [[{"loss": 3.0}]])
     write_grid(tmp_path, "grid", ["first"])
-    command = [sys.executable, "-W", "ignore", "-m", "jobs.deliver", str(tmp_path), "grid"]
+    command = [sys.executable, "-W", "ignore", "-m", "jobs.tracking.deliver", str(tmp_path), "grid"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
 
     assert sum(json.loads(process.communicate()[0])["points"] for process in both) == 1

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core.distance import exact_sums, weighted
 from zsg_core.errors import UserError
-from zsg_core.nearest import minimum_and_average
+from zsg_core.orders.distance import exact_sums, weighted
+from zsg_core.orders.nearest import minimum_and_average
 
 # science 1.6: cosines of six training items to three test items. With the unit vectors as test items, a
 # training item's coordinates are its cosines.

@@ -8,8 +8,8 @@ import pytest
 from conftest import Zsg
 from tracked import child_runs
 
-from jobs.corpus import Corpus
 from jobs.folder import Workspace
+from jobs.preparing.corpus import Corpus
 
 GRID = """
 name: dmt

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Zsg
 
-from launcher import doctor
-from launcher.check import OK, PROBLEM, WARNING
+from launcher.clusters import doctor
+from launcher.clusters.check import OK, PROBLEM, WARNING
 
 HERE = dict.fromkeys(doctor.OURS, None)
 

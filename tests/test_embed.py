@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs import embed
 from jobs.folder import Workspace
-from launcher import inputs
-from zsg_core.settings import Settings
+from jobs.preparing import embed
+from launcher.grids import inputs
+from zsg_core.settings.run import Settings
 
 TEXTS = [f"text {i % 7} of {i % 40}" for i in range(100)]
 

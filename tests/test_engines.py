@@ -10,18 +10,18 @@ import pytest
 import torch
 from test_tma import crowded
 
-from jobs import engines
-from zsg_core import tma
-from zsg_core.nearest import Blas, minimum_and_average
+from jobs.preparing import engines
+from zsg_core.orders import tma
+from zsg_core.orders.nearest import Blas, minimum_and_average
 
 ENGINES = {"numpy": Blas, "torch": lambda: engines.Torch("cpu"), "faiss": lambda: engines.Faiss(on_gpu=False)}
 ORDER = """
 import sys, numpy as np
 from test_engines import ENGINES
-from zsg_core import tma
+from zsg_core.orders import tma
 from zsg_core.digest import ids_digest
-from zsg_core.distance import weighted
-from zsg_core.nearest import minimum_and_average
+from zsg_core.orders.distance import weighted
+from zsg_core.orders.nearest import minimum_and_average
 train, test = np.load(sys.argv[1], mmap_mode="r"), np.load(sys.argv[2], mmap_mode="r")
 engine = ENGINES[sys.argv[3]]()
 orders = [weighted(*minimum_and_average(train, test, engine), 1, 1).argsort(kind="stable")]

@@ -11,10 +11,12 @@ from builders import task, write_niv2
 from conftest import Zsg
 
 from jobs import journal
-from launcher import fit, profiles, session
-from launcher.estimates import Estimates, assumptions, lines
-from launcher.fit import Layout, Load
-from launcher.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
+from launcher.clusters import profiles
+from launcher.planning import fit
+from launcher.planning.estimates import Estimates, assumptions, lines
+from launcher.planning.fit import Layout, Load
+from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
+from launcher.submission import session
 from zsg_core.errors import UserError
 from zsg_core.llama import shape_of_config
 

@@ -16,7 +16,7 @@ from train_bench import Bench
 
 from jobs import journal
 from jobs.folder import read_json, write_json
-from jobs.item_losses import read_test_losses
+from jobs.training.item_losses import read_test_losses
 
 STEPS = [0, 3, 6, 9, 12, 15, 18]
 

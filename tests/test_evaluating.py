@@ -7,10 +7,10 @@ import pytest
 from pydantic import ValidationError
 from test_plan import a_run
 
-from launcher.evaluating import Found, refine
-from launcher.job_state import JobState
-from launcher.plan import Action, Allow, Plan, evaluation_of, run_item
-from zsg_core.checkpoint_settings import CheckpointSettings
+from launcher.evaluation.evaluating import Found, refine
+from launcher.observing.job_state import JobState
+from launcher.planning.plan import Action, Allow, Plan, evaluation_of, run_item
+from zsg_core.settings.checkpoints import CheckpointSettings
 
 KEY = "exact_match"
 WANTED = {"every": 10, "snapshots": 10, "metrics": ["loss", KEY]}

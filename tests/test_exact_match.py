@@ -2,8 +2,8 @@
 
 import pytest
 
-from zsg_core import exact_match
-from zsg_core.scoring import Answered
+from zsg_core.scores import exact_match
+from zsg_core.scores.scoring import Answered
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,15 @@ from faulty_proxy import FaultyProxy
 from grown_journals import GrowingRun, write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs
 
-from jobs import deliver
 from jobs.folder import Workspace
-from jobs.patience import Patience
-from jobs.tracker import Refused, Unreachable
+from jobs.tracking import deliver
+from jobs.tracking.patience import Patience
+from jobs.tracking.tracker import Refused, Unreachable
 
 TEST_SEEDS, SOAK_SEEDS, POSTGRESQL_SEEDS = range(8), range(50), range(50, 60)
 HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
 FORKS = multiprocessing.get_context("forkserver")  # a delivery to be killed, which starts in a moment
-FORKS.set_forkserver_preload(["jobs.deliver"])
+FORKS.set_forkserver_preload(["jobs.tracking.deliver"])
 
 
 def send(work: Path, grid: str) -> None:

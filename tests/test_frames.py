@@ -12,7 +12,7 @@ from conftest import Zsg
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs import journal
 from jobs.folder import Workspace
-from launcher.frames import item_losses, metrics
+from launcher.reporting.frames import item_losses, metrics
 
 AXES = {"arrangement.order": "nft", "strategy": {"name": "dmt", "k": "1/4"}, "train.lr": 1e-6}
 TASKS = ["t1", "t1", "t2"]

@@ -11,11 +11,13 @@ from conftest import Zsg
 from small_runs import small_grid
 
 from jobs import attempt as attempts
-from jobs import stages
 from jobs.folder import Workspace, publish, write_json
-from jobs.tokens import tokens_id
-from launcher import garbage, grid_record, slurm
-from launcher.ledger import Ledger, Submission
+from jobs.training import stages
+from jobs.training.tokens import tokens_id
+from launcher.clusters import slurm
+from launcher.grids import grid_record
+from launcher.lifecycle import garbage
+from launcher.submission.ledger import Ledger, Submission
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 

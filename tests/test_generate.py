@@ -10,8 +10,8 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs import packed_attention
-    from jobs.generate import Generator, batches
+    from jobs.evaluating.generate import Generator, batches
+    from jobs.training import packed_attention
 
 BOS, EOS = 1, 2
 GREEDY = {"decoding": "greedy", "max_new_tokens": 12, "items": None}

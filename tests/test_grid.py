@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher import grid
-from launcher.grid import Grid
+from launcher.grids import grid
+from launcher.grids.grid import Grid
 from zsg_core.errors import UserError
 
 HEAD = "name: demo\ndefaults:\n  data: {path: /d}\n"

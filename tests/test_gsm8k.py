@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from zsg_core import gsm8k
 from zsg_core.errors import BadData
-from zsg_core.scoring import Answered
+from zsg_core.scores import gsm8k
+from zsg_core.scores.scoring import Answered
 
 
 def rows(path: Path) -> list[dict]:

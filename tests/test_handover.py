@@ -7,8 +7,9 @@ import pytest
 from slurm_answers import profile
 
 from jobs.folder import Workspace
-from launcher import arrays, handover, slurm
-from launcher.ledger import Ledger
+from launcher.clusters import arrays, slurm
+from launcher.submission import handover
+from launcher.submission.ledger import Ledger
 from zsg_core.errors import ClusterError
 
 ITEMS = ["runs/a", "runs/b"]

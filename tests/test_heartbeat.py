@@ -10,7 +10,7 @@ from conftest import wait_until
 
 from jobs import attempt as attempts
 from jobs.heartbeat import FILE, MEASURING, TRAINING, Heartbeat, Pulse
-from jobs.train import Place
+from jobs.training.train import Place
 
 EVERY_S = 0.02
 

@@ -15,8 +15,8 @@ from conftest import QUIET, Zsg
 from hugging_face_hub import Hub
 
 from jobs.folder import Workspace
-from launcher import hub as hubs
-from launcher.hub import File, Name, named
+from launcher.grids import hub as hubs
+from launcher.grids.hub import File, Name, named
 from zsg_core.errors import UserError
 
 OLD, NEW = "a" * 40, "b" * 40
@@ -145,7 +145,7 @@ CALLS = """
 import sys
 from pathlib import Path
 from jobs.folder import Workspace
-from launcher.hub import Downloads, named
+from launcher.grids.hub import Downloads, named
 from zsg_core.errors import ZsgError
 for text in sys.argv[2:]:
     try:

@@ -10,10 +10,10 @@ from conftest import Zsg
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
-from launcher import json_schema, yaml_file
-from launcher.profiles import Profile
-from zsg_core.schema_errors import leaf_keys
-from zsg_core.settings import Settings
+from launcher.clusters.profiles import Profile
+from launcher.grids import json_schema, yaml_file
+from zsg_core.settings.run import Settings
+from zsg_core.settings.schema_errors import leaf_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 GRIDS = sorted(ROOT.glob("templates/**/*grid*/*.yaml")) + sorted(ROOT.glob("templates/**/grid.yaml"))

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from jobs.judge import Judge, Kept, judge
-from jobs.patience import Patience
+from jobs.evaluating.judge import Judge, Kept, judge
+from jobs.tracking.patience import Patience
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.mt_bench import Request
+from zsg_core.scores.mt_bench import Request
 
 KEY = "sk-not-to-be-seen"
 Answer = tuple[int, dict[str, str], bytes]  # status, headers, body

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from jobs.folder import Workspace
-from launcher.ledger import Ledger, submit_lock
-from launcher.status import is_locked
+from launcher.observing.status import is_locked
+from launcher.submission.ledger import Ledger, submit_lock
 from zsg_core.errors import UserError
 
 
@@ -126,7 +126,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from jobs.folder import Workspace
-from launcher.ledger import submit_lock
+from launcher.submission.ledger import submit_lock
 with submit_lock(Workspace(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)

@@ -23,7 +23,7 @@ from test_on_slurm import (
 from train_bench import reached
 
 from jobs.folder import Workspace, read_json
-from launcher.ledger import Ledger
+from launcher.submission.ledger import Ledger
 
 pytestmark = pytest.mark.slurm
 

@@ -4,11 +4,11 @@ import pytest
 from slurm_answers import a_cluster, profile
 from test_plan import a_run
 
-from launcher import limits
-from launcher.cluster import Cluster
-from launcher.limits import Room
-from launcher.plan import Action, Plan, make
-from launcher.profiles import Profile
+from launcher.clusters.cluster import Cluster
+from launcher.clusters.profiles import Profile
+from launcher.planning import limits
+from launcher.planning.limits import Room
+from launcher.planning.plan import Action, Plan, make
 
 
 def planned(count: int = 3, made: bool = False, **size: int) -> Plan:

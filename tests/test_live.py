@@ -18,10 +18,10 @@ from faulty_proxy import FaultyProxy
 from grown_journals import write_grid
 from tracked import assert_exactly_once, child_runs, journal_points
 
-from jobs import deliver, live
 from jobs.folder import Workspace, read_json, write_json
-from zsg_core.checkpoint_settings import CheckpointSettings
+from jobs.tracking import deliver, live
 from zsg_core.digest import ids_digest
+from zsg_core.settings.checkpoints import CheckpointSettings
 
 LIGHT = Path(__file__).with_name("light_engine")
 NOWHERE = "http://127.0.0.1:9"  # the port of `discard`: nobody listens
@@ -71,7 +71,7 @@ def deliveries(folder: Path) -> list[int]:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"jobs.deliver" in words and str(folder.parents[1]).encode() in words:
+        if b"jobs.tracking.deliver" in words and str(folder.parents[1]).encode() in words:
             found.append(int(process.name))
     return found
 

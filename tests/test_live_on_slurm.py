@@ -11,7 +11,7 @@ from small_runs import small_grid
 from test_mlflow_server import group
 from tracked import assert_exactly_once, child_runs, journal_points
 
-from jobs import live
+from jobs.tracking import live
 
 pytestmark = [pytest.mark.slurm, pytest.mark.soak]
 

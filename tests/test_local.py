@@ -14,9 +14,9 @@ from small_runs import LONG, held, small_grid, wait_for_step
 from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
 
 from jobs.folder import read_json, write_json
-from launcher import job_files
-from launcher.plan import Prepare
-from launcher.session import open_grid
+from launcher.planning.plan import Prepare
+from launcher.submission import job_files
+from launcher.submission.session import open_grid
 
 TRAINING = ("train/loss", "train/lr", "train/grad_norm", "train/tokens", "speed/tokens_per_s")
 

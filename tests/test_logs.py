@@ -11,9 +11,9 @@ from test_status import ITEM, submitted, workspace
 from jobs import attempt as attempts
 from jobs import log_marks
 from jobs.folder import Workspace
-from launcher import logs
-from launcher.ledger import Ledger
-from launcher.logs import Part
+from launcher.observing import logs
+from launcher.observing.logs import Part
+from launcher.submission.ledger import Ledger
 from zsg_core.errors import UserError
 
 __all__ = ["workspace"]

@@ -7,9 +7,9 @@ import plain_orders as plain
 import pytest
 from test_tma import SIMILARITY, TEST
 
-from zsg_core import measures, nearest
-from zsg_core.distance import fold
 from zsg_core.errors import UserError
+from zsg_core.orders import measures, nearest
+from zsg_core.orders.distance import fold
 
 BLAS = nearest.Blas()
 

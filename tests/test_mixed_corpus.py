@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from jobs import corpus as corpora
-from jobs.corpus import Corpus
 from jobs.folder import Workspace
-from launcher import inputs
-from zsg_core.arrange import by_task
+from jobs.preparing import corpus as corpora
+from jobs.preparing.corpus import Corpus
+from launcher.grids import inputs
 from zsg_core.errors import UserError
+from zsg_core.orders.arrange import by_task
 from zsg_core.recipe import corpus_id, prefixes, recipe
-from zsg_core.settings import Settings
+from zsg_core.settings.run import Settings
 
 Make = Callable[..., list[Corpus]]
 

@@ -13,10 +13,10 @@ from conftest import Zsg, wait_until
 from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once
 
-from jobs import deliver
 from jobs.folder import Workspace
-from launcher import mlflow_server
-from launcher.mlflow_server import Served
+from jobs.tracking import deliver
+from launcher.tracking import mlflow_server
+from launcher.tracking.mlflow_server import Served
 from zsg_core.errors import ClusterError, UserError
 
 

@@ -14,12 +14,12 @@ from faulty_proxy import FaultyProxy
 from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
 
-from jobs import deliver, tracker
-from jobs import mlflow_trouble as trouble
 from jobs.folder import Workspace, read_json, write_json
-from jobs.patience import Patience
-from jobs.tracker import Refused, Unreachable
-from launcher import profiles
+from jobs.tracking import deliver, tracker
+from jobs.tracking import mlflow_trouble as trouble
+from jobs.tracking.patience import Patience
+from jobs.tracking.tracker import Refused, Unreachable
+from launcher.clusters import profiles
 from zsg_core.errors import UserError
 
 HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)

@@ -13,8 +13,8 @@ import pytest
 from conftest import Zsg
 from pydantic import BaseModel
 
-from launcher import profiles
-from launcher.profiles import Profile
+from launcher.clusters import profiles
+from launcher.clusters.profiles import Profile
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "deepspeed", "mlflow", "sentence_transformers", "pandas", "sklearn",
@@ -29,12 +29,12 @@ def test_the_command_line_loads_no_engine() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["launcher.cli", "launcher.reading"])
+@pytest.mark.parametrize("module", ["launcher.cli", "launcher.observing.reading"])
 def test_help_and_status_start_quickly(module: str) -> None:
     """What `zsg --help` and `zsg status` import is light: neither the settings nor the submitting comes along."""
     code = "import sys, importlib; importlib.import_module(sys.argv[1]);"
     code += "print([name for name in sys.argv[2:] if name in sys.modules])"
-    slow = ["pydantic", "numpy", "submitit", "ruamel.yaml", "launcher.session"]
+    slow = ["pydantic", "numpy", "submitit", "ruamel.yaml", "launcher.submission.session"]
     done = subprocess.run([sys.executable, "-c", code, module, *slow], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"

@@ -6,9 +6,9 @@ import pytest
 import requests
 from mlflow.exceptions import MlflowException, RestException
 
-from jobs import follow
-from jobs.patience import Patience
-from jobs.tracker import is_transient
+from jobs.tracking import follow
+from jobs.tracking.patience import Patience
+from jobs.tracking.tracker import is_transient
 
 
 class Clock:

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 from builders import digests
 
-from launcher.plan import MOST_GROUPS, Action, Allow, Plan, decide, make, run_item
-from launcher.profiles import JobSize
-from launcher.runs import Run
-from launcher.selection import Selection
-from launcher.status import JobState
+from launcher.clusters.profiles import JobSize
+from launcher.grids.runs import Run
+from launcher.grids.selection import Selection
+from launcher.observing.status import JobState
+from launcher.planning.plan import MOST_GROUPS, Action, Allow, Plan, decide, make, run_item
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 from zsg_core.schedule import checkpoint_steps
-from zsg_core.settings import Settings
+from zsg_core.settings.run import Settings
 
 
 def done(every: int) -> JobState:

@@ -14,8 +14,8 @@ from jobs.folder import read_json, write_json
 from jobs.journal import read
 from zsg_core import schedule
 from zsg_core.recipe import InputDigests, SourceDigests, recipe
-from zsg_core.settings import Settings
-from zsg_core.train_settings import PRESETS, TrainSettings
+from zsg_core.settings.run import Settings
+from zsg_core.settings.train import PRESETS, TrainSettings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher import profiles
-from launcher.profiles import Profile
+from launcher.clusters import profiles
+from launcher.clusters.profiles import Profile
 from launcher.shipped import shipped
 from zsg_core.errors import UserError
 

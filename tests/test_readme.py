@@ -10,8 +10,8 @@ import pytest
 import typer.main
 from conftest import Zsg
 
-from launcher import grid
 from launcher.cli import app
+from launcher.grids import grid
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

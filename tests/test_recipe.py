@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from builders import digests, write_niv2
 
-from launcher import grid
-from launcher.inputs import Inputs
-from launcher.profiles import Profile
-from launcher.runs import Run, resolve
+from launcher.clusters.profiles import Profile
+from launcher.grids import grid
+from launcher.grids.inputs import Inputs
+from launcher.grids.runs import Run, resolve
 from zsg_core import recipe as recipes
 from zsg_core.recipe import InputDigests, recipe
-from zsg_core.settings import Settings
+from zsg_core.settings.run import Settings
 
 DIGESTS = digests("d" * 64)
 

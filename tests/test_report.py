@@ -12,8 +12,8 @@ from benchmarks.report import listed_run, record_run, write_grid
 from jobs import attempt as attempts
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
-from launcher import report
-from launcher.report import Asked
+from launcher.reporting import report
+from launcher.reporting.report import Asked
 from zsg_core.errors import UserError
 
 STEPS = [0, 10, 20, 30, 40, 50]

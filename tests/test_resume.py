@@ -12,9 +12,9 @@ from forked_jobs import wait_until
 from train_bench import EXIT_S, MANY, STEPS, Bench, reached, starts, stop, told
 
 from jobs.folder import read_json, write_json
-from jobs.item_losses import read_test_losses
 from jobs.journal import files, read
-from jobs.state import newest_step
+from jobs.training.item_losses import read_test_losses
+from jobs.training.state import newest_step
 
 LEFT_S = 60.0  # within which a rank notices that its peer is gone; far less than the half hour of a collective
 CONFIGURATIONS = [(1, 1, "fp32"), (1, 2, "bf16"), (2, 1, "fp32"), (2, 2, "bf16"), (2, 3, "fp32"), (2, 3, "bf16")]

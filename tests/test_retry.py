@@ -14,11 +14,13 @@ from jobs import attempt as attempts
 from jobs.attempt import now_ms
 from jobs.causes import Cause
 from jobs.folder import Workspace, write_json
-from launcher import failed_nodes, grid_record, retry, slurm
-from launcher.job_state import JobState
-from launcher.ledger import Ledger
-from launcher.retry import MOST, Failure, verdict
-from launcher.selection import EVERYTHING, Selection
+from launcher.clusters import failed_nodes, slurm
+from launcher.grids import grid_record
+from launcher.grids.selection import EVERYTHING, Selection
+from launcher.lifecycle import retry
+from launcher.lifecycle.retry import MOST, Failure, verdict
+from launcher.observing.job_state import JobState
+from launcher.submission.ledger import Ledger
 from zsg_core.errors import UserError
 
 DAY_MS = 24 * 3600 * 1000
@@ -189,7 +191,7 @@ def test_a_killed_run_is_tried_again_and_what_is_done_is_not(prepared: Zsg, task
 
 def test_the_file_must_be_there(workspace, tmp_path):
     """A grid whose file is gone is not guessed at; its copy is named."""
-    from launcher import session
+    from launcher.submission import session
 
     (tmp_path / "g.yaml").unlink()
     assert retry.choose(workspace, "g", EVERYTHING, (), False).runs == ["a1"]

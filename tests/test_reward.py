@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from jobs import base_model, reward
-from jobs.reward import Reward
+from jobs.evaluating import reward
+from jobs.evaluating.reward import Reward
+from jobs.preparing import base_model
 from zsg_core.errors import UserError
-from zsg_core.scoring import Answered
+from zsg_core.scores.scoring import Answered
 
 BASE = {"vocab": 300, "hidden": 32, "layers": 2, "heads": 2, "context": 2048, "seed": 3}
 # Of very different lengths, one of them beyond 1024 tokens.

@@ -17,12 +17,12 @@ import pytest
 from conftest import need
 from hostile_programs import PROGRAMS
 
-from jobs import code_scores, sandbox
-from jobs.sandbox import Exam, Limits, Sandbox, Verdict
+from jobs.evaluating import code_scores, sandbox
+from jobs.evaluating.sandbox import Exam, Limits, Sandbox, Verdict
 from zsg_core.errors import BadData, UserError
 from zsg_core.readers.evaluation import problems
 from zsg_core.readers.intake import Intake
-from zsg_core.scoring import Answered
+from zsg_core.scores.scoring import Answered
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = os.getpid() % 1000 / 1000  # by which this session's exams are told from those of another on this machine
@@ -121,7 +121,9 @@ def test_nothing_of_a_sandbox_outlives_who_started_it(way: str, tmp_path: Path) 
         f"limits = sandbox.Limits(wall_s={PATIENT.wall_s}); ways = {{sys.argv[1]: sandbox.WAYS[sys.argv[1]]}}\n"
         "one = sandbox.find(allowed=True, limits=limits, ways=ways); print('found', flush=True); one.run(exam)\n"
     )
-    (tmp_path / "tests_of_it.py").write_text(f"from jobs.sandbox import Exam\nexam = {exam('while True: pass')!r}\n")
+    (tmp_path / "tests_of_it.py").write_text(
+        f"from jobs.evaluating.sandbox import Exam\nexam = {exam('while True: pass')!r}\n"
+    )
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with subprocess.Popen([sys.executable, "-c", script, way], env=env, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "found\n"

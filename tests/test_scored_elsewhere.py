@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from conftest import Zsg
 
-from jobs import answers, evaluations, item_losses, leases, scored_elsewhere
 from jobs import journal as journals
 from jobs.attempt import Attempt
+from jobs.evaluating import answers, evaluations, leases, scored_elsewhere
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
+from jobs.training import item_losses
 from zsg_core.errors import BadData, ClusterError, UserError
-from zsg_core.scoring import Answered
+from zsg_core.scores.scoring import Answered
 
 HOW = {"decoding": "greedy", "max_new_tokens": 8, "items": None}
 ANSWERED = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.selection import Selection
+from launcher.grids.selection import Selection
 from zsg_core.errors import UserError
 
 AXES = {

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher import show
+from launcher.commands import show
 
 
 def row(run: str, state: str, **facts: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from test_status import ITEM, FakeSlurm, ended, started, state, submitted, works
 from jobs import attempt as attempts
 from jobs.folder import Workspace, write_json
 from jobs.heartbeat import FILE, Pulse
-from launcher.plan import Allow, _decide
-from launcher.status import JobState
+from launcher.observing.status import JobState
+from launcher.planning.plan import Allow, _decide
 
 __all__ = ["workspace"]
 
@@ -153,8 +153,8 @@ def test_a_waiting_job_tells_why_and_until_when(workspace: Workspace) -> None:
 
 def test_where_there_is_no_accounting_it_is_not_asked(workspace: Workspace) -> None:
     """A profile may say so; a job that left the queue without a record is unknown then."""
-    from launcher.ledger import Ledger
-    from launcher.status import collect
+    from launcher.observing.status import collect
+    from launcher.submission.ledger import Ledger
 
     submitted(workspace)
     slurm, ledger = FakeSlurm(), Ledger(workspace)

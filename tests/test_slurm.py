@@ -5,7 +5,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from launcher.slurm import SlurmState, find, parse_sacct, parse_squeue, release, states
+from launcher.clusters.slurm import SlurmState, find, parse_sacct, parse_squeue, release, states
 from zsg_core.errors import ClusterError
 
 Answer = str | tuple[int, str] | OSError

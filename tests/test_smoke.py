@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher import smoke
-from launcher.grid import Grid, Point
-from launcher.profiles import SmokeSettings
-from zsg_core.settings import Settings
+from launcher.clusters.profiles import SmokeSettings
+from launcher.grids import smoke
+from launcher.grids.grid import Grid, Point
+from zsg_core.settings.run import Settings
 
 
 def shrunk(**changes) -> Settings:

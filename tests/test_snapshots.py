@@ -30,9 +30,9 @@ with warnings.catch_warnings():
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from jobs import weights
-    from jobs.snapshots import Snapshots
-    from jobs.weight_folders import IN_FLIGHT, Base, WeightFolders
+    from jobs.training import weights
+    from jobs.training.snapshots import Snapshots
+    from jobs.training.weight_folders import IN_FLIGHT, Base, WeightFolders
 
 LOSSES = {10: 3.0, 20: 1.0, 30: float("nan"), 40: 2.0, 50: 1.0, 60: None}
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from launcher import grid
+from launcher.grids import grid
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests
-from zsg_core.settings import Settings
+from zsg_core.settings.run import Settings
 
 SOURCES: dict[str, Any] = {
     "math": {"set": "gsm8k", "path": "/m", "test_path": "/mt"},

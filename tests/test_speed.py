@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.folder import write_json
-from jobs.speed import Speed
+from jobs.training.speed import Speed
 from zsg_core.estimate import training_flops
 from zsg_core.llama import shape_of_config
 

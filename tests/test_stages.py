@@ -13,14 +13,14 @@ from conftest import Zsg, wait_until
 from pydantic import ValidationError
 from tracked import MlflowClient, child_runs, loss_by_step
 
-from jobs import stages
 from jobs.folder import Workspace
-from launcher.plan import Allow, Plan, decide, make, run_item
-from launcher.profiles import JobSize
-from launcher.runs import Run
-from launcher.status import JobState
+from jobs.training import stages
+from launcher.clusters.profiles import JobSize
+from launcher.grids.runs import Run
+from launcher.observing.status import JobState
+from launcher.planning.plan import Allow, Plan, decide, make, run_item
 from zsg_core import recipe as recipes
-from zsg_core.settings import Settings
+from zsg_core.settings.run import Settings
 
 DIGESTS = digests()
 FIRST: dict[str, Any] = {"train": {"lr": 1e-3}}

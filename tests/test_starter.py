@@ -8,7 +8,8 @@ import pytest
 from conftest import Zsg
 from jsonschema import Draft7Validator
 
-from launcher import grid, profiles, starter, yaml_file
+from launcher.clusters import profiles
+from launcher.grids import grid, starter, yaml_file
 from zsg_core import skills
 from zsg_core.errors import UserError
 

@@ -12,7 +12,7 @@ import pytest
 from jobs import signals as asking
 from jobs.folder import write_json
 from jobs.signals import GO_ON, LEAVE, PAUSE, Signals, Verdict
-from jobs.state import Cells, Choice, Job, Saved, choose, find, newest_step, remove
+from jobs.training.state import Cells, Choice, Job, Saved, choose, find, newest_step, remove
 
 WHAT = {"run_id": "r", "stage_id": "s", "recipe": "c", "schedule": "d"}
 WAY = {"device": "cpu", "world": 2, "zero_stage": 1}

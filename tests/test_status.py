@@ -9,8 +9,8 @@ import pytest
 from jobs import attempt as attempts
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
-from launcher.ledger import Ledger, Submission
-from launcher.status import JobState, collect
+from launcher.observing.status import JobState, collect
+from launcher.submission.ledger import Ledger, Submission
 
 ITEM = "runs/r"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core import candidates, nearest, tma
 from zsg_core.errors import UserError
+from zsg_core.orders import candidates, nearest, tma
 
 # science 1.6: with the unit vectors as test items, a training item's coordinates are its cosines.
 SIMILARITY = np.array(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.tokens import Tokens, tokens
+from jobs.training.tokens import Tokens, tokens
 from zsg_core.examples import Example
 from zsg_core.prompts import Encoded
 

@@ -12,8 +12,8 @@ from jobs import journal
 from zsg_core import llama
 from zsg_core.errors import UserError
 from zsg_core.llama import LlamaShape
-from zsg_core.settings import Settings
-from zsg_core.train_settings import LORA_TARGETS, TuningSettings
+from zsg_core.settings.run import Settings
+from zsg_core.settings.train import LORA_TARGETS, TuningSettings
 from zsg_core.tuning import trainable
 
 with warnings.catch_warnings():
@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.tuning import restrict
+    from jobs.training.tuning import restrict
 
 SMALL = {
     "hidden_size": 32,

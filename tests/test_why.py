@@ -11,9 +11,9 @@ from test_status import ITEM, FakeSlurm, started, submitted, workspace
 from jobs import attempt as attempts
 from jobs.causes import Cause
 from jobs.folder import Workspace, write_json
-from launcher import why
-from launcher.ledger import Ledger
-from launcher.status import collect
+from launcher.observing import why
+from launcher.observing.status import collect
+from launcher.submission.ledger import Ledger
 
 __all__ = ["workspace"]
 
@@ -25,11 +25,11 @@ RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connect
 """
 OOM = """\
 Traceback (most recent call last):
-  File "/code/jobs/train.py", line 244, in _forward
+  File "/code/jobs/training/train.py", line 244, in _forward
     return self.engine(*micro.on(self.device))
 torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB
 """
-BUG = "Traceback (most recent call last):\n  File \"/a/jobs/train.py\", line 1, in run\n    x\nKeyError: 'x'\n"
+BUG = "Traceback (most recent call last):\n  File \"/a/jobs/training/train.py\", line 1, in run\n    x\nKeyError: 'x'\n"
 KILLED = "srun: error: n2: task 1: Killed\n"
 CANCELLED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00:00 ***\n"
 

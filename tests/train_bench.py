@@ -9,11 +9,11 @@ from forked_jobs import ForkedJobs, Rank, wait_until
 
 from jobs.folder import read_json, write_json
 from jobs.journal import SPEED, files, first_points, last_rows, read
-from launcher import job_files
-from launcher.plan import Prepare, run_item
-from launcher.runs import Run
-from launcher.session import open_grid
-from launcher.submit import Site
+from launcher.grids.runs import Run
+from launcher.planning.plan import Prepare, run_item
+from launcher.submission import job_files
+from launcher.submission.session import open_grid
+from launcher.submission.submit import Site
 from zsg_core import skills
 
 STEPS = 18  # of one epoch

@@ -23,14 +23,14 @@ import numpy as np
 
 from jobs import attempt as attempts
 from jobs import entry
-from jobs.deepspeed_config import deepspeed_config
 from jobs.folder import read_json, write_json
 from jobs.journal import Journal, read
 from jobs.ranks import Ranks
-from jobs.train_sets import train_and_test
-from launcher import job_files
-from launcher.plan import Prepare, run_item
-from launcher.session import open_grid
+from jobs.training.deepspeed_config import deepspeed_config
+from jobs.training.train_sets import train_and_test
+from launcher.planning.plan import Prepare, run_item
+from launcher.submission import job_files
+from launcher.submission.session import open_grid
 from zsg_core import schedule, skills
 
 # Ranks, ZeRO stage, micro-batches that a rank has in a step at most, and "", "recompute" or "compile".
@@ -98,10 +98,10 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    from jobs import train as trainer
-    from jobs.base_model import load_model
+    from jobs.preparing.base_model import load_model
     from jobs.ranks import meet
     from jobs.signals import Signals
+    from jobs.training import train as trainer
 
     job = read_json(folder / "job.json")
     settings = job["recipe"]["stages"][-1]["train"]
@@ -207,7 +207,8 @@ def main(folder: Path, steps: int, ways: list[Way]) -> None:
     import deepspeed.runtime.zero.muon.original_muon  # noqa: F401  # its import costs more than all the others
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    from jobs import prepare, train  # noqa: F401
+    from jobs.preparing import prepare  # noqa: F401
+    from jobs.training import train  # noqa: F401
 
     run = make(folder, steps)
     children([lambda: train_plainly(run)])

@@ -2,7 +2,7 @@
 
 Arithmetic on sizes alone. A GB is 1e9 bytes everywhere. Sources: ZeRO (Rajbhandari et al. 2020, arXiv
 1910.02054) for what is divided, DeepSpeed 0.19.8 for what is held beyond it, and for the activations what
-autograd saves in transformers 5.23's Llama under jobs.answer_loss (tests/test_estimate.py measures it).
+autograd saves in transformers 5.23's Llama under jobs.training.answer_loss (tests/test_estimate.py measures it).
 """
 
 from dataclasses import dataclass

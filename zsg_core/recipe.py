@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zsg_core.arrange import BY_SIMILARITY, SEEDED, TMA
-from zsg_core.data_settings import ONE, HeldOut, Source
 from zsg_core.digest import content_id
-from zsg_core.measures import OF_TEXT, WSD
-from zsg_core.settings import TINY, ArrangementSettings, Settings, WeightSettings
-from zsg_core.train_settings import TrainSettings
+from zsg_core.orders.arrange import BY_SIMILARITY, SEEDED, TMA
+from zsg_core.orders.measures import OF_TEXT, WSD
+from zsg_core.settings.data import ONE, HeldOut, Source
+from zsg_core.settings.run import TINY, ArrangementSettings, Settings, WeightSettings
+from zsg_core.settings.train import TrainSettings
 
 SCHEMA = 1  # raised when the same recipe would train differently, so that old results are never taken for new
 

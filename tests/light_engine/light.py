@@ -122,9 +122,9 @@ def number(text):
 
 def change(train):
     """Puts this engine into zsg's train job."""
-    from jobs import weights
     from jobs.folder import Workspace
-    from jobs.train_sets import ordered_ids
+    from jobs.training import weights
+    from jobs.training.train_sets import ordered_ids
 
     def train_and_test(job):
         workspace = Workspace(Path(job["paths"]["workspace"]))

@@ -10,10 +10,10 @@ import sys
 
 
 class Finder:
-    """Finds jobs.train as ever, and lets light.py change it once it is loaded."""
+    """Finds jobs.training.train as ever, and lets light.py change it once it is loaded."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != "jobs.train":
+        if name != "jobs.training.train":
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         load = spec.loader.exec_module

@@ -1,0 +1,1 @@
+"""The evaluate job: leases, one loaded model whose weights change, answers, scores."""

@@ -1,0 +1,222 @@
+"""Has answers rated by a judge at an OpenAI-compatible address; what it said is kept and never asked for twice.
+
+The address and the key come from the environment, ZSG_JUDGE_URI and ZSG_JUDGE_KEY, and are written nowhere.
+"""
+
+import http.client
+import json
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.tracking.patience import Patience
+from zsg_core.errors import ClusterError, UserError
+from zsg_core.scores import mt_bench
+from zsg_core.scores.mt_bench import Request
+
+URI, KEY = "ZSG_JUDGE_URI", "ZSG_JUDGE_KEY"
+MOST_TOKENS = 2048  # of a reply, as in FastChat
+MOST_BYTES = 4 << 20  # of a reply
+WAIT_S = 60.0  # the longest that a server may ask us to wait at a time
+_BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
+_WRONG = (401, 403, 404)  # key, address or model: the same for every question
+
+
+class Malformed(Exception):
+    """A reply that is no reply, or one without a rating."""
+
+
+class Refused(Exception):
+    """The judge will not answer this one question."""
+
+
+class Busy(Exception):
+    """The judge may answer in a while."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A model at an address, which replies at temperature 0. Its id is its model's name."""
+
+    id: str
+    uri: str
+    key: str = field(default="", repr=False)
+    timeout_s: float = 120.0
+    patience: Patience = field(default_factory=lambda: Patience(limit_s=300, first_s=1, most_s=30), repr=False)
+
+    @classmethod
+    def from_environment(cls, model: str, environment: Mapping[str, str] = os.environ) -> "Judge":
+        """The judge named by the environment. UserError without an address."""
+        uri = environment.get(URI, "").rstrip("/")
+        if not uri.startswith(("http://", "https://")):
+            raise UserError(
+                f"MT-Bench needs a judge: set {URI} to the address of an OpenAI-compatible server, such as "
+                f"https://api.openai.com/v1, and {KEY} to its key"
+            )
+        return cls(model, uri, environment.get(KEY, ""))
+
+    def reply(self, system: str, user: str) -> str:
+        """What the judge says; asked again while it is busy or out of reach.
+
+        ClusterError once patience has ended, UserError for a wrong key, address or model; Malformed and Refused as
+        they say.
+        """
+        try:
+            return self.patience.again(lambda: self._once(system, user), lambda error: isinstance(error, Busy))
+        except Busy as error:
+            raise ClusterError(
+                f"the judge at {self.uri} did not answer for {self.patience.limit_s:g} s: {error}. Ratings so far are "
+                "kept; try again later"
+            ) from None
+
+    def _once(self, system: str, user: str) -> str:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        asked = {"model": self.id, "messages": messages, "temperature": 0, "max_tokens": MOST_TOKENS}
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        request = urllib.request.Request(f"{self.uri}/chat/completions", json.dumps(asked).encode(), headers)
+        try:
+            with _OPENER.open(request, timeout=self.timeout_s) as response:
+                said = response.read(MOST_BYTES)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._meaning(error) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Busy(self._safe(f"{type(error).__name__}: {error}")) from None
+        try:
+            content = json.loads(said)["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise Malformed("no message in the reply") from None
+        if not isinstance(content, str):
+            raise Malformed("no text in the reply")
+        return content
+
+    def _meaning(self, error: urllib.error.HTTPError) -> Exception:
+        said = self._safe(error.read(2000).decode(errors="replace"))[:300]
+        if error.code in _BUSY:
+            self.patience.sleep(min(_seconds(error.headers.get("Retry-After")), WAIT_S))
+            return Busy(f"HTTP {error.code} {said}")
+        if error.code in _WRONG or 300 <= error.code < 400:
+            return UserError(
+                f"the judge at {self.uri} answered HTTP {error.code} for model {self.id}: {said}. Look at {URI}, {KEY} "
+                "and the judge's name"
+            )
+        return Refused(f"HTTP {error.code} {said}")
+
+    def _safe(self, text: str) -> str:
+        """A text that does not hold the key, should a server repeat it."""
+        return text.replace(self.key, "…") if self.key else text
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would take the key to another server."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
+def _seconds(retry_after: str | None) -> float:
+    try:
+        return max(0.0, float(retry_after or 0))
+    except ValueError:
+        return 0.0  # a date: the usual pauses will do
+
+
+class Kept:
+    """The judge's replies so far, by digest of the answer, judge and digest of the prompt: a file of JSON lines.
+
+    Several jobs may append to it at once; of two replies to one question the first counts. A line that was cut is
+    passed over.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._held: dict[tuple[str, str, str], float] = {}
+        if path.is_file():
+            for line in path.read_bytes().splitlines():
+                self._read(line)
+
+    def get(self, judge: str, request: Request) -> float | None:
+        """The rating that this judge gave, or None."""
+        return self._held.get((request.answer, judge, request.prompt))
+
+    def add(self, judge: str, request: Request, value: float, reply: str) -> None:
+        """Keeps a rating, and the reply that it was read from; on disk when this returns."""
+        row = {"answer": request.answer, "judge": judge, "prompt": request.prompt, "id": request.id, "rating": value,
+               "reply": reply}  # fmt: skip
+        # A newline before it too: a line that was cut before must not take this one along.
+        line = b"\n" + json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n"
+        with self._lock:
+            self._held.setdefault((request.answer, judge, request.prompt), value)
+            file = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+            try:
+                os.write(file, line)
+                os.fsync(file)
+            finally:
+                os.close(file)
+
+    def _read(self, line: bytes) -> None:
+        try:
+            row = json.loads(line)
+            self._held.setdefault((row["answer"], row["judge"], row["prompt"]), float(row["rating"]))
+        except (ValueError, KeyError, TypeError):
+            pass
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Ratings by item, and why the others have none."""
+
+    ratings: dict[str, float]
+    missing: dict[str, str]
+    asked: int  # questions that were not kept from before
+
+
+def judge(requests: Iterable[Request], by: Judge, kept: Kept, workers: int = 8, attempts: int = 3) -> Judged:
+    """The judge's ratings, each asked for at most once in the life of `kept`.
+
+    A reply without a rating is asked for again, `attempts` times in all; then its item is missing, not 0. ClusterError
+    and UserError as `Judge.reply` raises them: what was rated until then is kept.
+    """
+    listed = list(requests)
+    new = [one for one in listed if kept.get(by.id, one) is None]
+    missing: dict[str, str] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        asked = [pool.submit(_ask, one, by, kept, attempts) for one in new]
+        try:
+            for one, told in zip(new, asked, strict=True):
+                if why := told.result():
+                    missing[one.id] = why
+        finally:
+            for told in asked:
+                told.cancel()
+    ratings = {one.id: value for one in listed if (value := kept.get(by.id, one)) is not None}
+    return Judged(ratings, missing, len(new))
+
+
+def _ask(request: Request, by: Judge, kept: Kept, attempts: int) -> str:
+    """Why a request has no rating; empty where it has one now."""
+    why = ""
+    for _ in range(attempts):
+        try:
+            said = by.reply(request.system, request.user)
+        except Refused as error:
+            return str(error)
+        except Malformed as error:
+            why = str(error)
+            continue
+        value = mt_bench.rating(said)
+        if value is not None:
+            kept.add(by.id, request, value, said)
+            return ""
+        why = f"no rating from 1 to 10 in {said[-80:]!r}"
+    return f"{why}, {attempts} times"

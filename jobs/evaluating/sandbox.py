@@ -1,0 +1,327 @@
+"""Runs programs that a model wrote where they can do no harm, or refuses: HumanEval's tests need it.
+
+A sandbox is a set of Linux namespaces, made by bubblewrap or by util-linux's unshare: no network, no files but Python's
+own and a small /tmp in memory, processes that see and signal each other only, and go with their first. Within it
+cell.py gives up all rights, sets the limits and examines a program. Nothing outlives an exam, on disk or in memory.
+"""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from zsg_core.errors import ClusterError, UserError
+
+NO_VERDICT = "no verdict"  # how a verdict begins that nobody gave
+START_S = 30.0  # what a busy machine may need to start an exam, beside its own wall clock
+FIRST_UID = 2_000_000_000  # users that no machine has, for exams that root starts
+ELSEWHERE = (
+    "`zsg answers export` writes the answers to a file, for running them elsewhere, and `zsg score` reads the scores"
+)
+
+
+class NoSandbox(ClusterError):
+    """This machine offers no isolation that holds; the message says what is missing in each that was tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a program may use. The wall clock is that of HumanEval, 3 s; memory and files are per process."""
+
+    wall_s: float = 3.0
+    memory_mb: int = 512
+    disk_mb: int = 16
+    processes: int = 8
+
+    def spec(self) -> dict[str, Any]:
+        """As jobs.evaluating.cell reads them."""
+        return {
+            "wall_s": self.wall_s,
+            "cpu_s": math.ceil(self.wall_s) + 1,
+            "memory_bytes": self.memory_mb << 20,
+            "disk_bytes": self.disk_mb << 20,
+            "processes": self.processes,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """A program and its tests: `test` defines `check(candidate)`, and may use what `prompt` defines."""
+
+    program: str
+    entry_point: str
+    prompt: str
+    test: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a program passed its tests, and if not, why."""
+
+    passed: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A way of isolation that has been proven on this machine."""
+
+    name: str
+    limits: Limits
+    room: "Room"
+    wrap: Callable[["Room", Limits], list[str]]
+    uids: "count[int] | None" = field(default_factory=lambda: _users() if is_real_root() else None)
+
+    def run(self, exam: Exam) -> Verdict:
+        """The verdict on one program; it is ended, with all it started, when this returns."""
+        made = None if self.uids is None else [next(self.uids), next(self.uids)]
+        end, leash = os.pipe()
+        spec = {**self.limits.spec(), **self.room.spec(), "uids": made, "furnish": self.wrap is unshared, "leash": end}
+        command = [*self.wrap(self.room, self.limits), *self.room.python, _cell(), json.dumps(spec)]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=ENVIRONMENT,
+            start_new_session=True, pass_fds=[end],
+        )  # fmt: skip
+        os.close(end)
+        try:
+            said, complaint = process.communicate(json.dumps(vars(exam)).encode(), START_S + self.limits.wall_s)
+        except subprocess.TimeoutExpired:
+            return Verdict(False, f"{NO_VERDICT} in time")
+        finally:
+            os.close(leash)  # the first process of the namespace ends by that, and all others with it
+            _end(process)
+        try:
+            told = json.loads(said)
+            return Verdict(told["passed"] is True, str(told["why"]))
+        except (ValueError, TypeError, KeyError):
+            return Verdict(
+                False, f"no verdict (exit {process.returncode}): {complaint.decode(errors='replace')[-300:]}"
+            )
+
+    def run_all(self, exams: Sequence[Exam], workers: int | None = None) -> list[Verdict]:
+        """The verdicts on several, as many at once as this process may use CPUs.
+
+        NoSandbox if the machine has ceased to give verdicts: then a program that has none need not have failed.
+        """
+        with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+            verdicts = list(pool.map(self.run, exams))
+        if any(one.why.startswith(NO_VERDICT) for one in verdicts) and not (proof := self.run(trial())).passed:
+            raise NoSandbox(f"the sandbox of {self.name} no longer holds on this machine: {proof.why}")
+        return verdicts
+
+
+def find(*, allowed: bool, limits: Limits | None = None, ways: "Mapping[str, Way] | None" = None) -> Sandbox:
+    """The first way of isolation that a program cannot break out of, tried for real on this machine.
+
+    `allowed` is the grid's `allow_code_execution`; UserError without it. NoSandbox, with what is missing, where none
+    holds.
+    """
+    if not allowed:
+        raise UserError(
+            "HumanEval runs code that a model wrote, which is off unless the grid says `allow_code_execution: true`. "
+            f"Or {ELSEWHERE}"
+        )
+    missing = []
+    for name, (program, wrap) in (ways or WAYS).items():
+        if shutil.which(program) is None:
+            missing.append(f"{name}: the program {program} is not installed")
+            continue
+        sandbox = Sandbox(name, limits or Limits(), Room.here(), wrap)
+        proof = sandbox.run(trial())
+        if proof.passed:
+            return sandbox
+        missing.append(f"{name}: {proof.why}")
+    raise NoSandbox(
+        f"this machine offers no isolation to run a model's code in ({'; '.join(missing)}). Either user namespaces "
+        f"must be allowed (sysctl user.max_user_namespaces) or bubblewrap installed. Or {ELSEWHERE}"
+    )
+
+
+# ---- what a program may see
+
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1",
+               "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+
+
+@dataclass(frozen=True)
+class Room:
+    """The files in a sandbox: (source, target) of what is bound into it, (points at, link), and how Python starts."""
+
+    binds: list[tuple[str, str]]
+    links: list[tuple[str, str]]
+    python: list[str]
+
+    @classmethod
+    def here(cls) -> "Room":
+        """This Python, its standard library, numpy where it is installed (HumanEval asks for it), and no more."""
+        program = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+        base = os.path.realpath(sys.base_prefix)
+        binds, links = [], []
+        for name in ("/usr/bin", "/usr/lib", "/usr/lib64", "/bin", "/lib", "/lib64", f"{base}/bin", f"{base}/lib"):
+            path = Path(name)
+            if path.is_symlink():
+                links.append((str(path.readlink()), name))
+            elif path.is_dir() and name not in {source for source, _ in binds}:
+                binds.append((name, name))
+        if not any(program.startswith(f"{source}/") for source, _ in binds):
+            binds.append((program, program))
+        if Path("/etc/ld.so.cache").is_file():
+            binds.append(("/etc/ld.so.cache", "/etc/ld.so.cache"))
+        binds += [(str(path), f"/site/{path.name}") for path in _numpy()]
+        return cls(binds, links, [program, "-I", "-S", "-c"])
+
+    def spec(self) -> dict[str, Any]:
+        """As jobs.evaluating.cell reads it."""
+        return {"binds": self.binds, "links": self.links, "devices": DEVICES}
+
+
+def _numpy() -> list[Path]:
+    found = find_spec("numpy")
+    package = Path(found.origin).parent if found and found.origin else None
+    return [] if package is None else [path for path in (package, package.parent / "numpy.libs") if path.is_dir()]
+
+
+def _cell() -> str:
+    return Path(__file__).with_name("cell.py").read_text(encoding="utf-8")
+
+
+# ---- ways of isolation
+
+
+def is_real_root() -> bool:
+    """Whether this is the machine's root, whom no limit on processes holds: he hands each exam to another user."""
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+
+
+def _users() -> "count[int]":
+    """Users for exams: others than those of any zsg beside this one, as a user's processes are counted together."""
+    return count(FIRST_UID + os.getpid() % 100_000 * 1_000)
+
+
+def bubblewrapped(room: Room, limits: Limits) -> list[str]:
+    """A command in a room that bubblewrap furnishes."""
+    spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    rights, files, own = ["--unshare-user"], [], []
+    if is_real_root():  # who hands over to users that do not own the folders in between
+        rights, own = ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"], ["--perms", "1777"]
+        between = {str(folder): None for _, target in room.binds for folder in [*Path(target).parents][::-1]}
+        files = [word for folder in between for word in ("--perms", "0755", "--dir", folder)]
+    files += [word for source, target in room.binds for word in ("--ro-bind", source, target)]
+    files += [word for source, target in room.links for word in ("--symlink", source, target)]
+    files += [word for device in DEVICES for word in ("--dev-bind", device, device)]
+    files += ["--size", str(limits.disk_mb << 20), *own, "--tmpfs", "/tmp", "--remount-ro", "/"]
+    return ["bwrap", *spaces, "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", *rights, *files, "--"]
+
+
+def unshared(room: Room, limits: Limits) -> list[str]:
+    """A command in namespaces of its own, which furnishes its room itself."""
+    user = [] if is_real_root() else ["--user", "--map-root-user"]
+    return ["unshare", *user, "--mount", "--ipc", "--net", "--uts", "--pid", "--fork", "--kill-child=KILL", "--"]
+
+
+Way = tuple[str, Callable[[Room, Limits], list[str]]]  # the program it needs, the words before the command
+WAYS: dict[str, Way] = {
+    "bubblewrap": ("bwrap", bubblewrapped),
+    "namespaces": ("unshare", unshared),
+}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.communicate()
+
+
+# ---- the proof
+
+
+def trial() -> Exam:
+    """A program that tries to break out, and a test that fails with what it could do."""
+    home = Path.home()
+    seen = [str(path) for folder in {home, Path.cwd(), Path(__file__).parent} for path in _names(folder)]
+    return Exam(
+        program=BREAK_OUT.replace("SEEN", repr(seen)),
+        entry_point="could",
+        prompt="def could():\n    pass\n",
+        test="def check(candidate):\n    found = candidate()\n    assert not found, f'a program could {found}'\n",
+    )
+
+
+def _names(folder: Path) -> list[Path]:
+    """What is in a folder, but for what leads to the Python that a program needs."""
+    try:
+        return [path for path in folder.iterdir() if not Path(sys.base_prefix).is_relative_to(path)][:100]
+    except OSError:
+        return []
+
+
+BREAK_OUT = """
+import ctypes, os, resource, socket
+
+def could():
+    done = []
+
+    def tries(what, do):
+        try:
+            if do():
+                done.append(what)
+        except (OSError, MemoryError):
+            pass
+
+    def write(folder):
+        os.close(os.open(folder + "/written", os.O_CREAT | os.O_WRONLY))
+        return True
+
+    def more_processes():
+        most, ids = resource.getrlimit(resource.RLIMIT_NPROC)[0], []
+        read, hold = os.pipe()
+        try:
+            while len(ids) <= most:
+                one = os.fork()
+                if not one:
+                    os.close(hold)
+                    os.read(read, 1)
+                    os._exit(0)
+                ids.append(one)
+        except OSError:
+            pass
+        os.close(hold)
+        for one in ids:
+            os.waitpid(one, 0)
+        return len(ids) > most
+
+    def memory():
+        return bytearray(resource.getrlimit(resource.RLIMIT_AS)[0])
+
+    def disk():
+        held = os.statvfs("/tmp")
+        return held.f_blocks * held.f_frsize > resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+
+    tries("open a network socket", lambda: socket.socket(socket.AF_INET))
+    tries("see network interfaces", lambda: [name for _, name in socket.if_nameindex() if name != "lo"])
+    tries("read the home or the work folder", lambda: [path for path in SEEN if os.path.lexists(path)])
+    for folder in ["/", "/etc", "/dev", "/site", os.path.dirname(os.__file__), "/usr", "/usr/lib"]:
+        tries("write to " + folder, lambda: write(folder))
+    tries("see other processes", lambda: os.path.exists("/proc/1"))
+    tries("end its examiner", lambda: os.kill(1, 9) and False)
+    tries("make a user namespace", lambda: ctypes.CDLL(None).unshare(0x10000000) == 0)
+    tries("be root", lambda: os.setuid(0) is None and os.geteuid() == 0 and write("/etc"))
+    tries("start more processes than its limit", more_processes)
+    tries("use more memory than its limit", memory)
+    tries("use more disk than its limit", disk)
+    return done
+"""

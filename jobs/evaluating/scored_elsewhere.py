@@ -1,0 +1,116 @@
+"""Journals scores that were given elsewhere to answers which a run keeps, as an evaluator would have.
+
+Killed at any moment it is run again: the row of metrics comes last, and a key that a step has already is passed over.
+"""
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs import attempt as attempts
+from jobs import journal as journals
+from jobs.attempt import Attempt
+from jobs.evaluating import answers, evaluations, leases
+from jobs.evaluating.answers import Place
+from jobs.folder import read_json
+from jobs.journal import Journal
+from jobs.training import item_losses
+from zsg_core.errors import ClusterError, UserError
+from zsg_core.scores import elsewhere
+from zsg_core.scores.scoring import Answered, ByItem, Scores, aggregate
+
+HOLDER, SUITE = "zsg score", "scores"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The answers of a checkpoint: what was journalled of them, where they are, and themselves."""
+
+    row: dict[str, Any]
+    place: Place
+    answered: list[Answered]
+
+
+def kept(run: Path, step: int) -> Kept:
+    """The answers of a step. UserError where there are none, or several, made in different ways."""
+    rows = [row for row in answers.found(run) if row["step"] == step]
+    if not rows:
+        there = sorted({row["step"] for row in answers.found(run)})
+        shown = f"there are of steps {', '.join(map(str, there[:20]))}" if there else "no step has any yet"
+        raise UserError(f"run {run.name} has no answers of step {step}; {shown}")
+    if len(rows) > 1:
+        raise UserError(
+            f"run {run.name}, step {step}: there are answers made in {len(rows)} ways, and a score does not say "
+            "of which it is; ask for them in runs of their own"
+        )
+    (row,) = rows
+    place = Place(row["file"], row["at"], row["bytes"])
+    return Kept(row, place, answers.read(run, place))
+
+
+def record(run: Path, step: int, given: Mapping[str, ByItem], source: str) -> tuple[Scores, list[str]]:
+    """Journals the scores of a step; returns them, and the metrics that were taken before and stay as they are.
+
+    `source` is told with them. UserError as `kept`, BadData for an item that was not answered, ClusterError while
+    another process writes scores of this step.
+    """
+    found, where = kept(run, step), f"run {run.name}, step {step}"
+    elsewhere.refuse_others(where, dict(given), (one.id for one in found.answered))
+    held: list[leases.Lease] = []
+    journal = _journal(run, lambda: [lease.check() for lease in held])
+    try:
+        lease = leases.claim(leases.path_of(run, step, SUITE), HOLDER, journal.name, list(given))
+        if lease is None:
+            raise ClusterError(f"{where}: another `zsg score` is at it; try again in a minute")
+        held.append(lease)
+        for before in lease.before:  # what was killed, or sleeps, counts as far as it has written
+            path = run / "journal" / str(before["journal"])
+            sizes = {path.name: path.stat().st_size if path.exists() else 0}
+            journal.row("rewind", step=step, examples=0, data={"sizes": sizes})
+        journal.commit()
+        lease.forget()
+        taken = evaluations.taken(run).get(step, set())
+        scores = aggregate({key: of for key, of in given.items() if key not in taken}, found.answered)
+        if scores.values:
+            _write(run, journal, step, found, scores, source)
+    finally:
+        journal.close()
+        for lease in held:
+            lease.release()
+    return scores, sorted(given.keys() & taken)
+
+
+def _write(run: Path, journal: Journal, step: int, found: Kept, scores: Scores, source: str) -> None:
+    examples = next((row["examples"] for row in journals.read(run) if row["step"] == step), 0)
+    told = {"event": evaluations.ANSWERS, "suite": found.row["suite"], "how": found.row["how"]}
+    told |= {"keys": list(scores.values), "file": found.place.file, "at": found.place.at, "bytes": found.place.size}
+    told |= {"flags": scores.flags, "by": HOLDER, "source": source}
+    journal.row("event", step=step, examples=examples, data=told)
+    items = {one.id for one in found.answered}
+    tested = [(place, item) for place, item in enumerate((read_json(run / item_losses.FILE) or {"ids": []})["ids"])
+              if item in items]  # fmt: skip
+    for key, by_item in scores.by_item.items():
+        values = np.array([by_item.get(item, np.nan) for _, item in tested])
+        item_losses.keep(journal, key, values, step=step, examples=examples, places=[place for place, _ in tested])
+    data = scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
+    journal.row("metric", step=step, examples=examples, data=data)
+    journal.commit()
+
+
+def _journal(run: Path, fence: Any) -> Journal:
+    """A new file of the run's journal, of a guest."""
+    job = read_json(run / "job.json")
+    if job is None:
+        raise UserError(f"{run}: no run was submitted there")
+    writer = Attempt(1, HOLDER, None, 0, uuid.uuid4().hex, attempts.node(), attempts.now_ms(), os.getpid())
+    number = 0
+    while True:
+        try:
+            return Journal(run, writer, journals.GUEST, job["stage_id"], number, fence=fence)
+        except FileExistsError:
+            number += 1

@@ -1,0 +1,117 @@
+"""Makes the `tiny` base, and loads any base: a Hugging Face folder with a Llama and its tokenizer."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import publish, write_json
+from zsg_core.errors import UserError
+from zsg_core.llama import tiny_intermediate
+from zsg_core.prompts import Tokenize
+from zsg_core.recipe import Recipe
+
+BOS, EOS = "<s>", "</s>"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the prompt encoder needs of a tokenizer, and how token ids become text again."""
+
+    tokenize: Tokenize
+    bos: int
+    eos: int
+    text: Callable[[Sequence[int]], str] = lambda ids: ""
+
+
+def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
+    """Publishes a random Llama of the recipe's shape and a byte-level BPE trained on `texts`.
+
+    The same recipe and texts give the same bytes; the digest of the files goes into meta.json.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_train_bpe(texts, base["vocab"]), bos_token=BOS, eos_token=EOS)
+    config = LlamaConfig(
+        vocab_size=base["vocab"],
+        hidden_size=base["hidden"],
+        intermediate_size=tiny_intermediate(base["hidden"]),
+        num_hidden_layers=base["layers"],
+        num_attention_heads=base["heads"],
+        max_position_embeddings=base["context"],
+        bos_token_id=_id(tokenizer, BOS),
+        eos_token_id=_id(tokenizer, EOS),
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(base["seed"])
+    model = LlamaForCausalLM(config)
+    with publish(folder) as draft:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        parameters = sum(p.numel() for p in model.parameters())
+        write_json(draft / "meta.json", {"recipe": base, "parameters": parameters, "digest": _digest(draft)})
+
+
+def load_vocabulary(folder: Path) -> Vocabulary:
+    """The tokenizer of a base, without special tokens of its own."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise UserError(f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs")
+
+    def tokenize(text: str) -> list[int]:
+        # A `</s>` in the data is text and must not end the example; a text beyond the model's context is no
+        # oversight (verbose), the prompt rules cut it.
+        return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+
+    def text(ids: Sequence[int]) -> str:
+        return tokenizer.decode(list(map(int, ids)), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    return Vocabulary(tokenize, tokenizer.bos_token_id, tokenizer.eos_token_id, text)
+
+
+def load_model(folder: Path, precision: str) -> Any:
+    """The Llama of a base in the precision of the forward pass; UserError for another architecture."""
+    import torch
+    from transformers import AutoConfig, LlamaForCausalLM
+
+    from jobs.training import packed_attention
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if config.model_type != "llama":
+        raise UserError(f"{folder}: a {config.model_type!r} model; zsg trains Llama models")
+    if config.attention_dropout:
+        raise UserError(f"{folder}: attention_dropout is {config.attention_dropout}; its draws would differ by rank")
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+    attention = packed_attention.NAME
+    return LlamaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype, attn_implementation=attention)
+
+
+def _id(tokenizer: Any, token: str) -> int:
+    return tokenizer.convert_tokens_to_ids(token)
+
+
+def _train_bpe(texts: Sequence[str], vocab: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _digest(folder: Path) -> str:
+    sha = hashlib.sha256()
+    for name in ("model.safetensors", "tokenizer.json"):
+        sha.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return sha.hexdigest()

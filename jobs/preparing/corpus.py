@@ -1,0 +1,269 @@
+"""Makes and opens a corpus: the sampled training pool and the fixed test set of one data recipe.
+
+A corpus is a list of places in folders of records (records.py), so it is small however large the data are, and
+every job maps the records behind it. Of several sources the examples stand source after source, and their ids and
+tasks begin with `<source>/`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.preparing.pool import Files, Pool
+from jobs.preparing.records import Records
+from zsg_core import mixing, splits
+from zsg_core.digest import ids_digest
+from zsg_core.errors import UserError
+from zsg_core.examples import Example
+from zsg_core.prompts import Template
+from zsg_core.readers.p3 import set_of
+from zsg_core.recipe import Recipe, sources
+
+Places = NDArray[np.int64]
+Say = Callable[[str], None]
+SHOWN = 5  # overlapping texts that are told with their ids; all are counted
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one source: their places in its records, and the seed by which labels are drawn, if they are."""
+
+    source: str
+    records: Records
+    places: Places
+    drawn_by: int | None
+
+    def named(self, text: str) -> str:
+        """An id or a task as the corpus calls it."""
+        return f"{self.source}/{text}" if self.source else text
+
+    def example(self, index: int) -> Example:
+        """The example at a place of this part, with its label drawn."""
+        example = self.records[int(self.places[index])]
+        if self.drawn_by is not None:
+            example = splits.choose_answer(example, self.drawn_by)
+        if not self.source:
+            return example
+        return msgspec.structs.replace(example, id=self.named(example.id), task=self.named(example.task))
+
+
+class Selection(Sequence[Example]):
+    """Some of the records, in an order, each as the recipe's rule makes it."""
+
+    def __init__(self, parts: Sequence[Part], max_turns: int | None) -> None:
+        self.parts, self._max_turns = parts, max_turns
+        self._ends = np.cumsum([len(part.places) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        example = self.parts[which].example(index - int(self._ends[which - 1] if which else 0))
+        if self._max_turns and len(example.turns) > self._max_turns:
+            return msgspec.structs.replace(example, turns=example.turns[: self._max_turns], references=())
+        return example
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The examples' ids, without making the examples."""
+        return self._texts("id")
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """The examples' tasks, without making the examples."""
+        return self._texts("task")
+
+    @property
+    def places(self) -> Places:
+        """The examples' places in the records of their sources."""
+        return np.concatenate([part.places for part in self.parts]) if self.parts else np.empty(0, np.int64)
+
+    def _texts(self, column: str) -> list[str]:
+        return [part.named(text) for part in self.parts for text in part.records.texts(column, part.places)]
+
+
+class Corpus:
+    """A corpus that is there: see `make`."""
+
+    def __init__(self, workspace: Workspace, corpus_id: str) -> None:
+        self.folder = workspace.corpus(corpus_id)
+        self.meta: dict[str, Any] = read_json(self.folder / "meta.json") or {}
+        if "sources" not in self.meta:
+            raise UserError(f"{self.folder} was made by an older zsg; remove it, and zsg submit makes it again")
+        self.recipe: Recipe = self.meta["recipe"]
+        self._workspace = workspace
+
+    @property
+    def template(self) -> Template:
+        return Template.of(self.recipe["template"])
+
+    @cached_property
+    def train(self) -> Selection:
+        return self._selection("train")
+
+    @cached_property
+    def test(self) -> Selection:
+        return self._selection("test")
+
+    def first_of_each_task(self, least: int, together: int) -> Iterator[list[Example]]:
+        """The first examples of every training task, whatever is sampled: `least` of each, or `together` of all."""
+        opened = {name: self._records(name, "train") for name in self.meta["sources"]}
+        of_task = {name: records.places() for name, records in opened.items()}
+        tasks = [
+            (name, task) for name in opened for task in self.meta["sources"][name]["pool"] if task in of_task[name]
+        ]
+        each = max(least, together // max(1, len(tasks)))
+        for name, task in tasks:
+            yield [opened[name][int(place)] for place in of_task[name][task][:each]]
+
+    def _selection(self, split: str) -> Selection:
+        places, parts, start = np.load(self.folder / f"{split}.npy"), [], 0
+        for name, facts in self.meta["sources"].items():
+            if count := facts[split]:
+                own = places[start : start + count]
+                parts.append(part_of(name, self._records(name, split), own, sources(self.recipe)[name][split]))
+            start += count
+        return Selection(parts, self.recipe.get("max_turns"))
+
+    def _records(self, name: str, split: str) -> Records:
+        return Records(self._workspace.records(self.meta["sources"][name]["records"][split]))
+
+
+def part_of(name: str, records: Records, places: Places, rule: Recipe) -> Part:
+    """Examples of a source under the rule of its training or its test examples."""
+    return Part(name, records, places, rule.get("seed") if rule["sampling"] == "random" else None)
+
+
+def make(workspace: Workspace, corpus_id: str, recipe: Recipe, files: Mapping[str, Files], say: Say) -> Corpus:
+    """Reads and samples the data unless that is done. UserError for data that cannot be read or leave nothing.
+
+    `files` are those of every source.
+    """
+    if not is_committed(workspace.corpus(corpus_id)):
+        pools = {name: Pool(workspace, name, rule, files[name], say) for name, rule in sources(recipe).items()}
+        _Making(workspace, corpus_id, recipe, pools, say).make()
+    return Corpus(workspace, corpus_id)
+
+
+class _Making:
+    """What the steps of making a corpus share."""
+
+    def __init__(
+        self, workspace: Workspace, corpus_id: str, recipe: Recipe, pools: Mapping[str, Pool], say: Say
+    ) -> None:
+        self.workspace, self.id, self.recipe, self.pools, self.say = workspace, corpus_id, recipe, pools, say
+
+    def make(self) -> None:
+        trained = self._repeated(self._parts(self._amounts({name: pool.train() for name, pool in self.pools.items()})))
+        tested = {name: pool.test() for name, pool in self.pools.items()}
+        made = {"train": self._selection("train", trained), "test": self._selection("test", tested)}
+        for split, chosen in made.items():
+            if not len(chosen):
+                told = ", ".join(str(pool.files.data) for pool in self.pools.values())
+                raise UserError(f"{told}: the {split} tasks have no instance left (check the caps and fraction)")
+        self.say(f"corpus {self.id}: {len(made['train'])} training and {len(made['test'])} test examples")
+        if len(self.pools) > 1:
+            self.say(f"training examples by source: {_shown({name: len(own) for name, own in trained.items()})}")
+        self._publish(made, {"train": trained, "test": tested})
+
+    def _amounts(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
+        """What fraction, count or ratio leave of every source; ratios last, for they count others."""
+        made: dict[str, list[int]] = {}
+        for name in sorted(taken, key=lambda name: "ratio" in self.pools[name].rule["train"]):
+            rule, have = self.pools[name].rule["train"], taken[name]
+            if not self.pools[name].is_used:
+                made[name] = []
+                continue
+            wanted = mixing.amount(rule, len(have), len(made.get(rule.get("ratio_to"), ())))
+            if "ratio" in rule and wanted == len(have):
+                self.say(
+                    f"{name}: all of its {len(have)} examples are used, for ratio {rule['ratio']} asks for as many"
+                )
+            made[name] = splits.nested(have, wanted, rule.get("seed", 0), name)
+        return {name: made[name] for name in taken}
+
+    def _parts(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
+        """The share k of every source that this stage trains on."""
+        made = {}
+        for name, places in taken.items():
+            rule = self.pools[name].rule["train"]
+            count = mixing.amount({"fraction": rule.get("k", 1)}, len(places))
+            made[name] = splits.nested(places, count, rule.get("seed", 0), name)
+            if places and not count:
+                self.say(f"{name}: k {rule['k']} of {len(places)} examples leaves none")
+        return made
+
+    def _repeated(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
+        """Every task as often as the recipe's mix draws it; without one, every example once."""
+        if "mix" not in self.recipe:
+            return taken
+        rule, of_task = self.recipe["mix"], {name: self.pools[name].by_task(places) for name, places in taken.items()}
+        sizes = {(name, task): len(places) for name, tasks in of_task.items() for task, places in tasks.items()}
+        most = {name: self.pools[name].rule["train"].get("rate_max") for name in taken}
+        shares = {name: Fraction(share) for name in taken if (share := self.pools[name].rule["train"].get("share"))}
+        rates = mixing.weights(rule["rates"], sizes, most, shares, set_of)
+        counts = mixing.counts(rates, sizes, rule.get("total"), rule["repeat"])
+        twice = sum(max(0, count - sizes[key]) for key, count in counts.items())
+        if twice:
+            self.say(f"{twice} of {sum(counts.values())} examples come again, for their tasks are too small")
+        seed = {name: self.pools[name].rule["train"].get("seed", 0) for name in taken}
+        made: dict[str, list[int]] = {name: [] for name in taken}
+        for (name, task), count in counts.items():
+            own = of_task[name][task]
+            rounds, rest = divmod(count, len(own))
+            made[name] += own * rounds + splits.nested(own, rest, seed[name], f"{name}/{task}")
+        return made
+
+    def _selection(self, split: str, places: Mapping[str, list[int]]) -> Selection:
+        parts = [
+            part_of(name, pool.records[split], np.array(places[name], np.int64), pool.rule[split])
+            for name, pool in self.pools.items()
+            if places[name]
+        ]
+        return Selection(parts, self.recipe.get("max_turns"))
+
+    def _publish(self, made: dict[str, Selection], places: Mapping[str, Mapping[str, list[int]]]) -> None:
+        overlap = splits.overlap(made["train"], made["test"])
+        told = {"prompts": len(overlap), "with_answer": sum(same for *_, same in overlap), "first": overlap[:SHOWN]}
+        if overlap:
+            test_id, train_id, _ = overlap[0]
+            self.say(
+                f"{told['prompts']} test prompts stand in the training examples too, {told['with_answer']} of them "
+                f"with the same answer; the first: {test_id} is {train_id}"
+            )
+        facts = {
+            name: {"records": pool.ids, "pool": pool.tasks["train"]}
+            | {split: len(places[split][name]) for split in made}
+            for name, pool in self.pools.items()
+        }
+        with publish(self.workspace.corpus(self.id)) as draft:
+            for split, selection in made.items():
+                np.save(draft / f"{split}.npy", selection.places)
+            meta = {"recipe": self.recipe, "sources": facts, "overlap": told}
+            meta |= {split: len(selection) for split, selection in made.items()}
+            meta |= {"tasks": {split: len(set(selection.tasks)) for split, selection in made.items()}}
+            meta |= {f"{split}_digest": ids_digest(selection.ids) for split, selection in made.items()}
+            if "mix" in self.recipe:
+                meta |= {"mix": dict(Counter(made["train"].tasks)), "repeated": _repeats(made["train"].ids)}
+            write_json(draft / "meta.json", meta)
+
+
+def _repeats(ids: Sequence[str]) -> int:
+    """How many examples have come before in the list."""
+    return len(ids) - len(set(ids))
+
+
+def _shown(counts: Mapping[str, int]) -> str:
+    whole = sum(counts.values())
+    return ", ".join(f"{name} {count} ({count / whole:.2%})" for name, count in counts.items())

@@ -1,0 +1,143 @@
+"""Chooses what proposes nearest neighbours on this machine: faiss on a GPU, torch on a GPU, or NumPy.
+
+An engine may only be used after it has shown that its similarities lie within the error bound that the orders rely
+on (TF32, for one, does not); then every order is the canonical one, whichever engine it is.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zsg_core.orders.distance import Vectors, error_bound
+from zsg_core.orders.nearest import Blas, Engine, Indices, Singles
+
+Say = Callable[[str], None]
+FEW = 64  # neighbours that faiss is asked for first
+
+
+class Torch:
+    """torch's matrix product in float32, on the device named."""
+
+    def __init__(self, device: str) -> None:
+        import torch
+
+        torch.set_float32_matmul_precision("highest")
+        self._torch, self._device = torch, device
+        self.name = f"torch on {device}"
+
+    def load(self, test: Vectors) -> Any:
+        return self._torch.from_numpy(np.array(test, np.float32)).to(self._device)
+
+    def closest(self, rows: Vectors, test: Any, margin: float) -> tuple[Indices, Indices, Indices]:
+        made = self._product(rows, test)
+        best, top = made.max(dim=1, keepdim=True)
+        near = made >= best - margin
+        near.scatter_(1, top, False)
+        return _array(top[:, 0]), *(_array(column) for column in near.nonzero(as_tuple=True))
+
+    def above(self, rows: Vectors, test: Any, least: Singles) -> tuple[Indices, Indices, Singles]:
+        made = self._product(rows, test)
+        found = (made >= self.load(least)).nonzero(as_tuple=True)
+        return _array(found[0]), _array(found[1]), _array(made[found])
+
+    def _product(self, rows: Vectors, test: Any) -> Any:
+        return self.load(rows) @ test.T
+
+
+class Faiss:
+    """faiss' exact search by inner product, on the first GPU or on the CPU."""
+
+    def __init__(self, on_gpu: bool) -> None:
+        import faiss
+
+        self._faiss, self._one = faiss, threading.Lock()
+        self._resources = faiss.StandardGpuResources() if on_gpu else None
+        self.name = "faiss on a GPU" if on_gpu else "faiss"
+
+    def load(self, test: Vectors) -> Vectors:
+        return np.ascontiguousarray(test, np.float32)
+
+    def closest(self, rows: Vectors, test: Vectors, margin: float) -> tuple[Indices, Indices, Indices]:
+        limit = np.float32(margin)
+        values, found = self._nearest(rows, test, lambda values: values[:, :1] - limit)
+        near = values >= values[:, :1] - limit
+        near[:, 0] = False
+        places, columns = np.nonzero(near)
+        return found[:, 0], places, found[places, columns]
+
+    def above(self, rows: Vectors, test: Vectors, least: Singles) -> tuple[Indices, Indices, Singles]:
+        values, found = self._nearest(test, rows, lambda values: least[:, None])
+        columns, places = np.nonzero((values >= least[:, None]) & (found >= 0))
+        return found[columns, places], columns, values[columns, places]
+
+    def _nearest(
+        self, asking: Vectors, among: Vectors, limit: Callable[[Singles], Singles]
+    ) -> tuple[Singles, NDArray[np.int64]]:
+        """As many neighbours of each as reach past its limit."""
+        asking, among, k = self.load(asking), self.load(among), min(FEW, len(among))
+        while True:
+            values, found = self._search(asking, among, k)
+            if k == len(among) or not (values[:, -1:] >= limit(values)).any():
+                return values, found
+            k = min(4 * k, len(among))
+
+    def _search(self, asking: Vectors, among: Vectors, k: int) -> tuple[Singles, NDArray[np.int64]]:
+        metric = self._faiss.METRIC_INNER_PRODUCT
+        with self._one:  # a search has threads of its own, and the memory of a GPU serves one at a time
+            if self._resources is not None and k <= 2048:  # what a GPU can sort
+                return self._faiss.knn_gpu(self._resources, asking, among, k, metric=metric)
+            return self._faiss.knn(asking, among, k, metric=metric)
+
+
+def choose(say: Say) -> Engine:
+    """The fastest engine here that keeps to its error bound; NumPy, which needs no proof, if no other does."""
+    for make in (_faiss_gpu, _torch_gpu):
+        engine = make()
+        if engine is not None and keeps_its_bound(engine):
+            return engine
+        if engine is not None:
+            say(f"{engine.name} is not exact enough for orders (TF32?); another engine is taken")
+    return Blas()
+
+
+def keeps_its_bound(engine: Engine, dimensions: int = 384) -> bool:
+    """Whether an engine finds what the canonical rule finds, among neighbours that only exact arithmetic can tell.
+
+    Every similarity must lie within the error bound, and no neighbour within the margin may be missing.
+    """
+    draw = np.random.RandomState(0)
+    train = draw.randn(300, dimensions).astype(np.float32)
+    train /= np.linalg.norm(train, axis=1, keepdims=True)
+    test = np.concatenate([train[:40], np.nextafter(train[:40], np.float32(1)), -train[40:60]])
+    exact = train.astype(np.float64) @ test.astype(np.float64).T
+    bound, loaded = error_bound(train, test), engine.load(test)
+    rows, columns, values = engine.above(train, loaded, np.full(len(test), -2, np.float32))
+    if len(rows) != exact.size or np.abs(exact[rows, columns] - values).max() > bound:
+        return False
+    top, rows, columns = engine.closest(train, loaded, 2.1 * bound)
+    found = np.zeros(exact.shape, bool)
+    found[np.arange(len(train)), top] = found[rows, columns] = True
+    return not (~found & (exact >= exact.max(axis=1, keepdims=True))).any()
+
+
+def _faiss_gpu() -> Engine | None:
+    try:
+        import faiss
+    except ImportError:
+        return None
+    return Faiss(on_gpu=True) if getattr(faiss, "get_num_gpus", int)() else None
+
+
+def _torch_gpu() -> Engine | None:
+    try:
+        import torch
+    except ImportError:
+        return None
+    return Torch("cuda") if torch.cuda.is_available() else None
+
+
+def _array(tensor: Any) -> Any:
+    return tensor.cpu().numpy()

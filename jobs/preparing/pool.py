@@ -1,0 +1,161 @@
+"""Opens one source of data: its records, which of its tasks are trained on and tested, and which examples are taken."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.preparing import content
+from jobs.preparing.records import Records
+from jobs.preparing.records import write as write_records
+from zsg_core import readers, splits
+from zsg_core.errors import UserError
+from zsg_core.readers import tags as tag_files
+from zsg_core.readers.intake import Intake
+from zsg_core.readers.p3 import set_of
+from zsg_core.recipe import Recipe, records_id
+
+Say = Callable[[str], None]
+SHOWN = 5  # names that are told; all are counted
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a source lies."""
+
+    data: Path
+    test: Path | None = None
+    tags: Path | None = None
+
+    @classmethod
+    def of(cls, paths: Mapping[str, str | None]) -> "Files":
+        """As job.json has them."""
+        data, test, tags = (Path(path) if (path := paths.get(key)) else None for key in ("data", "test", "tags"))
+        assert data is not None, "job.json names the data of every source"
+        return cls(data, test, tags)
+
+    @property
+    def texts(self) -> dict[str, str | None]:
+        """For job.json."""
+        return {key: str(path) if path else None for key, path in vars(self).items()}
+
+
+class Pool:
+    """One source under its recipe. Reads the data unless their records are there; UserError for bad data.
+
+    `records`, `ids` of records and `tasks` are by split; a source that is not tested has an empty list of test tasks.
+    """
+
+    def __init__(self, workspace: Workspace, name: str, rule: Recipe, files: Files, say: Say) -> None:
+        self.name, self.rule, self.files, self._say = name, rule, files, say
+        skip, held_out = rule.get("on_bad_row") == "skip", rule.get("held_out", {})
+        of_split = {"train": (rule, files.data)}
+        of_split["test"] = (held_out, files.test) if files.test else of_split["train"]
+        self.ids = {split: _read(workspace, source, path, skip, say) for split, (source, path) in of_split.items()}
+        self.records = {split: Records(workspace.records(made_id)) for split, made_id in self.ids.items()}
+        # As it was when the records were made: the files may have changed since.
+        self._lists = (read_json(workspace.records(self.ids["train"]) / "meta.json") or {})["lists"]
+        self.tasks = self._tasks()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any of it is trained on."""
+        return self.rule["train"].get("k") != "0"
+
+    def train(self) -> list[int]:
+        """Places in the training records: of all tasks and templates that are used, what tags and caps leave."""
+        if not self.is_used:
+            return []
+        rule = self.rule["train"]
+        names = splits.choose_templates(self.tasks["train"], rule.get("templates"), set_of, rule.get("seed", 0))
+        return self._sample(names, self._of_task("train"), rule, self._wanted)
+
+    def test(self) -> list[int]:
+        """Places in the test records."""
+        if "test" not in self.rule:
+            return []
+        return self._sample(self.tasks["test"], self._of_task("test"), self.rule["test"], None)
+
+    def by_task(self, places: list[int]) -> dict[str, list[int]]:
+        """The places of each task, tasks in the order in which they come first."""
+        found: dict[str, list[int]] = {}
+        for task, place in zip(self.records["train"].texts("task", np.array(places, np.int64)), places, strict=True):
+            found.setdefault(task, []).append(place)
+        return found
+
+    def _of_task(self, split: str) -> dict[str, NDArray[np.int64]]:
+        return self.records[split].places()
+
+    def _tasks(self) -> dict[str, list[str]]:
+        of_task = self._of_task("train")
+        pool = self._lists["train"] if self._lists else list(of_task)
+        rule = self.rule.get("held_out")
+        if rule is None:
+            return {"train": pool, "test": []}
+        if rule["by"] == "path":
+            return {"train": pool, "test": list(self._of_task("test"))}
+        if rule["by"] == "list":
+            if not self._lists:
+                raise UserError(f"{self.files.data}: there is no list of held-out tasks beside the data")
+            absent = [name for names in self._lists.values() for name in names if name not in of_task]
+            if absent:
+                self._say(f"{len(absent)} of the listed tasks have no example: {', '.join(absent[:SHOWN])}, …")
+            return self._lists
+        train, test = splits.hold_out(pool, rule["by"], rule.get("tasks"), rule["seed"])
+        return {"train": train, "test": test}
+
+    def _sample(
+        self, names: list[str], of_task: dict[str, NDArray[np.int64]], rule: Recipe, wanted: NDArray[np.bool_] | None
+    ) -> list[int]:
+        chosen: list[int] = []
+        for name in names[: rule.get("tasks")]:
+            places = of_task[name] if name in of_task else np.empty(0, np.int64)
+            left = (places if wanted is None else places[wanted[places]]).tolist()
+            chosen += splits.cap(left, rule["per_task"], rule["sampling"], rule.get("seed", 0), name)
+        return chosen
+
+    @cached_property
+    def _wanted(self) -> NDArray[np.bool_] | None:
+        """(records,) whether the tags let an example be trained on; None where no tags are asked for."""
+        rule, records = self.rule["train"], self.records["train"]
+        patterns = [
+            (re.compile(rule[key], re.I), key == "keep_tags") for key in ("keep_tags", "drop_tags") if key in rule
+        ]
+        if not patterns:
+            return None
+        if self.files.tags:
+            content.refuse_changed(self.files.tags, content.one_file, rule["tags"])
+            tags: Any = tag_files.read(self.files.tags, records.texts("id", np.arange(len(records))))
+        else:
+            tags = (records[place].tags for place in range(len(records)))
+        made = np.array([all(any(map(p.search, own)) == wish for p, wish in patterns) for own in tags], bool)
+        self._say(f"{self.name or self.files.data.name}: tags leave {int(made.sum())} of {len(made)} examples")
+        return made
+
+
+def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say) -> str:
+    """Makes the folder of records of a source unless it is there; its id."""
+    reader = source["reader"]
+    made_id = records_id(reader, source["digest"], skip)
+    folder = workspace.records(made_id)
+    if is_committed(folder):
+        return made_id
+    content.refuse_changed(path, content.data_files(reader), source["digest"])
+    intake = Intake(skip)
+    with publish(folder) as draft:
+        count = write_records(draft, readers.read(reader, path, intake), made_id)
+        Records(draft).refuse_doubled(path)
+        made = {"reader": reader, "source": source["digest"], "lists": readers.lists(reader, path)}
+        write_json(draft / "meta.json", {**made, "count": count, **intake.facts()})
+    say(f"records {made_id}: {count} examples of {reader}")
+    if intake.skipped:
+        say(f"{intake.skipped} bad rows were passed over; the first: {intake.reasons[0]}")
+    for what, count in sorted(intake.notes.items()):
+        say(f"left out {count} times: {what}")
+    return made_id

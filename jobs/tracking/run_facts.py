@@ -1,0 +1,180 @@
+"""Says what MLflow is told of a run beside its points: parameters, tags, data sets. Knows files, not MLflow.
+
+What decides a run's numbers is a parameter; facts of its attempts are tags, for a parameter can never change.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobs import journal
+from jobs.folder import Workspace, read_json
+from jobs.training import stages
+from zsg_core import recipe as recipes
+
+Row = Mapping[str, Any]
+MOST_VERSIONS = 10
+MOST_SOURCES = 20
+MOST_KEYS, MOST_OF_SOURCES = 100, 60
+NAMED_KEYS = 20
+
+
+class DataSet(NamedTuple):
+    """A data set by name and digest; `context` says what the run used it for."""
+
+    name: str
+    digest: str
+    context: str
+    source: str
+
+
+def name_of(row: Row) -> str:
+    """How MLflow's tables name a run: by what varies."""
+    return " ".join(f"{key.split('.')[-1]}={text(value)}" for key, value in row["axes"].items()) or row["run"]
+
+
+def params(row: Row) -> dict[str, str]:
+    """What varies first, under the names of the grid file; then the recipe, flattened."""
+    named = {key: text(value) for key, value in row["axes"].items()} | {"model.name": row["model"]}
+    first, *others = row["recipe"]["stages"]
+    later = {f"stage{number}": stage for number, stage in enumerate(others, start=2)}
+    for key, value in _flat({**first, **later, "base": row["recipe"]["base"]}):
+        named.setdefault(key, text(value))
+    return named
+
+
+def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
+    """How far a run is whose stages are in `folders`: state, attempt, the scheduler's ids, its end, a flag."""
+    attempt, record = stages.newest(folders)
+    told = {"state": "running", "attempt": str(attempt.get("attempt")), "host": str(attempt.get("host"))}
+    told |= {"slurm_job_id": str(attempt.get("slurm_job_id")), "restart_count": str(attempt.get("restart_count"))}
+    if record:
+        told |= {"state": record["outcome"], "ended": str(record["ended"])}
+        told |= {key: str(record[key]) for key in ("cause", "evidence", "digest", "skipped") if record.get(key)}
+        told["state"] = "running" if record["outcome"] == "continue" else record["outcome"]
+    if disagree:
+        told["flag"] = f"a restart computed other values ({len(disagree)}): {disagree[0]}"
+    return told
+
+
+def doubts(rows: Iterable[Sequence[Row]]) -> dict[str, str]:
+    """What evaluators found strange in scores, as a tag; `rows` of each writer of a run's journals."""
+    told = [(row["step"], flag) for of in rows for row in of for flag in row["data"].get("flags", ())]
+    if not told:
+        return {}
+    steps = len({step for step, _ in told})
+    return {"scores_flag": f"at {steps} checkpoint{'s' * (steps > 1)}; the first, step {told[0][0]}: {told[0][1]}"}
+
+
+def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
+    """Strategy, order, the digests, the code and the machines behind a run; `starts` are its journal's start rows."""
+    job = read_json(folder / "job.json") or {}
+    workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
+    corpus = _corpus(workspace, made)
+    # The values that count are the first attempt's, and so is the code that computed them.
+    first = starts[0]["data"] if starts else {}
+    told = {f"code.{key}": str(value) for key, value in (first.get("code") or job["code"]).items()}
+    told |= {f"version.{key}": str(value) for key, value in list(first.get("versions", {}).items())[:MOST_VERSIONS]}
+    told |= {"order": " → ".join(stage["arrangement"]["order"] for stage in row["recipe"]["stages"])}
+    told |= {"strategy": str(row.get("strategy"))} if row.get("strategy") else {}
+    told |= {"arrangement": made["arrangement"], "corpus": made["corpus"], "stage": job["stage_id"]}
+    told |= {"workspace": job["paths"]["workspace"]}
+    meta = _arrangement(workspace, made)
+    told |= {"arrangement.ids_digest": str(meta.get("ids_digest"))}
+    told |= {key: str(corpus.get(key)) for key in ("train_digest", "test_digest")}
+    sources = _sources(row["recipe"]["stages"][-1])
+    told |= {f"data.digest{name and '.'}{name}": digest for name, digest in list(sources.items())[:MOST_SOURCES]}
+    told |= {"attempts": _attempts(starts)} if starts else {}
+    if made["base"]:
+        base = read_json(workspace.base(made["base"]) / "meta.json") or {}
+        told |= {"base": made["base"], "base.digest": str(base.get("digest"))}
+    return told
+
+
+def data_sets(folders: Sequence[Path]) -> list[DataSet]:
+    """What a run is trained on in each stage and tested on, by zsg's own digests; none before prepare has made it."""
+    found: list[DataSet] = []
+    for folder in folders:
+        job = read_json(folder / "job.json") or {}
+        workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
+        if digest := _arrangement(workspace, made).get("ids_digest"):
+            place = str(workspace.arrangement(made["arrangement"]))
+            found.append(DataSet(f"arrangement {made['arrangement']}", digest, "training", place))
+        if folder == folders[-1] and (digest := _corpus(workspace, made).get("test_digest")):  # which all stages share
+            found.append(
+                DataSet(f"test set of {made['corpus']}", digest, "testing", str(workspace.corpus(made["corpus"])))
+            )
+    return list(dict.fromkeys(found))
+
+
+def kept_snapshots(folder: Path) -> list[int]:
+    """The steps of the snapshots that a run that has ended has kept, if its grid asked for any."""
+    record = read_json(folder / "exit.json") or {}
+    return [one["step"] for one in record.get("snapshots", []) if one["kept"]]
+
+
+class Keys:
+    """Which metric keys MLflow is told: at most so many of a run, since its pages stand still beyond.
+
+    Keys of single sources (`loss/NAME`) are the many; each is decided on when it first comes, and for ever.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, bool] = {}
+
+    def keeps(self, key: str) -> bool:
+        """Whether points of this key are sent."""
+        if key not in self._kept:
+            kept = [one for one, is_kept in self._kept.items() if is_kept]
+            room = len(kept) < MOST_KEYS
+            if _of_source(key):
+                room = room and sum(map(_of_source, kept)) < MOST_OF_SOURCES
+            self._kept[key] = room
+        return self._kept[key]
+
+    def left_out(self) -> dict[str, str]:
+        """The tag that says which keys are not sent; none where all are."""
+        keys = [key for key, is_kept in self._kept.items() if not is_kept]
+        first = ", ".join(keys[:NAMED_KEYS]) + (", …" if len(keys) > NAMED_KEYS else "")
+        return {"keys_left_out": f"{len(keys)}, which zsg export has: {first}"} if keys else {}
+
+
+def _of_source(key: str) -> bool:
+    return "/" in key and not key.startswith(("train/", journal.SPEED))
+
+
+def _attempts(starts: Sequence[Row]) -> str:
+    """Each attempt's start, step, Slurm job and nodes, the newest last."""
+    told: list[str] = []
+    for row in starts:
+        of = row["data"]
+        where = " ".join(str(of[key]) for key in ("slurm_job_id", "nodes") if of.get(key))
+        told.append(f"{row['attempt']}: from step {of.get('from', 0)}{where and ' in '}{where}")
+    return "; ".join(told)[-4000:]
+
+
+def _sources(stage: Row) -> dict[str, str]:
+    found = recipes.sources(stage["data"]) if "data" in stage else {}
+    return {name: source["digest"] for name, source in found.items() if "digest" in source}
+
+
+def _arrangement(workspace: Workspace, made: Row) -> dict[str, Any]:
+    return read_json(workspace.arrangement(made["arrangement"]) / "meta.json") or {}
+
+
+def _corpus(workspace: Workspace, made: Row) -> dict[str, Any]:
+    return _arrangement(workspace, made).get("sources", {}).get("corpus_meta", {})
+
+
+def _flat(tree: Row, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def text(value: Any) -> str:
+    """A value as a parameter shows it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

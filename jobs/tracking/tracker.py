@@ -1,0 +1,317 @@
+"""Speaks to MLflow; the only module that does. Every call may be made twice, and what is transient is tried again.
+
+MLflow's client by itself tries again for many minutes, but not where its server has run out of connections to its
+database, which it calls a bad request (400): so the trying is ours, and the client's is off.
+See jobs.tracking.mlflow_trouble for what its errors mean.
+"""
+
+import fcntl
+import itertools
+import json
+import logging
+import os
+import urllib.parse
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
+os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # seconds
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    LifecycleStage,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+    ViewType,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy.exc import SQLAlchemyError
+
+from jobs.journal import Point
+from jobs.tracking import mlflow_trouble as trouble
+from jobs.tracking.patience import Patience
+from zsg_core.errors import ClusterError
+
+MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100  # of one request
+MOST_BYTES = 600_000  # of its texts, as JSON: with a thousand metrics it stays below MLflow's limit of a megabyte
+MOST_CURVES = 40
+LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs that a grid wants now
+TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36
+PAGE = 1000  # runs of one answer
+VERSION_S = 10.0
+
+KEPT = "The journals keep everything; run zsg sync again"
+
+T = TypeVar("T")
+
+
+class Unreachable(ClusterError):
+    """MLflow did not answer for as long as patience lasted, so no other run need be tried now."""
+
+
+class Refused(ClusterError):
+    """MLflow said no, and would say it again."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that a run has read: MLflow shows them by name, and finds runs by digest."""
+
+    name: str
+    digest: str
+    context: str
+    source: str
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same call may succeed in a moment: no connection, an overloaded server, a locked database."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return trouble.may_pass(error.response.status_code, error.response.text)
+    if isinstance(error, requests.RequestException):
+        return not isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
+    if isinstance(error, SQLAlchemyError):  # of a store that is being opened; later MLflow wraps them
+        return trouble.may_pass(500, str(error))
+    return isinstance(error, MlflowException) and trouble.may_pass(error.get_http_status_code(), str(error))
+
+
+def open_client(uri: str) -> MlflowClient:
+    """MLflow's client, over a store that is whole."""
+    if uri.startswith("sqlite:///"):
+        make_store(Path(uri.removeprefix("sqlite:///")))
+    return MlflowClient(tracking_uri=uri)
+
+
+def make_store(path: Path) -> None:
+    """Makes a sqlite store that is not there, under another name until it is whole.
+
+    MLflow 3.17 sets its tables up in many steps without a lock: killed among them, or done twice at once, it
+    leaves a file that it can never open again ("table _alembic_tmp_tags already exists").
+    """
+    if path.exists():
+        return
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return  # another process was first
+        for left in path.parent.glob(f".{path.name}.draft*"):
+            left.unlink()
+        # A name of its own: MLflow keeps the connections of a process to a path, also to one that was removed.
+        draft = path.with_name(f".{path.name}.draft.{uuid.uuid4().hex[:8]}")
+        SqlAlchemyStore(f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()).engine.dispose()
+        draft.rename(path)
+
+
+def _fitting(texts: Sequence[str]) -> int:
+    """How many of these go into one request, from the first on."""
+    sizes = itertools.accumulate(len(json.dumps(text)) for text in texts)
+    return max(sum(size <= MOST_BYTES for size in sizes), min(1, len(texts)))
+
+
+class Tracker:
+    """One MLflow. Raises Unreachable or Refused; may be used by several threads.
+
+    `artifacts`: where the artifacts of new experiments go; None: where the server says.
+    """
+
+    def __init__(self, uri: str, artifacts: str | None = None, patience: Patience | None = None) -> None:
+        self.uri, self._artifacts, self._patience = uri, artifacts, patience or Patience()
+        self._client = self._again(lambda: open_client(uri))
+
+    def experiment(self, name: str) -> str:
+        """The id of the experiment of that name, which is made if there is none.
+
+        Refused by a server that is too old, and where the experiment was deleted, since MLflow keeps its name taken.
+        """
+        if self.uri.startswith("http") and trouble.is_too_old(version := self._version()):
+            oldest = ".".join(map(str, trouble.OLDEST))
+            raise Refused(f"{self._place} is MLflow {version}; zsg needs {oldest} or newer. {KEPT}")
+        found = self._again(lambda: self._experiment(name))
+        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+            number = found.experiment_id
+            again = f"`mlflow experiments restore -x {number}`, or `mlflow gc --experiment-ids {number}` to begin anew"
+            raise Refused(f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}")
+        return found.experiment_id
+
+    def find(self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()) -> dict[str, list[str]]:
+        """The active runs that carry these tags: id → the values of the tags `keys`, where it carries those."""
+        return self._again(lambda: self._find(experiment, tags, keys))
+
+    def find_or_create(
+        self, experiment: str, known_by: Mapping[str, str], tags: Mapping[str, str], name: str, started: int | None
+    ) -> tuple[str, bool]:
+        """The run that carries the tags `known_by`, made if there is none; and whether there may be a second one.
+
+        There may be if an attempt to create it got no answer: the server may yet be at it.
+        """
+        is_doubtful = False
+
+        def once() -> str:
+            nonlocal is_doubtful
+            if found := self._find(experiment, known_by):
+                return min(found)
+            is_doubtful, was = True, is_doubtful
+            made = self._client.create_run(experiment, started, {**tags, **known_by}, name[:200])
+            is_doubtful = was
+            return made.info.run_id
+
+        return self._again(once), is_doubtful
+
+    def is_there(self, run: str) -> bool:
+        """Whether MLflow still has a run: a lost store or a deleted run is filled again from the journal."""
+        try:
+            return self._again(lambda: self._client.get_run(run)).info.lifecycle_stage == LifecycleStage.ACTIVE
+        except Refused as error:
+            if getattr(error.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+
+    def log(self, run: str, points: Sequence[Point], params: Mapping[str, str] | None = None) -> Iterator[int]:
+        """Sends in requests of the size that MLflow takes; yields after each how many points it had."""
+        left = [Param(key, value[:PARAM_LENGTH]) for key, value in (params or {}).items()]
+        metrics = [Metric(p.key, p.value, p.ts, p.step) for p in points]
+        while left or metrics:
+            count = _fitting([param.value for param in left[:MOST_PARAMS]])
+            some, left = left[:count], left[count:]
+            part = metrics[: MOST_METRICS - len(some)]
+            metrics = metrics[len(part) :]
+            self._log(run, metrics=part, params=some)
+            yield len(part)
+
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Sets tags, in as many requests as it takes."""
+        made = [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
+        while made:
+            count = _fitting([tag.value for tag in made[:MOST_TAGS]])
+            self._log(run, tags=made[:count])
+            made = made[count:]
+
+    def set_status(self, run: str, status: str, ended: int | None = None) -> None:
+        """RUNNING, or FINISHED, FAILED or KILLED at `ended` (ms)."""
+        if status == "RUNNING":
+            self._again(lambda: self._client.update_run(run, status))
+        else:
+            self._again(lambda: self._client.set_terminated(run, status, ended))
+
+    def delete(self, run: str) -> None:
+        """Deletes a run, as MLflow deletes: its pages no longer list it, and it can be restored."""
+        self._again(lambda: self._client.delete_run(run))
+
+    def read(self, run: str, data: Sequence[Data]) -> None:
+        """Notes which data sets a run has read."""
+        inputs = [
+            DatasetInput(
+                Dataset(one.name, one.digest[:DIGEST_LENGTH], "local", json.dumps({"uri": one.source})),
+                [InputTag("mlflow.data.context", one.context)],
+            )
+            for one in data
+        ]
+        self._again(lambda: self._client.log_inputs(run, inputs))
+
+    def upload(self, run: str, file: Path, folder: str) -> None:
+        """Keeps a file among a run's artifacts, in place of one of the same name."""
+        self._again(lambda: self._client.log_artifact(run, str(file), folder))
+
+    def model(self, experiment: str, run: str, name: str, tags: Mapping[str, str], points: Sequence[Point]) -> None:
+        """Makes the model of that name, of a run, with what was measured of it; its weights stay where they are."""
+        made = self._again(lambda: self._find_or_create_model(experiment, run, name, tags))
+        metrics = [Metric(p.key, p.value, p.ts, p.step, model_id=made, run_id=run) for p in points]
+        self._again(lambda: self._link(run, made, points[0].step))
+        self._log(run, metrics=metrics)
+        self._again(lambda: self._client.finalize_logged_model(made, "READY"))
+
+    def page(self, grid: str) -> str:
+        """The path, below MLflow's address, of the page that draws the loss of a grid's runs by step.
+
+        A grid of many runs gets its list with charts instead, best first: an address cannot name them all.
+        """
+        found = self._again(lambda: self._client.get_experiment_by_name(grid))
+        if found is None:
+            return ""
+        runs = self._again(lambda: self._client.search_runs([found.experiment_id], LISTED, max_results=MOST_CURVES + 1))
+        if not 0 < len(runs) <= MOST_CURVES:
+            # Ordered by when they began, MLflow would fold all runs away under that of the grid.
+            listed = {"searchFilter": LISTED, "orderByKey": "metrics.`loss`", "orderByAsc": "true"}
+            listed |= {"compareRunsMode": "CHART"}
+            return f"#/experiments/{found.experiment_id}/runs?{urllib.parse.urlencode(listed)}"
+        query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [found.experiment_id]}
+        query |= {"plot_metric_keys": ["loss"], "plot_layout": {"autosize": True, "xaxis": {}, "yaxis": {}}}
+        query |= {"show_point": True, "deselected_curves": [], "last_linear_y_axis_range": []}
+        words = {key: json.dumps(value, separators=(",", ":")) for key, value in query.items()}
+        words |= {"x_axis": "step", "y_axis_scale": "linear", "line_smoothness": "1"}
+        return f"#/metric?{urllib.parse.urlencode(words)}"
+
+    def _experiment(self, name: str) -> Experiment:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return found
+        # Without the tag MLflow's pages take the experiment for one of prompts and traces.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        try:
+            return self._client.get_experiment(self._client.create_experiment(name, self._artifacts, kind))
+        except MlflowException:
+            found = self._client.get_experiment_by_name(name)  # another machine was first
+            if found is None:
+                raise
+            return found
+
+    def _find(self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()) -> dict[str, list[str]]:
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        found: dict[str, list[str]] = {}
+        token = None
+        while True:
+            page = self._client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
+            found |= {run.info.run_id: [run.data.tags.get(key, "") for key in keys] for run in page}
+            if not (token := page.token):
+                return found
+
+    def _version(self) -> str:
+        """What the server says it is; nothing where it does not say, or stands behind what does not let us ask."""
+        try:
+            answer = requests.get(f"{self.uri.rstrip('/')}/version", timeout=VERSION_S)
+        except requests.RequestException:
+            return ""
+        return answer.text.strip() if answer.ok else ""
+
+    @property
+    def _place(self) -> str:
+        return trouble.without_password(self.uri)
+
+    def _find_or_create_model(self, experiment: str, run: str, name: str, tags: Mapping[str, str]) -> str:
+        query = f"source_run_id = '{run}' AND name = '{name}'"
+        found = self._client.search_logged_models([experiment], query)
+        if found:
+            return found[0].model_id
+        made = self._client.create_logged_model(experiment, name, run, {**tags, "mlflow.model.isExternal": "true"})
+        return made.model_id
+
+    def _link(self, run: str, model: str, step: int) -> None:
+        outputs = self._client.get_run(run).outputs
+        if model not in [one.model_id for one in (outputs.model_outputs if outputs else [])]:
+            self._client.log_outputs(run, [LoggedModelOutput(model, step)])
+
+    def _log(self, run: str, **entities: Sequence[object]) -> None:
+        self._again(lambda: self._client.log_batch(run, **entities))  # pyright: ignore[reportArgumentType]
+
+    def _again(self, do: Callable[[], T]) -> T:
+        try:
+            return self._patience.again(do, is_transient)
+        except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+            said = f"{self._place}: {trouble.shown(str(error))}"
+            if is_transient(error):
+                raise Unreachable(f"MLflow does not answer or is overloaded: {said}. {KEPT}") from error
+            raise Refused(f"MLflow refused: {said}{trouble.advice(str(error))}. {KEPT}") from error

@@ -1,0 +1,1 @@
+"""The train job: batches, loss, loop, checkpoints, snapshots, states."""

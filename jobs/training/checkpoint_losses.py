@@ -1,0 +1,93 @@
+"""Takes a checkpoint's losses: of the whole test set, of the quick one, or of both, as the grid asks.
+
+Each set is always computed in the same way, whatever else a step measures: a value computed again after a restart,
+or under another schedule, must be the same to the bit.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from jobs import attempt as attempts
+from jobs.attempt import Attempt
+from jobs.journal import Journal
+from jobs.ranks import Ranks
+from jobs.training import first_losses, item_losses
+from jobs.training.batches import TokenizedSet
+from jobs.training.held_out import HeldOutLoss, by_source, summary
+from zsg_core import recipe as recipes
+from zsg_core import schedule, splits
+
+
+class CheckpointLosses:
+    """The losses of one stage's checkpoints. All ranks make it and call it together.
+
+    `first`: the steps of the stages before; `steps`: those of this one.
+    """
+
+    def __init__(
+        self, job: dict[str, Any], engine: Any, test: TokenizedSet, ranks: Ranks, device: str, budget: int,
+        *, first: int, steps: int,
+    ) -> None:  # fmt: skip
+        self._ranks, self._test = ranks, test
+        own = schedule.measured(steps, *(job["checkpoints"][key] for key in ("every", "quick", "snapshots")))
+        # Where a later stage begins, the stage before has measured.
+        wanted = {key: {first + step for step in steps if step or not first} for key, steps in own.items()}
+        self.cells = frozenset((step, key) for key, steps in wanted.items() for step in steps)
+        self.steps = frozenset(step for step, _ in self.cells)
+        stage = job["recipe"]["stages"][-1]
+        tested = {name: source["test"] for name, source in recipes.sources(stage["data"]).items() if "test" in source}
+        self.sources = list(tested)
+        seed = max(rule.get("seed", 0) for rule in tested.values())  # one in common, where they draw at all
+        self.parts = {
+            key: splits.stratified(test.tasks, schedule.quick_items(key), seed) for key in wanted if key != "loss"
+        }
+        rule = stage["train"].get("truncated_answers", "exclude")
+        self.sets = {key: HeldOutLoss(engine, test, ranks, device, budget, self.parts.get(key), rule) for key in wanted}
+        self._kept = {
+            key: first_losses.folder(job, held_out, ranks, device, budget) for key, held_out in self.sets.items()
+        }
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a start row tells: the digest of each set's tokens."""
+        return {"test_sets": {key: held_out.digest for key, held_out in self.sets.items()}}
+
+    def describe(self, run: Path, attempt: Attempt) -> None:
+        """Writes which items there are; by rank 0, before anything is measured."""
+        attempts.check(run, attempt)
+        item_losses.describe(run, self._test.ids, self._test.tasks, self._test.learnt, self.parts)
+
+    def measure(self, step: int, examples: int, journal: Journal | None) -> dict[str, float]:
+        """The metrics of a checkpoint; every item's loss goes to the journal."""
+        data: dict[str, float] = {}
+        for key, held_out in self.sets.items():
+            if (step, key) not in self.cells:
+                continue
+            means, source = self._means(key, step)
+            data |= summary(means, held_out.tokens, key)
+            if len(self.sources) > 1:
+                ids = [self._test.ids[place] for place in self.parts.get(key, range(len(self._test)))]
+                data |= by_source(means, ids, self.sources, key)
+            if journal:
+                if source:
+                    taken = {"event": "taken", "what": key, "from": f"first_losses/{source.name}"}
+                    journal.row("event", step=step, examples=examples, data=taken)
+                item_losses.keep(journal, key, means.numpy(), step=step, examples=examples)
+        return data
+
+    def _means(self, key: str, step: int) -> tuple[torch.Tensor, Path | None]:
+        """The items' means, and where they are from if another run with this base has computed them."""
+        kept = self._kept[key] if step == 0 else None
+        if kept is None:
+            return self.sets[key].measure(), None
+        box = [first_losses.read(kept) if self._ranks.is_main else None]
+        dist.broadcast_object_list(box, src=0)
+        if box[0] is not None:
+            return torch.from_numpy(box[0]), kept
+        means = self.sets[key].measure()
+        if self._ranks.is_main:
+            first_losses.keep(kept, means.numpy())
+        return means, None

@@ -1,0 +1,57 @@
+"""Keeps what an untrained base scores on a test set, which is the same for every run that starts from it.
+
+first_losses/<id>/losses.npy in the workspace, float64, one value per item. The id is made of all that the values
+depend on to the last bit: the weights, the tokens, and how they are computed.
+"""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jobs.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.ranks import Ranks
+from jobs.training.held_out import HeldOutLoss
+from jobs.training.state import versions
+from zsg_core.digest import content_id
+
+RULE = 1  # raised when the same weights and tokens would give other values
+
+
+def folder(job: dict[str, Any], held_out: HeldOutLoss, ranks: Ranks, device: str, budget: int) -> Path | None:
+    """Where the losses of a job's base belong; None if it starts from the weights of another run."""
+    if job["before"]:
+        return None
+    workspace, base, made = Workspace(Path(job["paths"]["workspace"])), job["recipe"]["base"], job["made"]["base"]
+    train = job["recipe"]["stages"][-1]["train"]
+    what = {"rule": RULE, "base": (read_json(workspace.base(made) / "meta.json") or base) if made else base}
+    # What is tuned is the same forward as long as nothing was; LoRA adds to it.
+    what |= {"lora": train["tuning"] if train["tuning"]["method"] == "lora" else None}
+    what |= {"tokens": held_out.digest, "precision": train["precision"], "budget": budget, "world": ranks.world}
+    what |= {"truncated_answers": train.get("truncated_answers")}
+    what |= {
+        "machine": _machine(device),
+        "versions": versions() | {"transformers": importlib.metadata.version("transformers")},
+    }
+    return workspace.first_losses(content_id(what))
+
+
+def read(kept: Path) -> NDArray[np.float64] | None:
+    """The losses that are there."""
+    return np.load(kept / "losses.npy") if is_committed(kept) else None
+
+
+def keep(kept: Path, losses: NDArray[np.float64]) -> None:
+    """Publishes losses unless another job was first."""
+    with publish(kept) as draft:
+        np.save(draft / "losses.npy", losses)
+        write_json(draft / "meta.json", {"items": len(losses)})
+
+
+def _machine(device: str) -> list[Any]:
+    if device != "cpu":
+        return [torch.cuda.get_device_name(device)]
+    return [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]

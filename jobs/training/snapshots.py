@@ -1,0 +1,184 @@
+"""Keeps the weights of a train job after chosen steps: as folders that load, while training goes on.
+
+<run>/snapshots/<step>/   see jobs.folder; meta.json has step, attempt, weights (their digest), dtype, bytes, base
+                          (path and digest of what the run started from) and probe_loss (the test loss measured there)
+<run>/queue/<step>.<suite>.lease   somebody evaluates that snapshot: see jobs.evaluating.leases
+
+A snapshot that evaluators still need stays, whatever the rule says, and goes once they have what they want of it.
+
+What is committed stays as it is: a resumed run that comes by again compares digests, and journals it if they differ.
+The journal says which snapshots there are: events `snapshot` (digest, bytes, seconds, probe_loss) and `snapshot
+removed`, and `speed/snapshot_stall_s`, the seconds for which training stood still.
+"""
+
+import queue
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from jobs import attempt as attempts
+from jobs import journal as journals
+from jobs.attempt import Attempt
+from jobs.evaluating.evaluations import is_needed, needed
+from jobs.folder import discard, is_committed, read_json
+from jobs.journal import SPEED
+from jobs.ranks import Ranks
+from jobs.training.weight_folders import Base, WeightFolders, Written
+from zsg_core.snapshots import Rule, kept
+
+Note = Callable[[str, int, dict[str, Any]], None]  # journals a row: kind, step, data
+
+
+@dataclass(frozen=True)
+class Told:
+    """What has been journalled of a snapshot."""
+
+    digest: str
+    probe_loss: float | None
+
+
+class Snapshots:
+    """The snapshots of one run, as one attempt writes them; every method is called by all ranks together."""
+
+    def __init__(
+        self, engine: Any, run: Path, attempt: Attempt, ranks: Ranks, base: Base, steps: Collection[int], rule: Rule,
+        note: Note, scored: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """`steps` are counted from the first stage's start. `note` does nothing on ranks other than 0.
+
+        `scored`: the metrics that evaluators are to take of every snapshot.
+        """
+        self._run, self._root, self._attempt, self._ranks = run, run / "snapshots", attempt, ranks
+        self._steps, self._rule, self._note, self._scored = frozenset(steps), rule, note, scored
+        self._folders = WeightFolders(engine, run, attempt, ranks, base, self._has_written)
+        self._told: dict[int, Told] = {}
+        self._there: dict[int, float | None] = {}  # the loss of each that is on disk; rank 0's thread's alone
+        self._news: queue.Queue[Written | int] = queue.Queue()  # written, or the step of one that was removed
+        self._step: int | None = None
+        if ranks.is_main:
+            attempts.check(run, attempt)  # what a newer attempt is writing is no dead draft
+            _remove_drafts(run)
+            self._told, self._there = _told(run), _on_disk(self._root)
+        dist.barrier()  # nobody writes a draft before those of dead attempts are gone
+        if self._steps:
+            self._folders.reserve()
+
+    @property
+    def lacking(self) -> frozenset[int]:
+        """Steps whose snapshots were never written. Rank 0's knowledge."""
+        return self._steps - self._told.keys() - self._there.keys()
+
+    def take(self, step: int, loss: float | None = None) -> float:
+        """Takes a snapshot now; returns for how many seconds training stood still."""
+        self._begin(step)
+        return self._write(loss)
+
+    def begin(self, step: int) -> None:
+        """Begins to copy the weights if `step` has a snapshot; they must not change until `write`."""
+        self._folders.raise_error()
+        self._tell()
+        if step in self._steps:
+            self._begin(step)
+
+    def write(self, loss: float | None) -> None:
+        """Hands what `begin` has copied to the writer, with the loss that was measured meanwhile."""
+        if self._step is not None:
+            self._write(loss)
+
+    def finish(self, within_s: float | None = None) -> bool:
+        """Waits until what has begun is written, at most `within_s` seconds: False if that was too short."""
+        if not self._folders.is_used:
+            return True
+        is_finished = self._folders.finish(within_s)
+        self._tell()
+        return is_finished
+
+    def save(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Writes the weights as they are to a folder of their own, and waits for it."""
+        self._folders.copy()
+        self._folders.write(folder, facts)
+        self._folders.finish()
+
+    def listed(self) -> list[dict[str, Any]]:
+        """For the exit record: each snapshot that was ever written, and whether the rule keeps it."""
+        stay = self._stay()
+        return [
+            {"step": step, "probe_loss": told.probe_loss, "kept": step in stay}
+            for step, told in sorted(self._told.items())
+        ]
+
+    def _begin(self, step: int) -> None:
+        self._step = step
+        self._folders.copy()
+
+    def _write(self, loss: float | None) -> float:
+        assert self._step is not None
+        step, self._step = self._step, None
+        facts = {"step": step, "attempt": self._attempt.attempt, "probe_loss": loss}
+        stood_s = self._folders.write(self._root / str(step), facts)
+        self._note("metric", step, {f"{SPEED}snapshot_stall_s": stood_s})
+        return stood_s
+
+    def _tell(self) -> None:
+        """Journals what the thread has done since."""
+        while not self._news.empty():
+            news = self._news.get()
+            if isinstance(news, Written):
+                self._tell_of(news)
+            else:
+                self._note("event", news, {"event": "snapshot removed"})
+
+    def _tell_of(self, written: Written) -> None:
+        step, loss = int(written.folder.name), written.meta["probe_loss"]
+        if step not in self._told:
+            self._told[step] = Told(written.digest, loss)
+            told = {"digest": written.digest, "bytes": written.bytes, "seconds": written.seconds, "probe_loss": loss}
+            self._note("event", step, {"event": "snapshot", **told})
+        first, now = self._told[step].digest, written.again or written.digest
+        if now != first:
+            self._note("event", step, {"event": "snapshot differs", "first": first, "again": now})
+
+    # What follows runs on rank 0's thread.
+
+    def _has_written(self, written: Written) -> None:
+        if written.folder.parent != self._root:
+            return
+        self._there[int(written.folder.name)] = written.meta["probe_loss"]
+        self._news.put(written)
+        go = self._there.keys() - self._stay()
+        for step in sorted(go - needed(self._run, self._scored, go)):
+            if discard(self._root / str(step), partial(is_needed, self._run, self._scored, step)):
+                del self._there[step]
+                self._news.put(step)
+
+    def _stay(self) -> frozenset[int]:
+        return kept(self._there, {step: _number(loss) for step, loss in self._there.items()}, self._rule)
+
+
+def _told(run: Path) -> dict[int, Told]:
+    """What the journal says of each step's first snapshot."""
+    found: dict[int, Told] = {}
+    for row in journals.read(run):
+        if row["kind"] == "event" and row["data"].get("event") == "snapshot":
+            found.setdefault(row["step"], Told(row["data"]["digest"], row["data"]["probe_loss"]))
+    return found
+
+
+def _on_disk(root: Path) -> dict[int, float | None]:
+    """The loss of each snapshot that is there."""
+    committed = [path for path in root.glob("*") if path.name.isdigit() and is_committed(path)]
+    return {int(path.name): (read_json(path / "meta.json") or {})["probe_loss"] for path in committed}
+
+
+def _number(loss: Any) -> float | None:
+    return None if loss is None else float(loss)  # JSON has no NaN: it is a text there
+
+
+def _remove_drafts(run: Path) -> None:
+    for draft in [*(run / "snapshots").glob(".*"), *run.glob(".weights.*")]:
+        shutil.rmtree(draft, ignore_errors=True)

@@ -1,0 +1,74 @@
+"""Opens what a train job trains and tests on: the arrangement and the test set of its recipe, as token ids."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import Workspace, read_json
+from jobs.preparing.base_model import Vocabulary, load_vocabulary
+from jobs.preparing.corpus import Corpus
+from jobs.training.batches import TokenizedSet
+from jobs.training.tokens import Encode, how_encoded, tokens, tokens_id
+from zsg_core import prompts
+from zsg_core.digest import ids_digest
+from zsg_core.errors import ClusterError, UserError
+from zsg_core.examples import Example
+from zsg_core.prompts import Template
+
+
+def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
+    """The training list in its order, and the test set. Training tokens are made by the first job that needs them.
+
+    ClusterError where what prepare made is not what it was; UserError for prompts beyond the model's reach.
+    """
+    workspace, made, base = Workspace(Path(job["paths"]["workspace"])), job["made"], Path(job["paths"]["base"])
+    arrangement = workspace.arrangement(made["arrangement"])
+    stage, corpus = job["recipe"]["stages"][-1], Corpus(workspace, made["corpus"])
+    longest = stage["train"]["max_length"]
+    context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
+    if context and longest > context:
+        raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
+    encode = _encoder_of(stage, load_vocabulary(base))
+    ids = ordered_ids(arrangement)
+    kept = workspace.tokens(tokens_id(job["recipe"], made["arrangement"]))
+    train = tokens(kept, partial(_in_order, ids, corpus), encode)
+    return (
+        TokenizedSet(ids, train, learn_all=stage["train"]["loss_on"] == "all"),
+        TokenizedSet(corpus.test.ids, [encode(example) for example in corpus.test], corpus.test.tasks),
+    )
+
+
+def test_set(job: dict[str, Any], vocabulary: Vocabulary) -> tuple[TokenizedSet, Sequence[Example]]:
+    """What a train job tests on, as token ids and as examples, for whoever evaluates its snapshots."""
+    workspace = Workspace(Path(job["paths"]["workspace"]))
+    examples = list(Corpus(workspace, job["made"]["corpus"]).test)
+    encode = _encoder_of(job["recipe"]["stages"][-1], vocabulary)
+    encoded = [encode(example) for example in examples]
+    return TokenizedSet([e.id for e in examples], encoded, [e.task for e in examples]), examples
+
+
+def _encoder_of(stage: dict[str, Any], vocabulary: Vocabulary) -> Encode:
+    how = how_encoded(stage)
+    return encoder(vocabulary, Template.of(how["template"]), how["max_length"], how["truncate"])
+
+
+def encoder(vocabulary: Vocabulary, template: Template, max_length: int, truncate: str = "prompt") -> Encode:
+    """How a run turns an example into token ids."""
+    ends = {"bos": vocabulary.bos, "eos": vocabulary.eos}
+    how: dict[str, Any] = {"template": template, "max_length": max_length, "truncate": truncate, **ends}
+    return partial(prompts.encode, tokenize=vocabulary.tokenize, **how)
+
+
+def ordered_ids(arrangement: Path) -> list[str]:
+    """The ids as an arrangement's `ids` file lists them: the one place where order enters training."""
+    ids = (arrangement / "ids").read_text(encoding="utf-8").splitlines()
+    meta = read_json(arrangement / "meta.json")
+    if not meta or ids_digest(ids) != meta["ids_digest"]:
+        raise ClusterError(f"{arrangement}: `ids` is not the list that its meta.json describes; remove the folder")
+    return ids
+
+
+def _in_order(ids: list[str], corpus: Corpus) -> list[Example]:
+    places = {made_id: place for place, made_id in enumerate(corpus.train.ids)}
+    return [corpus.train[places[one]] for one in ids]

@@ -1,0 +1,329 @@
+"""Writes weights in the background: every rank its share, into a folder that is there whole or not at all.
+
+    <parent>/.<name>.<nonce>/   a draft: what each rank has written, and report-<rank>.json once that is on disk
+    <parent>/<name>/            the same with index, config, tokenizer, meta.json and, last, COMMIT
+
+Training waits while a rank copies its share of the weights; a thread hashes, writes and syncs the copy. Rank 0's
+gives the folder its name when all ranks have reported. They meet in the draft: a thread must not use collectives.
+"""
+
+import contextlib
+import json
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from jobs import attempt as attempts
+from jobs.attempt import Attempt, Superseded
+from jobs.folder import SCHEMA, commit, is_committed, read_json, sync, write_json
+from jobs.journal import plain
+from jobs.preparing.content import TOKENIZER_FILES
+from jobs.ranks import Ranks
+from jobs.training import weights
+from zsg_core.errors import ClusterError
+
+IN_FLIGHT = 2  # copies per rank; a third waits for the disk
+POLL_S = 0.02
+SEEN_S = 300.0  # within which rank 0 sees what another rank has written to a shared disk
+ADAPTER_FILE = "adapter_model.safetensors"
+
+Copy = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The weights that a run started from."""
+
+    path: Path
+    digest: str
+
+    @classmethod
+    def of(cls, job: dict[str, Any]) -> "Base":
+        """A train job's: a folder of the user's, a tiny model, or the end of the stage before."""
+        path, digest = Path(job["paths"]["base"]), job["recipe"]["base"].get("digest")
+        if job["before"] or digest is None:
+            meta = read_json(path / "meta.json") or {}
+            digest = meta["weights" if job["before"] else "digest"]
+        return cls(path, digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A folder that is there. `again`: the digest of weights that were not written, as it was there before."""
+
+    folder: Path
+    meta: dict[str, Any]  # meta.json
+    seconds: float  # since the copy was handed over
+    again: str | None
+
+    @property
+    def digest(self) -> str:
+        return self.meta["weights"]
+
+    @property
+    def bytes(self) -> int:
+        return self.meta["bytes"]
+
+
+@dataclass(frozen=True)
+class _Task:
+    folder: Path
+    draft: Path
+    facts: dict[str, Any]
+    copy: Copy
+    since: float
+
+
+class WeightFolders:
+    """Writes the weights of an engine. `copy`, `write` and `finish` are called by all ranks together."""
+
+    def __init__(
+        self, engine: Any, run: Path, attempt: Attempt, ranks: Ranks, base: Base,
+        then: Callable[[Written], None] = lambda written: None,
+    ) -> None:  # fmt: skip
+        """`then` is called on rank 0's thread for each folder that is there."""
+        self._engine, self._run, self._attempt, self._ranks, self._then = engine, run, attempt, ranks, then
+        self._base = base
+        adapters = weights.adapter_parts(engine)
+        self._parts = adapters or weights.parts(engine)
+        # PEFT reads one file; adapters are small.
+        owners = weights.owners(self._parts, 1 if adapters else ranks.world)
+        self._mine = [part for part in self._parts if owners[part.name] == ranks.rank]
+        self._shard = ADAPTER_FILE if adapters else f"model-{ranks.rank + 1:05}-of-{ranks.world:05}.safetensors"
+        self._is_adapter = bool(adapters)
+        self._side = torch.cuda.Stream() if torch.cuda.is_available() else None
+        self._free: queue.Queue[Copy] = queue.Queue()
+        self._made = 0
+        self._held: Copy | None = None
+        self._waited_s = 0.0
+        self._tasks: queue.Queue[_Task | None] = queue.Queue()
+        self._unpublished: list[_Task] = []
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was copied or room made for it; on all ranks alike."""
+        return self._made > 0
+
+    def reserve(self) -> None:
+        """Makes the room for copies now: pinned memory takes seconds to get."""
+        while self._made < IN_FLIGHT:
+            self._free.put(self._new_copy())
+
+    def copy(self) -> None:
+        """Copies the weights as they are; until `write` is called, they must not change."""
+        started = time.perf_counter()
+        self.raise_error()
+        self._held = self._room()
+        for part, tensor in weights.whole(self._engine, self._parts):
+            if part.name in self._held:
+                self._copy_one(self._held[part.name], tensor)
+        self._waited_s = time.perf_counter() - started
+
+    def write(self, folder: Path, facts: dict[str, Any]) -> float:
+        """Has the copy written to `folder`, `facts` in its meta.json; returns for how long training has stood still.
+
+        That is what `copy` and `write` took on the slowest rank, in seconds.
+        """
+        started = time.perf_counter()
+        assert self._held is not None, "copy comes before write"
+        if self._side:
+            self._side.synchronize()
+        self.raise_error()
+        draft = folder.with_name(f".{folder.name}.{self._attempt.nonce}")
+        task = _Task(folder, draft, facts, self._held, time.monotonic())
+        self._held = None
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="weights", daemon=True)
+            self._thread.start()
+        self._tasks.put(task)
+        stood_s = torch.tensor(self._waited_s + time.perf_counter() - started, device=self._engine.device)
+        dist.all_reduce(stood_s, op=dist.ReduceOp.MAX)
+        return stood_s.item()
+
+    def finish(self, within_s: float | None = None) -> bool:
+        """Returns when all is written, or False if some rank has not written its share `within_s` seconds.
+
+        Raises ClusterError on all ranks if one of them could not write.
+        """
+        is_written = self._wait(lambda: self._free.qsize() == self._made, within_s)
+        if not self._all(is_written):
+            return False
+        seen = self._wait(lambda: not self._ranks.is_main or not self._unpublished, SEEN_S)
+        if not seen and not self._error:
+            self._error = ClusterError(f"{self._unpublished[0].draft}: what the other ranks wrote cannot be seen")
+        self._all(seen)
+        if self._thread:
+            self._tasks.put(None)
+            self._thread.join()
+            self._thread = None
+        return True
+
+    def raise_error(self) -> None:
+        """Raises what this rank's thread has met: ClusterError with path and reason, or Superseded."""
+        if self._error:
+            raise self._error
+
+    def _all(self, is_so: bool) -> bool:
+        """Whether it is so on all ranks; raises on all what has gone wrong on one."""
+        told: list[Any] = [None] * self._ranks.world
+        dist.all_gather_object(told, (is_so, self._error and str(self._error)))
+        self.raise_error()
+        for rank, (_, problem) in enumerate(told):
+            if problem:
+                raise ClusterError(f"rank {rank}: {problem}")
+        return all(so for so, _ in told)
+
+    def _wait(self, question: Callable[[], bool], within_s: float | None) -> bool:
+        until = None if within_s is None else time.monotonic() + within_s
+        while not self._error and not question():
+            if until is not None and time.monotonic() > until:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def _room(self) -> Copy:
+        with contextlib.suppress(queue.Empty):
+            return self._free.get_nowait()
+        if self._made < IN_FLIGHT:
+            return self._new_copy()
+        self._wait(lambda: not self._free.empty(), None)
+        self.raise_error()
+        return self._free.get_nowait()
+
+    def _new_copy(self) -> Copy:
+        self._made += 1
+        pinned = self._side is not None
+        made = {p.name: torch.empty(p.shape, dtype=p.parameter.dtype, pin_memory=pinned) for p in self._mine}
+        for room in made.values():
+            room.zero_()  # a page that was never written to is not there yet: training would wait for it
+        return made
+
+    def _copy_one(self, held: torch.Tensor, tensor: torch.Tensor) -> None:
+        if self._side is None:
+            held.copy_(tensor)
+            return
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
+            held.copy_(tensor, non_blocking=True)
+        tensor.record_stream(self._side)  # ZeRO-3 gives a gathered tensor back before the copy has been made
+
+    # What follows runs on the thread.
+
+    def _work(self) -> None:
+        try:
+            while self._turn():
+                pass
+        except BaseException as error:  # handed to the trainer, which stops on it
+            self._error = error
+
+    def _turn(self) -> bool:
+        try:
+            task = self._tasks.get(timeout=POLL_S if self._unpublished else None)
+        except queue.Empty:
+            pass
+        else:
+            if task is None:
+                return False
+            if self._ranks.is_main:
+                self._unpublished.append(task)
+            with self._explaining(task):
+                self._write_share(task)
+            self._free.put(task.copy)
+        while self._unpublished and (reports := self._reports(self._unpublished[0])):
+            task = self._unpublished[0]
+            with self._explaining(task):
+                written = self._publish(task, reports)
+                self._then(written)
+            self._unpublished.pop(0)
+        return True
+
+    @contextlib.contextmanager
+    def _explaining(self, task: _Task) -> Any:
+        from safetensors import SafetensorError
+
+        try:
+            yield
+        except Superseded:
+            shutil.rmtree(task.draft, ignore_errors=True)
+            raise
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(task.draft, ignore_errors=True)  # a full disk must take the record of this end
+            attempts.check(self._run, self._attempt)  # a newer attempt removes the drafts of older ones
+            raise ClusterError(
+                f"the weights of step {task.facts['step']} could not be written to {task.folder} ({error}); "
+                "those written before are intact"
+            ) from error
+
+    def _write_share(self, task: _Task) -> None:
+        from safetensors.torch import save_file
+
+        attempts.check(self._run, self._attempt)
+        task.draft.mkdir(mode=0o700, parents=True, exist_ok=True)
+        report: dict[str, Any] = {"tensors": {name: weights.tensor_digest(held) for name, held in task.copy.items()}}
+        report |= {"bytes": sum(part.bytes for part in self._mine), "file": None}
+        if self._mine and not is_committed(task.folder):
+            save_file(task.copy, task.draft / self._shard, metadata={"format": "pt"})
+            sync(task.draft / self._shard)
+            report["file"] = self._shard
+        write_json(task.draft / f"report-{self._ranks.rank}.json", report)
+
+    def _reports(self, task: _Task) -> list[dict[str, Any]]:
+        """Those of all ranks; none as long as one is missing."""
+        paths = [task.draft / f"report-{rank}.json" for rank in range(self._ranks.world)]
+        return [json.loads(path.read_text()) for path in paths] if all(path.exists() for path in paths) else []
+
+    def _publish(self, task: _Task, reports: list[dict[str, Any]]) -> Written:
+        digest = weights.combined({name: one for report in reports for name, one in report["tensors"].items()})
+        size = sum(report["bytes"] for report in reports)
+        attempts.check(self._run, self._attempt)
+        if all(report["file"] or not report["tensors"] for report in reports):
+            for rank in range(self._ranks.world):
+                (task.draft / f"report-{rank}.json").unlink()
+            self._complete(task.draft, reports, size)
+            base = {"path": str(self._base.path), "digest": self._base.digest}
+            meta = {
+                **task.facts,
+                "schema": SCHEMA,
+                "weights": digest,
+                "dtype": self._dtype,
+                "bytes": size,
+                "base": base,
+            }
+            write_json(task.draft / "meta.json", plain(meta))
+            commit(task.draft, task.folder)
+        # A draft that is left was not needed: the first to be committed counts.
+        is_new = not task.draft.exists()
+        shutil.rmtree(task.draft, ignore_errors=True)
+        meta = read_json(task.folder / "meta.json") or {}
+        return Written(
+            folder=task.folder, meta=meta, seconds=time.monotonic() - task.since, again=None if is_new else digest
+        )  # fmt: skip
+
+    def _complete(self, draft: Path, reports: list[dict[str, Any]], size: int) -> None:
+        """Adds what makes weights a folder that Hugging Face loads."""
+        names = [*TOKENIZER_FILES, *([] if self._is_adapter else ["generation_config.json"])]
+        for path in {path for name in names for path in self._base.path.glob(name) if path.is_file()}:
+            shutil.copyfile(path, draft / path.name)
+        if self._is_adapter:
+            write_json(draft / "adapter_config.json", weights.adapter_settings(self._engine, self._base.path))
+            return
+        config = read_json(self._base.path / "config.json") or {}
+        config.pop("torch_dtype", None)
+        write_json(draft / "config.json", config | {"dtype": self._dtype, "architectures": ["LlamaForCausalLM"]})
+        where = {name: report["file"] for report in reports for name in report["tensors"]}
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
+        write_json(draft / "model.safetensors.index.json", index)
+
+    @property
+    def _dtype(self) -> str:
+        return str(self._parts[0].parameter.dtype).removeprefix("torch.")

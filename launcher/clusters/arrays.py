@@ -1,0 +1,132 @@
+"""Hands job folders to Slurm through submitit, as held arrays; the only module that knows submitit."""
+
+import contextlib
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError, JobPaths
+
+from jobs import entry, going_on
+from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
+from zsg_core.errors import ClusterError
+
+
+def parameters(profile: Profile, size: JobSize, name: str, dependency: str | None, kind: str) -> dict[str, Any]:
+    """submitit's parameters for a group of equal jobs; pure. `dependency` is as sbatch reads it.
+
+    Held, because submitit puts each job's pickle in place only after sbatch; an allow-list for the environment,
+    because sbatch hands on the whole shell; whole minutes and no wckey, since submitit trips over both.
+    """
+    slurm = profile.slurm
+    more: dict[str, Any] = {"hold": True, "export": ",".join(profile.environment.keep), "requeue": True}
+    more |= {"reservation": slurm.reservation} if slurm.reservation else {}
+    more |= {"kill-on-invalid-dep": "yes"} if dependency else {}
+    more |= _gpus(profile, size, kind)
+    wanted = {
+        "job_name": name,
+        "time": size.time_min,
+        "nodes": size.nodes,
+        "ntasks_per_node": size.ranks_per_node,
+        "cpus_per_task": size.cpus_per_rank,
+        "mem": f"{slurm.mem_gb}GB" if slurm.mem_gb else None,
+        "partition": slurm.partition,
+        "account": slurm.account,
+        "qos": slurm.qos,
+        "constraint": slurm.constraint,
+        "dependency": dependency,
+        "array_parallelism": slurm.array_parallelism,
+        "signal_delay_s": slurm.signal_before_end_s,
+        "stderr_to_stdout": True,
+        "wckey": "",
+        "setup": setup_lines(profile, size),
+        "srun_args": ["--export=ALL", f"--cpus-per-task={size.cpus_per_rank}", *slurm.srun_args],
+        "additional_parameters": more | slurm.sbatch,
+    }
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+def _gpus(profile: Profile, size: JobSize, kind: str) -> dict[str, str]:
+    """How a job asks for its GPUs, as sbatch's option and its value: a train job for all, an evaluator for one."""
+    slurm, each = profile.slurm, gpus_per_node(profile, kind)
+    if slurm.gres:
+        one = ",".join(re.sub(r"^(gpu(?::[^:]+)?):\d+$", r"\1:1", part) for part in slurm.gres.split(","))
+        return {"gres": slurm.gres if kind == "train" else one} if kind in WITH_GPUS else {}
+    if not each:
+        return {}
+    of_type = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
+    count = {"gpus": each * size.nodes, "gpus-per-task": 1}.get(slurm.gpus_by, each)
+    return {slurm.gpus_by: f"{'gpu:' if slurm.gpus_by == 'gres' else ''}{of_type}{count}"}
+
+
+def setup_lines(profile: Profile, size: JobSize) -> list[str]:
+    """What a job's script runs first: its variables, caches on the node's own disk, the profile's lines."""
+    exports = [f"export {key}={value}" for key, value in sorted(profile.variables(size).items())]
+    disk = re.sub(r"^\$(\w+)", r"${\1:-/tmp}", profile.environment.cache)
+    caches = [f'export TRITON_CACHE_DIR="{disk}/zsg-$UID/triton"']
+    caches += [f'export TORCH_EXTENSIONS_DIR="{disk}/zsg-$UID/torch-extensions"']
+    return [*exports, *caches, *profile.setup]
+
+
+def job_lines(submission: str, links_left: int) -> list[str]:
+    """What a job's script exports last, so that the job knows whose it is and how many links wait behind it."""
+    return [f"export {going_on.SUBMISSION}={submission}", f"export {going_on.LINKS_LEFT}={links_left}"]
+
+
+def behind(ids: Sequence[str]) -> str:
+    """What the next link of a chain waits for: each task for its own in the array before, and for no other.
+
+    A task whose own was not successful is never started.
+    """
+    return f"{'aftercorr' if '_' in ids[0] else 'afterok'}:{ids[0].partition('_')[0]}"
+
+
+def python(profile: Profile) -> str:
+    """The shell words that start Python in each srun step."""
+    return shlex.join([*profile.container.prefix, profile.container.python or sys.executable])
+
+
+def submit(folder: Path, job_folders: Sequence[Path], wanted: dict[str, Any], python: str) -> list[str]:
+    """Submits one held array, one task per job folder, started by `python`; returns the ids in the same order.
+
+    Raises ClusterError if sbatch failed; whether it did submit must then be looked up by name.
+    """
+    executor = submitit.SlurmExecutor(folder=folder, python=python)
+    executor.update_parameters(**wanted)
+    calls = [DelayedSubmission(entry.run, str(path)) for path in job_folders]
+    try:
+        with _own_sbatch_options():
+            made = executor._internal_process_submissions(calls)
+    except (FailedJobError, FailedSubmissionError, OSError) as error:
+        raise ClusterError(f"sbatch failed: {error}") from error
+    return [job.job_id for job in made]
+
+
+@contextlib.contextmanager
+def _own_sbatch_options() -> Iterator[None]:
+    """Hides the user's SBATCH_* variables: they win over the script's lines, job name and environment included."""
+    hidden = {key: os.environ.pop(key) for key in list(os.environ) if key.startswith("SBATCH_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def adopt(folder: Path, name: str, job_folders: Sequence[Path], ids: Sequence[str]) -> None:
+    """Completes a submission that was cut after sbatch: writes the pickle that each held task will look for."""
+    if len(ids) != len(job_folders):
+        raise ClusterError(
+            f"{name}: Slurm has {len(ids)} jobs of that name, the ledger {len(job_folders)}; "
+            f"cancel them (scancel --name={name}) and submit again"
+        )
+    for path, job_id in zip(job_folders, ids, strict=True):
+        call = DelayedSubmission(entry.run, str(path))
+        call.set_timeout(5, 0)  # submitit wants a number; our handler takes its signal over
+        draft = folder / f".{job_id}.pkl"
+        call.dump(draft)
+        draft.rename(JobPaths(folder, job_id).submitted_pickle)

@@ -1,0 +1,124 @@
+"""Asks what a Slurm cluster is: its settings, its partitions, and what accounting grants this user. Once each.
+
+Answers are parsed by pure functions; what they mean for a grid, launcher.planning.limits decides.
+"""
+
+import math
+import os
+import pwd
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from launcher.clusters import slurm
+from launcher.clusters.slurm import Run
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What Slurm told. `associations` and `qos` are empty where accounting enforces nothing or does not answer."""
+
+    config: Mapping[str, str] = field(default_factory=dict)
+    partitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    associations: tuple[Mapping[str, str], ...] = ()
+    qos: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    user: str = ""
+
+    @property
+    def default_partition(self) -> str | None:
+        return next((name for name, row in self.partitions.items() if row.get("Default") == "YES"), None)
+
+    def enforces(self, what: str) -> bool:
+        """Whether accounting refuses jobs by `associations`, `limits` or `qos`; the last two imply the first."""
+        said = set(self.config.get("AccountingStorageEnforce", "none").lower().split(","))
+        return bool(said & ({what, "all"} | ({"limits", "qos", "safe"} if what == "associations" else set())))
+
+
+def ask(run: Run = subprocess.run) -> Cluster:
+    """The cluster, by two calls, and a third where accounting sets limits. ClusterError if the controller is away."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    found = Cluster(config=config(run), partitions=partitions(run), user=user)
+    if not found.enforces("associations"):
+        return found
+    argv = ["scontrol", "show", "assoc_mgr", f"users={user}", "flags=assoc,qos"]
+    associations, qos = parse_assoc_mgr(slurm.quiet(argv, run))
+    return Cluster(
+        config=found.config, partitions=found.partitions, associations=tuple(associations), qos=qos, user=user
+    )
+
+
+def config(run: Run = subprocess.run) -> Row:
+    """The cluster's settings, by their names in slurm.conf."""
+    return parse_config(slurm.call(["scontrol", "show", "config"], run))
+
+
+def parse_config(text: str) -> Row:
+    """Reads lines `KillWait   = 30 sec`."""
+    pairs = (line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def partitions(run: Run = subprocess.run) -> dict[str, Row]:
+    """The settings of every partition the user can see, by its name."""
+    return parse_partitions(slurm.call(["scontrol", "show", "partition", "--oneliner"], run))
+
+
+def parse_partitions(text: str) -> dict[str, Row]:
+    """Reads lines `PartitionName=main … Default=YES … MaxTime=1-00:00:00 … State=UP …`."""
+    rows = map(_words, text.splitlines())
+    return {row["PartitionName"]: row for row in rows if "PartitionName" in row}
+
+
+def parse_assoc_mgr(text: str) -> tuple[list[Row], dict[str, Row]]:
+    """The associations of `scontrol show assoc_mgr`, and its QoS by name: `MaxSubmitJobs=5(4)` is a limit, and used."""
+    records = [_words(block) for block in re.split(r"^(?=ClusterName=|QOS=)", text, flags=re.M)]
+    associations = [row for row in records if row.get("UserName")]
+    return associations, {row["QOS"].partition("(")[0]: row for row in records if "QOS" in row}
+
+
+def nodes(partition: str, run: Run = subprocess.run) -> list[Row]:
+    """Each node of a partition: its generic resources, memory in MB, CPUs, features."""
+    argv = ["sinfo", "--noheader", "--Node", "--partition", partition, "--format", "%N|%G|%m|%c|%f"]
+    return parse_nodes(slurm.call(argv, run))
+
+
+def parse_nodes(text: str) -> list[Row]:
+    """Reads lines `n1|gpu:a800:8(S:0-1)|512000|64|ib,a800`."""
+    keys = ("name", "gres", "memory_mb", "cpus", "features")
+    return [dict(zip(keys, line.split("|", 4), strict=True)) for line in text.splitlines() if line.count("|") >= 4]
+
+
+def gpus(gres: str) -> dict[str, int]:
+    """How many GPUs of each type a node has, from `gpu:a800:8(S:0-1),nvme:1`; the type may be empty."""
+    found: dict[str, int] = {}
+    for kind, count in re.findall(r"(?:^|,)gpu(?::([A-Za-z_][\w.-]*))?:(\d+)", re.sub(r"\([^)]*\)", "", gres)):
+        found[kind] = found.get(kind, 0) + int(count)
+    return found
+
+
+def minutes(limit: str) -> float:
+    """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes; infinite where there is none."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    if not found:
+        return math.inf
+    days, hours, whole, seconds = (int(part or 0) for part in found.groups())
+    return 60 * (24 * days + hours) + whole + seconds / 60
+
+
+def tres(text: str) -> dict[str, int]:
+    """What `cpu=8,mem=8000M,node=2,gres/gpu=4` counts; what has a unit is left out."""
+    return {key: int(value) for key, value in _pairs(text) if value.isdigit()}
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if equals:
+            yield key, value
+
+
+def _words(text: str) -> Row:
+    return dict(word.split("=", 1) for word in text.split() if "=" in word)

@@ -1,0 +1,133 @@
+"""The commands under `zsg arrange`: each parses, calls one function, prints."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False,
+    help="Make, look at, compare and draw training orders.\n\nExample: zsg arrange make grid.yaml",
+)  # fmt: skip
+
+One = Annotated[str, typer.Argument(help="arrangement or run id, or its beginning", metavar="ID")]
+Place = Annotated[
+    Path | None, typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+@app.command()
+def make(
+    grid: Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML")],
+    workspace: Place = None, json: AsJson = False,
+) -> None:  # fmt: skip
+    """Make the orders of a grid on this machine, and train nothing.
+
+    Example: zsg arrange make grid.yaml
+    """
+    from launcher.commands import show
+    from launcher.submission import arrange_make
+
+    made = arrange_make.make(grid, workspace)
+    if json:
+        show.as_json([{"arrangement": one.id, "new": one.new, "axes": one.axes} for one in made])
+        return
+    for one in made:
+        points = "; ".join(" ".join(f"{key}={value}" for key, value in axes.items()) for axes in one.axes)
+        show.result(f"{one.id}  {'made' if one.new else 'there already'}  {points}")
+
+
+@app.command("show")
+def show_one(
+    one: One, workspace: Place = None, json: AsJson = False,
+    head: Annotated[int, typer.Option("--head", help="how many first examples", min=0)] = 10,
+) -> None:  # fmt: skip
+    """Show an order: how it was made, its first examples, its tasks by position, its rounds.
+
+    Example: zsg arrange show 3f2a
+    """
+    from launcher.commands import show
+    from launcher.observing import reading
+    from launcher.reporting import arrangements
+
+    told = arrangements.summary(arrangements.find(reading.workspace(workspace), one), head)
+    if json:
+        show.as_json(told)
+        return
+    for line in _lines(told):
+        show.result(line)
+
+
+@app.command()
+def compare(one: One, other: One, workspace: Place = None, json: AsJson = False) -> None:
+    """Compare two orders: rank correlation, and what their beginnings share.
+
+    Example: zsg arrange compare 3f2a 81bc
+    """
+    from launcher.commands import show
+    from launcher.observing import reading
+    from launcher.reporting import arrangements
+
+    place = reading.workspace(workspace)
+    told = arrangements.compare(arrangements.find(place, one), arrangements.find(place, other))
+    if json:
+        show.as_json(told)
+        return
+    count, rho = told["count"], told["spearman"]
+    show.result(f"{count['one']} and {count['two']} examples, {count['both']} in both")
+    show.result(f"rank correlation (Spearman): {'–' if rho is None else f'{rho:.4f}'}")
+    for length, share in told["overlap"].items():
+        show.result(f"of the first {length}: {share:.1%} in both")
+
+
+@app.command()
+def draw(
+    ids: Annotated[list[str], typer.Argument(help="arrangement or run ids, or their beginnings", metavar="ID…")],
+    out: Annotated[Path, typer.Option("--out", help="the PNG file to write")] = Path("similarity.png"),
+    workspace: Place = None,
+) -> None:
+    """Draw similarity to the test set by position, of one or more orders.
+
+    Example: zsg arrange draw 3f2a 81bc --out nft-fft.png
+    """
+    from launcher.commands import show
+    from launcher.observing import reading
+    from launcher.reporting import arrange_picture, arrangements
+
+    place = reading.workspace(workspace)
+    found = [arrangements.find(place, one) for one in ids]
+    arrange_picture.draw({arrangements.label(one): arrangements.similarity(one) for one in found}, out)
+    show.result(f"wrote {out}")
+
+
+def _lines(told: dict[str, Any]) -> list[str]:
+    recipe = ", ".join(f"{key} {_short(value)}" for key, value in told["recipe"].items())
+    left = f", {told['left_out']} of the corpus left out" if told.get("left_out") else ""
+    lines = [f"{told['arrangement']}: {recipe}", f"{told['count']} examples{left}; corpus {told['corpus']}"]
+    if by_source := told.get("by_source"):
+        parts = (f"{name} {count} ({count / told['count']:.2%})" for name, count in by_source.items())
+        lines.append(f"sources: {', '.join(parts)}")
+    if "rounds" in told:
+        lines += _round_lines(told["rounds"])
+    if told.get("in_both_halves"):
+        lines.append(f"{told['in_both_halves']} were in both halves and count once")
+    lines += ["first: " + ", ".join(told["head"])] if told["head"] else []
+    for part in told["parts"]:
+        most = ", ".join(f"{task} {count}" for task, count in part["most"].items())
+        lines.append(f"{part['from']:>8}–{part['to']:<8} {part['tasks']:>5} tasks: {most}")
+    return lines
+
+
+def _round_lines(rounds: list[int] | dict[str, list[int]]) -> list[str]:
+    named = rounds if isinstance(rounds, dict) else {"": rounds}
+    return [
+        f"{len(sizes)} {name}{' ' if name else ''}rounds of {', '.join(map(str, sizes[:12]))}"
+        f"{' …' if len(sizes) > 12 else ''}"
+        for name, sizes in named.items()
+    ]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text[:12] if len(text) == 64 else text

@@ -1,0 +1,116 @@
+"""The commands that stop runs, try failed ones again, and free what no run needs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Place = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="only runs of this: KEY=VALUE, the beginning of an id, state=STATE; again for more"),
+]
+Except = Annotated[list[str] | None, typer.Option("--except", help="not the runs of this; again for more")]
+Causes = Annotated[
+    list[str] | None, typer.Option("--cause", help="only what ended for this reason, as zsg status shows it")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask before doing it")]
+
+
+def cancel(
+    names: Annotated[list[str], typer.Argument(help="grids, or runs by how their ids begin", metavar="GRID|RUN…")],
+    workspace: Place = None, only: Only = None, except_: Except = None,
+    save: Annotated[bool, typer.Option("--save", help="let them save first what they have trained")] = False,
+    force: Annotated[bool, typer.Option("--force", help="also what another grid wants or runs wait for")] = False,
+    yes: Yes = False,
+) -> None:  # fmt: skip
+    """Stop runs for good: no requeue and no late start revives them. zsg submit --retry takes them up again.
+
+    Examples: zsg cancel wsd-order --only seed=2, or zsg cancel 3f2a --save
+    """
+    from launcher.commands import asking, show
+    from launcher.grids.selection import Selection
+    from launcher.lifecycle import cancel as cancels
+    from launcher.observing import reading
+
+    place = reading.workspace(workspace)
+    decision = cancels.plan(place, names, Selection.parse(only, except_), force)
+    for item, why in decision.left.items():
+        show.result(f"{item} is left alone: {why}")
+    runs = [item.removeprefix("runs/") for item in decision.stop if item.startswith("runs/")]
+    if not decision.stop:
+        show.result("nothing to stop")
+        return
+    helpers = [item for item in decision.stop if not item.startswith("runs/")]
+    also = f" and {', '.join(helpers)}" if helpers else ""
+    what = f"{len(runs)} run{'s' * (len(runs) != 1)} ({', '.join(runs)}){also}"
+    if not asking.agreed(yes)(f"{what}: stop?"):
+        show.say("nothing was stopped")
+        return
+    for trouble in cancels.carry_out(place, decision.stop, save):
+        show.say(f"note: {trouble}")
+    show.result(f"told to {'save and ' * save}stop: {what}; zsg submit --retry takes them up again")
+
+
+def retry(
+    grid: Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")],
+    workspace: Place = None, only: Only = None, except_: Except = None, cause: Causes = None,
+    failed: Annotated[bool, typer.Option("--failed", help="only failed runs, as without --only and --cause")] = False,
+    force: Annotated[bool, typer.Option("--force", help="also runs that would fail again")] = False,
+    yes: Yes = False,
+) -> None:  # fmt: skip
+    """Submit again what failed, by the grid's file, settings and profile of its last submit.
+
+    What a run did itself would come again: it is tried once or not at all. --only state=cancelled asks for those.
+
+    Example: zsg retry wsd-order --cause 'node failure'
+    """
+    from launcher.commands import asking, show
+    from launcher.grids.selection import Selection
+    from launcher.lifecycle import retry as retries
+    from launcher.observing import reading
+    from launcher.planning.plan import Allow
+    from launcher.submission import session
+    from zsg_core.errors import ClusterError
+
+    place = reading.workspace(workspace)
+    selection = Selection.parse([*(only or ()), *(["state=failed"] if failed and not only else [])], except_)
+    choice = retries.choose(place, grid, selection, retries.known_causes(cause or ()), force)
+    for run, why in choice.refused.items():
+        show.result(f"{run} is not tried again: {why} (--force tries it all the same)")
+    if not choice.runs:
+        show.result(f"{grid}: nothing to try again")
+        return
+    opened = session.open_again(place, grid)
+    retries.refuse_changed(str(opened.grid.path), choice.runs, {run.id for run in opened.runs})
+    if session.submit(opened, Allow(retry=True, selection=Selection.of(choice.runs)), asking.agreed(yes)):
+        raise typer.Exit(ClusterError.exit_code)
+
+
+def gc(
+    grid: Annotated[str | None, typer.Argument(help="only what this grid's runs have left", metavar="GRID")] = None,
+    workspace: Place = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="free it; without, it is only shown")] = False,
+) -> None:  # fmt: skip
+    """Show what no run needs any more, and free it with --yes. What could be needed again can be made again.
+
+    Example: zsg gc, then zsg gc --yes
+    """
+    from launcher.commands import show
+    from launcher.lifecycle import garbage
+    from launcher.observing import reading
+
+    place = reading.workspace(workspace)
+    pieces = garbage.free(place, grid) if yes else garbage.find(place, grid)
+    if json:
+        rows = [{"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason} for p in pieces]
+        show.as_json(rows)
+        return
+    for kind, (count, size, reasons) in garbage.totals(pieces).items():
+        show.result(f"{kind}: {count}, {size / 1e6:.1f} MB: {'; '.join(reasons)}")
+    total = sum(piece.size for piece in pieces) / 1e6
+    show.result(f"freed {total:.1f} MB" if yes else f"{total:.1f} MB could be freed; zsg gc --yes frees it")

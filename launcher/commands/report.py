@@ -1,0 +1,81 @@
+"""The commands that show what the runs of a grid came to: each parses, calls one function, prints."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Grid = Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")]
+Place = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+]
+
+
+class Over(StrEnum):
+    """What the curves of a report run over."""
+
+    STEP = "step"
+    EXAMPLES = "examples"
+    TOKENS = "tokens"
+
+
+class Format(StrEnum):
+    """The formats of an exported table."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+
+
+def report(
+    grid: Grid, workspace: Place = None,
+    metric: Annotated[str, typer.Option("--metric", help="which metric")] = "loss",
+    x: Annotated[Over, typer.Option("--x", help="what the curves run over")] = Over.STEP,
+    panel: Annotated[
+        str | None,
+        typer.Option(
+            "--panel", metavar="AXIS",
+            help="the axis that gets a panel for each value, or none; default: of several that with fewest values",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="folder to write to; default: grids/GRID/report in the workspace")
+    ] = None,
+) -> None:  # fmt: skip
+    """Write a page that compares the runs of a grid, with the figure and the numbers beside it.
+
+    One file of HTML that needs no network: curves with replicates as bands, final values with intervals, sudden
+    drops of test tasks, and the runs, data and code it stands on. From the journals, also while runs go on.
+
+    Example: zsg report wsd-order --panel lr --x examples
+    """
+    from launcher.commands import show
+    from launcher.observing import reading
+    from launcher.reporting import report as reports
+
+    page = reports.write(reading.workspace(workspace), grid, reports.Asked(metric, x.value, panel), out)
+    show.result(f"wrote {page} and, beside it, {', '.join(reports.BESIDE)}")
+
+
+def export(
+    grid: Grid, out: Annotated[Path, typer.Option("--out", help="the file to write")], workspace: Place = None,
+    format: Annotated[
+        Format | None, typer.Option("--format", help="default: csv where the file ends so, else parquet")
+    ] = None,
+    items: Annotated[bool, typer.Option("--items", help="the loss of every test item instead of the metrics")] = False,
+) -> None:  # fmt: skip
+    """Write every value of a grid's runs as one long table, from their journals.
+
+    Columns: run, the grid's axes, stage, step, examples, key, value, ts; with --items run, axes, step, item, task,
+    loss. In a notebook: from launcher.reporting.frames import metrics.
+
+    Example: zsg export wsd-order --out losses.csv
+    """
+    from launcher.commands import show
+    from launcher.observing import reading
+    from launcher.reporting import frames
+
+    kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)
+    rows = frames.export(reading.workspace(workspace), grid, out, kind.value, items)
+    show.result(f"wrote {out}: {rows} rows")

@@ -1,0 +1,69 @@
+"""The commands of MLflow: fill it, open its pages, serve it to a cluster."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Place = Annotated[
+    Path | None,
+    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+]
+
+
+def sync(
+    grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
+    workspace: Place = None,
+    refill: Annotated[
+        bool, typer.Option("--refill", help="make flagged runs anew in MLflow, from their journals")
+    ] = False,
+) -> None:  # fmt: skip
+    """Send to MLflow what it lacks, from the runs' journals. Sending twice adds nothing; killed, it is run again.
+
+    Examples: zsg sync wsd-order, then zsg sync wsd-order --refill
+    """
+    from launcher.observing import reading
+    from launcher.tracking import fill as tracking
+
+    tracking.sync(reading.workspace(workspace), grid, refill)
+
+
+def ui(
+    grid: Annotated[str | None, typer.Argument(help="name of a grid to open at", metavar="GRID")] = None,
+    workspace: Place = None,
+    port: Annotated[int, typer.Option("--port", help="port on this machine", min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow comparison: serves the workspace's MLflow on this machine until Ctrl-C.
+
+    Example: zsg ui wsd-order
+    """
+    from launcher.observing import reading
+    from launcher.tracking import fill as tracking
+
+    tracking.serve_ui(reading.workspace(workspace), grid, port)
+
+
+def server(
+    folder: Annotated[
+        Path, typer.Option("--folder", help="where its database and artifacts lie, on a disk of this machine")
+    ] = Path("zsg-mlflow"),
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="its database; default: sqlite in the folder; or postgresql://…")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="address to listen on; 0.0.0.0 = all")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", help="port to listen on", min=1, max=65535)] = 5000,
+    workers: Annotated[int, typer.Option("--workers", help="processes that answer", min=1)] = 4,
+    allowed: Annotated[
+        list[str] | None, typer.Option("--allow", help="a further name that nodes know this machine by; again for more")
+    ] = None,
+) -> None:
+    """Serve MLflow to a cluster's jobs, until Ctrl-C. Prints what a profile's `tracking` is to say once it answers.
+
+    Examples: zsg server, then zsg server --host 0.0.0.0 --folder /local/mlflow
+    """
+    from launcher.tracking import fill as tracking
+    from launcher.tracking import mlflow_server
+
+    place = folder.expanduser().resolve()
+    database = mlflow_server.backend_of(backend, place)
+    tracking.serve(mlflow_server.Served(database, place, host, port, workers, allowed or []))

@@ -1,0 +1,1 @@
+"""Evaluators beside an array of runs, and answers that are judged elsewhere."""

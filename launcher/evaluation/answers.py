@@ -1,0 +1,53 @@
+"""Takes the answers that runs keep out of a workspace, and scores of them in."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from jobs.evaluating import answers, scored_elsewhere
+from jobs.evaluating.answers import Place
+from jobs.folder import Workspace
+from launcher.commands import show
+from launcher.grids import grid_record
+from launcher.observing import reading
+from zsg_core.errors import UserError
+from zsg_core.scores import elsewhere
+
+
+def export(place: Workspace, which: str, steps: Collection[int] | None) -> None:
+    """Prints the answers of a grid's runs, or of one run, by runs and steps. UserError if there are none."""
+    count = checkpoints = 0
+    for run in _runs(place, which):
+        for row in sorted(answers.found(run), key=lambda row: row["step"]):
+            if steps and row["step"] not in steps:
+                continue
+            answered = answers.read(run, Place(row["file"], row["at"], row["bytes"]))
+            for line in elsewhere.lines(run.name, row["step"], row["suite"], answered):
+                show.line(line.removesuffix("\n"))
+            count, checkpoints = count + len(answered), checkpoints + 1
+    if not checkpoints:
+        of = f" of step {', '.join(map(str, steps))}" if steps else ""
+        raise UserError(
+            f"{which}: no run has answers{of} yet; a grid asks for them by checkpoints.metrics, such as rouge1"
+        )
+    show.say(f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}")
+
+
+def score(place: Workspace, file: Path) -> None:
+    """Journals the scores of a file in their runs; tells of each checkpoint what it has now."""
+    given = elsewhere.scores(file)
+    if not given:
+        raise UserError(f"{file}: holds no scores")
+    runs = {name: place.root / reading.find_item(place, f"runs/{name}") for name, _ in given}
+    for (name, step), by_metric in sorted(given.items()):
+        scores, before = scored_elsewhere.record(runs[name], step, by_metric, file.name)
+        new = [f"{key} {value:.4g}" for key, value in scores.values.items()]
+        told = [*new, *scores.flags, *(f"{key} was there already" for key in before)]
+        show.result(f"{name} step {step}: {'; '.join(told)}")
+
+
+def _runs(place: Workspace, which: str) -> list[Path]:
+    if which in grid_record.known(place):
+        rows = grid_record.all_rows(grid_record.read(place, which))
+        found = dict.fromkeys(place.run(row["run"]) for row in rows)
+        return [run for run in found if run.is_dir()]
+    return [place.root / reading.find_item(place, which)]

@@ -1,0 +1,113 @@
+"""Decides which runs are evaluated again: those that lack metrics of answers for which there still are weights.
+
+A metric that is asked for after training is taken of the snapshots that were kept, or of answers that were. Where
+neither is left the run needs training again, and that is said.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.evaluating import answers, evaluations
+from jobs.evaluating.evaluations import TEST_SET
+from jobs.folder import Workspace, read_json
+from launcher.clusters.slurm import DONE
+from launcher.grids.runs import Run
+from launcher.observing.job_state import ACTIVE, JobState
+from launcher.planning.plan import EVALUATE, NOT_SELECTED, RETRAIN, SKIP, Action, Allow, run_item
+from zsg_core import schedule
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a run: steps with weights, keys that were taken of each step, and how, steps with answers."""
+
+    there: Sequence[int] = ()
+    taken: Mapping[int, set[str]] = field(default_factory=dict)
+    ways: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    answered: frozenset[int] = frozenset()
+
+
+def look(workspace: Workspace, run: Run) -> Found:
+    """Reads what there is of a run for which metrics of answers are wanted."""
+    folder = workspace.run(run.id)
+    how = run.checkpoints.generation.how
+    kept = answers.found(folder)
+    return Found(
+        evaluations.there(folder, run.before is None),
+        evaluations.taken(folder),
+        evaluations.ways(folder),
+        frozenset(one["step"] for one in kept if one["how"] == how and one["suite"] == TEST_SET),
+    )
+
+
+def served(workspace: Workspace, items: Iterable[str]) -> dict[str, set[str]]:
+    """The keys that some evaluate jobs are to take of each run."""
+    found: dict[str, set[str]] = {}
+    for item in items:
+        for one in (read_json(workspace.root / item / "job.json") or {}).get("serves", ()):
+            found.setdefault(one["run"], set()).update(one["keys"])
+    return found
+
+
+def refine(
+    actions: Iterable[Action], states: Mapping[str, JobState], allow: Allow, found: Mapping[str, Found],
+    served: Mapping[str, set[str]],
+) -> list[Action]:  # fmt: skip
+    """The actions, with those runs evaluated that are not trained and lack metrics. `found`: of runs that want any."""
+    return [
+        _refined(action, states[run_item(action.run)], allow, found[action.run.id], served.get(action.run.id, set()))
+        if action.kind == SKIP and action.reason != NOT_SELECTED and action.run.id in found
+        else action
+        for action in actions
+    ]
+
+
+def _refined(action: Action, state: JobState, allow: Allow, found: Found, served: set[str]) -> Action:
+    run, keys = action.run, action.run.checkpoints.scored
+    how = run.checkpoints.generation.how
+    other = next((key for key in keys if found.ways.get(key, how) != how), None)
+    if other:
+        why = f"{other} was taken of answers made otherwise ({_differing(found.ways[other], how)})"
+        return Action(
+            run, SKIP, f"{action.reason}; {why}: give checkpoints.generation a name, which its keys then carry"
+        )
+    if state.state in ACTIVE:
+        if set(keys) <= served or not state.slurm:
+            return action
+        return Action(run, EVALUATE, f"{action.reason}; evaluated once it has ended")
+    if state.state != DONE:
+        return action
+    missing = {
+        step: lacking for step in _wanted(run, state) if (lacking := evaluations.lacking(keys, step, found.taken))
+    }
+    if not missing:
+        return action
+    told = f"{action.reason}, but {_told(missing)} missing"
+    if {key for lacking in missing.values() for key in lacking} <= served:
+        return Action(run, SKIP, f"{told}; they are being evaluated")
+    gone = [step for step in missing if step not in found.there and step not in found.answered]
+    lost = f"{len(gone)} of them have no snapshot any more and need training again"
+    if len(gone) < len(missing):
+        more = f"; {lost} (--retrain)" if gone else ""
+        return Action(run, EVALUATE, f"{told}; evaluated from what was kept{more}")
+    if allow.retrain:
+        return Action(run, RETRAIN, f"{told}; {lost}")
+    return Action(run, SKIP, f"{told}; {lost} (--retrain)")
+
+
+def _wanted(run: Run, state: JobState) -> list[int]:
+    """The steps at which metrics of answers are wanted: of the base, and of every snapshot that the grid asks for."""
+    own = schedule.snapshot_steps((state.steps or 0) - state.first, run.checkpoints.snapshots)
+    return [*([] if run.before else [0]), *(state.first + step for step in own)]
+
+
+def _told(missing: Mapping[int, Sequence[str]]) -> str:
+    keys = list(dict.fromkeys(key for lacking in missing.values() for key in lacking))
+    count = f"{len(missing)} checkpoint{'s' * (len(missing) > 1)} (the first: step {min(missing)})"
+    return f"{' and '.join(keys)} of {count} {'is' if len(keys) == 1 else 'are'}"
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return ", ".join(f"{key} {old.get(key)}, now {new.get(key)}" for key in keys)

@@ -1,0 +1,252 @@
+"""Fetches data sets of the Hugging Face hub into the workspace, once and at an exact commit; nothing else speaks to it.
+
+A name is `org/name`, with a revision and a split where they are needed: `org/name@revision:folder/split`. A split is
+the beginning that the names of its Parquet files share: `main/train` stands for `main/train-00000-of-00002.parquet`
+and the next, for `main/train/0000.parquet`, or for `main/train.parquet`. What was fetched is an ordinary folder from
+then on: nodes need no internet. A branch or tag stays at the commit that it was first fetched at.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
+from jobs.preparing import content
+from launcher import workspaces
+from zsg_core.errors import ClusterError, UserError
+
+Say = Callable[[str], None]
+
+SCHEMA = 1
+BRANCH = "main"  # what the hub calls the branch that every data set has
+TIMEOUT_S = 20.0
+
+_PART = r"[A-Za-z0-9](?:[\w.-]*\w)?"
+_NAME = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}(?:/{_PART})*))?(?::(?P<split>[\w./=-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_FILE = re.compile(r"(?P<split>.+?)(?:-\d{5}-of-\d{5}(?:-[0-9a-f]+)?|/\d{4,5})?\.parquet")
+
+
+@dataclass(frozen=True)
+class Name:
+    """A data set of the hub, as a grid names it."""
+
+    repo: str
+    revision: str
+    split: str | None
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the revision is a commit, which never moves."""
+        return _COMMIT.fullmatch(self.revision) is not None
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a data set. `sha256` is what the hub says of large files; None of small ones."""
+
+    path: str
+    size: int | None
+    sha256: str | None
+
+
+def named(text: str) -> Name | None:
+    """The data set that a text names; None for a text that can be no name of the hub."""
+    found = _NAME.fullmatch(text)
+    if not found or ".." in text or "--" in found["repo"] or not _is_plain(found["split"] or "split"):
+        return None
+    return Name(found["repo"], found["revision"] or BRANCH, found["split"])
+
+
+def chosen(key: str, name: Name, files: Sequence[File]) -> list[File]:
+    """The files of the split asked for, or of the only one there is. UserError names those there are."""
+    splits: dict[str, list[File]] = {}
+    for file in files:
+        if (found := _FILE.fullmatch(file.path)) and _is_plain(file.path):
+            splits.setdefault(found["split"], []).append(file)
+    if not splits:
+        raise UserError(
+            f"{key}: {name.repo} holds no Parquet files at {name.revision}; {name.repo}@refs/convert/parquet has those "
+            "that the hub makes of most data sets"
+        )
+    if name.split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if name.split not in splits:
+        said = f"has no split {name.split}" if name.split else "has several splits"
+        some = ", ".join(f"{name.repo}:{split}" for split in sorted(splits)[:20])
+        raise UserError(f"{key}: {name.repo} {said}; give one of {some}{', …' if len(splits) > 20 else ''}")
+    return splits[name.split]
+
+
+class Downloads:
+    """Data sets of the hub as folders of a workspace: downloads/<org>+<name>/<commit>/<split>."""
+
+    def __init__(self, workspace: Workspace, internet: bool, say: Say) -> None:
+        self._workspace, self._internet, self._say = workspace, internet, say
+        self._found: dict[Name, Path] = {}
+
+    def folder(self, key: str, name: Name) -> Path:
+        """Where the data set lies, fetched if it does not yet; `key` is the setting that names it.
+
+        UserError for what the hub does not have, or where the profile says nothing of an internet; ClusterError where
+        the hub does not answer.
+        """
+        if name not in self._found:
+            self._found[name] = self._kept(name) or self._fetched(key, name)
+        return self._found[name]
+
+    def _kept(self, name: Name) -> Path | None:
+        home = self._home(name)
+        commit = name.revision if name.is_exact else _revisions(home).get(name.revision)
+        folder = home / str(commit) / _split_folder(name)
+        if commit is None or not is_committed(folder):
+            return None
+        if self._internet and not name.is_exact:
+            self._tell_if_moved(name, commit)
+        return folder
+
+    def _tell_if_moved(self, name: Name, commit: str) -> None:
+        try:
+            with _explained("", name):
+                now = _ask(name.repo, name.revision)[0]
+        except (UserError, ClusterError):
+            self._say(f"note: {name.repo}@{name.revision} stays at {commit}; the hub does not say whether it has moved")
+            return
+        if now != commit:
+            self._say(
+                f"note: {name.repo}@{name.revision} has moved to {now} since it was fetched; this workspace stays at "
+                f"{commit}. For the newer data name {name.repo}@{now}"
+            )
+
+    def _fetched(self, key: str, name: Name) -> Path:
+        if not self._internet:
+            raise UserError(
+                f"{key}: {name.repo} is no file or folder here. If it is a data set of the Hugging Face hub, only a "
+                "profile with `internet: true` may fetch it, where zsg runs; jobs then need no internet"
+            )
+        workspaces.create(self._workspace)
+        home = self._home(name)
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with alone(home), _explained(key, name):
+            # Another zsg may have fetched it meanwhile, at the commit that counts from then on.
+            known = _revisions(home).get(name.revision, name.revision)
+            commit, files = _ask(name.repo, known)
+            folder = home / commit / _split_folder(name)
+            if not is_committed(folder):
+                self._fetch(name, commit, chosen(key, name, files), folder)
+            if not name.is_exact:
+                write_json(home / "revisions.json", {**_revisions(home), name.revision: commit})
+        return folder
+
+    def _fetch(self, name: Name, commit: str, files: Sequence[File], folder: Path) -> None:
+        size = sum(file.size or 0 for file in files) / 1e6
+        self._say(f"fetching {name.repo} at {commit}: {len(files)} files, {size:.1f} MB")
+        partial = folder.parent / ".partial"  # what a killed zsg had fetched is not fetched again
+        fetched = []
+        for number, file in enumerate(files, start=1):
+            fetched.append(_download(name.repo, commit, file, partial))
+            self._say(f"fetched {file.path} ({number} of {len(files)})")
+        _refuse_damaged(name, files, fetched)
+        with publish(folder) as draft:
+            for path in fetched:
+                path.rename(draft / path.name)
+            meta = {"schema": SCHEMA, "repo": name.repo, "revision": name.revision, "commit": commit}
+            write_json(draft / "meta.json", {**meta, "files": [file.path for file in files]})
+        shutil.rmtree(partial, ignore_errors=True)
+
+    def _home(self, name: Name) -> Path:
+        return self._workspace.downloads / name.repo.replace("/", "+")
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a relative path stays below where it begins, in any shell and on any disk."""
+    return all(re.fullmatch(r"[\w=][\w.=-]*", part) for part in path.split("/"))
+
+
+def _split_folder(name: Name) -> str:
+    return name.split.replace("/", "+") if name.split else "+"
+
+
+def _revisions(home: Path) -> dict[str, str]:
+    """The commit of every branch and tag that was fetched."""
+    kept = read_json(home / "revisions.json") or {}
+    return {revision: commit for revision, commit in kept.items() if _COMMIT.fullmatch(str(commit))}
+
+
+def _refuse_damaged(name: Name, files: Sequence[File], fetched: Sequence[Path]) -> None:
+    for file, path, digest in zip(files, fetched, content.sha256_of(fetched), strict=True):
+        if file.size not in (None, path.stat().st_size) or file.sha256 not in (None, digest):
+            path.unlink()
+            raise ClusterError(f"{name.repo}: {file.path} came damaged; try again")
+
+
+def _ask(repo: str, revision: str) -> tuple[str, list[File]]:
+    """The commit that a revision is now, and the files there."""
+    info = _api().dataset_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+    if not _COMMIT.fullmatch(str(info.sha)):
+        raise ClusterError(f"{repo}: the hub names no commit of {revision}; is HF_ENDPOINT a hub?")
+    large = [(one, one.lfs.sha256 if one.lfs else None) for one in info.siblings or []]
+    return str(info.sha), [File(one.rfilename, one.size, sha256) for one, sha256 in large]
+
+
+def _download(repo: str, commit: str, file: File, into: Path) -> Path:
+    api = _api()
+    api.hf_hub_download(repo, file.path, repo_type="dataset", revision=commit, local_dir=into)
+    return into / PurePosixPath(file.path)
+
+
+def _api() -> Any:
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    return HfApi(library_name="zsg")
+
+
+@contextlib.contextmanager
+def _explained(key: str, name: Name) -> Iterator[None]:
+    """Turns the client's errors into ours. None of their texts is shown: what they quote of a request may be secret."""
+    try:
+        from huggingface_hub import errors
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{key}: {name.repo} is no file or folder here, and fetching it from the Hugging Face hub needs its "
+            "client: pip install huggingface_hub"
+        ) from None
+    unanswered: type[BaseException] = errors.HfHubHTTPError.__bases__[
+        0
+    ]  # what the client's HTTP library raises without an answer
+    try:
+        yield
+    except errors.OfflineModeIsEnabled:
+        raise UserError(f"{key}: {name.repo} must be fetched, but HF_HUB_OFFLINE is set; unset it") from None
+    except errors.GatedRepoError:
+        raise UserError(
+            f"{key}: {name.repo} is gated: agree to its terms on its page, then `hf auth login`, or set HF_TOKEN"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UserError(
+            f"{key}: no folder {name.repo} here, and the hub shows you no data set of this name; if it is private, "
+            "`hf auth login`, or set HF_TOKEN"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UserError(f"{key}: {name.repo} has no revision {name.revision}") from None
+    except errors.HFValidationError:
+        raise UserError(f"{key}: {name.repo} can be no name of a data set") from None
+    except errors.HfHubHTTPError as error:
+        answered = getattr(error.response, "status_code", None)
+        if answered in (401, 403):
+            raise UserError(
+                f"{key}: the hub refuses {name.repo} to you ({answered}); is HF_TOKEN still good?"
+            ) from None
+        raise ClusterError(f"{key}: {name.repo}: the hub answered {answered}; try again") from None
+    except (unanswered, ConnectionError, errors.EntryNotFoundError, errors.FileMetadataError) as error:
+        where = os.environ.get("HF_ENDPOINT", "the hub").rpartition("@")[2]
+        raise ClusterError(f"{key}: {name.repo}: {where} does not answer ({type(error).__name__}); try again") from None

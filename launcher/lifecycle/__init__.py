@@ -1,0 +1,1 @@
+"""What comes after submission: cancel, retry, free."""

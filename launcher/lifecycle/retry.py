@@ -1,0 +1,148 @@
+"""Decides which failed runs are worth another try: what a cluster did may pass, what a run did itself would come again.
+
+Every retry is in the ledger with the cause of the failure before it, so that the next one can count.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.causes import Cause
+from jobs.folder import Workspace, read_json
+from launcher.clusters.slurm import CANCELLED, FAILED, UNKNOWN
+from launcher.grids import grid_record
+from launcher.grids.selection import STATE, Selection
+from launcher.observing.job_state import JobState
+from launcher.observing.status import collect
+from launcher.submission.ledger import Ledger
+from zsg_core.errors import UserError
+from zsg_core.settings.schema_errors import nearest
+
+# How often a run may be tried again after such a failure unless --force is given; None: as often as is asked.
+MOST: Mapping[str, int | None] = {
+    Cause.NODE_FAILURE: 5,
+    Cause.PREEMPTED: 10,
+    Cause.TIME_LIMIT: 5,
+    Cause.NCCL_TIMEOUT: 3,
+    Cause.PEER_LOST: 3,
+    Cause.DISK_FULL: 3,
+    Cause.CLUSTER: 3,
+    Cause.SIGNAL: 10,
+    Cause.DIED: 2,
+    Cause.TRACEBACK: 1,
+    Cause.OUT_OF_MEMORY: 0,
+    Cause.BAD_DATA: 0,
+    Cause.BAD_INPUT: 0,
+    Cause.CANCELLED: None,
+    Cause.CANARY_FAILED: None,  # they have not run, and one of them goes first again
+}
+OTHER_MOST = 3  # of what has no cause, since nobody knows what became of it
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a run ended. `signature`: the hash by which equal tracebacks are known."""
+
+    state: str
+    cause: str | None
+    evidence: str | None
+    signature: str | None = None
+
+    @property
+    def root(self) -> str | None:
+        """The cause, or that of the job before it, which its evidence begins with."""
+        if self.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED):
+            word = (self.evidence or "").partition(":")[0]
+            return word if word in MOST else self.cause
+        return self.cause
+
+
+def known_causes(words: Iterable[str]) -> list[str]:
+    """The causes of the options' words. UserError for a word that is none."""
+    known = [str(cause) for cause in Cause]
+    for word in words:
+        if word not in known:
+            raise UserError(f"--cause {word}: there is no such cause.{nearest(word, known)} Known: {', '.join(known)}")
+    return list(words)
+
+
+@dataclass
+class Choice:
+    """The runs to try again, and those that are not, with the reason."""
+
+    runs: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def verdict(failure: Failure, earlier: Iterable[Mapping[str, Any]]) -> str | None:
+    """Why a run is not to be tried again; None if it is. `earlier`: the ledger's rows of its retries. Pure."""
+    cause = failure.root
+    most = MOST.get(cause or "", OTHER_MOST)
+    same = [row for row in earlier if row["cause"] == cause and row.get("signature") == failure.signature]
+    if most is None or len(same) < most:
+        return None
+    told = f"{cause or failure.state}: {failure.evidence}"
+    if most == 0:
+        return f"it would fail again: {told}"
+    times = "once" if len(same) == 1 else f"{len(same)} times"
+    return f"tried again {times} already, it would fail again: {told}"
+
+
+def choose(place: Workspace, name: str, selection: Selection, causes: Collection[str], force: bool) -> Choice:
+    """Which runs of a recorded grid to try again.
+
+    Those that failed; cancelled and unknown ones where a state or a cause asks for them. UserError for a selection
+    that names nothing.
+    """
+    record = grid_record.read(place, name)
+    ledger = Ledger(place)
+    rows = {row["run"]: row["axes"] for row in [*record["runs"], *record.get("before", [])]}
+    states = collect(place, [f"runs/{run}" for run in rows], ledger)
+    every = [(run, axes, states[f"runs/{run}"].state) for run, axes in rows.items()]
+    selection.check(every)
+    asked = {term.value for term in selection.only if term.key == STATE}
+    wanted = asked or ({FAILED, CANCELLED, UNKNOWN} if causes else {FAILED})
+    listed = {row["run"] for row in record["runs"]}
+    made = Choice()
+    for run, axes, state in every:
+        if run not in listed or state not in wanted & {FAILED, CANCELLED, UNKNOWN}:
+            continue
+        if not selection.matches(run, axes, state):
+            continue
+        failure = of(place, f"runs/{run}", states[f"runs/{run}"])
+        if causes and failure.cause not in causes and failure.root not in causes:
+            continue
+        why = None if force else verdict(failure, ledger.retries(f"runs/{run}"))
+        if why:
+            made.refused[run] = why
+        else:
+            made.runs.append(run)
+    return made
+
+
+def of(place: Workspace, item: str, state: JobState) -> Failure:
+    """How a job ended, with its traceback's hash if it told one."""
+    record = read_json(place.root / item / "exit.json") or {}
+    told = record.get("cause") == state.cause
+    return Failure(state.state, state.cause, state.evidence, record.get("signature") if told else None)
+
+
+def rows(place: Workspace, states: Mapping[str, JobState], nodes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What the ledger keeps of the failures before a retry, by job folder; `nodes`: those that failed under it."""
+    made = {}
+    for item, state in states.items():
+        failure = of(place, item, state)
+        row = {"cause": failure.root, "signature": failure.signature, "nodes": list(nodes.get(item, ()))}
+        made[item] = {key: value for key, value in row.items() if value}
+        made[item]["cause"] = failure.root
+    return made
+
+
+def refuse_changed(file: str, chosen: Collection[str], now: Collection[str]) -> None:
+    """Raises UserError where a run that is to be tried again is no longer in the grid file."""
+    lost = sorted(set(chosen) - set(now))
+    if lost:
+        raise UserError(
+            f"{file} has changed since it was submitted and no longer lists {', '.join(lost)}; put the file back, "
+            "or select others with --only; zsg submit submits what it lists now"
+        )

@@ -1,0 +1,1 @@
+"""Says how jobs stand: states, progress, signs of life, logs, causes."""

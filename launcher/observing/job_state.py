@@ -1,0 +1,49 @@
+"""Says what is known of a job: where it stands, what it shows of itself, why it ended or waits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.clusters.slurm import QUEUED, RUNNING, WAITING
+
+ABSENT = "absent"  # never submitted
+NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
+ACTIVE = (WAITING, QUEUED, RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobState:
+    """What is known of one job folder. `checkpoints` are the steps where a finished run has the loss of all items."""
+
+    state: str
+    attempt: int | None = None
+    step: int | None = None
+    steps: int | None = None
+    first: int = 0  # steps of the stages before this one
+    loss: float | None = None
+    slurm: str | None = None
+    cause: str | None = None
+    evidence: str | None = None
+    checkpoints: tuple[int, ...] = ()
+    quick: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # where quick sets were measured, by their key
+    snapshots: tuple[dict[str, Any], ...] = ()  # those a finished run has written: step, probe_loss, kept
+    saved: int | None = None  # the step from which a run that has not finished can go on
+    under: dict[str, Any] = field(default_factory=dict)  # the size and checkpoints of a run that can go on
+    stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
+    signature: str | None = None  # equal for failures of one kind
+    in_queue: bool = False  # the scheduler still holds it, whatever its state
+    reason: str | None = None  # why it waits, in Slurm's word
+    starts: float | None = None  # when Slurm expects it to start, s since the epoch
+    doing: str | None = None
+    train_loss: float | None = None
+    tokens_per_s: float | None = None
+    eta_s: float | None = None
+    heartbeat_s: float | None = None  # since the last beat
+    gpus: int | None = None  # held now
+    node: str | None = None
+    flag: str | None = None  # what is wrong with a run under way
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it may still write: nothing must be submitted in its place."""
+        return self.in_queue or self.state in ACTIVE

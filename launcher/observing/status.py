@@ -1,0 +1,313 @@
+"""Decides the state of every job from what the world says, asking the scheduler once.
+
+Truth order: the run's own exit record, sacct's terminal state, squeue, the ledger. Absence is `unknown`. A job that
+runs by squeue's word and gives no sign of life is `unknown` too, and so is one that does after its end was told.
+"""
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs import cancellation
+from jobs.attempt import CONTINUE
+from jobs.causes import Cause
+from jobs.folder import Workspace, read_json
+from jobs.going_on import NEXT
+from jobs.heartbeat import STARTING, TRAINING
+from launcher.clusters import slurm
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, SlurmState
+from launcher.observing import signs as signs_of
+from launcher.observing.job_state import ABSENT, NEVER_STARTED, JobState
+from launcher.observing.progress import alive, gpus, progress
+from launcher.observing.settled import Settled
+from launcher.observing.signs import LOST_S, Clock
+from launcher.submission.ledger import Ledger, Submission
+
+LEAVING = "leaving"
+PAUSED = ("SUSPENDED", "STOPPED")
+START_S = 300.0  # from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
+
+
+def collect(
+    workspace: Workspace,
+    items: Iterable[str],
+    ledger: Ledger,
+    run: slurm.Run = subprocess.run,
+    *,
+    settled: Settled | None = None,
+) -> dict[str, JobState]:
+    """The state of each job folder (relative to the workspace).
+
+    `settled` remembers the ends that were read before; of them it has no checkpoints, snapshots or sizes.
+    """
+    known, clock = ledger.by_item(), Clock(workspace)
+    states: dict[str, JobState] = {}
+    asked: dict[str, Submission] = {}
+    for item in items:
+        last = known.get(item)
+        ended = _remembered(workspace, item, last, settled, clock)
+        if ended is not None:
+            states[item] = ended
+        if last is not None and last.scheduler == "slurm" and (ended is None or ended.state != DONE):
+            asked[item] = last  # also what has ended: Slurm may have requeued it since
+        elif ended is not None:
+            continue
+        elif last is None:
+            states[item] = JobState(state=ABSENT)
+        else:
+            states[item] = _local(workspace, item, last, clock)
+    states |= _slurm(workspace, asked, ledger, states, clock, run)
+    if settled:
+        settled.save()
+    states = {item: _explain(workspace, item, state) for item, state in states.items()}
+    return {item: _as_wished(state, item, known.get(item)) for item, state in states.items()}
+
+
+def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
+    """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still on its way out is not yet."""
+    if last is None or item not in last.cancelled or state.state == DONE:
+        return state
+    if (state.is_active and not state.stopped) or state.doing == LEAVING:
+        return state if state.cause else replace(state, cause="is being cancelled")
+    return replace(state, state=CANCELLED, stopped=False, in_queue=False, **cancellation.TOLD)
+
+
+def _remembered(
+    workspace: Workspace, item: str, last: Submission | None, settled: Settled | None, clock: Clock
+) -> JobState | None:
+    folder = workspace.root / item
+    if settled is None:
+        return _ended(folder, last)
+    key = settled.key(folder, last.id if last else None)
+    if key is None:
+        return None  # there is no folder
+    found, facts = settled.recall(item, key)
+    if found:
+        return JobState(**facts) if facts else None
+    ended = _ended(folder, last)
+    settled.keep(item, key, _brief(ended) if ended else None, clock.now())
+    return ended
+
+
+def _brief(state: JobState) -> dict[str, Any]:
+    """What a table shows of a job that has ended."""
+    names = ("state", "attempt", "step", "steps", "first", "loss", "slurm", "cause", "evidence", "saved", "stopped")
+    return {name: getattr(state, name) for name in (*names, "signature")}
+
+
+def _ended(folder: Path, last: Submission | None) -> JobState | None:
+    """The exit record, if it belongs to the newest submission and to the newest attempt."""
+    record = read_json(folder / "exit.json")
+    if record is None or (last is not None and record["submission"] != last.id):
+        return None
+    attempt = read_json(folder / "attempt.json") or {}
+    if attempt.get("nonce") != record["nonce"]:
+        return None  # requeued since
+    outcome = record["outcome"]
+    stopped = outcome == CONTINUE
+    reached = record["step"] or record.get("saved") or 0  # stopped while it started, it is where it was
+    return JobState(
+        state=WAITING if stopped else outcome,
+        attempt=record["attempt"],
+        step=reached if stopped else record["step"],
+        steps=record.get("steps"),
+        signature=record.get("signature"),
+        first=record.get("first", 0),
+        loss=record.get("loss"),
+        slurm=record["slurm_job_id"],
+        cause=f"stopped at step {reached} ({_stopped_by(record)})" if stopped else record["cause"],
+        evidence=_next_step(record) if stopped else record["evidence"],
+        checkpoints=tuple(record.get("checkpoints", ())),
+        quick={key: tuple(steps) for key, steps in record.get("quick", {}).items()},
+        snapshots=tuple(record.get("snapshots", ())),
+        saved=record.get("saved"),
+        under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
+        stopped=stopped,
+    )
+
+
+def _stopped_by(record: Mapping[str, Any]) -> str:
+    return record["cause"] if "goes_on" in record else "time limit or preemption"
+
+
+def _next_step(record: Mapping[str, Any]) -> str:
+    """What a stopped run waits for; where it was to go on by itself, it is seen that it does not."""
+    return record["evidence"] if record.get("goes_on", "") is None else NEXT
+
+
+def _under(folder: Path) -> dict[str, Any]:
+    job = read_json(folder / "job.json") or {}
+    size = {key: job["resources"][key] for key in ("nodes", "ranks_per_node") if key in job.get("resources", {})}
+    told = job.get("checkpoints", {})
+    return size | {key: told[key] for key in ("every", "quick", "snapshots") if key in told}
+
+
+def _slurm(
+    workspace: Workspace, asked: dict[str, Submission], ledger: Ledger, settled: Mapping[str, JobState], clock: Clock,
+    run: slurm.Run,
+) -> dict[str, JobState]:  # fmt: skip
+    """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
+    given = ledger.job_ids() if asked else {}
+    ids = {item: given[item] for item in asked}
+    ended = {job_id for item, links in ids.items() if item in settled for job_id in links}
+    may_ask = all(last.sacct for last in asked.values())
+    told = slurm.states([one for links in ids.values() for one in links], run, settled=ended, sacct=may_ask)
+    states = {}
+    for item, links in ids.items():
+        job_id = _acting(links, told)
+        if not links:
+            states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
+        elif job_id:
+            folder, said, before = workspace.root / item, replace(told[job_id], job=job_id), settled.get(item)
+            if said.state in (QUEUED, WAITING):
+                is_link = before is not None and job_id not in (links[0], before.slurm)
+                states[item] = _waits(said, before, is_link)
+            elif said.state == RUNNING:
+                states[item] = _running(folder, said, asked[item], before, clock)
+            else:
+                states[item] = _gone(folder, said, asked[item], clock)
+    return states
+
+
+def _acting(links: Sequence[str], told: Mapping[str, SlurmState]) -> str | None:
+    """The job of a chain that is at work or comes next; of one that has ended, the first that did not end well."""
+    known = [job_id for job_id in links if job_id in told]
+    for wanted in ((RUNNING,), (QUEUED,), (WAITING,), (FAILED, CANCELLED, UNKNOWN)):
+        for job_id in known:
+            if told[job_id].state in wanted:
+                return job_id
+    return known[0] if known else None
+
+
+def _waits(said: SlurmState, ended: JobState | None, is_link: bool) -> JobState:
+    """A job in the queue: for its first start, put back after it had `ended`, or a link behind one that has.
+
+    A job that was put back waits anew for what it waited for at first, so its reason does not tell it from a link.
+    """
+    waits = JobState(state=said.state, slurm=said.job, reason=said.detail, starts=said.starts, in_queue=True)
+    if ended is None:
+        return waits
+    if not ended.stopped:
+        # Of a run that has failed Slurm may not have dropped the links yet; they never start.
+        never = is_link and (said.detail or "").startswith("Dependency")
+        return ended if never else waits
+    facts = {"slurm": said.job, "reason": said.detail, "starts": said.starts, "in_queue": True}
+    return replace(ended, state=said.state, stopped=False, evidence="goes on by itself", **facts)
+
+
+def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState | None, clock: Clock) -> JobState:
+    """A job that runs by squeue's word: has its attempt begun, does it live, has it told its end meanwhile?"""
+    state = JobState(state=RUNNING, slurm=said.job, in_queue=True, reason=said.detail, node=said.nodes)
+    signs, elapsed_s = signs_of.of(folder, clock), said.elapsed_s
+    told_s = clock.now() - _modified(folder / "exit.json")
+    if ended and elapsed_s is not None and told_s < elapsed_s - 1:  # its processes are leaving
+        if ended.stopped and told_s < LOST_S:
+            return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing=LEAVING)
+        return ended if ended.stopped else replace(ended, in_queue=True)
+    job = read_json(folder / "job.json") or {}
+    state = replace(state, gpus=gpus(job))
+    if signs is None or signs.attempt["submission"] != last.id or signs.predate(elapsed_s):
+        if elapsed_s is not None and elapsed_s > START_S:
+            return replace(state, state=UNKNOWN, cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}")
+        return replace(state, doing=STARTING)
+    state = alive(folder, replace(state, node=said.nodes or signs.attempt["host"]), signs, job)
+    if signs.age_s > LOST_S and said.word not in PAUSED:
+        lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt['host'])}"
+        return replace(state, state=UNKNOWN, cause=lost, flag=None, eta_s=None)
+    return state
+
+
+def _gone(folder: Path, said: SlurmState, last: Submission, clock: Clock) -> JobState:
+    """A job that has left the queue without a record of its own."""
+    state = JobState(state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence)
+    if said.state == DONE:
+        # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
+        return replace(state, state=UNKNOWN, cause="Slurm says COMPLETED, but the job left no record")
+    signs = signs_of.of(folder, clock)
+    if signs is None or signs.attempt["submission"] != last.id:
+        return state
+    if signs.age_s < LOST_S:
+        # slurmd may be dead and the ranks alive: no end is told of what may yet go on.
+        cause = f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f} s old"
+        return progress(folder, replace(state, state=UNKNOWN, cause=cause, doing=LEAVING))
+    return progress(folder, state)
+
+
+def _on(node: str | None) -> str:
+    return f" on {node}" if node else ""
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> JobState:
+    folder = workspace.root / item
+    if is_locked(folder / "lock"):
+        return _here(folder, clock)
+    if is_locked(workspace.submission(last.id) / "lock"):
+        return JobState(state=QUEUED if last.kind == "prepare" else WAITING)
+    attempt = read_json(folder / "attempt.json") or {}
+    if attempt.get("submission") == last.id:
+        dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")
+        return progress(folder, dead)
+    return JobState(state=CANCELLED, cause=NEVER_STARTED)
+
+
+def _here(folder: Path, clock: Clock) -> JobState:
+    """A job on this machine, whose lock says that its process lives. Its journal is newer than its heartbeat."""
+    state, signs = JobState(state=RUNNING), signs_of.of(folder, clock)
+    if signs and signs.beat:
+        state = alive(folder, state, signs, read_json(folder / "job.json") or {})
+        if signs.age_s > LOST_S:
+            state = replace(state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None)
+    found = progress(folder, replace(state, evidence=None))
+    return replace(found, doing=TRAINING) if found.step and found.doing == STARTING else found
+
+
+def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
+    """A job that never started because one that it waits for failed has failed for that reason.
+
+    Slurm cancels it, and accounting may not know that yet.
+    """
+    if state.state not in (CANCELLED, UNKNOWN) or state.attempt is not None:
+        return state
+    for needed in (read_json(workspace.root / item / "job.json") or {}).get("after", []):
+        if read_json(workspace.root / needed / "exit.json") is None:
+            explained = _explain(workspace, needed, state)
+            if explained != state:
+                return explained
+        record = read_json(workspace.root / needed / "exit.json")
+        if record and record["outcome"] == FAILED:
+            why = f"{record['cause']}: {record['evidence']} ({needed})"
+            cause = _OF_OTHERS[needed.partition("/")[0]]
+            return replace(state, state=FAILED, cause=cause, evidence=why)
+        if record and record["outcome"] == CONTINUE:
+            why = f"a stage before, {needed}, was stopped at step {record['step'] or 0}"
+            return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)
+    return state
+
+
+_OF_OTHERS = {"prepare": Cause.PREPARE_FAILED, "runs": Cause.STAGE_FAILED, "canary": Cause.CANARY_FAILED}
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock file (this machine only)."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -1,0 +1,202 @@
+"""Names why a run is not done: the cause, and the line that proves it; failures of a grid by their causes.
+
+Asked in turn: the job's own record, Slurm, the logs of all ranks. Where several ranks complain, the cause that the
+others follow from counts: a rank that lost its peer is not the one that failed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jobs import causes, tracebacks
+from jobs.causes import Cause
+from jobs.folder import Workspace, read_json
+from launcher.clusters.slurm import CANCELLED, FAILED, UNKNOWN
+from launcher.observing import logs
+from launcher.observing.job_state import JobState
+from launcher.observing.logs import Part
+from zsg_core.errors import UserError
+
+WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
+TAIL = 1 << 20  # bytes of each rank's log
+NEXT = {
+    Cause.OUT_OF_MEMORY: "a larger deepspeed.zero_stage or more nodes need less memory per GPU; zsg plan estimates it",
+    Cause.DISK_FULL: "make room or move the workspace, then submitted with --retry it goes on from the saved state",
+    Cause.NCCL_TIMEOUT: "a rank stood still: look at the log of the one that is silent; then submit again with --retry",
+    Cause.PEER_LOST: "another rank ended first: zsg logs RUN --rank N; then submit again with --retry",
+    Cause.NODE_FAILURE: "submitted with --retry it goes on from the saved state on other nodes",
+    Cause.TIME_LIMIT: "submitted again it goes on from the saved state; save more often, or raise train.time_min",
+    Cause.PREEMPTED: "submitted again it goes on from the saved state",
+    Cause.CANCELLED: "submitted with --retry it starts again",
+    Cause.SIGNAL: "submitted with --retry it goes on from the saved state",
+    Cause.PREPARE_FAILED: "mend what the prepare job names, then submit again with --retry",
+    Cause.CANARY_FAILED: "see why of that run; mend it, then submit again with --retry",
+    Cause.STAGE_FAILED: "mend the run that it starts from, then submit again with --retry",
+    Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip; then submit again with --retry",
+    Cause.BAD_INPUT: "change what the message names, then submit again with --retry",
+    Cause.CLUSTER: "the message says what; then submit again with --retry",
+    Cause.TRACEBACK: "zsg logs RUN shows the whole traceback",
+    Cause.DIED: "killed from outside, often for memory: zsg logs RUN, then submit again with --retry",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A cause and its proof; `line` is the number in `file`, relative to the workspace."""
+
+    cause: str
+    evidence: str | None = None
+    file: str | None = None
+    line: int | None = None
+    rank: int | None = None
+    signature: str | None = None
+    silent: list[int] | None = None  # ranks whose logs say nothing, where others lost or awaited somebody
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the text of one rank's log proves: the cause, the line of it, its offset in the text, a traceback's hash."""
+
+    cause: Cause
+    text: str
+    offset: int
+    signature: str | None = None
+
+
+def in_log(text: bytes) -> Proof | None:
+    """What a log proves: the cause that others follow from; among equals the first. Pure."""
+    lines, offsets, place = [], [], 0
+    for line in text.split(b"\n"):
+        lines.append(line.decode("utf-8", "replace").rstrip("\r"))
+        offsets.append(place)
+        place += len(line) + 1
+    found = [Proof(cause, line, offsets[n]) for n, line in enumerate(lines) if (cause := causes.of_line(line))]
+    ended = min((proof.offset for proof in found if proof.cause == Cause.CANCELLED), default=place)
+    # Who is killed once Slurm has begun to end the step was not the first to die.
+    found = [proof for proof in found if proof.cause != Cause.DIED or proof.offset < ended]
+    signature = tracebacks.in_lines(lines)
+    for number, line in tracebacks.ends(lines):
+        found.append(Proof(causes.of_line(line) or Cause.TRACEBACK, line, offsets[number], signature))
+    return min(found, key=lambda proof: (causes.weight(proof.cause), proof.offset), default=None)
+
+
+def among_ranks(proofs: Sequence[Proof | None]) -> int | None:
+    """The rank whose failure the others follow from; of several the lowest. None if no log proves anything."""
+    told = [(causes.weight(proof.cause), rank) for rank, proof in enumerate(proofs) if proof]
+    return min(told)[1] if told else None
+
+
+def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
+    """Why a job is not done; None for one that is done or under way."""
+    if state.state not in (FAILED, CANCELLED, UNKNOWN) and not state.stopped:
+        return None
+    if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED, Cause.CANARY_FAILED):
+        return _from_before(place, item, state)
+    told = Found(str(state.cause or UNKNOWN), state.evidence, signature=state.signature)
+    record = place.root / item / "exit.json"
+    if state.attempt is not None and record.exists() and told.evidence:
+        told = replace(told, file=_relative(place, record), line=_line_of(record, '"evidence"'))
+    cause = causes.known(state.cause)
+    if cause and cause not in causes.CONSEQUENCES:
+        return _with_log(place, item, told) if cause == Cause.TRACEBACK else told
+    seen = _in_logs(place, item)
+    without_proof = cause is None or cause == Cause.DIED
+    if seen and causes.weight(seen.cause) < causes.weight(None if without_proof else cause):
+        return seen
+    return _with_last_line(place, item, told) if without_proof else told
+
+
+def _from_before(place: Workspace, item: str, state: JobState) -> Found:
+    """A job that waits for one that failed: the record of that one is the proof."""
+    for needed in (read_json(place.root / item / "job.json") or {}).get("after", []):
+        path = place.root / needed / "exit.json"
+        record = read_json(path)
+        if record and record["outcome"] == FAILED:
+            where = {"file": _relative(place, path), "line": _line_of(path, '"evidence"')}
+            return Found(str(state.cause), state.evidence, signature=record.get("signature"), **where)
+    return Found(str(state.cause), state.evidence)
+
+
+def _with_log(place: Workspace, item: str, told: Found) -> Found:
+    """The record's cause with the line of the log that has the same traceback."""
+    seen = _in_logs(place, item)
+    if seen and seen.cause == told.cause and seen.signature == told.signature:
+        return replace(seen, evidence=told.evidence)
+    return told
+
+
+def _with_last_line(place: Workspace, item: str, told: Found) -> Found:
+    """Of what ended without a word, the last line of rank 0's log."""
+    part = next(iter(_parts(place, item)), None)
+    if part is None or part.begin == part.end:
+        return told
+    line = part.line_number(part.tail(1))
+    return replace(told, file=_relative(place, part.path), line=line, rank=0)
+
+
+def _parts(place: Workspace, item: str) -> list[Part]:
+    try:
+        return logs.parts(place, item)
+    except (UserError, OSError):
+        return []
+
+
+def _in_logs(place: Workspace, item: str) -> Found | None:
+    tails = [replace(part, begin=max(part.begin, part.end - TAIL)) for part in _parts(place, item)]
+    proofs = [in_log(b"".join(part.read())) for part in tails]
+    rank = among_ranks(proofs)
+    if rank is None:
+        return None
+    found = _found(place, tails[rank], proofs[rank], rank)
+    silent = [number for number, proof in enumerate(proofs) if proof is None]
+    return replace(found, silent=silent) if silent and found.cause in WAITED else found
+
+
+def _found(place: Workspace, part: Part, proof: Proof | None, rank: int) -> Found:
+    assert proof
+    line = part.line_number(part.begin + proof.offset)
+    return Found(proof.cause, proof.text.strip(), _relative(place, part.path), line, rank, proof.signature)
+
+
+def row(run: str, grid: str | None, state: JobState, found: Found | None) -> dict[str, Any]:
+    """What `zsg why RUN --json` prints."""
+    facts = {"run": run, "grid": grid, "state": state.state, "attempt": state.attempt, "step": state.step}
+    facts |= {"reason": state.reason or state.flag, "slurm": state.slurm}
+    why = asdict(found) if found else dict.fromkeys(Found.__dataclass_fields__)
+    return facts | why | {"next": _next(found, run)}
+
+
+def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Failures by cause, and by their hash where that tells one from another; the most frequent first."""
+    groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
+    for one in rows:
+        groups.setdefault((one["cause"], _kind(one)), []).append(one)
+    found = [
+        {"cause": cause, "signature": kind, "count": len(of), "runs": [one["run"] for one in of]}
+        | {key: of[0][key] for key in ("evidence", "file", "line", "rank", "silent", "next")}
+        for (cause, kind), of in groups.items()
+    ]
+    return sorted(found, key=lambda group: -group["count"])
+
+
+def _kind(one: Mapping[str, Any]) -> str | None:
+    """What tells failures of one cause apart: bugs by their traceback, messages by what in them does not vary."""
+    if one["cause"] in (Cause.OUT_OF_MEMORY, *causes.CONSEQUENCES, Cause.NODE_FAILURE, Cause.TIME_LIMIT):
+        return None
+    return one["signature"] or (tracebacks.loose(one["evidence"]) if one["evidence"] else None)
+
+
+def _next(found: Found | None, run: str) -> str | None:
+    cause = causes.known(found.cause) if found else None
+    advice = NEXT[cause] if cause else None
+    return advice.replace("RUN", run) if advice else None
+
+
+def _relative(place: Workspace, path: Path) -> str:
+    return str(path.relative_to(place.root))
+
+
+def _line_of(path: Path, text: str) -> int | None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((number for number, line in enumerate(lines, 1) if text in line), None)

@@ -1,0 +1,1 @@
+"""Decides before anything is submitted: what to do, what it takes, whether it fits."""

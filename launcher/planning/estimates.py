@@ -1,0 +1,372 @@
+"""Estimates what a grid's runs take, before they run: memory, GPU-hours, disk. Loads no engine."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import Workspace
+from launcher.clusters.profiles import Gpu, Profile
+from launcher.grids.runs import Run
+from launcher.planning import fit, speeds
+from launcher.planning.fit import Layout, Load
+from launcher.planning.plan import TRAINING, Plan
+from launcher.planning.speeds import Speed
+from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
+from zsg_core import estimate, llama, schedule
+from zsg_core.errors import UserError
+from zsg_core.estimate import GB
+from zsg_core.llama import LlamaShape
+from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.run import TINY
+from zsg_core.snapshots import most
+from zsg_core.tuning import trainable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What one run takes. None: unknown work, or no GPUs in the profile."""
+
+    model: str
+    load: Load
+    layout: Layout
+    work: Work
+    gpu: Gpu | None
+    checkpoints: CheckpointSettings
+    is_lora: bool
+    speed: Speed | None = None  # measured by a run like this one
+
+    @cached_property
+    def tensors_gb(self) -> dict[int, float]:
+        """GB per GPU before activations, by ZeRO stage; of the stages that train in this precision."""
+        nodes, ranks = self.layout.nodes, self.layout.ranks_per_node
+        first = 0 if self.load.precision == "fp32" else 1
+        layouts = [Layout(zero_stage=s, nodes=nodes, ranks_per_node=ranks) for s in estimate.STAGES[first:]]
+        return {layout.zero_stage: self.load.tensors(layout).at_step / GB for layout in layouts}
+
+    @property
+    def memory_gb(self) -> float | None:
+        """Of the profile's GPU."""
+        return self.gpu and self.gpu.memory_gb
+
+    @cached_property
+    def activations_gb(self) -> float:
+        """GB per GPU of the largest micro-batch."""
+        return self.load.activations(self.layout, self.memory_gb) / GB
+
+    @cached_property
+    def recomputes(self) -> bool:
+        """Whether the layers' activations are computed again for the backward pass."""
+        return self.load.recomputes(self.layout, self.memory_gb)
+
+    @cached_property
+    def stage_without_recomputing(self) -> int | None:
+        """The lowest ZeRO stage at which the run would not have to recompute; None if it does not, or must anyway."""
+        if not self.recomputes or self.load.recompute or self.memory_gb is None:
+            return None
+        stages = range(self.layout.zero_stage + 1, estimate.STAGES[-1] + 1)
+        layouts = [replace(self.layout, zero_stage=stage) for stage in stages]
+        fits = [one.zero_stage for one in layouts if not self.load.recomputes(one, self.memory_gb)]
+        return fits[0] if fits else None
+
+    @cached_property
+    def need_gb(self) -> float:
+        """GB per GPU at the worst moment."""
+        return self.load.need(self.layout, self.memory_gb) / GB
+
+    @cached_property
+    def train_flops(self) -> float | None:
+        """Operations of the training steps."""
+        n = self.work.train
+        return n and estimate.training_flops(self.load.shape, n.tokens, n.squares)
+
+    @cached_property
+    def test_flops(self) -> float | None:
+        """Operations of the losses on the test set, at all checkpoints."""
+        if self.work.test is None or self.work.evaluations is None:
+            return None
+        n = self.work.test.times(self.work.evaluations)
+        return estimate.forward_flops(self.load.shape, n.tokens, n.squares)
+
+    @cached_property
+    def gpu_hours(self) -> float | None:
+        """Of all the run's GPUs: by the speed that was measured, else by the profile's.
+
+        That is of 16 bits, and fp32 is far slower: None then, unless it was measured.
+        """
+        if self.gpu is None or self.train_flops is None or self.test_flops is None:
+            return None
+        if self.speed and self.work.train:
+            whole = self.work.train.tokens * (1 + self.test_flops / self.train_flops)
+            return self.layout.world * whole / self.speed.tokens_per_s / 3600
+        if self.load.precision == "fp32":
+            return None
+        return estimate.gpu_hours(self.train_flops + self.test_flops, self.gpu.tflops, self.gpu.mfu)
+
+    @cached_property
+    def state_gb(self) -> float:
+        """GB on disk of one full resumable state."""
+        return (
+            estimate.state_bytes(
+                self.load.shape.parameters, self.layout.zero_stage, self.load.precision, self.load.trained
+            )
+            / GB
+        )
+
+    @cached_property
+    def snapshots(self) -> int | None:
+        """The most snapshots that are on disk at the same time."""
+        when, steps = self.checkpoints, self.work.steps
+        if when.snapshots is None:
+            return 0
+        # What is scored may wait for its evaluator, whatever the rule says.
+        rule = when.keep.model_dump() if when.keep and not when.scored else None
+        return None if steps is None else most(schedule.snapshot_steps(steps, when.snapshots), rule)
+
+    @cached_property
+    def snapshot_gb(self) -> float:
+        """GB on disk of one snapshot: all weights, or LoRA's adapters alone."""
+        held = self.load.trained if self.is_lora else self.load.shape.parameters
+        return held * estimate.ELEMENT[self.load.precision] / GB
+
+    @cached_property
+    def snapshots_gb(self) -> float | None:
+        """GB on disk of a run's snapshots."""
+        return None if self.snapshots is None else self.snapshots * self.snapshot_gb
+
+    @cached_property
+    def as_json(self) -> dict[str, Any]:
+        """For scripts; sizes in GB of 1e9 bytes."""
+        layout, work = self.layout, self.work
+        return {
+            "model": self.model, "parameters": self.load.shape.parameters, "trained": self.load.trained,
+            "precision": self.load.precision,
+            "nodes": layout.nodes, "ranks_per_node": layout.ranks_per_node, "zero_stage": layout.zero_stage,
+            "tensors_gb": {str(stage): round(size, 3) for stage, size in self.tensors_gb.items()},
+            "activations_gb": round(self.activations_gb, 3),
+            "recompute": self.recomputes,
+            "need_gb": round(self.need_gb, 3), "gpu_memory_gb": self.memory_gb,
+            "examples": work.examples, "examples_are": work.examples_are, "steps": work.steps,
+            "checkpoints": work.checkpoints, "tokens": work.train and round(work.train.tokens),
+            "test_tokens": work.test and round(work.test.tokens), "tokens_are": work.tokens_are,
+            "train_flops": self.train_flops, "test_flops": self.test_flops,
+            "gpu_hours": self.gpu_hours and round(self.gpu_hours, 4), "state_gb": round(self.state_gb, 3),
+            "snapshots": self.snapshots, "snapshot_gb": round(self.snapshot_gb, 3),
+            "snapshots_gb": None if self.snapshots_gb is None else round(self.snapshots_gb, 3),
+        }  # fmt: skip
+
+
+class Estimates:
+    """Estimates of a grid's runs on a profile; what runs have in common is worked out once."""
+
+    def __init__(self, workspace: Workspace, profile: Profile, runs: Sequence[Run]) -> None:
+        self._root, self._profile, self._runs = workspace.root, profile, runs
+        self._work = Workloads(workspace, runs)
+        self._shapes: dict[Path, LlamaShape] = {}
+        self._made: dict[tuple[Any, ...], Estimate] = {}
+        self._of_run: dict[str, Estimate] = {}
+
+    def refuse_unfit(self) -> None:
+        """Raises UserError if a run needs more memory than the profile's GPU has: which, why, what would fit."""
+        gpu, refusals, unfit = self._profile.gpu, {}, []
+        if gpu is None:
+            return
+        for run in [one for last in self._runs for one in [*last.all_before, last]]:
+            key = self._load(run), self._layout(run)
+            if key not in refusals:
+                refusals[key] = fit.refusal(*key, gpu.memory_gb, gpu.name, self._profile.slurm.gpus_per_node)
+            if refusals[key]:
+                unfit.append((run, refusals[key]))
+        if unfit:
+            run, why = unfit[0]
+            more = f"; {len(unfit)} of the {len(self._runs)} runs do not fit" if len(unfit) > 1 else ""
+            raise UserError(f"run {run.id}{_axes(run)} {why}{more}")
+
+    def of(self, run: Run) -> Estimate:
+        """The estimate of a run. UserError for a model or data folder that cannot be read."""
+        if run.id not in self._of_run:
+            self._of_run[run.id] = self._estimated(run)
+        return self._of_run[run.id]
+
+    def _estimated(self, run: Run) -> Estimate:
+        load, layout = self._load(run), self._layout(run)
+        train = run.stage["train"]
+        base = run.base or run.base_id
+        is_lora = train["tuning"]["method"] == "lora"
+        when = run.checkpoints
+        key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], is_lora)
+        key += (when.every, when.quick, when.snapshots, when.keep)
+        if key not in self._made:
+            name = run.base.name if run.base else TINY
+            work = self._work.of(run)
+            self._made[key] = Estimate(
+                model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu, checkpoints=when,
+                is_lora=is_lora, speed=speeds.read(self._root, load, layout, self._profile.gpu),
+            )  # fmt: skip
+        return self._made[key]
+
+    def recomputes(self, run: Run) -> bool:
+        """Whether a run must compute its layers' activations twice to fit the profile's GPU, or the profile says so."""
+        gpu = self._profile.gpu
+        return self._load(run).recomputes(self._layout(run), gpu and gpu.memory_gb)
+
+    def need_gb(self, run: Run) -> float:
+        """GB per GPU at the worst moment."""
+        gpu = self._profile.gpu
+        return self._load(run).need(self._layout(run), gpu and gpu.memory_gb) / GB
+
+    def taken(self, run: Run) -> tuple[Load, Layout, Gpu | None]:
+        """What a run is, as far as its speed depends on it."""
+        return self._load(run), self._layout(run), self._profile.gpu
+
+    def micro_tokens(self, run: Run) -> int | None:
+        """The most tokens of a micro-batch that fit the profile's GPU; None where it names none."""
+        gpu = self._profile.gpu
+        return self._load(run).micro_tokens(self._layout(run), gpu.memory_gb) if gpu else None
+
+    def overview(self, plan: Plan) -> tuple[list["Line"], list[str]]:
+        """The lines of a plan's table, and what they rest on."""
+        planned = [(self.of(action.run), action.kind in TRAINING) for action in plan.actions]
+        planned += [(self.of(run), True) for run in plan.stages_before]
+        profile = self._profile
+        at_once = profile.max_parallel if profile.kind == "local" else profile.slurm.array_parallelism
+        return lines(planned), assumptions([one for one, _ in planned], at_once)
+
+    def _load(self, run: Run) -> Load:
+        train, profile = run.stage["train"], self._profile
+        device = "cuda" if profile.kind == "slurm" and profile.slurm.gpus_per_node else "cpu"
+        shape = self._shape(run)
+        return Load(
+            shape=shape, trained=trainable(shape, train["tuning"]), precision=train["precision"], batch=train["batch"],
+            max_length=train["max_length"], budget=schedule.MICRO_TOKENS[device], recompute=profile.trainer.recompute,
+        )  # fmt: skip
+
+    def _layout(self, run: Run) -> Layout:
+        stage = self._profile.deepspeed.zero_stage
+        return Layout(zero_stage=stage, nodes=run.size.nodes, ranks_per_node=run.size.ranks_per_node)
+
+    def _shape(self, run: Run) -> LlamaShape:
+        if run.base is None:
+            return llama.tiny_shape(run.recipe["base"])
+        if run.base not in self._shapes:
+            self._shapes[run.base] = _read_shape(run.base / "config.json")
+        return self._shapes[run.base]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Runs of one model, precision and size: (least, most) of what differs among them, None where unknown."""
+
+    first: Estimate
+    steps: tuple[int, int] | None
+    tokens: tuple[float, float] | None
+    activations_gb: float
+    need_gb: float
+    gpu_hours: tuple[float, float] | None
+    acting: int
+    total_gpu_hours: float | None  # of the runs that would be submitted
+
+
+def lines(planned: Iterable[tuple[Estimate, bool]]) -> list[Line]:
+    """One line per distinct model, precision and size, from (estimate, whether the run would be submitted)."""
+    groups: dict[Any, list[tuple[Estimate, bool]]] = {}
+    for one, acts in planned:
+        groups.setdefault((one.model, one.load.shape, one.load.precision, one.layout), []).append((one, acts))
+    return [_line(group) for group in groups.values()]
+
+
+def _line(group: Sequence[tuple[Estimate, bool]]) -> Line:
+    of = [one for one, _ in group]
+    acting = [one.gpu_hours for one, acts in group if acts]
+    known = [hours for hours in acting if hours is not None]
+    return Line(
+        first=of[0],
+        steps=_span([one.work.steps for one in of]),
+        tokens=_span([one.work.train and one.work.train.tokens for one in of]),
+        activations_gb=max(one.activations_gb for one in of),
+        need_gb=max(one.need_gb for one in of),
+        gpu_hours=_span([one.gpu_hours for one in of]),
+        acting=len(acting),
+        total_gpu_hours=sum(known) if known and len(known) == len(acting) else None,
+    )
+
+
+def _span(values: Sequence[Any]) -> tuple[Any, Any] | None:
+    known = [value for value in values if value is not None]
+    return (min(known), max(known)) if len(known) == len(values) else None
+
+
+def assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
+    """What the numbers rest on, in words. `at_once`: the most runs that are at work at the same time."""
+    gpu, words = made[0].gpu, [_TENSORS, _NEED]
+    words += _recomputed(made)
+    words += [_EXAMPLES[how] for how in sorted({one.work.examples_are for one in made}) if how in _EXAMPLES]
+    words += [_TOKENS[how] for how in sorted({one.work.tokens_are for one in made}) if how in _TOKENS]
+    measured = dict.fromkeys(one.speed.run for one in made if one.speed)
+    if measured:
+        words.append(f"GPU-h: by the tokens a second that {', '.join(measured)} measured; start-up and saving on top")
+    elif gpu:
+        words.append(
+            f"GPU-h: training and test losses at {gpu.mfu:.0%} of {gpu.name}'s {gpu.tflops:g} TFLOPS in bf16; "
+            "start-up, saving and waiting come on top"
+        )
+    most = 2 * min(at_once, len(made)) * max(one.state_gb for one in made)
+    words.append(
+        f"state: GB on disk to go on from; two while the newer is written, {most:,.1f} GB for all runs at once"
+    )
+    kept = [one for one in made if one.snapshots != 0]
+    if kept:
+        words.append(_snapshots(kept))
+    return words
+
+
+def _recomputed(made: Sequence[Estimate]) -> list[str]:
+    found = [one for one in made if one.recomputes]
+    if not found:
+        return []
+    stages = sorted({one.stage_without_recomputing or 0 for one in found})
+    advice = f"; deepspeed.zero_stage: {stages[-1]} in the profile would spare it" if stages[0] else ""
+    return [f"act.: recomputed in {len(found)} of {len(made)} runs, for a third more time{advice}"]
+
+
+def _snapshots(made: Sequence[Estimate]) -> str:
+    sizes = "–".join(dict.fromkeys(f"{size:,.3g}" for size in _span([one.snapshot_gb for one in made]) or ()))
+    known = [one.snapshots_gb for one in made if one.snapshots_gb is not None]
+    if len(known) < len(made):
+        return f"snapshots: {sizes} GB each; how many is unknown, as the steps are"
+    most_of_one = max(one.snapshots or 0 for one in made)
+    return (
+        f"snapshots: {sizes} GB each, at most {most_of_one} of a run at once, {sum(known):,.1f} GB for all runs; "
+        "checkpoints.keep says which stay"
+    )
+
+
+_TENSORS = "tensors: GB (1e9 bytes) per GPU of weights, gradients and optimiser; * the profile's ZeRO stage"
+_NEED = "need: the worst moment with act., activations at most: all of max_length, all learnt"
+_EXAMPLES = {
+    AT_MOST: "steps: at most, from task lists and caps; exact once the data are prepared",
+    UNKNOWN: "steps: unknown, as no cap per task bounds the data; exact once they are prepared",
+}
+_TOKENS = {
+    AT_MOST: "tokens: at most, examples × max_length; exact once such a run has started",
+    COUNTED: "tokens: counted by a run with the same data, tokenizer and max_length",
+    MEAN: "tokens: from mean lengths that a run counted, as not all data are used",
+}
+
+
+def _axes(run: Run) -> str:
+    return f" ({', '.join(f'{key}: {_text(value)}' for key, value in run.axes.items())})" if run.axes else ""
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _read_shape(path: Path) -> LlamaShape:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        return llama.shape_of_config(config if isinstance(config, dict) else {})
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from None

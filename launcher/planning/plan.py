@@ -1,0 +1,332 @@
+"""Decides which runs to submit, skip, retry or train again, and what must be made first. Pure.
+
+A plan is a value: `zsg plan` prints it, `zsg submit` carries it out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from launcher.clusters.profiles import JobSize
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
+from launcher.grids.runs import Run
+from launcher.grids.selection import EVERYTHING, Selection
+from launcher.observing.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
+from zsg_core import schedule
+from zsg_core.digest import content_id
+from zsg_core.snapshots import kept
+
+SUBMIT, SKIP, RETRY, RETRAIN, EVALUATE = "submit", "skip", "retry", "retrain", "evaluate"
+TRAINING = (SUBMIT, RETRY, RETRAIN)
+ACTING = (*TRAINING, EVALUATE)
+NOT_SELECTED = "not selected"
+MOST_GROUPS = 20  # of runs that wait for other prepare jobs each; beyond, all of a size wait for all and are one array
+
+
+@dataclass(frozen=True)
+class Action:
+    """What is done about one run, and why."""
+
+    run: Run
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Allow:
+    """What the user has allowed beyond submitting what is new, and of which runs anything is done at all."""
+
+    retry: bool = False
+    retrain: bool = False
+    selection: Selection = EVERYTHING
+    canary: bool = True  # one run of many goes first
+
+
+@dataclass
+class Prepare:
+    """One prepare job: all missing things of one corpus. `item` is its folder in the workspace."""
+
+    item: str
+    runs: list[Run]
+    makes: set[str] = field(default_factory=set)
+
+
+@dataclass
+class TrainGroup:
+    """Train jobs of equal size that wait for the same jobs: one array.
+
+    `whatever_they_made`: they wait only for these to end, not each needs all, and see for themselves what is there.
+    """
+
+    size: JobSize
+    after: tuple[str, ...]
+    runs: list[Run]
+    whatever_they_made: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluate jobs that share some runs: so many `beside` their training, and `after` it so many that drain."""
+
+    runs: list[Run]
+    beside: int
+    after: int
+
+    @property
+    def jobs(self) -> int:
+        return self.beside + self.after
+
+
+@dataclass(frozen=True)
+class Canary:
+    """The run that goes first, and the job that waits for what it shows, and for which `waiting` other runs wait."""
+
+    item: str
+    run: Run
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """A run that the grid wanted once and no longer lists. It is never stopped unasked."""
+
+    run: str
+    axes: dict[str, Any]
+    state: JobState
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a submit would do."""
+
+    actions: list[Action]
+    prepares: list[Prepare]
+    groups: list[TrainGroup]
+    unwanted: list[Unwanted] = field(default_factory=list)
+    needed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each run to train, the jobs it waits for
+    left: str = ""  # how many runs Slurm has no room for now, and why
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)  # job folder → what was wrong before its retry
+    exclude: dict[str, str] = field(default_factory=dict)  # node that no new job is to run on → why
+    canary: Canary | None = None
+    is_local: bool = False  # one evaluate job then serves all, once the runs have ended
+    held: list[str] = field(default_factory=list)  # jobs that Slurm holds since it could not launch them
+
+    def jobs(self, links: int) -> int:
+        """How many jobs a submit would hand over, so many links behind each run's; every task of an array is one."""
+        runs = sum(len(group.runs) for group in self.groups)
+        evaluators = sum(one.jobs for one in self.evaluations)
+        return len(self.prepares) + (1 + links) * runs + evaluators + (self.canary is not None)
+
+    @property
+    def acting(self) -> list[Action]:
+        return [action for action in self.actions if action.kind in ACTING]
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluate jobs of each group that is trained, and those of runs that were trained before."""
+        made = [one for group in self.groups if (one := evaluation_of(group.runs)).runs]
+        later = [action.run for action in self.actions if action.kind == EVALUATE]
+        if self.is_local:
+            runs = [run for one in made for run in one.runs] + later
+            return [Evaluation(runs, beside=0, after=1)] if runs else []
+        return made + ([evaluation_later(later)] if later else [])
+
+    @property
+    def stages_before(self) -> list[Run]:
+        """The runs that are trained only because others start from their weights."""
+        listed = {action.run.id for action in self.actions if action.kind in TRAINING}
+        return [run for group in self.groups for run in group.runs if run.id not in listed]
+
+    @property
+    def starts(self) -> frozenset[str]:
+        """The runs from whose weights other runs of the plan start."""
+        return frozenset(run.before.id for group in self.groups for run in group.runs if run.before)
+
+
+def evaluation_of(runs: Sequence[Run]) -> Evaluation:
+    """The evaluate jobs of runs that are trained as one array; none where only their losses are wanted."""
+    scored = [run for run in runs if run.checkpoints.scored]
+    beside = max((run.evaluators for run in scored), default=0)
+    return Evaluation(scored, beside, int(bool(scored)))
+
+
+def evaluation_later(runs: Sequence[Run]) -> Evaluation:
+    """The evaluate jobs of runs that were submitted before: all of them drain."""
+    return Evaluation(list(runs), 0, max(1, *(run.evaluators for run in runs)))
+
+
+def run_item(run: Run) -> str:
+    """A run's folder in the workspace."""
+    return f"runs/{run.id}"
+
+
+def decide(
+    runs: Sequence[Run], states: Mapping[str, JobState], allow: Allow, comes: Callable[[str], bool] = lambda need: True
+) -> list[Action]:
+    """One action per run, in the order of the runs. `comes`: whether `kind/id` is there or being made."""
+    actions = [Action(run, *_decide(run, states[run_item(run)], allow)) for run in runs]
+    actions = [_hindered(action, states, allow, comes) if action.kind in TRAINING else action for action in actions]
+    return actions if allow.selection == EVERYTHING else _selected(actions, states, allow.selection)
+
+
+def _selected(actions: list[Action], states: Mapping[str, JobState], selection: Selection) -> list[Action]:
+    """The actions, with nothing done about runs that are not selected. UserError for a term that names no run."""
+    known = [(one.run.id, one.run.settings, states[run_item(one.run)].state) for one in actions]
+    selection.check(known)
+    return [
+        action if selection.matches(*facts) else Action(action.run, SKIP, NOT_SELECTED)
+        for action, facts in zip(actions, known, strict=True)
+    ]
+
+
+def _hindered(action: Action, states: Mapping[str, JobState], allow: Allow, comes: Callable[[str], bool]) -> Action:
+    """The action, or a skip where a stage before the run's own is in no state to be trained for it."""
+    run = action.run
+    while run.before and not comes(run.before.weights):
+        run = run.before
+        state = states[run_item(run)]
+        if state.is_active and not state.stopped:
+            why = f"a stage before it, {run.id}, is {state.state} and keeps no weights"
+            why += "; submitted when it is done, that stage is trained anew"
+            return Action(action.run, SKIP, why)
+        kind, why = _decide(run, state, allow)
+        if kind == SKIP and state.state != DONE:
+            return Action(action.run, SKIP, f"a stage before it, {run.id}, is {why}")
+    return action
+
+
+def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
+    if state.state == ABSENT:
+        return SUBMIT, "new"
+    if state.cause == NEVER_STARTED:
+        return SUBMIT, NEVER_STARTED
+    if state.stopped:
+        return SUBMIT, _going_on(run, state)
+    if state.state in ACTIVE:
+        return SKIP, f"already {state.state}"
+    if state.in_queue:
+        return SKIP, f"{state.state}: {state.cause}; Slurm still holds {state.slurm}"
+    if state.state == DONE:
+        missing = " and ".join(filter(None, (_missing_cells(run, state), _missing_snapshots(run, state))))
+        if not missing:
+            return SKIP, "already done"
+        reason = f"done, but {missing}; it needs training again"
+        return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
+    reason = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
+    if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
+        return RETRY, reason + (f"; {_going_on(run, state)}" if state.saved else "")
+    goes_on = f" and {_going_on(run, state)}" if state.saved else ""
+    return SKIP, f"{reason} (--retry submits it again{goes_on})"
+
+
+def _going_on(run: Run, state: JobState) -> str:
+    """From where a run goes on: a saved state serves the size and the checkpoints that it was saved under."""
+    asked = run.checkpoints.model_dump(mode="json", include={"every", "quick"})
+    asked |= {"snapshots": run.checkpoints.model_dump(mode="json")["snapshots"]} if run.checkpoints.snapshots else {}
+    now = {"nodes": run.size.nodes, "ranks_per_node": run.size.ranks_per_node, **asked}
+    changed = [key for key, value in now.items() if key in state.under and state.under[key] != value]
+    if changed:
+        return f"starts over: {' and '.join(changed)} changed since step {state.saved or 0} was saved"
+    return f"goes on from step {state.saved or 0}"
+
+
+def _missing_cells(run: Run, state: JobState) -> str:
+    """Which wanted (step, metric) cells a finished run lacks, in words; empty if none."""
+    asked = run.checkpoints.model_dump(mode="json")
+    wanted = schedule.measured(
+        (state.steps or 0) - state.first, *(asked[key] for key in ("every", "quick", "snapshots"))
+    )
+    measured = {"loss": state.checkpoints, **state.quick}
+    told = []
+    for key, own in wanted.items():
+        # Where a later stage begins, the stage before has measured.
+        steps = [state.first + step for step in own if step or not state.first]
+        if missing := sorted(set(steps) - set(measured.get(key, ()))):
+            of = "checkpoints" if key == "loss" else f"checkpoints of {key}"
+            told.append(
+                f"{len(missing)} of the {len(steps)} {of} now wanted are missing (the first: step {missing[0]})"
+            )
+    return ", ".join(told)
+
+
+def _missing_snapshots(run: Run, state: JobState) -> str:
+    """Which wanted snapshots a finished run lacks, in words; empty if none."""
+    own = schedule.snapshot_steps((state.steps or 0) - state.first, run.checkpoints.snapshots)
+    wanted = {state.first + step for step in own}
+    losses = {row["step"]: None if row["probe_loss"] is None else float(row["probe_loss"]) for row in state.snapshots}
+    rule = run.checkpoints.keep
+    stay = wanted - losses.keys() or kept(wanted, losses, rule.model_dump() if rule else None)
+    missing = sorted(stay - {row["step"] for row in state.snapshots if row["kept"]})
+    if not missing:
+        return ""
+    return f"{len(missing)} of the snapshots now wanted are missing (the first: step {missing[0]})"
+
+
+def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> Plan:
+    """The whole plan. `is_made` tells whether `kind/id` is there; `makers` maps what active prepares will make.
+
+    Runs are grouped by the jobs they wait for, since an array waits as a whole.
+    """
+    runs = _with_stages_before([action.run for action in actions if action.kind in TRAINING], is_made, makers)
+    trained = {run.weights: run_item(run) for run in runs}
+    prepares: dict[tuple[str, str | None], Prepare] = {}
+    for run in runs:
+        lacking = {need for need in run.needs if not (is_made(need) or need in makers or need in trained)}
+        if lacking:
+            prepare = prepares.setdefault(_prepare_key(run), Prepare("", []))
+            prepare.runs.append(run)
+            prepare.makes |= lacking
+    for prepare in prepares.values():
+        prepare.item = f"prepare/{content_id(sorted(prepare.makes))}"
+    groups: dict[tuple[Any, ...], TrainGroup] = {}
+    needed: dict[str, tuple[str, ...]] = {}
+    for run in runs:
+        # Two prepare jobs may make the same base, for it is the same; a run waits for its own.
+        own = prepares.get(_prepare_key(run))
+        lacking = [need for need in run.needs if not is_made(need)]
+        after = {own.item if own and need in own.makes else trained.get(need) or makers[need] for need in lacking}
+        needed[run.id] = tuple(sorted(after))
+        key = (run.size, needed[run.id])
+        groups.setdefault(key, TrainGroup(*key, [])).runs.append(run)
+    made = list(groups.values())
+    made = made if len(made) <= MOST_GROUPS else sorted(_joined(made), key=waits_for_a_run)  # a run before who needs it
+    return Plan(actions, list(prepares.values()), made, needed=needed)
+
+
+def _joined(groups: list[TrainGroup]) -> list[TrainGroup]:
+    """Fewer arrays: those that wait for prepare jobs only are one for each size, which waits for all of these jobs."""
+    kept = [group for group in groups if not _waits_for_prepares(group)]
+    joined: dict[JobSize, list[TrainGroup]] = {}
+    for group in groups:
+        if _waits_for_prepares(group):
+            joined.setdefault(group.size, []).append(group)
+    for size, parts in joined.items():
+        after = sorted({item for part in parts for item in part.after})
+        runs = [run for part in parts for run in part.runs]
+        kept.append(parts[0] if len(parts) == 1 else TrainGroup(size, tuple(after), runs, whatever_they_made=True))
+    return kept
+
+
+def waits_for_a_run(group: TrainGroup) -> bool:
+    """Whether what the group starts from is still to be trained."""
+    return any(item.startswith("runs/") for item in group.after)
+
+
+def _waits_for_prepares(group: TrainGroup) -> bool:
+    return bool(group.after) and all(item.startswith("prepare/") for item in group.after)
+
+
+def _with_stages_before(runs: list[Run], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> list[Run]:
+    """The runs, each after those whose weights it starts from where nobody has made or is making them."""
+    found: dict[str, Run] = {}
+    for run in runs:
+        chain = [run]
+        while (before := chain[-1].before) and not is_made(before.weights) and before.weights not in makers:
+            chain.append(before)
+        found |= {one.id: found.get(one.id, one) for one in reversed(chain)}
+    return list(found.values())
+
+
+def _prepare_key(run: Run) -> tuple[str, str | None]:
+    # Orders that need no embedding do not wait for one.
+    return run.corpus_id, run.stage["arrangement"].get("embedding")

@@ -1,0 +1,31 @@
+"""How fast runs have trained here: what a grid's first run has measured, by what it takes to train.
+
+<workspace>/speeds/<id>.json   tokens_per_s of all ranks together, and the run that measured it; jobs.canary writes it
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jobs.folder import read_json
+from launcher.clusters.profiles import Gpu
+from launcher.planning.fit import Layout, Load
+from zsg_core.digest import content_id
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Real tokens a second in training, of all ranks together."""
+
+    run: str
+    tokens_per_s: float
+
+
+def item(load: Load, layout: Layout, gpu: Gpu | None) -> str:
+    """Where the speed is kept of whatever trains the same model in the same way on as many of the same GPUs."""
+    return f"speeds/{content_id([asdict(load), asdict(layout), gpu and gpu.name])}.json"
+
+
+def read(root: Path, load: Load, layout: Layout, gpu: Gpu | None) -> Speed | None:
+    """The speed that was measured; None if none was."""
+    found = read_json(root / item(load, layout, gpu))
+    return Speed(found["run"], found["tokens_per_s"]) if found else None

@@ -1,0 +1,167 @@
+"""Counts what a run computes, before it runs: examples, steps, tokens.
+
+What an earlier job counted is used; the rest is bounded by the task lists, the caps and max_length.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs import journal
+from jobs.folder import Workspace, is_committed, read_json
+from launcher.grids.runs import Run
+from zsg_core import mixing, readers, schedule
+from zsg_core.digest import content_id
+from zsg_core.recipe import Recipe, sources
+
+COUNTED, MEAN, AT_MOST, UNKNOWN = "counted", "mean", "at most", "unknown"
+FIRST_ROWS = 50  # of a journal, among which its start stands
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Real tokens of a set of examples: Σn and Σn² over their lengths n."""
+
+    tokens: float
+    squares: float
+
+    def times(self, factor: float) -> "Lengths":
+        """As many as `factor` such sets."""
+        return Lengths(tokens=self.tokens * factor, squares=self.squares * factor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a run computes; None is unknown. `test` is one evaluation.
+
+    `examples_are` and `tokens_are` say how good the numbers are. counted: by an earlier job; mean: counted, but
+    the run takes a part of the data only; at most: a bound; unknown: not bounded before the data are prepared.
+    """
+
+    examples: int | None
+    steps: int | None
+    checkpoints: int | None
+    train: Lengths | None
+    test: Lengths | None
+    evaluations: float | None  # of the whole test set, at all checkpoints; those of a quick set are parts of one
+    examples_are: str
+    tokens_are: str
+
+
+class Workloads:
+    """The work of a grid's runs; what they share is looked up once."""
+
+    def __init__(self, workspace: Workspace, runs: Sequence[Run]) -> None:
+        self._workspace, self._runs = workspace, runs
+        self._numbers: dict[tuple[str, str], tuple[int | None, str]] = {}
+        self._tasks: dict[tuple[Path, str], int] = {}
+
+    def of(self, run: Run) -> Work:
+        """The work of a run. UserError for a data folder that cannot be read."""
+        train, when = run.stage["train"], run.checkpoints
+        batch, longest, limit = train["batch"], train["max_length"], train["steps"]
+        pool, examples_are = self._number(run, "train")
+        tests, _ = self._number(run, "test")
+        if pool is None:
+            # Nothing bounds the data yet; a limit of steps still bounds the run.
+            steps, used, examples_are = limit, limit and limit * batch, AT_MOST if limit else UNKNOWN
+        else:
+            steps = schedule.steps(pool, batch, train["epochs"], limit)
+            used = min(steps * batch, pool * train["epochs"])
+        measured = (
+            {}
+            if steps is None
+            else schedule.measured(steps, when.every, when.quick and when.quick.model_dump(), when.snapshots)
+        )
+        lengths = self._counted.get(_what_is_counted(run))
+        return Work(
+            examples=used,
+            steps=steps,
+            checkpoints=len(set().union(*measured.values())) or None,
+            train=lengths["train"].times(used / pool) if lengths and used and pool else _longest(used, longest),
+            test=lengths["test"] if lengths else _longest(tests, longest),
+            evaluations=sum(_part(key, tests) * len(at) for key, at in measured.items()) or None,
+            examples_are=examples_are,
+            tokens_are=_quality(used, pool and pool * train["epochs"], bool(lengths)),
+        )
+
+    def _number(self, run: Run, split: str) -> tuple[int | None, str]:
+        key = run.corpus_id, split
+        if key not in self._numbers:
+            corpus = self._workspace.corpus(run.corpus_id)
+            meta = read_json(corpus / "meta.json") if is_committed(corpus) else None
+            self._numbers[key] = (meta[split], COUNTED) if meta else (self._bound(run, split), AT_MOST)
+        return self._numbers[key]
+
+    def _bound(self, run: Run, split: str) -> int | None:
+        data = run.stage["data"]
+        if "mix" in data and split == "train":
+            return data["mix"].get("total")
+        bounds = [self._bound_of(run.sources[name].data, rule, split) for name, rule in sources(data).items()]
+        known = [bound for bound in bounds if bound is not None]
+        return sum(known) if len(known) == len(bounds) else None
+
+    def _bound_of(self, path: Path, source: Recipe, split: str) -> int | None:
+        rule = source.get(split, {"k": "0"})  # of several sources not all are tested
+        if rule.get("k") == "0":
+            return 0
+        if "count" in rule:
+            return mixing.amount({"fraction": rule.get("k", 1)}, rule["count"])
+        if source.get("held_out", {}).get("by") != "list" or rule["per_task"] is None or "ratio" in rule:
+            return None  # only a whole reading would tell
+        if (path, split) not in self._tasks:
+            self._tasks[path, split] = len((readers.lists(source["reader"], path) or {}).get(split, ()))
+        tasks = self._tasks[path, split]
+        most = min(tasks, rule.get("tasks") or tasks) * rule["per_task"]
+        return math.floor(Fraction(rule.get("fraction", 1)) * Fraction(rule.get("k", 1)) * most)
+
+    @cached_property
+    def _counted(self) -> dict[tuple[Any, ...], dict[str, Lengths]]:
+        found: dict[tuple[Any, ...], dict[str, Lengths]] = {}
+        for run in self._runs:
+            key = _what_is_counted(run)
+            if key not in found and (lengths := _counted_by(self._workspace.run(run.id))):
+                found[key] = lengths
+        return found
+
+
+def _part(key: str, tests: int | None) -> float:
+    """How much of the test set a loss is of."""
+    items = schedule.quick_items(key)
+    return min(1.0, items / tests) if items and tests else 1.0
+
+
+def _what_is_counted(run: Run) -> tuple[Any, ...]:
+    """The order of the examples changes no length, nor do weights: only data, tokenizer, max_length and truncate do."""
+    base = run.recipe["base"]
+    tokenizer = base.get("digest") or (base["vocab"], content_id(base["tokenizer"]))
+    return run.corpus_id, tokenizer, run.stage["train"]["max_length"], run.stage["train"].get("truncate")
+
+
+def _counted_by(folder: Path) -> dict[str, Lengths] | None:
+    """The token counts that a run told when it started, if it did."""
+    rows = itertools.islice(journal.read(folder), FIRST_ROWS)
+    start = next((row["data"] for row in rows if row["data"].get("event") == "start"), {})
+    told = start.get("tokens")
+    return told and {
+        split: Lengths(tokens=told[split]["sum"], squares=told[split]["squares"]) for split in ("train", "test")
+    }
+
+
+def _longest(examples: int | None, max_length: int) -> Lengths | None:
+    if examples is None:
+        return None
+    return Lengths(tokens=examples * max_length, squares=examples * max_length**2)
+
+
+def _quality(used: int | None, whole: int | None, counted: bool) -> str:
+    if used is None:
+        return UNKNOWN
+    if not counted:
+        return AT_MOST
+    return COUNTED if used == whole else MEAN

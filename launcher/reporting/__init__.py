@@ -1,0 +1,1 @@
+"""Shows what runs came to: figures, tables, pages, orders."""

@@ -1,0 +1,272 @@
+"""Puts the runs of a grid beside one another: replicates into one curve with a band, the rest as curves and rows.
+
+Pure. Replicates are runs whose recipes differ in nothing but seeds that take effect; one run has no band.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from launcher.reporting.recorded import DONE, OPEN, Recorded
+from zsg_core import curves
+from zsg_core.curves import Drop, Interval
+from zsg_core.errors import UserError
+from zsg_core.recipe import unseeded
+
+X = ("step", "examples", "tokens")
+SEEDS = ("seed", "sample_seed", "init_seed")  # axes that make replicates
+NONE = "none"
+
+Axes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Items:
+    """What the losses of a run's test items come to: of each item at the last step and over all, of tasks by step."""
+
+    ids: tuple[str, ...]
+    tasks: tuple[str, ...]
+    final: NDArray[np.float64]
+    area: NDArray[np.float64]
+    steps: list[int]
+    names: list[str]
+    by_task: NDArray[np.float64]  # (steps, names)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a comparison: its curve as step → value, and step → place on the horizontal axis."""
+
+    run: str
+    axes: Axes
+    kind: str  # what it has in common with its replicates
+    state: str
+    values: dict[int, float]
+    at: dict[int, float]
+    items: Items | None = None
+    begins: tuple[int, ...] = ()  # after which step each stage but the first begins
+
+    def stage_after(self, step: int) -> int:
+        """The number of the stage that trains on from a step, the first being 1."""
+        return 1 + sum(begin <= step for begin in self.begins)
+
+
+def member(run: Recorded, key: str, x: str) -> Member:
+    """What of a recorded run enters the comparison of a metric. UserError for tokens that were not recorded."""
+    points = run.points(key)
+    at = {step: float(step if x == "step" else point.examples) for step, point in points.items()}
+    if x == "tokens" and points:
+        tokens = run.tokens()
+        lacking = [step for step in points if step not in tokens]
+        if lacking:
+            raise UserError(f"run {run.run}: its tokens up to step {lacking[0]} were not recorded; use --x examples")
+        at = {step: tokens[step] for step in points}
+    kind = json.dumps(unseeded(run.recipe), sort_keys=True)
+    values = {step: point.value for step, point in points.items()}
+    begins = tuple(run.begins)
+    return Member(run.run, unseeded_axes(run.axes), kind, run.state, values, at, _items(run, key), begins)
+
+
+def _items(run: Recorded, key: str) -> Items | None:
+    found = run.items(key)
+    if found is None:
+        return None
+    losses = found.losses.astype(np.float64)
+    names, by_task = found.by_task()
+    return Items(
+        tuple(found.ids), tuple(found.tasks), losses[-1], curves.area(found.steps, losses), found.steps, names, by_task
+    )
+
+
+def unseeded_axes(axes: Axes) -> dict[str, Any]:
+    """The values of a grid's point without the seeds that make replicates, also inside of values that are mappings."""
+    return {key: _plain(value) for key, value in axes.items() if last_word(key) not in SEEDS}
+
+
+def _plain(value: Any) -> Any:
+    return unseeded_axes(value) if isinstance(value, Mapping) else value
+
+
+@dataclass(frozen=True)
+class Group:
+    """Replicates of one point of a grid. `averaged` make the curve, `apart` have values and are not in it."""
+
+    axes: Axes
+    members: Sequence[Member]
+    averaged: Sequence[Member] = field(init=False)
+    apart: Sequence[Member] = field(init=False)
+
+    def __post_init__(self) -> None:
+        begun = [one for one in self.members if one.values]
+        # A curve cannot rest on runs that broke off; on runs under way only as long as none is done.
+        best = next((state for state in (DONE, OPEN) if any(one.state == state for one in begun)), None)
+        object.__setattr__(self, "averaged", [one for one in begun if one.state == best])
+        object.__setattr__(self, "apart", [one for one in begun if one.state != best])
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """The steps at which all averaged runs have a value."""
+        common = set.intersection(*(set(one.values) for one in self.averaged)) if self.averaged else set()
+        return sorted(common)
+
+    @cached_property
+    def at(self) -> list[float]:
+        """The places of the steps on the horizontal axis: the mean, as the tokens of replicates may differ."""
+        return [float(np.mean([one.at[step] for one in self.averaged])) for step in self.steps]
+
+    @cached_property
+    def table(self) -> NDArray[np.float64]:
+        """(averaged, steps) values."""
+        return np.array([[one.values[step] for step in self.steps] for one in self.averaged], np.float64)
+
+    @cached_property
+    def begins(self) -> list[int]:
+        """After which step each stage but the first begins; replicates have it in common, or none has a place."""
+        all_begins = {one.begins for one in self.averaged}
+        return list(*all_begins) if len(all_begins) == 1 else []
+
+    @cached_property
+    def stage_ends(self) -> list[tuple[int, float]]:
+        """(step, value) at which each stage but the last has ended, where it was measured."""
+        means = self.table.mean(axis=0) if self.averaged else []
+        value = dict(zip(self.steps, map(float, means), strict=True))
+        return [(step, value[step]) for step in self.begins if step in value]
+
+    @property
+    def has_band(self) -> bool:
+        """Whether there are real replicates."""
+        return len(self.averaged) > 1
+
+    @cached_property
+    def items(self) -> Items | None:
+        """The replicates' item losses, averaged; None unless all have those of the same items at the same steps."""
+        all_items = [one.items for one in self.averaged]
+        first = all_items[0] if all_items else None
+        same = [one for one in all_items if one and first and (one.ids, one.steps) == (first.ids, first.steps)]
+        if first is None or len(same) < len(all_items):
+            return None
+        final, area, by_task = (
+            np.mean([getattr(one, name) for one in same], axis=0) for name in ("final", "area", "by_task")
+        )
+        return Items(first.ids, first.tasks, final, area, first.steps, first.names, by_task)
+
+
+def groups(members: Iterable[Member]) -> list[Group]:
+    """The groups of replicates, in the order of the grid."""
+    found: dict[str, list[Member]] = {}
+    for one in members:
+        found.setdefault(one.kind, []).append(one)
+    return [Group(of[0].axes, of) for of in found.values()]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A value of a group's curve with its intervals: of replicates (seeds), of test items, of whole test tasks."""
+
+    value: float
+    seeds: Interval | None
+    items: Interval | None
+    tasks: Interval | None
+
+
+def summaries(found: Sequence[Group]) -> list[tuple[Summary, Summary] | None]:
+    """Of each group what it ends at and the area under it; None for a group without a value."""
+    by_items = _item_intervals(found)
+    made: list[tuple[Summary, Summary] | None] = []
+    for group, (final, area) in zip(found, by_items, strict=True):
+        if not group.steps:
+            made.append(None)
+            continue
+        ends, areas = group.table[:, -1], curves.area(group.steps, group.table.T)
+        made.append((_summary(ends, final), _summary(areas, area)))
+    return made
+
+
+def _summary(values: NDArray[np.float64], of_items: tuple[Interval | None, Interval | None]) -> Summary:
+    return Summary(float(np.mean(values)), curves.t_interval(list(values)), *of_items)
+
+
+_Pair = tuple[Interval | None, Interval | None]
+
+
+def _item_intervals(found: Sequence[Group]) -> list[tuple[_Pair, _Pair]]:
+    """Of each group (items, tasks) for the end and for the area; groups with the same test set share their draws."""
+    made: list[tuple[_Pair, _Pair]] = [((None, None), (None, None))] * len(found)
+    of_set: dict[tuple[str, ...], list[tuple[int, Items]]] = {}
+    for number, group in enumerate(found):
+        items = group.items
+        if items is not None and items.steps[-1:] == group.steps[-1:]:
+            of_set.setdefault(items.ids, []).append((number, items))
+    for together in of_set.values():
+        tasks = together[0][1].tasks
+        values = np.stack([column for _, items in together for column in (items.final, items.area)], axis=1)
+        both = [curves.bootstrap(values, clusters).T for clusters in (None, tasks)]
+        for place, (number, _) in enumerate(together):
+            end, area = (
+                (_interval(both[0][2 * place + which]), _interval(both[1][2 * place + which])) for which in (0, 1)
+            )
+            made[number] = (end, area)
+    return made
+
+
+def _interval(bounds: NDArray[np.float64]) -> Interval | None:
+    return (float(bounds[0]), float(bounds[1])) if np.isfinite(bounds).all() else None
+
+
+def drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
+    """The sudden drops of every averaged run, by size beyond what all tasks fall; replicates fall at other steps."""
+    made = [
+        (group, one, drop)
+        for group in found
+        for one in group.averaged
+        if one.items
+        for drop in curves.sudden_drops(one.items.steps, one.items.names, one.items.by_task)
+    ]
+    return sorted(made, key=lambda row: -row[2].own)
+
+
+def differing(found: Sequence[Group]) -> list[str]:
+    """The axes in which the groups differ."""
+    keys = list(dict.fromkeys(key for group in found for key in group.axes))
+    return [key for key in keys if len({text(group.axes.get(key)) for group in found}) > 1]
+
+
+def panel_axis(keys: Sequence[str], found: Sequence[Group], asked: str | None) -> str | None:
+    """The axis that gets a panel for each of its values: the one asked for, or of several that with fewest values.
+
+    UserError for an axis that is none of the grid's, or that does not differ.
+    """
+    if asked == NONE:
+        return None
+    if asked is not None:
+        named = [key for key in keys if asked in (key, last_word(key))]
+        if len(named) == 1:
+            return named[0]
+        raise UserError(f"--panel {asked}: not one of the axes in which the runs differ: {', '.join([*keys, NONE])}")
+    if len(keys) < 2:
+        return None
+    return min(keys[::-1], key=lambda key: len({text(group.axes.get(key)) for group in found}))
+
+
+def last_word(key: str) -> str:
+    """What of a setting's name a table's heading has."""
+    return key.rpartition(".")[2]
+
+
+def text(value: Any) -> str:
+    """A value of an axis in words."""
+    if isinstance(value, str):
+        return value
+    return "–" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def label(axes: Axes, keys: Sequence[str]) -> str:
+    """A group's place on some axes, in words; of one axis its value only."""
+    if len(keys) == 1:
+        return text(axes.get(keys[0]))
+    return ", ".join(f"{last_word(key)} {text(axes.get(key))}" for key in keys if key in axes)

@@ -1,0 +1,173 @@
+"""A grid's recorded values as tables: for a notebook as a pandas DataFrame, for other tools as Parquet or CSV.
+
+    from launcher.reporting.frames import metrics
+    metrics("wsd-order", workspace="zsg-work").query("key == 'loss'").pivot_table("value", "step", "arrangement.order")
+
+Read from the runs' journals, so it works offline, and while runs go on; the first value of a key and step counts.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from jobs.folder import Workspace
+from launcher.grids import grid_record
+from launcher.reporting import comparison, recorded
+from launcher.reporting.recorded import Recorded
+from zsg_core.errors import UserError
+
+try:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+except ModuleNotFoundError:
+    raise UserError("tables need pyarrow and pandas: pip install 'zsg[report]'") from None
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+def metrics(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
+    """Every value of every run of a grid, one a row: run, the grid's axes, stage, step, examples, key, value, ts.
+
+    `workspace`: the folder of all runs; else that of ZSG_WORKSPACE, or zsg-work here. `examples` counts those trained
+    on up to the step. UserError if there is no such grid.
+    """
+    return _frame(grid, workspace, metric_schema, metric_columns)
+
+
+def item_losses(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
+    """The loss of every test item at every checkpoint, one a row: run, the grid's axes, step, item, task, loss."""
+    return _frame(grid, workspace, item_schema, item_columns)
+
+
+def _frame(grid: str, workspace: str | Path | None, schema_of: Any, columns_of: Any) -> "pd.DataFrame":
+    from launcher.observing import reading
+
+    place = reading.workspace(Path(workspace) if workspace else None)
+    record = grid_record.read(place, grid)
+    schema = schema_of(record["runs"])
+    parts = [_table(columns_of(run), schema) for run in recorded.runs(place, record)]
+    return pa.concat_tables([schema.empty_table(), *parts]).to_pandas()
+
+
+def metric_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
+    """The columns of the metrics of runs that a grid lists."""
+    numbers = [("examples", pa.int64()), ("key", pa.string()), ("value", pa.float64())]
+    return _schema(
+        listed, [("stage", pa.string()), ("step", pa.int64()), *numbers, ("ts", pa.timestamp("ms", tz="UTC"))]
+    )
+
+
+def item_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
+    """The columns of the item losses of runs that a grid lists."""
+    return _schema(listed, [("step", pa.int64()), ("item", pa.string()), ("task", pa.string()), ("loss", pa.float32())])
+
+
+def _schema(listed: Sequence[Mapping[str, Any]], own: list[tuple[str, Any]]) -> "pa.Schema":
+    return pa.schema([("run", pa.string()), *((key, _kind(listed, key)) for key in _axes(listed)), *own])
+
+
+def _axes(listed: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in listed for key in row["axes"]))
+
+
+def _kind(listed: Sequence[Mapping[str, Any]], key: str) -> "pa.DataType":
+    """Numbers stay numbers where all values of an axis are; else they are texts, as a grid file has them."""
+    kinds = {type(row["axes"].get(key)) for row in listed} - {type(None)}
+    if kinds == {int}:
+        return pa.int64()
+    return pa.float64() if kinds and kinds <= {int, float} else pa.string()
+
+
+def metric_columns(run: Recorded) -> Columns:
+    """The values of a run that count, in the order of its journals."""
+    points = [point for stage in run.stages for point in stage.points]
+    names = ("stage", "step", "examples", "key", "value", "ts")
+    return {"run": run.run, **run.axes, **{name: [getattr(point, name) for point in points] for name in names}}
+
+
+def item_columns(run: Recorded) -> Columns:
+    """The loss of each of a run's test items at each checkpoint."""
+    found = run.items("loss")
+    if found is None:
+        return {"run": run.run, **run.axes, "step": [], "item": [], "task": [], "loss": []}
+    count = len(found.ids)
+    held = {"step": [step for step in found.steps for _ in range(count)], "loss": found.losses.ravel()}
+    return {
+        "run": run.run,
+        **run.axes,
+        **held,
+        "item": found.ids * len(found.steps),
+        "task": found.tasks * len(found.steps),
+    }
+
+
+def _table(columns: Columns, schema: "pa.Schema") -> "pa.Table":
+    """Columns as a table: what is one value stands in every row."""
+    length = len(columns["step"])
+    return pa.table([_array(columns.get(field.name), field.type, length) for field in schema], schema=schema)
+
+
+def _array(values: Any, kind: "pa.DataType", length: int) -> "pa.Array":
+    if isinstance(values, str) or not hasattr(values, "__len__") or isinstance(values, dict):
+        return pa.repeat(_scalar(values, kind), length)
+    if len(values) != length:  # an axis whose value is a list
+        return pa.repeat(_scalar(values, kind), length)
+    return pa.array(values, kind)
+
+
+def _scalar(value: Any, kind: "pa.DataType") -> "pa.Scalar":
+    return pa.scalar(comparison.text(value) if pa.types.is_string(kind) and value is not None else value, kind)
+
+
+class Writer:
+    """Writes a table run by run, as Parquet or, where the path ends so, as CSV; the file is there when it is whole."""
+
+    def __init__(self, path: Path, schema: "pa.Schema", kind: str = "parquet") -> None:
+        self.rows = 0
+        self._path, self._schema = path, schema
+        self._draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        write = csv.CSVWriter if kind == "csv" else parquet.ParquetWriter
+        self._file = write(self._draft, schema)
+
+    def add(self, columns: Columns) -> None:
+        """The rows of one run."""
+        table = _table(columns, self._schema)
+        self.rows += table.num_rows
+        self._file.write_table(table)
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._file.close()
+        if error is None:
+            self._draft.replace(self._path)
+        else:
+            self._draft.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, held: Columns) -> None:
+    """Writes columns as CSV."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    csv.write_csv(pa.table(dict(held)), draft)
+    draft.replace(path)
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Rows as columns."""
+    return {name: [row[name] for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+
+
+def export(place: Workspace, grid: str, path: Path, kind: str, items: bool) -> int:
+    """Writes a grid's metrics, or its item losses, as `parquet` or `csv`; how many rows. UserError for no such grid."""
+    record = grid_record.read(place, grid)
+    schema_of, columns_of = (item_schema, item_columns) if items else (metric_schema, metric_columns)
+    with Writer(path, schema_of(record["runs"]), kind) as file:
+        for run in recorded.runs(place, record):
+            file.add(columns_of(run))
+    return file.rows

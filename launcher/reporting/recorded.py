@@ -1,0 +1,153 @@
+"""Reads what the runs of a grid have recorded in their folders: values, item losses, ends, what they stand on.
+
+From journals and records only, so it works offline, and while runs go on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs import journal
+from jobs.folder import Workspace, read_json
+from jobs.journal import Point
+from jobs.training.item_losses import ItemLosses, read_test_losses
+from jobs.training.stages import newest
+from zsg_core import recipe as recipes
+
+UNCOMMITTED = " + uncommitted changes"
+DONE, FAILED, CANCELLED, OPEN, ABSENT = "done", "failed", "cancelled", "not finished", "not begun"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage of a run has journalled: the points that count, its rows, where a restart disagreed."""
+
+    folder: Path
+    rows: list[Row]
+    points: list[Point]
+    flags: list[str]
+
+
+class Recorded:
+    """One run of a grid, as its folder tells; of several stages all, as one curve."""
+
+    def __init__(self, place: Workspace, listed: Row) -> None:
+        self.run: str = listed["run"]
+        self.axes: Row = listed["axes"]
+        self.recipe: Row = listed["recipe"]
+        self._place, self._folder = place, place.run(self.run)
+        self._attempt, self.end = newest(place.stages(self.run))
+
+    @property
+    def state(self) -> str:
+        """done, failed, cancelled, not finished or not begun; whether an open run is alive only the scheduler knows."""
+        if not self._attempt:
+            return ABSENT
+        outcome = self.end.get("outcome")
+        return outcome if outcome in (DONE, FAILED, CANCELLED) else OPEN
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The stages that have begun, the run's own last."""
+        found = []
+        for folder in self._place.stages(self.run):
+            rows = list(journal.read(folder))
+            found += [Stage(folder, rows, *journal.first_points(rows))] if rows else []
+        return found
+
+    @property
+    def begins(self) -> list[int]:
+        """After which step each stage but the first has begun."""
+        starts = (
+            next((row["step"] for row in stage.rows if row["data"].get("event") == "start"), None)
+            for stage in self.stages[1:]
+        )
+        return [step for step in starts if step is not None]
+
+    @property
+    def flags(self) -> list[str]:
+        """Where a value that was recomputed after a restart is another than the first."""
+        return [flag for stage in self.stages for flag in stage.flags]
+
+    def points(self, key: str) -> dict[int, Point]:
+        """The values of one metric by step, in order."""
+        found: dict[int, Point] = {}
+        for stage in self.stages:
+            for point in stage.points:
+                if point.key == key:
+                    found.setdefault(point.step, point)
+        return dict(sorted(found.items()))
+
+    def tokens(self) -> dict[int, float]:
+        """How many tokens were trained on up to each step; empty where an older zsg did not record them."""
+        total, found = 0.0, {0: 0.0}
+        for step, point in self.points("train/tokens").items():
+            total += point.value
+            found[step] = total
+        return found if len(found) > 1 else {}
+
+    def keys(self) -> list[str]:
+        """The metrics that there are."""
+        return list(dict.fromkeys(point.key for stage in self.stages for point in stage.points))
+
+    def items(self, key: str) -> ItemLosses | None:
+        """The losses of the items that `key` is the mean of, by step; None where there are none, or the sets differ."""
+        parts = [read_test_losses(stage.folder, key, stage.rows) for stage in self.stages]
+        parts = [part for part in parts if part.steps]
+        if not parts or any(part.ids != parts[0].ids for part in parts):
+            return None
+        by_step: dict[int, Any] = {}
+        for part in parts:
+            for step, losses in zip(part.steps, part.losses, strict=True):
+                by_step.setdefault(step, losses)
+        first, steps = parts[0], sorted(by_step)
+        return ItemLosses(steps, first.ids, first.tasks, first.tokens, np.array([by_step[step] for step in steps]))
+
+    def facts(self) -> dict[str, str]:
+        """What the run stands on: digests of data, order and weights, the code, how it was computed."""
+        facts = {"run": self.run, "state": self.state}
+        for number, stage in enumerate(self.recipe["stages"], start=1):
+            for name, source in recipes.sources(stage["data"]).items():
+                facts[_of("data", name, number, self.recipe)] = source["digest"]
+        for number, folder in enumerate(self._place.stages(self.run), start=1):
+            made = (read_json(folder / "job.json") or {}).get("made", {})
+            meta = _arrangement(self._place, made["arrangement"]) if made else {}
+            facts |= {_of(name, "", number, self.recipe): str(value) for name, value in meta.items()}
+        base = self.recipe["base"]
+        facts["model"] = base.get("digest") or base["kind"]
+        return facts | self._code() | ({"weights": self.end["weights"]} if self.end.get("weights") else {})
+
+    def _code(self) -> dict[str, str]:
+        # The values that count are the first attempt's, and so is the code that computed them.
+        start = self._start()
+        code = dict(start.get("code") or (read_json(self._folder / "job.json") or {}).get("code") or {})
+        facts = {"commit": str(code.pop("commit", None)) + (UNCOMMITTED if code.pop("dirty", None) else "")}
+        facts |= {name: str(value) for name, value in code.items()}
+        return facts | {key: str(start[key]) for key in ("device", "world", "precision") if key in start}
+
+    def _start(self) -> Row:
+        rows = self.stages[-1].rows if self.stages else []
+        return next((row["data"] for row in rows if row["data"].get("event") == "start"), {})
+
+
+def runs(place: Workspace, record: Row) -> Iterator[Recorded]:
+    """The runs that a grid lists, each read when it is asked for."""
+    return (Recorded(place, listed) for listed in record["runs"])
+
+
+def _of(what: str, name: str, stage: int, recipe: Row) -> str:
+    parts = [what, name, f"stage {stage}" if len(recipe["stages"]) > 1 else ""]
+    return " ".join(part for part in parts if part)
+
+
+@lru_cache(maxsize=64)
+def _arrangement(place: Workspace, made: str) -> dict[str, str]:
+    meta = read_json(place.arrangement(made) / "meta.json") or {}
+    test = meta.get("sources", {}).get("corpus_meta", {}).get("test_digest")
+    return {"arrangement": made, "ids digest": str(meta.get("ids_digest")), "test digest": str(test)}

@@ -1,0 +1,123 @@
+"""Makes a grid's report: a page that compares its runs, with the figure and the numbers beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import Workspace, write_text
+from launcher.grids import grid_record
+from launcher.reporting import comparison, frames, recorded
+from launcher.reporting import figure as report_figure
+from launcher.reporting import page as report_page
+from launcher.reporting import panels as report_panels
+from launcher.reporting import parts as report_parts
+from launcher.reporting.comparison import Group, Member, Summary
+from launcher.reporting.panels import Asked, Found
+from launcher.reporting.recorded import DONE
+from zsg_core.curves import Drop
+from zsg_core.errors import UserError
+
+MOST_PANELS = 24
+BESIDE = ("curves.png", "curves.pdf", "curves.csv", "finals.csv", "drops.csv", "metrics.parquet")
+
+
+def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) -> Path:
+    """Writes the report of a grid and returns the page's path; `out` is a folder. Replaces an older report.
+
+    UserError for an unknown grid, a metric that no run has, an axis in which the runs do not differ.
+    """
+    folder = out or place.grid(name) / "report"
+    record = grid_record.read(place, name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with frames.Writer(folder / "metrics.parquet", frames.metric_schema(record["runs"])) as kept:
+        found = _read(place, record, asked, kept)
+    summed = comparison.summaries(found.groups)
+    drops = comparison.drops(found.groups)
+    drawn = report_panels.by_axis(found)
+    bands = "; bands: lowest to highest replicate" if any(group.has_band for group in found.groups) else ""
+    title = f"{found.name}: {asked.metric} by {asked.x}{bands}"
+    report_figure.picture(drawn, [folder / "curves.png", folder / "curves.pdf"], title)
+    frames.write_csv(folder / "curves.csv", _curve_columns(found))
+    frames.write_csv(folder / "finals.csv", _final_columns(found, summed))
+    frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
+    page = folder / "report.html"
+    write_text(page, report_page.page(f"zsg report: {found.name}", report_parts.sections(found, summed, drops, drawn)))
+    return page
+
+
+def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.Writer") -> Found:
+    members, facts, troubles, keys = [], [], [], dict[str, None]()
+    for run in recorded.runs(place, record):
+        members.append(comparison.member(run, asked.metric, asked.x))
+        facts.append(run.facts())
+        troubles += _troubles(run)
+        keys |= dict.fromkeys(run.keys())
+        kept.add(frames.metric_columns(run))
+    if asked.metric not in keys and keys:
+        raise UserError(f"--metric {asked.metric}: no run has it; there are {', '.join(sorted(keys))}")
+    if not keys:
+        raise UserError(f"grid {record['name']}: no run has recorded a value yet; zsg status shows where they stand")
+    groups = comparison.groups(members)
+    axes = comparison.differing(groups)
+    panel = comparison.panel_axis(axes, groups, asked.panel)
+    values = {comparison.text(group.axes.get(panel)) for group in groups} if panel else set()
+    if len(values) > MOST_PANELS:
+        if asked.panel:
+            raise UserError(f"--panel {asked.panel}: {len(values)} values; a page has at most {MOST_PANELS} panels")
+        panel = None
+    return Found(record["name"], asked, record, members, facts, troubles, groups, axes, panel)
+
+
+def _troubles(run: recorded.Recorded) -> list[str]:
+    told = []
+    if run.state not in (DONE, recorded.OPEN, recorded.ABSENT):
+        step = run.end.get("step")
+        cause = ": ".join(str(run.end[key]) for key in ("cause", "evidence") if run.end.get(key))
+        told.append(
+            f"{run.run} {run.state}{f' at step {step}' if step is not None else ''}{f': {cause}' if cause else ''}"
+        )
+    if run.flags:
+        told.append(f"{run.run} is flagged: a restart computed other values ({len(run.flags)}): {run.flags[0]}")
+    return told
+
+
+def _curve_columns(found: Found) -> dict[str, list[Any]]:
+    rows = []
+    for group in found.groups:
+        if not group.steps:
+            continue
+        table = group.table
+        columns = (group.steps, group.at, table.mean(axis=0), table.min(axis=0), table.max(axis=0))
+        for step, x, mean, low, high in zip(*columns, strict=True):
+            row = {**_axes(found, group), "step": step, found.asked.x: x, "mean": float(mean), "lowest": float(low)}
+            rows.append({**row, "highest": float(high), "runs": len(group.averaged)})
+    return frames.columns(rows)
+
+
+def _final_columns(found: Found, summed: Sequence[tuple[Summary, Summary] | None]) -> dict[str, list[Any]]:
+    rows = []
+    for group, of in zip(found.groups, summed, strict=True):
+        row = {**_axes(found, group), "runs": len(group.averaged), "step": group.steps[-1] if group.steps else None}
+        ends = [*group.stage_ends, *[(None, None)] * found.most_stages]
+        for number in range(1, found.most_stages):
+            row[f"stage_{number}_step"], row[f"stage_{number}_final"] = ends[number - 1]
+        for name, one in zip(("final", "area"), of or (None, None), strict=True):
+            row[name] = one.value if one else None
+            for kind in ("seeds", "items", "tasks"):
+                bounds = getattr(one, kind) if one else None
+                row[f"{name}_{kind}_low"], row[f"{name}_{kind}_high"] = bounds or (None, None)
+        rows.append(row)
+    return frames.columns(rows)
+
+
+def _drop_columns(found: Found, drops: Sequence[tuple[Group, Member, Drop]]) -> dict[str, list[Any]]:
+    return frames.columns([
+        {**_axes(found, group), "run": one.run, "task": drop.task, "stage": one.stage_after(drop.start),
+         "from": drop.start, "to": drop.end,
+         "size": drop.size, "all_tasks": drop.shared, "beyond_all": drop.own, "usual": drop.usual}
+        for group, one, drop in drops
+    ])  # fmt: skip
+
+
+def _axes(found: Found, group: Group) -> dict[str, str]:
+    return {key: comparison.text(group.axes.get(key)) for key in found.keys}

@@ -1,0 +1,65 @@
+"""Makes the arrangements of a grid on this machine, without training anything, through ordinary prepare jobs."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.folder import is_committed
+from launcher.commands import show
+from launcher.observing import logs
+from launcher.observing.status import collect
+from launcher.planning import plan as plans
+from launcher.submission import local, session
+from launcher.submission import submit as submits
+from launcher.submission.ledger import Ledger, submit_lock
+from zsg_core.errors import ClusterError
+
+
+@dataclass(frozen=True)
+class Made:
+    """One arrangement of a grid: which points use it, and whether it was there before."""
+
+    id: str
+    axes: list[dict]
+    new: bool
+
+
+def make(grid: Path, workspace: Path | None) -> list[Made]:
+    """Makes what is missing and tells all. ClusterError with the reason where a prepare job failed."""
+    opened = session.open_grid(grid, None, workspace)
+    if opened.site.profile.kind != "local":
+        opened = session.open_grid(grid, "local", opened.site.workspace.root)
+    site, runs = opened.site, opened.runs
+    axes: dict[str, list[dict]] = {}
+    for run in runs:
+        axes.setdefault(run.arrangement_id, []).append(run.axes)
+    before = {made for made in axes if is_committed(site.workspace.arrangement(made))}
+    if set(axes) - before:
+        _run(opened)
+    return [Made(made, points, made not in before) for made, points in axes.items()]
+
+
+def _run(opened: session.Opened) -> None:
+    site = opened.site
+    with submit_lock(site.workspace):
+        ledger = Ledger(site.workspace)
+        submits.settle(site, ledger, show.say)
+        actions = [plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs]
+        wanted = plans.make(actions, lambda need: _is_there(opened, need), {})
+        only = plans.Plan([], wanted.prepares, [])
+        jobs, locks = submits.submit_local(site, opened.grid, only, ledger)
+    items = [prepare.item for prepare in wanted.prepares]
+    try:
+        local.run_all(site.workspace, site.profile, jobs, lambda: None)
+    finally:
+        for lock in locks:
+            os.close(lock)
+    for item, state in collect(site.workspace, items, Ledger(site.workspace)).items():
+        if state.state != "done":
+            why = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
+            raise ClusterError(f"{item} {why}; its log: {logs.local_log(site.workspace.root / item)}")
+
+
+def _is_there(opened: session.Opened, need: str) -> bool:
+    # A base is for training; an order needs none.
+    return need.startswith("bases/") or is_committed(opened.site.workspace.root / need)

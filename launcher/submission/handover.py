@@ -1,0 +1,159 @@
+"""Hands one submission to Slurm and finds it again, whatever sbatch said and whoever was killed meanwhile."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jobs.folder import Workspace
+from launcher.clusters import arrays, slurm
+from launcher.clusters.profiles import JobSize, Profile
+from launcher.submission import code_snapshot
+from launcher.submission.ledger import Ledger, Submission
+from zsg_core.errors import ClusterError
+
+SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
+PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)  # between tries, where the controller is away: it restarts within a minute
+AWAY = (
+    "unable to contact slurm controller", "socket timed out", "connection refused", "connection reset",
+    "zero bytes were transmitted", "slurm_persist_conn", "resource temporarily unavailable", "connection timed out",
+    "slurm backup controller in standby", "communication connection failure", "slurm temporarily unable",
+)  # fmt: skip
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+def dependency(ids: Sequence[str], whatever_they_made: bool = False, well: str | None = None) -> str | None:
+    """What sbatch is to wait for: that all ended well, or only that all of their arrays ended, and `well` did well."""
+    if not ids:
+        return None
+    if whatever_they_made:
+        arrays_of = dict.fromkeys(job_id.partition("_")[0] for job_id in ids if job_id != well)
+        return f"afterany:{':'.join(arrays_of)}" + (f",afterok:{well}" if well else "")
+    return f"afterok:{':'.join(ids)}"
+
+
+def send(
+    workspace: Workspace, profile: Profile, submission: Submission, size: JobSize, after: str | None, ledger: Ledger,
+    say: Say, sleep: Callable[[float], None] = time.sleep,
+) -> Submission:  # fmt: skip
+    """Submits the jobs, held, with the links of their chain behind them, and records their ids.
+
+    Raises ClusterError where Slurm refuses the jobs, or stays away: then the intent is left for the next submit to
+    settle. A chain of fewer links does with fewer.
+    """
+    code = code_snapshot.take(workspace)
+    wanted, python = parameters(profile, submission, size, after, code), arrays.python(profile)
+    try:
+        ids = _sbatch(workspace, submission, submission.name, wanted, python, say, sleep)
+    except NotTaken:
+        ledger.void(submission, "sbatch failed")
+        raise
+    ledger.submitted(submission, ids)
+    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
+    for number in range(1, submission.chain + 1):
+        name, behind = submission.link_name(number), arrays.behind(ids)
+        wanted = parameters(profile, submission, size, behind, code, number) | {"job_name": name}
+        try:
+            ids = _sbatch(workspace, submission, name, wanted, python, say, sleep)
+        except ClusterError as error:
+            say(f"the chain has {number - 1} of {submission.chain} links: {error}")
+            break
+        ledger.linked(submission, ids)
+    return submission
+
+
+def parameters(
+    profile: Profile, submission: Submission, size: JobSize, after: str | None, code: Mapping[str, Any], link: int = 0
+) -> dict[str, Any]:
+    """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
+    wanted = arrays.parameters(profile, size, submission.name, after, submission.kind)
+    wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
+    lines = code_snapshot.script_lines(code) + arrays.job_lines(submission.id, submission.chain - link)
+    return wanted | {"setup": wanted["setup"] + lines}
+
+
+class NotTaken(ClusterError):
+    """Slurm was asked and has none of the jobs."""
+
+
+def _sbatch(
+    workspace: Workspace, submission: Submission, name: str, wanted: dict[str, Any], python: str, say: Say,
+    sleep: Callable[[float], None],
+) -> list[str]:  # fmt: skip
+    """Submits one array of a submission's jobs under a name; again only where Slurm was away and has none of it."""
+    folder = workspace.submission(submission.id)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    pauses = iter(PAUSES_S)
+    while True:
+        try:
+            return arrays.submit(folder, [workspace.root / item for item in submission.items], wanted, python)
+        except ClusterError as error:
+            # "Socket timed out" may well have submitted: look before saying so.
+            if ids := patiently(lambda: adopt(workspace, submission, name), say, sleep):
+                return ids
+            if not is_away(error) or (pause := next(pauses, None)) is None:
+                raise NotTaken(str(error)) from error
+            say(f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s")
+            sleep(pause)
+
+
+def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
+    """The ids that Slurm has under a name of a submission, made ready to start; none if it has none."""
+    ids = find(submission, name)
+    if ids:
+        folders = [workspace.root / item for item in submission.items]
+        arrays.adopt(workspace.submission(submission.id), name, folders, ids)
+    return ids
+
+
+def patiently(ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep) -> T:
+    """The answer of a call to Slurm, asked again for a minute and a half while the controller is away."""
+    for pause in PAUSES_S:
+        try:
+            return ask()
+        except ClusterError as error:
+            if not is_away(error):
+                raise
+            say(f"Slurm does not answer ({brief(error)}); asking again in {pause:g} s")
+            sleep(pause)
+    return ask()
+
+
+def is_away(error: ClusterError) -> bool:
+    """Whether the controller did not answer, which may pass, in place of refusing, which does not."""
+    return any(words in str(error).lower() for words in AWAY)
+
+
+def brief(error: ClusterError) -> str:
+    """The last line of what a command of Slurm complained."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "nothing"
+
+
+def find(submission: Submission, name: str) -> list[str]:
+    """The ids that Slurm has under a name of a submission, once no sbatch of it can be on its way any more."""
+    here = submission.host == socket.gethostname()
+    until = submission.created / 1000 + SETTLE_S
+    while _sbatch_lives(submission) if here else time.time() < until:
+        time.sleep(0.2)
+    return slurm.find(name, sacct=submission.sacct)
+
+
+def _sbatch_lives(submission: Submission) -> bool:
+    """Whether an sbatch that outlived its zsg is still at work: its argument lies in the submission's folder."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                words = (process / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            # A site's sbatch may be a script: its interpreter comes first.
+            if any(w.endswith(b"sbatch") for w in words[:3]) and any(
+                f"/submissions/{submission.id}/".encode() in w for w in words
+            ):
+                return True
+    return False

@@ -1,0 +1,157 @@
+"""Writes job.json: the whole of what a node needs to know, resolved, readable, replayable by hand."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.attempt import now_ms
+from jobs.evaluating import leases
+from jobs.folder import SCHEMA, Workspace, read_json, write_json
+from jobs.training import stages
+from jobs.training.deepspeed_config import deepspeed_config
+from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
+from launcher.grids.runs import Run
+from launcher.planning import speeds
+from launcher.planning.estimates import Estimates
+from launcher.planning.plan import Canary, Prepare, run_item
+from launcher.submission import code_snapshot
+from launcher.submission.ledger import Submission
+from zsg_core.errors import UserError
+from zsg_core.tuning import NO_BIASES
+
+
+def write_train(
+    workspace: Workspace, run: Run, profile: Profile, submission: str, after: tuple[str, ...], is_start: bool
+) -> None:
+    """Writes a run's job.json. `after`: the job folders it waits for; `is_start`: whether others start from it."""
+    train, estimates = run.stage["train"], Estimates(workspace, profile, [])
+    base = run.base or workspace.base(run.base_id or "")
+    if run.before:
+        base = workspace.root / run.before.weights
+        stages.use(workspace, run.before.id, run.id)
+    job = _head("train", run.id, submission, workspace, run.size, profile) | {
+        "stage_id": str(len(run.recipe["stages"])),
+        "recipe": run.recipe,
+        "before": [one.id for one in run.all_before],
+        "makes": [run.weights] if is_start or stages.users(workspace, run.id) else [],
+        "checkpoints": run.checkpoints.model_dump(mode="json"),
+        "scored": run.checkpoints.scored,
+        "made": {"corpus": run.corpus_id, "arrangement": run.arrangement_id, "base": run.base_id},
+        "after": list(after),
+        "micro_tokens": estimates.micro_tokens(run),
+        "recompute": estimates.recomputes(run),
+        "compile": profile.trainer.compile,
+        "go_on": profile.slurm.go_on if profile.kind == "slurm" else None,
+        "deepspeed": _deepspeed(train, profile),
+    }
+    job["paths"] |= {"base": str(base)}
+    write_json(workspace.root / run_item(run) / "job.json", job)
+
+
+def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
+    """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it."""
+    first = prepare.runs[0]
+    stage = first.stage
+    bases = {run.base_id: run.recipe["base"] for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
+    orders = {
+        run.arrangement_id: run.stage["arrangement"]
+        for run in prepare.runs
+        if f"arrangements/{run.arrangement_id}" in prepare.makes
+    }
+    key = prepare.item.removeprefix("prepare/")
+    job = _head("prepare", None, submission, workspace, profile.prepare, profile) | {
+        "stage_id": key,
+        "corpus": {"id": first.corpus_id, "recipe": stage["data"]},
+        "bases": [{"id": made, "recipe": recipe} for made, recipe in bases.items()],
+        "arrangements": [{"id": made, "recipe": recipe} for made, recipe in orders.items()],
+        "makes": sorted(prepare.makes),
+    }
+    embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
+    job["paths"] |= {"sources": {name: files.texts for name, files in first.sources.items()}, "embedding": embedding}
+    write_json(workspace.root / prepare.item / "job.json", job)
+
+
+def write_canary(
+    workspace: Workspace, first: Canary, profile: Profile, submission: str, watched: Submission, size: JobSize
+) -> None:
+    """Writes the job.json of the job that waits for what the first run shows."""
+    speed = speeds.item(*Estimates(workspace, profile, []).taken(first.run))
+    job = _head("canary", None, submission, workspace, size, profile) | {
+        "stage_id": first.run.id,
+        "canary": {"run": first.run.id, "submission": watched.id, "slurm": watched.all_ids},
+        "after": [],
+        "makes": [speed],
+    }
+    write_json(workspace.root / first.item / "job.json", job)
+
+
+def write_evaluate(
+    workspace: Workspace, item: str, runs: Sequence[Run], profile: Profile, submission: str, drains: bool
+) -> None:
+    """Writes the job.json of an evaluate job: which runs it serves, which metrics of them, how answers are made.
+
+    `drains`: it ends once nothing is left, in place of waiting for snapshots that may yet come.
+    """
+    serves = [{"run": run.id, "keys": run.checkpoints.scored, "how": run.checkpoints.generation.how} for run in runs]
+    job = _head("evaluate", None, submission, workspace, profile.evaluate, profile) | {
+        "stage_id": item.partition("/")[2],
+        "serves": serves,
+        "drains": drains,
+        "lease_s": leases.LOST_S,
+        "after": [],
+        "makes": [],
+    }
+    write_json(workspace.root / item / "job.json", job)
+
+
+def _head(
+    kind: str, run_id: str | None, submission: str, workspace: Workspace, size: JobSize, profile: Profile
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "run_id": run_id,
+        "submission": submission,
+        "resources": {
+            "profile": profile.name,
+            **size.model_dump(),
+            "gpus_per_node": gpus_per_node(profile, kind),
+            "peak_tflops": profile.gpu.tflops if profile.gpu and kind == "train" else None,
+            "kill_wait_s": profile.slurm.kill_wait_s,
+            "hang_min": profile.hang_min,
+        },
+        "tracking": {"uri": profile.tracking.uri, "live": profile.tracking.live},
+        "paths": {"workspace": str(workspace.root)},
+        "code": code_snapshot.take(workspace),
+        "created": now_ms(),
+    }
+
+
+def check(run: Run, profile: Profile) -> None:
+    """Raises UserError for a run that the profile cannot train, before anything is submitted."""
+    train = run.stage["train"]
+    _deepspeed(train, profile)
+    batch, ranks = train["batch"], run.size.nodes * run.size.ranks_per_node
+    if batch < ranks:
+        raise UserError(
+            f"train.batch is {batch}, but {run.size.nodes} nodes × {run.size.ranks_per_node} ranks are {ranks}: "
+            f"{ranks - batch} would hold a GPU for nothing. Ask for at most {batch} ranks, or a batch of {ranks} or "
+            "more; it need not be a multiple of the ranks"
+        )
+    if train["tuning"]["method"] == "bitfit" and not _has_biases(run):
+        raise UserError(NO_BIASES)
+    gpus = gpus_per_node(profile, "train")
+    if gpus and run.size.ranks_per_node > gpus:
+        raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
+    if profile.kind == "local" and run.size.nodes * run.size.ranks_per_node > 1:
+        raise UserError(f"profile {profile.name!r} is local and runs one rank; nodes and ranks_per_node must be 1")
+
+
+def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    scale = train.get("loss_scale")
+    stage = profile.deepspeed.zero_stage
+    return deepspeed_config(zero_stage=stage, precision=train["precision"], clip=train["clip"], loss_scale=scale)
+
+
+def _has_biases(run: Run) -> bool:
+    config = (read_json(run.base / "config.json") if run.base else None) or {}
+    return bool(config.get("attention_bias") or config.get("mlp_bias"))

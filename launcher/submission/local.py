@@ -1,0 +1,133 @@
+"""Runs job folders on this machine, side by side up to a limit, each when what it needs is there.
+
+A running job holds a lock on its folder through a descriptor that it inherits, so whether it lives is known
+exactly, also after this process was killed.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs import cancellation
+from jobs.folder import Workspace, is_committed, read_json
+from launcher.clusters.profiles import Profile
+from launcher.observing import logs
+from launcher.observing.status import collect
+from launcher.submission import code_snapshot
+from launcher.submission.ledger import Ledger
+
+POLL_S = 0.3
+STOP_S = 30  # as Slurm's KillWait: what a job may take to save its state
+
+
+@dataclass
+class LocalJob:
+    """A job folder to run: after the jobs of `after` have ended, if all of `needs` are there.
+
+    Where these are there already, it does not wait for ends, unless it `waits`.
+    """
+
+    item: str
+    needs: frozenset[str] = frozenset()
+    after: tuple[str, ...] = ()
+    waits: bool = False
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    ended: bool = False
+
+
+def run_all(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], tick: Callable[[], None]) -> None:
+    """Runs every job to its end. `tick` is called a few times a second, for a display.
+
+    A KeyboardInterrupt ends the jobs that run, lets them write how they ended, and is raised again.
+    """
+    try:
+        while not all(job.ended for job in jobs):
+            for job in jobs:
+                _reap(job)
+            _give_up(workspace, jobs)
+            _start_ready(workspace, profile, jobs)
+            tick()
+            time.sleep(POLL_S)
+        tick()
+    except KeyboardInterrupt:
+        _stop(jobs)
+        raise
+
+
+def _start_ready(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]) -> None:
+    for job in jobs:
+        if job.process is None and not job.ended and cancellation.is_asked(workspace.root / job.item):
+            job.ended = True
+        if sum(other.process is not None for other in jobs) >= profile.max_parallel:
+            return
+        if job.process is None and not job.ended and _is_ready(workspace, job, jobs):
+            _start(workspace.root / job.item, profile, job)
+
+
+def _is_ready(workspace: Workspace, job: LocalJob, jobs: Sequence[LocalJob]) -> bool:
+    if job.waits and any(not other.ended for other in jobs if other.item in job.after):
+        return False
+    return all(is_committed(workspace.root / need) for need in job.needs)
+
+
+def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
+    """A job whose prepare jobs have all ended without making what it needs will never start."""
+    ended = {job.item for job in jobs if job.ended}
+    mine = {job.item for job in jobs}
+    for job in jobs:
+        waiting = not job.ended and job.process is None and job.after
+        if waiting and all(item in ended or (item not in mine and _has_ended(workspace, item)) for item in job.after):
+            job.ended = not all(is_committed(workspace.root / need) for need in job.needs)
+
+
+def _has_ended(workspace: Workspace, item: str) -> bool:
+    found = collect(workspace, [item], Ledger(workspace))[item]
+    return not found.is_active or found.stopped
+
+
+def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)  # somebody looks, or the job of an earlier submit still lives: next time
+        return
+    env = _environment(profile, job.item, folder)
+    with logs.local_log(folder).open("ab") as log:
+        job.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[lock], start_new_session=True,
+        )  # fmt: skip
+    os.close(lock)
+
+
+def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
+    # Outside Slurm it is the user who chooses the GPUs.
+    names = [*profile.environment.keep, "CUDA_VISIBLE_DEVICES"]
+    kept = {key: os.environ[key] for key in names if key in os.environ}
+    sizes = {"prepare": profile.prepare, "evaluate": profile.evaluate}
+    kept |= profile.environment.of(sizes.get(item.partition("/")[0], profile.train))
+    code = (read_json(folder / "job.json") or {}).get("code", {})
+    return kept | code_snapshot.environment(code, kept.get("PYTHONPATH", ""))
+
+
+def _reap(job: LocalJob) -> None:
+    if job.process is not None and job.process.poll() is not None:
+        job.process, job.ended = None, True
+
+
+def _stop(jobs: Sequence[LocalJob]) -> None:
+    running = [job.process for job in jobs if job.process is not None]
+    for process in running:
+        process.terminate()
+    for process in running:
+        try:
+            process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

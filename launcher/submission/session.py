@@ -1,0 +1,282 @@
+"""Does what `plan` and `submit` ask: opens a grid, submits it, follows its local jobs."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import Workspace
+from launcher import workspaces
+from launcher.clusters import profile_files, profiles
+from launcher.clusters.slurm import DONE
+from launcher.commands import show
+from launcher.grids import grid as grids
+from launcher.grids import grid_record, inputs
+from launcher.grids import runs as runs_of
+from launcher.grids import smoke as smokes
+from launcher.grids.grid import Grid
+from launcher.grids.hub import Downloads
+from launcher.grids.runs import Run
+from launcher.observing import reading
+from launcher.observing import status_view as view
+from launcher.observing.status import collect
+from launcher.planning import admission, limits
+from launcher.planning.estimates import Estimates
+from launcher.planning.plan import NOT_SELECTED, Allow
+from launcher.shipped import shipped
+from launcher.submission import job_files, local
+from launcher.submission import submit as submits
+from launcher.submission.ledger import Ledger, submit_lock
+from launcher.submission.submit import Site
+from zsg_core.errors import ClusterError, UserError
+
+DELIVERY_S = {True: 300.0, False: 60.0}  # by whether MLflow is a file here: a server may never answer
+
+Agreed = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A grid, resolved on its profile."""
+
+    grid: Grid
+    site: Site
+    runs: list[Run]
+    estimates: Estimates
+    asked: dict[str, Any]  # how it was opened, for whoever opens it again: file, profile, smoke
+
+
+def open_grid(
+    path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False, sets: Sequence[str] = ()
+) -> Opened:
+    """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them.
+
+    `sets` are `key=value` texts laid over the grid's defaults.
+    """
+    grid = grids.load(path, sets)
+    layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
+    profile = profiles.of(layers)
+    if smoke:
+        grid = smokes.shrink(grid, profile.smoke)
+    place = reading.workspace(workspace_path, profile.workspace)
+    downloads = Downloads(place, profile.internet, show.say)
+    inputs.check([own for point in grid.points for own in point.settings.by_stage()], downloads)
+    workspaces.create(place)
+    resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
+    for run in resolved:
+        for one in [*run.all_before, run]:
+            job_files.check(one, profile)
+    estimates = Estimates(place, profile, resolved)
+    estimates.refuse_unfit()
+    show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
+    for note in [*grid.notes, *notes]:
+        show.say(f"note: {note}")
+    own = layers.files[0].resolve()
+    by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
+    asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
+    return Opened(grid, Site(place, profile), resolved, estimates, asked)
+
+
+def open_again(place: Workspace, name: str) -> Opened:
+    """A recorded grid, by the file, settings and profile of its last submit. UserError where they are gone."""
+    record = grid_record.read(place, name)
+    path = Path(record.get("file", ""))
+    if not path.is_file():
+        copy = place.grid(name) / "grid.yaml"
+        raise UserError(f"{name} was submitted as {path}, which is gone; put it back, or submit its copy, {copy}")
+    return open_grid(path, record["opened_with"], place.root, record["smoke"], record["overrides"])
+
+
+def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
+    """Prints what a submit would do now."""
+    site, estimates = opened.site, opened.estimates
+    cluster = admission.cluster_of(site.profile, show.say, must_answer=False)
+    space = limits.room(site.profile, cluster)
+    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space, estimates.need_gb)
+    refused = admission.objections(site, plan, cluster, estimates)
+    if json:
+        show.as_json(show.plan_rows(plan, {run.id: estimates.of(run).as_json for run in opened.runs}))
+        for why in refused:
+            show.say(f"submit would refuse: {why}")
+        return
+    show.plan_table(plan)
+    show.job_graph(plan)
+    show.estimates_table(*estimates.overview(plan))
+    for line in site.profile.setup:
+        show.result(f"setup line of every job: {line}")
+    for why in refused:
+        show.result(f"submit would refuse: {why}")
+    show.result(f"{opened.grid.name}: {show.summary(plan)}")
+
+
+def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
+    """Submits what the plan says; on a local profile runs it to its end. Returns whether a local run failed.
+
+    `agreed` is asked before anything is handed to Slurm.
+    """
+    site, grid = opened.site, opened.grid
+    if site.profile.kind == "slurm":
+        submits.refuse_without_slurm()
+    cluster = admission.cluster_of(site.profile, show.say, must_answer=True)
+    space, asked, need = limits.room(site.profile, cluster), None, opened.estimates.need_gb
+    if site.profile.kind == "slurm":
+        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space, need)
+        admission.refuse(admission.objections(site, asked, cluster, opened.estimates))
+        show.plan_table(asked)
+        if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
+            show.say("nothing was submitted")
+            return False
+    with submit_lock(site.workspace):
+        ledger = Ledger(site.workspace)
+        submits.settle(site, ledger, show.say)
+        plan = submits.plan(site, grid, opened.runs, ledger, allow, space, need)
+        if asked is None:
+            admission.refuse(admission.objections(site, plan, cluster, opened.estimates))
+            show.plan_table(plan)
+        elif [action.kind for action in plan.actions] != [action.kind for action in asked.actions]:
+            show.plan_table(plan)
+            show.say("the states changed meanwhile: this is what is done now")
+        submits.record_grid(site, grid, opened.runs, opened.asked)
+        submits.free(plan, show.say)
+        if plan.left and not plan.acting:
+            raise ClusterError(f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended")
+        if not plan.acting:
+            show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
+            return False
+        if site.profile.kind == "slurm":
+            most = limits.array_size(site.profile, cluster.config)
+            submits.submit_slurm(site, grid, plan, ledger, most, show.say)
+            if plan.left:
+                show.result(f"{plan.left}; zsg submit again once jobs have ended")
+            show.result(f"{grid.name}: {show.summary(plan)}; {_hint('status', opened)} --watch")
+            return False
+        jobs, locks = submits.submit_local(site, grid, plan, ledger)
+    try:
+        _run_here(opened, jobs)
+    finally:
+        for lock in locks:
+            os.close(lock)
+    rows = _look(opened, [])[1]
+    show.status(rows)
+    show.result(_hint("ui", opened))
+    left_out = {action.run.id for action in plan.actions if action.reason == NOT_SELECTED}
+    return not _evaluated(opened, jobs) or any(row["state"] != "done" for row in rows if row["run"] not in left_out)
+
+
+def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:
+    """Whether the evaluate jobs have ended well; says why not."""
+    items = [job.item for job in jobs if job.item.startswith("evaluate/")]
+    states = collect(opened.site.workspace, items, Ledger(opened.site.workspace))
+    bad = {item: state for item, state in states.items() if state.state != DONE}
+    for item, state in bad.items():
+        why = ": ".join(str(part) for part in (state.state, state.cause, state.evidence) if part)
+        show.say(f"{item} {why}; zsg submit again evaluates what is left")
+    return not bad
+
+
+def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
+    """Starts `zsg <argv>` apart from this terminal and returns once it has taken the jobs on.
+
+    Raises ClusterError with the end of its log if it ends before.
+    """
+    site, name = opened.site, opened.grid.name
+    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow)
+    show.plan_table(plan)
+    if not plan.acting:
+        show.result(f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
+        return
+    folder = site.workspace.grid(name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    known = set(Ledger(site.workspace).submissions)
+    with (folder / "submit.log").open("ab") as log:
+        start = log.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "launcher.cli", *argv],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env=os.environ | {"PYTHONSAFEPATH": "1"},
+        )  # fmt: skip
+    try:
+        while process.poll() is None and not _taken_on(site.workspace, name, known):
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        raise
+    if process.returncode:
+        said = (folder / "submit.log").read_bytes()[start:].decode("utf-8", "replace").strip()
+        raise ClusterError(f"the detached submit ended with {process.returncode}: {said[-500:]}")
+    show.result(
+        f"{name}: running on as process {process.pid} (kill -INT {process.pid} stops it and its jobs); its log: "
+        f"{_shown(folder / 'submit.log')}; {_hint('status', opened)} --watch"
+    )
+
+
+def _taken_on(place: Workspace, name: str, known: set[str]) -> bool:
+    """Whether there is a submission of the grid that was not there before."""
+    return any(one.grid == name for key, one in Ledger(place).submissions.items() if key not in known)
+
+
+def _run_here(opened: Opened, jobs: Sequence[local.LocalJob]) -> None:
+    site, name = opened.site, opened.grid.name
+    helpers = [job.item for job in jobs if not job.item.startswith("runs/")]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs begin by ignoring it
+    with (site.workspace.grid(name) / "delivery.log").open("ab") as log:
+        argv = ["jobs.tracking.deliver", str(site.workspace.root), name, "--follow", str(os.getpid())]
+        delivery = subprocess.Popen(
+            [sys.executable, "-m", *argv],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        with show.Progress() as progress:
+            tick = lambda: progress.show(*_look(opened, helpers)) if progress.due() else None  # noqa: E731
+            local.run_all(site.workspace, site.profile, jobs, tick)
+    finally:
+        delivery.terminate()
+        _await_delivery(delivery, name, DELIVERY_S[site.profile.tracking.uri is None])
+
+
+def _await_delivery(delivery: subprocess.Popen[bytes], name: str, patience_s: float) -> None:
+    """A server that does not answer must not hold the terminal; the journals keep everything."""
+    try:
+        code = delivery.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        delivery.kill()
+        code = delivery.wait()
+    if code:
+        show.say(
+            f"MLflow did not get everything; see delivery.log in the workspace's grids/{name}, then: zsg sync {name}"
+        )
+
+
+def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
+    wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
+    items = [f"runs/{run.id}" for run in opened.runs]
+    states = collect(opened.site.workspace, [*helpers, *items], Ledger(opened.site.workspace))
+    rows = view.rows_of(opened.grid.name, wanted, states)
+    return show.prepare_note({item: states[item] for item in helpers}), rows
+
+
+def _hint(command: str, opened: Opened) -> str:
+    """The command that goes on from here, with the workspace unless it is the one that zsg looks in anyway."""
+    what = {"ui": "compare the runs", "status": "follow them"}[command]
+    root = opened.site.workspace.root
+    place = "" if root == reading.workspace(None).root else f" --workspace {shlex.quote(_shown(root))}"
+    return f"{what}: {_command()} {command} {opened.grid.name}{place}"
+
+
+def _command() -> str:
+    """How the user calls zsg: by its path where it is not on theirs."""
+    called = Path(sys.argv[0])
+    if called.suffix == ".py":
+        return "python -m launcher.cli"
+    return "zsg" if shutil.which("zsg") == sys.argv[0] else sys.argv[0]
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

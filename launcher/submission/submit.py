@@ -1,0 +1,357 @@
+"""Carries a plan out: intent on disk, held jobs to Slurm, ids on disk, then release. Killed anywhere, it resumes.
+
+What a killed submit left behind is settled first by the next one: jobs that Slurm has under the intent's name
+are adopted, intents that never reached it are given up. So there is one job per run, whatever died when.
+"""
+
+import fcntl
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from jobs.attempt import now_ms
+from jobs.folder import Workspace, is_committed, read_json
+from launcher.clusters import failed_nodes, slurm
+from launcher.clusters.profiles import JobSize, Profile
+from launcher.clusters.slurm import DONE, RUNNING
+from launcher.evaluation import evaluating
+from launcher.grids import grid_record
+from launcher.grids.grid import Grid
+from launcher.grids.runs import Run
+from launcher.lifecycle import retry
+from launcher.observing.job_state import JobState
+from launcher.observing.status import collect
+from launcher.planning import limits
+from launcher.planning.plan import (
+    EVALUATE,
+    RETRY,
+    Action,
+    Allow,
+    Canary,
+    Evaluation,
+    Plan,
+    TrainGroup,
+    Unwanted,
+    decide,
+    evaluation_later,
+    evaluation_of,
+    make,
+    run_item,
+)
+from launcher.submission import canary, code_snapshot, handover, job_files, local
+from launcher.submission.handover import Say
+from launcher.submission.ledger import Ledger, Submission
+from zsg_core.errors import ClusterError
+
+WRITERS = 16  # files are written side by side: each waits for a disk, or for the server that has it
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where things happen: a workspace on a cluster."""
+
+    workspace: Workspace
+    profile: Profile
+
+
+def plan(
+    site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: Allow, space: limits.Room | None = None,
+    need: Callable[[Run], float] = lambda run: 0.0,
+) -> Plan:  # fmt: skip
+    """What a submit would do now, with no more jobs than there is room for.
+
+    `need`: the memory that a run takes; of many on Slurm the one that takes most goes first.
+    """
+    former = grid_record.former(site.workspace, grid.name, {run.id for run in runs})
+    before = {run_item(one) for run in runs for one in run.all_before}
+    items = {*map(run_item, runs), *before, *(f"runs/{row['run']}" for row in former)}
+    states = collect(site.workspace, items, ledger)
+    is_made = cache(lambda need: is_committed(site.workspace.root / need))
+    makers = _makers(site.workspace, ledger, site.profile.kind, before)
+
+    def remake(actions: list[Action]) -> Plan:
+        made = make(actions, is_made, makers)
+        if site.profile.kind == "local" or not allow.canary:
+            return made
+        return canary.with_first(made, need, [a.run for a in actions if _has_shown(states[run_item(a.run)])])
+
+    decided = decide(runs, states, allow, lambda need: is_made(need) or need in makers)
+    made = remake(_with_evaluations(site, ledger, decided, states, allow))
+    made = limits.within(made, space, site.profile.slurm.links, remake)
+    unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
+    failed = {run_item(a.run): states[run_item(a.run)] for a in made.actions if a.kind == RETRY}
+    nodes = failed_nodes.of(site.workspace, ledger, failed) if site.profile.kind == "slurm" else {}
+    failures = retry.rows(site.workspace, failed, nodes)
+    exclude = failed_nodes.to_avoid(ledger, failures) if failed and site.profile.kind == "slurm" else {}
+    held = [state.slurm for item in items if (state := states[item]).slurm and slurm.LAUNCH_FAILED == state.reason]
+    is_local = site.profile.kind == "local"
+    return replace(made, unwanted=unwanted, failures=failures, exclude=exclude, held=held, is_local=is_local)
+
+
+def _with_evaluations(
+    site: Site, ledger: Ledger, actions: list[Action], states: Mapping[str, JobState], allow: Allow
+) -> list[Action]:
+    """The actions, with runs evaluated that lack metrics of answers; reads the folders of runs that want any."""
+    found = {a.run.id: evaluating.look(site.workspace, a.run) for a in actions if a.run.checkpoints.scored}
+    if not found:
+        return actions
+    items = [item for item, last in ledger.by_item().items() if last.kind == "evaluate"]
+    active = [item for item, state in collect(site.workspace, items, ledger).items() if state.is_active]
+    return evaluating.refine(actions, states, allow, found, evaluating.served(site.workspace, active))
+
+
+def _has_shown(state: JobState) -> bool:
+    """Whether a run has trained to a finite loss."""
+    has_stepped = state.state == DONE or (state.state == RUNNING and bool(state.step))
+    return has_stepped and state.loss is not None and math.isfinite(float(state.loss))
+
+
+def refuse_without_slurm() -> None:
+    """Raises ClusterError where Slurm's commands are not at hand."""
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise ClusterError("sbatch and srun are not on the PATH; submit from a login node of the cluster")
+
+
+def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str, Any]) -> None:
+    """Keeps which runs the grid wants, for status, sync and whoever asks later.
+
+    `asked`: the file and the profile by which `zsg retry` opens it again.
+    """
+    facts: dict[str, Any] = dict(asked)
+    facts |= {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
+    facts |= {"submitted": now_ms(), "code": code_snapshot.take(site.workspace)}
+    listed = {run.id for run in runs}
+    before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
+    facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
+    rows = [
+        {"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run), "strategy": run.strategy}
+        for run in runs
+    ]
+    grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
+
+
+def settle(site: Site, ledger: Ledger, say: Say) -> None:
+    """Finishes or gives up what an earlier submit left unfinished on Slurm; local jobs need no settling."""
+    for submission in ledger.unfinished():
+        if submission.scheduler == "local":
+            continue
+        if site.profile.kind == "local":
+            say(f"{submission.name} was cut short; a submit with its Slurm profile settles it")
+            continue
+        say(f"an earlier submit was cut short; looking for {submission.name}")
+        if not submission.ids:
+            ids = handover.adopt(site.workspace, submission, submission.name)
+            if not ids:
+                ledger.void(submission, "never reached Slurm")
+                continue
+            ledger.submitted(submission, ids)
+        while len(submission.links) < submission.chain:
+            ids = handover.adopt(site.workspace, submission, submission.link_name(len(submission.links) + 1))
+            if not ids:
+                break  # a chain of fewer links does with fewer
+            ledger.linked(submission, ids)
+        slurm.release(submission.all_ids)
+        ledger.released(submission)
+
+
+def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, say: Say) -> None:
+    """Submits prepare jobs, then train jobs that wait for them, in arrays of at most `most`, then releases all.
+
+    If one is refused, those accepted before it are released all the same: they are wanted and complete.
+    """
+    made, sacct = list[Submission](), site.profile.slurm.sacct
+    try:
+        for prepares in _parts(plan.prepares, most):
+            items = [prepare.item for prepare in prepares]
+            submission = ledger.intend(
+                scheduler="slurm", kind="prepare", grid=grid.name, items=items, sacct=sacct, exclude=list(plan.exclude)
+            )
+            for prepare in prepares:
+                job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
+            size = site.profile.prepare
+            made.append(handover.send(site.workspace, site.profile, submission, size, None, ledger, say))
+        for group in plan.groups:
+            for runs in _parts(group.runs, most):
+                trained = _submit_runs(site, grid, plan, replace(group, runs=runs), ledger, say)
+                made.append(trained)
+                for one in _submit_evaluators(site, grid, evaluation_of(runs), trained, ledger, say):
+                    made.append(one)  # one by one: what is in Slurm is released even if the next is refused
+                if plan.canary and runs == [plan.canary.run]:
+                    made.append(_submit_canary(site, grid, plan.canary, trained, ledger, say))
+        later = [action.run for action in plan.actions if action.kind == EVALUATE]
+        for one in _submit_later(site, grid, evaluation_later(later), ledger, say) if later else ():
+            made.append(one)
+    finally:
+        if made:
+            ids = [job_id for submission in made for job_id in submission.all_ids]
+            handover.patiently(lambda: slurm.release(ids), say)
+            for submission in made:
+                ledger.released(submission)
+
+
+def free(plan: Plan, say: Say) -> None:
+    """Lets jobs start that Slurm has put back and holds, since a node could not launch them: it never would itself."""
+    if plan.held:
+        handover.patiently(lambda: slurm.release_tasks(plan.held), say)
+        say(f"Slurm held {', '.join(plan.held)} after a failed launch: released")
+
+
+def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say) -> Submission:
+    items = [run_item(run) for run in group.runs]
+    known = ledger.by_item()
+    after = [ids[-1] for item in group.after if item in known and (ids := known[item].job_ids(item))]  # the last link
+    first = after[-1] if plan.canary and plan.canary.item in group.after else None
+    submission = ledger.intend(
+        scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=site.profile.slurm.sacct,
+        chain=site.profile.slurm.links, retries=_of(items, plan.failures), exclude=list(plan.exclude),
+    )  # fmt: skip
+    starts, profile = plan.starts, site.profile
+
+    def write(run: Run) -> None:
+        job_files.write_train(site.workspace, run, profile, submission.id, plan.needed[run.id], run.id in starts)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        list(pool.map(write, group.runs))
+    dependency = handover.dependency(after, group.whatever_they_made, first)
+    return handover.send(site.workspace, site.profile, submission, group.size, dependency, ledger, say)
+
+
+def _submit_canary(
+    site: Site, grid: Grid, first: Canary, submission: Submission, ledger: Ledger, say: Say
+) -> Submission:
+    """Submits the job that watches the first run, once that has begun; it takes one CPU."""
+    size = JobSize(time_min=first.run.size.time_min)
+    watch = ledger.intend(
+        scheduler="slurm", kind="canary", grid=grid.name, items=[first.item], sacct=site.profile.slurm.sacct
+    )
+    job_files.write_canary(site.workspace, first, site.profile, watch.id, submission, size)
+    after = f"after:{submission.ids[0]}"
+    made = handover.send(site.workspace, site.profile, watch, size, after, ledger, say)
+    say(f"run {first.run.id} goes first: {first.waiting} others wait for its first checkpoint (--no-canary: none does)")
+    return made
+
+
+def _submit_evaluators(
+    site: Site, grid: Grid, wanted: Evaluation, trained: Submission, ledger: Ledger, say: Say
+) -> Iterator[Submission]:
+    """Submits the evaluate jobs of an array of runs: some that start once runs of it have, one after all have ended."""
+    if not wanted.runs:
+        return
+    for number in range(wanted.beside):
+        first = trained.ids[number * len(trained.ids) // wanted.beside]  # they begin as the array's tasks do
+        yield _submit_evaluate(site, grid, wanted.runs, f"after:{first}", ledger, say, drains=False)
+    ends = handover.dependency([trained.job_ids(item)[-1] for item in trained.items], whatever_they_made=True)
+    yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
+
+
+def _submit_later(site: Site, grid: Grid, wanted: Evaluation, ledger: Ledger, say: Say) -> Iterator[Submission]:
+    """Submits the evaluate jobs of runs that were submitted before; where some still train, after their ends."""
+    known = ledger.by_item()
+    states = collect(site.workspace, [run_item(run) for run in wanted.runs], ledger)
+    ids = [known[item].job_ids(item)[-1] for item, state in states.items() if state.is_active and item in known]
+    ends = handover.dependency(ids, whatever_they_made=True)
+    for _ in range(wanted.after):
+        yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
+
+
+def _submit_evaluate(
+    site: Site, grid: Grid, runs: Sequence[Run], after: str | None, ledger: Ledger, say: Say, drains: bool
+) -> Submission:
+    item, profile = _evaluate_item(runs), site.profile
+    intent = ledger.intend(
+        scheduler="slurm", kind="evaluate", grid=grid.name, items=[item], sacct=profile.slurm.sacct
+    )  # fmt: skip
+    job_files.write_evaluate(site.workspace, item, runs, profile, intent.id, drains)
+    return handover.send(site.workspace, profile, intent, profile.evaluate, after, ledger, say)
+
+
+def _evaluate_item(runs: Sequence[Run]) -> str:
+    """A folder that no evaluate job had: several serve the same runs."""
+    return f"evaluate/{runs[0].id}-{uuid.uuid4().hex[:4]}"
+
+
+def _parts(things: Sequence[Any], most: int) -> Iterator[list[Any]]:
+    for start in range(0, len(things), most):
+        yield list(things[start : start + most])
+
+
+def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[list[local.LocalJob], list[int]]:
+    """Records the plan's jobs for this machine; returns them, and locks that say that this process runs them.
+
+    The locks are descriptors; they must stay open for as long as the caller runs the jobs.
+    """
+    jobs: list[local.LocalJob] = []
+    locks: list[int] = []
+    if plan.prepares:
+        submission = ledger.intend(
+            scheduler="local", kind="prepare", grid=grid.name, items=[prepare.item for prepare in plan.prepares]
+        )
+        locks.append(_hold(site, submission))
+        for prepare in plan.prepares:
+            job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
+            jobs.append(local.LocalJob(prepare.item))
+        ledger.submitted(submission, ["local"] * len(plan.prepares))
+        ledger.released(submission)
+    runs = {run_item(run): run for group in plan.groups for run in group.runs}
+    if runs:
+        retries = _of(runs, plan.failures)
+        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs), retries=retries)
+        locks.append(_hold(site, submission))
+        starts = plan.starts
+        for item, run in runs.items():
+            needed = plan.needed[run.id]
+            job_files.write_train(site.workspace, run, site.profile, submission.id, needed, run.id in starts)
+            jobs.append(local.LocalJob(item, run.needs, needed))
+        ledger.submitted(submission, ["local"] * len(runs))
+        ledger.released(submission)
+    scored = [run for one in plan.evaluations for run in one.runs]
+    if scored:
+        item = _evaluate_item(scored)
+        submission = ledger.intend(scheduler="local", kind="evaluate", grid=grid.name, items=[item])
+        locks.append(_hold(site, submission))
+        job_files.write_evaluate(site.workspace, item, scored, site.profile, submission.id, drains=True)
+        jobs.append(local.LocalJob(item, after=tuple(runs), waits=True))
+        ledger.submitted(submission, ["local"])
+        ledger.released(submission)
+    return jobs, locks
+
+
+def _of(items: Iterable[str], failures: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item: failures[item] for item in items if item in failures}
+
+
+def _hold(site: Site, submission: Submission) -> int:
+    folder = site.workspace.submission(submission.id)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def _makers(workspace: Workspace, ledger: Ledger, scheduler: str, before: Collection[str]) -> dict[str, str]:
+    """What active prepare jobs, and the runs of `before`, are going to make, and in which folder."""
+    of_kind = {item: last for item, last in ledger.by_item().items() if item.startswith("prepare/") or item in before}
+    # A job on this machine cannot wait for one on Slurm, nor the other way round.
+    items = [item for item, last in of_kind.items() if last.scheduler == scheduler]
+    open_items = [item for item in items if not _all_made(workspace, item)]
+    states = collect(workspace, open_items, ledger)
+    active = [item for item in open_items if states[item].is_active and not states[item].stopped]
+    return {need: item for item in active for need in _makes(workspace, item)}
+
+
+def _makes(workspace: Workspace, item: str) -> list[str]:
+    return (read_json(workspace.root / item / "job.json") or {}).get("makes", [])
+
+
+def _all_made(workspace: Workspace, item: str) -> bool:
+    return all(is_committed(workspace.root / need) for need in _makes(workspace, item))
+
+
+def _model(run: Run) -> str:
+    return run.base.name if run.base else "tiny"

@@ -1,0 +1,1 @@
+"""Fills MLflow from here, opens and serves it."""

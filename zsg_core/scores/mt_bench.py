@@ -1,0 +1,121 @@
+"""Asks for answers to MT-Bench's questions, writes a judge's prompts for them and reads its ratings, as FastChat does.
+
+Its data are those of `fastchat/llm_judge/data`: `mt_bench/question.jsonl` with reference answers beside it, which
+zsg_core.readers reads, and `judge_prompts.jsonl`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from zsg_core.digest import content_id
+from zsg_core.errors import BadData
+from zsg_core.examples import Example
+from zsg_core.readers.intake import Intake
+from zsg_core.readers.rows import json_rows
+from zsg_core.scores.scoring import Answered, ByItem
+
+WITH_REFERENCE = ("math", "reasoning", "coding")  # categories whose judge sees GPT-4's answer
+# At what temperature a model answers, by category (FastChat, `temperature_config`); 0 elsewhere.
+TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+NAMES = {(1, False): "single-v1", (1, True): "single-math-v1",
+         (2, False): "single-v1-multi-turn", (2, True): "single-math-v1-multi-turn"}  # fmt: skip
+_RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
+_RATING_ELSE = re.compile(r"\[(\d+\.?\d*)\]")
+
+
+class JudgePrompt(msgspec.Struct, frozen=True):
+    """One row of judge_prompts.jsonl."""
+
+    name: str
+    system_prompt: str
+    prompt_template: str
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a judge is asked of one turn of one question."""
+
+    id: str
+    task: str
+    system: str
+    user: str
+    answer: str  # digest of what the model answered, in this turn and before
+    prompt: str  # digest of all else that the judge is shown
+
+
+def turn(question: Example, said: Sequence[str]) -> Example:
+    """The next turn to be answered, `<question's id>:<turn>` from 1 on, after what the model `said` in earlier ones."""
+    turns = (*zip((asked for asked, _ in question.turns), said, strict=False), question.turns[len(said)])
+    return msgspec.structs.replace(question, id=turn_id(question, len(said) + 1), turns=turns)
+
+
+def turn_id(question: Example, number: int) -> str:
+    """The item that a turn is, from 1 on."""
+    return f"{question.id}:{number}"
+
+
+def judge_prompts(path: Path) -> dict[str, JudgePrompt]:
+    """The prompts of judge_prompts.jsonl by name. BadData where one of those that grade single answers is missing."""
+    rows = (row for chunk in json_rows(path, JudgePrompt, Intake()) for row in chunk.rows)
+    found = {row.name: row for row in rows}
+    if missing := set(NAMES.values()) - found.keys():
+        raise BadData(
+            f"{path}: has no prompt named {', '.join(sorted(missing))}; FastChat's judge_prompts.jsonl has all"
+        )
+    return found
+
+
+def requests(
+    questions: Iterable[Example], prompts: Mapping[str, JudgePrompt], answers: Iterable[Answered]
+) -> list[Request]:
+    """What a judge is asked: each turn that the model has answered, together with those before it.
+
+    `answers` are by `turn_id`; a turn is left out where it, or one before it, has no answer. BadData for a question in
+    WITH_REFERENCE that has no reference answer, and for more than two turns.
+    """
+    said = {one.id: one.answer for one in answers}
+    asked = []
+    for question in questions:
+        if len(question.turns) > 2:
+            raise BadData(
+                f"{question.id}: has {len(question.turns)} turns; the judge's prompts are for one and for two"
+            )
+        for number in range(1, len(question.turns) + 1):
+            known = [said.get(turn_id(question, before)) for before in range(1, number + 1)]
+            if None not in known:
+                asked.append(_request(question, prompts, [text for text in known if text is not None]))
+    return asked
+
+
+def rating(reply: str) -> float | None:
+    """The first `[[rating]]` of a reply, or the first `[rating]`; None where there is none from 1 to 10."""
+    found = _RATING.search(reply) or _RATING_ELSE.search(reply)
+    value = float(found.group(1)) if found else 0.0
+    return value if 1 <= value <= 10 else None
+
+
+def score(ratings: Mapping[str, float]) -> dict[str, ByItem]:
+    """Ratings from 1 to 10 by turn; a turn without one is left out, as FastChat leaves out its −1."""
+    return {"mt_bench": dict(ratings)}
+
+
+def _request(question: Example, prompts: Mapping[str, JudgePrompt], said: list[str]) -> Request:
+    number, needs = len(said), question.task in WITH_REFERENCE
+    prompt = prompts[NAMES[number, needs]]
+    references = [reference for _, reference in question.turns[:number]]
+    if needs and not all(references):
+        raise BadData(f"{question.id}: a question in {question.task} is judged beside a reference answer, and has none")
+    shown: dict[str, str] = {"question": question.turns[0][0]}
+    for place, ((asked, _), reference) in enumerate(zip(question.turns[:number], references, strict=True), 1):
+        shown |= {f"question_{place}": asked} | ({f"ref_answer_{place}": reference} if needs else {})
+    answers = {"answer": said[0]} | {f"answer_{place}": text for place, text in enumerate(said, 1)}
+    return Request(
+        id=turn_id(question, number),
+        task=question.task,
+        system=prompt.system_prompt,
+        user=prompt.prompt_template.format_map(shown | answers),
+        answer=content_id(said, length=64),
+        prompt=content_id([prompt.system_prompt, prompt.prompt_template, shown], length=64),
+    )

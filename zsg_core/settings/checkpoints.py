@@ -1,0 +1,174 @@
+"""Says every setting of checkpoints: when metrics are taken, how answers are made, which weights are kept.
+
+Metrics other than the loss are of answers, which evaluators generate from snapshots, beside training or later. The
+generation preset `paper` is that of Dynamics of Zero-Shot Generalization as its code does it: 120 test items, nucleus
+sampling at top-p 0.9 and temperature 0.9, a penalty of 1.2 on tokens that were generated before, no empty answer, 128
+new tokens. There each process drew anew; here an item's draws have a seed of their own, the same at every checkpoint.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from zsg_core import schedule
+from zsg_core.scores import metrics as all_metrics
+from zsg_core.settings.fields import Count, Positive, Seed, Strict
+
+
+def checkpoint_stride(value: Any) -> Any:
+    """A stride, the steps themselves, or spans with a stride each; see `schedule.checkpoint_steps`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, list | tuple) and value and all(type(step) is int and step >= 1 for step in value):
+        return tuple(sorted(set(value)))
+    if isinstance(value, str):
+        schedule.spans(value)
+        return value
+    raise ValueError("must be steps between checkpoints such as 10, a list of steps, or spans such as '1-50:1, 50-:10'")
+
+
+def _stride_or_none(value: Any) -> Any:
+    return None if value is None else checkpoint_stride(value)
+
+
+_STRIDES: list[dict[str, Any]] = [
+    {"type": "integer", "minimum": 1},
+    {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
+    {"type": "string", "pattern": r"^\s*\d+-\d*:\d+\s*(,\s*\d+-\d*:\d+\s*)*$"},
+]
+CheckpointSteps = Annotated[Any, BeforeValidator(checkpoint_stride), WithJsonSchema({"anyOf": _STRIDES})]
+SnapshotSteps = Annotated[
+    Any, BeforeValidator(_stride_or_none), WithJsonSchema({"anyOf": [*_STRIDES, {"type": "null"}]})
+]
+
+
+class QuickSettings(Strict):
+    """A small part of the test set that is measured at every checkpoint, where the whole would cost too much."""
+
+    items: Count = Field(
+        description="how many test items, each task having its share; drawn by the test set's own seed, so the same "
+        "in all runs of the data. Their loss has a key of its own, loss_quick_<items>"
+    )
+    full_every: CheckpointSteps = Field(
+        default=100,
+        description="when the whole test set is measured: a stride, steps or spans as in `every`; step 0 and the last "
+        "always count",
+    )
+
+
+class KeepRule(Strict):
+    """Which snapshots stay: each that one of these names."""
+
+    first: Count | None = Field(default=None, description="so many of the first")
+    last: Count | None = Field(default=None, description="so many of the newest")
+    best: Count | None = Field(default=None, description="so many of the lowest loss")
+    every: Count | None = Field(default=None, description="those of steps that are multiples of this")
+
+    @model_validator(mode="after")
+    def _something_stays(self) -> "KeepRule":
+        if not any((self.first, self.last, self.best, self.every)):
+            raise ValueError("keeps nothing; give first, last, best or every, or take `snapshots` out")
+        return self
+
+
+KEEP_WORDS: dict[str, dict[str, int] | None] = {"all": None, "last": {"last": 1}}
+
+
+def _keep_rule(value: Any) -> Any:
+    """The rule that a word stands for, or what was given."""
+    if isinstance(value, str) and value not in KEEP_WORDS:
+        raise ValueError("must be all, last, or a rule such as {last: 2, best: 1, every: 100}")
+    return KEEP_WORDS[value] if isinstance(value, str) else value
+
+
+class _Words:
+    """Tells the JSON Schema of the words; as a part of the type they would spoil the messages about the rule."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(KEEP_WORDS)}, *handler(core)["anyOf"]]}
+
+
+Keep = Annotated[KeepRule | None, BeforeValidator(_keep_rule), _Words()]
+
+
+class GenerationSettings(Strict):
+    """How answers are made of which metrics other than the loss are taken."""
+
+    preset: Literal["greedy", "paper"] = Field(
+        default="greedy", description="greedy: the likeliest token each time; paper: sampled as published, see there"
+    )
+    max_new_tokens: Count = Field(default=128, description="most tokens of an answer")
+    items: Count | None = Field(
+        default=None,
+        description="how many test items are answered, each task having its share, the same at every checkpoint; "
+        "null = all of them, or the 120 of preset paper",
+    )
+    seed: Seed = Field(default=0, description="preset paper: seed of the draws, of which each item has its own")
+    name: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
+        description="a name that the keys of its metrics carry, `rouge1/NAME`: a key is of one way of answering only",
+    )
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """All that decides the answers. A key of metrics is of one way of answering only."""
+        if self.preset == "greedy":
+            return {"decoding": "greedy", "max_new_tokens": self.max_new_tokens, "items": self.items}
+        sampled = {
+            "decoding": "nucleus",
+            "top_p": 0.9,
+            "temperature": 0.9,
+            "repetition_penalty": 1.2,
+            "not_empty": True,
+        }
+        return {**sampled, "max_new_tokens": self.max_new_tokens, "items": self.items or 120, "seed": self.seed}
+
+
+class CheckpointSettings(Strict):
+    """When metrics are taken, which weights are kept, when a run is saved; not part of a run's identity."""
+
+    every: CheckpointSteps = Field(
+        default=10,
+        description="steps between checkpoints, or the steps [1, 2, 5], or spans `1-50:1, 50-500:10, 500-:50`; "
+        "step 0 and the last always count",
+    )
+    quick: QuickSettings | None = Field(
+        default=None, description="measure some items at every checkpoint and all only now and then; null = all, always"
+    )
+    metrics: Annotated[list[Literal[all_metrics.NAMES]], Field(min_length=1)] = Field(  # type: ignore[valid-type]
+        default=["loss"],
+        description="what is measured: the loss by the run itself at every checkpoint, all others by evaluators, on "
+        "the base and on every snapshot; may be asked for later",
+    )
+    generation: GenerationSettings = GenerationSettings()
+    snapshots: SnapshotSteps = Field(
+        default=None,
+        description="steps after which the weights are kept, in the words of `every`; the last always counts, and each "
+        "is a checkpoint too",
+    )
+    keep: Keep = Field(
+        default=None,
+        description="which snapshots stay: all, last, or {first: 1, last: 2, best: 1, every: 100}; one that is being "
+        "evaluated always does",
+    )
+    state_every_min: Positive | None = Field(
+        default=30.0, description="minutes between full states to go on from; null = only when told to stop"
+    )
+    state_every: Count | None = Field(default=None, description="also after every so many steps")
+    keep_state: bool = Field(default=False, description="keep the last full state of a run that is done")
+
+    @model_validator(mode="after")
+    def _something_to_answer_with(self) -> "CheckpointSettings":
+        if self.scored and self.snapshots is None:
+            raise ValueError(
+                f"metrics: {self.scored[0]} is taken of answers, which are generated from kept weights, and none are "
+                "kept; set checkpoints.snapshots to the steps at which it is wanted, e.g. in the words of `every`"
+            )
+        return self
+
+    @property
+    def scored(self) -> list[str]:
+        """The metrics that evaluators take, under the keys that they have in tables."""
+        suffix = f"/{self.generation.name}" if self.generation.name else ""
+        return [f"{metric}{suffix}" for metric in dict.fromkeys(self.metrics) if metric != all_metrics.LOSS]

@@ -1,0 +1,265 @@
+"""Says every setting of a run: its name, type, default and meaning. Unknown keys are refused.
+
+These models are the schema of a grid file. What of them enters a run's identity is decided in `recipe`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
+
+from zsg_core.orders.arrange import BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
+from zsg_core.orders.measures import MEASURES, WSD
+from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.data import OF_THE_TEST, DataSettings
+from zsg_core.settings.fields import Count, FolderName, Seed, Strict
+from zsg_core.settings.strategy import BY_NAME, StrategySettings
+from zsg_core.settings.train import TrainSettings
+
+TINY = "tiny"
+MINILM = "all-MiniLM-L6-v2"
+
+_OF_SIMILARITY = ("measure", "weights", "granularity", "choose")
+_OF_TMA = ("list", "cap", "rounds")
+
+
+class ModelSettings(Strict):
+    """The model a run starts from: a local Hugging Face folder, or `tiny`, made here with random weights."""
+
+    name: str = Field(
+        default=TINY, description="a name for tables; `tiny` is made on the spot", pattern=r"^[\w.-]{1,64}$"
+    )
+    path: FolderName | None = Field(
+        default=None, description="folder of a Hugging Face Llama; every name but tiny needs it"
+    )
+    hidden: Count | None = Field(default=None, description="tiny only: hidden size (128)")
+    layers: Count | None = Field(default=None, description="tiny only: decoder layers (4)")
+    heads: Count | None = Field(default=None, description="tiny only: attention heads (4)")
+    vocab: Annotated[int, Field(ge=300)] | None = Field(default=None, description="tiny only: tokens (4096)")
+
+    @model_validator(mode="after")
+    def _either_made_or_loaded(self) -> "ModelSettings":
+        shape = {"hidden": self.hidden, "layers": self.layers, "heads": self.heads, "vocab": self.vocab}
+        if self.name == TINY:
+            if self.path is not None:
+                raise ValueError("`tiny` is made by zsg and has no path; give the model another name")
+            if self.shape["hidden"] % (2 * self.shape["heads"]):
+                raise ValueError("hidden must be a multiple of 2·heads (rotary positions need an even head size)")
+        elif self.path is None:
+            raise ValueError(f"model {self.name!r} needs `path`, a local Hugging Face folder (or name it `tiny`)")
+        elif any(value is not None for value in shape.values()):
+            given = next(key for key, value in shape.items() if value is not None)
+            raise ValueError(f"`{given}` shapes the tiny model only; a model with a path has its own")
+        return self
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """The tiny model's sizes with their defaults: at least a million parameters."""
+        return {
+            "hidden": self.hidden or 128,
+            "layers": self.layers or 4,
+            "heads": self.heads or 4,
+            "vocab": self.vocab or 4096,
+        }
+
+
+class WeightSettings(Strict):
+    """The weights of measure wsd, in place of the paper's 1 and mean MD / mean AD."""
+
+    min: FiniteFloat = Field(default=1.0, description="of the distance to the nearest test item")
+    avg: FiniteFloat | Literal["mean"] = Field(
+        default="mean", description="of the average distance; mean = the paper's"
+    )
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> "WeightSettings":
+        if self.min == 0 and self.avg in (0, "mean"):
+            raise ValueError("with min 0 the order is that of the average alone; say measure: cosine_avg")
+        return self
+
+
+class ArrangementSettings(Strict):
+    """The order of the training data."""
+
+    order: Literal[ORDERS] = Field(default="random", description="see zsg_core.orders.arrange")  # type: ignore[valid-type]
+    seed: Seed | None = Field(default=None, description="seed of the orders random and rt; default: seed")
+    measure: Literal[MEASURES] | None = Field(  # type: ignore[valid-type]
+        default=None, description="distance of nft, rt and fft, see zsg_core.orders.measures; default: wsd"
+    )
+    weights: WeightSettings | None = Field(default=None, description="of measure wsd; default: the paper's")
+    granularity: Literal["fine", "coarse"] | None = Field(
+        default=None, description="nft, rt and fft: sort examples (fine, the default) or whole tasks"
+    )
+    choose: Literal[CHOICES] | None = Field(  # type: ignore[valid-type]
+        default=None, description="nft, rt and fft: of each task all, the 10 nearest and 10 farthest, or every n/20-th"
+    )
+    list: Literal[LISTS] | None = Field(  # type: ignore[valid-type]
+        default=None, description="which list of tma; default: min, the nearest rounds"
+    )
+    cap: Count | None = Field(
+        default=None, description="tma stops after the round that reaches so many (the published code); null = all"
+    )
+    rounds: str | None = Field(default=None, description='tma: only these rounds of list min or max, such as "0:5"')
+    embedding: FolderName = Field(
+        default=MINILM, description="sentence-transformers folder; the default name ships with zsg"
+    )
+
+    @model_validator(mode="after")
+    def _only_what_counts(self) -> "ArrangementSettings":
+        for names, counts in ((_OF_SIMILARITY, self.order in BY_SIMILARITY), (_OF_TMA, self.order == TMA)):
+            for name in names:
+                if not counts and getattr(self, name) is not None:
+                    wanted = "tma" if names is _OF_TMA else "nft, rt and fft"
+                    raise ValueError(
+                        f"`{name}` does nothing under order {self.order}, only under {wanted}; take it out, or give "
+                        f"that order a block of its own in `grid`"
+                    )
+        if self.weights is not None and self.measure not in (None, WSD):
+            raise ValueError(f"`weights` are those of measure wsd, not of {self.measure}; take one of the two out")
+        if self.granularity == "coarse" and self.choose not in (None, "all"):
+            raise ValueError(f"`choose: {self.choose}` takes examples and `granularity: coarse` sorts tasks; take one")
+        if self.order == TMA:
+            self._refuse_useless_list()
+        return self
+
+    def _refuse_useless_list(self) -> None:
+        if self.rounds is not None:
+            span(self.rounds)
+            if self.list in HALVED:
+                raise ValueError(f"`rounds` are of list min or max, not of {self.list}, which has two kinds of them")
+            if self.cap is not None:
+                raise ValueError("`rounds` and `cap` both say where tma stops; give one of them")
+        elif self.list in HALVED and self.cap is None:
+            same = {"min-max": "list: min", "max-min": "list: max", "random": "order: random"}[str(self.list)]
+            raise ValueError(f"list {self.list} without a `cap` is all data and the same as {same}; give a cap")
+
+
+class ResourceSettings(Strict):
+    """What a train job asks for, where it differs from the profile; not part of a run's identity."""
+
+    nodes: Count | None = Field(default=None, description="nodes per run")
+    ranks_per_node: Count | None = Field(default=None, description="processes per node, one per GPU")
+    time_min: Count | None = Field(default=None, description="time limit in minutes")
+    evaluators: Annotated[int, Field(ge=0)] = Field(
+        default=1,
+        description="evaluate jobs that work beside an array of runs where metrics other than the loss are wanted; one "
+        "more always takes what is left once the runs have ended",
+    )
+
+
+_ONE_LENGTH = ("max_length", "truncate", "truncated_answers")  # which a stage's preset could change
+_OF_THE_RUN = frozenset({"init_seed", "test_seed", *_ONE_LENGTH})
+
+
+class Settings(Strict):
+    """Everything that can be said of one run."""
+
+    seed: Seed = Field(default=0, description="default of sample_seed, arrangement.seed and init_seed")
+    model: ModelSettings = ModelSettings()
+    data: DataSettings
+    arrangement: ArrangementSettings = ArrangementSettings()
+    train: TrainSettings = TrainSettings()
+    stages: Annotated[list[dict[str, dict[str, Any]]], Field(min_length=1)] | None = Field(
+        default=None,
+        description="fine-tuning passes, one after the other; each says where it differs: {train: {lr: 1e-5}}",
+    )
+    strategy: StrategySettings | None = Field(
+        default=None,
+        description="how `data.sources` follow one another, as stages: multitask, sequential, mixed, dmt",
+        json_schema_extra=lambda schema: schema["anyOf"].append({"enum": list(BY_NAME)}),  # type: ignore[union-attr]
+    )
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    resources: ResourceSettings = ResourceSettings()
+
+    @model_validator(mode="after")
+    def _something_to_choose_from(self) -> "Settings":
+        least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(self.arrangement.choose or "all", 0)
+        for source in self.data.by_source().values():
+            given = source.train_per_task
+            if given is not None and given < least:
+                raise ValueError(
+                    f"arrangement.choose: {self.arrangement.choose} takes everything of a task of {given}; give "
+                    f"data.train_per_task {least} or more, or null for all"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _stages_can_be_resolved(self) -> "Settings":
+        self.by_stage()
+        return self
+
+    def by_stage(self) -> list["Settings"]:
+        """The settings of each stage: the run's own, with the stage's laid over them.
+
+        A stage may change data, arrangement and train, but not the test set: a curve over stages must be of one.
+        """
+        overlays = self._overlays()
+        if overlays is None:
+            return [self]
+        run = self.model_dump(exclude={"stages", "strategy"}, exclude_unset=True)
+        made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(overlays)]
+        tested = _tested(made[0])
+        for number, stage in enumerate(made[1:], start=1):
+            changed = [(key, value) for key, value in _tested(stage).items() if value != tested.get(key)]
+            if changed:
+                key, value = changed[0]
+                raise ValueError(
+                    f"stages[{number}]: data.{key} would be {value!r} and in the first stage {tested.get(key)!r}, so "
+                    f"the test set would change; give the run data.{key}, for all stages"
+                )
+            for key in _ONE_LENGTH:
+                was, now = (getattr(one.train, key) for one in (made[0], stage))
+                if was != now:
+                    raise ValueError(
+                        f"stages[{number}]: preset {stage.train.preset} would make train.{key} {now!r}, and in the "
+                        f"first stage it is {was!r}; give the run train.{key}, for all stages"
+                    )
+        for number, stage in enumerate(made[:-1]):
+            if stage.train.tuning.method == "lora":
+                raise ValueError(f"stages[{number}]: LoRA adapters can only be trained in the last stage")
+        return made
+
+    def _overlays(self) -> list[dict[str, dict[str, Any]]] | None:
+        if self.strategy is None:
+            return self.stages
+        if self.stages is not None:
+            raise ValueError("`stages` and `strategy` both say what the stages are; give one of them")
+        return self.strategy.stages(self.data.by_source())
+
+
+def _tested(settings: Settings) -> dict[str, Any]:
+    """Whatever decides the test set."""
+    data = settings.data
+    made = {key: getattr(data, key) for key in ("template", "positive_examples", "max_turns")}
+    for name, source in data.by_source().items():
+        own = {key: getattr(source, key) for key in OF_THE_TEST} | {"test_set": source.test_set or source.set}
+        own |= {} if source.test_path else {"path": source.path, "on_bad_row": source.on_bad_row}
+        made |= {f"sources.{name}.{key}" if name else key: value for key, value in own.items()}
+    return made
+
+
+def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: str) -> Settings:
+    made = dict(run)
+    for part, values in overlay.items():
+        if part not in ("data", "arrangement", "train"):
+            raise ValueError(f"{place}: unknown key {part!r}; a stage may say data, arrangement and train")
+        fixed = sorted((_OF_THE_RUN | {"held_out", *OF_THE_TEST}) & values.keys() - {"sampling"})
+        if fixed:
+            raise ValueError(f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside `stages`")
+        if part == "data" and {"set", "path"} & values.keys() and "test_path" not in run["data"]:
+            raise ValueError(f"{place}.data: other data would bring another test set; give the run a data.test_path")
+        made[part] = _with(made.get(part, {}), values)
+    try:
+        return Settings.model_validate(made)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([place, *map(str, first["loc"])])
+        raise ValueError(f"{where}: {first['msg']}") from None
+
+
+def _with(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others laid over them; of data, source by source."""
+    made = old | {key: tuple(value) if isinstance(value, list) else value for key, value in new.items()}
+    if isinstance(new.get("sources"), dict) and isinstance(old.get("sources"), dict):
+        given = {name: own for name, own in new["sources"].items() if isinstance(own, dict)}
+        made["sources"] = old["sources"] | {name: old["sources"].get(name, {}) | own for name, own in given.items()}
+    return made
