@@ -117,7 +117,7 @@ def test_nothing_of_a_sandbox_outlives_who_started_it(way: str, tmp_path: Path) 
     """A job that is killed in the midst of an exam leaves no process behind."""
     found(way)
     script = (
-        "import sys; from jobs import sandbox; from tests_of_it import exam\n"
+        "import sys; from jobs.evaluating import sandbox; from tests_of_it import exam\n"
         f"limits = sandbox.Limits(wall_s={PATIENT.wall_s}); ways = {{sys.argv[1]: sandbox.WAYS[sys.argv[1]]}}\n"
         "one = sandbox.find(allowed=True, limits=limits, ways=ways); print('found', flush=True); one.run(exam)\n"
     )
@@ -222,7 +222,7 @@ def test_an_unprivileged_user_has_a_sandbox_too(way: str, tmp_path_factory: pyte
         for package in ("jobs", "zsg_core"):
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
         script = (
-            "import sys\nfrom jobs import sandbox\n"
+            "import sys\nfrom jobs.evaluating import sandbox\n"
             "one = sandbox.find(allowed=True, ways={sys.argv[1]: sandbox.WAYS[sys.argv[1]]})\n"
             "print(one.name, sandbox.is_real_root(), one.run(sandbox.Exam(program='def f(x): return x', "
             "entry_point='f', prompt='', test='def check(f): assert f(1) == 1')).why)\n"

@@ -1,6 +1,6 @@
 """Names the metrics of a checkpoint, and finds the scorer of those that are taken of generated answers.
 
-A metric's key may carry the name of the way of answering, `rouge1/NAME`: see checkpoint_settings.
+A metric's key may carry the name of the way of answering, `rouge1/NAME`: see zsg_core.settings.checkpoints.
 """
 
 import importlib
@@ -22,5 +22,5 @@ def score(keys: Sequence[str], answers: Sequence[Answered]) -> Scores:
     """What the answers are worth by each of the keys. UserError where a scorer's library is not installed."""
     found = {}
     for name in dict.fromkeys(SCORERS[of_key(key)] for key in keys):
-        found |= importlib.import_module(f"zsg_core.{name}").score(answers)  # some take seconds to import
+        found |= importlib.import_module(f"zsg_core.scores.{name}").score(answers)  # some take seconds to import
     return aggregate({key: found[of_key(key)] for key in keys}, answers)
