@@ -11,13 +11,13 @@ import shelf
 from conftest import Zsg
 from published_llamas import CONFIGS
 
-from launcher import grid as grids
-from launcher import session, submit
-from launcher.ledger import Ledger
-from launcher.plan import Allow
+from launcher.grids import grid as grids
+from launcher.planning.plan import Allow
+from launcher.submission import session, submit
+from launcher.submission.ledger import Ledger
 from zsg_core import mixing, schedule, tuning
 from zsg_core.llama import shape_of_config
-from zsg_core.settings import Settings
+from zsg_core.settings.run import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = sorted((ROOT / "templates").rglob("*.yaml"))

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from zsg_core import clusters, curves, verdict
-from zsg_core.claims import OF_A_GRID, Claim, FallsAt, FallsEarly
+from zsg_core import curves, verdict
+from zsg_core.settings.claims import OF_A_GRID, Claim, FallsAt, FallsEarly
 from zsg_core.verdict import NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW, Curve, Verdict
 
 ORDER = ("nft", "rt", "fft")
@@ -363,6 +363,6 @@ def test_draws_come_in_parts_of_the_same_numbers(monkeypatch: pytest.MonkeyPatch
     """Many clusters are drawn a few draws at a time."""
     runs = three(1.0, 1.1, 1.2)
     whole = verdict.judge(RISES, runs, ORDER)
-    monkeypatch.setattr(clusters.curves, "AT_ONCE", 24 * 100)
+    monkeypatch.setattr(curves, "AT_ONCE", 24 * 100)
 
     assert same(whole, verdict.judge(RISES, runs, ORDER))

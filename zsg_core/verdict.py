@@ -4,7 +4,7 @@ What a study says is of tasks that it never saw, so its replicates are held-out 
 repeat a run on the same tasks. With 24 held-out tasks the error over tasks was five times that over seeds, and one
 split turned the sign. The papers gave neither.
 
-Effects and their intervals are those of `zsg_core.clusters`, which draws whole tasks and whole splits.
+Effects and their intervals are those of `zsg_core.effects`, which draws whole tasks and whole splits.
 A chain of several comparisons is supported if each is: no correction is needed (Berger 1982, intersection-union).
 """
 
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from zsg_core import clusters, curves
-from zsg_core.claims import Claim, Correlates, FallsAt, FallsEarly, FallsSuddenly, Rises
-from zsg_core.clusters import SPLITS, Cell, Effects, Estimate, Floats
+from zsg_core import curves
+from zsg_core.settings.claims import Claim, Correlates, FallsAt, FallsEarly, FallsSuddenly, Rises
+from zsg_core.effects import SPLITS, Cell, Effects, Estimate, Floats, estimate, means
 
 SUPPORTED, NOT_SUPPORTED, OPPOSITE, TOO_FEW = "supported", "not supported", "opposite", "too few replicates"
 TASKS = 6  # the fewest held-out tasks whose signs, were all alike, would be below 5 % by chance: 2 · 2⁻⁶ = 3 %
@@ -98,12 +98,12 @@ def judge(claim: Claim, found: Sequence[Curve], levels: Sequence[str], *, units_
     if isinstance(question, str):
         return Verdict(TOO_FEW, tasks=tasks, splits=splits, runs=runs, notes=[question])
     cells = [Cell(one.level, one.split, one.seed, one.units, *question.take(one)) for one in whole]
-    found_sizes = clusters.estimate(cells, levels, question.effects)
+    found_sizes = estimate(cells, levels, question.effects)
     effects = [
         Effect(name, size, question.null, question.least)
         for name, size in zip(question.names, found_sizes, strict=True)
     ]
-    at_levels = {name: float(mean[0, 0]) for name, mean in clusters.means(cells, levels).items()}
+    at_levels = {name: float(mean[0, 0]) for name, mean in means(cells, levels).items()}
     if tasks < TASKS:
         notes.append(f"{tasks} held-out {_things(units_are_tasks)}: fewer than the {TASKS} that can decide anything")
     notes += _warnings(whole, effects, splits, tasks, units_are_tasks)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from zsg_core.fields import ExactFraction, Positive, Strict
+from zsg_core.settings.fields import ExactFraction, Positive, Strict
 
 AXIS = Annotated[str, Field(min_length=1, description="an axis of the grid, such as arrangement.order")]
 Places = Annotated[list[Any], Field(min_length=2)]
@@ -22,9 +22,15 @@ class _Claim(Strict):
     where: Where | None = Field(default=None, description="only of the runs whose axes have these values")
 
     @property
-    def axes(self) -> list[tuple[str, Any]]:
+    def axis(self) -> tuple[str, list[Any]] | None:
+        """The axis that the claim goes along, and its places on it in order; None for a claim of each run alone."""
+        return None
+
+    @property
+    def places(self) -> list[tuple[str, Any]]:
         """Every axis and value that the claim names."""
-        return list((self.where or {}).items())
+        along = [(self.axis[0], value) for value in self.axis[1]] if self.axis else []
+        return [*(self.where or {}).items(), *along]
 
 
 class Rises(_Claim):
@@ -37,9 +43,9 @@ class Rises(_Claim):
     by: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="each time at least by so much")
 
     @property
-    def axes(self) -> list[tuple[str, Any]]:
-        """Every axis and value that the claim names."""
-        return [*super().axes, *((self.along, value) for value in self.values)]
+    def axis(self) -> tuple[str, list[Any]]:
+        """The axis that the claim goes along, and its places on it in order."""
+        return self.along, self.values
 
 
 class Correlates(_Claim):
@@ -52,9 +58,9 @@ class Correlates(_Claim):
     at_least: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(default=0.8, description="the correlation")
 
     @property
-    def axes(self) -> list[tuple[str, Any]]:
-        """Every axis and value that the claim names."""
-        return [*super().axes, *((self.along, value) for value in self.values)]
+    def axis(self) -> tuple[str, list[Any]]:
+        """The axis that the claim goes along, and its places on it in order."""
+        return self.along, self.values
 
 
 class FallsEarly(_Claim):
@@ -87,10 +93,17 @@ class FallsSuddenly(_Claim):
     times: Positive = Field(default=3.0, description="how many times its usual change a task falls")
 
     @property
-    def axes(self) -> list[tuple[str, Any]]:
-        """Every axis and value that the claim names."""
-        return [*super().axes, (self.along, self.value), (self.along, self.against)]
+    def axis(self) -> tuple[str, list[Any]]:
+        """The axis that the claim goes along, and the place claimed of before that of the comparison."""
+        return self.along, [self.value, self.against]
 
 
-Claim = Annotated[Rises | Correlates | FallsEarly | FallsAt | FallsSuddenly, Field(discriminator="claim")]
-OF_A_GRID: TypeAdapter[list[Claim]] = TypeAdapter(list[Claim])
+Claim = Rises | Correlates | FallsEarly | FallsAt | FallsSuddenly
+OF_A_GRID: TypeAdapter[list[Claim]] = TypeAdapter(list[Annotated[Claim, Field(discriminator="claim")]])
+KINDS: dict[str, type[Strict]] = {
+    "rises": Rises,
+    "correlates": Correlates,
+    "falls_early": FallsEarly,
+    "falls_at": FallsAt,
+    "falls_suddenly": FallsSuddenly,
+}
