@@ -45,6 +45,15 @@ def test_a_template_plans_cleanly(
     assert "note: " not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: str(path.relative_to(ROOT / "templates")))
+def test_a_template_can_be_tried_small(path: Path, shelved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--smoke` makes runs of the tiny model of it, on the CPUs of this machine."""
+    monkeypatch.chdir(shelved)
+    opened = session.open_grid(path, "local", shelved / "small", smoke=True)
+
+    assert {run.stage["train"]["steps"] for run in opened.runs} == {opened.site.profile.smoke.steps}
+
+
 def test_a_template_plans_on_the_command_line(shelved: Path) -> None:
     """The demo's grid, as a user would ask for it."""
     zsg = Zsg(shelved)
