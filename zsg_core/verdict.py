@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from zsg_core import curves
-from zsg_core.settings.claims import Claim, Correlates, FallsAt, FallsEarly, FallsSuddenly, Rises
 from zsg_core.effects import SPLITS, Cell, Effects, Estimate, Floats, estimate, means
+from zsg_core.settings.claims import Claim, Correlates, FallsAt, FallsEarly, FallsSuddenly, Rises
 
 SUPPORTED, NOT_SUPPORTED, OPPOSITE, TOO_FEW = "supported", "not supported", "opposite", "too few replicates"
 TASKS = 6  # the fewest held-out tasks whose signs, were all alike, would be below 5 % by chance: 2 · 2⁻⁶ = 3 %

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from launcher.grids import grid_claims, overrides, yaml_file
 from launcher.grids.yaml_file import Document, Place
-from zsg_core.settings.claims import Claim
 from zsg_core.errors import UserError
+from zsg_core.settings.claims import Claim
 from zsg_core.settings.run import Settings
 from zsg_core.settings.schema_errors import brief, first_problem, leaf_keys, unknown_key
 

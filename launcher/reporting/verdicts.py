@@ -16,8 +16,8 @@ from launcher.grids import grid_claims, grid_record, yaml_file
 from launcher.reporting import comparison, recorded
 from launcher.reporting.recorded import DONE, Recorded
 from zsg_core import verdict
-from zsg_core.settings.claims import Claim
 from zsg_core.digest import content_id
+from zsg_core.settings.claims import Claim
 from zsg_core.verdict import Curve, Verdict
 
 SPLIT = "data.held_out"  # an axis that makes splits, itself or a setting below it
