@@ -19,7 +19,7 @@ from launcher.submission.ledger import Submission
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 EVERYTHING = GOLDEN / "everything.yaml"
-NAMES = ("slurm-minimal", "a100-80g", "a800-80g", "everything")
+NAMES = ("slurm-minimal", "a100-80g", "a800-80g", "a800-80g-zero3", "everything")
 AFTER = ("6_0", "6_1")
 SBATCH = """#!/bin/sh
 env > "$HERE/env"

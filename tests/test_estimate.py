@@ -9,17 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from published_llamas import CONFIGS
 
 from zsg_core import estimate, llama
 from zsg_core.estimate import GB, STAGES
 from zsg_core.llama import LlamaShape, shape_of_config, tiny_shape
 from zsg_core.settings.run import ModelSettings
 
-CONFIGS = {
-    "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-    "13B": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
-    "33B": {"hidden_size": 6656, "intermediate_size": 17920, "num_hidden_layers": 60, "num_attention_heads": 52},
-}
 WORLDS = (1, 2, 4, 8, 16)
 
 

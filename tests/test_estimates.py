@@ -1,7 +1,6 @@
 """Does a plan say what runs take, and refuse what cannot fit with the smallest change that would?"""
 
 import json
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from builders import task, write_niv2
 from conftest import Zsg
+from published_llamas import CONFIGS, write_model
 
 from jobs import journal
 from launcher.clusters import profiles
@@ -20,11 +20,6 @@ from launcher.submission import session
 from zsg_core.errors import UserError
 from zsg_core.llama import shape_of_config
 
-CONFIGS = {
-    "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
-    "13B": {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40, "num_attention_heads": 40},
-    "33B": {"hidden_size": 6656, "intermediate_size": 17920, "num_hidden_layers": 60, "num_attention_heads": 52},
-}
 GPUS = """
 name: gpus
 kind: slurm
@@ -138,25 +133,6 @@ def test_a_refusal_says_need_room_and_change(what: Load, now: tuple[int, int, in
 def data(tmp_path: Path) -> Path:
     """Two training tasks of four instances and a held-out one of four."""
     return write_niv2(tmp_path / "data")
-
-
-def write_model(folder: Path, name: str) -> Path:
-    """A folder with the config of a published Llama, and weights of two bytes each in its names."""
-    layer = ["input_layernorm", "post_attention_layernorm", *(f"self_attn.{p}_proj" for p in "qkvo")]
-    layer += [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
-    layers = range(CONFIGS[name]["num_hidden_layers"])
-    names = ["lm_head", "model.embed_tokens", "model.norm", *(f"model.layers.{n}.{p}" for n in layers for p in layer)]
-    header = {
-        f"{tensor}.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [2 * n, 2 * n + 2]}
-        for n, tensor in enumerate(names)
-    }
-    text = json.dumps(header).encode()
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(2 * len(names)))
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, **CONFIGS[name]}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text("{}")
-    return folder
 
 
 def grid(zsg: Zsg, data: Path, more: str = "", axes: str = "{seed: [0]}", profile: str = "gpus") -> Path:

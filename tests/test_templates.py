@@ -1,40 +1,64 @@
-"""Does every shipped grid plan cleanly once its data are there?"""
+"""Does every shipped grid plan cleanly once its data are there, with the published numbers of runs, examples, steps?"""
 
-import gzip
-import json
+import math
 import re
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
+import shelf
 from conftest import Zsg
+from published_llamas import CONFIGS
+
+from launcher.grids import grid as grids
+from launcher.planning.plan import Allow
+from launcher.submission import session, submit
+from launcher.submission.ledger import Ledger
+from zsg_core import mixing, schedule, tuning
+from zsg_core.llama import shape_of_config
+from zsg_core.settings.run import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = sorted((ROOT / "templates").rglob("*.yaml"))
 GRIDS = [path for path in TEMPLATES if path.parent.name != "cluster_profiles"]
+STUDIES = ROOT / "templates/grids"
 
 
-ROWS = {  # of the files that templates name
-    "gsm8k-rft.jsonl": {"question": "1 + 1?", "answer": "#### 2"},
-    "gsm8k-test.jsonl": {"question": "1 + 2?", "answer": "#### 3"},
-    "code_alpaca_20k.json": {"instruction": "Print 1.", "input": "", "output": "print(1)"},
-    "sharegpt.json": {"conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]},
-    "HumanEval.jsonl.gz": {"task_id": "t", "prompt": "p", "canonical_solution": "s", "entry_point": "e", "test": "x"},
-}
+@pytest.fixture(scope="module")
+def shelved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the templates name."""
+    return shelf.fill(tmp_path_factory.mktemp("shelf"))
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: str(path.relative_to(ROOT / "templates")))
-def test_a_template_plans_cleanly(path: Path, zsg: Zsg, tasks: Path) -> None:
-    """Every run of it would be submitted; nothing is merged, left out without effect, or warned of."""
-    text = path.read_text(encoding="utf-8")
-    for name, row in ROWS.items():
-        write = gzip.open if name.endswith(".gz") else open
-        with write(zsg.folder / name, "wt") as file:
-            file.write(json.dumps(row) + "\n")
-    text = re.sub(r"\bpath: [\w/-]+(?=[,}\s])", f"path: {tasks}", text)  # a folder; a file has a suffix
-    planned = zsg("plan", zsg.write(path.name, text))
+def test_a_template_plans_cleanly(
+    path: Path, shelved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every run of it would be submitted and fits; nothing is merged, left out without effect, or warned of."""
+    monkeypatch.chdir(shelved)
+    opened = session.open_grid(path, None, shelved / "work")
+    plan = submit.plan(opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow())
 
-    assert re.search(r": \d+ submit(, \d+ stages before them)?$", planned.strip())
-    assert "note: " not in zsg.said
+    assert {action.kind for action in plan.actions} == {"submit"}
+    assert len(plan.actions) == len(opened.grid.points)
+    assert "note: " not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: str(path.relative_to(ROOT / "templates")))
+def test_a_template_can_be_tried_small(path: Path, shelved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--smoke` makes runs of the tiny model of it, on the CPUs of this machine."""
+    monkeypatch.chdir(shelved)
+    opened = session.open_grid(path, "local", shelved / "small", smoke=True)
+
+    assert {run.stage["train"]["steps"] for run in opened.runs} == {opened.site.profile.smoke.steps}
+
+
+def test_a_template_plans_on_the_command_line(shelved: Path) -> None:
+    """The demo's grid, as a user would ask for it."""
+    zsg = Zsg(shelved)
+
+    assert zsg("plan", STUDIES / "demo.yaml", "--workspace", "typed").endswith("demo: 3 submit\n")
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: str(path.relative_to(ROOT / "templates")))
@@ -44,3 +68,169 @@ def test_a_template_is_described(path: Path) -> None:
 
     assert f"| `{path.relative_to(ROOT / 'templates')}` |" in readme
     assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+PUBLISHED = sorted(set(STUDIES.glob("*.yaml")) - {STUDIES / "demo.yaml", STUDIES / "niv2-wsd-order.yaml"})
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_a_study_says_what_it_is(path: Path) -> None:
+    """Its header asks a question, names the paper, and says what counts as reproduced and what it costs."""
+    header = path.read_text(encoding="utf-8").partition("name: ")[0]
+
+    assert header.splitlines()[0].endswith(("?", "."))
+    assert all(f"\n# {part}" in header for part in ("From: ", "Reproduced", "Cost: "))
+    assert re.search(r"arXiv \d{4}\.\d{5}", header)
+
+
+RUNS = {
+    "zsg-early-generalisation": 3,
+    "zsg-permutations": 3 * 3,
+    "zsg-wsd-order": 3 * 3,
+    "zsg-granularity": 2,
+    "zsg-tma": 5 * 3,
+    "zsg-early-rounds": 6,
+    "dmt-strategies": 4 * 2,
+    "dmt-k-sweep": 6 * 2,
+    "dmt-amounts": (3 + 1) * 5 * 2,
+    "dmt-ratios": 15 - 2,
+    "dmt-instag": 2 * 5,
+    "dmt-33b": 3 + (3 + 1) * 5,
+    "t0-mixing": 3 + 2,
+    "flan-mixing": 7,
+    "flan-palm-mixing": 2 * 2,
+    "tuning-methods": 5,
+}
+SIZES = {"math": 110_142, "code": 20_022, "general": 86_060, "flan_mini": 28_751}  # of the published data
+
+
+def points(name: str, **axes: Any) -> list[Settings]:
+    """The points of a study at which axes, named by their last words, have these values."""
+
+    def matches(point: grids.Point) -> bool:
+        values = {key.rpartition(".")[2]: value for key, value in point.axes.items()}
+        return all(values.get(key) == value for key, value in axes.items())
+
+    return [point.settings for point in grids.load(STUDIES / f"{name}.yaml").points if matches(point)]
+
+
+def examples(stage: Settings) -> dict[str, int]:
+    """How many examples of each source a stage trains on, by the published sizes."""
+    made = {}
+    for name, source in stage.data.by_source().items():
+        kept = mixing.amount({"fraction": source.fraction}, SIZES[name or source.set])
+        made[name or source.set] = mixing.amount({"fraction": source.k}, kept)
+    return made
+
+
+def test_studies_have_the_published_number_of_runs() -> None:
+    """No more and no fewer: one for each curve or cell."""
+    assert {path.stem: len(grids.load(path).points) for path in PUBLISHED} == RUNS
+
+
+FRACTIONS = {  # of math, code, general
+    1: (110_142, 20_022, 86_060),
+    Fraction(1, 4): (27_535, 5_005, 21_515),
+    Fraction(1, 16): (6_883, 1_251, 5_378),
+    Fraction(1, 64): (1_720, 312, 1_344),
+    Fraction(1, 256): (430, 78, 336),
+}
+
+
+@pytest.mark.parametrize("name", ["dmt-amounts", "dmt-33b", "dmt-instag"])
+def test_amounts_of_dmt_are_the_published_ones(name: str) -> None:
+    """All three data sets at one fraction, whole examples; alone, a data set has as many as mixed."""
+    mixed = {stage.data.fraction: examples(stage) for stage in points(name, strategy=None) if _all(stage)}
+    assert {fraction: tuple(made.values()) for fraction, made in mixed.items()} == FRACTIONS
+    for stage in points(name, strategy=None):
+        assert all(count in (0, mixed[stage.data.fraction][source]) for source, count in examples(stage).items())
+
+
+def _all(stage: Settings) -> bool:
+    return all(examples(stage).values())
+
+
+STEPS = [  # template, axes, examples of every stage, steps of every stage as science.md rounds them
+    ("dmt-strategies", {"strategy": "multitask"}, [216_224], [5068]),
+    ("dmt-strategies", {"strategy": "mixed"}, [130_164, 86_060], [3051, 2017]),
+    ("dmt-strategies", {"strategy": {"name": "dmt", "k": "1/256"}}, [130_164, 86_568], [3051, 2029]),
+    ("dmt-k-sweep", {"strategy": {"name": "dmt", "k": 0}}, [130_164, 86_060], [3051, 2017]),
+    ("dmt-k-sweep", {"strategy": {"name": "dmt", "k": "1/256"}}, [130_164, 86_568], [3051, 2029]),
+    ("dmt-k-sweep", {"strategy": {"name": "dmt", "k": 1}}, [130_164, 216_224], [3051, 5068]),
+    ("zsg-permutations", {"order": "cluster", "seed": 0}, [28_751], [1797]),
+    ("zsg-wsd-order", {"order": "nft", "measure": "wsd"}, [28_751], [1797]),
+    ("zsg-granularity", {"granularity": "coarse"}, [28_751], [1797]),
+    ("tuning-methods", {"tuning": {"method": "full"}}, [28_751], [1797]),
+]
+
+
+@pytest.mark.parametrize(("name", "axes", "counts", "steps"), STEPS)
+def test_examples_and_steps_are_the_published_ones(
+    name: str, axes: dict[str, Any], counts: list[int], steps: list[int]
+) -> None:
+    """Stage by stage. Published steps are rounded; a step on the few examples that are left is one more here."""
+    for settings in points(name, **axes):
+        stages = settings.by_stage()
+        assert [sum(examples(stage).values()) for stage in stages] == counts
+        exact = [Fraction(sum(examples(one).values()) * one.train.epochs, one.train.batch) for one in stages]
+        assert [round(number) for number in exact] == steps
+        planned = [schedule.steps(n, one.train.batch, one.train.epochs) for n, one in zip(counts, stages, strict=True)]
+        assert planned == [math.ceil(number) for number in exact]
+
+
+def test_ratios_of_dmt_hold_one_side() -> None:
+    """All specialist data with five amounts of general, and all or 1/64 of the general data with five of specialist."""
+    found = [
+        tuple(source.fraction for source in settings.data.by_source().values()) for settings in points("dmt-ratios")
+    ]
+    amounts, few = list(FRACTIONS), Fraction(1, 64)
+    wanted = {(1, 1, of) for of in amounts} | {(of, of, 1) for of in amounts} | {(of, of, few) for of in amounts}
+
+    assert set(found) == wanted
+    assert len(found) == len(wanted)
+
+
+def test_rounds_are_five_each() -> None:
+    """[0,5), [5,10) … [25,30)."""
+    rounds = [settings.arrangement.rounds for settings in points("zsg-early-rounds")]
+
+    assert rounds == [f"{start}:{start + 5}" for start in range(0, 30, 5)]
+
+
+@pytest.mark.parametrize(
+    ("data", "cap", "steps"), [("flan_mini", 30_000, 1875), ("sharegpt", 4_800, 300), ("messages", 5_600, 350)]
+)
+def test_lists_of_tma_are_as_long_as_the_published_curves(data: str, cap: int, steps: int) -> None:
+    """Five lists of each data set, capped at what the steps of the figures take."""
+    runs = points("zsg-tma", set=data)
+
+    assert {run.arrangement.list for run in runs} == {"min", "max", "min-max", "max-min", "random"}
+    assert {run.arrangement.cap for run in runs} == {cap}
+    assert {schedule.steps(cap, run.train.batch, run.train.epochs, run.train.steps) for run in runs} == {steps}
+
+
+def test_mixtures_have_the_published_caps_and_shares() -> None:
+    """T0's steps of 1024; FLAN's 30,000 examples with a maximum of 3000; table 23 of Flan-PaLM."""
+    [t0, *_] = points("t0-mixing")
+    [flan, *_] = points("flan-mixing")
+    shares = {
+        tuple(source.share for source in run.data.by_source().values()): _rates(run)
+        for run in points("flan-palm-mixing")
+    }
+
+    assert (t0.data.mix.total, t0.data.mix.rates) == (12_200 * 1024, "t0")
+    assert (flan.data.train_per_task, flan.data.rate_max, flan.data.mix.total) == (30_000, 3_000, 30_000 * 32)
+    assert [list(map(float, of)) for of in shares] == [[52, 15, 30, 3], [46, 27.9, 24.2, 1.8]]
+    assert set(shares.values()) == {(30_000, 20_000, 5_000, 100_000)}
+
+
+def _rates(run: Settings) -> tuple[int | None, ...]:
+    return tuple(source.rate_max for source in run.data.by_source().values())
+
+
+def test_ways_of_tuning_train_the_published_number_of_weights() -> None:
+    """Of LLaMA-2-7B: LoRA of rank 16 on queries and values, on all of attention, and on the embedding, too."""
+    shape = shape_of_config({**CONFIGS["7B"], "vocab_size": 32000})
+    found = [tuning.trainable(shape, run.train.tuning.resolved(0)) for run in points("tuning-methods")]
+
+    assert found == [6_738_415_616, 8_388_608, 16_777_216, 16_777_216 + 577_536, 65 * 4096]

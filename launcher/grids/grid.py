@@ -2,7 +2,7 @@
 
 Inside `grid:` a list is always an axis and a list as a value is bracketed twice; a block is the product of its
 axes; `zip:` walks lists together; a mapping as a value is laid over what stands there. `--set` of the command
-line is laid over `defaults`; what the grid sets itself it cannot change.
+line is laid over `defaults`; what the grid sets itself it cannot change. `claims:` is part of no run.
 """
 
 import itertools
@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from launcher.grids import overrides, yaml_file
+from launcher.grids import grid_claims, overrides, yaml_file
 from launcher.grids.yaml_file import Document, Place
 from zsg_core.errors import UserError
+from zsg_core.settings.claims import Claim
 from zsg_core.settings.run import Settings
 from zsg_core.settings.schema_errors import brief, first_problem, leaf_keys, unknown_key
 
-KEYS = ("name", "profile", "defaults", "grid", "exclude")
+KEYS = ("name", "profile", "defaults", "grid", "exclude", "claims")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_POINTS = 10_000
 MAX_EXCLUSIONS = 1_000_000  # rules times points: half a minute
@@ -70,6 +71,7 @@ class Grid:
     points: list[Point]
     notes: list[str]
     overrides: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 def load(path: Path, sets: Sequence[str] = ()) -> Grid:
@@ -88,7 +90,8 @@ def load(path: Path, sets: Sequence[str] = ()) -> Grid:
     kept, notes = _exclude(document, base, chosen, points)
     if not kept:
         raise document.error(("exclude",), "every point is excluded; nothing is left to run")
-    return Grid(path, top["name"], top.get("profile"), kept, notes, tuple(sets))
+    claims = grid_claims.read(document, [point.axes for point in kept])
+    return Grid(path, top["name"], top.get("profile"), kept, notes, tuple(sets), claims)
 
 
 def _check_top(document: Document) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from launcher.clusters.profiles import Profile
 from launcher.grids.grid import NAME
+from zsg_core.settings.claims import OF_A_GRID
 from zsg_core.settings.run import Settings
 
 NAMED, NAME_PATTERN = "NAME", r"[A-Za-z0-9][\w-]{0,31}"  # a name of the user's own within a dotted key
@@ -23,6 +24,8 @@ Schema = dict[str, Any]
 def grid() -> Schema:
     """The schema of a grid file."""
     settings, models = _of(Settings)
+    claims = _plain(OF_A_GRID.json_schema(ref_template="#/definitions/{model}"))
+    kinds = claims.pop("$defs")
     values = dict(_values(settings, models))
     axes = {key: _axis(key, value) for key, value in values.items()}
     columns = {key: _listed(key, value) for key, value in values.items()}
@@ -41,8 +44,9 @@ def grid() -> Schema:
             "anyOf": [block, {"type": "array", "items": block, "minItems": 1}, {"type": "null"}],
         },
         "exclude": _or_null({"type": "array", "items": rule}, "points that say all of a rule are left out"),
+        "claims": _or_null(claims, "what the study claims, fixed before it is looked at; `zsg report` decides it"),
     }
-    return _document("zsg grid", properties, models | parts, required=["name"])
+    return _document("zsg grid", properties, models | kinds | parts, required=["name"])
 
 
 def profile() -> Schema:

@@ -19,19 +19,24 @@ SMALL = (
 )  # fmt: skip
 
 
-def shrink(grid: Grid, smoke: SmokeSettings) -> Grid:
-    """The grid under the name `<name>-smoke`, every point made small. Points that become equal are one run."""
+def shrink(grid: Grid, smoke: SmokeSettings, one_rank: bool = False) -> Grid:
+    """The grid under the name `<name>-smoke`, every point made small. Points that become equal are one run.
+
+    `one_rank`: where there are no more, a grid made for a cluster's nodes runs all the same.
+    """
     try:
-        points = [Point(_small(point.settings, smoke), point.axes) for point in grid.points]
+        points = [Point(_small(point.settings, smoke, one_rank), point.axes) for point in grid.points]
     except ValueError as error:
         raise UserError(f"{grid.path}: this grid cannot be made small for a smoke run: {error}") from None
     lost = [text for text in grid.overrides if text.startswith(SMALL)]
     notes = [f"--set {text} counts for nothing in a smoke run, whose size is the profile's `smoke`" for text in lost]
+    if one_rank and any(one.settings.resources.nodes or one.settings.resources.ranks_per_node for one in grid.points):
+        notes.append("resources.nodes and ranks_per_node count for nothing in a smoke run on this machine: one rank")
     name = grid.name[: 64 - len(SUFFIX)] + SUFFIX
     return replace(grid, name=name, points=points, notes=[*grid.notes, *notes])
 
 
-def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
+def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings:
     data = _small_source(settings.data, smoke)
     if settings.data.sources is not None:
         small = {name: own.model_copy(update=_small_source(own, smoke)) for name, own in settings.data.sources.items()}
@@ -44,6 +49,8 @@ def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
     checkpoints: dict[str, Any] = {"every": 1}
     if settings.checkpoints.snapshots is not None:
         checkpoints["snapshots"] = -(-smoke.steps // 2)  # one half-way and one at the end
+    resources: dict[str, Any] = {"time_min": smoke.time_min}
+    resources |= {"nodes": None, "ranks_per_node": None} if one_rank else {}
     made = settings.model_copy(
         update={
             "stages": stages,
@@ -53,7 +60,7 @@ def _small(settings: Settings, smoke: SmokeSettings) -> Settings:
             "train": settings.train.model_copy(update=train),
             "checkpoints": settings.checkpoints.model_copy(update=checkpoints),
             "strategy": settings.strategy and _small_strategy(settings.strategy, smoke),
-            "resources": settings.resources.model_copy(update={"time_min": smoke.time_min}),
+            "resources": settings.resources.model_copy(update=resources),
         }
     )
     made.by_stage()

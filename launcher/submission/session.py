@@ -64,7 +64,7 @@ def open_grid(
     layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
     profile = profiles.of(layers)
     if smoke:
-        grid = smokes.shrink(grid, profile.smoke)
+        grid = smokes.shrink(grid, profile.smoke, one_rank=profile.kind == "local")
     place = reading.workspace(workspace_path, profile.workspace)
     downloads = Downloads(place, profile.internet, show.say)
     inputs.check([own for point in grid.points for own in point.settings.by_stage()], downloads)

@@ -1,0 +1,58 @@
+"""Reads the claims of a grid file, and checks that each is of axes and values that the grid has."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from launcher.grids.yaml_file import Document, Place
+from zsg_core.settings.claims import KINDS, OF_A_GRID, Claim
+from zsg_core.settings.schema_errors import brief, nearest, unknown_key
+
+
+def read(document: Document, axes: Sequence[Mapping[str, Any]]) -> tuple[Claim, ...]:
+    """The claims of a grid whose points have these axes. UserError with the line for one that cannot be decided."""
+    given = document.value.get("claims") or []
+    if not isinstance(given, list):
+        raise document.error(("claims",), "`claims` must be a list of mappings such as {claim: falls_early}")
+    try:
+        claims = OF_A_GRID.validate_python(given)
+    except ValidationError as error:
+        raise document.error(*_told(error)) from None
+    for number, claim in enumerate(claims):
+        for key, value in claim.places:
+            _check(document, ("claims", number), key, value, axes)
+    return tuple(claims)
+
+
+def _told(error: ValidationError) -> tuple[Place, str]:
+    problems = error.errors()
+    first = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+    number, *rest = first["loc"]
+    kind = rest[0] if rest and rest[0] in KINDS else None
+    place = rest[1:] if kind else rest
+    at: Place = ("claims", number, *place)
+    if first["type"] == "extra_forbidden":
+        return at, unknown_key(str(place[-1]), list(KINDS[str(kind)].model_fields), f"a claim that {kind}")
+    if first["type"] == "missing":
+        return (
+            "claims",
+            number,
+        ), f"{place[-1]} is missing: {KINDS[str(kind)].model_fields[str(place[-1])].description}"
+    if first["type"].startswith("union_tag"):
+        return ("claims", number), f"`claim` must say what is claimed, one of: {', '.join(KINDS)}"
+    name = ".".join(map(str, place)) or "a claim"
+    return at, f"{name}: {first['msg'].removeprefix('Value error, ')}, found {brief(first['input'])}"
+
+
+def _check(document: Document, place: Place, key: str, value: Any, axes: Sequence[Mapping[str, Any]]) -> None:
+    known = list(dict.fromkeys(name for one in axes for name in one))
+    if key not in known:
+        raise document.error(place, f"{key!r} is no axis of this grid.{nearest(key, known)} Axes: {', '.join(known)}")
+    if not any(key in one and _same(one[key], value) for one in axes):
+        there = [brief(one[key]) for one in axes if key in one]
+        raise document.error(place, f"no run has {key} {brief(value)}; there are: {', '.join(dict.fromkeys(there))}")
+
+
+def _same(one: Any, other: Any) -> bool:
+    return type(one) is type(other) and one == other

@@ -1,0 +1,144 @@
+"""Decides the claims of a submitted grid from what its runs recorded, while runs go on as when all are done.
+
+A claim is decided once for each group of runs that differ in nothing but its own axis, seeds and held-out splits.
+Runs of the same test items are of one split, whatever their axes say. Only runs that are done count.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jobs.folder import Workspace
+from launcher.grids import grid_claims, grid_record, yaml_file
+from launcher.reporting import comparison, recorded
+from launcher.reporting.recorded import DONE, Recorded
+from zsg_core import verdict
+from zsg_core.digest import content_id
+from zsg_core.settings.claims import Claim
+from zsg_core.verdict import Curve, Verdict
+
+SPLIT = "data.held_out"  # an axis that makes splits, itself or a setting below it
+
+Axes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A claim, the runs that it is decided of as axis → value, and what came of it."""
+
+    claim: Claim
+    group: Axes
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What of a run a claim needs; no curve: it is not done, or has no item losses of the metric."""
+
+    axes: Axes
+    curve: Curve | None
+    of_tasks: bool = True
+
+
+def of_grid(place: Workspace, name: str) -> list[Decided]:
+    """The verdicts of a grid, claim by claim, as its file said when it was last submitted; none without claims.
+
+    UserError if there is no such grid.
+    """
+    record = grid_record.read(place, name)
+    file = place.grid(record["name"]) / "grid.yaml"
+    if not file.is_file():
+        return []
+    document = yaml_file.load(file)
+    claims = grid_claims.read(document, [row["axes"] for row in record["runs"]])
+    if not claims:
+        return []
+    metrics = dict.fromkeys(claim.metric for claim in claims)
+    found: dict[str, list[_Run]] = {metric: [] for metric in metrics}
+    for run in recorded.runs(place, record):  # a run's losses are read once
+        for metric in metrics:
+            found[metric].append(_run(run, metric))
+    return [made for claim in claims for made in decide(claim, found[claim.metric])]
+
+
+def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
+    """One claim's verdicts, one for each group."""
+    key, places = claim.axis or ("", [None])
+    levels = [comparison.text(value) for value in places]
+    wanted = (claim.where or {}).items()
+    made = []
+    for group, members in _groups([run for run in runs if _is_of(run, wanted)], key):
+        members = [run for run in members if run.axes.get(key) in places]
+        if not members:
+            continue
+        curves = [replace(run.curve, level=levels[places.index(run.axes.get(key))]) for run in members if run.curve]
+        of_tasks = all(run.of_tasks for run in members)
+        decided = verdict.judge(claim, _named_apart(_finite(curves)), levels, units_are_tasks=of_tasks)
+        made.append(Decided(claim, group, _with_missing(decided, len(members) - len(curves))))
+    return made
+
+
+def _is_of(run: _Run, wanted: Iterable[tuple[str, Any]]) -> bool:
+    return all(run.axes.get(axis) == value for axis, value in wanted)
+
+
+def _groups(runs: Sequence[_Run], key: str) -> Iterable[tuple[Axes, list[_Run]]]:
+    """The runs by what they have in common beside the claim's axis, seeds and splits."""
+    found: dict[str, tuple[Axes, list[_Run]]] = {}
+    for run in runs:
+        rest = {axis: v for axis, v in comparison.unseeded_axes(run.axes).items() if axis != key and not _splits(axis)}
+        found.setdefault(content_id(rest), (rest, []))[1].append(run)
+    return found.values()
+
+
+def _splits(axis: str) -> bool:
+    return axis == SPLIT or axis.startswith(f"{SPLIT}.")
+
+
+def _run(run: Recorded, metric: str) -> _Run:
+    items = run.items(metric) if run.state == DONE else None
+    if items is None:
+        return _Run(run.axes, None)
+    of_tasks = len(set(items.tasks)) > 1
+    names, losses = items.by_task() if of_tasks else (items.ids, items.losses.astype(np.float64))
+    items_of = Counter(items.tasks)
+    counts = [items_of[name] for name in names] if of_tasks else [1] * len(names)
+    split = content_id([items.ids, items.tasks])
+    seed = comparison.text({key: v for key, v in run.axes.items() if comparison.last_word(key) in comparison.SEEDS})
+    return _Run(run.axes, Curve("", split, seed, items.steps, names, counts, losses), of_tasks)
+
+
+def _finite(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves without units that lack a loss at some checkpoint of some run, as truncated answers do."""
+    lacking: dict[str, set[str]] = {}
+    for one in curves:
+        absent = np.flatnonzero(~np.isfinite(one.losses).all(axis=0)).tolist()
+        lacking.setdefault(one.split, set()).update(one.units[place] for place in absent)
+    return [_without(one, lacking[one.split]) for one in curves]
+
+
+def _without(one: Curve, units: set[str]) -> Curve:
+    kept = [place for place, unit in enumerate(one.units) if unit not in units]
+    names, counts = [one.units[place] for place in kept], [one.counts[place] for place in kept]
+    return replace(one, units=names, counts=counts, losses=one.losses[:, kept])
+
+
+def _named_apart(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves, those that share place, split and seed numbered: seeds within an axis's own value are none of its."""
+    seen: dict[tuple[str, str, str], int] = {}
+    made = []
+    for one in curves:
+        name = one.level, one.split, one.seed
+        seen[name] = seen.get(name, 0) + 1
+        made.append(one if seen[name] == 1 else replace(one, seed=f"{one.seed} {seen[name]}"))
+    return made
+
+
+def _with_missing(made: Verdict, missing: int) -> Verdict:
+    if not missing:
+        return made
+    note = f"{missing} runs are not done, or have no test items' losses of the metric"
+    return replace(made, notes=[*made.notes, note])

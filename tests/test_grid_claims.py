@@ -1,0 +1,72 @@
+"""Are claims read from a grid file, and refused where they could not be decided?"""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.grids import grid as grids
+from zsg_core.errors import UserError
+
+GRID = """
+name: g
+defaults: {data: {path: tasks}}
+grid:
+  arrangement.order: [nft, rt, fft]
+  train.lr: [1e-3, 2e-3]
+"""
+
+
+def load(folder: Path, claims: str) -> grids.Grid:
+    """A grid file with these claims."""
+    path = folder / "grid.yaml"
+    path.write_text(f"{GRID}claims:\n  - {claims}\n")
+    return grids.load(path)
+
+
+def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
+    """The points are those of the grid without them."""
+    [claim] = (made := load(tmp_path, "{claim: rises, along: arrangement.order, values: [nft, fft]}")).claims
+    (tmp_path / "plain.yaml").write_text(GRID)
+
+    assert claim.axis == ("arrangement.order", ["nft", "fft"])
+    assert made.points == grids.load(tmp_path / "plain.yaml").points
+
+
+@pytest.mark.parametrize(
+    ("claims", "said"),
+    [
+        ("{claim: wins}", "`claim` must say what is claimed, one of: rises, correlates, falls_early"),
+        ("{metric: loss}", "`claim` must say what is claimed"),
+        ("nft < rt", "a claim: "),
+        ("{claim: rises, along: arrangement.order}", "values is missing: places of the axis, the lowest value first"),
+        ("{claim: rises, along: x, values: [nft]}", "values: List should have at least 2 items"),
+        (
+            "{claim: rises, alnog: x, values: [1, 2]}",
+            "unknown key 'alnog' in a claim that rises. Did you mean 'along'?",
+        ),
+        (
+            "{claim: rises, along: arrangment.order, values: [nft, fft]}",
+            "'arrangment.order' is no axis of this grid. Did you mean 'arrangement.order'? "
+            "Axes: arrangement.order, train.lr",
+        ),
+        (
+            "{claim: rises, along: arrangement.order, values: [nft, tma]}",
+            "no run has arrangement.order 'tma'; there are: 'nft', 'rt', 'fft'",
+        ),
+        ("{claim: falls_early, where: {train.lr: 3e-3}}", "no run has train.lr 0.003; there are: 0.001, 0.002"),
+    ],
+)
+def test_a_claim_that_cannot_be_decided_is_refused(tmp_path: Path, claims: str, said: str) -> None:
+    """With the line of the file, before anything runs."""
+    with pytest.raises(UserError) as refused:
+        load(tmp_path, claims)
+
+    assert said in str(refused.value)
+    assert "grid.yaml:8" in str(refused.value)
+
+
+def test_claims_are_a_list(tmp_path: Path) -> None:
+    """One claim is a list of one."""
+    (tmp_path / "grid.yaml").write_text(f"{GRID}claims: {{claim: falls_early}}\n")
+    with pytest.raises(UserError, match="must be a list"):
+        grids.load(tmp_path / "grid.yaml")

@@ -1,0 +1,123 @@
+"""Are a grid's claims decided of the right runs, from what they recorded?"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.report import listed_run, record_run, write_grid
+from jobs.folder import Workspace
+from launcher.reporting import verdicts
+from zsg_core.verdict import NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
+
+STEPS = [0, 10, 20, 30]
+ORDERS = ("nft", "rt", "fft")
+CLAIMS = """
+claims:
+  - {claim: rises, of: end, along: arrangement.order, values: [nft, rt, fft]}
+"""
+
+
+def record(
+    place: Workspace, runs: list[tuple[dict[str, Any], float]], tasks: int = 8, name: str = "g", **more: Any
+) -> None:
+    """A grid of runs (axes, level), each task with a height of its own and two items; what it claims beside it."""
+    names = [f"t{n // 2}" for n in range(2 * tasks)]
+    height = np.random.default_rng(0).normal(0, 1, 2 * tasks)
+    listed = [listed_run(f"{name}{number:04}", axes) for number, (axes, _) in enumerate(runs)]
+    for number, (row, (_, level)) in enumerate(zip(listed, runs, strict=True)):
+        noise = np.random.default_rng(number).normal(0, 0.01, (len(STEPS), 2 * tasks))
+        losses = level + height + 3 * np.exp(-np.arange(len(STEPS)))[:, None] + noise
+        record_run(place, row, STEPS, names, losses, **more)
+    write_grid(place, name, listed)
+    (place.grid(name) / "grid.yaml").write_text(f"name: {name}\n{CLAIMS}")
+
+
+@pytest.mark.parametrize(("step", "word"), [(0.1, SUPPORTED), (-0.1, OPPOSITE), (0.0, NOT_SUPPORTED)])
+def test_a_claim_is_decided_from_journals(tmp_path: Path, step: float, word: str) -> None:
+    """The losses of items make those of tasks, at the places of the axis that the claim names."""
+    place = Workspace(tmp_path)
+    record(place, [({"arrangement.order": order}, 1 + step * n) for n, order in enumerate(ORDERS)])
+    [decided] = verdicts.of_grid(place, "g")
+
+    assert decided.verdict.word == word
+    assert list(decided.verdict.levels) == list(ORDERS)
+    assert (decided.verdict.tasks, decided.verdict.splits, decided.verdict.runs) == (8, 1, 3)
+
+
+def test_each_value_of_another_axis_has_a_verdict_of_its_own(tmp_path: Path) -> None:
+    """Seeds and held-out splits are replicates within it."""
+    place, runs = Workspace(tmp_path), []
+    for lr, sign in ((1e-3, 1), (2e-3, -1)):
+        for seed in (0, 1):
+            axes = {"train.lr": lr, "seed": seed, "data.held_out": {"by": "list"}}
+            runs += [({**axes, "arrangement.order": order}, 1 + sign * n / 10) for n, order in enumerate(ORDERS)]
+    record(place, runs)
+    decided = verdicts.of_grid(place, "g")
+
+    assert [(one.group, one.verdict.word, one.verdict.runs) for one in decided] == [
+        ({"train.lr": 1e-3}, SUPPORTED, 6),
+        ({"train.lr": 2e-3}, OPPOSITE, 6),
+    ]
+
+
+def test_runs_that_are_not_done_do_not_count(tmp_path: Path) -> None:
+    """They are told, and nothing is decided without them."""
+    place = Workspace(tmp_path)
+    record(place, [({"arrangement.order": order}, 1.0) for order in ORDERS], outcome="failed")
+    [decided] = verdicts.of_grid(place, "g")
+
+    assert decided.verdict.word == TOO_FEW
+    assert decided.verdict.notes[-1] == "3 runs are not done, or have no test items' losses of the metric"
+
+
+def test_places_that_are_mappings_are_found_however_they_are_written(tmp_path: Path) -> None:
+    """`{k: 1, name: dmt}` of a claim is `{name: dmt, k: 1}` of an axis; other runs are not of the claim."""
+    place, strategies = Workspace(tmp_path), [{"name": "dmt", "k": k} for k in (1, 0, "1/4")]
+    record(place, [({"strategy": strategy}, 1 + n / 10) for n, strategy in enumerate(strategies)])
+    claims = "claims: [{claim: rises, along: strategy, values: [{k: 1, name: dmt}, {k: 0, name: dmt}]}]"
+    (place.grid("g") / "grid.yaml").write_text(f"name: g\n{claims}\n")
+    [decided] = verdicts.of_grid(place, "g")
+
+    assert (decided.verdict.word, decided.verdict.runs) == (SUPPORTED, 2)
+
+
+def test_items_are_drawn_where_all_are_of_one_task(tmp_path: Path) -> None:
+    """As those of GSM8K: a verdict on it is on its items."""
+    place, listed = Workspace(tmp_path), []
+    for number, order in enumerate(ORDERS):
+        listed.append(listed_run(f"run{number}", {"arrangement.order": order}))
+        losses = 1 + number / 10 + np.random.default_rng(number).normal(0, 0.05, (len(STEPS), 40))
+        record_run(place, listed[-1], STEPS, ["gsm8k"] * 40, losses)
+    write_grid(place, "g", listed)
+    (place.grid("g") / "grid.yaml").write_text(f"name: g\n{CLAIMS}")
+    [decided] = verdicts.of_grid(place, "g")
+
+    assert (decided.verdict.word, decided.verdict.tasks) == (SUPPORTED, 40)
+    assert "over items" in decided.verdict.notes[0]
+
+
+def test_a_task_that_is_nowhere_measured_is_left_out(tmp_path: Path) -> None:
+    """Answers that were cut away have no loss; the other tasks decide."""
+    place, listed = Workspace(tmp_path), []
+    for number, order in enumerate(ORDERS):
+        listed.append(listed_run(f"run{number}", {"arrangement.order": order}))
+        losses = 1 + number / 10 + np.random.default_rng(number).normal(0, 0.01, (len(STEPS), 8))
+        losses[:, 0] = np.nan
+        record_run(place, listed[-1], STEPS, [f"t{n}" for n in range(8)], losses)
+    write_grid(place, "g", listed)
+    (place.grid("g") / "grid.yaml").write_text(f"name: g\n{CLAIMS}")
+    [decided] = verdicts.of_grid(place, "g")
+
+    assert (decided.verdict.word, decided.verdict.tasks) == (SUPPORTED, 7)
+
+
+def test_a_grid_without_claims_has_no_verdicts(tmp_path: Path) -> None:
+    """Nor has one whose file was not kept."""
+    place = Workspace(tmp_path)
+    record(place, [({"arrangement.order": order}, 1.0) for order in ORDERS])
+    (place.grid("g") / "grid.yaml").write_text("name: g\n")
+    assert verdicts.of_grid(place, "g") == []
+    (place.grid("g") / "grid.yaml").unlink()
+    assert verdicts.of_grid(place, "g") == []

@@ -1,0 +1,109 @@
+"""Says what a study claims: tests that are written into its grid before any run has a value.
+
+A claim is of the values of one metric, the lower the better only where the claim says so. It holds for each group of
+runs that differ in nothing but the claim's own axis, seeds and held-out splits; `where` picks among the groups.
+`zsg_core.verdict` decides it.
+"""
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat, TypeAdapter
+
+from zsg_core.settings.fields import ExactFraction, Positive, Strict
+
+AXIS = Annotated[str, Field(min_length=1, description="an axis of the grid, such as arrangement.order")]
+Places = Annotated[list[Any], Field(min_length=2)]
+Where = Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class _Claim(Strict):
+    metric: str = Field(default="loss", min_length=1, description="which metric's values")
+    where: Where | None = Field(default=None, description="only of the runs whose axes have these values")
+
+    @property
+    def axis(self) -> tuple[str, list[Any]] | None:
+        """The axis that the claim goes along, and its places on it in order; None for a claim of each run alone."""
+        return None
+
+    @property
+    def places(self) -> list[tuple[str, Any]]:
+        """Every axis and value that the claim names."""
+        along = [(self.axis[0], value) for value in self.axis[1]] if self.axis else []
+        return [*(self.where or {}).items(), *along]
+
+
+class Rises(_Claim):
+    """A value rises from one place of an axis to the next: area(nft) < area(rt) < area(fft)."""
+
+    claim: Literal["rises"]
+    of: Literal["end", "area"] = Field(default="end", description="the last value, or the area under the curve")
+    along: AXIS
+    values: Places = Field(description="places of the axis, the lowest value first")
+    by: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="each time at least by so much")
+
+    @property
+    def axis(self) -> tuple[str, list[Any]]:
+        """The axis that the claim goes along, and its places on it in order."""
+        return self.along, self.values
+
+
+class Correlates(_Claim):
+    """Ranks agree: Spearman's correlation of the place on an axis with the value."""
+
+    claim: Literal["correlates"]
+    of: Literal["end", "area"] = Field(default="end", description="the last value, or the area under the curve")
+    along: AXIS
+    values: Annotated[list[Any], Field(min_length=4)] = Field(description="places of the axis, in order")
+    at_least: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(default=0.8, description="the correlation")
+
+    @property
+    def axis(self) -> tuple[str, list[Any]]:
+        """The axis that the claim goes along, and its places on it in order."""
+        return self.along, self.values
+
+
+class FallsEarly(_Claim):
+    """Most of the fall to the lowest value is done within the first steps."""
+
+    claim: Literal["falls_early"]
+    share: ExactFraction = Field(default=Fraction(4, 5), description="of the fall from step 0 to the lowest value")
+    within: ExactFraction = Field(default=Fraction(1, 20), description="of the run's steps")
+
+
+class FallsAt(_Claim):
+    """Values fall faster after a step than before it, where an order of examples turns."""
+
+    claim: Literal["falls_at"]
+    at: ExactFraction = Field(default=Fraction(1, 2), description="where the order turns, as a share of the steps")
+    window: ExactFraction = Field(default=Fraction(1, 20), description="what is compared on both sides, as a share")
+
+
+class FallsSuddenly(_Claim):
+    """More tasks than elsewhere have an interval in which they fall by many times their usual change.
+
+    The largest of many noisy changes is often several times the usual one, in any order. So the share of tasks that
+    fall suddenly counts only against that under another order.
+    """
+
+    claim: Literal["falls_suddenly"]
+    along: AXIS
+    value: Any = Field(description="the place of the axis at which tasks fall suddenly")
+    against: Any = Field(description="the place of the axis that it is compared with")
+    times: Positive = Field(default=3.0, description="how many times its usual change a task falls")
+
+    @property
+    def axis(self) -> tuple[str, list[Any]]:
+        """The axis that the claim goes along, and the place claimed of before that of the comparison."""
+        return self.along, [self.value, self.against]
+
+
+Claim = Rises | Correlates | FallsEarly | FallsAt | FallsSuddenly
+OF_A_GRID: TypeAdapter[list[Claim]] = TypeAdapter(list[Annotated[Claim, Field(discriminator="claim")]])
+KINDS: dict[str, type[Strict]] = {
+    "rises": Rises,
+    "correlates": Correlates,
+    "falls_early": FallsEarly,
+    "falls_at": FallsAt,
+    "falls_suddenly": FallsSuddenly,
+}
