@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs.folder import Workspace
-from launcher.reporting import verdicts
+from launcher.reporting import report, verdicts
+from launcher.reporting.report import Asked
 from zsg_core.verdict import NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
 
 STEPS = [0, 10, 20, 30]
@@ -121,3 +122,16 @@ def test_a_grid_without_claims_has_no_verdicts(tmp_path: Path) -> None:
     assert verdicts.of_grid(place, "g") == []
     (place.grid("g") / "grid.yaml").unlink()
     assert verdicts.of_grid(place, "g") == []
+
+
+def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> None:
+    """Claim, word and effects are in the page; a grid without claims has no such section."""
+    place = Workspace(tmp_path)
+    record(place, [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)])
+    page = report.write(place, "g", Asked()).read_text(encoding="utf-8")
+    assert "<h2>Verdicts</h2>" in page
+    assert "end of loss: nft &lt; rt &lt; fft" in page
+    assert f">{SUPPORTED}<" in page
+
+    (place.grid("g") / "grid.yaml").write_text("name: g\n")
+    assert "Verdicts" not in report.write(place, "g", Asked()).read_text(encoding="utf-8")

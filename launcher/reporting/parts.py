@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from launcher.reporting import comparison, recorded
+from launcher.reporting import comparison, recorded, verdict_part
 from launcher.reporting import figure as report_figure
 from launcher.reporting import page as report_page
 from launcher.reporting import panels as report_panels
@@ -13,6 +13,7 @@ from launcher.reporting.figure import Panel
 from launcher.reporting.page import interval, number
 from launcher.reporting.panels import X_LABELS, Found
 from launcher.reporting.recorded import DONE
+from launcher.reporting.verdicts import Decided
 from zsg_core import curves
 from zsg_core.curves import Drop
 
@@ -24,7 +25,7 @@ Rows = list[Sequence[Any]]
 
 def sections(
     found: Found, summed: Sequence[tuple[Summary, Summary] | None], drops: Sequence[tuple[Group, Member, Drop]],
-    drawn: Sequence[Panel],
+    drawn: Sequence[Panel], decided: Sequence[Decided],
 ) -> list[str]:  # fmt: skip
     """The sections as HTML; `summed` are those of the groups, `drawn` the panels by axis."""
     hover = sum(len(line.x) for panel in drawn for line in panel.lines) <= report_figure.MOST_HOVERED
@@ -38,6 +39,7 @@ def sections(
     parts += [report_page.legend(_names(found.colour_keys), found.colours)] if found.colour_keys else []
     parts += [report_page.panels((panel.title, report_figure.svg(panel, n, hover)) for n, panel in enumerate(drawn))]
     parts += [report_page.paragraph(_bands(found), "faint")]
+    parts += verdict_part.section(decided)
     parts += _finals(found, summed) + _drops(found, drops, len(drawn), hover) + _stands_on(found)
     return parts
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.folder import Workspace, write_text
 from launcher.grids import grid_record
-from launcher.reporting import comparison, frames, recorded
+from launcher.reporting import comparison, frames, recorded, verdicts
 from launcher.reporting import figure as report_figure
 from launcher.reporting import page as report_page
 from launcher.reporting import panels as report_panels
@@ -41,7 +41,9 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
     frames.write_csv(folder / "finals.csv", _final_columns(found, summed))
     frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
     page = folder / "report.html"
-    write_text(page, report_page.page(f"zsg report: {found.name}", report_parts.sections(found, summed, drops, drawn)))
+    decided = verdicts.of_grid(place, record["name"])
+    parts = report_parts.sections(found, summed, drops, drawn, decided)
+    write_text(page, report_page.page(f"zsg report: {found.name}", parts))
     return page
 
 
