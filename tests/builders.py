@@ -1,10 +1,14 @@
 """Small data that several tests build: a Natural Instructions folder, an attempt's environment."""
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from jobs.preparing.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
@@ -64,3 +68,19 @@ def copy_made(work: Path, other: Path) -> None:
     """Puts what prepare jobs have made in one workspace into another, which then need not prepare it again."""
     for made in ("arrangements", "bases", "corpora", "records"):
         shutil.copytree(work / made, other / made)
+
+
+@contextlib.contextmanager
+def mounted(size: str, folder: Path, lazily: bool = False) -> Iterator[Path]:
+    """A file system in memory of a size, soon full; the test skips where none can be mounted.
+
+    It must be free of open files afterwards, or `lazily` is given.
+    """
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", *(["--lazy"] if lazily else []), folder], check=True)

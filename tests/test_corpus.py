@@ -66,7 +66,8 @@ def test_definitions_are_kept_once_a_task(tmp_path):
 
 def test_hugging_face_opens_the_records(tmp_path):
     """`datasets.load_from_disk` maps the folder, with its columns and types."""
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     examples = [Example(id=f"t:{i}", task="t", turns=(("q", "a"), ("r", "b")), tags=("x",)) for i in range(3)]
     records.write(tmp_path, examples)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from builders import mounted
 from conftest import Zsg
 from refusals import Ended, Home, assert_refused
 
@@ -74,13 +75,8 @@ def test_an_input_that_is_closed_to_the_user_is_refused(home: Home, name: str) -
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one page of memory."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with mounted("4k", tmp_path / "disk") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_told(home: Home, small_disk: Path) -> None:

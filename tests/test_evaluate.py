@@ -152,7 +152,6 @@ def test_a_model_that_computes_another_loss_is_refused(bench: Bench, run: Path) 
 
 def test_a_metric_asked_for_later_is_taken_of_the_answers_that_were_kept(bench: Bench, evaluated: Path) -> None:
     """No weights are read for it: the snapshots may be gone."""
-    pytest.importorskip("rouge_score")
     shutil.copytree(evaluated.parent.parent, evaluated.parent.parent.with_name("later"), symlinks=True)
     later = evaluated.parent.parent.with_name("later") / "runs" / evaluated.name
     for path in (later / "snapshots").glob("*/*.safetensors"):

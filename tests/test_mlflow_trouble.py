@@ -3,12 +3,12 @@
 import os
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import mounted
 from conftest import Zsg
 from faulty_proxy import FaultyProxy
 from grown_journals import write_grid, write_run
@@ -232,13 +232,8 @@ def test_a_database_of_another_mlflow_is_told(tmp_path: Path, store: Path) -> No
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system that is quickly filled."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)  # MLflow keeps its stores open
+    with mounted("8m", tmp_path / "disk", lazily=True) as folder:  # MLflow keeps its stores open
+        yield folder
 
 
 def test_a_full_disk_loses_nothing(small_disk: Path) -> None:

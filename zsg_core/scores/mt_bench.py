@@ -18,8 +18,6 @@ from zsg_core.readers.rows import json_rows
 from zsg_core.scores.scoring import Answered, ByItem
 
 WITH_REFERENCE = ("math", "reasoning", "coding")  # categories whose judge sees GPT-4's answer
-# At what temperature a model answers, by category (FastChat, `temperature_config`); 0 elsewhere.
-TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 NAMES = {(1, False): "single-v1", (1, True): "single-math-v1",
          (2, False): "single-v1-multi-turn", (2, True): "single-math-v1-multi-turn"}  # fmt: skip
 _RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
