@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from zsg_core import threads
 from zsg_core.orders.distance import Indices, Vectors, parts
-from zsg_core.orders.nearest import CHUNK, Engine, Singles
+from zsg_core.orders.nearest import CHUNK, Engine, Singles, product
 
 LEAST_SAMPLE, MOST_SAMPLE = 1024, 16384  # training rows from which the floors are estimated
 PER_LIST = 20  # entries of the sample above a floor, so that lists are of about equal length
@@ -92,7 +92,7 @@ def _keys(columns: NDArray[np.int32], values: Singles) -> NDArray[np.uint64]:
 
 def _floors(sample: Vectors, test: Vectors, share: float) -> Singles:
     # An estimate: it decides how long the lists become, never what is right, so any engine may make it.
-    made = test @ sample.T
+    made = product(test, sample.T)
     place = max(0, len(sample) - 1 - int(share * len(sample)))
     made.partition(place, axis=1)
     return made[:, place].astype(np.float32)

@@ -77,7 +77,17 @@ class Blas(threading.local):
         if len(self._buffer) < len(rows) * len(test):
             self._buffer = np.empty(len(rows) * len(test), np.float32)
         out = self._buffer[: len(rows) * len(test)].reshape(len(rows), len(test))
-        return np.matmul(rows, test.T, out=out)
+        return product(rows, test.T, out)
+
+
+def product(left: Vectors, right: Vectors, out: Singles | None = None) -> Singles:
+    """The float32 matrix product (n, m) of finite (n, d) and (d, m), without the warnings that BLAS may raise.
+
+    Some of OpenBLAS' kernels compute with lanes they then discard, and leave the processor's flags of invalid
+    numbers raised over data that hold none (numpy issues 24067, 28967).
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return np.matmul(left, right, out=out)
 
 
 def _closest(made: Singles, margin: np.float32) -> tuple[Indices, Indices, Indices]:
