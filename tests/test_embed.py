@@ -28,9 +28,10 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(embed, "BLOCK", 8)
 
 
-def filled(draft: Path, encode=letters, texts=TEXTS) -> np.ndarray:
-    """The file that `fill` makes."""
+def filled(draft: Path, encode=letters, texts=TEXTS, known=()) -> np.ndarray:
+    """The file that is made of what is known and what `fill` embeds."""
     draft.mkdir(exist_ok=True)
+    embed.begin(draft, texts, known, quiet)
     embed.fill(draft, texts, encode, quiet)
     return np.load(draft / "vectors.npy")
 
@@ -69,6 +70,50 @@ def test_an_embedding_goes_on_where_it_stopped(tmp_path, calls):
     assert len(half) == calls
     assert asked == whole
     assert made.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_what_another_embedding_knows_is_not_embedded_again(tmp_path, calls):
+    """Lent vectors stand in their places, killed or not; a draft begun before more was known keeps its list."""
+    places = np.flatnonzero([text.startswith(("text 1", "text 3")) for text in TEXTS])
+    lent = [(part, 100 + letters([TEXTS[place] for place in part])) for part in (places[::2], places[1::2])]
+    asked: list[str] = []
+
+    def dying(texts: list[str]) -> np.ndarray:
+        if len(asked) >= 8 * calls:
+            raise KeyboardInterrupt
+        asked.extend(texts)
+        return letters(texts)
+
+    with pytest.raises(KeyboardInterrupt):
+        filled(tmp_path / "a", dying, known=lent)
+    everything = [(np.arange(len(TEXTS)), np.zeros((len(TEXTS), 10), np.float32))]
+    made = filled(tmp_path / "a", lambda texts: (asked.extend(texts), letters(texts))[1], known=everything)
+
+    wanted = letters(TEXTS)
+    wanted[places] += 100
+    assert made.tolist() == wanted.tolist()
+    assert sorted(asked) == sorted({text for text in TEXTS if not text.startswith(("text 1", "text 3"))})
+
+
+def test_texts_are_known_by_all_embeddings_of_the_same_model(tmp_path, monkeypatch):
+    """A list of another split lends from several; another model's and an unfinished one lend nothing."""
+    monkeypatch.setattr(embed.content, "refuse_changed", lambda *given: None)
+    asked: list[str] = []
+    monkeypatch.setattr(embed, "encoder", lambda folder: lambda texts: (asked.extend(texts), letters(texts))[1])
+    place = Workspace(tmp_path)
+
+    def embedded(texts: list[str], model: str) -> Path:
+        return embed.embedded(place, texts, tmp_path, model, quiet)
+
+    for texts, model in ((["9", "1"], "other"), (["1", "2"], "model"), (["3", "2"], "model")):
+        embedded(texts, model)
+    (embedded(["6"], "model") / "COMMIT").unlink()
+    asked.clear()
+
+    made = embedded(["9", "3", "1", "6", "3"], "model")
+    assert sorted(asked) == ["6", "9"]
+    assert embed.vectors(made).tolist() == letters(["9", "3", "1", "6", "3"]).tolist()
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,28 @@
 The vectors of a list of texts are one file, `embeddings/<id>/vectors.npy`, (texts, d) float32, that every order maps
 into memory. The id is that of the texts and the model, so that corpora with the same test set share its file. A file
 half made is gone on with where it stopped, with the same result: texts are embedded in fixed blocks, and equal texts
-once, for equal texts must tie exactly.
+once in a workspace, for equal texts must tie exactly.
 """
 
 import contextlib
+import functools
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.folder import Workspace, alone, is_committed, publish, write_json, write_text
-from jobs.preparing import content
+from jobs.preparing import content, known_vectors
 from zsg_core.digest import content_id
 
 BLOCK = 1024  # texts embedded and written together; another size might change the last bits
 BATCH = 64
 
+Lent = tuple[NDArray[np.int64], NDArray[np.float32]]  # places of a list of texts, and their vectors
 Say = Callable[[str], None]
 Encode = Callable[[list[str]], NDArray[np.float32]]
 
@@ -37,9 +39,12 @@ def embedded(workspace: Workspace, texts: Sequence[str], model: Path, model_dige
     with _draft(folder) as draft:
         if is_committed(folder):  # another job has made it while this one waited
             return folder
+        marks = known_vectors.marks(texts)
+        begin(draft, texts, known_vectors.lent(folder.parent, marks, model_digest), say)
         fill(draft, texts, encoder(model), say)
         with publish(folder) as made:
             shutil.move(draft / "vectors.npy", made / "vectors.npy")
+            np.save(made / known_vectors.MARKS, marks)
             write_json(made / "meta.json", _meta(texts, digest, model_digest, made / "vectors.npy"))
     return folder
 
@@ -49,29 +54,54 @@ def vectors(folder: Path) -> NDArray[np.float32]:
     return np.load(folder / "vectors.npy", mmap_mode="r")
 
 
+def begin(draft: Path, texts: Sequence[str], known: Iterable[Lent], say: Say) -> None:
+    """Writes what is known to draft/vectors.npy, and to draft/left.npy the places of the texts left to embed.
+
+    A draft that has been begun keeps its list, whatever has become known since.
+    """
+    if (draft / "left.npy").exists():
+        return
+    first = np.array(_first_of_equals(texts), np.int64)
+    left = first == np.arange(len(first))
+    different = int(left.sum())
+    for number, (places, found) in enumerate(known):
+        file = _file(draft, "w+" if number == 0 else "r+", (len(texts), found.shape[1]))
+        file[places] = found
+        file.flush()
+        left[places] = False
+    if lent := different - int(left.sum()):
+        say(f"{lent} of {different} texts are embedded already")
+    np.save(draft / "unfinished.npy", np.flatnonzero(left))
+    (draft / "unfinished.npy").rename(draft / "left.npy")
+
+
 def fill(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> None:
-    """Writes draft/vectors.npy block by block; `draft/done` counts the texts whose vectors are on the disk."""
+    """Embeds what `begin` left, block by block; `draft/done` counts the texts whose vectors are on the disk."""
     first = _first_of_equals(texts)
-    new = [place for place, earlier in enumerate(first) if place == earlier]
-    path, mark = draft / "vectors.npy", draft / "done"
+    mark: Path = draft / "done"
+    left: list[int] = np.load(draft / "left.npy").tolist()
+    is_new = len(left) == len(set(first))
     done = int(mark.read_text()) if mark.exists() else 0
     if done:
-        say(f"embedding {len(new)} texts, going on after {done}")
-    for start in range(done, len(new), BLOCK):
-        block = new[start : start + BLOCK]
-        made = encode([texts[place] for place in block]).astype(np.float32)
-        if start == 0:
-            np.lib.format.open_memmap(path, "w+", np.float32, (len(texts), made.shape[1])).flush()
-        file = np.lib.format.open_memmap(path, "r+")
+        say(f"embedding {len(left)} texts, going on after {done}")
+    for start in range(done, len(left), BLOCK):
+        block = left[start : start + BLOCK]
+        made = encode([texts[int(place)] for place in block]).astype(np.float32)
+        file = _file(draft, "w+" if is_new and start == 0 else "r+", (len(texts), made.shape[1]))
         file[block] = made
         file.flush()
         write_text(mark, str(start + len(block)))
-        say(f"embedded {start + len(block)} of {len(new)} texts")
-    file = np.lib.format.open_memmap(path, "r+")
+        say(f"embedded {start + len(block)} of {len(left)} texts")
+    file = _file(draft, "r+")
     for place, earlier in enumerate(first):
         if place != earlier:
             file[place] = file[earlier]
     file.flush()
+
+
+def _file(draft: Path, mode: Literal["r+", "w+"], shape: tuple[int, int] | None = None) -> Any:
+    """The vectors of a draft, mapped; made anew by w+."""
+    return np.lib.format.open_memmap(draft / "vectors.npy", mode, np.float32, shape)
 
 
 def encoder(folder: Path) -> Encode:
@@ -80,13 +110,17 @@ def encoder(folder: Path) -> Encode:
     all-MiniLM-L6-v2 sees 256 word pieces. The same machine gives the same vectors; other machines may differ in the
     last bits, which is why the file is an input with a digest of its own.
     """
-    import torch
-    from sentence_transformers import SentenceTransformer
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = SentenceTransformer(str(folder), device=device, local_files_only=True)
+    @functools.cache
+    def loaded() -> Any:  # only where a text is left to embed: the imports alone take seconds
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return SentenceTransformer(str(folder), device=device, local_files_only=True)
+
     asked: dict[str, Any] = {"batch_size": BATCH, "show_progress_bar": False, "convert_to_numpy": True}
-    return lambda texts: model.encode(texts, normalize_embeddings=True, **asked)
+    return lambda texts: loaded().encode(texts, normalize_embeddings=True, **asked)
 
 
 def texts_digest(texts: Sequence[str]) -> str:
