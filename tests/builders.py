@@ -14,7 +14,7 @@ from jobs.preparing.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
 from jobs.training.train_sets import encoder
 from zsg_core.examples import Example
-from zsg_core.prompts import Template
+from zsg_core.prompts import ANSWER, Template
 from zsg_core.recipe import InputDigests, SourceDigests
 
 TASKS = {"train": ["task001_add", "task002_sort"], "test": ["task900_count"]}
@@ -52,11 +52,11 @@ def break_an_instance(tasks: Path, copy: Path) -> Path:
 
 
 def tokenized(
-    items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int, learn_all: bool = False
+    items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int, learnt: str = ANSWER
 ) -> TokenizedSet:
     """Examples as a train job has them."""
     encode = encoder(vocabulary, template, max_length)
-    return TokenizedSet([e.id for e in items], [encode(e) for e in items], [e.task for e in items], learn_all)
+    return TokenizedSet([e.id for e in items], [encode(e) for e in items], [e.task for e in items], learnt)
 
 
 def digests(data: str = "d", test: str | None = None, **others: str | None) -> InputDigests:

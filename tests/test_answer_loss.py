@@ -11,7 +11,7 @@ from jobs.preparing.base_model import Vocabulary
 from jobs.training.batches import MicroBatch, TokenizedSet
 from zsg_core.errors import ClusterError
 from zsg_core.examples import Example
-from zsg_core.prompts import Template
+from zsg_core.prompts import ALL, ANSWER, PROMPT, Template
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -199,8 +199,21 @@ class _WithoutPositions(AnswerLoss):
 def test_all_tokens_but_the_first_can_be_learnt() -> None:
     """With loss on all tokens an example's prompt is learnt too; nothing precedes its first token."""
     vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    every = tokenized([example(0)], vocabulary, Template("zsg"), max_length=200, learn_all=True)
+    every = tokenized([example(0)], vocabulary, Template("zsg"), max_length=200, learnt=ALL)
     [micro] = every.micro_batches([0], 0, 1, 1000)
 
     assert every.learnt == [every.lengths[0] - 1] == [len(micro.where)]
     assert micro.targets.tolist() == micro.tokens[1:].tolist()
+
+
+def test_prompts_alone_can_be_learnt() -> None:
+    """With loss on the prompts no answer is learnt: what is learnt otherwise is the rest, but for the first token."""
+    vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
+    talk = Example(id="t:0", task="t", turns=(("Who?", "I."), ("Why?", "So it is.")), references=("So it is.",))
+    turns = tokenized([talk], vocabulary, Template("zsg"), max_length=400, learnt=PROMPT)
+    encoded = turns.encoded[0]
+    learnt, answers = ({at for a, b in encoded.learnt(which) for at in range(a, b)} for which in (PROMPT, ANSWER))
+
+    assert turns.learnt == [len(learnt)]
+    assert learnt | answers == set(range(1, len(encoded.ids)))
+    assert not learnt & answers

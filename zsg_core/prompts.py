@@ -8,6 +8,7 @@ all of them exactly the assistant's answers and the `</s>` that closes each are 
 question follows Tk-Instruct: definition, up to two positive examples, the input.
 """
 
+import itertools
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from zsg_core.examples import Example
 
 Tokenize = Callable[[str], list[int]]
 Fits = Callable[[str], bool]
+ANSWER, PROMPT, ALL = LEARNT = ("answer", "prompt", "all")  # which tokens of an example are learnt
 Turn = tuple[list[int], list[int], list[int]]  # ids of the question, of the tag after it, of the answer
 
 VICUNA_SYSTEM = (
@@ -49,6 +51,16 @@ class Encoded:
     @property
     def answer_tokens(self) -> int:
         return sum(stop - start for start, stop in self.spans)
+
+    def learnt(self, which: str) -> list[tuple[int, int]]:
+        """The spans of tokens that are learnt: of the answers, the prompts or all, but never the first token.
+
+        Nothing comes before the first, so there is nothing to predict it from.
+        """
+        if which == ANSWER:
+            return list(self.spans)
+        bounds = [1, *(itertools.chain(*self.spans) if which == PROMPT else ()), len(self.ids)]
+        return [(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if start < stop]
 
 
 def encode(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from zsg_core import schedule
-from zsg_core.prompts import Encoded
+from zsg_core.prompts import ANSWER, Encoded
 
 Ids = NDArray[np.int64]
 
@@ -82,9 +82,9 @@ class TokenizedSet:
     """A list of examples as token ids."""
 
     def __init__(
-        self, ids: Sequence[str], encoded: Sequence[Encoded], tasks: Sequence[str] = (), learn_all: bool = False
+        self, ids: Sequence[str], encoded: Sequence[Encoded], tasks: Sequence[str] = (), learnt: str = ANSWER
     ) -> None:
-        self.ids, self.tasks, self.encoded, self._learn_all = list(ids), list(tasks), encoded, learn_all
+        self.ids, self.tasks, self.encoded, self._learnt = list(ids), list(tasks), encoded, learnt
         self.lengths = [len(e.ids) for e in encoded]
         self.learnt = [sum(stop - first for first, stop in self.spans(e)) for e in encoded]
 
@@ -122,8 +122,8 @@ class TokenizedSet:
         return pack([Part(i, e.ids, spans=self.spans(e)) for i, e in zip(items, examples, strict=True)])
 
     def spans(self, example: Encoded) -> list[tuple[int, int]]:
-        """Which of its tokens are learnt: never the first, as nothing comes before it."""
-        return [(1, len(example.ids))] if self._learn_all else list(example.spans)
+        """Which of its tokens are learnt."""
+        return example.learnt(self._learnt)
 
 
 IDLE = MicroBatch([], _ids(0), _ids(0), [1], _ids(), _ids(), _ids())

@@ -34,7 +34,7 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     kept = workspace.tokens(tokens_id(job["recipe"], made["arrangement"]))
     train = tokens(kept, partial(_in_order, ids, corpus), encode)
     return (
-        TokenizedSet(ids, train, learn_all=stage["train"]["loss_on"] == "all"),
+        TokenizedSet(ids, train, learnt=stage["train"]["loss_on"]),
         TokenizedSet(corpus.test.ids, [encode(example) for example in corpus.test], corpus.test.tasks),
     )
 

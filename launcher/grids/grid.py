@@ -90,7 +90,8 @@ def load(path: Path, sets: Sequence[str] = ()) -> Grid:
     kept, notes = _exclude(document, base, chosen, points)
     if not kept:
         raise document.error(("exclude",), "every point is excluded; nothing is left to run")
-    claims = grid_claims.read(document, [point.axes for point in kept])
+    axes = [point.axes for point in kept]
+    claims = grid_claims.read(document, axes, lambda: max(len(point.settings.by_stage()) for point in kept))
     return Grid(path, top["name"], top.get("profile"), kept, notes, tuple(sets), claims)
 
 

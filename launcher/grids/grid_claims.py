@@ -1,6 +1,6 @@
 """Reads the claims of a grid file, and checks that each is of axes and values that the grid has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -10,8 +10,11 @@ from zsg_core.settings.claims import KINDS, OF_A_GRID, Claim
 from zsg_core.settings.schema_errors import brief, nearest, unknown_key
 
 
-def read(document: Document, axes: Sequence[Mapping[str, Any]]) -> tuple[Claim, ...]:
-    """The claims of a grid whose points have these axes. UserError with the line for one that cannot be decided."""
+def read(document: Document, axes: Sequence[Mapping[str, Any]], most_stages: Callable[[], int]) -> tuple[Claim, ...]:
+    """The claims of a grid whose points have these axes and at most so many stages.
+
+    UserError with the line for one that cannot be decided.
+    """
     given = document.value.get("claims") or []
     if not isinstance(given, list):
         raise document.error(("claims",), "`claims` must be a list of mappings such as {claim: falls_early}")
@@ -22,6 +25,9 @@ def read(document: Document, axes: Sequence[Mapping[str, Any]]) -> tuple[Claim, 
     for number, claim in enumerate(claims):
         for key, value in claim.places:
             _check(document, ("claims", number), key, value, axes)
+        if claim.stage is not None and claim.stage > most_stages():
+            message = f"stage {claim.stage}: the runs have {most_stages()} stages at most"
+            raise document.error(("claims", number, "stage"), message)
     return tuple(claims)
 
 

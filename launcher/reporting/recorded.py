@@ -3,8 +3,9 @@
 From journals and records only, so it works offline, and while runs go on.
 """
 
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,18 @@ class Stage:
 
 
 class Recorded:
-    """One run of a grid, as its folder tells; of several stages all, as one curve."""
+    """One run of a grid, as its folder tells; of several stages all, as one curve, or one of them by itself.
 
-    def __init__(self, place: Workspace, listed: Row) -> None:
+    A stage by itself is counted from 0, with what its predecessor ended at as its first point.
+    """
+
+    def __init__(self, place: Workspace, listed: Row, stage: int | None = None) -> None:
         self.run: str = listed["run"]
         self.axes: Row = listed["axes"]
         self.recipe: Row = listed["recipe"]
         self._place, self._folder = place, place.run(self.run)
         self._attempt, self.end = newest(place.stages(self.run))
+        self._stage = stage
 
     @property
     def state(self) -> str:
@@ -63,12 +68,26 @@ class Recorded:
 
     @property
     def begins(self) -> list[int]:
-        """After which step each stage but the first has begun."""
+        """After which step each stage that is shown, but the first, has begun."""
+        return [] if self._stage else self._begins
+
+    @cached_property
+    def _begins(self) -> list[int]:
         starts = (
             next((row["step"] for row in stage.rows if row["data"].get("event") == "start"), None)
             for stage in self.stages[1:]
         )
         return [step for step in starts if step is not None]
+
+    @cached_property
+    def _shown(self) -> range:
+        """The steps of the stage that is shown, or all; none of a stage that has not begun."""
+        bounds = [0, *self._begins]
+        if not self._stage:
+            return range(sys.maxsize)
+        if self._stage > len(bounds):
+            return range(0)
+        return range(bounds[self._stage - 1], [*bounds, sys.maxsize - 1][self._stage] + 1)
 
     @property
     def flags(self) -> list[str]:
@@ -80,15 +99,20 @@ class Recorded:
         found: dict[int, Point] = {}
         for stage in self.stages:
             for point in stage.points:
-                if point.key == key:
+                if point.key == key and point.step in self._shown:
                     found.setdefault(point.step, point)
-        return dict(sorted(found.items()))
+        begin = self._shown.start
+        before = found[begin].examples if begin in found else 0
+        return {
+            step - begin: replace(found[step], step=step - begin, examples=found[step].examples - before)
+            for step in sorted(found)
+        }
 
     def tokens(self) -> dict[int, float]:
         """How many tokens were trained on up to each step; empty where an older zsg did not record them."""
         total, found = 0.0, {0: 0.0}
         for step, point in self.points("train/tokens").items():
-            total += point.value
+            total += point.value if step else 0  # what the stage before has ended with is not of this one
             found[step] = total
         return found if len(found) > 1 else {}
 
@@ -105,7 +129,10 @@ class Recorded:
         by_step: dict[int, Any] = {}
         for part in parts:
             for step, losses in zip(part.steps, part.losses, strict=True):
-                by_step.setdefault(step, losses)
+                if step in self._shown:
+                    by_step.setdefault(step - self._shown.start, losses)
+        if not by_step:
+            return None
         first, steps = parts[0], sorted(by_step)
         return ItemLosses(steps, first.ids, first.tasks, first.tokens, np.array([by_step[step] for step in steps]))
 
@@ -136,9 +163,9 @@ class Recorded:
         return next((row["data"] for row in rows if row["data"].get("event") == "start"), {})
 
 
-def runs(place: Workspace, record: Row) -> Iterator[Recorded]:
-    """The runs that a grid lists, each read when it is asked for."""
-    return (Recorded(place, listed) for listed in record["runs"])
+def runs(place: Workspace, record: Row, stage: int | None = None) -> Iterator[Recorded]:
+    """The runs that a grid lists, each read when it is asked for; of several stages one by itself, or all."""
+    return (Recorded(place, listed, stage) for listed in record["runs"])
 
 
 def _of(what: str, name: str, stage: int, recipe: Row) -> str:

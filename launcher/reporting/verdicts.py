@@ -53,15 +53,13 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
     if not file.is_file():
         return []
     document = yaml_file.load(file)
-    claims = grid_claims.read(document, [row["axes"] for row in record["runs"]])
-    if not claims:
-        return []
-    metrics = dict.fromkeys(claim.metric for claim in claims)
-    found: dict[str, list[_Run]] = {metric: [] for metric in metrics}
-    for run in recorded.runs(place, record):  # a run's losses are read once
-        for metric in metrics:
-            found[metric].append(_run(run, metric))
-    return [made for claim in claims for made in decide(claim, found[claim.metric])]
+    rows = record["runs"]
+    stages = max((len(row["recipe"]["stages"]) for row in rows), default=0)
+    claims = grid_claims.read(document, [row["axes"] for row in rows], lambda: stages)
+    found: dict[tuple[str, int | None], list[_Run]] = {}
+    for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
+        found[metric, stage] = [_run(run, metric) for run in recorded.runs(place, record, stage)]
+    return [made for claim in claims for made in decide(claim, found[claim.metric, claim.stage])]
 
 
 def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, TypeAdapter
 
-from zsg_core.settings.fields import ExactFraction, Positive, Strict
+from zsg_core.settings.fields import Count, ExactFraction, Positive, Strict
 
 AXIS = Annotated[str, Field(min_length=1, description="an axis of the grid, such as arrangement.order")]
 Places = Annotated[list[Any], Field(min_length=2)]
@@ -20,6 +20,9 @@ Where = Annotated[dict[str, Any], Field(min_length=1)]
 class _Claim(Strict):
     metric: str = Field(default="loss", min_length=1, description="which metric's values")
     where: Where | None = Field(default=None, description="only of the runs whose axes have these values")
+    stage: Count | None = Field(
+        default=None, description="only of this stage's part of the curve, its first checkpoint included; null = of all"
+    )
 
     @property
     def axis(self) -> tuple[str, list[Any]] | None:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
+from zsg_core.prompts import LEARNT
 from zsg_core.settings.fields import Count, Positive, Seed, Share, Strict
 
 LOSS_SCALE = 6400.0  # of the published code
@@ -116,8 +117,10 @@ class TrainSettings(Strict):
     betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="Adam's")
     eps: Positive = Field(default=1e-8, description="Adam's")
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="AdamW's")
-    loss_on: Literal["answer", "all"] = Field(
-        default="answer", description="which tokens are learnt; all = prompts too, to pre-train a tiny base"
+    loss_on: Literal[LEARNT] = Field(  # type: ignore[valid-type]
+        default="answer",
+        description="which tokens are learnt; to pre-train a tiny base: prompt, so that it has never learnt an answer, "
+        "or all",
     )
     tuning: TuningSettings = TuningSettings()
     clip: Positive = Field(default=1.0, description="largest norm of the global gradient")
