@@ -112,6 +112,21 @@ def judge(claim: Claim, found: Sequence[Curve], levels: Sequence[str], *, units_
     return Verdict(word, effects, shown, tasks, splits, runs, notes)
 
 
+def mean_curves(found: Sequence[Curve], levels: Sequence[str]) -> dict[str, tuple[list[int], Floats]]:
+    """Of each level (steps, values): the mean of its runs at the steps that they share, every split weighing alike.
+
+    Of the splits that a verdict is of. Levels without such a run, or without a shared step, are left out.
+    """
+    whole, _ = _whole_splits(found, levels)
+    made = {}
+    for level in levels:
+        own = [one for one in whole if one.level == level]
+        if own and (steps := _common_steps(own)):
+            cells = [Cell(level, one.split, one.seed, one.units, *_at(steps)(one)) for one in own]
+            made[level] = (steps, means(cells, [level])[level][0])
+    return made
+
+
 def _things(units_are_tasks: bool) -> str:
     return "tasks" if units_are_tasks else "items"
 

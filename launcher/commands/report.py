@@ -39,6 +39,12 @@ def report(
             help="the axis that gets a panel for each value, or none; default: of several that with fewest values",
         ),
     ] = None,
+    stage: Annotated[
+        int | None, typer.Option("--stage", min=1, help="only this stage of the runs, counted from its beginning")
+    ] = None,
+    over_splits: Annotated[
+        bool, typer.Option("--over-splits", help="average over held-out splits as over seeds")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", help="folder to write to; default: grids/GRID/report in the workspace")
     ] = None,
@@ -54,8 +60,10 @@ def report(
     from launcher.observing import reading
     from launcher.reporting import report as reports
 
-    page = reports.write(reading.workspace(workspace), grid, reports.Asked(metric, x.value, panel), out)
-    show.result(f"wrote {page} and, beside it, {', '.join(reports.BESIDE)}")
+    asked = reports.Asked(metric, x.value, panel, stage, over_splits)
+    page = reports.write(reading.workspace(workspace), grid, asked, out)
+    beside = [name for name in (*reports.BESIDE, *reports.OF_CLAIMS) if (page.parent / name).exists()]
+    show.result(f"wrote {page} and, beside it, {', '.join(beside)}")
 
 
 def export(

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from launcher.grids import published
 from launcher.grids.yaml_file import Document, Place
 from zsg_core.settings.claims import KINDS, OF_A_GRID, Claim
 from zsg_core.settings.schema_errors import brief, nearest, unknown_key
@@ -25,6 +26,10 @@ def read(document: Document, axes: Sequence[Mapping[str, Any]], most_stages: Cal
     for number, claim in enumerate(claims):
         for key, value in claim.places:
             _check(document, ("claims", number), key, value, axes)
+        if claim.published is not None and claim.published not in published.names():
+            known = published.names()
+            message = f"no published curves {brief(claim.published)}.{nearest(claim.published, known)}"
+            raise document.error(("claims", number, "published"), f"{message} There are: {', '.join(known)}")
         if claim.stage is not None and claim.stage > most_stages():
             message = f"stage {claim.stage}: the runs have {most_stages()} stages at most"
             raise document.error(("claims", number, "stage"), message)

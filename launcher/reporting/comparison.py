@@ -20,6 +20,7 @@ from zsg_core.recipe import unseeded
 
 X = ("step", "examples", "tokens")
 SEEDS = ("seed", "sample_seed", "init_seed")  # axes that make replicates
+SPLIT = "data.held_out"  # an axis that makes splits, itself or a setting below it
 NONE = "none"
 
 Axes = Mapping[str, Any]
@@ -56,8 +57,11 @@ class Member:
         return 1 + sum(begin <= step for begin in self.begins)
 
 
-def member(run: Recorded, key: str, x: str) -> Member:
-    """What of a recorded run enters the comparison of a metric. UserError for tokens that were not recorded."""
+def member(run: Recorded, key: str, x: str, over_splits: bool = False) -> Member:
+    """What of a recorded run enters the comparison of a metric. UserError for tokens that were not recorded.
+
+    `over_splits`: its replicates may have other held-out splits, too.
+    """
     points = run.points(key)
     at = {step: float(step if x == "step" else point.examples) for step, point in points.items()}
     if x == "tokens" and points:
@@ -66,10 +70,13 @@ def member(run: Recorded, key: str, x: str) -> Member:
         if lacking:
             raise UserError(f"run {run.run}: its tokens up to step {lacking[0]} were not recorded; use --x examples")
         at = {step: tokens[step] for step in points}
-    kind = json.dumps(unseeded(run.recipe), sort_keys=True)
+    axes = unseeded_axes(run.axes)
+    if over_splits:
+        axes = without_splits(axes)
+    kind = json.dumps(axes if over_splits else unseeded(run.recipe), sort_keys=True)
     values = {step: point.value for step, point in points.items()}
     begins = tuple(run.begins)
-    return Member(run.run, unseeded_axes(run.axes), kind, run.state, values, at, _items(run, key), begins)
+    return Member(run.run, axes, kind, run.state, values, at, _items(run, key), begins)
 
 
 def _items(run: Recorded, key: str) -> Items | None:
@@ -86,6 +93,11 @@ def _items(run: Recorded, key: str) -> Items | None:
 def unseeded_axes(axes: Axes) -> dict[str, Any]:
     """The values of a grid's point without the seeds that make replicates, also inside of values that are mappings."""
     return {key: _plain(value) for key, value in axes.items() if last_word(key) not in SEEDS}
+
+
+def without_splits(axes: Axes) -> dict[str, Any]:
+    """The values of a grid's point without the held-out split."""
+    return {key: value for key, value in axes.items() if key != SPLIT and not key.startswith(f"{SPLIT}.")}
 
 
 def _plain(value: Any) -> Any:

@@ -19,11 +19,16 @@ X_LABELS = {"step": "step", "examples": "examples trained on", "tokens": "tokens
 
 @dataclass(frozen=True)
 class Asked:
-    """What a report shows: a metric, over what, with a panel for each value of which axis."""
+    """What a report shows: a metric, over what, with a panel for each value of which axis, of which stage or all.
+
+    `over_splits`: runs that differ in their held-out split alone are replicates.
+    """
 
     metric: str = "loss"
     x: str = "step"
     panel: str | None = None
+    stage: int | None = None
+    over_splits: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ def sections(
     parts += [report_page.legend(_names(found.colour_keys), found.colours)] if found.colour_keys else []
     parts += [report_page.panels((panel.title, report_figure.svg(panel, n, hover)) for n, panel in enumerate(drawn))]
     parts += [report_page.paragraph(_bands(found), "faint")]
-    parts += verdict_part.section(decided)
-    parts += _finals(found, summed) + _drops(found, drops, len(drawn), hover) + _stands_on(found)
+    parts += verdict_part.section(decided, len(drawn))
+    others = len(drawn) + len(verdict_part.panels(decided))
+    parts += _finals(found, summed) + _drops(found, drops, others, hover) + _stands_on(found)
     return parts
 
 
@@ -49,7 +50,9 @@ def _bands(found: Found) -> str:
     if banded:
         least, most = min(banded), max(banded)
         count = f"{least}" if least == most else f"{least} to {most}"
-        text = f"A curve with a band is the mean of {count} replicates, which differ only in seeds that take effect; "
+        splits = ", and in held-out splits" if found.asked.over_splits else ""
+        text = f"A curve with a band is the mean of {count} replicates, which differ only in seeds that take effect"
+        text += f"{splits}; "
         text += "the band reaches from the lowest to the highest of them. "
     else:
         text = "No point of this grid has replicates that are done, so no curve has a band. "

@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.folder import Workspace, write_text
 from launcher.grids import grid_record
-from launcher.reporting import comparison, frames, recorded, verdicts
+from launcher.reporting import comparison, frames, recorded, verdict_part, verdicts
 from launcher.reporting import figure as report_figure
 from launcher.reporting import page as report_page
 from launcher.reporting import panels as report_panels
@@ -19,6 +19,7 @@ from zsg_core.errors import UserError
 
 MOST_PANELS = 24
 BESIDE = ("curves.png", "curves.pdf", "curves.csv", "finals.csv", "drops.csv", "metrics.parquet")
+OF_CLAIMS = ("verdicts.png", "verdicts.pdf", "verdicts.csv")  # where the grid claims something
 
 
 def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) -> Path:
@@ -42,21 +43,35 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
     frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
     page = folder / "report.html"
     decided = verdicts.of_grid(place, record["name"])
+    _write_verdicts(folder, decided)
     parts = report_parts.sections(found, summed, drops, drawn, decided)
     write_text(page, report_page.page(f"zsg report: {found.name}", parts))
     return page
 
 
+def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
+    for name in OF_CLAIMS:
+        (folder / name).unlink(missing_ok=True)
+    if panels := verdict_part.panels(decided):
+        pictures = [folder / name for name in OF_CLAIMS[:2]]
+        report_figure.picture(panels, pictures, "What the verdicts are of, and published curves")
+    if decided:
+        frames.write_csv(folder / "verdicts.csv", frames.columns(verdict_part.columns(decided)))
+
+
 def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.Writer") -> Found:
     members, facts, troubles, keys = [], [], [], dict[str, None]()
-    for run in recorded.runs(place, record):
-        members.append(comparison.member(run, asked.metric, asked.x))
+    for run in recorded.runs(place, record, asked.stage):
+        members.append(comparison.member(run, asked.metric, asked.x, asked.over_splits))
         facts.append(run.facts())
         troubles += _troubles(run)
         keys |= dict.fromkeys(run.keys())
         kept.add(frames.metric_columns(run))
     if asked.metric not in keys and keys:
         raise UserError(f"--metric {asked.metric}: no run has it; there are {', '.join(sorted(keys))}")
+    stages = max((len(row["recipe"]["stages"]) for row in record["runs"]), default=1)
+    if asked.stage is not None and asked.stage > stages:
+        raise UserError(f"--stage {asked.stage}: the runs of grid {record['name']} have {stages} stages at most")
     if not keys:
         raise UserError(f"grid {record['name']}: no run has recorded a value yet; zsg status shows where they stand")
     groups = comparison.groups(members)

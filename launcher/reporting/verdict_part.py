@@ -1,10 +1,13 @@
 """Writes a report's section of verdicts: each claim of the grid, what came of it, and what that rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from launcher.grids import published
 from launcher.reporting import comparison
+from launcher.reporting import figure as report_figure
 from launcher.reporting import page as report_page
+from launcher.reporting.figure import Line, Panel
 from launcher.reporting.page import interval, number
 from launcher.reporting.verdicts import Decided
 from zsg_core.settings.claims import Claim, Correlates, FallsAt, FallsEarly, FallsSuddenly, Rises
@@ -15,19 +18,69 @@ NOTE = (
     "held-out splits or seeds where there are enough of them; a claim is supported if each of its effects lies above "
     "what it is compared with."
 )
+DRAWN = (
+    "The curves that the verdicts are of: means over runs, every held-out split weighing alike. Published curves were "
+    "read off figures of other models, data and test items: shapes compare, values do not."
+)
 _OF = {"end": "end", "area": "area under the curve"}
 
 
-def section(decided: Sequence[Decided]) -> list[str]:
-    """The section as HTML; nothing where the grid claims nothing."""
+def section(decided: Sequence[Decided], first: int = 0) -> list[str]:
+    """The section as HTML, its panels numbered from `first`; nothing where the grid claims nothing."""
     if not decided:
         return []
+    drawn = [(panel.title, report_figure.svg(panel, first + n, hover=True)) for n, panel in enumerate(panels(decided))]
     rows = [row for one in decided for row in _rows(one)]
     notes = dict.fromkeys(f"{said(one.claim)}: {note}" for one in decided for note in one.verdict.notes)
     return [
         report_page.heading("Verdicts"), report_page.table(HEADINGS, rows), report_page.paragraph(NOTE, "faint"),
+        *([report_page.panels(drawn), report_page.paragraph(DRAWN, "faint")] if drawn else []),
         *([report_page.warning("What to bear in mind of the verdicts", list(notes))] if notes else []),
     ]  # fmt: skip
+
+
+def panels(decided: Sequence[Decided]) -> list[Panel]:
+    """The curves that verdicts are of, and after each the published ones beside it on axes of their own."""
+    made: dict[Any, list[Panel]] = {}
+    for one in decided:
+        claim, where = one.claim, _group(one)
+        of = (claim.metric, claim.stage, tuple(one.curves), where, claim.published)
+        if not one.curves or of in made:
+            continue
+        colours = {name: place for place, name in enumerate(one.curves)}
+        x_label = "step" if claim.stage is None else f"step of stage {claim.stage}"
+        title = ", ".join(filter(None, (f"{claim.metric} here", where)))
+        made[of] = [Panel(title, _lines(one.curves, colours), x_label, claim.metric)]
+        if claim.published is not None:
+            beside = published.read(claim.published)
+            chosen = {name: beside.curves[name] for name in colours if name in beside.curves} or beside.curves
+            made[of].append(Panel(beside.source, _lines(chosen, colours), "step", claim.metric))
+    return [panel for drawn in made.values() for panel in drawn]
+
+
+def _lines(curves: Mapping[str, tuple[Sequence[float], Any]], colours: Mapping[str, int]) -> list[Line]:
+    return [
+        Line(name or "mean", colours.get(name, 0), [*map(float, steps)], [*map(float, values)])
+        for name, (steps, values) in curves.items()
+    ]
+
+
+def columns(decided: Sequence[Decided]) -> list[dict[str, Any]]:
+    """The verdicts as rows of a table, one for each effect."""
+    return [
+        {
+            "claim": said(one.claim), "of": _group(one), "verdict": one.verdict.word, "effect": effect.name,
+            "size": effect.found.value, "low": effect.found.interval[0], "high": effect.found.interval[1],
+            "error_of_tasks": effect.found.over_tasks, "error_of_replicates": effect.found.over_replicates,
+            "tasks": one.verdict.tasks, "splits": one.verdict.splits, "runs": one.verdict.runs,
+            "notes": "; ".join(one.verdict.notes),
+        }
+        for one in decided for effect in one.verdict.effects
+    ]  # fmt: skip
+
+
+def _group(one: Decided) -> str:
+    return ", ".join(f"{comparison.last_word(key)} {comparison.text(value)}" for key, value in one.group.items())
 
 
 def said(claim: Claim) -> str:
@@ -50,10 +103,7 @@ def said(claim: Claim) -> str:
 
 def _rows(one: Decided) -> list[list[Any]]:
     """A row for each effect; one without sizes where there is none."""
-    made, group = (
-        one.verdict,
-        ", ".join(f"{comparison.last_word(k)} {comparison.text(v)}" for k, v in one.group.items()),
-    )
+    made, group = one.verdict, _group(one)
     rests = [number(float(count), 6) for count in (made.tasks, made.splits, made.runs)]
     sizes = [[effect.name, number(effect.found.value), interval(effect.found.interval)] for effect in made.effects]
     return [[said(one.claim), group, made.word, *size, *rests] for size in sizes or [["", number(None), ""]]]

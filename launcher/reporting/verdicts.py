@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs.folder import Workspace
 from launcher.grids import grid_claims, grid_record, yaml_file
@@ -20,18 +21,17 @@ from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
 from zsg_core.verdict import Curve, Verdict
 
-SPLIT = "data.held_out"  # an axis that makes splits, itself or a setting below it
-
 Axes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Decided:
-    """A claim, the runs that it is decided of as axis → value, and what came of it."""
+    """A claim, the runs that it is decided of as axis → value, and what came of it; their mean curves by place."""
 
     claim: Claim
     group: Axes
     verdict: Verdict
+    curves: Mapping[str, tuple[list[int], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,10 @@ def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
             continue
         curves = [replace(run.curve, level=levels[places.index(run.axes.get(key))]) for run in members if run.curve]
         of_tasks = all(run.of_tasks for run in members)
-        decided = verdict.judge(claim, _named_apart(_finite(curves)), levels, units_are_tasks=of_tasks)
-        made.append(Decided(claim, group, _with_missing(decided, len(members) - len(curves))))
+        curves = _named_apart(_finite(curves))
+        decided = verdict.judge(claim, curves, levels, units_are_tasks=of_tasks)
+        decided = _with_missing(decided, len(members) - len(curves))
+        made.append(Decided(claim, group, decided, verdict.mean_curves(curves, levels)))
     return made
 
 
@@ -87,13 +89,10 @@ def _groups(runs: Sequence[_Run], key: str) -> Iterable[tuple[Axes, list[_Run]]]
     """The runs by what they have in common beside the claim's axis, seeds and splits."""
     found: dict[str, tuple[Axes, list[_Run]]] = {}
     for run in runs:
-        rest = {axis: v for axis, v in comparison.unseeded_axes(run.axes).items() if axis != key and not _splits(axis)}
+        rest = comparison.without_splits(comparison.unseeded_axes(run.axes))
+        rest.pop(key, None)
         found.setdefault(content_id(rest), (rest, []))[1].append(run)
     return found.values()
-
-
-def _splits(axis: str) -> bool:
-    return axis == SPLIT or axis.startswith(f"{SPLIT}.")
 
 
 def _run(run: Recorded, metric: str) -> _Run:

@@ -23,6 +23,9 @@ class _Claim(Strict):
     stage: Count | None = Field(
         default=None, description="only of this stage's part of the curve, its first checkpoint included; null = of all"
     )
+    published: str | None = Field(
+        default=None, description="published curves to draw beside, by the name of a file of templates/published"
+    )
 
     @property
     def axis(self) -> tuple[str, list[Any]] | None:

@@ -1,0 +1,35 @@
+"""Reads published curves that ship with zsg, which a claim may be drawn beside: templates/published/NAME.csv.
+
+Lines that begin with # say what they were read off; then a column `step` and one for each curve, with gaps.
+"""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from launcher.shipped import shipped
+
+
+@dataclass(frozen=True)
+class Published:
+    """Curves by name, each (steps, values), and where they are from."""
+
+    source: str
+    curves: Mapping[str, tuple[list[float], list[float]]]
+
+
+def names() -> list[str]:
+    """What there is."""
+    return sorted(path.stem for path in (shipped("templates") / "published").glob("*.csv"))
+
+
+def read(name: str) -> Published:
+    """The curves of that name, one of `names`."""
+    lines = (shipped("templates") / "published" / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+    said = [line.lstrip("# ") for line in lines if line.startswith("#")]
+    heading, *rows = csv.reader(line for line in lines if not line.startswith("#"))
+    curves = {}
+    for place, curve in enumerate(heading[1:], start=1):
+        points = [(float(row[0]), float(row[place])) for row in rows if row[place]]
+        curves[curve] = ([step for step, _ in points], [value for _, value in points])
+    return Published(" ".join(said), curves)
