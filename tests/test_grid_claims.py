@@ -53,6 +53,11 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
             "{claim: rises, along: arrangement.order, values: [nft, tma]}",
             "no run has arrangement.order 'tma'; there are: 'nft', 'rt', 'fft'",
         ),
+        ("{claim: falls_early, stage: 2}", "stage 2: the runs have 1 stages at most"),
+        (
+            "{claim: falls_early, published: wsd-ordr}",
+            "no published curves 'wsd-ordr'. Did you mean 'wsd-order'? There are: early-generalisation-flan-mini",
+        ),
         ("{claim: falls_early, where: {train.lr: 3e-3}}", "no run has train.lr 0.003; there are: 0.001, 0.002"),
     ],
 )

@@ -130,6 +130,27 @@ def test_stages_are_one_curve_that_shows_where_each_begins(tmp_path: Path) -> No
     assert "after stage 1" in page and "is where the next stage begins" in page
 
 
+def test_one_stage_is_shown_by_itself_over_splits(tmp_path: Path) -> None:
+    """Counted from its beginning, examples too; runs of other held-out splits are replicates then."""
+    place = Workspace(tmp_path)
+    start, *listed = (listed_run(run, {"data.held_out": run}) for run in ("start", "a", "b"))
+    for number, row in enumerate(listed):
+        row["recipe"]["stages"] = [*row["recipe"]["stages"], {**row["recipe"]["stages"][0], "part": number}]
+    table = losses(1.0)
+    record_run(place, start, STEPS[:3], TASKS, table[:3])
+    for row in listed:
+        record_run(place, row, STEPS[3:], TASKS, table[3:], before=["start"], first=20)
+    write_grid(place, "staged", listed)
+    written(place, "staged", stage=2, over_splits=True, x="examples")
+    shown = rows(place, "staged", "curves.csv")
+
+    assert [int(row["step"]) for row in shown] == [step - 20 for step in STEPS[2:]]
+    assert [float(row["examples"]) for row in shown] == [16 * (step - 20) for step in STEPS[2:]]
+    assert {row["runs"] for row in shown} == {"2"}
+    with pytest.raises(UserError, match="--stage 3: the runs of grid staged have 2 stages at most"):
+        written(place, "staged", stage=3)
+
+
 def test_a_run_whose_first_stage_is_under_way_or_broken_is_told(tmp_path: Path) -> None:
     """What an earlier stage has recorded counts: the run is not finished; where that stage failed, so has the run."""
     place = Workspace(tmp_path)

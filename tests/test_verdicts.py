@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs.folder import Workspace
+from launcher.grids import published
 from launcher.reporting import report, verdicts
 from launcher.reporting.report import Asked
 from zsg_core.verdict import NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
@@ -135,3 +136,51 @@ def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> Non
 
     (place.grid("g") / "grid.yaml").write_text("name: g\n")
     assert "Verdicts" not in report.write(place, "g", Asked()).read_text(encoding="utf-8")
+
+
+def test_a_claim_of_a_stage_is_of_its_part_of_the_curve(tmp_path: Path) -> None:
+    """It begins where the stage before ended: what is at the last checkpoint of that is its first point."""
+    place = Workspace(tmp_path)
+    start = listed_run("start", {})
+    listed = [listed_run(order, {"arrangement.order": order}) for order in ORDERS]
+    names = [f"t{number}" for number in range(8)]
+    record_run(place, start, [0, 10, 20], names, np.tile([[9.0], [2.0], [5.0]], 8))
+    for number, row in enumerate(listed):
+        row["recipe"]["stages"] = [*row["recipe"]["stages"], {**row["recipe"]["stages"][0], "part": number}]
+        later = 4 + number / 10 + np.random.default_rng(number).normal(0, 0.001, (2, 8))
+        record_run(place, row, [30, 40], names, later, before=["start"], first=20)
+    write_grid(place, "g", listed)
+    claim = "claim: rises, of: area, along: arrangement.order, values: [nft, rt, fft]"
+    (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:\n  - {{{claim}, stage: 2}}\n  - {{{claim}}}\n")
+    of_stage, of_all = verdicts.of_grid(place, "g")
+
+    assert of_stage.curves["nft"][0] == [0, 10, 20]
+    assert of_stage.curves["nft"][1] == pytest.approx([5, 4, 4], abs=0.01)
+    assert of_all.curves["nft"][0] == [0, 10, 20, 30, 40]
+    assert of_stage.verdict.levels["fft"] > of_stage.verdict.levels["nft"] > of_all.verdict.levels["nft"] - 2
+
+
+def test_verdicts_are_drawn_beside_published_curves(tmp_path: Path) -> None:
+    """Each on axes of its own; the table of verdicts lies beside; a grid without claims leaves neither."""
+    place = Workspace(tmp_path)
+    record(place, [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)])
+    grid = place.grid("g") / "grid.yaml"
+    grid.write_text(grid.read_text().replace("fft]}", "fft], published: wsd-order}"))
+    page = report.write(place, "g", Asked())
+    assert "figure 3 left: Flan-mini" in page.read_text(encoding="utf-8")
+    assert (page.parent / "verdicts.png").stat().st_size > 10_000
+    assert "rt − nft" in (page.parent / "verdicts.csv").read_text(encoding="utf-8")
+
+    grid.write_text("name: g\n")
+    report.write(place, "g", Asked())
+    assert not list(page.parent.glob("verdicts*"))
+
+
+@pytest.mark.parametrize("name", published.names())
+def test_published_curves_are_whole(name: str) -> None:
+    """Each says what it was read off, and has curves whose steps rise."""
+    found = published.read(name)
+    assert "arXiv" in found.source and "figure" in found.source
+    assert found.curves
+    for steps, values in found.curves.values():
+        assert steps == sorted(set(steps)) and len(steps) == len(values) > 0
