@@ -390,7 +390,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     files = task_files(1, given.seed, **kept)
     train, test = (files[f"splits/default/{split}_tasks.txt"].count("\n") for split in ("train", "test"))
     families = len(given.family) or len(FAMILIES)
-    tasks = f"{train} training and {test} held-out tasks in {families} families"
+    of = "1 family" if families == 1 else f"{families} families"
+    tasks = f"{train} training and {test} held-out tasks in {of}"
     print(f"{given.folder}: {tasks}, {given.per_task} instances each")
 
 

@@ -21,7 +21,7 @@ from launcher.clusters import failed_nodes, slurm
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.clusters.slurm import DONE, RUNNING
 from launcher.evaluation import evaluating
-from launcher.grids import grid_record
+from launcher.grids import grid_claims, grid_record
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.lifecycle import retry
@@ -133,7 +133,15 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str,
         {"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run), "strategy": run.strategy}
         for run in runs
     ]
+    old = grid_record.kept(site.workspace, grid.name)
+    facts["claims"] = grid_claims.dated(
+        grid.claims, old.get("claims", []), now_ms(), lambda: sum(_is_done(site, run) for run in runs)
+    )
     grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
+
+
+def _is_done(site: Site, run: Run) -> bool:
+    return (read_json(site.workspace.run(run.id) / "exit.json") or {}).get("outcome") == DONE
 
 
 def settle(site: Site, ledger: Ledger, say: Say) -> None:
