@@ -29,7 +29,8 @@ def serve(
     job = {key: first[key] for key in ("schema", "submission", "tracking", "code", "created")}
     job |= {"resources": first["resources"] | {"idle_min": idle_min}, "paths": {"workspace": str(workspace)}}
     job |= {"kind": "evaluate", "run_id": None, "stage_id": folder.name, "after": [], "makes": []}
-    job |= {"serves": [{"run": run.name, "keys": list(keys), "how": how} for run in runs]}
+    suites = [{"name": "test_set", "keys": list(keys), "how": how}]
+    job |= {"serves": [{"run": run.name, "keys": list(keys), "suites": suites} for run in runs]}
     write_json(folder / "job.json", job | {"drains": drains, "lease_s": lease_s})
     return folder
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import to_builtins
+
 from jobs.attempt import now_ms
 from jobs.evaluating import leases
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
@@ -16,6 +18,7 @@ from launcher.planning.plan import Canary, Prepare, run_item
 from launcher.submission import code_snapshot
 from launcher.submission.ledger import Submission
 from zsg_core.errors import UserError
+from zsg_core.suites import key_variables
 from zsg_core.tuning import NO_BIASES
 
 
@@ -91,10 +94,11 @@ def write_evaluate(
 
     `drains`: it ends once nothing is left, in place of waiting for snapshots that may yet come.
     """
-    serves = [{"run": run.id, "keys": run.checkpoints.scored, "how": run.checkpoints.generation.how} for run in runs]
+    serves = [{"run": run.id, "keys": run.checkpoints.scored, "suites": to_builtins(run.suites)} for run in runs]
     job = _head("evaluate", None, submission, workspace, profile.evaluate, profile) | {
         "stage_id": item.partition("/")[2],
         "serves": serves,
+        "key_variables": key_variables(suite for run in runs for suite in run.suites),
         "drains": drains,
         "lease_s": leases.LOST_S,
         "after": [],
