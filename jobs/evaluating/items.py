@@ -13,7 +13,7 @@ from typing import Any
 from jobs.evaluating.generate import Ids
 from jobs.preparing import content
 from jobs.preparing.base_model import Vocabulary
-from jobs.training.item_losses import TEST_ITEMS
+from jobs.training import item_losses
 from zsg_core import prompts, readers, splits
 from zsg_core.examples import Example
 from zsg_core.prompts import Template
@@ -57,13 +57,13 @@ class Asker:
         return whole.removeprefix(before) if whole.startswith(before) else self.vocabulary.text(answer)
 
 
-class TestSet:
+class HeldOut:
     """Items of the run's own test set, asked as its loss reads them."""
 
     def __init__(self, how: Mapping[str, Any], test: tuple[Any, Sequence[Example]], asker: Asker) -> None:
         self._how, self._asker = how, asker
         self._tokens, self._examples = test
-        self.name, self.ids, self.tasks = TEST_ITEMS, self._tokens.ids, self._tokens.tasks
+        self.name, self.ids, self.tasks = item_losses.TEST_ITEMS, self._tokens.ids, self._tokens.tasks
 
     @cached_property
     def places(self) -> list[int]:
@@ -190,22 +190,17 @@ class Dialogues:
         ]  # fmt: skip
 
 
-Items = TestSet | Questions | Problems | Dialogues
+Items = HeldOut | Questions | Problems | Dialogues
 _OF_FILES = {GSM8K: Questions, HUMANEVAL: Problems, MT_BENCH: Dialogues}
 
 
 def items(suite: Suite, test: Callable[[], tuple[Any, Sequence[Example]]], asker: Asker) -> Items:
     """The items of a suite. UserError for a file that is not what was planned with."""
-    return TestSet(suite.how, test(), asker) if suite.name == TEST_SET else _OF_FILES[suite.name](suite, asker)
-
-
-def name_of(suite: str, how: Mapping[str, Any]) -> str:
-    """The name under which a run tells which items a suite has: those of another file are others."""
-    return TEST_ITEMS if suite == TEST_SET else f"{suite}-{how['file'][:8]}"
+    return HeldOut(suite.how, test(), asker) if suite.name == TEST_SET else _OF_FILES[suite.name](suite, asker)
 
 
 def _name(suite: Suite) -> str:
-    return name_of(suite.name, suite.how)
+    return item_losses.name_of(suite.name, suite.how)
 
 
 def _path(suite: Suite) -> Path:

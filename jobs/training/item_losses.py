@@ -56,6 +56,11 @@ def describe(
     write_json(run / FILE, {"ids": ids, "tasks": tasks, "tokens": tokens, "parts": before | parts})
 
 
+def name_of(suite: str, how: Mapping[str, Any]) -> str:
+    """The name of the file that says which items a suite has: those of another file of the user are others."""
+    return TEST_ITEMS if suite == TEST_ITEMS else f"{suite}-{how['file'][:8]}"
+
+
 def describe_suite(run: Path, of: str, ids: Sequence[str], tasks: Sequence[str]) -> None:
     """Writes which items a benchmark has, unless that stands there."""
     if of != TEST_ITEMS and not (run / f"{of}.json").exists():
