@@ -1,6 +1,7 @@
 """May a grid name a benchmark, what must it say of it, and what does that make evaluators do?"""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from test_plan import a_run
 from launcher.clusters import profiles
 from launcher.clusters.profiles import Profile
 from launcher.grids import suite_files
+from launcher.planning import admission
+from launcher.planning.plan import Action, Plan
 from zsg_core import suites
 from zsg_core.errors import UserError
 from zsg_core.scores import metrics
@@ -189,3 +192,19 @@ def test_a_file_that_no_evaluator_could_use_is_refused(
 
     with pytest.raises(UserError, match=said):
         suite_files.check([CheckpointSettings.model_validate(placed(tmp_path))])
+
+
+def test_a_key_that_is_not_set_is_said_before_anything_is_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name; an evaluate job would find out hours later."""
+    run = replace(
+        a_run(checkpoints=WHOLE),
+        suite_files={
+            name: File(path, "d") for name, (_, path) in suites.needs(a_run(checkpoints=WHOLE).checkpoints).items()
+        },
+    )
+    wanted = Plan([Action(run, "evaluate", "")], [], [])
+    monkeypatch.delenv("THE_KEY", raising=False)
+
+    assert "THE_KEY, which checkpoints.suites.mt_bench.judge.key_env names, is not set" in admission._judges(wanted)[0]
+    monkeypatch.setenv("THE_KEY", "sk")
+    assert admission._judges(wanted) == []

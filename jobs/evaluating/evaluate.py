@@ -53,7 +53,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Done:
-    """What the exit record tells: how many steps were scored, in how many of them weights were put into the model."""
+    """What the exit record tells: how many suites of steps were scored, how often weights were put into the model."""
 
     scored: int = 0
     swaps: int = 0
@@ -61,8 +61,16 @@ class Done:
     lost: int = 0  # leases that another took over
 
 
+class Stopped(Exception):
+    """It was told to stop before its work was done; `done` is what it has done."""
+
+    def __init__(self, done: Done) -> None:
+        super().__init__(f"stopped after {done.scored} scores")
+        self.done = done
+
+
 def run(job: dict[str, Any], item: str, attempt: Attempt, say: Say) -> Done:
-    """Evaluates until nothing is left. Raises ClusterError at its end if a step could not be evaluated."""
+    """Evaluates until nothing is left. Raises ClusterError at its end if a step could not be evaluated, or Stopped."""
     return Evaluator(job, item, attempt, say).run()
 
 
@@ -97,9 +105,10 @@ class Evaluator:
                 if not self._job["drains"] and time.monotonic() - idle_since > 60 * self._job["resources"]["idle_min"]:
                     break
                 time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            raise Stopped(self._done) from None
         finally:
             self._stop()
-        self._done.swaps, self._done.loads = self._held.swaps, self._held.loads
         troubles = [
             f"{one.folder.name}, step {step}, {suite}: {why}"
             for one in self._served
@@ -110,6 +119,7 @@ class Evaluator:
         return self._done
 
     def _stop(self) -> None:
+        self._done.swaps, self._done.loads = self._held.swaps, self._held.loads
         self._keeper.stop()
         if self._keeper.held:
             self._keeper.held.release()

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from jobs import going_on
 from jobs.attempt import now_ms
 from jobs.evaluating import leases
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
@@ -99,12 +100,19 @@ def write_evaluate(
         "stage_id": item.partition("/")[2],
         "serves": serves,
         "key_variables": key_variables(suite for run in runs for suite in run.suites),
+        "go_on": _requeued(profile),
         "drains": drains,
         "lease_s": leases.LOST_S,
         "after": [],
         "makes": [],
     }
     write_json(workspace.root / item / "job.json", job)
+
+
+def _requeued(profile: Profile) -> dict[str, Any] | None:
+    """How an evaluate job goes on after its time limit: it has no chain, so else zsg submit sends another."""
+    rule = profile.slurm.go_on if profile.kind == "slurm" else None
+    return rule if rule and rule["by"] == going_on.REQUEUE else None
 
 
 def _head(

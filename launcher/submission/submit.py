@@ -103,7 +103,8 @@ def _with_evaluations(
     if not found:
         return actions
     items = [item for item, last in ledger.by_item().items() if last.kind == "evaluate"]
-    active = [item for item, state in collect(site.workspace, items, ledger).items() if state.is_active]
+    found_states = collect(site.workspace, items, ledger)
+    active = [item for item, state in found_states.items() if state.is_active and not state.stopped]
     return evaluating.refine(actions, states, allow, found, evaluating.served(site.workspace, active))
 
 
