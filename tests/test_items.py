@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.evaluating.items import Asker, Dialogues, HeldOut, Problems, Questions
+from jobs.evaluating.items import Asker, Dialogues, OwnTestSet, Problems, Questions
 from jobs.preparing import content
 from jobs.preparing.base_model import Vocabulary
 from jobs.training import item_losses
@@ -164,7 +164,7 @@ def test_a_reward_model_reads_what_the_user_said() -> None:
     told = Example(id="a:0", task="a", turns=(("2 3", "5"),), definition="Add", shots=(("1 1", "2"),))
     talked = Example(id="b:0", task="b", turns=(("Hi.", "Hello."), ("Bye.", "So long.")), system="Be kind.")
     test = TokenizedSet(["a:0", "b:0"], [], ["a", "b"]), [told, talked]
-    asked = HeldOut({"items": None}, test, Asker(Template("zsg", shots=1), WORDS)).instructions
+    asked = OwnTestSet({"items": None}, test, Asker(Template("zsg", shots=1), WORDS)).instructions
 
     assert asked["a:0"].startswith("Definition: Add.\n\n Positive Example 1 -\nInput: 1 1.\n Output: 2.")
     assert asked["b:0"] == "Be kind.\n\nHi.\n\nAssistant: Hello.\n\nHuman: Bye."

@@ -70,9 +70,19 @@ def lacking(keys: Sequence[str], step: int, found: Mapping[int, Collection[str]]
     return [key for key in keys if key not in found.get(step, ())]
 
 
+def _done_with(run: Path) -> Taken:
+    """The keys of each step for which nobody needs its weights: taken, or not to be had though answers are kept."""
+    found = taken(run)
+    for rows in _guests(run):
+        for row in rows:
+            if row["data"].get("event") == ANSWERS:
+                found.setdefault(row["step"], set()).update(row["data"].get("failed", ()))
+    return found
+
+
 def needed(run: Path, keys: Sequence[str], steps: Iterable[int]) -> set[int]:
     """The steps whose snapshots are being evaluated, or still are to be."""
-    found = taken(run) if keys else {}
+    found = _done_with(run) if keys else {}
     return {step for step in steps if lacking(keys, step, found) or is_leased(run, step)}
 
 

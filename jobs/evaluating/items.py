@@ -57,7 +57,7 @@ class Asker:
         return whole.removeprefix(before) if whole.startswith(before) else self.vocabulary.text(answer)
 
 
-class HeldOut:
+class OwnTestSet:
     """Items of the run's own test set, asked as its loss reads them."""
 
     def __init__(self, how: Mapping[str, Any], test: tuple[Any, Sequence[Example]], asker: Asker) -> None:
@@ -190,13 +190,13 @@ class Dialogues:
         ]  # fmt: skip
 
 
-Items = HeldOut | Questions | Problems | Dialogues
+Items = OwnTestSet | Questions | Problems | Dialogues
 _OF_FILES = {GSM8K: Questions, HUMANEVAL: Problems, MT_BENCH: Dialogues}
 
 
 def items(suite: Suite, test: Callable[[], tuple[Any, Sequence[Example]]], asker: Asker) -> Items:
     """The items of a suite. UserError for a file that is not what was planned with."""
-    return HeldOut(suite.how, test(), asker) if suite.name == TEST_SET else _OF_FILES[suite.name](suite, asker)
+    return OwnTestSet(suite.how, test(), asker) if suite.name == TEST_SET else _OF_FILES[suite.name](suite, asker)
 
 
 def _name(suite: Suite) -> str:

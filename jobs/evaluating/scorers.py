@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jobs.evaluating import code_scores, judge, sandbox
-from jobs.evaluating.items import Dialogues, HeldOut, Items, Problems
+from jobs.evaluating.items import Dialogues, Items, OwnTestSet, Problems
 from jobs.evaluating.judge import Judge, Kept
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import Sandbox
@@ -70,7 +70,7 @@ class Scorers:
         if needed in self._away:
             raise ClusterError(self._away[needed])
         try:
-            if isinstance(items, HeldOut) and scorer == REWARD:
+            if isinstance(items, OwnTestSet) and scorer == REWARD:
                 made = self._reward(suite).score(answered, items.instructions)
             elif isinstance(items, Problems):
                 made = code_scores.score(self._found_sandbox(), items.problems, answered, _ks(keys))
