@@ -3,7 +3,7 @@
 A recipe holds every value that can change a run's numbers, defaults written out, so that a later change of
 a default can never change what an old id means; and nothing else: no path, node, profile or metric. Files
 enter by the digest of their content. Made once and shared under ids of their own: the corpus (which examples),
-the base (a tiny model with its tokenizer) and the arrangement (their order).
+the base (a tiny model with its tokenizer, or a model with added tokens) and the arrangement (their order).
 """
 
 from collections.abc import Iterable, Mapping
@@ -109,9 +109,19 @@ def arrangement_id(made: Recipe) -> str:
 
 
 def base_id(made: Recipe) -> str | None:
-    """The id of a tiny model's weights and tokenizer; None for a model that the user supplies."""
-    base = made["base"]
-    return content_id({"kind": "base", "schema": SCHEMA, "base": base}) if base["kind"] == TINY else None
+    """The id of a base that zsg makes: tiny, or any with added tokens; None for a model as the user supplies it."""
+    return id_of_base(made["base"])
+
+
+def id_of_base(base: Recipe) -> str | None:
+    """The same of a base's own recipe."""
+    is_made = base["kind"] == TINY or "added" in base
+    return content_id({"kind": "base", "schema": SCHEMA, "base": base}) if is_made else None
+
+
+def before_tokens(base: Recipe) -> Recipe:
+    """The recipe of the base to which tokens were added; the base itself where none were."""
+    return {key: value for key, value in base.items() if key != "added"}
 
 
 def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
@@ -244,15 +254,18 @@ def _weight(weight: float | str) -> str:
 
 
 def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str, Any]:
+    seed = _seed(settings, settings.train.init_seed)
+    added = settings.model.added(seed)
+    more = {"added": added} if added else {}
     if settings.model.name != TINY:
-        return {"kind": "folder", "digest": digests.model}
+        return {"kind": "folder", "digest": digests.model, **more}
     # The tokenizer learns from every training task whatever is sampled, so that all runs of a grid share it.
     text = _seen(corpus)
     if "sources" in corpus:
         text["sources"] = {name: _seen(source) for name, source in corpus["sources"].items()}
     tokenizer = {"kind": "byte-level BPE", "text": text}
     shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}
-    return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": _seed(settings, settings.train.init_seed)}
+    return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": seed, **more}
 
 
 def _seen(corpus: Recipe) -> dict[str, Any]:

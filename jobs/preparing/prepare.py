@@ -1,19 +1,22 @@
-"""The prepare job: samples the data, embeds it, puts it in order, makes the tiny base; each thing once.
+"""The prepare job: samples the data, embeds it, puts it in order, makes the base; each thing once.
 
 One prepare job serves every run that shares its corpus. What is already there is left alone, so the job may
 be killed and repeated at any moment.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import Workspace, is_committed
-from jobs.preparing import arrangement, base_model
+from jobs.folder import Workspace, alone, is_committed
+from jobs.preparing import added_tokens, arrangement, base_model, content
 from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.pool import Files
 from zsg_core import prompts
+from zsg_core import recipe as recipes
+from zsg_core.recipe import Recipe
 
 BASE_TEXTS_PER_TASK = 100  # what the tokenizer learns from: the published cap, whatever the run samples,
 BASE_TEXTS = 10_000  # or more of each where there are few tasks
@@ -27,12 +30,33 @@ def run(job: dict[str, Any], say: Say) -> None:
     files = {name: Files.of(paths) for name, paths in job["paths"]["sources"].items()}
     corpus = corpora.make(workspace, job["corpus"]["id"], job["corpus"]["recipe"], files, say)
     for base in job["bases"]:
-        if not is_committed(workspace.base(base["id"])):
-            say(f"base {base['id']}: training the tokenizer, drawing the weights")
-            base_model.make_tiny(workspace.base(base["id"]), base["recipe"], _base_texts(corpus))
+        _make_base(workspace, base["recipe"], base["from"], partial(_base_texts, corpus), say)
     for wanted in job["arrangements"]:
         if not is_committed(workspace.arrangement(wanted["id"])):
             arrangement.make(workspace, corpus, wanted["id"], wanted["recipe"], job["paths"]["embedding"], say)
+
+
+def _make_base(
+    workspace: Workspace, recipe: Recipe, given: str | None, texts: Callable[[], Sequence[str]], say: Say
+) -> Path:
+    """The folder of a base, made now unless it is there: `tiny`, or the one of the folder `given` with more tokens."""
+    made_id = recipes.id_of_base(recipe)
+    if made_id is None:
+        assert given is not None, "a model that zsg does not make has a folder"
+        content.refuse_changed(Path(given), content.model_files, recipe["digest"])
+        return Path(given)
+    folder = workspace.base(made_id)
+    with alone(folder):
+        if is_committed(folder):
+            return folder
+        if "added" in recipe:
+            source = _make_base(workspace, recipes.before_tokens(recipe), given, texts, say)
+            say(f"base {made_id}: adding {', '.join(recipe['added']['tokens'])}")
+            added_tokens.make(folder, source, recipe)
+        else:
+            say(f"base {made_id}: training the tokenizer, drawing the weights")
+            base_model.make_tiny(folder, recipe, texts())
+    return folder
 
 
 def _base_texts(corpus: Corpus) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import read_json, write_json
-from jobs.preparing import content
+from jobs.preparing import added_tokens, content
 from jobs.preparing.pool import Files
 from launcher.grids import hub, model_folder
 from launcher.grids.hub import Downloads
@@ -105,6 +105,9 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
     """
     for base in {base for settings in points if (base := base_folder(settings))}:
         model_folder.check(base)
+    for base, token in {(base_folder(one), token) for one in points for token in one.model.add_tokens or ()}:
+        if base is not None:
+            added_tokens.refuse_known(base, [token], added_tokens.known_tokens(base))
     several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
     for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
         _refuse_empty(name, source, source_files(name, source, downloads), is_alone=data.sources is None)

@@ -54,7 +54,7 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
     made = settings.model_copy(
         update={
             "stages": stages,
-            "model": ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers),
+            "model": _small_model(settings.model, smoke),
             "data": settings.data.model_copy(update=data),
             "arrangement": settings.arrangement.model_copy(update=order),
             "train": settings.train.model_copy(update=train),
@@ -65,6 +65,11 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
     )
     made.by_stage()
     return made
+
+
+def _small_model(model: ModelSettings, smoke: SmokeSettings) -> ModelSettings:
+    added = {"add_tokens": model.add_tokens, "token_init": model.token_init}
+    return ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers, **added)
 
 
 def _small_source(source: SourceSettings, smoke: SmokeSettings) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def write_train(
 ) -> None:
     """Writes a run's job.json. `after`: the job folders it waits for; `is_start`: whether others start from it."""
     train, estimates = run.stage["train"], Estimates(workspace, profile, [])
-    base = run.base or workspace.base(run.base_id or "")
+    base = workspace.base(run.base_id) if run.base_id else run.base
     if run.before:
         base = workspace.root / run.before.weights
         stages.use(workspace, run.before.id, run.id)
@@ -51,7 +51,7 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
     """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it."""
     first = prepare.runs[0]
     stage = first.stage
-    bases = {run.base_id: run.recipe["base"] for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
+    bases = {run.base_id: run for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
     orders = {
         run.arrangement_id: run.stage["arrangement"]
         for run in prepare.runs
@@ -61,13 +61,18 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
     job = _head("prepare", None, submission, workspace, profile.prepare, profile) | {
         "stage_id": key,
         "corpus": {"id": first.corpus_id, "recipe": stage["data"]},
-        "bases": [{"id": made, "recipe": recipe} for made, recipe in bases.items()],
+        "bases": [_base(run) for run in bases.values()],
         "arrangements": [{"id": made, "recipe": recipe} for made, recipe in orders.items()],
         "makes": sorted(prepare.makes),
     }
     embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
     job["paths"] |= {"sources": {name: files.texts for name, files in first.sources.items()}, "embedding": embedding}
     write_json(workspace.root / prepare.item / "job.json", job)
+
+
+def _base(run: Run) -> dict[str, Any]:
+    """A base as a prepare job reads it: its recipe, and the user's folder that it is made from, if it is."""
+    return {"id": run.base_id, "recipe": run.recipe["base"], "from": str(run.base) if run.base else None}
 
 
 def write_canary(
