@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from zsg_core.scores.scoring import Answered, Scores, aggregate
 
 LOSS = "loss"
-SCORERS = {"rouge1": "rouge", "rougeL": "rouge", "exact_match": "exact_match"}  # metric → the module that scores it
+SCORERS = {  # metric → the module that scores it
+    "rouge1": "rouge",
+    "rougeL": "rouge",
+    "exact_match": "exact_match",
+    "json_valid": "json_answers",
+    "json_accuracy": "json_answers",
+}
 NAMES = (LOSS, *SCORERS)
 
 
