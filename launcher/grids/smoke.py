@@ -12,6 +12,7 @@ from zsg_core.settings.run import TINY, ModelSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
 
 SUFFIX = "-smoke"
+SMOKE_TOKENS = 8  # of an answer of a model that has learnt nothing
 SMALL = (
     "model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "data.count",
     "train.steps", "train.epochs", "train.warmup_steps", "train.warmup_share",
@@ -75,12 +76,15 @@ def _small_model(model: ModelSettings, smoke: SmokeSettings) -> ModelSettings:
 def _small_source(source: SourceSettings, smoke: SmokeSettings) -> dict[str, Any]:
     """Few tasks of few examples; a share that would leave nothing of them is raised to one example."""
     least = Fraction(1, smoke.per_task)
-    small = {
+    small: dict[str, Any] = {
         "train_tasks": smoke.tasks,
         "test_tasks": smoke.tasks,
         "train_per_task": smoke.per_task,
         "test_per_task": 1,
     }
+    if source.self_sample is not None:
+        few = {"items": smoke.tasks * smoke.per_task, "max_new_tokens": SMOKE_TOKENS, "cut": 0}
+        small["self_sample"] = source.self_sample.model_copy(update=few)
     return {**small, "fraction": max(source.fraction, least), "count": None, "k": source.k and max(source.k, least)}
 
 

@@ -15,6 +15,7 @@ from launcher.planning.estimates import Estimates
 from launcher.planning.plan import Canary, Prepare, run_item
 from launcher.submission import code_snapshot
 from launcher.submission.ledger import Submission
+from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 from zsg_core.tuning import NO_BIASES
 
@@ -48,7 +49,10 @@ def write_train(
 
 
 def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
-    """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it."""
+    """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it; or a sample job's."""
+    if prepare.samples:
+        _write_sample(workspace, prepare, profile, submission)
+        return
     first = prepare.runs[0]
     stage = first.stage
     bases = {run.base_id: run for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
@@ -67,6 +71,21 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
     }
     embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
     job["paths"] |= {"sources": {name: files.texts for name, files in first.sources.items()}, "embedding": embedding}
+    write_json(workspace.root / prepare.item / "job.json", job)
+
+
+def _write_sample(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
+    """It runs where answers of checkpoints are made. Of a corpus' recipe it reads what a tiny model learns from."""
+    [run] = prepare.runs
+    base = {"base": recipes.before_tokens(run.recipe["base"]), "from": str(run.base) if run.base else None}
+    answers = [(name, need) for name, need in run.answers.items() if need in prepare.makes]
+    job = _head("sample", None, submission, workspace, profile.evaluate, profile) | {
+        "stage_id": prepare.item.removeprefix("prepare/"),
+        "corpus": {"recipe": run.stage["data"]},
+        "samples": [{"id": need.removeprefix("records/"), "source": name, **base} for name, need in answers],
+        "makes": sorted(prepare.makes),
+    }
+    job["paths"] |= {"sources": {name: files.texts for name, files in run.sources.items()}}
     write_json(workspace.root / prepare.item / "job.json", job)
 
 

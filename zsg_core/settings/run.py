@@ -253,6 +253,8 @@ def _tested(settings: Settings) -> dict[str, Any]:
     for name, source in data.by_source().items():
         own = {key: getattr(source, key) for key in OF_THE_TEST} | {"test_set": source.test_set or source.set}
         own |= {} if source.test_path else {"path": source.path, "on_bad_row": source.on_bad_row}
+        worded = source.instructions
+        own |= {"instructions": (worded.path, worded.place)} if worded and not worded.replaces else {}
         made |= {f"sources.{name}.{key}" if name else key: value for key, value in own.items()}
     return made
 
