@@ -195,7 +195,7 @@ class DataSettings(SourceSettings):
         default=None, description="seed of the sample and of the label drawn; default: seed"
     )
     test_seed: Seed = Field(default=0, description="the test set's own seed; `seed` never changes it")
-    template: Literal["zsg", "vicuna", "plain"] = Field(
+    template: Literal["zsg", "vicuna", "llama2", "plain"] = Field(
         default="zsg", description="how examples are written out; see zsg_core.prompts"
     )
     positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(

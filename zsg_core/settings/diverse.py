@@ -31,8 +31,8 @@ class SelfSampleSettings(Strict):
     @property
     def how(self) -> dict[str, Any]:
         """All that decides the draws, in the words of jobs.evaluating.generate."""
-        drawn = {"top_p": self.top_p, "temperature": self.temperature, "repetition_penalty": 1.0, "seed": self.seed}
-        return {"decoding": "nucleus", **drawn, "max_new_tokens": self.max_new_tokens}
+        drawn = {"top_p": self.top_p, "temperature": self.temperature, "seed": self.seed}
+        return {"decoding": "fast_nucleus", **drawn, "max_new_tokens": self.max_new_tokens}
 
     @property
     def recipe(self) -> dict[str, Any]:
