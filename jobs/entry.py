@@ -111,6 +111,8 @@ def _tell_end(
 
 def _stopped(job: dict[str, Any], facts: dict[str, Any], past: Past) -> tuple[str, dict[str, Any]]:
     """What becomes of a job that was stopped before its end."""
+    if job["kind"] == "sample":
+        return FAILED, facts | {"cause": Cause.TIME_LIMIT, "evidence": "zsg submit goes on with the answers it has"}
     if job["kind"] not in ("train", "evaluate"):
         return FAILED, facts  # it has nothing to go on from
     rule = job.get("go_on")
@@ -164,6 +166,8 @@ def _perform(
     try:
         if job["kind"] == "prepare":
             return _prepare(job, journal, pulse)
+        if job["kind"] == "sample":
+            return _sample(job, journal, pulse)
         if job["kind"] == "canary":
             return _watch(job, journal, pulse)
         if job["kind"] == "evaluate":
@@ -178,6 +182,13 @@ def _prepare(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tupl
     from jobs.preparing import prepare
 
     prepare.run(job, _saying("preparing", journal, pulse))
+    return DONE, {}
+
+
+def _sample(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
+    from jobs.preparing import prepare
+
+    prepare.sample(job, _saying("sampling", journal, pulse))
     return DONE, {}
 
 

@@ -10,7 +10,10 @@ from published_llamas import write_model
 from zsg_core import skills
 
 TRAINED, HELD_OUT = 1600, 225  # tasks of ZSG's split of Flan-mini
-MODELS = {"Llama-2-7b-hf": "7B", "llama-7b-hf": "7B", "llama-13b-hf": "13B", "llama-33b-hf": "33B"}
+MODELS = {"Llama-2-7b-hf": "7B", "llama-7b-hf": "7B", "llama-13b-hf": "13B", "llama-33b-hf": "33B",
+          "Llama-2-7b-chat-hf": "7B"}  # fmt: skip
+DELIA = {"messages": [{"role": "user", "content": "1 is 2\n\nSay so as <sep>."},
+                      {"role": "assistant", "content": "{'thought': 'no', 'hallucination': 'yes'}"}]}  # fmt: skip
 P3 = {"inputs_pretokenized": "1 + 1?", "targets_pretokenized": "2"}
 CHAT = {"conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]}
 FOLDERS = {
@@ -34,6 +37,9 @@ FILES: dict[str, Any] = {
     ],
     "instag.jsonl": {"id": "sharegpt:0", "tags": ["greeting"]},
     "no_robots-train.jsonl": {"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}]},
+    "delia-train.jsonl": DELIA,
+    "delia-eval.jsonl": DELIA,
+    "delia-queries.jsonl": {"messages": [{"role": "user", "content": "5?"}, {"role": "assistant", "content": "6"}]},
     "no_robots-test.jsonl": {"messages": [{"role": "user", "content": "3?"}, {"role": "assistant", "content": "4"}]},
 }
 
@@ -47,6 +53,7 @@ def fill(folder: Path) -> Path:
         write = gzip.open if name.endswith(".gz") else open
         with write(folder / name, "wt") as file:
             file.writelines(json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows]))
+    (folder / "delia-wordings.txt").write_text("Answer as <sep>.\nThe form is <sep>.\n")
     for parent, names in FOLDERS.items():
         for name in names:
             (folder / parent / name).mkdir(parents=True)

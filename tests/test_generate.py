@@ -10,7 +10,7 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.evaluating.generate import Generator, batches
+    from jobs.evaluating.generate import FastNucleus, Generator, batches
     from jobs.training import packed_attention
 
 BOS, EOS = 1, 2
@@ -19,6 +19,7 @@ PAPER = {
     "decoding": "nucleus", "top_p": 0.9, "temperature": 0.9, "repetition_penalty": 1.2, "not_empty": True,
     "max_new_tokens": 12, "items": None, "seed": 0,
 }  # fmt: skip
+FAST = {"decoding": "fast_nucleus", "top_p": 0.7, "temperature": 0.5, "max_new_tokens": 12, "seed": 0}
 PROMPTS = [[1, *range(5, 5 + length)] for length in (3, 17, 4, 40, 9, 28)]
 NAMES = [f"item{number}" for number in range(len(PROMPTS))]
 
@@ -67,7 +68,7 @@ def test_greedy_answers_are_those_of_a_plain_loop(llama: Any) -> None:
     assert llama.config._attn_implementation == packed_attention.NAME
 
 
-@pytest.mark.parametrize("how", [GREEDY, PAPER], ids=["greedy", "paper"])
+@pytest.mark.parametrize("how", [GREEDY, PAPER, FAST], ids=["greedy", "paper", "fast"])
 def test_an_answer_does_not_depend_on_its_company(llama: Any, how: dict[str, Any]) -> None:
     """Alone, or among others in any order."""
     together = made(llama, how, EVERY)
@@ -83,6 +84,19 @@ def test_draws_are_seeded_by_item(llama: Any) -> None:
 
     assert first == made(llama, PAPER, EVERY) != made(llama, PAPER | {"seed": 1}, EVERY)
     assert first != other and all(first)
+
+
+def test_fast_draws_are_of_the_nucleus_by_its_probabilities() -> None:
+    """Of 4000 items: within 0.7 of the mass at temperature 0.5, as often as that says; a sure token always."""
+    probabilities = torch.tensor([0.1, 0.3, 0.0, 0.36, 0.24])
+    logits = (0.5 * probabilities.log()).expand(4000, -1)
+    draw = FastNucleus(FAST, 0, [str(number) for number in range(4000)])
+    drawn = torch.bincount(draw(torch.empty(0), logits).argmax(-1), minlength=5) / 4000
+    sure = draw(torch.empty(0), torch.tensor([[0.0, 50.0, 0.0, 0.0, 0.0]]).expand(4000, -1)).argmax(-1)
+
+    # 0.36 and 0.30 have 0.66 together, so 0.24 is the last of the nucleus.
+    assert drawn.tolist() == pytest.approx([0.0, 0.3 / 0.9, 0.0, 0.36 / 0.9, 0.24 / 0.9], abs=0.03)
+    assert set(sure.tolist()) == {1}
 
 
 def test_batches_are_of_like_lengths_and_within_the_budget() -> None:

@@ -185,6 +185,7 @@ def dialogue(**changes) -> Example:
 
 ZSG = "<s>User: How are you?\nAssistant: Well.</s>\nUser: And now?\nAssistant: Better.</s>"
 VICUNA = f"<s>{VICUNA_SYSTEM} USER: How are you? ASSISTANT: Well.</s>USER: And now? ASSISTANT: Better.</s>"
+LLAMA2 = "<s>[INST] How are you? [/INST] Well. </s><s>[INST] And now? [/INST] Better. </s>"
 PLAIN = "<s>How are you?  Well.\n</s>And now?Better.</s>"
 
 
@@ -193,6 +194,7 @@ PLAIN = "<s>How are you?  Well.\n</s>And now?Better.</s>"
     [
         ("zsg", ZSG, ["Well.</s>", "Better.</s>"]),
         ("vicuna", VICUNA, [" Well.</s>", " Better.</s>"]),
+        ("llama2", LLAMA2, [" Well. </s>", " Better. </s>"]),
         ("plain", PLAIN, [" Well.\n</s>", "Better.</s>"]),
     ],
 )
@@ -208,6 +210,7 @@ def test_every_answer_of_a_dialogue_is_learnt_with_its_end(name, expected, answe
     [
         ("zsg", "<s>User: Be kind.\n\nHow are you?\nAssistant:"),
         ("vicuna", "<s>Be kind. USER: How are you? ASSISTANT:"),
+        ("llama2", "<s>[INST] <<SYS>>\nBe kind.\n<</SYS>>\n\nHow are you? [/INST]"),
         ("plain", "<s>How are you? "),
     ],
 )
@@ -244,7 +247,7 @@ def test_a_later_turn_that_does_not_fit_is_left_out_whole(short_by):
 
 
 @settings(deadline=None)
-@given(st.sampled_from(["zsg", "vicuna", "plain"]), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4),
+@given(st.sampled_from(["zsg", "vicuna", "llama2", "plain"]), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4),
        st.integers(16, 300))  # fmt: skip
 def test_every_span_ends_with_the_end_of_a_turn(name, turns, max_length):
     """However it is shortened: at most `max_length` tokens, and as many `</s>` as spans, each the last of its span."""

@@ -1,7 +1,9 @@
 """Does every shipped grid plan cleanly once its data are there, with the published numbers of runs, examples, steps?"""
 
+import json
 import math
 import re
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,8 @@ RUNS = {
     "dmt-ratios": 15 - 2,
     "dmt-instag": 2 * 5,
     "dmt-33b": 3 + (3 + 1) * 5,
+    "delia-ratio": 5,
+    "delia-ablation": 2 * 2 * 2,
     "t0-mixing": 3 + 2,
     "flan-mixing": 7,
     "flan-palm-mixing": 2 * 2,
@@ -228,6 +232,30 @@ def test_mixtures_have_the_published_caps_and_shares() -> None:
 
 def _rates(run: Settings) -> tuple[int | None, ...]:
     return tuple(source.rate_max for source in run.data.by_source().values())
+
+
+def test_ratios_of_delia_have_the_published_steps() -> None:
+    """100·(ratio + 1)/16 in one epoch; the ablation has for both of its ratios the whole steps of 260."""
+    runs = [(one.data.by_source()["diverse"].ratio, one) for name in DELIA for one in points(name)]
+    examples = [100 * (1 + int(ratio or 0)) for ratio, _ in runs]
+    asked = [(one.train.batch, one.train.epochs, one.train.steps) for _, one in runs]
+    steps = [schedule.steps(count, *how) for count, how in zip(examples, asked, strict=True)]
+    told = {(one.train.lr, one.train.lr_floor, one.train.warmup_steps, one.train.weight_decay) for _, one in runs}
+    lora = one_of(json.dumps(one.train.tuning.resolved(0)) for _, one in runs)
+
+    assert [int(ratio or 0) for ratio, _ in runs] == [0, 67, 135, 260, 520] + [0] * 4 + [260] * 4
+    assert steps == [7, 425, 850, 1632, 3257] + [1631] * 8
+    assert told == {(2e-4, 1.0, 25, 0.01)}
+    assert (lora["r"], lora["alpha"], len(lora["targets"])) == (16, 16.0, 5)
+
+
+DELIA = ("delia-ratio", "delia-ablation")
+
+
+def one_of(values: Iterable[str]) -> Any:
+    """The one value that all are."""
+    [value] = set(values)
+    return json.loads(value)
 
 
 def test_ways_of_tuning_train_the_published_number_of_weights() -> None:

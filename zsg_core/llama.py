@@ -1,7 +1,7 @@
 """Says the shape of a Llama: how many parameters it has, and where they stand. From its config alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -82,6 +82,16 @@ def tiny_shape(made: Mapping[str, Any]) -> LlamaShape:
         hidden=hidden, intermediate=tiny_intermediate(hidden), layers=made["layers"], heads=heads, kv_heads=heads,
         head_dim=hidden // heads, vocab=made["vocab"], tied=True,
     )  # fmt: skip
+
+
+def with_tokens(shape: LlamaShape, count: int) -> LlamaShape:
+    """The shape once `count` tokens have been added; the same if none are."""
+    return replace(shape, vocab=padded_vocab(shape.vocab + count)) if count else shape
+
+
+def padded_vocab(tokens: int) -> int:
+    """Rows of an embedding for so many tokens: the next multiple of 64, which suits a GPU's tiles (DELIA's code)."""
+    return -(-tokens // 64) * 64
 
 
 def tiny_intermediate(hidden: int) -> int:

@@ -1,11 +1,12 @@
 """Turns an example into token ids and says which of them are learnt.
 
-Three templates. `zsg`: `<s>User: {q}\\nAssistant: {a}</s>`, further turns `\\nUser: …`, each piece tokenised
+Four templates. `zsg`: `<s>User: {q}\\nAssistant: {a}</s>`, further turns `\\nUser: …`, each piece tokenised
 separately without special tokens (Dynamics of Zero-Shot Generalization, training code); a system text stands
 before the first question. `vicuna`: `<s>{system} USER: {q} ASSISTANT: {a}</s>USER: …` (FastChat's v1.1, used by
-DMT). `plain`: the texts themselves, nothing added or stripped, for sets whose prompt the answer goes on from. In
-all of them exactly the assistant's answers and the `</s>` that closes each are learnt. A Natural Instructions
-question follows Tk-Instruct: definition, up to two positive examples, the input.
+DMT). `llama2`: `<s>[INST] {q} [/INST] {a} </s><s>[INST] …`, a system text as `<<SYS>>\\n{system}\\n<</SYS>>\\n\\n`
+before the first question (Llama-2-chat's, used by DELIA). `plain`: the texts themselves, nothing added or stripped, for
+sets whose prompt the answer goes on from. In all of them exactly the assistant's answers and the `</s>` that closes
+each are learnt. A Natural Instructions question follows Tk-Instruct: definition, at most two positive examples, input.
 """
 
 import itertools
@@ -81,14 +82,15 @@ def encode(
         return _head(example, template, tokenize, bos, eos, max_length)
     ids, spans, lost = [bos], [], 0
     for index in range(len(example.turns)):
-        room = max_length - len(ids) - 1
+        opened = _opened(template, index, bos)
+        room = max_length - len(ids) - 1 - len(opened)
         prompt, tag, answer = _turn(example, index, template, tokenize, room)
         over = max(0, len(prompt) + len(tag) + len(answer) - room)
         if index and (over or lost):
             lost += len(prompt) + len(tag) + len(answer) + 1
             continue
         answer_room = room - len(tag)
-        ids += [*prompt[: max(0, answer_room - len(answer))], *tag]
+        ids += [*opened, *prompt[: max(0, answer_room - len(answer))], *tag]
         spans.append((len(ids), len(ids) + min(len(answer), answer_room) + 1))
         ids += [*answer[:answer_room], eos]
         lost += over
@@ -100,7 +102,7 @@ def _head(example: Example, template: Template, tokenize: Tokenize, bos: int, eo
     for index in range(len(example.turns)):
         asked = _question(example, index, template, lambda text: len(tokenize(text)) <= max_length)
         prompt, tag, answer = _pieces(example, index, template, tokenize, asked)
-        ids += [*prompt, *tag, *answer, eos]
+        ids += [*_opened(template, index, bos), *prompt, *tag, *answer, eos]
         spans.append((len(ids) - len(answer) - 1, len(ids)))
     kept = tuple((start, min(stop, max_length)) for start, stop in spans if start < max_length)
     return Encoded(ids[:max_length], kept, max(0, len(ids) - max_length))
@@ -140,10 +142,16 @@ class Style:
     """How a turn is written: (example, index, question) → the texts of question, tag and answer.
 
     `apart`: each text is tokenised alone; else all three together, and a token that spans two belongs to the later.
+    `reopens`: every turn begins with `<s>`, not the first alone.
     """
 
     texts: Callable[[Example, int, str], tuple[str, str, str]]
     apart: bool
+    reopens: bool = False
+
+
+def _opened(template: Template, index: int, bos: int) -> list[int]:
+    return [bos] if index and STYLES[template.name].reopens else []
 
 
 def _question(example: Example, index: int, template: Template, fits: Fits = lambda text: True) -> str:
@@ -196,11 +204,22 @@ def _vicuna(example: Example, index: int, question: str) -> tuple[str, str, str]
     return f"{system}USER: {question.strip()}", " ASSISTANT:", f" {example.turns[index][1].strip()}"
 
 
+def _llama2(example: Example, index: int, question: str) -> tuple[str, str, str]:
+    told = example.system.strip() if not index else ""
+    system = f"<<SYS>>\n{told}\n<</SYS>>\n\n" if told else ""
+    return f"[INST] {system}{question.strip()}", " [/INST]", f" {example.turns[index][1].strip()} "
+
+
 def _plain(example: Example, index: int, question: str) -> tuple[str, str, str]:
     return question, "", example.turns[index][1]
 
 
-STYLES = {"zsg": Style(_zsg, True), "vicuna": Style(_vicuna, False), "plain": Style(_plain, False)}
+STYLES = {
+    "zsg": Style(_zsg, True),
+    "vicuna": Style(_vicuna, False),
+    "llama2": Style(_llama2, False, reopens=True),
+    "plain": Style(_plain, False),
+}
 
 
 def _stop(text: str) -> str:

@@ -3,7 +3,7 @@
 A recipe holds every value that can change a run's numbers, defaults written out, so that a later change of
 a default can never change what an old id means; and nothing else: no path, node, profile or metric. Files
 enter by the digest of their content. Made once and shared under ids of their own: the corpus (which examples),
-the base (a tiny model with its tokenizer) and the arrangement (their order).
+the base (a tiny model with its tokenizer, or a model with added tokens) and the arrangement (their order).
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,6 +37,7 @@ class SourceDigests:
     data: str
     test: str | None = None
     tags: str | None = None
+    instructions: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,13 @@ def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
     stages = settings.by_stage()
     of_stages = digests * len(stages) if len(digests) == 1 else digests
     made = [_stage(own, given) for own, given in zip(stages, of_stages, strict=True)]
-    return {"schema": SCHEMA, "base": _base(stages[0], of_stages[0], made[0]["data"]), "stages": made}
+    base = _base(stages[0], of_stages[0], made[0]["data"])
+    for stage in made:
+        for source in sources(stage["data"]).values():
+            if "self_sample" in source:  # by the model as it is before tokens are added
+                answers = before_tokens(base)
+                source["self_sample"]["model"] = id_of_base(answers) or answers["digest"]
+    return {"schema": SCHEMA, "base": base, "stages": made}
 
 
 def prefixes(made: Recipe) -> list[Recipe]:
@@ -90,10 +97,20 @@ def unseeded(made: Any) -> Any:
     return {k: v if k in ("test", "held_out") else unseeded(v) for k, v in made.items() if k != "seed"}
 
 
-def records_id(reader: str, digest: str, skip: bool) -> str:
-    """The id of a data set's records, normalised: what reads which files, and whether bad rows are passed over."""
+def records_id(source: Recipe, skip: bool) -> str:
+    """The id of a data set's records, normalised: what reads which files, and whether bad rows are passed over.
+
+    `source` has reader and digest, and self_sample where the answers are a model's own.
+    """
     rule = {"on_bad_row": "skip"} if skip else {}
-    return content_id({"kind": "records", "schema": SCHEMA, "reader": reader, "digest": digest, **rule})
+    own = {key: source[key] for key in ("reader", "digest", "self_sample") if key in source}
+    return content_id({"kind": "records", "schema": SCHEMA, **own, **rule})
+
+
+def sampled(data: Recipe) -> dict[str, str]:
+    """The sources of a corpus' recipe whose answers are a model's own, each with the id of its records."""
+    own = {name: source for name, source in sources(data).items() if "self_sample" in source}
+    return {name: records_id(source, source.get("on_bad_row") == "skip") for name, source in own.items()}
 
 
 def corpus_id(made: Recipe) -> str:
@@ -109,9 +126,19 @@ def arrangement_id(made: Recipe) -> str:
 
 
 def base_id(made: Recipe) -> str | None:
-    """The id of a tiny model's weights and tokenizer; None for a model that the user supplies."""
-    base = made["base"]
-    return content_id({"kind": "base", "schema": SCHEMA, "base": base}) if base["kind"] == TINY else None
+    """The id of a base that zsg makes: tiny, or any with added tokens; None for a model as the user supplies it."""
+    return id_of_base(made["base"])
+
+
+def id_of_base(base: Recipe) -> str | None:
+    """The same of a base's own recipe."""
+    is_made = base["kind"] == TINY or "added" in base
+    return content_id({"kind": "base", "schema": SCHEMA, "base": base}) if is_made else None
+
+
+def before_tokens(base: Recipe) -> Recipe:
+    """The recipe of the base to which tokens were added; the base itself where none were."""
+    return {key: value for key, value in base.items() if key != "added"}
 
 
 def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
@@ -137,8 +164,14 @@ def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     shared |= {} if data.mix is None else {"mix": _mix(settings)}
     if data.sources is None:
         return _source(settings, made[ONE], digests.sources[ONE]) | shared
-    # A tiny model's tokenizer learns from every source; else one that is neither trained on nor tested is not there.
-    used = {name: own for name, own in made.items() if own.k or is_tested(own) or settings.model.name == TINY}
+    # A tiny model's tokenizer learns from every source but its own answers; else one that is neither trained on nor
+    # tested is not there.
+    is_read = settings.model.name == TINY
+    used = {
+        name: own
+        for name, own in made.items()
+        if (own.is_sampled if own.self_sample else own.k or is_tested(own) or is_read)
+    }
     return {"sources": {name: _source(settings, own, digests.sources[name]) for name, own in used.items()}} | shared
 
 
@@ -154,6 +187,11 @@ def _source(settings: Settings, source: Source, digests: SourceDigests) -> dict[
         tested = _drawn(source, source.test_set or source.set, source.test_per_task, data.test_seed)
         made["held_out"] = _held_out(source, digests)
         made["test"] = {"per_task": source.test_per_task, **_tasks(source.test_tasks), **tested}
+        worded = source.instructions and source.instructions.of_test(digests.instructions)
+        made["test"] |= {"instructions": worded} if worded else {}
+    if source.self_sample is not None:
+        how = {"template": _template(settings, [source]), "precision": settings.train.precision}
+        made["self_sample"] = source.self_sample.recipe | how
     made["train"] = _trained(settings, source, digests)
     return made | ({"on_bad_row": "skip"} if source.on_bad_row == "skip" else {})
 
@@ -166,6 +204,8 @@ def _trained(settings: Settings, source: Source, digests: SourceDigests) -> dict
     made = {"per_task": source.train_per_task, **_tasks(source.train_tasks)}
     made |= _drawn(source, source.set, source.train_per_task, seed)
     made |= _tagged(source, digests)
+    if source.instructions is not None:
+        made["instructions"] = source.instructions.of_train(digests.instructions, seed)
     made |= {key: getattr(source, key) for key in ("templates", "count") if getattr(source, key) is not None}
     made |= {} if source.ratio is None else {"ratio": str(source.ratio), "ratio_to": source.ratio_to}
     made["fraction"] = str(source.fraction)
@@ -244,15 +284,19 @@ def _weight(weight: float | str) -> str:
 
 
 def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str, Any]:
+    seed = _seed(settings, settings.train.init_seed)
+    added = settings.model.added(seed)
+    more = {"added": added} if added else {}
     if settings.model.name != TINY:
-        return {"kind": "folder", "digest": digests.model}
+        return {"kind": "folder", "digest": digests.model, **more}
     # The tokenizer learns from every training task whatever is sampled, so that all runs of a grid share it.
     text = _seen(corpus)
     if "sources" in corpus:
-        text["sources"] = {name: _seen(source) for name, source in corpus["sources"].items()}
+        read = {name: source for name, source in corpus["sources"].items() if "self_sample" not in source}
+        text["sources"] = {name: _seen(source) for name, source in read.items()}
     tokenizer = {"kind": "byte-level BPE", "text": text}
     shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}
-    return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": _seed(settings, settings.train.init_seed)}
+    return {"kind": TINY, **shape, "tokenizer": tokenizer, "seed": seed, **more}
 
 
 def _seen(corpus: Recipe) -> dict[str, Any]:

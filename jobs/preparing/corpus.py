@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jobs.folder import Workspace, is_committed, publish, read_json, write_json
 from jobs.preparing.pool import Files, Pool
 from jobs.preparing.records import Records
-from zsg_core import mixing, splits
+from zsg_core import instructions, mixing, splits
 from zsg_core.digest import ids_digest
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
@@ -28,18 +28,24 @@ from zsg_core.readers.p3 import set_of
 from zsg_core.recipe import Recipe, sources
 
 Places = NDArray[np.int64]
+Tasks = Mapping[str, tuple[Records, Sequence[str]]]  # source → its records and the tasks in them
 Say = Callable[[str], None]
 SHOWN = 5  # overlapping texts that are told with their ids; all are counted
 
 
 @dataclass(frozen=True)
 class Part:
-    """Examples of one source: their places in its records, and the seed by which labels are drawn, if they are."""
+    """Examples of one source: their places in its records, and the seed by which labels are drawn, if they are.
+
+    `wordings` of an instruction are put in by the rule `worded`, if there is one.
+    """
 
     source: str
     records: Records
     places: Places
     drawn_by: int | None
+    wordings: Sequence[str] = ()
+    worded: Recipe | None = None
 
     def named(self, text: str) -> str:
         """An id or a task as the corpus calls it."""
@@ -50,6 +56,8 @@ class Part:
         example = self.records[int(self.places[index])]
         if self.drawn_by is not None:
             example = splits.choose_answer(example, self.drawn_by)
+        if self.worded is not None:
+            example = instructions.worded(example, self.wordings, self.worded)
         if not self.source:
             return example
         return msgspec.structs.replace(example, id=self.named(example.id), task=self.named(example.task))
@@ -116,23 +124,20 @@ class Corpus:
     def test(self) -> Selection:
         return self._selection("test")
 
-    def first_of_each_task(self, least: int, together: int) -> Iterator[list[Example]]:
-        """The first examples of every training task, whatever is sampled: `least` of each, or `together` of all."""
-        opened = {name: self._records(name, "train") for name in self.meta["sources"]}
-        of_task = {name: records.places() for name, records in opened.items()}
-        tasks = [
-            (name, task) for name in opened for task in self.meta["sources"][name]["pool"] if task in of_task[name]
-        ]
-        each = max(least, together // max(1, len(tasks)))
-        for name, task in tasks:
-            yield [opened[name][int(place)] for place in of_task[name][task][:each]]
+    def tasks(self) -> Tasks:
+        """The training tasks of every source but the model's own answers, whatever is sampled."""
+        own = sources(self.recipe)
+        told = {name: facts["pool"] for name, facts in self.meta["sources"].items() if "self_sample" not in own[name]}
+        return {name: (self._records(name, "train"), tasks) for name, tasks in told.items()}
 
     def _selection(self, split: str) -> Selection:
         places, parts, start = np.load(self.folder / f"{split}.npy"), [], 0
         for name, facts in self.meta["sources"].items():
             if count := facts[split]:
                 own = places[start : start + count]
-                parts.append(part_of(name, self._records(name, split), own, sources(self.recipe)[name][split]))
+                wordings = facts.get("instructions", ())
+                rule = sources(self.recipe)[name][split]
+                parts.append(part_of(name, self._records(name, split), own, rule, wordings))
             start += count
         return Selection(parts, self.recipe.get("max_turns"))
 
@@ -140,9 +145,19 @@ class Corpus:
         return Records(self._workspace.records(self.meta["sources"][name]["records"][split]))
 
 
-def part_of(name: str, records: Records, places: Places, rule: Recipe) -> Part:
+def first_of_each_task(tasks: Tasks, least: int, together: int) -> Iterator[list[Example]]:
+    """The first examples of every task that has any: `least` of each, or `together` of all."""
+    of_task = {name: records.places() for name, (records, _) in tasks.items()}
+    there = [(name, task) for name, (_, told) in tasks.items() for task in told if task in of_task[name]]
+    each = max(least, together // max(1, len(there)))
+    for name, task in there:
+        yield [tasks[name][0][int(place)] for place in of_task[name][task][:each]]
+
+
+def part_of(name: str, records: Records, places: Places, rule: Recipe, wordings: Sequence[str]) -> Part:
     """Examples of a source under the rule of its training or its test examples."""
-    return Part(name, records, places, rule.get("seed") if rule["sampling"] == "random" else None)
+    drawn_by = rule.get("seed") if rule["sampling"] == "random" else None
+    return Part(name, records, places, drawn_by, wordings, rule.get("instructions"))
 
 
 def make(workspace: Workspace, corpus_id: str, recipe: Recipe, files: Mapping[str, Files], say: Say) -> Corpus:
@@ -227,7 +242,7 @@ class _Making:
 
     def _selection(self, split: str, places: Mapping[str, list[int]]) -> Selection:
         parts = [
-            part_of(name, pool.records[split], np.array(places[name], np.int64), pool.rule[split])
+            part_of(name, pool.records[split], np.array(places[name], np.int64), pool.rule[split], pool.instructions)
             for name, pool in self.pools.items()
             if places[name]
         ]
@@ -245,6 +260,7 @@ class _Making:
         facts = {
             name: {"records": pool.ids, "pool": pool.tasks["train"]}
             | {split: len(places[split][name]) for split in made}
+            | ({"instructions": pool.instructions, "worded": _worded(made["train"], name)} if pool.instructions else {})
             for name, pool in self.pools.items()
         }
         with publish(self.workspace.corpus(self.id)) as draft:
@@ -257,6 +273,16 @@ class _Making:
             if "mix" in self.recipe:
                 meta |= {"mix": dict(Counter(made["train"].tasks)), "repeated": _repeats(made["train"].ids)}
             write_json(draft / "meta.json", meta)
+
+
+def _worded(train: Selection, name: str) -> list[int]:
+    """How many training examples of a source have each wording of its instruction."""
+    counts = [0] * max((len(part.wordings) for part in train.parts if part.source == name), default=0)
+    for part in train.parts:
+        if part.source == name and part.worded is not None:
+            for made_id in part.records.texts("id", part.places):
+                counts[instructions.which(len(counts), part.worded, made_id)] += 1
+    return counts
 
 
 def _repeats(ids: Sequence[str]) -> int:

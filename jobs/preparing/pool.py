@@ -14,8 +14,8 @@ from jobs.folder import Workspace, is_committed, publish, read_json, write_json
 from jobs.preparing import content
 from jobs.preparing.records import Records
 from jobs.preparing.records import write as write_records
-from zsg_core import readers, splits
-from zsg_core.errors import UserError
+from zsg_core import instructions, readers, splits
+from zsg_core.errors import ClusterError, UserError
 from zsg_core.readers import tags as tag_files
 from zsg_core.readers.intake import Intake
 from zsg_core.readers.p3 import set_of
@@ -32,13 +32,15 @@ class Files:
     data: Path
     test: Path | None = None
     tags: Path | None = None
+    instructions: Path | None = None
 
     @classmethod
     def of(cls, paths: Mapping[str, str | None]) -> "Files":
         """As job.json has them."""
-        data, test, tags = (Path(path) if (path := paths.get(key)) else None for key in ("data", "test", "tags"))
+        keys = ("data", "test", "tags", "instructions")
+        data, *others = (Path(path) if (path := paths.get(key)) else None for key in keys)
         assert data is not None, "job.json names the data of every source"
-        return cls(data, test, tags)
+        return cls(data, *others)
 
     @property
     def texts(self) -> dict[str, str | None]:
@@ -62,6 +64,17 @@ class Pool:
         # As it was when the records were made: the files may have changed since.
         self._lists = (read_json(workspace.records(self.ids["train"]) / "meta.json") or {})["lists"]
         self.tasks = self._tasks()
+
+    @cached_property
+    def instructions(self) -> list[str]:
+        """The wordings of its instruction; none where the data's own stay. UserError if the file has changed."""
+        rules = [self.rule[split]["instructions"] for split in self.rule.keys() & {"train", "test"}
+                 if "instructions" in self.rule[split]]  # fmt: skip
+        if not rules:
+            return []
+        assert self.files.instructions is not None, "job.json names the file"
+        content.refuse_changed(self.files.instructions, content.one_file, rules[0]["digest"])
+        return instructions.read(self.files.instructions)
 
     @property
     def is_used(self) -> bool:
@@ -142,10 +155,12 @@ class Pool:
 def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say) -> str:
     """Makes the folder of records of a source unless it is there; its id."""
     reader = source["reader"]
-    made_id = records_id(reader, source["digest"], skip)
+    made_id = records_id(source, skip)
     folder = workspace.records(made_id)
     if is_committed(folder):
         return made_id
+    if "self_sample" in source:
+        raise ClusterError(f"{folder}: the model's own answers have not been sampled; submit again, a job samples them")
     content.refuse_changed(path, content.data_files(reader), source["digest"])
     intake = Intake(skip)
     with publish(folder) as draft:

@@ -47,9 +47,9 @@ class Base:
 
     @classmethod
     def of(cls, job: dict[str, Any]) -> "Base":
-        """A train job's: a folder of the user's, a tiny model, or the end of the stage before."""
+        """A train job's: a folder of the user's, a base that zsg has made, or the end of the stage before."""
         path, digest = Path(job["paths"]["base"]), job["recipe"]["base"].get("digest")
-        if job["before"] or digest is None:
+        if job["before"] or job["made"]["base"]:
             meta = read_json(path / "meta.json") or {}
             digest = meta["weights" if job["before"] else "digest"]
         return cls(path, digest)

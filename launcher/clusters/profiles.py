@@ -250,13 +250,13 @@ class Profile(Strict):
         return {**self.network.variables, **self.environment.of(size)}
 
 
-WITH_GPUS = ("train", "evaluate")  # kinds of jobs
+WITH_GPUS = ("train", "evaluate", "sample")  # kinds of jobs
 
 
 def gpus_per_node(profile: Profile, kind: str) -> int:
     """The GPUs that a kind of job has on each of its nodes."""
     most = profile.slurm.gpus_per_node if profile.kind == "slurm" else 0
-    return {"train": most, "evaluate": min(1, most)}.get(kind, 0)
+    return {"train": most, "evaluate": min(1, most), "sample": min(1, most)}.get(kind, 0)
 
 
 def handing_on(profile: Profile, variables: Sequence[str]) -> Profile:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import read_json, write_json
-from jobs.preparing import content
+from jobs.preparing import added_tokens, content
 from jobs.preparing.pool import Files
 from launcher.grids import hub, model_folder, suite_files
 from launcher.grids.hub import Downloads
-from zsg_core import readers, suites
+from zsg_core import instructions, readers, suites
 from zsg_core.errors import UserError
 from zsg_core.readers import hugging_face, niv2
 from zsg_core.readers.intake import Intake
@@ -70,13 +70,15 @@ class Inputs:
         return {name: File(str(path), self._folder(path, content.suite_files(name))) for name, path in found.items()}
 
     def _source(self, name: str, source: Source) -> tuple[Files, SourceDigests]:
-        key = name, source.set, source.path, source.test_set, source.test_path, source.tags
+        worded = source.instructions and source.instructions.path
+        key = name, source.set, source.path, source.test_set, source.test_path, source.tags, worded
         if key not in self._sources:
             files = source_files(name, source, self.downloads)
             digests = SourceDigests(
                 data=self._folder(files.data, content.data_files(source.set)),
                 test=self._folder(files.test, content.data_files(test_set(source))) if files.test else None,
                 tags=self._folder(files.tags, content.one_file) if files.tags else None,
+                instructions=self._folder(files.instructions, content.one_file) if files.instructions else None,
             )
             self._sources[key] = files, digests
         return self._sources[key]
@@ -113,13 +115,16 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
     suite_files.check(settings.checkpoints for settings in points)
     for base in {base for settings in points if (base := base_folder(settings))}:
         model_folder.check(base)
+    for base, token in {(base_folder(one), token) for one in points for token in one.model.add_tokens or ()}:
+        if base is not None:
+            added_tokens.refuse_known(base, [token], added_tokens.known_tokens(base))
     several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
     for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
         _refuse_empty(name, source, source_files(name, source, downloads), is_alone=data.sources is None)
 
 
 def _drawn(source: Source) -> tuple[object, ...]:
-    tested = source.test_set, source.test_path, source.held_out, source.tags
+    tested = source.test_set, source.test_path, source.held_out, source.tags, source.instructions
     return (
         source.set,
         source.path,
@@ -152,6 +157,8 @@ def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> No
         _refuse_unreadable(source.set, folder, source)
     if paths.test:
         _refuse_unreadable(test_set(source), paths.test, source)
+    if paths.instructions:
+        instructions.read(paths.instructions)
 
 
 def _refuse_tiny(source: Source, tasks: int) -> None:
@@ -176,13 +183,14 @@ def source_files(name: str, source: Source, downloads: Downloads | None = None) 
     What is read as a Hugging Face data set may have a name of the hub, if no folder is called so: it is fetched.
     """
     of_hub = {"path": source.set == hugging_face.NAME, "test_path": test_set(source) == hugging_face.NAME}
-    given = [(key, getattr(source, key), of_hub.get(key, False)) for key in ("path", "test_path", "tags")]
-    data, test, tags = (
-        _data(_key(name, key), path, downloads if may_be_named else None) if path is not None else None
-        for key, path, may_be_named in given
+    given = {"path": source.path, "test_path": source.test_path, "tags": source.tags}
+    given["instructions.path"] = source.instructions and source.instructions.path
+    data, *others = (
+        _data(_key(name, key), path, downloads if of_hub.get(key) else None) if path is not None else None
+        for key, path in given.items()
     )
     assert data is not None, "a source without a path is refused where it is read"
-    return Files(data, test, tags)
+    return Files(data, *others)
 
 
 def test_set(source: Source) -> str:

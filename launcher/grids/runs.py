@@ -63,6 +63,11 @@ class Run:
         start = {self.before.weights} if self.before else {f"bases/{self.base_id}"} if self.base_id else set()
         return frozenset({f"arrangements/{self.arrangement_id}", *start})
 
+    @cached_property
+    def answers(self) -> dict[str, str]:
+        """The sources whose answers are a model's own, each with the folder of the workspace that they are in."""
+        return {name: f"records/{made}" for name, made in recipes.sampled(self.stage["data"]).items()}
+
     @property
     def settings(self) -> dict[str, Any]:
         """What a selection of runs may name: the axes, and below them the sections of the stage it trains."""

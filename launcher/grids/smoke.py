@@ -60,7 +60,7 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
     made = settings.model_copy(
         update={
             "stages": stages,
-            "model": ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers),
+            "model": _small_model(settings.model, smoke),
             "data": settings.data.model_copy(update=data),
             "arrangement": settings.arrangement.model_copy(update=order),
             "train": settings.train.model_copy(update=train),
@@ -86,15 +86,23 @@ def _small_suites(own: CheckpointSettings) -> dict[str, Any]:
     return made | {"generation": generation}
 
 
+def _small_model(model: ModelSettings, smoke: SmokeSettings) -> ModelSettings:
+    added = {"add_tokens": model.add_tokens, "token_init": model.token_init}
+    return ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers, **added)
+
+
 def _small_source(source: SourceSettings, smoke: SmokeSettings) -> dict[str, Any]:
     """Few tasks of few examples; a share that would leave nothing of them is raised to one example."""
     least = Fraction(1, smoke.per_task)
-    small = {
+    small: dict[str, Any] = {
         "train_tasks": smoke.tasks,
         "test_tasks": smoke.tasks,
         "train_per_task": smoke.per_task,
         "test_per_task": 1,
     }
+    if source.self_sample is not None:
+        few = {"items": smoke.tasks * smoke.per_task, "max_new_tokens": SMOKE_TOKENS, "cut": 0}
+        small["self_sample"] = source.self_sample.model_copy(update=few)
     return {**small, "fraction": max(source.fraction, least), "count": None, "k": source.k and max(source.k, least)}
 
 

@@ -258,7 +258,7 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
     if is_locked(folder / "lock"):
         return _here(folder, clock)
     if is_locked(workspace.submission(last.id) / "lock"):
-        return JobState(state=QUEUED if last.kind == "prepare" else WAITING)
+        return JobState(state=QUEUED if last.kind in ("prepare", "sample") else WAITING)
     attempt = read_json(folder / "attempt.json") or {}
     if attempt.get("submission") == last.id:
         dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")

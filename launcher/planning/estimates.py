@@ -248,11 +248,13 @@ class Estimates:
         return Layout(zero_stage=stage, nodes=run.size.nodes, ranks_per_node=run.size.ranks_per_node)
 
     def _shape(self, run: Run) -> LlamaShape:
+        base = run.recipe["base"]
+        added = len(base.get("added", {}).get("tokens", ()))
         if run.base is None:
-            return llama.tiny_shape(run.recipe["base"])
+            return llama.with_tokens(llama.tiny_shape(base), added)
         if run.base not in self._shapes:
             self._shapes[run.base] = _read_shape(run.base / "config.json")
-        return self._shapes[run.base]
+        return llama.with_tokens(self._shapes[run.base], added)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,9 @@ def array_size(profile: Profile, config: Mapping[str, str]) -> int:
 
 def refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
     """Why Slurm would refuse jobs of a plan, or let them wait for ever; each with what to change."""
-    sizes = [("prepare", profile.prepare)] if plan.prepares else []
+    sizes = [("prepare", profile.prepare)] if any(not one.samples for one in plan.prepares) else []
     sizes += [("train", size) for size in dict.fromkeys(group.size for group in plan.groups)]
-    sizes += [("evaluate", profile.evaluate)] if plan.evaluations else []
+    sizes += [("evaluate", profile.evaluate)] if plan.evaluations or any(one.samples for one in plan.prepares) else []
     if not sizes:
         return []
     found = [*account(profile, cluster), *qos(profile, cluster)]

@@ -12,6 +12,7 @@ from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
 from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.observing.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
+from zsg_core import recipe as recipes
 from zsg_core import schedule
 from zsg_core.digest import content_id
 from zsg_core.snapshots import kept
@@ -44,11 +45,24 @@ class Allow:
 
 @dataclass
 class Prepare:
-    """One prepare job: all missing things of one corpus. `item` is its folder in the workspace."""
+    """One prepare job: all missing things of one corpus. `item` is its folder in the workspace.
+
+    It waits for the jobs of `after`, which make `needs`. Or it `samples` the model's own answers, for others.
+    """
 
     item: str
     runs: list[Run]
     makes: set[str] = field(default_factory=set)
+    needs: set[str] = field(default_factory=set)
+    after: set[str] = field(default_factory=set)
+    samples: bool = False
+
+    @property
+    def told(self) -> str:
+        """For tables: what it does and what it waits for."""
+        if self.samples:
+            return "samples the model's own answers,"
+        return f"after {', '.join(sorted(self.after))}, makes" if self.after else "makes"
 
 
 @dataclass
@@ -270,12 +284,18 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
     runs = _with_stages_before([action.run for action in actions if action.kind in TRAINING], is_made, makers)
     trained = {run.weights: run_item(run) for run in runs}
     prepares: dict[tuple[str, str | None], Prepare] = {}
+    samplers: dict[str, Prepare] = {}
     for run in runs:
         lacking = {need for need in run.needs if not (is_made(need) or need in makers or need in trained)}
         if lacking:
             prepare = prepares.setdefault(_prepare_key(run), Prepare("", []))
             prepare.runs.append(run)
             prepare.makes |= lacking
+        for need in run.answers.values() if f"arrangements/{run.arrangement_id}" in lacking else ():
+            if not is_made(need):
+                own = prepares[_prepare_key(run)]
+                own.needs.add(need)
+                own.after.add(makers.get(need) or samplers.setdefault(need, _sampler(run, need)).item)
     for prepare in prepares.values():
         prepare.item = f"prepare/{content_id(sorted(prepare.makes))}"
     groups: dict[tuple[Any, ...], TrainGroup] = {}
@@ -290,7 +310,14 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
         groups.setdefault(key, TrainGroup(*key, [])).runs.append(run)
     made = list(groups.values())
     made = made if len(made) <= MOST_GROUPS else sorted(_joined(made), key=waits_for_a_run)  # a run before who needs it
-    return Plan(actions, list(prepares.values()), made, needed=needed)
+    return Plan(actions, [*samplers.values(), *prepares.values()], made, needed=needed)
+
+
+def _sampler(run: Run, need: str) -> Prepare:
+    """The job that samples the answers that a run needs, first making the model if it is `tiny`."""
+    base = recipes.id_of_base(recipes.before_tokens(run.recipe["base"]))
+    makes = {need, *([f"bases/{base}"] if base else [])}
+    return Prepare(f"prepare/{content_id(sorted(makes))}", [run], makes, samples=True)
 
 
 def _joined(groups: list[TrainGroup]) -> list[TrainGroup]:

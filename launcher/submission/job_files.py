@@ -18,6 +18,7 @@ from launcher.planning.estimates import Estimates
 from launcher.planning.plan import Canary, Prepare, run_item
 from launcher.submission import code_snapshot
 from launcher.submission.ledger import Submission
+from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 from zsg_core.suites import key_variables
 from zsg_core.tuning import NO_BIASES
@@ -28,7 +29,7 @@ def write_train(
 ) -> None:
     """Writes a run's job.json. `after`: the job folders it waits for; `is_start`: whether others start from it."""
     train, estimates = run.stage["train"], Estimates(workspace, profile, [])
-    base = run.base or workspace.base(run.base_id or "")
+    base = workspace.base(run.base_id) if run.base_id else run.base
     if run.before:
         base = workspace.root / run.before.weights
         stages.use(workspace, run.before.id, run.id)
@@ -52,10 +53,13 @@ def write_train(
 
 
 def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
-    """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it."""
+    """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it; or a sample job's."""
+    if prepare.samples:
+        _write_sample(workspace, prepare, profile, submission)
+        return
     first = prepare.runs[0]
     stage = first.stage
-    bases = {run.base_id: run.recipe["base"] for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
+    bases = {run.base_id: run for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
     orders = {
         run.arrangement_id: run.stage["arrangement"]
         for run in prepare.runs
@@ -65,13 +69,33 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
     job = _head("prepare", None, submission, workspace, profile.prepare, profile) | {
         "stage_id": key,
         "corpus": {"id": first.corpus_id, "recipe": stage["data"]},
-        "bases": [{"id": made, "recipe": recipe} for made, recipe in bases.items()],
+        "bases": [_base(run) for run in bases.values()],
         "arrangements": [{"id": made, "recipe": recipe} for made, recipe in orders.items()],
         "makes": sorted(prepare.makes),
     }
     embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
     job["paths"] |= {"sources": {name: files.texts for name, files in first.sources.items()}, "embedding": embedding}
     write_json(workspace.root / prepare.item / "job.json", job)
+
+
+def _write_sample(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
+    """It runs where answers of checkpoints are made. Of a corpus' recipe it reads what a tiny model learns from."""
+    [run] = prepare.runs
+    base = {"base": recipes.before_tokens(run.recipe["base"]), "from": str(run.base) if run.base else None}
+    answers = [(name, need) for name, need in run.answers.items() if need in prepare.makes]
+    job = _head("sample", None, submission, workspace, profile.evaluate, profile) | {
+        "stage_id": prepare.item.removeprefix("prepare/"),
+        "corpus": {"recipe": run.stage["data"]},
+        "samples": [{"id": need.removeprefix("records/"), "source": name, **base} for name, need in answers],
+        "makes": sorted(prepare.makes),
+    }
+    job["paths"] |= {"sources": {name: files.texts for name, files in run.sources.items()}}
+    write_json(workspace.root / prepare.item / "job.json", job)
+
+
+def _base(run: Run) -> dict[str, Any]:
+    """A base as a prepare job reads it: its recipe, and the user's folder that it is made from, if it is."""
+    return {"id": run.base_id, "recipe": run.recipe["base"], "from": str(run.base) if run.base else None}
 
 
 def write_canary(

@@ -36,6 +36,7 @@ from launcher.planning.plan import (
     Canary,
     Evaluation,
     Plan,
+    Prepare,
     TrainGroup,
     Unwanted,
     decide,
@@ -175,17 +176,11 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
 
     If one is refused, those accepted before it are released all the same: they are wanted and complete.
     """
-    made, sacct = list[Submission](), site.profile.slurm.sacct
+    made = list[Submission]()
     try:
-        for prepares in _parts(plan.prepares, most):
-            items = [prepare.item for prepare in prepares]
-            submission = ledger.intend(
-                scheduler="slurm", kind="prepare", grid=grid.name, items=items, sacct=sacct, exclude=list(plan.exclude)
-            )
-            for prepare in prepares:
-                job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-            size = site.profile.prepare
-            made.append(handover.send(site.workspace, site.profile, submission, size, None, ledger, say))
+        for alike in _alike(plan.prepares):
+            for prepares in _parts(alike, most):
+                made.append(_submit_prepares(site, grid, plan, prepares, ledger, say))
         for group in plan.groups:
             for runs in _parts(group.runs, most):
                 trained = _submit_runs(site, grid, plan, replace(group, runs=runs), ledger, say)
@@ -210,6 +205,29 @@ def free(plan: Plan, say: Say) -> None:
     if plan.held:
         handover.patiently(lambda: slurm.release_tasks(plan.held), say)
         say(f"Slurm held {', '.join(plan.held)} after a failed launch: released")
+
+
+def _alike(prepares: Iterable[Prepare]) -> list[list[Prepare]]:
+    """Prepare jobs that are one array: of one kind, and waiting for the same jobs, which come before them."""
+    groups: dict[tuple[bool, frozenset[str]], list[Prepare]] = {}
+    for prepare in prepares:
+        groups.setdefault((not prepare.samples, frozenset(prepare.after)), []).append(prepare)
+    return [groups[key] for key in sorted(groups, key=lambda key: (key[0], sorted(key[1])))]
+
+
+def _submit_prepares(
+    site: Site, grid: Grid, plan: Plan, prepares: Sequence[Prepare], ledger: Ledger, say: Say
+) -> Submission:
+    first, items, known = prepares[0], [prepare.item for prepare in prepares], ledger.by_item()
+    kind, size = ("sample", site.profile.evaluate) if first.samples else ("prepare", site.profile.prepare)
+    submission = ledger.intend(
+        scheduler="slurm", kind=kind, grid=grid.name, items=items, sacct=site.profile.slurm.sacct,
+        exclude=list(plan.exclude),
+    )  # fmt: skip
+    for prepare in prepares:
+        job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
+    after = handover.dependency([ids[-1] for item in sorted(first.after) if (ids := known[item].job_ids(item))])
+    return handover.send(site.workspace, site.profile, submission, size, after, ledger, say)
 
 
 def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say) -> Submission:
@@ -306,7 +324,7 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
         locks.append(_hold(site, submission))
         for prepare in plan.prepares:
             job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-            jobs.append(local.LocalJob(prepare.item))
+            jobs.append(local.LocalJob(prepare.item, frozenset(prepare.needs), tuple(sorted(prepare.after))))
         ledger.submitted(submission, ["local"] * len(plan.prepares))
         ledger.released(submission)
     runs = {run_item(run): run for group in plan.groups for run in group.runs}

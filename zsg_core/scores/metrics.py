@@ -17,7 +17,7 @@ PASS_AT = {f"humaneval/pass_at_{k}": k for k in (1, 10, 100)}  # the k that Chen
 
 # The sets of items that are answered, and the metrics of each.
 SUITES: dict[str, tuple[str, ...]] = {
-    TEST_SET: ("rouge1", "rougeL", "exact_match", REWARD),
+    TEST_SET: ("rouge1", "rougeL", "exact_match", "json_valid", "json_accuracy", REWARD),
     GSM8K: ("gsm8k/strict", "gsm8k/flexible"),
     HUMANEVAL: tuple(PASS_AT),
     MT_BENCH: (MT_BENCH,),
@@ -27,6 +27,8 @@ SCORERS = {
     "rouge1": "rouge",
     "rougeL": "rouge",
     "exact_match": "exact_match",
+    "json_valid": "json_answers",
+    "json_accuracy": "json_answers",
     "gsm8k/strict": "gsm8k",
     "gsm8k/flexible": "gsm8k",
 }

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from zsg_core.mixing import RATES
 from zsg_core.readers import FORMATS
+from zsg_core.settings.diverse import InstructionSettings, SelfSampleSettings
 from zsg_core.settings.fields import (
     Count,
     ExactFraction,
@@ -23,6 +24,7 @@ from zsg_core.settings.fields import (
 ONE = ""  # the name of the source where data are of one
 
 TEST_SETS = tuple(name for name, made in FORMATS.items() if made.answered)
+DEFINED = ("niv2", "niv2_csv")  # sets that say what is asked in a place of its own
 TRAINING_SETS = tuple(name for name, made in FORMATS.items() if made.trains)
 
 
@@ -120,6 +122,14 @@ class SourceSettings(Strict):
     share: ExactWeight | None = Field(
         default=None, description="under `mix`: the source's part of the whole, by the sum of all sources' shares"
     )
+    self_sample: SelfSampleSettings | None = Field(
+        default=None,
+        description="of one among `sources`: its answers are the model's own, sampled once by a job before training "
+        "(DELIA); {} = as published",
+    )
+    instructions: InstructionSettings | None = Field(
+        default=None, description="the wordings of a task's instruction, drawn for each example; null = the data's own"
+    )
 
 
 class Source(SourceSettings):
@@ -146,7 +156,16 @@ class Source(SourceSettings):
             raise ValueError("`ratio` and `ratio_to` go together: so many times the examples of that source")
         if self.tags is not None and self.keep_tags is None and self.drop_tags is None:
             raise ValueError("`tags` are read for keep_tags or drop_tags, and neither is given")
+        if self.self_sample is not None and (self.held_out or self.test_path):
+            raise ValueError("`self_sample` makes answers to train on; give another source the held_out or test_path")
+        if self.instructions is not None and self.set in DEFINED:
+            raise ValueError(f"`instructions` do nothing to {self.set}, whose tasks have definitions; take them out")
         return self
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its answers are the model's own, and any of them are trained on."""
+        return self.self_sample is not None and self.k != 0 and self.ratio != 0
 
 
 class MixSettings(Strict):
@@ -176,7 +195,7 @@ class DataSettings(SourceSettings):
         default=None, description="seed of the sample and of the label drawn; default: seed"
     )
     test_seed: Seed = Field(default=0, description="the test set's own seed; `seed` never changes it")
-    template: Literal["zsg", "vicuna", "plain"] = Field(
+    template: Literal["zsg", "vicuna", "llama2", "plain"] = Field(
         default="zsg", description="how examples are written out; see zsg_core.prompts"
     )
     positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(
@@ -209,6 +228,8 @@ class DataSettings(SourceSettings):
             raise ValueError(f"sources.{bare}: has no `share`, and other sources do; give all of them one, or none")
         if self.sources is not None and not any(source.test_path or source.held_out for source in made.values()):
             raise ValueError("no source says what is tested: give one of them a test_path, or held_out")
+        if self.sources is None and made[ONE].self_sample is not None:
+            raise ValueError("`self_sample` is of one among several `sources`, another of which is tested")
         if all(source.k == 0 for source in made.values()):
             raise ValueError("every source has k 0: nothing would be trained on")
         return self

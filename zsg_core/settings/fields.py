@@ -43,6 +43,13 @@ def printable(text: str) -> str:
     return text
 
 
+def token_text(text: str) -> str:
+    """A text that can be one token: it shows, and no blank could be lost at its ends."""
+    if printable(text) != text.strip():
+        raise ValueError("must not begin or end with a blank")
+    return text
+
+
 def _shown(**bounds: int) -> WithJsonSchema:
     """The JSON Schema of an exact fraction: a number within bounds, or its text."""
     written = {"type": "string", "pattern": rf"^\s*({_FRACTION.pattern})\s*$"}
@@ -54,6 +61,7 @@ ExactFraction = Annotated[_Exact, Field(gt=0, le=1), _shown(exclusiveMinimum=0, 
 ExactPart = Annotated[_Exact, Field(ge=0, le=1), _shown(minimum=0, maximum=1)]
 ExactRatio = Annotated[_Exact, Field(ge=0), _shown(minimum=0)]
 ExactWeight = Annotated[_Exact, Field(gt=0), _shown(exclusiveMinimum=0)]
+TokenText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(token_text)]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]

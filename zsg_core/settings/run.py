@@ -11,7 +11,7 @@ from zsg_core.orders.arrange import BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDER
 from zsg_core.orders.measures import MEASURES, WSD
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import OF_THE_TEST, DataSettings
-from zsg_core.settings.fields import Count, FolderName, Seed, Strict
+from zsg_core.settings.fields import Count, FolderName, Seed, Strict, TokenText
 from zsg_core.settings.strategy import BY_NAME, StrategySettings
 from zsg_core.settings.train import TrainSettings
 
@@ -35,6 +35,15 @@ class ModelSettings(Strict):
     layers: Count | None = Field(default=None, description="tiny only: decoder layers (4)")
     heads: Count | None = Field(default=None, description="tiny only: attention heads (4)")
     vocab: Annotated[int, Field(ge=300)] | None = Field(default=None, description="tiny only: tokens (4096)")
+    add_tokens: Annotated[list[TokenText], Field(min_length=1)] | None = Field(
+        default=None,
+        description="texts that become one token each, such as [<sep>] (DELIA); the embedding grows with them",
+    )
+    token_init: Literal["random", "mean"] | None = Field(
+        default=None,
+        description="add_tokens only: their rows of the embedding are drawn from N(0,1) by init_seed (the default), or "
+        "are the mean of all rows there are; see jobs.preparing.added_tokens",
+    )
 
     @model_validator(mode="after")
     def _either_made_or_loaded(self) -> "ModelSettings":
@@ -49,7 +58,18 @@ class ModelSettings(Strict):
         elif any(value is not None for value in shape.values()):
             given = next(key for key, value in shape.items() if value is not None)
             raise ValueError(f"`{given}` shapes the tiny model only; a model with a path has its own")
+        if self.token_init is not None and self.add_tokens is None:
+            raise ValueError("`token_init` is for the rows of `add_tokens`, and there are none")
+        if len(set(self.add_tokens or ())) != len(self.add_tokens or ()):
+            raise ValueError("`add_tokens` has a token twice")
         return self
+
+    def added(self, seed: int) -> dict[str, Any] | None:
+        """What is added to the model, defaults written out; `seed` draws the rows of the embedding."""
+        if self.add_tokens is None:
+            return None
+        init = self.token_init or "random"
+        return {"tokens": self.add_tokens, "init": init, **({"seed": seed} if init == "random" else {})}
 
     @property
     def shape(self) -> dict[str, int]:
@@ -233,6 +253,8 @@ def _tested(settings: Settings) -> dict[str, Any]:
     for name, source in data.by_source().items():
         own = {key: getattr(source, key) for key in OF_THE_TEST} | {"test_set": source.test_set or source.set}
         own |= {} if source.test_path else {"path": source.path, "on_bad_row": source.on_bad_row}
+        worded = source.instructions
+        own |= {"instructions": (worded.path, worded.place)} if worded and not worded.replaces else {}
         made |= {f"sources.{name}.{key}" if name else key: value for key, value in own.items()}
     return made
 

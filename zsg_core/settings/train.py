@@ -83,7 +83,9 @@ class TrainSettings(Strict):
         "each take their own, whatever the real ranks; 1 = one token mean over the batch",
     )
     lr: Positive = Field(default=1e-6, description="peak learning rate")
-    lr_floor: Share = Field(default=0.1, description="the cosine ends at this share of the peak")
+    lr_floor: Annotated[FiniteFloat, Field(ge=0, le=1)] = Field(
+        default=0.1, description="the cosine ends at this share of the peak; 1 = a constant rate after the warm-up"
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="linear warm-up")
     warmup_share: Share | None = Field(
         default=None, description="linear warm-up over this share of the steps, rounded up; in place of warmup_steps"

@@ -1,0 +1,83 @@
+"""Adds tokens to a Llama and its tokenizer, as a base of its own that trains, loads and is evaluated like any other.
+
+A token stands for a text of the data, such as DELIA's `<sep>`, which becomes one id wherever it occurs and is not left
+out of decoded answers; `</s>` in the data stays text. The embedding and an output layer of its own grow to the next
+multiple of 64 rows. A token's row of the embedding is drawn from N(0, 1) or the mean of all rows that there were. Its
+row of the output layer, and the rows that stand for no token, are that mean in both cases: a token that is as likely as
+the others are on average.
+
+DELIA's code means to draw `<sep>`'s row so and draws only those after it, which stand for nothing: `<sep>` keeps the
+row that transformers gave it, N(0, 0.02²) at the time. Its 8-bit weights and the name `sep_token` are left out here.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import publish, write_json
+from jobs.preparing import content
+from zsg_core.errors import UserError
+from zsg_core.llama import padded_vocab
+
+
+def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
+    """Publishes the base of `source` with the recipe's added tokens. UserError for one that is a token already."""
+    import torch
+    from transformers import AddedToken, AutoTokenizer, LlamaForCausalLM
+
+    added = recipe["added"]
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    refuse_known(source, added["tokens"], tokenizer.get_vocab())
+    llama = LlamaForCausalLM.from_pretrained(source, local_files_only=True, dtype="auto")
+    known = len(tokenizer)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added["tokens"]])
+    rows = tokenizer.convert_tokens_to_ids(added["tokens"])
+    size = padded_vocab(llama.config.vocab_size + len(rows))
+    with torch.no_grad():
+        means = [layer.weight[:known].double().mean(0) for layer in _layers(llama)]
+        llama.resize_token_embeddings(size, mean_resizing=False)
+        for layer, mean in zip(_layers(llama), means, strict=True):
+            layer.weight[known:] = mean.to(layer.weight.dtype)
+        if added["init"] == "random":
+            draws = torch.Generator().manual_seed(added["seed"])
+            drawn = torch.randn(len(rows), llama.config.hidden_size, generator=draws)
+            _layers(llama)[0].weight[rows] = drawn.to(llama.dtype)
+    with publish(folder) as draft:
+        llama.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        for path in source.glob("chat_template*"):
+            if path.is_file() and not (draft / path.name).exists():
+                shutil.copyfile(path, draft / path.name)
+        files = content.model_files(draft)
+        digest = content.folder_digest(draft, files, content.sha256_of(files))
+        ids = dict(zip(added["tokens"], rows, strict=True))
+        parameters = sum(p.numel() for p in llama.parameters())
+        write_json(draft / "meta.json", {"recipe": dict(recipe), "added": ids, "parameters": parameters,
+                                         "digest": digest})  # fmt: skip
+
+
+def refuse_known(folder: Path, tokens: list[str], vocabulary: Mapping[str, int]) -> None:
+    """UserError for a text that is a token of the model as it is."""
+    for token in tokens:
+        if token in vocabulary:
+            raise UserError(f"model.add_tokens: {token!r} is a token of {folder} already; take it out")
+
+
+def known_tokens(folder: Path) -> Mapping[str, int]:
+    """The tokens of a tokenizer.json, read without any engine; none where there is no such file, or no dictionary."""
+    path = folder / "tokenizer.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        held = told["model"]["vocab"]
+        special = {row["content"]: row["id"] for row in told.get("added_tokens") or ()}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return (held if isinstance(held, dict) else {}) | special
+
+
+def _layers(llama: Any) -> list[Any]:
+    """The embedding, and the output layer unless it has the same weights."""
+    first, last = llama.get_input_embeddings(), llama.get_output_embeddings()
+    return [first] if last is None or last.weight is first.weight else [first, last]

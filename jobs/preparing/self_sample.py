@@ -1,0 +1,162 @@
+"""Samples a model's own answers to the questions of a data set, as records that a corpus draws from (DELIA).
+
+records/<id>/          as of any data set; meta.json tells how many questions have no answer and why
+records/.<id>.draft/   answers.jsonl while they are made, a line for each batch: [[id, text], …]
+
+The model reads a system text, a question, the answer that the data have, and the question again; it answers the second
+time, so that length and form are those of the data and the words its own (build_cache.py of DELIA's code). Killed at
+any moment it goes on after the last whole line. The draws are seeded by question, and batches depend on the lengths of
+all prompts alone: a job that went on has the answers that one in one go would have had.
+"""
+
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
+from jobs.preparing import content, records
+from jobs.preparing.base_model import Vocabulary, load_model, load_vocabulary
+from zsg_core import prompts, readers, splits
+from zsg_core.errors import UserError
+from zsg_core.examples import Example
+from zsg_core.prompts import Template
+from zsg_core.readers.intake import Intake
+from zsg_core.recipe import Recipe
+
+VERSIONS = ("torch", "transformers")
+
+Say = Callable[[str], None]
+Answers = dict[str, str]  # id → text as the model wrote it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The questions that are asked, the ids of each prompt, and how many are passed over as too long."""
+
+    examples: list[Example]
+    prompts: list[list[int]]
+    too_long: int
+
+
+def make(workspace: Workspace, made_id: str, source: Recipe, path: Path, base: Path, say: Say) -> None:
+    """Publishes records/<made_id> unless it is there. UserError where no question can be asked, or none is answered."""
+    folder = workspace.records(made_id)
+    draft = folder.parent / f".{folder.name}.draft"
+    with alone(folder):
+        if is_committed(folder):  # another job has made it while this one waited
+            return
+        content.refuse_changed(path, content.data_files(source["reader"]), source["digest"])
+        rule, intake = source["self_sample"], Intake(source.get("on_bad_row") == "skip")
+        vocabulary, context = load_vocabulary(base), (read_json(base / "config.json") or {})["max_position_embeddings"]
+        examples = list(readers.read(source["reader"], path, intake))
+        asked = ask(chosen(examples, rule), rule, vocabulary, context)
+        if not asked.examples:
+            room = f"{context} positions with answers of {rule['how']['max_new_tokens']} tokens"
+            raise UserError(f"{path}: its questions are too long for {room}; lower self_sample.max_new_tokens")
+        draft.mkdir(exist_ok=True, mode=0o700)
+        device = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary, say)
+        facts = {"asked": len(asked.examples), "too_long": asked.too_long, "device": device}
+        facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}
+        _publish(folder, source, asked, read(draft / "answers.jsonl"), facts | intake.facts(), say)
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def chosen(examples: Sequence[Example], rule: Recipe) -> list[Example]:
+    """The questions that are asked: all, or so many of them."""
+    return splits.nested(examples, rule.get("items", len(examples)), rule["how"]["seed"], "self_sample")
+
+
+def ask(examples: Sequence[Example], rule: Recipe, vocabulary: Vocabulary, context: int) -> Asked:
+    """The prompts of questions. One is passed over where prompt and answer are beyond the model's positions."""
+    kept, made = [], []
+    for example in examples:
+        asked, answered = example.turns[0]
+        again = msgspec.structs.replace(example, system=rule["system"], turns=((asked, answered), (asked, "")))
+        encoded = prompts.encode(
+            again, template=Template.of(rule["template"]), tokenize=vocabulary.tokenize, bos=vocabulary.bos,
+            eos=vocabulary.eos, max_length=context - rule["how"]["max_new_tokens"],
+        ) if context > rule["how"]["max_new_tokens"] + 16 else None  # fmt: skip
+        if encoded is not None and len(encoded.spans) == 2 and not encoded.cut:
+            kept.append(example)
+            made.append(encoded.ids[: encoded.spans[1][0]])
+    return Asked(kept, made, len(examples) - len(kept))
+
+
+def read(path: Path) -> Answers:
+    """The answers of a draft's file; what a kill has cut off is taken away."""
+    if not path.exists():
+        return {}
+    whole, newline, torn = path.read_bytes().rpartition(b"\n")
+    if torn:
+        os.truncate(path, len(whole + newline))
+    return {made_id: text for line in whole.splitlines() for made_id, text in json.loads(line)}
+
+
+def _answer(asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Vocabulary, say: Say) -> str:
+    """Answers what has no answer in the file yet, batch by batch; the device that it was done on."""
+    import torch
+
+    from jobs.evaluating import generate
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    held, names = read(path), [example.id for example in asked.examples]
+    if held:
+        say(f"sampling {len(names)} answers, going on after {len(held)}")
+    budget = generate.BATCH_TOKENS[device.partition(":")[0]]
+    batches = generate.batches(asked.prompts, rule["how"]["max_new_tokens"], budget)
+    left = [own for batch in batches if (own := [place for place in batch if names[place] not in held])]
+    if not left:
+        return device
+    llama = load_model(base, rule["precision"]).to(device).eval().requires_grad_(False)
+    generator = generate.Generator(llama, rule["how"], vocabulary.bos, vocabulary.eos, device)
+    done = len(held)
+    with path.open("ab") as file:
+        for batch in left:
+            of = [names[place] for place in batch]
+            made = generator.answers([asked.prompts[place] for place in batch], of)
+            rows = [[name, vocabulary.text(ids)] for name, ids in zip(of, made, strict=True)]
+            file.write(json.dumps(rows).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            done += len(batch)
+            say(f"sampled {done} of {len(names)} answers")
+    return device
+
+
+def _publish(folder: Path, source: Recipe, asked: Asked, answers: Answers, facts: dict[str, Any], say: Say) -> None:
+    rule = source["self_sample"]
+    made = list(_examples(asked.examples, answers, rule["cut"]))
+    worded = sum(bool(answers[example.id][: rule["cut"]].strip()) for example in asked.examples)
+    empty = len(asked.examples) - len(made)
+    told = {"too long for the model": facts["too_long"], "empty": empty}
+    say(f"records {folder.name}: {len(made)} answers of the model's own" + "".join(
+        f"; {count} questions left out: {why}" for why, count in told.items() if count))  # fmt: skip
+    if worded:
+        say(
+            f"self_sample.cut took {rule['cut']} characters off every answer, and of {worded} they were no blanks; "
+            "set it to 0 where the model does not begin with blanks"
+        )
+    if not made:
+        raise UserError("self_sample: every answer is empty; is this a model that was taught to chat?")
+    with publish(folder) as draft:
+        records.write(draft, made, folder.name)
+        records.Records(draft).refuse_doubled(folder)
+        facts |= {"empty": empty, "cut_words": worded, "digest": content.sha256_of([draft / records.DATA])[0]}
+        meta = {"reader": source["reader"], "source": source["digest"], "lists": None, "count": len(made)}
+        write_json(draft / "meta.json", {**meta, "self_sample": rule, "sampled": facts})
+
+
+def _examples(asked: Sequence[Example], answers: Answers, cut: int) -> Iterator[Example]:
+    """The questions with the model's answers, in their order; without those that are blank."""
+    for example in asked:
+        text = answers[example.id][cut:]
+        if text.strip():
+            turn = example.turns[0][0], text
+            yield msgspec.structs.replace(example, system="", turns=(turn,), references=())
