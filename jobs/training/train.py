@@ -35,6 +35,7 @@ from jobs.training.batch_loss import BatchLoss, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
 from jobs.training.checkpoint_losses import CheckpointLosses
 from jobs.training.deepspeed_config import checked
+from jobs.training.first_losses import machine
 from jobs.training.snapshots import Snapshots
 from jobs.training.speed import Speed
 from jobs.training.state import Choice, Saved, States, versions
@@ -236,7 +237,12 @@ class Trainer:
         facts |= {"tokens": {"train": self.train.token_counts, "test": self.losses.sets["loss"].token_counts}}
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
         facts |= {"recomputed": self.job["recompute"], **({"compiled": True} if self.job["compile"] else {})}
-        facts |= {"versions": versions(), "code": self.job["code"], **self.losses.facts}
+        facts |= {
+            "versions": versions(),
+            "machine": machine(self.device),
+            "code": self.job["code"],
+            **self.losses.facts,
+        }
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.engine.module.parameters()]
         facts |= {"parameters": sum(size for size, _ in sizes), "trained": sum(size for size, tuned in sizes if tuned)}
         if self.journal:
