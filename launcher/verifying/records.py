@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from jobs import journal
+from jobs.attempt import DONE
 from jobs.folder import read_json
 from jobs.preparing import content
 from jobs.training import state, written_weights
@@ -20,6 +21,7 @@ from launcher.verifying.check import Differs, NotChecked
 from launcher.verifying.evidence import Evidence
 from launcher.verifying.whole_journal import SNAPSHOT, values, whole
 from zsg_core import recipe as recipes
+from zsg_core import schedule
 from zsg_core.digest import combined, content_id, ids_digest
 from zsg_core.errors import UserError
 
@@ -74,7 +76,7 @@ def data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
     recorded = {"data": (rule["reader"], rule["digest"])}
     if paths.get("test"):
         recorded["test"] = (rule["held_out"]["reader"], rule["held_out"]["digest"])
-    if paths.get("tags"):
+    if paths.get("tags") and "tags" in rule["train"]:
         recorded["tags"] = (None, rule["train"]["tags"])
     for kind, (reader, digest) in recorded.items():
         path = Path(paths[kind])
@@ -179,19 +181,22 @@ def schedule_digests(e: Evidence) -> str:
 
 def losses(e: Evidence) -> str:
     """A checkpoint's loss is the mean of its items' losses, and the end record's loss the last of them."""
-    found, count = {p.key: {} for p in journal.first_points(e.rows)[0]}, 0
+    found: dict[str, dict[int, float]] = {}
     for point in journal.first_points(e.rows)[0]:
-        found[point.key][point.step] = point.value
-    for key in [key for key in found if key == "loss" or key.removeprefix("loss_quick_").isdigit()]:
+        found.setdefault(point.key, {})[point.step] = point.value
+    count = 0
+    for key in [key for key in found if key == "loss" or schedule.quick_items(key)]:
         items = read_test_losses(e.folder, key, e.rows)
         for step, own in zip(items.steps, items.losses.astype(np.float64), strict=True):
             own = own[np.isfinite(own)]
             if step in found[key] and len(own) and not journal.agree(found[key][step], float(own.mean()), MEAN):
                 raise Differs(f"{key} at step {step} is {found[key][step]!r}, the mean of its items {own.mean():.6g}")
             count += 1
-    told, last = e.end.get("loss"), max(found.get("loss", {}), default=None)
-    if e.end.get("outcome") == "done" and last is not None and told is not None and float(told) != found["loss"][last]:
-        raise Differs(f"exit.json has the loss {told!r}, the journal {found['loss'][last]!r} at step {last}")
+    of_tests, told = found.get("loss", {}), e.end.get("loss")
+    if of_tests and told is not None and e.end["outcome"] == DONE:
+        last = max(of_tests)
+        if not journal.agree(of_tests[last], float(told), 0.0):
+            raise Differs(f"exit.json has the loss {told!r}, the journal {of_tests[last]!r} at step {last}")
     if not count:
         raise NotChecked("no checkpoint has been journalled")
     return f"at {count} checkpoints the mean of the items' losses"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import journal
+from jobs.attempt import DONE
 from jobs.journal import SPEED
 from launcher.verifying.check import Differs, NotChecked
 from launcher.verifying.evidence import Evidence, Row
@@ -79,7 +80,7 @@ def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
     lacking = [step for step in range(e.first + 1, e.last + 1) if ("train/loss", step) not in cells]
     if lacking:
         raise Differs(f"train/loss of step {lacking[0]} is missing")
-    if e.end.get("outcome") != "done":
+    if e.end.get("outcome") != DONE:
         return
     if e.last != e.end["step"]:
         raise Differs(f"the run ended after step {e.end['step']}, the last journalled is {e.last}")
