@@ -119,7 +119,7 @@ def serve(address: Path) -> Iterator[dict[str, str]]:
     """Within, local jobs with the variables that it yields are forked off one process."""
     server = subprocess.Popen([sys.executable, __file__, str(address)], env=_environment())
     try:
-        wait_until(address.exists)
+        wait_until(address.exists, limit_s=600)  # other tests may want the cores, too
         yield {"PYTHONPATH": str(Path(__file__).with_name("forked_start")), "FORKED_JOBS": str(address)}
     finally:
         server.kill()
