@@ -14,7 +14,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -208,13 +208,13 @@ def first_points(rows: Iterable[dict[str, Any]]) -> tuple[list[Point], list[str]
     for row in rows:
         if row["kind"] == "event" and row["data"].get("event") == "start":
             ways.append({key: row["data"].get(key) for key in WAY})
-            tolerance = _tolerance(ways)
+            tolerance = agreement(ways)
         if row["kind"] != "metric":
             continue
         for key, value in row["data"].items():
             point = Point(key, row["step"], float(value), row["ts"], row["stage"], row["examples"])
             first = points.setdefault((key, row["step"]), point)
-            if not key.startswith(SPEED) and not _agree(first.value, point.value, tolerance):
+            if not key.startswith(SPEED) and not agree(first.value, point.value, tolerance):
                 disagree.append(f"{key} at step {point.step}: {first.value!r}, then {point.value!r}")
     return list(points.values()), disagree
 
@@ -224,7 +224,8 @@ def cells(rows: Iterable[dict[str, Any]]) -> frozenset[tuple[int, str]]:
     return frozenset((row["step"], key) for row in rows if row["kind"] == "metric" for key in row["data"])
 
 
-def _tolerance(ways: list[dict[str, Any]]) -> float:
+def agreement(ways: Sequence[Mapping[str, Any]]) -> float:
+    """How far apart (relative) values may lie that were computed in these ways; see `first_points`."""
     if any(way["device"] != "cpu" for way in ways):
         return 1e-2
     if all(way == ways[0] for way in ways):
@@ -232,7 +233,8 @@ def _tolerance(ways: list[dict[str, Any]]) -> float:
     return 1e-2 if ways[0]["precision"] in ("bf16", "fp16") else 1e-5
 
 
-def _agree(first: float, again: float, tolerance: float) -> bool:
+def agree(first: float, again: float, tolerance: float) -> bool:
+    """Whether two values of one cell are the same within a tolerance; NaN is NaN."""
     same = first == again or (math.isnan(first) and math.isnan(again))
     return same or math.isclose(first, again, rel_tol=tolerance)
 

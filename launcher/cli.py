@@ -20,6 +20,7 @@ from launcher.commands import arrange as arrange_cli
 from launcher.commands import lifecycle as lifecycle_cli
 from launcher.commands import report as report_cli
 from launcher.commands import tracking as tracking_cli
+from launcher.commands import verify as verify_cli
 from zsg_core.errors import ClusterError, ZsgError
 
 app = typer.Typer(
@@ -268,6 +269,7 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
 app.command()(answers_cli.score)
 app.command()(report_cli.report)
 app.command()(report_cli.export)
+app.command()(verify_cli.verify)
 app.command()(lifecycle_cli.cancel)
 app.command()(lifecycle_cli.retry)
 app.command()(lifecycle_cli.gc)

@@ -1,7 +1,8 @@
 """How do the tests start a real train job in a second? One process imports the engines, and forks for each rank.
 
 What a fork runs is `jobs.entry.run`, as under Slurm; only the imports are shared. As a script: a JSON line on
-stdin, {"folder", "env", "log", "largest_file"}, is answered by the process id of a rank.
+stdin, {"folder", "env", "log", "largest_file"}, is answered by the process id of a rank. As a script with the name of
+a socket: forks the jobs that a `zsg submit` on this machine starts, see forked_start.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,10 +69,8 @@ class ForkedJobs:
     """Starts jobs; ends with `stop`, and everything it has begun with it."""
 
     def __init__(self) -> None:
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-        env = {key: value for key, value in env.items() if not key.startswith("SLURM")} | {"DS_ACCELERATOR": "cpu"}
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
         )
         self._begun: list[Rank] = []
 
@@ -114,7 +114,45 @@ def wait_until(question: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
     return answer
 
 
-def _serve() -> None:
+@contextlib.contextmanager
+def serve(address: Path) -> Iterator[dict[str, str]]:
+    """Within, local jobs with the variables that it yields are forked off one process."""
+    server = subprocess.Popen([sys.executable, __file__, str(address)], env=_environment())
+    try:
+        wait_until(address.exists, limit_s=600)  # other tests may want the cores, too
+        yield {"PYTHONPATH": str(Path(__file__).with_name("forked_start")), "FORKED_JOBS": str(address)}
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _environment() -> dict[str, str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    return {key: value for key, value in env.items() if not key.startswith("SLURM")} | {"DS_ACCELERATOR": "cpu"}
+
+
+def _listen(address: str) -> None:
+    """Forks a job for whoever connects; the fork alone holds the connection then."""
+    import sentence_transformers  # noqa: F401
+
+    _import_engines()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{address}.new")
+        server.listen()
+        Path(f"{address}.new").rename(address)
+        while True:
+            connection, _ = server.accept()
+            text, (out, err), *_ = socket.recv_fds(connection, 1 << 20, 2)
+            if os.fork() == 0:
+                folder, *variables = text.decode().split("\0")
+                # The code that was submitted is this very code, not its copy.
+                env = dict(one.split("=", 1) for one in variables)
+                _be_a_job(folder, {key: value for key, value in env.items() if key != "ZSG_CODE"}, out, err)
+            for handle in (connection.detach(), out, err):
+                os.close(handle)
+
+
+def _import_engines() -> None:
     import deepspeed.runtime.zero.muon.original_muon  # noqa: F401  # its import costs more than all the others
     import torch  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
@@ -125,6 +163,10 @@ def _serve() -> None:
     from jobs.training import train  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the ranks
+
+
+def _serve() -> None:
+    _import_engines()
     for line in sys.stdin:
         asked = json.loads(line)
         pid = os.fork()
@@ -134,20 +176,24 @@ def _serve() -> None:
 
 
 def _be_a_rank(asked: Mapping[str, Any]) -> None:
+    log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    if asked["largest_file"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"], asked["largest_file"]))
+    _be_a_job(asked["folder"], asked["env"], log, log)
+
+
+def _be_a_job(folder: str, env: Mapping[str, str], out: int, err: int) -> None:
     from jobs import entry
 
     code = 70
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        for new, old in ((nothing, 0), (log, 1), (log, 2)):
+        for new, old in ((nothing, 0), (out, 1), (err, 2)):
             os.dup2(new, old)
         faulthandler.register(signal.SIGRTMIN)  # where a rank hangs, for its log
-        if asked["largest_file"]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"], asked["largest_file"]))
-        os.environ |= asked["env"]
-        entry.run(asked["folder"])
+        os.environ |= env
+        entry.run(folder)
         code = 0
     finally:
         sys.stdout.flush()
@@ -155,4 +201,4 @@ def _be_a_rank(asked: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _listen(sys.argv[1]) if len(sys.argv) > 1 else _serve()

@@ -10,69 +10,106 @@ from published_llamas import write_model
 from zsg_core import skills
 
 TRAINED, HELD_OUT = 1600, 225  # tasks of ZSG's split of Flan-mini
-MODELS = {"Llama-2-7b-hf": "7B", "llama-7b-hf": "7B", "llama-13b-hf": "13B", "llama-33b-hf": "33B",
-          "Llama-2-7b-chat-hf": "7B"}  # fmt: skip
-DELIA = {"messages": [{"role": "user", "content": "1 is 2\n\nSay so as <sep>."},
-                      {"role": "assistant", "content": "{'thought': 'no', 'hallucination': 'yes'}"}]}  # fmt: skip
-P3 = {"inputs_pretokenized": "1 + 1?", "targets_pretokenized": "2"}
-CHAT = {"conversations": [{"from": "human", "value": "Hi."}, {"from": "gpt", "value": "Hello."}]}
+MODELS = {
+    "Llama-2-7b-hf": "7B", "Llama-2-7b-chat-hf": "7B", "llama-7b-hf": "7B", "llama-13b-hf": "13B",
+    "llama-33b-hf": "33B",
+}  # fmt: skip
+DELIA = {
+    "messages": [
+        {"role": "user", "content": "{n} is 2\n\nSay so as <sep>."},
+        {"role": "assistant", "content": "{'thought': 'no', 'hallucination': 'yes'}"},
+    ]
+}
+P3 = {"inputs_pretokenized": "What is {n} + 1?", "targets_pretokenized": "{n} and one"}
+CHAT = {"conversations": [{"from": "human", "value": "Hi, {n}."}, {"from": "gpt", "value": "Hello, {n}."}]}
+SPECIALISTS = {"calendar": "Calendar Reasoning", "topics": "Topic Labelling"}
+SKILLS = {name: [family] for name, family in SPECIALISTS.items()} | {
+    "general": [family for family in skills.FAMILIES if family not in SPECIALISTS.values()]
+}
 FOLDERS = {
     "p3": ("train", "held-out", "t0", "t0-plus", "t0-plus-plus"),
+    "muppet": ("train", "held-out"),
     "flan": ("held-out", "muffin", "t0-sf", *(f"c{number}" for number in range(1, 8))),
 }
-FILES: dict[str, Any] = {
-    "gsm8k-rft.jsonl": {"question": "1 + 1?", "answer": "#### 2"},
-    "gsm8k-test.jsonl": {"question": "1 + 2?", "answer": "#### 3"},
-    "code_alpaca_20k.json": {"instruction": "Print 1.", "input": "", "output": "print(1)"},
-    "HumanEval.jsonl.gz": {"task_id": "t", "prompt": "p", "canonical_solution": "s", "entry_point": "e", "test": "x"},
+FILES: dict[str, Any] = {  # a row, where {n} is its number, or all there are
+    "gsm8k-rft.jsonl": {"question": "{n} + 1?", "answer": "#### 2{n}"},
+    "gsm8k-test.jsonl": {"question": "{n} + 2?", "answer": "#### 3{n}"},
+    "code_alpaca_20k.json": {"instruction": "Print {n}.", "input": "", "output": "print({n})"},
+    "HumanEval.jsonl.gz": {
+        "task_id": "t{n}", "prompt": "def f{n}", "canonical_solution": "s", "entry_point": "e", "test": "x",
+    },
     "sharegpt.json": CHAT,
     "sharegpt-eval.json": CHAT,
     "sharegpt_gpt4.json": CHAT,
     "sharegpt_gpt4-eval.json": CHAT,
-    "mt_bench/question.jsonl": {"question_id": 81, "category": "writing", "turns": ["Write."]},
+    "mt_bench/question.jsonl": [{"question_id": 81, "category": "writing", "turns": ["Write."]}],
     "judge_prompts.jsonl": [
         {"name": f"single{maths}-v1{turns}", "system_prompt": "", "prompt_template": "{question}"}
         for maths in ("", "-math")
         for turns in ("", "-multi-turn")
     ],
-    "instag.jsonl": {"id": "sharegpt:0", "tags": ["greeting"]},
-    "no_robots-train.jsonl": {"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}]},
+    "instag.jsonl": {"id": "sharegpt:{n}", "tags": ["greeting"]},
+    "no_robots-train.jsonl": {
+        "messages": [{"role": "user", "content": "{n}?"}, {"role": "assistant", "content": "2{n}"}]
+    },
+    "no_robots-test.jsonl": {
+        "messages": [{"role": "user", "content": "{n}, then?"}, {"role": "assistant", "content": "4{n}"}]
+    },
     "delia-train.jsonl": DELIA,
     "delia-eval.jsonl": DELIA,
-    "delia-queries.jsonl": {"messages": [{"role": "user", "content": "5?"}, {"role": "assistant", "content": "6"}]},
-    "no_robots-test.jsonl": {"messages": [{"role": "user", "content": "3?"}, {"role": "assistant", "content": "4"}]},
-}
+    "delia-queries.jsonl": {
+        "messages": [{"role": "user", "content": "{n} + 5?"}, {"role": "assistant", "content": "6{n}"}]
+    },
+}  # fmt: skip
 
 
-def fill(folder: Path) -> Path:
-    """Writes everything that a template names below a folder."""
+def fill(folder: Path, rows: int = 1) -> Path:
+    """Writes everything that a template names below a folder: so many rows of each file, or of each task."""
     for name in ("tasks", "demo/tasks", "natural-instructions"):
         skills.write_tasks(folder / name, per_task=12)
-    for name, rows in FILES.items():
+    skills.write_tasks(folder / "skills", per_task=12, more_held_out=True)
+    for name, families in SKILLS.items():
+        skills.write_tasks(folder / f"skills-{name}", per_task=12, more_held_out=True, families=families)
+    for name, row in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write = gzip.open if name.endswith(".gz") else open
         with write(folder / name, "wt") as file:
-            file.writelines(json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows]))
+            made = [numbered(row, n) for n in range(rows)] if isinstance(row, dict) else map(_line, row)
+            file.writelines(made)
     (folder / "delia-wordings.txt").write_text("Answer as <sep>.\nThe form is <sep>.\n")
     for parent, names in FOLDERS.items():
         for name in names:
             (folder / parent / name).mkdir(parents=True)
-            (folder / parent / name / "sum.jsonl").write_text(json.dumps({**P3, "task": f"{name}_sum"}) + "\n")
+            for task in ("sum", "total"):
+                with (folder / parent / name / f"{task}.jsonl").open("w") as file:
+                    file.writelines(numbered({**P3, "task": f"{name}_{task}"}, n) for n in range(rows))
     for name in ("cot", "cot-held-out"):
         (folder / "flan" / name).mkdir()
-        (folder / "flan" / name / "sums_train.tsv").write_text("1 + 1?\t2\tOne and one is two.\n")
-    _flan_mini(folder / "flan-mini")
+        lines = "".join(f"{n} + 1?\t{n + 1}\tOne more than {n}.\n" for n in range(rows))
+        (folder / "flan" / name / "sums_train.tsv").write_text(lines)
+    _flan_mini(folder / "flan-mini", rows)
     (folder / "models").mkdir()
     for name, size in MODELS.items():
         write_model(folder / "models" / name, size)
     return folder
 
 
-def _flan_mini(folder: Path) -> None:
+def numbered(row: Any, n: int) -> str:
+    """A line of JSON with a number for {n}."""
+    return _line(row).replace("{n}", str(n))
+
+
+def _line(row: Any) -> str:
+    return json.dumps(row) + "\n"
+
+
+def _flan_mini(folder: Path, rows: int) -> None:
     folder.mkdir()
     trained, held_out = ([f"{kind}{number}" for number in range(count)] for kind, count in _TASKS.items())
-    rows = [{"source": task, **CHAT} for task in (trained[0], held_out[0])]
-    (folder / "flan_mini.json").write_text(json.dumps(rows))
+    some = [*trained[: min(rows, 8)], *held_out[: min(rows, 8)]]
+    numbers = range(rows)
+    made = [json.loads(numbered({"source": task, **CHAT}, n * 100 + m)) for m, task in enumerate(some) for n in numbers]
+    (folder / "flan_mini.json").write_text(json.dumps(made))
     lists = {"train_key_list": trained, "eval_key_list": held_out}
     (folder / "train_eval_key_list.json").write_text(json.dumps(lists))
 

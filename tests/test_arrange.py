@@ -10,7 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_core.errors import UserError
-from zsg_core.orders.arrange import BY_SIMILARITY, BY_TASK, LISTS, ORDERS, SEEDED, TMA, Rounds, arrange, by_rounds, span
+from zsg_core.orders.arrange import (
+    BLOCKS,
+    BY_SIMILARITY,
+    BY_TASK,
+    LISTS,
+    ORDERS,
+    SEEDED,
+    TMA,
+    Rounds,
+    arrange,
+    by_blocks,
+    by_rounds,
+    span,
+)
 
 ORDER = st.sampled_from(ORDERS)
 SEED = st.integers(0, 2**32 - 1)
@@ -23,7 +36,7 @@ GOLDEN_WSD = [-1.5857142857142859, -1.9285714285714286, -1.8285714285714287, -1.
 def ordered(order: str, tasks: list[str], seed: int = 0, wsd: list[float] | None = None) -> list[int]:
     """An order; without distances each item is as far as its index hashed."""
     values = [(i * 7919 % 13) / 13 for i in range(len(tasks))] if wsd is None else wsd
-    spec = {"order": order, "seed": seed, **({"list": "min"} if order == "tma" else {})}
+    spec = {"order": order, "seed": seed, "block": 2, **({"list": "min"} if order == "tma" else {})}
     return arrange(spec, tasks, lambda: values, rounds_of(len(tasks))).places
 
 
@@ -121,6 +134,28 @@ def test_random_is_pythons_shuffle_of_the_cluster_list():
     assert ordered("random", ["t"] * 10) == [7, 8, 1, 5, 3, 4, 2, 0, 9, 6]
 
 
+@settings(deadline=None)
+@given(TASKS, st.integers(2, 4), SEED)
+def test_a_block_is_of_one_task_until_no_task_fills_one(tasks, block, seed):
+    """Every task gives all the blocks it can fill; they come first, so that a step of that many items has one task."""
+    places = by_blocks(tasks, block, seed)
+    whole = sum(tasks.count(task) // block for task in set(tasks))
+
+    assert sorted(places) == list(range(len(tasks)))
+    assert all(len({tasks[i] for i in places[n * block : (n + 1) * block]}) == 1 for n in range(whole))
+
+
+def test_blocks_are_shuffled_and_so_is_what_stands_in_them():
+    """Neither tasks nor their examples come in the order in which they stand."""
+    places = by_blocks(["a"] * 20 + ["b"] * 20, 4, seed=0)
+
+    assert [places[start] >= 20 for start in range(0, 40, 4)] not in (
+        [False] * 5 + [True] * 5,
+        [True] * 5 + [False] * 5,
+    )
+    assert any(sorted(places[start : start + 4]) != places[start : start + 4] for start in range(0, 40, 4))
+
+
 @pytest.mark.parametrize("order", BY_TASK)
 def test_orders_by_task_ask_for_no_similarity(order):
     """No embedding is made for an order that needs none."""
@@ -132,13 +167,15 @@ def test_orders_by_task_ask_for_no_similarity(order):
 
 
 def test_every_order_is_of_one_kind():
-    """Orders are by task, by similarity or by rounds."""
-    assert set(ORDERS) == {*BY_TASK, *BY_SIMILARITY, TMA}
+    """Orders are by task, of blocks, by similarity or by rounds."""
+    assert set(ORDERS) == {*BY_TASK, BLOCKS, *BY_SIMILARITY, TMA}
 
 
 def test_an_unknown_order_is_told_what_is_known():
     """The message lists all orders."""
-    with pytest.raises(UserError, match="unknown order 'near'; known: random, round_robin, cluster, nft, rt, fft, tma"):
+    with pytest.raises(
+        UserError, match="unknown order 'near'; known: random, round_robin, cluster, blocks, nft, rt, fft, tma"
+    ):
         ordered("near", ["a"])
 
 

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     import torch.distributed as dist
 
     from jobs import ranks
-    from jobs.training.batch_loss import BatchLoss, item_means, refuse_empty
+    from jobs.training.batch_loss import BatchLoss, ScaledLoss, item_means, refuse_empty
 
 LEARNT = [5, 1, 9, 2, 7, 7, 3, 4, 30, 2, 1, 6, 2, 8, 5, 11]
 
@@ -80,6 +80,26 @@ def test_the_journalled_loss_is_the_one_that_was_differentiated(alone: None) -> 
         added = loss.add(torch.tensor([2.0 * n for n in learnt]), range(len(learnt)))
 
         assert loss.value() == pytest.approx(added.item()) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_scaled_losses_are_a_mean_over_examples_on_any_ranks(world: int) -> None:
+    """Loss and gradient are those of the plain mean of sums over scales; what has no token left does not count."""
+    learnt, weight = [*LEARNT, 0], torch.tensor(1.5, requires_grad=True)
+    scales = [0.5 + n % 3 for n in range(len(learnt))]
+    sums = [losses.sum() for losses in token_losses(learnt, weight)]
+    expected = torch.stack([one / scale for one, scale, n in zip(sums, scales, learnt, strict=True) if n]).mean()
+    (slope,) = torch.autograd.grad(expected, weight, retain_graph=True)
+    parts = []
+    for own in schedule.share(learnt, world):
+        of_rank = ScaledLoss(learnt, scales, world, "cpu")
+        for group in schedule.micro_batches(own, learnt, 12):
+            parts.append(of_rank.add(torch.stack([sums[item] for item in group]), group))
+        parts.append(of_rank.add(torch.zeros(1), []))  # an idle micro-batch
+    actual = torch.stack(parts).sum() / world
+
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.autograd.grad(actual, weight)[0].item() == pytest.approx(slope.item(), rel=1e-6)
 
 
 def test_a_step_that_would_learn_nothing_is_refused() -> None:

@@ -85,6 +85,18 @@ def test_drops_are_told_with_task_step_and_size(place: Workspace) -> None:
     assert all(float(row["size"]) > 0.8 for row in late)
 
 
+def test_runs_of_other_data_have_other_tasks(tmp_path: Path) -> None:
+    """A task that falls is drawn with the curves of the runs that have it; the others are no error."""
+    place = Workspace(tmp_path)
+    listed = [listed_run(f"set{number}", {"data.path": f"/d{number}"}, None) for number in range(2)]
+    for row, prefix in zip(listed, ("a", "b"), strict=True):
+        record_run(place, row, STEPS, [f"{prefix}/{task}" for task in TASKS], losses(1.0))
+    write_grid(place, "sets", listed)
+
+    assert "Sudden drops of test tasks" in written(place, "sets")
+    assert {row["task"] for row in rows(place, "sets", "drops.csv") if float(row["size"]) > 0.8} == {"a/t2", "b/t2"}
+
+
 def test_the_page_needs_nothing_else(place: Workspace) -> None:
     """No address of anything to load, every script but its own forbidden; figures are drawn in the page's colours."""
     page = written(place, "seeds")

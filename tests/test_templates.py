@@ -105,6 +105,7 @@ RUNS = {
     "t0-mixing": 3 + 2,
     "flan-mixing": 7,
     "flan-palm-mixing": 2 * 2,
+    "muppet": 2 + 2 + 4,
     "tuning-methods": 5,
 }
 SIZES = {"math": 110_142, "code": 20_022, "general": 86_060, "flan_mini": 28_751}  # of the published data
@@ -228,6 +229,17 @@ def test_mixtures_have_the_published_caps_and_shares() -> None:
     assert (flan.data.train_per_task, flan.data.rate_max, flan.data.mix.total) == (30_000, 3_000, 30_000 * 32)
     assert [list(map(float, of)) for of in shares] == [[52, 15, 30, 3], [46, 27.9, 24.2, 1.8]]
     assert set(shares.values()) == {(30_000, 20_000, 5_000, 100_000)}
+
+
+def test_batches_of_muppet_are_of_many_tasks_or_of_one() -> None:
+    """64 blocks of 8 are a step, as 64 workers with a task each; one block of 512; and 10 to 46 tasks."""
+    runs = [point.settings for point in grids.load(STUDIES / "muppet.yaml").points]
+    blocks = {run.arrangement.block for run in runs}
+
+    assert {run.train.batch // block for run in runs if (block := run.arrangement.block)} == {64, 1}
+    assert blocks == {8, 512, None}
+    assert {run.data.train_tasks for run in runs} == {10, 15, 20, 25, 46}
+    assert [run.train.task_scale for run in runs].count("none") == 1
 
 
 def _rates(run: Settings) -> tuple[int | None, ...]:

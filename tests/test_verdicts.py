@@ -48,6 +48,15 @@ def test_a_claim_is_decided_from_journals(tmp_path: Path, step: float, word: str
     assert (decided.verdict.tasks, decided.verdict.splits, decided.verdict.runs) == (8, 1, 3)
 
 
+def test_a_value_whose_point_became_another_run_is_no_error(tmp_path: Path) -> None:
+    """As of a smoke run, in which small parts of the data become one: there are too few curves to decide by."""
+    place = Workspace(tmp_path)
+    record(place, [({"arrangement.order": order}, 1.0) for order in ORDERS[:2]])
+    [decided] = verdicts.of_grid(place, "g")
+
+    assert decided.verdict.word == TOO_FEW
+
+
 def test_each_value_of_another_axis_has_a_verdict_of_its_own(tmp_path: Path) -> None:
     """Seeds and held-out splits are replicates within it."""
     place, runs = Workspace(tmp_path), []

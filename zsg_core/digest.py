@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -42,3 +42,9 @@ class IdDigest:
 def ids_digest(ids: Iterable[str]) -> str:
     """SHA-256 of an ordered list of ids, one per line."""
     return hashlib.sha256("".join(f"{i}\n" for i in ids).encode()).hexdigest()
+
+
+def combined(digests: Mapping[str, str]) -> str:
+    """One SHA-256 over tensors by name, however they were shared out."""
+    lines = "".join(f"{name}\t{digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()

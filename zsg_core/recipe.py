@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zsg_core.digest import content_id
-from zsg_core.orders.arrange import BY_SIMILARITY, SEEDED, TMA
+from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, SEEDED, TMA
 from zsg_core.orders.measures import OF_TEXT, WSD
 from zsg_core.settings.data import ONE, HeldOut, Source
 from zsg_core.settings.run import TINY, ArrangementSettings, Settings, WeightSettings
@@ -22,7 +22,15 @@ SCHEMA = 1  # raised when the same recipe would train differently, so that old r
 # Settings of training that came later, absent where they do nothing: recipes made before keep their ids.
 LATER = {
     key: TrainSettings.model_fields[key].default
-    for key in ("virtual_ranks", "warmup_share", "truncate", "truncated_answers", "loss_scale", "overflow")
+    for key in (
+        "virtual_ranks",
+        "warmup_share",
+        "truncate",
+        "truncated_answers",
+        "loss_scale",
+        "overflow",
+        "task_scale",
+    )
 }
 
 SEVERAL_ANSWERS = ("niv2",)  # sets of which a label is drawn among several right answers
@@ -258,6 +266,8 @@ def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     made: dict[str, Any] = {"order": asked.order}
     if asked.order in SEEDED or (asked.order == TMA and asked.list == "random"):
         made["seed"] = _seed(settings, asked.seed)
+    if asked.order == BLOCKS:
+        made["block"] = asked.block
     if asked.order in BY_SIMILARITY:
         made |= _measured(asked)
     elif asked.order == TMA:

@@ -1,12 +1,12 @@
 """Makes the `tiny` base, and loads any base: a Hugging Face folder with a Llama and its tokenizer."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.folder import publish, write_json
+from jobs.preparing.content import tiny_digest
 from zsg_core.errors import UserError
 from zsg_core.llama import tiny_intermediate
 from zsg_core.prompts import Tokenize
@@ -51,7 +51,7 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         parameters = sum(p.numel() for p in model.parameters())
-        write_json(draft / "meta.json", {"recipe": base, "parameters": parameters, "digest": _digest(draft)})
+        write_json(draft / "meta.json", {"recipe": base, "parameters": parameters, "digest": tiny_digest(draft)})
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
@@ -108,10 +108,3 @@ def _train_bpe(texts: Sequence[str], vocab: int) -> Any:
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
-
-
-def _digest(folder: Path) -> str:
-    sha = hashlib.sha256()
-    for name in ("model.safetensors", "tokenizer.json"):
-        sha.update(hashlib.sha256((folder / name).read_bytes()).digest())
-    return sha.hexdigest()

@@ -1,4 +1,4 @@
-"""Digests folders that the user supplies by the content of the files that matter, and finds what has changed."""
+"""Digests folders of data and models by the content of the files that matter, and finds what has changed."""
 
 import hashlib
 import json
@@ -56,6 +56,12 @@ def folder_digest(folder: Path, files: Sequence[Path], digests: Sequence[str]) -
     """
     rows = [[str(path.relative_to(root(folder))), digest] for path, digest in zip(files, digests, strict=True)]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def tiny_digest(folder: Path) -> str:
+    """The digest of a tiny base: of its weights and its tokenizer."""
+    names = ("model.safetensors", "tokenizer.json")
+    return hashlib.sha256(b"".join(hashlib.sha256((folder / name).read_bytes()).digest() for name in names)).hexdigest()
 
 
 def refuse_changed(folder: Path, list_files: Files, digest: str) -> None:

@@ -1,10 +1,12 @@
-"""Makes one loss of a batch's examples: a token mean over all of them, or the mean of several virtual ranks' own."""
+"""Makes one loss of a batch's examples: a token mean over all of them, the mean of several virtual ranks' own, or a
+mean over examples whose losses are scaled by their tasks."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 
+from jobs.training.batches import TokenizedSet
 from zsg_core import schedule
 from zsg_core.errors import UserError
 
@@ -41,6 +43,41 @@ class BatchLoss:
         dist.all_reduce(self._sums)
         sums = self._sums.tolist()
         return sum(sums[rank] / held for rank, held in self._tokens) / len(self._tokens)
+
+
+class ScaledLoss:
+    """The loss of one step that is the mean over its examples of −Σ log p, each over its own scale.
+
+    Examples of which nothing is learnt do not count. Who computes an item changes nothing, as in BatchLoss.
+    """
+
+    def __init__(self, learnt: Sequence[int], scales: Sequence[float], world: int, device: str) -> None:
+        self._device, self._world = device, world
+        counted = sum(tokens > 0 for tokens in learnt)
+        self._weights = [1 / (scale * counted) for scale in scales]
+        self._sum = torch.zeros((), device=device)
+
+    def add(self, sums: torch.Tensor, items: Sequence[int]) -> torch.Tensor:
+        """As BatchLoss.add."""
+        weights = torch.tensor([self._weights[item] for item in items] or [0.0], device=self._device)
+        part = (sums * weights).sum()
+        self._sum += part.detach()
+        return part * self._world  # the engine averages over ranks
+
+    def value(self) -> float:
+        """As BatchLoss.value."""
+        dist.all_reduce(self._sum)
+        return self._sum.item()
+
+
+def loss_of_step(
+    train: TokenizedSet, places: Sequence[int], virtual_ranks: int, world: int, device: str
+) -> BatchLoss | ScaledLoss:
+    """The loss of a step that trains on the examples at `places`."""
+    learnt = [train.learnt[place] for place in places]
+    if train.scales:
+        return ScaledLoss(learnt, [train.scales[place] for place in places], world, device)
+    return BatchLoss(learnt, virtual_ranks, world, device)
 
 
 def refuse_empty(learnt: Sequence[int], batch: int, epochs: int, steps: int) -> None:

@@ -87,6 +87,7 @@ class TokenizedSet:
         self.ids, self.tasks, self.encoded, self._learnt = list(ids), list(tasks), encoded, learnt
         self.lengths = [len(e.ids) for e in encoded]
         self.learnt = [sum(stop - first for first, stop in self.spans(e)) for e in encoded]
+        self.scales: list[float] = []  # see jobs.training.task_scales
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -33,7 +33,7 @@ def folder(job: dict[str, Any], held_out: HeldOutLoss, ranks: Ranks, device: str
     what |= {"tokens": held_out.digest, "precision": train["precision"], "budget": budget, "world": ranks.world}
     what |= {"truncated_answers": train.get("truncated_answers")}
     what |= {
-        "machine": _machine(device),
+        "machine": machine(device),
         "versions": versions() | {"transformers": importlib.metadata.version("transformers")},
     }
     return workspace.first_losses(content_id(what))
@@ -51,7 +51,8 @@ def keep(kept: Path, losses: NDArray[np.float64]) -> None:
         write_json(draft / "meta.json", {"items": len(losses)})
 
 
-def _machine(device: str) -> list[Any]:
+def machine(device: str) -> list[Any]:
+    """What of a machine decides the last bits: which GPU, or the kind of processor and the threads."""
     if device != "cpu":
         return [torch.cuda.get_device_name(device)]
     return [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]

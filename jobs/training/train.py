@@ -31,10 +31,11 @@ from jobs.ranks import Ranks, meet, wait_as_long_everywhere
 from jobs.signals import Signals
 from jobs.training import layers, weights
 from jobs.training.answer_loss import AnswerLoss, refuse_leaks
-from jobs.training.batch_loss import BatchLoss, refuse_empty
+from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
 from jobs.training.checkpoint_losses import CheckpointLosses
 from jobs.training.deepspeed_config import checked
+from jobs.training.first_losses import machine
 from jobs.training.snapshots import Snapshots
 from jobs.training.speed import Speed
 from jobs.training.state import Choice, Saved, States, versions
@@ -237,6 +238,7 @@ class Trainer:
         facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
         facts |= {"recomputed": self.job["recompute"], **({"compiled": True} if self.job["compile"] else {})}
         facts |= {"versions": versions(), "code": self.job["code"], **self.losses.facts}
+        facts |= {"machine": machine(self.device)}
         sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.engine.module.parameters()]
         facts |= {"parameters": sum(size for size, _ in sizes), "trained": sum(size for size, tuned in sizes if tuned)}
         if self.journal:
@@ -253,8 +255,7 @@ class Trainer:
         rate = schedule.learning_rate(step - self.first - skipped, self.steps, s["lr"], s["lr_floor"], self.warmup)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        learnt = [self.train.learnt[place] for place in places]
-        loss_of = BatchLoss(learnt, s.get("virtual_ranks", 1), self.ranks.world, self.device)
+        loss_of = loss_of_step(self.train, places, s.get("virtual_ranks", 1), self.ranks.world, self.device)
         for micro in self.ahead or self._micro_batches(step):
             self.engine.backward(loss_of.add(self._forward(micro), micro.items))
             self.consumed += [(step, item, places[item]) for item in micro.items]

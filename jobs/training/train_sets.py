@@ -9,6 +9,7 @@ from jobs.folder import Workspace, read_json
 from jobs.preparing.base_model import Vocabulary, load_vocabulary
 from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
+from jobs.training.task_scales import scales
 from jobs.training.tokens import Encode, how_encoded, tokens, tokens_id
 from zsg_core import prompts
 from zsg_core.digest import ids_digest
@@ -32,9 +33,11 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     encode = _encoder_of(stage, load_vocabulary(base))
     ids = ordered_ids(arrangement)
     kept = workspace.tokens(tokens_id(job["recipe"], made["arrangement"]))
-    train = tokens(kept, partial(_in_order, ids, corpus), encode)
+    encoded = tokens(kept, partial(_in_order, ids, corpus), encode)
+    train = TokenizedSet(ids, encoded, learnt=stage["train"]["loss_on"])
+    train.scales = scales(stage["train"], corpus, ids, train.learnt, base)
     return (
-        TokenizedSet(ids, train, learnt=stage["train"]["loss_on"]),
+        train,
         TokenizedSet(corpus.test.ids, [encode(example) for example in corpus.test], corpus.test.tasks),
     )
 

@@ -4,7 +4,7 @@ Full models go by the names of Hugging Face's Llama, LoRA's adapters by PEFT's.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from zsg_core import schedule
+from zsg_core.digest import combined
 
 ADAPTER = "default"  # PEFT's name for the one adapter of a model; its files leave it out
 
@@ -96,12 +97,6 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     """Shape, type and SHA-256 of the bytes of one tensor."""
     data: Any = tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
     return f"{tuple(tensor.shape)} {tensor.dtype} {hashlib.sha256(data).hexdigest()}"
-
-
-def combined(digests: Mapping[str, str]) -> str:
-    """One SHA-256 over tensors by name, however they were shared out."""
-    lines = "".join(f"{name}\t{digest}\n" for name, digest in sorted(digests.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _part(name: str, tensor: Any) -> Part:

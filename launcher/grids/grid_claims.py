@@ -14,10 +14,13 @@ from zsg_core.settings.schema_errors import brief, nearest, unknown_key
 Row = dict[str, Any]
 
 
-def read(document: Document, axes: Sequence[Mapping[str, Any]], most_stages: Callable[[], int]) -> tuple[Claim, ...]:
+def read(
+    document: Document, axes: Sequence[Mapping[str, Any]] | None, most_stages: Callable[[], int]
+) -> tuple[Claim, ...]:
     """The claims of a grid whose points have these axes and at most so many stages.
 
-    UserError with the line for one that cannot be decided.
+    UserError with the line for one that cannot be decided. `axes` is None where they were held against the points when
+    the grid was submitted: of points that are one run only the first one's values are kept.
     """
     given = document.value.get("claims") or []
     if not isinstance(given, list):
@@ -27,8 +30,9 @@ def read(document: Document, axes: Sequence[Mapping[str, Any]], most_stages: Cal
     except ValidationError as error:
         raise document.error(*_told(error)) from None
     for number, claim in enumerate(claims):
-        for key, value in claim.places:
-            _check(document, ("claims", number), key, value, axes)
+        if axes is not None:
+            for key, value in claim.places:
+                _check(document, ("claims", number), key, value, axes)
         if claim.published is not None and claim.published not in published.names():
             known = published.names()
             message = f"no published curves {brief(claim.published)}.{nearest(claim.published, known)}"

@@ -7,6 +7,7 @@ from typing import Any
 from launcher.clusters.profiles import SmokeSettings
 from launcher.grids.grid import Grid, Point
 from zsg_core.errors import UserError
+from zsg_core.orders.arrange import span
 from zsg_core.scores.metrics import LOSS, MT_BENCH, REWARD
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import SourceSettings
@@ -62,7 +63,7 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
             "stages": stages,
             "model": _small_model(settings.model, smoke),
             "data": settings.data.model_copy(update=data),
-            "arrangement": settings.arrangement.model_copy(update=order),
+            "arrangement": settings.arrangement.model_copy(update=order | _small_rounds(settings.arrangement.rounds)),
             "train": settings.train.model_copy(update=train),
             "checkpoints": settings.checkpoints.model_copy(update=checkpoints),
             "strategy": settings.strategy and _small_strategy(settings.strategy, smoke),
@@ -109,6 +110,14 @@ def _small_source(source: SourceSettings, smoke: SmokeSettings) -> dict[str, Any
 def _small_strategy(strategy: StrategySettings, smoke: SmokeSettings) -> StrategySettings:
     least = Fraction(1, smoke.per_task)
     return strategy.model_copy(update={"k": strategy.k and max(strategy.k, least)})
+
+
+def _small_rounds(rounds: str | None) -> dict[str, str]:
+    """As many rounds as a few examples have: of "10:15", the third five, the third."""
+    if rounds is None:
+        return {}
+    first, end = span(rounds)
+    return {"rounds": f"{first // (end - first)}:{first // (end - first) + 1}"}
 
 
 def _small_stage(stage: dict[str, dict[str, Any]], small: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -131,7 +131,7 @@ def of_task(found: Found, task: str, drops: Sequence[tuple[Group, Member, Drop]]
     chosen = {id(group): group for group in (*(group for group, *_ in drops), *found.groups)}
     for group in list(chosen.values())[:MOST_OF_TASK]:
         items = group.items
-        if items is None:
+        if items is None or task not in items.names:  # runs of other data have other tasks
             continue
         at = dict(zip(group.steps, group.at, strict=True))
         column = items.by_task[:, items.names.index(task)]

@@ -55,7 +55,7 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
     document = yaml_file.load(file)
     rows = record["runs"]
     stages = max((len(row["recipe"]["stages"]) for row in rows), default=0)
-    claims = grid_claims.read(document, [row["axes"] for row in rows], lambda: stages)
+    claims = grid_claims.read(document, None, lambda: stages)
     found: dict[tuple[str, int | None], list[_Run]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
         found[metric, stage] = [_run(run, metric) for run in recorded.runs(place, record, stage)]

@@ -85,7 +85,7 @@ class Engine:
 class BatchLoss:
     """The mean of the losses of a batch."""
 
-    def __init__(self, learnt, virtual_ranks, world, device):
+    def __init__(self, train, places, virtual_ranks, world, device):
         self.losses = []
 
     def add(self, losses, items):
@@ -137,5 +137,5 @@ def change(train):
     train.meet = lambda folder, ranks, gpus: "cpu"
     train._engine = lambda job, llama, device: Engine(job["run_id"])
     train.refuse_leaks = lambda engine, vocabulary, device: None
-    train.BatchLoss, train.CheckpointLosses = BatchLoss, CheckpointLosses
+    train.loss_of_step, train.CheckpointLosses = BatchLoss, CheckpointLosses
     weights.digest_of = lambda engine: engine.weights

@@ -4,6 +4,8 @@ Orders (Dynamics of Zero-Shot Generalization, sections 3.1 to 3.3, and the autho
 cluster       task after task, in the order of the split file
 round_robin   the first item of every task, then the second of every task, …
 random        the cluster list shuffled
+blocks        so many items of one task stand together, in blocks that are shuffled: the batches of Muppet (Aghajanyan
+              et al. 2021, arXiv 2101.11038); of one task where a block is a batch, else heterogeneous
 nft, fft      nearest (farthest) first by a measure of distance to the test set; fft is nft reversed
 rt            nft shuffled as pandas' sample(frac=1, random_state=seed) does
 tma           rounds in which every test item takes its nearest (farthest) item left, as one of five lists
@@ -24,10 +26,11 @@ import numpy as np
 from zsg_core.errors import UserError
 
 BY_TASK = ("random", "round_robin", "cluster")
+BLOCKS = "blocks"
 BY_SIMILARITY = ("nft", "rt", "fft")
 TMA = "tma"
-SEEDED = ("random", "rt")
-ORDERS = (*BY_TASK, *BY_SIMILARITY, TMA)
+SEEDED = ("random", "rt", BLOCKS)
+ORDERS = (*BY_TASK, BLOCKS, *BY_SIMILARITY, TMA)
 LISTS = ("min", "max", "min-max", "max-min", "random")
 HALVED = ("min-max", "max-min", "random")  # lists of two halves
 CHOICES = ("all", "polar", "uniform")
@@ -58,6 +61,25 @@ def by_task(order: str, tasks: Sequence[str], seed: int) -> list[int]:
         turn[task] = turn.get(task, -1) + 1
         turns.append(turn[task])
     return sorted(cluster, key=lambda i: turns[i])  # stable: within a turn, split-file order
+
+
+def by_blocks(tasks: Sequence[str], block: int, seed: int) -> list[int]:
+    """Blocks of `block` items of one task, drawn and put in order at random.
+
+    What of a task fills no block stands at the end, shuffled, so that blocks begin where batches do.
+    """
+    of_task: dict[str, list[int]] = {}
+    for item, task in enumerate(tasks):
+        of_task.setdefault(task, []).append(item)
+    chance, blocks, rest = random.Random(seed), [], []
+    for items in of_task.values():
+        chance.shuffle(items)
+        whole = len(items) - len(items) % block
+        blocks += [items[start : start + block] for start in range(0, whole, block)]
+        rest += items[whole:]
+    chance.shuffle(blocks)
+    chance.shuffle(rest)
+    return [item for one in blocks for item in one] + rest
 
 
 def by_similarity(
@@ -138,6 +160,8 @@ def arrange(
     order, seed = spec["order"], spec.get("seed", 0)
     if order in BY_TASK:
         return Arranged(by_task(order, tasks, seed))
+    if order == BLOCKS:
+        return Arranged(by_blocks(tasks, spec["block"], seed))
     if order in BY_SIMILARITY and spec.get("granularity") == "coarse":
         return Arranged(by_task_similarity(order, distances(), seed, tasks))
     if order in BY_SIMILARITY:

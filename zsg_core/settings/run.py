@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
-from zsg_core.orders.arrange import BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
+from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
 from zsg_core.orders.measures import MEASURES, WSD
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import OF_THE_TEST, DataSettings
@@ -20,6 +20,7 @@ MINILM = "all-MiniLM-L6-v2"
 
 _OF_SIMILARITY = ("measure", "weights", "granularity", "choose")
 _OF_TMA = ("list", "cap", "rounds")
+_OF_BLOCKS = ("block",)
 
 
 class ModelSettings(Strict):
@@ -101,7 +102,12 @@ class ArrangementSettings(Strict):
     """The order of the training data."""
 
     order: Literal[ORDERS] = Field(default="random", description="see zsg_core.orders.arrange")  # type: ignore[valid-type]
-    seed: Seed | None = Field(default=None, description="seed of the orders random and rt; default: seed")
+    seed: Seed | None = Field(default=None, description="seed of the orders random, blocks and rt; default: seed")
+    block: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="blocks: how many examples of one task stand together; as many as train.batch, and a step has one "
+        "task, a part of it, and a step has several",
+    )
     measure: Literal[MEASURES] | None = Field(  # type: ignore[valid-type]
         default=None, description="distance of nft, rt and fft, see zsg_core.orders.measures; default: wsd"
     )
@@ -125,14 +131,20 @@ class ArrangementSettings(Strict):
 
     @model_validator(mode="after")
     def _only_what_counts(self) -> "ArrangementSettings":
-        for names, counts in ((_OF_SIMILARITY, self.order in BY_SIMILARITY), (_OF_TMA, self.order == TMA)):
+        rules = (
+            (_OF_SIMILARITY, BY_SIMILARITY, "nft, rt and fft"),
+            (_OF_TMA, (TMA,), TMA),
+            (_OF_BLOCKS, (BLOCKS,), BLOCKS),
+        )
+        for names, orders, wanted in rules:
             for name in names:
-                if not counts and getattr(self, name) is not None:
-                    wanted = "tma" if names is _OF_TMA else "nft, rt and fft"
+                if self.order not in orders and getattr(self, name) is not None:
                     raise ValueError(
                         f"`{name}` does nothing under order {self.order}, only under {wanted}; take it out, or give "
                         f"that order a block of its own in `grid`"
                     )
+        if self.order == BLOCKS and self.block is None:
+            raise ValueError("order blocks needs `block`, how many examples of one task stand together")
         if self.weights is not None and self.measure not in (None, WSD):
             raise ValueError(f"`weights` are those of measure wsd, not of {self.measure}; take one of the two out")
         if self.granularity == "coarse" and self.choose not in (None, "all"):

@@ -124,6 +124,11 @@ class TrainSettings(Strict):
         description="which tokens are learnt; to pre-train a tiny base: prompt, so that it has never learnt an answer, "
         "or all",
     )
+    task_scale: Literal["none", "log_n"] = Field(
+        default="none",
+        description="log_n: an example's loss is divided by the log of how many answers its task has, or of the "
+        "vocabulary for every token where answers are free text, and a step's loss is the mean over examples (Muppet)",
+    )
     tuning: TuningSettings = TuningSettings()
     clip: Positive = Field(default=1.0, description="largest norm of the global gradient")
     init_seed: Seed | None = Field(default=None, description="seed of random first weights; default: seed")
@@ -142,6 +147,10 @@ class TrainSettings(Strict):
             self._put("loss_scale", LOSS_SCALE)
         rule = "does nothing under truncate: {truncate}, which keeps of every answer its end"
         self._settle("truncated_answers", self.truncate == "head", rule, "exclude")
+        if self.task_scale != "none" and (self.virtual_ranks > 1 or self.loss_on != "answer"):
+            raise ValueError(
+                "`task_scale` makes one mean over the answers of a step; virtual_ranks is 1, loss_on answer"
+            )
         if self.virtual_ranks > self.batch:
             raise ValueError(f"virtual_ranks is {self.virtual_ranks}, but a batch has {self.batch} items to give them")
         return self

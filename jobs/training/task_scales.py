@@ -1,0 +1,25 @@
+"""Says by what the loss of each training example is divided, where a run scales the losses of its tasks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.folder import read_json
+from jobs.preparing.corpus import Corpus
+from zsg_core import output_space
+
+
+def scales(train: dict[str, Any], corpus: Corpus, ids: Sequence[str], learnt: Sequence[int], base: Path) -> list[float]:
+    """The scale of each example of a list, of whose tokens so many are `learnt`; empty where nothing is scaled.
+
+    Classes are counted in the whole corpus, so that they are the same for each of its orders.
+    """
+    if train.get("task_scale", "none") == "none":
+        return []
+    classes = output_space.classes(corpus.train)
+    task_of = dict(zip(corpus.train.ids, corpus.train.tasks, strict=True))
+    vocabulary = (read_json(base / "config.json") or {})["vocab_size"]
+    return [
+        output_space.log_n(classes.get(task_of[one]), tokens, vocabulary)
+        for one, tokens in zip(ids, learnt, strict=True)
+    ]

@@ -1,0 +1,37 @@
+"""Computes the digests of a folder of weights from its files, without an engine: they are those of the engine."""
+
+import hashlib
+import json
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+DTYPES = {"F32": "torch.float32", "BF16": "torch.bfloat16", "F16": "torch.float16"}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The digest of each tensor by its name, as `weights.tensor_digest` has it. ValueError for half a file.
+
+    A safetensors file: eight bytes with the length of a JSON header, the header, the tensors' bytes.
+    """
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            found |= dict(_of_file(path))
+        except (KeyError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} is no whole safetensors file") from error
+    return found
+
+
+def _of_file(path: Path) -> Iterator[tuple[str, str]]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        header.pop("__metadata__", None)
+        for name, told in header.items():
+            begin, end = (start + offset for offset in told["data_offsets"])
+            if end > len(data):
+                raise ValueError(f"{path} ends before {name} does")
+            with memoryview(data) as whole, whole[begin:end] as own:
+                digest = hashlib.sha256(own).hexdigest()
+            yield name, f"{tuple(told['shape'])} {DTYPES[told['dtype']]} {digest}"

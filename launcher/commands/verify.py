@@ -1,0 +1,44 @@
+"""The command that verifies a run: parses, calls one function, prints."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MARKS = {"holds": "✓", "differs": "✗", "not checked": "–"}
+
+
+def verify(
+    run: Annotated[str, typer.Argument(help="run id, or its beginning; or a run's folder, also a copy", metavar="RUN")],
+    workspace: Annotated[
+        Path | None,
+        typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="how many steps to train again; 0 only reads", min=0)] = 10,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Check a finished run against its own records, and train some steps of it again to compare.
+
+    Ids, inputs, order, journal and weights are held against the digests that were recorded. The steps are trained
+    from the newest full state, or the beginning, with the run's own code and number of ranks, in a folder that is
+    thrown away: on CPUs they must be equal to the bit. Ends with 1 if anything differs, with 0 if nothing does; what
+    could not be checked is listed with the reason.
+
+    Examples: zsg verify 3f2a, then zsg verify 3f2a --steps 0 --json
+    """
+    from launcher.commands import show
+    from launcher.observing import reading
+    from launcher.verifying import verify as verifying
+    from launcher.verifying.check import DIFFERS, HOLDS, NOT_CHECKED
+
+    checks = verifying.verify(run, lambda: reading.workspace(workspace), steps, show.say)
+    counts = Counter(check.verdict for check in checks)
+    if json:
+        show.as_json([{"check": one.name, "verdict": one.verdict, "says": one.says} for one in checks])
+    else:
+        for check in checks:
+            show.result(f"{MARKS[check.verdict]} {check.name:13}  {check.says}")
+        show.result(f"{counts[DIFFERS]} differ, {counts[HOLDS]} hold, {counts[NOT_CHECKED]} not checked (–)")
+    if counts[DIFFERS]:
+        raise typer.Exit(1)

@@ -1,0 +1,37 @@
+"""Says what one look at a run came to: it holds, it differs, or nobody could look, and why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+HOLDS, DIFFERS, NOT_CHECKED = "holds", "differs", "not checked"
+
+
+class Differs(Exception):
+    """Something is not what was recorded; the message says what, then and now."""
+
+
+class NotChecked(Exception):
+    """Something could not be looked at; the message says why, and what would help."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of what `zsg verify` found."""
+
+    name: str
+    verdict: str
+    says: str
+
+
+def look(name: str, at: Callable[[], str]) -> Check:
+    """What a look came to that returns what holds, or raises Differs or NotChecked."""
+    try:
+        return Check(name, HOLDS, at())
+    except Differs as found:
+        return Check(name, DIFFERS, str(found))
+    except NotChecked as why:
+        return Check(name, NOT_CHECKED, str(why))
+    except ModuleNotFoundError as lacking:
+        return Check(name, NOT_CHECKED, f"{lacking.name} is not installed here")
+    except OSError as error:
+        return Check(name, NOT_CHECKED, f"{error.filename}: {error.strerror}")

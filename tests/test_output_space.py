@@ -1,0 +1,94 @@
+"""Has whoever guesses uniformly among a task's answers loss 1 on it, whatever the task?"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from train_bench import Bench, told
+
+from jobs.folder import read_json
+from zsg_core.examples import Example
+from zsg_core.output_space import classes, log_n
+from zsg_core.recipe import LATER
+from zsg_core.settings.train import TrainSettings
+
+
+def examples(task: str, answers: list[str], turns: int = 1) -> list[Example]:
+    """Examples of a task with these answers."""
+    return [
+        Example(id=f"{task}:{n}", task=task, turns=(("?", "!"),) * (turns - 1) + (("?", answer),))
+        for n, answer in enumerate(answers)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "n"),
+    [
+        pytest.param(examples("t", ["yes", "no", "no ", "yes", "no"]), 2, id="two classes"),
+        pytest.param(examples("t", list("abcabc")), 3, id="each class twice is enough"),
+        pytest.param(examples("t", list("abcab")), None, id="answers that hardly repeat"),
+        pytest.param(examples("t", ["a", "b", "c", "d"]), None, id="free text"),
+        pytest.param(examples("t", ["yes"] * 9), 2, id="of two classes one was sampled"),
+        pytest.param(examples("t", ["yes", "no"] * 4, turns=2), None, id="dialogues"),
+        pytest.param(examples("t", ["a", "b", "c"]) * 5, None, id="free text that a mixture repeats"),
+    ],
+)
+def test_a_classification_is_known_by_its_answers(made: list[Example], n: int | None) -> None:
+    """Its different examples repeat few answers."""
+    assert classes(made).get("t") == n
+
+
+@given(
+    st.lists(st.tuples(st.none() | st.integers(2, 1000), st.integers(1, 500)), min_size=1),
+    st.integers(300, 200_000),
+)
+def test_a_uniform_model_has_scaled_loss_one_on_every_task(
+    tasks: list[tuple[int | None, int]], vocabulary: int
+) -> None:
+    """-log p is ln n for one of n classes, however many tokens name it, and ln V for each token of free text."""
+    for n, tokens in tasks:
+        nll = tokens * math.log(vocabulary) if n is None else math.log(n)
+
+        assert nll / log_n(n, tokens, vocabulary) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("changes", [{"virtual_ranks": 2}, {"loss_on": "all"}])
+def test_other_means_are_refused(changes: dict) -> None:
+    """A mean over examples is no mean over virtual ranks, and not of prompts."""
+    with pytest.raises(ValidationError, match="task_scale"):
+        TrainSettings.model_validate({"task_scale": "log_n", **changes})
+
+
+def test_recipes_without_it_are_as_before() -> None:
+    """It is absent where it does nothing."""
+    assert LATER["task_scale"] == "none"
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One bench for all."""
+    made = Bench(tmp_path_factory.mktemp("scales"))
+    yield made
+    made.jobs.stop()
+
+
+def test_a_run_is_trained_on_scaled_losses_whatever_its_ranks(bench: Bench) -> None:
+    """The order is that of the unscaled run, and the loss another: more than uniform guessing, less than its tokens."""
+    ways = []
+    for world in (1, 2):
+        folder = bench.make(train={"task_scale": "log_n", "steps": 3})
+        assert bench.jobs.run(folder, world)["outcome"] == "done"
+        ways.append(told(folder))
+    plain = bench.make(train={"steps": 3})
+    bench.jobs.run(plain)
+    one, two = ([way["train/loss", step] for step in (1, 2, 3)] for way in ways)
+    unscaled = told(plain)["train/loss", 1]
+
+    assert one == pytest.approx(two, rel=1e-5)
+    assert ways[0]["digest"] == told(plain)["digest"]
+    assert 1 < one[0] < unscaled
+    assert read_json(Path(plain) / "job.json")["run_id"] != read_json(folder / "job.json")["run_id"]
