@@ -20,7 +20,7 @@ PAPER = {
 
 def serve(
     runs: Sequence[Path], keys: Sequence[str] = (KEY,), how: dict[str, Any] = PAPER, lease_s: float = 60,
-    drains: bool = True, idle_min: float = 5,
+    drains: bool = True, idle_min: float = 5, inside: dict[str, dict[str, Any]] | None = None,
 ) -> Path:  # fmt: skip
     """The folder of a new evaluate job, ready to start."""
     workspace, first = runs[0].parent.parent, read_json(runs[0] / "job.json")
@@ -29,7 +29,8 @@ def serve(
     job = {key: first[key] for key in ("schema", "submission", "tracking", "code", "created")}
     job |= {"resources": first["resources"] | {"idle_min": idle_min}, "paths": {"workspace": str(workspace)}}
     job |= {"kind": "evaluate", "run_id": None, "stage_id": folder.name, "after": [], "makes": []}
-    job |= {"serves": [{"run": run.name, "keys": list(keys), "how": how} for run in runs]}
+    asked = {"keys": [*keys, *(inside or {})], "how": how, "inside": inside or {}}
+    job |= {"serves": [{"run": run.name, **asked} for run in runs]}
     write_json(folder / "job.json", job | {"drains": drains, "lease_s": lease_s})
     return folder
 

@@ -1,11 +1,11 @@
 """The evaluate job: takes metrics of the checkpoints of several runs, as their snapshots come, with one loaded model.
 
-Its `serves` lists the runs, and of each the metrics that are wanted and how answers are made. Of a step that lacks
-some, it takes the lease (leases), puts the snapshot's weights into the model and proves that they are there
-(held_weights), answers the items (generate), keeps the answers (answers), scores them, and journals
-the scores in the run's folder. The row of metrics comes last, so a step is scored as a whole or not at all; killed at
-any moment, it leaves a lease that another takes over. It ends when all its runs have ended and nothing is left, or
-after some idle minutes; where it drains, it waits for what others hold and does not idle.
+Its `serves` lists the runs, and of each the metrics that are wanted and how each is taken. Of a step that lacks some,
+it takes the lease (leases), puts the snapshot's weights into the model and proves that they are there (held_weights),
+answers the items (generate), keeps the answers (answers), scores them, looks inside the model (representations), and
+journals what it found in the run's folder. The row of metrics comes last, so a step is scored as a whole or not at all;
+killed at any moment, it leaves a lease that another takes over. It ends when all its runs have ended and nothing is
+left, or after some idle minutes; where it drains, it waits for what others hold and does not idle.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import numpy as np
 from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
-from jobs.evaluating import answers, evaluations, leases
+from jobs.evaluating import answers, evaluations, leases, representations
 from jobs.evaluating.generate import Generator
 from jobs.evaluating.held_weights import HeldWeights, alone, refuse_other
 from jobs.evaluating.leases import Keeper, Lost
@@ -39,6 +39,7 @@ from zsg_core import schedule, splits
 from zsg_core.errors import ClusterError, ZsgError
 from zsg_core.scores import metrics
 from zsg_core.scores.scoring import Answered, Scores
+from zsg_core.settings.representations import Ways
 
 POLL_S = 2.0
 SEED = 0  # of which items are answered where not all are: the same in all runs of the data
@@ -68,7 +69,8 @@ class Served:
 
     folder: Path
     keys: list[str]
-    how: dict[str, Any]
+    how: dict[str, Any]  # how answers are made
+    inside: Ways = field(default_factory=dict)  # the keys that are taken inside the model, and how each is
     journal: Journal | None = None
     troubles: dict[int, str] = field(default_factory=dict)  # steps that could not be evaluated, and why
     _read: tuple[list[tuple[Path, int]], evaluations.Taken] = field(default=([], {}))
@@ -143,7 +145,9 @@ class Evaluator:
     def __init__(self, job: dict[str, Any], item: str, attempt: Attempt, say: Say) -> None:
         workspace = Workspace(Path(job["paths"]["workspace"]))
         self._job, self._item, self._attempt, self._say = job, item, attempt, say
-        self._served = [Served(workspace.run(one["run"]), one["keys"], one["how"]) for one in job["serves"]]
+        self._served = [
+            Served(workspace.run(one["run"]), one["keys"], one["how"], one.get("inside", {})) for one in job["serves"]
+        ]
         self._device = alone()
         self._held = HeldWeights(self._device)
         self._keeper = Keeper(job["lease_s"] / 6)
@@ -255,31 +259,54 @@ class Evaluator:
 
     def _evaluate(self, one: Served, journal: Journal, step: int) -> None:
         lacking = evaluations.lacking(one.keys, step, evaluations.taken(one.folder))
-        kept = answers.find(journals.read(one.folder), step, evaluations.TEST_SET, one.how)
-        told = one.told(step)
-        examples = told[1] if told else 0
-        if kept is None:
-            answered, facts = self._answer(one, journal, step, told[0] if told else None)
-            kept = answers.keep(one.folder, journal.name, facts, answered)
-        else:
-            answered, facts = answers.read(one.folder, kept), {}
-        scores = metrics.score(lacking, answered)
-        where = {"event": evaluations.ANSWERS, "suite": evaluations.TEST_SET, "how": one.how, "keys": lacking}
-        where |= {"file": kept.file, "at": kept.at, "bytes": kept.size, "flags": scores.flags, **facts}
-        journal.row("event", step=step, examples=examples, data=where)
-        self._keep_items(one, journal, scores, step, examples)
-        data = scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
-        data |= {key: math.nan for key in lacking if key not in scores.values}  # asked for, and nothing to be had
+        loss, examples = one.told(step) or (None, 0)
+        hold = cache(lambda: self._hold(one, step, loss))  # answers that were kept need no weights
+        of_answers, inside = ([key for key in lacking if (key in one.inside) is within] for within in (False, True))
+        data: dict[str, float] = {}
+        flags: list[str] = []
+        if of_answers:
+            scores = self._score(one, journal, step, examples, of_answers, hold)
+            data |= scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
+            flags += scores.flags
+        if inside:
+            ways, facts = {key: one.inside[key] for key in inside}, hold()
+            data |= representations.take(self._held.llama, one.vocabulary, ways, self._device)
+            told = {
+                "event": evaluations.INSIDE,
+                "ways": ways,
+                **facts,
+                **attempts.where(self._attempt),
+                "by": self._item,
+            }
+            journal.row("event", step=step, examples=examples, data=told)
+        data |= {key: math.nan for key in lacking if key not in data}  # asked for, and nothing to be had
         journal.row("metric", step=step, examples=examples, data=data)
         journal.commit()
         self._done.scored += 1
-        shown = ", ".join(f"{key} {scores.values.get(key, math.nan):.4g}" for key in lacking)
-        self._say(f"{one.folder.name} step {step}: {'; '.join([shown, *scores.flags])}")
+        shown = ", ".join(f"{key} {data[key]:.4g}" for key in lacking)
+        self._say(f"{one.folder.name} step {step}: {'; '.join([shown, *flags])}")
 
-    def _answer(
-        self, one: Served, journal: Journal, step: int, loss: float | None
-    ) -> tuple[list[Answered], dict[str, Any]]:
-        """The items' answers by the weights of a step, and how they came about."""
+    def _score(
+        self, one: Served, journal: Journal, step: int, examples: int, keys: list[str],
+        hold: Callable[[], dict[str, Any]],
+    ) -> Scores:  # fmt: skip
+        """The scores of a step's answers, which are kept, or were; journals where they are and each item's score."""
+        kept = answers.find(journals.read(one.folder), step, evaluations.TEST_SET, one.how)
+        facts: dict[str, Any] = {}
+        if kept is None:
+            answered, facts = self._answer(one, step, hold())
+            kept = answers.keep(one.folder, journal.name, facts, answered)
+        else:
+            answered = answers.read(one.folder, kept)
+        scores = metrics.score(keys, answered)
+        where = {"event": evaluations.ANSWERS, "suite": evaluations.TEST_SET, "how": one.how, "keys": keys}
+        where |= {"file": kept.file, "at": kept.at, "bytes": kept.size, "flags": scores.flags, **facts}
+        journal.row("event", step=step, examples=examples, data=where)
+        self._keep_items(one, journal, scores, step, examples)
+        return scores
+
+    def _hold(self, one: Served, step: int, loss: float | None) -> dict[str, Any]:
+        """Puts the weights of a step into the model, proves that they are there, and tells of them."""
         started = time.perf_counter()
         folder = one.folder / "snapshots" / str(step)
         meta: Mapping[str, Any] = (read_json(folder / "meta.json") or {}) if step else {}
@@ -291,7 +318,12 @@ class Evaluator:
             self._held.hold_base(one.job)
         probe = self._probe(one)
         refuse_other(probe, loss, one.job["recipe"]["stages"][-1]["train"]["precision"], f"step {step}")
-        swapped = time.perf_counter()
+        facts = {"weights": meta.get("weights"), "probe_loss": probe, "device": self._device}
+        return facts | {"swap_s": time.perf_counter() - started}
+
+    def _answer(self, one: Served, step: int, held: Mapping[str, Any]) -> tuple[list[Answered], dict[str, Any]]:
+        """The items' answers by the weights that are held, and how they came about."""
+        started = time.perf_counter()
         tokens, examples = one.test
         vocabulary = one.vocabulary
         generator = Generator(self._held.llama, one.how, vocabulary.bos, vocabulary.eos, self._device)
@@ -303,9 +335,8 @@ class Evaluator:
             )
             for place, prompt, ids in zip(one.places, one.prompts, made, strict=True)
         ]  # fmt: skip
-        facts = {"weights": meta.get("weights"), "probe_loss": probe, "engine": "transformers", "device": self._device}
+        facts = {**held, "engine": "transformers", "generate_s": time.perf_counter() - started}
         facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}
-        facts |= {"swap_s": swapped - started, "generate_s": time.perf_counter() - swapped}
         facts |= {"tokens": sum(map(len, made)), **attempts.where(self._attempt), "by": self._item}
         return answered, facts | {"step": step, "suite": evaluations.TEST_SET, "how": one.how}
 

@@ -15,6 +15,7 @@ from jobs.folder import discard, is_committed, read_json
 
 TEST_SET = "test_set"  # the suite whose items are those of the run's test set
 ANSWERS = "answers"  # the event that tells where a step's answers are kept
+INSIDE = "representations"  # the event that tells what was looked at inside a step's model
 
 Taken = dict[int, set[str]]  # step → keys
 
@@ -30,13 +31,14 @@ def taken(run: Path) -> Taken:
 
 
 def ways(run: Path) -> dict[str, dict[str, Any]]:
-    """How the answers were made that each key was taken of; the first counts, as with the values."""
+    """How each key was taken: how answers were made, or what was looked at; the first counts, as with the values."""
     found: dict[str, dict[str, Any]] = {}
     for rows in _guests(run):
-        for row in rows:
-            if row["data"].get("event") == ANSWERS:
-                for key in row["data"]["keys"]:
-                    found.setdefault(key, row["data"]["how"])
+        for data in (row["data"] for row in rows):
+            if data.get("event") == ANSWERS:
+                found = {key: data["how"] for key in data["keys"]} | found
+            elif data.get("event") == INSIDE:
+                found = data["ways"] | found
     return found
 
 

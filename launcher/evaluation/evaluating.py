@@ -1,4 +1,4 @@
-"""Decides which runs are evaluated again: those that lack metrics of answers for which there still are weights.
+"""Decides which runs are evaluated again: those that lack evaluators' metrics for which there still are weights.
 
 A metric that is asked for after training is taken of the snapshots that were kept, or of answers that were. Where
 neither is left the run needs training again, and that is said.
@@ -64,14 +64,13 @@ def refine(
 
 
 def _refined(action: Action, state: JobState, allow: Allow, found: Found, served: set[str]) -> Action:
-    run, keys = action.run, action.run.checkpoints.scored
-    how = run.checkpoints.generation.how
-    other = next((key for key in keys if found.ways.get(key, how) != how), None)
+    run, when, keys = action.run, action.run.checkpoints, action.run.checkpoints.scored
+    ways = {key: when.inside.get(key, when.generation.how) for key in keys}
+    other = next((key for key, how in ways.items() if found.ways.get(key, how) != how), None)
     if other:
-        why = f"{other} was taken of answers made otherwise ({_differing(found.ways[other], how)})"
-        return Action(
-            run, SKIP, f"{action.reason}; {why}: give checkpoints.generation a name, which its keys then carry"
-        )
+        why = f"{other} was taken otherwise ({_differing(found.ways[other], ways[other])})"
+        named = f"give checkpoints.{when.named_by(other)} a name, which its keys then carry"
+        return Action(run, SKIP, f"{action.reason}; {why}: {named}")
     if state.state in ACTIVE:
         if set(keys) <= served or not state.slurm:
             return action
@@ -86,7 +85,7 @@ def _refined(action: Action, state: JobState, allow: Allow, found: Found, served
     told = f"{action.reason}, but {_told(missing)} missing"
     if {key for lacking in missing.values() for key in lacking} <= served:
         return Action(run, SKIP, f"{told}; they are being evaluated")
-    gone = [step for step in missing if step not in found.there and step not in found.answered]
+    gone = [step for step, of in missing.items() if step not in found.there and not _is_answered(of, step, run, found)]
     lost = f"{len(gone)} of them have no snapshot any more and need training again"
     if len(gone) < len(missing):
         more = f"; {lost} (--retrain)" if gone else ""
@@ -94,6 +93,11 @@ def _refined(action: Action, state: JobState, allow: Allow, found: Found, served
     if allow.retrain:
         return Action(run, RETRAIN, f"{told}; {lost}")
     return Action(run, SKIP, f"{told}; {lost} (--retrain)")
+
+
+def _is_answered(keys: Iterable[str], step: int, run: Run, found: Found) -> bool:
+    """Whether some of the keys can be taken of answers that were kept."""
+    return step in found.answered and any(key not in run.checkpoints.inside for key in keys)
 
 
 def _wanted(run: Run, state: JobState) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 from launcher.clusters.profiles import SmokeSettings
 from launcher.grids.grid import Grid, Point
 from zsg_core.errors import UserError
+from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import SourceSettings
 from zsg_core.settings.run import TINY, ModelSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
@@ -46,7 +47,7 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
     train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0, "warmup_share": None}
     order = {"choose": None}  # a choice among a task's examples needs more of them
     stages = [_small_stage(stage, data | train | order) for stage in settings.stages] if settings.stages else None
-    checkpoints: dict[str, Any] = {"every": 1}
+    checkpoints: dict[str, Any] = {"every": 1, **_small_insides(settings.checkpoints, smoke.layers)}
     if settings.checkpoints.snapshots is not None:
         checkpoints["snapshots"] = -(-smoke.steps // 2)  # one half-way and one at the end
     resources: dict[str, Any] = {"time_min": smoke.time_min}
@@ -65,6 +66,16 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
     )
     made.by_stage()
     return made
+
+
+def _small_insides(checkpoints: CheckpointSettings, layers: int) -> dict[str, Any]:
+    """What is looked at inside the model, of layers that the small one has."""
+    asked = {"token_distance": checkpoints.token_distance}
+    return {
+        key: own.model_copy(update={"layers": sorted({min(layer, layers) for layer in own.layers})})
+        for key, own in asked.items()
+        if own is not None
+    }
 
 
 def _small_source(source: SourceSettings, smoke: SmokeSettings) -> dict[str, Any]:

@@ -91,7 +91,10 @@ def write_evaluate(
 
     `drains`: it ends once nothing is left, in place of waiting for snapshots that may yet come.
     """
-    serves = [{"run": run.id, "keys": run.checkpoints.scored, "how": run.checkpoints.generation.how} for run in runs]
+    serves = [
+        {"run": run.id, "keys": one.scored, "how": one.generation.how, "inside": one.inside}
+        for run, one in ((run, run.checkpoints) for run in runs)
+    ]
     job = _head("evaluate", None, submission, workspace, profile.evaluate, profile) | {
         "stage_id": item.partition("/")[2],
         "serves": serves,
@@ -139,6 +142,7 @@ def check(run: Run, profile: Profile) -> None:
         )
     if train["tuning"]["method"] == "bitfit" and not _has_biases(run):
         raise UserError(NO_BIASES)
+    _refuse_unknown_layers(run)
     gpus = gpus_per_node(profile, "train")
     if gpus and run.size.ranks_per_node > gpus:
         raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
@@ -150,6 +154,18 @@ def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
     scale = train.get("loss_scale")
     stage = profile.deepspeed.zero_stage
     return deepspeed_config(zero_stage=stage, precision=train["precision"], clip=train["clip"], loss_scale=scale)
+
+
+def _refuse_unknown_layers(run: Run) -> None:
+    most = run.recipe["base"].get("layers")
+    if run.base:
+        most = (read_json(run.base / "config.json") or {}).get("num_hidden_layers")
+    for key, way in run.checkpoints.inside.items():
+        if most is not None and way["layer"] > most:
+            raise UserError(
+                f"checkpoints: {key} is of layer {way['layer']}, but model {run.settings['model']['name']} has the "
+                f"layers 0, its input embedding, to {most}"
+            )
 
 
 def _has_biases(run: Run) -> bool:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from zsg_core import schedule
 from zsg_core.scores import metrics as all_metrics
 from zsg_core.settings.fields import Count, Positive, Seed, Strict
+from zsg_core.settings.representations import DISTANCE, TokenDistanceSettings, Ways
 
 
 def checkpoint_stride(value: Any) -> Any:
@@ -142,6 +143,7 @@ class CheckpointSettings(Strict):
         "the base and on every snapshot; may be asked for later",
     )
     generation: GenerationSettings = GenerationSettings()
+    token_distance: TokenDistanceSettings | None = None
     snapshots: SnapshotSteps = Field(
         default=None,
         description="steps after which the weights are kept, in the words of `every`; the last always counts, and each "
@@ -162,8 +164,8 @@ class CheckpointSettings(Strict):
     def _something_to_answer_with(self) -> "CheckpointSettings":
         if self.scored and self.snapshots is None:
             raise ValueError(
-                f"metrics: {self.scored[0]} is taken of answers, which are generated from kept weights, and none are "
-                "kept; set checkpoints.snapshots to the steps at which it is wanted, e.g. in the words of `every`"
+                f"{self.scored[0]} is taken by evaluators, with kept weights, and none are kept; set "
+                "checkpoints.snapshots to the steps at which it is wanted, e.g. in the words of `every`"
             )
         return self
 
@@ -171,4 +173,14 @@ class CheckpointSettings(Strict):
     def scored(self) -> list[str]:
         """The metrics that evaluators take, under the keys that they have in tables."""
         suffix = f"/{self.generation.name}" if self.generation.name else ""
-        return [f"{metric}{suffix}" for metric in dict.fromkeys(self.metrics) if metric != all_metrics.LOSS]
+        of_answers = [f"{metric}{suffix}" for metric in dict.fromkeys(self.metrics) if metric != all_metrics.LOSS]
+        return [*of_answers, *self.inside]
+
+    @property
+    def inside(self) -> Ways:
+        """Those of them that are taken inside the model, and how."""
+        return self.token_distance.ways if self.token_distance else {}
+
+    def named_by(self, key: str) -> str:
+        """The setting whose `name` gives another way of taking a metric a key of its own."""
+        return DISTANCE if key.startswith(f"{DISTANCE}/") else "generation"
