@@ -24,10 +24,11 @@ import numpy as np
 from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
-from jobs.evaluating import answers, evaluations, leases, representations
+from jobs.evaluating import answers, evaluations, leases
 from jobs.evaluating.generate import Generator
 from jobs.evaluating.held_weights import HeldWeights, alone, refuse_other
 from jobs.evaluating.leases import Keeper, Lost
+from jobs.evaluating.representations import Inside
 from jobs.folder import Workspace, is_committed, read_json
 from jobs.journal import Journal
 from jobs.preparing.base_model import Vocabulary, load_vocabulary
@@ -37,6 +38,7 @@ from jobs.training.held_out import HeldOutLoss, summary
 from jobs.training.train_sets import test_set
 from zsg_core import schedule, splits
 from zsg_core.errors import ClusterError, ZsgError
+from zsg_core.recipe import tested
 from zsg_core.scores import metrics
 from zsg_core.scores.scoring import Answered, Scores
 from zsg_core.settings.representations import Ways
@@ -103,8 +105,7 @@ class Served:
     def prompts(self) -> list[list[int]]:
         """What stands before the last answer of each of them, as the loss reads it."""
         tokens, _ = self.test
-        encoded = [tokens.encoded[place] for place in self.places]
-        return [list(map(int, one.ids[: one.spans[-1][0]] if one.spans else one.ids)) for one in encoded]
+        return [tokens.encoded[place].prompt for place in self.places]
 
     def open_steps(self) -> Iterator[int]:
         """The steps that lack a metric and have weights, those included that others are at."""
@@ -269,16 +270,7 @@ class Evaluator:
             data |= scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
             flags += scores.flags
         if inside:
-            ways, facts = {key: one.inside[key] for key in inside}, hold()
-            data |= representations.take(self._held.llama, one.vocabulary, ways, self._device)
-            told = {
-                "event": evaluations.INSIDE,
-                "ways": ways,
-                **facts,
-                **attempts.where(self._attempt),
-                "by": self._item,
-            }
-            journal.row("event", step=step, examples=examples, data=told)
+            data |= self._look_inside(one, journal, step, examples, {key: one.inside[key] for key in inside}, hold())
         data |= {key: math.nan for key in lacking if key not in data}  # asked for, and nothing to be had
         journal.row("metric", step=step, examples=examples, data=data)
         journal.commit()
@@ -304,6 +296,23 @@ class Evaluator:
         journal.row("event", step=step, examples=examples, data=where)
         self._keep_items(one, journal, scores, step, examples)
         return scores
+
+    def _look_inside(
+        self, one: Served, journal: Journal, step: int, examples: int, ways: Ways, held: dict[str, Any]
+    ) -> dict[str, float]:
+        """The metrics that are taken inside the model whose weights are held; journals how, and each item's."""
+        started = time.perf_counter()
+        inside = Inside(
+            self._held.llama, self._device, one.folder, step, held["weights"], one.vocabulary, one.test[0],
+            list(tested(one.job["recipe"]["stages"][-1]["data"])), self._fence,
+        )  # fmt: skip
+        looked = inside.look(ways)
+        told = {"event": evaluations.INSIDE, "ways": ways, "files": looked.files, **held, "by": self._item}
+        told |= {"seconds": time.perf_counter() - started, **attempts.where(self._attempt)}
+        journal.row("event", step=step, examples=examples, data=told)
+        for key, (places, values) in looked.by_item.items():
+            item_losses.keep(journal, key, values, step=step, examples=examples, places=places)
+        return looked.values
 
     def _hold(self, one: Served, step: int, loss: float | None) -> dict[str, Any]:
         """Puts the weights of a step into the model, proves that they are there, and tells of them."""

@@ -20,6 +20,8 @@ def measure(llama: Any, vocabulary: Vocabulary, ways: Mapping[str, Mapping[str, 
     A word of several tokens has the mean of their representations. UserError for a token that the vocabulary does not
     have, or a layer that the model does not.
     """
+    if not ways:
+        return {}
     ids = {("token", way["token"]): [_id(vocabulary, way["token"])] for way in ways.values()}
     ids |= {("word", way["word"]): list(map(int, vocabulary.tokenize(way["word"]))) for way in ways.values()}
     texts = [[vocabulary.bos, *own] for own in ids.values()]

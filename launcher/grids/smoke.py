@@ -70,7 +70,7 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
 
 def _small_insides(checkpoints: CheckpointSettings, layers: int) -> dict[str, Any]:
     """What is looked at inside the model, of layers that the small one has."""
-    asked = {"token_distance": checkpoints.token_distance}
+    asked = {"representations": checkpoints.representations, "token_distance": checkpoints.token_distance}
     return {
         key: own.model_copy(update={"layers": sorted({min(layer, layers) for layer in own.layers})})
         for key, own in asked.items()

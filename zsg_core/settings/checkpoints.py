@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from zsg_core import schedule
 from zsg_core.scores import metrics as all_metrics
 from zsg_core.settings.fields import Count, Positive, Seed, Strict
-from zsg_core.settings.representations import DISTANCE, TokenDistanceSettings, Ways
+from zsg_core.settings.representations import DISTANCE, SILHOUETTE, RepresentationSettings, TokenDistanceSettings, Ways
 
 
 def checkpoint_stride(value: Any) -> Any:
@@ -143,6 +143,7 @@ class CheckpointSettings(Strict):
         "the base and on every snapshot; may be asked for later",
     )
     generation: GenerationSettings = GenerationSettings()
+    representations: RepresentationSettings | None = None
     token_distance: TokenDistanceSettings | None = None
     snapshots: SnapshotSteps = Field(
         default=None,
@@ -179,8 +180,10 @@ class CheckpointSettings(Strict):
     @property
     def inside(self) -> Ways:
         """Those of them that are taken inside the model, and how."""
-        return self.token_distance.ways if self.token_distance else {}
+        asked = (self.representations, self.token_distance)
+        return {key: way for one in asked if one for key, way in one.ways.items()}
 
     def named_by(self, key: str) -> str:
         """The setting whose `name` gives another way of taking a metric a key of its own."""
-        return DISTANCE if key.startswith(f"{DISTANCE}/") else "generation"
+        settings = {DISTANCE: "token_distance", SILHOUETTE: "representations"}
+        return settings.get(key.partition("/")[0], "generation")

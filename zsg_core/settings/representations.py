@@ -1,4 +1,4 @@
-"""Says every setting of what evaluators look at inside a model: how far apart tokens lie.
+"""Says every setting of what evaluators look at inside a model: hidden states of test items, distances of tokens.
 
 Layers are counted as transformers counts hidden states: 0 is the input embedding, N the output of the Nth decoder
 layer, the last after the final norm. A key of metrics is of one way of looking only; `name` gives another way keys of
@@ -6,19 +6,51 @@ its own.
 """
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from zsg_core.settings.fields import Strict, printable
+from zsg_core.settings.fields import Count, Strict, printable
 
-DISTANCE = "token_distance"
+DISTANCE, SILHOUETTE = "token_distance", "silhouette"
 _NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_.: -]")  # what MLflow refuses in the name of a metric, and the slash
 
 Text = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Ways = dict[str, dict[str, Any]]  # key of a metric → all that decides its value
+
+
+class RepresentationSettings(Strict):
+    """Hidden states of test items' prompts, kept for the pictures of `zsg report`, and how well groups lie apart.
+
+    How Abilities in LLMs are Affected by SFT Data Composition draws layer 15 of 100 queries of each of three sources.
+    """
+
+    layers: Layers = Field(description="of which layers; 0 is the input embedding")
+    items: Count | None = Field(
+        default=100, description="how many test items of each group, the same at every checkpoint; null = all"
+    )
+    by: Literal["source", "task"] | None = Field(
+        default=None, description="what a group is; null = a source where `data.sources` tests several, else a task"
+    )
+    pooling: Literal["last", "mean"] = Field(
+        default="last", description="of a prompt's tokens the last, which has seen all others, or the mean of all"
+    )
+    name: Name | None = Field(default=None, description="a name that the keys carry, `silhouette/NAME/layer_15`")
+
+    @model_validator(mode="after")
+    def _each_layer_once(self) -> "RepresentationSettings":
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError("layers: one of them stands there twice")
+        return self
+
+    @property
+    def ways(self) -> Ways:
+        """`silhouette/layer_N`; of sources each has its own as well, `silhouette/layer_N/SOURCE`."""
+        how = {"items": self.items, "by": self.by, "pooling": self.pooling}
+        begins = "/".join(_begins(SILHOUETTE, self.name))
+        return {f"{begins}/layer_{layer}": {"layer": layer, **how} for layer in self.layers}
 
 
 class TokenDistanceSettings(Strict):
