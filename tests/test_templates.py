@@ -95,6 +95,7 @@ RUNS = {
     "dmt-amounts": (3 + 1) * 5 * 2,
     "dmt-ratios": 15 - 2,
     "dmt-instag": 2 * 5,
+    "dmt-representations": 2,
     "dmt-33b": 3 + (3 + 1) * 5,
     "t0-mixing": 3 + 2,
     "flan-mixing": 7,
