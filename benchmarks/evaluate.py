@@ -139,22 +139,24 @@ def prepared(folder: Path, steps: int, between: int = 1, uri: str | None = None)
 
 def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     """Evaluates in a plain loop; `seconds` begin once the model is loaded."""
-    from jobs.evaluating.evaluate import Served
     from jobs.evaluating.generate import Generator
     from jobs.evaluating.held_weights import HeldWeights, alone
+    from jobs.evaluating.served import Served
     from zsg_core.scores import metrics
     from zsg_core.scores.scoring import Answered
+    from zsg_core.suites import Suite
 
     how = {"decoding": "greedy", "max_new_tokens": NEW_TOKENS, "items": None}
-    one, held = Served(run, [KEY], how), HeldWeights(alone())
+    suite = Suite(name=metrics.TEST_SET, keys=(KEY,), how=how)
+    one, held = Served(run, (suite,)), HeldWeights(alone())
     held.hold_base(one.job)
-    tokens, examples = one.test
+    (tokens, examples), prompts = one.test, one.items(suite).prompts
     generator = Generator(held.llama, how, one.vocabulary.bos, one.vocabulary.eos, "cpu")
     began, count = time.perf_counter(), 0
     for step in steps:
         if step:
             held.hold(run / "snapshots" / str(step), one.job)
-        made = generator.answers(one.prompts, tokens.ids)
+        made = generator.answers(prompts, tokens.ids)
         count += sum(map(len, made))
         metrics.score([KEY], [
             Answered(id=e.id, task=e.task, prompt="", references=e.right_answers, answer=one.vocabulary.text(ids))

@@ -111,16 +111,16 @@ def _tell_end(
 
 def _stopped(job: dict[str, Any], facts: dict[str, Any], past: Past) -> tuple[str, dict[str, Any]]:
     """What becomes of a job that was stopped before its end."""
-    if job["kind"] == "evaluate":
-        return FAILED, facts | {"cause": Cause.TIME_LIMIT, "evidence": "what it left zsg submit has evaluated"}
-    if job["kind"] != "train":
+    if job["kind"] not in ("train", "evaluate"):
         return FAILED, facts  # it has nothing to go on from
     rule = job.get("go_on")
     if not rule or not going_on.ours(job["submission"]):
         return CONTINUE, facts
     told = (past.record.get("submission"), past.record.get("outcome"))
     record = past.record if told == (job["submission"], CONTINUE) else {}
-    stop = going_on.Stop(past.before, facts["saved"], going_on.links_left())
+    # An evaluator has saved what it has scored: it comes on as long as it scores.
+    saved = facts["saved"] if job["kind"] == "train" else facts.get("scored") or None
+    stop = going_on.Stop(past.before, saved, going_on.links_left())
     verdict = going_on.decide(rule, record, stop, going_on.look(attempts.slurm_job_id() or ""))
     return verdict.outcome, facts | verdict.facts
 
@@ -167,7 +167,7 @@ def _perform(
         if job["kind"] == "canary":
             return _watch(job, journal, pulse)
         if job["kind"] == "evaluate":
-            return _evaluate(path, job, attempt, journal, pulse)
+            return _evaluate(path, job, attempt, journal, signals, pulse)
         return _train(path, job, attempt, ranks, journal, signals, pulse)
     finally:
         if journal:
@@ -188,12 +188,15 @@ def _watch(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[
 
 
 def _evaluate(
-    path: Path, job: dict[str, Any], attempt: Attempt, journal: Journal | None, pulse: Pulse
+    path: Path, job: dict[str, Any], attempt: Attempt, journal: Journal | None, signals: Signals, pulse: Pulse
 ) -> tuple[str, dict[str, Any]]:
     from jobs.evaluating import evaluate
 
     item = f"{path.parent.name}/{path.name}"
-    return DONE, asdict(evaluate.run(job, item, attempt, _saying("evaluating", journal, pulse)))
+    try:
+        return DONE, asdict(evaluate.run(job, item, attempt, _saying("evaluating", journal, pulse)))
+    except evaluate.Stopped as stopped:
+        return outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name, **asdict(stopped.done)}
 
 
 def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str], None]:

@@ -9,6 +9,7 @@ workspace/
                          adapter_config.json, to be put on the base they name), meta.json, COMMIT
     queue/               <step>.<suite>.lease while somebody evaluates that snapshot: it is not removed
     answers/             what the model answered at each checkpoint: see jobs.evaluating.answers
+    <suite>-<digest>.json  which items a benchmark has whose scores are in the journal, as test_set.json does
     representations/     hidden states at each checkpoint: see jobs.evaluating.kept_states
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
@@ -23,6 +24,7 @@ workspace/
   submissions/<id>/      what submitit writes, and the logs
   downloads/<o>+<n>/     data sets of the Hugging Face hub: <commit>/<split>/ with their files, meta.json, COMMIT
   grids/<name>/          the grid file as last submitted, and which runs it wants
+  ratings.jsonl          what judges said of answers, by the digest of the answer; nobody is asked twice
   ended.json .clock      what `zsg status` remembers; derived, may be removed
 """
 
@@ -50,6 +52,10 @@ class Workspace:
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.jsonl"
+
+    @property
+    def ratings(self) -> Path:
+        return self.root / "ratings.jsonl"
 
     @property
     def submit_lock(self) -> Path:

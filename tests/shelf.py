@@ -26,6 +26,12 @@ FILES: dict[str, Any] = {
     "sharegpt-eval.json": CHAT,
     "sharegpt_gpt4.json": CHAT,
     "sharegpt_gpt4-eval.json": CHAT,
+    "mt_bench/question.jsonl": {"question_id": 81, "category": "writing", "turns": ["Write."]},
+    "judge_prompts.jsonl": [
+        {"name": f"single{maths}-v1{turns}", "system_prompt": "", "prompt_template": "{question}"}
+        for maths in ("", "-math")
+        for turns in ("", "-multi-turn")
+    ],
     "instag.jsonl": {"id": "sharegpt:0", "tags": ["greeting"]},
     "no_robots-train.jsonl": {"messages": [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}]},
     "no_robots-test.jsonl": {"messages": [{"role": "user", "content": "3?"}, {"role": "assistant", "content": "4"}]},
@@ -36,10 +42,11 @@ def fill(folder: Path) -> Path:
     """Writes everything that a template names below a folder."""
     for name in ("tasks", "demo/tasks", "natural-instructions"):
         skills.write_tasks(folder / name, per_task=12)
-    for name, row in FILES.items():
+    for name, rows in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         write = gzip.open if name.endswith(".gz") else open
         with write(folder / name, "wt") as file:
-            file.write(json.dumps(row) + "\n")
+            file.writelines(json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows]))
     for parent, names in FOLDERS.items():
         for name in names:
             (folder / parent / name).mkdir(parents=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Zsg
 
+from jobs.evaluating.sandbox import NoSandbox, Sandbox
 from launcher.clusters import doctor
 from launcher.clusters.check import OK, PROBLEM, WARNING
 
@@ -110,6 +111,17 @@ def test_an_old_python_and_another_encoding_are_seen() -> None:
         "warning  locale: iso8859-1 (LC_ALL=de_DE)"
     )
     assert doctor.encoding("utf-8", {}).verdict == OK
+
+
+def test_a_machine_without_a_sandbox_is_warned_of() -> None:
+    """No run is stopped by it, and on a cluster it is another machine's to say."""
+
+    def nowhere(**_: bool) -> Sandbox:
+        raise NoSandbox("no namespaces")
+
+    told = doctor.code_runs("slurm", nowhere)
+    assert (told.verdict, "no namespaces" in told.advice) == ("warning", True)
+    assert "evaluate jobs try their nodes" in told.found
 
 
 def test_the_doctor_of_this_machine(zsg: Zsg) -> None:

@@ -42,8 +42,8 @@ def test_scores_are_read_by_checkpoint_metric_and_item(tmp_path: Path) -> None:
     found = elsewhere.scores(written(tmp_path / "s.jsonl", *rows, json.loads(line) | {"metric": "judge:a", "score": 1}))
 
     assert found == {
-        ("ab12", 40): {"mt_bench": {"t:0": 7}, "humaneval/pass_at_1": {"t:0": 0.5}},
-        ("ab12", 50): {"judge:a": {"t:1": 1}},
+        ("ab12", 40, None): {"mt_bench": {"t:0": 7}, "humaneval/pass_at_1": {"t:0": 0.5}},
+        ("ab12", 50, "test_set"): {"judge:a": {"t:1": 1}},
     }
 
 

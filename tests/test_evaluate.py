@@ -122,6 +122,22 @@ def test_an_evaluator_that_slept_too_long_writes_nothing(bench: Bench, run: Path
     assert held is None or read_json(slow / "exit.json")["lost"] <= 1
 
 
+def test_an_evaluator_that_its_time_limit_stops_has_not_failed(bench: Bench, run: Path, evaluated: Path) -> None:
+    """It lets its checkpoint go and tells how far it came; what is left another takes."""
+    job = serve([run])
+    [rank] = bench.jobs.start(job)
+    wait_until(lambda: len(metric_rows(run)) >= 2)
+    rank.send(signal.SIGUSR2)  # as Slurm does before the time limit
+    assert rank.ended(within_s=20)
+    record = read_json(job / "exit.json")
+
+    assert (record["outcome"], record["evidence"], record["scored"] >= 1) == ("continue", "SIGUSR2", True)
+    assert not list((run / "queue").glob("*.lease"))
+    assert bench.jobs.run(serve([run]))["outcome"] == "done"
+    assert sorted(row["step"] for row in metric_rows(run)) == STEPS
+    assert scores(run) == scores(evaluated)
+
+
 def swap(run: Path, one: int, other: int) -> None:
     """Exchanges the weights of two snapshots, and nothing else."""
     paths = [next((run / "snapshots" / str(step)).glob("*.safetensors")) for step in (one, other)]

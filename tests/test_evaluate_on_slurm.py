@@ -9,6 +9,7 @@ from conftest import Zsg, wait_until
 from evaluated import answered, fresh_copy, metric_rows, scores, serve
 from forked_jobs import ForkedJobs
 from slurm_cluster import SlurmCluster
+from test_lifecycle_on_slurm import free_from_its_hold
 from test_on_slurm import ACTIVE, profile
 from tracked import assert_exactly_once
 
@@ -63,7 +64,7 @@ def test_a_killed_evaluator_loses_nothing_and_doubles_nothing(
     zsg("sync", "scored")
     assert_exactly_once(zsg.work, "scored", [run.name])
 
-    alone, [how] = ForkedJobs(), {json.dumps(one["how"]) for one in _serves(zsg)}
+    alone, [how] = ForkedJobs(), {json.dumps(one["suites"][0]["how"]) for one in _serves(zsg)}
     try:
         for step in STEPS:
             fresh = fresh_copy(run, step, tmp_path / f"alone{step}")
@@ -72,6 +73,26 @@ def test_a_killed_evaluator_loses_nothing_and_doubles_nothing(
             assert scores(fresh)[step] == scores(run)[step]
     finally:
         alone.stop()
+
+
+@pytest.mark.soak
+def test_an_evaluator_is_requeued_at_its_time_limit(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """Told of it while it works, it is queued again under its own id and ends as attempt 2; nothing is scored twice."""
+    zsg = zsg_on_slurm
+    grid = zsg.write("grid.yaml", GRID.format(tasks=json.dumps(str(tasks))))
+    zsg("submit", grid, "--profile", profile(zsg), "--set", "resources.evaluators=0")
+    [run] = [zsg.work / "runs" / row["run"] for row in zsg.status() if not row["run"].startswith("evaluate/")]
+    wait_until(lambda: len(metric_rows(run)) >= 3 and holder(zsg, run), 240)
+    stopped = holder(zsg, run)
+    assert stopped
+    slurm.run("scancel", "--signal=USR2", stopped["slurm_job_id"])  # as Slurm does before the time limit
+    wait_until(lambda: "PENDING" in slurm.run("squeue", "-h", "-j", stopped["slurm_job_id"], "-o", "%T"), 60)
+    assert "nothing to submit" in zsg("submit", grid, "--profile", profile(zsg), "--set", "resources.evaluators=0")
+    free_from_its_hold(slurm)
+    wait_until(lambda: not any(row["state"] in ACTIVE for row in zsg.status()), 400)
+
+    assert starts(zsg) == [2]
+    assert sorted(row["step"] for row in metric_rows(run)) == STEPS
 
 
 def _serves(zsg: Zsg) -> list[dict[str, Any]]:

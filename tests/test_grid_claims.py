@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.grids import grid as grids
+from launcher.grids import grid_claims
 from zsg_core.errors import UserError
 
 GRID = """
@@ -75,3 +76,18 @@ def test_claims_are_a_list(tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text(f"{GRID}claims: {{claim: falls_early}}\n")
     with pytest.raises(UserError, match="must be a list"):
         grids.load(tmp_path / "grid.yaml")
+
+
+def test_a_claim_keeps_the_date_of_its_first_submission(tmp_path: Path) -> None:
+    """One that comes later, or is another in anything but what is drawn beside it, is of the day it came."""
+    rises = "{claim: rises, along: arrangement.order, values: [nft, fft]%s}"
+    first = grid_claims.dated(load(tmp_path, rises % "").claims, [], 1000, lambda: 0)
+    drawn = load(tmp_path, rises % ", published: wsd-order").claims
+    changed = load(tmp_path, rises % ", by: 0.1").claims
+    again = grid_claims.dated([*drawn, *changed], first, 2000, lambda: 7)
+
+    assert [(row["since"], row["done"]) for row in again] == [(1000, 0), (2000, 7)]
+    assert grid_claims.doubt(drawn[0], again) is None
+    assert grid_claims.doubt(changed[0], again) == "first submitted when 7 runs were done"
+    assert grid_claims.doubt(changed[0], first) == "not among the claims that were submitted"
+    assert grid_claims.doubt(changed[0], None) is None

@@ -1,80 +1,16 @@
 """Is an answer's rating what the judge said, asked for once, whatever the judge's server does?"""
 
 import json
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+from fake_judge import KEY, Answer, FakeJudge, said
 
 from jobs.evaluating.judge import Judge, Kept, judge
-from jobs.tracking.patience import Patience
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.scores.mt_bench import Request
-
-KEY = "sk-not-to-be-seen"
-Answer = tuple[int, dict[str, str], bytes]  # status, headers, body
-
-
-def said(text: Any) -> Answer:
-    """A reply of the protocol's form."""
-    return 200, {}, json.dumps({"choices": [{"message": {"content": text}}]}).encode()
-
-
-class FakeJudge:
-    """A server on loopback that answers each question by its script, one entry a time, the last again and again."""
-
-    def __init__(self, script: Callable[[str, int], Answer]) -> None:
-        self.asked: Counter[str] = Counter()
-        self.bodies: list[dict[str, Any]] = []
-        self.keys: set[str | None] = set()
-        self.script, self._lock = script, threading.Lock()
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                user = body["messages"][1]["content"]
-                with fake._lock:
-                    number = fake.asked[user]
-                    fake.asked[user] += 1
-                    fake.bodies.append(body)
-                    fake.keys.add(self.headers["Authorization"])
-                status, headers, text = fake.script(user, number)
-                if status == 0:  # hangs up
-                    self.connection.close()
-                    return
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            def handle_error(self, *_: Any) -> None:
-                pass  # a client that no longer waits, a connection that the script closed
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-
-    def judge(self, **options: Any) -> Judge:
-        patience = Patience(limit_s=options.pop("limit_s", 20), first_s=0.001, most_s=0.01)
-        uri = f"http://127.0.0.1:{self.server.server_port}/v1"
-        return Judge(**{"id": "gpt-test", "uri": uri, "key": KEY, "patience": patience} | options)
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 @pytest.fixture
@@ -238,10 +174,12 @@ def test_a_file_that_was_cut_is_read_as_far_as_it_goes(fake, tmp_path: Path) -> 
     assert judge(requests(2), server.judge(), Kept(path)).asked == 0
 
 
-def test_the_judge_comes_from_the_environment() -> None:
-    """Without an address the error says which variable is meant."""
-    made = Judge.from_environment("m", {"ZSG_JUDGE_URI": "http://127.0.0.1:1/v1/", "ZSG_JUDGE_KEY": KEY})
+def test_the_key_comes_from_the_variable_that_the_grid_names() -> None:
+    """Which must be set; a judge without a key needs none."""
+    how = {"model": "m", "base_url": "http://127.0.0.1:1/v1/", "key_env": "THE_KEY"}
+    made = Judge.of(how, {"THE_KEY": KEY})
 
     assert (made.id, made.uri, made.key) == ("m", "http://127.0.0.1:1/v1", KEY)
-    with pytest.raises(UserError, match="set ZSG_JUDGE_URI"):
-        Judge.from_environment("m", {})
+    assert Judge.of(how | {"key_env": None}, {}).key == ""
+    with pytest.raises(UserError, match="THE_KEY, which checkpoints"):
+        Judge.of(how, {})

@@ -14,8 +14,8 @@ from train_bench import Bench
 
 from jobs import journal
 from jobs.evaluating import evaluations, kept_states
-from jobs.evaluating.evaluate import Served
 from jobs.evaluating.representations import drawn
+from jobs.evaluating.served import Served
 from jobs.folder import write_json
 from jobs.training.item_losses import read_test_losses
 from launcher.clusters.profiles import Profile
@@ -23,6 +23,7 @@ from launcher.submission import job_files
 from zsg_core.errors import UserError
 from zsg_core.scores.silhouette import silhouettes
 from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.representations import INSIDE
 
 STEPS = [0, 9, 18]
 DISTANCE = {"token": "</s>", "words": ["the", "thought experiment"], "layers": [0, 2]}
@@ -70,7 +71,7 @@ def evaluated(bench: Bench) -> Path:
     folder = bench.make(snapshots=9, metrics=["loss", KEY], train={"steps": 18, "epochs": 2}, more=data)
     assert bench.jobs.run(folder)["outcome"] == "done"
     record = bench.jobs.run(serve([folder], inside=ASKED.inside | ASKED_IN_MEAN.inside))
-    assert (record["outcome"], record["scored"], record["loads"], record["swaps"]) == ("done", 3, 1, 2)
+    assert (record["outcome"], record["scored"], record["loads"], record["swaps"]) == ("done", 6, 1, 2)
     return folder
 
 
@@ -102,8 +103,9 @@ def test_a_distance_is_that_of_plain_transformers(evaluated: Path) -> None:
 
 
 def test_a_step_is_scored_and_looked_into_at_once(evaluated: Path) -> None:
-    """All metrics of a step are one row, the base's too, and the weights were put in once for all of them."""
-    rows = metric_rows(evaluated)
+    """All that is taken inside the model is one row, the base's too; weights were put in once for that and answers."""
+    assert [row["step"] for row in metric_rows(evaluated)] == STEPS
+    rows = metric_rows(evaluated, "token_distance/the")
     assert [row["step"] for row in rows] == STEPS
     assert all(ASKED.inside.keys() <= row["data"].keys() for row in rows)
     assert len({row["data"]["token_distance/the"] for row in rows}) == 3
@@ -123,7 +125,7 @@ def test_a_token_that_the_vocabulary_lacks_is_named(bench: Bench, evaluated: Pat
 @pytest.mark.parametrize(("name", "begin"), [("", -1), (".mean", 0)])
 def test_hidden_states_are_those_of_plain_transformers(evaluated: Path, name: str, begin: int) -> None:
     """Of the last token of each prompt, or the mean of all, in every layer asked for; the file says of which items."""
-    served = Served(evaluated, [], {})
+    served = Served(evaluated, ())
     tokens, _ = served.test
     for layer in (1, 2):
         kept = kept_states.read(evaluated / f"representations/18.layer_{layer}{name}.safetensors")
@@ -142,7 +144,7 @@ def test_the_items_are_the_same_at_every_checkpoint(evaluated: Path) -> None:
 
     assert of_layers == {"layer_1", "layer_2", "layer_1.mean", "layer_2.mean"}
     assert len({tuple(kept_states.read(path).ids) for path in files}) == 1
-    told = [row["data"]["files"] for row in journal.read(evaluated) if row["data"].get("event") == evaluations.INSIDE]
+    told = [row["data"]["files"] for row in journal.read(evaluated) if row["data"].get("event") == INSIDE]
     assert sorted(name for names in told for name in names) == sorted(f"representations/{path.name}" for path in files)
     assert len(files) == 4 * len(STEPS)
 

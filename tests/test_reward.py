@@ -9,6 +9,7 @@ import pytest
 from jobs.evaluating import reward
 from jobs.evaluating.reward import Reward
 from jobs.preparing import base_model
+from launcher.grids import model_folder
 from zsg_core.errors import UserError
 from zsg_core.scores.scoring import Answered
 
@@ -126,3 +127,14 @@ def test_what_is_no_reward_model_is_refused(folders: dict[str, Path], tmp_path: 
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no reward model"):
         Reward(tmp_path / "empty")
+
+
+def test_a_plan_tells_a_reward_model_from_its_files_alone(folders: dict[str, Path], tmp_path: Path) -> None:
+    """As the evaluator would when it loads it, hours later."""
+    for name in ("ultrarm", "classifier", "chat"):
+        model_folder.check_reward("checkpoints.reward_model", folders[name])
+    two = {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
+    with pytest.raises(UserError, match=r"checkpoints\.reward_model: .*is no reward model"):
+        model_folder.check_reward("checkpoints.reward_model", folders["base"])
+    with pytest.raises(UserError, match="classifies into 2"):
+        model_folder.check_reward("k", changed(folders["classifier"], tmp_path / "two", **two))

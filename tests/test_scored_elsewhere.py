@@ -15,6 +15,7 @@ from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
 from jobs.training import item_losses
 from zsg_core.errors import BadData, ClusterError, UserError
+from zsg_core.scores.metrics import TEST_SET
 from zsg_core.scores.scoring import Answered
 
 HOW = {"decoding": "greedy", "max_new_tokens": 8, "items": None}
@@ -45,7 +46,7 @@ def run(tmp_path: Path) -> Path:
 def answer(run: Path, journal: Journal, step: int, how: dict[str, Any]) -> None:
     """What an evaluator journals of a step."""
     place = answers.keep(run, journal.name, {"step": step}, ANSWERED)
-    told = {"event": evaluations.ANSWERS, "suite": evaluations.TEST_SET, "how": how, "keys": ["rouge1"]}
+    told = {"event": evaluations.ANSWERS, "suite": TEST_SET, "how": how, "keys": ["rouge1"]}
     told |= {"file": place.file, "at": place.at, "bytes": place.size}
     journal.row("event", step=step, examples=16 * step, data=told)
     journal.row("metric", step=step, examples=16 * step, data={"rouge1": 12.5})

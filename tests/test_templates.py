@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import shelf
 from conftest import Zsg
@@ -17,6 +18,7 @@ from launcher.submission import session, submit
 from launcher.submission.ledger import Ledger
 from zsg_core import mixing, schedule, tuning
 from zsg_core.llama import shape_of_config
+from zsg_core.settings.claims import Correlates, Rises
 from zsg_core.settings.run import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -235,3 +237,77 @@ def test_ways_of_tuning_train_the_published_number_of_weights() -> None:
     found = [tuning.trainable(shape, run.train.tuning.resolved(0)) for run in points("tuning-methods")]
 
     assert found == [6_738_415_616, 8_388_608, 16_777_216, 16_777_216 + 577_536, 65 * 4096]
+
+
+SCORES = ("gsm8k/strict", "humaneval/pass_at_1", "mt_bench")
+AMOUNTS = ("1/256", "1/64", "1/16", "1/4", "1")
+# Tables 1 to 6 of DMT: template, what the claim's `where` must have, places → the three scores.
+TABLES: list[tuple[str, dict[str, Any], dict[str, tuple[float, float, float]]]] = [
+    ("dmt-strategies", {"model.name": "llama-7b"}, {
+        "multitask": (47.53, 14.63, 5.76), "sequential": (31.39, 15.85, 5.72), "mixed": (32.60, 15.24, 6.02),
+        "1/256": (41.92, 17.68, 6.08),
+    }),
+    ("dmt-strategies", {"model.name": "llama-13b"}, {
+        "multitask": (50.94, 19.50, 5.73), "sequential": (39.12, 20.12, 5.93), "mixed": (40.48, 18.30, 5.93),
+        "1/256": (46.47, 19.50, 6.03),
+    }),
+    ("dmt-k-sweep", {}, {
+        "1": (45.79, 14.02, 5.63), "1/4": (48.37, 13.41, 5.69), "1/16": (43.3, 15.24, 5.78),
+        "1/64": (42.53, 15.85, 6.01), "1/256": (41.92, 17.68, 6.08), "0": (32.6, 15.24, 6.02),
+    }),
+    ("dmt-k-sweep", {}, {
+        "1": (50.49, 16.46, 5.76), "1/4": (50.18, 18.9, 5.83), "1/16": (48.59, 18.9, 5.96),
+        "1/64": (47.61, 15.24, 6.03),
+        "1/256": (46.47, 19.5, 6.03), "0": (40.48, 18.30, 5.93),
+    }),
+    # Each column of a single source was trained on that source.
+    ("dmt-amounts", {}, {
+        "1": (49.10, 18.4, 5.88), "1/4": (43.37, 11.58, 5.85), "1/16": (35.90, 12.19, 5.61),
+        "1/64": (22.71, 9.14, 5.11),
+        "1/256": (12.70, 5.48, 4.00),
+    }),
+    ("dmt-amounts", {}, {
+        "1": (51.4, 18.4, 6.13), "1/4": (48.59, 13.41, 6.03), "1/16": (43.0, 12.8, 5.66),
+        "1/64": (27.4, 12.2, 5.24),
+        "1/256": (18.4, 10.36, 2.95),
+    }),
+    ("dmt-33b", {}, {
+        "1": (57.91, 26.82, 6.63), "1/4": (56.10, 25.61, 6.66), "1/16": (54.60, 21.95, 6.17),
+        "1/64": (44.60, 18.59, 5.99),
+        "1/256": (29.21, 14.02, 2.3),
+    }),
+    ("dmt-ratios", {}, dict(zip(AMOUNTS, [(48.52, 16.46, 4.69), (47.23, 14.63, 5.16), (47.99, 15.24, 5.27),
+                                          (48.44, 15.85, 5.73), (47.53, 14.63, 5.76)], strict=True))),
+    ("dmt-instag", {}, dict(zip(AMOUNTS, [(15.31, 11.37, 4.38), (25.62, 10.97, 5.21), (36.23, 10.36, 5.38),
+                                          (43.13, 15.85, 5.71), (49.05, 17.68, 5.80)], strict=True))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "where", "table"), TABLES)
+def test_what_dmt_published_supports_the_claims(
+    name: str, where: dict[str, Any], table: dict[str, tuple[float, float, float]]
+) -> None:
+    """Every claim of a score whose places a table has; each table decides one at least."""
+    decided = 0
+    for claim in grids.load(STUDIES / f"{name}.yaml").claims:
+        said = {key: value for key, value in (claim.where or {}).items() if key in where}
+        places = [_place(value) for value in claim.axis[1]] if claim.axis else []
+        if claim.metric not in SCORES or any(where[key] != value for key, value in said.items()):
+            continue
+        if not table.keys() >= set(places):
+            continue
+        values = np.array([table[place][SCORES.index(claim.metric)] for place in places])
+        decided += 1
+        if isinstance(claim, Rises):
+            assert (np.diff(values) >= max(claim.by, 1e-9)).all(), claim
+        else:
+            assert isinstance(claim, Correlates)
+            ranks = np.sign(values[:, None] - values[None, :]).sum(axis=1)
+            assert np.corrcoef(ranks, np.arange(len(values)))[0, 1] >= claim.at_least, claim
+    assert decided
+
+
+def _place(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return str(value["k"]) if "k" in value else value["name"]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
-from jobs.folder import Workspace
-from launcher.grids import published
+from jobs.folder import Workspace, read_json, write_json
+from launcher.grids import grid_claims, published
 from launcher.reporting import report, verdicts
 from launcher.reporting.report import Asked
 from zsg_core.verdict import NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
@@ -158,6 +158,19 @@ def test_a_claim_of_a_stage_is_of_its_part_of_the_curve(tmp_path: Path) -> None:
     assert of_stage.curves["nft"][1] == pytest.approx([5, 4, 4], abs=0.01)
     assert of_all.curves["nft"][0] == [0, 10, 20, 30, 40]
     assert of_stage.verdict.levels["fft"] > of_stage.verdict.levels["nft"] > of_all.verdict.levels["nft"] - 2
+
+
+def test_a_claim_that_came_after_results_is_told(tmp_path: Path) -> None:
+    """The verdict stands, with what to bear in mind."""
+    place = Workspace(tmp_path)
+    record(place, [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)])
+    path = place.grid("g") / "grid.json"
+    [decided] = verdicts.of_grid(place, "g")
+    dated = grid_claims.dated([decided.claim], [], 0, lambda: 3)
+    write_json(path, {**read_json(path), "claims": dated})
+    [doubted] = verdicts.of_grid(place, "g")
+
+    assert doubted.verdict.notes == [*decided.verdict.notes, "first submitted when 3 runs were done"]
 
 
 def test_verdicts_are_drawn_beside_published_curves(tmp_path: Path) -> None:

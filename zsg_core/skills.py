@@ -3,14 +3,14 @@
 Natural Instructions V2 layout, our own words, free to use (MIT). Four families have held-out tasks, which
 differ from their training tasks in surface only; four families have none. So near and far mean something.
 
-    python -m zsg_core.skills FOLDER [--per-task N] [--seed S]
+    python -m zsg_core.skills FOLDER [--per-task N] [--seed S] [--more-held-out] [--family NAME]...
 """
 
 import argparse
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -36,24 +36,35 @@ class Skill:
     held_out: bool = False
 
 
-def write_tasks(folder: Path, per_task: int = 40, seed: int = 0) -> None:
+def write_tasks(
+    folder: Path, per_task: int = 40, seed: int = 0, *, more_held_out: bool = False, families: Collection[str] = ()
+) -> None:
     """Writes the task files and split files, whole or not at all; the same ones again change nothing.
 
-    Raises UserError if `folder` holds anything else, or if a task cannot have `per_task` instances.
+    `more_held_out`: 24 held-out tasks in place of 6, as an interval over tasks wants them. `families`: only tasks of
+    these; all if there are none. Raises UserError if `folder` holds anything else, or if a task cannot have
+    `per_task` instances.
     """
     folder = folder.resolve()
-    files = task_files(per_task, seed)
+    files = task_files(per_task, seed, more_held_out=more_held_out, families=families)
     if not _present(folder, files):
         _write(folder, files)
 
 
-def task_files(per_task: int, seed: int) -> dict[str, str]:
+def task_files(
+    per_task: int, seed: int, *, more_held_out: bool = False, families: Collection[str] = ()
+) -> dict[str, str]:
     """The whole data set as relative path -> text."""
     if not 1 <= per_task <= MOST_PER_TASK:
         raise UserError(f"per_task must be from 1 to {MOST_PER_TASK}, found {per_task}")
-    files = {f"tasks/{name}.json": _json(task_json(name, s, per_task, seed)) for name, s in _numbered()}
+    chosen = [
+        (name, skill)
+        for name, skill in _numbered(SKILLS + (MORE_HELD_OUT if more_held_out else ()))
+        if not families or skill.family in families
+    ]
+    files = {f"tasks/{name}.json": _json(task_json(name, s, per_task, seed)) for name, s in chosen}
     for split, held_out in (("train", False), ("test", True)):
-        names = [name for name, skill in _numbered() if skill.held_out == held_out]
+        names = [name for name, skill in chosen if skill.held_out == held_out]
         files[f"splits/default/{split}_tasks.txt"] = "".join(f"{name}\n" for name in names)
     return files
 
@@ -93,8 +104,8 @@ def distinct(skill: Skill, count: int, rng: Random) -> list[tuple[str, str]]:
     return list(drawn.items())
 
 
-def _numbered() -> list[tuple[str, Skill]]:
-    return [(f"task{number:03}_{skill.name}", skill) for number, skill in enumerate(SKILLS, start=1)]
+def _numbered(made: Sequence[Skill]) -> list[tuple[str, Skill]]:
+    return [(f"task{number:03}_{skill.name}", skill) for number, skill in enumerate(made, start=1)]
 
 
 def _shot(given: str, answer: str, explanation: str) -> dict[str, str]:
@@ -332,6 +343,29 @@ SKILLS = (
 )
 
 
+MORE_HELD_OUT = (
+    review("car", "I drove this car with {a}.", "engine seat brake radio boot", held_out=True),
+    review("park", "I walked here with {a}.", "path pond lawn bench fountain", held_out=True),
+    review("train", "I took this train with {a}.", "seat carriage ticket platform timetable", held_out=True),
+    review("game", "I played this game with {a}.", "level puzzle sound ending map", held_out=True),
+    comparison("horses", "older", "is {} years old", held_out=True),
+    comparison("crates", "heavier", "weighs {} pounds", held_out=True),
+    comparison("hats", "dearer", "costs {} coins", held_out=True),
+    comparison("towers", "taller", "is {} metres tall", held_out=True),
+    comparison("barrels", "fuller", "holds {} pints", held_out=True),
+    calendar("day", "after", "meeting", held_out=True),
+    calendar("day", "before", "wedding", held_out=True),
+    calendar("month", "after", "course", held_out=True),
+    calendar("day", "after", "concert", held_out=True),
+    topic("postcard", "Greetings, {a}! Here everybody talks about {x} and {y}.", held_out=True),
+    topic("speech", "{a} gave a speech in the square. It was about {x} and {y}.", held_out=True),
+    topic("quarrel", "{a} and I quarrelled all day. It was about {x} and {y}.", held_out=True),
+    topic("dream", "{a} had a dream last night. It was about {x} and {y}.", held_out=True),
+    topic("poster", "{a} made a poster for the school. It was about {x} and {y}.", held_out=True),
+)
+FAMILIES = tuple(dict.fromkeys(skill.family for skill in SKILLS))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: writes a folder and says in one line what is in it."""
     parser = argparse.ArgumentParser(prog="python -m zsg_core.skills", description=main.__doc__)
@@ -340,13 +374,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--per-task", type=int, default=40, help=f"instances of each task, at most {MOST_PER_TASK} (default 40)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the instances (default 0)")
+    parser.add_argument(
+        "--more-held-out", action="store_true", help="24 held-out tasks in place of 6, for intervals over tasks"
+    )
+    parser.add_argument(
+        "--family", action="append", default=[], choices=FAMILIES, metavar="NAME",
+        help=f"only tasks of this family; may be given again: {', '.join(FAMILIES)}",
+    )  # fmt: skip
     given = parser.parse_args(argv)
+    kept = {"more_held_out": given.more_held_out, "families": given.family}
     try:
-        write_tasks(given.folder, given.per_task, given.seed)
+        write_tasks(given.folder, given.per_task, given.seed, **kept)
     except UserError as error:
         parser.error(str(error))
-    held_out, families = sum(skill.held_out for skill in SKILLS), len({skill.family for skill in SKILLS})
-    tasks = f"{len(SKILLS) - held_out} training and {held_out} held-out tasks in {families} families"
+    files = task_files(1, given.seed, **kept)
+    train, test = (files[f"splits/default/{split}_tasks.txt"].count("\n") for split in ("train", "test"))
+    families = len(given.family) or len(FAMILIES)
+    of = "1 family" if families == 1 else f"{families} families"
+    tasks = f"{train} training and {test} held-out tasks in {of}"
     print(f"{given.folder}: {tasks}, {given.per_task} instances each")
 
 

@@ -1,11 +1,14 @@
 """The evaluate job: takes metrics of the checkpoints of several runs, as their snapshots come, with one loaded model.
 
-Its `serves` lists the runs, and of each the metrics that are wanted and how each is taken. Of a step that lacks some,
-it takes the lease (leases), puts the snapshot's weights into the model and proves that they are there (held_weights),
-answers the items (generate), keeps the answers (answers), scores them, looks inside the model (representations), and
-journals what it found in the run's folder. The row of metrics comes last, so a step is scored as a whole or not at all;
-killed at any moment, it leaves a lease that another takes over. It ends when all its runs have ended and nothing is
-left, or after some idle minutes; where it drains, it waits for what others hold and does not idle.
+Its `serves` lists the runs, and of each the suites that are wanted (served). Of a step that lacks a key of a suite, it
+takes the lease (leases), puts the snapshot's weights into the model and proves that they are there (held_weights),
+answers the suite's items (items, generate), keeps the answers (answers), scores them (scorers) or looks inside the
+model (representations), and journals what it found in the run's folder. The row of metrics comes last, so what can be
+scored is so as a whole or not at all; killed at any moment, it leaves a lease that another takes over. A metric that
+cannot be had is named where the job tells its end; a later job takes it.
+
+It ends when all its runs have ended and nothing is left, or after some idle minutes; where it drains, it waits for what
+others hold and does not idle.
 """
 
 import contextlib
@@ -13,38 +16,39 @@ import importlib.metadata
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import convert
 
 from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
 from jobs.evaluating import answers, evaluations, leases
-from jobs.evaluating.generate import Generator
+from jobs.evaluating.generate import Generator, Ids
 from jobs.evaluating.held_weights import HeldWeights, alone, refuse_other
+from jobs.evaluating.items import Items
 from jobs.evaluating.leases import Keeper, Lost
 from jobs.evaluating.representations import Inside
-from jobs.folder import Workspace, is_committed, read_json
+from jobs.evaluating.scorers import Scorers
+from jobs.evaluating.served import Served
+from jobs.folder import Workspace, read_json
 from jobs.journal import Journal
-from jobs.preparing.base_model import Vocabulary, load_vocabulary
 from jobs.ranks import Ranks
 from jobs.training import item_losses
 from jobs.training.held_out import HeldOutLoss, summary
-from jobs.training.train_sets import test_set
-from zsg_core import schedule, splits
+from zsg_core import schedule
 from zsg_core.errors import ClusterError, ZsgError
 from zsg_core.recipe import tested
 from zsg_core.scores import metrics
 from zsg_core.scores.scoring import Answered, Scores
-from zsg_core.settings.representations import Ways
+from zsg_core.settings.representations import INSIDE
+from zsg_core.suites import Suite
 
 POLL_S = 2.0
-SEED = 0  # of which items are answered where not all are: the same in all runs of the data
 VERSIONS = ("torch", "transformers")
 
 Say = Callable[[str], None]
@@ -52,7 +56,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Done:
-    """What the exit record tells: how many steps were scored, in how many of them weights were put into the model."""
+    """What the exit record tells: how many suites of steps were scored, how often weights were put into the model."""
 
     scored: int = 0
     swaps: int = 0
@@ -60,84 +64,17 @@ class Done:
     lost: int = 0  # leases that another took over
 
 
+class Stopped(Exception):
+    """It was told to stop before its work was done; `done` is what it has done."""
+
+    def __init__(self, done: Done) -> None:
+        super().__init__(f"stopped after {done.scored} scores")
+        self.done = done
+
+
 def run(job: dict[str, Any], item: str, attempt: Attempt, say: Say) -> Done:
-    """Evaluates until nothing is left. Raises ClusterError at its end if a step could not be evaluated."""
+    """Evaluates until nothing is left. Raises ClusterError at its end if a step could not be evaluated, or Stopped."""
     return Evaluator(job, item, attempt, say).run()
-
-
-@dataclass(eq=False)
-class Served:
-    """A run that is served: what is wanted of it, and its test set as this model reads it."""
-
-    folder: Path
-    keys: list[str]
-    how: dict[str, Any]  # how answers are made
-    inside: Ways = field(default_factory=dict)  # the keys that are taken inside the model, and how each is
-    journal: Journal | None = None
-    troubles: dict[int, str] = field(default_factory=dict)  # steps that could not be evaluated, and why
-    _read: tuple[list[tuple[Path, int]], evaluations.Taken] = field(default=([], {}))
-
-    @cached_property
-    def job(self) -> dict[str, Any]:
-        """The run's own job.json."""
-        found = read_json(self.folder / "job.json")
-        assert found is not None, "a run that is served was submitted"
-        return found
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        steps = evaluations.there(self.folder, is_first_stage=False)
-        return load_vocabulary(self.folder / "snapshots" / str(steps[-1]) if steps else Path(self.job["paths"]["base"]))
-
-    @cached_property
-    def test(self) -> Any:
-        """(tokens, examples) of the run's test set."""
-        return test_set(self.job, self.vocabulary)
-
-    @cached_property
-    def places(self) -> list[int]:
-        """Which items of the test set are answered."""
-        tokens, _ = self.test
-        count = self.how["items"]
-        return list(range(len(tokens))) if count is None else splits.stratified(tokens.tasks, count, SEED)
-
-    @cached_property
-    def prompts(self) -> list[list[int]]:
-        """What stands before the last answer of each of them, as the loss reads it."""
-        tokens, _ = self.test
-        return [tokens.encoded[place].prompt for place in self.places]
-
-    def open_steps(self) -> Iterator[int]:
-        """The steps that lack a metric and have weights, those included that others are at."""
-        if not (self.folder / "job.json").exists():
-            return
-        found, is_first = self.taken(), not self.job["before"]
-        for step in evaluations.there(self.folder, is_first):
-            is_open = step not in self.troubles and evaluations.lacking(self.keys, step, found)
-            if is_open and (step or self._has_begun):
-                yield step
-
-    def taken(self) -> evaluations.Taken:
-        """What evaluators have journalled, read again where a file of theirs has grown."""
-        now = [(path, path.stat().st_size) for path in journals.guest_files(self.folder)]
-        if now != self._read[0]:
-            self._read = now, evaluations.taken(self.folder)
-        return self._read[1]
-
-    @property
-    def _has_begun(self) -> bool:
-        """Whether the loss of the base has been journalled: before, nothing proves what is held."""
-        told = self.told(0)
-        return told is not None and told[0] is not None
-
-    def told(self, step: int) -> tuple[float | None, int] | None:
-        """The trainer's loss at a step, and the examples up to there; None where it has journalled nothing of it."""
-        found: tuple[float | None, int] | None = None
-        for row in journals.by_writer(self.folder)[""]:
-            if row["kind"] == "metric" and row["step"] == step:
-                loss = row["data"].get("loss", found and found[0])
-                found = (None if loss is None else float(loss), row["examples"])
-        return found
 
 
 class Evaluator:
@@ -147,36 +84,45 @@ class Evaluator:
         workspace = Workspace(Path(job["paths"]["workspace"]))
         self._job, self._item, self._attempt, self._say = job, item, attempt, say
         self._served = [
-            Served(workspace.run(one["run"]), one["keys"], one["how"], one.get("inside", {})) for one in job["serves"]
+            Served(workspace.run(one["run"]), convert(one["suites"], tuple[Suite, ...])) for one in job["serves"]
         ]
         self._device = alone()
         self._held = HeldWeights(self._device)
+        self._scorers = Scorers(workspace.ratings, self._device, say)
         self._keeper = Keeper(job["lease_s"] / 6)
+        self._holding: tuple[Served, int, float] | None = None  # whose weights of which step, and their test loss
         self._probed: tuple[Served, int, HeldOutLoss] | None = None  # with how many loads: of which model
         self._done = Done()
 
     def run(self) -> Done:
+        self._scorers.look_ahead([suite for one in self._served for suite in one.suites])
         idle_since = time.monotonic()
         try:
             while True:
                 if self._work_once():
                     idle_since = time.monotonic()
                     continue
-                left = [one for one in self._served if next(one.open_steps(), None) is not None]
+                left = [one for one in self._served if next(one.open_work(), None) is not None]
                 if not left and all(evaluations.is_over(one.folder) or self._job["drains"] for one in self._served):
                     break
                 if not self._job["drains"] and time.monotonic() - idle_since > 60 * self._job["resources"]["idle_min"]:
                     break
                 time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            raise Stopped(self._done) from None
         finally:
             self._stop()
-        self._done.swaps, self._done.loads = self._held.swaps, self._held.loads
-        troubles = [f"{one.folder.name}, step {s}: {why}" for one in self._served for s, why in one.troubles.items()]
+        troubles = [
+            f"{one.folder.name}, step {step}, {suite}: {why}"
+            for one in self._served
+            for (step, suite), why in one.troubles.items()
+        ]
         if troubles:
             raise ClusterError(f"{len(troubles)} steps could not be evaluated; the first, of run {troubles[0]}")
         return self._done
 
     def _stop(self) -> None:
+        self._done.swaps, self._done.loads = self._held.swaps, self._held.loads
         self._keeper.stop()
         if self._keeper.held:
             self._keeper.held.release()
@@ -187,18 +133,18 @@ class Evaluator:
             leases.sweep(one.folder, lambda step, keys, found=found: not evaluations.lacking(keys, step, found))
 
     def _work_once(self) -> bool:
-        """Evaluates one step of some run; False if there is none to be had."""
+        """Evaluates one suite at one step of some run; False if there is none to be had."""
         for one in self._served:
-            for step in one.open_steps():
-                if self._try(one, step):
+            for step, suite in one.open_work():
+                if self._try(one, step, suite):
                     return True
         return False
 
-    def _try(self, one: Served, step: int) -> bool:
+    def _try(self, one: Served, step: int, suite: Suite) -> bool:
         """Whether the step could be had, and was dealt with."""
-        path = leases.path_of(one.folder, step, evaluations.TEST_SET)
+        path = leases.path_of(one.folder, step, suite.name)
         journal = self._journal_of(one)
-        lease = leases.claim(path, self._item, journal.name, one.keys, self._job["lease_s"])
+        lease = leases.claim(path, self._item, journal.name, suite.keys, self._job["lease_s"])
         if lease is None:
             return False
         self._keeper.held = lease
@@ -206,9 +152,9 @@ class Evaluator:
             for before in lease.before:
                 self._take_over(one, journal, step, before)
             lease.forget()
-            if not self._is_there(one, step) or not evaluations.lacking(one.keys, step, evaluations.taken(one.folder)):
-                return False
-            self._evaluate(one, journal, step)
+            if (step, suite) not in one.open_work():
+                return False  # another was quicker
+            (self._look_inside if suite.name == INSIDE else self._evaluate)(one, suite, journal, step)
         except Lost as lost:
             self._say(str(lost))
             self._done.lost += 1
@@ -216,8 +162,9 @@ class Evaluator:
         except Exception as error:
             if not isinstance(error, ZsgError):
                 traceback.print_exc()
-            one.troubles[step] = f"{type(error).__name__}: {error}"
-            self._say(f"{one.folder.name} step {step}: {one.troubles[step]}")
+            self._holding = None
+            one.troubles[step, suite.name] = f"{type(error).__name__}: {error}"
+            self._say(f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}")
         finally:
             self._keeper.held = None
             lease.release()
@@ -230,9 +177,6 @@ class Evaluator:
         if journal:
             with contextlib.suppress(Lost):
                 journal.close()
-
-    def _is_there(self, one: Served, step: int) -> bool:
-        return step == 0 or is_committed(one.folder / "snapshots" / str(step))
 
     def _journal_of(self, one: Served) -> Journal:
         """This evaluator's file in the run's journal, fenced by the lease that is held."""
@@ -258,96 +202,103 @@ class Evaluator:
         journal.commit()
         self._say(f"{one.folder.name} step {step}: taken over from {before['holder']}, which gives no sign of life")
 
-    def _evaluate(self, one: Served, journal: Journal, step: int) -> None:
-        lacking = evaluations.lacking(one.keys, step, evaluations.taken(one.folder))
-        loss, examples = one.told(step) or (None, 0)
-        hold = cache(lambda: self._hold(one, step, loss))  # answers that were kept need no weights
-        of_answers, inside = ([key for key in lacking if (key in one.inside) is within] for within in (False, True))
-        data: dict[str, float] = {}
-        flags: list[str] = []
-        if of_answers:
-            scores = self._score(one, journal, step, examples, of_answers, hold)
-            data |= scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
-            flags += scores.flags
-        if inside:
-            data |= self._look_inside(one, journal, step, examples, {key: one.inside[key] for key in inside}, hold())
-        data |= {key: math.nan for key in lacking if key not in data}  # asked for, and nothing to be had
-        journal.row("metric", step=step, examples=examples, data=data)
-        journal.commit()
-        self._done.scored += 1
-        shown = ", ".join(f"{key} {data[key]:.4g}" for key in lacking)
-        self._say(f"{one.folder.name} step {step}: {'; '.join([shown, *flags])}")
-
-    def _score(
-        self, one: Served, journal: Journal, step: int, examples: int, keys: list[str],
-        hold: Callable[[], dict[str, Any]],
-    ) -> Scores:  # fmt: skip
-        """The scores of a step's answers, which are kept, or were; journals where they are and each item's score."""
-        kept = answers.find(journals.read(one.folder), step, evaluations.TEST_SET, one.how)
-        facts: dict[str, Any] = {}
+    def _evaluate(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
+        lacking = evaluations.lacking(suite.keys, step, one.taken())
+        kept = answers.find(journals.read(one.folder), step, suite.name, suite.how)
+        told = one.told(step)
+        examples = told[1] if told else 0
         if kept is None:
-            answered, facts = self._answer(one, step, hold())
+            answered, facts = self._answer(one, suite, step, told[0] if told else None)
             kept = answers.keep(one.folder, journal.name, facts, answered)
         else:
-            answered = answers.read(one.folder, kept)
-        scores = metrics.score(keys, answered)
-        where = {"event": evaluations.ANSWERS, "suite": evaluations.TEST_SET, "how": one.how, "keys": keys}
+            answered, facts = answers.read(one.folder, kept), {}
+        asked = [key for key in lacking if not metrics.is_answers(key)]
+        items = one.items(suite)
+        scores, failed = self._scorers.score(suite, items, asked, answered)
+        done = [key for key in lacking if key not in failed]
+        where = {"event": evaluations.ANSWERS, "suite": suite.name, "how": suite.how, "keys": done}
+        where |= {"scored_by": by} if (by := {k: v for k, v in suite.scored_by.items() if k in done}) else {}
         where |= {"file": kept.file, "at": kept.at, "bytes": kept.size, "flags": scores.flags, **facts}
-        journal.row("event", step=step, examples=examples, data=where)
-        self._keep_items(one, journal, scores, step, examples)
-        return scores
+        journal.row("event", step=step, examples=examples, data=where | ({"failed": failed} if failed else {}))
+        self._keep_items(one, items, journal, scores, step, examples)
+        data = scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
+        # Asked for, and nothing to be had.
+        data |= {key: math.nan for key in asked if key in done and key not in scores.values}
+        if data:
+            journal.row("metric", step=step, examples=examples, data=data)
+        journal.commit()
+        if failed:
+            one.troubles[step, suite.name] = "; ".join(f"{key}: {why}" for key, why in failed.items())
+        self._done.scored += bool(done)
+        told_of = [f"{key} {scores.values[key]:.4g}" if key in scores.values else key for key in done]
+        told_of += [f"{key} is not to be had: {why}" for key, why in failed.items()]
+        self._say(f"{one.folder.name} step {step}: {'; '.join([', '.join(told_of), *scores.flags])}")
 
-    def _look_inside(
-        self, one: Served, journal: Journal, step: int, examples: int, ways: Ways, held: dict[str, Any]
-    ) -> dict[str, float]:
-        """The metrics that are taken inside the model whose weights are held; journals how, and each item's."""
-        started = time.perf_counter()
+    def _look_inside(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
+        """Takes the metrics that are taken inside the model; journals how, each item's values, the metrics."""
+        loss, examples = one.told(step) or (None, 0)
+        ways = {key: suite.way(key) for key in evaluations.lacking(suite.keys, step, one.taken())}
+        probe, started = self._hold(one, step, loss), time.perf_counter()
+        meta = (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {}) if step else {}
         inside = Inside(
-            self._held.llama, self._device, one.folder, step, held["weights"], one.vocabulary, one.test[0],
+            self._held.llama, self._device, one.folder, step, meta.get("weights"), one.vocabulary, one.test[0],
             list(tested(one.job["recipe"]["stages"][-1]["data"])), self._fence,
         )  # fmt: skip
         looked = inside.look(ways)
-        told = {"event": evaluations.INSIDE, "ways": ways, "files": looked.files, **held, "by": self._item}
-        told |= {"seconds": time.perf_counter() - started, **attempts.where(self._attempt)}
+        told = {"event": INSIDE, "ways": ways, "files": looked.files, "weights": meta.get("weights")}
+        told |= {"probe_loss": probe, "device": self._device, "seconds": time.perf_counter() - started}
+        told |= {**attempts.where(self._attempt), "by": self._item}
         journal.row("event", step=step, examples=examples, data=told)
         for key, (places, values) in looked.by_item.items():
             item_losses.keep(journal, key, values, step=step, examples=examples, places=places)
-        return looked.values
+        journal.row("metric", step=step, examples=examples, data=looked.values)
+        journal.commit()
+        self._done.scored += 1
+        shown = ", ".join(f"{key} {looked.values[key]:.4g}" for key in ways)
+        self._say(f"{one.folder.name} step {step}: {shown}")
 
-    def _hold(self, one: Served, step: int, loss: float | None) -> dict[str, Any]:
-        """Puts the weights of a step into the model, proves that they are there, and tells of them."""
+    def _answer(
+        self, one: Served, suite: Suite, step: int, loss: float | None
+    ) -> tuple[list[Answered], dict[str, Any]]:
+        """The items' answers by the weights of a step, and how they came about."""
         started = time.perf_counter()
-        folder = one.folder / "snapshots" / str(step)
-        meta: Mapping[str, Any] = (read_json(folder / "meta.json") or {}) if step else {}
+        probe = self._hold(one, step, loss)
+        swapped, tokens = time.perf_counter(), 0
+
+        def generate(how: Mapping[str, Any], prompts: Sequence[Ids], names: Sequence[str]) -> list[list[int]]:
+            nonlocal tokens
+            words = one.vocabulary
+            made = Generator(self._held.llama, how, words.bos, words.eos, self._device).answers(prompts, names)
+            tokens += sum(map(len, made))
+            return made
+
+        answered = one.items(suite).answer(generate)
+        meta = (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {}) if step else {}
+        facts = {"weights": meta.get("weights"), "probe_loss": probe, "engine": "transformers", "device": self._device}
+        facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}
+        facts |= {"swap_s": swapped - started, "generate_s": time.perf_counter() - swapped}
+        facts |= {"tokens": tokens, **attempts.where(self._attempt), "by": self._item}
+        return answered, facts | {"step": step, "suite": suite.name, "how": suite.how}
+
+    def _hold(self, one: Served, step: int, loss: float | None) -> float:
+        """Puts the weights of a step into the model, unless they are there, and returns their loss on the test set.
+
+        ClusterError where they are not those that the trainer had.
+        """
+        if self._holding and self._holding[:2] == (one, step):
+            return self._holding[2]
+        self._holding = None
         if step:
+            folder = one.folder / "snapshots" / str(step)
             self._held.hold(folder, one.job)
-            told = meta["probe_loss"]
+            told = (read_json(folder / "meta.json") or {})["probe_loss"]
             loss = None if told is None else float(told)
         else:
             self._held.hold_base(one.job)
         probe = self._probe(one)
         refuse_other(probe, loss, one.job["recipe"]["stages"][-1]["train"]["precision"], f"step {step}")
-        facts = {"weights": meta.get("weights"), "probe_loss": probe, "device": self._device}
-        return facts | {"swap_s": time.perf_counter() - started}
-
-    def _answer(self, one: Served, step: int, held: Mapping[str, Any]) -> tuple[list[Answered], dict[str, Any]]:
-        """The items' answers by the weights that are held, and how they came about."""
-        started = time.perf_counter()
-        tokens, examples = one.test
-        vocabulary = one.vocabulary
-        generator = Generator(self._held.llama, one.how, vocabulary.bos, vocabulary.eos, self._device)
-        made = generator.answers(one.prompts, [tokens.ids[place] for place in one.places])
-        answered = [
-            Answered(
-                id=tokens.ids[place], task=tokens.tasks[place], prompt=vocabulary.text(prompt),
-                references=examples[place].right_answers, answer=vocabulary.text(ids),
-            )
-            for place, prompt, ids in zip(one.places, one.prompts, made, strict=True)
-        ]  # fmt: skip
-        facts = {**held, "engine": "transformers", "generate_s": time.perf_counter() - started}
-        facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}
-        facts |= {"tokens": sum(map(len, made)), **attempts.where(self._attempt), "by": self._item}
-        return answered, facts | {"step": step, "suite": evaluations.TEST_SET, "how": one.how}
+        self._holding = one, step, probe
+        return probe
 
     def _probe(self, one: Served) -> float:
         """The loss of the weights that are held on the run's test set, computed as the run computes it."""
@@ -362,8 +313,11 @@ class Evaluator:
         rule = one.job["recipe"]["stages"][-1]["train"].get("truncated_answers", "exclude")
         return HeldOutLoss(self._held.model, tokens, Ranks(0, 1, 0), self._device, budget, None, rule)
 
-    def _keep_items(self, one: Served, journal: Journal, scores: Scores, step: int, examples: int) -> None:
-        ids = [one.test[0].ids[place] for place in one.places]
+    def _keep_items(
+        self, one: Served, items: Items, journal: Journal, scores: Scores, step: int, examples: int
+    ) -> None:
+        ids = [items.ids[place] for place in items.places]
+        item_losses.describe_suite(one.folder, items.name, items.ids, items.tasks)
         for key, by_item in scores.by_item.items():
             values = np.array([by_item.get(item, math.nan) for item in ids])
-            item_losses.keep(journal, key, values, step=step, examples=examples, places=one.places)
+            item_losses.keep(journal, key, values, step=step, examples=examples, places=items.places, of=items.name)

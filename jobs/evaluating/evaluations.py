@@ -1,7 +1,8 @@
 """Says which metrics of a run's checkpoints evaluators are to take, and which they have taken.
 
 Trainers ask before they remove a snapshot, evaluators before they work at one, plans before they submit. A metric of
-a step is taken once its row is in an evaluator's journal in the run's folder.
+a step is taken once its row is in an evaluator's journal in the run's folder; that answers are kept, once their event
+is.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,12 +13,13 @@ from jobs import journal
 from jobs.attempt import DONE
 from jobs.evaluating.leases import is_leased
 from jobs.folder import discard, is_committed, read_json
+from zsg_core.scores.metrics import is_answers
+from zsg_core.settings.representations import INSIDE
 
-TEST_SET = "test_set"  # the suite whose items are those of the run's test set
 ANSWERS = "answers"  # the event that tells where a step's answers are kept
-INSIDE = "representations"  # the event that tells what was looked at inside a step's model
 
 Taken = dict[int, set[str]]  # step → keys
+Answered = dict[tuple[int, str], list[dict[str, Any]]]  # (step, suite) → in which ways
 
 
 def taken(run: Path) -> Taken:
@@ -27,18 +29,32 @@ def taken(run: Path) -> Taken:
         for row in rows:
             if row["kind"] == "metric":
                 found.setdefault(row["step"], set()).update(row["data"])
+            elif row["data"].get("event") == ANSWERS:
+                found.setdefault(row["step"], set()).update(filter(is_answers, row["data"]["keys"]))
+    return found
+
+
+def answered(run: Path) -> Answered:
+    """Of which steps and suites answers are kept, and how they were made."""
+    found: Answered = {}
+    for rows in _guests(run):
+        for row in rows:
+            if row["data"].get("event") == ANSWERS:
+                found.setdefault((row["step"], row["data"]["suite"]), []).append(row["data"]["how"])
     return found
 
 
 def ways(run: Path) -> dict[str, dict[str, Any]]:
-    """How each key was taken: how answers were made, or what was looked at; the first counts, as with the values."""
+    """How each key was taken: how answers were made and scored, or what was looked at. The first counts."""
     found: dict[str, dict[str, Any]] = {}
     for rows in _guests(run):
-        for data in (row["data"] for row in rows):
-            if data.get("event") == ANSWERS:
-                found = {key: data["how"] for key in data["keys"]} | found
-            elif data.get("event") == INSIDE:
-                found = data["ways"] | found
+        for row in rows:
+            if row["data"].get("event") == INSIDE:
+                found = row["data"]["ways"] | found
+            elif row["data"].get("event") == ANSWERS:
+                for key in row["data"]["keys"]:
+                    scored_by = row["data"].get("scored_by", {}).get(key, {})
+                    found.setdefault(key, row["data"]["how"] | scored_by)
     return found
 
 
@@ -57,9 +73,19 @@ def lacking(keys: Sequence[str], step: int, found: Mapping[int, Collection[str]]
     return [key for key in keys if key not in found.get(step, ())]
 
 
+def _done_with(run: Path) -> Taken:
+    """The keys of each step for which nobody needs its weights: taken, or not to be had though answers are kept."""
+    found = taken(run)
+    for rows in _guests(run):
+        for row in rows:
+            if row["data"].get("event") == ANSWERS:
+                found.setdefault(row["step"], set()).update(row["data"].get("failed", ()))
+    return found
+
+
 def needed(run: Path, keys: Sequence[str], steps: Iterable[int]) -> set[int]:
     """The steps whose snapshots are being evaluated, or still are to be."""
-    found = taken(run) if keys else {}
+    found = _done_with(run) if keys else {}
     return {step for step in steps if lacking(keys, step, found) or is_leased(run, step)}
 
 

@@ -39,17 +39,20 @@ class Generator:
     def answers(self, prompts: Sequence[Ids], names: Sequence[str]) -> list[list[int]]:
         """The tokens of each answer, without the end of sequence. `names` tell the items' draws apart.
 
-        What would stand beyond the model's positions is left out.
+        What would stand beyond the model's positions is left out, so a prompt that fills them has no answer.
         """
         made: list[list[int]] = [[] for _ in prompts]
+        context = self._llama.config.max_position_embeddings
+        asked = [place for place, prompt in enumerate(prompts) if len(prompt) < context]
         before = self._llama.config._attn_implementation, self._llama.generation_config
         self._llama.set_attn_implementation(ATTENTION)  # a padded batch is no packed row
         self._llama.generation_config = self._config  # else transformers takes what a model's folder suggests
         try:
-            for places in batches(prompts, self._how["max_new_tokens"], self._budget):
+            for batch in batches([prompts[place] for place in asked], self._how["max_new_tokens"], self._budget):
+                places = [asked[number] for number in batch]
                 of = self._batch([prompts[place] for place in places], [names[place] for place in places])
                 for place, answer in zip(places, of, strict=True):
-                    made[place] = answer[: max(0, self._llama.config.max_position_embeddings - len(prompts[place]))]
+                    made[place] = answer[: context - len(prompts[place])]
         finally:
             self._llama.set_attn_implementation(before[0])
             self._llama.generation_config = before[1]
@@ -76,7 +79,7 @@ class Nucleus(LogitsProcessor):
     """Draws each item's next token from its own generator, and leaves no other choice to who asks for the likeliest.
 
     As the published code: first the penalty on tokens that were generated before, then the temperature, then of the
-    likeliest tokens the fewest that together have `top_p`.
+    likeliest tokens, at most `top_k`, the fewest that together have `top_p`.
     """
 
     def __init__(self, how: Mapping[str, Any], prompt_length: int, names: Sequence[str]) -> None:
@@ -88,9 +91,10 @@ class Nucleus(LogitsProcessor):
         """(B, V) logits of the next token, after `input_ids` (B, T)."""
         logits = scores.double().cpu()
         generated = input_ids[:, self._start :].cpu()
-        penalty, before = self._how["repetition_penalty"], logits.gather(1, generated)
+        penalty, before = self._how.get("repetition_penalty", 1.0), logits.gather(1, generated)
         logits.scatter_(1, generated, torch.where(before > 0, before / penalty, before * penalty))
         ordered, places = (logits / self._how["temperature"]).softmax(-1).sort(dim=-1, descending=True, stable=True)
+        ordered[:, self._how.get("top_k", logits.shape[1]) :] = 0.0
         ordered[ordered.cumsum(-1) - ordered >= self._how["top_p"]] = 0.0
         drawn = torch.stack([
             row_places[torch.multinomial(row, 1, generator=draw)]

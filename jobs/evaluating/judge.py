@@ -1,6 +1,6 @@
 """Has answers rated by a judge at an OpenAI-compatible address; what it said is kept and never asked for twice.
 
-The address and the key come from the environment, ZSG_JUDGE_URI and ZSG_JUDGE_KEY, and are written nowhere.
+The key comes from the environment, from the variable that the grid names, and is written nowhere.
 """
 
 import http.client
@@ -20,7 +20,6 @@ from zsg_core.errors import ClusterError, UserError
 from zsg_core.scores import mt_bench
 from zsg_core.scores.mt_bench import Request
 
-URI, KEY = "ZSG_JUDGE_URI", "ZSG_JUDGE_KEY"
 MOST_TOKENS = 2048  # of a reply, as in FastChat
 MOST_BYTES = 4 << 20  # of a reply
 WAIT_S = 60.0  # the longest that a server may ask us to wait at a time
@@ -51,15 +50,18 @@ class Judge:
     patience: Patience = field(default_factory=lambda: Patience(limit_s=300, first_s=1, most_s=30), repr=False)
 
     @classmethod
-    def from_environment(cls, model: str, environment: Mapping[str, str] = os.environ) -> "Judge":
-        """The judge named by the environment. UserError without an address."""
-        uri = environment.get(URI, "").rstrip("/")
-        if not uri.startswith(("http://", "https://")):
+    def of(cls, how: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> "Judge":
+        """The judge of a suite: model, base_url, and key_env, which names the variable of the key, or None.
+
+        UserError where that variable is not set.
+        """
+        name = how["key_env"]
+        if name and not environment.get(name):
             raise UserError(
-                f"MT-Bench needs a judge: set {URI} to the address of an OpenAI-compatible server, such as "
-                f"https://api.openai.com/v1, and {KEY} to its key"
+                f"the judge's key is missing: {name}, which checkpoints.suites.mt_bench.judge.key_env names, is not "
+                "set in this job's environment; set it where you call zsg submit"
             )
-        return cls(model, uri, environment.get(KEY, ""))
+        return cls(how["model"], how["base_url"].rstrip("/"), environment[name] if name else "")
 
     def reply(self, system: str, user: str) -> str:
         """What the judge says; asked again while it is busy or out of reach.
@@ -103,8 +105,8 @@ class Judge:
             return Busy(f"HTTP {error.code} {said}")
         if error.code in _WRONG or 300 <= error.code < 400:
             return UserError(
-                f"the judge at {self.uri} answered HTTP {error.code} for model {self.id}: {said}. Look at {URI}, {KEY} "
-                "and the judge's name"
+                f"the judge at {self.uri} answered HTTP {error.code} for model {self.id}: {said}. Look at the judge's "
+                "base_url, model and key"
             )
         return Refused(f"HTTP {error.code} {said}")
 

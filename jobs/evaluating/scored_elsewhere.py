@@ -5,7 +5,7 @@ Killed at any moment it is run again: the row of metrics comes last, and a key t
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,30 +36,43 @@ class Kept:
     answered: list[Answered]
 
 
-def kept(run: Path, step: int) -> Kept:
-    """The answers of a step. UserError where there are none, or several, made in different ways."""
-    rows = [row for row in answers.found(run) if row["step"] == step]
+def kept(run: Path, step: int, items: Collection[str], suite: str | None = None) -> Kept:
+    """The answers of a step, of a suite where it is said, else those that hold the items.
+
+    UserError where there are none, or several, made in different ways.
+    """
+    there = answers.found(run)
+    rows = [row for row in there if row["step"] == step and suite in (None, row["suite"])]
     if not rows:
-        there = sorted({row["step"] for row in answers.found(run)})
-        shown = f"there are of steps {', '.join(map(str, there[:20]))}" if there else "no step has any yet"
-        raise UserError(f"run {run.name} has no answers of step {step}; {shown}")
-    if len(rows) > 1:
+        steps = sorted({row["step"] for row in there if suite in (None, row["suite"])})
+        shown = f"there are of steps {', '.join(map(str, steps[:20]))}" if steps else "no step has any yet"
+        raise UserError(f"run {run.name} has no answers of step {step}{f', {suite}' if suite else ''}; {shown}")
+    found = [_kept(run, row) for row in rows]
+    if len(found) > 1:
+        found = [one for one in found if {answer.id for answer in one.answered}.issuperset(items)] or found
+    if len(found) > 1:
         raise UserError(
-            f"run {run.name}, step {step}: there are answers made in {len(rows)} ways, and a score does not say "
-            "of which it is; ask for them in runs of their own"
+            f"run {run.name}, step {step}: there are answers made in {len(found)} ways, and a score does not say "
+            "of which it is; give `suite` with it, or ask for them in runs of their own"
         )
-    (row,) = rows
+    return found[0]
+
+
+def _kept(run: Path, row: dict[str, Any]) -> Kept:
     place = Place(row["file"], row["at"], row["bytes"])
     return Kept(row, place, answers.read(run, place))
 
 
-def record(run: Path, step: int, given: Mapping[str, ByItem], source: str) -> tuple[Scores, list[str]]:
+def record(
+    run: Path, step: int, given: Mapping[str, ByItem], source: str, suite: str | None = None
+) -> tuple[Scores, list[str]]:
     """Journals the scores of a step; returns them, and the metrics that were taken before and stay as they are.
 
     `source` is told with them. UserError as `kept`, BadData for an item that was not answered, ClusterError while
     another process writes scores of this step.
     """
-    found, where = kept(run, step), f"run {run.name}, step {step}"
+    found = kept(run, step, {item for by_item in given.values() for item in by_item}, suite)
+    where = f"run {run.name}, step {step}"
     elsewhere.refuse_others(where, dict(given), (one.id for one in found.answered))
     held: list[leases.Lease] = []
     journal = _journal(run, lambda: [lease.check() for lease in held])
@@ -92,11 +105,13 @@ def _write(run: Path, journal: Journal, step: int, found: Kept, scores: Scores, 
     told |= {"flags": scores.flags, "by": HOLDER, "source": source}
     journal.row("event", step=step, examples=examples, data=told)
     items = {one.id for one in found.answered}
-    tested = [(place, item) for place, item in enumerate((read_json(run / item_losses.FILE) or {"ids": []})["ids"])
-              if item in items]  # fmt: skip
+    of = item_losses.name_of(found.row["suite"], found.row["how"])
+    listed = (read_json(run / f"{of}.json") or {"ids": []})["ids"]
+    tested = [(place, item) for place, item in enumerate(listed) if item in items]
     for key, by_item in scores.by_item.items():
         values = np.array([by_item.get(item, np.nan) for _, item in tested])
-        item_losses.keep(journal, key, values, step=step, examples=examples, places=[place for place, _ in tested])
+        item_losses.keep(journal, key, values, step=step, examples=examples, places=[place for place, _ in tested],
+                         of=of)  # fmt: skip
     data = scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
     journal.row("metric", step=step, examples=examples, data=data)
     journal.commit()

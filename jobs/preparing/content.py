@@ -9,6 +9,8 @@ from pathlib import Path
 from zsg_core import readers
 from zsg_core.errors import UserError
 from zsg_core.readers.format import root
+from zsg_core.scores.metrics import REWARD
+from zsg_core.suites import PROMPTS
 
 TOKENIZER_FILES = ("tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", *TOKENIZER_FILES)
@@ -19,6 +21,11 @@ Files = Callable[[Path], Sequence[Path]]
 def data_files(reader: str) -> Files:
     """What lists the files of a data set that are read."""
     return readers.FORMATS[reader].files
+
+
+def suite_files(name: str) -> Files:
+    """What lists the files that decide something which `zsg_core.suites.needs` names."""
+    return {PROMPTS: one_file, REWARD: model_files}.get(name) or data_files(name)
 
 
 def one_file(path: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 A row of kind `items`: {set, values, places}, the values float32 in base64, 3.2 kB for 595 items. In the journal
 they are fenced, whole or not there, and the first of a step counts, as for any metric; MLflow never sees them. Which
-items they are of stands once in <run>/test_set.json, or in the row. Evaluators keep the scores of items likewise.
+items they are of stands once in <run>/test_set.json, or in the row. Evaluators keep the scores of items likewise; those
+of a benchmark's items stand in a file of their own, `of` in the row.
 """
 
 import base64
@@ -18,7 +19,8 @@ from jobs import journal as journals
 from jobs.folder import read_json, write_json
 from jobs.journal import Journal
 
-FILE = "test_set.json"
+TEST_ITEMS = "test_set"
+FILE = f"{TEST_ITEMS}.json"
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,28 @@ def describe(
     write_json(run / FILE, {"ids": ids, "tasks": tasks, "tokens": tokens, "parts": before | parts})
 
 
+def name_of(suite: str, how: Mapping[str, Any]) -> str:
+    """The name of the file that says which items a suite has: those of another file of the user are others."""
+    return TEST_ITEMS if suite == TEST_ITEMS else f"{suite}-{how['file'][:8]}"
+
+
+def describe_suite(run: Path, of: str, ids: Sequence[str], tasks: Sequence[str]) -> None:
+    """Writes which items a benchmark has, unless that stands there."""
+    if of != TEST_ITEMS and not (run / f"{of}.json").exists():
+        write_json(run / f"{of}.json", {"ids": ids, "tasks": tasks, "tokens": [0] * len(ids), "parts": {}})
+
+
 def keep(
     journal: Journal, key: str, means: NDArray[np.float64], *, step: int, examples: int,
-    places: Sequence[int] | None = None,
+    places: Sequence[int] | None = None, of: str = TEST_ITEMS,
 ) -> None:  # fmt: skip
     """Journals the losses, or scores, of the items that `key` is the mean of.
 
-    `places`: which items of the test set these are, where test_set.json does not say it of the key.
+    `places`: which items these are, of the test set or of a benchmark, `of`, where its file does not say it of the key.
     """
     values = base64.b64encode(means.astype("<f4").tobytes()).decode()
     named = {} if places is None else {"places": list(places)}
+    named |= {} if of == TEST_ITEMS else {"of": of}
     journal.row("items", step=step, examples=examples, data={"set": key, "values": values, **named})
 
 
@@ -72,13 +86,15 @@ def read_test_losses(run: Path, key: str = "loss", rows: Iterable[dict[str, Any]
 
     `rows`: those of the journal, where they have been read already.
     """
-    told = read_json(run / FILE) or {"ids": [], "tasks": [], "tokens": [], "parts": {}}
+    own = [row for row in (journals.read(run) if rows is None else rows)
+           if row["kind"] == "items" and row["data"]["set"] == key]  # fmt: skip
+    file = f"{own[0]['data'].get('of', TEST_ITEMS)}.json" if own else FILE
+    told = read_json(run / file) or {"ids": [], "tasks": [], "tokens": [], "parts": {}}
     places = range(len(told["ids"])) if key == "loss" else told["parts"].get(key, [])
     found: dict[int, NDArray[np.float32]] = {}
-    for row in journals.read(run) if rows is None else rows:
-        if row["kind"] == "items" and row["data"]["set"] == key:
-            places = row["data"].get("places", places)
-            found.setdefault(row["step"], np.frombuffer(base64.b64decode(row["data"]["values"]), "<f4"))
+    for row in own:
+        places = row["data"].get("places", places)
+        found.setdefault(row["step"], np.frombuffer(base64.b64decode(row["data"]["values"]), "<f4"))
     steps = sorted(found)
     ids, tasks, tokens = ([told[name][place] for place in places] for name in ("ids", "tasks", "tokens"))
     losses = np.array([found[step] for step in steps], np.float32).reshape(len(steps), len(ids))

@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from jobs.evaluating import sandbox
+from jobs.evaluating.sandbox import Sandbox
 from launcher.clusters import cluster_checks, slurm
 from launcher.clusters.check import OK, PROBLEM, WARNING, Check
 from launcher.clusters.profiles import Profile
@@ -30,6 +32,7 @@ def examine(profile: Profile, workspace: Path, run: slurm.Run = subprocess.run) 
         *(extra(name, [m for m in modules if not importlib.util.find_spec(m)]) for name, modules in EXTRAS.items()),
         encoding(sys.getfilesystemencoding(), os.environ),
         *_workspace(profile, workspace),
+        code_runs(profile.kind),
     ]
     return checks if profile.kind == "local" else [*checks, *_slurm(profile, run)]
 
@@ -82,6 +85,15 @@ def encoding(file_system: str, variables: Mapping[str, str]) -> Check:
     if file_system.replace("-", "").lower() == "utf8":
         return Check("locale", OK, f"UTF-8 ({said})")
     return Check("locale", WARNING, f"{file_system} ({said})", "export LC_ALL=C.UTF-8")
+
+
+def code_runs(kind: str, find: Callable[..., Sandbox] = sandbox.find) -> Check:
+    """Whether HumanEval's programs could be run here; on a cluster each evaluate job tries its own node first."""
+    where = "" if kind == "local" else " on this machine; evaluate jobs try their nodes"
+    try:
+        return Check("sandbox", OK, f"{find(allowed=True).name}{where}")
+    except ClusterError as error:
+        return Check("sandbox", WARNING, f"none{where}", f"only for metric humaneval/…: {error}")
 
 
 def store(kind: str, uri: str | None) -> Check:

@@ -1,6 +1,7 @@
 """Describes a cluster: what a profile file may say."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -256,6 +257,12 @@ def gpus_per_node(profile: Profile, kind: str) -> int:
     """The GPUs that a kind of job has on each of its nodes."""
     most = profile.slurm.gpus_per_node if profile.kind == "slurm" else 0
     return {"train": most, "evaluate": min(1, most)}.get(kind, 0)
+
+
+def handing_on(profile: Profile, variables: Sequence[str]) -> Profile:
+    """The profile, under which jobs are given these variables too."""
+    keep = list(dict.fromkeys([*profile.environment.keep, *variables]))
+    return profile.model_copy(update={"environment": profile.environment.model_copy(update={"keep": keep})})
 
 
 def load(name: str, beside: Path) -> Profile:

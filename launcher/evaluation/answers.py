@@ -37,9 +37,9 @@ def score(place: Workspace, file: Path) -> None:
     given = elsewhere.scores(file)
     if not given:
         raise UserError(f"{file}: holds no scores")
-    runs = {name: place.root / reading.find_item(place, f"runs/{name}") for name, _ in given}
-    for (name, step), by_metric in sorted(given.items()):
-        scores, before = scored_elsewhere.record(runs[name], step, by_metric, file.name)
+    runs = {name: place.root / reading.find_item(place, f"runs/{name}") for name, _, _ in given}
+    for (name, step, suite), by_metric in sorted(given.items(), key=lambda one: (*one[0][:2], one[0][2] or "")):
+        scores, before = scored_elsewhere.record(runs[name], step, by_metric, file.name, suite)
         new = [f"{key} {value:.4g}" for key, value in scores.values.items()]
         told = [*new, *scores.flags, *(f"{key} was there already" for key in before)]
         show.result(f"{name} step {step}: {'; '.join(told)}")

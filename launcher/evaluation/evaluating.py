@@ -1,4 +1,4 @@
-"""Decides which runs are evaluated again: those that lack evaluators' metrics for which there still are weights.
+"""Decides which runs are evaluated again: those that lack metrics of answers for which there still are weights.
 
 A metric that is asked for after training is taken of the snapshots that were kept, or of answers that were. Where
 neither is left the run needs training again, and that is said.
@@ -9,35 +9,40 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.evaluating import answers, evaluations
-from jobs.evaluating.evaluations import TEST_SET
 from jobs.folder import Workspace, read_json
 from launcher.clusters.slurm import DONE
 from launcher.grids.runs import Run
 from launcher.observing.job_state import ACTIVE, JobState
 from launcher.planning.plan import EVALUATE, NOT_SELECTED, RETRAIN, SKIP, Action, Allow, run_item
 from zsg_core import schedule
+from zsg_core.scores.metrics import TEST_SET
+from zsg_core.settings.representations import INSIDE
+from zsg_core.settings.schema_errors import brief
 
 
 @dataclass(frozen=True)
 class Found:
-    """What there is of a run: steps with weights, keys that were taken of each step, and how, steps with answers."""
+    """What there is of a run: steps with weights, keys that were taken of each step, and how.
+
+    `answered`: the (step, suite) whose answers are kept, made as the grid now wants them.
+    """
 
     there: Sequence[int] = ()
     taken: Mapping[int, set[str]] = field(default_factory=dict)
     ways: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    answered: frozenset[int] = frozenset()
+    answered: frozenset[tuple[int, str]] = frozenset()
 
 
 def look(workspace: Workspace, run: Run) -> Found:
     """Reads what there is of a run for which metrics of answers are wanted."""
     folder = workspace.run(run.id)
-    how = run.checkpoints.generation.how
+    how = {suite.name: suite.how for suite in run.suites}
     kept = answers.found(folder)
     return Found(
         evaluations.there(folder, run.before is None),
         evaluations.taken(folder),
         evaluations.ways(folder),
-        frozenset(one["step"] for one in kept if one["how"] == how and one["suite"] == TEST_SET),
+        frozenset((one["step"], one["suite"]) for one in kept if one["how"] == how.get(one["suite"])),
     )
 
 
@@ -64,13 +69,9 @@ def refine(
 
 
 def _refined(action: Action, state: JobState, allow: Allow, found: Found, served: set[str]) -> Action:
-    run, when, keys = action.run, action.run.checkpoints, action.run.checkpoints.scored
-    ways = {key: when.inside.get(key, when.generation.how) for key in keys}
-    other = next((key for key, how in ways.items() if found.ways.get(key, how) != how), None)
-    if other:
-        why = f"{other} was taken otherwise ({_differing(found.ways[other], ways[other])})"
-        named = f"give checkpoints.{when.named_by(other)} a name, which its keys then carry"
-        return Action(run, SKIP, f"{action.reason}; {why}: {named}")
+    run, keys = action.run, action.run.checkpoints.scored
+    if other := _taken_otherwise(run, found):
+        return Action(run, SKIP, f"{action.reason}; {other}")
     if state.state in ACTIVE:
         if set(keys) <= served or not state.slurm:
             return action
@@ -85,7 +86,13 @@ def _refined(action: Action, state: JobState, allow: Allow, found: Found, served
     told = f"{action.reason}, but {_told(missing)} missing"
     if {key for lacking in missing.values() for key in lacking} <= served:
         return Action(run, SKIP, f"{told}; they are being evaluated")
-    gone = [step for step, of in missing.items() if step not in found.there and not _is_answered(of, step, run, found)]
+    by_suite = {suite.name: set(suite.keys) for suite in run.suites}
+    gone = [
+        step
+        for step, lacking in missing.items()
+        if step not in found.there
+        and any(own.intersection(lacking) and (step, name) not in found.answered for name, own in by_suite.items())
+    ]
     lost = f"{len(gone)} of them have no snapshot any more and need training again"
     if len(gone) < len(missing):
         more = f"; {lost} (--retrain)" if gone else ""
@@ -95,9 +102,18 @@ def _refined(action: Action, state: JobState, allow: Allow, found: Found, served
     return Action(run, SKIP, f"{told}; {lost} (--retrain)")
 
 
-def _is_answered(keys: Iterable[str], step: int, run: Run, found: Found) -> bool:
-    """Whether some of the keys can be taken of answers that were kept."""
-    return step in found.answered and any(key not in run.checkpoints.inside for key in keys)
+def _taken_otherwise(run: Run, found: Found) -> str | None:
+    """Why a key that is wanted cannot be had: it was taken in another way, and is of that."""
+    for suite in run.suites:
+        for key in suite.keys:
+            if (before := found.ways.get(key, way := suite.way(key))) != way:
+                is_own = suite.name in (TEST_SET, INSIDE)
+                whose = run.checkpoints.named_by(key) if is_own else f"suites.{suite.name}"
+                return (
+                    f"{key} was taken otherwise ({_differing(before, way)}): give "
+                    f"checkpoints.{whose} a name, which its keys then carry"
+                )
+    return None
 
 
 def _wanted(run: Run, state: JobState) -> list[int]:
@@ -114,4 +130,4 @@ def _told(missing: Mapping[int, Sequence[str]]) -> str:
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} {old.get(key)}, now {new.get(key)}" for key in keys)
+    return ", ".join(f"{key} {brief(old.get(key))}, now {brief(new.get(key))}" for key in keys)

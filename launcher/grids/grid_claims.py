@@ -1,5 +1,6 @@
 """Reads the claims of a grid file, and checks that each is of axes and values that the grid has."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from launcher.grids import published
 from launcher.grids.yaml_file import Document, Place
 from zsg_core.settings.claims import KINDS, OF_A_GRID, Claim
 from zsg_core.settings.schema_errors import brief, nearest, unknown_key
+
+Row = dict[str, Any]
 
 
 def read(document: Document, axes: Sequence[Mapping[str, Any]], most_stages: Callable[[], int]) -> tuple[Claim, ...]:
@@ -34,6 +37,30 @@ def read(document: Document, axes: Sequence[Mapping[str, Any]], most_stages: Cal
             message = f"stage {claim.stage}: the runs have {most_stages()} stages at most"
             raise document.error(("claims", number, "stage"), message)
     return tuple(claims)
+
+
+def key(claim: Claim) -> str:
+    """A claim as text, the same for the same claim however it is written; what is drawn beside it does not matter."""
+    return json.dumps(claim.model_dump(mode="json", exclude={"published"}), sort_keys=True)
+
+
+def dated(claims: Sequence[Claim], known: Sequence[Row], now: int, done: Callable[[], int]) -> list[Row]:
+    """Each claim with when it was first submitted, in ms, and how many of the grid's runs were done by then.
+
+    `known` is what this returned before. So a report can tell a claim from one that was made to fit the results.
+    """
+    of = {row["claim"]: row for row in known}
+    return [of.get(key(claim)) or {"claim": key(claim), "since": now, "done": done()} for claim in claims]
+
+
+def doubt(claim: Claim, known: Sequence[Row] | None) -> str | None:
+    """Why a claim may not have been fixed before its results were looked at; None where it was."""
+    if known is None:  # submitted by an older zsg
+        return None
+    found = next((row for row in known if row["claim"] == key(claim)), None)
+    if found is None:
+        return "not among the claims that were submitted"
+    return f"first submitted when {found['done']} runs were done" if found["done"] else None
 
 
 def _told(error: ValidationError) -> tuple[Place, str]:

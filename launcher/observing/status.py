@@ -119,7 +119,7 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         first=record.get("first", 0),
         loss=record.get("loss"),
         slurm=record["slurm_job_id"],
-        cause=f"stopped at step {reached} ({_stopped_by(record)})" if stopped else record["cause"],
+        cause=f"stopped {_stopped_at(record, reached)} ({_stopped_by(record)})" if stopped else record["cause"],
         evidence=_next_step(record) if stopped else record["evidence"],
         checkpoints=tuple(record.get("checkpoints", ())),
         quick={key: tuple(steps) for key, steps in record.get("quick", {}).items()},
@@ -128,6 +128,11 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
         stopped=stopped,
     )
+
+
+def _stopped_at(record: Mapping[str, Any], reached: int) -> str:
+    """How far it came: a run to a step, an evaluate job to so many scores."""
+    return f"after {record['scored']} scores" if "scored" in record else f"at step {reached}"
 
 
 def _stopped_by(record: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Looks, before anything is submitted, at what a plan would meet: the cluster's limits, the disk, the guards."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from launcher.submission.handover import Say
 from launcher.submission.submit import Site
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.estimate import GB
+from zsg_core.suites import key_variables
 
 
 def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
@@ -37,7 +39,7 @@ def objections(site: Site, plan: Plan, cluster: Cluster, estimates: Estimates) -
         found += limits.refusals(profile, plan, cluster)
     if profile.kind == "slurm":
         found += _guarded(profile, plan, cluster, estimates)
-    return [*found, *_disk(site, plan, estimates)]
+    return [*found, *_judges(plan), *_disk(site, plan, estimates)]
 
 
 def refuse(found: list[str]) -> None:
@@ -55,6 +57,17 @@ def _guarded(profile: Profile, plan: Plan, cluster: Cluster, estimates: Estimate
             hours += sum(granted if one is None else one for one in known)
             by_limits |= None in known
     return limits.guards(profile, plan, limits.array_size(profile, cluster.config), hours, by_limits)
+
+
+def _judges(plan: Plan) -> list[str]:
+    """The keys of judges that are not set here: evaluate jobs, to which they are handed on, would have none."""
+    scored = [suite for one in plan.evaluations for run in one.runs for suite in run.suites]
+    return [
+        f"{name}, which checkpoints.suites.mt_bench.judge.key_env names, is not set here; export it, or take `judge` "
+        "out: answers are then kept for `zsg answers export`"
+        for name in key_variables(scored)
+        if not os.environ.get(name)
+    ]
 
 
 def _disk(site: Site, plan: Plan, estimates: Estimates) -> Iterator[str]:

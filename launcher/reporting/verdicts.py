@@ -59,7 +59,8 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
     found: dict[tuple[str, int | None], list[_Run]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
         found[metric, stage] = [_run(run, metric) for run in recorded.runs(place, record, stage)]
-    return [made for claim in claims for made in decide(claim, found[claim.metric, claim.stage])]
+    decided = [made for claim in claims for made in decide(claim, found[claim.metric, claim.stage])]
+    return [_with_doubt(one, grid_claims.doubt(one.claim, record.get("claims"))) for one in decided]
 
 
 def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
@@ -132,6 +133,10 @@ def _named_apart(curves: Sequence[Curve]) -> list[Curve]:
         seen[name] = seen.get(name, 0) + 1
         made.append(one if seen[name] == 1 else replace(one, seed=f"{one.seed} {seen[name]}"))
     return made
+
+
+def _with_doubt(one: Decided, doubt: str | None) -> Decided:
+    return replace(one, verdict=replace(one.verdict, notes=[*one.verdict.notes, doubt])) if doubt else one
 
 
 def _with_missing(made: Verdict, missing: int) -> Verdict:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec import to_builtins
+
+from jobs import going_on
 from jobs.attempt import now_ms
 from jobs.evaluating import leases
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
@@ -16,6 +19,7 @@ from launcher.planning.plan import Canary, Prepare, run_item
 from launcher.submission import code_snapshot
 from launcher.submission.ledger import Submission
 from zsg_core.errors import UserError
+from zsg_core.suites import key_variables
 from zsg_core.tuning import NO_BIASES
 
 
@@ -91,19 +95,24 @@ def write_evaluate(
 
     `drains`: it ends once nothing is left, in place of waiting for snapshots that may yet come.
     """
-    serves = [
-        {"run": run.id, "keys": one.scored, "how": one.generation.how, "inside": one.inside}
-        for run, one in ((run, run.checkpoints) for run in runs)
-    ]
+    serves = [{"run": run.id, "keys": run.checkpoints.scored, "suites": to_builtins(run.suites)} for run in runs]
     job = _head("evaluate", None, submission, workspace, profile.evaluate, profile) | {
         "stage_id": item.partition("/")[2],
         "serves": serves,
+        "key_variables": key_variables(suite for run in runs for suite in run.suites),
+        "go_on": _requeued(profile),
         "drains": drains,
         "lease_s": leases.LOST_S,
         "after": [],
         "makes": [],
     }
     write_json(workspace.root / item / "job.json", job)
+
+
+def _requeued(profile: Profile) -> dict[str, Any] | None:
+    """How an evaluate job goes on after its time limit: it has no chain, so else zsg submit sends another."""
+    rule = profile.slurm.go_on if profile.kind == "slurm" else None
+    return rule if rule and rule["by"] == going_on.REQUEUE else None
 
 
 def _head(

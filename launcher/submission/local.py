@@ -108,12 +108,12 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
 
 def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
     # Outside Slurm it is the user who chooses the GPUs.
-    names = [*profile.environment.keep, "CUDA_VISIBLE_DEVICES"]
+    job = read_json(folder / "job.json") or {}
+    names = [*profile.environment.keep, "CUDA_VISIBLE_DEVICES", *job.get("key_variables", ())]
     kept = {key: os.environ[key] for key in names if key in os.environ}
     sizes = {"prepare": profile.prepare, "evaluate": profile.evaluate}
     kept |= profile.environment.of(sizes.get(item.partition("/")[0], profile.train))
-    code = (read_json(folder / "job.json") or {}).get("code", {})
-    return kept | code_snapshot.environment(code, kept.get("PYTHONPATH", ""))
+    return kept | code_snapshot.environment(job.get("code", {}), kept.get("PYTHONPATH", ""))
 
 
 def _reap(job: LocalJob) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
-from launcher.clusters import failed_nodes, slurm
+from launcher.clusters import failed_nodes, profiles, slurm
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.clusters.slurm import DONE, RUNNING
 from launcher.evaluation import evaluating
-from launcher.grids import grid_record
+from launcher.grids import grid_claims, grid_record
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
 from launcher.lifecycle import retry
@@ -48,6 +48,7 @@ from launcher.submission import canary, code_snapshot, handover, job_files, loca
 from launcher.submission.handover import Say
 from launcher.submission.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
+from zsg_core.suites import key_variables
 
 WRITERS = 16  # files are written side by side: each waits for a disk, or for the server that has it
 
@@ -102,7 +103,8 @@ def _with_evaluations(
     if not found:
         return actions
     items = [item for item, last in ledger.by_item().items() if last.kind == "evaluate"]
-    active = [item for item, state in collect(site.workspace, items, ledger).items() if state.is_active]
+    found_states = collect(site.workspace, items, ledger)
+    active = [item for item, state in found_states.items() if state.is_active and not state.stopped]
     return evaluating.refine(actions, states, allow, found, evaluating.served(site.workspace, active))
 
 
@@ -133,7 +135,15 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str,
         {"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run), "strategy": run.strategy}
         for run in runs
     ]
+    old = grid_record.kept(site.workspace, grid.name)
+    facts["claims"] = grid_claims.dated(
+        grid.claims, old.get("claims", []), now_ms(), lambda: sum(_is_done(site, run) for run in runs)
+    )
     grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
+
+
+def _is_done(site: Site, run: Run) -> bool:
+    return (read_json(site.workspace.run(run.id) / "exit.json") or {}).get("outcome") == DONE
 
 
 def settle(site: Site, ledger: Ledger, say: Say) -> None:
@@ -268,6 +278,7 @@ def _submit_evaluate(
         scheduler="slurm", kind="evaluate", grid=grid.name, items=[item], sacct=profile.slurm.sacct
     )  # fmt: skip
     job_files.write_evaluate(site.workspace, item, runs, profile, intent.id, drains)
+    profile = profiles.handing_on(profile, key_variables(suite for run in runs for suite in run.suites))
     return handover.send(site.workspace, profile, intent, profile.evaluate, after, ledger, say)
 
 

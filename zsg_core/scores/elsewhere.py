@@ -1,7 +1,8 @@
 """Writes answers down for being scored elsewhere, and reads the scores that come back.
 
 Both are JSON lines. An answer: {schema, run, step, suite, id, task, prompt, references, answer}. A score: {run, step,
-id, metric, score}; other keys are passed over, so a score may be an answer's line with two keys more.
+id, metric, score}, and `suite` where the item's id does not tell it; other keys are passed over, so a score may be an
+answer's line with two keys more.
 """
 
 import json
@@ -19,11 +20,11 @@ from zsg_core.scores.scoring import Answered, ByItem
 from zsg_core.settings.schema_errors import nearest
 
 SCHEMA = 1
-RESERVED = ("loss",)  # the trainer's own, and what begins so
+RESERVED = ("loss", "answers")  # the trainer's own, and what begins so; that answers are kept
 # What MLflow takes for a metric, without blanks; what zsg adds to a metric ends as _stderr does.
 _METRIC = re.compile(r"[a-z][a-z0-9_.:-]*(?:/[a-z0-9_.:-]+)*")
 
-Scored = dict[tuple[str, int], dict[str, ByItem]]  # (run id, step) → metric → item id → score
+Scored = dict[tuple[str, int, str | None], dict[str, ByItem]]  # (run id, step, suite) → metric → item id → score
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +35,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     metric: str
     score: float
+    suite: str | None = None
 
 
 def lines(run: str, step: int, suite: str, answers: Iterable[Answered]) -> Iterator[str]:
@@ -50,7 +52,7 @@ def scores(path: Path) -> Scored:
         for number, row in enumerate(chunk.rows):
             where = f"{path}{chunk.where.format(chunk.first + number)}"
             _refuse_strange(where, row)
-            held = found.setdefault((row.run, row.step), {}).setdefault(row.metric, {})
+            held = found.setdefault((row.run, row.step, row.suite), {}).setdefault(row.metric, {})
             if held.setdefault(row.id, row.score) != row.score:
                 raise BadData(
                     f"{where}: {row.metric} of {row.id} was {held[row.id]:g} before, and is {row.score:g} here; give "
@@ -76,5 +78,5 @@ def _refuse_strange(where: str, row: Score) -> None:
     if not _METRIC.fullmatch(row.metric) or is_ours:
         raise BadData(
             f"{where}: {row.metric!r} is no name of a metric that is taken elsewhere: lower-case letters, digits and "
-            "_ . : - in parts between /, not `loss`, and not ending in _stderr"
+            "_ . : - in parts between /, not `loss` or `answers`, and not ending in _stderr"
         )

@@ -12,8 +12,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from zsg_core import schedule
 from zsg_core.scores import metrics as all_metrics
-from zsg_core.settings.fields import Count, Positive, Seed, Strict
+from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
 from zsg_core.settings.representations import DISTANCE, SILHOUETTE, RepresentationSettings, TokenDistanceSettings, Ways
+from zsg_core.settings.suites import SuiteSettings, WayName
 
 
 def checkpoint_stride(value: Any) -> Any:
@@ -105,9 +106,8 @@ class GenerationSettings(Strict):
         "null = all of them, or the 120 of preset paper",
     )
     seed: Seed = Field(default=0, description="preset paper: seed of the draws, of which each item has its own")
-    name: str | None = Field(
+    name: WayName | None = Field(
         default=None,
-        pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$",
         description="a name that the keys of its metrics carry, `rouge1/NAME`: a key is of one way of answering only",
     )
 
@@ -143,6 +143,11 @@ class CheckpointSettings(Strict):
         "the base and on every snapshot; may be asked for later",
     )
     generation: GenerationSettings = GenerationSettings()
+    suites: SuiteSettings = SuiteSettings()
+    reward_model: FolderName | None = Field(
+        default=None,
+        description="folder of the reward model of metric reward: for sequence classification, or as UltraRM's",
+    )
     representations: RepresentationSettings | None = None
     token_distance: TokenDistanceSettings | None = None
     snapshots: SnapshotSteps = Field(
@@ -170,12 +175,46 @@ class CheckpointSettings(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _all_that_metrics_need(self) -> "CheckpointSettings":
+        for suite, metrics in all_metrics.SUITES.items():
+            if suite == all_metrics.TEST_SET:
+                continue
+            asked, is_there = [one for one in metrics if one in self.metrics], self.suites.of(suite) is not None
+            if asked and not is_there:
+                raise ValueError(
+                    f"metrics: {asked[0]} is of a benchmark, and where it lies is not said; set "
+                    f"checkpoints.suites.{suite}: {{path: …}}"
+                )
+            if is_there and not asked:
+                raise ValueError(f"suites.{suite} does nothing without a metric of it: {', '.join(metrics)}")
+        if (all_metrics.REWARD in self.metrics) != (self.reward_model is not None):
+            raise ValueError("metric reward and checkpoints.reward_model, a folder, need each other; one is missing")
+        self._refuse_what_humaneval_cannot()
+        return self
+
+    def _refuse_what_humaneval_cannot(self) -> None:
+        suite = self.suites.humaneval
+        if suite is None:
+            return
+        if suite.allow_code_execution is None:
+            raise ValueError(
+                "metrics: humaneval runs programs that a model wrote, in a sandbox, and only where the grid says "
+                "checkpoints.suites.humaneval.allow_code_execution: true. With false its answers are kept instead: "
+                "`zsg answers export` writes them to a file, for running them elsewhere, and `zsg score` reads the "
+                "scores"
+            )
+        most = max(k for metric, k in all_metrics.PASS_AT.items() if metric in self.metrics)
+        if most > suite.samples:
+            raise ValueError(
+                f"metrics: humaneval/pass_at_{most} needs {most} answers to each problem; "
+                f"checkpoints.suites.humaneval.samples is {suite.samples}"
+            )
+
     @property
     def scored(self) -> list[str]:
-        """The metrics that evaluators take, under the keys that they have in tables."""
-        suffix = f"/{self.generation.name}" if self.generation.name else ""
-        of_answers = [f"{metric}{suffix}" for metric in dict.fromkeys(self.metrics) if metric != all_metrics.LOSS]
-        return [*of_answers, *self.inside]
+        """The keys that evaluators take; of a suite that is scored elsewhere, that its answers are kept."""
+        return [*(key for suite in all_metrics.SUITES for key in self.keys(suite)), *self.inside]
 
     @property
     def inside(self) -> Ways:
@@ -184,6 +223,15 @@ class CheckpointSettings(Strict):
         return {key: way for one in asked if one for key, way in one.ways.items()}
 
     def named_by(self, key: str) -> str:
-        """The setting whose `name` gives another way of taking a metric a key of its own."""
+        """The setting whose `name` gives another way of taking a metric of the run's own test set another key."""
         settings = {DISTANCE: "token_distance", SILHOUETTE: "representations"}
         return settings.get(key.partition("/")[0], "generation")
+
+    def keys(self, suite: str) -> list[str]:
+        """The keys of a suite that evaluators take, as they stand in tables."""
+        own = self.generation if suite == all_metrics.TEST_SET else self.suites.of(suite)
+        suffix = f"/{own.name}" if own and own.name else ""
+        asked = [metric for metric in dict.fromkeys(self.metrics) if metric in all_metrics.SUITES[suite]]
+        if asked and suite in self.suites.elsewhere:
+            asked = [f"{all_metrics.ANSWERS}/{suite}"]
+        return [f"{metric}{suffix}" for metric in asked]

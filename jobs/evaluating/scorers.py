@@ -1,0 +1,126 @@
+"""Scores answers by whatever a metric needs: their texts alone, a reward model, a sandbox, a judge.
+
+A metric that cannot be had, since there is no sandbox or the judge is away, is told and stands in no other's way. What
+has failed so is not tried again by this job: a judge is waited for for minutes, and the next job may find it.
+"""
+
+import json
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from jobs.evaluating import code_scores, judge, sandbox
+from jobs.evaluating.items import Dialogues, Items, OwnTestSet, Problems
+from jobs.evaluating.judge import Judge, Kept
+from jobs.evaluating.reward import Reward
+from jobs.evaluating.sandbox import Sandbox
+from jobs.preparing import content
+from zsg_core.errors import BadData, ClusterError, ZsgError
+from zsg_core.scores import metrics, mt_bench
+from zsg_core.scores.metrics import HUMANEVAL, MT_BENCH, PASS_AT, REWARD, SCORERS
+from zsg_core.scores.scoring import Answered, ByItem, Scores, aggregate
+from zsg_core.suites import PROMPTS, Suite
+
+Say = Callable[[str], None]
+
+
+class Scorers:
+    """All scorers of a job; what takes long to load or to find is kept."""
+
+    def __init__(self, ratings: Path, device: str, say: Say, environment: Mapping[str, str] = os.environ) -> None:
+        """`ratings`: the file that keeps what judges said."""
+        self._ratings, self._device, self._say, self._environment = ratings, device, say, environment
+        self._sandbox: Sandbox | None = None
+        self._rewards: dict[str, Reward] = {}
+        self._kept: Kept | None = None
+        self._away: dict[str, str] = {}  # what cannot be had, and why
+
+    def look_ahead(self, suites: Sequence[Suite]) -> None:
+        """Says at once, before hours of answering, that there is no sandbox where one will be needed."""
+        if any(suite.runs_code for suite in suites):
+            try:
+                self._say(f"HumanEval's programs are run by {self._found_sandbox().name}")
+            except ZsgError as error:
+                self._away[HUMANEVAL] = str(error)
+                self._say(f"HumanEval's answers are kept and not scored: {error}")
+
+    def score(
+        self, suite: Suite, items: Items, keys: Sequence[str], answered: Sequence[Answered]
+    ) -> tuple[Scores, dict[str, str]]:
+        """The scores by keys of the suite, and why the other keys have none."""
+        found: dict[str, ByItem] = {}
+        failed: dict[str, str] = {}
+        by_scorer: dict[str, list[str]] = {}
+        for key in keys:
+            by_scorer.setdefault(_scorer(key), []).append(key)
+        for scorer, own in by_scorer.items():
+            try:
+                found |= self._scored(scorer, suite, items, own, answered)
+            except Exception as error:
+                if not isinstance(error, ZsgError):
+                    traceback.print_exc()
+                failed |= dict.fromkeys(own, f"{type(error).__name__}: {error}")
+        return aggregate(found, answered), failed
+
+    def _scored(
+        self, scorer: str, suite: Suite, items: Items, keys: list[str], answered: Sequence[Answered]
+    ) -> dict[str, ByItem]:
+        needed = _needed(scorer, suite)
+        if needed in self._away:
+            raise ClusterError(self._away[needed])
+        try:
+            if isinstance(items, OwnTestSet) and scorer == REWARD:
+                made = self._reward(suite).score(answered, items.instructions)
+            elif isinstance(items, Problems):
+                made = code_scores.score(self._found_sandbox(), items.problems, answered, _ks(keys))
+            elif isinstance(items, Dialogues):
+                made = self._judged(suite, items, answered)
+            else:
+                return metrics.by_item(keys, answered)
+        except ZsgError as error:
+            if not isinstance(error, BadData):
+                self._away[needed] = str(error)
+            raise
+        return {key: made[metrics.of_key(key)] for key in keys}
+
+    def _found_sandbox(self) -> Sandbox:
+        self._sandbox = self._sandbox or sandbox.find(allowed=True)
+        return self._sandbox
+
+    def _reward(self, suite: Suite) -> Reward:
+        file = suite.files[REWARD]
+        if file.digest not in self._rewards:
+            content.refuse_changed(Path(file.path), content.suite_files(REWARD), file.digest)
+            self._rewards[file.digest] = Reward(Path(file.path), self._device)
+        return self._rewards[file.digest]
+
+    def _judged(self, suite: Suite, items: Dialogues, answered: Sequence[Answered]) -> dict[str, ByItem]:
+        assert suite.judge is not None, "without a judge answers are kept, and not scored"
+        file = suite.files[PROMPTS]
+        content.refuse_changed(Path(file.path), content.suite_files(PROMPTS), file.digest)
+        requests = mt_bench.requests(items.questions, mt_bench.judge_prompts(Path(file.path)), answered)
+        self._kept = self._kept or Kept(self._ratings)
+        judged = judge.judge(requests, Judge.of(suite.judge, self._environment), self._kept)
+        for item, why in judged.missing.items():
+            self._say(f"{item} has no rating: {why}")
+        if not judged.ratings:
+            raise ClusterError(f"the judge {suite.judge['model']} rated none of {len(requests)} answers: "
+                               f"{next(iter(judged.missing.values()), 'there is none')}")  # fmt: skip
+        return mt_bench.score(judged.ratings)
+
+
+def _scorer(key: str) -> str:
+    """What keys are scored by together: a module of texts, or what a machine must have."""
+    metric = metrics.of_key(key)
+    return SCORERS.get(metric) or (HUMANEVAL if metric in PASS_AT else metric)
+
+
+def _needed(scorer: str, suite: Suite) -> str:
+    """What a scorer depends on, so that what is away for one suite is not so for another."""
+    of = {REWARD: [one.path for name, one in suite.files.items() if name == REWARD], MT_BENCH: suite.judge}
+    return f"{scorer} {json.dumps(of[scorer])}" if scorer in of else scorer
+
+
+def _ks(keys: Sequence[str]) -> list[int]:
+    return [PASS_AT[metrics.of_key(key)] for key in keys]

@@ -1,0 +1,103 @@
+"""Knows a run that an evaluate job serves: what is wanted of it, what is there, and how its model is asked."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs import journal as journals
+from jobs.evaluating import evaluations, items
+from jobs.evaluating.items import Asker, Items
+from jobs.folder import read_json
+from jobs.journal import Journal
+from jobs.preparing.base_model import Vocabulary, load_vocabulary
+from jobs.training.tokens import how_encoded
+from jobs.training.train_sets import test_set
+from zsg_core.prompts import Template
+from zsg_core.suites import Suite
+
+
+@dataclass(eq=False)
+class Served:
+    """A run that is served, and the suites that are wanted of it."""
+
+    folder: Path
+    suites: tuple[Suite, ...]
+    journal: Journal | None = None
+    troubles: dict[tuple[int, str], str] = field(default_factory=dict)  # of a step and a suite, what could not be had
+    _read: tuple[list[tuple[Path, int]], Any] = field(default=([], None))
+    _items: dict[str, Items] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> list[str]:
+        """All that is wanted of a step."""
+        return [key for suite in self.suites for key in suite.keys]
+
+    @cached_property
+    def job(self) -> dict[str, Any]:
+        """The run's own job.json."""
+        found = read_json(self.folder / "job.json")
+        assert found is not None, "a run that is served was submitted"
+        return found
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        steps = evaluations.there(self.folder, is_first_stage=False)
+        return load_vocabulary(self.folder / "snapshots" / str(steps[-1]) if steps else Path(self.job["paths"]["base"]))
+
+    @cached_property
+    def test(self) -> Any:
+        """(tokens, examples) of the run's test set."""
+        return test_set(self.job, self.vocabulary)
+
+    def items(self, suite: Suite) -> Items:
+        """The items of a suite, as this run's model is asked them; read once."""
+        if suite.name not in self._items:
+            template = Template.of(how_encoded(self.job["recipe"]["stages"][-1])["template"])
+            self._items[suite.name] = items.items(suite, lambda: self.test, Asker(template, self.vocabulary))
+        return self._items[suite.name]
+
+    def open_work(self) -> Iterator[tuple[int, Suite]]:
+        """The steps and suites that lack a key and can be had, those included that others are at.
+
+        All suites of a step come together, so that its weights are put in once.
+        """
+        if not (self.folder / "job.json").exists():
+            return
+        taken, answered = self._journalled
+        there = evaluations.there(self.folder, is_first_stage=not self.job["before"])
+        for step in sorted({*there, *(step for step, _ in answered)}):
+            if step == 0 and not self._has_begun:
+                continue
+            for suite in self.suites:
+                is_open = (step, suite.name) not in self.troubles and evaluations.lacking(suite.keys, step, taken)
+                if is_open and (step in there or suite.how in answered.get((step, suite.name), ())):
+                    yield step, suite
+
+    def taken(self) -> evaluations.Taken:
+        """The keys that evaluators have journalled of each step."""
+        return self._journalled[0]
+
+    @property
+    def _journalled(self) -> tuple[evaluations.Taken, evaluations.Answered]:
+        """What evaluators have journalled, read again where a file of theirs has grown."""
+        now = [(path, path.stat().st_size) for path in journals.guest_files(self.folder)]
+        if now != self._read[0] or self._read[1] is None:
+            self._read = now, (evaluations.taken(self.folder), evaluations.answered(self.folder))
+        return self._read[1]
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether the loss of the base has been journalled: before, nothing proves what is held."""
+        told = self.told(0)
+        return told is not None and told[0] is not None
+
+    def told(self, step: int) -> tuple[float | None, int] | None:
+        """The trainer's loss at a step, and the examples up to there; None where it has journalled nothing of it."""
+        found: tuple[float | None, int] | None = None
+        for row in journals.by_writer(self.folder)[""]:
+            if row["kind"] == "metric" and row["step"] == step:
+                loss = row["data"].get("loss", found and found[0])
+                found = (None if loss is None else float(loss), row["examples"])
+        return found

@@ -1,0 +1,255 @@
+"""Are checkpoints scored on benchmarks, each once, and does one that cannot be had keep no other from its score?"""
+
+import json
+import os
+import shutil
+import signal
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Zsg, need
+from evaluated import fresh_copy, metric_rows, scores, serve
+from fake_judge import Answer, FakeJudge, said
+from forked_jobs import wait_until
+from small_benchmarks import cut, reward_model
+from tracked import assert_exactly_once, child_runs
+from train_bench import Bench
+
+from jobs import journal
+from jobs.evaluating import answers, evaluations, sandbox, scorers
+from jobs.evaluating.items import Problems
+from jobs.evaluating.reward import Reward
+from jobs.evaluating.sandbox import NoSandbox
+from jobs.evaluating.scorers import Scorers
+from jobs.training.item_losses import read_test_losses
+from launcher.grids.inputs import Inputs
+from zsg_core import suites
+from zsg_core.scores.scoring import Answered
+from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.suites import Suite
+
+VARIABLE = "ZSG_TEST_JUDGE_KEY"
+TURNS = 6  # of three questions of MT-Bench
+
+
+@pytest.fixture(scope="module")
+def folder(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small benchmarks, cut from the published ones."""
+    return cut(real_data, tmp_path_factory.mktemp("suites") / "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One bench for all: its jobs' imports are the dear part."""
+    made = Bench(tmp_path_factory.mktemp("bench"))
+    yield made
+    made.jobs.stop()
+
+
+@pytest.fixture(scope="module")
+def trained(bench: Bench) -> Path:
+    """A run that is done, with the weights of two of its steps."""
+    run = bench.make(snapshots=9, metrics=["loss", "exact_match"])
+    assert bench.jobs.run(run)["outcome"] == "done"
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """The trained run in a workspace of its own, never evaluated."""
+    copy = fresh_copy(trained, 0, tmp_path / "work")
+    shutil.copytree(trained / "snapshots", copy / "snapshots")
+    return copy
+
+
+@pytest.fixture
+def judge() -> Iterator[Callable[[Callable[[str, int], Answer]], FakeJudge]]:
+    """Makes judges that end with the test."""
+    made: list[FakeJudge] = []
+    yield lambda script: made.append(FakeJudge(script)) or made[-1]
+    for one in made:
+        one.close()
+
+
+def asked(folder: Path, cache: Path, server: FakeJudge | None, *metrics: str) -> list[Suite]:
+    """The suites of some metrics, as a grid would have them."""
+    judge = server and {"base_url": server.uri, "model": "gpt-4", "prompts": str(folder / "judge_prompts.jsonl")}
+    benchmarks: dict[str, Any] = {
+        "gsm8k": {"path": str(folder / "gsm8k.jsonl"), "max_new_tokens": 8},
+        "humaneval": {
+            "path": str(folder / "HumanEval.jsonl"), "max_new_tokens": 8, "allow_code_execution": True, "samples": 2,
+        },
+        "mt_bench": {"path": str(folder / "question.jsonl"), "max_new_tokens": 4, "judge": judge},
+    }  # fmt: skip
+    own = {name: benchmarks[name] for name in {metric.partition("/")[0] for metric in metrics}}
+    settings = CheckpointSettings.model_validate({"metrics": list(metrics), "snapshots": 9, "suites": own})
+    return list(suites.wanted(settings, Inputs(cache).of_suites(settings)))
+
+
+def rating(user: str, number: int) -> Answer:
+    """What a good judge says: 8 of a question in writing, 2 of others."""
+    return said(f"It shows. [[{8 if 'Hawaii' in user else 2}]]")
+
+
+GRID = """
+name: bench
+defaults:
+  model: {{name: tiny, hidden: 128, layers: 2, vocab: 600}}
+  data: {{set: alpaca, path: rows.json, test_path: rows.json}}
+  train: {{batch: 6, lr: 4e-3, max_length: 256, precision: fp32, steps: 80, epochs: 80}}
+  checkpoints:
+    every: 80
+    snapshots: 80
+    metrics: [loss, reward, gsm8k/strict, humaneval/pass_at_1, mt_bench]
+    generation: {{max_new_tokens: 8, items: 4}}
+    reward_model: {reward}
+    suites:
+      gsm8k: {{path: gsm8k.jsonl, max_new_tokens: 120}}
+      humaneval: {{path: HumanEval.jsonl, max_new_tokens: 120, allow_code_execution: true}}
+      mt_bench:
+        path: question.jsonl
+        max_new_tokens: 8
+        judge: {{base_url: "{uri}", model: gpt-4, key_env: {variable}, prompts: judge_prompts.jsonl}}
+grid: {{seed: [0]}}
+"""
+
+
+@pytest.mark.data
+def test_what_a_model_learns_by_heart_it_answers_right(folder: Path, tmp_path: Path, judge) -> None:
+    """One submit: trained on the answers, the checkpoint passes GSM8K and HumanEval and its base does neither.
+
+    The judge stumbles at every first try; what it says, the reward of the kept answers and all else is in MLflow once,
+    at the step that it is of, and the judge's key is in no file.
+    """
+    key = f"sk-{uuid.uuid4().hex}"
+    need("sandbox", [] if _has_sandbox() else ["user namespaces or bubblewrap"])
+    tried = (429, {"Retry-After": "0.01"}, b"{}"), (200, {}, b'{"choices": []}')
+    server = judge(lambda user, number: tried[number] if number < 2 else rating(user, number))
+    zsg = Zsg(folder, {VARIABLE: key})
+    reward = reward_model(tmp_path)
+    zsg("submit", zsg.write("g.yaml", GRID.format(reward=reward, uri=server.uri, variable=VARIABLE)))
+    [row] = zsg.status()
+    held = child_runs(zsg.work, "bench")[row["run"]]["points"]
+    by_key = {key: {step: value for own, step, value, _ in held if own == key} for key, *_ in held}
+
+    assert by_key["gsm8k/strict"] == {0: 0.0, 80: 100.0}
+    assert by_key["humaneval/pass_at_1"] == {0: 0.0, 80: 100.0}
+    assert by_key["mt_bench"] == {0: 4.0, 80: 4.0}  # the mean over categories
+    assert_exactly_once(zsg.work, "bench", [row["run"]])
+    assert len(server.asked) == 2 * TURNS and set(server.asked.values()) == {3}
+    assert server.keys == {f"Bearer {key}"}
+    assert not [path for path in zsg.work.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    run = zsg.work / "runs" / row["run"]
+    kept = next(one for one in answers.found(run) if (one["step"], one["suite"]) == (80, "test_set"))
+    said_then = answers.read(run, answers.Place(kept["file"], kept["at"], kept["bytes"]))
+    instructions = {
+        f"rows:{n}": one["instruction"] for n, one in enumerate(json.loads((folder / "rows.json").read_text()))
+    }
+    pairs = [(instructions["rows:" + one.id.rpartition(":")[2]], one.answer) for one in said_then]
+    assert by_key["reward"][80] == pytest.approx(sum(Reward(reward, "cpu").rewards(pairs)) / len(pairs), rel=1e-5)
+
+
+def _has_sandbox() -> bool:
+    try:
+        return bool(sandbox.find(allowed=True))
+    except NoSandbox:
+        return False
+
+
+@pytest.mark.data
+def test_a_judge_that_is_away_keeps_no_other_metric_from_its_score(
+    bench: Bench, run: Path, folder: Path, tmp_path: Path, judge
+) -> None:
+    """It is asked at one checkpoint only, and no value is made up; the next job asks it about the kept answers."""
+    is_back: list[bool] = []
+    server = judge(lambda user, number: rating(user, number) if is_back else (401, {}, b"who are you?"))
+    wanted = asked(folder, tmp_path / "digests", server, "gsm8k/strict", "gsm8k/flexible", "mt_bench")
+    record = bench.jobs.run(serve([run], suites=wanted))
+
+    assert record["outcome"] == "failed"
+    assert "mt_bench: UserError: the judge at" in record["evidence"] and "HTTP 401" in record["evidence"]
+    assert scores(run, "mt_bench") == {} and sorted(scores(run, "gsm8k/strict")) == [0, 9, 18]
+    assert server.asked.total() <= TURNS
+    assert evaluations.needed(run, [key for one in wanted for key in one.keys], [9, 18]) == set(), "weights may go"
+    is_back.append(True)
+    record = bench.jobs.run(serve([run], suites=wanted))
+
+    assert (record["outcome"], record["loads"]) == ("done", 0), "the answers were kept: no weights are needed"
+    assert scores(run, "mt_bench") == {0: 4.0, 9: 4.0, 18: 4.0}
+    assert [row["step"] for row in metric_rows(run, "gsm8k/strict")] == [0, 9, 18]
+    items = read_test_losses(run, "mt_bench")
+    assert (items.steps, items.ids[:2], items.losses[0].tolist()) == (
+        [0, 9, 18], ["mt_bench/81:1", "mt_bench/81:2"], [8, 8, 2, 2, 2, 2],
+    )  # fmt: skip
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_killed_evaluator_scores_nothing_twice(
+    bench: Bench, run: Path, folder: Path, tmp_path: Path, judge, after: int
+) -> None:
+    """Killed between suites of a step; another takes over, and every key has each step once, as undisturbed."""
+    server = judge(rating)
+    wanted = asked(folder, tmp_path / "digests", server, "gsm8k/strict", "humaneval/pass_at_1", "mt_bench")
+    killed = bench.jobs.start(serve([run], suites=wanted, lease_s=1))
+    done = lambda: [row for row in journal.read(run) if row["kind"] == "metric" and "loss" not in row["data"]]  # noqa: E731
+    wait_until(lambda: (len(done()) >= after and list((run / "queue").glob("*.lease"))) or killed[0].ended())
+    killed[0].send(signal.SIGKILL)
+    assert killed[0].ended(within_s=5)
+    assert bench.jobs.run(serve([run], suites=wanted, lease_s=1))["outcome"] == "done"
+
+    for key in ("gsm8k/strict", "humaneval/pass_at_1", "mt_bench"):
+        assert sorted(row["step"] for row in metric_rows(run, key)) == [0, 9, 18]
+    assert not list((run / "queue").glob("*.lease"))
+    assert set(server.asked.values()) == {1}, "what the killed one had been told is kept"
+    [place] = {one["suite"]: one for one in answers.found(run) if one["suite"] == "humaneval"}.values()
+    assert len(answers.read(run, answers.Place(place["file"], place["at"], place["bytes"]))) == 3 * 2
+
+
+@pytest.mark.data
+def test_without_a_judge_answers_are_kept_and_rated_elsewhere(
+    bench: Bench, run: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Once; `zsg answers export` gives them out and `zsg score` takes the ratings in, as the metric mt_bench."""
+    [suite] = asked(folder, tmp_path / "digests", None, "mt_bench")
+    first, again = (bench.jobs.run(serve([run], suites=[suite])) for _ in range(2))
+    assert [(one["outcome"], one["scored"], one["loads"]) for one in (first, again)] == [("done", 3, 1), ("done", 0, 0)]
+    assert metric_rows(run, "mt_bench") == []
+    zsg = Zsg(tmp_path)
+    place = ("--workspace", run.parent.parent)
+    rows = [json.loads(line) for line in zsg("answers", "export", run.name, *place, "--step", "9").splitlines()]
+    rated = [row | {"metric": "mt_bench", "score": number} for number, row in enumerate(rows, 1)]
+    file = zsg.write("ratings.jsonl", "".join(json.dumps(row) + "\n" for row in rated))
+
+    assert [row["id"] for row in rows][:2] == ["mt_bench/81:1", "mt_bench/81:2"] and len(rows) == TURNS
+    assert "mt_bench 3.5" in zsg("score", file, *place)
+    assert scores(run, "mt_bench") == {9: 3.5}
+    assert read_test_losses(run, "mt_bench").losses[0].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.data
+def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before hours of answering; other metrics have their scores."""
+
+    def nowhere(**_: Any) -> None:
+        raise NoSandbox("this machine offers no isolation")
+
+    monkeypatch.setattr(scorers.sandbox, "find", nowhere)
+    told: list[str] = []
+    [suite] = asked(folder, tmp_path / "digests", None, "humaneval/pass_at_1")
+    made = Scorers(tmp_path / "ratings.jsonl", "cpu", told.append, os.environ)
+    made.look_ahead([suite])
+    items = object.__new__(Problems)
+    items.problems = []
+    answered = [Answered(id="HumanEval/0", task="humaneval", prompt="p", answer="import os")]
+    scored, failed = made.score(suite, items, suite.keys, answered)
+
+    assert told == ["HumanEval's answers are kept and not scored: this machine offers no isolation"]
+    assert scored.values == {} and failed == {
+        "humaneval/pass_at_1": "ClusterError: this machine offers no isolation",
+    }

@@ -1,0 +1,131 @@
+"""Says every setting of benchmarks that checkpoints are scored on beside the test set: GSM8K, HumanEval, MT-Bench.
+
+Their questions are put in the run's own template. What decides a benchmark's answers, its file by its content included,
+is kept with them: a key of metrics is of one way of answering only, and `name` makes another key.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from zsg_core.scores import metrics
+from zsg_core.settings.fields import Count, FolderName, Seed, Strict
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+WayName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+
+TOP_P = 0.95  # Chen et al. 2021, section 2.3
+TEMPERATURE = 0.8  # there the best of several samples
+# FastChat's `temperature_config`; of other categories the likeliest answer counts.
+BY_CATEGORY = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
+TOP_K = 50  # what transformers' generate, which FastChat calls, samples from unless a model says otherwise
+
+
+class _SuiteSettings(Strict):
+    path: FolderName = Field(description="its published file")
+    items: Count | None = Field(
+        default=None,
+        description="how many of its questions are asked, each category having its share, the same at every "
+        "checkpoint; null = all",
+    )
+    name: WayName | None = Field(
+        default=None, description="a name that the keys of its metrics carry: a key is of one way of answering only"
+    )
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """All that decides the answers, but for the content of the file."""
+        raise NotImplementedError
+
+
+class Gsm8kSettings(_SuiteSettings):
+    """GSM8K's test questions, answered greedily; metrics gsm8k/strict and gsm8k/flexible, in percent."""
+
+    max_new_tokens: Count = Field(default=512, description="most tokens of an answer")
+
+    @property
+    def how(self) -> dict[str, Any]:
+        return {"decoding": "greedy", "max_new_tokens": self.max_new_tokens, "items": self.items}
+
+
+class HumanEvalSettings(_SuiteSettings):
+    """HumanEval's problems; metrics humaneval/pass_at_1, _10 and _100, in percent."""
+
+    max_new_tokens: Count = Field(default=512, description="most tokens of an answer")
+    allow_code_execution: bool | None = Field(
+        default=None,
+        description="true: programs that the model wrote are run, in a sandbox, on the evaluator's node; false: they "
+        "are not run, and the answers are kept for `zsg answers export`. There is no default",
+    )
+    samples: Count = Field(default=1, description="answers to each problem; pass_at_k needs k or more")
+    temperature: Temperature | None = Field(
+        default=None, description="0 = the likeliest token; null = 0 for one sample, 0.8 for several, at top-p 0.95"
+    )
+    seed: Seed = Field(default=0, description="seed of the draws, of which each sample has its own")
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> "HumanEvalSettings":
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(f"at temperature 0 all {self.samples} samples are the same; raise it, or take one sample")
+        return self
+
+    @property
+    def how(self) -> dict[str, Any]:
+        temperature = (TEMPERATURE if self.samples > 1 else 0) if self.temperature is None else self.temperature
+        made = {"max_new_tokens": self.max_new_tokens, "items": self.items, "samples": self.samples}
+        if temperature == 0:
+            return {"decoding": "greedy", **made}
+        return {"decoding": "nucleus", "top_p": TOP_P, "temperature": temperature, **made, "seed": self.seed}
+
+
+class JudgeSettings(Strict):
+    """A model that rates answers, at an OpenAI-compatible address that the evaluator's node must reach."""
+
+    base_url: str = Field(
+        pattern=r"^https?://\S+$", description="the address up to /chat/completions: https://api.openai.com/v1"
+    )
+    model: Annotated[str, Field(min_length=1)] = Field(description="its name there; another judge needs another name")
+    key_env: Variable | None = Field(
+        default=None,
+        description="name of the environment variable that holds the key, handed on to evaluate jobs; null = no key",
+    )
+    prompts: FolderName = Field(description="FastChat's judge_prompts.jsonl")
+
+
+class MtBenchSettings(_SuiteSettings):
+    """MT-Bench's questions in two turns, sampled at FastChat's temperatures; metric mt_bench, from 1 to 10."""
+
+    path: FolderName = Field(
+        description="FastChat's question.jsonl, or its folder, with reference_answer/gpt-4.jsonl beside it"
+    )
+    max_new_tokens: Count = Field(default=1024, description="most tokens of a turn")
+    seed: Seed = Field(default=0, description="seed of the draws, of which each turn has its own")
+    judge: JudgeSettings | None = Field(
+        default=None,
+        description="who rates the answers; null = they are kept for `zsg answers export`, and ratings come by "
+        "`zsg score`",
+    )
+
+    @property
+    def how(self) -> dict[str, Any]:
+        sampled = {"decoding": "nucleus", "top_p": 1.0, "top_k": TOP_K, "temperature": BY_CATEGORY}
+        return {**sampled, "max_new_tokens": self.max_new_tokens, "items": self.items, "seed": self.seed}
+
+
+class SuiteSettings(Strict):
+    """The benchmarks whose metrics are asked for, and where each lies."""
+
+    gsm8k: Gsm8kSettings | None = Field(default=None, description="needed by metrics gsm8k/strict and gsm8k/flexible")
+    humaneval: HumanEvalSettings | None = Field(default=None, description="needed by metrics humaneval/pass_at_…")
+    mt_bench: MtBenchSettings | None = Field(default=None, description="needed by metric mt_bench")
+
+    def of(self, suite: str) -> Gsm8kSettings | HumanEvalSettings | MtBenchSettings | None:
+        """The settings of a benchmark by its name."""
+        return getattr(self, suite)
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The benchmarks whose answers are kept, and scored by whom zsg does not know."""
+        found = [metrics.HUMANEVAL] if self.humaneval and self.humaneval.allow_code_execution is False else []
+        return found + ([metrics.MT_BENCH] if self.mt_bench and self.mt_bench.judge is None else [])
