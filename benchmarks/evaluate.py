@@ -1,10 +1,13 @@
-"""How long do the metrics of a run's checkpoints take: one evaluate job, and a process for each checkpoint?
+"""How long do the metrics of a run's checkpoints take, and how long until they can be read in MLflow?
 
     python -m benchmarks.evaluate --json
 
 A tiny model, 20 checkpoints, 120 items of 32 new tokens, scored by exact match. The peer of the job is what it cannot
 do without: one start of a process, and the evaluations timed alone, in a plain loop without leases, journal or proof
 of weights. The authors of the papers started a process for each checkpoint: three are timed, and stand for all.
+
+The loss of test items is held against lm-evaluation-harness (benchmarks.loglikelihood), on a model with 32,000 tokens;
+and a run under way says how long after its snapshots their metrics can be read from a server (benchmarks.lag).
 """
 
 import argparse
@@ -19,12 +22,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lag
 from benchmarks.rows import Row, show
+from benchmarks.tracking import zsg_server
 
 CHECKPOINTS, PER_TASK, NEW_TOKENS = 20, 20, 32
 MOST = 1.2  # times the peer
 SAMPLED = 3
 KEY = "exact_match"
+HARNESS_GOAL = 2.0  # times the items of lm-evaluation-harness in a second
+TASKS, REPEATS = 12, 3
+LAGGING, BETWEEN = 10, 60  # snapshots of the run under way, and steps from one to the next
 
 
 def main() -> None:
@@ -41,7 +49,23 @@ def main() -> None:
         print(json.dumps(plainly(Path(run), [int(step) for step in steps])))
         return
     with tempfile.TemporaryDirectory(prefix="zsg-") as place:
-        show(measured(Path(place), asked.checkpoints), asked.json)
+        one_job = measured(Path(place) / "done", asked.checkpoints)
+        show([*one_job, against_harness(), *under_way(Path(place) / "under-way")], asked.json)
+
+
+def against_harness(shape: str = "25M", tasks: int = TASKS, repeats: int = REPEATS) -> Row:
+    """Test items whose loss is taken in a second of CPU time, to lm-evaluation-harness."""
+    told, _ = timed("-W", "ignore", "-m", "benchmarks.loglikelihood", shape, str(tasks), str(repeats))
+    goal = HARNESS_GOAL * told["harness"]
+    what = f"{shape}, loss of {5 * tasks} test items, to lm-evaluation-harness (CPU time)"
+    return Row(what, told["zsg"], "it/s", told["harness"], goal, told["zsg"] >= goal)
+
+
+def under_way(folder: Path, snapshots: int = LAGGING, between: int = BETWEEN) -> list[Row]:
+    """The lag from snapshot to MLflow of a run that trains, is evaluated and delivered at once."""
+    with zsg_server(folder / "server") as uri:
+        run, job = prepared(folder, snapshots * between, between, uri)
+        return lag.rows(run, job, uri, "g", KEY)
 
 
 def measured(folder: Path, checkpoints: int) -> list[Row]:
@@ -75,27 +99,41 @@ def timed(*argv: str) -> tuple[dict[str, Any], float]:
 
 def trained(folder: Path, checkpoints: int) -> tuple[Path, Path]:
     """A run that is done, with a snapshot after each step, and the folder of its evaluate job."""
+    run, job = prepared(folder, checkpoints - 1)
+    timed("-m", "jobs.entry", str(run))
+    return run, job
+
+
+def prepared(folder: Path, steps: int, between: int = 1, uri: str | None = None) -> tuple[Path, Path]:
+    """A run that is ready to start, with a snapshot after every so many steps, and the folder of its evaluate job.
+
+    `uri`: the server to which both send while they work.
+    """
     from jobs.folder import write_json
     from launcher.planning.plan import Prepare, run_item
-    from launcher.submission import job_files
+    from launcher.submission import job_files, submit
     from launcher.submission.session import open_grid
     from zsg_core import skills
 
+    folder.mkdir(parents=True, exist_ok=True)
     skills.write_tasks(folder / "tasks", per_task=PER_TASK)
     # So little is learnt that answers do not end before their last token.
-    train = {"batch": 8, "lr": 1e-7, "max_length": 128, "steps": checkpoints - 1}
+    train = {"batch": 8, "lr": 1e-7, "max_length": 128, "steps": steps, "epochs": 1 + steps // 20}
     data = {"path": str(folder / "tasks"), "train_per_task": 8, "test_per_task": PER_TASK, "positive_examples": 0}
-    when = {"every": 1, "snapshots": 1, "metrics": ["loss", KEY], "generation": {"max_new_tokens": NEW_TOKENS}}
+    when = {"every": between, "snapshots": between, "metrics": ["loss", KEY]}
+    when |= {"generation": {"max_new_tokens": NEW_TOKENS}, "keep": "all"}
     grid = {"data": data, "train": train, "checkpoints": when}
     write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}})
+    tracking = {"tracking": {"uri": uri, "live": True}} if uri else {}
+    write_json(folder / "p.yaml", {"name": "p", "kind": "slurm" if uri else "local", **tracking})
     with contextlib.redirect_stdout(sys.stderr):
-        opened = open_grid(folder / "grid.yaml", None, folder / "work")
+        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work")
     [run], place, profile = opened.runs, opened.site.workspace, opened.site.profile
+    submit.record_grid(opened.site, opened.grid, opened.runs, opened.asked)
     job_files.write_prepare(place, Prepare("prepare/p", [run], set(run.needs)), profile, "s")
     job_files.write_train(place, run, profile, "s", (), is_start=False)
-    job_files.write_evaluate(place, "evaluate/e", [run], profile, "s", drains=True)
-    for item in ("prepare/p", run_item(run)):
-        timed("-m", "jobs.entry", str(place.root / item))
+    job_files.write_evaluate(place, "evaluate/e", [run], profile, "s", drains=uri is None)
+    timed("-m", "jobs.entry", str(place.root / "prepare/p"))
     return place.root / run_item(run), place.root / "evaluate/e"
 
 

@@ -10,6 +10,7 @@ workspace/
     queue/               <step>.<suite>.lease while somebody evaluates that snapshot: it is not removed
     answers/             what the model answered at each checkpoint: see jobs.evaluating.answers
     <suite>-<digest>.json  which items a benchmark has whose scores are in the journal, as test_set.json does
+    representations/     hidden states at each checkpoint: see jobs.evaluating.kept_states
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
@@ -185,11 +186,16 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes to a temporary name, syncs, renames."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes to a temporary name, syncs, renames."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     try:
-        with naming(path), draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with naming(path), draft.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

@@ -12,6 +12,7 @@ from jobs import journal
 from jobs.evaluating import answers
 from jobs.folder import read_json, write_json
 from zsg_core.scores.metrics import TEST_SET
+from zsg_core.settings.representations import INSIDE
 from zsg_core.suites import Suite
 
 KEY = "exact_match"
@@ -25,6 +26,7 @@ PAPER = {
 def serve(
     runs: Sequence[Path], keys: Sequence[str] = (KEY,), how: dict[str, Any] = PAPER, lease_s: float = 60,
     drains: bool = True, idle_min: float = 5, suites: Sequence[Suite] = (),
+    inside: dict[str, dict[str, Any]] | None = None,
 ) -> Path:  # fmt: skip
     """The folder of a new evaluate job, ready to start; of `suites` where there are some, else of the test set."""
     workspace, first = runs[0].parent.parent, read_json(runs[0] / "job.json")
@@ -33,7 +35,8 @@ def serve(
     job = {key: first[key] for key in ("schema", "submission", "tracking", "code", "created")}
     job |= {"resources": first["resources"] | {"idle_min": idle_min}, "paths": {"workspace": str(workspace)}}
     job |= {"kind": "evaluate", "run_id": None, "stage_id": folder.name, "after": [], "makes": []}
-    asked = list(suites) or [Suite(name=TEST_SET, keys=tuple(keys), how=how)]
+    asked = list(suites) or ([Suite(name=TEST_SET, keys=tuple(keys), how=how)] if keys else [])
+    asked += [Suite(name=INSIDE, keys=tuple(inside), how={}, scored_by=inside)] if inside else []
     wanted = {"keys": [key for one in asked for key in one.keys], "suites": to_builtins(asked)}
     job |= {"serves": [{"run": run.name, **wanted} for run in runs]}
     write_json(folder / "job.json", job | {"drains": drains, "lease_s": lease_s})

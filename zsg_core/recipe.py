@@ -164,6 +164,11 @@ def sources(data: Recipe) -> dict[str, Recipe]:
     return dict(sorted(data["sources"].items())) if "sources" in data else {ONE: data}
 
 
+def tested(data: Recipe) -> dict[str, Recipe]:
+    """What is tested of each source of a corpus' recipe, by the sources' names; of those that are tested at all."""
+    return {name: source["test"] for name, source in sources(data).items() if "test" in source}
+
+
 def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     data, made = settings.data, settings.data.by_source()
     shared: dict[str, Any] = {"template": _template(settings, made.values())}

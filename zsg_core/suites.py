@@ -1,7 +1,8 @@
 """Decides what evaluators take of a run's checkpoints: which items are answered, how, and which keys are of them.
 
-A suite is a set of items with one way of answering them. What the user supplies for it enters by the digest of its
-content, so that a key of metrics never is of two files; nothing of it enters a run's recipe.
+A suite is a set of items with one way of answering them, or what is looked at inside the model. What the user supplies
+for it enters by the digest of its content, so that a key of metrics never is of two files; nothing of it enters a run's
+recipe.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ import msgspec
 from zsg_core.scores import metrics
 from zsg_core.scores.metrics import HUMANEVAL, MT_BENCH, REWARD, SUITES, TEST_SET
 from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.representations import INSIDE
 
 PROMPTS = "judge_prompts"
 
@@ -24,7 +26,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
-    """What is wanted of one set of items; job.json holds it as it is.
+    """What is wanted of one set of items, or inside the model; job.json holds it as it is.
 
     `how` is all that decides the answers. `scored_by` is, by metric, what else decides a score: which judge, which
     reward model. `files` are where `how` and `scored_by` have digests of; `judge` is how a judge is reached.
@@ -50,7 +52,10 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 
 def wanted(asked: CheckpointSettings, files: Mapping[str, File]) -> tuple[Suite, ...]:
     """The suites of which keys are asked for. `files`: those that `needs` names."""
-    return tuple(_suite(name, asked, files) for name in SUITES if asked.keys(name))
+    of_answers = [_suite(name, asked, files) for name in SUITES if asked.keys(name)]
+    ways = asked.inside
+    inside = [Suite(name=INSIDE, keys=tuple(ways), how={}, scored_by=ways)] if ways else []
+    return (*of_answers, *inside)
 
 
 def needs(asked: CheckpointSettings) -> dict[str, tuple[str, str]]:

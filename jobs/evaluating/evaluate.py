@@ -2,10 +2,10 @@
 
 Its `serves` lists the runs, and of each the suites that are wanted (served). Of a step that lacks a key of a suite, it
 takes the lease (leases), puts the snapshot's weights into the model and proves that they are there (held_weights),
-answers the suite's items (items, generate), keeps the answers (answers), scores them (scorers), and journals the scores
-in the run's folder. The row of metrics comes last, so what can be scored is so as a whole or not at all; killed at any
-moment, it leaves a lease that another takes over. A metric that cannot be had is named where the job tells its end; a
-later job takes it.
+answers the suite's items (items, generate), keeps the answers (answers), scores them (scorers) or looks inside the
+model (representations), and journals what it found in the run's folder. The row of metrics comes last, so what can be
+scored is so as a whole or not at all; killed at any moment, it leaves a lease that another takes over. A metric that
+cannot be had is named where the job tells its end; a later job takes it.
 
 It ends when all its runs have ended and nothing is left, or after some idle minutes; where it drains, it waits for what
 others hold and does not idle.
@@ -32,6 +32,7 @@ from jobs.evaluating.generate import Generator, Ids
 from jobs.evaluating.held_weights import HeldWeights, alone, refuse_other
 from jobs.evaluating.items import Items
 from jobs.evaluating.leases import Keeper, Lost
+from jobs.evaluating.representations import Inside
 from jobs.evaluating.scorers import Scorers
 from jobs.evaluating.served import Served
 from jobs.folder import Workspace, read_json
@@ -41,8 +42,10 @@ from jobs.training import item_losses
 from jobs.training.held_out import HeldOutLoss, summary
 from zsg_core import schedule
 from zsg_core.errors import ClusterError, ZsgError
+from zsg_core.recipe import tested
 from zsg_core.scores import metrics
 from zsg_core.scores.scoring import Answered, Scores
+from zsg_core.settings.representations import INSIDE
 from zsg_core.suites import Suite
 
 POLL_S = 2.0
@@ -151,7 +154,7 @@ class Evaluator:
             lease.forget()
             if (step, suite) not in one.open_work():
                 return False  # another was quicker
-            self._evaluate(one, suite, journal, step)
+            (self._look_inside if suite.name == INSIDE else self._evaluate)(one, suite, journal, step)
         except Lost as lost:
             self._say(str(lost))
             self._done.lost += 1
@@ -230,6 +233,29 @@ class Evaluator:
         told_of = [f"{key} {scores.values[key]:.4g}" if key in scores.values else key for key in done]
         told_of += [f"{key} is not to be had: {why}" for key, why in failed.items()]
         self._say(f"{one.folder.name} step {step}: {'; '.join([', '.join(told_of), *scores.flags])}")
+
+    def _look_inside(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
+        """Takes the metrics that are taken inside the model; journals how, each item's values, the metrics."""
+        loss, examples = one.told(step) or (None, 0)
+        ways = {key: suite.way(key) for key in evaluations.lacking(suite.keys, step, one.taken())}
+        probe, started = self._hold(one, step, loss), time.perf_counter()
+        meta = (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {}) if step else {}
+        inside = Inside(
+            self._held.llama, self._device, one.folder, step, meta.get("weights"), one.vocabulary, one.test[0],
+            list(tested(one.job["recipe"]["stages"][-1]["data"])), self._fence,
+        )  # fmt: skip
+        looked = inside.look(ways)
+        told = {"event": INSIDE, "ways": ways, "files": looked.files, "weights": meta.get("weights")}
+        told |= {"probe_loss": probe, "device": self._device, "seconds": time.perf_counter() - started}
+        told |= {**attempts.where(self._attempt), "by": self._item}
+        journal.row("event", step=step, examples=examples, data=told)
+        for key, (places, values) in looked.by_item.items():
+            item_losses.keep(journal, key, values, step=step, examples=examples, places=places)
+        journal.row("metric", step=step, examples=examples, data=looked.values)
+        journal.commit()
+        self._done.scored += 1
+        shown = ", ".join(f"{key} {looked.values[key]:.4g}" for key in ways)
+        self._say(f"{one.folder.name} step {step}: {shown}")
 
     def _answer(
         self, one: Served, suite: Suite, step: int, loss: float | None

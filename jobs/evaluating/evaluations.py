@@ -14,6 +14,7 @@ from jobs.attempt import DONE
 from jobs.evaluating.leases import is_leased
 from jobs.folder import discard, is_committed, read_json
 from zsg_core.scores.metrics import is_answers
+from zsg_core.settings.representations import INSIDE
 
 ANSWERS = "answers"  # the event that tells where a step's answers are kept
 
@@ -44,11 +45,13 @@ def answered(run: Path) -> Answered:
 
 
 def ways(run: Path) -> dict[str, dict[str, Any]]:
-    """How the answers were made that each key was taken of, and scored; the first counts, as with the values."""
+    """How each key was taken: how answers were made and scored, or what was looked at. The first counts."""
     found: dict[str, dict[str, Any]] = {}
     for rows in _guests(run):
         for row in rows:
-            if row["data"].get("event") == ANSWERS:
+            if row["data"].get("event") == INSIDE:
+                found = row["data"]["ways"] | found
+            elif row["data"].get("event") == ANSWERS:
                 for key in row["data"]["keys"]:
                     scored_by = row["data"].get("scored_by", {}).get(key, {})
                     found.setdefault(key, row["data"]["how"] | scored_by)

@@ -23,6 +23,7 @@ class Vocabulary:
     bos: int
     eos: int
     text: Callable[[Sequence[int]], str] = lambda ids: ""
+    id_of: Callable[[str], int | None] = lambda token: None  # of one token, as the vocabulary writes it
 
 
 def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
@@ -70,7 +71,7 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     def text(ids: Sequence[int]) -> str:
         return tokenizer.decode(list(map(int, ids)), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    return Vocabulary(tokenize, tokenizer.bos_token_id, tokenizer.eos_token_id, text)
+    return Vocabulary(tokenize, tokenizer.bos_token_id, tokenizer.eos_token_id, text, tokenizer.get_vocab().get)
 
 
 def load_model(folder: Path, precision: str) -> Any:

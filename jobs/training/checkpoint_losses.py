@@ -38,7 +38,7 @@ class CheckpointLosses:
         self.cells = frozenset((step, key) for key, steps in wanted.items() for step in steps)
         self.steps = frozenset(step for step, _ in self.cells)
         stage = job["recipe"]["stages"][-1]
-        tested = {name: source["test"] for name, source in recipes.sources(stage["data"]).items() if "test" in source}
+        tested = recipes.tested(stage["data"])
         self.sources = list(tested)
         seed = max(rule.get("seed", 0) for rule in tested.values())  # one in common, where they draw at all
         self.parts = {

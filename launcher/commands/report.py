@@ -62,8 +62,7 @@ def report(
 
     asked = reports.Asked(metric, x.value, panel, stage, over_splits)
     page = reports.write(reading.workspace(workspace), grid, asked, out)
-    beside = [name for name in (*reports.BESIDE, *reports.OF_CLAIMS) if (page.parent / name).exists()]
-    show.result(f"wrote {page} and, beside it, {', '.join(beside)}")
+    show.result(f"wrote {page} and, beside it, {', '.join(reports.beside(page))}")
 
 
 def export(

@@ -16,8 +16,8 @@ from launcher.observing.job_state import ACTIVE, JobState
 from launcher.planning.plan import EVALUATE, NOT_SELECTED, RETRAIN, SKIP, Action, Allow, run_item
 from zsg_core import schedule
 from zsg_core.scores.metrics import TEST_SET
+from zsg_core.settings.representations import INSIDE
 from zsg_core.settings.schema_errors import brief
-from zsg_core.suites import Suite
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def refine(
 
 def _refined(action: Action, state: JobState, allow: Allow, found: Found, served: set[str]) -> Action:
     run, keys = action.run, action.run.checkpoints.scored
-    if other := _taken_otherwise(run.suites, found):
+    if other := _taken_otherwise(run, found):
         return Action(run, SKIP, f"{action.reason}; {other}")
     if state.state in ACTIVE:
         if set(keys) <= served or not state.slurm:
@@ -102,14 +102,15 @@ def _refined(action: Action, state: JobState, allow: Allow, found: Found, served
     return Action(run, SKIP, f"{told}; {lost} (--retrain)")
 
 
-def _taken_otherwise(suites: Sequence[Suite], found: Found) -> str | None:
+def _taken_otherwise(run: Run, found: Found) -> str | None:
     """Why a key that is wanted cannot be had: it was taken in another way, and is of that."""
-    for suite in suites:
+    for suite in run.suites:
         for key in suite.keys:
             if (before := found.ways.get(key, way := suite.way(key))) != way:
-                whose = "generation" if suite.name == TEST_SET else f"suites.{suite.name}"
+                is_own = suite.name in (TEST_SET, INSIDE)
+                whose = run.checkpoints.named_by(key) if is_own else f"suites.{suite.name}"
                 return (
-                    f"{key} was taken of answers made or scored otherwise ({_differing(before, way)}): give "
+                    f"{key} was taken otherwise ({_differing(before, way)}): give "
                     f"checkpoints.{whose} a name, which its keys then carry"
                 )
     return None

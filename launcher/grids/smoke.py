@@ -54,6 +54,7 @@ def _small(settings: Settings, smoke: SmokeSettings, one_rank: bool) -> Settings
     order = {"choose": None}  # a choice among a task's examples needs more of them
     stages = [_small_stage(stage, data | train | order) for stage in settings.stages] if settings.stages else None
     checkpoints: dict[str, Any] = {"every": 1, **_small_suites(settings.checkpoints)}
+    checkpoints |= _small_insides(settings.checkpoints, smoke.layers)
     if settings.checkpoints.snapshots is not None:
         checkpoints["snapshots"] = -(-smoke.steps // 2)  # one half-way and one at the end
     resources: dict[str, Any] = {"time_min": smoke.time_min}
@@ -90,6 +91,16 @@ def _small_suites(own: CheckpointSettings) -> dict[str, Any]:
 def _small_model(model: ModelSettings, smoke: SmokeSettings) -> ModelSettings:
     added = {"add_tokens": model.add_tokens, "token_init": model.token_init}
     return ModelSettings(name=TINY, hidden=smoke.hidden, layers=smoke.layers, **added)
+
+
+def _small_insides(checkpoints: CheckpointSettings, layers: int) -> dict[str, Any]:
+    """What is looked at inside the model, of layers that the small one has."""
+    asked = {"representations": checkpoints.representations, "token_distance": checkpoints.token_distance}
+    return {
+        key: own.model_copy(update={"layers": sorted({min(layer, layers) for layer in own.layers})})
+        for key, own in asked.items()
+        if own is not None
+    }
 
 
 def _small_source(source: SourceSettings, smoke: SmokeSettings) -> dict[str, Any]:

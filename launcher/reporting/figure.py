@@ -9,7 +9,7 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ PALETTE = (
 )  # fmt: skip
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INK, GRID, FIRST = 0, 1, 2  # numbers of the page's colours; those of curves begin at FIRST
+OF_THE_PAGE = [f"#0f0f{place:02x}" for place in range(FIRST + len(PALETTE))]  # stand for the page's, see `element`
+ON_PAPER = ["#1a1a1a", "#d0d0d0", *(light for light, _ in PALETTE)]
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MOST_MARKED, MOST_LINES = 45, 24  # points of a line, and lines of a panel; more would be strings of beads
 MOST_DIRECT, LONGEST_DIRECT = 6, 14  # curves, and characters of a name, that are written beside their ends
@@ -78,36 +80,40 @@ def _part(line: Line, start: float) -> Line:
 
 def svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str:
     """A panel as an SVG element. `number`: which of the page's it is, as their ids must differ."""
-    with _drawing({"svg.fonttype": "none", "svg.hashsalt": f"panel {number}"}) as pyplot:
+    with drawing({"svg.fonttype": "none", "svg.hashsalt": f"panel {number}"}) as pyplot:
         figure, axes = pyplot.subplots(figsize=SMALL if small else SIZE, layout="constrained")
-        _draw(axes, panel, [f"#0f0f{place:02x}" for place in range(FIRST + len(PALETTE))], direct=True)
+        _draw(axes, panel, OF_THE_PAGE, direct=True)
         axes.set_title("")  # the page has it as text that wraps
         held = io.StringIO()
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
         points = list(_points(figure, axes, panel)) if hover else []
         pyplot.close(figure)
-    drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", held.getvalue().partition("<svg")[2], flags=re.S)
+    return element(held.getvalue(), f"{panel.y_label} by {panel.x_label}: {panel.title}", points)
+
+
+def element(drawn: str, said: str, points: Iterable[str] = ()) -> str:
+    """An SVG of matplotlib's, drawn in colours OF_THE_PAGE, as an element of the page; `said` to who cannot see it."""
+    opening = f'role="img" aria-label="{html.escape(said, quote=True)}">'
+    drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawn.partition("<svg")[2], flags=re.S)
     drawn = re.sub(r"(fill|stroke): #0f0f([0-9a-f]{2})", lambda m: f"{m[1]}: var(--z{int(m[2], 16)})", drawn)
-    drawn = re.sub(r'^[^>]*?(viewBox="[^"]*")[^>]*>', _opening(panel), drawn, count=1, flags=re.S)
+    drawn = re.sub(
+        r'^[^>]*?(viewBox="[^"]*")[^>]*>',
+        lambda match: f'xmlns:xlink="http://www.w3.org/1999/xlink" {match[1]} {opening}',
+        drawn, count=1, flags=re.S,
+    )  # fmt: skip
     return f"<svg {drawn.rpartition('</svg>')[0]}{''.join(points)}</svg>"
-
-
-def _opening(panel: Panel) -> Any:
-    said = html.escape(f"{panel.y_label} by {panel.x_label}: {panel.title}", quote=True)
-    return lambda match: f'xmlns:xlink="http://www.w3.org/1999/xlink" {match[1]} role="img" aria-label="{said}">'
 
 
 def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str) -> None:
     """All panels in one figure, light, for papers; the format is that of each path's ending."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    colours = ["#1a1a1a", "#d0d0d0", *(light for light, _ in PALETTE)]
-    with _drawing({"pdf.fonttype": 42}) as pyplot:
+    with drawing({"pdf.fonttype": 42}) as pyplot:
         figure, axes = pyplot.subplots(
             rows, columns, figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.6), layout="constrained", squeeze=False
         )
         for place, one in zip(axes.flat, panels, strict=False):
-            _draw(place, one, colours, direct=False)
+            _draw(place, one, ON_PAPER, direct=False)
         for place in axes.flat[len(panels) :]:
             place.set_axis_off()
         # matplotlib leaves out names that begin with an underscore.
@@ -131,7 +137,7 @@ def _handles(places: Sequence[Any], panels: Sequence[Panel]) -> Iterator[tuple[L
 
 
 @contextlib.contextmanager
-def _drawing(settings: dict[str, Any]) -> Iterator[Any]:
+def drawing(settings: dict[str, Any]) -> Iterator[Any]:
     """pyplot without a screen, under settings that end with the drawing; a `$` in a name is a dollar."""
     try:
         import matplotlib

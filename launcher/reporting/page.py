@@ -139,6 +139,15 @@ def styles_legend(title: str, styles: Mapping[str, int]) -> str:
     return _legend(title, [_legend_item(label, "var(--z0)", style_of(0, style), "") for label, style in styles.items()])
 
 
+def marks_legend(title: str, marks: Mapping[str, tuple[int, str]]) -> str:
+    """Which mark is whose: the number of its colour, and its shape."""
+    return _legend(title, [
+        f'<li><svg viewBox="8 0 12 12" style="width:12px" aria-hidden="true"><g fill="var(--z{FIRST + colour})">'
+        f"{SHAPES[mark]}</g></svg>{text(label)}</li>"
+        for label, (colour, mark) in marks.items()
+    ])  # fmt: skip
+
+
 def _legend_item(label: str, paint: str, style: int, mark: str) -> str:
     line = f'<path d="M0 6H28" stroke="{paint}" stroke-width="2" stroke-dasharray="{DASHES[style]}"/>'
     return f'<li><svg viewBox="0 0 28 12" aria-hidden="true">{line}{mark}</svg>{text(label)}</li>'

@@ -54,6 +54,10 @@ class Found:
         """What a curve is called in its panel."""
         return comparison.label(group.axes, self.colour_keys) if self.colour_keys else self.asked.metric
 
+    def full_label(self, group: Group) -> str:
+        """What a group is called where it stands alone; nothing where there is but one."""
+        return comparison.label(group.axes, self.keys) if self.keys else ""
+
     def panel_name(self, group: Group) -> str:
         """What the panel of a group is called; nothing where all are in one."""
         value = comparison.text(group.axes.get(self.panel)) if self.panel else ""

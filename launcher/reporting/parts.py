@@ -4,12 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from launcher.reporting import comparison, recorded, verdict_part
+from launcher.reporting import comparison, map_part, recorded, verdict_part
 from launcher.reporting import figure as report_figure
 from launcher.reporting import page as report_page
 from launcher.reporting import panels as report_panels
 from launcher.reporting.comparison import Group, Member, Summary, last_word
 from launcher.reporting.figure import Panel
+from launcher.reporting.maps import Maps
 from launcher.reporting.page import interval, number
 from launcher.reporting.panels import X_LABELS, Found
 from launcher.reporting.recorded import DONE
@@ -25,7 +26,7 @@ Rows = list[Sequence[Any]]
 
 def sections(
     found: Found, summed: Sequence[tuple[Summary, Summary] | None], drops: Sequence[tuple[Group, Member, Drop]],
-    drawn: Sequence[Panel], decided: Sequence[Decided],
+    drawn: Sequence[Panel], decided: Sequence[Decided], maps: Maps,
 ) -> list[str]:  # fmt: skip
     """The sections as HTML; `summed` are those of the groups, `drawn` the panels by axis."""
     hover = sum(len(line.x) for panel in drawn for line in panel.lines) <= report_figure.MOST_HOVERED
@@ -41,7 +42,8 @@ def sections(
     parts += [report_page.paragraph(_bands(found), "faint")]
     parts += verdict_part.section(decided, len(drawn))
     others = len(drawn) + len(verdict_part.panels(decided))
-    parts += _finals(found, summed) + _drops(found, drops, others, hover) + _stands_on(found)
+    parts += _finals(found, summed) + _drops(found, drops, others, hover)
+    parts += map_part.section(maps) + _stands_on(found)
     return parts
 
 

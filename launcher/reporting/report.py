@@ -6,12 +6,14 @@ from typing import Any
 
 from jobs.folder import Workspace, write_text
 from launcher.grids import grid_record
-from launcher.reporting import comparison, frames, recorded, verdict_part, verdicts
+from launcher.reporting import comparison, frames, map_part, recorded, scatter, verdict_part, verdicts
 from launcher.reporting import figure as report_figure
+from launcher.reporting import maps as report_maps
 from launcher.reporting import page as report_page
 from launcher.reporting import panels as report_panels
 from launcher.reporting import parts as report_parts
 from launcher.reporting.comparison import Group, Member, Summary
+from launcher.reporting.maps import Maps
 from launcher.reporting.panels import Asked, Found
 from launcher.reporting.recorded import DONE
 from zsg_core.curves import Drop
@@ -20,6 +22,7 @@ from zsg_core.errors import UserError
 MOST_PANELS = 24
 BESIDE = ("curves.png", "curves.pdf", "curves.csv", "finals.csv", "drops.csv", "metrics.parquet")
 OF_CLAIMS = ("verdicts.png", "verdicts.pdf", "verdicts.csv")  # where the grid claims something
+OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden states
 
 
 def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) -> Path:
@@ -41,12 +44,19 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
     frames.write_csv(folder / "curves.csv", _curve_columns(found))
     frames.write_csv(folder / "finals.csv", _final_columns(found, summed))
     frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
+    maps = report_maps.of_groups(place, [(found.full_label(group), group) for group in found.groups])
+    _write_maps(folder, maps)
     page = folder / "report.html"
     decided = verdicts.of_grid(place, record["name"])
     _write_verdicts(folder, decided)
-    parts = report_parts.sections(found, summed, drops, drawn, decided)
+    parts = report_parts.sections(found, summed, drops, drawn, decided, maps)
     write_text(page, report_page.page(f"zsg report: {found.name}", parts))
     return page
+
+
+def beside(page: Path) -> list[str]:
+    """The names of what was written beside a page."""
+    return [name for name in (*BESIDE, *OF_CLAIMS, *OF_STATES) if (page.parent / name).exists()]
 
 
 def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
@@ -57,6 +67,15 @@ def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
         report_figure.picture(panels, pictures, "What the verdicts are of, and published curves")
     if decided:
         frames.write_csv(folder / "verdicts.csv", frames.columns(verdict_part.columns(decided)))
+
+
+def _write_maps(folder: Path, maps: Maps) -> None:
+    for name in OF_STATES:
+        (folder / name).unlink(missing_ok=True)
+    if maps.drawn:
+        titled = [(map_part.title(one), one) for one in maps.drawn]
+        scatter.picture(titled, map_part.number_groups(maps), [folder / name for name in OF_STATES[:2]])
+        frames.write_csv(folder / OF_STATES[2], frames.columns(map_part.rows(maps)))
 
 
 def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.Writer") -> Found:

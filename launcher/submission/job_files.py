@@ -175,6 +175,7 @@ def check(run: Run, profile: Profile) -> None:
         )
     if train["tuning"]["method"] == "bitfit" and not _has_biases(run):
         raise UserError(NO_BIASES)
+    _refuse_unknown_layers(run)
     gpus = gpus_per_node(profile, "train")
     if gpus and run.size.ranks_per_node > gpus:
         raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
@@ -186,6 +187,18 @@ def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
     scale = train.get("loss_scale")
     stage = profile.deepspeed.zero_stage
     return deepspeed_config(zero_stage=stage, precision=train["precision"], clip=train["clip"], loss_scale=scale)
+
+
+def _refuse_unknown_layers(run: Run) -> None:
+    most = run.recipe["base"].get("layers")
+    if run.base:
+        most = (read_json(run.base / "config.json") or {}).get("num_hidden_layers")
+    for key, way in run.checkpoints.inside.items():
+        if most is not None and way["layer"] > most:
+            raise UserError(
+                f"checkpoints: {key} is of layer {way['layer']}, but model {run.settings['model']['name']} has the "
+                f"layers 0, its input embedding, to {most}"
+            )
 
 
 def _has_biases(run: Run) -> bool:

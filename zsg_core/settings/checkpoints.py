@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from zsg_core import schedule
 from zsg_core.scores import metrics as all_metrics
 from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
+from zsg_core.settings.representations import DISTANCE, SILHOUETTE, RepresentationSettings, TokenDistanceSettings, Ways
 from zsg_core.settings.suites import SuiteSettings, WayName
 
 
@@ -147,6 +148,8 @@ class CheckpointSettings(Strict):
         default=None,
         description="folder of the reward model of metric reward: for sequence classification, or as UltraRM's",
     )
+    representations: RepresentationSettings | None = None
+    token_distance: TokenDistanceSettings | None = None
     snapshots: SnapshotSteps = Field(
         default=None,
         description="steps after which the weights are kept, in the words of `every`; the last always counts, and each "
@@ -167,8 +170,8 @@ class CheckpointSettings(Strict):
     def _something_to_answer_with(self) -> "CheckpointSettings":
         if self.scored and self.snapshots is None:
             raise ValueError(
-                f"metrics: {self.scored[0]} is taken of answers, which are generated from kept weights, and none are "
-                "kept; set checkpoints.snapshots to the steps at which it is wanted, e.g. in the words of `every`"
+                f"{self.scored[0]} is taken by evaluators, with kept weights, and none are kept; set "
+                "checkpoints.snapshots to the steps at which it is wanted, e.g. in the words of `every`"
             )
         return self
 
@@ -211,7 +214,18 @@ class CheckpointSettings(Strict):
     @property
     def scored(self) -> list[str]:
         """The keys that evaluators take; of a suite that is scored elsewhere, that its answers are kept."""
-        return [key for suite in all_metrics.SUITES for key in self.keys(suite)]
+        return [*(key for suite in all_metrics.SUITES for key in self.keys(suite)), *self.inside]
+
+    @property
+    def inside(self) -> Ways:
+        """Those of them that are taken inside the model, and how."""
+        asked = (self.representations, self.token_distance)
+        return {key: way for one in asked if one for key, way in one.ways.items()}
+
+    def named_by(self, key: str) -> str:
+        """The setting whose `name` gives another way of taking a metric of the run's own test set another key."""
+        settings = {DISTANCE: "token_distance", SILHOUETTE: "representations"}
+        return settings.get(key.partition("/")[0], "generation")
 
     def keys(self, suite: str) -> list[str]:
         """The keys of a suite that evaluators take, as they stand in tables."""

@@ -215,6 +215,17 @@ class Settings(Strict):
         return self
 
     @model_validator(mode="after")
+    def _sources_to_tell_apart(self) -> "Settings":
+        asked = self.checkpoints.representations
+        tested = [own for own in self.data.by_source().values() if own.test_path or own.held_out]
+        if asked and asked.by == "source" and (self.data.sources is None or len(tested) < 2):
+            raise ValueError(
+                "checkpoints.representations.by: source tells sources apart, and fewer than two of data.sources are "
+                "tested; say by: task, or give sources a test_path or held_out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_can_be_resolved(self) -> "Settings":
         self.by_stage()
         return self

@@ -1,0 +1,102 @@
+"""Looks inside a model: takes hidden states of the run's test items, keeps them, and takes the metrics of them.
+
+The items are drawn from each source or task by a seed that never changes, so they are the same at every checkpoint, in
+every run of the data and in every layer. Of each stands its prompt, as the run's loss reads it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.evaluating import hidden_states, kept_states, token_distance
+from jobs.evaluating.kept_states import States
+from jobs.preparing.base_model import Vocabulary
+from jobs.training.batches import TokenizedSet
+from zsg_core import splits
+from zsg_core.scores.silhouette import silhouettes
+from zsg_core.settings.representations import Ways
+
+SEED = 0  # of which items are taken where not all are
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found in a model: metrics by key, which of the test set's items have which values, files."""
+
+    values: dict[str, float]
+    by_item: dict[str, tuple[list[int], NDArray[np.float64]]] = field(default_factory=dict)  # key → places, values
+    files: list[str] = field(default_factory=list)  # in the run's folder
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A run's model as it is at a step, and what it is asked with."""
+
+    llama: Any
+    device: str
+    run: Path
+    step: int
+    weights: str | None
+    vocabulary: Vocabulary
+    test: TokenizedSet
+    sources: Sequence[str]  # those that are tested, where the data has several
+    fence: Callable[[], None]  # raises where this process may not write any more
+
+    def look(self, ways: Ways) -> Looked:
+        """Takes the metrics whose keys and ways are given: see zsg_core.settings.representations.
+
+        UserError for a token or a layer that the model does not have.
+        """
+        distances = {key: way for key, way in ways.items() if "token" in way}
+        made = Looked(token_distance.measure(self.llama, self.vocabulary, distances, self.device))
+        for shared in _alike({key: way for key, way in ways.items() if "token" not in way}):
+            self._represent(shared, made)
+        return made
+
+    def _represent(self, ways: Ways, made: Looked) -> None:
+        """Of ways that differ in layers only: one pass through the model for all."""
+        how = next(iter(ways.values()))
+        by = how["by"] or ("source" if len(self.sources) > 1 else "task")
+        groups = [name.partition("/")[0] for name in self.test.ids] if by == "source" else self.test.tasks
+        places = drawn(groups, how["items"])
+        prompts = [self.test.encoded[place].prompt for place in places]
+        spans = [(0 if how["pooling"] == "mean" else len(prompt) - 1, len(prompt)) for prompt in prompts]
+        layers = [way["layer"] for way in ways.values()]
+        found = hidden_states.means(self.llama, prompts, spans, layers, self.device)
+        ids, own = [self.test.ids[place] for place in places], [groups[place] for place in places]
+        for (key, way), states in zip(ways.items(), found, strict=True):
+            apart = silhouettes(states, own)
+            self.fence()
+            kept = States(self.step, key, way, ids, own, by, states, apart, self.weights)
+            made.files.append(kept_states.keep(self.run, kept))
+            made.by_item[key] = places, apart
+            made.values[key] = float(apart.mean())
+            if by == "source":
+                made.values.update(_by_group(key, own, apart))
+
+
+def drawn(groups: Sequence[str], most: int | None) -> list[int]:
+    """Places of at most so many items of each group, in the order of the places."""
+    of: dict[str, list[int]] = {}
+    for place, group in enumerate(groups):
+        of.setdefault(group, []).append(place)
+    return sorted(place for group, own in of.items() for place in splits.cap(own, most, "random", SEED, group))
+
+
+def _by_group(key: str, groups: Sequence[str], values: NDArray[np.float64]) -> dict[str, float]:
+    return {
+        f"{key}/{name}": float(values[np.array([group == name for group in groups])].mean())
+        for name in dict.fromkeys(groups)
+    }
+
+
+def _alike(ways: Mapping[str, Mapping[str, Any]]) -> list[Ways]:
+    """The ways, those together that differ in their layers only."""
+    together: dict[str, Ways] = {}
+    for key, way in ways.items():
+        together.setdefault(repr(sorted((k, v) for k, v in way.items() if k != "layer")), {})[key] = dict(way)
+    return list(together.values())

@@ -1,0 +1,234 @@
+"""Is what evaluators look at inside a model what the model holds, and does it reach the journal once?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluated import KEY, fresh_copy, metric_rows, serve
+from pydantic import ValidationError
+from sklearn.metrics import silhouette_samples
+from test_plan import a_run
+from train_bench import Bench
+
+from jobs import journal
+from jobs.evaluating import evaluations, kept_states
+from jobs.evaluating.representations import drawn
+from jobs.evaluating.served import Served
+from jobs.folder import write_json
+from jobs.training.item_losses import read_test_losses
+from launcher.clusters.profiles import Profile
+from launcher.submission import job_files
+from zsg_core.errors import UserError
+from zsg_core.scores.silhouette import silhouettes
+from zsg_core.settings.checkpoints import CheckpointSettings
+from zsg_core.settings.representations import INSIDE
+
+STEPS = [0, 9, 18]
+DISTANCE = {"token": "</s>", "words": ["the", "thought experiment"], "layers": [0, 2]}
+
+
+def settings(**asked: Any) -> CheckpointSettings:
+    """The settings of checkpoints that keep every ninth step's weights."""
+    return CheckpointSettings.model_validate({"snapshots": 9, **asked})
+
+
+REPRESENTED = {"layers": [1, 2], "items": 6}
+ASKED = settings(token_distance=DISTANCE, representations=REPRESENTED)
+ASKED_IN_MEAN = settings(representations={**REPRESENTED, "pooling": "mean", "name": "mean"})
+TEXTS = {  # of three sources: question and answer by number
+    "math": ("What is {n} plus {n} plus 7?", "{n}"),
+    "code": ("Write a function f{n} that returns its argument.", "def f{n}(x): return x"),
+    "talk": ("Write a letter to my friend number {n}.", "My dear friend {n},"),
+}
+
+
+def sources(folder: Path) -> dict[str, Any]:
+    """Three sources of which 40 examples are trained on and 8 tested."""
+    made = {}
+    for name, (asked, said) in TEXTS.items():
+        for split, numbers in (("train", range(40)), ("test", range(40, 48))):
+            rows = [{"instruction": asked.format(n=n), "input": "", "output": said.format(n=n)} for n in numbers]
+            write_json(folder / f"{name}-{split}.json", rows)
+        paths = {"path": str(folder / f"{name}-train.json"), "test_path": str(folder / f"{name}-test.json")}
+        made[name] = {"set": "alpaca", **paths}
+    return made
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One bench for all: its jobs' imports are the dear part."""
+    made = Bench(tmp_path_factory.mktemp("representations"))
+    yield made
+    made.jobs.stop()
+
+
+@pytest.fixture(scope="module")
+def evaluated(bench: Bench) -> Path:
+    """A run whose snapshots were looked into, and whose answers were scored."""
+    data = {"data.sources": sources(bench.folder), "data.train_per_task": 40, "data.test_per_task": 8}
+    folder = bench.make(snapshots=9, metrics=["loss", KEY], train={"steps": 18, "epochs": 2}, more=data)
+    assert bench.jobs.run(folder)["outcome"] == "done"
+    record = bench.jobs.run(serve([folder], inside=ASKED.inside | ASKED_IN_MEAN.inside))
+    assert (record["outcome"], record["scored"], record["loads"], record["swaps"]) == ("done", 6, 1, 2)
+    return folder
+
+
+def plain_states(folder: Path, texts: list[list[int]]) -> list[list[np.ndarray]]:
+    """(layers + 1) hidden states of each text, (T, H), by transformers alone."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    with torch.no_grad():
+        outs = [model(input_ids=torch.tensor([text]), output_hidden_states=True).hidden_states for text in texts]
+    return [[layer[0].numpy() for layer in out] for out in outs]
+
+
+def test_a_distance_is_that_of_plain_transformers(evaluated: Path) -> None:
+    """Between the token and the mean of a word's tokens, each alone after `<s>`; in the embedding and a layer."""
+    from transformers import AutoTokenizer
+
+    folder = evaluated / "snapshots/18"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    words = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in DISTANCE["words"]]
+    assert len(words[1]) > 1
+    texts = [[tokenizer.bos_token_id, *ids] for ids in ([tokenizer.eos_token_id], *words)]
+    token, *of_words = ([layer[1:].mean(0) for layer in of_text] for of_text in plain_states(folder, texts))
+    [row] = [row for row in metric_rows(evaluated, "token_distance/the") if row["step"] == 18]
+    for word, states in zip(("the", "thought_experiment"), of_words, strict=True):
+        for layer, key in ((0, f"token_distance/{word}"), (2, f"token_distance/{word}/layer_2")):
+            assert row["data"][key] == pytest.approx(np.linalg.norm(token[layer] - states[layer]), rel=1e-5)
+
+
+def test_a_step_is_scored_and_looked_into_at_once(evaluated: Path) -> None:
+    """All that is taken inside the model is one row, the base's too; weights were put in once for that and answers."""
+    assert [row["step"] for row in metric_rows(evaluated)] == STEPS
+    rows = metric_rows(evaluated, "token_distance/the")
+    assert [row["step"] for row in rows] == STEPS
+    assert all(ASKED.inside.keys() <= row["data"].keys() for row in rows)
+    assert len({row["data"]["token_distance/the"] for row in rows}) == 3
+    assert evaluations.ways(evaluated).items() >= ASKED.inside.items()
+
+
+def test_a_token_that_the_vocabulary_lacks_is_named(bench: Bench, evaluated: Path, tmp_path: Path) -> None:
+    """The job says which, and where it was asked for."""
+    copy = fresh_copy(evaluated, 18, tmp_path)
+    asked = settings(token_distance={"token": "<sep>", "words": ["the"]})
+    record = bench.jobs.run(serve([copy], keys=[], inside=asked.inside))
+
+    assert record["outcome"] == "failed"
+    assert "checkpoints.token_distance: the model's vocabulary has no token '<sep>'" in record["evidence"]
+
+
+@pytest.mark.parametrize(("name", "begin"), [("", -1), (".mean", 0)])
+def test_hidden_states_are_those_of_plain_transformers(evaluated: Path, name: str, begin: int) -> None:
+    """Of the last token of each prompt, or the mean of all, in every layer asked for; the file says of which items."""
+    served = Served(evaluated, ())
+    tokens, _ = served.test
+    for layer in (1, 2):
+        kept = kept_states.read(evaluated / f"representations/18.layer_{layer}{name}.safetensors")
+        prompts = [tokens.encoded[tokens.ids.index(item)].prompt for item in kept.ids]
+        plain = [states[layer][begin:].mean(0) for states in plain_states(evaluated / "snapshots/18", prompts)]
+
+        np.testing.assert_allclose(kept.states, plain, rtol=1e-3, atol=1e-4)
+        assert sorted(kept.groups) == [group for group in ("code", "math", "talk") for _ in range(6)]
+        assert kept.groups == [item.partition("/")[0] for item in kept.ids]
+
+
+def test_the_items_are_the_same_at_every_checkpoint(evaluated: Path) -> None:
+    """Whatever is asked of them; the files are in the journal."""
+    files = kept_states.found(evaluated)
+    of_layers = {path.name.removesuffix(".safetensors").partition(".")[2] for path in files}
+
+    assert of_layers == {"layer_1", "layer_2", "layer_1.mean", "layer_2.mean"}
+    assert len({tuple(kept_states.read(path).ids) for path in files}) == 1
+    told = [row["data"]["files"] for row in journal.read(evaluated) if row["data"].get("event") == INSIDE]
+    assert sorted(name for names in told for name in names) == sorted(f"representations/{path.name}" for path in files)
+    assert len(files) == 4 * len(STEPS)
+
+
+def test_a_silhouette_is_that_of_the_kept_states(evaluated: Path) -> None:
+    """Of all, of each source, and of each item, for tables and intervals."""
+    kept = kept_states.read(evaluated / "representations/9.layer_2.safetensors")
+    apart = silhouette_samples(kept.states, kept.groups)
+    [row] = [row["data"] for row in metric_rows(evaluated, "silhouette/layer_2") if row["step"] == 9]
+
+    assert row["silhouette/layer_2"] == pytest.approx(apart.mean(), abs=1e-5)
+    for name in TEXTS:
+        of_source = [value for value, group in zip(apart, kept.groups, strict=True) if group == name]
+        assert row[f"silhouette/layer_2/{name}"] == pytest.approx(np.mean(of_source), abs=1e-5)
+    items = read_test_losses(evaluated, "silhouette/layer_2")
+    assert (items.steps, items.ids) == (STEPS, kept.ids)
+    np.testing.assert_allclose(items.losses[1], apart, atol=1e-5)
+    assert apart.mean() > 0.3, "three kinds of questions lie apart"
+
+
+@pytest.mark.parametrize(
+    ("vectors", "groups"),
+    [
+        pytest.param([[0.0], [1.0]], ["a", "a"], id="one group"),
+        pytest.param([[0.0], [1.0]], ["a", "b"], id="groups of one"),
+        pytest.param([[0.0], [np.nan], [1.0]], ["a", "a", "b"], id="a model that has diverged"),
+    ],
+)
+def test_what_has_no_silhouette_has_none(vectors: list[list[float]], groups: list[str]) -> None:
+    """It is no number, and no error either: the other metrics of the step are taken."""
+    assert np.isnan(silhouettes(np.array(vectors), groups)).all()
+
+
+def test_few_items_of_each_group_are_drawn() -> None:
+    """A group with fewer gives all it has; the same are drawn again."""
+    groups = ["a"] * 50 + ["b"] * 3
+    places = drawn(groups, 10)
+
+    assert [groups[place] for place in places] == ["a"] * 10 + ["b"] * 3
+    assert places == drawn(groups, 10) == sorted(set(places)) and drawn(groups, None) == list(range(53))
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [("thought", "thought"), (" thought", "_thought"), ('"thought"', "_thought_"), ("a/b", "a_b"), ("…", "_")],
+)
+def test_a_word_stands_in_a_key_as_mlflow_takes_it(word: str, key: str) -> None:
+    """All but letters, digits and a few marks stand as _."""
+    assert list(settings(token_distance={"token": "<sep>", "words": [word]}).inside) == [f"token_distance/{key}"]
+
+
+def test_a_name_gives_keys_of_their_own() -> None:
+    """So that another token can be looked at in the same runs."""
+    asked = settings(token_distance={"token": "<sep>", "words": ["thought"], "name": "again"})
+
+    assert (asked.scored, asked.named_by(asked.scored[0])) == (["token_distance/again/thought"], "token_distance")
+
+
+BAD = {
+    "stands there twice": {"representations": {"layers": [1, 1]}},
+    "share a key": {"token_distance": {"token": "a", "words": ["a b", "a_b"]}},
+    "share a key ": {"token_distance": {"token": "a", "words": ["a"], "layers": [1, 1]}},
+    "none are kept": {"token_distance": {"token": "a", "words": ["a"]}, "snapshots": None},
+}
+
+
+@pytest.mark.parametrize("why", BAD)
+def test_what_cannot_be_looked_at_is_refused(why: str) -> None:
+    """When the grid is read."""
+    with pytest.raises(ValidationError, match=why.strip()):
+        settings(**BAD[why])
+
+
+def test_by_source_needs_sources() -> None:
+    """A grid of one data set is told apart by task."""
+    with pytest.raises(ValidationError, match=r"say by: task"):
+        a_run(checkpoints={"snapshots": 9, "representations": {"layers": [1], "by": "source"}})
+
+
+def test_a_layer_that_the_model_lacks_is_refused_before_anything_is_submitted() -> None:
+    """A tiny model has four."""
+    wanted = {"snapshots": 9, "token_distance": {"token": "a", "words": ["b"], "layers": [5]}}
+    with pytest.raises(
+        UserError, match=r"token_distance/b/layer_5 is of layer 5, but model tiny has the layers 0, .* to 4"
+    ):
+        job_files.check(a_run(checkpoints=wanted), Profile(name="p", kind="local"))
+    assert a_run(checkpoints=wanted).id == a_run().id
