@@ -29,7 +29,9 @@ defaults:
   train:
     {batch: 4, lr: 2e-3, lr_floor: 1, warmup_steps: 2, max_length: 160, precision: fp32,
      tuning: {method: lora, targets: [q_proj, k_proj, v_proj, o_proj, embed_tokens]}}
-  checkpoints: {every: 4, snapshots: 100, metrics: [loss, json_valid, json_accuracy], generation: {max_new_tokens: 4}}
+  checkpoints:
+    {every: 4, snapshots: 100, metrics: [loss, json_valid, json_accuracy], generation: {max_new_tokens: 4},
+     token_distance: {token: <sep>, words: [thought, hallucination], layers: [0, 2]}}
 grid:
   data.sources.diverse.ratio: [0, 1, 2]
 """
@@ -167,6 +169,17 @@ def test_a_grid_that_is_planned_again_samples_nothing(site: Site, monkeypatch: p
     plan = submit.plan(opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow())
 
     assert [(one.samples, one.after) for one in plan.prepares] == [(False, set())]
+
+
+def test_the_distance_of_the_token_to_its_words_is_taken(site: Site) -> None:
+    """In the embedding and after the last layer, of the base that all runs share and of what each has made of it."""
+    keys = [f"token_distance/{word}{of}" for word in ("thought", "hallucination") for of in ("", "/layer_2")]
+    found = {ratio: [scores(run, key) for key in keys] for ratio, run in site.runs.items()}
+    ends = [tuple(curve[max(curve)] for curve in curves) for curves in found.values()]
+
+    assert all(sorted(curve) == [0, (1 + ratio) * TASKS // 4] for ratio, curves in found.items() for curve in curves)
+    assert len({tuple(curve[0] for curve in curves) for curves in found.values()}) == 1
+    assert len(set(ends)) == len(ends)
 
 
 @pytest.mark.soak
