@@ -11,8 +11,8 @@ from msgspec import to_builtins
 from jobs import journal
 from jobs.evaluating import answers
 from jobs.folder import read_json, write_json
+from zsg_core.scores.keys import INSIDE
 from zsg_core.scores.metrics import TEST_SET
-from zsg_core.settings.representations import INSIDE
 from zsg_core.suites import Suite
 
 KEY = "exact_match"

@@ -42,6 +42,7 @@ PUBLISHED = {  # of ours, of Dynamics of Zero-Shot Generalization's code, of DMT
     "truncate":          ("prompt",    "head",      "prompt"),
     "truncated_answers": ("exclude",   "zero",      "exclude"),
     "loss_on":           ("answer",    "answer",    "answer"),
+    "task_scale":        ("none",      "none",      "none"),
 }
 # fmt: on
 OF_NO_PAPER = {"preset", "tuning", "init_seed"}

@@ -21,9 +21,9 @@ from jobs.training.item_losses import read_test_losses
 from launcher.clusters.profiles import Profile
 from launcher.submission import job_files
 from zsg_core.errors import UserError
+from zsg_core.scores.keys import INSIDE
 from zsg_core.scores.silhouette import silhouettes
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.representations import INSIDE
 
 STEPS = [0, 9, 18]
 DISTANCE = {"token": "</s>", "words": ["the", "thought experiment"], "layers": [0, 2]}

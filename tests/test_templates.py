@@ -74,7 +74,8 @@ def test_a_template_is_described(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("# ")
 
 
-PUBLISHED = sorted(set(STUDIES.glob("*.yaml")) - {STUDIES / "demo.yaml", STUDIES / "niv2-wsd-order.yaml"})
+OURS = {"demo", "niv2-wsd-order", "skills-orders", "skills-dmt"}  # on tasks and of sizes that no paper has
+PUBLISHED = sorted(path for path in STUDIES.glob("*.yaml") if path.stem not in OURS)
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)

@@ -189,7 +189,7 @@ def test_verdicts_are_drawn_beside_published_curves(tmp_path: Path) -> None:
     grid = place.grid("g") / "grid.yaml"
     grid.write_text(grid.read_text().replace("fft]}", "fft], published: wsd-order}"))
     page = report.write(place, "g", Asked())
-    assert "figure 3 left: Flan-mini" in page.read_text(encoding="utf-8")
+    assert "figure 3 left, read off: Flan-mini" in page.read_text(encoding="utf-8")
     assert (page.parent / "verdicts.png").stat().st_size > 10_000
     assert "rt − nft" in (page.parent / "verdicts.csv").read_text(encoding="utf-8")
 

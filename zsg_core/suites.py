@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from zsg_core.scores import metrics
+from zsg_core.scores.keys import INSIDE, is_answers
 from zsg_core.scores.metrics import HUMANEVAL, MT_BENCH, REWARD, SUITES, TEST_SET
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.representations import INSIDE
 
 PROMPTS = "judge_prompts"
 
@@ -47,7 +47,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def metrics(self) -> list[str]:
         """The metrics that its keys are of, but for answers that are only kept."""
-        return [metrics.of_key(key) for key in self.keys if not metrics.is_answers(key)]
+        return [metrics.of_key(key) for key in self.keys if not is_answers(key)]
 
 
 def wanted(asked: CheckpointSettings, files: Mapping[str, File]) -> tuple[Suite, ...]:

@@ -43,9 +43,8 @@ from jobs.training.held_out import HeldOutLoss, summary
 from zsg_core import schedule
 from zsg_core.errors import ClusterError, ZsgError
 from zsg_core.recipe import tested
-from zsg_core.scores import metrics
+from zsg_core.scores.keys import INSIDE, is_answers
 from zsg_core.scores.scoring import Answered, Scores
-from zsg_core.settings.representations import INSIDE
 from zsg_core.suites import Suite
 
 POLL_S = 2.0
@@ -212,7 +211,7 @@ class Evaluator:
             kept = answers.keep(one.folder, journal.name, facts, answered)
         else:
             answered, facts = answers.read(one.folder, kept), {}
-        asked = [key for key in lacking if not metrics.is_answers(key)]
+        asked = [key for key in lacking if not is_answers(key)]
         items = one.items(suite)
         scores, failed = self._scorers.score(suite, items, asked, answered)
         done = [key for key in lacking if key not in failed]

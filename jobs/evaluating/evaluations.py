@@ -13,8 +13,7 @@ from jobs import journal
 from jobs.attempt import DONE
 from jobs.evaluating.leases import is_leased
 from jobs.folder import discard, is_committed, read_json
-from zsg_core.scores.metrics import is_answers
-from zsg_core.settings.representations import INSIDE
+from zsg_core.scores.keys import INSIDE, is_answers
 
 ANSWERS = "answers"  # the event that tells where a step's answers are kept
 

@@ -15,8 +15,8 @@ from launcher.grids.runs import Run
 from launcher.observing.job_state import ACTIVE, JobState
 from launcher.planning.plan import EVALUATE, NOT_SELECTED, RETRAIN, SKIP, Action, Allow, run_item
 from zsg_core import schedule
+from zsg_core.scores.keys import INSIDE
 from zsg_core.scores.metrics import TEST_SET
-from zsg_core.settings.representations import INSIDE
 from zsg_core.settings.schema_errors import brief
 
 

@@ -104,8 +104,11 @@ def element(drawn: str, said: str, points: Iterable[str] = ()) -> str:
     return f"<svg {drawn.rpartition('</svg>')[0]}{''.join(points)}</svg>"
 
 
-def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str) -> None:
-    """All panels in one figure, light, for papers; the format is that of each path's ending."""
+def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str, *, apart: bool = False) -> None:
+    """All panels in one figure, light, for papers; the format is that of each path's ending.
+
+    `apart`: names mean something else in each panel, so each has a legend of its own.
+    """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     with drawing({"pdf.fonttype": 42}) as pyplot:
@@ -118,11 +121,15 @@ def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str) -> None:
             place.set_axis_off()
         # matplotlib leaves out names that begin with an underscore.
         named = {re.sub("^_", " _", line.label): place for line, place in _handles(axes.flat, panels)}
-        if len(named) > 1:
+        if apart:
+            for place, one in zip(axes.flat, panels, strict=False):
+                own = [(drawn, line.label) for line, drawn in _handles([place], [one])]
+                place.legend(*zip(*own, strict=True), frameon=False, fontsize=9) if len(own) > 1 else None
+        elif len(named) > 1:
             most = max(map(len, named))
             figure.legend(
                 named.values(), named.keys(), loc="outside lower center", frameon=False,
-                ncols=max(1, min(len(named), 6, int(18 * SIZE[0] * columns / (most + 6)))),
+                ncols=max(1, min(len(named), 6, int(14 * SIZE[0] * columns / (most + 6)))),
             )  # fmt: skip
         figure.suptitle(title, fontsize=10)
         for path in paths:

@@ -154,6 +154,7 @@ class Recorded:
         # The values that count are the first attempt's, and so is the code that computed them.
         start = self._start()
         code = dict(start.get("code") or (read_json(self._folder / "job.json") or {}).get("code") or {})
+        code.pop("folder", None)  # a place on one machine; the digest says which code it was
         facts = {"commit": str(code.pop("commit", None)) + (UNCOMMITTED if code.pop("dirty", None) else "")}
         facts |= {name: str(value) for name, value in code.items()}
         return facts | {key: str(start[key]) for key in ("device", "world", "precision") if key in start}

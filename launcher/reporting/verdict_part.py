@@ -34,7 +34,7 @@ def section(decided: Sequence[Decided], first: int = 0) -> list[str]:
     notes = dict.fromkeys(f"{said(one.claim)}: {note}" for one in decided for note in one.verdict.notes)
     return [
         report_page.heading("Verdicts"), report_page.table(HEADINGS, rows), report_page.paragraph(NOTE, "faint"),
-        *([report_page.panels(drawn), report_page.paragraph(DRAWN, "faint")] if drawn else []),
+        *([report_page.panels(drawn), report_page.paragraph(f"{DRAWN} {_sources(decided)}", "faint")] if drawn else []),
         *([report_page.warning("What to bear in mind of the verdicts", list(notes))] if notes else []),
     ]  # fmt: skip
 
@@ -52,15 +52,26 @@ def panels(decided: Sequence[Decided]) -> list[Panel]:
         title = ", ".join(filter(None, (f"{claim.metric} here", where)))
         made[of] = [Panel(title, _lines(one.curves, colours), x_label, claim.metric)]
         if claim.published is not None:
-            beside = published.read(claim.published)
-            chosen = {name: beside.curves[name] for name in colours if name in beside.curves} or beside.curves
-            made[of].append(Panel(beside.source, _lines(chosen, colours), "step", claim.metric))
-    return [panel for drawn in made.values() for panel in drawn]
+            beside = published.read(claim.published).curves
+            named = {name: place for place, name in enumerate(beside)} | colours
+            made[of].append(Panel(f"published: {claim.published}", _lines(beside, named), "step", claim.metric))
+    pairs_first = sorted(made.values(), key=len, reverse=True)  # so that pairs stand side by side
+    return [panel for drawn in pairs_first for panel in drawn]
+
+
+def _sources(decided: Sequence[Decided]) -> str:
+    names = dict.fromkeys(one.claim.published for one in decided if one.claim.published and one.curves)
+    return " ".join(f"{name}: {published.read(name).source}" for name in names)
 
 
 def _lines(curves: Mapping[str, tuple[Sequence[float], Any]], colours: Mapping[str, int]) -> list[Line]:
     return [
-        Line(name or "mean", colours.get(name, 0), [*map(float, steps)], [*map(float, values)])
+        Line(
+            "mean" if name in ("", comparison.text(None)) else name,
+            colours[name],
+            [*map(float, steps)],
+            [*map(float, values)],
+        )
         for name, (steps, values) in curves.items()
     ]
 

@@ -34,9 +34,6 @@ SCORERS = {
 }
 NAMES = (LOSS, *(metric for metrics in SUITES.values() for metric in metrics))
 
-# In place of the metrics of a suite that is scored elsewhere: that its answers are kept.
-ANSWERS = "answers"
-
 
 def of_key(key: str) -> str:
     """The metric that a key is of, without the name of the way of answering. ValueError for a key of none."""
@@ -44,11 +41,6 @@ def of_key(key: str) -> str:
     if found is None:
         raise ValueError(f"{key!r} is the key of no metric; there are: {', '.join(NAMES)}")
     return found
-
-
-def is_answers(key: str) -> bool:
-    """Whether a key stands for answers that are kept, and for no score."""
-    return key.startswith(f"{ANSWERS}/")
 
 
 def by_item(keys: Sequence[str], answers: Sequence[Answered]) -> dict[str, ByItem]:

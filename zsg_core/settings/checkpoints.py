@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from zsg_core import schedule
 from zsg_core.scores import metrics as all_metrics
+from zsg_core.scores.keys import ANSWERS
 from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
 from zsg_core.settings.representations import DISTANCE, SILHOUETTE, RepresentationSettings, TokenDistanceSettings, Ways
 from zsg_core.settings.suites import SuiteSettings, WayName
@@ -233,5 +234,5 @@ class CheckpointSettings(Strict):
         suffix = f"/{own.name}" if own and own.name else ""
         asked = [metric for metric in dict.fromkeys(self.metrics) if metric in all_metrics.SUITES[suite]]
         if asked and suite in self.suites.elsewhere:
-            asked = [f"{all_metrics.ANSWERS}/{suite}"]
+            asked = [f"{ANSWERS}/{suite}"]
         return [f"{metric}{suffix}" for metric in asked]

@@ -13,7 +13,6 @@ from pydantic import AfterValidator, Field, model_validator
 from zsg_core.settings.fields import Count, Strict, printable
 
 DISTANCE, SILHOUETTE = "token_distance", "silhouette"
-INSIDE = "representations"  # the suite of all that is taken inside the model
 _NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_.: -]")  # what MLflow refuses in the name of a metric, and the slash
 
 Text = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]

@@ -40,6 +40,17 @@ class cuda:
         return False
 
 
+class backends:
+    """What kind of processor there is."""
+
+    class cpu:
+        """One that is not looked at."""
+
+        @staticmethod
+        def get_cpu_capability():
+            return "light"
+
+
 class Generator:
     """One that nobody draws from."""
 

@@ -1,0 +1,9 @@
+"""Names what evaluators take beside scores, for those who only read what was taken and need no scorer."""
+
+ANSWERS = "answers"  # in place of the metrics of a suite that is scored elsewhere: that its answers are kept
+INSIDE = "representations"  # the suite of all that is taken inside the model
+
+
+def is_answers(key: str) -> bool:
+    """Whether a key stands for answers that are kept, and for no score."""
+    return key.startswith(f"{ANSWERS}/")
