@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.by_turns import by_turns
 from benchmarks.trainers import tokenized
 from benchmarks.workload import SHAPES, Item, llama, test_items
 
@@ -42,15 +43,7 @@ def main(shape: str, repeats: int) -> None:
         packed, stock = (llama(SHAPES[shape], attention, torch.float32, "cpu") for attention in (NAME, "sdpa"))
         own = HeldOutLoss(AnswerLoss(packed), tokenized(examples), Ranks(0, 1, 0), "cpu", MICRO_TOKENS["cpu"])
         calls: list[Callable[[], Any]] = [own.measure, *(lambda n=n: plain(stock, examples, n) for n in (1, ROWS))]
-        seconds: list[list[float]] = [[] for _ in calls]
-        for _ in range(repeats):
-            losses = []
-            for call, taken in zip(calls, seconds, strict=True):
-                began = time.perf_counter()
-                losses.append(torch.as_tensor(call(), dtype=torch.float64))
-                taken.append(time.perf_counter() - began)
-            if max((one - losses[0]).abs().max().item() for one in losses) > SAME:
-                raise RuntimeError("the losses do not agree")
+        seconds, _ = by_turns(calls, repeats, time.perf_counter, SAME)
         torch.distributed.destroy_process_group()
     mine, *plains = (len(examples) / statistics.median(taken) for taken in seconds)
     print(json.dumps({"zsg": mine, "plain": max(plains)}))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.by_turns import by_turns
 from benchmarks.trainers import tokenized
 from benchmarks.workload import BOS, EOS, SHAPES, Item, llama, test_items
 
@@ -41,15 +42,7 @@ def main(shape: str, tasks: int, repeats: int) -> None:
     own = HeldOutLoss(AnswerLoss(packed), tokenized(examples), Ranks(0, 1, 0), "cpu", MICRO_TOKENS["cpu"])
     words = vocabulary(SHAPES[shape].vocab)
     calls: list[Callable[[], Any]] = [own.measure, *(harness(stock, words, examples, rows) for rows in BATCHES)]
-    seconds: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        losses = []
-        for call, taken in zip(calls, seconds, strict=True):
-            began = time.process_time()
-            losses.append(torch.as_tensor(call(), dtype=torch.float64))
-            taken.append(time.process_time() - began)
-        if (worst := max((one - losses[0]).abs().max().item() for one in losses)) > SAME:
-            raise RuntimeError(f"the losses do not agree: {worst}")
+    seconds, worst = by_turns(calls, repeats, time.process_time, SAME)
     mine, *theirs = (len(examples) / statistics.median(taken) for taken in seconds)
     print(json.dumps({"zsg": mine, "harness": max(theirs), "worst": worst}), file=answers)
 

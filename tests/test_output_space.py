@@ -13,7 +13,8 @@ from train_bench import Bench, told
 from jobs.folder import read_json
 from zsg_core.examples import Example
 from zsg_core.output_space import classes, log_n
-from zsg_core.recipe import LATER
+from zsg_core.recipe import InputDigests, SourceDigests, recipe
+from zsg_core.settings.run import Settings
 from zsg_core.settings.train import TrainSettings
 
 
@@ -64,8 +65,12 @@ def test_other_means_are_refused(changes: dict) -> None:
 
 
 def test_recipes_without_it_are_as_before() -> None:
-    """It is absent where it does nothing."""
-    assert LATER["task_scale"] == "none"
+    """It is absent where it does nothing, so that the ids of older runs stay."""
+    given: list[dict[str, str]] = [{}, {"task_scale": "none"}, {"task_scale": "log_n"}]
+    asked = [Settings.model_validate({"data": {"path": "/d"}, "train": train}) for train in given]
+    digests = InputDigests(sources={"": SourceDigests(data="d")})
+
+    assert [recipe(one, digests)["stages"][-1]["train"].get("task_scale") for one in asked] == [None, None, "log_n"]
 
 
 @pytest.fixture(scope="module")
