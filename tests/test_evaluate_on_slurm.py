@@ -9,7 +9,6 @@ from conftest import Zsg, wait_until
 from evaluated import answered, fresh_copy, metric_rows, scores, serve
 from forked_jobs import ForkedJobs
 from slurm_cluster import SlurmCluster
-from test_lifecycle_on_slurm import free_from_its_hold
 from test_on_slurm import ACTIVE, profile
 from tracked import assert_exactly_once
 
@@ -88,7 +87,7 @@ def test_an_evaluator_is_requeued_at_its_time_limit(zsg_on_slurm: Zsg, slurm: Sl
     slurm.run("scancel", "--signal=USR2", stopped["slurm_job_id"])  # as Slurm does before the time limit
     wait_until(lambda: "PENDING" in slurm.run("squeue", "-h", "-j", stopped["slurm_job_id"], "-o", "%T"), 60)
     assert "nothing to submit" in zsg("submit", grid, "--profile", profile(zsg), "--set", "resources.evaluators=0")
-    free_from_its_hold(slurm)
+    slurm.start_requeued()
     wait_until(lambda: not any(row["state"] in ACTIVE for row in zsg.status()), 400)
 
     assert starts(zsg) == [2]

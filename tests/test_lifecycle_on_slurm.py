@@ -37,14 +37,6 @@ def with_settings(place: Path, **settings: object) -> Path:
     return place
 
 
-def free_from_its_hold(slurm: SlurmCluster) -> None:
-    """Lets requeued jobs start at once: Slurm holds them for two minutes."""
-    for job in slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i|%r").splitlines():
-        if job.endswith("BeginTime"):
-            time.sleep(3)  # a node refuses a job whose credential it has revoked within the same seconds
-            slurm.run("scontrol", "update", f"jobid={job.partition('|')[0]}", "StartTime=now")
-
-
 def test_a_run_is_requeued_by_itself_at_its_time_limit(
     prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
 ) -> None:
@@ -58,7 +50,7 @@ def test_a_run_is_requeued_by_itself_at_its_time_limit(
     assert (row["state"], row["attempt"], row["slurm"]) == ("queued", 1, job)
     assert row["cause"] == f"stopped at step {row['step']} (time limit)"
     assert "nothing to submit" in zsg("submit", zsg.folder / "small.yaml", "--profile", profile(zsg, nodes=2))
-    free_from_its_hold(slurm)
+    slurm.start_requeued()
     [row] = wait_until_ended(zsg, 300)
 
     assert (row["state"], row["attempt"], row["slurm"]) == ("done", 2, job)
@@ -123,7 +115,7 @@ def test_what_is_cancelled_is_not_revived(prepared_on_slurm: Zsg, slurm: SlurmCl
     exit_record = zsg.work / "runs" / row["run"] / "exit.json"
 
     def started_again() -> bool:
-        free_from_its_hold(slurm)  # which Slurm may only put on it once the job has left its node
+        slurm.start_requeued()  # which Slurm may only put on it once the job has left its node
         return json.loads(exit_record.read_text())["attempt"] == 2
 
     wait_until(started_again, 120)
@@ -184,7 +176,7 @@ def test_a_run_longer_than_its_time_limit_finishes_by_itself(
     seen, until = set(), time.monotonic() + 1200
     while (row := zsg.status()[0])["state"] in {"waiting", "queued", "running", "unknown"}:
         seen.add(row["state"])
-        free_from_its_hold(slurm)
+        slurm.start_requeued()
         assert time.monotonic() < until and row["evidence"] != "zsg submit goes on", row
         time.sleep(3)
 

@@ -198,7 +198,7 @@ def test_a_requeued_run_goes_on(prepared_on_slurm: Zsg, slurm: SlurmCluster, tas
     slurm.run("scontrol", "requeue", job)
     _wait_for_state(slurm, job, "PENDING")
     assert zsg.status()[0]["state"] == "queued", "a run that waits to start again has not ended"
-    slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+    slurm.start_requeued()
     [row] = wait_until_ended(zsg, 300)
     zsg("sync")
 
@@ -249,7 +249,7 @@ def test_a_preempted_run_goes_on(prepared_on_slurm: Zsg, slurm: SlurmCluster, ta
     slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "true")
     _wait_for_state(slurm, job, "PENDING")
     assert zsg.status()[0]["state"] == "queued"
-    slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+    slurm.start_requeued()
     [row] = wait_until_ended(zsg, 300)
 
     assert (row["state"], row["attempt"], row["slurm"]) == ("done", 2, job)
