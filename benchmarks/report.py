@@ -120,7 +120,7 @@ def record_run(
     job |= {"paths": {"workspace": str(place.root)}, "stage_id": "1", "before": list(before)}
     write_json(folder / "job.json", job)
     attempt = attempts.begin(folder, "submission")
-    item_losses.describe(folder, [f"item{n}" for n in range(len(tasks))], list(tasks), [5] * len(tasks), {})
+    item_losses.describe(folder, [f"{task}:{n}" for n, task in enumerate(tasks)], list(tasks), [5] * len(tasks), {})
     journal = Journal(folder, attempt, "train", "1")
     start = {"event": "start", "device": "cpu", "world": 1, "precision": "fp32", "code": job["code"]}
     journal.row("event", step=first, examples=16 * first, data=start)

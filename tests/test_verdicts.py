@@ -109,6 +109,24 @@ def test_items_are_drawn_where_all_are_of_one_task(tmp_path: Path) -> None:
     assert "over items" in decided.verdict.notes[0]
 
 
+def test_a_claim_on_the_loss_of_a_source_is_decided_by_its_items(tmp_path: Path) -> None:
+    """Of several sources trained on together, one may be forgotten while another is learnt."""
+    place, listed = Workspace(tmp_path), []
+    for number, order in enumerate(ORDERS):
+        listed.append(listed_run(f"run{number}", {"arrangement.order": order}))
+        noise = np.random.default_rng(number).normal(0, 0.01, (len(STEPS), 16))
+        losses = 1 + noise + np.repeat([number / 10, -number / 10], 8)
+        record_run(
+            place, listed[-1], STEPS, [f"{source}/t{n}" for source in ("math", "code") for n in range(8)], losses
+        )
+    write_grid(place, "g", listed)
+    claims = [CLAIMS.partition("claims:")[2].replace("{", f"{{metric: loss/{of}, ") for of in ("math", "code", "cod")]
+    (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:{''.join(claims)}")
+    decided = [one.verdict for one in verdicts.of_grid(place, "g")]
+
+    assert [(one.word, one.tasks) for one in decided] == [(SUPPORTED, 8), (OPPOSITE, 8), (TOO_FEW, 0)]
+
+
 def test_a_task_that_is_nowhere_measured_is_left_out(tmp_path: Path) -> None:
     """Answers that were cut away have no loss; the other tasks decide."""
     place, listed = Workspace(tmp_path), []

@@ -10,7 +10,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from jobs import journal as journals
 from jobs.folder import read_json, write_json
 from jobs.journal import Journal
+from zsg_core.schedule import quick_items
 
 TEST_ITEMS = "test_set"
 FILE = f"{TEST_ITEMS}.json"
@@ -46,6 +47,12 @@ class ItemLosses:
             np.add.reduceat(one, starts, axis=1) for one in (np.where(finite, losses, 0), finite.astype(int))
         )
         return names, np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+    def of_source(self, name: str) -> Self:
+        """The items of one of several sources, by which their ids begin."""
+        places = [place for place, made_id in enumerate(self.ids) if made_id.partition("/")[0] == name]
+        ids, tasks, tokens = ([of[place] for place in places] for of in (self.ids, self.tasks, self.tokens))
+        return type(self)(self.steps if places else [], ids, tasks, tokens, self.losses[:, places])
 
 
 def describe(
@@ -84,8 +91,11 @@ def keep(
 def read_test_losses(run: Path, key: str = "loss", rows: Iterable[dict[str, Any]] | None = None) -> ItemLosses:
     """What a run's journal has of the items behind `key`, by step; no items for a run that has not begun.
 
-    `rows`: those of the journal, where they have been read already.
+    `rows`: those of the journal, where they have been read already. `loss/NAME` is of the items of `loss` from NAME.
     """
+    whole, _, source = key.partition("/")
+    if source and (whole == "loss" or quick_items(whole)):
+        return read_test_losses(run, whole, rows).of_source(source)
     own = [row for row in (journals.read(run) if rows is None else rows)
            if row["kind"] == "items" and row["data"]["set"] == key]  # fmt: skip
     file = f"{own[0]['data'].get('of', TEST_ITEMS)}.json" if own else FILE
