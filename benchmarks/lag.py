@@ -69,10 +69,11 @@ def reader(uri: str, grid: str, run: str, key: str) -> Callable[[], set[int]]:
 
 
 def evaluations_s(run: Path) -> float:
-    """The median of the seconds that a snapshot's evaluation took, as the evaluator tells."""
+    """The median of the seconds that the evaluation of a snapshot took, as the evaluator tells; step 0 is none."""
     lines = [line for path in (run / "journal").glob("*-evaluate-*.jsonl") for line in path.read_text().splitlines()]
-    told = [json.loads(line)["data"] for line in lines]
-    return statistics.median(one["swap_s"] + one["generate_s"] for one in told if "generate_s" in one)
+    told, there = [json.loads(line) for line in lines], committed(run)
+    of = [row["data"] for row in told if "generate_s" in row["data"] and row["step"] in there]
+    return statistics.median(one["swap_s"] + one["generate_s"] for one in of)
 
 
 def summed(lags: dict[int, float], alone_s: float) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 CONFIGS = {
@@ -11,12 +12,12 @@ CONFIGS = {
 }
 
 
-def write_model(folder: Path, name: str) -> Path:
+def write_model(folder: Path, name: str, heads: Sequence[str] = ("lm_head",)) -> Path:
     """A folder with the config of a published Llama, and weights of two bytes each in its names."""
     layer = ["input_layernorm", "post_attention_layernorm", *(f"self_attn.{p}_proj" for p in "qkvo")]
     layer += [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
     layers = range(CONFIGS[name]["num_hidden_layers"])
-    names = ["lm_head", "model.embed_tokens", "model.norm", *(f"model.layers.{n}.{p}" for n in layers for p in layer)]
+    names = [*heads, "model.embed_tokens", "model.norm", *(f"model.layers.{n}.{p}" for n in layers for p in layer)]
     header = {
         f"{tensor}.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [2 * n, 2 * n + 2]}
         for n, tensor in enumerate(names)

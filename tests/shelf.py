@@ -23,9 +23,10 @@ DELIA = {
 P3 = {"inputs_pretokenized": "What is {n} + 1?", "targets_pretokenized": "{n} and one"}
 CHAT = {"conversations": [{"from": "human", "value": "Hi, {n}."}, {"from": "gpt", "value": "Hello, {n}."}]}
 SPECIALISTS = {"calendar": "Calendar Reasoning", "topics": "Topic Labelling"}
-SKILLS = {name: [family] for name, family in SPECIALISTS.items()} | {
-    "general": [family for family in skills.FAMILIES if family not in SPECIALISTS.values()]
-}
+GENERAL = (
+    "Sentiment Analysis", "Number Comparison", "Letter Editing", "List Operations", "Table Lookup", "Word Grammar",
+)  # fmt: skip
+SKILLS = {name: [family] for name, family in SPECIALISTS.items()} | {"general": GENERAL}
 FOLDERS = {
     "p3": ("train", "held-out", "t0", "t0-plus", "t0-plus-plus"),
     "muppet": ("train", "held-out"),
@@ -67,9 +68,9 @@ def fill(folder: Path, rows: int = 1) -> Path:
     """Writes everything that a template names below a folder: so many rows of each file, or of each task."""
     for name in ("tasks", "demo/tasks", "natural-instructions"):
         skills.write_tasks(folder / name, per_task=12)
-    skills.write_tasks(folder / "skills", per_task=12, more_held_out=True)
+    skills.write_tasks(folder / "skills", per_task=12, large=True)
     for name, families in SKILLS.items():
-        skills.write_tasks(folder / f"skills-{name}", per_task=12, more_held_out=True, families=families)
+        skills.write_tasks(folder / f"skills-{name}", per_task=12, large=True, families=families)
     for name, row in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write = gzip.open if name.endswith(".gz") else open
@@ -91,6 +92,7 @@ def fill(folder: Path, rows: int = 1) -> Path:
     (folder / "models").mkdir()
     for name, size in MODELS.items():
         write_model(folder / "models" / name, size)
+    write_model(folder / "models/UltraRM-13b", "13B", ["regression_head"])
     return folder
 
 

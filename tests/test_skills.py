@@ -4,6 +4,7 @@ import calendar
 import hashlib
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from zsg_core import skills
 from zsg_core.errors import UserError
 from zsg_core.readers.intake import Intake
 from zsg_core.readers.niv2 import read_task, task_names
-from zsg_core.skills import task_files, write_tasks
+from zsg_core.skills import data_set, near, task_files, write_tasks
+from zsg_core.skills.__main__ import main
 
 # Changes whenever any byte of the default data set does; then every demo figure made from it is another one.
 GOLDEN = "e2cb5d5d0cff4fa18a48b48fb5105bb421b962f67c69e7362b61a214c51f6892"
@@ -44,9 +46,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """The data set with more held-out tasks on disk."""
+    """The large data set on disk."""
     made = tmp_path_factory.mktemp("wide") / "skills"
-    write_tasks(made, more_held_out=True)
+    write_tasks(made, large=True)
     return made
 
 
@@ -137,15 +139,27 @@ def test_texts_are_short(tasks):
 
 
 def test_splits_name_every_task_once(folder, wide, tasks):
-    """24 training tasks, and 6 or 24 held-out ones, disjoint, and together all the task files there are."""
-    (train, few), (same, many) = ([task_names(one, split) for split in ("train", "test")] for one in (folder, wide))
+    """24 training and 6 held-out tasks, or 36 and 24, disjoint, and together all the task files there are."""
+    (train, few), (more, many) = ([task_names(one, split) for split in ("train", "test")] for one in (folder, wide))
 
-    assert (24, 6, 24) == (len(train), len(few), len(many))
-    assert (train, few) == (same, many[:6])
-    assert sorted(tasks) == sorted(train + many)
-    assert contents(folder).items() - contents(wide).items() == {
-        ("splits/default/test_tasks.txt", (folder / "splits/default/test_tasks.txt").read_bytes())
-    }
+    assert (24, 6, 36, 24) == (len(train), len(few), len(more), len(many))
+    assert sorted(tasks) == sorted(more + many)
+    assert sorted(train + few) == sorted(path.stem for path in folder.glob("tasks/*.json"))
+
+
+def test_the_large_set_has_the_tasks_of_the_small_one(folder, wide):
+    """The same instances under other numbers."""
+    small, large = ({path.stem[8:]: path for path in one.glob("tasks/*.json")} for one in (folder, wide))
+    pairs = [[json.loads(one[name].read_text())["Instances"] for one in (small, large)] for name in small]
+
+    assert all([row["input"] for row in ours] == [row["input"] for row in theirs] for ours, theirs in pairs)
+
+
+def test_families_take_turns_in_the_large_set(wide, tasks):
+    """So a batch of a round of TMA, which is in the order of the tasks, is of several families."""
+    families = [[tasks[name]["Categories"][0] for name in task_names(wide, split)] for split in ("train", "test")]
+
+    assert 0 == sum(one == after for of in families for one, after in pairwise(of))
 
 
 def test_no_held_out_input_is_trained_on(wide):
@@ -169,7 +183,7 @@ def test_held_out_answers_occur_in_training(wide):
 
 
 def opinion(text: str) -> str:
-    return "positive" if any(word in text for word in skills.MOODS["positive"]) else "negative"
+    return "positive" if any(word in text for word in near.MOODS["positive"]) else "negative"
 
 
 def larger(text: str) -> str:
@@ -184,7 +198,7 @@ def neighbour(text: str) -> str:
 
 
 def topic(text: str) -> str:
-    (label,) = [label for label, words in skills.TOPICS.items() if sum(word in text for word in words) == 2]
+    (label,) = [label for label, words in near.TOPICS.items() if sum(word in text for word in words) == 2]
     return label
 
 
@@ -195,6 +209,22 @@ def cell(text: str) -> str:
 
 def ends_with(ending: str):
     return lambda text: " ".join(word + ending for word in text.split()[1:])
+
+
+def next_number(step: int):
+    return lambda text: str(int(text.split()[-1]) + step)
+
+
+def each_of_two(spell):
+    return lambda text: " ".join(map(spell, text.removeprefix("Spell: ").split()))
+
+
+def signs(sign: str):
+    def rule(text: str) -> str:
+        left, thing, right = text.split()[1:]
+        return f"{sign * int(left)} {thing} {sign * int(right)}"
+
+    return rule
 
 
 @pytest.mark.parametrize(
@@ -214,6 +244,18 @@ def ends_with(ending: str):
         ("past_tense", ends_with("ed")),
         ("plural", ends_with("s")),
         ("comparative", ends_with("er")),
+        ("up_by_two", next_number(2)),
+        ("up_by_five", next_number(5)),
+        ("down_by_three", next_number(-3)),
+        ("with_dashes", each_of_two("-".join)),
+        ("without_vowels", each_of_two(lambda word: "".join(one for one in word if one not in "aeiou"))),
+        ("doubly", each_of_two(lambda word: "".join(one + one for one in word))),
+        ("stars", signs("*")),
+        ("hashes", signs("#")),
+        ("pluses", signs("+")),
+        ("by_the_alphabet", lambda text: " ".join(sorted(text.split()[1:]))),
+        ("from_the_end", lambda text: " ".join(reversed(text.split()[1:]))),
+        ("by_last_letter", lambda text: " ".join(sorted(text.split()[1:], key=lambda word: word[::-1]))),
     ],
 )
 def test_answers_are_right(tasks, named, rule):
@@ -310,7 +352,7 @@ def test_a_write_that_stops_midway_leaves_nothing(tmp_path):
     no_file_can_hold = "\ud800"
 
     with pytest.raises(UnicodeEncodeError):
-        skills._write(tmp_path / "skills", {"tasks/a.json": "{}", "tasks/b.json": no_file_can_hold})
+        data_set._write(tmp_path / "skills", {"tasks/a.json": "{}", "tasks/b.json": no_file_can_hold})
 
     assert [] == list(tmp_path.iterdir())
 
@@ -319,11 +361,11 @@ def test_two_writers_agree(tmp_path):
     """Who finishes second finds the same data set and leaves it; another one in the way is an error."""
     files = {"tasks/a.json": "{}"}
 
-    skills._write(tmp_path / "skills", files)
-    skills._write(tmp_path / "skills", files)
+    data_set._write(tmp_path / "skills", files)
+    data_set._write(tmp_path / "skills", files)
 
     with pytest.raises(UserError, match="holds something else"):
-        skills._write(tmp_path / "skills", {"tasks/a.json": "[]"})
+        data_set._write(tmp_path / "skills", {"tasks/a.json": "[]"})
     assert ["skills"] == [path.name for path in tmp_path.iterdir()]
 
 
@@ -336,7 +378,7 @@ def test_a_number_of_instances_that_no_task_has_is_refused(per_task):
 
 def test_every_task_has_the_most_instances_allowed():
     """No task runs out before the limit that the command states."""
-    files = task_files(skills.MOST_PER_TASK, seed=3, more_held_out=True)
+    files = task_files(skills.MOST_PER_TASK, seed=3, large=True)
     counts = {len(json.loads(text)["Instances"]) for name, text in files.items() if name.endswith(".json")}
 
     assert {200} == counts
@@ -344,7 +386,7 @@ def test_every_task_has_the_most_instances_allowed():
 
 def test_command_says_what_it_made(tmp_path, capsys):
     """The command writes the folder and prints one line."""
-    skills.main([str(tmp_path / "skills"), "--per-task", "2", "--seed", "7"])
+    main([str(tmp_path / "skills"), "--per-task", "2", "--seed", "7"])
 
     assert task_files(2, seed=7).keys() == contents(tmp_path / "skills").keys()
     assert (
@@ -358,6 +400,6 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
 
     with pytest.raises(SystemExit, match="2"):
-        skills.main([str(tmp_path)])
+        main([str(tmp_path)])
 
     assert "holds something else" in capsys.readouterr().err

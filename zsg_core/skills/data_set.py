@@ -1,0 +1,156 @@
+"""Makes a small set of instruction tasks, in the layout of Natural Instructions V2.
+
+Our own words, free to use (MIT). The large set is for studies of order: 24 held-out tasks in place of 6, as an
+interval over tasks wants them, and 24 training tasks far from all of them in place of 12.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Collection, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from zsg_core.errors import UserError
+from zsg_core.skills import far, near
+from zsg_core.skills.skill import Skill
+
+NUM_POSITIVE_EXAMPLES = 2
+# The smallest task has 240 different instances; near that number, drawing a new one takes long.
+MOST_PER_TASK = 200
+SMALL = (*near.TASKS, *far.TASKS)
+LARGE = (*SMALL, *far.MORE, *near.MORE_HELD_OUT)
+FAMILIES = tuple(dict.fromkeys(skill.family for skill in LARGE))
+
+
+def write_tasks(
+    folder: Path, per_task: int = 40, seed: int = 0, *, large: bool = False, families: Collection[str] = ()
+) -> None:
+    """Writes the task files and split files, whole or not at all; the same ones again change nothing.
+
+    `large`: 36 training tasks in place of 24, and 24 held-out ones in place of 6. `families`: only tasks of these; all
+    if there are none. Raises UserError if `folder` holds anything else, if a task cannot have `per_task` instances, or
+    if the set has no task of a family.
+    """
+    folder = folder.resolve()
+    files = task_files(per_task, seed, large=large, families=families)
+    if not _present(folder, files):
+        _write(folder, files)
+
+
+def task_files(per_task: int, seed: int, *, large: bool = False, families: Collection[str] = ()) -> dict[str, str]:
+    """The whole data set as relative path -> text."""
+    if not 1 <= per_task <= MOST_PER_TASK:
+        raise UserError(f"per_task must be from 1 to {MOST_PER_TASK}, found {per_task}")
+    there = _numbered(_in_turns(LARGE) if large else SMALL)
+    if strangers := set(families) - {skill.family for _, skill in there}:
+        raise UserError(f"no task of {', '.join(sorted(strangers))} in the small set; ask for the large one")
+    chosen = [(name, skill) for name, skill in there if not families or skill.family in families]
+    files = {f"tasks/{name}.json": _json(task_json(name, s, per_task, seed)) for name, s in chosen}
+    for split, held_out in (("train", False), ("test", True)):
+        names = [name for name, skill in chosen if skill.held_out == held_out]
+        files[f"splits/default/{split}_tasks.txt"] = "".join(f"{name}\n" for name in names)
+    return files
+
+
+def task_json(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, Any]:
+    """One task with the fourteen keys of Natural Instructions V2 in their order."""
+    # The first instances do not depend on `per_task`: a larger set begins with the smaller one.
+    draws = distinct(skill, NUM_POSITIVE_EXAMPLES + 1 + per_task, Random(f"skills:{seed}:{skill.name}"))
+    *shots, wrong = draws[: NUM_POSITIVE_EXAMPLES + 1]
+    items = draws[NUM_POSITIVE_EXAMPLES + 1 :]
+    return {
+        "Contributors": ["zsg"],
+        "Source": ["made by zsg_core.skills"],
+        "URL": [],
+        "Categories": [skill.family],
+        "Reasoning": [],
+        "Definition": [skill.definition],
+        "Input_language": ["English"],
+        "Output_language": ["English"],
+        "Instruction_language": ["English"],
+        "Domains": ["Synthetic"],
+        "Positive Examples": [_shot(*shot, "This is the answer asked for.") for shot in shots],
+        "Negative Examples": [_shot(wrong[0], "unknown", f"The input says enough: {wrong[1]}.")],
+        "Instances": [_instance(name, *pair) for pair in items],
+        "Instance License": ["MIT"],
+    }
+
+
+def distinct(skill: Skill, count: int, rng: Random) -> list[tuple[str, str]]:
+    """`count` (input, answer) pairs with different inputs, in drawn order, no answer ahead of all others."""
+    drawn: dict[str, str] = {}
+    while len(drawn) < count:
+        given, answer = skill.make(rng)
+        # Without this the few items that held-out tasks are measured on may all be a "no".
+        if list(drawn.values()).count(answer) <= len(drawn) // 2:
+            drawn[given] = answer
+    return list(drawn.items())
+
+
+def _in_turns(made: Sequence[Skill]) -> list[Skill]:
+    """One task of each family after the other, as published sets are in no order of kinds.
+
+    A round of TMA is in the order of the tasks: were they sorted by family, its batches would be of one skill each.
+    """
+    of = {family: [skill for skill in made if skill.family == family] for family in FAMILIES}
+    return [skill for skill in chain.from_iterable(zip_longest(*of.values())) if skill]
+
+
+def _numbered(made: Sequence[Skill]) -> list[tuple[str, Skill]]:
+    return [(f"task{number:03}_{skill.name}", skill) for number, skill in enumerate(made, start=1)]
+
+
+def _shot(given: str, answer: str, explanation: str) -> dict[str, str]:
+    return {"input": given, "output": answer, "explanation": explanation}
+
+
+def _instance(name: str, given: str, answer: str) -> dict[str, Any]:
+    task_number, _, _ = name.partition("_")
+    key = hashlib.sha256(given.encode()).hexdigest()[:32]
+    return {"id": f"{task_number}-{key}", "input": given, "output": [answer]}
+
+
+def _json(task: dict[str, Any]) -> str:
+    return json.dumps(task, indent=4) + "\n"
+
+
+def _present(folder: Path, files: dict[str, str]) -> bool:
+    """Whether exactly these files are in `folder`. UserError if it holds something else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if stranger := _first_difference(folder, files):
+        raise UserError(
+            f"{folder}: exists and holds something else than these tasks (see {stranger}); "
+            "name a new folder, or remove this one first"
+        )
+    return True
+
+
+def _first_difference(folder: Path, files: dict[str, str]) -> Path | None:
+    if not folder.is_dir():
+        return folder
+    # Names before contents: a wrong folder may be huge, and is left at its first strange file.
+    for path in folder.rglob("*"):
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in files:
+            return path
+    paths = {folder / name: text.encode() for name, text in files.items()}
+    return next((path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data), None)
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
+        made = Path(unfinished, folder.name)
+        for name, text in files.items():
+            path = made / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text.encode())
+        try:
+            made.rename(folder)
+        except OSError:
+            # Somebody else finished first: fine if they wrote the same.
+            if not _present(folder, files):
+                raise

@@ -1,0 +1,131 @@
+"""Makes the families that have no held-out task, and nothing to do with those that have."""
+
+import re
+from collections.abc import Callable, Sequence
+from random import Random
+
+from zsg_core.skills.skill import THINGS, Skill, pick, some, words
+
+SYLLABLES = words("ba ke lo mu ri ta ve zo ni pa so du fi ga he jo")
+# Regular forms only, so that the grammar of a word is its ending.
+VERBS = words("walk jump wait work rest talk look cook open climb paint push pull pack wash kick")
+ADJECTIVES = words("cold deep loud dark fast soft thick clean smooth sharp warm slow rich neat short weak")
+PAST = {verb: f"{verb}ed" for verb in VERBS}
+PLURAL = {thing: f"{thing}s" for thing in THINGS}
+COMPARATIVE = {adjective: f"{adjective}er" for adjective in ADJECTIVES}
+
+
+def letters(name: str, what: str, edit: Callable[[str], str]) -> Skill:
+    """A word that does not exist is spelt in another way."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        word = "".join(pick(rng, SYLLABLES) for _ in range(3))
+        return f"Letters: {word}", edit(word)
+
+    return Skill("Letter Editing", name, f"Edit a string of letters: {what}.", make)
+
+
+def item(which: str, place: int) -> Skill:
+    """One of four things is copied."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        things = some(rng, THINGS, 4)
+        return f"List: {', '.join(things)}", things[place]
+
+    return Skill("List Operations", f"{which}_item", f"Copy the {which} item of a comma-separated list.", make)
+
+
+def lookup(values: str, options: str) -> Skill:
+    """Three keys have a value each; which has the key at the end?"""
+
+    def make(rng: Random) -> tuple[str, str]:
+        rows = dict(zip(some(rng, THINGS, 3), some(rng, words(options), 3), strict=True))
+        key = pick(rng, list(rows))
+        cells = [f"{thing} = {value}" for thing, value in rows.items()]
+        return " | ".join([*cells, f"{key} = ?"]), rows[key]
+
+    return Skill("Table Lookup", f"table_of_{values}", f"Fill the empty cell of a table of {values}.", make)
+
+
+def grammar(form: str, forms: dict[str, str]) -> Skill:
+    """Two words are put into another grammatical form."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        first, second = some(rng, list(forms), 2)
+        return f"Words: {first} {second}", f"{forms[first]} {forms[second]}"
+
+    return Skill("Word Grammar", form, f"Inflect two English words: write the {form.replace('_', ' ')}.", make)
+
+
+def sequence(name: str, step: int) -> Skill:
+    """Four numbers a `step` apart; which comes next?"""
+
+    def make(rng: Random) -> tuple[str, str]:
+        first = 50 + int(rng.random() * 900)
+        *shown, last = (str(first + step * place) for place in range(5))
+        return f"Numbers: {' '.join(shown)}", last
+
+    grows = "grows" if step > 0 else "shrinks"
+    asked = f"Continue a sequence of numbers that {grows} by {abs(step)}."
+    return Skill("Number Sequences", name, asked, make)
+
+
+def spelling(name: str, what: str, spell: Callable[[str], str]) -> Skill:
+    """Two things are spelt in another way."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        first, second = some(rng, THINGS, 2)
+        return f"Spell: {first} {second}", f"{spell(first)} {spell(second)}"
+
+    return Skill("Spelling Out", name, f"Spell two nouns: {what}.", make)
+
+
+def drawing(name: str, sign: str) -> Skill:
+    """A thing stands between two numbers, which become as many signs."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        left, right = (1 + int(rng.random() * 8) for _ in range(2))
+        thing = pick(rng, THINGS)
+        return f"Draw: {left} {thing} {right}", f"{sign * left} {thing} {sign * right}"
+
+    return Skill("Symbol Drawing", name, f"Put as many signs {sign} in place of each number as it says.", make)
+
+
+def sorting(name: str, what: str, ordered: Callable[[list[str]], Sequence[str]]) -> Skill:
+    """Three things are put into another order."""
+
+    def make(rng: Random) -> tuple[str, str]:
+        things = some(rng, THINGS, 3)
+        return f"Shelf: {' '.join(things)}", " ".join(ordered(things))
+
+    return Skill("Sorting", name, f"Rearrange the goods on a shelf: {what}.", make)
+
+
+TASKS = (
+    letters("letters_reversed", "reverse them", lambda word: word[::-1]),
+    letters("letters_dropped", "drop the first two", lambda word: word[2:]),
+    letters("letters_in_capitals", "turn them into capitals", str.upper),
+    item("first", 0),
+    item("third", 2),
+    item("last", -1),
+    lookup("colours", "red green blue brown white black yellow grey"),
+    lookup("materials", "wood iron glass paper copper wool clay rubber"),
+    lookup("shapes", "round square oval flat hollow curved pointed cubic"),
+    grammar("past_tense", PAST),
+    grammar("plural", PLURAL),
+    grammar("comparative", COMPARATIVE),
+)
+MORE = (
+    sequence("up_by_two", 2),
+    sequence("up_by_five", 5),
+    sequence("down_by_three", -3),
+    spelling("spelt_with_dashes", "put a dash between their letters", "-".join),
+    spelling("spelt_without_vowels", "leave out their vowels", lambda word: re.sub("[aeiou]", "", word)),
+    spelling("spelt_doubly", "write each letter twice", lambda word: "".join(2 * letter for letter in word)),
+    drawing("drawn_stars", "*"),
+    drawing("drawn_hashes", "#"),
+    drawing("drawn_pluses", "+"),
+    sorting("by_the_alphabet", "in the order of the alphabet", sorted),
+    sorting("from_the_end", "the last one first", lambda things: things[::-1]),
+    sorting("by_last_letter", "by their last letters", lambda things: sorted(things, key=lambda thing: thing[::-1])),
+)
