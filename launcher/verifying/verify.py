@@ -51,6 +51,7 @@ class Again:
         e = self._evidence
         if not self._steps:
             raise NotChecked("--steps 0: nothing is trained again")
+        records.base_folder(e)  # without it nothing is trained, and nothing said of it
         over = self._over = replay.span(e, self._steps)
         way = replay.way_of(e, over.begin + 1)
         ranks = f"{way['world']} rank{'s' * (way['world'] > 1)} on {way['device']}"
