@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 setup: .venv/ready  ## install zsg and what training and tracking need
 
 demo: .venv/ready  ## three orders of a small self-made data set, trained and compared, in minutes
-	$(BIN)/python -m zsg_core.skills demo/tasks
+	$(BIN)/python -m zsg_core.skills demo/tasks --large
 	$(BIN)/zsg submit templates/grids/demo.yaml --workspace demo/work
 
 test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores

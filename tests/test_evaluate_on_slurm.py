@@ -9,8 +9,8 @@ from conftest import Zsg, wait_until
 from evaluated import answered, fresh_copy, metric_rows, scores, serve
 from forked_jobs import ForkedJobs
 from slurm_cluster import SlurmCluster
-from test_on_slurm import ACTIVE, profile
-from tracked import assert_exactly_once
+from test_on_slurm import ACTIVE, profile, wait_until_ended
+from tracked import assert_exactly_once, child_runs
 
 from jobs.folder import read_json
 
@@ -92,6 +92,32 @@ def test_an_evaluator_is_requeued_at_its_time_limit(zsg_on_slurm: Zsg, slurm: Sl
 
     assert starts(zsg) == [2]
     assert sorted(row["step"] for row in metric_rows(run)) == STEPS
+
+
+@pytest.mark.soak
+def test_what_is_asked_for_later_comes_of_kept_snapshots(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+    """By an evaluate job alone; what somebody else scores comes by hand; MLflow has all of it once."""
+    zsg = zsg_on_slurm
+    grid = zsg.write("grid.yaml", GRID.format(tasks=json.dumps(str(tasks))))
+    asked = ("--profile", profile(zsg), "--set", "checkpoints.snapshots=10", "--set", "resources.evaluators=1")
+    zsg("submit", grid, *asked, "--set", "checkpoints.metrics=[loss]")
+    [row] = wait_until_ended(zsg, 300)
+    run = zsg.work / "runs" / row["run"]
+    assert metric_rows(run) == []
+
+    zsg("submit", grid, *asked)
+    wait_until(lambda: not any(row["state"] in ACTIVE for row in zsg.status()), 300)
+    assert sorted(row["step"] for row in metric_rows(run)) == STEPS[::5]
+    assert (read_json(run / "attempt.json")["attempt"], starts(zsg)) == (1, [1])
+
+    answers = [json.loads(line) for line in zsg("answers", "export", run.name, "--step", "40").splitlines()]
+    rated = [answer | {"metric": "judge", "score": len(answer["answer"])} for answer in answers]
+    zsg("score", zsg.write("scores.jsonl", "".join(json.dumps(row) + "\n" for row in rated)))
+    for _ in range(2):
+        zsg("sync", "scored")
+        assert_exactly_once(zsg.work, "scored", [run.name])
+    judged = [point[:2] for point in child_runs(zsg.work, "scored")[run.name]["points"] if point[0] == "judge"]
+    assert judged == [["judge", 40]]
 
 
 def _serves(zsg: Zsg) -> list[dict[str, Any]]:
