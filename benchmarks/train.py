@@ -12,7 +12,6 @@ attention makes a mask over the whole row. The best of them is the peer.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 from benchmarks import train_gpu
 from benchmarks.rows import Row, show
+from benchmarks.trainer_process import TrainerProcess
 from benchmarks.trainers import ZSG
 from benchmarks.workload import SHAPES
 from zsg_core.errors import UserError
@@ -36,38 +36,6 @@ PEER_GOAL, PADDED_GOAL = 1.15, 2.8  # times the peer's tokens a second
 EVALUATION_GOAL = 2.0  # times the plain loop's items a second
 STALL_GOAL = 0.1  # times the seconds of save_pretrained
 SAME_LOSS = 1e-3
-
-
-class Turns:
-    """A trainer's process, which trains a round when told to."""
-
-    def __init__(self, name: str, shape: str, device: str, batch: int, micro_tokens: int) -> None:
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.trainers", name, shape, device]
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        env |= {} if device == "cuda" else {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        self.name = name
-        self._process = subprocess.Popen(
-            [*command, str(batch), str(micro_tokens)], env=env, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        self._answer()
-
-    def train(self, *steps: int) -> dict[str, Any]:
-        """What a round came to: see benchmarks.trainers."""
-        assert self._process.stdin
-        self._process.stdin.write(" ".join(map(str, steps)) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def stop(self) -> None:
-        self._process.communicate()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout and self._process.stderr
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.name} ended: {self._process.stderr.read()[-2000:]}")
-        return json.loads(line)
 
 
 def main() -> None:
@@ -101,7 +69,7 @@ def on_cpus(shape: str, repeats: int, rivals: Sequence[str] = RIVALS) -> list[Ro
 
 def measured(shape: str, names: Sequence[str], repeats: int) -> dict[str, float]:
     """The median of each trainer's real tokens a second; RuntimeError where their first losses differ."""
-    turns = [Turns(name, shape, "cpu", BATCH, MICRO_TOKENS) for name in names]
+    turns = [TrainerProcess(name, shape, "cpu", BATCH, MICRO_TOKENS) for name in names]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for _ in range(repeats):
         for one in turns:
@@ -124,7 +92,7 @@ def test_loss(shape: str, repeats: int) -> Row:
 
 def stall(shape: str, repeats: int) -> Row:
     """The seconds for which training stands still for a snapshot, to `save_pretrained` of the same weights."""
-    turns = Turns(ZSG, shape, "cpu", BATCH, MICRO_TOKENS)
+    turns = TrainerProcess(ZSG, shape, "cpu", BATCH, MICRO_TOKENS)
     rounds = [turns.train(2, 1) for _ in range(repeats)]
     turns.stop()
     stood, saved = (statistics.median(one[key] for one in rounds) for key in ("stall", "saved"))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.rows import Row
+from benchmarks.trainer_process import TrainerProcess
 from benchmarks.trainers import ZSG
 from benchmarks.workload import SHAPES, items
 from zsg_core import estimate
@@ -118,10 +119,8 @@ def _rounds(
     name: str, shape: str, device: str, batch: int, tokens: int, steps: int, repeats: int
 ) -> list[dict[str, Any]]:
     """Rounds of a trainer that has the GPU for itself; none where a peer's memory does not suffice."""
-    from benchmarks.train import Turns
-
     try:
-        turns = Turns(name, shape, device, batch, tokens)
+        turns = TrainerProcess(name, shape, device, batch, tokens)
         found = [turns.train(steps) for _ in range(repeats)]
         if name == ZSG:
             found[-1] |= {key: seconds for key, seconds in turns.train(2, 1).items() if key in ("stall", "saved")}
