@@ -271,9 +271,11 @@ def last_word(key: str) -> str:
 
 
 def text(value: Any) -> str:
-    """A value of an axis in words."""
+    """A value of an axis in words; of a mapping `dmt, k 1/4`."""
     if isinstance(value, str):
         return value
+    if isinstance(value, Mapping) and value:
+        return ", ".join(text(one) if key == "name" else f"{key} {text(one)}" for key, one in value.items())
     return "–" if value is None else json.dumps(value, ensure_ascii=False)
 
 

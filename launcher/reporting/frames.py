@@ -6,6 +6,7 @@
 Read from the runs' journals, so it works offline, and while runs go on; the first value of a key and step counts.
 """
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.folder import Workspace
 from launcher.grids import grid_record
-from launcher.reporting import comparison, recorded
+from launcher.reporting import recorded
 from launcher.reporting.recorded import Recorded
 from zsg_core.errors import UserError
 
@@ -121,7 +122,8 @@ def _array(values: Any, kind: "pa.DataType", length: int) -> "pa.Array":
 
 
 def _scalar(value: Any, kind: "pa.DataType") -> "pa.Scalar":
-    return pa.scalar(comparison.text(value) if pa.types.is_string(kind) and value is not None else value, kind)
+    is_text = isinstance(value, str) or value is None or not pa.types.is_string(kind)
+    return pa.scalar(value if is_text else json.dumps(value, ensure_ascii=False), kind)
 
 
 class Writer:

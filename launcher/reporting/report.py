@@ -64,7 +64,8 @@ def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
         (folder / name).unlink(missing_ok=True)
     if panels := verdict_part.panels(decided):
         pictures = [folder / name for name in OF_CLAIMS[:2]]
-        report_figure.picture(panels, pictures, "What the verdicts are of, and published curves", apart=True)
+        beside_them = ", and published curves" if any(one.claim.published for one in decided) else ""
+        report_figure.picture(panels, pictures, f"What the verdicts are of{beside_them}", apart=True)
     if decided:
         frames.write_csv(folder / "verdicts.csv", frames.columns(verdict_part.columns(decided)))
 
