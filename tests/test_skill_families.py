@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,13 @@ def test_families_can_be_had_apart():
         "Word Grammar"
     }
     assert of["Word Grammar"]["splits/default/test_tasks.txt"] == ""
+
+
+def test_families_take_turns_in_the_large_set(wide, tasks):
+    """So a batch of a round of TMA, which is in the order of the tasks, is of several families."""
+    families = [[tasks[name]["Categories"][0] for name in task_names(wide, split)] for split in ("train", "test")]
+
+    assert 0 == sum(one == after for of in families for one, after in pairwise(of))
 
 
 def test_a_family_of_the_large_set_alone_is_not_found_in_the_small_one():

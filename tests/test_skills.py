@@ -4,7 +4,6 @@ import calendar
 import hashlib
 import json
 import re
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -153,13 +152,6 @@ def test_the_large_set_has_the_tasks_of_the_small_one(folder, wide):
     pairs = [[json.loads(one[name].read_text())["Instances"] for one in (small, large)] for name in small]
 
     assert all([row["input"] for row in ours] == [row["input"] for row in theirs] for ours, theirs in pairs)
-
-
-def test_families_take_turns_in_the_large_set(wide, tasks):
-    """So a batch of a round of TMA, which is in the order of the tasks, is of several families."""
-    families = [[tasks[name]["Categories"][0] for name in task_names(wide, split)] for split in ("train", "test")]
-
-    assert 0 == sum(one == after for of in families for one, after in pairwise(of))
 
 
 def test_no_held_out_input_is_trained_on(wide):
