@@ -20,7 +20,11 @@ DELIA = {
         {"role": "assistant", "content": "{'thought': 'no', 'hallucination': 'yes'}"},
     ]
 }
-P3 = {"inputs_pretokenized": "What is {n} + 1?", "targets_pretokenized": "{n} and one"}
+P3 = {
+    "inputs_pretokenized": "What is {n} + 1?",
+    "targets_pretokenized": "{n} and one",
+    "answer_choices": ["{n} and one", "nothing at all like {n}"],
+}
 CHAT = {"conversations": [{"from": "human", "value": "Hi, {n}."}, {"from": "gpt", "value": "Hello, {n}."}]}
 SPECIALISTS = {"calendar": "Calendar Reasoning", "topics": "Topic Labelling"}
 GENERAL = (

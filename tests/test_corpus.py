@@ -31,6 +31,7 @@ EXAMPLES = st.lists(
         system=TEXT,
         references=st.lists(TEXT, max_size=3).map(tuple),
         tags=st.lists(TEXT, max_size=2).map(tuple),
+        options=st.lists(TEXT, max_size=3).map(tuple),
     ),
     min_size=1,
     max_size=6,
@@ -42,7 +43,7 @@ EXAMPLES = st.lists(
 def test_what_is_written_is_read(tmp_path, monkeypatch, examples, batch):
     """Examples of any text come back as they were, from any batch, in any order, and their ids and tasks alone."""
     monkeypatch.setattr(records, "ROWS", batch)
-    count = records.write(tmp_path, examples)
+    count = records.write(tmp_path, examples, with_options=True)
     made = records.Records(tmp_path)
     places = np.arange(len(examples))[::-1]
 
@@ -52,6 +53,18 @@ def test_what_is_written_is_read(tmp_path, monkeypatch, examples, batch):
     assert {name: found.tolist() for name, found in made.places().items()} == {
         name: [i for i, e in enumerate(examples) if e.task == name] for name in dict.fromkeys(e.task for e in examples)
     }
+
+
+def test_options_have_a_column_only_where_the_format_may_have_them(tmp_path):
+    """Records of other formats are the bytes that they were before there were options."""
+    example = Example(id="t:0", task="t", turns=(("q", "a"),), options=("a", "b"))
+    for name, kept in (("with", True), ("without", False)):
+        (tmp_path / name).mkdir()
+        records.write(tmp_path / name, [example], with_options=kept)
+
+    assert records.Records(tmp_path / "with")[0].options == ("a", "b")
+    assert records.Records(tmp_path / "without")[0].options == ()
+    assert b"options" not in (tmp_path / "without" / records.DATA).read_bytes()
 
 
 def test_definitions_are_kept_once_a_task(tmp_path):

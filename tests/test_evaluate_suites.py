@@ -253,3 +253,14 @@ def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
     assert scored.values == {} and failed == {
         "humaneval/pass_at_1": "ClusterError: this machine offers no isolation",
     }
+
+
+def test_rank_accuracy_without_options_is_told_and_keeps_no_other_from_its_value(bench: Bench, run: Path) -> None:
+    """Of Natural Instructions: the job says what is needed; distances, which are taken beside it, are journalled."""
+    wanted = {"metrics": ["rank_accuracy"], "snapshots": 9, "token_distance": {"token": "</s>", "words": ["the"]}}
+    inside = CheckpointSettings.model_validate(wanted).inside
+    record = bench.jobs.run(serve([run], keys=[], inside=inside))
+
+    assert record["outcome"] == "failed"
+    assert "rank_accuracy: no test item was published with options" in record["evidence"]
+    assert sorted(scores(run, "token_distance/the")) == [0, 9, 18] and not metric_rows(run, "rank_accuracy")

@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 
 from zsg_core.examples import Example
@@ -10,9 +11,14 @@ from zsg_core.scores import rank_classification
 ITEM = Example(id="t:0", task="t", turns=(("Is it?", "No"),), references=("No",))
 
 
+def choice(*options: str) -> rank_classification.Choice:
+    """The item with these options."""
+    return rank_classification.choice(msgspec.structs.replace(ITEM, options=options))
+
+
 def test_an_item_with_options_is_one_example_per_option() -> None:
     """Each has an id and an answer of its own and the item's prompt, so that any loss job can read them."""
-    made = rank_classification.choice(ITEM, ["Yes", "No", "Maybe"])
+    made = choice("Yes", "No", "Maybe")
 
     assert [(one.id, one.answer, one.input) for one in made.examples] == [
         ("t:0#0", "Yes", "Is it?"),
@@ -35,10 +41,10 @@ def test_an_item_with_options_is_one_example_per_option() -> None:
 )
 def test_the_least_loss_chooses(losses: list[float], scored: dict[str, float]) -> None:
     """100 where it is the right option's; no score where a loss is missing."""
-    one = rank_classification.choice(ITEM, ["Yes", "No"])
+    one = choice("Yes", "No")
     found = rank_classification.score([one], {f"t:0#{number}": loss for number, loss in enumerate(losses)})
 
-    assert found == {"rank_classification": scored}
+    assert found == {"rank_accuracy": scored}
 
 
 @pytest.mark.parametrize(
@@ -47,4 +53,4 @@ def test_the_least_loss_chooses(losses: list[float], scored: dict[str, float]) -
 def test_options_that_are_no_choice_are_refused(options: list[str]) -> None:
     """An item is a choice among two or more different options, one of which is right."""
     with pytest.raises(ValueError, match="t:0"):
-        rank_classification.choice(ITEM, options)
+        choice(*options)

@@ -22,6 +22,7 @@ from launcher.clusters.profiles import Profile
 from launcher.submission import job_files
 from zsg_core.errors import UserError
 from zsg_core.scores.keys import INSIDE
+from zsg_core.scores.metrics import RANK_ACCURACY
 from zsg_core.scores.silhouette import silhouettes
 from zsg_core.settings.checkpoints import CheckpointSettings
 
@@ -35,7 +36,7 @@ def settings(**asked: Any) -> CheckpointSettings:
 
 
 REPRESENTED = {"layers": [1, 2], "items": 6}
-ASKED = settings(token_distance=DISTANCE, representations=REPRESENTED)
+ASKED = settings(token_distance=DISTANCE, representations=REPRESENTED, metrics=["loss", RANK_ACCURACY])
 ASKED_IN_MEAN = settings(representations={**REPRESENTED, "pooling": "mean", "name": "mean"})
 TEXTS = {  # of three sources: question and answer by number
     "math": ("What is {n} plus {n} plus 7?", "{n}"),
@@ -44,15 +45,42 @@ TEXTS = {  # of three sources: question and answer by number
 }
 
 
+TASKS = ("card", "letter")  # of talk
+TESTED = ["talk/card:0", "talk/card:1", "talk/letter:0", "talk/letter:1", "talk/letter:2"]  # have options
+# Of the 8 test items of talk, by number; the answer of one stands at its own place among them, or nowhere.
+OTHERS = {
+    40: ["zq zq zq zq zq"],
+    41: ["My dear"],
+    42: ["Yes"],
+    43: ["My dear friend My dear", "zq zq zq zq"],
+    44: ["9,"],
+}
+WITHOUT = {45: None, 46: ["of", "these", "none"]}
+TOO_LONG = {47: ["My dear friend " * 60]}
+
+
+def choices(n: int) -> list[str] | None:
+    """What is offered with an item of talk, as published: without the blank that its answer begins with."""
+    if n in WITHOUT:
+        return WITHOUT[n]
+    *before, last = (OTHERS | TOO_LONG).get(n, ["No"])
+    return [*before, TEXTS["talk"][1].format(n=n), last]
+
+
 def sources(folder: Path) -> dict[str, Any]:
-    """Three sources of which 40 examples are trained on and 8 tested."""
+    """Three sources of which 40 examples are trained on and 8 tested; talk is as P3, of two tasks."""
     made = {}
     for name, (asked, said) in TEXTS.items():
         for split, numbers in (("train", range(40)), ("test", range(40, 48))):
-            rows = [{"instruction": asked.format(n=n), "input": "", "output": said.format(n=n)} for n in numbers]
+            texts = [(n, asked.format(n=n), said.format(n=n)) for n in numbers]
+            if name == "talk":
+                keys = ("task", "inputs_pretokenized", "targets_pretokenized", "answer_choices")
+                rows = [dict(zip(keys, (TASKS[n > 41], q, f" {a}", choices(n)), strict=True)) for n, q, a in texts]
+            else:
+                rows = [{"instruction": q, "input": "", "output": a} for _, q, a in texts]
             write_json(folder / f"{name}-{split}.json", rows)
         paths = {"path": str(folder / f"{name}-train.json"), "test_path": str(folder / f"{name}-test.json")}
-        made[name] = {"set": "alpaca", **paths}
+        made[name] = {"set": "p3" if name == "talk" else "alpaca", **paths}
     return made
 
 
@@ -165,6 +193,54 @@ def test_a_silhouette_is_that_of_the_kept_states(evaluated: Path) -> None:
     assert apart.mean() > 0.3, "three kinds of questions lie apart"
 
 
+def plain_losses(folder: Path, question: str, answer: str) -> list[float]:
+    """−log p of each token of an answer and of its `</s>`, in the template zsg, by transformers alone."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    asked, tag, said = (
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in (f"User: {question}", "\nAssistant: ", answer)
+    )
+    ids = [tokenizer.bos_token_id, *asked, *tag, *said, tokenizer.eos_token_id]
+    with torch.no_grad():
+        chances = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    return [-float(chances[place - 1, ids[place]]) for place in range(len(ids) - len(said) - 1, len(ids))]
+
+
+def test_rank_accuracy_is_that_of_a_plain_loop(evaluated: Path) -> None:
+    """The option is chosen whose tokens have the least sum of −log p; the mean of two tasks counts each once."""
+    items = read_test_losses(evaluated, RANK_ACCURACY)
+    for step in (9, 18):
+        plain, by_mean = {}, []
+        for n in OTHERS:
+            question, offered = TEXTS["talk"][0].format(n=n), choices(n) or []
+            losses = [plain_losses(evaluated / f"snapshots/{step}", question, option) for option in offered]
+            right = len(offered) - 2
+            plain[n] = 100.0 * (int(np.argmin([sum(one) for one in losses])) == right)
+            by_mean.append(100.0 * (int(np.argmin([np.mean(one) for one in losses])) == right))
+        found = dict(zip(items.ids, items.losses[items.steps.index(step)].tolist(), strict=True))
+        [row] = [row["data"] for row in metric_rows(evaluated, RANK_ACCURACY) if row["step"] == step]
+
+        assert [found[item] for item in TESTED] == list(plain.values())
+        of_tasks = [np.mean([score for n, score in plain.items() if (n > 41) == late]) for late in (False, True)]
+        assert row[RANK_ACCURACY] == pytest.approx(np.mean(of_tasks))
+        assert row[f"{RANK_ACCURACY}_stderr"] == pytest.approx(np.std(of_tasks, ddof=1) / 2**0.5)
+        assert len({*plain.values()}) == 2 and by_mean != list(plain.values()), "not the mean over an option's tokens"
+
+
+def test_an_item_without_a_choice_has_no_rank_accuracy(evaluated: Path) -> None:
+    """Without options it is not asked; one of whose options is too long for the model is told of, and has none."""
+    items = read_test_losses(evaluated, RANK_ACCURACY)
+    scored = [item for item, of in zip(items.ids, np.isfinite(items.losses).T, strict=True) if of.all()]
+    flags = [row["data"]["flags"] for row in journal.read(evaluated) if row["data"].get("event") == INSIDE]
+
+    assert sorted(scored) == TESTED
+    assert all(told.count("rank_accuracy: 1 of 6 items have no score") == 1 for told in flags) and len(flags) == 3
+
+
 @pytest.mark.parametrize(
     ("vectors", "groups"),
     [
@@ -222,6 +298,19 @@ def test_by_source_needs_sources() -> None:
     """A grid of one data set is told apart by task."""
     with pytest.raises(ValidationError, match=r"say by: task"):
         a_run(checkpoints={"snapshots": 9, "representations": {"layers": [1], "by": "source"}})
+
+
+def test_rank_accuracy_needs_test_data_that_may_have_options() -> None:
+    """What cannot have any is refused by its format; the test's counts, not what is trained on, and no id changes."""
+    wanted = {"checkpoints": {"snapshots": 9, "metrics": [RANK_ACCURACY]}}
+    p3 = {"set": "alpaca", "test_set": "p3", "test_path": "/p3"}
+    with pytest.raises(ValidationError, match=r"none are in data of format niv2; it needs test data of p3 or hugg"):
+        a_run(**wanted)
+    with pytest.raises(ValidationError, match=r"of format alpaca"):
+        a_run(**wanted, data={"set": "p3", "test_set": "alpaca", "test_path": "/a"})
+
+    assert a_run(**wanted, data=p3).checkpoints.scored == [RANK_ACCURACY]
+    assert a_run(**wanted, data=p3).id == a_run(data=p3).id
 
 
 def test_a_layer_that_the_model_lacks_is_refused_before_anything_is_submitted() -> None:

@@ -11,7 +11,8 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `id` is `<task>:<position among the task's examples>`, or a published id that is unique; `task` is what caps,
     held-out lists and orders count by. `definition` and `shots`, (input, output) pairs, are those of Natural
     Instructions and stand apart, since the template decides how they are shown. `references` are the answers that
-    would be right in the last turn, where several were published; the turn holds one of them.
+    would be right in the last turn, where several were published; the turn holds one of them. `options` are the
+    different choices for the last answer that were published with it, written as the answer is, and one is the answer.
     """
 
     id: str
@@ -22,6 +23,7 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     shots: tuple[Turn, ...] = ()
     references: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def input(self) -> str:

@@ -39,6 +39,7 @@ from jobs.folder import Workspace, read_json
 from jobs.journal import Journal
 from jobs.ranks import Ranks
 from jobs.training import item_losses
+from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summary
 from zsg_core import schedule
 from zsg_core.errors import ClusterError, ZsgError
@@ -241,12 +242,19 @@ class Evaluator:
         meta = (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {}) if step else {}
         inside = Inside(
             self._held.llama, self._device, one.folder, step, meta.get("weights"), one.vocabulary, one.test[0],
-            list(tested(one.job["recipe"]["stages"][-1]["data"])), self._fence,
+            list(tested(one.job["recipe"]["stages"][-1]["data"])), one.choices,
+            lambda examples: self._held_out(one, examples), self._fence,
         )  # fmt: skip
         looked = inside.look(ways)
+        if looked.failed:
+            one.troubles[step, suite.name] = "; ".join(f"{key}: {why}" for key, why in looked.failed.items())
+            self._say(f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}")
+        ways = {key: way for key, way in ways.items() if key not in looked.failed}
+        if not ways:
+            return
         told = {"event": INSIDE, "ways": ways, "files": looked.files, "weights": meta.get("weights")}
         told |= {"probe_loss": probe, "device": self._device, "seconds": time.perf_counter() - started}
-        told |= {**attempts.where(self._attempt), "by": self._item}
+        told |= {**attempts.where(self._attempt), "by": self._item, "flags": looked.flags}
         journal.row("event", step=step, examples=examples, data=told)
         for key, (places, values) in looked.by_item.items():
             item_losses.keep(journal, key, values, step=step, examples=examples, places=places)
@@ -254,7 +262,7 @@ class Evaluator:
         journal.commit()
         self._done.scored += 1
         shown = ", ".join(f"{key} {looked.values[key]:.4g}" for key in ways)
-        self._say(f"{one.folder.name} step {step}: {shown}")
+        self._say(f"{one.folder.name} step {step}: {'; '.join([shown, *looked.flags])}")
 
     def _answer(
         self, one: Served, suite: Suite, step: int, loss: float | None
@@ -302,12 +310,12 @@ class Evaluator:
     def _probe(self, one: Served) -> float:
         """The loss of the weights that are held on the run's test set, computed as the run computes it."""
         if self._probed is None or self._probed[:2] != (one, self._held.loads):
-            self._probed = one, self._held.loads, self._held_out(one)
+            self._probed = one, self._held.loads, self._held_out(one, one.test[0])
         held_out = self._probed[2]
         return summary(held_out.measure(), held_out.tokens)["loss"]
 
-    def _held_out(self, one: Served) -> HeldOutLoss:
-        tokens, _ = one.test
+    def _held_out(self, one: Served, tokens: TokenizedSet) -> HeldOutLoss:
+        """The loss of examples by the weights that are held, computed as the run computes that of its test set."""
         budget = one.job["micro_tokens"] or schedule.MICRO_TOKENS[self._device.partition(":")[0]]
         rule = one.job["recipe"]["stages"][-1]["train"].get("truncated_answers", "exclude")
         return HeldOutLoss(self._held.model, tokens, Ranks(0, 1, 0), self._device, budget, None, rule)

@@ -1,9 +1,11 @@
-"""Looks inside a model: takes hidden states of the run's test items, keeps them, and takes the metrics of them.
+"""Looks inside a model: takes what no answer need be generated for, hidden states and the losses of offered answers.
 
-The items are drawn from each source or task by a seed that never changes, so they are the same at every checkpoint, in
-every run of the data and in every layer. Of each stands its prompt, as the run's loss reads it.
+Hidden states are kept, and the metrics of them taken. Their items are drawn from each source or task by a seed that
+never changes, so they are the same at every checkpoint, in every run of the data and in every layer. Of each stands its
+prompt, as the run's loss reads it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.evaluating import hidden_states, kept_states, token_distance
+from jobs.evaluating.choices import Choices, LossOf
 from jobs.evaluating.kept_states import States
 from jobs.preparing.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
 from zsg_core import splits
+from zsg_core.errors import UserError
+from zsg_core.scores.metrics import RANK_ACCURACY
 from zsg_core.scores.silhouette import silhouettes
 from zsg_core.settings.representations import Ways
 
@@ -25,11 +30,16 @@ SEED = 0  # of which items are taken where not all are
 
 @dataclass(frozen=True)
 class Looked:
-    """What was found in a model: metrics by key, which of the test set's items have which values, files."""
+    """What was found in a model: metrics by key, which of the test set's items have which values, files.
+
+    `flags`: see `zsg_core.scores.scoring.Scores`. `failed`: why a key cannot be had, while others can.
+    """
 
     values: dict[str, float]
     by_item: dict[str, tuple[list[int], NDArray[np.float64]]] = field(default_factory=dict)  # key → places, values
     files: list[str] = field(default_factory=list)  # in the run's folder
+    flags: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,8 @@ class Inside:
     vocabulary: Vocabulary
     test: TokenizedSet
     sources: Sequence[str]  # those that are tested, where the data has several
+    choices: Choices
+    loss_of: LossOf
     fence: Callable[[], None]  # raises where this process may not write any more
 
     def look(self, ways: Ways) -> Looked:
@@ -53,9 +65,22 @@ class Inside:
         """
         distances = {key: way for key, way in ways.items() if "token" in way}
         made = Looked(token_distance.measure(self.llama, self.vocabulary, distances, self.device))
-        for shared in _alike({key: way for key, way in ways.items() if "token" not in way}):
+        for shared in _alike({key: way for key, way in ways.items() if "layer" in way and "token" not in way}):
             self._represent(shared, made)
+        if RANK_ACCURACY in ways:
+            self._rank(made)
         return made
+
+    def _rank(self, made: Looked) -> None:
+        try:
+            scores = self.choices.scores(self.loss_of)
+        except UserError as error:
+            made.failed[RANK_ACCURACY] = str(error)
+            return
+        made.values[RANK_ACCURACY] = scores.values.get(RANK_ACCURACY, math.nan)
+        made.values.update({f"{key}_stderr": value for key, value in scores.error.items()})
+        made.by_item[RANK_ACCURACY] = self.choices.places, np.array(self.choices.by_place(scores, RANK_ACCURACY))
+        made.flags.extend(scores.flags)
 
     def _represent(self, ways: Ways, made: Looked) -> None:
         """Of ways that differ in layers only: one pass through the model for all."""

@@ -2,18 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from jobs import journal as journals
 from jobs.evaluating import evaluations, items
+from jobs.evaluating.choices import Choices
 from jobs.evaluating.items import Asker, Items
 from jobs.folder import read_json
 from jobs.journal import Journal
 from jobs.preparing.base_model import Vocabulary, load_vocabulary
 from jobs.training.tokens import how_encoded
-from jobs.training.train_sets import test_set
+from jobs.training.train_sets import encoder_of, test_set
 from zsg_core.prompts import Template
 from zsg_core.suites import Suite
 
@@ -50,6 +51,12 @@ class Served:
     def test(self) -> Any:
         """(tokens, examples) of the run's test set."""
         return test_set(self.job, self.vocabulary)
+
+    @cached_property
+    def choices(self) -> Choices:
+        """The items of the run's test set that have options, as its loss reads them."""
+        within = partial(encoder_of, stage := self.job["recipe"]["stages"][-1], self.vocabulary)
+        return Choices(self.test[1], within, how_encoded(stage)["max_length"])
 
     def items(self, suite: Suite) -> Items:
         """The items of a suite, as this run's model is asked them; read once."""

@@ -79,7 +79,7 @@ class Selection(Sequence[Example]):
         which = int(np.searchsorted(self._ends, index, side="right"))
         example = self.parts[which].example(index - int(self._ends[which - 1] if which else 0))
         if self._max_turns and len(example.turns) > self._max_turns:
-            return msgspec.structs.replace(example, turns=example.turns[: self._max_turns], references=())
+            return msgspec.structs.replace(example, turns=example.turns[: self._max_turns], references=(), options=())
         return example
 
     @cached_property

@@ -164,7 +164,8 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say
     content.refuse_changed(path, content.data_files(reader), source["digest"])
     intake = Intake(skip)
     with publish(folder) as draft:
-        count = write_records(draft, readers.read(reader, path, intake), made_id)
+        examples = readers.read(reader, path, intake)
+        count = write_records(draft, examples, made_id, with_options=readers.FORMATS[reader].options)
         Records(draft).refuse_doubled(path)
         made = {"reader": reader, "source": source["digest"], "lists": readers.lists(reader, path)}
         write_json(draft / "meta.json", {**made, "count": count, **intake.facts()})

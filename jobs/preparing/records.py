@@ -2,7 +2,7 @@
 
 A folder of records holds all examples of one data set as published, before any choice: it is made once, and
 every corpus and job maps it instead of parsing again. What the examples of a task share, definition and positive
-examples, stands once in tasks.json.
+examples, stands once in tasks.json. Only formats that may have options have a column of them.
 """
 
 import contextlib
@@ -23,20 +23,23 @@ from zsg_core.examples import Example, Turn
 
 DATA, TASKS = "data-00000-of-00001.arrow", "tasks.json"
 ROWS, BYTES = 1000, 64 << 20  # of a batch, at most: text is addressed by 31 bits
-COLUMNS = ("id", "task", "system", "turns", "references", "tags")
 _TURN = pa.struct([("user", pa.string()), ("assistant", pa.string())])
 SCHEMA = pa.schema([
     ("id", pa.string()), ("task", pa.string()), ("system", pa.string()), ("turns", pa.list_(_TURN)),
     ("references", pa.list_(pa.string())), ("tags", pa.list_(pa.string())),
 ])  # fmt: skip
+OPTIONS = pa.field("options", pa.list_(pa.string()))
 
 
-def write(folder: Path, examples: Iterable[Example], name: str = "zsg") -> int:
-    """Writes the records; how many they are. `name` tells them from others in the caches of `datasets`."""
-    count, tasks = 0, {}
-    with pa.OSFile(str(folder / DATA), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as stream, _uncollected():
+def write(folder: Path, examples: Iterable[Example], name: str = "zsg", with_options: bool = False) -> int:
+    """Writes the records; how many they are. `name` tells them from others in the caches of `datasets`.
+
+    Options are kept only `with_options`.
+    """
+    count, tasks, schema = 0, {}, SCHEMA.append(OPTIONS) if with_options else SCHEMA
+    with pa.OSFile(str(folder / DATA), "wb") as file, pa.ipc.new_stream(file, schema) as stream, _uncollected():
         for batch in _batches(examples):
-            stream.write_batch(_arrow(batch))
+            stream.write_batch(_arrow(batch, schema))
             count += len(batch)
             tasks |= {e.task: {"definition": e.definition, "shots": e.shots} for e in batch if e.definition}
     write_json(folder / TASKS, tasks)
@@ -107,11 +110,11 @@ class Records(Sequence[Example]):
 
 
 def _reading(batch: pa.RecordBatch, tasks: dict[str, tuple[str, tuple[Turn, ...]]]) -> Callable[[int], Example]:
-    column = dict(zip(COLUMNS, batch.columns, strict=True))
+    column = dict(zip(batch.schema.names, batch.columns, strict=True))
     made_id, task, system = (_text(column[name]) for name in ("id", "task", "system"))
     user, assistant = (_text(column["turns"].values.field(side)) for side in ("user", "assistant"))
-    turns, references, tags = (_span(column[name]) for name in ("turns", "references", "tags"))
-    reference, tag = _text(column["references"].values), _text(column["tags"].values)
+    turns, references, tags = _span(column["turns"]), _texts_of(column["references"]), _texts_of(column["tags"])
+    options = _texts_of(column["options"]) if OPTIONS.name in column else lambda row: ()
 
     def example(row: int) -> Example:
         name = task(row)
@@ -123,8 +126,9 @@ def _reading(batch: pa.RecordBatch, tasks: dict[str, tuple[str, tuple[Turn, ...]
             system=system(row),
             definition=definition,
             shots=shots,
-            references=tuple(map(reference, references(row))),
-            tags=tuple(map(tag, tags(row))),
+            references=references(row),
+            tags=tags(row),
+            options=options(row),
         )
 
     return example
@@ -140,6 +144,11 @@ def _span(array: pa.ListArray) -> Callable[[int], range]:
     return lambda row: range(ends[row], ends[row + 1])
 
 
+def _texts_of(array: pa.ListArray) -> Callable[[int], tuple[str, ...]]:
+    span, text = _span(array), _text(array.values)
+    return lambda row: tuple(map(text, span(row)))
+
+
 def _bounds(array: pa.Array) -> memoryview:
     assert array.offset == 0, "a batch that was read from a file begins where its buffers do"
     return memoryview(array.buffers()[1] or bytes(4)).cast("i")
@@ -152,13 +161,13 @@ def _shared(definition: str, shots: list[list[str]]) -> tuple[str, tuple[Turn, .
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
     stream = iter(examples)
     while batch := list(islice(stream, ROWS)):
-        if sum(len(text) for e in batch for turn in e.turns for text in turn) * 4 < BYTES:
+        if sum(len(text) for e in batch for texts in (*e.turns, e.options) for text in texts) * 4 < BYTES:
             yield batch
         else:
             yield from ([example] for example in batch)
 
 
-def _arrow(batch: Sequence[Example]) -> pa.RecordBatch:
+def _arrow(batch: Sequence[Example], schema: pa.Schema) -> pa.RecordBatch:
     turns = [turn for example in batch for turn in example.turns]
     users, assistants = zip(*turns, strict=True) if turns else ((), ())
     pairs = pa.StructArray.from_arrays([_texts(users), _texts(assistants)], fields=list(_TURN))
@@ -169,8 +178,9 @@ def _arrow(batch: Sequence[Example]) -> pa.RecordBatch:
         pa.ListArray.from_arrays(_offsets([e.turns for e in batch]), pairs),
         _lists([e.references for e in batch]),
         _lists([e.tags for e in batch]),
+        *([_lists([e.options for e in batch])] if OPTIONS.name in schema.names else []),
     ]
-    return pa.record_batch(arrays, schema=SCHEMA)
+    return pa.record_batch(arrays, schema=schema)
 
 
 def _texts(texts: Sequence[str]) -> pa.StringArray:

@@ -159,4 +159,4 @@ def _examples(asked: Sequence[Example], answers: Answers, cut: int) -> Iterator[
         text = answers[example.id][cut:]
         if text.strip():
             turn = example.turns[0][0], text
-            yield msgspec.structs.replace(example, system="", turns=(turn,), references=())
+            yield msgspec.structs.replace(example, system="", turns=(turn,), references=(), options=())

@@ -30,7 +30,7 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
     if context and longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    encode = _encoder_of(stage, load_vocabulary(base))
+    encode = encoder_of(stage, load_vocabulary(base))
     ids = ordered_ids(arrangement)
     kept = workspace.tokens(tokens_id(job["recipe"], made["arrangement"]))
     encoded = tokens(kept, partial(_in_order, ids, corpus), encode)
@@ -46,14 +46,15 @@ def test_set(job: dict[str, Any], vocabulary: Vocabulary) -> tuple[TokenizedSet,
     """What a train job tests on, as token ids and as examples, for whoever evaluates its snapshots."""
     workspace = Workspace(Path(job["paths"]["workspace"]))
     examples = list(Corpus(workspace, job["made"]["corpus"]).test)
-    encode = _encoder_of(job["recipe"]["stages"][-1], vocabulary)
+    encode = encoder_of(job["recipe"]["stages"][-1], vocabulary)
     encoded = [encode(example) for example in examples]
     return TokenizedSet([e.id for e in examples], encoded, [e.task for e in examples]), examples
 
 
-def _encoder_of(stage: dict[str, Any], vocabulary: Vocabulary) -> Encode:
+def encoder_of(stage: dict[str, Any], vocabulary: Vocabulary, max_length: int | None = None) -> Encode:
+    """How a stage of a recipe turns an example into token ids; within another `max_length`, if one is given."""
     how = how_encoded(stage)
-    return encoder(vocabulary, Template.of(how["template"]), how["max_length"], how["truncate"])
+    return encoder(vocabulary, Template.of(how["template"]), max_length or how["max_length"], how["truncate"])
 
 
 def encoder(vocabulary: Vocabulary, template: Template, max_length: int, truncate: str = "prompt") -> Encode:

@@ -194,7 +194,7 @@ def _refuse_unknown_layers(run: Run) -> None:
     if run.base:
         most = (read_json(run.base / "config.json") or {}).get("num_hidden_layers")
     for key, way in run.checkpoints.inside.items():
-        if most is not None and way["layer"] > most:
+        if most is not None and way.get("layer", 0) > most:
             raise UserError(
                 f"checkpoints: {key} is of layer {way['layer']}, but model {run.settings['model']['name']} has the "
                 f"layers 0, its input embedding, to {most}"

@@ -22,7 +22,8 @@ class Format:
     `files`: all that decides what is read, in the order in which it is read. `lists`: the published held-out list
     that lies beside the data, None without one. `many_tasks`: whether examples are of many tasks, so that caps
     per task have a meaning. `trains`: False for a set made for evaluation only. `answered`: False where some
-    questions have no answer, so that no loss can be taken of the set.
+    questions have no answer, so that no loss can be taken of the set. `options`: whether answers may be published with
+    the choices that they are among.
     """
 
     about: str
@@ -32,6 +33,7 @@ class Format:
     many_tasks: bool = False
     trains: bool = True
     answered: bool = True
+    options: bool = False
 
 
 def of_rows(about: str, row: type[Row], parse: Parse[Row], suffixes: tuple[str, ...] = (".jsonl", ".json")) -> Format:

@@ -100,4 +100,5 @@ FORMAT = Format(
     about="a Hugging Face data set in a folder: of save_to_disk, or of Parquet files",
     files=files,
     read=read,
+    options=True,
 )

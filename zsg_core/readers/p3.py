@@ -1,10 +1,12 @@
 """Reads P3 rows, one file per template: as on the hub (`inputs_pretokenized`), or GPT-3's `prompt`/`completion`.
 
-A template is a task. It is named by the row's `task`, where there is one, or by the file.
+A template is a task. It is named by the row's `task`, where there is one, or by the file. What a row's
+`answer_choices` offer are the example's options, see `options`.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -31,13 +33,14 @@ SETS = (
 
 
 class Row(msgspec.Struct):
-    """Either form; token ids and answer choices are left aside."""
+    """Either form; token ids are left aside."""
 
     inputs_pretokenized: str | None = None
     targets_pretokenized: str | None = None
     prompt: str | None = None
     completion: str | None = None
     task: str | None = None
+    answer_choices: Any = None
 
 
 def parse(row: Row, name: str, intake: Intake) -> list[Example]:
@@ -49,7 +52,32 @@ def parse(row: Row, name: str, intake: Intake) -> list[Example]:
     else:
         raise Malformed("needs inputs_pretokenized and targets_pretokenized, or prompt and completion")
     task = row.task or name
-    return [Example(id=intake.number(task), task=task, turns=((given, wanted),))]
+    choices = options(row.answer_choices, wanted, intake)
+    return [Example(id=intake.number(task), task=task, turns=((given, wanted),), options=choices)]
+
+
+def options(published: Any, answer: str, intake: Intake) -> tuple[str, ...]:
+    """The different choices of a row, each with the blanks around it that the answer has; () where there is no choice.
+
+    A row is trained on whatever its choices are, so what is wrong with them costs it its options and nothing else:
+    choices that are no texts, fewer than two that differ (blank ones are none), or an answer that is none of them. All
+    are counted in `intake`, but for a row that offers nothing, as those of generative templates do.
+    """
+    if not published:
+        return ()
+    if not isinstance(published, list) or not all(isinstance(text, str) for text in published):
+        intake.note("answer_choices that are no list of texts")
+        return ()
+    choices = dict.fromkeys(bare for text in published if (bare := text.strip()))
+    if len(choices) < 2:
+        intake.note("answer_choices of which no two differ")
+        return ()
+    if (right := answer.strip()) not in choices:
+        intake.note("answer_choices that the answer is none of")
+        return ()
+    begin = len(answer) - len(answer.lstrip())
+    before, after = answer[:begin], answer[begin + len(right) :]
+    return tuple(f"{before}{text}{after}" for text in choices)
 
 
 def set_of(task: str) -> str:
@@ -73,4 +101,5 @@ FORMAT = Format(
     read=read,
     lists=keyed.lists,
     many_tasks=True,
+    options=True,
 )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from zsg_core.scores.scoring import Answered, ByItem, Scores, aggregate
 
 LOSS = "loss"
+RANK_ACCURACY = "rank_accuracy"  # of no answer, but of the losses of answers that are offered
 REWARD, MT_BENCH = "reward", "mt_bench"
 TEST_SET, GSM8K, HUMANEVAL = "test_set", "gsm8k", "humaneval"
 PASS_AT = {f"humaneval/pass_at_{k}": k for k in (1, 10, 100)}  # the k that Chen et al. 2021 report
@@ -32,7 +33,7 @@ SCORERS = {
     "gsm8k/strict": "gsm8k",
     "gsm8k/flexible": "gsm8k",
 }
-NAMES = (LOSS, *(metric for metrics in SUITES.values() for metric in metrics))
+NAMES = (LOSS, RANK_ACCURACY, *(metric for metrics in SUITES.values() for metric in metrics))
 
 
 def of_key(key: str) -> str:

@@ -1,9 +1,10 @@
 """Says every setting of checkpoints: when metrics are taken, how answers are made, which weights are kept.
 
-Metrics other than the loss are of answers, which evaluators generate from snapshots, beside training or later. The
-generation preset `paper` is that of Dynamics of Zero-Shot Generalization as its code does it: 120 test items, nucleus
-sampling at top-p 0.9 and temperature 0.9, a penalty of 1.2 on tokens that were generated before, no empty answer, 128
-new tokens. There each process drew anew; here an item's draws have a seed of their own, the same at every checkpoint.
+Metrics other than the loss are taken by evaluators from snapshots, beside training or later: most are of answers that
+they generate, some of what they find inside the model. The generation preset `paper` is that of Dynamics of Zero-Shot
+Generalization as its code does it: 120 test items, nucleus sampling at top-p 0.9 and temperature 0.9, a penalty of 1.2
+on tokens that were generated before, no empty answer, 128 new tokens. There each process drew anew; here an item's
+draws have a seed of their own, the same at every checkpoint.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from zsg_core import schedule
 from zsg_core.scores import metrics as all_metrics
 from zsg_core.scores.keys import ANSWERS
+from zsg_core.scores.metrics import RANK_ACCURACY
 from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
 from zsg_core.settings.representations import DISTANCE, SILHOUETTE, RepresentationSettings, TokenDistanceSettings, Ways
 from zsg_core.settings.suites import SuiteSettings, WayName
@@ -43,6 +45,10 @@ CheckpointSteps = Annotated[Any, BeforeValidator(checkpoint_stride), WithJsonSch
 SnapshotSteps = Annotated[
     Any, BeforeValidator(_stride_or_none), WithJsonSchema({"anyOf": [*_STRIDES, {"type": "null"}]})
 ]
+
+
+# How the answer is chosen among those that are offered; there is one way only.
+RANKED = {"options": "published", "chosen_by": "least loss, summed over tokens"}
 
 
 class QuickSettings(Strict):
@@ -141,7 +147,8 @@ class CheckpointSettings(Strict):
     metrics: Annotated[list[Literal[all_metrics.NAMES]], Field(min_length=1)] = Field(  # type: ignore[valid-type]
         default=["loss"],
         description="what is measured: the loss by the run itself at every checkpoint, all others by evaluators, on "
-        "the base and on every snapshot; may be asked for later",
+        "the base and on every snapshot; may be asked for later. rank_accuracy is of test items that were published "
+        "with answer choices, as P3's",
     )
     generation: GenerationSettings = GenerationSettings()
     suites: SuiteSettings = SuiteSettings()
@@ -221,7 +228,8 @@ class CheckpointSettings(Strict):
     def inside(self) -> Ways:
         """Those of them that are taken inside the model, and how."""
         asked = (self.representations, self.token_distance)
-        return {key: way for one in asked if one for key, way in one.ways.items()}
+        ranked: Ways = {RANK_ACCURACY: RANKED} if RANK_ACCURACY in self.metrics else {}
+        return ranked | {key: way for one in asked if one for key, way in one.ways.items()}
 
     def named_by(self, key: str) -> str:
         """The setting whose `name` gives another way of taking a metric of the run's own test set another key."""

@@ -9,8 +9,9 @@ from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
 from zsg_core.orders.measures import MEASURES, WSD
+from zsg_core.scores.metrics import RANK_ACCURACY
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.data import OF_THE_TEST, DataSettings
+from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings
 from zsg_core.settings.fields import Count, FolderName, Seed, Strict, TokenText
 from zsg_core.settings.strategy import BY_NAME, StrategySettings
 from zsg_core.settings.train import TrainSettings
@@ -222,6 +223,18 @@ class Settings(Strict):
             raise ValueError(
                 "checkpoints.representations.by: source tells sources apart, and fewer than two of data.sources are "
                 "tested; say by: task, or give sources a test_path or held_out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _options_to_choose_from(self) -> "Settings":
+        sources = self.data.by_source().values()
+        tested = [own for own in sources if own.test_path or own.held_out] or sources
+        formats = dict.fromkeys(own.test_set or own.set for own in tested)
+        if RANK_ACCURACY in self.checkpoints.metrics and not set(OPTION_SETS).intersection(formats):
+            raise ValueError(
+                "checkpoints.metrics: rank_accuracy chooses among the answers that a test item was published with, and "
+                f"none are in data of format {', '.join(formats)}; it needs test data of {' or '.join(OPTION_SETS)}"
             )
         return self
 
