@@ -10,7 +10,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +48,12 @@ class ItemLosses:
         )
         return names, np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
-    def of_source(self, name: str) -> Self:
+    def of_source(self, name: str) -> "ItemLosses":
         """The items of one of several sources, by which their ids begin."""
         places = [place for place, made_id in enumerate(self.ids) if made_id.partition("/")[0] == name]
-        ids, tasks, tokens = ([of[place] for place in places] for of in (self.ids, self.tasks, self.tokens))
-        return type(self)(self.steps if places else [], ids, tasks, tokens, self.losses[:, places])
+        ids, tasks = ([of[place] for place in places] for of in (self.ids, self.tasks))
+        tokens, losses = [self.tokens[place] for place in places], self.losses[:, places]
+        return ItemLosses(self.steps if places else [], ids, tasks, tokens, losses)
 
 
 def describe(
