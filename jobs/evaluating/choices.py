@@ -42,8 +42,8 @@ class Choices:
         if not self._items:
             raise UserError(
                 "rank_accuracy: no test item was published with options that its answer is one of; it needs test data "
-                "whose rows have `answer_choices`, as P3's on the hub. Test on such, or take the metric out; what an older "
-                "zsg has read it has read without them, and then another workspace is needed"
+                "whose rows have `answer_choices`, as P3's on the hub. Test on such, or take the metric out. What an "
+                "older zsg has read has none: read it again in another workspace"
             )
         held_out = loss_of(self._options)
         sums = (held_out.measure() * held_out.tokens).tolist()
