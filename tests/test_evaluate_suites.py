@@ -82,7 +82,9 @@ def asked(folder: Path, cache: Path, server: FakeJudge | None, *metrics: str) ->
         "humaneval": {
             "path": str(folder / "HumanEval.jsonl"), "max_new_tokens": 8, "allow_code_execution": True, "samples": 2,
         },
-        "mt_bench": {"path": str(folder / "question.jsonl"), "max_new_tokens": 4, "judge": judge},
+        "mt_bench": {
+            "path": str(folder / "question.jsonl"), "max_new_tokens": 4, "judge": judge, "samples": 2 if judge else 1,
+        },
     }  # fmt: skip
     own = {name: benchmarks[name] for name in {metric.partition("/")[0] for metric in metrics}}
     settings = CheckpointSettings.model_validate({"metrics": list(metrics), "snapshots": 9, "suites": own})
@@ -205,8 +207,9 @@ def test_a_killed_evaluator_scores_nothing_twice(
         assert sorted(row["step"] for row in metric_rows(run, key)) == [0, 9, 18]
     assert not list((run / "queue").glob("*.lease"))
     assert set(server.asked.values()) == {1}, "what the killed one had been told is kept"
-    [place] = {one["suite"]: one for one in answers.found(run) if one["suite"] == "humaneval"}.values()
-    assert len(answers.read(run, answers.Place(place["file"], place["at"], place["bytes"]))) == 3 * 2
+    for name, count in (("humaneval", 2 * 3), ("mt_bench", 2 * TURNS)):
+        [place] = {one["suite"]: one for one in answers.found(run) if one["suite"] == name}.values()
+        assert len(answers.read(run, answers.Place(place["file"], place["at"], place["bytes"]))) == count
 
 
 @pytest.mark.data

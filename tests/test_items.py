@@ -16,6 +16,7 @@ from jobs.training.batches import TokenizedSet
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
 from zsg_core.prompts import VICUNA_SYSTEM, Template
+from zsg_core.scores import mt_bench
 from zsg_core.scores.metrics import GSM8K, HUMANEVAL, MT_BENCH
 from zsg_core.settings.suites import Gsm8kSettings, HumanEvalSettings, MtBenchSettings
 from zsg_core.suites import File, Suite
@@ -99,6 +100,17 @@ def test_mt_bench_goes_on_after_what_the_model_said(talk: Path) -> None:
     assert (how["mt_bench/81:2"]["decoding"], how["mt_bench/81:2"]["temperature"]) == ("nucleus", 0.7)
     assert {how[f"mt_bench/111:{turn}"]["decoding"] for turn in (1, 2)} == {"greedy"}
     assert [made[item].task for item in made] == ["writing", "writing", "math", "math"]
+
+
+def test_mt_bench_is_talked_about_several_times(talk: Path) -> None:
+    """Each conversation goes on after its own answers, with draws of its own, and its turns have the same ids."""
+    model = Model({"Write.": "A poem."})
+    asked = Dialogues(suite(MT_BENCH, talk, samples=2), VICUNA)
+    first, second = mt_bench.conversations(asked.answer(model))
+
+    assert [one.id for one in first] == [one.id for one in second] == asked.ids
+    assert set(model.asked) == {f"{item}{sample}" for item in asked.ids for sample in ("", "~1")}
+    assert "A poem." in model.asked["mt_bench/81:2~1"][1]
 
 
 PROBLEM = {

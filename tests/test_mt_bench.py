@@ -105,6 +105,13 @@ def test_a_rating_is_read_as_fastchat_reads_it(reply: str, value: float | None) 
     assert mt_bench.rating(reply) == value
 
 
+def test_a_turn_counts_the_mean_of_its_conversations() -> None:
+    """As the paper's average of three runs; what was not rated in one of them counts by the others."""
+    found = mt_bench.score([{"q:1": 7, "q:2": 2}, {"q:1": 8}, {"q:1": 9, "q:2": 4}])
+
+    assert found == {"mt_bench": {"q:1": 8, "q:2": 3}}
+
+
 def test_a_turn_is_asked_after_what_the_model_said() -> None:
     """The second turn of a dialogue holds the model's first answer, not GPT-4's."""
     question = Example(id="mt_bench/1", task="math", turns=(("2+2?", "4"), ("And 3?", "7")))

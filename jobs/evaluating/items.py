@@ -161,25 +161,29 @@ class Dialogues:
         self.places = [place for place, one in enumerate(self.ids) if one in ids]
 
     def answer(self, generate: Generate) -> list[Answered]:
-        """The answers of the model as its weights are now, turn after turn."""
+        """The answers of the model as its weights are now, turn after turn, of one conversation after the other."""
+        return [one for sample in range(self._how.get("samples", 1)) for one in self._converse(sample, generate)]
+
+    def _converse(self, sample: int, generate: Generate) -> list[Answered]:
         said: dict[str, list[str]] = {one.id: [] for one in self.questions}
         made: list[Answered] = []
         while asked := [one for one in self.questions if len(said[one.id]) < len(one.turns)]:
             turn = [mt_bench.turn(one, said[one.id]) for one in asked]
-            answers = self._turn(turn, generate)
+            answers = self._turn(turn, sample, generate)
             for one, answer in zip(asked, answers, strict=True):
                 said[one.id].append(answer.answer)
             made += answers
         order = {item: place for place, item in enumerate(self.ids)}
         return sorted(made, key=lambda one: order[one.id])
 
-    def _turn(self, asked: Sequence[Example], generate: Generate) -> list[Answered]:
+    def _turn(self, asked: Sequence[Example], sample: int, generate: Generate) -> list[Answered]:
         made: dict[str, Answered] = {}
         temperatures = self._how["temperature"]
         for temperature in sorted({temperatures.get(one.task, 0) for one in asked}):
             own = [one for one in asked if temperatures.get(one.task, 0) == temperature]
             how = self._how | ({"temperature": temperature} if temperature else {"decoding": "greedy"})
-            for answer in _answers(how, own, [one.id for one in own], self._asker, generate):
+            names = [f"{one.id}~{sample}" if sample else one.id for one in own]
+            for answer in _answers(how, own, names, self._asker, generate):
                 made[answer.id] = answer
         return [
             Answered(

@@ -99,15 +99,20 @@ class Scorers:
         assert suite.judge is not None, "without a judge answers are kept, and not scored"
         file = suite.files[PROMPTS]
         content.refuse_changed(Path(file.path), content.suite_files(PROMPTS), file.digest)
-        requests = mt_bench.requests(items.questions, mt_bench.judge_prompts(Path(file.path)), answered)
+        prompts = mt_bench.judge_prompts(Path(file.path))
         self._kept = self._kept or Kept(self._ratings)
-        judged = judge.judge(requests, Judge.of(suite.judge, self._environment), self._kept)
-        for item, why in judged.missing.items():
+        by, ratings = Judge.of(suite.judge, self._environment), []
+        missing: dict[str, str] = {}
+        for said in mt_bench.conversations(answered):
+            judged = judge.judge(mt_bench.requests(items.questions, prompts, said), by, self._kept)
+            ratings.append(judged.ratings)
+            missing |= judged.missing
+        for item, why in missing.items():
             self._say(f"{item} has no rating: {why}")
-        if not judged.ratings:
-            raise ClusterError(f"the judge {suite.judge['model']} rated none of {len(requests)} answers: "
-                               f"{next(iter(judged.missing.values()), 'there is none')}")  # fmt: skip
-        return mt_bench.score(judged.ratings)
+        if not any(ratings):
+            raise ClusterError(f"the judge {suite.judge['model']} rated none of {len(answered)} answers: "
+                               f"{next(iter(missing.values()), 'there is none')}")  # fmt: skip
+        return mt_bench.score(ratings)
 
 
 def _scorer(key: str) -> str:

@@ -79,7 +79,7 @@ def _small_suites(own: CheckpointSettings) -> dict[str, Any]:
     """Few questions with short answers, which no judge and no reward model is asked about: both cost too much."""
     short: dict[str, Any] = {"items": SMOKE_ITEMS, "max_new_tokens": SMOKE_TOKENS}
     suites = {
-        name: suite and suite.model_copy(update=short | ({"judge": None} if name == MT_BENCH else {}))
+        name: suite and suite.model_copy(update=short | ({"judge": None, "samples": 1} if name == MT_BENCH else {}))
         for name, suite in own.suites
     }
     metrics = [metric for metric in own.metrics if metric != REWARD] or [LOSS]

@@ -5,6 +5,7 @@ zsg_core.readers reads, and `judge_prompts.jsonl`.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from zsg_core.errors import BadData
 from zsg_core.examples import Example
 from zsg_core.readers.intake import Intake
 from zsg_core.readers.rows import json_rows
-from zsg_core.scores.scoring import Answered, ByItem
+from zsg_core.scores.scoring import Answered, ByItem, mean_by_item
 
 WITH_REFERENCE = ("math", "reasoning", "coding")  # categories whose judge sees GPT-4's answer
 NAMES = {(1, False): "single-v1", (1, True): "single-math-v1",
@@ -94,9 +95,24 @@ def rating(reply: str) -> float | None:
     return value if 1 <= value <= 10 else None
 
 
-def score(ratings: Mapping[str, float]) -> dict[str, ByItem]:
-    """Ratings from 1 to 10 by turn; a turn without one is left out, as FastChat leaves out its −1."""
-    return {"mt_bench": dict(ratings)}
+def conversations(answers: Iterable[Answered]) -> list[list[Answered]]:
+    """Answers apart by sample: the first ones to each turn, the second ones, and so on."""
+    made: list[list[Answered]] = []
+    known: Counter[str] = Counter()
+    for one in answers:
+        if known[one.id] == len(made):
+            made.append([])
+        made[known[one.id]].append(one)
+        known[one.id] += 1
+    return made
+
+
+def score(ratings: Iterable[Mapping[str, float]]) -> dict[str, ByItem]:
+    """Ratings from 1 to 10 of each conversation by turn ↦ their means.
+
+    A turn without a rating is left out, as FastChat leaves out its −1.
+    """
+    return {"mt_bench": mean_by_item(pair for one in ratings for pair in one.items())}
 
 
 def _request(question: Example, prompts: Mapping[str, JudgePrompt], said: list[str]) -> Request:

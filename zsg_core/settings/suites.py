@@ -100,7 +100,10 @@ class MtBenchSettings(_SuiteSettings):
         description="FastChat's question.jsonl, or its folder, with reference_answer/gpt-4.jsonl beside it"
     )
     max_new_tokens: Count = Field(default=1024, description="most tokens of a turn")
-    seed: Seed = Field(default=0, description="seed of the draws, of which each turn has its own")
+    samples: Count = Field(
+        default=1, description="conversations about each question, each drawn anew; a turn's score is their mean"
+    )
+    seed: Seed = Field(default=0, description="seed of the draws, of which each turn of each conversation has its own")
     judge: JudgeSettings | None = Field(
         default=None,
         description="who rates the answers; null = they are kept for `zsg answers export`, and ratings come by "
@@ -110,7 +113,10 @@ class MtBenchSettings(_SuiteSettings):
     @property
     def how(self) -> dict[str, Any]:
         sampled = {"decoding": "nucleus", "top_p": 1.0, "top_k": TOP_K, "temperature": BY_CATEGORY}
-        return {**sampled, "max_new_tokens": self.max_new_tokens, "items": self.items, "seed": self.seed}
+        samples = {"samples": self.samples} if self.samples > 1 else {}  # absent of one: answers of older grids serve
+        return {
+            **sampled, **samples, "max_new_tokens": self.max_new_tokens, "items": self.items, "seed": self.seed,
+        }  # fmt: skip
 
 
 class SuiteSettings(Strict):
