@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import browser
 import postgresql
@@ -20,6 +20,9 @@ from builders import copy_made
 from slurm_cluster import SlurmCluster, missing_programs
 
 from zsg_core import skills
+
+if TYPE_CHECKING:
+    from train_bench import Bench
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
@@ -186,6 +189,16 @@ def made(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Path:
     zsg("arrange", "make", grid)
     zsg("submit", grid, "--only", "arrangement.order=random", "--set", "train.steps=1")  # which needs the base, too
     return zsg.work
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Bench"]:
+    """Makes and starts single jobs; one for all tests of a module, as the jobs' imports are the dear part."""
+    from train_bench import Bench  # imports much of the launcher, which most modules do not need
+
+    made = Bench(tmp_path_factory.mktemp("bench"))
+    yield made
+    made.jobs.stop()
 
 
 @pytest.fixture

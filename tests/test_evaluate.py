@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ from jobs.folder import read_json, write_json
 from jobs.training.item_losses import read_test_losses
 
 STEPS = [0, 3, 6, 9, 12, 15, 18]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """One bench for all: its jobs' imports are the dear part."""
-    made = Bench(tmp_path_factory.mktemp("evaluate"))
-    yield made
-    made.jobs.stop()
 
 
 @pytest.fixture(scope="module")

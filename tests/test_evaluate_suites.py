@@ -42,14 +42,6 @@ def folder(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """One bench for all: its jobs' imports are the dear part."""
-    made = Bench(tmp_path_factory.mktemp("bench"))
-    yield made
-    made.jobs.stop()
-
-
-@pytest.fixture(scope="module")
 def trained(bench: Bench) -> Path:
     """A run that is done, with the weights of two of its steps."""
     run = bench.make(snapshots=9, metrics=["loss", "exact_match"])

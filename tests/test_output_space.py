@@ -1,7 +1,6 @@
 """Has whoever guesses uniformly among a task's answers loss 1 on it, whatever the task?"""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,14 +70,6 @@ def test_recipes_without_it_are_as_before() -> None:
     digests = InputDigests(sources={"": SourceDigests(data="d")})
 
     assert [recipe(one, digests)["stages"][-1]["train"].get("task_scale") for one in asked] == [None, None, "log_n"]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """One bench for all."""
-    made = Bench(tmp_path_factory.mktemp("scales"))
-    yield made
-    made.jobs.stop()
 
 
 def test_a_run_is_trained_on_scaled_losses_whatever_its_ranks(bench: Bench) -> None:

@@ -2,7 +2,6 @@
 
 import signal
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,14 +153,6 @@ def test_the_last_batch_may_be_small(examples: int, steps: int) -> None:
 
 
 # What follows are real jobs.
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """One bench for all: its jobs' imports are the dear part."""
-    made = Bench(tmp_path_factory.mktemp("presets"))
-    yield made
-    made.jobs.stop()
 
 
 def metric(folder: Path, key: str) -> dict[int, float]:

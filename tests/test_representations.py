@@ -1,6 +1,5 @@
 """Is what evaluators look at inside a model what the model holds, and does it reach the journal once?"""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +81,6 @@ def sources(folder: Path) -> dict[str, Any]:
         paths = {"path": str(folder / f"{name}-train.json"), "test_path": str(folder / f"{name}-test.json")}
         made[name] = {"set": "p3" if name == "talk" else "alpaca", **paths}
     return made
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """One bench for all: its jobs' imports are the dear part."""
-    made = Bench(tmp_path_factory.mktemp("representations"))
-    yield made
-    made.jobs.stop()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,6 @@ from jobs.training.state import newest_step
 
 LEFT_S = 60.0  # within which a rank notices that its peer is gone; far less than the half hour of a collective
 CONFIGURATIONS = [(1, 1, "fp32"), (1, 2, "bf16"), (2, 1, "fp32"), (2, 2, "bf16"), (2, 3, "fp32"), (2, 3, "bf16")]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """One bench for all: its jobs' imports are the dear part."""
-    made = Bench(tmp_path_factory.mktemp("resume"))
-    yield made
-    made.jobs.stop()
 
 
 Question = Callable[[], bool]

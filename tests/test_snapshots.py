@@ -85,14 +85,6 @@ def test_steps_of_snapshots(named: Any, steps: list[int]) -> None:
     assert schedule.measured(24, 20, snapshots=named) == {"loss": sorted({0, 20, 24, *steps})}
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """One bench for all: its jobs' imports are the dear part."""
-    made = Bench(tmp_path_factory.mktemp("snapshots"))
-    yield made
-    made.jobs.stop()
-
-
 def load(folder: Path) -> Any:
     """The model of a snapshot, as anybody loads it."""
     with warnings.catch_warnings():
