@@ -92,6 +92,7 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
         submission = ledger.intend(scheduler="slurm", kind="train", grid="many", items=[f"runs/{i}" for i in of])
         jobs = [f"{7000 + start // ARRAY}_{task}" for task in range(len(of))]
         ledger.submitted(submission, jobs)
+        ours = f"{os.getuid()}|{submission.name}"
         for number, (run_id, job_id) in enumerate(zip(of, jobs, strict=True), start):
             path = place.run(run_id)
             path.mkdir(parents=True)
@@ -100,11 +101,11 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
                 _begin(path, submission.id, job_id, done=True)
             elif number < runs // 2 + live:
                 _begin(path, submission.id, job_id, done=False)
-                queue.append(f"{job_id}|RUNNING|None|2026-11-25T10:00:00|2:00:00|n[1-2]")
+                queue.append(f"{job_id}|RUNNING|None|2026-11-25T10:00:00|2:00:00|n[1-2]|{ours}")
             elif number % LOST == 0:
-                accounted.append(f"{job_id}|NODE_FAIL|1:0")
+                accounted.append(f"{job_id}|NODE_FAIL|1:0|{ours}")
             else:
-                queue.append(f"{job_id}|PENDING|Resources|N/A|0:00|")
+                queue.append(f"{job_id}|PENDING|Resources|N/A|0:00||{ours}")
     _programs(folder, queue, accounted)
     time.sleep(RESTED_S)  # what was written just now is not remembered
     return place

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs import journal, slurm_environment
 from jobs.attempt import CONTINUE, DONE
 from jobs.causes import Cause, Known
 from jobs.folder import read_json, write_json
@@ -105,6 +105,6 @@ def _is_gone(run: Path, ids: list[str], since: float) -> bool:
     squeue = shutil.which("squeue")
     if silent_s < SILENT_S or squeue is None:
         return False
-    argv = [squeue, "--noheader", "--jobs", ",".join(ids), "--format", "%T"]
-    shown = subprocess.run(argv, capture_output=True, text=True)
+    argv = [squeue, "--noheader", "--all", "--jobs", ",".join(ids), "--format", "%T"]
+    shown = subprocess.run(argv, capture_output=True, text=True, env=slurm_environment.of_calls())
     return (shown.returncode == 0 and not shown.stdout.strip()) or "Invalid job id" in shown.stderr

@@ -40,6 +40,8 @@ def run(folder: str) -> None:
     signals = Signals()
     ranks = ranks_of.from_slurm()
     job = _read_job(path)
+    if going_on.is_replaced(job["submission"]):
+        _leave(f"{path}: a later submission has taken this job's place, so this one does nothing", 1)
     if attempts.done_before(path, job["submission"]):
         sys.stderr.write(f"{path}: this job was started again after it had finished; nothing is left to do\n")
         if ranks.is_main and job["kind"] == "train":
@@ -123,7 +125,7 @@ def _stopped(job: dict[str, Any], facts: dict[str, Any], past: Past) -> tuple[st
     # An evaluator has saved what it has scored: it comes on as long as it scores.
     saved = facts["saved"] if job["kind"] == "train" else facts.get("scored") or None
     stop = going_on.Stop(past.before, saved, going_on.links_left())
-    verdict = going_on.decide(rule, record, stop, going_on.look(attempts.slurm_job_id() or ""))
+    verdict = going_on.decide(rule, record, stop, going_on.look(attempts.slurm_job_id() or "", job["submission"]))
     return verdict.outcome, facts | verdict.facts
 
 

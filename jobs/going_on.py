@@ -5,12 +5,14 @@ state to go on from (`stalled`), and says what comes next (`goes_on`). A preempt
 """
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs import slurm_environment
 from jobs.attempt import CONTINUE, FAILED
 from jobs.causes import Cause
 
@@ -90,12 +92,22 @@ def links_left() -> int:
     return int(os.environ.get(LINKS_LEFT, "0"))
 
 
-def look(job_id: str, run: Run = subprocess.run) -> Slurm:
-    """Asks Slurm of this job."""
+def is_replaced(submission: str) -> bool:
+    """Whether the submission whose script runs here is not the one whose job the folder now describes."""
+    return os.environ.get(SUBMISSION, submission) != submission
+
+
+def look(job_id: str, submission: str, run: Run = subprocess.run) -> Slurm:
+    """Asks Slurm of this job of a submission; by its name and user, too, that the number is this job's."""
     said, trouble = _scontrol(["show", "job", "--oneliner", job_id], run)
     if trouble:
         return Slurm(trouble=trouble)
     words = dict(word.split("=", 1) for word in said.split() if "=" in word)
+    name, user = words.get("JobName", ""), words.get("UserId", "")
+    if not re.fullmatch(rf"zsg-.+-{re.escape(submission)}(-\d+)?", name) or not user.endswith(f"({os.getuid()})"):
+        return Slurm(
+            trouble=f"job {job_id} is {name or 'nobody knows what'} of {user or 'nobody knows whom'}, not this"
+        )
     return Slurm(words.get("Requeue") != "0", words.get("PreemptTime", "None") not in ("None", "N/A", "Unknown"))
 
 
@@ -112,7 +124,8 @@ def requeue(job_id: str, run: Run = subprocess.run) -> str | None:
 def _scontrol(argv: list[str], run: Run) -> tuple[str, str | None]:
     """What scontrol says, and why it could not be asked: a container may lack it."""
     try:
-        done = run(["scontrol", *argv], capture_output=True, text=True, timeout=PATIENCE_S)
+        env = slurm_environment.of_calls()
+        done = run(["scontrol", *argv], capture_output=True, text=True, errors="replace", timeout=PATIENCE_S, env=env)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", f"scontrol {argv[0]}: {error}"
     if done.returncode:

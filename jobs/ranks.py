@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import attempt as attempts
+from jobs import slurm_environment
 from jobs.folder import read_json, write_json
 from zsg_core.errors import ClusterError
 
@@ -91,7 +92,13 @@ def node_address(run: Callable[..., Any] = subprocess.run) -> str:
     scontrol = shutil.which("scontrol")
     if scontrol is None:
         return node
-    shown = run([scontrol, "show", "node", node, "--oneliner"], capture_output=True, text=True, timeout=60)
+    shown = run(
+        [scontrol, "show", "node", node, "--oneliner"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=slurm_environment.of_calls(),
+    )
     facts = dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
     return facts.get("NodeAddr", node)
 

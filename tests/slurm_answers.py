@@ -1,5 +1,8 @@
 """What Slurm 22.05 prints, shortened, and the cluster that it describes."""
 
+import os
+from collections.abc import Mapping
+
 from launcher.clusters import cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
@@ -62,6 +65,21 @@ QOS=short(2)
       1000
         MaxJobsPU=N(0) MaxJobsAccruePU=N(0) MaxSubmitJobsPU=45(1)
 """
+
+
+def owned(lines: str, names: Mapping[str, str] | str, columns: int = 6) -> str:
+    """Lines `id|…` of squeue, or with 3 `columns` of sacct, each with the user and the name of its job added.
+
+    `names`: the job's name by its id, or one for all; a job without one is somebody else's.
+    """
+    made = []
+    for line in lines.splitlines():
+        job, *rest = line.split("|")
+        rest += [""] * (columns - 1 - len(rest))
+        main = job.partition("_")[0]
+        name = names if isinstance(names, str) else names.get(job) or names.get(main)
+        made.append("|".join([job, *rest, str(os.getuid()) if name else "4242", name or "thesis"]))
+    return "".join(f"{line}\n" for line in made)
 
 
 def profile(**settings: object) -> Profile:

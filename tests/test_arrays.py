@@ -6,12 +6,14 @@ is meant, ZSG_WRITE_GOLDEN=1 writes them anew.
 
 import os
 import pickle
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 from slurm_answers import profile
 
+from jobs import slurm_environment
 from launcher.clusters import arrays, profiles
 from launcher.clusters.profiles import Profile
 from launcher.submission.handover import dependency, parameters
@@ -22,8 +24,7 @@ EVERYTHING = GOLDEN / "everything.yaml"
 NAMES = ("slurm-minimal", "a100-80g", "a800-80g", "a800-80g-zero3", "everything")
 AFTER = ("6_0", "6_1")
 SBATCH = """#!/bin/sh
-env > "$HERE/env"
-[ -e "$HERE/fails" ] && { cat "$HERE/fails" >&2; exit 1; }
+env > {here}/env
 echo "Submitted batch job 61"
 """
 
@@ -33,11 +34,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with blanks and quotes in its name, and an sbatch that takes whatever it is given."""
     folder = tmp_path / "a user's $(work)"
     (folder / "bin").mkdir(parents=True)
-    for name, text in (("sbatch", SBATCH), ("srun", "#!/bin/sh\n")):
+    here = shlex.quote(str(folder))
+    for name, text in (("sbatch", SBATCH.format(here=here)), ("srun", "#!/bin/sh\n")):
         (folder / "bin" / name).write_text(text)
         (folder / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("HERE", str(folder))
     return folder
 
 
@@ -47,7 +48,11 @@ def submitted(place: Path, own: Profile, count: int = 3, kind: str = "train") ->
     submission = Submission("0123abcd", "slurm", kind, "grid", [], 0, "login", chain=own.slurm.links)
     wanted = parameters(own, submission, size, after, {"folder": "/workspace/code/0123456789abcdef"})
     jobs = place / "jobs"
-    ids = arrays.submit(jobs, [place / f"runs/{i}" for i in range(count)], wanted, arrays.python(own))
+    jobs.mkdir(exist_ok=True)
+    env = slurm_environment.of_jobs(own.environment.keep)
+    told = arrays.submit(jobs, count, wanted, arrays.python(own), env)
+    ids = [f"{told.id}_{n}" for n in range(count)] if count > 1 else [str(told.id)]
+    arrays.adopt(jobs, "name", [place / f"runs/{i}" for i in range(count)], ids, wanted["time"], told.script)
     return ids, (jobs / "61_submission.sh").read_text()
 
 
@@ -152,16 +157,46 @@ def test_jobs_may_be_requeued_and_write_on_in_their_logs(place: Path) -> None:
 
 
 def test_a_job_sees_nothing_of_the_users_shell(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither secrets nor a stale MASTER_ADDR pass; the user's SBATCH_* do not reach sbatch, which would obey them."""
-    monkeypatch.setenv("MASTER_ADDR", "stale")
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    monkeypatch.setenv("SBATCH_JOB_NAME", "mine")
-    script = submitted(place, profile())[1]
+    """sbatch hands on all that it is started with, so that no login file is read, and is started with the list alone.
 
-    assert not {"ALL", "MASTER_ADDR", "HF_TOKEN"} & set(line(script, "#SBATCH --export=").split(","))
+    Neither secrets nor a stale MASTER_ADDR pass, nor the options of sbatch and srun that an allocation's shell is full
+    of; a variable to keep passes by its value, which no script holds.
+    """
+    for name in ("MASTER_ADDR", "HF_TOKEN", "SBATCH_JOB_NAME", "SLURM_MEM_PER_CPU", "SLURM_JOB_ID", "SRUN_DEBUG"):
+        monkeypatch.setenv(name, "stale")
+    monkeypatch.setenv("SLURM_CONF", "/etc/s.conf")
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    own = profiles.handing_on(profile(), ["JUDGE_KEY"])
+    script = submitted(place, own)[1]
+    seen = dict(line.split("=", 1) for line in (place / "env").read_text().splitlines())
+
+    assert line(script, "#SBATCH --export=") == "ALL"
     assert "secret" not in script
-    assert "SBATCH_JOB_NAME" not in (place / "env").read_text()
-    assert os.environ["SBATCH_JOB_NAME"] == "mine"
+    assert (seen["JUDGE_KEY"], seen["SLURM_CONF"]) == ("secret", "/etc/s.conf")
+    assert seen.keys() <= {*own.environment.keep, "PWD", "SHLVL", "_", "OLDPWD"}
+
+
+@pytest.mark.parametrize(
+    ("printed", "job", "cluster"),
+    [
+        ("Submitted batch job 61\n", "61", None),
+        ("Submitted batch job 61 on cluster big\n", "61", "big"),
+        ("61\n", "61", None),
+        ("61;big\n", "61", "big"),
+        ("sbatch: reminder: your job 60 holds 1 of your 4 GPUs\nSubmitted batch job 61\n", "61", None),
+        ("Submitted batch job 61\nLast job 60 ended; see job 59\n", "61", None),
+        ("60\nSubmitted batch job 61\n", "61", None),
+        ("Your job 60 was: Submitted batch job 59\n", None, None),
+        ("Submitted batch job 60 for you\n", None, None),
+        ("Submitted batch job 60\nSubmitted batch job 61\n", None, None),
+        ("60\n61\n", None, None),
+        ("job 60\n", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_id_is_that_of_sbatchs_own_line(printed: str, job: str | None, cluster: str | None) -> None:
+    """Or of --parsable, which a wrapper may ask for; what else is printed is no answer, and two answers are none."""
+    assert arrays.told_by(printed) == arrays.Told(job, cluster)
 
 
 def test_slurm_alone_says_which_gpus_are_a_jobs(place: Path) -> None:

@@ -1,18 +1,20 @@
 """Does a cancel stop what was meant, for good, and never what somebody else still wants?"""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import Zsg, wait_until
+from slurm_answers import owned
 from small_runs import held, small_grid
 
 from jobs import attempt as attempts
 from jobs import cancellation
 from jobs.folder import Workspace, write_json
+from launcher.clusters.slurm import Job, compact
 from launcher.clusters.slurm import cancel as scancel
-from launcher.clusters.slurm import compact
 from launcher.grids import grid_record
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import cancel
@@ -126,12 +128,17 @@ def test_tasks_of_an_array_are_one_word(ids, words):
 )
 def test_what_has_ended_needs_no_cancel(stderr, fails):
     """A job that Slurm has forgotten is no error; Slurm that does not answer is."""
-    answer = lambda argv, **how: subprocess.CompletedProcess(argv, int(bool(stderr)), "", stderr)  # noqa: E731
+
+    def answer(argv: list[str], **how: object) -> subprocess.CompletedProcess[str]:
+        if argv[0] == "squeue":
+            return subprocess.CompletedProcess(argv, 0, owned("7|PENDING|Priority", "zsg-b"), "")
+        return subprocess.CompletedProcess(argv, int(bool(stderr)), "", stderr)
+
     if fails:
         with pytest.raises(ClusterError, match="Socket timed out; run zsg cancel again"):
-            scancel(["7"], run=answer)
+            scancel([Job("7", "zsg-b")], run=answer)
     else:
-        scancel(["7"], run=answer)
+        assert scancel([Job("7", "zsg-b")], run=answer) == []
 
 
 @pytest.fixture
@@ -155,7 +162,7 @@ class Slurm:
     """squeue with both jobs in the queue until scancel was called; all calls are kept."""
 
     def __init__(self, workspace: Workspace) -> None:
-        self.workspace, self.calls, self.seen = workspace, [], []
+        self.workspace, self.calls, self.seen, self.others = workspace, [], [], {}
 
     def __call__(self, argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         self.calls.append(argv)
@@ -163,7 +170,8 @@ class Slurm:
             self.seen.append(sorted(path.parent.name for path in self.workspace.root.glob("runs/*/cancel.json")))
         gone = any(call[0] == "scancel" for call in self.calls)
         queue = "" if gone or argv[0] != "squeue" else "7_0|PENDING|Priority\n7_1|PENDING|Priority\n"
-        return subprocess.CompletedProcess(argv, 0, queue, "")
+        names = {job.id: job.name for one in Ledger(self.workspace).submissions.values() for job in one.jobs}
+        return subprocess.CompletedProcess(argv, 0, owned(queue, names | self.others), "")
 
 
 @pytest.fixture
@@ -186,6 +194,48 @@ def test_the_wish_is_on_disk_before_slurm_is_asked(workspace, queue):
     states = collect(workspace, ["runs/a1", "runs/b2"], Ledger(workspace))
     assert (states["runs/b2"].state, states["runs/b2"].evidence) == ("cancelled", "by zsg cancel")
     assert states["runs/a1"].state == "unknown"
+
+
+def test_a_job_of_another_name_is_not_touched(workspace, queue):
+    """The ledger's number is somebody else's now: scancel is not called, and whose it is is told."""
+    queue.others = {"7_1": "thesis"}
+    [told] = cancel.carry_out(workspace, ["runs/b2"], save=False)
+
+    assert "scancel" not in {call[0] for call in queue.calls}
+    assert told.startswith("job 7_1 is not zsg-b-train-") and told.endswith("; it was not touched")
+    assert "but thesis of user" in told
+
+
+def test_jobs_of_an_earlier_submission_are_stopped_too(workspace, queue):
+    """A run that was tried again while Slurm had its first job all the same: both go."""
+    ledger = Ledger(workspace)
+    ledger.submitted(ledger.intend(scheduler="slurm", kind="train", grid="b", items=["runs/a1"]), ["9"])
+    found = collect(workspace, ["runs/a1"], ledger)["runs/a1"]
+    cancel.carry_out(workspace, ["runs/a1"], save=False)
+
+    assert found.replaced == ("7_0",)
+    assert [call for call in queue.calls if call[0] == "scancel"] == [["scancel", "--quiet", "7_[0]"]]
+
+
+def test_a_copied_workspace_stops_nothing_of_the_one_it_was_copied_from(workspace, queue, tmp_path):
+    """Its ledger lists the other's jobs, whose name and user fit: they are not asked for, and not touched."""
+    shutil.copytree(workspace.root, tmp_path / "copy")
+    copy = Workspace(tmp_path / "copy")
+    state = collect(copy, ["runs/b2"], Ledger(copy))["runs/b2"]
+    cancel.carry_out(copy, ["runs/b2"], save=False)
+
+    assert queue.calls == []
+    cause = f"it was submitted from {workspace.root}, of which this workspace is a copy"
+    assert (state.state, state.cause) == ("unknown", cause)
+
+
+def test_a_moved_workspace_keeps_its_jobs(workspace, queue, tmp_path):
+    """Nobody else has them."""
+    workspace.root.rename(tmp_path / "moved")
+    moved = queue.workspace = Workspace(tmp_path / "moved")
+    cancel.carry_out(moved, ["runs/b2"], save=False)
+
+    assert [call for call in queue.calls if call[0] == "scancel"] == [["scancel", "--quiet", "7_[1]"]]
 
 
 def test_to_save_runs_are_told_by_usr1(workspace, queue):

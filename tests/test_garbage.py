@@ -136,7 +136,8 @@ def test_an_active_run_keeps_everything(place, monkeypatch):
     ledger = Ledger(place.workspace)
     again = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/gone"])
     ledger.submitted(again, ["7"])
-    monkeypatch.setattr(slurm, "states", lambda ids, *run, **how: {"7": slurm.SlurmState("queued", "Priority")})
+    queued = slurm.SlurmState("queued", "Priority")
+    monkeypatch.setattr(slurm, "states", lambda jobs, *run, **how: dict.fromkeys(jobs, queued))
 
     found = place.found()
     assert (found.keys(), found["tokens"]) == (
@@ -151,8 +152,10 @@ def test_a_superseded_job_that_still_runs_keeps_its_folder(place, monkeypatch):
     ledger.submitted(old, ["7"])
     place.workspace.submission(old.id).mkdir()
     place.submit()
-    alive = {"7": slurm.SlurmState("running")}
-    monkeypatch.setattr(slurm, "states", lambda ids, *run, **how: alive if ids else {})
+    [job] = old.jobs
+    alive = {job: slurm.SlurmState("running")}
+    monkeypatch.setattr(slurm, "states", lambda jobs, *run, **how: {})
+    monkeypatch.setattr(slurm, "look", lambda jobs, *run, **how: slurm.Queue(active=dict(alive)))
 
     assert f"submissions/{old.id}" not in place.found()["submissions"]
     alive.clear()

@@ -1,5 +1,6 @@
 """Does a job that its time limit has stopped go on by itself, as often as it may, and never for nothing?"""
 
+import os
 import signal
 import subprocess
 
@@ -70,20 +71,27 @@ def test_stops_are_counted():
     assert [(one["continued"], one["stalled"]) for one in (first, second)] == [(1, 1), (2, 0)]
 
 
+OURS = f"JobName=zsg-g-train-0123abcd-2 UserId=me({os.getuid()})"
+
+
 @pytest.mark.parametrize(
     ("scontrol", "expected"),
     [
-        (Scontrol("JobId=7 Requeue=1 PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=None"), Slurm()),
-        (Scontrol("JobId=7 Requeue=0 PreemptTime=None"), Slurm(may_requeue=False)),
-        (Scontrol("JobId=7 Requeue=1 PreemptTime=2026-01-01T00:00:00"), Slurm(preempted=True)),
+        (Scontrol(f"JobId=7 {OURS} Requeue=1 PreemptEligibleTime=2026-01-01T00:00:00 PreemptTime=None"), Slurm()),
+        (Scontrol(f"JobId=7 {OURS} Requeue=0 PreemptTime=None"), Slurm(may_requeue=False)),
+        (Scontrol(f"JobId=7 {OURS} Requeue=1 PreemptTime=2026-01-01T00:00:00"), Slurm(preempted=True)),
         (Scontrol(trouble="Socket timed out\n"), Slurm(trouble="Socket timed out")),
         (Scontrol(missing=True), Slurm(trouble="scontrol show: scontrol")),
+        (
+            Scontrol("JobId=7 JobName=thesis UserId=ada(4242) Requeue=1"),
+            Slurm(trouble="job 7_1 is thesis of ada(4242), not this"),
+        ),
     ],
-    ids=["allowed", "forbidden", "preempted", "no answer", "no scontrol"],
+    ids=["allowed", "forbidden", "preempted", "no answer", "no scontrol", "another's"],
 )
 def test_slurm_is_asked_of_the_job(scontrol, expected):
     """Whether the job may be requeued and is preempted, by its own id; what cannot be asked is told."""
-    assert going_on.look("7_1", scontrol) == expected
+    assert going_on.look("7_1", "0123abcd", scontrol) == expected
     assert scontrol.asked == [["scontrol", "show", "job", "--oneliner", "7_1"]]
 
 

@@ -15,14 +15,29 @@ from zsg_core.errors import ClusterError
 ITEMS = ["runs/a", "runs/b"]
 AWAY = "sbatch failed: sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
 DOWN = "squeue failed: slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+TWO = ["7_0", "7_1"]
 REFUSED = "sbatch failed: sbatch: error: invalid partition specified: nowhere"
 
 
 @pytest.fixture
 def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledger]:
-    """Hands two jobs over: `sbatch` and `squeue` say what is given, in turn; the ledger, and what happened."""
+    """Hands two jobs over: `sbatch` and `squeue` say what is given, in turn; the ledger, and what happened.
 
-    def run(sbatch: list[str | list[str]], squeue: list[str | list[str]]) -> Ledger:
+    A number is what sbatch prints of a job, another text its error.
+    """
+
+    def run(sbatch: list[str], squeue: list[str | list[str]], named: str | None = None) -> Ledger:
+        def submit(*_: object) -> arrays.Told:
+            run.calls.append("sbatch")
+            said = sbatch.pop(0)
+            if said and not said[0].isdigit() and said != "?":
+                raise ClusterError(said)
+            return arrays.Told(*said.split(";")) if said != "?" else arrays.Told(None)
+
+        def find(name: str, sacct: bool = True, cluster: str | None = None) -> list[str]:
+            run.asked.append((name, cluster))
+            return answer(squeue, "squeue")
+
         def answer(answers: list[str | list[str]], name: str) -> list[str]:
             run.calls.append(name)
             said = answers.pop(0)
@@ -30,26 +45,62 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledge
                 raise ClusterError(said)
             return said
 
-        monkeypatch.setattr(arrays, "submit", lambda *_: answer(sbatch, "sbatch"))
+        monkeypatch.setattr(arrays, "submit", submit)
         monkeypatch.setattr(arrays, "adopt", lambda *_: run.calls.append("adopt"))
-        monkeypatch.setattr(slurm, "find", lambda name, sacct=True: answer(squeue, "squeue"))
+        monkeypatch.setattr(slurm, "find", find)
         workspace = Workspace(tmp_path)
         ledger, own = Ledger(workspace), profile()
-        run.submission = ledger.intend(scheduler="slurm", kind="train", grid="g", items=ITEMS)
+        where = {"cluster": named, "named": True} if named else {}
+        run.submission = ledger.intend(scheduler="slurm", kind="train", grid="g", items=ITEMS, **where)
         sleep = lambda seconds: run.calls.append("sleep")  # noqa: E731
         handover.send(workspace, own, run.submission, own.train, None, ledger, run.said.append, sleep)
         return Ledger(workspace)
 
-    run.calls, run.said = [], []
+    run.calls, run.said, run.asked = [], [], []
     return run
 
 
 def test_what_sbatch_takes_is_recorded(send: Callable[..., Ledger]) -> None:
-    """One call, no look-up."""
-    ledger = send([["7_0", "7_1"]], [])
+    """One call, and a look whether Slurm has it under its name before anything is written."""
+    ledger = send(["7"], [TWO])
 
-    assert send.calls == ["sbatch"]
+    assert send.calls == ["sbatch", "squeue", "adopt"]
+    assert send.asked == [(send.submission.name, None)]
     assert ledger.last("runs/b").job_ids("runs/b") == ["7_1"]
+
+
+@pytest.mark.parametrize("said", ["60", "?"], ids=["another's number", "no number for certain"])
+def test_what_sbatch_prints_is_not_believed(send: Callable[..., Ledger], said: str) -> None:
+    """Taken is what Slurm has under our name and for our user, whatever number a wrapper prints."""
+    ledger = send([said], [TWO])
+
+    assert ledger.last("runs/a").ids == ["7_0", "7_1"]
+    assert said == "?" or any(f"sbatch names job 60, but the jobs {send.submission.name} are 7" in t for t in send.said)
+
+
+def test_without_a_job_of_our_name_nothing_is_taken(send: Callable[..., Ledger]) -> None:
+    """One error; the ledger has no id, and the intent stays for the next submit to settle."""
+    with pytest.raises(ClusterError, match=r"names job 60, but Slurm has no job zsg-g-train-.* of yours: nothing was"):
+        send(["60"], [[], [], []])
+
+    assert send.calls == ["sbatch", "squeue", "sleep", "squeue", "sleep", "squeue"]
+    assert (send.submission.ids, send.submission.void) == ([], None)
+
+
+def test_the_cluster_is_kept(send: Callable[..., Ledger]) -> None:
+    """The one that sbatch names is asked for the jobs and is in the ledger, and every later call names it."""
+    ledger = send(["7;big"], [TWO])
+
+    assert send.asked == [(send.submission.name, "big")]
+    [job, _] = ledger.last("runs/a").jobs
+    assert (job.id, job.cluster, job.named) == ("7_0", "big", True)
+
+
+def test_what_was_cut_short_is_looked_for_on_its_cluster(send: Callable[..., Ledger]) -> None:
+    """The intent names it."""
+    send([AWAY], [TWO], named="big")
+
+    assert send.asked == [(send.submission.name, "big")]
 
 
 def test_a_time_out_that_did_submit_is_adopted(send: Callable[..., Ledger]) -> None:
@@ -62,18 +113,19 @@ def test_a_time_out_that_did_submit_is_adopted(send: Callable[..., Ledger]) -> N
 
 def test_a_time_out_that_did_not_submit_is_tried_again(send: Callable[..., Ledger]) -> None:
     """Only after Slurm has said that it has nothing of that name, and after a pause, which is told."""
-    ledger = send([AWAY, ["7_0", "7_1"]], [[]])
+    ledger = send([AWAY, "7"], [[], TWO])
 
-    assert send.calls == ["sbatch", "squeue", "sleep", "sbatch"]
+    assert send.calls == ["sbatch", "squeue", "sleep", "sbatch", "squeue", "adopt"]
     assert "Socket timed out" in send.said[0] and "trying again in 2 s" in send.said[0]
     assert ledger.last("runs/a").ids == ["7_0", "7_1"]
 
 
 def test_a_controller_that_restarts_is_waited_for(send: Callable[..., Ledger]) -> None:
     """While it cannot say what it has, nothing is submitted again."""
-    send([AWAY, ["7_0", "7_1"]], [DOWN, DOWN, []])
+    send([AWAY, "7"], [DOWN, DOWN, [], TWO])
 
-    assert send.calls == ["sbatch", "squeue", "sleep", "squeue", "sleep", "squeue", "sleep", "sbatch"]
+    looks = ["squeue", "sleep", "squeue", "sleep", "squeue", "sleep"]
+    assert send.calls == ["sbatch", *looks, "sbatch", "squeue", "adopt"]
 
 
 def test_a_refusal_is_not_tried_again(send: Callable[..., Ledger]) -> None:

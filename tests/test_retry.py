@@ -84,9 +84,9 @@ def test_nodes_are_named_one_by_one(names, expected):
 def test_only_what_ended_lately_counts():
     """Nodes of jobs that ended before the time asked for, or have not ended, are not bad ones."""
     old, new = ("2026-01-01T00:00:00", "2026-01-03T00:00:00")
-    text = f"7_0|{old}|n1\n7_1|{new}|n[2-3]\n8|Unknown|n4\n"
+    text = f"7_0|{old}|n1|0|a\n7_1|{new}|n[2-3]|0|a\n8|Unknown|n4|0|a\n"
 
-    assert slurm.parse_nodes(text, time.mktime((2026, 1, 2, 0, 0, 0, 0, 0, -1))) == {"7_1": ["n2", "n3"]}
+    assert slurm.parse_nodes(text, time.mktime((2026, 1, 2, 0, 0, 0, 0, 0, -1))) == {("7_1", "0", "a"): ["n2", "n3"]}
 
 
 @pytest.fixture
@@ -141,7 +141,9 @@ def test_a_changed_file_is_an_error():
 
 def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
     """The nodes of a retry's failure and of those of the last day are left out; older ones serve again."""
-    monkeypatch.setattr(slurm, "nodes", lambda ids, since: {"7_0": ["n1", "n2"]})
+    before = Ledger(workspace).intend(scheduler="slurm", kind="train", grid="g", items=["runs/a1"])
+    Ledger(workspace).submitted(before, ["7_0"])
+    monkeypatch.setattr(slurm, "nodes", lambda jobs, since: {job: ["n1", "n2"] for job in jobs if job.id == "7_0"})
     state = JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")
     found = failed_nodes.of(workspace, Ledger(workspace), {"runs/a1": state})
     rows = retry.rows(workspace, {"runs/a1": state}, found)
@@ -158,7 +160,7 @@ def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
 
 def test_without_accounting_the_attempts_own_node_is_left_out(workspace, monkeypatch):
     """Where sacct knows nothing, the host of rank 0 stands for the job; of an old attempt nothing does."""
-    monkeypatch.setattr(slurm, "nodes", lambda ids, since: {})
+    monkeypatch.setattr(slurm, "nodes", lambda jobs, since: {})
     state = {"runs/a1": JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")}
     record = workspace.run("a1") / "attempt.json"
     write_json(record, {"host": "n9", "started": now_ms()})

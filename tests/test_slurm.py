@@ -1,18 +1,31 @@
 """Is what Slurm says understood, asked for once, and never taken for more than it is?"""
 
+import os
 from collections.abc import Callable
 from subprocess import CompletedProcess
 
 import pytest
+from slurm_answers import owned
 
-from launcher.clusters.slurm import SlurmState, find, parse_sacct, parse_squeue, release, states
+from launcher.clusters import slurm
+from launcher.clusters.slurm import Job, SlurmState, find, parse_sacct, parse_squeue, release, states
 from zsg_core.errors import ClusterError
+
+NAME = "zsg-g-train-1"
 
 Answer = str | tuple[int, str] | OSError
 
 
+def job(job_id: str, **facts: object) -> Job:
+    """A job of ours."""
+    return Job(job_id, NAME, **facts)
+
+
 class FakeRun:
-    """Answers commands by their first word: a text, (exit code, stderr) or an OSError; remembers the calls."""
+    """Answers commands by their first word: a text, (exit code, stderr) or an OSError; remembers the calls.
+
+    squeue's and sacct's lines are those of our jobs, unless they say whose they are.
+    """
 
     def __init__(self, **answers: Answer) -> None:
         self.answers = answers
@@ -24,6 +37,9 @@ class FakeRun:
         if isinstance(answer, OSError):
             raise answer
         code, printed, complaint = (0, answer, "") if isinstance(answer, str) else (answer[0], "", answer[1])
+        if printed and argv[0] in ("squeue", "sacct") and "thesis" not in printed:
+            columns = 1 if "--name" in argv else 6 if argv[0] == "squeue" else 3
+            printed = owned(printed, NAME, columns)
         return CompletedProcess(argv, code, printed, complaint)
 
     @property
@@ -44,7 +60,7 @@ INVALID = (1, "slurm_load_jobs error: Invalid job id specified\n")
         ("7_3|PENDING|Dependency", "7_3", SlurmState("waiting", "Dependency")),
         ("7_3|PENDING|JobHeldUser", "7_3", SlurmState("queued", "JobHeldUser")),
         ("7|PENDING|DependencyNeverSatisfied", "7", SlurmState("queued", "DependencyNeverSatisfied")),
-        ("7|PENDING|Nodes required|for job", "7", SlurmState("queued", "Nodes required|for job")),
+        ("7|PENDING|Nodes required|for job|||", "7", SlurmState("queued", "Nodes required|for job")),
         ("7|PENDING|", "7", SlurmState("queued", "")),
         ("7|REQUEUED|BeginTime", "7", SlurmState("queued", "BeginTime")),
         ("7|CONFIGURING|None", "7", SlurmState("running")),
@@ -55,7 +71,9 @@ INVALID = (1, "slurm_load_jobs error: Invalid job id specified\n")
 )
 def test_a_line_of_squeue(line, job, expected):
     """squeue's word becomes one of ours; what is in the queue is active, also in a state that we do not know."""
-    assert parse_squeue(line + "\n") == {job: expected}
+    [told] = parse_squeue(owned(line, NAME))[job]
+
+    assert told.state == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +96,9 @@ def test_a_line_of_squeue(line, job, expected):
 )
 def test_a_line_of_sacct(line, job, expected):
     """sacct's word becomes one of ours, with the cause; what is not known is `unknown`."""
-    assert parse_sacct(line + "\n") == {job: expected}
+    [told] = parse_sacct(owned(line, NAME, 3))[job]
+
+    assert told.state == expected
 
 
 @pytest.mark.parametrize(
@@ -94,7 +114,9 @@ def test_a_line_of_sacct(line, job, expected):
 )
 def test_tasks_that_never_started_are_one_line_of_sacct(shown, tasks):
     """Accounting shows pending tasks of an array together (Slurm 22.05); each of them has the state."""
-    assert parse_sacct(f"{shown}|CANCELLED by 0|0:0\n") == {
+    told = parse_sacct(owned(f"{shown}|CANCELLED by 0|0:0", NAME, 3))
+
+    assert {job: lines[0].state for job, lines in told.items()} == {
         f"1_{task}": SlurmState("cancelled", "cancelled") for task in tasks
     }
 
@@ -107,30 +129,45 @@ def test_nothing_said_is_nothing_known(parse: Callable[[str], dict]):
 
 def test_many_lines_are_many_jobs():
     """Tasks of one array have states of their own."""
-    told = parse_squeue("7_0|RUNNING|None\n7_1|PENDING|Priority\n8|PENDING|Dependency\n")
+    told = parse_squeue(owned("7_0|RUNNING|None\n7_1|PENDING|Priority\n8|PENDING|Dependency\n", NAME))
 
-    assert [told[job].state for job in ("7_0", "7_1", "8")] == ["running", "queued", "waiting"]
+    assert [told[job][0].state.state for job in ("7_0", "7_1", "8")] == ["running", "queued", "waiting"]
+
+
+@pytest.mark.parametrize("word", ["COMPLETED", "FAILED", "CANCELLED", "REVOKED", "TIMEOUT"])
+def test_what_has_ended_is_not_in_the_queue(word):
+    """squeue may show ended jobs for some minutes, as it is told; they are none that could start or write."""
+    assert parse_squeue(owned(f"7|{word}|None", NAME)) == {}
+
+
+def test_lines_that_are_no_answer_are_passed_over():
+    """A site's squeue prints a notice, or the cluster's name, before Slurm's lines."""
+    printed = "CLUSTER: big\n*** Maintenance | on | Monday | 8:00 | a | b | c | d ***\n\n" + owned(
+        "7|RUNNING|None", NAME
+    )
+
+    assert list(parse_squeue(printed)) == ["7"]
 
 
 def test_squeue_alone_is_asked_while_all_jobs_are_active():
     """One squeue answers for all; sacct is not bothered."""
     run = FakeRun(squeue="7_0|RUNNING|None\n7_1|PENDING|Priority\n8_0|RUNNING|None\n")
-    told = states(["7_0", "7_1", "8_0"], run)
+    told = states([job("7_0"), job("7_1"), job("8_0")], run)
 
     assert ["squeue"] == run.programs
     assert "7,8" in run.calls[0]
-    assert [told[i].state for i in ("7_0", "7_1", "8_0")] == ["running", "queued", "running"]
+    assert [told[job(i)].state for i in ("7_0", "7_1", "8_0")] == ["running", "queued", "running"]
 
 
 def test_sacct_is_asked_once_and_for_vanished_ids_only():
     """What squeue still shows is not asked for again."""
     run = FakeRun(squeue="7_0|RUNNING|None\n", sacct="8_0|COMPLETED|0:0\n9_0|FAILED|2:0\n9_1|RUNNING|0:0\n")
-    told = states(["7_0", "8_0", "9_0"], run)
+    told = states([job("7_0"), job("8_0"), job("9_0")], run)
 
     assert ["squeue", "sacct"] == run.programs
     assert run.calls[1][run.calls[1].index("-j") + 1] == "8,9"
-    assert [told[i].state for i in ("7_0", "8_0", "9_0")] == ["running", "done", "failed"]
-    assert told.keys() == {"7_0", "8_0", "9_0"}
+    assert [told[job(i)].state for i in ("7_0", "8_0", "9_0")] == ["running", "done", "failed"]
+    assert told.keys() == {job("7_0"), job("8_0"), job("9_0")}
 
 
 def test_no_ids_ask_nothing():
@@ -151,10 +188,10 @@ def test_no_ids_ask_nothing():
 )
 def test_without_accounting_a_vanished_job_is_unknown(sacct):
     """Absence is `unknown`, never dead."""
-    told = states(["7_0", "8_0"], FakeRun(squeue="7_0|RUNNING|None\n", sacct=sacct))
+    told = states([job("7_0"), job("8_0")], FakeRun(squeue="7_0|RUNNING|None\n", sacct=sacct))
 
-    assert told["8_0"] == SlurmState("unknown", "neither squeue nor sacct knows it")
-    assert told["7_0"].state == "running"
+    assert told[job("8_0")] == SlurmState("unknown", "neither squeue nor sacct knows it")
+    assert told[job("7_0")].state == "running"
 
 
 def test_accounting_that_may_not_be_asked_is_not() -> None:
@@ -162,16 +199,16 @@ def test_accounting_that_may_not_be_asked_is_not() -> None:
     run = FakeRun(squeue="")
 
     told = SlurmState("unknown", "squeue does not know it, and there is no accounting")
-    assert states(["7_0"], run, sacct=False) == {"7_0": told}
-    assert find("n", run, sacct=False) == []
+    assert states([job("7_0")], run, sacct=False) == {job("7_0"): told}
+    assert find(NAME, run, sacct=False) == []
     assert run.programs == ["squeue", "squeue"]
 
 
 def test_an_invalid_job_id_is_an_empty_queue():
     """When all jobs have left squeue's memory it calls the list invalid; sacct then answers."""
-    told = states(["7_0"], FakeRun(squeue=INVALID, sacct="7_0|COMPLETED|0:0\n"))
+    told = states([job("7_0")], FakeRun(squeue=INVALID, sacct="7_0|COMPLETED|0:0\n"))
 
-    assert told == {"7_0": SlurmState("done")}
+    assert told == {job("7_0"): SlurmState("done")}
 
 
 @pytest.mark.parametrize(
@@ -185,15 +222,15 @@ def test_an_invalid_job_id_is_an_empty_queue():
 def test_a_failing_squeue_is_a_cluster_error(squeue, said):
     """Without squeue nothing can be said of anything."""
     with pytest.raises(ClusterError, match=said):
-        states(["7_0"], FakeRun(squeue=squeue, sacct=""))
+        states([job("7_0")], FakeRun(squeue=squeue, sacct=""))
 
 
 def test_found_tasks_are_in_the_order_of_their_index():
     """Ten comes after nine, and an id shown twice is one."""
     run = FakeRun(squeue="7_10\n7_9\n7_0\n7_9\n")
 
-    assert find("zsg-g-train-1", run) == ["7_0", "7_9", "7_10"]
-    assert run.calls[0][run.calls[0].index("--name") + 1] == "zsg-g-train-1"
+    assert find(NAME, run) == ["7_0", "7_9", "7_10"]
+    assert run.calls[0][run.calls[0].index("--name") + 1] == NAME
 
 
 @pytest.mark.parametrize(
@@ -207,31 +244,154 @@ def test_found_tasks_are_in_the_order_of_their_index():
 )
 def test_jobs_that_left_the_queue_are_found_in_accounting(sacct, expected):
     """A name that squeue does not show is looked up in sacct."""
-    assert find("n", FakeRun(squeue="", sacct=sacct)) == expected
+    assert find(NAME, FakeRun(squeue="", sacct=sacct)) == expected
 
 
 def test_a_queue_that_cannot_be_asked_finds_nothing_but_an_error():
     """That squeue failed is not that there is no job."""
     with pytest.raises(ClusterError):
-        find("n", FakeRun(squeue=(1, "timeout"), sacct=""))
+        find(NAME, FakeRun(squeue=(1, "timeout"), sacct=""))
+
+
+HELD = "7_0|PENDING|JobHeldUser\n7_1|PENDING|JobHeldUser\n8_0|PENDING|JobHeldUser\n"
+HELD_JOBS = [job("8_0"), job("7_1"), job("7_0")]
 
 
 def test_arrays_are_released_whole():
     """One scontrol releases all arrays of the ids."""
-    run = FakeRun(scontrol="")
-    release(["8_0", "7_1", "7_0"], run)
+    run = FakeRun(squeue=HELD, scontrol="")
+    release(HELD_JOBS, run)
 
-    assert run.calls == [["scontrol", "release", "7", "8"]]
+    assert run.calls[1:] == [["scontrol", "release", "7", "8"]]
+
+
+def test_a_job_that_has_ended_needs_no_release():
+    """Releasing twice does no harm: what is not in the queue is not asked for."""
+    run = FakeRun(squeue="")
+
+    assert (release([job("7_0")], run), run.programs) == ([], ["squeue"])
 
 
 @pytest.mark.parametrize("complaint", ["Job has already finished for job 7", "Invalid job id specified for job 7"])
-def test_a_job_that_has_ended_needs_no_release(complaint):
-    """Releasing twice does no harm."""
-    assert release(["7_0"], FakeRun(scontrol=(1, complaint))) is None
+def test_a_job_that_ends_under_its_release_is_no_error(complaint):
+    """It may end between the look and the release."""
+    assert release(HELD_JOBS, FakeRun(squeue=HELD, scontrol=(1, complaint))) == []
 
 
 @pytest.mark.parametrize("answer", [(1, "Access/permission denied"), ABSENT])
 def test_a_failed_release_is_told(answer):
     """Held jobs that cannot be released are the cluster's error."""
     with pytest.raises(ClusterError, match="scontrol"):
-        release(["7_0"], FakeRun(scontrol=answer))
+        release(HELD_JOBS, FakeRun(squeue=HELD, scontrol=answer))
+
+
+MINE = os.getuid()
+STRANGERS = {
+    "another user's": "7|RUNNING|None|N/A|0:10|n1|4242|zsg-g-train-1",
+    "another job of ours": f"7|RUNNING|None|N/A|0:10|n1|{MINE}|thesis",
+    "two": f"7|RUNNING|None|N/A|0:10|n1|{MINE}|thesis\n7|RUNNING|a|N/A|0:1|n1|{MINE}|{NAME}",
+}
+PREFIXES = ("SLURM", "SQUEUE", "SACCT", "SCANCEL", "SINFO", "SCONTROL")
+OF_SLURM = (
+    *("SQUEUE_STATES", "SQUEUE_PARTITION", "SACCT_FEDERATION", "SCANCEL_STATE", "SINFO_PARTITION", "SCONTROL_ALL"),
+    *("SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURMD_NODENAME", "SLURM_CLUSTERS"),
+)
+
+
+@pytest.mark.parametrize("shown", STRANGERS.values(), ids=STRANGERS.keys())
+@pytest.mark.parametrize("touch", [slurm.release, slurm.release_tasks, slurm.cancel])
+def test_a_job_that_is_not_ours_is_never_touched(touch, shown):
+    """Its number alone fits: neither scancel nor scontrol is called, and it is told whose it is."""
+    run = FakeRun(squeue=f"thesis\n{shown}\n")
+    [told] = touch([job("7")], run=run)
+
+    assert run.programs == ["squeue"]
+    assert told.startswith(f"job 7 is not {NAME}, but ")
+
+
+@pytest.mark.parametrize("shown", STRANGERS.values(), ids=STRANGERS.keys())
+def test_the_state_of_a_job_that_is_not_ours_is_not_taken_for_ours(shown):
+    """A number that Slurm has given anew: our job is `unknown`, whose the number is now is told."""
+    told = states([job("7")], FakeRun(squeue=f"thesis\n{shown}\n", sacct=""))[job("7")]
+
+    assert told.state == "unknown"
+    assert told.detail and "job 7 is not zsg-g-train-1" in told.detail
+
+
+def test_accounting_of_another_job_of_that_number_is_not_ours():
+    """After a reset of the database the number may be another's there too."""
+    run = FakeRun(squeue="", sacct=f"7|COMPLETED|0:0|{os.getuid()}|thesis\n7|FAILED|1:0|4242|{NAME}\n")
+
+    assert states([job("7")], run)[job("7")] == SlurmState("unknown", "neither squeue nor sacct knows it")
+
+
+@pytest.mark.parametrize("user", ["4242", str(os.getuid())])
+def test_a_job_is_found_by_its_name_and_its_user(user):
+    """Anybody may name a job so: squeue and sacct are asked for ours only, and whose each is is seen again."""
+    run = FakeRun(squeue=f"7|{user}|{NAME}\n8|{user}|thesis\n", sacct="")
+
+    assert find(NAME, run) == (["7"] if user == str(os.getuid()) else [])
+    for call in run.calls:
+        assert call[call.index("--user") + 1] == str(os.getuid())
+
+
+def test_a_job_on_a_named_cluster_is_asked_for_there():
+    """Each call names it, also where another cluster has a job of the same number; the default one is asked apart."""
+    here, there = job("7", cluster="a"), job("7", cluster="b", named=True)
+    run = FakeRun(squeue="7|PENDING|Priority\n", scancel="")
+    told = states([here, there], run)
+    slurm.cancel([there], run=run)
+
+    assert [told[one].state for one in (here, there)] == ["queued", "queued"]
+    assert [call[:3] for call in run.calls] == [
+        ["squeue", "--noheader", "--array"],
+        *[["squeue", "-M", "b"]] * 2,
+        ["scancel", "-M", "b"],
+    ]
+
+
+def test_a_job_on_a_cluster_that_cannot_be_asked_is_not_gone():
+    """It may well be at work: it is unknown, with the cluster's name, and nobody looks for it here."""
+    there = job("7", cluster="b", named=True)
+    told = states([there], FakeRun(squeue=(1, "'b' can't be reached now")))[there]
+
+    assert (told.state, told.away) == ("unknown", True)
+    assert told.detail == "on cluster b, which cannot be asked here: squeue failed: 'b' can't be reached now"
+
+
+class TwoClusters(FakeRun):
+    """A login node whose default cluster is b; only a, asked by its name, has job 7."""
+
+    def __call__(self, argv, **options):
+        if argv[0] == "squeue":
+            self.answers["squeue"] = "7|PENDING|Priority\n" if "a" in argv else ""
+        return super().__call__(argv, **options)
+
+
+def test_a_job_of_another_default_cluster_is_looked_up_there():
+    """Submitted where `a` was the default, asked for where `b` is: by its name, and not in b's accounting."""
+    run = TwoClusters(scontrol="ClusterName             = b\n")
+    of_a = job("7", cluster="a")
+
+    assert states([of_a], run)[of_a].state == "queued"
+    assert run.programs == ["squeue", "scontrol", "squeue"]
+
+
+def test_calls_see_none_of_the_users_variables_of_slurm(monkeypatch):
+    """Those of an allocation and those that are options of Slurm's programs; how Slurm is reached stays."""
+    for name in OF_SLURM:
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("SLURM_CONF", "/etc/s.conf")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    monkeypatch.setenv("OF_THE_SITE", "1")
+    seen = []
+
+    def run(argv, env, **options):
+        seen.append({key: value for key, value in env.items() if key.startswith(("OF_THE", *PREFIXES))})
+        return CompletedProcess(argv, 0, "", "")
+
+    states([job("7")], run)
+    slurm.call(["sinfo"], run, "b")
+
+    plain = {"SLURM_CONF": "/etc/s.conf", "SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0", "OF_THE_SITE": "1"}
+    assert seen == [plain, plain, plain | {"SLURM_CLUSTERS": "b"}]

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from slurm_answers import owned
 
 from jobs import attempt as attempts
 from jobs.folder import Workspace, write_json
@@ -16,7 +17,12 @@ ITEM = "runs/r"
 
 
 class FakeSlurm:
-    """squeue and sacct that answer with fixed texts and count how often they were asked."""
+    """squeue and sacct that answer with fixed texts and count how often they were asked.
+
+    Jobs have the names that the ledger of `workspace` knows, once that is set.
+    """
+
+    workspace: Workspace | None = None
 
     def __init__(self, squeue: str = "", sacct: str = "") -> None:
         self.answers = {"squeue": squeue, "sacct": sacct}
@@ -24,7 +30,10 @@ class FakeSlurm:
 
     def __call__(self, argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         self.asked.append(argv[0])
-        return subprocess.CompletedProcess(argv, 0, self.answers[argv[0]], "")
+        ledger = Ledger(self.workspace) if self.workspace else None
+        names = {job.id: job.name for one in ledger.submissions.values() for job in one.jobs} if ledger else {}
+        answer = owned(self.answers[argv[0]], names, 6 if argv[0] == "squeue" else 3)
+        return subprocess.CompletedProcess(argv, 0, answer, "")
 
 
 @pytest.fixture
@@ -59,7 +68,9 @@ def ended(workspace: Workspace, submission: Submission, outcome: str) -> None:
 
 def state(workspace: Workspace, slurm: FakeSlurm | None = None) -> JobState:
     """What is found."""
-    return collect(workspace, [ITEM], Ledger(workspace), slurm or FakeSlurm())[ITEM]
+    slurm = slurm or FakeSlurm()
+    slurm.workspace = workspace
+    return collect(workspace, [ITEM], Ledger(workspace), slurm)[ITEM]
 
 
 def test_a_finished_run_asks_nobody(workspace: Workspace) -> None:

@@ -1,30 +1,34 @@
 """Hands job folders to Slurm through submitit, as held arrays; the only module that knows submitit."""
 
-import contextlib
-import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import submitit
-from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError, JobPaths
+from submitit.core.utils import DelayedSubmission, JobPaths
 
 from jobs import entry, going_on
 from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
+from launcher.clusters.slurm import Run
 from zsg_core.errors import ClusterError
 
 
 def parameters(profile: Profile, size: JobSize, name: str, dependency: str | None, kind: str) -> dict[str, Any]:
     """submitit's parameters for a group of equal jobs; pure. `dependency` is as sbatch reads it.
 
-    Held, because submitit puts each job's pickle in place only after sbatch; an allow-list for the environment,
-    because sbatch hands on the whole shell; whole minutes and no wckey, since submitit trips over both.
+    Held, because each job's pickle is put in place only after sbatch; `export`: all, since what sbatch is started with
+    is what the profile hands on, and nothing else (`submit`); whole minutes and no wckey, since submitit trips over
+    both.
     """
     slurm = profile.slurm
-    more: dict[str, Any] = {"hold": True, "export": ",".join(profile.environment.keep), "requeue": True}
+    more: dict[str, Any] = {"hold": True, "export": "ALL", "requeue": True}
     more |= {"reservation": slurm.reservation} if slurm.reservation else {}
     more |= {"kill-on-invalid-dep": "yes"} if dependency else {}
     more |= _gpus(profile, size, kind)
@@ -91,42 +95,85 @@ def python(profile: Profile) -> str:
     return shlex.join([*profile.container.prefix, profile.container.python or sys.executable])
 
 
-def submit(folder: Path, job_folders: Sequence[Path], wanted: dict[str, Any], python: str) -> list[str]:
-    """Submits one held array, one task per job folder, started by `python`; returns the ids in the same order.
+@dataclass(frozen=True)
+class Told:
+    """What sbatch says of what it has submitted. `id`: None where it is not certain which job that is."""
 
-    Raises ClusterError if sbatch failed; whether it did submit must then be looked up by name.
+    id: str | None
+    cluster: str | None = None
+    script: Path | None = None
+
+
+def submit(
+    folder: Path, count: int, wanted: dict[str, Any], python: str, env: Mapping[str, str], run: Run = subprocess.run
+) -> Told:
+    """Submits one held array of so many tasks, or one job, started by `python`; sbatch has `env` and nothing else.
+
+    Each task still lacks the pickle that it will look for (`adopt`). Raises ClusterError if sbatch failed; whether it
+    did submit must then be looked up by name.
     """
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        raise ClusterError("sbatch failed: it is not on the PATH; submit from a login node of the cluster")
+    draft = folder / f".submission_file_{uuid.uuid4().hex}.sh"
+    draft.write_text(script(folder, count, wanted, python), encoding="utf-8")
+    try:
+        done = run([sbatch, str(draft)], capture_output=True, text=True, errors="replace", env=dict(env))
+    except OSError as error:
+        raise ClusterError(f"sbatch failed: it cannot be started here: {error}") from error
+    if done.returncode:
+        raise ClusterError(f"sbatch failed: {done.stderr.strip() or f'exit {done.returncode}'}")
+    return replace(told_by(done.stdout), script=draft)
+
+
+def script(folder: Path, count: int, wanted: dict[str, Any], python: str) -> str:
+    """The script of a submission, as submitit writes it."""
     executor = submitit.SlurmExecutor(folder=folder, python=python)
     executor.update_parameters(**wanted)
-    calls = [DelayedSubmission(entry.run, str(path)) for path in job_folders]
-    try:
-        with _own_sbatch_options():
-            made = executor._internal_process_submissions(calls)
-    except (FailedJobError, FailedSubmissionError, OSError) as error:
-        raise ClusterError(f"sbatch failed: {error}") from error
-    return [job.job_id for job in made]
+    if count > 1:
+        executor.parameters["map_count"] = count
+    return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
-@contextlib.contextmanager
-def _own_sbatch_options() -> Iterator[None]:
-    """Hides the user's SBATCH_* variables: they win over the script's lines, job name and environment included."""
-    hidden = {key: os.environ.pop(key) for key in list(os.environ) if key.startswith("SBATCH_")}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
+_LINE = re.compile(r"Submitted batch job (?P<id>\d+)(?: on cluster (?P<cluster>\S+))?")
+_PARSABLE = re.compile(r"(?P<id>\d+)(?:;(?P<cluster>\S+))?")
 
 
-def adopt(folder: Path, name: str, job_folders: Sequence[Path], ids: Sequence[str]) -> None:
-    """Completes a submission that was cut after sbatch: writes the pickle that each held task will look for."""
+def told_by(printed: str) -> Told:
+    """Reads sbatch's own line, or that of its --parsable; a site's wrapper or plugin may print any other. Pure.
+
+    What a wrapper says of jobs is no answer, and of several answers none is certain.
+    """
+    lines = [line.strip() for line in printed.splitlines()]
+    for pattern in (_LINE, _PARSABLE):
+        found = {match.groups() for line in lines if (match := pattern.fullmatch(line))}
+        if len(found) == 1:
+            [(job_id, cluster)] = found
+            return Told(job_id, cluster)
+        if found:
+            break
+    return Told(None)
+
+
+def adopt(
+    folder: Path,
+    name: str,
+    job_folders: Sequence[Path],
+    ids: Sequence[str],
+    minutes: int = 5,
+    script: Path | None = None,
+) -> None:
+    """Completes a submission: writes the pickle that each held task will look for, and keeps its script by its id."""
     if len(ids) != len(job_folders):
         raise ClusterError(
             f"{name}: Slurm has {len(ids)} jobs of that name, the ledger {len(job_folders)}; "
-            f"cancel them (scancel --name={name}) and submit again"
+            f"cancel them (scancel --me --name={name}) and submit again"
         )
     for path, job_id in zip(job_folders, ids, strict=True):
         call = DelayedSubmission(entry.run, str(path))
-        call.set_timeout(5, 0)  # submitit wants a number; our handler takes its signal over
+        call.set_timeout(minutes, 0)  # submitit wants a number; our handler takes its signal over
         draft = folder / f".{job_id}.pkl"
         call.dump(draft)
         draft.rename(JobPaths(folder, job_id).submitted_pickle)
+    if script:
+        JobPaths(folder, ids[0]).move_temporary_file(script, "submission_file", keep_as_symlink=True)

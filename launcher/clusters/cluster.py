@@ -9,7 +9,7 @@ import pwd
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from launcher.clusters import slurm
 from launcher.clusters.slurm import Run
@@ -19,13 +19,21 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What Slurm told. `associations` and `qos` are empty where accounting enforces nothing or does not answer."""
+    """What Slurm told. `associations` and `qos` are empty where accounting enforces nothing or does not answer.
+
+    `named`: the cluster that was asked, where it is not simply the default one.
+    """
 
     config: Mapping[str, str] = field(default_factory=dict)
     partitions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     associations: tuple[Mapping[str, str], ...] = ()
     qos: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     user: str = ""
+    named: str | None = None
+
+    @property
+    def name(self) -> str | None:
+        return self.named or self.config.get("ClusterName")
 
     @property
     def default_partition(self) -> str | None:
@@ -37,22 +45,23 @@ class Cluster:
         return bool(said & ({what, "all"} | ({"limits", "qos", "safe"} if what == "associations" else set())))
 
 
-def ask(run: Run = subprocess.run) -> Cluster:
-    """The cluster, by two calls, and a third where accounting sets limits. ClusterError if the controller is away."""
+def ask(run: Run = subprocess.run, named: str | None = None) -> Cluster:
+    """The cluster, by two calls, and a third where accounting sets limits. ClusterError if the controller is away.
+
+    `named`: the cluster to ask, if not the default one.
+    """
     user = pwd.getpwuid(os.getuid()).pw_name
-    found = Cluster(config=config(run), partitions=partitions(run), user=user)
+    found = Cluster(config=config(run, named), partitions=partitions(run, named), user=user, named=named)
     if not found.enforces("associations"):
         return found
     argv = ["scontrol", "show", "assoc_mgr", f"users={user}", "flags=assoc,qos"]
-    associations, qos = parse_assoc_mgr(slurm.quiet(argv, run))
-    return Cluster(
-        config=found.config, partitions=found.partitions, associations=tuple(associations), qos=qos, user=user
-    )
+    associations, qos = parse_assoc_mgr(slurm.quiet(argv, run, named))
+    return replace(found, associations=tuple(associations), qos=qos)
 
 
-def config(run: Run = subprocess.run) -> Row:
+def config(run: Run = subprocess.run, named: str | None = None) -> Row:
     """The cluster's settings, by their names in slurm.conf."""
-    return parse_config(slurm.call(["scontrol", "show", "config"], run))
+    return parse_config(slurm.call(["scontrol", "show", "config"], run, named))
 
 
 def parse_config(text: str) -> Row:
@@ -61,9 +70,9 @@ def parse_config(text: str) -> Row:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def partitions(run: Run = subprocess.run) -> dict[str, Row]:
+def partitions(run: Run = subprocess.run, named: str | None = None) -> dict[str, Row]:
     """The settings of every partition the user can see, by its name."""
-    return parse_partitions(slurm.call(["scontrol", "show", "partition", "--oneliner"], run))
+    return parse_partitions(slurm.call(["scontrol", "show", "partition", "--oneliner"], run, named))
 
 
 def parse_partitions(text: str) -> dict[str, Row]:
@@ -79,10 +88,10 @@ def parse_assoc_mgr(text: str) -> tuple[list[Row], dict[str, Row]]:
     return associations, {row["QOS"].partition("(")[0]: row for row in records if "QOS" in row}
 
 
-def nodes(partition: str, run: Run = subprocess.run) -> list[Row]:
+def nodes(partition: str, run: Run = subprocess.run, named: str | None = None) -> list[Row]:
     """Each node of a partition: its generic resources, memory in MB, CPUs, features."""
     argv = ["sinfo", "--noheader", "--Node", "--partition", partition, "--format", "%N|%G|%m|%c|%f"]
-    return parse_nodes(slurm.call(argv, run))
+    return parse_nodes(slurm.call(argv, run, named))
 
 
 def parse_nodes(text: str) -> list[Row]:

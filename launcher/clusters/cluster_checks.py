@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
 from launcher.clusters import cluster as clusters
+from launcher.clusters import which_cluster
 from launcher.clusters.check import OK, PROBLEM, WARNING, Check, judged
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
@@ -13,11 +14,12 @@ from launcher.planning import limits
 
 def examine(profile: Profile, run: Run = subprocess.run) -> list[Check]:
     """Every check of the cluster. ClusterError if the controller is away."""
-    found = clusters.ask(run)
+    named = which_cluster.named(profile)
+    found = clusters.ask(run, named)
     checks = [*settings(found.config, profile), preemption(found, profile), partition(found, profile)]
     checks += accounts(found, profile)
     if (name := profile.slurm.partition or found.default_partition) in found.partitions:
-        checks += nodes(clusters.nodes(str(name), run), profile)
+        checks += nodes(clusters.nodes(str(name), run, named), profile)
     return checks
 
 

@@ -19,13 +19,14 @@ def of(workspace: Workspace, ledger: Ledger, failed: Mapping[str, JobState]) -> 
     By accounting; where that knows nothing, the node of the attempt's rank 0.
     """
     ids = {item: state.slurm for item, state in failed.items() if state.cause == Cause.NODE_FAILURE and state.slurm}
+    jobs = {item: [job for job in ledger.jobs_of(item) if job.id == job_id] for item, job_id in ids.items()}
     since = time.time() - KEPT_OFF_S
-    told = slurm.nodes(list(ids.values()), since)
+    told = slurm.nodes([job for its in jobs.values() for job in its], since)
     found = {}
-    for item, job_id in ids.items():
+    for item, its in jobs.items():
         attempt = read_json(workspace.root / item / "attempt.json") or {}
         here = [attempt["host"]] if attempt.get("started", 0) / 1000 >= since else []
-        found[item] = told.get(job_id) or here
+        found[item] = next((told[job] for job in its if job in told), []) or here
     return found
 
 

@@ -1,6 +1,7 @@
 """Describes a cluster: what a profile file may say."""
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
+from jobs.slurm_environment import CLUSTERS, REACHED_BY, is_of_slurm
 from launcher.clusters import profile_files, sbatch_options
 from launcher.clusters.profile_files import Layers
 from zsg_core.settings.fields import Count, Positive, Strict
@@ -69,6 +71,12 @@ class SlurmSettings(Strict):
     sacct: bool = Field(
         default=True, description="whether zsg may ask sacct what became of jobs; false where it is off or slow"
     )
+
+    @property
+    def cluster(self) -> str | None:
+        """The cluster that the profile names; None for the default one."""
+        name = self.sbatch.get("clusters")
+        return None if name is None else str(name)  # of `true` this is no name, and refused
 
     @property
     def go_on(self) -> dict[str, Any] | None:
@@ -152,7 +160,7 @@ class Gpu(Strict):
 
 
 class Environment(Strict):
-    """What a job sees of the shell that submits it: nothing but this."""
+    """What a job sees of the shell that submits it: nothing but this. Login files on the node are not read, either."""
 
     keep: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]] = Field(
         default=["HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SLURM_CONF", "TMPDIR", "USER"],
@@ -312,12 +320,30 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
     for name in slurm.sbatch:
         if why := sbatch_options.refusal(name):
             raise layers.error(("slurm", "sbatch", name), f"slurm.sbatch.{name}: {why}")
+    if slurm.cluster is not None and not is_one_cluster(slurm.cluster):
+        message = (
+            f"slurm.sbatch.clusters: {slurm.cluster} is not one cluster. sbatch would take the one that starts a job "
+            "first, and nobody could tell where it is: name one, or write a profile for each"
+        )
+        raise layers.error(("slurm", "sbatch", "clusters"), message)
+    for name in profile.environment.keep:
+        if is_of_slurm(name) and name not in (*REACHED_BY, CLUSTERS):
+            message = (
+                f"environment.keep: {name} is an option of Slurm's own programs, and zsg keeps such out of its calls "
+                "and its jobs; say it by slurm.sbatch or slurm.srun_args"
+            )
+            raise layers.error(("environment", "keep"), message)
     if doubled := sorted(profile.network.variables.keys() & profile.environment.set.keys()):
         raise layers.error(("environment", "set", doubled[0]), f"`network` sets {doubled[0]} already; leave one out")
     for kind, size in (("prepare", profile.prepare), ("train", profile.train), ("evaluate", profile.evaluate)):
         if profile.kind == "slurm" and slurm.signal_before_end_s >= 60 * size.time_min:
             message = f"signal_before_end_s is not less than {kind}.time_min: every job would be stopped at its start"
             raise layers.error(("slurm", "signal_before_end_s"), message)
+
+
+def is_one_cluster(name: str) -> bool:
+    """Whether this names one cluster, not several or all."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None and name not in ("all", "True")
 
 
 def _is_server(uri: str | None) -> bool:

@@ -1,5 +1,7 @@
 """Asks Slurm: one squeue for what is active, one sacct for what has left the queue, scontrol for the rest.
 
+A number alone does not say whose a job is: Slurm gives numbers anew, each cluster has its own, a wrapper may print any.
+So a job is ours if its number, its name and its user fit, and nothing else is ever touched.
 Commands are argument lists, never shell text; answers are parsed by pure functions. Slurm's `--json` and newer
 flags are avoided: they differ between versions.
 """
@@ -10,10 +12,10 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from jobs import slurm_environment
 from jobs.causes import Cause
 from zsg_core.errors import ClusterError
 
@@ -42,10 +44,25 @@ MOST_CHARACTERS = 30_000  # of ids in one command
 
 
 @dataclass(frozen=True)
+class Job:
+    """A job as zsg has submitted it. `id`: as squeue shows it, `7_0` for a task of an array; `name`: zsg's own.
+
+    `cluster`: where it is, None where nobody kept that; `named`: it is not the default cluster of the machine that
+    submitted it, so every call must name it.
+    """
+
+    id: str
+    name: str
+    cluster: str | None = None
+    named: bool = False
+
+
+@dataclass(frozen=True)
 class SlurmState:
     """What Slurm says of one job: a state of ours, the pending reason or the cause of its end, and its own words.
 
     Of a job that runs: for how long, and where; of one that waits: when it is expected to start (s since the epoch).
+    `away`: its cluster cannot be asked here, so that it may well be at work.
     """
 
     state: str
@@ -54,29 +71,140 @@ class SlurmState:
     elapsed_s: float | None = None
     nodes: str | None = None
     starts: float | None = None
+    away: bool = False
     word: str = field(default="", compare=False)
     job: str = field(default="", compare=False)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether its processes have ended or been told to, and Slurm only has its node cleaned."""
+        return self.word == "COMPLETING"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a line of squeue or sacct says of a job, and whose it is."""
+
+    state: SlurmState
+    user: str
+    name: str
+
+
+@dataclass
+class Queue:
+    """What squeue says of jobs.
+
+    `active`: those in the queue that are ours. `strangers`: those whose number is another job's, with whose.
+    `away`: those on a cluster that cannot be asked here, with the reason. `asked`: the cluster that each was asked of,
+    None for the default one.
+    """
+
+    active: dict[Job, SlurmState] = field(default_factory=dict)
+    strangers: dict[Job, str] = field(default_factory=dict)
+    away: dict[Job, str] = field(default_factory=dict)
+    asked: dict[Job, str | None] = field(default_factory=dict)
+
+
+def look(jobs: Sequence[Job], run: Run = subprocess.run, *, settled: Collection[Job] = ()) -> Queue:
+    """Which of the jobs are in the queue of their clusters, by one squeue for each cluster.
+
+    A job that the default cluster does not show may be on another: the machine that submitted it may have had another
+    default. Then that one is asked by its name. Jobs in `settled` have told their end and are not searched for so.
+    Raises ClusterError if squeue of the default cluster fails: then nothing can be said of anything.
+    """
+    queue = Queue()
+    for job in jobs:
+        queue.asked[job] = job.cluster if job.named else None
+    _ask_queues(queue, jobs, run)
+    lost = [job for job in jobs if queue.asked[job] is None and job.cluster and job not in queue.active]
+    lost = [job for job in lost if job not in settled]
+    default = default_cluster(run) if lost else None
+    elsewhere = [job for job in lost if default and job.cluster != default]
+    for job in elsewhere:
+        queue.asked[job] = job.cluster
+        queue.strangers.pop(job, None)
+    _ask_queues(queue, elsewhere, run)
+    return queue
+
+
+def _ask_queues(queue: Queue, jobs: Sequence[Job], run: Run) -> None:
+    """Asks the cluster of each job once, and adds what it says."""
+    of_cluster: dict[str | None, list[Job]] = {}
+    for job in jobs:
+        of_cluster.setdefault(queue.asked[job], []).append(job)
+    for cluster, its in of_cluster.items():
+        try:
+            told = parse_squeue(_squeue(_mains(job.id for job in its), cluster, run))
+        except ClusterError as error:
+            if cluster is None:
+                raise
+            why = f"on cluster {cluster}, which cannot be asked here: {str(error).strip()}"
+            queue.away |= dict.fromkeys(its, why)
+            continue
+        for job in its:
+            lines = told.get(job.id, [])
+            if len(lines) == 1 and _is_ours(lines[0], job):
+                queue.active[job] = lines[0].state
+            elif lines:
+                queue.strangers[job] = _whose(job, lines)
+
+
+def _is_ours(line: Line, job: Job) -> bool:
+    return line.name == job.name and line.user == str(os.getuid())
+
+
+def _whose(job: Job, lines: Sequence[Line]) -> str:
+    other = next((line for line in lines if not _is_ours(line, job)), lines[0])
+    return f"job {job.id} is not {job.name}, but {other.name} of user {other.user}"
+
+
+def default_cluster(run: Run = subprocess.run) -> str | None:
+    """The name of the cluster that is asked where none is named; None where nobody tells."""
+    try:
+        told = call(["scontrol", "show", "config"], run)
+    except ClusterError:
+        return None
+    found = re.search(r"^ClusterName\s*=\s*(\S+)", told, flags=re.M)
+    return found[1] if found else None
+
 
 def states(
-    ids: Sequence[str], run: Run = subprocess.run, *, settled: Collection[str] = (), sacct: bool = True
-) -> dict[str, SlurmState]:
-    """The state of every id: squeue once, sacct once and only for ids that squeue no longer shows.
+    jobs: Sequence[Job], run: Run = subprocess.run, *, settled: Collection[Job] = (), sacct: bool = True
+) -> dict[Job, SlurmState]:
+    """The state of every job: squeue once, sacct once and only for jobs that squeue no longer shows.
 
-    An id that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down. Ids in
-    `settled` have told their end themselves; they are in the answer only if they are active again (requeued).
-    Where there is no accounting, `sacct` is False and nobody asks it.
+    A job that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down; and so is one whose
+    number is another's now. Jobs in `settled` have told their end themselves; they are in the answer only if they are
+    active again (requeued). Where there is no accounting, `sacct` is False and nobody asks it.
     Raises ClusterError if squeue itself fails: then nothing can be said of anything.
     """
-    if not ids:
+    if not jobs:
         return {}
-    active = parse_squeue(_squeue(_mains(ids), run))
-    found = {i: active[i] for i in ids if i in active}
-    vanished = [i for i in ids if i not in active and i not in settled]
+    queue = look(jobs, run, settled=settled)
+    found = dict(queue.active)
+    found |= {job: SlurmState(UNKNOWN, why, away=True) for job, why in queue.away.items() if job not in settled}
+    vanished = [job for job in jobs if job not in found and job not in settled]
     if vanished:
-        ended = parse_sacct(_sacct(_mains(vanished), run)) if sacct else {}
+        ended = _ended(vanished, queue.asked, run) if sacct else {}
         nobody = "neither squeue nor sacct knows it" if sacct else "squeue does not know it, and there is no accounting"
-        found |= {i: ended.get(i, SlurmState(UNKNOWN, nobody)) for i in vanished}
+        for job in vanished:
+            unknown = SlurmState(UNKNOWN, queue.strangers.get(job, nobody))
+            found[job] = ended.get(job, unknown)
+    return found
+
+
+def _ended(jobs: Sequence[Job], asked: Mapping[Job, str | None], run: Run) -> dict[Job, SlurmState]:
+    """What accounting says of jobs that squeue does not show, asked of the same clusters."""
+    of_cluster: dict[str | None, list[Job]] = {}
+    for job in jobs:
+        of_cluster.setdefault(asked[job], []).append(job)
+    found = {}
+    for cluster, its in of_cluster.items():
+        told = parse_sacct(_sacct(_mains(job.id for job in its), cluster, run))
+        for job in its:
+            ours = [line for line in told.get(job.id, []) if _is_ours(line, job)]
+            if ours:
+                found[job] = ours[-1].state
     return found
 
 
@@ -84,21 +212,33 @@ def _mains(ids: Iterable[str]) -> str:
     return ",".join(sorted({i.partition("_")[0] for i in ids}))
 
 
-def parse_squeue(text: str) -> dict[str, SlurmState]:
-    """Reads lines `id|STATE|reason|start|elapsed|nodes` of `squeue -r`; the last three may be missing."""
-    found = {}
+_ID = re.compile(r"\d+(_(\d+|\[.*))?")
+
+
+def _rows(text: str, columns: int) -> Iterator[list[str]]:
+    """The fields of each line that begins with a job's id and has so many columns; a site may print other lines."""
     for line in text.splitlines():
-        job, state, *rest = line.split("|")
-        more = rest[-3:] if len(rest) >= 4 else ["", "", ""]
-        reason = "|".join(rest[:-3] if len(rest) >= 4 else rest)
+        fields = line.split("|")
+        if len(fields) >= columns and _ID.fullmatch(fields[0]):
+            yield fields
+
+
+def parse_squeue(text: str) -> dict[str, list[Line]]:
+    """Reads lines `id|STATE|reason|start|elapsed|nodes|uid|name` of `squeue -r`; what has ended is not in the queue."""
+    found: dict[str, list[Line]] = {}
+    for job, state, *reasons, start, elapsed, where, user, name in _rows(text, 8):
+        reason = "|".join(reasons)
         ours = _ACTIVE.get(state, RUNNING)  # a state we do not know is still in the queue
+        if state in _ENDED:
+            continue
         if ours == QUEUED and reason == "Dependency":
             ours = WAITING
         if ours != RUNNING:
-            found[job] = SlurmState(ours, reason, starts=_moment(more[0]), word=state)
+            told = SlurmState(ours, reason, starts=_moment(start), word=state)
         else:
             detail = None if state in _ACTIVE else f"Slurm says {state}"
-            found[job] = SlurmState(RUNNING, detail, elapsed_s=_seconds(more[1]), nodes=more[2] or None, word=state)
+            told = SlurmState(RUNNING, detail, elapsed_s=_seconds(elapsed), nodes=where or None, word=state)
+        found.setdefault(job, []).append(Line(told, user, name))
     return found
 
 
@@ -119,38 +259,41 @@ def _moment(text: str) -> float | None:
         return None
 
 
-def parse_sacct(text: str) -> dict[str, SlurmState]:
-    """Reads lines `id|STATE|exit` of `sacct -X -P -n`; `CANCELLED by 0` is CANCELLED."""
-    found = {}
-    for line in text.splitlines():
-        job, state, code = line.split("|", 2)
+def parse_sacct(text: str) -> dict[str, list[Line]]:
+    """Reads lines `id|STATE|exit|uid|name` of `sacct -X -P -n`; `CANCELLED by 0` is CANCELLED."""
+    found: dict[str, list[Line]] = {}
+    for job, state, code, user, *names in _rows(text, 5):
         word = state.split(" ")[0]
         if word in _ENDED:
             ours, cause = _ENDED[word]
             said = SlurmState(ours, cause, f"Slurm says {state}, exit {code}" if ours == FAILED else None)
         else:
             said = SlurmState(UNKNOWN, f"accounting says {state}, squeue nothing")
-        found |= dict.fromkeys(_tasks(job), said)
+        for task in _tasks(job):
+            found.setdefault(task, []).append(Line(said, user, "|".join(names)))
     return found
 
 
-def nodes(ids: Sequence[str], since: float, run: Run = subprocess.run) -> dict[str, list[str]]:
+def nodes(jobs: Sequence[Job], since: float, run: Run = subprocess.run) -> dict[Job, list[str]]:
     """The nodes on which jobs ran that ended after `since`, seconds since the epoch; empty without accounting."""
-    if not ids:
-        return {}
-    argv = ["sacct", "-X", "-P", "-n", "-j", _mains(ids), "-o", "JobID,End,NodeList"]
-    wanted = set(ids)
-    return {job: of for job, of in parse_nodes(quiet(argv, run), since).items() if job in wanted}
-
-
-def parse_nodes(text: str, since: float) -> dict[str, list[str]]:
-    """Reads lines `id|2026-01-31T10:00:00|n[1-2],m3`, the time by this machine's clock."""
     found = {}
-    for line in text.splitlines():
-        job, end, names = line.split("|", 2)
+    for cluster in {job.cluster if job.named else None for job in jobs}:
+        its = [job for job in jobs if (job.cluster if job.named else None) == cluster]
+        argv = ["sacct", "-X", "-P", "-n", "-j", _mains(job.id for job in its), "-o", "JobID,End,NodeList,UID,JobName"]
+        told = parse_nodes(quiet(argv, run, cluster), since)
+        for job in its:
+            if (job.id, str(os.getuid()), job.name) in told:
+                found[job] = told[job.id, str(os.getuid()), job.name]
+    return found
+
+
+def parse_nodes(text: str, since: float) -> dict[tuple[str, str, str], list[str]]:
+    """Reads lines `id|2026-01-31T10:00:00|n[1-2],m3|uid|name`, the time by this clock; by id, uid and name."""
+    found = {}
+    for job, end, names, user, *name in _rows(text, 5):
         with contextlib.suppress(ValueError):  # Unknown: it has not ended
             if datetime.datetime.fromisoformat(end).timestamp() >= since:
-                found[job] = hosts(names)
+                found[job, user, "|".join(name)] = hosts(names)
     return found
 
 
@@ -166,43 +309,79 @@ def hosts(names: str) -> list[str]:
     return found
 
 
-def find(name: str, run: Run = subprocess.run, *, sacct: bool = True) -> list[str]:
-    """The ids of all jobs of that name, queued or ended, an array's tasks in order of their index."""
-    shown = call(["squeue", "--noheader", "--array", "--name", name, "--format", "%i"], run).split()
-    if not shown and sacct:
-        shown = quiet(["sacct", "-X", "-P", "-n", "--name", name, "-o", "JobID", "-S", "now-7days"], run).split()
+def find(name: str, run: Run = subprocess.run, *, sacct: bool = True, cluster: str | None = None) -> list[str]:
+    """The ids of all our jobs of that name, queued or ended, an array's tasks in order of their index.
+
+    `cluster`: the one to ask, if not the default one. Names are seen by all, and anybody may give a job the same.
+    """
+    mine = str(os.getuid())
+    asks = ["--noheader", "--array", "--all", "--name", name, "--user", mine, "--format", "%i|%U|%j"]
+    shown = call(["squeue", *asks], run, cluster)
+    if not any(_named_so(shown, mine, name)) and sacct:
+        asks = ["-X", "-P", "-n", "--name", name, "--user", mine, "-o", "JobID,UID,JobName", "-S", "now-7days"]
+        shown = quiet(["sacct", *asks], run, cluster)
     return sorted(
-        {task for job in shown for task in _tasks(job)}, key=lambda i: [int(part) for part in re.findall(r"\d+", i)]
+        {task for job in _named_so(shown, mine, name) for task in _tasks(job)},
+        key=lambda i: [int(part) for part in re.findall(r"\d+", i)],
     )
 
 
-def release(ids: Sequence[str], run: Run = subprocess.run) -> None:
-    """Lets held jobs start. A job that is no longer held, or has ended, is left as it is."""
-    mains = sorted({i.partition("_")[0] for i in ids})
-    done = _start(["scontrol", "release", *mains], run)
-    if done.returncode and not any(word in done.stderr for word in _OVER):
-        raise ClusterError(f"scontrol release {' '.join(mains)} failed: {done.stderr.strip()}; run zsg submit again")
+def _named_so(shown: str, user: str, name: str) -> list[str]:
+    return [fields[0] for fields in _rows(shown, 3) if fields[1:] == [user, name]]
 
 
-def release_tasks(ids: Sequence[str], run: Run = subprocess.run) -> None:
-    """Lets just these jobs or tasks start, and no other task of their arrays."""
-    for job_id in ids:
-        done = _start(["scontrol", "release", job_id], run)
-        if done.returncode and not any(word in done.stderr for word in _OVER):
-            raise ClusterError(f"scontrol release {job_id} failed: {done.stderr.strip()}; run zsg submit again")
+def release(jobs: Sequence[Job], run: Run = subprocess.run) -> list[str]:
+    """Lets held jobs start; returns what was not touched since it is not ours, in words.
+
+    A job that is no longer held, or has ended, is left as it is.
+    """
+    return _release(jobs, lambda ids: [sorted({i.partition("_")[0] for i in ids})], run)
 
 
-def cancel(ids: Sequence[str], save: bool = False, run: Run = subprocess.run) -> None:
+def release_tasks(jobs: Sequence[Job], run: Run = subprocess.run) -> list[str]:
+    """Lets just these jobs or tasks start, and no other task of their arrays; returns what `release` does."""
+    return _release(jobs, lambda ids: [[job_id] for job_id in ids], run)
+
+
+def _release(jobs: Sequence[Job], groups: Callable[[list[str]], list[list[str]]], run: Run) -> list[str]:
+    queue = look(jobs, run)
+    for cluster, ids in _by_cluster(queue):
+        for group in groups(ids):
+            done = _start(["scontrol", "release", *group], run, cluster)
+            if done.returncode and not any(word in done.stderr for word in _OVER):
+                said = done.stderr.strip()
+                raise ClusterError(f"scontrol release {' '.join(group)} failed: {said}; run zsg submit again")
+    return _untouched(queue)
+
+
+def cancel(jobs: Sequence[Job], save: bool = False, run: Run = subprocess.run) -> list[str]:
     """Ends jobs, in few calls; with `save` those that run are told by USR1 to save and leave. What has ended is let be.
 
+    Returns what was not touched since it is not ours, or cannot be reached from here, in words.
     Raises ClusterError if Slurm does not answer: what was asked of it before stays asked.
     """
-    for spans in _batches(compact(ids)):
-        if not save:
-            _scancel(spans, run)
-        else:
-            _scancel(["--state=PENDING", *spans], run)
-            _scancel(["--signal=USR1", "--state=RUNNING", *spans], run)
+    queue = look(jobs, run)
+    for cluster, ids in _by_cluster(queue):
+        for spans in _batches(compact(ids)):
+            if not save:
+                _scancel(spans, run, cluster)
+            else:
+                _scancel(["--state=PENDING", *spans], run, cluster)
+                _scancel(["--signal=USR1", "--state=RUNNING", *spans], run, cluster)
+    return _untouched(queue)
+
+
+def _by_cluster(queue: Queue) -> list[tuple[str | None, list[str]]]:
+    """The ids of our jobs in the queue, by the cluster that calls for them must name."""
+    found: dict[str | None, list[str]] = {}
+    for job in queue.active:
+        found.setdefault(queue.asked[job], []).append(job.id)
+    return list(found.items())
+
+
+def _untouched(queue: Queue) -> list[str]:
+    away = [f"job {job.id} is {why}" for job, why in queue.away.items()]
+    return [*queue.strangers.values(), *away]
 
 
 def compact(ids: Iterable[str]) -> list[str]:
@@ -235,8 +414,8 @@ def _batches(words: Sequence[str]) -> Iterator[list[str]]:
     yield from [group] if group else []
 
 
-def _scancel(words: Sequence[str], run: Run) -> None:
-    done = _start(["scancel", "--quiet", *words], run)
+def _scancel(words: Sequence[str], run: Run, cluster: str | None) -> None:
+    done = _start(["scancel", "--quiet", *words], run, cluster)
     gone = ("Invalid job id", "already completing or completed", "Job has already finished")
     bad = [line for line in done.stderr.splitlines() if line.strip() and not any(word in line for word in gone)]
     if done.returncode and bad:
@@ -253,36 +432,40 @@ def _tasks(job: str) -> list[str]:
     return [f"{main}_{n}" for low, high, by in spans for n in range(int(low), int(high or low) + 1, int(by or 1))]
 
 
-def _squeue(mains: str, run: Run) -> str:
-    argv = ["squeue", "--noheader", "--array", "--jobs", mains, "--format", "%i|%T|%r|%S|%M|%N"]
-    done = _start(argv, run, env=os.environ | {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "standard"})
+def _squeue(mains: str, cluster: str | None, run: Run) -> str:
+    # --all: a user's own jobs in partitions that are hidden are shown only so.
+    argv = ["squeue", "--noheader", "--array", "--all", "--jobs", mains, "--format", "%i|%T|%r|%S|%M|%N|%U|%j"]
+    done = _start(argv, run, cluster)
     # Once every job of the list has left its memory, squeue calls the list invalid.
     if done.returncode and "Invalid job id" in done.stderr:
         return ""
     return _checked(argv, done)
 
 
-def _sacct(mains: str, run: Run) -> str:
-    return quiet(["sacct", "-X", "-P", "-n", "-j", mains, "-o", "JobID,State,ExitCode"], run)
+def _sacct(mains: str, cluster: str | None, run: Run) -> str:
+    return quiet(["sacct", "-X", "-P", "-n", "-j", mains, "-o", "JobID,State,ExitCode,UID,JobName"], run, cluster)
 
 
-def quiet(argv: list[str], run: Run) -> str:
+def quiet(argv: list[str], run: Run, cluster: str | None = None) -> str:
     """sacct's answer, or nothing where accounting is off, down or not installed."""
     try:
-        done = run(argv, capture_output=True, text=True)
-    except OSError:
+        done = _start(argv, run, cluster)
+    except ClusterError:
         return ""
     return "" if done.returncode else done.stdout
 
 
-def call(argv: list[str], run: Run) -> str:
-    """What a command of Slurm prints. ClusterError if it fails or is not there."""
-    return _checked(argv, _start(argv, run))
+def call(argv: list[str], run: Run, cluster: str | None = None) -> str:
+    """What a command of Slurm prints, of the cluster that is named. ClusterError if it fails or is not there."""
+    return _checked(argv, _start(argv, run, cluster))
 
 
-def _start(argv: list[str], run: Run, **options: Any) -> subprocess.CompletedProcess[str]:
+def _start(argv: list[str], run: Run, cluster: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Every call of a program of Slurm goes through here: in a clean environment, and of the cluster that is meant."""
+    env = slurm_environment.of_calls(cluster)
+    words = [argv[0], "-M", cluster, *argv[1:]] if cluster else argv
     try:
-        return run(argv, capture_output=True, text=True, **options)
+        return run(words, capture_output=True, text=True, errors="replace", env=env)
     except OSError as error:
         raise ClusterError(f"{argv[0]} cannot be started here: {error}") from error
 

@@ -74,7 +74,8 @@ def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
 
 
 def _can_stop(state: JobState) -> bool:
-    return state.is_active or state.state == UNKNOWN  # unknown is also what a killed submit has left with Slurm
+    # Unknown is also what a killed submit has left with Slurm.
+    return state.is_active or state.state == UNKNOWN or bool(state.replaced)
 
 
 def _is_at_work(state: JobState) -> bool:
@@ -169,11 +170,11 @@ def carry_out(place: Workspace, items: Sequence[str], save: bool) -> list[str]:
             for item in mine:
                 cancellation.ask(place.root / item, submission.id, save)
             ledger.cancelled(submission, mine)
-        ids = [job_id for item, one in last.items() if one.scheduler == "slurm" for job_id in one.job_ids(item)]
-        if ids:
-            slurm.cancel(ids, save)
+        # Also the jobs that a later submission has replaced: Slurm may have them all the same.
+        jobs = [job for item in last for job in ledger.jobs_of(item)]
+        untouched = [f"{why}; it was not touched" for why in slurm.cancel(jobs, save)] if jobs else []
     local = [item for item, one in last.items() if one.scheduler == "local"]
-    return [trouble for item in local if (trouble := _signal(place.root / item, save))]
+    return untouched + [trouble for item in local if (trouble := _signal(place.root / item, save))]
 
 
 def _signal(folder: Path, save: bool) -> str | None:

@@ -166,10 +166,10 @@ def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
         for one in scene.ledger.submissions.values()
         if one.id not in newest and grid in (None, one.grid) and scene.place.submission(one.id).is_dir()
     ]
-    ids = [job_id for one in old if one.scheduler == "slurm" for job_id in one.all_ids]
-    alive = slurm.states(ids, settled=ids)
+    queue = slurm.look([job for one in old for job in one.jobs])
+    alive = queue.active.keys() | queue.away.keys()
     for one in old:
-        if not alive.keys() & set(one.all_ids):
+        if not alive & set(one.jobs):
             yield _piece("submissions", scene.place.submission(one.id), "all its jobs were submitted again since")
     for one in newest.values():
         done = all(scene.states[item].state == DONE for item in one.items if item in scene.states)

@@ -31,6 +31,7 @@ class JobState:
     under: dict[str, Any] = field(default_factory=dict)  # the size and checkpoints of a run that can go on
     stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
     signature: str | None = None  # equal for failures of one kind
+    replaced: tuple[str, ...] = ()  # jobs of earlier submissions that the scheduler holds all the same
     in_queue: bool = False  # the scheduler still holds it, whatever its state
     reason: str | None = None  # why it waits, in Slurm's word
     starts: float | None = None  # when Slurm expects it to start, s since the epoch

@@ -19,7 +19,7 @@ from jobs.folder import Workspace, read_json
 from jobs.going_on import NEXT
 from jobs.heartbeat import STARTING, TRAINING
 from launcher.clusters import slurm
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, SlurmState
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, Job, SlurmState
 from launcher.observing import signs as signs_of
 from launcher.observing.job_state import ABSENT, NEVER_STARTED, JobState
 from launcher.observing.progress import alive, gpus, progress
@@ -156,35 +156,46 @@ def _slurm(
     run: slurm.Run,
 ) -> dict[str, JobState]:  # fmt: skip
     """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
-    given = ledger.job_ids() if asked else {}
-    ids = {item: given[item] for item in asked}
-    ended = {job_id for item, links in ids.items() if item in settled for job_id in links}
+    jobs = {item: last.jobs_of(item) for item, last in asked.items()}
+    replaced = ledger.replaced({*asked, *settled})
+    ended = {job for item, links in jobs.items() if item in settled for job in links}
+    ended |= {job for links in replaced.values() for job in links}
     may_ask = all(last.sacct for last in asked.values())
-    told = slurm.states([one for links in ids.values() for one in links], run, settled=ended, sacct=may_ask)
+    every = [job for of in (jobs, replaced) for links in of.values() for job in links]
+    told = slurm.states(every, run, settled=ended, sacct=may_ask)
     states = {}
-    for item, links in ids.items():
-        job_id = _acting(links, told)
-        if not links:
+    for item, links in jobs.items():
+        job = _acting(links, told)
+        if asked[item].copied_from:
+            if item not in settled:
+                cause = f"it was submitted from {asked[item].copied_from}, of which this workspace is a copy"
+                states[item] = JobState(state=UNKNOWN, cause=cause)
+        elif not links:
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
-        elif job_id:
-            folder, said, before = workspace.root / item, replace(told[job_id], job=job_id), settled.get(item)
-            if said.state in (QUEUED, WAITING):
-                is_link = before is not None and job_id not in (links[0], before.slurm)
+        elif job:
+            folder, said, before = workspace.root / item, replace(told[job], job=job.id), settled.get(item)
+            if said.away:
+                states[item] = JobState(state=UNKNOWN, slurm=job.id, cause=said.detail, in_queue=True)
+            elif said.state in (QUEUED, WAITING):
+                is_link = before is not None and job.id not in (links[0].id, before.slurm)
                 states[item] = _waits(said, before, is_link)
             elif said.state == RUNNING:
                 states[item] = _running(folder, said, asked[item], before, clock)
             else:
                 states[item] = _gone(folder, said, asked[item], clock)
+    for item, links in replaced.items():
+        if left := tuple(job.id for job in links if job in told and not told[job].is_leaving):
+            states[item] = replace(states.get(item) or settled[item], replaced=left)
     return states
 
 
-def _acting(links: Sequence[str], told: Mapping[str, SlurmState]) -> str | None:
+def _acting(links: Sequence[Job], told: Mapping[Job, SlurmState]) -> Job | None:
     """The job of a chain that is at work or comes next; of one that has ended, the first that did not end well."""
-    known = [job_id for job_id in links if job_id in told]
+    known = [job for job in links if job in told]
     for wanted in ((RUNNING,), (QUEUED,), (WAITING,), (FAILED, CANCELLED, UNKNOWN)):
-        for job_id in known:
-            if told[job_id].state in wanted:
-                return job_id
+        for job in known:
+            if told[job].state in wanted:
+                return job
     return known[0] if known else None
 
 

@@ -32,7 +32,7 @@ def rows_of(
             s = JobState(state=UNKNOWN, cause="not submitted: not selected, cut short or refused; zsg submit does it")
         row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
         row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
-        row |= {"cause": s.cause, "evidence": s.evidence, "wanted": wanted}
+        row |= {"cause": s.cause, "evidence": s.evidence, "wanted": wanted, "replaced": list(s.replaced)}
         rows.append(plain(row | {name: getattr(s, name) for name in SHOWN}))
     return rows
 
@@ -41,8 +41,15 @@ def note(row: Row) -> str:
     """What there is to say of a run beside its numbers."""
     former = None if row["wanted"] else "no longer in the grid"
     flag = f"HANGS? {row['flag']}" if row.get("flag") else None
-    why = [former, flag, row["cause"], _waits(row), _does(row), row["evidence"]]
+    why = [former, flag, _replaced(row), row["cause"], _waits(row), _does(row), row["evidence"]]
     return ": ".join(str(part) for part in why if part)
+
+
+def _replaced(row: Row) -> str | None:
+    """What an earlier submission of a run still has in the queue."""
+    if not row.get("replaced"):
+        return None
+    return f"Slurm still has {', '.join(row['replaced'])} of an earlier submission of it (zsg cancel ends that)"
 
 
 def _waits(row: Row) -> str | None:
@@ -69,7 +76,7 @@ def span(seconds: float | None) -> str:
 
 def is_troubled(row: Row) -> bool:
     """Whether somebody should look at a run."""
-    return row["state"] in (FAILED, UNKNOWN) or bool(row.get("flag"))
+    return row["state"] in (FAILED, UNKNOWN) or bool(row.get("flag") or row.get("replaced"))
 
 
 @dataclass(frozen=True)

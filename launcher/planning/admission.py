@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.clusters import cluster as clusters
+from launcher.clusters import which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
 from launcher.planning import limits
@@ -23,10 +24,13 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
     """The profile's cluster; an empty one for a local profile, and where it need not answer and does not."""
     if profile.kind == "local" or (not must_answer and shutil.which("scontrol") is None):
         return Cluster()
+    named = which_cluster.named(profile)
+    for note in which_cluster.notes(profile):
+        say(f"note: {note}")
     if must_answer:
-        return handover.patiently(clusters.ask, say)
+        return handover.patiently(lambda: clusters.ask(named=named), say)
     try:
-        return clusters.ask()
+        return clusters.ask(named=named)
     except ClusterError as error:
         say(f"the cluster's limits were not looked at ({handover.brief(error)})")
         return Cluster()
@@ -39,7 +43,7 @@ def objections(site: Site, plan: Plan, cluster: Cluster, estimates: Estimates) -
         found += limits.refusals(profile, plan, cluster)
     if profile.kind == "slurm":
         found += _guarded(profile, plan, cluster, estimates)
-    return [*found, *_judges(plan), *_disk(site, plan, estimates)]
+    return [*found, *plan.elsewhere, *_judges(plan), *_disk(site, plan, estimates)]
 
 
 def refuse(found: list[str]) -> None:

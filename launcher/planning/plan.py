@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.clusters.profiles import JobSize
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN, Job
 from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.observing.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
@@ -123,7 +123,8 @@ class Plan:
     exclude: dict[str, str] = field(default_factory=dict)  # node that no new job is to run on → why
     canary: Canary | None = None
     is_local: bool = False  # one evaluate job then serves all, once the runs have ended
-    held: list[str] = field(default_factory=list)  # jobs that Slurm holds since it could not launch them
+    held: list[Job] = field(default_factory=list)  # those that Slurm holds since it could not launch them
+    elsewhere: list[str] = field(default_factory=list)  # what new jobs cannot wait for, as it is on another cluster
 
     def jobs(self, links: int) -> int:
         """How many jobs a submit would hand over, so many links behind each run's; every task of an array is one."""

@@ -4,9 +4,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jobs import slurm_environment
 from jobs.folder import Workspace
 from launcher.clusters import arrays, slurm
 from launcher.clusters.profiles import JobSize, Profile
@@ -15,6 +17,7 @@ from launcher.submission.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
 
 SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
+CONFIRM_S = (1.0, 3.0)  # between looks for what sbatch has taken: a site's squeue may answer from a moment ago
 PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)  # between tries, where the controller is away: it restarts within a minute
 AWAY = (
     "unable to contact slurm controller", "socket timed out", "connection refused", "connection reset",
@@ -46,19 +49,21 @@ def send(
     settle. A chain of fewer links does with fewer.
     """
     code = code_snapshot.take(workspace)
-    wanted, python = parameters(profile, submission, size, after, code), arrays.python(profile)
+    wanted = parameters(profile, submission, size, after, code)
     try:
-        ids = _sbatch(workspace, submission, submission.name, wanted, python, say, sleep)
+        taken = _sbatch(workspace, profile, submission, submission.name, wanted, say, sleep)
     except NotTaken:
         ledger.void(submission, "sbatch failed")
         raise
-    ledger.submitted(submission, ids)
-    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}")
+    ids = taken.ids
+    ledger.submitted(submission, ids, taken.cluster)
+    where = f" on cluster {submission.cluster}" if submission.named else ""
+    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}{where}")
     for number in range(1, submission.chain + 1):
         name, behind = submission.link_name(number), arrays.behind(ids)
         wanted = parameters(profile, submission, size, behind, code, number) | {"job_name": name}
         try:
-            ids = _sbatch(workspace, submission, name, wanted, python, say, sleep)
+            ids = _sbatch(workspace, profile, submission, name, wanted, say, sleep).ids
         except ClusterError as error:
             say(f"the chain has {number - 1} of {submission.chain} links: {error}")
             break
@@ -80,25 +85,69 @@ class NotTaken(ClusterError):
     """Slurm was asked and has none of the jobs."""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """The ids of the jobs that Slurm has, and the cluster, where sbatch has named one."""
+
+    ids: list[str]
+    cluster: str | None = None
+
+
 def _sbatch(
-    workspace: Workspace, submission: Submission, name: str, wanted: dict[str, Any], python: str, say: Say,
+    workspace: Workspace, profile: Profile, submission: Submission, name: str, wanted: dict[str, Any], say: Say,
     sleep: Callable[[float], None],
-) -> list[str]:  # fmt: skip
-    """Submits one array of a submission's jobs under a name; again only where Slurm was away and has none of it."""
-    folder = workspace.submission(submission.id)
+) -> Taken:  # fmt: skip
+    """Submits one array of a submission's jobs under a name; again only where Slurm was away and has none of it.
+
+    What counts is what Slurm has under that name: what sbatch prints may be another's words, and speak of other jobs.
+    """
+    folder, python = workspace.submission(submission.id), arrays.python(profile)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cluster = submission.cluster if submission.named else None
+    env = slurm_environment.of_jobs(profile.environment.keep, cluster)
     pauses = iter(PAUSES_S)
     while True:
         try:
-            return arrays.submit(folder, [workspace.root / item for item in submission.items], wanted, python)
+            told = arrays.submit(folder, len(submission.items), wanted, python, env)
         except ClusterError as error:
             # "Socket timed out" may well have submitted: look before saying so.
             if ids := patiently(lambda: adopt(workspace, submission, name), say, sleep):
-                return ids
+                return Taken(ids)
             if not is_away(error) or (pause := next(pauses, None)) is None:
                 raise NotTaken(str(error)) from error
             say(f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s")
             sleep(pause)
+            continue
+        ids = _confirmed(submission, name, told, say, sleep)
+        items = [workspace.root / item for item in submission.items]
+        arrays.adopt(folder, name, items, ids, wanted.get("time", 5), told.script)
+        return Taken(ids, told.cluster)
+
+
+def _confirmed(
+    submission: Submission, name: str, told: arrays.Told, say: Say, sleep: Callable[[float], None]
+) -> list[str]:
+    """The ids of the jobs that sbatch has taken, as Slurm has them under our name and for our user.
+
+    Raises ClusterError if it has none, though sbatch did not fail: the intent stays, for the next submit to settle.
+    """
+    cluster = told.cluster or (submission.cluster if submission.named else None)
+    ids: list[str] = []
+    for pause in (*CONFIRM_S, None):
+        ids = patiently(lambda: slurm.find(name, sacct=submission.sacct, cluster=cluster), say, sleep)
+        if ids or pause is None:
+            break
+        sleep(pause)
+    where = f" on cluster {cluster}" if cluster else ""
+    if not ids:
+        said = f"names job {told.id}" if told.id else "names no job for certain"
+        raise ClusterError(
+            f"sbatch did not fail and {said}, but Slurm has no job {name} of yours{where}: nothing was taken for it. "
+            "Look at squeue --me; does a wrapper of sbatch, or a plugin of the site, rename jobs? Then zsg submit again"
+        )
+    if told.id and told.id not in {job_id.partition("_")[0] for job_id in ids}:
+        say(f"sbatch names job {told.id}, but the jobs {name} are {ids[0].partition('_')[0]}: these are taken")
+    return ids
 
 
 def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
@@ -140,7 +189,7 @@ def find(submission: Submission, name: str) -> list[str]:
     until = submission.created / 1000 + SETTLE_S
     while _sbatch_lives(submission) if here else time.time() < until:
         time.sleep(0.2)
-    return slurm.find(name, sacct=submission.sacct)
+    return slurm.find(name, sacct=submission.sacct, cluster=submission.cluster if submission.named else None)
 
 
 def _sbatch_lives(submission: Submission) -> bool:

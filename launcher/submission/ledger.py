@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, naming
+from launcher.clusters.slurm import Job
 from zsg_core.errors import UserError
 
 Row = dict[str, Any]
@@ -27,7 +28,9 @@ Row = dict[str, Any]
 class Submission:
     """A group of jobs submitted together. `items` are job folders relative to the workspace, `ids` their ids.
 
-    `links` are the ids of the jobs queued behind them, link by link, of `chain` that were meant to be.
+    `links` are the ids of the jobs queued behind them, link by link, of `chain` that were meant to be. `cluster` and
+    `named` are those of a `Job`. `root`: the workspace that submitted them; `copied_from`: the same, where that is
+    another one, of which this is a copy: its jobs are not this one's to ask for or to touch.
     """
 
     id: str
@@ -38,6 +41,10 @@ class Submission:
     created: int
     host: str
     sacct: bool = True  # whether accounting may be asked about it
+    cluster: str | None = None
+    named: bool = False
+    root: str | None = None
+    copied_from: str | None = None
     ids: list[str] = field(default_factory=list)
     chain: int = 0
     links: list[list[str]] = field(default_factory=list)
@@ -64,6 +71,23 @@ class Submission:
     def _places(self) -> dict[str, int]:
         return {item: place for place, item in enumerate(self.items)}
 
+    @property
+    def jobs(self) -> list[Job]:
+        """All its jobs at the scheduler, those of its links last; none of a workspace that this one is a copy of."""
+        if self.copied_from or self.scheduler != "slurm":
+            return []
+        return [self._job(number, job_id) for number, ids in enumerate((self.ids, *self.links)) for job_id in ids]
+
+    def jobs_of(self, item: str) -> list[Job]:
+        """The job of a folder and those of the links behind it, in the order in which they run."""
+        if self.copied_from or self.scheduler != "slurm":
+            return []
+        place = self._places[item]
+        return [self._job(number, ids[place]) for number, ids in enumerate((self.ids, *self.links)) if ids]
+
+    def _job(self, link: int, job_id: str) -> Job:
+        return Job(job_id, self.link_name(link) if link else self.name, self.cluster, self.named)
+
     def job_ids(self, item: str) -> list[str]:
         """The ids of a job and of the links behind it, in the order in which they run."""
         place = self._places[item]
@@ -76,8 +100,10 @@ class Ledger:
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.ledger
         self.submissions: dict[str, Submission] = {}
+        self._here = str(workspace.root.resolve())
         for row in _rows(self._path):
             self._apply(row)
+        self._tell_copies()
 
     def last(self, item: str) -> Submission | None:
         """The newest submission of a job folder that was not given up."""
@@ -96,26 +122,35 @@ class Ledger:
         late = [s for s in self.submissions.values() if s.created >= since]
         return {node: item for s in late for item, row in s.retries.items() for node in row.get("nodes", ())}
 
-    def job_ids(self) -> dict[str, list[str]]:
-        """The newest ids of every job folder, its own and those of its links in the order in which they run.
+    def jobs_of(self, item: str) -> list[Job]:
+        """Every job that a folder was given on Slurm, also those that a later submission has replaced."""
+        given = [s for s in self.submissions.values() if s.void is None and item in s._places]
+        return [job for submission in given for job in submission.jobs_of(item)]
 
-        Empty where a submission was cut short before its ids were known.
-        """
-        given = [(s, [ids for ids in (s.ids, *s.links) if ids]) for s in self.submissions.values() if s.void is None]
-        return {item: [ids[place] for ids in links] for s, links in given for place, item in enumerate(s.items)}
+    def replaced(self, items: Collection[str]) -> dict[str, list[Job]]:
+        """The jobs of each folder that a later submission of it has replaced; they may be in the queue all the same."""
+        newest, found = self.by_item(), dict[str, list[Job]]()
+        for submission in self.submissions.values():
+            if submission.void is None and submission.scheduler == "slurm":
+                for item in submission.items:
+                    if item in items and newest[item] is not submission and (jobs := submission.jobs_of(item)):
+                        found.setdefault(item, []).extend(jobs)
+        return found
 
     def unfinished(self) -> list[Submission]:
         """Submissions that were cut short: without ids, or not yet released."""
-        return [s for s in self.submissions.values() if s.void is None and not s.released]
+        given = [s for s in self.submissions.values() if s.void is None and not s.copied_from]
+        return [s for s in given if not s.released]
 
     def intend(
         self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], sacct: bool = True,
         chain: int = 0, retries: Mapping[str, Row] | None = None, exclude: Sequence[str] = (),
+        cluster: str | None = None, named: bool = False,
     ) -> Submission:  # fmt: skip
         """Records what is about to be submitted, with so many links behind each job.
 
         `sacct`: whether accounting may be asked about it later; `retries`: the failure before it of every job that is
-        tried again; `exclude`: nodes that no job is to run on.
+        tried again; `exclude`: nodes that no job is to run on; `cluster` and `named`: those of a `Job`.
         """
         made = Submission(uuid.uuid4().hex[:8], scheduler, kind, grid, list(items), now_ms(), socket.gethostname())
         facts: dict[str, Any] = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
@@ -123,11 +158,16 @@ class Ledger:
         facts |= {"chain": chain} if chain else {}
         facts |= {"retries": dict(retries)} if retries else {}
         facts |= {"exclude": list(exclude)} if exclude else {}
+        facts |= {"cluster": cluster} if cluster else {}
+        facts |= {"named": True} if named else {}
+        facts |= {"root": self._here}
         self._append("intent", made.id, **facts, created=made.created, host=made.host)
         return self.submissions[made.id]
 
-    def submitted(self, submission: Submission, ids: Sequence[str]) -> None:
-        self._append("submitted", submission.id, ids=list(ids))
+    def submitted(self, submission: Submission, ids: Sequence[str], cluster: str | None = None) -> None:
+        """The jobs are in the queue under these ids; `cluster`: where sbatch says that it has put them."""
+        told = {"cluster": cluster, "named": True} if cluster else {}
+        self._append("submitted", submission.id, ids=list(ids), **told)
 
     def linked(self, submission: Submission, ids: Sequence[str]) -> None:
         """The next link of a submission's chain is in the queue."""
@@ -159,9 +199,13 @@ class Ledger:
                 facts = {key: row[key] for key in ("scheduler", "kind", "grid", "items", "created", "host")}
                 facts |= {"sacct": row.get("sacct", True), "chain": row.get("chain", 0)}
                 facts |= {"retries": row.get("retries", {}), "exclude": row.get("exclude", [])}
+                facts |= {"cluster": row.get("cluster"), "named": row.get("named", False), "root": row.get("root")}
                 self.submissions[row["submission"]] = Submission(row["submission"], **facts)
             case "submitted":
-                self.submissions[row["submission"]].ids = row["ids"]
+                submission = self.submissions[row["submission"]]
+                submission.ids = row["ids"]
+                submission.cluster = row.get("cluster", submission.cluster)
+                submission.named = row.get("named", submission.named)
             case "linked":
                 self.submissions[row["submission"]].links.append(row["ids"])
             case "cancelled":
@@ -170,6 +214,29 @@ class Ledger:
                 self.submissions[row["submission"]].released = True
             case "void":
                 self.submissions[row["submission"]].void = row["reason"]
+
+    def _tell_copies(self) -> None:
+        """Tells submissions of another workspace, which still has them: this one was made by copying it.
+
+        A workspace that was moved, or is reached by another path, has no such other.
+        """
+        others: dict[str, bytes] = {}
+        for submission in self.submissions.values():
+            root = submission.root
+            if root is None or root == self._here:
+                continue
+            if root not in others:
+                others[root] = _another(Path(root) / self._path.name, self._path)
+            if f'"{submission.id}"'.encode() in others[root]:
+                submission.copied_from = root
+
+
+def _another(ledger: Path, mine: Path) -> bytes:
+    """What a ledger holds, if it is there and another file than mine."""
+    try:
+        return b"" if ledger.samefile(mine) else ledger.read_bytes()
+    except OSError:
+        return b""
 
 
 @contextlib.contextmanager

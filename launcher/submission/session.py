@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,9 @@ def open_again(place: Workspace, name: str) -> Opened:
 
 def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
     """Prints what a submit would do now."""
-    site, estimates = opened.site, opened.estimates
-    cluster = admission.cluster_of(site.profile, show.say, must_answer=False)
+    cluster = admission.cluster_of(opened.site.profile, show.say, must_answer=False)
+    site, estimates = replace(opened.site, cluster=cluster), opened.estimates
+    _tell_clusters(site, Ledger(site.workspace))
     space = limits.room(site.profile, cluster)
     plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space, estimates.need_gb)
     refused = admission.objections(site, plan, cluster, estimates)
@@ -125,6 +126,8 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     if site.profile.kind == "slurm":
         submits.refuse_without_slurm()
     cluster = admission.cluster_of(site.profile, show.say, must_answer=True)
+    site = replace(site, cluster=cluster)
+    _tell_clusters(site, Ledger(site.workspace))
     space, asked, need = limits.room(site.profile, cluster), None, opened.estimates.need_gb
     if site.profile.kind == "slurm":
         asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space, need)
@@ -168,6 +171,18 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     show.result(_hint("ui", opened))
     left_out = {action.run.id for action in plan.actions if action.reason == NOT_SELECTED}
     return not _evaluated(opened, jobs) or any(row["state"] != "done" for row in rows if row["run"] not in left_out)
+
+
+def _tell_clusters(site: Site, ledger: Ledger) -> None:
+    """Tells where jobs of the workspace are that were submitted to another cluster than now is asked for."""
+    here = site.cluster.name
+    others = {one.cluster for one in ledger.submissions.values() if one.void is None and one.cluster and one.jobs}
+    if here and others - {here}:
+        names = ", ".join(sorted(others - {here}))
+        show.say(
+            f"note: jobs go to cluster {here}; this workspace also has jobs on {names}, which are asked for there "
+            "(SLURM_CLUSTERS or the profile said otherwise when they were submitted)"
+        )
 
 
 def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:

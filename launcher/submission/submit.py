@@ -11,13 +11,14 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
 from launcher.clusters import failed_nodes, profiles, slurm
+from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.clusters.slurm import DONE, RUNNING
 from launcher.evaluation import evaluating
@@ -56,10 +57,17 @@ WRITERS = 16  # files are written side by side: each waits for a disk, or for th
 
 @dataclass(frozen=True)
 class Site:
-    """Where things happen: a workspace on a cluster."""
+    """Where things happen: a workspace on a cluster; `cluster` is empty where nobody has asked it."""
 
     workspace: Workspace
     profile: Profile
+    cluster: Cluster = field(default_factory=Cluster)
+
+    @property
+    def scheduling(self) -> dict[str, Any]:
+        """What the ledger keeps of where jobs are handed to."""
+        found = {"scheduler": "slurm", "sacct": self.profile.slurm.sacct}
+        return found | {"cluster": self.cluster.name, "named": self.cluster.named is not None}
 
 
 def plan(
@@ -91,9 +99,31 @@ def plan(
     nodes = failed_nodes.of(site.workspace, ledger, failed) if site.profile.kind == "slurm" else {}
     failures = retry.rows(site.workspace, failed, nodes)
     exclude = failed_nodes.to_avoid(ledger, failures) if failed and site.profile.kind == "slurm" else {}
-    held = [state.slurm for item in items if (state := states[item]).slurm and slurm.LAUNCH_FAILED == state.reason]
+    stuck = {item: state.slurm for item in items if (state := states[item]).reason == slurm.LAUNCH_FAILED}
+    held = [job for item, job_id in stuck.items() for job in ledger.jobs_of(item) if job.id == job_id]
     is_local = site.profile.kind == "local"
-    return replace(made, unwanted=unwanted, failures=failures, exclude=exclude, held=held, is_local=is_local)
+    made = replace(made, unwanted=unwanted, failures=failures, exclude=exclude, held=held, is_local=is_local)
+    return made if is_local else replace(made, elsewhere=_elsewhere(site, ledger, made, states))
+
+
+def _elsewhere(site: Site, ledger: Ledger, made: Plan, states: Mapping[str, JobState]) -> list[str]:
+    """What new jobs would have to wait for and cannot: no job waits for one on another cluster."""
+    new = {
+        *(prepare.item for prepare in made.prepares),
+        *(run_item(run) for group in made.groups for run in group.runs),
+    }
+    awaited = {item for one in (*made.prepares, *made.groups) for item in one.after} - new
+    later = [run_item(action.run) for action in made.actions if action.kind == EVALUATE]
+    awaited |= {item for item in later if states[item].is_active}
+    found, last = [], ledger.by_item()
+    for item in sorted(awaited & last.keys()):
+        where = last[item].cluster
+        if where and site.cluster.name and where != site.cluster.name:
+            found.append(
+                f"{item} is under way on cluster {where}, and a job on cluster {site.cluster.name} cannot wait for it: "
+                f"submit to {where} (SLURM_CLUSTERS, slurm.sbatch.clusters), or submit again when it has ended"
+            )
+    return found
 
 
 def _with_evaluations(
@@ -155,7 +185,7 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
         if site.profile.kind == "local":
             say(f"{submission.name} was cut short; a submit with its Slurm profile settles it")
             continue
-        say(f"an earlier submit was cut short; looking for {submission.name}")
+        say(f"an earlier submit was cut short; looking for {submission.name}{_on(submission)}")
         if not submission.ids:
             ids = handover.adopt(site.workspace, submission, submission.name)
             if not ids:
@@ -167,8 +197,33 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
             if not ids:
                 break  # a chain of fewer links does with fewer
             ledger.linked(submission, ids)
-        slurm.release(submission.all_ids)
+        for strange in slurm.release(submission.jobs):
+            say(f"{strange}; it was not touched")
         ledger.released(submission)
+
+
+def _on(submission: Submission) -> str:
+    return f" on cluster {submission.cluster}" if submission.named else ""
+
+
+def end_replaced(plan: Plan, ledger: Ledger, say: Say) -> None:
+    """Ends what earlier submissions of the plan's jobs may still have in the queue, or a run would have two jobs.
+
+    Nobody knows what became of an `unknown` run; where Slurm has its job after all, the new one takes its place.
+    """
+    items = [prepare.item for prepare in plan.prepares]
+    items += [run_item(run) for group in plan.groups for run in group.runs]
+    jobs = [job for item in items for job in ledger.jobs_of(item)]
+    if not jobs:
+        return
+    queue = handover.patiently(lambda: slurm.look(jobs), say)
+    left = [job for job, state in queue.active.items() if not state.is_leaving]
+    if left:
+        ids = ", ".join(slurm.compact(job.id for job in left))
+        say(f"Slurm still has {ids} of earlier submissions of these jobs: cancelled, as new ones take their place")
+        handover.patiently(lambda: slurm.cancel(left), say)
+    for job, why in queue.away.items():
+        say(f"job {job.id} of an earlier submission is {why}; it was not cancelled")
 
 
 def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, say: Say) -> None:
@@ -176,6 +231,7 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
 
     If one is refused, those accepted before it are released all the same: they are wanted and complete.
     """
+    end_replaced(plan, ledger, say)
     made = list[Submission]()
     try:
         for alike in _alike(plan.prepares):
@@ -194,8 +250,9 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
             made.append(one)
     finally:
         if made:
-            ids = [job_id for submission in made for job_id in submission.all_ids]
-            handover.patiently(lambda: slurm.release(ids), say)
+            jobs = [job for submission in made for job in submission.jobs]
+            for strange in handover.patiently(lambda: slurm.release(jobs), say):
+                say(f"{strange}; it was not touched")
             for submission in made:
                 ledger.released(submission)
 
@@ -203,8 +260,9 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
 def free(plan: Plan, say: Say) -> None:
     """Lets jobs start that Slurm has put back and holds, since a node could not launch them: it never would itself."""
     if plan.held:
-        handover.patiently(lambda: slurm.release_tasks(plan.held), say)
-        say(f"Slurm held {', '.join(plan.held)} after a failed launch: released")
+        for strange in handover.patiently(lambda: slurm.release_tasks(plan.held), say):
+            say(f"{strange}; it was not touched")
+        say(f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released")
 
 
 def _alike(prepares: Iterable[Prepare]) -> list[list[Prepare]]:
@@ -221,8 +279,7 @@ def _submit_prepares(
     first, items, known = prepares[0], [prepare.item for prepare in prepares], ledger.by_item()
     kind, size = ("sample", site.profile.evaluate) if first.samples else ("prepare", site.profile.prepare)
     submission = ledger.intend(
-        scheduler="slurm", kind=kind, grid=grid.name, items=items, sacct=site.profile.slurm.sacct,
-        exclude=list(plan.exclude),
+        kind=kind, grid=grid.name, items=items, exclude=list(plan.exclude), **site.scheduling
     )  # fmt: skip
     for prepare in prepares:
         job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
@@ -236,8 +293,8 @@ def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: 
     after = [ids[-1] for item in group.after if item in known and (ids := known[item].job_ids(item))]  # the last link
     first = after[-1] if plan.canary and plan.canary.item in group.after else None
     submission = ledger.intend(
-        scheduler="slurm", kind="train", grid=grid.name, items=items, sacct=site.profile.slurm.sacct,
-        chain=site.profile.slurm.links, retries=_of(items, plan.failures), exclude=list(plan.exclude),
+        kind="train", grid=grid.name, items=items, chain=site.profile.slurm.links,
+        retries=_of(items, plan.failures), exclude=list(plan.exclude), **site.scheduling,
     )  # fmt: skip
     starts, profile = plan.starts, site.profile
 
@@ -255,9 +312,7 @@ def _submit_canary(
 ) -> Submission:
     """Submits the job that watches the first run, once that has begun; it takes one CPU."""
     size = JobSize(time_min=first.run.size.time_min)
-    watch = ledger.intend(
-        scheduler="slurm", kind="canary", grid=grid.name, items=[first.item], sacct=site.profile.slurm.sacct
-    )
+    watch = ledger.intend(kind="canary", grid=grid.name, items=[first.item], **site.scheduling)
     job_files.write_canary(site.workspace, first, site.profile, watch.id, submission, size)
     after = f"after:{submission.ids[0]}"
     made = handover.send(site.workspace, site.profile, watch, size, after, ledger, say)
@@ -292,9 +347,7 @@ def _submit_evaluate(
     site: Site, grid: Grid, runs: Sequence[Run], after: str | None, ledger: Ledger, say: Say, drains: bool
 ) -> Submission:
     item, profile = _evaluate_item(runs), site.profile
-    intent = ledger.intend(
-        scheduler="slurm", kind="evaluate", grid=grid.name, items=[item], sacct=profile.slurm.sacct
-    )  # fmt: skip
+    intent = ledger.intend(kind="evaluate", grid=grid.name, items=[item], **site.scheduling)
     job_files.write_evaluate(site.workspace, item, runs, profile, intent.id, drains)
     profile = profiles.handing_on(profile, key_variables(suite for run in runs for suite in run.suites))
     return handover.send(site.workspace, profile, intent, profile.evaluate, after, ledger, say)

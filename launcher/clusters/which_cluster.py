@@ -1,0 +1,40 @@
+"""Says which cluster a profile's jobs go to, where a site has several: Slurm's default one, unless one is named."""
+
+import os
+from collections.abc import Mapping
+
+from jobs.slurm_environment import CLUSTERS
+from launcher.clusters.profiles import Profile, is_one_cluster
+from zsg_core.errors import UserError
+
+
+def named(profile: Profile, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The cluster that every call must name; None for the default one.
+
+    The profile's slurm.sbatch.clusters counts, else SLURM_CLUSTERS. UserError for a variable that names several, of
+    which sbatch would take the one that starts first: nobody could tell where a job is.
+    """
+    if profile.kind != "slurm":
+        return None
+    if profile.slurm.cluster:
+        return profile.slurm.cluster
+    name = environ.get(CLUSTERS, "").strip()
+    if name and not is_one_cluster(name):
+        raise UserError(
+            f"{CLUSTERS} is {name!r}: zsg needs one cluster, or it could not tell where a job is. "
+            f"Name one there, or as slurm.sbatch.clusters in the profile"
+        )
+    return name or None
+
+
+def notes(profile: Profile, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """What of the user's variables decides, or does not, where jobs go."""
+    made = []
+    asked, by_profile = environ.get(CLUSTERS, "").strip(), profile.slurm.cluster
+    if asked and not by_profile:
+        made.append(f"jobs go to cluster {asked}, since {CLUSTERS} says so")
+    if asked and by_profile and asked != by_profile:
+        made.append(f"jobs go to cluster {by_profile}, as the profile says, not to {asked}, as {CLUSTERS} does")
+    if "SBATCH_CLUSTERS" in environ:
+        made.append(f"SBATCH_CLUSTERS is not honoured, like all SBATCH_*: {CLUSTERS} or slurm.sbatch.clusters is")
+    return made
