@@ -22,9 +22,9 @@ from zsg_core.suites import key_variables
 
 def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
     """The profile's cluster; an empty one for a local profile, and where it need not answer and does not."""
+    named = which_cluster.named(profile)  # which may be refused, whether or not Slurm is at hand
     if profile.kind == "local" or (not must_answer and shutil.which("scontrol") is None):
-        return Cluster()
-    named = which_cluster.named(profile)
+        return Cluster(named=named)
     for note in which_cluster.notes(profile):
         say(f"note: {note}")
     if must_answer:
@@ -33,7 +33,7 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
         return clusters.ask(named=named)
     except ClusterError as error:
         say(f"the cluster's limits were not looked at ({handover.brief(error)})")
-        return Cluster()
+        return Cluster(named=named)
 
 
 def objections(site: Site, plan: Plan, cluster: Cluster, estimates: Estimates) -> list[str]:
