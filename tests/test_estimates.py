@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from builders import task, write_niv2
 from conftest import Zsg
-from published_llamas import CONFIGS, write_model
+from published_llamas import CONFIGS, remember, write_model
 
 from jobs import journal
 from launcher.clusters import profiles
@@ -141,6 +141,8 @@ def grid(zsg: Zsg, data: Path, more: str = "", axes: str = "{seed: [0]}", profil
     model = zsg.folder / "llama-2-7b"
     if not model.exists():
         write_model(model, "7B")
+        for workspace in ("work", "zsg-work"):
+            remember(zsg.folder / workspace, model)
     text = f"name: g\nprofile: {profile}\ndefaults:\n  data.path: {data}\n  model: {{name: seven, path: {model}}}\n"
     return zsg.write("grid.yaml", f"{text}{more}grid: {axes}\n")
 

@@ -68,7 +68,8 @@ def open_grid(
         grid = smokes.shrink(grid, profile.smoke, one_rank=profile.kind == "local")
     place = reading.workspace(workspace_path, profile.workspace)
     downloads = Downloads(place, profile.internet, show.say)
-    inputs.check([own for point in grid.points for own in point.settings.by_stage()], downloads)
+    stages = [own for point in grid.points for own in point.settings.by_stage()]
+    inputs.check(stages, downloads)
     code_snapshot.refuse_colon(place)
     workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
@@ -78,7 +79,7 @@ def open_grid(
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
-    for note in [*grid.notes, *notes]:
+    for note in [*grid.notes, *notes, *inputs.told_of_models(stages)]:
         show.say(f"note: {note}")
     own = layers.files[0].resolve()
     by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
