@@ -28,6 +28,8 @@ class Cause(StrEnum):
     CANARY_FAILED = "canary failed"  # the run that went first, before the others of its grid
     BAD_DATA = "bad data"  # a row or file of the data cannot be read
     BAD_INPUT = "bad input"  # something else that was asked for cannot be done
+    SETUP = "setup"  # a line of the profile's setup, before the job began
+    DIVERGED = "diverged"  # the loss or a gradient is not finite
     CLUSTER = "cluster"  # something that zsg found wrong outside itself; the evidence says what
     TRACEBACK = "traceback"  # an error that nobody foresaw
     DIED = "died"  # ended without a word
@@ -54,6 +56,7 @@ _PROOFS = {
     ),
     Cause.CANCELLED: r"slurmstepd: error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT [^ ]+ \*\*\*",
     Cause.DIED: r"srun: error: .*task.*: (?:Killed|Aborted|Segmentation fault|Bus error)",
+    Cause.SETUP: r"^=== zsg setup line \d+ of \d+ ended with ",
     Cause.BAD_DATA: r"^zsg_core\.errors\.BadData: ",
     Cause.BAD_INPUT: r"^zsg_core\.errors\.UserError: ",
     Cause.CLUSTER: r"^zsg_core\.errors\.ClusterError: ",

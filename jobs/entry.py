@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import cancellation, causes, going_on, log_marks, needs, own_code, tracebacks
+from jobs import cancellation, causes, going_on, log_marks, needs, own_code, setup, tracebacks
 from jobs import ranks as ranks_of
 from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
@@ -162,6 +162,7 @@ def _perform(
 ) -> tuple[str, dict[str, Any]]:
     if cancellation.asked(path, job["submission"]):  # only now: whoever cancels has looked for this attempt
         return CANCELLED, {}
+    setup.refuse_failed()
     own_code.refuse_other(job)
     role = EVALUATOR if job["kind"] == "evaluate" else job["kind"]
     journal = Journal(path, attempt, role, job["stage_id"]) if ranks.is_main else None

@@ -1,4 +1,7 @@
-"""Marks in a job's log where an attempt begins: Slurm appends all attempts of a job to one file per rank."""
+"""Marks in a job's log where a start and an attempt begin: Slurm appends all starts of a job to one file per rank.
+
+A start is the script's, with the setup lines; an attempt is zsg's own, which begins once Python runs.
+"""
 
 import re
 import time
@@ -7,6 +10,14 @@ from dataclasses import dataclass
 from jobs.attempt import Attempt
 
 PATTERN = re.compile(rb"^=== zsg attempt (\d+), rank (\d+) of (\d+), job (\S+), node (\S+), (\S+) ===$", re.M)
+# As the script prints them, by printf.
+START = "=== zsg start %s, job %s, node %s, %(%Y-%m-%dT%H:%M:%SZ)T ==="
+SETUP = "=== zsg setup line %s: %s ==="
+SETUP_ENDED = "=== zsg setup line %s ended with %s ==="
+SETUP_DONE = "=== zsg setup done ==="
+START_PATTERN = re.compile(rb"^=== zsg start \d+, job \S+, node \S+, \S+ ===$", re.M)
+SETUP_PATTERN = re.compile(rb"^=== zsg setup line (\d+ of \d+): (.*) ===$", re.M)
+SETUP_ENDED_PATTERN = re.compile(rb"^=== zsg setup line (\d+ of \d+) ended with (.*) ===$", re.M)
 
 
 @dataclass(frozen=True)

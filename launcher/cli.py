@@ -30,6 +30,26 @@ app = typer.Typer(
     help="One YAML grid becomes a cluster's worth of instruction-tuning runs and one page to compare them on.",
 )
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        from launcher.commands import show
+
+        show.result(f"zsg {importlib.metadata.version('zsg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def zsg(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and end", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """What all commands share."""
+
+
 app.add_typer(arrange_cli.app, name="arrange")
 app.add_typer(answers_cli.app, name="answers")
 
@@ -99,6 +119,9 @@ def plan(
 ) -> None:  # fmt: skip
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
+    Where submit would refuse, it says why and ends as submit would: with 2, or with 3 if it is the machine's or the
+    cluster's doing.
+
     Example: zsg plan grid.yaml --only order=nft --except state=failed
     """
     from launcher.grids.selection import Selection
@@ -106,7 +129,8 @@ def plan(
     from launcher.submission import session
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
-    session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), allow, json)
+    if refusal := session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), allow, json):
+        raise typer.Exit(refusal.exit_code)
 
 
 @app.command()
@@ -133,7 +157,8 @@ def submit(
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
     opened = session.open_grid(grid, profile, workspace, smoke, sets or ())
     if dry_run:
-        session.show_plan(opened, allow, json=False)
+        if refusal := session.show_plan(opened, allow, json=False):
+            raise typer.Exit(refusal.exit_code)
         return
     if detach and opened.site.profile.kind == "local":
         session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])

@@ -7,6 +7,7 @@ answer that a server gives under load, or a connection cut after the server has 
 from __future__ import annotations
 
 import http.client
+import json
 import random
 import socket
 import threading
@@ -16,9 +17,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 POOL = b'{"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5 overflow 10 reached"}'
+TWICE = b'{"error_code": "BAD_REQUEST", "message": "(sqlite3.IntegrityError) UNIQUE constraint failed: metrics.key"}'
 LOCKED = b'{"error_code": "BAD_REQUEST", "message": "(sqlite3.OperationalError) database is locked"}'
 ANSWERS = [(400, POOL), (400, LOCKED), (429, b"slow down"), (500, b"{}"), (503, b"<html>busy</html>"), (502, b"")]
-FAULTS = ["delay", "drop", "answer", "cut"]
+FAULTS = ["delay", "drop", "answer", "cut"]  # and, where it is asked for, "twice": a row is there already
 
 
 class FaultyProxy:
@@ -30,6 +32,8 @@ class FaultyProxy:
         self.befalls: dict[str, list[str]] = {}  # what is to befall the next requests whose paths end so
         self.says: dict[str, bytes] = {}  # what is answered in the server's place to requests whose paths end so
         self.login: str | None = None  # "name:password" of whom it lets through, as a site's own proxy does
+        self.knows_nans = True  # False: it refuses a NaN that it has, as MLflow before 3.15 does
+        self._nans: set[tuple[str, ...]] = set()
         self._target, self._lock = urlsplit(target).netloc, threading.Lock()
         proxy = self
 
@@ -75,6 +79,9 @@ class FaultyProxy:
         if fault == "drop":
             _hang_up(asked)
             return
+        if fault == "twice" or (not self.knows_nans and self._has_nan(asked.path, body)):
+            _answer(asked, 400, TWICE)
+            return
         if fault == "answer":
             _answer(asked, *answer)
             return
@@ -82,6 +89,18 @@ class FaultyProxy:
             time.sleep(answer[0] / 5000)
         status, said = self._pass_on(asked, body)
         _hang_up(asked) if fault == "cut" else _answer(asked, status, said)
+
+    def _has_nan(self, path: str, body: bytes) -> bool:
+        """Whether a request has a NaN that was passed on before; if not, those that it has are from now on."""
+        if not path.endswith("log-batch"):
+            return False
+        told = json.loads(body)
+        metrics = [one for one in told.get("metrics", []) if one["value"] == "NaN"]
+        nans = {(told["run_id"], one["key"], str(one["timestamp"]), str(one["step"])) for one in metrics}
+        with self._lock:
+            known = nans & self._nans
+            self._nans |= set() if known else nans
+        return bool(known)
 
     def sent(self) -> list[str]:
         """The paths of the requests that would change something."""

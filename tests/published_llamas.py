@@ -1,9 +1,10 @@
-"""Folders of published Llamas, as far as a plan looks into them: their configs, and hardly any weights."""
+"""Folders of published Llamas, as far as a plan looks into them: configs, headers of weights, a small tokenizer."""
 
 import json
-import struct
 from collections.abc import Sequence
 from pathlib import Path
+
+from model_folders import shapes, write_tensors, write_tokenizer
 
 CONFIGS = {
     "7B": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32},
@@ -13,19 +14,24 @@ CONFIGS = {
 
 
 def write_model(folder: Path, name: str, heads: Sequence[str] = ("lm_head",)) -> Path:
-    """A folder with the config of a published Llama, and weights of two bytes each in its names."""
-    layer = ["input_layernorm", "post_attention_layernorm", *(f"self_attn.{p}_proj" for p in "qkvo")]
-    layer += [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
-    layers = range(CONFIGS[name]["num_hidden_layers"])
-    names = [*heads, "model.embed_tokens", "model.norm", *(f"model.layers.{n}.{p}" for n in layers for p in layer)]
-    header = {
-        f"{tensor}.weight": {"dtype": "BF16", "shape": [1], "data_offsets": [2 * n, 2 * n + 2]}
-        for n, tensor in enumerate(names)
-    }
-    text = json.dumps(header).encode()
+    """A folder with the config of a published Llama; its weights are a hole of their size, which takes no room."""
     folder.mkdir()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(2 * len(names)))
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, **CONFIGS[name]}
+    shaped = shapes(config)
+    del shaped["lm_head.weight"]
+    for head in heads:
+        shaped[f"{head}.weight"] = [32000 if head == "lm_head" else 1, config["hidden_size"]]
+    write_tensors(folder / "model.safetensors", shaped)
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text("{}")
+    write_tokenizer(folder)
     return folder
+
+
+def remember(workspace: Path, *folders: Path) -> None:
+    """Has a workspace take the weights for read: the digest of a hole of gigabytes takes half a minute."""
+    kept = {}
+    for path in (folder.resolve() / "model.safetensors" for folder in folders):
+        stat = path.stat()
+        kept[str(path)] = [stat.st_size, stat.st_mtime_ns, f"{stat.st_size:064x}"]
+    workspace.mkdir(parents=True, exist_ok=True)
+    (workspace / "digests.json").write_text(json.dumps(kept))

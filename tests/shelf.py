@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from published_llamas import write_model
+from published_llamas import remember, write_model
 
 from zsg_core import skills
 
@@ -68,6 +68,9 @@ FILES: dict[str, Any] = {  # a row, where {n} is its number, or all there are
 }  # fmt: skip
 
 
+WORKSPACES = ("work", "small", "zsg-work")  # of those who plan what lies on the shelf
+
+
 def fill(folder: Path, rows: int = 1) -> Path:
     """Writes everything that a template names below a folder: so many rows of each file, or of each task."""
     for name in ("tasks", "demo/tasks", "natural-instructions"):
@@ -97,6 +100,8 @@ def fill(folder: Path, rows: int = 1) -> Path:
     for name, size in MODELS.items():
         write_model(folder / "models" / name, size)
     write_model(folder / "models/UltraRM-13b", "13B", ["regression_head"])
+    for workspace in WORKSPACES:
+        remember(folder / workspace, *(path for path in (folder / "models").iterdir()))
     return folder
 
 

@@ -12,6 +12,8 @@ import pytest
 from browser import browser, complaints, keep_picture
 from conftest import Zsg, wait_until
 
+from jobs.folder import Workspace
+
 pytestmark = [pytest.mark.soak, pytest.mark.browser, pytest.mark.usefixtures("chromium")]
 
 GRID = """\
@@ -67,10 +69,10 @@ def test_mlflow_compares_the_runs(address: str, tmp_path: Path) -> None:
 
 def test_mlflow_lists_the_runs_of_a_large_grid(address: str, seen: Zsg, tmp_path: Path, monkeypatch: Any) -> None:
     """Where an address cannot name all runs, the page lists them flat, with charts, and without the grid's own run."""
-    from jobs.tracking import tracker
+    from jobs.tracking import deliver, tracker
 
     monkeypatch.setattr(tracker, "MOST_CURVES", RUNS - 1)
-    large = tracker.Tracker(f"sqlite:///{seen.work}/mlflow.db").page("seen")
+    large = deliver.page(Workspace(seen.work), "seen")
     with browser(tmp_path, 1400) as driver:
         driver.get(address.partition("#")[0] + large)
         wait_until(lambda: f"{RUNS} matching runs" in driver.execute_script("return document.body.innerText"))

@@ -1,8 +1,11 @@
 """Does `zsg doctor` see what would go wrong, and say what to do?"""
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -10,9 +13,11 @@ import pytest
 from conftest import Zsg
 
 from jobs.evaluating.sandbox import NoSandbox, Sandbox
+from launcher import extras
 from launcher.clusters import doctor
 from launcher.clusters.check import OK, PROBLEM, WARNING
 
+ROOT = Path(__file__).resolve().parent.parent
 HERE = dict.fromkeys(doctor.OURS, None)
 
 
@@ -93,14 +98,39 @@ def test_slurm_can_do_without_sacct_only(missing: tuple[str, ...], verdict: str)
     assert doctor.programs(missing).verdict == verdict
 
 
-@pytest.mark.parametrize(("name", "verdict"), [("train", PROBLEM), ("track", WARNING)])
+@pytest.mark.parametrize(
+    ("name", "verdict"), [("train", PROBLEM), ("track", WARNING), ("report", WARNING), ("evaluate", WARNING)]
+)
 def test_a_missing_extra_is_told_with_its_command(name: str, verdict: str) -> None:
-    """Jobs need the training extra; MLflow can be filled elsewhere and later."""
+    """Jobs need the training extra; what the others are for can be done elsewhere and later."""
     check = doctor.extra(name, ["x"])
 
     assert check.verdict == verdict
     assert f"pip install 'zsg[{name}]'" in check.advice
     assert doctor.extra(name, []).verdict == OK
+
+
+def test_every_extra_that_commands_need_is_looked_at() -> None:
+    """Each module that an extra is to bring is brought by it: by a distribution that pyproject.toml lists."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    owners = importlib.metadata.packages_distributions()
+
+    assert set(doctor.FOR) | {"train"} == set(extras.MODULES)
+    for extra, modules in extras.MODULES.items():
+        names = {re.split(r"[ >=<;\[]", need)[0].lower().replace("_", "-") for need in listed[extra]}
+        for module in modules:
+            assert {name.lower().replace("_", "-") for name in owners[module]} & names, module
+
+
+@pytest.mark.parametrize(
+    ("found", "named", "verdict"), [(["/usr/bin/gcc"], None, OK), ([], "icx", OK), ([], None, WARNING)]
+)
+def test_a_c_compiler_is_looked_for(found: list[str], named: str | None, verdict: str) -> None:
+    """On the PATH, or what CC names; without one a line says when it matters."""
+    check = doctor.compiler(found, named)
+
+    assert (check.what, check.verdict) == ("compiler", verdict)
+    assert ("trainer.compile" in check.line) == (verdict == WARNING)
 
 
 def test_an_old_python_and_another_encoding_are_seen() -> None:

@@ -1,7 +1,9 @@
 """Does MLflow hold every point once, whatever a network, a server under load or a kill does to the delivery?"""
 
+import math
 import multiprocessing
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from faulty_proxy import FaultyProxy
 from grown_journals import GrowingRun, write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs
 
-from jobs.folder import Workspace
+from jobs.folder import Workspace, write_json
 from jobs.tracking import deliver
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Refused, Unreachable
@@ -137,6 +139,56 @@ def test_a_run_that_mlflow_refuses_does_not_keep_the_others(tmp_path: Path, mlfl
     held = child_runs(tmp_path, "refused", mlflow)
     assert [len(held[name]["points"]) for name in names] == [1, 0, 1]
     assert asked < 40
+
+
+def test_runs_that_share_new_data_are_told_side_by_side(tmp_path: Path, mlflow: str) -> None:
+    """The first delivery of eight runs on the same data arrives whole: their data set is made once, by one of them."""
+    names = [f"run-{number}" for number in range(8)]
+    for name in names:
+        write_run(tmp_path, name, [[{"loss": 3.0}]])
+    corpus = {"test_digest": "e" * 36}
+    meta = {"ids_digest": "i" * 36, "sources": {"corpus_meta": corpus}}
+    write_json(Workspace(tmp_path).arrangement("a") / "meta.json", meta)
+    write_grid(tmp_path, "shared", names, mlflow)
+
+    assert deliver.sync(Workspace(tmp_path), "shared") == {"runs": 8, "points": 8}
+    assert_exactly_once(tmp_path, "shared", names, mlflow)
+    told = [MlflowClient(mlflow).get_run(run["id"]).inputs for run in child_runs(tmp_path, "shared", mlflow).values()]
+    digests = [sorted(one.dataset.digest for one in inputs.dataset_inputs) for inputs in told]
+    assert digests == [["e" * 36, "i" * 36]] * 8
+
+
+def test_a_row_that_another_machine_has_just_made_is_tried_again(tmp_path: Path, mlflow: str) -> None:
+    """A server that another delivery was quicker at says that the row is there: the next try finds it."""
+    write_run(tmp_path, "beaten", [[{"loss": 3.0}, {"loss": float("nan")}]])
+    write_json(Workspace(tmp_path).arrangement("a") / "meta.json", {"ids_digest": "i" * 36})
+    with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
+        proxy.befalls = {"log-inputs": ["twice"], "log-batch": ["twice", "", "twice"]}
+        write_grid(tmp_path, "beaten", ["beaten"], proxy.uri)
+        deliver.Delivery(Workspace(tmp_path), "beaten", HASTE).send()
+
+    assert_exactly_once(tmp_path, "beaten", ["beaten"], mlflow)
+
+
+@pytest.mark.parametrize("befalls", ["a lost cursor", "a lost answer"])
+def test_a_nan_sent_twice_to_an_older_server_is_one(tmp_path: Path, mlflow: str, befalls: str) -> None:
+    """MLflow before 3.15 refuses a NaN that it has, with all beside it: it is left out, and the others arrive."""
+    write_run(tmp_path, "odd", [[{"loss": 3.0}, {"loss": float("nan")}, {"loss": float("inf")}]], outcome=None)
+    with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
+        proxy.knows_nans = False
+        proxy.befalls["log-batch"] = ["cut"] if befalls == "a lost answer" else []
+        grid = befalls.replace(" ", "-")
+        write_grid(tmp_path, grid, ["odd"], proxy.uri)
+        deliver.Delivery(Workspace(tmp_path), grid, HASTE).send()
+        if befalls == "a lost cursor":
+            shutil.rmtree(tmp_path / "runs/odd/delivery")
+        write_run(tmp_path, "odd", [[{"loss": 3.0}, {"loss": float("nan")}, {"loss": float("inf")}, {"loss": 1.0}]])
+        deliver.Delivery(Workspace(tmp_path), grid, HASTE).send()
+
+    points = {step: value for _, step, value, _ in child_runs(tmp_path, grid, mlflow)["odd"]["points"]}
+    assert len(child_runs(tmp_path, grid, mlflow)["odd"]["points"]) == 4
+    assert (points[0], points[2], points[3]) == (3.0, sys.float_info.max, 1.0) and math.isnan(points[1])
+    assert child_runs(tmp_path, grid, mlflow)["odd"]["status"] == "FINISHED"
 
 
 @pytest.mark.soak

@@ -69,6 +69,34 @@ def test_a_final_number_is_read(answer: str, strict: float, flexible: float) -> 
     assert scored(answer) == (strict, flexible)
 
 
+@pytest.mark.parametrize(
+    ("answer", "last"),
+    [
+        ("The answer is $\\boxed{72}$.", 72), ("She has 72 clips, i.e., six dozen.", 72), ("So she has 72 ...", 72),
+        ("The total is 72 (see above)...", 72), ("He pays 72 $.", 72), ("from 10-72", 72), ("72.,", 72), ("**72**.", 72),
+        ("It costs $72.00.", 72), ("-$72", -72), ("x=-72", -72), ("10 - 72", 72), ("$.50 each", 0.5), ("a half, .5", 0.5),
+        ("$1,234,567.89.", 1234567.89), ("1{,}000", 1000), ("1\\,000 or 2,\\!000", 2000), ("v1.2.3", 3), ("$., ...", None),
+    ],
+)  # fmt: skip
+def test_flexibly_the_last_number_is_read(answer: str, last: float | None) -> None:
+    """A number holds a digit, whatever marks stand before and after it, and a range is no minus."""
+    assert gsm8k.flexible(answer) == last
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("written", ["So it is $\\boxed{{{}}}$.", "{} ...", "He pays {} $.", "from 10-{}", "${}.00."])
+def test_gold_numbers_are_read_however_they_are_written(real_data: Path, written: str) -> None:
+    """All 1,319, flexibly."""
+    gold = [row["answer"].split("#### ")[1] for row in rows(real_data / "gsm8k" / "test.jsonl")]
+
+    assert [gsm8k.flexible(written.format(number)) for number in gold] == [gsm8k.flexible(one) for one in gold]
+
+
+def test_strictly_dollars_are_no_answer() -> None:
+    """As for the published pattern; flexibly they are."""
+    assert scored("#### $18") == (0, 100)
+
+
 def test_a_reference_without_a_number_is_refused() -> None:
     """Else every answer to it would be wrong."""
     with pytest.raises(BadData, match="no final number"):

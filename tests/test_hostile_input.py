@@ -5,13 +5,13 @@ input) or 3 (the cluster), print one error that names the thing, and leave every
 """
 
 import json
-import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from builders import task
+from model_folders import SMALL, shapes, write_llama, write_tensors
 from refusals import GRID, Ended, Home, assert_refused
 
 from launcher import cli
@@ -199,23 +199,15 @@ def test_a_workspace_may_be_a_link_to_a_folder(home: Home, zsg_here: Callable[..
     assert [path.name for path in (home.root / "large").iterdir()] == ["digests.json"]
 
 
-def tensors(folder: Path, name: str = "model.safetensors", drop: str = "") -> None:
-    """A file in the safetensors format with the names of a one-layer Llama and two bytes for each."""
-    parts = "input_layernorm mlp.down_proj mlp.gate_proj mlp.up_proj post_attention_layernorm".split()
-    parts += [f"self_attn.{part}_proj" for part in "koqv"]
-    names = ["lm_head", "model.embed_tokens", "model.norm", *(f"model.layers.0.{part}" for part in parts)]
-    kept = [f"{name}.weight" for name in names if name != drop]
-    header = {n: {"dtype": "BF16", "shape": [1], "data_offsets": [2 * i, 2 * i + 2]} for i, n in enumerate(kept)}
-    text = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
-    (folder / name).write_bytes(struct.pack("<Q", len(text)) + text + bytes(2 * len(kept)))
+def tensors(folder: Path, drop: str = "") -> None:
+    """The weights of a one-layer Llama without one of its tensors."""
+    shaped = shapes(SMALL)
+    write_tensors(folder / "model.safetensors", {name: shape for name, shape in shaped.items() if name != drop})
 
 
 def model(home: Home, **config: object) -> Path:
-    """A folder that looks like a Llama of one layer."""
-    held = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "vocab_size": 300}
-    held |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
-    home.write("model/config.json", json.dumps(held | config))
-    home.write("model/tokenizer.json", "{}")
+    """A folder with a Llama of one layer."""
+    write_llama(home.folder / "model", **config)
     tensors(home.folder / "model")
     return home.folder / "model"
 
@@ -248,7 +240,7 @@ MODELS: dict[str, tuple[Callable[[Home], object], list[str]]] = {
     "no weights": (lambda home: (model(home) / "model.safetensors").unlink(), ["has no weights"]),
     "empty weights": (lambda home: cut(home, 0), ["model.safetensors is empty"]),
     "weights cut in the header": (lambda home: cut(home, 50), ["cut short"]),
-    "weights cut in the tensors": (lambda home: cut(home, -1), ["not whole", "23 bytes", "24"]),
+    "weights cut in the tensors": (lambda home: cut(home, -1), ["not whole", "59,071 bytes", "59,072"]),
     "other bytes for weights": (
         lambda home: (model(home), home.write("model/model.safetensors", b"\2" + bytes(7) + b"[]")),
         ["no safetensors file"],
@@ -258,10 +250,10 @@ MODELS: dict[str, tuple[Callable[[Home], object], list[str]]] = {
         ["git-lfs pointer", "git lfs pull"],
     ),
     "a tensor missing": (
-        lambda home: tensors(model(home), drop="model.layers.0.mlp.up_proj"),
+        lambda home: tensors(model(home), drop="model.layers.0.mlp.up_proj.weight"),
         ["lack 1 tensors", "model.layers.0.mlp.up_proj.weight"],
     ),
-    "no head": (lambda home: tensors(model(home), drop="lm_head"), ["lack 1 tensors", "lm_head.weight"]),
+    "no head": (lambda home: tensors(model(home), drop="lm_head.weight"), ["lack 1 tensors", "lm_head.weight"]),
     "a missing shard": (lambda home: sharded(home, "one.safetensors", "two.safetensors"), ["1 of 2", "two.safe"]),
     "a shard elsewhere": (lambda home: sharded(home, "../../etc/passwd"), ["lacks 1 of 1", "'../../etc/passwd'"]),
     "an index of nothing": (lambda home: sharded(home), ["no weight_map"]),
@@ -284,7 +276,7 @@ def test_a_model_folder_is_refused(
 WHOLE: dict[str, Callable[[Home], object]] = {
     "in one file": model,
     "in shards": lambda home: sharded(home, "one.safetensors"),
-    "with a shared head": lambda home: tensors(model(home, tie_word_embeddings=True), drop="lm_head"),
+    "with a shared head": lambda home: tensors(model(home, tie_word_embeddings=True), drop="lm_head.weight"),
     "as torch wrote it": lambda home: (m := model(home) / "model.safetensors").rename(m.with_name("pytorch_model.bin")),
 }
 

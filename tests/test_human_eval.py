@@ -42,6 +42,101 @@ def test_the_program_in_an_answer_is_found(answer: str, written: str) -> None:
     assert human_eval.program(PROBLEM, answer).rstrip() == (PROMPT + written).rstrip()
 
 
+SMALL = Problem(
+    task_id="t/1", prompt='def double(x: int) -> int:\n    """ Twice x. """\n', entry_point="double",
+    canonical_solution="    return 2 * x\n", test="",
+)  # fmt: skip
+BODY, DEF = "    return 2 * x\n", "def double(x):\n    return 2 * x\n"
+FENCED = f"```python\n{DEF}```\n"
+RIGHT = {
+    # goes on from the prompt
+    "a body": BODY,
+    "a body and the prompt again": f"{BODY}\n\n{SMALL.prompt}",
+    "a body and the prompt cut within its docstring": f"{BODY}\n\n{SMALL.prompt[:-6]}",
+    "a body and the function written otherwise": f"{BODY}\n\ndef double(x):\n    return 3 * x\n",
+    "a body, a print, and the function": f"{BODY}\nprint(double(3))\n\ndef double(x):\n    return 3 * x\n",
+    "a body after blank lines": f"\n\n{BODY}",
+    "a body and prose": f"{BODY}\nThis doubles x.",
+    "a body with carriage returns": BODY.replace("\n", "\r\n"),
+    "a body with tabs": "\tif x:\n\t\treturn 2 * x\n\treturn 0\n",
+    "a body with a helper in it": "    def twice(y):\n        return 2 * y\n\n    return twice(x)\n",
+    # a program without a fence
+    "a function": DEF,
+    "constants first": f"FACTOR: int = 1\nFACTOR += 1\n\n{DEF.replace('2', 'FACTOR')}",
+    "a decorator": f"Cached:\n\nfrom functools import cache\n\n@cache\n{DEF}Done.",
+    "from __future__": f"Here:\nfrom __future__ import annotations\n{DEF}",
+    "prose that holds an equals sign": f"{DEF}\nSo x = 3 gives 6.\n",
+    "prose of one word, which parses": f"Sure\n\n{DEF}\nDone\n",
+    "prose that parses as an annotation": f"Answer: x\n{DEF}",
+    "prose with an apostrophe and a bracket": f"Here's how (see below:\n{DEF}That's it.",
+    "the prompt with its body": SMALL.prompt + BODY,
+    "the prompt with its body, and the prompt again": f"{SMALL.prompt}{BODY}\n\n{SMALL.prompt}",
+    "the prompt, then the function": f"{SMALL.prompt}\n{DEF}",
+    "the function again after prose": f"{DEF}\nIn short:\n\ndef double(x):\n    return 3 * x\n",
+    "an async helper": f"async def wait():\n    pass\n\n{DEF}",
+    "a lambda": "double = lambda x: 2 * x\n",
+    "an indented block": "Here:\n\n    def double(x):\n        return 2 * x\n\nDone.",
+    "a later function that is cut": f"{DEF}\ndef main():\n    print(",
+    # a program in fences
+    "a fenced body after a line break": f"\n```python\n{BODY}```\n",
+    "a fence in a list": "1. Code:\n   ```python\n   def double(x):\n       return 2 * x\n   ```\n",
+    "a fenced body in a list": "1. Code:\n   ```python\n       return 2 * x\n   ```\n",
+    "a fence after words": f"Answer: {FENCED}",
+    "a fence that closes at the end of a line": f"```python\n{DEF.rstrip()}```",
+    "a fence of tildes": f"~~~python\n{DEF}~~~",
+    "ticks before the fence": f"Use ```double``` so:\n{FENCED}",
+    "carriage returns": FENCED.replace("\n", "\r\n"),
+    "a fenced from __future__": FENCED.replace("def", "from __future__ import annotations\ndef"),
+    "an import in a block of its own": f"```python\nimport math\n```\n{FENCED.replace('2 * x', 'math.floor(2 * x)')}",
+    "a helper in a later block": f"{FENCED.replace('2 * x', 'two(x)')}with\n```\ndef two(x):\n    return 2 * x\n```",
+    "a block of use before": f"```python\nprint(double(3))\n```\n{FENCED}",
+    "the prompt in a block, then the function": f"```python\n{SMALL.prompt}```\nThen\n{FENCED}",
+    "a comment, then a fence": f"    # the code\n{FENCED}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", [pytest.param(answer, id=name) for name, answer in RIGHT.items()])
+def test_a_right_program_is_found_however_it_is_written(answer: str) -> None:
+    """As a reader would copy it: what the answer's own text defines doubles a number."""
+    space: dict = {}
+    exec(human_eval.program(SMALL, answer), space)
+
+    assert space["double"](3) == 6
+
+
+def test_a_wrong_body_stays_wrong() -> None:
+    """Nothing that follows the function makes it right, and nothing of it is mended."""
+    for answer in (
+        "    return 3 * x\n\n\n" + DEF,
+        "    return 2 *\n\n" + DEF.replace("2", "3"),
+        "def double(x):\n    return 2 *",
+    ):
+        space: dict = {}
+        try:
+            exec(human_eval.program(SMALL, answer), space)
+            assert space["double"](3) != 6
+        except SyntaxError:
+            pass
+
+
+@pytest.mark.parametrize("text", ["(\n" * 60, "-" * 100_000, "(" * 5000, "\0", "\ud800", '"""\n' * 51, "if 1:\n" * 200])
+def test_no_text_stops_the_scorer(text: str) -> None:
+    """Whatever a parser makes of it, a program comes back."""
+    assert SMALL.prompt in human_eval.program(SMALL, text)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("again", [False, True])
+def test_reference_solutions_define_their_functions(real_data: Path, again: bool) -> None:
+    """All 164, also where the prompt follows again, as a base model goes on: the solution is what the program runs."""
+    for problem in problems(real_data / "humaneval", Intake()):
+        made = human_eval.program(problem, problem.canonical_solution + ("\n\n" + problem.prompt) * again)
+        compile(made, "program.py", "exec")
+
+        assert made.startswith(problem.prompt + problem.canonical_solution.rstrip())
+        assert made.count(f"def {problem.entry_point}(") == 1
+
+
 @pytest.mark.data
 def test_reference_solutions_are_whole_programs(real_data: Path) -> None:
     """Of none of the 164 anything is cut."""

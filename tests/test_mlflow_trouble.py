@@ -3,7 +3,11 @@
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from faulty_proxy import FaultyProxy
 from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
 
+from jobs import journal
 from jobs.folder import Workspace, read_json, write_json
 from jobs.tracking import deliver, tracker
 from jobs.tracking import mlflow_trouble as trouble
@@ -69,6 +74,21 @@ def send(work: Path, grid: str, **how: object) -> dict[str, int]:
 def test_an_address_is_shown_without_its_password(text: str, shown: str) -> None:
     """On one line; what is no address stays."""
     assert trouble.shown(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id, datasets.name, datasets.digest",
+        'duplicate key value violates unique constraint "dataset_pk"',
+        "(1062, \"Duplicate entry '1-a' for key 'datasets.PRIMARY'\")",
+    ],
+    ids=["sqlite", "postgresql", "mysql"],
+)
+def test_a_row_that_another_request_has_made_may_pass(text: str) -> None:
+    """It comes as a bad request, and the next try finds the row."""
+    assert trouble.is_there_already(text) and trouble.may_pass(400, text)
+    assert not trouble.is_there_already("no such column")
 
 
 @pytest.mark.parametrize(
@@ -174,12 +194,57 @@ def test_a_deleted_experiment_is_told_and_a_restored_one_goes_on(work: Path) -> 
     assert experiment
     client.delete_experiment(experiment.experiment_id)
     write_run(work, "one", [[{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}]])
-    with pytest.raises(Refused, match=rf"'grid' was deleted in MLflow: `mlflow experiments restore -x {1}`"):
+    with pytest.raises(Refused, match="'grid' was deleted in MLflow: `MLFLOW_TRACKING_URI=") as refused:
         send(work, "grid")
 
-    client.restore_experiment(experiment.experiment_id)
+    do_as_told(str(refused.value), "restore")
     assert send(work, "grid") == {"runs": 1, "points": 1}
     assert_exactly_once(work, "grid", ["one"])
+
+
+def do_as_told(message: str, word: str) -> None:
+    """Runs the command of a message that has this word, in a shell, in an empty folder."""
+    [command] = [part for part in message.split("`") if f" {word} " in part]
+    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    with tempfile.TemporaryDirectory() as empty:
+        subprocess.run(command, shell=True, check=True, cwd=empty, env=env, capture_output=True)
+        assert not list(Path(empty).iterdir())
+
+
+@pytest.mark.soak
+def test_a_deleted_experiment_begins_anew_as_told(work: Path) -> None:
+    """The other command of the message frees the name: all is sent to a new experiment."""
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    client.delete_experiment("1")
+    with pytest.raises(Refused, match="was deleted in MLflow") as refused:
+        send(work, "grid")
+    do_as_told(str(refused.value), "gc")
+
+    assert send(work, "grid") == {"runs": 1, "points": 2}
+    assert_exactly_once(work, "grid", ["one"])
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (
+            "http://host:5000",
+            "`MLFLOW_TRACKING_URI=http://host:5000 mlflow experiments restore -x 7`, or where its server runs, "
+            "`MLFLOW_TRACKING_URI=http://host:5000 mlflow gc --backend-store-uri DATABASE --experiment-ids 7` with the "
+            "address of its database, to begin anew",
+        ),
+        (
+            "sqlite:////my work/mlflow.db",
+            "`MLFLOW_TRACKING_URI='sqlite:////my work/mlflow.db' mlflow experiments restore -x 7`, or "
+            "`MLFLOW_TRACKING_URI='sqlite:////my work/mlflow.db' mlflow gc --backend-store-uri "
+            "'sqlite:////my work/mlflow.db' --experiment-ids 7` to begin anew",
+        ),
+    ],
+)
+def test_the_commands_that_are_told_name_their_store(place: str, told: str) -> None:
+    """Without it MLflow takes another one, or none; of a server only its own machine knows the database."""
+    assert trouble.bring_back(place, "7") == told
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["with its cursor", "without"])
@@ -198,6 +263,61 @@ def test_a_restored_run_is_no_second_one(work: Path, is_known: bool) -> None:
     assert_exactly_once(work, "grid", ["one"])
     assert [line.startswith("one: MLflow had its run twice") for line in said] == [True]
     assert send(work, "grid") == {"runs": 0, "points": 0}
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["with its cursor", "without"])
+def test_a_renamed_experiment_is_filled_under_its_new_name(work: Path, is_known: bool) -> None:
+    """It is found by its runs, and told; no second one is made, and the page is that of the renamed one."""
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    client.rename_experiment("1", "archive")
+    if not is_known:
+        shutil.rmtree(work / "runs/one/delivery")
+    write_run(work, "one", [[{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}]])
+    said: list[str] = []
+    sent = deliver.sync(Workspace(work), "grid", say=said.append)
+
+    assert sent == {"runs": 1, "points": 1 if is_known else 3}
+    assert said == ["grid: its experiment is called 'archive' in MLflow by now, which is filled"]
+    assert_exactly_once(work, "archive", ["one"])
+    assert {one.name for one in client.search_experiments()} == {"Default", "archive"}
+    assert "experiments=%5B%221%22%5D" in deliver.page(Workspace(work), "grid")
+
+
+def test_runs_that_stand_in_two_experiments_are_filled_where_they_are(work: Path) -> None:
+    """Renamed, and its later runs in a new one, as older zsg made it: each stays where it is, and that is told."""
+    client = MlflowClient(f"sqlite:///{work}/mlflow.db")
+    client.rename_experiment("1", "archive")
+    write_run(work, "two", [[{"loss": 5.0}]])
+    write_grid(work, "grid", ["one", "two"])
+    second = client.create_run(client.create_experiment("grid"), tags=tags_of(work, "two")).info.run_id
+    folder = work / "runs/two/delivery"
+    folder.mkdir()
+    facts = {"uri": f"sqlite:///{work}/mlflow.db", "run": second, "began": tags_of(work, "two")["zsg.began"]}
+    write_json(folder / "grid.json", {"sent": {}, "params": False, **facts})
+    said: list[str] = []
+
+    assert deliver.sync(Workspace(work), "grid", say=said.append) == {"runs": 1, "points": 1}
+    assert_exactly_once(work, "archive", ["one"])
+    assert_exactly_once(work, "grid", ["two"])
+    assert said[1:] == ["grid: 1 of its runs stand in MLflow's experiment 'grid', and are filled there"]
+
+
+def tags_of(work: Path, run: str) -> dict[str, str]:
+    """The tags by which the delivery of the grid knows a run."""
+    [began] = {str(row["ts"]) for row in islice(journal.read(work / "runs" / run), 1)}
+    return {"zsg.kind": "run", "zsg.run": run, "zsg.grid": "grid", "zsg.began": began}
+
+
+def test_an_archived_study_of_the_same_name_is_not_filled(work: Path, tmp_path: Path) -> None:
+    """Another workspace's grid that was renamed has none of our runs: ours get an experiment of their own."""
+    MlflowClient(f"sqlite:///{work}/mlflow.db").rename_experiment("1", "archive")
+    other = tmp_path / "other"
+    write_run(other, "one", [[{"loss": 3.0}, {"loss": 2.5}]])
+    write_grid(other, "grid", ["one"], f"sqlite:///{work}/mlflow.db")
+    send(other, "grid")
+
+    assert_exactly_once(other, "grid", ["one"], f"sqlite:///{work}/mlflow.db")
+    assert_exactly_once(work, "archive", ["one"])
 
 
 def test_the_same_run_of_another_workspace_is_another_one(work: Path, tmp_path: Path) -> None:
@@ -225,7 +345,7 @@ def test_a_database_of_another_mlflow_is_told(tmp_path: Path, store: Path) -> No
         database.execute("update alembic_version set version_num = '451aebb31d03'")
     database.close()
 
-    with pytest.raises(Refused, match="`mlflow db upgrade`"):
+    with pytest.raises(Refused, match=f"`mlflow db upgrade sqlite:///{work}/mlflow.db`"):
         send(work, "grid")
 
 

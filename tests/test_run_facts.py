@@ -1,5 +1,6 @@
 """Does MLflow hear all that is known of a run: parameters, tags, data sets, tables, snapshots?"""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,52 @@ def test_a_run_has_at_most_a_hundred_keys(work: Path) -> None:
     assert run["tags"]["zsg.keys_left_out"].startswith("140, which zsg export has: loss/source60, loss/source61, ")
     assert {"loss", "train/loss", "speed/mfu", "loss/source59"} <= keys
     assert len(keys) == 63 <= run_facts.MOST_KEYS
+
+
+def test_a_moved_workspace_is_told_as_it_lies_now(work: Path, tmp_path: Path) -> None:
+    """Every tag stays but the place; tables lie where it lies by now; the folder that it was in is not made anew."""
+    old, moved = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(work, old)
+    assert deliver.sync(Workspace(old), "grid") == {"runs": 0, "points": 0}
+    before = child_runs(old, "grid")["whole"]
+    old.rename(moved)
+    assert deliver.sync(Workspace(moved), "grid") == {"runs": 0, "points": 0}
+
+    run = child_runs(moved, "grid")["whole"]
+    assert run == {**before, "tags": {**before["tags"], "zsg.workspace": str(moved)}}
+    assert not old.exists()
+    client = MlflowClient(f"sqlite:///{moved}/mlflow.db")
+    assert client.get_run(run["id"]).info.artifact_uri == (moved / f"mlartifacts/{run['id']}/artifacts").as_uri()
+    assert (moved / f"mlartifacts/{run['id']}/artifacts/losses/{item_table.ITEMS}").is_file()
+    models = client.search_logged_models(["1"])
+    assert {one.tags["zsg.path"] for one in models} == {str(moved / f"runs/whole/snapshots/{step}") for step in (0, 10)}
+    assert {one.artifact_location.startswith(moved.as_uri()) for one in models} == {True}
+
+
+def test_what_is_gone_is_told_as_it_was(work: Path, tmp_path: Path) -> None:
+    """Where only runs were copied elsewhere, digests that cannot be read there any more stay in MLflow as they were."""
+    copied = tmp_path / "copied"
+    shutil.copytree(work, copied)
+    shutil.rmtree(copied / "arrangements")
+    before = child_runs(copied, "grid")["whole"]["tags"]
+    for path in (copied / "runs/whole/delivery").glob("*.json"):
+        path.unlink()
+    deliver.sync(Workspace(copied), "grid")
+
+    assert child_runs(copied, "grid")["whole"]["tags"] == {**before, "zsg.workspace": str(copied)}
+    assert before["zsg.test_digest"] == "e" * 64
+
+
+def test_artifacts_elsewhere_stay_where_they_are(work: Path, tmp_path: Path) -> None:
+    """An experiment that others keep in the store, with artifacts in a place of its own, is left as it is."""
+    copied = tmp_path / "copied"
+    shutil.copytree(work, copied)
+    client = MlflowClient(f"sqlite:///{copied}/mlflow.db")
+    other = client.create_experiment("theirs", "s3://bucket/mine")
+    deliver.sync(Workspace(copied), "grid")
+
+    assert client.get_experiment(other).artifact_location == "s3://bucket/mine"
+    assert client.get_experiment("1").artifact_location == (copied / "mlartifacts").as_uri()
 
 
 def test_what_varies_comes_first(work: Path) -> None:

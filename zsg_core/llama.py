@@ -5,6 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+# What transformers' LlamaConfig takes where a config.json says nothing.
+DEFAULTS = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 2048,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +82,12 @@ def shape_of_config(config: Mapping[str, Any]) -> LlamaShape:
         vocab=vocab, tied=bool(config.get("tie_word_embeddings", False)),
         attention_bias=bool(config.get("attention_bias")), mlp_bias=bool(config.get("mlp_bias")),
     )  # fmt: skip
+
+
+def position_count(config: Mapping[str, Any]) -> int:
+    """How many positions a Llama has by its config.json: the most tokens that it sees at once."""
+    told = config.get("max_position_embeddings")
+    return told if isinstance(told, int) and told > 0 else DEFAULTS["max_position_embeddings"]
 
 
 def tiny_shape(made: Mapping[str, Any]) -> LlamaShape:

@@ -5,6 +5,9 @@ journal row, so sending it again changes nothing. The cursor beside the run only
 replay, not a duplicate. Who delivers a run holds its lock, so that live delivery and `zsg sync` never double. An MLflow
 run is filled from one journal: the same run trained in another workspace, at other times, is another one.
 
+A workspace is known by what it holds, wherever it lies by now, and a grid's experiment by the runs in it, whatever
+people have called it since.
+
 `python -m jobs.tracking.deliver <workspace> [<grid>] [--run RUN] [--follow PID]`
 """
 
@@ -18,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,8 @@ LAST_S = 20.0  # for what is left when the job has ended
 NICE = 19
 STATUS = {"done": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 RUN, BEGAN = "zsg.run", "zsg.began"  # tags: the run, and by its first row's time, which journal of it
+OWN = "mlflow.db of the workspace"  # in cursors: the store that lies in the workspace, and moves with it
+SQLITE = "sqlite:///"
 
 Row = dict[str, Any]
 Tell = Callable[[int, int], None]  # how many of how many runs have been looked at
@@ -53,7 +59,12 @@ def sync(
 
 def tracking_uri(workspace: Workspace, wanted: Row) -> str:
     """The profile's MLflow, or the sqlite file of the workspace."""
-    return wanted["tracking"] or f"sqlite:///{workspace.mlflow_db}"
+    return wanted["tracking"] or f"{SQLITE}{workspace.mlflow_db}"
+
+
+def page(workspace: Workspace, grid: str) -> str:
+    """The path, below MLflow's address, of the page of a grid's runs; empty where MLflow has none of them."""
+    return Delivery(workspace, grid).page()
 
 
 class Delivery:
@@ -66,11 +77,16 @@ class Delivery:
         if wanted is None:
             raise UserError(f"no grid {grid!r} in {workspace.root}; zsg status lists the grids")
         self._workspace, self._wanted, self._grid = workspace, wanted, grid
-        artifacts = None if wanted["tracking"] else (workspace.root / "mlartifacts").as_uri()
-        self._tracker = Tracker(tracking_uri(workspace, wanted), artifacts, patience)
+        uri = tracking_uri(workspace, wanted)
+        # Beside the file: MLflow would put them below the folder that zsg is called in.
+        path = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+        artifacts = (path.parent / "mlartifacts").as_uri() if path else None
+        self._tracker = Tracker(uri, artifacts, patience, moves=not wanted["tracking"])
+        self._store = uri if wanted["tracking"] else OWN
         self._say = say or (lambda text: sys.stderr.write(f"{text}\n"))
         self._there: tuple[str, str] | None = None  # experiment and the grid's own run
         self._held: dict[str, dict[str, str]] = {}  # run → its MLflow runs, and which journal each is filled from
+        self._elsewhere: dict[str, str] = {}  # run → the other experiment in which its MLflow run stands
 
     def send(self, *, only: str | None = None, refill: bool = False, tell: Tell | None = None) -> dict[str, int]:
         """Sends what MLflow lacks of every run, or of one; see `sync`."""
@@ -84,9 +100,15 @@ class Delivery:
             sent["points"] += points
             if tell:
                 tell(number, len(rows))
+        self._tell_elsewhere()
         if refused:  # one run's trouble has not kept the others from MLflow
             raise refused[0]
         return sent
+
+    def page(self) -> str:
+        """The path, below MLflow's address, of the page of this grid's runs; empty where MLflow has none of them."""
+        experiment = self._home() or self._tracker.named(self._grid)
+        return self._tracker.page(experiment) if experiment else ""
 
     def _rows(self, only: str | None) -> list[Row]:
         former = [row for row in self._wanted.get("former", []) if not row.get("is_stage")]
@@ -133,22 +155,72 @@ class Delivery:
 
     def _find_grid(self) -> tuple[str, str]:
         with _lock(self._workspace.grid(self._grid) / "delivery.lock"):
-            experiment = self._tracker.experiment(self._grid)
+            self._tracker.refuse_too_old()
+            experiment = self._home() or self._home_by_tags() or self._tracker.experiment(self._grid)
+            self._tell_name(experiment)
             known_by = {"zsg.kind": "grid", "zsg.grid": self._grid}
             parent, _ = self._tracker.find_or_create(experiment, known_by, {}, self._grid, None)
             self._tracker.set_status(parent, "FINISHED")
             return experiment, parent
 
+    def _home(self) -> str | None:
+        """The experiment in which MLflow has a run of this grid that was filled from here; None where it has none."""
+        for row in self._rows(None):
+            cursor = self._cursor(row)
+            if cursor.is_of(self._store) and (found := self._tracker.experiment_of(cursor["run"])):
+                return found
+        return None
+
+    def _home_by_tags(self) -> str | None:
+        """The same for cursors that are lost: an experiment of another name that has this grid's own run, and ours."""
+        others = self._tracker.experiments_with({"zsg.kind": "grid", "zsg.grid": self._grid})
+        others.pop(self._tracker.named(self._grid) or "", None)
+        if not others:
+            return None
+        ours = {(row["run"], began) for row in self._rows(None) if (began := self._began(row))}
+        known_by = {"zsg.kind": "run", "zsg.grid": self._grid}
+        held = {one: self._tracker.find(one, known_by, (RUN, BEGAN)).values() for one in others}
+        homes = [one for one, runs in held.items() if any(tuple(run) in ours for run in runs)]
+        if len(homes) > 1:
+            names = " and ".join(repr(others[one]) for one in homes)
+            raise Refused(
+                f"{self._grid}: MLflow has runs of this grid and this workspace in {names}, and it is not known which "
+                "of them to fill; delete the runs in all but one there, and run zsg sync again"
+            )
+        return homes[0] if homes else None
+
+    def _tell_name(self, experiment: str) -> None:
+        name = self._tracker.name_of(experiment)
+        if name != self._grid:
+            self._say(f"{self._grid}: its experiment is called {name!r} in MLflow by now, which is filled")
+
+    def _tell_elsewhere(self) -> None:
+        assert self._there or not self._elsewhere
+        for experiment in sorted(set(self._elsewhere.values())):
+            runs = [run for run, one in self._elsewhere.items() if one == experiment]
+            name = self._tracker.name_of(experiment)
+            self._say(
+                f"{self._grid}: {len(runs)} of its runs stand in MLflow's experiment {name!r}, and are filled there"
+            )
+
+    def _began(self, row: Row) -> str | None:
+        """The time of a run's first row, by which its journal is known; None before there is one."""
+        files = [path for one in self._workspace.stages(row["run"]) for path in journal.files(one)]
+        firsts = (str(first["ts"]) for path in files for first in islice(journal.read_file(path), 1))
+        return next(firsts, None)
+
+    def _cursor(self, row: Row) -> "_Cursor":
+        return _Cursor(self._workspace.run(row["run"]) / "delivery" / f"{self._grid}.json")
+
     def _send_run(self, row: Row, refill: bool) -> int:
         folder = self._workspace.run(row["run"])
         (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
         with _lock(folder / "delivery" / f"{self._grid}.lock"):
-            cursor = _Cursor(folder / "delivery" / f"{self._grid}.json")
-            return self._send_locked(row, folder, cursor, refill)
+            return self._send_locked(row, folder, self._cursor(row), refill)
 
     def _send_locked(self, row: Row, folder: Path, cursor: "_Cursor", refill: bool) -> int:
         seen = self._looks(row)
-        is_held = cursor.is_of(self._tracker.uri) and self._holds(row, cursor["run"])
+        is_held = cursor.is_of(self._store) and self._holds(row, cursor["run"])
         is_whole = cursor["seen"] == seen and not cursor["refilling"] and not self._twins(row, cursor)
         if is_held and is_whole and not (refill and cursor.is_flagged):
             return 0
@@ -171,6 +243,7 @@ class Delivery:
         self._delete_twins(row, cursor)
         starts = [r for r in rows[folder.name] if r["data"].get("event") == "start"]
         state = run_facts.state(stages, disagree) | keys.left_out() | run_facts.doubts(rows.values())
+        state |= {"workspace": str(self._workspace.root)}
         self._tell_state(row, folder, cursor, starts, state)
         if cursor["state"]["state"] == "done":
             measured = {one: [p for name in points if _is_of(name, one) for p in points[name]] for one in stages}
@@ -186,13 +259,25 @@ class Delivery:
         files = [path for one in stages for path in journal.files(one)]
         ends = [one / name for one in stages for name in ("attempt.json", "exit.json")]
         sizes = [[path.name, path.stat().st_size] for path in files]
-        return [*sizes, *(path.stat().st_mtime_ns if path.exists() else 0 for path in ends), self._is_listed(row)]
+        times = [path.stat().st_mtime_ns if path.exists() else 0 for path in ends]
+        return [*sizes, *times, self._is_listed(row), str(self._workspace.root)]
 
     def _is_listed(self, row: Row) -> str:
         return "no" if row in self._wanted.get("former", []) else "yes"
 
     def _holds(self, row: Row, run: str) -> bool:
-        return run in self._held.get(row["run"], {}) or self._tracker.is_there(run)
+        if run in self._held.get(row["run"], {}):
+            return True
+        assert self._there
+        found = self._tracker.experiment_of(run)
+        if found not in (None, self._there[0]):
+            self._elsewhere[row["run"]] = found
+        return found is not None
+
+    def _experiment_of(self, row: Row) -> str:
+        """The experiment in which a run stands."""
+        assert self._there
+        return self._elsewhere.get(row["run"], self._there[0])
 
     def _known_by(self, row: Row, began: str) -> dict[str, str]:
         return {"zsg.kind": "run", RUN: row["run"], "zsg.grid": self._grid, BEGAN: began}
@@ -210,13 +295,14 @@ class Delivery:
             known_by |= {"zsg.replaces": old}
         run, is_doubtful = self._tracker.find_or_create(experiment, known_by, tags, run_facts.name_of(row), started)
         self._held.setdefault(row["run"], {})[run] = began
+        self._elsewhere.pop(row["run"], None)
         self._tell_data(row, run)
-        cursor.begin(uri=self._tracker.uri, run=run, began=began, doubtful=is_doubtful, refilled=refilling, old=old)
+        cursor.begin(uri=self._store, run=run, began=began, doubtful=is_doubtful, refilled=refilling, old=old)
 
     def _tell_data(self, row: Row, run: str) -> None:
         data = [Data(*one) for one in run_facts.data_sets(self._workspace.stages(row["run"]))]
         if data:
-            self._tracker.read(run, data)
+            self._tracker.read(self._experiment_of(row), run, data)
 
     def _send_points(self, row: Row, cursor: "_Cursor", stage: str, points: list[journal.Point]) -> int:
         """Sends what MLflow lacks of one stage, and first the parameters; the cursor is kept after every request."""
@@ -245,9 +331,10 @@ class Delivery:
     ) -> None:
         """The losses of items and tasks, and a model for every snapshot that was kept.
 
-        Once per end of the run, and again when evaluators have come to more.
+        Once per end of the run, and again when evaluators have come to more, or the workspace to another place.
         """
-        results = [cursor["state"]["ended"], sum(len(points) for _, points in stages.values())]
+        points = sum(len(points) for _, points in stages.values())
+        results = [cursor["state"]["ended"], points, str(self._workspace.root)]
         if cursor["results"] == results:
             return
         self._tell_data(row, cursor["run"])  # that of a later stage was not there when the run began
@@ -261,14 +348,15 @@ class Delivery:
     def _tell_snapshots(
         self, row: Row, cursor: "_Cursor", folder: Path, rows: list[Row], points: list[journal.Point]
     ) -> None:
-        assert self._there
         digests = {r["step"]: r["data"].get("digest") for r in rows if r["data"].get("event") == "snapshot"}
         for step in run_facts.kept_snapshots(folder):
             measured = [p for p in points if p.step == step and not p.key.startswith(("train/", journal.SPEED))]
             if measured:
                 tags = {**self._known_by(row, cursor["began"]), "zsg.kind": "snapshot", "zsg.step": str(step)}
-                tags |= {"zsg.digest": str(digests.get(step)), "zsg.path": str(folder / "snapshots" / str(step))}
-                self._tracker.model(self._there[0], cursor["run"], f"{row['run']}-step-{step}", tags, measured)
+                tags |= {"zsg.path": str(folder / "snapshots" / str(step))}
+                tags |= {"zsg.digest": digests[step]} if digests.get(step) else {}
+                name = f"{row['run']}-step-{step}"
+                self._tracker.model(self._experiment_of(row), cursor["run"], name, tags, measured)
 
     def _retire(self, row: Row, old: str, new: str) -> None:
         """Takes an MLflow run out of sight that another one stands for now."""
@@ -304,9 +392,11 @@ class _Cursor:
     def __getitem__(self, key: str) -> Any:
         return self._value.get(key)
 
-    def is_of(self, uri: str) -> bool:
-        """Whether it was written by this zsg, of this MLflow."""
-        return self._value.get("uri") == uri and type(self._value["sent"]) is dict and "params" in self._value
+    def is_of(self, store: str) -> bool:
+        """Whether it was written by this zsg, of this MLflow. The workspace's own may be named by where it lay once."""
+        uri = self._value.get("uri", "")
+        is_ours = uri == store or (store == OWN and uri.startswith(SQLITE))
+        return is_ours and type(self._value["sent"]) is dict and "params" in self._value
 
     @property
     def is_flagged(self) -> bool:
@@ -376,7 +466,14 @@ def main() -> None:
     if given.run:
         _follow_runs(workspace, given.run, given.follow)
     elif given.follow:
-        follow.until_left(given.follow, lambda: sync(workspace, given.grid))
+        said: set[str] = set()
+
+        def say_once(text: str) -> None:
+            if text not in said:
+                said.add(text)
+                sys.stderr.write(f"{text}\n")
+
+        follow.until_left(given.follow, lambda: sync(workspace, given.grid, say=say_once))
     else:
         sys.stdout.write(json.dumps(sync(workspace, given.grid)) + "\n")
 

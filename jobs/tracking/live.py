@@ -22,7 +22,8 @@ def start(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
     if importlib.machinery.PathFinder.find_spec("mlflow") is None:
         _say("MLflow is not installed on this node: nothing is delivered live, zsg sync delivers it")
         return None
-    argv = [sys.executable, "-m", "jobs.tracking.deliver", job["paths"]["workspace"]]
+    workspace = folder.absolute().parent.parent  # as it lies by now; job.json names where it was submitted
+    argv = [sys.executable, "-m", "jobs.tracking.deliver", str(workspace)]
     argv += ["--run", *runs, "--follow", str(os.getpid())]
     quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     try:

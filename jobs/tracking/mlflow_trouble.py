@@ -5,9 +5,12 @@ and a full disk is an internal error. So the texts decide too.
 """
 
 import re
+import shlex
 
 TRANSIENT_STATUS = (408, 429)  # and all from 500 on
-TRANSIENT_TEXT = ("QueuePool limit", "database is locked")  # which come as 400
+# Two requests at once make the same row: a data set, a parameter, a point. sqlite's words, PostgreSQL's and MySQL's.
+THERE_ALREADY = ("UNIQUE constraint failed", "duplicate key value violates unique constraint", "Duplicate entry")
+TRANSIENT_TEXT = ("QueuePool limit", "database is locked", *THERE_ALREADY)  # which come as 400
 LOGIN = (
     "check the name and the password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the "
     "file ~/.mlflow/credentials"
@@ -16,7 +19,7 @@ ROOM, RIGHTS = "make room on its disk", "its file or folder may not be written"
 # By a part of the text what a person has to do, whatever the status; the first that is found counts.
 ADVICE = {
     "out-of-date database schema": "another MLflow made this database. If an older one: back it up, then `mlflow db "
-    "upgrade`; if a newer one: install that",
+    "upgrade {database}`; if a newer one: install that",
     "database or disk is full": ROOM,
     "No space left on device": ROOM,
     "Disk quota exceeded": ROOM,
@@ -36,9 +39,31 @@ def may_pass(status: int, text: str) -> bool:
     return is_busy and not advice(text)
 
 
-def advice(text: str) -> str:
-    """What a person can do about an error that will not pass, to end a message with; nothing where none is known."""
-    return next((f": {told}" for part, told in ADVICE.items() if part in text), "")
+def is_there_already(text: str) -> bool:
+    """Whether a row was to be made that is there already: by another request a moment ago, or by this one."""
+    return any(one in text for one in THERE_ALREADY)
+
+
+def advice(text: str, place: str = "") -> str:
+    """What a person can do about an error that will not pass, to end a message with; nothing where none is known.
+
+    `place`: the address of the MLflow that said it, without a password.
+    """
+    told = next((f": {told}" for part, told in ADVICE.items() if part in text), "")
+    return told.replace("{database}", _database(place))
+
+
+def bring_back(place: str, experiment: str) -> str:
+    """The commands that bring a deleted experiment back, or free its name; each names the store, as MLflow needs it."""
+    told = f"MLFLOW_TRACKING_URI={shlex.quote(place)} mlflow"
+    gone = f"`{told} gc --backend-store-uri {_database(place)} --experiment-ids {experiment}`"
+    if place.startswith("http"):
+        gone = f"where its server runs, {gone} with the address of its database,"
+    return f"`{told} experiments restore -x {experiment}`, or {gone} to begin anew"
+
+
+def _database(place: str) -> str:
+    return "DATABASE" if place.startswith("http") else shlex.quote(place)
 
 
 def shown(text: str) -> str:

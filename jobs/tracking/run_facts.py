@@ -21,7 +21,10 @@ NAMED_KEYS = 20
 
 
 class DataSet(NamedTuple):
-    """A data set by name and digest; `context` says what the run used it for."""
+    """A data set by name and digest; `context` says what the run used it for, `source` where in a workspace it is.
+
+    MLflow keeps one row of it for all runs, and its first source for ever, wherever the workspace is moved.
+    """
 
     name: str
     digest: str
@@ -68,9 +71,12 @@ def doubts(rows: Iterable[Sequence[Row]]) -> dict[str, str]:
 
 
 def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
-    """Strategy, order, the digests, the code and the machines behind a run; `starts` are its journal's start rows."""
+    """Strategy, order, the digests, the code and the machines behind a run; `starts` are its journal's start rows.
+
+    What is not known, as of things that were removed since, is not there: MLflow keeps what it was told before.
+    """
     job = read_json(folder / "job.json") or {}
-    workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
+    workspace, made = workspace_of(folder), job["made"]
     corpus = _corpus(workspace, made)
     # The values that count are the first attempt's, and so is the code that computed them.
     first = starts[0]["data"] if starts else {}
@@ -79,17 +85,21 @@ def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
     told |= {"order": " → ".join(stage["arrangement"]["order"] for stage in row["recipe"]["stages"])}
     told |= {"strategy": str(row.get("strategy"))} if row.get("strategy") else {}
     told |= {"arrangement": made["arrangement"], "corpus": made["corpus"], "stage": job["stage_id"]}
-    told |= {"workspace": job["paths"]["workspace"]}
-    meta = _arrangement(workspace, made)
-    told |= {"arrangement.ids_digest": str(meta.get("ids_digest"))}
-    told |= {key: str(corpus.get(key)) for key in ("train_digest", "test_digest")}
+    digests = {"arrangement.ids_digest": _arrangement(workspace, made).get("ids_digest")}
+    digests |= {key: corpus.get(key) for key in ("train_digest", "test_digest")}
     sources = _sources(row["recipe"]["stages"][-1])
     told |= {f"data.digest{name and '.'}{name}": digest for name, digest in list(sources.items())[:MOST_SOURCES]}
     told |= {"attempts": _attempts(starts)} if starts else {}
     if made["base"]:
         base = read_json(workspace.base(made["base"]) / "meta.json") or {}
-        told |= {"base": made["base"], "base.digest": str(base.get("digest"))}
-    return told
+        told |= {"base": made["base"]}
+        digests |= {"base.digest": base.get("digest")}
+    return told | {key: str(digest) for key, digest in digests.items() if digest}
+
+
+def workspace_of(folder: Path) -> Workspace:
+    """The workspace that a run's folder lies in by now; job.json names the one in which it was submitted."""
+    return Workspace(folder.absolute().parent.parent)
 
 
 def data_sets(folders: Sequence[Path]) -> list[DataSet]:
@@ -97,14 +107,13 @@ def data_sets(folders: Sequence[Path]) -> list[DataSet]:
     found: list[DataSet] = []
     for folder in folders:
         job = read_json(folder / "job.json") or {}
-        workspace, made = Workspace(Path(job["paths"]["workspace"])), job["made"]
+        workspace, made = workspace_of(folder), job["made"]
         if digest := _arrangement(workspace, made).get("ids_digest"):
-            place = str(workspace.arrangement(made["arrangement"]))
-            found.append(DataSet(f"arrangement {made['arrangement']}", digest, "training", place))
+            place = workspace.arrangement(made["arrangement"]).relative_to(workspace.root)
+            found.append(DataSet(f"arrangement {made['arrangement']}", digest, "training", str(place)))
         if folder == folders[-1] and (digest := _corpus(workspace, made).get("test_digest")):  # which all stages share
-            found.append(
-                DataSet(f"test set of {made['corpus']}", digest, "testing", str(workspace.corpus(made["corpus"])))
-            )
+            place = workspace.corpus(made["corpus"]).relative_to(workspace.root)
+            found.append(DataSet(f"test set of {made['corpus']}", digest, "testing", str(place)))
     return list(dict.fromkeys(found))
 
 

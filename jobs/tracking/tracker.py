@@ -5,11 +5,16 @@ database, which it calls a bad request (400): so the trying is ours, and the cli
 See jobs.tracking.mlflow_trouble for what its errors mean.
 """
 
+import contextlib
 import fcntl
 import itertools
 import json
 import logging
+import math
 import os
+import sqlite3
+import sys
+import threading
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,10 +56,17 @@ LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs tha
 TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36
 PAGE = 1000  # runs of one answer
 VERSION_S = 10.0
+BUSY_S = 60.0  # how long another process may hold a sqlite store
+# What in a store has the address of artifacts, the experiments' own last: the others are found by theirs.
+LOCATED = (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("experiments", "artifact_location"))
 
 KEPT = "The journals keep everything; run zsg sync again"
 
 T = TypeVar("T")
+
+
+def _query(tags: Mapping[str, str]) -> str:
+    return " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
 
 
 class Unreachable(ClusterError):
@@ -86,10 +98,13 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, MlflowException) and trouble.may_pass(error.get_http_status_code(), str(error))
 
 
-def open_client(uri: str) -> MlflowClient:
-    """MLflow's client, over a store that is whole."""
+def open_client(uri: str, moved_to: str | None = None) -> MlflowClient:
+    """MLflow's client, over a store that is whole; and whose artifacts are in `moved_to`, wherever they were."""
     if uri.startswith("sqlite:///"):
-        make_store(Path(uri.removeprefix("sqlite:///")))
+        path = Path(uri.removeprefix("sqlite:///"))
+        make_store(path)
+        if moved_to:
+            follow_artifacts(path, moved_to)
     return MlflowClient(tracking_uri=uri)
 
 
@@ -116,6 +131,51 @@ def make_store(path: Path) -> None:
         draft.rename(path)
 
 
+def follow_artifacts(path: Path, artifacts: str) -> None:
+    """Tells a sqlite store that was moved with its folder of artifacts where that folder is by now.
+
+    MLflow keeps the whole address of each experiment's, run's and model's artifacts: it would make the old folder
+    anew, put new files there and find none of the old. Only addresses of a folder of that name, as this module has
+    them made, are written anew: that of an experiment is the folder itself, or MLflow's own <folder>/<its id>.
+    """
+    name = artifacts.rpartition("/")[2]
+    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as database:
+        try:
+            found = database.execute("select experiment_id, artifact_location from experiments").fetchall()
+        except sqlite3.Error:
+            return  # what is wrong with it MLflow says itself
+        moved: list[tuple[int, str, str]] = []
+        for number, old in found:
+            folder = (old or "").removesuffix(f"/{number}")
+            if folder.endswith(f"/{name}") and _as_uri(folder) != artifacts:
+                moved.append((number, old, artifacts + old.removeprefix(folder)))
+        if not moved:
+            return
+        try:
+            with database:  # one transaction
+                for number, old, new in moved:
+                    for table, column in LOCATED:
+                        database.execute(
+                            f"update {table} set {column} = ? || substr({column}, ?) "
+                            f"where experiment_id = ? and ({column} = ? or substr({column}, 1, ?) = ?)",
+                            (new, len(old) + 1, number, old, len(old) + 1, f"{old}/"),
+                        )
+        except sqlite3.Error as error:
+            raise MlflowException(f"(sqlite3) {error}") from error
+
+
+def _as_uri(location: str) -> str:
+    return Path(location).as_uri() if location.startswith("/") else location
+
+
+def _identity(metric: Metric) -> tuple[str, int, int, str]:
+    """What makes two points of a run the same to MLflow, which keeps an infinity as the largest number there is."""
+    value = "nan"
+    if not math.isnan(metric.value):
+        value = repr(max(-sys.float_info.max, min(sys.float_info.max, metric.value)))
+    return metric.key, metric.timestamp, metric.step, value
+
+
 def _fitting(texts: Sequence[str]) -> int:
     """How many of these go into one request, from the first on."""
     sizes = itertools.accumulate(len(json.dumps(text)) for text in texts)
@@ -125,27 +185,47 @@ def _fitting(texts: Sequence[str]) -> int:
 class Tracker:
     """One MLflow. Raises Unreachable or Refused; may be used by several threads.
 
-    `artifacts`: where the artifacts of new experiments go; None: where the server says.
+    `artifacts`: where the artifacts of new experiments go; None: where the server says. With `moves` they are moved
+    together with the sqlite store, whose old ones are looked for there too.
     """
 
-    def __init__(self, uri: str, artifacts: str | None = None, patience: Patience | None = None) -> None:
+    def __init__(
+        self, uri: str, artifacts: str | None = None, patience: Patience | None = None, moves: bool = False
+    ) -> None:
         self.uri, self._artifacts, self._patience = uri, artifacts, patience or Patience()
-        self._client = self._again(lambda: open_client(uri))
+        self._client = self._again(lambda: open_client(uri, artifacts if moves else None))
+        self._known_data: set[tuple[str, str, str]] = set()  # experiment, name and digest of what MLflow has
+        self._new_data = threading.Lock()
 
     def experiment(self, name: str) -> str:
         """The id of the experiment of that name, which is made if there is none.
 
-        Refused by a server that is too old, and where the experiment was deleted, since MLflow keeps its name taken.
+        Refused where the experiment was deleted, since MLflow keeps its name taken.
         """
+        found = self._again(lambda: self._experiment(name))
+        if found.lifecycle_stage != LifecycleStage.ACTIVE:
+            again = trouble.bring_back(self._place, found.experiment_id)
+            raise Refused(f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}")
+        return found.experiment_id
+
+    def refuse_too_old(self) -> None:
+        """Raises Refused for a server that lacks what zsg asks of it."""
         if self.uri.startswith("http") and trouble.is_too_old(version := self._version()):
             oldest = ".".join(map(str, trouble.OLDEST))
             raise Refused(f"{self._place} is MLflow {version}; zsg needs {oldest} or newer. {KEPT}")
-        found = self._again(lambda: self._experiment(name))
-        if found.lifecycle_stage != LifecycleStage.ACTIVE:
-            number = found.experiment_id
-            again = f"`mlflow experiments restore -x {number}`, or `mlflow gc --experiment-ids {number}` to begin anew"
-            raise Refused(f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}")
-        return found.experiment_id
+
+    def named(self, name: str) -> str | None:
+        """The id of the experiment of that name, if there is one that is not deleted."""
+        found = self._again(lambda: self._client.get_experiment_by_name(name))
+        return found.experiment_id if found and found.lifecycle_stage == LifecycleStage.ACTIVE else None
+
+    def name_of(self, experiment: str) -> str:
+        """What an experiment is called by now."""
+        return self._again(lambda: self._client.get_experiment(experiment)).name
+
+    def experiments_with(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """The experiments that have an active run with these tags: id → name."""
+        return self._again(lambda: self._experiments_with(tags))
 
     def find(self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()) -> dict[str, list[str]]:
         """The active runs that carry these tags: id → the values of the tags `keys`, where it carries those."""
@@ -171,14 +251,18 @@ class Tracker:
 
         return self._again(once), is_doubtful
 
-    def is_there(self, run: str) -> bool:
-        """Whether MLflow still has a run: a lost store or a deleted run is filled again from the journal."""
+    def experiment_of(self, run: str) -> str | None:
+        """The experiment of a run; None where it is deleted or MLflow never had it.
+
+        A lost store or a deleted run is filled again from the journal.
+        """
         try:
-            return self._again(lambda: self._client.get_run(run)).info.lifecycle_stage == LifecycleStage.ACTIVE
+            info = self._again(lambda: self._client.get_run(run)).info
         except Refused as error:
             if getattr(error.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
-                return False
+                return None
             raise
+        return info.experiment_id if info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
     def log(self, run: str, points: Sequence[Point], params: Mapping[str, str] | None = None) -> Iterator[int]:
         """Sends in requests of the size that MLflow takes; yields after each how many points it had."""
@@ -189,7 +273,7 @@ class Tracker:
             some, left = left[:count], left[count:]
             part = metrics[: MOST_METRICS - len(some)]
             metrics = metrics[len(part) :]
-            self._log(run, metrics=part, params=some)
+            self._log_points(run, part, some)
             yield len(part)
 
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
@@ -211,8 +295,12 @@ class Tracker:
         """Deletes a run, as MLflow deletes: its pages no longer list it, and it can be restored."""
         self._again(lambda: self._client.delete_run(run))
 
-    def read(self, run: str, data: Sequence[Data]) -> None:
-        """Notes which data sets a run has read."""
+    def read(self, experiment: str, run: str, data: Sequence[Data]) -> None:
+        """Notes which data sets a run of an experiment has read.
+
+        MLflow looks whether it knows a data set and then makes it, without a lock: of two requests at once that bring
+        the same new one, one fails. So a new one is told alone; once it is known, runs are told side by side.
+        """
         inputs = [
             DatasetInput(
                 Dataset(one.name, one.digest[:DIGEST_LENGTH], "local", json.dumps({"uri": one.source})),
@@ -220,7 +308,10 @@ class Tracker:
             )
             for one in data
         ]
-        self._again(lambda: self._client.log_inputs(run, inputs))
+        named = {(experiment, one.name, one.digest) for one in data}
+        with contextlib.nullcontext() if named <= self._known_data else self._new_data:
+            self._again(lambda: self._client.log_inputs(run, inputs))
+            self._known_data |= named
 
     def upload(self, run: str, file: Path, folder: str) -> None:
         """Keeps a file among a run's artifacts, in place of one of the same name."""
@@ -231,24 +322,21 @@ class Tracker:
         made = self._again(lambda: self._find_or_create_model(experiment, run, name, tags))
         metrics = [Metric(p.key, p.value, p.ts, p.step, model_id=made, run_id=run) for p in points]
         self._again(lambda: self._link(run, made, points[0].step))
-        self._log(run, metrics=metrics)
+        self._log_points(run, metrics, is_of_model=True)
         self._again(lambda: self._client.finalize_logged_model(made, "READY"))
 
-    def page(self, grid: str) -> str:
-        """The path, below MLflow's address, of the page that draws the loss of a grid's runs by step.
+    def page(self, experiment: str) -> str:
+        """The path, below MLflow's address, of the page that draws the loss of an experiment's runs by step.
 
-        A grid of many runs gets its list with charts instead, best first: an address cannot name them all.
+        One of many runs gets its list with charts instead, best first: an address cannot name them all.
         """
-        found = self._again(lambda: self._client.get_experiment_by_name(grid))
-        if found is None:
-            return ""
-        runs = self._again(lambda: self._client.search_runs([found.experiment_id], LISTED, max_results=MOST_CURVES + 1))
+        runs = self._again(lambda: self._client.search_runs([experiment], LISTED, max_results=MOST_CURVES + 1))
         if not 0 < len(runs) <= MOST_CURVES:
             # Ordered by when they began, MLflow would fold all runs away under that of the grid.
             listed = {"searchFilter": LISTED, "orderByKey": "metrics.`loss`", "orderByAsc": "true"}
             listed |= {"compareRunsMode": "CHART"}
-            return f"#/experiments/{found.experiment_id}/runs?{urllib.parse.urlencode(listed)}"
-        query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [found.experiment_id]}
+            return f"#/experiments/{experiment}/runs?{urllib.parse.urlencode(listed)}"
+        query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [experiment]}
         query |= {"plot_metric_keys": ["loss"], "plot_layout": {"autosize": True, "xaxis": {}, "yaxis": {}}}
         query |= {"show_point": True, "deselected_curves": [], "last_linear_y_axis_range": []}
         words = {key: json.dumps(value, separators=(",", ":")) for key, value in query.items()}
@@ -269,8 +357,19 @@ class Tracker:
                 raise
             return found
 
+    def _experiments_with(self, tags: Mapping[str, str]) -> dict[str, str]:
+        names: dict[str, str] = {}
+        token = None
+        while True:
+            page = self._client.search_experiments(ViewType.ACTIVE_ONLY, PAGE, page_token=token)
+            names |= {one.experiment_id: one.name for one in page}
+            if not (token := page.token):
+                break
+        runs = self._client.search_runs([*names], _query(tags), ViewType.ACTIVE_ONLY, PAGE)
+        return {one: names[one] for one in sorted({run.info.experiment_id for run in runs})}
+
     def _find(self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()) -> dict[str, list[str]]:
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        query = _query(tags)
         found: dict[str, list[str]] = {}
         token = None
         while True:
@@ -295,6 +394,8 @@ class Tracker:
         query = f"source_run_id = '{run}' AND name = '{name}'"
         found = self._client.search_logged_models([experiment], query)
         if found:
+            if tags.items() - (found[0].tags or {}).items():  # its snapshot lies elsewhere by now
+                self._client.set_logged_model_tags(found[0].model_id, dict(tags))
             return found[0].model_id
         made = self._client.create_logged_model(experiment, name, run, {**tags, "mlflow.model.isExternal": "true"})
         return made.model_id
@@ -307,11 +408,44 @@ class Tracker:
     def _log(self, run: str, **entities: Sequence[object]) -> None:
         self._again(lambda: self._client.log_batch(run, **entities))  # pyright: ignore[reportArgumentType]
 
+    def _log_points(
+        self, run: str, metrics: Sequence[Metric], params: Sequence[Param] = (), is_of_model: bool = False
+    ) -> None:
+        """Sends points, also such as MLflow has: sent again, a point changes nothing.
+
+        Before 3.15 MLflow does not know a NaN again that it has, and refuses the whole request. So where it says that
+        something is there already, that is left out: the NaNs first, and all points where that is not enough. Of a
+        model's points, which all stand as the run's own too, only the NaNs, by which no model is ranked.
+        """
+        left = list(metrics)
+
+        def once() -> None:
+            nonlocal left
+            if not left and not params:
+                return
+            try:
+                self._client.log_batch(run, metrics=left, params=params)
+            except MlflowException as error:
+                if trouble.is_there_already(str(error)):
+                    left = self._lacking(run, left, only_nans=is_of_model)
+                raise
+
+        self._again(once)
+
+    def _lacking(self, run: str, metrics: Sequence[Metric], only_nans: bool) -> list[Metric]:
+        """Those of a request that the run lacks: looked at are the NaNs, or all where there are none."""
+        nans = [one for one in metrics if math.isnan(one.value)]
+        keys = {one.key for one in (nans or metrics)}
+        if only_nans and not nans:
+            return list(metrics)
+        held = {_identity(one) for key in keys for one in self._client.get_metric_history(run, key)}
+        return [one for one in metrics if (nans and not math.isnan(one.value)) or _identity(one) not in held]
+
     def _again(self, do: Callable[[], T]) -> T:
         try:
             return self._patience.again(do, is_transient)
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
             said = f"{self._place}: {trouble.shown(str(error))}"
-            if is_transient(error):
+            if is_transient(error) and not trouble.is_there_already(str(error)):
                 raise Unreachable(f"MLflow does not answer or is overloaded: {said}. {KEPT}") from error
-            raise Refused(f"MLflow refused: {said}{trouble.advice(str(error))}. {KEPT}") from error
+            raise Refused(f"MLflow refused: {said}{trouble.advice(str(error), self._place)}. {KEPT}") from error

@@ -15,6 +15,7 @@ import submitit
 from submitit.core.utils import DelayedSubmission, JobPaths
 
 from jobs import entry, going_on
+from launcher.clusters import setup_script
 from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
 from launcher.clusters.slurm import Run
 from zsg_core.errors import ClusterError
@@ -69,12 +70,13 @@ def _gpus(profile: Profile, size: JobSize, kind: str) -> dict[str, str]:
 
 
 def setup_lines(profile: Profile, size: JobSize) -> list[str]:
-    """What a job's script runs first: its variables, caches on the node's own disk, the profile's lines."""
+    """What a job's script runs first: its variables, caches on the node's own disk, the profile's lines, each of which
+    must succeed."""
     exports = [f"export {key}={value}" for key, value in sorted(profile.variables(size).items())]
     disk = re.sub(r"^\$(\w+)", r"${\1:-/tmp}", profile.environment.cache)
     caches = [f'export TRITON_CACHE_DIR="{disk}/zsg-$UID/triton"']
     caches += [f'export TORCH_EXTENSIONS_DIR="{disk}/zsg-$UID/torch-extensions"']
-    return [*exports, *caches, *profile.setup]
+    return [*exports, *caches, *setup_script.lines(profile.setup)]
 
 
 def job_lines(submission: str, links_left: int) -> list[str]:

@@ -12,13 +12,20 @@ from pathlib import Path
 
 from jobs.evaluating import sandbox
 from jobs.evaluating.sandbox import Sandbox
+from launcher import extras
 from launcher.clusters import cluster_checks, slurm
 from launcher.clusters.check import OK, PROBLEM, WARNING, Check
 from launcher.clusters.profiles import Profile
 from zsg_core.errors import ClusterError
 
 OURS = ("launcher", "jobs", "zsg_core")
-EXTRAS = {"train": ("deepspeed", "sentence_transformers", "torch", "transformers"), "track": ("mlflow",)}
+# Of the extras that training can do without, what is for: doctor warns.
+FOR = {
+    "evaluate": "for metrics rouge1, rougeL and silhouettes",
+    "track": "for zsg sync, zsg ui and zsg server",
+    "report": "for zsg report, zsg arrange draw and DataFrames",
+}
+COMPILERS = ("cc", "gcc", "clang")
 # sqlite locks with fcntl, which these keep badly or not at all (sqlite.org, "How To Corrupt An SQLite Database File").
 SHARED = ("nfs", "nfs4", "lustre", "beegfs", "gpfs", "ceph", "cifs", "smb3", "fuse", "glusterfs", "wekafs")
 
@@ -29,7 +36,8 @@ def examine(profile: Profile, workspace: Path, run: slurm.Run = subprocess.run) 
         python(sys.version_info[:3]),
         owners(importlib.metadata.packages_distributions(), {name: _folder_of(name) for name in OURS}),
         faiss({name.lower() for d in importlib.metadata.distributions() if (name := d.metadata["Name"])}),
-        *(extra(name, [m for m in modules if not importlib.util.find_spec(m)]) for name, modules in EXTRAS.items()),
+        *(extra(name, extras.missing(modules)) for name, modules in extras.MODULES.items()),
+        compiler([path for name in COMPILERS if (path := shutil.which(name))], os.environ.get("CC")),
         encoding(sys.getfilesystemencoding(), os.environ),
         *_workspace(profile, workspace),
         code_runs(profile.kind),
@@ -71,10 +79,20 @@ def extra(name: str, missing: Collection[str]) -> Check:
     """Whether an extra is there. Jobs run in the Python that submits them, so training needs its extra here too."""
     if not missing:
         return Check(f"zsg[{name}]", OK, "installed")
-    advice = f"pip install 'zsg[{name}]'"
-    if name == "track":
-        return Check("zsg[track]", WARNING, f"{', '.join(missing)} missing", f"for zsg sync and zsg ui: {advice}")
-    return Check(f"zsg[{name}]", PROBLEM, f"{', '.join(missing)} missing", f"jobs would fail at once: {advice}")
+    found, advice = f"{', '.join(missing)} missing", extras.command(name)
+    if name in FOR:
+        return Check(f"zsg[{name}]", WARNING, found, f"{FOR[name]}: {advice}")
+    return Check(f"zsg[{name}]", PROBLEM, found, f"jobs would fail at once: {advice}")
+
+
+def compiler(found: Collection[str], named: str | None) -> Check:
+    """Whether there is a C compiler; `named` is the variable CC. On CPUs nothing is compiled, on GPUs Triton does."""
+    if named:
+        return Check("compiler", OK, f"{named}, which CC names")
+    if found:
+        return Check("compiler", OK, next(iter(found)))
+    advice = "not needed on CPUs; on GPUs, and for trainer.compile, have gcc on the nodes: in setup, module load gcc"
+    return Check("compiler", WARNING, f"none of {', '.join(COMPILERS)} is on the PATH", advice)
 
 
 def encoding(file_system: str, variables: Mapping[str, str]) -> Check:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError
 
 from jobs.slurm_environment import CLUSTERS, REACHED_BY, is_of_slurm
-from launcher.clusters import profile_files, sbatch_options
+from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
 from zsg_core.settings.fields import Count, Positive, Strict
 from zsg_core.settings.schema_errors import first_problem
@@ -250,7 +250,9 @@ class Profile(Strict):
     network: Network = Network()
     container: Container = Container()
     setup: list[str] = Field(
-        default=[], description="shell lines run verbatim at the start of every Slurm job; plan shows them"
+        default=[],
+        description="shell lines run verbatim at the start of every Slurm job, which one that fails ends (`… || true` "
+        "may fail); plan shows them",
     )
 
     def variables(self, size: JobSize) -> dict[str, str]:
@@ -300,6 +302,8 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
     slurm = profile.slurm
     if profile.kind == "local" and profile.setup:
         raise layers.error(("setup",), "`setup` lines run in Slurm jobs only; a local profile has none")
+    if unread := setup_script.refusal(profile.setup):
+        raise layers.error(("setup", unread[0]), f"setup: {unread[1]}")
     if refusal := _uri_refusal(profile.tracking.uri):
         raise layers.error(("tracking", "uri"), refusal)
     if profile.tracking.live and (profile.kind == "local" or not _is_server(profile.tracking.uri)):

@@ -161,14 +161,17 @@ def summary(plan: "Plan") -> str:
     return ", ".join([*parts, f"{before} stage{'s' * (before > 1)} before them"] if before else parts)
 
 
-def plan_rows(plan: "Plan", estimates: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The plan for scripts, with the estimate of each run by its id; null for what the grid wants no longer."""
+def plan_rows(plan: "Plan", estimates: Mapping[str, Any], refused: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The plan for scripts, with the estimate of each run by its id; null for what the grid wants no longer.
+
+    `refused`: why submit would do nothing of it; in every row, so that no reader of rows takes them for submitted.
+    """
     rows = [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
     for one in plan.unwanted:
         state = one.state.state
         reason = f"no longer in the grid; {state}" + (f" (zsg cancel {one.run} ends it)" if one.state.is_active else "")
         rows.append({"run": one.run, "action": "unwanted", "reason": reason, "axes": one.axes})
-    return [row | {"estimate": estimates.get(row["run"])} for row in rows]
+    return [row | {"estimate": estimates.get(row["run"]), "refused": list(refused)} for row in rows]
 
 
 def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:

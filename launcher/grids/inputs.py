@@ -115,12 +115,37 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
     suite_files.check(settings.checkpoints for settings in points)
     for base in {base for settings in points if (base := base_folder(settings))}:
         model_folder.check(base)
+    for base, length in {(base_folder(one), one.train.max_length) for one in points}:
+        if base is not None:
+            model_folder.check_length("train.max_length", length, base)
+    for given in {one.arrangement.embedding for one in points if uses_embedding(one)} - {MINILM}:
+        model_folder.check_embedding("arrangement.embedding", _absolute("arrangement.embedding", given))
     for base, token in {(base_folder(one), token) for one in points for token in one.model.add_tokens or ()}:
         if base is not None:
             added_tokens.refuse_known(base, [token], added_tokens.known_tokens(base))
     several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
     for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
         _refuse_empty(name, source, source_files(name, source, downloads), is_alone=data.sources is None)
+
+
+def told_of_models(points: Sequence[Settings]) -> list[str]:
+    """What of the models works and is not as it seems, each as a line; `check` has let them pass."""
+    bases = {base for one in points if (base := base_folder(one))}
+    found = [note for base in sorted(bases) for note in model_folder.notes(base)]
+    for one in points:
+        tuning = one.train.tuning
+        if tuning.method == "lora" and "embed_tokens" in (tuning.targets or ()) and _is_tied(one):
+            found.append(
+                f"model {one.model.name} has one table for embedding and output layer (tie_word_embeddings), and LoRA "
+                "on embed_tokens adapts the embedding alone: load its snapshots as adapters; merged into the base, "
+                "they would change the output layer, too, and give other losses"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _is_tied(settings: Settings) -> bool:
+    base = base_folder(settings)
+    return base is None or model_folder.is_tied(base)
 
 
 def _drawn(source: Source) -> tuple[object, ...]:

@@ -27,6 +27,8 @@ MOST: Mapping[str, int | None] = {
     Cause.PEER_LOST: 3,
     Cause.DISK_FULL: 3,
     Cause.CLUSTER: 3,
+    Cause.SETUP: 3,  # of one line: the profile is mended in between
+    Cause.DIVERGED: 0,
     Cause.SIGNAL: 10,
     Cause.DIED: 2,
     Cause.TRACEBACK: 1,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from jobs import log_marks
+from jobs import log_marks, setup
 from jobs.attempt import DONE
 from jobs.folder import Workspace, read_json
 from jobs.log_marks import Mark
@@ -80,9 +80,17 @@ def of_newest(place: Workspace, submission: Submission, item: str) -> list[Path]
 
 
 def marks(path: Path) -> list[Mark]:
-    """Where the attempts in a log begin."""
+    """Where the attempts in a log begin, each with what its job's script printed before."""
     with path.open("rb") as file, _mapped(file) as text:
-        return [Mark(int(found[1]), found.start()) for found in log_marks.PATTERN.finditer(text)]
+        found = list(log_marks.PATTERN.finditer(text))
+        before = [0, *(one.start() for one in found)]
+        return [Mark(int(one[1]), _begin(text, since, one.start())) for since, one in zip(before, found, strict=False)]
+
+
+def _begin(text: mmap.mmap | bytes, since: int, attempt: int) -> int:
+    """Where the start begins in which an attempt does: what its script printed is the attempt's, too."""
+    starts = [one.start() for one in log_marks.START_PATTERN.finditer(text[since:attempt])]
+    return since + starts[-1] if starts else attempt
 
 
 def parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]:
@@ -150,8 +158,33 @@ def _newest(path: Path) -> Part:
         place = size
         while (place := text.rfind(b"=== zsg attempt ", 0, place)) >= 0:
             if log_marks.PATTERN.match(text, place):
-                break
-        return Part(path, max(place, 0), size)
+                before = max(0, text.rfind(b"=== zsg attempt ", 0, place))
+                return Part(path, _begin(text, before, place), size)
+        starts = [one.start() for one in log_marks.START_PATTERN.finditer(text)]
+        return Part(path, starts[-1] if starts else 0, size)
+
+
+def setup_trouble(log: Path) -> tuple[str, bool] | None:
+    """The setup line that a job's last start did not come past, and whether the script saw it fail.
+
+    None where the setup lines were passed, or there is no log. A line that ends the script, or hangs until the job is
+    ended, is not seen to fail.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - setup.TAIL))
+            text = file.read()
+    except OSError:
+        return None
+    starts = list(log_marks.START_PATTERN.finditer(text))
+    text = text[starts[-1].start() :] if starts else text
+    lines = list(log_marks.SETUP_PATTERN.finditer(text))
+    if not lines or log_marks.PATTERN.search(text) or f"\n{log_marks.SETUP_DONE}\n".encode() in text:
+        return None
+    which, shown = (part.decode("utf-8", "replace") for part in lines[-1].groups())
+    ended = log_marks.SETUP_ENDED_PATTERN.search(text)
+    how = f"ended with {ended[2].decode('utf-8', 'replace')}" if ended else "is the last that began"
+    return setup.evidence(f"{which} {how}: {shown}", setup.output(text)), ended is not None
 
 
 def _part(path: Path, attempt: int) -> Part | None:

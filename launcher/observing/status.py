@@ -20,6 +20,7 @@ from jobs.going_on import NEXT
 from jobs.heartbeat import STARTING, TRAINING
 from launcher.clusters import slurm
 from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, Job, SlurmState
+from launcher.observing import logs
 from launcher.observing import signs as signs_of
 from launcher.observing.job_state import ABSENT, NEVER_STARTED, JobState
 from launcher.observing.progress import alive, gpus, progress
@@ -182,7 +183,7 @@ def _slurm(
             elif said.state == RUNNING:
                 states[item] = _running(folder, said, asked[item], before, clock)
             else:
-                states[item] = _gone(folder, said, asked[item], clock)
+                states[item] = _gone(workspace, folder, said, asked[item], clock)
     for item, links in replaced.items():
         if left := tuple(job.id for job in links if job in told and not told[job].is_leaving):
             states[item] = replace(states.get(item) or settled[item], replaced=left)
@@ -237,20 +238,39 @@ def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState |
     return state
 
 
-def _gone(folder: Path, said: SlurmState, last: Submission, clock: Clock) -> JobState:
+def _gone(workspace: Workspace, folder: Path, said: SlurmState, last: Submission, clock: Clock) -> JobState:
     """A job that has left the queue without a record of its own."""
     state = JobState(state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence)
+    signs = signs_of.of(folder, clock)
+    has_begun = signs is not None and signs.attempt["submission"] == last.id
+    if not has_begun and (stopped := _in_setup(workspace, said, last, state)):
+        return stopped
     if said.state == DONE:
         # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
         return replace(state, state=UNKNOWN, cause="Slurm says COMPLETED, but the job left no record")
-    signs = signs_of.of(folder, clock)
-    if signs is None or signs.attempt["submission"] != last.id:
+    if signs is None or not has_begun:
         return state
     if signs.age_s < LOST_S:
         # slurmd may be dead and the ranks alive: no end is told of what may yet go on.
         cause = f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f} s old"
         return progress(folder, replace(state, state=UNKNOWN, cause=cause, doing=LEAVING))
     return progress(folder, state)
+
+
+def _in_setup(workspace: Workspace, said: SlurmState, last: Submission, state: JobState) -> JobState | None:
+    """A job that did not come past its setup lines: the line, and where that is what ended it, as its cause."""
+    trouble = logs.setup_trouble(_log_of(workspace, said, last))
+    if trouble is None:
+        return None
+    told, has_failed = trouble
+    if has_failed or said.state == DONE or said.detail == Cause.DIED:
+        return replace(state, state=FAILED, cause=Cause.SETUP, evidence=told)
+    return replace(state, evidence="; ".join(filter(None, (state.evidence, told))))
+
+
+def _log_of(workspace: Workspace, said: SlurmState, last: Submission) -> Path:
+    """The log of a job's script, which is rank 0's too."""
+    return workspace.submission(last.id) / f"{said.job}_0_log.out"
 
 
 def _on(node: str | None) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import causes, tracebacks
+from jobs import causes, log_marks, tracebacks
 from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
 from launcher.clusters.slurm import CANCELLED, FAILED, UNKNOWN
@@ -35,6 +35,8 @@ NEXT = {
     Cause.STAGE_FAILED: "mend the run that it starts from, then submit again with --retry",
     Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip; then submit again with --retry",
     Cause.BAD_INPUT: "change what the message names, then submit again with --retry",
+    Cause.SETUP: "mend the line in the profile's setup (or end it in `|| true`, if it may fail); then zsg retry",
+    Cause.DIVERGED: "it would come again",
     Cause.CLUSTER: "the message says what; then submit again with --retry",
     Cause.TRACEBACK: "zsg logs RUN shows the whole traceback",
     Cause.DIED: "killed from outside, often for memory: zsg logs RUN, then submit again with --retry",
@@ -71,6 +73,7 @@ def in_log(text: bytes) -> Proof | None:
         lines.append(line.decode("utf-8", "replace").rstrip("\r"))
         offsets.append(place)
         place += len(line) + 1
+    begun = max((mark.start() for mark in log_marks.PATTERN.finditer(text)), default=0)
     found = [Proof(cause, line, offsets[n]) for n, line in enumerate(lines) if (cause := causes.of_line(line))]
     ended = min((proof.offset for proof in found if proof.cause == Cause.CANCELLED), default=place)
     # Who is killed once Slurm has begun to end the step was not the first to die.
@@ -78,6 +81,8 @@ def in_log(text: bytes) -> Proof | None:
     signature = tracebacks.in_lines(lines)
     for number, line in tracebacks.ends(lines):
         found.append(Proof(causes.of_line(line) or Cause.TRACEBACK, line, offsets[number], signature))
+    # What setup lines print before an attempt is no reason of its end.
+    found = [proof for proof in found if proof.offset >= begun or proof.cause == Cause.SETUP]
     return min(found, key=lambda proof: (causes.weight(proof.cause), proof.offset), default=None)
 
 

@@ -2,20 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from launcher import extras
 from launcher.clusters import cluster as clusters
 from launcher.clusters import which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
+from launcher.grids.runs import Run
 from launcher.planning import limits
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import SUBMIT, Plan
 from launcher.submission import handover
 from launcher.submission.handover import Say
 from launcher.submission.submit import Site
-from zsg_core.errors import ClusterError, UserError
+from zsg_core.errors import ClusterError, UserError, ZsgError
 from zsg_core.estimate import GB
 from zsg_core.suites import key_variables
 
@@ -23,10 +25,13 @@ from zsg_core.suites import key_variables
 def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
     """The profile's cluster; an empty one for a local profile, and where it need not answer and does not."""
     named = which_cluster.named(profile)  # which may be refused, whether or not Slurm is at hand
-    if profile.kind == "local" or (not must_answer and shutil.which("scontrol") is None):
-        return Cluster(named=named)
+    if profile.kind == "local":
+        return Cluster()
     for note in which_cluster.notes(profile):
         say(f"note: {note}")
+    if not must_answer and shutil.which("scontrol") is None:
+        say("the cluster's limits were not looked at: there is no scontrol here; submit from a login node of it")
+        return Cluster(named=named)
     if must_answer:
         return handover.patiently(lambda: clusters.ask(named=named), say)
     try:
@@ -36,20 +41,80 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
         return Cluster(named=named)
 
 
-def objections(site: Site, plan: Plan, cluster: Cluster, estimates: Estimates) -> list[str]:
-    """Why the plan would not pass, each with the smallest change that lets it pass."""
+def objections(site: Site, plan: Plan, cluster: Cluster, estimates: Estimates) -> list[ZsgError]:
+    """Why the plan would not pass, each with the smallest change that lets it pass.
+
+    UserError where the grid, the profile or the command is to change, ClusterError where the machine or Slurm is.
+    """
     profile, found = site.profile, []
     if cluster.partitions:
         found += limits.refusals(profile, plan, cluster)
     if profile.kind == "slurm":
         found += _guarded(profile, plan, cluster, estimates)
-    return [*found, *plan.elsewhere, *_judges(plan), *_disk(site, plan, estimates)]
+    found += [*plan.elsewhere, *_judges(plan), *_disk(site, plan, estimates)]
+    told: list[ZsgError] = [UserError(why) for why in found]
+    if is_python_of_jobs(profile):
+        told += [ClusterError(why) for why in lacking(plan)]
+    return told
 
 
-def refuse(found: list[str]) -> None:
-    """Raises UserError with all that was found."""
-    if found:
-        raise UserError("; ".join(found) if len(found) == 1 else "\n  ".join([f"{len(found)} things:", *found]))
+def without_room(plan: Plan) -> list[ZsgError]:
+    """Why nothing of a plan can be submitted for want of room. Submit asks once it has settled what it left behind."""
+    if plan.left and not plan.acting:
+        return [ClusterError(f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended")]
+    return []
+
+
+def refusal(found: list[ZsgError]) -> ZsgError | None:
+    """All that was found as one error, of the kind of the first; None where there is nothing."""
+    if not found:
+        return None
+    words = [str(one) for one in found]
+    return type(found[0])(words[0] if len(words) == 1 else "\n  ".join([f"{len(words)} things:", *words]))
+
+
+def refuse(found: list[ZsgError]) -> None:
+    """Raises that error, if there is one."""
+    if error := refusal(found):
+        raise error
+
+
+def is_python_of_jobs(profile: Profile) -> bool:
+    """Whether jobs see the packages that are installed here, and no others."""
+    is_container = bool(profile.container.prefix or profile.container.python)
+    brings = profile.kind == "slurm" and bool(profile.setup)  # a line may load a module with packages
+    return not (is_container or brings or "PYTHONPATH" in profile.environment.set)
+
+
+def lacking(plan: Plan) -> list[str]:
+    """The packages that the plan's jobs would look for in vain, if they see what is installed here."""
+    trained = [run for group in plan.groups for run in group.runs]
+    scored = [run for one in plan.evaluations for run in one.runs]
+    prepared = [run for prepare in plan.prepares for run in prepare.runs]
+    runs = [*trained, *scored, *prepared]
+    if not runs:
+        return []
+    modules = ["torch", "transformers"]
+    modules += ["deepspeed"] * bool(trained)
+    modules += _to_order(prepared)
+    modules += ["peft"] * any(run.stage["train"]["tuning"]["method"] == "lora" for run in [*trained, *scored])
+    keys = {key.partition("/")[0] for run in scored for key in run.checkpoints.scored}
+    scorers = ["rouge_score"] * bool(keys & {"rouge1", "rougeL"}) + ["sklearn"] * ("silhouette" in keys)
+    told = [
+        extras.told("training", modules, "train"),
+        extras.told("what checkpoints are scored by", scorers, "evaluate"),
+    ]
+    return [line for line in told if line]
+
+
+def lacking_to_order(runs: Sequence[Run]) -> str | None:
+    """The packages that are missing here to make the orders of runs, in words; None if none is."""
+    return extras.told("making these orders", _to_order(runs), "train")
+
+
+def _to_order(runs: Sequence[Run]) -> list[str]:
+    modules = ["sentence_transformers"] * any(run.embedding is not None for run in runs)
+    return modules + ["ot"] * any(run.stage["arrangement"].get("measure") == "ot" for run in runs)
 
 
 def _guarded(profile: Profile, plan: Plan, cluster: Cluster, estimates: Estimates) -> list[str]:

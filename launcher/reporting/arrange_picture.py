@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zsg_core.errors import UserError
+from launcher import extras
 
 WINDOW = 160  # examples averaged together: ten steps of 16, as in the paper's figures
 COLOURS = ("#0b6fb8", "#d1600d", "#2f8f5b", "#8a4fa3", "#7a7a7a")
@@ -16,10 +16,9 @@ Curves = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 def draw(curves: Mapping[str, Curves], path: Path) -> None:
     """A PNG with two panels: cosine to the nearest test item, and on average, as means of windows of the order."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise UserError("a picture needs matplotlib: pip install 'zsg[track]'") from None
+    extras.need("a picture", "report", only=("matplotlib",))
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zsg_core.errors import UserError
-
 # Each pair, on white and on near black, is told from its neighbours by lightness too; marks tell them apart in grey.
 PALETTE = (
     ("#0b6fb8", "#62b4f2"), ("#c4500c", "#ff9f5f"), ("#1f7f4c", "#6ed39a"), ("#8a4fa3", "#cfa3e8"),
@@ -146,10 +144,7 @@ def _handles(places: Sequence[Any], panels: Sequence[Panel]) -> Iterator[tuple[L
 @contextlib.contextmanager
 def drawing(settings: dict[str, Any]) -> Iterator[Any]:
     """pyplot without a screen, under settings that end with the drawing; a `$` in a name is a dollar."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise UserError("a report needs matplotlib: pip install 'zsg[report]'") from None
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: F401  # else pyplot may want a screen
 
     matplotlib.use("Agg")

@@ -13,17 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+from pyarrow import csv, parquet
+
 from jobs.folder import Workspace
+from launcher import extras
 from launcher.grids import grid_record
 from launcher.reporting import recorded
 from launcher.reporting.recorded import Recorded
-from zsg_core.errors import UserError
-
-try:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-except ModuleNotFoundError:
-    raise UserError("tables need pyarrow and pandas: pip install 'zsg[report]'") from None
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +45,7 @@ def item_losses(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame
 def _frame(grid: str, workspace: str | Path | None, schema_of: Any, columns_of: Any) -> "pd.DataFrame":
     from launcher.observing import reading
 
+    extras.need("a DataFrame", "report", only=("pandas",))
     place = reading.workspace(Path(workspace) if workspace else None)
     record = grid_record.read(place, grid)
     schema = schema_of(record["runs"])

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from jobs.evaluating import kept_states
 from jobs.evaluating.kept_states import States
 from jobs.folder import Workspace
+from launcher import extras
 from launcher.reporting.comparison import Group
-from zsg_core.errors import UserError
 
 PERPLEXITY, SEED = 30.0, 0
 LEAST = 5  # items of which a map says anything
@@ -64,6 +64,7 @@ def _found(place: Workspace, groups: Sequence[tuple[str, Group]]) -> Iterator[tu
         run, files = next(((one.run, files) for one in group.members if (files := _files(place, one.run))), ("", {}))
         for _, steps in sorted(files.items()):
             for step in sorted({min(steps), max(steps)}):
+                extras.need("a report with hidden states", "report", only=("safetensors", "sklearn"))
                 kept = kept_states.read(steps[step])
                 if len(kept.ids) < LEAST or not np.isfinite(kept.states).all():
                     continue
@@ -97,11 +98,9 @@ def _digest(kept: States) -> str:
 
 
 def _map(label: str, run: str, kept: States) -> Map:
-    try:
-        from sklearn.decomposition import PCA
-        from sklearn.manifold import TSNE
-    except ModuleNotFoundError:
-        raise UserError("a report with hidden states needs scikit-learn: pip install 'zsg[report]'") from None
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     states = kept.states.astype(np.float64)
     pca = PCA(n_components=2, svd_solver="full")
     flat = pca.fit_transform(states)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace, write_text
+from launcher import extras
 from launcher.grids import grid_record
 from launcher.reporting import comparison, frames, map_part, recorded, scatter, verdict_part, verdicts
 from launcher.reporting import figure as report_figure
@@ -28,8 +29,9 @@ OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden state
 def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) -> Path:
     """Writes the report of a grid and returns the page's path; `out` is a folder. Replaces an older report.
 
-    UserError for an unknown grid, a metric that no run has, an axis in which the runs do not differ.
+    UserError for an unknown grid, a metric that no run has, an axis in which the runs do not differ, no matplotlib.
     """
+    extras.need("a report", "report", only=("matplotlib",))
     folder = out or place.grid(name) / "report"
     record = grid_record.read(place, name)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

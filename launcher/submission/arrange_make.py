@@ -8,6 +8,7 @@ from jobs.folder import is_committed
 from launcher.commands import show
 from launcher.observing import logs
 from launcher.observing.status import collect
+from launcher.planning import admission
 from launcher.planning import plan as plans
 from launcher.submission import local, session
 from launcher.submission import submit as submits
@@ -41,6 +42,8 @@ def make(grid: Path, workspace: Path | None) -> list[Made]:
 
 def _run(opened: session.Opened) -> None:
     site = opened.site
+    if admission.is_python_of_jobs(site.profile) and (why := admission.lacking_to_order(opened.runs)):
+        raise ClusterError(why)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)

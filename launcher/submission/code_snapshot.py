@@ -26,13 +26,18 @@ PACKAGES = (jobs, zsg_core)
 DIGITS = 16
 
 
+def refuse_colon(workspace: Workspace) -> None:
+    """UserError for a workspace whose name cannot stand in PYTHONPATH."""
+    if ":" in str(workspace.root):
+        raise UserError(f"workspace {workspace.root}: ':' parts the folders of PYTHONPATH; use another folder")
+
+
 def take(workspace: Workspace) -> dict[str, Any]:
     """Keeps the code in the workspace; returns what job.json says of it: versions, commit, digest and folder.
 
     UserError for a workspace whose name cannot stand in PYTHONPATH.
     """
-    if ":" in str(workspace.root):
-        raise UserError(f"workspace {workspace.root}: ':' parts the folders of PYTHONPATH; use another folder")
+    refuse_colon(workspace)
     facts, files, patch = _now()
     folder = workspace.code(facts["digest"])
     if not is_committed(folder):

@@ -15,6 +15,7 @@ from typing import Any
 from jobs.folder import Workspace
 from launcher import workspaces
 from launcher.clusters import profile_files, profiles
+from launcher.clusters.cluster import Cluster
 from launcher.clusters.slurm import DONE
 from launcher.commands import show
 from launcher.grids import grid as grids
@@ -29,13 +30,13 @@ from launcher.observing import status_view as view
 from launcher.observing.status import collect
 from launcher.planning import admission, limits
 from launcher.planning.estimates import Estimates
-from launcher.planning.plan import NOT_SELECTED, Allow
+from launcher.planning.plan import NOT_SELECTED, Allow, Plan
 from launcher.shipped import shipped
-from launcher.submission import job_files, local
+from launcher.submission import code_snapshot, job_files, local
 from launcher.submission import submit as submits
 from launcher.submission.ledger import Ledger, submit_lock
 from launcher.submission.submit import Site
-from zsg_core.errors import ClusterError, UserError
+from zsg_core.errors import ClusterError, UserError, ZsgError
 
 DELIVERY_S = {True: 300.0, False: 60.0}  # by whether MLflow is a file here: a server may never answer
 
@@ -67,7 +68,9 @@ def open_grid(
         grid = smokes.shrink(grid, profile.smoke, one_rank=profile.kind == "local")
     place = reading.workspace(workspace_path, profile.workspace)
     downloads = Downloads(place, profile.internet, show.say)
-    inputs.check([own for point in grid.points for own in point.settings.by_stage()], downloads)
+    stages = [own for point in grid.points for own in point.settings.by_stage()]
+    inputs.check(stages, downloads)
+    code_snapshot.refuse_colon(place)
     workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
     for run in resolved:
@@ -76,7 +79,7 @@ def open_grid(
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
-    for note in [*grid.notes, *notes]:
+    for note in [*grid.notes, *notes, *inputs.told_of_models(stages)]:
         show.say(f"note: {note}")
     own = layers.files[0].resolve()
     by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
@@ -94,19 +97,21 @@ def open_again(place: Workspace, name: str) -> Opened:
     return open_grid(path, record["opened_with"], place.root, record["smoke"], record["overrides"])
 
 
-def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
-    """Prints what a submit would do now."""
+def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
+    """Prints what a submit would do now; returns the error with which it would refuse, if it would."""
     cluster = admission.cluster_of(opened.site.profile, show.say, must_answer=False)
     site, estimates = replace(opened.site, cluster=cluster), opened.estimates
     _tell_clusters(site, Ledger(site.workspace))
     space = limits.room(site.profile, cluster)
     plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space, estimates.need_gb)
-    refused = admission.objections(site, plan, cluster, estimates)
+    refused = [*admission.objections(site, plan, cluster, estimates), *admission.without_room(plan)]
+    _say_unknown(opened, plan)
     if json:
-        show.as_json(show.plan_rows(plan, {run.id: estimates.of(run).as_json for run in opened.runs}))
+        words = [str(why) for why in refused]
+        show.as_json(show.plan_rows(plan, {run.id: estimates.of(run).as_json for run in opened.runs}, words))
         for why in refused:
             show.say(f"submit would refuse: {why}")
-        return
+        return admission.refusal(refused)
     show.plan_table(plan)
     show.job_graph(plan)
     show.estimates_table(*estimates.overview(plan))
@@ -115,6 +120,14 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
     for why in refused:
         show.result(f"submit would refuse: {why}")
     show.result(f"{opened.grid.name}: {show.summary(plan)}")
+    return admission.refusal(refused)
+
+
+def _say_unknown(opened: Opened, plan: Plan) -> None:
+    """What is missing here may be there for jobs that find their packages elsewhere: only they can tell."""
+    if not admission.is_python_of_jobs(opened.site.profile):
+        for why in admission.lacking(plan):
+            show.say(f"note: {why}; not needed where setup, the container or PYTHONPATH bring it to the jobs")
 
 
 def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
@@ -148,8 +161,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
             show.say("the states changed meanwhile: this is what is done now")
         submits.record_grid(site, grid, opened.runs, opened.asked)
         submits.free(plan, show.say)
-        if plan.left and not plan.acting:
-            raise ClusterError(f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended")
+        admission.refuse(admission.without_room(plan))
         if not plan.acting:
             show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
             return False
@@ -203,6 +215,7 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
     """
     site, name = opened.site, opened.grid.name
     plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow)
+    admission.refuse(admission.objections(site, plan, Cluster(), opened.estimates))
     show.plan_table(plan)
     if not plan.acting:
         show.result(f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")

@@ -40,11 +40,11 @@ def sync(place: Workspace, grid: str | None, refill: bool) -> None:
 def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     """Serves MLflow's pages over the workspace's store, or names the address of the profile's server."""
     needs_mlflow()
-    from jobs.tracking import deliver, tracker
+    from jobs.tracking import deliver
 
     name = grid_record.names(place, grid)[0] if grid else None
     uri = deliver.tracking_uri(place, grid_record.read(place, name or grid_record.names(place)[0]))
-    page = tracker.Tracker(uri).page(name) if name else ""
+    page = deliver.page(place, name) if name else ""
     if uri.startswith("http"):
         show.result(f"this grid's MLflow is at {uri}{page}")
         return

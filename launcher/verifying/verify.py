@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from jobs.folder import Workspace
+from launcher import extras
 from launcher.observing import reading
 from launcher.verifying import records, replay
 from launcher.verifying.check import DIFFERS, Check, NotChecked, look
@@ -52,6 +53,8 @@ class Again:
         if not self._steps:
             raise NotChecked("--steps 0: nothing is trained again")
         records.base_folder(e)  # without it nothing is trained, and nothing said of it
+        if why := extras.told("training again", ("torch", "transformers", "deepspeed"), "train"):
+            raise NotChecked(why)
         over = self._over = replay.span(e, self._steps)
         way = replay.way_of(e, over.begin + 1)
         ranks = f"{way['world']} rank{'s' * (way['world'] > 1)} on {way['device']}"

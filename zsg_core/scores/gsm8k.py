@@ -6,10 +6,15 @@ from collections.abc import Iterable
 from zsg_core.errors import BadData
 from zsg_core.scores.scoring import Answered, ByItem, mean_by_item
 
-# The patterns of lm-evaluation-harness's task gsm8k, version 3; the strict one is also that of gsm8k-ScRel.
+# As published: OpenAI's, gsm8k-ScRel's and lm-evaluation-harness's. `#### $18` is no strict answer.
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
-ANY_NUMBER = re.compile(r"-?[$0-9.,]{2,}|-?[0-9]+")
+# A number holds a digit. The pattern of lm-evaluation-harness, -?[$0-9.,]{2,}, takes marks such as `$.` for one. A `-`
+# after a digit is none of the number: of the range 10-72 the last is 72.
+ANY_NUMBER = re.compile(r"(?:(?<![0-9])-)?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)")
+# How LaTeX writes the comma of 1,000: 1{,}000 or 1\,000 or 1,\!000.
+THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[,!])(?=[0-9]{3}(?![0-9]))")
 TOLERANCE = 1e-4  # of gsm8k-ScRel
+WAY = {"flexible": "the last number that holds a digit"}  # an older zsg took marks such as `$.` for numbers
 
 
 def strict(text: str) -> float | None:
@@ -19,16 +24,17 @@ def strict(text: str) -> float | None:
 
 
 def flexible(text: str) -> float | None:
-    """The last number, whatever stands before it; None without one."""
-    found = ANY_NUMBER.findall(text)
+    """The last number, whatever stands before and after it; None without one."""
+    found = ANY_NUMBER.findall(THOUSANDS.sub(",", text))
     return _number(found[-1]) if found else None
 
 
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """100 where an answer's final number is that of the reference, else 0, read strictly and flexibly.
 
-    Numbers are compared, not texts: 18, 18.0 and $18.00 are equal, as for gsm8k-ScRel (|a − b| < 1e-4), where
-    lm-evaluation-harness would call only the first right. BadData for a reference that holds no number.
+    Numbers are compared, not texts: 18 and 18.0 are equal, as for gsm8k-ScRel (|a − b| < 1e-4), where
+    lm-evaluation-harness would call only the first right. Read flexibly, $18.00 is 18 as well; read strictly,
+    `#### $18` is no answer, as for the published pattern. BadData for a reference that holds no number.
     """
     listed = list(answers)
     return {
