@@ -11,6 +11,7 @@ import pytest
 from jobs import attempt as attempts
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
+from launcher.observing.job_state import NEVER_STARTED
 from launcher.observing.settled import Settled
 from launcher.observing.status import JobState, collect
 from launcher.submission.ledger import Ledger, Submission
@@ -383,6 +384,31 @@ def test_a_run_whose_prepare_job_died_says_so(workspace: Workspace, sacct: str, 
     assert (found.state, found.cause) == (expected, "prepare failed")
     assert (found.evidence or "").startswith(evidence)
     assert slurm.asked == ["squeue", "sacct"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cause", "expected"),
+    [
+        ("cancelled", "signal", ("cancelled", NEVER_STARTED, "signal: SIGINT (prepare/p)")),
+        ("failed", "bad data", ("failed", "prepare failed", "bad data: SIGINT (prepare/p)")),
+        (None, None, ("cancelled", NEVER_STARTED, "died: the process ended without a record (killed?) (prepare/p)")),
+    ],
+)
+def test_a_local_run_whose_submit_was_ended_only_never_started(
+    workspace: Workspace, outcome: str | None, cause: str | None, expected: tuple[str, str, str]
+) -> None:
+    """The next submit starts it, as ever; only what its prepare job has told to be wrong is a failure."""
+    ledger = Ledger(workspace)
+    prepare = ledger.intend(scheduler="local", kind="prepare", grid="g", items=["prepare/p"])
+    ledger.submitted(prepare, ["local"])
+    submitted(workspace, "local", ("local",))
+    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    attempt = attempts.begin(workspace.root / "prepare/p", prepare.id)
+    if outcome:
+        attempts.end(workspace.root / "prepare/p", attempt, outcome, cause=cause, evidence="SIGINT")
+    found = state(workspace)
+
+    assert (found.state, found.cause, found.evidence) == expected
 
 
 def test_a_run_cancelled_while_its_prepare_job_works_was_cancelled(workspace: Workspace) -> None:

@@ -395,6 +395,9 @@ def _explain(workspace: Workspace, item: str, state: JobState, of: Callable[[str
         why = before.evidence
         if before.cause not in _OF_OTHERS.values():
             why = f"{before.cause or before.state}: {before.evidence or 'it left no record'} ({needed})"
+        if state.cause == NEVER_STARTED and (before.state != FAILED or before.cause == Cause.DIED):
+            # On this machine the submit was ended with the job: the next one starts both again.
+            return replace(state, evidence=why)
         return replace(state, state=became, cause=cause, evidence=why)
     return state
 
