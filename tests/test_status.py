@@ -361,6 +361,19 @@ def test_a_job_that_is_done_and_gone_is_asked_for_once(workspace: Workspace) -> 
     assert slurm.asked == ["squeue"] * 3
 
 
+def test_what_is_done_can_be_read_without_slurm(workspace: Workspace) -> None:
+    """On a machine without squeue, or while it does not answer, a workspace of done runs is shown as ever."""
+    ended(workspace, submitted(workspace), "done")
+    rested(workspace, 3600)
+
+    def broken(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        raise FileNotFoundError(argv[0])
+
+    for slurm, flagged in ((broken, False), (FakeSlurm("7|RUNNING|None|N/A|3:00:00|n1"), True)):
+        found = collect(workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace))[ITEM]
+        assert (found.state, found.flag is not None) == ("done", flagged)
+
+
 @pytest.mark.parametrize(
     ("sacct", "expected", "evidence"),
     [
