@@ -27,7 +27,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def look(workspace: Workspace) -> JobState:
     """What `zsg status` finds."""
     slurm = FakeSlurm("8|PENDING|Priority", "7|CANCELLED|0:0")
-    slurm.workspace = workspace
     return collect(workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace))[ITEM]
 
 

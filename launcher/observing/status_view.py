@@ -40,8 +40,7 @@ def rows_of(
 def note(row: Row) -> str:
     """What there is to say of a run beside its numbers."""
     former = None if row["wanted"] else "no longer in the grid"
-    flag = f"HANGS? {row['flag']}" if row.get("flag") else None
-    why = [former, flag, _replaced(row), row["cause"], _waits(row), _does(row), row["evidence"]]
+    why = [former, _flag(row), _replaced(row), row["cause"], _waits(row), _does(row), row["evidence"]]
     return ": ".join(str(part) for part in why if part)
 
 
@@ -50,6 +49,12 @@ def _replaced(row: Row) -> str | None:
     if not row.get("replaced"):
         return None
     return f"Slurm still has {', '.join(row['replaced'])} of an earlier submission of it (zsg cancel ends that)"
+
+
+def _flag(row: Row) -> str | None:
+    if row.get("flag") and row["state"] == RUNNING:
+        return f"HANGS? {row['flag']}"
+    return row.get("flag")
 
 
 def _waits(row: Row) -> str | None:
