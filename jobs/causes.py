@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
-from zsg_core.errors import BadData, ClusterError, UserError, ZsgError
+from zsg_core.errors import BadData, ClusterError, Diverged, UserError, ZsgError
 
 
 class Cause(StrEnum):
@@ -57,6 +57,7 @@ _PROOFS = {
     Cause.CANCELLED: r"slurmstepd: error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT [^ ]+ \*\*\*",
     Cause.DIED: r"srun: error: .*task.*: (?:Killed|Aborted|Segmentation fault|Bus error)",
     Cause.SETUP: r"^=== zsg setup line \d+ of \d+ ended with ",
+    Cause.DIVERGED: r"^zsg_core\.errors\.Diverged: ",
     Cause.BAD_DATA: r"^zsg_core\.errors\.BadData: ",
     Cause.BAD_INPUT: r"^zsg_core\.errors\.UserError: ",
     Cause.CLUSTER: r"^zsg_core\.errors\.ClusterError: ",
@@ -92,6 +93,8 @@ def of_error(error: BaseException) -> Cause:
             return Cause.OUT_OF_MEMORY
         if isinstance(one, OSError) and one.errno in _FULL:
             return Cause.DISK_FULL
+        if isinstance(one, Diverged):
+            return Cause.DIVERGED
         if isinstance(one, UserError):
             return Cause.BAD_DATA if isinstance(one, BadData) else Cause.BAD_INPUT
         proved = [cause for line in str(one).splitlines() if (cause := of_line(line))]

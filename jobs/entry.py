@@ -26,7 +26,7 @@ from jobs.signals import outcome as outcome_of
 from jobs.tracking import live
 from jobs.training import stages, state
 from zsg_core import schedule
-from zsg_core.errors import ZsgError
+from zsg_core.errors import Diverged, ZsgError
 
 MEET_S = 600.0
 EVALUATOR = "evaluator"  # an evaluate job in its own folder's journal; in a run's folder it is a guest
@@ -271,7 +271,8 @@ def _cause(error: BaseException) -> dict[str, Any]:
     cause = error.cause if isinstance(error, causes.Known) else causes.of_error(error)
     text = str(error).strip()
     if isinstance(error, ZsgError):
-        return {"cause": cause, "evidence": text, "signature": tracebacks.loose(text)}
+        at = {"step": error.step} if isinstance(error, Diverged) else {}
+        return {"cause": cause, "evidence": text, "signature": tracebacks.loose(text), **at}
     lines = text.splitlines() or [""]
     proof = next((line for line in lines if causes.of_line(line) == cause), lines[-1])
     return {"cause": cause, "evidence": f"{type(error).__name__}: {proof}", "signature": tracebacks.of_error(error)}

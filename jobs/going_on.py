@@ -66,7 +66,7 @@ def decide(rule: Mapping[str, Any], past: Mapping[str, Any], stop: Stop, slurm: 
     facts["cause"] = Cause.PREEMPTED if slurm.preempted else Cause.TIME_LIMIT
     if stalled >= STALLED_MOST:
         why = f"stopped {stalled} times in a row before a new step was saved"
-        return Verdict(FAILED, facts | {"evidence": f"{why}; give it a longer train.time_min, then zsg submit --retry"})
+        return Verdict(FAILED, facts | {"evidence": f"{why}; give it a longer train.time_min, then zsg retry"})
     if continued > rule["most"]:
         why = f"it has gone on {rule['most']} times, the most that slurm.max_continues allows"
     elif rule["by"] == CHAIN:

@@ -66,7 +66,12 @@ Place = Annotated[
     typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Retry = Annotated[bool, typer.Option("--retry", help="also submit runs that failed, were cancelled or are unknown")]
+Retry = Annotated[
+    bool,
+    typer.Option(
+        "--retry", help="also submit runs that failed, were cancelled or are unknown: all that zsg retry chooses from"
+    ),
+]
 Smoke = Annotated[
     bool, typer.Option("--smoke", help="a small trial of the whole grid: tiny model, few tasks and steps, other ids")
 ]
@@ -166,7 +171,10 @@ def submit(
     try:
         failed = session.submit(opened, allow, asking.agreed(yes))
     except KeyboardInterrupt:
-        show.error("interrupted; zsg submit again goes on from here (--retry for runs that were cancelled)")
+        show.error(
+            "interrupted; zsg submit again goes on from here "
+            "(zsg retry GRID --only state=cancelled takes up runs that were cancelled)"
+        )
         raise typer.Exit(INTERRUPTED) from None
     if failed:
         raise typer.Exit(ClusterError.exit_code)

@@ -9,7 +9,7 @@ from builders import tokenized
 
 from jobs.preparing.base_model import Vocabulary
 from jobs.training.batches import MicroBatch, TokenizedSet
-from zsg_core.errors import ClusterError
+from zsg_core.errors import ClusterError, UserError
 from zsg_core.examples import Example
 from zsg_core.prompts import ALL, ANSWER, PROMPT, Template
 
@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.training import packed_attention
+    from jobs.training import answer_loss, packed_attention
     from jobs.training.answer_loss import AnswerLoss, refuse_leaks
     from jobs.training.packed_attention import NAME
 
@@ -217,3 +217,29 @@ def test_prompts_alone_can_be_learnt() -> None:
     assert turns.learnt == [len(learnt)]
     assert learnt | answers == set(range(1, len(encoded.ids)))
     assert not learnt & answers
+
+
+def test_a_model_that_gives_no_numbers_is_not_called_a_leak(model: AnswerLoss) -> None:
+    """NaN weights are named by their tensors; a model whose weights are sound and overflow is told so, by precision."""
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.llama.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.raises(
+        UserError, match=r"not a number.*NaN or infinite values, in model\.layers\.1\.mlp\.up_proj\.weight;"
+    ):
+        refuse_leaks(broken, 300, "cpu")
+
+    large = copy.deepcopy(model)
+    with torch.no_grad():
+        large.llama.lm_head.weight.copy_(large.llama.lm_head.weight.sign() * 1e38)
+    with pytest.raises(UserError, match="its weights are finite, but what it computes"):
+        refuse_leaks(large, 300, "cpu")
+
+
+def test_an_overflow_of_fp16_is_told_with_what_helps(model: AnswerLoss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights are finite; the advice is another precision, not another version of torch."""
+    half = copy.deepcopy(model).half()
+    monkeypatch.setattr(answer_loss, "_losses", lambda *given: [float("inf"), 1.0, 1.0])
+
+    with pytest.raises(UserError, match=r"overflows in fp16; use train\.precision: bf16 or fp32"):
+        refuse_leaks(half, 300, "cpu")

@@ -246,3 +246,20 @@ def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path) -> None:
     [run] = (zsg.work / "runs").iterdir()
     done = subprocess.run(["find", zsg.work / "arrangements", "-name", "ids"], capture_output=True, text=True)
     assert done.stdout and (run / "exit.json").exists()
+
+
+def test_what_could_not_be_removed_is_not_called_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is still there says so and frees nothing; a file that another name keeps frees nothing either."""
+    place = Place(tmp_path)
+    os.link(place.workspace.run("done") / "state/4/x", tmp_path / "kept")
+    found = {piece.path: piece.size for piece in garbage.find(place.workspace)}
+    assert found[place.workspace.run("done") / "state"] < 1000
+    stuck = place.workspace.run("done") / "snapshots/2"
+    assert found[stuck] >= 1000
+    remove = garbage.discard
+    monkeypatch.setattr(garbage, "discard", lambda folder: folder == stuck or remove(folder))
+    freed = {piece.path: piece for piece in garbage.free(place.workspace)}
+
+    assert freed[stuck].size == 0
+    assert "could not be removed" in freed[stuck].reason
+    assert all(size == freed[path].size for path, size in found.items() if path != stuck)

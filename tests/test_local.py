@@ -163,7 +163,7 @@ def test_a_killed_run_is_retried_with_the_same_numbers(prepared: Zsg, tasks: Pat
     first = zsg.status()[0]
 
     assert (first["state"], first["attempt"], first["cause"]) == ("failed", 1, "died")
-    assert "--retry submits it again" in zsg("plan", grid)
+    assert "zsg retry submits it again" in zsg("plan", grid)
     zsg("submit", grid, "--retry")
     again = zsg.status()[0]
     assert (again["state"], again["attempt"], again["step"]) == ("done", 2, LONG)

@@ -126,7 +126,7 @@ def test_snapshots_that_a_finished_run_lacks_need_training(wanted, lacks):
         pytest.param(done(every=10), "already done", id="done"),
         pytest.param(
             JobState(state="failed", cause="out of memory", evidence="CUDA error"),
-            "failed: out of memory: CUDA error (--retry submits it again)",
+            "failed: out of memory: CUDA error (zsg retry submits it again)",
             id="failed, with the cause, the evidence and what to do",
         ),
         pytest.param(
@@ -134,7 +134,7 @@ def test_snapshots_that_a_finished_run_lacks_need_training(wanted, lacks):
         ),
         pytest.param(
             JobState(state="cancelled", cause="signal", saved=7),
-            "cancelled: signal (--retry submits it again and goes on from step 7)",
+            "cancelled: signal (zsg retry --only state=cancelled submits it again and goes on from step 7)",
             id="cancelled, with a state",
         ),
         pytest.param(

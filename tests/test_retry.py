@@ -3,11 +3,12 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
+from conftest import Zsg, wait_until
 from small_runs import small_grid, wait_for_step
 
 from jobs import attempt as attempts
@@ -199,3 +200,34 @@ def test_the_file_must_be_there(workspace, tmp_path):
     assert retry.choose(workspace, "g", EVERYTHING, (), False).runs == ["a1"]
     with pytest.raises(UserError, match=r"which is gone; put it back, or submit its copy, .*grids/g/grid\.yaml"):
         session.open_again(workspace, "g")
+
+
+def test_what_is_left_is_told_with_what_takes_it(workspace):
+    """A cancelled run is left unless it is asked for, by its state or by its id; done ones are not spoken of."""
+    left = retry.choose(workspace, "g", EVERYTHING, (), False)
+    assert left.told("g") == ["left: 1 cancelled (c3); zsg retry g --only state=cancelled"]
+
+    assert retry.choose(workspace, "g", Selection.parse(["c3"], None), (), False).runs == ["c3"]
+
+
+def test_a_killed_run_of_a_living_submit_is_failed_and_a_retry_may_be_detached(prepared: Zsg, tasks: Path) -> None:
+    """Killed with -9 while another run of its submit trains, a run does not wait; retried, the terminal is free."""
+    zsg = prepared
+    zsg.env["PATH"] = f"{Path(sys.executable).parent}:{zsg.env['PATH']}"
+    light = Path(__file__).with_name("light_engine")
+    own = "{{name: own, kind: local, max_parallel: 1, environment: {{set: {{PYTHONPATH: {}, LIGHT_STEP_S: '{}'}}}}}}"
+    place = zsg.write("own.yaml", own.format(light, 0.2))
+    grid = small_grid(zsg, tasks, "[cluster, random]", steps=24)
+    submit = zsg.start("submit", grid, "--profile", place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.kill(wait_for_step(zsg.work, 2), signal.SIGKILL)
+    wait_until(lambda: "failed" in {row["state"] for row in zsg.status()}, 30)
+    assert submit.poll() is None
+    assert submit.wait(120) == 3
+
+    zsg.write("own.yaml", own.format(light, 0))
+    said = zsg("retry", "small", "--detach")
+    assert "running on as process" in said
+    wait_until(lambda: {row["state"] for row in zsg.status()} == {"done"}, 60)
+    log = zsg.work / "grids/small/submit.log"
+    wait_until(lambda: "zsg ui small" in log.read_text(), 60)
+    assert "launcher.cli" not in log.read_text()

@@ -1,7 +1,9 @@
 """Whose word counts when the run's own record, Slurm and the ledger say different things?"""
 
 import fcntl
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from slurm_answers import owned
 from jobs import attempt as attempts
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
+from launcher.observing.settled import Settled
 from launcher.observing.status import JobState, collect
 from launcher.submission.ledger import Ledger, Submission
 
@@ -292,13 +295,16 @@ def test_a_local_job_runs_while_its_lock_is_held(workspace: Workspace) -> None:
 
 
 def test_a_local_job_waits_while_its_submit_lives(workspace: Workspace) -> None:
-    """A job not yet started waits for as long as the submit that is to run it lives."""
+    """A job not yet started waits for as long as the submit that is to run it lives; one that was killed does not."""
     submission = submitted(workspace, "local")
     folder = workspace.submission(submission.id)
     folder.mkdir(parents=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert state(workspace).state == "waiting"
+        started(workspace, submission)  # and was killed
+        assert (state(workspace).state, state(workspace).cause) == ("failed", "died")
+        (workspace.root / ITEM / "attempt.json").unlink()
 
     assert state(workspace).state == "cancelled"
 
@@ -306,3 +312,119 @@ def test_a_local_job_waits_while_its_submit_lives(workspace: Workspace) -> None:
 def test_a_run_never_submitted_is_absent(workspace: Workspace) -> None:
     """Without a submission there is nothing to be known."""
     assert state(workspace).state == "absent"
+
+
+def seen(workspace: Workspace, slurm: FakeSlurm) -> JobState:
+    """What `zsg status` finds, which remembers ends."""
+    return collect(workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace))[ITEM]
+
+
+def rested(workspace: Workspace, seconds: float) -> None:
+    """Makes the run's own end so many seconds old."""
+    for path in (workspace.root / ITEM / "exit.json", workspace.root / ITEM):
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "squeue", "ago_s", "is_held"),
+    [
+        pytest.param("failed", "7|RUNNING|None|N/A|3:00:00|n1", 3600, True, id="it has failed"),
+        pytest.param("done", "7|RUNNING|None|N/A|3:00:00|n1", 3600, True, id="it runs on"),
+        pytest.param("done", "7|SUSPENDED|None|N/A|3:00:00|n1", 3600, True, id="it is suspended"),
+        pytest.param("done", "7|RUNNING|None|N/A|3:00:00|n1", 20, False, id="it is on its way out"),
+        pytest.param("done", "7|COMPLETING|None|N/A|3:00:00|n1", 200, False, id="an epilogue"),
+        pytest.param("done", "7|COMPLETING|None|N/A|3:00:00|n1", 3600, True, id="an epilogue that hangs"),
+        pytest.param(
+            "done", "7|RUNNING|None|N/A|0:20|n1", 3600, False, id="started again just now, it finds nothing to do"
+        ),
+        pytest.param("done", "7|PENDING|Priority|N/A|0:00|", 3600, False, id="put back by an administrator"),
+        pytest.param("done", "", 3600, False, id="it has left"),
+    ],
+)
+def test_an_allocation_that_outlives_its_run_is_flagged(
+    workspace: Workspace, outcome: str, squeue: str, ago_s: float, is_held: bool
+) -> None:
+    """With what it holds, since when, and what to do; within a minute of the end, but not while a job is leaving."""
+    ended(workspace, submitted(workspace), outcome)
+    write_json(workspace.root / ITEM / "job.json", {"resources": {"nodes": 2, "gpus_per_node": 4}})
+    rested(workspace, ago_s)
+    slurm = FakeSlurm(squeue)
+    found = seen(workspace, slurm)
+
+    assert (found.state, found.flag is not None) == (outcome, is_held)
+    assert slurm.asked in (["squeue"], ["squeue", "sacct"])
+    if is_held:
+        expected = "its Slurm job 7 still holds 8 GPUs, 8.0 GPU-hours so far, on n1 60 min after its end"
+        assert found.flag == f"{expected}; zsg cancel ends it"
+        assert (found.in_queue, found.gpus) == (True, 8)
+
+
+def test_a_job_that_is_done_and_gone_is_asked_for_once(workspace: Workspace) -> None:
+    """Until the queue was seen without it; then nobody asks for it again."""
+    ended(workspace, submitted(workspace), "done")
+    rested(workspace, 3600)
+    slurm = FakeSlurm("7|RUNNING|None|N/A|3:00:00|n1")
+    assert [seen(workspace, slurm).flag is None for _ in range(2)] == [False, False]
+    slurm.answers["squeue"] = ""
+    assert [seen(workspace, slurm).flag for _ in range(3)] == [None] * 3
+
+    assert slurm.asked == ["squeue"] * 3
+
+
+@pytest.mark.parametrize(
+    ("sacct", "expected", "evidence"),
+    [
+        ("7|CANCELLED by 0|0:0\n6|NODE_FAIL|0:0", "failed", "node failure: Slurm says NODE_FAIL, exit 0:0 (prepare/p)"),
+        ("7|CANCELLED by 0|0:0\n6|FAILED|0:9", "failed", "died: Slurm says FAILED, exit 0:9 (prepare/p)"),
+        ("7|CANCELLED by 0|0:0\n6|OUT_OF_MEMORY|0:125", "failed", "out of memory: Slurm says OUT_OF_MEMORY"),
+        ("7|CANCELLED by 0|0:0\n6|CANCELLED by 0|0:0", "failed", "cancelled: it left no record (prepare/p)"),
+        ("", "unknown", "neither squeue nor sacct knows it: it left no record (prepare/p)"),
+    ],
+)
+def test_a_run_whose_prepare_job_died_says_so(workspace: Workspace, sacct: str, expected: str, evidence: str) -> None:
+    """Killed without a record, the prepare job is named, with what Slurm says of it; squeue is asked once."""
+    ledger = Ledger(workspace)
+    prepare = ledger.intend(scheduler="slurm", kind="prepare", grid="g", items=["prepare/p"])
+    ledger.submitted(prepare, ["6"])
+    submitted(workspace)
+    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    slurm = FakeSlurm(sacct=sacct)
+    found = state(workspace, slurm)
+
+    assert (found.state, found.cause) == (expected, "prepare failed")
+    assert (found.evidence or "").startswith(evidence)
+    assert slurm.asked == ["squeue", "sacct"]
+
+
+def test_a_run_cancelled_while_its_prepare_job_works_was_cancelled(workspace: Workspace) -> None:
+    """What waits for a job that lives, or that has made its things, did not end for it."""
+    ledger = Ledger(workspace)
+    prepare = ledger.intend(scheduler="slurm", kind="prepare", grid="g", items=["prepare/p"])
+    ledger.submitted(prepare, ["6"])
+    submitted(workspace)
+    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    slurm = FakeSlurm("6|RUNNING|None|N/A|1:00|n1", "7|CANCELLED by 0|0:0")
+
+    assert (state(workspace, slurm).state, state(workspace, slurm).cause) == ("cancelled", "cancelled")
+
+
+def test_a_setup_line_that_kept_a_job_from_beginning_is_its_cause(workspace: Workspace) -> None:
+    """Where not even Python could start, as in a container that a module was to bring, its log is the proof."""
+    submission = submitted(workspace)
+    log = workspace.submission(submission.id) / "7_0_log.out"
+    log.parent.mkdir(parents=True)
+    begins = "=== zsg start 0, job 7, node n1, 2026-11-28T22:00:00Z ===\n=== zsg setup line 1 of 1: module load x ===\n"
+    log.write_text(
+        f"{begins}module: command not found\n\n=== zsg setup line 1 of 1 ended with 127 ===\nsrun: no such\n"
+    )
+    told = "setup line 1 of 1 ended with 127: module load x (it printed: module: command not found)"
+    for sacct in ("7|FAILED|127:0", ""):
+        found = state(workspace, FakeSlurm(sacct=sacct))
+        assert (found.state, found.cause, found.evidence) == ("failed", "setup", told)
+
+    log.write_text(begins)
+    found = state(workspace, FakeSlurm(sacct="7|TIMEOUT|0:0"))
+    assert (found.state, found.cause) == ("failed", "time limit")
+    assert "setup line 1 of 1 is the last that began: module load x" in (found.evidence or "")
+    log.write_text(f"{begins}\n=== zsg setup done ===\n")
+    assert state(workspace, FakeSlurm(sacct="7|FAILED|1:0")).cause == "died"

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from jobs import causes
 from jobs.training.updates import Updates, refuse_fp16
-from zsg_core.errors import ClusterError, UserError
+from zsg_core.errors import Diverged, UserError
 
 
 def engine(skipped: int = 0, norm: float | None = 1.5, scale: float = 64.0) -> Any:
@@ -15,36 +16,57 @@ def engine(skipped: int = 0, norm: float | None = 1.5, scale: float = 64.0) -> A
     return SimpleNamespace(skipped_steps=skipped, optimizer=optimizer, get_global_grad_norm=lambda: norm)
 
 
-def updates(overflow: str, **found: Any) -> Updates:
-    """Updates of a bf16 run."""
-    return Updates(engine(**found), {"precision": "bf16", "overflow": overflow}, 1)
+def updates(overflow: str, precision: str = "bf16", **found: Any) -> Updates:
+    """Updates of a run at lr 0.02."""
+    settings = {"precision": precision, "overflow": overflow, "lr": 0.02, "loss_scale": 64.0}
+    return Updates(engine(**found), settings, 1)
 
 
 @pytest.mark.parametrize(
-    ("found", "loss", "message"),
+    ("precision", "found", "loss", "message"),
     [
-        ({"skipped": 1}, 2.0, "skipped the update.*train.overflow: skip"),
-        ({"skipped": 0}, float("nan"), "the training loss is nan"),
-        ({"skipped": 1}, float("inf"), "the training loss is inf"),
+        (
+            "fp16", {"skipped": 1}, 2.0,
+            "step 7: DeepSpeed skipped the update because a gradient was not finite, at a training loss of 2 (of the "
+            "step before it was 8.392); lower train.lr (it is 0.02), or use train.precision: bf16 or fp32, or "
+            "train.overflow: skip, which loses such steps",
+        ),
+        (
+            "fp32", {"skipped": 1}, 2.0,
+            "step 7: DeepSpeed skipped the update because a gradient was not finite, at a training loss of 2 (of the "
+            "step before it was 8.392); lower train.lr (it is 0.02)",
+        ),
+        (
+            "bf16", {"skipped": 0}, float("nan"),
+            "step 7: the training loss is nan (of the step before it was 8.392); lower train.lr (it is 0.02), or use "
+            "train.precision: fp32",
+        ),
+        (
+            "fp32", {"skipped": 1}, float("inf"),
+            "step 7: the training loss is inf (of the step before it was 8.392); lower train.lr (it is 0.02)",
+        ),
     ],
-)
-def test_a_broken_step_stops_the_run(found: dict[str, Any], loss: float, message: str) -> None:
-    """By default a skipped step is another experiment, and the error says what would allow it."""
-    with pytest.raises(ClusterError, match=message):
-        updates("stop", **found).refuse_broken(7, loss, skipped=0)
+)  # fmt: skip
+def test_a_broken_step_stops_the_run(precision: str, found: dict[str, Any], loss: float, message: str) -> None:
+    """The run has diverged: the error says where, from what, and what would do something in the run's own settings."""
+    with pytest.raises(Diverged) as told:
+        updates("stop", precision, **found).refuse_broken(7, loss, 0, before=8.392)
+
+    assert (str(told.value), told.value.step) == (message, 7)
+    assert causes.of_error(told.value) == "diverged"
 
 
 def test_a_lost_step_may_have_any_loss() -> None:
     """Under skip a run goes on from a step that was skipped, its loss finite or not; earlier ones do not count."""
     updates("skip", skipped=4).refuse_broken(7, float("nan"), skipped=3)
 
-    with pytest.raises(ClusterError, match="the training loss is nan"):
+    with pytest.raises(Diverged, match="the training loss is nan"):
         updates("skip", skipped=4).refuse_broken(7, float("nan"), skipped=4)
 
 
 def test_a_loss_scale_that_cannot_fall_ends_the_run() -> None:
     """At a scale of 1 every later step would be lost too."""
-    with pytest.raises(ClusterError, match="the loss scale has fallen to 1"):
+    with pytest.raises(Diverged, match="the loss scale has fallen to 1"):
         updates("skip", skipped=1, scale=1.0).refuse_broken(7, 2.0, skipped=0)
 
 

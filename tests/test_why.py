@@ -11,7 +11,9 @@ from test_status import ITEM, FakeSlurm, started, submitted, workspace
 from jobs import attempt as attempts
 from jobs.causes import Cause
 from jobs.folder import Workspace, write_json
+from launcher.grids import grid_record
 from launcher.observing import why
+from launcher.observing.job_state import JobState
 from launcher.observing.status import collect
 from launcher.submission.ledger import Ledger
 
@@ -175,3 +177,70 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("a\nb\n")
 
     assert why._line_of(tmp_path / "x", "b") == 2
+
+
+@pytest.mark.parametrize(
+    ("cause", "state", "refusal", "expected"),
+    [
+        pytest.param(
+            Cause.DIED, JobState(state="failed"), None, "zsg retry g starts it again", id="failed, nothing saved"
+        ),
+        pytest.param(
+            Cause.NODE_FAILURE, JobState(state="failed", saved=8), None, "zsg retry g goes on from step 8", id="saved"
+        ),
+        pytest.param(
+            Cause.DIED, JobState(state="unknown"), None, "zsg retry g --only state=unknown starts it again",
+            id="nobody knows",
+        ),
+        pytest.param(
+            Cause.CANCELLED, JobState(state="cancelled", saved=4), None,
+            "zsg retry g --only state=cancelled goes on from step 4", id="cancelled",
+        ),
+        pytest.param(
+            Cause.TIME_LIMIT, JobState(state="waiting", stopped=True, saved=4), None, "zsg submit goes on from step 4",
+            id="stopped",
+        ),
+        pytest.param(
+            Cause.DIED, JobState(state="failed", in_queue=True), None, "zsg cancel r, since Slurm still holds its job",
+            id="still in the queue",
+        ),
+        pytest.param(
+            Cause.DIVERGED, JobState(state="failed"), "it would fail again: diverged: step 2",
+            "zsg retry g --force; without --force it is left, since it would fail again: diverged: step 2",
+            id="what retry leaves",
+        ),
+    ],
+)  # fmt: skip
+def test_the_next_step_is_the_command_that_works(
+    cause: Cause, state: JobState, refusal: str | None, expected: str
+) -> None:
+    """By the run's own state: which command takes it up, and from where; a saved state only where there is one."""
+    told = why.row("r", "g", state, why.Found(cause), refusal)["next"]
+
+    assert told.rpartition("then: ")[2] == expected
+
+
+def test_what_why_says_is_what_retry_does(workspace: Workspace) -> None:
+    """Of a job that died where no accounting says so, both name the same command, and it takes the run."""
+    submission = submitted(workspace)
+    begins(workspace, KILLED)
+    rest(workspace)
+    grid = workspace.root / "g.yaml"
+    grid.write_text("name: g\n")
+    grid_record.write(workspace, "g", grid, {}, [{"run": "r", "axes": {}}])
+    told = explain(workspace)
+    assert submission.id
+    assert (told["state"], told["cause"]) == ("unknown", "died")
+    assert told["next"].endswith("zsg retry g --only state=unknown starts it again")
+
+
+def test_the_words_of_a_setup_are_no_reason_of_a_later_end() -> None:
+    """What a job's script printed before its attempt proves nothing of how that ended; a line that failed does."""
+    mark = "=== zsg attempt 1, rank 0 of 1, job 7, node n1, 2026-11-28T22:00:00Z ===\n"
+    found = why.in_log(f"cp: No space left on device\n{mark}{KILLED}".encode())
+    assert found is not None
+    assert found.cause == Cause.DIED
+
+    failed = why.in_log(b"module: command not found\n=== zsg setup line 1 of 2 ended with 127 ===\n")
+    assert failed is not None
+    assert failed.cause == Cause.SETUP

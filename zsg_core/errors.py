@@ -2,7 +2,8 @@
 
 ZsgError
 ├── UserError      the grid, profile, data or command line is wrong         exit 2
-│   └── BadData    a row or a file of the data cannot be read as such
+│   ├── BadData    a row or a file of the data cannot be read as such
+│   └── Diverged   training has left the numbers: a loss or a gradient is not finite
 └── ClusterError   Slurm, a node, a disk or MLflow did not do its part     exit 3
 
 Anything else is a bug: it shows its traceback and exits with 1.
@@ -23,6 +24,14 @@ class UserError(ZsgError):
 
 class BadData(UserError):
     """Data that cannot be read as what they should be; the message names the row or file."""
+
+
+class Diverged(UserError):
+    """A loss or a gradient of a run is not finite: with its settings it would come to that again. `step`: where."""
+
+    def __init__(self, step: int, message: str) -> None:
+        super().__init__(f"step {step}: {message}")
+        self.step = step
 
 
 class ClusterError(ZsgError):

@@ -1,13 +1,15 @@
 """Computes the loss: negative log-likelihood summed over each example's learnt tokens."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from jobs.training.packed_attention import Row
-from zsg_core.errors import ClusterError
+from zsg_core.errors import ClusterError, UserError
 
 Forward = Callable[..., torch.Tensor]
 
@@ -47,7 +49,9 @@ class AnswerLoss(nn.Module):
 
 @torch.no_grad()
 def refuse_leaks(forward: Forward, vocabulary: int, device: str) -> None:
-    """Raises ClusterError unless a change in one part of a packed row changes, to the bit, just what may see it.
+    """Raises UserError for a model that gives no numbers.
+
+    Raises ClusterError unless a change in one part of a packed row changes, to the bit, just what may see it.
 
     Of examples one after the other that is nothing else, of a prefix what goes on from it, which must also give
     what it gives in an example of its own. All ranks call it together before they train. Models have let packed
@@ -57,6 +61,8 @@ def refuse_leaks(forward: Forward, vocabulary: int, device: str) -> None:
     shared = [-1, 0, 0]
     for after in (None, shared):
         before = _losses(forward, row, after, device)
+        if not all(map(math.isfinite, before)):
+            raise UserError(_not_finite(forward, before))
         for place, part in enumerate(row):
             half = len(part) // 2  # the later one: a part that sees only the beginning of its prefix is found too
             changed = [*part[:half], *((token + 1) % vocabulary for token in part[half:])]
@@ -68,6 +74,29 @@ def refuse_leaks(forward: Forward, vocabulary: int, device: str) -> None:
     before = _losses(forward, row, shared, device)[1:]
     if any(abs(one - other) > 2e-2 * abs(other) for one, other in zip(before, alone, strict=True)):
         raise ClusterError(_LEAK.format("that share a prefix do not give what they give alone"))
+
+
+def _not_finite(forward: Any, losses: Sequence[float]) -> str:
+    """Why a model's losses are no numbers: weights that are none, by their names, or too large a product."""
+    model = getattr(forward, "module", forward)
+    named = [(name, getattr(p, "ds_tensor", p)) for name, p in model.named_parameters()]  # ZeRO 3's part of this rank
+    device = named[0][1].device
+    broken = torch.tensor([int(not torch.isfinite(p.detach()).all()) for _, p in named], device=device)
+    if dist.is_initialized():
+        dist.all_reduce(broken, op=dist.ReduceOp.MAX)
+    names = [
+        name.removeprefix("llama.") for (name, _), is_broken in zip(named, broken.tolist(), strict=True) if is_broken
+    ]
+    said = f"the model's loss is not a number ({', '.join(str(loss) for loss in losses)}); nothing was trained"
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f"{said}: its weights have NaN or infinite values, in {', '.join(names[:3])}{more}; get the model anew"
+    kind = next((p.dtype for _, p in named if p.is_floating_point()), None)
+    if kind == torch.float16:
+        return f"{said}: its weights are finite, but it overflows in fp16; use train.precision: bf16 or fp32"
+    return (
+        f"{said}: its weights are finite, but what it computes from them is not; is it the model that its config says?"
+    )
 
 
 _LEAK = (

@@ -17,8 +17,10 @@ from jobs.ranks import Ranks
 from jobs.training import first_losses, item_losses
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, by_source, summary
+from jobs.training.updates import advice
 from zsg_core import recipe as recipes
 from zsg_core import schedule, splits
+from zsg_core.errors import Diverged, UserError
 
 
 class CheckpointLosses:
@@ -46,9 +48,32 @@ class CheckpointLosses:
         }
         rule = stage["train"].get("truncated_answers", "exclude")
         self.sets = {key: HeldOutLoss(engine, test, ranks, device, budget, self.parts.get(key), rule) for key in wanted}
+        self._refuse_empty(stage["train"])
+        self._settings = stage["train"]
         self._kept = {
             key: first_losses.folder(job, held_out, ranks, device, budget) for key, held_out in self.sets.items()
         }
+
+    def _refuse_empty(self, settings: dict[str, Any]) -> None:
+        """Raises UserError where a loss is wanted of items none of which has a token to be tested on."""
+        for key, held_out in self.sets.items():
+            counts = settings.get("truncated_answers") == "zero" and len(held_out.tokens)
+            if not counts and not held_out.tokens.any():
+                why = "none of its answers is left within train.max_length" if len(held_out.tokens) else "it is empty"
+                raise UserError(
+                    f"{key} is wanted at checkpoints, but the test set has no token to measure it on: {why}; set "
+                    "data.test_path, data.test_per_task or train.max_length"
+                )
+
+    def _refuse_broken(self, key: str, step: int, means: torch.Tensor) -> None:
+        """Raises Diverged, or UserError for a base, where an item that has an answer has no finite loss."""
+        broken = int((~torch.isfinite(means) & (self.sets[key].tokens > 0)).sum())
+        if not broken:
+            return
+        said = f"the test loss ({key}) is not a number on {broken} of {len(means)} items"
+        if step == 0:
+            raise UserError(f"before any step, {said}; {advice(self._settings)}, or look at the base model")
+        raise Diverged(step, f"{said}; {advice(self._settings)}")
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -67,6 +92,7 @@ class CheckpointLosses:
             if (step, key) not in self.cells:
                 continue
             means, source = self._means(key, step)
+            self._refuse_broken(key, step, means)
             data |= summary(means, held_out.tokens, key)
             if len(self.sources) > 1:
                 ids = [self._test.ids[place] for place in self.parts.get(key, range(len(self._test)))]

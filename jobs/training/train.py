@@ -90,8 +90,8 @@ class Place:
 def run(job: dict[str, Any], place: Place) -> Progress:
     """Trains the job's stage to its end, going on from the newest saved state that is this job's.
 
-    Raises Stopped when any rank was told to stop, UserError for a base that cannot be trained, ClusterError
-    when what prepare made is missing, a step was skipped, or a state cannot be saved or gone on from.
+    Raises Stopped when any rank was told to stop, UserError for a base that cannot be trained, Diverged when a
+    number is not finite, ClusterError when what prepare made is missing, or a state cannot be saved or gone on from.
     """
     train, test = train_and_test(job)
     if place.ranks.is_main and job["made"]["base"] is None and not job["before"]:
@@ -262,7 +262,7 @@ class Trainer:
         self.engine.step()
         self.ahead = self._micro_batches(step + 1)  # while the device is still at work
         loss = loss_of.value()
-        self.updates.refuse_broken(step, loss, skipped)
+        self.updates.refuse_broken(step, loss, skipped, self.place.pulse.train_loss)
         self.progress.skipped = self.updates.skipped
         lengths = [self.train.lengths[place] for place in places]
         self.place.pulse.reached(step, sum(lengths), loss)

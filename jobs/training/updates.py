@@ -5,9 +5,10 @@ DeepSpeed skips the update of such a step (and halves fp16's loss scale). The ru
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from zsg_core.errors import ClusterError, UserError
+from zsg_core.errors import Diverged, UserError
 
 LEAST_SCALE = 1.0
 
@@ -24,6 +25,13 @@ def refuse_fp16() -> None:
         )
 
 
+def advice(settings: Mapping[str, Any]) -> str:
+    """What to change in a stage's settings where a number is not finite: what would do something in them."""
+    said = f"lower train.lr (it is {settings['lr']:g})"
+    others = {"fp16": "bf16 or fp32", "bf16": "fp32"}.get(settings["precision"])
+    return said + (f", or use train.precision: {others}" if others else "")
+
+
 class Updates:
     """The updates of one engine's optimiser. What it counts is in the engine's state and so survives a resume.
 
@@ -33,6 +41,7 @@ class Updates:
 
     def __init__(self, engine: Any, settings: dict[str, Any], world: int) -> None:
         self._engine, self._skips = engine, settings.get("overflow") == "skip"
+        self._settings = settings
         if settings["precision"] == "fp16":
             # DeepSpeed's JSON takes powers of two only; a saved state brings its own scale.
             engine.optimizer.loss_scale = settings["loss_scale"] / world
@@ -48,25 +57,30 @@ class Updates:
         known = {"train/grad_norm": norm} if math.isfinite(norm) else {}
         return known | ({"train/skipped": float(self.skipped)} if self._skips else {})
 
-    def refuse_broken(self, step: int, loss: float, skipped: int) -> None:
-        """Raises ClusterError if a step went wrong and may not be passed over; `skipped` were lost before it."""
+    def refuse_broken(self, step: int, loss: float, skipped: int, before: float | None = None) -> None:
+        """Raises Diverged if a step went wrong and may not be passed over; `skipped` were lost before it.
+
+        `before`: the training loss of the step before, if there was one.
+        """
+        last = "" if before is None else f" (of the step before it was {before:.4g})"
         was_skipped = self.skipped > skipped
         if was_skipped and self._skips:
             if getattr(self._engine.optimizer, "dynamic_loss_scale", False):
                 self._refuse_least_scale(step)
         elif not math.isfinite(loss):
-            raise ClusterError(
-                f"step {step}: the training loss is {loss}; lower train.lr, or use train.precision: fp32"
-            )
+            raise Diverged(step, f"the training loss is {loss}{last}; {advice(self._settings)}")
         elif was_skipped:
-            raise ClusterError(
-                f"step {step}: DeepSpeed skipped the update because a gradient was not finite; a skipped step is "
-                "another experiment. Lower train.lr, use train.precision: fp32, or train.overflow: skip"
+            skip = ", or train.overflow: skip, which loses such steps" if self._settings["precision"] == "fp16" else ""
+            raise Diverged(
+                step,
+                f"DeepSpeed skipped the update because a gradient was not finite, at a training loss of {loss:.4g}"
+                f"{last}; {advice(self._settings)}{skip}",
             )
 
     def _refuse_least_scale(self, step: int) -> None:
         if self._engine.optimizer.loss_scale <= LEAST_SCALE:
-            raise ClusterError(
-                f"step {step}: the gradient is not finite and the loss scale has fallen to {LEAST_SCALE:g}, so every "
-                "later step would be lost too; lower train.lr, or use train.precision: fp32"
+            raise Diverged(
+                step,
+                f"the gradient is not finite and the loss scale has fallen to {LEAST_SCALE:g}, so every later step "
+                f"would be lost too; {advice(self._settings)}",
             )

@@ -1,5 +1,6 @@
 """The commands that stop runs, try failed ones again, and free what no run needs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,8 @@ def cancel(
     force: Annotated[bool, typer.Option("--force", help="also what another grid wants or runs wait for")] = False,
     yes: Yes = False,
 ) -> None:  # fmt: skip
-    """Stop runs for good: no requeue and no late start revives them. zsg submit --retry takes them up again.
+    """Stop runs for good: no requeue and no late start revives them. zsg retry GRID --only state=cancelled takes them
+    up again. Of a run that has ended and whose Slurm job has not, the job is ended.
 
     Examples: zsg cancel wsd-order --only seed=2, or zsg cancel 3f2a --save
     """
@@ -40,19 +42,27 @@ def cancel(
     decision = cancels.plan(place, names, Selection.parse(only, except_), force)
     for item, why in decision.left.items():
         show.result(f"{item} is left alone: {why}")
-    runs = [item.removeprefix("runs/") for item in decision.stop if item.startswith("runs/")]
     if not decision.stop:
         show.result("nothing to stop")
         return
-    helpers = [item for item in decision.stop if not item.startswith("runs/")]
+    stopped = [item for item in decision.stop if item not in decision.ended]
+    runs = [item.removeprefix("runs/") for item in stopped if item.startswith("runs/")]
+    helpers = [item for item in stopped if not item.startswith("runs/")]
     also = f" and {', '.join(helpers)}" if helpers else ""
     what = f"{len(runs)} run{'s' * (len(runs) != 1)} ({', '.join(runs)}){also}"
-    if not asking.agreed(yes)(f"{what}: stop?"):
+    freed = ", ".join(item.removeprefix("runs/") for item in decision.ended)
+    ended = f"Slurm jobs that outlive what has ended ({freed})"
+    asked = "; ".join([what] * bool(stopped) + [ended] * bool(decision.ended))
+    if not asking.agreed(yes)(f"{asked}: stop?"):
         show.say("nothing was stopped")
         return
-    for trouble in cancels.carry_out(place, decision.stop, save):
+    for trouble in cancels.carry_out(place, decision.stop, save, decision.ended):
         show.say(f"note: {trouble}")
-    show.result(f"told to {'save and ' * save}stop: {what}; zsg submit --retry takes them up again")
+    if stopped:
+        again = "; zsg retry GRID --only state=cancelled takes them up again" if runs else ""
+        show.result(f"told to {'save and ' * save}stop: {what}{again}")
+    if decision.ended:
+        show.result(f"ended {ended}; how those ended stays as it is")
 
 
 def retry(
@@ -60,11 +70,13 @@ def retry(
     workspace: Place = None, only: Only = None, except_: Except = None, cause: Causes = None,
     failed: Annotated[bool, typer.Option("--failed", help="only failed runs, as without --only and --cause")] = False,
     force: Annotated[bool, typer.Option("--force", help="also runs that would fail again")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="local: return at once, leave the jobs running")] = False,
     yes: Yes = False,
 ) -> None:  # fmt: skip
     """Submit again what failed, by the grid's file, settings and profile of its last submit.
 
-    What a run did itself would come again: it is tried once or not at all. --only state=cancelled asks for those.
+    What a run did itself would come again: it is tried once or not at all. --only state=cancelled asks for those,
+    --only ID for a run as it stands. What is left is told, with what takes it.
 
     Example: zsg retry wsd-order --cause 'node failure'
     """
@@ -81,12 +93,18 @@ def retry(
     choice = retries.choose(place, grid, selection, retries.known_causes(cause or ()), force)
     for run, why in choice.refused.items():
         show.result(f"{run} is not tried again: {why} (--force tries it all the same)")
+    for line in choice.told(grid):
+        show.result(line)
     if not choice.runs:
         show.result(f"{grid}: nothing to try again")
         return
     opened = session.open_again(place, grid)
     retries.refuse_changed(str(opened.grid.path), choice.runs, {run.id for run in opened.runs})
-    if session.submit(opened, Allow(retry=True, selection=Selection.of(choice.runs)), asking.agreed(yes)):
+    allow = Allow(retry=True, selection=Selection.of(choice.runs))
+    if detach and opened.site.profile.kind == "local":
+        session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])
+        return
+    if session.submit(opened, allow, asking.agreed(yes)):
         raise typer.Exit(ClusterError.exit_code)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from jobs import cancellation
 from jobs.folder import Workspace, read_json
 from launcher.clusters import slurm
-from launcher.clusters.slurm import UNKNOWN
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
 from launcher.grids import grid_record
 from launcher.grids.selection import Selection
 from launcher.observing import reading
 from launcher.observing.job_state import JobState
+from launcher.observing.settled import Settled
 from launcher.observing.status import collect, is_locked
 from launcher.submission.ledger import Ledger, submit_lock
 from zsg_core.errors import UserError
@@ -41,14 +42,17 @@ class Scene:
     after: Mapping[str, Collection[str]] = field(default_factory=dict)
     helpers: Collection[str] = ()  # prepare jobs, and stages that only serve others
     serves: Mapping[str, Collection[str]] = field(default_factory=dict)  # evaluate job → the runs' folders
+    grid_of: Mapping[str, str] = field(default_factory=dict)  # helper → the grid that submitted it
 
 
 @dataclass
 class Decision:
-    """The job folders to stop, and those left alone, with the reason."""
+    """The job folders to stop, and those left alone, with the reason. `ended`: of the first, those that have ended
+    and whose allocations have not."""
 
     stop: list[str] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
 
 
 def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
@@ -61,6 +65,8 @@ def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
         named = item.removeprefix("runs/") in wish.runs
         grids = sorted(scene.listed.get(item, ()))
         others = grids if named and len(grids) > 1 else [] if named else [g for g in grids if g not in wish.grids]
+        if _has_outlived(scene.states[item]):
+            others = []  # the run has ended: nobody loses it
         if others and not wish.force:
             made.left[item] = f"{' and '.join(others)} {'want' if len(others) > 1 else 'wants'} it (--force stops it)"
         else:
@@ -70,12 +76,18 @@ def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
     while more := [item for item in scene.helpers if item not in made.stop and _is_idle(item, wish, scene, made.stop)]:
         made.stop += more
     made.stop += [item for item in scene.serves if _serves_nobody(item, set(chosen), wish, scene, made.stop)]
+    made.ended = [item for item in made.stop if _has_outlived(scene.states[item])]
     return made
 
 
 def _can_stop(state: JobState) -> bool:
     # Unknown is also what a killed submit has left with Slurm.
     return state.is_active or state.state == UNKNOWN or bool(state.replaced)
+
+
+def _has_outlived(state: JobState) -> bool:
+    """Whether a job has ended and its allocation has not."""
+    return (state.in_queue or bool(state.replaced)) and state.state in (DONE, FAILED, CANCELLED)
 
 
 def _is_at_work(state: JobState) -> bool:
@@ -99,7 +111,9 @@ def _leave_what_others_wait_for(made: Decision, scene: Scene) -> None:
 
 
 def _is_idle(item: str, wish: Wish, scene: Scene, stop: Collection[str]) -> bool:
-    """Whether a helper is at work only for what stops."""
+    """Whether a helper is at work only for what stops, or has ended and its allocation has not."""
+    if _has_outlived(scene.states[item]):
+        return scene.grid_of.get(item) in wish.grids
     waits = _waiting_for(item, scene)
     others = [grid for grid in scene.listed.get(item, ()) if grid not in wish.grids]
     return _can_stop(scene.states[item]) and bool(waits) and set(waits) <= set(stop) and not others
@@ -127,7 +141,7 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
     ledger = Ledger(place)
     items = list(ledger.by_item())
     rows = {row["run"]: row for name in grids for row in records[name]["runs"]}
-    states = collect(place, {*items, *(f"runs/{run}" for run in [*rows, *runs])}, ledger)
+    states = collect(place, {*items, *(f"runs/{run}" for run in [*rows, *runs])}, ledger, settled=Settled(place))
     every = [
         (run, rows.get(run, {}).get("axes", {}), states[f"runs/{run}"].state) for run in dict.fromkeys([*rows, *runs])
     ]
@@ -142,7 +156,8 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
     helpers = [item for item in active if item.startswith(("prepare/", "canary/")) or item in stages]
     after = {item: (read_json(place.root / item / "job.json") or {}).get("after", []) for item in active}
     serves = {item: _served(place, item) for item in active if item.startswith("evaluate/")}
-    return decide(chosen, Wish(grids, runs, force), Scene(listed, states, after, helpers, serves))
+    grid_of = {item: last.grid for item, last in ledger.by_item().items()}
+    return decide(chosen, Wish(grids, runs, force), Scene(listed, states, after, helpers, serves, grid_of))
 
 
 def _served(place: Workspace, item: str) -> list[str]:
@@ -157,8 +172,10 @@ def _run(place: Workspace, name: str) -> str:
     return run
 
 
-def carry_out(place: Workspace, items: Sequence[str], save: bool) -> list[str]:
+def carry_out(place: Workspace, items: Sequence[str], save: bool, ended: Collection[str] = ()) -> list[str]:
     """Writes the wish down, then stops the jobs; returns what could not be reached, in words.
+
+    How those of `ended` have ended stays as it is: only their allocations are given back.
 
     UserError while a submit is at work; ClusterError if Slurm does not answer, in which case the wish stands.
     """
@@ -166,15 +183,22 @@ def carry_out(place: Workspace, items: Sequence[str], save: bool) -> list[str]:
         ledger = Ledger(place)
         last = {item: found for item in items if (found := ledger.last(item))}
         for submission in {one.id: one for one in last.values()}.values():
-            mine = [item for item, one in last.items() if one.id == submission.id]
+            mine = [item for item, one in last.items() if one.id == submission.id and item not in ended]
             for item in mine:
                 cancellation.ask(place.root / item, submission.id, save)
-            ledger.cancelled(submission, mine)
+            if mine:
+                ledger.cancelled(submission, mine)
         # Also the jobs that a later submission has replaced: Slurm may have them all the same.
-        jobs = [job for item in last for job in ledger.jobs_of(item)]
-        untouched = [f"{why}; it was not touched" for why in slurm.cancel(jobs, save)] if jobs else []
+        left = [job for item in last if item in ended for job in ledger.jobs_of(item)]
+        jobs = [job for item in last if item not in ended for job in ledger.jobs_of(item)]
+        untouched = [f"{why}; it was not touched" for why in _end_jobs(left, save=False) + _end_jobs(jobs, save)]
     local = [item for item, one in last.items() if one.scheduler == "local"]
     return untouched + [trouble for item in local if (trouble := _signal(place.root / item, save))]
+
+
+def _end_jobs(jobs: Sequence[slurm.Job], save: bool) -> list[str]:
+    """Ends jobs of Slurm, if there are any; returns what was not touched, in words."""
+    return slurm.cancel(jobs, save) if jobs else []
 
 
 def _signal(folder: Path, save: bool) -> str | None:

@@ -7,7 +7,7 @@ import contextlib
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,28 +98,47 @@ def find(place: Workspace, grid: str | None = None) -> list[Piece]:
 
 
 def free(place: Workspace, grid: str | None = None) -> list[Piece]:
-    """Frees what `find` finds at this moment, and returns it. UserError while a submit is at work."""
+    """Frees what `find` finds at this moment, and returns what was freed of it. UserError while a submit is at work.
+
+    What could not be removed says so in its reason, and counts only with what has gone of it.
+    """
     with submit_lock(place):
-        pieces = find(place, grid)
-        for piece in pieces:
+        freed = []
+        for piece in find(place, grid):
             if piece.kind == WEIGHTS:  # with the marks of runs that never will
                 start = piece.path.parent.name
                 for user in stages.users(place, start):
                     stages.release(place, start, user)
-            if piece.path.is_dir():
-                discard(piece.path)
-            else:
-                piece.path.unlink(missing_ok=True)
-        return pieces
+            with contextlib.suppress(OSError):  # of no rights, which the rest of it shows
+                if piece.path.is_dir():
+                    discard(piece.path)
+                else:
+                    piece.path.unlink(missing_ok=True)
+            left = _size(piece.path) + _size(piece.path.with_name(f".{piece.path.name}.gone"))
+            if left or piece.path.exists():
+                why = f"{piece.reason}, but {left / 1e6:.1f} MB could not be removed: {piece.path}"
+                piece = replace(piece, reason=why, size=max(0, piece.size - left))
+            freed.append(piece)
+        return freed
 
 
 def _piece(kind: str, path: Path, reason: str) -> Piece:
+    return Piece(kind, path, reason, _size(path))
+
+
+def _size(path: Path) -> int:
+    """The bytes that are free once a file or folder is gone; a file that another name keeps frees none."""
     files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file() and not one.is_symlink()]
+    names: dict[tuple[int, int], int] = {}
     size = 0
     for file in files:
         with contextlib.suppress(FileNotFoundError):
-            size += file.stat().st_size
-    return Piece(kind, path, reason, size)
+            found = file.stat()
+            key = (found.st_dev, found.st_ino)
+            names[key] = names.get(key, 0) + 1
+            if names[key] == found.st_nlink:
+                size += found.st_size
+    return size
 
 
 def _states(scene: Scene) -> Iterator[Piece]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
-from launcher.clusters.slurm import CANCELLED, FAILED, UNKNOWN
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
 from launcher.grids import grid_record
 from launcher.grids.selection import STATE, Selection
-from launcher.observing.job_state import JobState
+from launcher.observing.job_state import ABSENT, ACTIVE, JobState
 from launcher.observing.status import collect
 from launcher.submission.ledger import Ledger
 from zsg_core.errors import UserError
@@ -38,6 +38,8 @@ MOST: Mapping[str, int | None] = {
     Cause.CANCELLED: None,
     Cause.CANARY_FAILED: None,  # they have not run, and one of them goes first again
 }
+STOPPED, HELD = "stopped", "ended"  # of runs that are left
+MOST_NAMED = 8
 OTHER_MOST = 3  # of what has no cause, since nobody knows what became of it
 
 
@@ -70,10 +72,27 @@ def known_causes(words: Iterable[str]) -> list[str]:
 
 @dataclass
 class Choice:
-    """The runs to try again, and those that are not, with the reason."""
+    """The runs to try again; those that are not, with the reason; and of others that are not done how many of a state
+    are left, since they were not asked for."""
 
     runs: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    left: dict[str, list[str]] = field(default_factory=dict)
+
+    def told(self, name: str) -> list[str]:
+        """A line for each state of which runs are left, and what takes them."""
+        how = {
+            CANCELLED: f"zsg retry {name} --only state={CANCELLED}",
+            UNKNOWN: f"nobody knows what became of them: zsg retry {name} --only state={UNKNOWN}",
+            ABSENT: "zsg submit",
+            STOPPED: "zsg submit goes on with them",
+            HELD: "Slurm still holds their jobs: zsg cancel first",
+        }
+        return [
+            f"left: {len(runs)} {state} ({', '.join(runs[:MOST_NAMED])}{', …' if len(runs) > MOST_NAMED else ''}); "
+            f"{how.get(state, 'not selected')}"
+            for state, runs in self.left.items()
+        ]
 
 
 def verdict(failure: Failure, earlier: Iterable[Mapping[str, Any]]) -> str | None:
@@ -103,16 +122,19 @@ def choose(place: Workspace, name: str, selection: Selection, causes: Collection
     every = [(run, axes, states[f"runs/{run}"].state) for run, axes in rows.items()]
     selection.check(every)
     asked = {term.value for term in selection.only if term.key == STATE}
-    wanted = asked or ({FAILED, CANCELLED, UNKNOWN} if causes else {FAILED})
+    # Whoever names a run by its id means it as it stands.
+    by_id = not asked and any(not term.key for term in selection.only)
+    wanted = asked or ({FAILED, CANCELLED, UNKNOWN} if causes or by_id else {FAILED})
     listed = {row["run"] for row in record["runs"]}
     made = Choice()
     for run, axes, state in every:
-        if run not in listed or state not in wanted & {FAILED, CANCELLED, UNKNOWN}:
+        found = states[f"runs/{run}"]
+        if run not in listed or state == DONE or (state in ACTIVE and not found.stopped):
             continue
-        if not selection.matches(run, axes, state):
-            continue
-        failure = of(place, f"runs/{run}", states[f"runs/{run}"])
-        if causes and failure.cause not in causes and failure.root not in causes:
+        failure = of(place, f"runs/{run}", found)
+        is_meant = selection.matches(run, axes, state) and state in wanted & {FAILED, CANCELLED, UNKNOWN}
+        if found.in_queue or not is_meant or (causes and failure.cause not in causes and failure.root not in causes):
+            made.left.setdefault(_kind_of(found), []).append(run)
             continue
         why = None if force else verdict(failure, ledger.retries(f"runs/{run}"))
         if why:
@@ -120,6 +142,15 @@ def choose(place: Workspace, name: str, selection: Selection, causes: Collection
         else:
             made.runs.append(run)
     return made
+
+
+def _kind_of(state: JobState) -> str:
+    """Why a run that is not done is left by a retry, in a word."""
+    if state.in_queue:
+        return HELD
+    if state.stopped:
+        return STOPPED
+    return state.state
 
 
 def of(place: Workspace, item: str, state: JobState) -> Failure:

@@ -19,7 +19,7 @@ from launcher.grids import grid_record
 from launcher.observing import logs, status_view, why
 from launcher.observing.job_state import ABSENT, JobState
 from launcher.observing.settled import Settled
-from launcher.observing.status import collect
+from launcher.observing.status import BEFORE, collect
 from launcher.submission.ledger import Ledger
 from zsg_core.errors import UserError
 
@@ -44,11 +44,16 @@ def status_rows(
     items = dict.fromkeys(f"runs/{run['run']}" for record in records.values() for run in grid_record.all_rows(record))
     ledger = Ledger(place)
     evaluators = {item: last.grid for item, last in ledger.by_item().items() if last.kind == "evaluate"}
-    found = collect(place, [*items, *evaluators], ledger, run, settled=Settled(place))
+    before = {item: last.grid for item, last in ledger.by_item().items() if last.kind in BEFORE}
+    found = collect(place, [*items, *evaluators, *before], ledger, run, settled=Settled(place))
     rows = [
         row
         for name, record in records.items()
-        for row in [*_rows(record, found), *_evaluators(place, name, evaluators, found)]
+        for row in [
+            *_rows(record, found),
+            *_evaluators(place, name, evaluators, found),
+            *_held(name, {**before, **evaluators}, found),
+        ]
     ]
     return [row for row in rows if row["state"] in states] if states else rows
 
@@ -76,6 +81,12 @@ def _evaluators(
     return status_view.rows_of(grid, rows, states)
 
 
+def _held(grid: str, jobs: Mapping[str, str], states: dict[str, JobState]) -> list[dict[str, Any]]:
+    """The jobs of a grid beside its runs that are done and whose allocations outlive them."""
+    flagged = [item for item, of in jobs.items() if of == grid and states[item].state == DONE and states[item].flag]
+    return status_view.rows_of(grid, [{"run": item, "item": item, "axes": {}} for item in flagged], states)
+
+
 def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines: int | None, follow: bool) -> None:
     """Prints the end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows."""
     item = find_item(place, text)
@@ -95,17 +106,31 @@ def why_run(place: Workspace, text: str) -> dict[str, Any]:
     item = find_item(place, text)
     ledger = Ledger(place)
     last = ledger.last(item)
-    state = collect(place, [item], ledger)[item]
-    return why.row(item.removeprefix("runs/"), last.grid if last else None, state, why.of_job(place, item, state))
+    state = collect(place, [item], ledger, settled=Settled(place))[item]
+    found = why.of_job(place, item, state)
+    refusal = _refusal(place, item, state, ledger) if found and last else None
+    return why.row(item.removeprefix("runs/"), last.grid if last else None, state, found, refusal)
+
+
+def _refusal(place: Workspace, item: str, state: JobState, ledger: Ledger) -> str | None:
+    """Why zsg retry would leave a job, by its own rules."""
+    from launcher.lifecycle import retry  # which `zsg status` can do without
+
+    return retry.verdict(retry.of(place, item, state), ledger.retries(item))
 
 
 def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
     """The failures of a grid by cause."""
     record = grid_record.read_brief(place, grid)
     runs = {f"runs/{run['run']}": run["run"] for run in grid_record.all_rows(record)}
-    states = collect(place, runs, Ledger(place), settled=Settled(place))
+    ledger = Ledger(place)
+    states = collect(place, runs, ledger, settled=Settled(place))
     found = {item: why.of_job(place, item, states[item]) for item in runs}
-    return why.by_cause(why.row(run, grid, states[item], found[item]) for item, run in runs.items() if found[item])
+    failed = {item: run for item, run in runs.items() if found[item]}
+    refusals = {item: _refusal(place, item, states[item], ledger) for item in failed}
+    return why.by_cause(
+        why.row(run, grid, states[item], found[item], refusals[item], alone=False) for item, run in failed.items()
+    )
 
 
 def find_item(place: Workspace, text: str) -> str:

@@ -14,6 +14,8 @@ from jobs.folder import SCHEMA, Workspace
 
 RESTED_S = 5.0  # the coarsest clock of a file system, with room
 
+LEFT = "left"  # third in an entry: Slurm's queue has been seen without the job since its end
+
 Key = list[Any]  # submission, time of change, inode
 
 
@@ -46,6 +48,18 @@ class Settled:
         """Remembers what was read after `key` was taken."""
         if now - key[1] / 1e9 > RESTED_S:
             self._kept[item] = [key, end]
+            self._changed = True
+
+    def has_left(self, item: str, key: Key) -> bool:
+        """Whether a job that has ended was seen to have left the scheduler's queue."""
+        kept = self._kept.get(item)
+        return kept is not None and kept[0] == key and kept[2:] == [LEFT]
+
+    def leaves(self, item: str, key: Key) -> None:
+        """Remembers that a job has left the queue, if its end is remembered."""
+        kept = self._kept.get(item)
+        if kept is not None and kept[0] == key and kept[2:] != [LEFT]:
+            self._kept[item] = [*kept[:2], LEFT]
             self._changed = True
 
     def save(self) -> None:

@@ -5,9 +5,10 @@ runs by squeue's word and gives no sign of life is `unknown` too, and so is one 
 """
 
 import fcntl
+import math
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,15 @@ from launcher.observing import logs
 from launcher.observing import signs as signs_of
 from launcher.observing.job_state import ABSENT, NEVER_STARTED, JobState
 from launcher.observing.progress import alive, gpus, progress
-from launcher.observing.settled import Settled
+from launcher.observing.settled import Key, Settled
 from launcher.observing.signs import LOST_S, Clock
 from launcher.submission.ledger import Ledger, Submission
 
 LEAVING = "leaving"
+BEFORE = ("prepare", "sample", "canary")  # kinds of jobs that others wait for
+MOST_DONE = 5000  # ids of jobs that are done, in one squeue: a command line has an end
 PAUSED = ("SUSPENDED", "STOPPED")
+HELD_S = 45.0  # from a job's own end to that of its allocation, which takes seconds
 START_S = 300.0  # from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
 
 
@@ -43,12 +47,16 @@ def collect(
 ) -> dict[str, JobState]:
     """The state of each job folder (relative to the workspace).
 
-    `settled` remembers the ends that were read before; of them it has no checkpoints, snapshots or sizes.
+    `settled` remembers the ends that were read before; of them it has no checkpoints, snapshots or sizes. With it the
+    queue is also searched for jobs that are done, until each was seen to have left it: an allocation may outlive its
+    run.
     """
     known, clock = ledger.by_item(), Clock(workspace)
     states: dict[str, JobState] = {}
     asked: dict[str, Submission] = {}
-    for item in items:
+    done: dict[str, Key] = {}
+    wanted = list(items)
+    for item in wanted:
         last = known.get(item)
         ended = _remembered(workspace, item, last, settled, clock)
         if ended is not None:
@@ -56,16 +64,52 @@ def collect(
         if last is not None and last.scheduler == "slurm" and (ended is None or ended.state != DONE):
             asked[item] = last  # also what has ended: Slurm may have requeued it since
         elif ended is not None:
-            continue
+            if last is not None and last.ids and last.scheduler == "slurm" and settled and len(done) < MOST_DONE:
+                key = settled.key(workspace.root / item, last.id)
+                if key is not None and not settled.has_left(item, key):
+                    asked[item], done[item] = last, key
         elif last is None:
             states[item] = JobState(state=ABSENT)
         else:
             states[item] = _local(workspace, item, last, clock)
-    states |= _slurm(workspace, asked, ledger, states, clock, run)
+    before = _jobs_before(workspace, asked.keys() - states.keys(), known, states, settled, clock)
+    asked |= {item: last for item, last in before.items() if item not in states}
+    found = _slurm(workspace, asked, ledger, states, clock, run)
     if settled:
+        for item in done.keys() - found.keys():
+            settled.leaves(item, done[item])
         settled.save()
-    states = {item: _explain(workspace, item, state) for item, state in states.items()}
+    states |= found
+
+    def of(item: str) -> JobState | None:
+        """The state of a job that others wait for."""
+        if item in states:
+            return _as_wished(states[item], item, known.get(item))
+        last = known.get(item)
+        ended = _ended(workspace.root / item, last)
+        if ended is None and last is not None and last.scheduler == "local":
+            return _local(workspace, item, last, clock)
+        return ended
+
+    states = {item: _explain(workspace, item, states[item], of) for item in wanted}
     return {item: _as_wished(state, item, known.get(item)) for item, state in states.items()}
+
+
+def _jobs_before(
+    workspace: Workspace, waiting: Collection[str], known: Mapping[str, Submission], states: dict[str, JobState],
+    settled: Settled | None, clock: Clock,
+) -> dict[str, Submission]:  # fmt: skip
+    """The prepare jobs and canaries on Slurm, of which what waits may learn that it never starts.
+
+    Those that have ended by their own word go to `states`. Nobody is asked where nothing waits.
+    """
+    if not waiting:
+        return {}
+    of_kind = {item: last for item, last in known.items() if last.kind in BEFORE and last.scheduler == "slurm"}
+    for item, last in of_kind.items():
+        if item not in states and (ended := _remembered(workspace, item, last, settled, clock)):
+            states[item] = ended
+    return of_kind
 
 
 def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
@@ -80,7 +124,16 @@ def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
 def _remembered(
     workspace: Workspace, item: str, last: Submission | None, settled: Settled | None, clock: Clock
 ) -> JobState | None:
-    folder = workspace.root / item
+    """The end of a job by its own word, read or remembered."""
+    ended = _read_or_recalled(workspace.root / item, item, last, settled, clock)
+    if ended is not None and ended.state == DONE and ended.loss is not None and not math.isfinite(float(ended.loss)):
+        return replace(ended, flag="its last test loss is not a number: it has diverged")
+    return ended
+
+
+def _read_or_recalled(
+    folder: Path, item: str, last: Submission | None, settled: Settled | None, clock: Clock
+) -> JobState | None:
     if settled is None:
         return _ended(folder, last)
     key = settled.key(folder, last.id if last else None)
@@ -177,6 +230,9 @@ def _slurm(
             folder, said, before = workspace.root / item, replace(told[job], job=job.id), settled.get(item)
             if said.away:
                 states[item] = JobState(state=UNKNOWN, slurm=job.id, cause=said.detail, in_queue=True)
+            elif before is not None and before.state == DONE:
+                # The links of a chain come and go behind a run that is done.
+                states[item] = _still_held(folder, said, before, clock) if said.state == RUNNING else before
             elif said.state in (QUEUED, WAITING):
                 is_link = before is not None and job.id not in (links[0].id, before.slurm)
                 states[item] = _waits(said, before, is_link)
@@ -224,7 +280,8 @@ def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState |
     if ended and elapsed_s is not None and told_s < elapsed_s - 1:  # its processes are leaving
         if ended.stopped and told_s < LOST_S:
             return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing=LEAVING)
-        return ended if ended.stopped else replace(ended, in_queue=True)
+        held = _still_held(folder, said, ended, clock)
+        return replace(held, in_queue=False) if ended.stopped else replace(held, in_queue=True)
     job = read_json(folder / "job.json") or {}
     state = replace(state, gpus=gpus(job))
     if signs is None or signs.attempt["submission"] != last.id or signs.predate(elapsed_s):
@@ -236,6 +293,22 @@ def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState |
         lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt['host'])}"
         return replace(state, state=UNKNOWN, cause=lost, flag=None, eta_s=None)
     return state
+
+
+def _still_held(folder: Path, said: SlurmState, ended: JobState, clock: Clock) -> JobState:
+    """A job that has told its end, and whose allocation squeue calls running: where that lasts, it is flagged.
+
+    What Slurm has started again after the end finds nothing to do, once it has begun.
+    """
+    told_s, elapsed_s = clock.now() - _modified(folder / "exit.json"), said.elapsed_s or 0.0
+    held_s, patience_s = (told_s, HELD_S) if elapsed_s >= told_s else (elapsed_s, START_S)
+    if held_s <= (START_S if said.word == "COMPLETING" else patience_s):  # an epilogue may take its time
+        return ended
+    job = read_json(folder / "job.json") or {}
+    count = gpus(job)
+    what = f"{count} GPUs, {count * held_s / 3600:.1f} GPU-hours so far," if count else "its allocation"
+    flag = f"its Slurm job {said.job} still holds {what}{_on(said.nodes)} {held_s / 60:.0f} min after its end"
+    return replace(ended, in_queue=True, gpus=count, node=said.nodes, flag=f"{flag}; zsg cancel ends it")
 
 
 def _gone(workspace: Workspace, folder: Path, said: SlurmState, last: Submission, clock: Clock) -> JobState:
@@ -288,12 +361,14 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
     folder = workspace.root / item
     if is_locked(folder / "lock"):
         return _here(folder, clock)
-    if is_locked(workspace.submission(last.id) / "lock"):
-        return JobState(state=QUEUED if last.kind in ("prepare", "sample") else WAITING)
+    # Before the submit's lock: a job that was killed does not wait, however long its submit lives.
     attempt = read_json(folder / "attempt.json") or {}
     if attempt.get("submission") == last.id:
         dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")
-        return progress(folder, dead)
+        # It may have told its end since it was looked for.
+        return _ended(folder, last) or progress(folder, dead)
+    if is_locked(workspace.submission(last.id) / "lock"):
+        return JobState(state=QUEUED if last.kind in ("prepare", "sample") else WAITING)
     return JobState(state=CANCELLED, cause=NEVER_STARTED)
 
 
@@ -308,26 +383,30 @@ def _here(folder: Path, clock: Clock) -> JobState:
     return replace(found, doing=TRAINING) if found.step and found.doing == STARTING else found
 
 
-def _explain(workspace: Workspace, item: str, state: JobState) -> JobState:
+def _explain(workspace: Workspace, item: str, state: JobState, of: Callable[[str], JobState | None]) -> JobState:
     """A job that never started because one that it waits for failed has failed for that reason.
 
-    Slurm cancels it, and accounting may not know that yet.
+    Slurm cancels it, and accounting may not know that yet. `of` tells the state of the job before.
     """
     if state.state not in (CANCELLED, UNKNOWN) or state.attempt is not None:
         return state
     for needed in (read_json(workspace.root / item / "job.json") or {}).get("after", []):
-        if read_json(workspace.root / needed / "exit.json") is None:
-            explained = _explain(workspace, needed, state)
-            if explained != state:
-                return explained
-        record = read_json(workspace.root / needed / "exit.json")
-        if record and record["outcome"] == FAILED:
-            why = f"{record['cause']}: {record['evidence']} ({needed})"
-            cause = _OF_OTHERS[needed.partition("/")[0]]
-            return replace(state, state=FAILED, cause=cause, evidence=why)
-        if record and record["outcome"] == CONTINUE:
-            why = f"a stage before, {needed}, was stopped at step {record['step'] or 0}"
+        before = of(needed)
+        if before is None or before.in_queue or before.doing == LEAVING:
+            continue
+        before = _explain(workspace, needed, before, of)
+        if before.stopped:
+            why = f"a stage before, {needed}, was stopped at step {before.step or 0}"
             return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)
+        if before.state not in (FAILED, CANCELLED, UNKNOWN) or before.cause == NEVER_STARTED:
+            continue
+        # Where nobody knows what became of either, that is not known to be the reason.
+        became = UNKNOWN if UNKNOWN == before.state == state.state else FAILED
+        cause = _OF_OTHERS[needed.partition("/")[0]]
+        why = before.evidence
+        if before.cause not in _OF_OTHERS.values():
+            why = f"{before.cause or before.state}: {before.evidence or 'it left no record'} ({needed})"
+        return replace(state, state=became, cause=cause, evidence=why)
     return state
 
 

@@ -14,32 +14,33 @@ from jobs.causes import Cause
 from jobs.folder import Workspace, read_json
 from launcher.clusters.slurm import CANCELLED, FAILED, UNKNOWN
 from launcher.observing import logs
-from launcher.observing.job_state import JobState
+from launcher.observing.job_state import NEVER_STARTED, JobState
 from launcher.observing.logs import Part
 from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
 TAIL = 1 << 20  # bytes of each rank's log
+# What helps, by cause; how the run is then taken up again follows from its state: see `_again`.
 NEXT = {
     Cause.OUT_OF_MEMORY: "a larger deepspeed.zero_stage or more nodes need less memory per GPU; zsg plan estimates it",
-    Cause.DISK_FULL: "make room or move the workspace, then submitted with --retry it goes on from the saved state",
-    Cause.NCCL_TIMEOUT: "a rank stood still: look at the log of the one that is silent; then submit again with --retry",
-    Cause.PEER_LOST: "another rank ended first: zsg logs RUN --rank N; then submit again with --retry",
-    Cause.NODE_FAILURE: "submitted with --retry it goes on from the saved state on other nodes",
-    Cause.TIME_LIMIT: "submitted again it goes on from the saved state; save more often, or raise train.time_min",
-    Cause.PREEMPTED: "submitted again it goes on from the saved state",
-    Cause.CANCELLED: "submitted with --retry it starts again",
-    Cause.SIGNAL: "submitted with --retry it goes on from the saved state",
-    Cause.PREPARE_FAILED: "mend what the prepare job names, then submit again with --retry",
-    Cause.CANARY_FAILED: "see why of that run; mend it, then submit again with --retry",
-    Cause.STAGE_FAILED: "mend the run that it starts from, then submit again with --retry",
-    Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip; then submit again with --retry",
-    Cause.BAD_INPUT: "change what the message names, then submit again with --retry",
-    Cause.SETUP: "mend the line in the profile's setup (or end it in `|| true`, if it may fail); then zsg retry",
-    Cause.DIVERGED: "it would come again",
-    Cause.CLUSTER: "the message says what; then submit again with --retry",
+    Cause.DISK_FULL: "make room, or move the workspace",
+    Cause.NCCL_TIMEOUT: "a rank stood still: look at the log of the one that is silent",
+    Cause.PEER_LOST: "another rank ended first: zsg logs RUN --rank N",
+    Cause.NODE_FAILURE: "no other run is at fault; the node is left out for a day",
+    Cause.TIME_LIMIT: "save more often, or raise train.time_min",
+    Cause.PREEMPTED: "another job came first; it may pass",
+    Cause.CANCELLED: "somebody wanted it to end",
+    Cause.SIGNAL: "it was told to stop",
+    Cause.PREPARE_FAILED: "mend what the prepare job names",
+    Cause.CANARY_FAILED: "see zsg why of the run that went first, and mend that",
+    Cause.STAGE_FAILED: "mend the run that it starts from",
+    Cause.BAD_DATA: "repair the row, or set data.on_bad_row: skip",
+    Cause.BAD_INPUT: "change what the message names",
+    Cause.SETUP: "mend the line in the profile's setup, or end it in `|| true` where it may fail",
+    Cause.DIVERGED: "change what the message names, which is another run, or take this point out by exclude",
+    Cause.CLUSTER: "the message says what",
     Cause.TRACEBACK: "zsg logs RUN shows the whole traceback",
-    Cause.DIED: "killed from outside, often for memory: zsg logs RUN, then submit again with --retry",
+    Cause.DIED: "killed from outside, often for memory: zsg logs RUN",
 }
 
 
@@ -117,9 +118,13 @@ def _from_before(place: Workspace, item: str, state: JobState) -> Found:
     for needed in (read_json(place.root / item / "job.json") or {}).get("after", []):
         path = place.root / needed / "exit.json"
         record = read_json(path)
-        if record and record["outcome"] == FAILED:
+        if record and record["outcome"] == FAILED and str(record["evidence"]) in (state.evidence or ""):
             where = {"file": _relative(place, path), "line": _line_of(path, '"evidence"')}
             return Found(str(state.cause), state.evidence, signature=record.get("signature"), **where)
+        # A job that was killed has no record; its log may say by whom.
+        if needed in (state.evidence or "") and (seen := _in_logs(place, needed)):
+            said = f"{state.evidence}: {seen.evidence}"
+            return Found(str(state.cause), said, seen.file, seen.line, seen.rank, seen.signature)
     return Found(str(state.cause), state.evidence)
 
 
@@ -164,23 +169,25 @@ def _found(place: Workspace, part: Part, proof: Proof | None, rank: int) -> Foun
     return Found(proof.cause, proof.text.strip(), _relative(place, part.path), line, rank, proof.signature)
 
 
-def row(run: str, grid: str | None, state: JobState, found: Found | None) -> dict[str, Any]:
-    """What `zsg why RUN --json` prints."""
+def row(
+    run: str, grid: str | None, state: JobState, found: Found | None, refusal: str | None = None, alone: bool = True
+) -> dict[str, Any]:
+    """What `zsg why RUN --json` prints. `refusal`: why zsg retry leaves the run; `alone`: not one of a group."""
     facts = {"run": run, "grid": grid, "state": state.state, "attempt": state.attempt, "step": state.step}
     facts |= {"reason": state.reason or state.flag, "slurm": state.slurm}
     why = asdict(found) if found else dict.fromkeys(Found.__dataclass_fields__)
-    return facts | why | {"next": _next(found, run)}
+    return facts | why | {"next": _next(found, run, grid, state, refusal, alone)}
 
 
 def by_cause(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Failures by cause, and by their hash where that tells one from another; the most frequent first."""
-    groups: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, str | None, str | None], list[Mapping[str, Any]]] = {}
     for one in rows:
-        groups.setdefault((one["cause"], _kind(one)), []).append(one)
+        groups.setdefault((one["cause"], _kind(one), one.get("state")), []).append(one)
     found = [
         {"cause": cause, "signature": kind, "count": len(of), "runs": [one["run"] for one in of]}
         | {key: of[0][key] for key in ("evidence", "file", "line", "rank", "silent", "next")}
-        for (cause, kind), of in groups.items()
+        for (cause, kind, _), of in groups.items()
     ]
     return sorted(found, key=lambda group: -group["count"])
 
@@ -192,10 +199,34 @@ def _kind(one: Mapping[str, Any]) -> str | None:
     return one["signature"] or (tracebacks.loose(one["evidence"]) if one["evidence"] else None)
 
 
-def _next(found: Found | None, run: str) -> str | None:
-    cause = causes.known(found.cause) if found else None
-    advice = NEXT[cause] if cause else None
-    return advice.replace("RUN", run) if advice else None
+def _next(
+    found: Found | None, run: str, grid: str | None, state: JobState, refusal: str | None, alone: bool
+) -> str | None:
+    if found is None:
+        return f"zsg cancel {run} ends the Slurm job" if state.flag and state.in_queue else None
+    cause = causes.known(found.cause)
+    helps = NEXT[cause].replace("RUN", run) if cause else None
+    again = _again(run if run.startswith("evaluate/") else None, run, grid or "GRID", state, refusal, alone)
+    return "; then: ".join(filter(None, (helps, again)))
+
+
+def _again(job: str | None, run: str, grid: str, state: JobState, refusal: str | None, alone: bool) -> str:
+    """By which command a run is taken up again as it stands, and from where: a state is promised where there is one."""
+    if job:
+        return "zsg submit again evaluates what is left"
+    if run.startswith(("prepare/", "canary/")):
+        return f"zsg retry {grid}, which makes it again for the runs that failed for it"
+    if state.stopped:
+        return f"zsg submit goes on from step {state.saved or 0}"
+    if state.in_queue:
+        return f"zsg cancel {run}, since Slurm still holds its job"
+    if state.cause == NEVER_STARTED:
+        return "zsg submit starts it"
+    if refusal:
+        return f"zsg retry {grid} --force; without --force it is left, since {refusal}"
+    option = "" if state.state == FAILED else f" --only state={state.state}"
+    where = f"goes on from step {state.saved}" if state.saved else "starts it again"
+    return f"zsg retry {grid}{option}" + (f" {where}" if alone else "")
 
 
 def _relative(place: Workspace, path: Path) -> str:

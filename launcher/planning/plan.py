@@ -227,11 +227,12 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
             return SKIP, "already done"
         reason = f"done, but {missing}; it needs training again"
         return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
-    reason = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
+    reason = ": ".join(dict.fromkeys(part for part in (state.state, state.cause, state.evidence) if part))
     if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
         return RETRY, reason + (f"; {_going_on(run, state)}" if state.saved else "")
     goes_on = f" and {_going_on(run, state)}" if state.saved else ""
-    return SKIP, f"{reason} (--retry submits it again{goes_on})"
+    option = "" if state.state == FAILED else f" --only state={state.state}"
+    return SKIP, f"{reason} (zsg retry{option} submits it again{goes_on})"
 
 
 def _going_on(run: Run, state: JobState) -> str:

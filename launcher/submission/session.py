@@ -38,6 +38,7 @@ from launcher.submission.ledger import Ledger, submit_lock
 from launcher.submission.submit import Site
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
+CALLED = "ZSG_CALLED"  # how the user calls zsg, for a process that zsg itself has started
 DELIVERY_S = {True: 300.0, False: 60.0}  # by whether MLflow is a file here: a server may never answer
 
 Agreed = Callable[[str], bool]
@@ -228,7 +229,7 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "launcher.cli", *argv],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            env=os.environ | {"PYTHONSAFEPATH": "1"},
+            env=os.environ | {"PYTHONSAFEPATH": "1", CALLED: _command()},
         )  # fmt: skip
     try:
         while process.poll() is None and not _taken_on(site.workspace, name, known):
@@ -300,9 +301,11 @@ def _hint(command: str, opened: Opened) -> str:
 
 def _command() -> str:
     """How the user calls zsg: by its path where it is not on theirs."""
+    if told := os.environ.get(CALLED):
+        return told  # what a detached submit was started by
     called = Path(sys.argv[0])
     if called.suffix == ".py":
-        return "python -m launcher.cli"
+        return "zsg" if shutil.which("zsg") else "python -m launcher.cli"
     return "zsg" if shutil.which("zsg") == sys.argv[0] else sys.argv[0]
 
 
