@@ -53,6 +53,7 @@ def make(workspace: Workspace, made_id: str, source: Recipe, path: Path, base: P
         if is_committed(folder):  # another job has made it while this one waited
             return
         content.refuse_changed(path, content.data_files(source["reader"]), source["digest"])
+        content.refuse_other_reading(source["reader"], path, source)
         rule, intake = source["self_sample"], Intake(source.get("on_bad_row") == "skip")
         vocabulary, context = load_vocabulary(base), (read_json(base / "config.json") or {})["max_position_embeddings"]
         examples = list(readers.read(source["reader"], path, intake))
