@@ -14,6 +14,8 @@ from zsg_core.scores.metrics import REWARD
 from zsg_core.suites import PROMPTS
 
 TOKENIZER_FILES = ("tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
+# A chat model's templates: they decide nothing here, but whoever serves a snapshot asks for them.
+TEMPLATE_FILES = ("chat_template*", "additional_chat_templates/*.jinja")
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", *TOKENIZER_FILES)
 
 Files = Callable[[Path], Sequence[Path]]

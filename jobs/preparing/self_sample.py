@@ -22,15 +22,17 @@ import msgspec
 
 from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
 from jobs.preparing import content, records
-from jobs.preparing.base_model import Vocabulary, load_model, load_vocabulary
+from jobs.preparing.base_model import Vocabulary, load_model, load_vocabulary, refuse_lossy
 from zsg_core import prompts, readers, splits
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
+from zsg_core.llama import position_count
 from zsg_core.prompts import Template
 from zsg_core.readers.intake import Intake
 from zsg_core.recipe import Recipe
 
 VERSIONS = ("torch", "transformers")
+TRIED = 8  # examples whose questions the tokenizer is tried on
 
 Say = Callable[[str], None]
 Answers = dict[str, str]  # id → text as the model wrote it
@@ -55,8 +57,9 @@ def make(workspace: Workspace, made_id: str, source: Recipe, path: Path, base: P
         content.refuse_changed(path, content.data_files(source["reader"]), source["digest"])
         content.refuse_other_reading(source["reader"], path, source)
         rule, intake = source["self_sample"], Intake(source.get("on_bad_row") == "skip")
-        vocabulary, context = load_vocabulary(base), (read_json(base / "config.json") or {})["max_position_embeddings"]
+        vocabulary, context = load_vocabulary(base), position_count(read_json(base / "config.json") or {})
         examples = list(readers.read(source["reader"], path, intake))
+        refuse_lossy(base, vocabulary, (asked for example in examples[:TRIED] for asked, _ in example.turns))
         asked = ask(chosen(examples, rule), rule, vocabulary, context)
         if not asked.examples:
             room = f"{context} positions with answers of {rule['how']['max_new_tokens']} tokens"
