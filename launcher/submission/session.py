@@ -17,6 +17,7 @@ from launcher import workspaces
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.slurm import DONE
 from launcher.commands import show
+from launcher.evaluation import anew
 from launcher.grids import grid as grids
 from launcher.grids import grid_record, inputs
 from launcher.grids import runs as runs_of
@@ -70,6 +71,8 @@ def open_grid(
     inputs.check([own for point in grid.points for own in point.settings.by_stage()], downloads)
     workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
+    resolved, named = anew.named(place, resolved)
+    notes = [*notes, *named]
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)
