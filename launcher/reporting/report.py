@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace, write_text
+from jobs.tracking import run_facts
 from launcher import extras
 from launcher.grids import grid_record
 from launcher.reporting import comparison, frames, map_part, recorded, scatter, verdict_part, verdicts
@@ -117,7 +118,8 @@ def _troubles(run: recorded.Recorded) -> list[str]:
         )
     if run.flags:
         told.append(f"{run.run} is flagged: a restart computed other values ({len(run.flags)}): {run.flags[0]}")
-    return told
+    doubts = run_facts.doubts(stage.rows for stage in run.stages)
+    return told + [f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()]
 
 
 def _curve_columns(found: Found) -> dict[str, list[Any]]:

@@ -18,6 +18,7 @@ from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.slurm import DONE
 from launcher.commands import show
+from launcher.evaluation import anew
 from launcher.grids import grid as grids
 from launcher.grids import grid_record, inputs
 from launcher.grids import runs as runs_of
@@ -74,6 +75,8 @@ def open_grid(
     code_snapshot.refuse_colon(place)
     workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
+    resolved, named = anew.named(place, resolved)
+    notes = [*notes, *named]
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)
