@@ -59,6 +59,8 @@ def of_jobs(keep: Iterable[str], cluster: str | None = None, environ: Mapping[st
     A list in `--export` would let Slurm add what the user's login files set on the node.
     """
     names = [*REACHED_BY, *(name for name in keep if not is_of_slurm(name))]
+    if "SLURM_JOB_ID" in environ and "TMPDIR" in names:
+        names.remove("TMPDIR")  # of the job that submits: it goes when that ends, and other nodes lack it
     return {name: environ[name] for name in names if name in environ} | _named(cluster)
 
 

@@ -176,6 +176,14 @@ def test_a_job_sees_nothing_of_the_users_shell(place: Path, monkeypatch: pytest.
     assert seen.keys() <= {*own.environment.keep, "PWD", "SHLVL", "_", "OLDPWD"}
 
 
+@pytest.mark.parametrize(("within", "kept"), [({}, True), ({"SLURM_JOB_ID": "7"}, False)], ids=["login node", "job"])
+def test_the_temporary_folder_of_a_job_is_not_handed_on(within: dict[str, str], kept: bool) -> None:
+    """Submitted from within a job: its TMPDIR goes when it ends."""
+    seen = slurm_environment.of_jobs(["HOME", "TMPDIR"], environ={"HOME": "/h", "TMPDIR": "/tmp/7", **within})
+
+    assert seen == {"HOME": "/h"} | ({"TMPDIR": "/tmp/7"} if kept else {})
+
+
 @pytest.mark.parametrize(
     ("printed", "job", "cluster"),
     [
