@@ -234,7 +234,7 @@ def test_a_step_that_overflows_ends_a_run_that_may_lose_none(bench: Bench) -> No
     """Without train.overflow: skip the first one is the end."""
     record = bench.jobs.run(bench.make(1, "fp16", train=OVERFLOWING))
 
-    assert (record["outcome"], record["cause"]) == ("failed", "cluster")
+    assert (record["outcome"], record["cause"], record["step"]) == ("failed", "diverged", 1)
     assert "step 1: DeepSpeed skipped the update" in record["evidence"]
 
 

@@ -12,6 +12,7 @@ from slurm_answers import owned
 from jobs import attempt as attempts
 from jobs.folder import Workspace, write_json
 from jobs.journal import Journal
+from launcher.observing.job_state import NEVER_STARTED
 from launcher.observing.settled import Settled
 from launcher.observing.status import JobState, collect
 from launcher.submission.ledger import Ledger, Submission
@@ -371,6 +372,19 @@ def test_a_job_that_is_done_and_gone_is_asked_for_once(workspace: Workspace) -> 
     assert slurm.asked == ["squeue"] * 3
 
 
+def test_what_is_done_can_be_read_without_slurm(workspace: Workspace) -> None:
+    """On a machine without squeue, or while it does not answer, a workspace of done runs is shown as ever."""
+    ended(workspace, submitted(workspace), "done")
+    rested(workspace, 3600)
+
+    def broken(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        raise FileNotFoundError(argv[0])
+
+    for slurm, flagged in ((broken, False), (FakeSlurm("7|RUNNING|None|N/A|3:00:00|n1"), True)):
+        found = collect(workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace))[ITEM]
+        assert (found.state, found.flag is not None) == ("done", flagged)
+
+
 @pytest.mark.parametrize(
     ("sacct", "expected", "evidence"),
     [
@@ -394,6 +408,31 @@ def test_a_run_whose_prepare_job_died_says_so(workspace: Workspace, sacct: str, 
     assert (found.state, found.cause) == (expected, "prepare failed")
     assert (found.evidence or "").startswith(evidence)
     assert slurm.asked == ["squeue", "sacct"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cause", "expected"),
+    [
+        ("cancelled", "signal", ("cancelled", NEVER_STARTED, "signal: SIGINT (prepare/p)")),
+        ("failed", "bad data", ("failed", "prepare failed", "bad data: SIGINT (prepare/p)")),
+        (None, None, ("cancelled", NEVER_STARTED, "died: the process ended without a record (killed?) (prepare/p)")),
+    ],
+)
+def test_a_local_run_whose_submit_was_ended_only_never_started(
+    workspace: Workspace, outcome: str | None, cause: str | None, expected: tuple[str, str, str]
+) -> None:
+    """The next submit starts it, as ever; only what its prepare job has told to be wrong is a failure."""
+    ledger = Ledger(workspace)
+    prepare = ledger.intend(scheduler="local", kind="prepare", grid="g", items=["prepare/p"])
+    ledger.submitted(prepare, ["local"])
+    submitted(workspace, "local", ("local",))
+    write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
+    attempt = attempts.begin(workspace.root / "prepare/p", prepare.id)
+    if outcome:
+        attempts.end(workspace.root / "prepare/p", attempt, outcome, cause=cause, evidence="SIGINT")
+    found = state(workspace)
+
+    assert (found.state, found.cause, found.evidence) == expected
 
 
 def test_a_run_cancelled_while_its_prepare_job_works_was_cancelled(workspace: Workspace) -> None:

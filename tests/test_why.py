@@ -205,9 +205,13 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
             id="still in the queue",
         ),
         pytest.param(
-            Cause.DIVERGED, JobState(state="failed"), "it would fail again: diverged: step 2",
-            "zsg retry g --force; without --force it is left, since it would fail again: diverged: step 2",
+            Cause.OUT_OF_MEMORY, JobState(state="failed"), "it would fail again: out of memory: 2 GiB",
+            "zsg retry g --force; without --force it is left, since it would fail again",
             id="what retry leaves",
+        ),
+        pytest.param(
+            Cause.DIVERGED, JobState(state="failed", cause=Cause.DIVERGED), "it would fail again: diverged: step 2",
+            "zsg submit; zsg retry g leaves this run, since it would come to that again", id="what would diverge again",
         ),
     ],
 )  # fmt: skip

@@ -28,6 +28,7 @@ from launcher.observing.progress import alive, gpus, progress
 from launcher.observing.settled import Key, Settled
 from launcher.observing.signs import LOST_S, Clock
 from launcher.submission.ledger import Ledger, Submission
+from zsg_core.errors import ClusterError
 
 LEAVING = "leaving"
 BEFORE = ("prepare", "sample", "canary")  # kinds of jobs that others wait for
@@ -74,7 +75,12 @@ def collect(
             states[item] = _local(workspace, item, last, clock)
     before = _jobs_before(workspace, asked.keys() - states.keys(), known, states, settled, clock)
     asked |= {item: last for item, last in before.items() if item not in states}
-    found = _slurm(workspace, asked, ledger, states, clock, run)
+    try:
+        found = _slurm(workspace, asked, ledger, states, clock, run)
+    except ClusterError:
+        if asked.keys() - done.keys():
+            raise
+        found, done = {}, {}  # all is done: that can be read where there is no Slurm, too
     if settled:
         for item in done.keys() - found.keys():
             settled.leaves(item, done[item])
@@ -406,6 +412,9 @@ def _explain(workspace: Workspace, item: str, state: JobState, of: Callable[[str
         why = before.evidence
         if before.cause not in _OF_OTHERS.values():
             why = f"{before.cause or before.state}: {before.evidence or 'it left no record'} ({needed})"
+        if state.cause == NEVER_STARTED and (before.state != FAILED or before.cause == Cause.DIED):
+            # On this machine the submit was ended with the job: the next one starts both again.
+            return replace(state, evidence=why)
         return replace(state, state=became, cause=cause, evidence=why)
     return state
 

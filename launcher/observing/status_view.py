@@ -40,9 +40,14 @@ def rows_of(
 def note(row: Row) -> str:
     """What there is to say of a run beside its numbers."""
     former = None if row["wanted"] else "no longer in the grid"
-    flag = f"{'HANGS? ' * (row['state'] == RUNNING)}{row['flag']}" if row.get("flag") else None
-    why = [former, flag, _replaced(row), row["cause"], _waits(row), _does(row), row["evidence"]]
+    why = [former, _flag(row), _replaced(row), row["cause"], _waits(row), _does(row), row["evidence"]]
     return ": ".join(str(part) for part in why if part)
+
+
+def _flag(row: Row) -> str | None:
+    if row.get("flag") and row["state"] == RUNNING:
+        return f"HANGS? {row['flag']}"
+    return row.get("flag")
 
 
 def _replaced(row: Row) -> str | None:

@@ -222,8 +222,10 @@ def _again(job: str | None, run: str, grid: str, state: JobState, refusal: str |
         return f"zsg cancel {run}, since Slurm still holds its job"
     if state.cause == NEVER_STARTED:
         return "zsg submit starts it"
+    if refusal and state.cause == Cause.DIVERGED:
+        return f"zsg submit; zsg retry {grid} leaves this run, since it would come to that again"
     if refusal:
-        return f"zsg retry {grid} --force; without --force it is left, since {refusal}"
+        return f"zsg retry {grid} --force; without --force it is left, since {refusal.partition(':')[0]}"
     option = "" if state.state == FAILED else f" --only state={state.state}"
     where = f"goes on from step {state.saved}" if state.saved else "starts it again"
     return f"zsg retry {grid}{option}" + (f" {where}" if alone else "")
