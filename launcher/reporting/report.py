@@ -1,5 +1,6 @@
 """Makes a grid's report: a page that compares its runs, with the figure and the numbers beside it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from zsg_core.curves import Drop
 from zsg_core.errors import UserError
 
 MOST_PANELS = 24
+LARGEST = 1e300  # a value that is drawn: axes reach beyond it, and a double ends at 1.8e308
 BESIDE = ("curves.png", "curves.pdf", "curves.csv", "finals.csv", "drops.csv", "metrics.parquet")
 OF_CLAIMS = ("verdicts.png", "verdicts.pdf", "verdicts.csv")  # where the grid claims something
 OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden states
@@ -97,6 +99,7 @@ def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.
         raise UserError(f"--stage {asked.stage}: the runs of grid {record['name']} have {stages} stages at most")
     if not keys:
         raise UserError(f"grid {record['name']}: no run has recorded a value yet; zsg status shows where they stand")
+    _refuse_too_large(asked.metric, members)
     groups = comparison.groups(members)
     axes = comparison.differing(groups)
     panel = comparison.panel_axis(axes, groups, asked.panel)
@@ -106,6 +109,18 @@ def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.
             raise UserError(f"--panel {asked.panel}: {len(values)} values; a page has at most {MOST_PANELS} panels")
         panel = None
     return Found(record["name"], asked, record, members, facts, troubles, groups, axes, panel)
+
+
+def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
+    """UserError for a metric with a value too large to be drawn, with the run that has it."""
+    for one in members:
+        for step, value in one.values.items():
+            if math.isfinite(value) and abs(value) > LARGEST:
+                raise UserError(
+                    f"--metric {metric}: run {one.run} has {value:g} at step {step}, which is too large to be drawn or "
+                    f"compared (at most {LARGEST:g}); it is hardly a measurement. Ask for another metric with "
+                    "--metric, or see what journalled it"
+                )
 
 
 def _troubles(run: recorded.Recorded) -> list[str]:
