@@ -13,6 +13,7 @@ from typing import Any
 from zsg_core.digest import content_id
 from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, SEEDED, TMA
 from zsg_core.orders.measures import OF_TEXT, WSD
+from zsg_core.schedule import HUGGING_FACE
 from zsg_core.settings.data import ONE, HeldOut, Source
 from zsg_core.settings.run import TINY, ArrangementSettings, Settings, WeightSettings
 from zsg_core.settings.train import TrainSettings
@@ -159,6 +160,8 @@ def before_tokens(base: Recipe) -> Recipe:
 def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     train = settings.train.model_dump(mode="json", exclude={"init_seed", "tuning"})
     train = {key: value for key, value in train.items() if key not in LATER or value != LATER[key]}
+    if settings.train.warmup_share:  # the first rate and the rounding; runs made before it warmed up in another way
+        train["warmup"] = HUGGING_FACE
     train["tuning"] = settings.train.tuning.resolved(_seed(settings, settings.train.init_seed))
     return {"data": _corpus(settings, digests), "arrangement": _arrangement(settings, digests), "train": train}
 
