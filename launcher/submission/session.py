@@ -67,7 +67,9 @@ def open_grid(
     layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
     profile = profiles.of(layers)
     if smoke:
-        grid = smokes.shrink(grid, profile.smoke, one_rank=profile.kind == "local")
+        on_cpus = profile.gpu is None and not profiles.gpus_per_node(profile, "train") and not profile.slurm.gres
+        is_local = profile.kind == "local"
+        grid = smokes.shrink(grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train)
     place = reading.workspace(workspace_path, profile.workspace)
     downloads = Downloads(place, profile.internet, show.say)
     stages = [own for point in grid.points for own in point.settings.by_stage()]
