@@ -84,11 +84,15 @@ def fill(folder: Path, rows: int = 1) -> Path:
         with write(folder / name, "wt") as file:
             made = [numbered(row, n) for n in range(rows)] if isinstance(row, dict) else map(_line, row)
             file.writelines(made)
+    if rows > 1:  # as many questions as the greatest ratio of a smoke run asks for
+        queries = [numbered(FILES["delia-queries.jsonl"], n) for n in range(4 * rows)]
+        (folder / "delia-queries.jsonl").write_text("".join(queries))
     (folder / "delia-wordings.txt").write_text("Answer as <sep>.\nThe form is <sep>.\n")
     for parent, names in FOLDERS.items():
         for name in names:
             (folder / parent / name).mkdir(parents=True)
-            for task in ("sum", "total"):
+            # Of Muppet, as many tasks as a smoke run takes of its 46; names in the order in which they are added.
+            for task in [f"sum{n}" for n in range(8)] if name == "train" and rows > 1 else ["sum", "total"]:
                 with (folder / parent / name / f"{task}.jsonl").open("w") as file:
                     file.writelines(numbered({**P3, "task": f"{name}_{task}"}, n) for n in range(rows))
     for name in ("cot", "cot-held-out"):

@@ -1,6 +1,8 @@
 """Does a model with added tokens know them, and is it otherwise the model that it was?"""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,11 +11,13 @@ from test_base_model import BASE, TEXTS
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from jobs.preparing import added_tokens, base_model
+from jobs.training.weight_folders import Base, WeightFolders
 from zsg_core.errors import UserError
 from zsg_core.recipe import before_tokens, id_of_base
 from zsg_core.settings.run import Settings
 
 TOKENS = ["<sep>", "<think about it>"]
+TEMPLATES = ("chat_template.jinja", "additional_chat_templates/tool_use.jinja")
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +143,19 @@ def test_a_base_with_tokens_is_a_base_of_its_own() -> None:
     assert of_folder[0] == of_folder[1]
     assert id_of_base(of_folder[0]) is not None
     assert id_of_base(base(0, folder=True)) is None
+
+
+def test_a_chat_models_templates_come_along(tiny: Path, tmp_path: Path) -> None:
+    """The one beside the tokenizer, and those of other names, which transformers keeps in a folder of their own."""
+    source = tmp_path / "chat"
+    shutil.copytree(tiny, source)
+    (source / "additional_chat_templates").mkdir()
+    for name in TEMPLATES:
+        (source / name).write_text(f"{{# {name} #}}")
+    add(source, tmp_path / "made", init="mean")
+    (tmp_path / "snapshot").mkdir()
+    copied = SimpleNamespace(_base=Base(source, "d"), _is_adapter=False, _dtype="float32")
+    WeightFolders._complete(copied, tmp_path / "snapshot", [], 0)  # type: ignore[arg-type]
+
+    for folder in ("made", "snapshot"):
+        assert [(tmp_path / folder / name).read_text() for name in TEMPLATES] == [f"{{# {n} #}}" for n in TEMPLATES]

@@ -1,10 +1,12 @@
 """Is the tiny base the same wherever it is made, and is a foreign base refused in words?"""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
 import pytest
+from model_folders import write_llama, write_tokenizer
 
 from zsg_core.errors import UserError
 
@@ -64,3 +66,53 @@ def test_another_architecture_is_refused(made: Path, tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="a 'gpt2' model; zsg trains Llama models"):
         base_model.load_model(tmp_path, "fp32")
+
+
+def test_a_token_without_a_row_is_told_with_its_text(tmp_path: Path) -> None:
+    """On a GPU it would be an assertion of CUDA on every rank, without a word of the cause."""
+    folder = write_llama(tmp_path / "model", vocab_size=258)
+    write_tokenizer(folder, {"note": 258})
+    vocabulary = base_model.load_vocabulary(folder)
+
+    assert vocabulary.tokenize("nod") == [79, 80, 69]  # n, o, d: the letters begin with ! as 2
+    with pytest.raises(UserError, match="writes 'note' as 258, but the embedding has 258 rows"):
+        vocabulary.tokenize("a note")
+
+
+TEXTS_BACK = {
+    "as they are": ("Say two\n words", "Say two\n words", True),
+    "blanks at the ends": (" Say two\n", "Say two", True),
+    "a letter in another form": ("½ e\u0301", "1⁄2 é", True),
+    "without its blanks": ("Say two\n words", "Saytwowords", False),
+    "without its line ends": ("Say two\n words", "Say two words", False),
+    "small": ("Say", "say", False),
+}
+
+
+@pytest.mark.parametrize(("text", "back", "is_fine"), TEXTS_BACK.values(), ids=TEXTS_BACK.keys())
+def test_a_tokenizer_that_loses_text_is_refused(text: str, back: str, is_fine: bool) -> None:
+    """As transformers 5.3 to 5.21 lost the blanks of byte-level tokenizers that are called Llama's."""
+    vocabulary = base_model.Vocabulary(lambda text: [3], 0, 1, lambda ids: back, unknown=2)
+    if is_fine:
+        base_model.refuse_lossy(Path("model"), vocabulary, [text])
+    else:
+        with pytest.raises(UserError, match="model: the tokenizer does not give a text of the data back"):
+            base_model.refuse_lossy(Path("model"), vocabulary, ["", text])
+
+
+def test_a_letter_that_a_tokenizer_has_not_is_no_loss() -> None:
+    """A text with a token for what is unknown says nothing of the others."""
+    vocabulary = base_model.Vocabulary(lambda text: [2, 3], 0, 1, lambda ids: "", unknown=2)
+
+    base_model.refuse_lossy(Path("model"), vocabulary, ["東京"])
+
+
+def test_a_byte_level_tokenizer_called_llamas_gives_text_back(made: Path, tmp_path: Path) -> None:
+    """DeepSeek's distilled Llamas are such folders; what the floor of transformers is for."""
+    folder = tmp_path / "distilled"
+    shutil.copytree(made, folder)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(told | {"tokenizer_class": "LlamaTokenizerFast"}))
+    vocabulary = base_model.load_vocabulary(folder)
+
+    assert vocabulary.text(vocabulary.tokenize("hello big world\n x")) == "hello big world\n x"

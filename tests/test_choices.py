@@ -23,12 +23,23 @@ def item(question: str, *options: str, number: int = 0) -> Example:
     return Example(id=f"t:{number}", task="t", turns=((question, options[-1]),), options=options)
 
 
-def asked(*items: Example, losses: Any = torch.zeros, truncate: str = "prompt") -> tuple[TokenizedSet, Any]:
+def bytewise(text: str) -> list[int]:
+    """A token for each byte."""
+    return list(text.encode())
+
+
+def asked(
+    *items: Example,
+    losses: Any = torch.zeros,
+    truncate: str = "prompt",
+    template: Template = Template("zsg"),
+    tokenize: Any = bytewise,
+) -> tuple[TokenizedSet, Any]:
     """What a model is asked for the items, and the scores if these are the losses of the options."""
 
     def within(most: int) -> Any:
         how: dict[str, Any] = {"bos": 1, "eos": 2, "max_length": most, "truncate": truncate}
-        return partial(prompts.encode, template=Template("zsg"), tokenize=lambda text: list(text.encode()), **how)
+        return partial(prompts.encode, template=template, tokenize=tokenize, **how)
 
     seen = []
 
@@ -60,6 +71,65 @@ def test_an_item_has_no_score_where_an_option_does_not_fit(truncate: str) -> Non
     assert options.ids == ["t:0#0", "t:0#1"]
     assert "rank_accuracy: 1 of 2 items have no score" in scores.flags
     assert scores.by_item["rank_accuracy"].keys() == {"t:0"}
+
+
+JOINED = ord("@")  # a token of the blank and the n after it
+
+
+def joining(text: str) -> list[int]:
+    """A token for each byte, but that a blank and an n are one: as the pieces of words are in any BPE."""
+    return list(text.replace(" n", "@").encode())
+
+
+@pytest.mark.parametrize("length", [1, 3], ids=["that fits", "that is shortened"])
+def test_the_blank_before_an_option_is_its_own(length: int) -> None:
+    """Where the prompt ends in one and a tokenizer joins it to some options; as in lm-evaluation-harness."""
+    question = "How many are left of them? " * length + "Output: "
+    options, _ = asked(item(question, "none", "12"), template=Template("plain"), tokenize=joining)
+
+    none, twelve = (encoded.ids[encoded.spans[-1][0] :] for encoded in options.encoded)
+    assert (none, twelve) == ([JOINED, *b"one", 2], [*b" 12", 2])
+    assert options.encoded[0].prompt == options.encoded[1].prompt
+    assert max(len(encoded.ids) for encoded in options.encoded) <= MOST
+
+
+def test_a_prompt_that_does_not_end_in_a_blank_stays_as_it_was() -> None:
+    """What is scored of each option are its own tokens and the end of sequence."""
+    options, _ = asked(item("How many?\n", "none", "12"), template=Template("plain"), tokenize=joining)
+
+    assert options.learnt == [5, 3]
+
+
+def test_options_stand_after_the_same_examples() -> None:
+    """As many positive examples as leave room for the longest option, before each of them."""
+    shown = (("1 1", "2"), ("1 2", "3"))
+    one = Example(id="t:0", task="t", turns=(("2 2", "four"),), definition="Add.", shots=shown, options=("4", "four"))
+    shown = set()
+    for most in range(120, 260):
+        found = asked_within(most, one)
+        if found.ids:
+            short, long = found.encoded
+            assert short.prompt == long.prompt
+            shown.add(len(short.prompt))
+
+    assert len(shown) == 3  # with none, one and two of the examples
+
+
+def asked_within(most: int, one: Example) -> TokenizedSet:
+    """What a model is asked for an item with two positive examples, within so many tokens."""
+
+    def within(longest: int) -> Any:
+        how: dict[str, Any] = {"bos": 1, "eos": 2, "max_length": longest}
+        return partial(prompts.encode, template=Template("zsg", shots=2), tokenize=bytewise, **how)
+
+    seen = []
+
+    def loss_of(options: TokenizedSet) -> Any:
+        seen.append(options)
+        return SimpleNamespace(tokens=torch.ones(len(options)), measure=lambda: torch.zeros(len(options)))
+
+    Choices([one], within, most).scores(loss_of)
+    return seen[0]
 
 
 def test_a_model_that_always_chooses_the_same_is_flagged() -> None:

@@ -10,7 +10,7 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.evaluating.generate import FastNucleus, Generator, batches
+    from jobs.evaluating.generate import FastNucleus, Generator, batches, until
     from jobs.training import packed_attention
 
 BOS, EOS = 1, 2
@@ -75,6 +75,71 @@ def test_an_answer_does_not_depend_on_its_company(llama: Any, how: dict[str, Any
 
     assert made(llama, how, EVERY[::-1]) == together[::-1]
     assert [made(llama, how, [number])[0] for number in EVERY] == together
+
+
+def letters(ids: Any) -> str:
+    """Tokens as a text of a letter each; those of the end of sequence are none."""
+    return "".join(chr(0x100 + int(token)) for token in ids if token != EOS)
+
+
+def spelt(ids: Any) -> str:
+    """Tokens as texts of three letters each, so that a stop lies over several tokens, and within one."""
+    return "".join(f"{int(token):03d}" for token in ids if token != EOS)
+
+
+@pytest.mark.parametrize(
+    ("how", "text"), [(GREEDY, spelt), (PAPER, spelt), (FAST, letters)], ids=["greedy", "paper", "fast"]
+)
+def test_an_answer_ends_at_its_first_stop_and_others_stay_as_they_are(
+    llama: Any, how: dict[str, Any], text: Any
+) -> None:
+    """With the token that completes it, in whatever company; the text before it is that of the answer without stops."""
+    how = how | {"max_new_tokens": 24}
+    free = made(llama, how, EVERY)
+    stop = text(free[0])[7:10]  # of the first answer's own text
+    stopping = how | {"stops": ["\nnever", stop]}
+    generator = Generator(llama, stopping, BOS, EOS, "cpu", text)
+
+    found = generator.answers(PROMPTS, NAMES)
+
+    assert [until(text(answer), stopping["stops"]) for answer in found] == [until(text(a), [stop]) for a in free]
+    for answer, whole in zip(found, free, strict=True):
+        assert answer == whole[: len(answer)]
+        assert len(answer) == len(whole) or (stop in text(answer) and stop not in text(answer[:-1]))
+    assert len(found[0]) < len(free[0])
+    assert [generator.answers([PROMPTS[n]], [NAMES[n]])[0] for n in (0, 2)] == [found[0], found[2]]
+
+
+def test_generation_ends_once_all_answers_are_over(llama: Any) -> None:
+    """A stop is looked for every few tokens, so a base that goes on and on costs no 500 of them."""
+    calls = []
+    stopping = {"decoding": "greedy", "max_new_tokens": 39, "stops": [letters(made(llama, GREEDY, [0])[0][:1])]}
+    generator = Generator(llama, stopping, BOS, EOS, "cpu", letters)
+    before = llama.forward
+    llama.forward = lambda *args, **named: (calls.append(1), before(*args, **named))[1]
+    try:
+        answers = generator.answers(PROMPTS[:1], NAMES[:1])
+    finally:
+        del llama.forward
+
+    assert (len(answers[0]), len(calls)) == (1, 8)
+
+
+def test_answers_that_were_not_over_are_known(llama: Any) -> None:
+    """At max_new_tokens, or at the last position; not where the end of sequence or a stop came."""
+    generator = Generator(llama, GREEDY | {"stops": ["."]}, BOS, EOS, "cpu", lambda ids: "." * (7 in ids))
+    short, long = [1] * 3, [1] * 40
+
+    assert [generator.is_cut(short, [5] * count) for count in (11, 12)] == [False, True]
+    assert [generator.is_cut(long, [5] * count) for count in (3, 4)] == [False, True]
+    assert not generator.is_cut(short, [5] * 11 + [7])
+    assert [generator.fits([1] * count) for count in (43, 44, 56)] == [True, False, False]
+
+
+def test_stops_need_the_text_of_tokens(llama: Any) -> None:
+    """Else none would ever be found."""
+    with pytest.raises(ValueError, match="what their tokens are as a text"):
+        Generator(llama, GREEDY | {"stops": ["USER:"]}, BOS, EOS, "cpu")
 
 
 def test_draws_are_seeded_by_item(llama: Any) -> None:

@@ -72,12 +72,27 @@ def test_a_final_number_is_read(answer: str, strict: float, flexible: float) -> 
 @pytest.mark.parametrize(
     ("answer", "last"),
     [
-        ("The answer is $\\boxed{72}$.", 72), ("She has 72 clips, i.e., six dozen.", 72), ("So she has 72 ...", 72),
-        ("The total is 72 (see above)...", 72), ("He pays 72 $.", 72), ("from 10-72", 72), ("72.,", 72), ("**72**.", 72),
-        ("It costs $72.00.", 72), ("-$72", -72), ("x=-72", -72), ("10 - 72", 72), ("$.50 each", 0.5), ("a half, .5", 0.5),
-        ("$1,234,567.89.", 1234567.89), ("1{,}000", 1000), ("1\\,000 or 2,\\!000", 2000), ("v1.2.3", 3), ("$., ...", None),
+        ("The answer is $\\boxed{72}$.", 72),
+        ("She has 72 clips, i.e., six dozen.", 72),
+        ("So she has 72 ...", 72),
+        ("The total is 72 (see above)...", 72),
+        ("He pays 72 $.", 72),
+        ("from 10-72", 72),
+        ("72.,", 72),
+        ("**72**.", 72),
+        ("It costs $72.00.", 72),
+        ("-$72", -72),
+        ("x=-72", -72),
+        ("10 - 72", 72),
+        ("$.50 each", 0.5),
+        ("a half, .5", 0.5),
+        ("$1,234,567.89.", 1234567.89),
+        ("1{,}000", 1000),
+        ("1\\,000 or 2,\\!000", 2000),
+        ("v1.2.3", 3),
+        ("$., ...", None),
     ],
-)  # fmt: skip
+)
 def test_flexibly_the_last_number_is_read(answer: str, last: float | None) -> None:
     """A number holds a digit, whatever marks stand before and after it, and a range is no minus."""
     assert gsm8k.flexible(answer) == last

@@ -43,9 +43,12 @@ def test_the_program_in_an_answer_is_found(answer: str, written: str) -> None:
 
 
 SMALL = Problem(
-    task_id="t/1", prompt='def double(x: int) -> int:\n    """ Twice x. """\n', entry_point="double",
-    canonical_solution="    return 2 * x\n", test="",
-)  # fmt: skip
+    task_id="t/1",
+    prompt='def double(x: int) -> int:\n    """ Twice x. """\n',
+    entry_point="double",
+    canonical_solution="    return 2 * x\n",
+    test="",
+)
 BODY, DEF = "    return 2 * x\n", "def double(x):\n    return 2 * x\n"
 FENCED = f"```python\n{DEF}```\n"
 RIGHT = {
@@ -92,7 +95,7 @@ RIGHT = {
     "a block of use before": f"```python\nprint(double(3))\n```\n{FENCED}",
     "the prompt in a block, then the function": f"```python\n{SMALL.prompt}```\nThen\n{FENCED}",
     "a comment, then a fence": f"    # the code\n{FENCED}",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("answer", [pytest.param(answer, id=name) for name, answer in RIGHT.items()])

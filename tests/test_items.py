@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from jobs.evaluating.items import Asker, Dialogues, OwnTestSet, Problems, Questions
@@ -16,7 +17,7 @@ from jobs.training.batches import TokenizedSet
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
 from zsg_core.prompts import VICUNA_SYSTEM, Template
-from zsg_core.scores import mt_bench
+from zsg_core.scores import gsm8k, mt_bench
 from zsg_core.scores.metrics import GSM8K, HUMANEVAL, MT_BENCH
 from zsg_core.settings.suites import Gsm8kSettings, HumanEvalSettings, MtBenchSettings
 from zsg_core.suites import File, Suite
@@ -26,6 +27,7 @@ WORDS = Vocabulary(
     lambda text: [ord(one) + 2 for one in text], 0, 1, lambda ids: "".join(chr(one - 2) for one in ids if one > 1)
 )
 VICUNA = Asker(Template("vicuna"), WORDS)
+NO_ROOM = "no room"  # of a prompt that fills the model's positions
 
 
 class Model:
@@ -34,12 +36,13 @@ class Model:
     def __init__(self, script: Mapping[str, str] | None = None) -> None:
         self.script, self.asked = script or {}, dict[str, tuple[dict[str, Any], str]]()
 
-    def __call__(self, how: Mapping[str, Any], prompts: Sequence[Any], names: Sequence[str]) -> list[list[int]]:
-        made = []
+    def __call__(self, how: Mapping[str, Any], prompts: Sequence[Any], names: Sequence[str]) -> list[list[int] | None]:
+        made: list[list[int] | None] = []
         for prompt, name in zip(prompts, names, strict=True):
             text = WORDS.text(prompt)
             self.asked[name] = dict(how), text
-            made.append(WORDS.tokenize(next((say for part, say in self.script.items() if part in text), " Yes. ")))
+            said = next((say for part, say in self.script.items() if part in text), " Yes. ")
+            made.append(None if said == NO_ROOM else WORDS.tokenize(said))
         return made
 
 
@@ -111,6 +114,73 @@ def test_mt_bench_is_talked_about_several_times(talk: Path) -> None:
     assert [one.id for one in first] == [one.id for one in second] == asked.ids
     assert set(model.asked) == {f"{item}{sample}" for item in asked.ids for sample in ("", "~1")}
     assert "A poem." in model.asked["mt_bench/81:2~1"][1]
+
+
+def test_what_cannot_be_asked_has_no_answer(talk: Path) -> None:
+    """Nor has what would follow it; the other turns and conversations keep theirs."""
+    model = Model({"Again.": NO_ROOM, "Write.": "A poem."})
+    made = Dialogues(suite(MT_BENCH, talk, samples=2), VICUNA).answer(model)
+
+    assert [one.id for one in made] == ["mt_bench/81:1", "mt_bench/111:1", "mt_bench/111:2"] * 2
+    assert [len(one) for one in mt_bench.conversations(made)] == [3, 3]
+    lacking = [one for place, one in enumerate(made) if place != 2]
+    assert [[one.id[-5:] for one in said] for said in mt_bench.conversations(lacking)] == [
+        ["/81:1", "111:1"],
+        ["/81:1", "111:1", "111:2"],
+    ]
+
+
+def test_an_answer_ends_where_the_model_goes_on_with_the_users_part(tmp_path: Path) -> None:
+    """A base that does not stop is read up to there, and so is one that goes on with another question."""
+    path = rows(tmp_path / "g.jsonl", *({"question": f"{n} + 1?", "answer": f"#### {n + 1}"} for n in range(2)))
+    asked = suite(GSM8K, path)
+    stopping = msgspec.structs.replace(asked, how=asked.how | {"stops": ["USER:", "Question:"]})
+    model = Model({"0 + 1": " #### 1\n\nUSER: 7 + 7? #### 14", "1 + 1": " #### 2\nQuestion: 5?"})
+    made = Questions(stopping, VICUNA).answer(model)
+
+    assert [one.answer for one in made] == [" #### 1\n\n", " #### 2\n"]
+    assert [sum(by.values()) for by in gsm8k.score(made).values()] == [200, 200]
+
+
+def dialogues() -> tuple[TokenizedSet, list[Example]]:
+    """Test items of which the second has a last turn of 300 letters, and the third an answer of 300."""
+    turns = [
+        (("say red", "red"), ("say blue", "blue")),
+        (("say red", "red"), ("say blue " * 33, "blue")),
+        (("say red", "red" * 100),),
+    ]
+    made = [Example(id=f"d:{n}", task="d", turns=own) for n, own in enumerate(turns)]
+    return TokenizedSet([one.id for one in made], [], [one.task for one in made]), made
+
+
+@pytest.mark.parametrize("truncate", ["prompt", "head"])
+def test_no_other_turn_is_asked_than_the_references_are_of(truncate: str) -> None:
+    """An item whose last turn max_length leaves out has no answer, and is counted."""
+    model = Model()
+    asked = OwnTestSet({"items": None, "stops": ["."]}, dialogues(), Asker(Template("zsg"), WORDS, 64, truncate))
+    made = asked.answer(model)
+
+    assert [(one.id, one.references, one.answer) for one in made] == [
+        ("d:0", ("blue",), " Yes"),
+        ("d:2", ("red" * 100,), " Yes"),
+    ]
+    assert [text for _, text in model.asked.values()] == [
+        "User: say red\nAssistant: red\nUser: say blue\nAssistant: ",
+        "User: say red\nAssistant: ",
+    ]
+    assert asked.told == {"turns_left_out": 1, "prompts_cut": 0}
+    assert asked.places == [0, 1, 2]
+
+
+@pytest.mark.parametrize("answer", ["none", "12", "x" * 200])
+def test_a_test_items_prompt_is_the_same_whatever_its_answer(answer: str) -> None:
+    """Its length, and what a tokenizer would join to the prompt's last blank, must not tell of it."""
+    item = Example(id="d:0", task="d", turns=(("How many? Output: ", answer),))
+    joined = Vocabulary(lambda text: WORDS.tokenize(text.replace(" n", "@").replace(" A", "@")), 0, 1, WORDS.text)
+    test = TokenizedSet(["d:0"], [], ["d"]), [item]
+    [prompt] = OwnTestSet({"items": None}, test, Asker(Template("plain"), joined, 32)).prompts
+
+    assert joined.text(prompt) == "How many? Output:"
 
 
 PROBLEM = {

@@ -19,6 +19,7 @@ from zsg_core.settings.train import PRESETS, TrainSettings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
+    from transformers import TrainingArguments, get_scheduler
 
 # fmt: off
 PUBLISHED = {  # of ours, of Dynamics of Zero-Shot Generalization's code, of DMT with FastChat's recipe
@@ -73,6 +74,7 @@ def test_the_recipe_holds_what_a_preset_resolves_to(preset: str) -> None:
     spelt = resolved(settings(**PRESETS[preset]))
 
     assert named == spelt | {"preset": preset}
+    assert named.get("warmup") == ("hugging face" if preset == "dmt" else None)
     assert {key: tuple(v) if isinstance(v, list) else v for key, v in named.items()}.items() >= PRESETS[preset].items()
 
 
@@ -142,8 +144,29 @@ def test_a_stage_may_name_a_preset_of_its_own() -> None:
     ],
 )
 def test_a_share_of_the_steps_is_rounded_up(total: int, steps: int, share: float | None, expected: int) -> None:
-    """As Hugging Face rounds warmup_ratio, but for what binary fractions add: 0.07 of 100 is 7."""
+    """Of runs made before Hugging Face's rule: 0.07 of 100 is 7."""
     assert expected == schedule.warmup(total, steps, share)
+
+
+@pytest.mark.parametrize(("total", "expected"), [(100, 3), (101, 4), (5068, 153), (3051, 92), (2029, 61), (1, 1)])
+def test_the_warm_up_of_dmt_is_that_of_hugging_face(total: int, expected: int) -> None:
+    """As many steps as TrainingArguments.get_warmup_steps counts, and the rate that its schedule has at every step."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=2e-5)
+    theirs = get_scheduler("cosine", optimizer, num_warmup_steps=expected, num_training_steps=total)
+    rate_of = theirs.lr_lambdas[0]
+    rates = [schedule.learning_rate(step, total, 2e-5, 0.0, expected, "hugging face") for step in range(1, total + 1)]
+
+    assert TrainingArguments(output_dir="unused", warmup_steps=0.03).get_warmup_steps(total) == expected
+    assert schedule.warmup(total, 0, 0.03, "hugging face") == expected
+    assert rates == [2e-5 * rate_of(step) for step in range(total)]
+    assert rates[0] == 0.0
+
+
+def test_a_share_is_rounded_as_hugging_face_rounds_it() -> None:
+    """With what binary fractions add: 0.07 of 100 steps are 8."""
+    assert TrainingArguments(output_dir="unused", warmup_steps=0.07).get_warmup_steps(100) == 8
+    assert schedule.warmup(100, 0, 0.07, "hugging face") == 8
 
 
 @pytest.mark.parametrize(("examples", "steps"), [(28_751, 1797), (28_752, 1797), (28_753, 1798)])

@@ -1,8 +1,11 @@
 """Do the documents say what is true? Their commands, files, grids and links are tried."""
 
+import importlib
 import importlib.util
+import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import typer.main
 from conftest import Zsg
 
 from launcher.cli import app
-from launcher.grids import grid
+from launcher.grids import grid, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,9 +38,18 @@ def assert_it_can_be_run(command: str) -> None:
     match program.rpartition("/")[2]:
         case "make":
             assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M), command
+        case "pip":
+            listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+            [extras] = re.findall(r"'zsg\[([\w,]+)\]'", command)
+            assert words[0] == "install" and set(extras.split(",")) <= listed.keys(), command
+        case "cd":
+            assert len(words) == 1
         case "python":
             assert words[0] == "-m" and importlib.util.find_spec(words[1]), command
         case "zsg":
+            if words[0].startswith("-"):
+                assert words[0] in {name for one in typer.main.get_command(app).params for name in one.opts}
+                return
             known = {name for parameter in COMMANDS[words[0]].params for name in parameter.opts}
             given = {option for word in words[1:] if word.startswith("-") for option in word.split("|")}
             assert given <= known | {"--help"}, f"{command}: there is no {given - known}"
@@ -53,6 +65,47 @@ def test_every_command_of_a_document_exists(document: str) -> None:
     assert found, "nothing was recognised as a command"
     for command in found:
         assert_it_can_be_run(command)
+
+
+WRITTEN = [*sorted(path for path in ROOT.rglob("*.md") if not {".venv", "node_modules"} & set(path.parts))]
+
+
+def imports_of(text: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of every import that a text shows, and of every dotted name of our packages in code marks."""
+    for module, names in re.findall(r"\bfrom ((?:launcher|jobs|zsg_core)[\w.]*) import ([\w, ]+)", text):
+        yield from ((module, name.strip()) for name in names.split(",") if name.strip())
+    for dotted in re.findall(r"`((?:launcher|jobs|zsg_core)(?:\.\w+)+)`", text):
+        module, _, name = dotted.rpartition(".")
+        yield module, name
+
+
+def texts_for_people() -> Iterator[tuple[str, str]]:
+    """Every document, the help of every command, and the descriptions of every key."""
+    yield from ((str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")) for path in WRITTEN)
+    for name, command in COMMANDS.items():
+        for one in (command, *getattr(command, "commands", {}).values()):
+            yield f"zsg {name} --help", one.help or ""
+    for kind in (json_schema.grid, json_schema.profile):
+        yield f"zsg schema {kind.__name__}", json.dumps(kind())
+
+
+def test_every_import_that_is_shown_exists() -> None:
+    """What README, CHANGELOG, help or a key's description shows as a module or an import can be imported."""
+    found = [(where, *shown) for where, text in texts_for_people() for shown in imports_of(text)]
+
+    assert ("README.md", "launcher.reporting.frames", "metrics") in found
+    assert ("zsg export --help", "launcher.reporting.frames", "metrics") in found
+    assert ("CHANGELOG.md", "jobs.training.item_losses", "read_test_losses") in found
+    for where, module, name in found:
+        owner = importlib.import_module(module)
+        there = hasattr(owner, name) or importlib.util.find_spec(f"{module}.{name}") is not None
+        assert there, f"{where}: there is no {module}.{name}"
+
+
+def test_no_key_sends_a_reader_to_the_source() -> None:
+    """Whoever installed the wheel has no source to read: a key's description says what it means."""
+    for kind in (json_schema.grid, json_schema.profile):
+        assert not re.findall(r"see (?:launcher|jobs|zsg_core)\b", json.dumps(kind()))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

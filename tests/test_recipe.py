@@ -105,6 +105,18 @@ def test_a_setting_changes_the_ids_of_what_depends_on_it(change, effect):
     assert effect == changed(ids(settings()), ids(settings(**change)))
 
 
+def test_a_warm_up_by_a_share_is_marked():
+    """Its rates changed, and so did its run: ids of e79a027 stay wherever nothing is warmed up by a share."""
+    made = digests(model="m" * 64)
+    model = {"name": "m", "path": "/m"}
+    run_of = lambda train: ids(settings(model=model, train=train), made)["run"]  # noqa: E731
+    kept = [{"preset": "dmt", "warmup_steps": 5}, {"warmup_share": 0.0}, {"preset": "paper"}]
+
+    assert run_of({"preset": "dmt"}) == "f0d0e87a8fe3" != "2748d3917aeb"
+    assert run_of({"warmup_share": 0.03}) == "65fd1c89f704" != "3934e173c631"
+    assert [run_of(train) for train in kept] == ["943b999c725c", "c29278de73a3", "ffb829132b4d"]
+
+
 NO_EFFECT = [
     ("the order's seed under cluster", {"arrangement": {"order": "cluster"}}, {"arrangement": {"seed": 1}}),
     ("the order's seed under nft", {"arrangement": {"order": "nft"}}, {"arrangement": {"seed": 1}}),

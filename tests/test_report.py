@@ -1,6 +1,7 @@
 """Does the report say what the journals hold, and what it does not?"""
 
 import csv
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,38 @@ def test_nothing_recorded_is_a_users_error(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="no run has recorded a value yet"):
         written(place, "empty")
+
+
+@pytest.mark.parametrize("values", [(1e308, -1e308, 1.0), (-1.7e308, 0.0, 0.0), (1.7e308,) * 3], ids=str)
+def test_values_too_large_to_draw_are_refused(tmp_path: Path, values: tuple[float, ...]) -> None:
+    """With the metric, the run and the step; other metrics of the grid are drawn as ever."""
+    place = Workspace(tmp_path)
+    journalled(place, "odd", "odd/x", values)
+
+    with pytest.raises(UserError, match=r"--metric odd/x: run odd0 has -?1\.?\d?e\+308 at step 0, which is too large"):
+        written(place, "odd", metric="odd/x")
+    assert "1 of 1 runs done" in written(place, "odd")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(1e299, -1e299, 1.0), (math.inf, 1.0, 2.0), (-math.inf, math.inf, math.nan), (math.nan,) * 3, (5e-324, 0.0, 1.0)],
+    ids=str,
+)
+def test_odd_values_are_drawn(tmp_path: Path, values: tuple[float, ...]) -> None:
+    """What is no number leaves a gap."""
+    place = Workspace(tmp_path)
+    journalled(place, "odd", "odd/x", values)
+
+    assert "metric odd/x" in written(place, "odd", metric="odd/x")
+
+
+def journalled(place: Workspace, name: str, key: str, values: tuple[float, ...]) -> None:
+    """A grid of one run that has these values of a metric, at its first steps, beside its losses."""
+    [run] = make(place, name, [({"arrangement.order": "rt"}, None, 1.0)])
+    attempt = attempts.begin(place.run(run), "s")
+    journal = Journal(place.run(run), attempt, "train", "1")
+    for step, value in zip(STEPS, values, strict=False):
+        journal.row("metric", step=step, examples=16 * step, data={key: value})
+    journal.close()
+    attempts.end(place.run(run), attempt, "done", step=STEPS[-1])

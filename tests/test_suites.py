@@ -46,11 +46,11 @@ def changed(path: str, value: Any, whole: dict[str, Any] = WHOLE) -> dict[str, A
     return made
 
 
-def wanted(settings: dict[str, Any]) -> dict[str, Suite]:
+def wanted(settings: dict[str, Any], template: str = "zsg") -> dict[str, Suite]:
     """The suites that settings ask for, with digests that are their files' names."""
     asked = CheckpointSettings.model_validate(settings)
     files = {name: File(f"/{given}", f"digest of {given}") for name, (_, given) in suites.needs(asked).items()}
-    return {one.name: one for one in suites.wanted(asked, files)}
+    return {one.name: one for one in suites.wanted(asked, files, template)}
 
 
 MISTAKES = [
@@ -88,6 +88,7 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
     assert "reward_model" not in made["test_set"].way("rouge1")
     assert made["gsm8k"].way("gsm8k/strict") == {
         "decoding": "greedy", "max_new_tokens": 512, "items": 100, "file": "digest of gsm8k.jsonl",
+        "stops": ["\nUser:", "Question:", "</s>", "<|im_end|>"],
     }  # fmt: skip
     assert made["humaneval"].how["decoding"] == "greedy" and made["humaneval"].runs_code
     assert made["mt_bench"].way("mt_bench")["judge"] == "gpt-4"
@@ -95,6 +96,32 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
     assert suites.key_variables(made.values()) == ["THE_KEY"]
     told = json.loads(json.dumps(msgspec.to_builtins(list(made.values()))))
     assert msgspec.convert(told, list[Suite]) == list(made.values())
+
+
+STOPS = {
+    "zsg": ["\nUser:"], "vicuna": ["USER:"], "llama2": ["[INST]"], "plain": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("template", STOPS)
+def test_an_answer_is_over_at_the_templates_next_turn_and_the_suites_own_stops(template: str) -> None:
+    """HumanEval's are of completions, so not of a template that asks for a whole program, whose second line is one."""
+    made = wanted(WHOLE, template)
+    turn = STOPS[template]
+
+    assert made["test_set"].how["stops"] == made["mt_bench"].how["stops"] == turn
+    assert made["gsm8k"].how["stops"] == [*turn, "Question:", "</s>", "<|im_end|>"]
+    completions = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]
+    assert made["humaneval"].how["stops"] == (completions if template == "plain" else turn)
+
+
+def test_rank_accuracy_is_taken_otherwise_under_plain_alone() -> None:
+    """Where a prompt may end in a blank, which a tokenizer joins to one option and not to another."""
+    settings = {"metrics": ["rank_accuracy"], "snapshots": 10}
+    before = {"options": "published", "chosen_by": "least loss, summed over tokens"}  # of an older zsg
+
+    assert wanted(settings)["representations"].way("rank_accuracy") == before
+    assert wanted(settings, "plain")["representations"].way("rank_accuracy") == before | {"prompt": "the same tokens"}
 
 
 def test_several_samples_are_drawn() -> None:

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from zsg_core import curves, verdict
 from zsg_core.settings.claims import OF_A_GRID, Claim, FallsAt, FallsEarly
-from zsg_core.verdict import NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW, Curve, Verdict
+from zsg_core.verdict import HERE, HERE_OF_ONE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW, Curve, Verdict
 
 ORDER = ("nft", "rt", "fft")
+SUPPORTED_HERE, OPPOSITE_HERE = f"{SUPPORTED} {HERE}", f"{OPPOSITE} {HERE}"  # of one held-out split
 
 
 def claim(**said) -> Claim:
@@ -48,15 +49,16 @@ def three(*at: float, **options) -> list[Curve]:
 @pytest.mark.parametrize(
     ("at", "noise", "word"),
     [
-        ((1.0, 1.1, 1.2), 0.02, SUPPORTED),
-        ((1.2, 1.1, 1.0), 0.02, OPPOSITE),
+        ((1.0, 1.1, 1.2), 0.02, SUPPORTED_HERE),
+        ((1.2, 1.1, 1.0), 0.02, OPPOSITE_HERE),
         ((1.0, 1.1, 1.1), 0.02, NOT_SUPPORTED),  # one pair does not rise
         ((1.1, 1.0, 1.2), 0.02, NOT_SUPPORTED),  # the ends do, the middle does not
+        ((1.1, 1.2, 1.0), 0.02, NOT_SUPPORTED),  # the ends fall, the first step rises
         ((1.0, 1.1, 1.2), 1.0, NOT_SUPPORTED),  # tasks differ by far more
     ],
 )
 def test_a_rise_holds_if_every_step_does(at: tuple[float, ...], noise: float, word: str) -> None:
-    """Opposite only if the last place is clearly below the first."""
+    """Opposite only if every step falls: a last place below the first says little of a chain that rises in between."""
     assert verdict.judge(RISES, three(*at, noise=noise), ORDER).word == word
 
 
@@ -121,6 +123,7 @@ def test_one_split_and_one_seed_are_warned_of() -> None:
     four = verdict.judge(RISES, runs, ORDER)
 
     assert ["rests on one held-out split" in one.notes[0], "one seed each" in one.notes[1]] == [True, True]
+    assert (one.word, four.word) == (SUPPORTED_HERE, SUPPORTED)
     assert (four.notes, four.splits, four.tasks) == ([], 4, 96)
 
 
@@ -128,14 +131,15 @@ def test_items_of_one_task_are_told_from_tasks() -> None:
     """GSM8K's items are an interval of items."""
     found = verdict.judge(PAIR, [curve("a", ends(1.0)), curve("b", ends(1.1))], ("a", "b"), units_are_tasks=False)
 
-    assert found.word == SUPPORTED
+    assert found.word == f"{SUPPORTED} {HERE_OF_ONE}"
     assert "over items" in found.notes[0]
 
 
 def same(one: Verdict, other: Verdict) -> bool:
     """Whether two verdicts have the same word and numbers, but for rounding."""
     pairs = zip(one.effects, other.effects, strict=True)
-    return one.word == other.word and all(
+    stems = [found.word.removesuffix(f" {HERE}") for found in (one, other)]  # copies may stand for splits
+    return stems[0] == stems[1] and all(
         a.found.value == pytest.approx(b.found.value) and a.found.interval == pytest.approx(b.found.interval)
         for a, b in pairs
     )
@@ -242,7 +246,7 @@ def test_an_early_fall_is_told_from_a_late_one() -> None:
     late = [3.0 - step / 100 for step in STEPS]
     words = [verdict.judge(FallsEarly(claim="falls_early"), [falling(STEPS, at)], ["x"]).word for at in (early, late)]
 
-    assert words == [SUPPORTED, OPPOSITE]
+    assert words == [SUPPORTED_HERE, OPPOSITE_HERE]
 
 
 def test_a_turn_is_told_from_a_steady_fall() -> None:
@@ -256,7 +260,7 @@ def test_a_turn_is_told_from_a_steady_fall() -> None:
         for at in (begins, flat, steady, ends_there)
     ]
 
-    assert [one.word for one in judged] == [SUPPORTED, NOT_SUPPORTED, NOT_SUPPORTED, OPPOSITE]
+    assert [one.word for one in judged] == [SUPPORTED_HERE, NOT_SUPPORTED, NOT_SUPPORTED, OPPOSITE_HERE]
     assert judged[0].effects[0].name == f"fall over steps {STEPS[half]}–110 less that over 90–100"
 
 
@@ -271,8 +275,8 @@ def test_checkpoints_that_are_too_few_decide_nothing() -> None:
 @pytest.mark.parametrize(
     ("end", "word"),
     [
-        ([0.609, 0.616, 0.648, 0.676, 0.691, 0.684], SUPPORTED),  # as published
-        ([0.684, 0.691, 0.676, 0.648, 0.616, 0.609], OPPOSITE),
+        ([0.609, 0.616, 0.648, 0.676, 0.691, 0.684], SUPPORTED_HERE),  # as published
+        ([0.684, 0.691, 0.676, 0.648, 0.616, 0.609], OPPOSITE_HERE),
         ([0.64, 0.61, 0.68, 0.62, 0.69, 0.61], NOT_SUPPORTED),
     ],
 )
@@ -309,7 +313,8 @@ def shocks(level: str, jumps: bool, seed: int = 0, tasks: int = 24) -> Curve:
 
 
 @pytest.mark.parametrize(
-    ("jumps", "word"), [((True, False), SUPPORTED), ((False, False), NOT_SUPPORTED), ((False, True), OPPOSITE)]
+    ("jumps", "word"),
+    [((True, False), SUPPORTED_HERE), ((False, False), NOT_SUPPORTED), ((False, True), OPPOSITE_HERE)],
 )
 def test_sudden_falls_count_against_another_order(jumps: tuple[bool, bool], word: str) -> None:
     """What noise does in any order is no sudden fall."""
@@ -339,7 +344,7 @@ def test_levels_may_have_seeds_of_their_own() -> None:
     runs = [curve("a", ends(1.0)), *(curve("b", ends(1.1, seed=n), seed=str(n)) for n in range(1, 4))]
     found = verdict.judge(PAIR, runs, ("a", "b"))
 
-    assert found.word == SUPPORTED
+    assert found.word == SUPPORTED_HERE
     assert found.effects[0].found.by_seeds is not None
 
 
@@ -366,3 +371,146 @@ def test_draws_come_in_parts_of_the_same_numbers(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(curves, "AT_ONCE", 24 * 100)
 
     assert same(whole, verdict.judge(RISES, runs, ORDER))
+
+
+def test_a_score_of_answers_is_compared_as_it_is_recorded() -> None:
+    """As the mean over tasks: one large task that falls from 100 to 0 does not outweigh eleven small ones that rise."""
+    exact = claim(claim="rises", metric="exact_match", along="x", values=["a", "b"])
+    sizes = [90, *[1] * 11]
+    runs = [replace(curve(level, [large, *[small] * 11]), counts=sizes) for level, large, small in
+            (("a", 100.0, 0.0), ("b", 0.0, 100.0))]  # fmt: skip
+    by_tasks, by_items = (verdict.judge(one, runs, ("a", "b")) for one in (exact, PAIR))
+
+    assert by_tasks.levels == pytest.approx({"a": 100 / 12, "b": 1100 / 12})
+    assert by_tasks.word == SUPPORTED_HERE
+    assert by_items.levels == pytest.approx({"a": 9000 / 101, "b": 1100 / 101})
+
+
+@pytest.mark.parametrize("of", ["end", "area"])
+def test_what_has_no_value_in_a_run_is_left_out_of_its_mean(of: str) -> None:
+    """As it is of the value that was recorded there: a task without, or some items of it at a step."""
+    rising = claim(claim="rises", of=of, along="x", values=["a", "b"])
+    runs = [curve("a", ends(1.0)), curve("b", ends(1.1))]
+    losses, counts = runs[1].losses.copy(), np.full((3, 24), 5.0)
+    losses[1, :3], counts[1, :3], counts[2, 3] = np.nan, 0, 1
+    found = verdict.judge(rising, [runs[0], replace(runs[1], losses=losses, counts=counts)], ("a", "b"))
+    recorded = [losses[0].mean(), np.nanmean(losses[1]), np.average(losses[2], weights=counts[2])]
+
+    wanted = recorded[-1] if of == "end" else curves.area([0, 10, 20], recorded)
+    assert found.levels["b"] == pytest.approx(float(wanted))
+    assert found.word == SUPPORTED_HERE
+
+
+def test_what_is_no_number_decides_nothing() -> None:
+    """A level without a finite value, and ranks that are all tied: too few, and not `not supported`."""
+    runs = three(1.0, 1.1, 1.2)
+    broken = [runs[0], replace(runs[1], losses=np.full((3, 24), np.nan)), runs[2]]
+    found = verdict.judge(RISES, broken, ORDER)
+    tied = verdict.judge(ordered(5), [curve(place, [1.0] * 6) for place in "abcde"], list("abcde"))
+
+    assert (found.word, tied.word) == (TOO_FEW, TOO_FEW)
+    assert "rt − nft: no number" in found.notes[0]
+    assert "rank correlation: no number" in tied.notes[0]
+
+
+def test_values_near_the_largest_number_are_no_error() -> None:
+    """What is too large for an interval is no number, without a warning."""
+    large = np.repeat([-1e308, 1e308], 6)
+    found = verdict.judge(PAIR, [curve("a", large), curve("b", large[::-1])], ("a", "b"))
+
+    assert found.word == TOO_FEW
+
+
+def ordered(places: int, at_least: float = 0.8) -> Claim:
+    """A claim that values rise over so many places."""
+    return claim(claim="correlates", along="x", values=list("abcdefghij"[:places]), at_least=at_least)
+
+
+def in_order(values: Sequence[float]) -> Verdict:
+    """The verdict on places whose tasks differ by next to nothing but these values."""
+    at = list("abcdefghij"[: len(values)])
+    runs = [curve(place, ends(value, 0.0001, seed=n)) for n, (place, value) in enumerate(zip(at, values, strict=True))]
+    return verdict.judge(ordered(len(values)), runs, at)
+
+
+def test_four_places_are_too_few_for_a_correlation() -> None:
+    """Of their 24 orders one is perfect by chance, more than the 2.5 % that may be; of five 1 in 120."""
+    four, five = in_order([1, 2, 3, 4]), in_order([1, 2, 3, 4, 5])
+
+    assert (four.word, five.word) == (TOO_FEW, SUPPORTED_HERE)
+    assert "too few places: of the 24 orders of 4 places" in four.notes[0]
+    assert four.effects[0].found.value == pytest.approx(1)
+    assert five.effects[0].chance == pytest.approx((1 / 120, 1))
+
+
+def test_an_order_that_comes_by_chance_is_not_supported() -> None:
+    """Of five places 5 orders in 120 have a correlation of 0.9, of six 6 in 720 one of 0.943."""
+    five, six = in_order([1, 2, 3, 5, 4]), in_order([1, 2, 3, 4, 6, 5])
+
+    assert (five.word, six.word) == (NOT_SUPPORTED, SUPPORTED_HERE)
+    assert five.effects[0].found.value == pytest.approx(0.9)
+    assert five.effects[0].chance == pytest.approx((5 / 120, 119 / 120))
+    assert "rank correlation: of orders by chance 4.2% rise as much" in five.notes
+    assert six.effects[0].chance is not None and six.effects[0].chance[0] == pytest.approx(6 / 720)
+
+
+def test_many_places_are_held_against_drawn_orders() -> None:
+    """Nine in order are supported, nine in reverse opposite: 1 in 362,880 by chance."""
+    words = [in_order(values).word for values in (range(9), range(9, 0, -1))]
+
+    assert words == [SUPPORTED_HERE, OPPOSITE_HERE]
+
+
+def test_large_tasks_of_many_small_ones_count_as_few() -> None:
+    """Of 3 tasks of 100 items and 21 of one 3.4 count, (Σw)² / Σw²; of a score of answers all do."""
+    counts = [100] * 3 + [1] * 21
+    runs = [replace(curve(level, ends(1.0 + n)), counts=counts) for n, level in enumerate("ab")]
+    exact = claim(claim="rises", metric="exact_match", along="x", values=["a", "b"])
+    loss, score = (verdict.judge(one, runs, ("a", "b")) for one in (PAIR, exact))
+
+    assert loss.counted == pytest.approx(321**2 / (3 * 100**2 + 21))
+    assert loss.word == TOO_FEW
+    assert loss.notes[0].startswith("24 held-out tasks of unequal size, which count as 3.4: fewer than the 6")
+    assert (score.counted, score.word) == (pytest.approx(24), SUPPORTED_HERE)
+
+
+def splits_of(at: Sequence[float], tasks: int = 12) -> list[Curve]:
+    """Splits of tasks of their own, in each of which b is so much above a."""
+    made = []
+    for name, effect in zip("ABCDEFGH", at, strict=False):
+        made += [
+            curve(level, ends(1.0 + place * effect, 0.05, tasks, seed=ord(name)), split=name, of=name)
+            for place, level in enumerate("ab")
+        ]
+        made[-1] = replace(made[-1], losses=made[-1].losses + np.random.default_rng(ord(name)).normal(0, 0.01, tasks))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("at", "word"),
+    [
+        ([0.5], SUPPORTED_HERE),
+        ([0.5, 0.2], SUPPORTED_HERE),  # another split may turn it
+        ([0.5, 0.2, 0.1], SUPPORTED_HERE),
+        ([-0.5, -0.2, -0.1], OPPOSITE_HERE),
+        ([0.5, 0.49, 0.51], SUPPORTED),  # none of such splits does
+        ([0.5, -0.5, 0.1], NOT_SUPPORTED),
+        ([0.5, 0.2, 0.4, 0.3], SUPPORTED),
+        ([0.5, 0.2, 0.1, -0.1], NOT_SUPPORTED),
+    ],
+)
+def test_fewer_than_four_splits_say_what_they_are_of(at: list[float], word: str) -> None:
+    """Where splits like these could turn it, the verdict is on these tasks alone."""
+    assert verdict.judge(PAIR, splits_of(at), ("a", "b")).word == word
+
+
+def test_one_more_split_does_not_widen_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From two splits on, on average over studies that go on: there is no step where splits begin to stand for all."""
+    monkeypatch.setattr(curves, "REPEATS", 300)
+    widths = dict.fromkeys((2, 3, 4, 5, 6), 0.0)
+    for study in np.random.default_rng(0).normal(0.2, 0.2, (40, 6)):
+        for count in widths:
+            found = verdict.judge(PAIR, splits_of(study[:count], 8), ("a", "b")).effects[0].found
+            widths[count] += found.interval[1] - found.interval[0]
+
+    assert widths[2] > widths[3] > widths[4] > widths[5] > widths[6]

@@ -11,9 +11,10 @@ from jobs.folder import Workspace, read_json, write_json
 from launcher.grids import grid_claims, published
 from launcher.reporting import report, verdicts
 from launcher.reporting.report import Asked
-from zsg_core.verdict import NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
+from zsg_core.verdict import HERE, HERE_OF_ONE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
 
 STEPS = [0, 10, 20, 30]
+SUPPORTED_HERE, OPPOSITE_HERE = f"{SUPPORTED} {HERE}", f"{OPPOSITE} {HERE}"  # of one held-out split
 ORDERS = ("nft", "rt", "fft")
 CLAIMS = """
 claims:
@@ -36,7 +37,7 @@ def record(
     (place.grid(name) / "grid.yaml").write_text(f"name: {name}\n{CLAIMS}")
 
 
-@pytest.mark.parametrize(("step", "word"), [(0.1, SUPPORTED), (-0.1, OPPOSITE), (0.0, NOT_SUPPORTED)])
+@pytest.mark.parametrize(("step", "word"), [(0.1, SUPPORTED_HERE), (-0.1, OPPOSITE_HERE), (0.0, NOT_SUPPORTED)])
 def test_a_claim_is_decided_from_journals(tmp_path: Path, step: float, word: str) -> None:
     """The losses of items make those of tasks, at the places of the axis that the claim names."""
     place = Workspace(tmp_path)
@@ -68,8 +69,8 @@ def test_each_value_of_another_axis_has_a_verdict_of_its_own(tmp_path: Path) -> 
     decided = verdicts.of_grid(place, "g")
 
     assert [(one.group, one.verdict.word, one.verdict.runs) for one in decided] == [
-        ({"train.lr": 1e-3}, SUPPORTED, 6),
-        ({"train.lr": 2e-3}, OPPOSITE, 6),
+        ({"train.lr": 1e-3}, SUPPORTED_HERE, 6),
+        ({"train.lr": 2e-3}, OPPOSITE_HERE, 6),
     ]
 
 
@@ -91,7 +92,7 @@ def test_places_that_are_mappings_are_found_however_they_are_written(tmp_path: P
     (place.grid("g") / "grid.yaml").write_text(f"name: g\n{claims}\n")
     [decided] = verdicts.of_grid(place, "g")
 
-    assert (decided.verdict.word, decided.verdict.runs) == (SUPPORTED, 2)
+    assert (decided.verdict.word, decided.verdict.runs) == (SUPPORTED_HERE, 2)
 
 
 def test_items_are_drawn_where_all_are_of_one_task(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_items_are_drawn_where_all_are_of_one_task(tmp_path: Path) -> None:
     (place.grid("g") / "grid.yaml").write_text(f"name: g\n{CLAIMS}")
     [decided] = verdicts.of_grid(place, "g")
 
-    assert (decided.verdict.word, decided.verdict.tasks) == (SUPPORTED, 40)
+    assert (decided.verdict.word, decided.verdict.tasks) == (f"{SUPPORTED} {HERE_OF_ONE}", 40)
     assert "over items" in decided.verdict.notes[0]
 
 
@@ -124,7 +125,11 @@ def test_a_claim_on_the_loss_of_a_source_is_decided_by_its_items(tmp_path: Path)
     (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:{''.join(claims)}")
     decided = [one.verdict for one in verdicts.of_grid(place, "g")]
 
-    assert [(one.word, one.tasks) for one in decided] == [(SUPPORTED, 8), (OPPOSITE, 8), (TOO_FEW, 0)]
+    assert [(one.word, one.tasks) for one in decided] == [
+        (SUPPORTED_HERE, 8),
+        (OPPOSITE_HERE, 8),
+        (TOO_FEW, 0),
+    ]
 
 
 def test_a_task_that_is_nowhere_measured_is_left_out(tmp_path: Path) -> None:
@@ -139,7 +144,7 @@ def test_a_task_that_is_nowhere_measured_is_left_out(tmp_path: Path) -> None:
     (place.grid("g") / "grid.yaml").write_text(f"name: g\n{CLAIMS}")
     [decided] = verdicts.of_grid(place, "g")
 
-    assert (decided.verdict.word, decided.verdict.tasks) == (SUPPORTED, 7)
+    assert (decided.verdict.word, decided.verdict.tasks) == (SUPPORTED_HERE, 7)
 
 
 def test_a_grid_without_claims_has_no_verdicts(tmp_path: Path) -> None:
@@ -159,7 +164,7 @@ def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> Non
     page = report.write(place, "g", Asked()).read_text(encoding="utf-8")
     assert "<h2>Verdicts</h2>" in page
     assert "end of loss: nft &lt; rt &lt; fft" in page
-    assert f">{SUPPORTED}<" in page
+    assert f">{SUPPORTED_HERE}<" in page
 
     (place.grid("g") / "grid.yaml").write_text("name: g\n")
     assert "Verdicts" not in report.write(place, "g", Asked()).read_text(encoding="utf-8")

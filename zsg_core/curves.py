@@ -49,8 +49,12 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     return mean - reach, mean + reach
 
 
-def bootstrap(values: ArrayLike, clusters: Sequence[str] | None = None, seed: int = 0) -> NDArray[np.float64]:
+def bootstrap(
+    values: ArrayLike, clusters: Sequence[str] | None = None, weights: ArrayLike | None = None, seed: int = 0
+) -> NDArray[np.float64]:
     """The 95 % percentile intervals (2, G) of the means of the columns of `values` (M items, G).
+
+    With `weights` (M, G), those of items in the mean: see zsg_core.scores.means. Without, all weigh alike.
 
     Items are drawn with replacement, REPEATS times, the same draws for each column (Efron and Tibshirani 1993,
     chapter 13). With `clusters`, the name of each item's cluster, whole clusters are drawn: items of one task are
@@ -64,7 +68,8 @@ def bootstrap(values: ArrayLike, clusters: Sequence[str] | None = None, seed: in
     if len(place) < 2:
         return np.full((2, table.shape[1]), np.nan)
     finite = np.isfinite(table)
-    held = np.where(finite, table, 0)
+    finite = finite.astype(np.float64) if weights is None else np.where(finite, np.asarray(weights, np.float64), 0)
+    held = np.where(finite > 0, table, 0) * finite
     # What a draw of a cluster adds: its sum and its count, for every column.
     sums, counts = (np.zeros((len(place), table.shape[1])) for _ in range(2))
     np.add.at(sums, of, held)

@@ -147,12 +147,19 @@ class Style:
     """How a turn is written: (example, index, question) → the texts of question, tag and answer.
 
     `apart`: each text is tokenised alone; else all three together, and a token that spans two belongs to the later.
-    `reopens`: every turn begins with `<s>`, not the first alone.
+    `reopens`: every turn begins with `<s>`, not the first alone. `next_turn`: what a model that does not stop writes
+    where the user's next question would begin; empty where nothing tells.
     """
 
     texts: Callable[[Example, int, str], tuple[str, str, str]]
     apart: bool
     reopens: bool = False
+    next_turn: str = ""
+
+
+def next_turn(template: str) -> str:
+    """The text at which an answer is over, as a question of the user's begins: of the name of a template."""
+    return STYLES[template].next_turn
 
 
 def _opened(template: Template, index: int, bos: int) -> list[int]:
@@ -220,9 +227,9 @@ def _plain(example: Example, index: int, question: str) -> tuple[str, str, str]:
 
 
 STYLES = {
-    "zsg": Style(_zsg, True),
-    "vicuna": Style(_vicuna, False),
-    "llama2": Style(_llama2, False, reopens=True),
+    "zsg": Style(_zsg, True, next_turn="\nUser:"),
+    "vicuna": Style(_vicuna, False, next_turn="USER:"),
+    "llama2": Style(_llama2, False, reopens=True, next_turn="[INST]"),
     "plain": Style(_plain, False),
 }
 

@@ -7,15 +7,18 @@ the base (a tiny model with its tokenizer, or a model with added tokens) and the
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zsg_core.digest import content_id
 from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, SEEDED, TMA
 from zsg_core.orders.measures import OF_TEXT, WSD
+from zsg_core.schedule import HUGGING_FACE
 from zsg_core.settings.data import ONE, HeldOut, Source
 from zsg_core.settings.run import TINY, ArrangementSettings, Settings, WeightSettings
 from zsg_core.settings.train import TrainSettings
+
+Recipe = dict[str, Any]
 
 SCHEMA = 1  # raised when the same recipe would train differently, so that old results are never taken for new
 
@@ -35,17 +38,21 @@ LATER = {
 
 SEVERAL_ANSWERS = ("niv2",)  # sets of which a label is drawn among several right answers
 
-Recipe = dict[str, Any]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDigests:
-    """Digests of a source's files; None where it has none of the kind."""
+    """Digests of a source's files; None where it has none of the kind.
+
+    `marks` and `test_marks` say what is read of data and test otherwise than by earlier versions, see
+    `zsg_core.readers.format.Look`; mostly nothing.
+    """
 
     data: str
     test: str | None = None
     tags: str | None = None
     instructions: str | None = None
+    marks: Recipe = field(default_factory=dict)
+    test_marks: Recipe = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +115,11 @@ def unseeded(made: Any) -> Any:
 def records_id(source: Recipe, skip: bool) -> str:
     """The id of a data set's records, normalised: what reads which files, and whether bad rows are passed over.
 
-    `source` has reader and digest, and self_sample where the answers are a model's own.
+    `source` has reader and digest, and self_sample where the answers are a model's own; `read` where they are read
+    otherwise than by earlier versions.
     """
     rule = {"on_bad_row": "skip"} if skip else {}
-    own = {key: source[key] for key in ("reader", "digest", "self_sample") if key in source}
+    own = {key: source[key] for key in ("reader", "digest", "read", "self_sample") if key in source}
     return content_id({"kind": "records", "schema": SCHEMA, **own, **rule})
 
 
@@ -152,6 +160,8 @@ def before_tokens(base: Recipe) -> Recipe:
 def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     train = settings.train.model_dump(mode="json", exclude={"init_seed", "tuning"})
     train = {key: value for key, value in train.items() if key not in LATER or value != LATER[key]}
+    if settings.train.warmup_share:  # the first rate and the rounding; runs made before it warmed up in another way
+        train["warmup"] = HUGGING_FACE
     train["tuning"] = settings.train.tuning.resolved(_seed(settings, settings.train.init_seed))
     return {"data": _corpus(settings, digests), "arrangement": _arrangement(settings, digests), "train": train}
 
@@ -195,7 +205,7 @@ def is_tested(source: Source) -> bool:
 
 def _source(settings: Settings, source: Source, digests: SourceDigests) -> dict[str, Any]:
     data = settings.data
-    made: dict[str, Any] = {"reader": source.set, "digest": digests.data}
+    made: dict[str, Any] = {"reader": source.set, "digest": digests.data, **_read(digests.marks)}
     if data.sources is None or is_tested(source):
         tested = _drawn(source, source.test_set or source.set, source.test_per_task, data.test_seed)
         made["held_out"] = _held_out(source, digests)
@@ -256,9 +266,15 @@ def _template(settings: Settings, made: Iterable[Source]) -> dict[str, Any]:
 
 def _held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
     if source.test_path is not None:
-        return {"by": "path", "reader": source.test_set or source.set, "digest": digests.test}
+        own = {"reader": source.test_set or source.set, "digest": digests.test}
+        return {"by": "path", **own, **_read(digests.test_marks)}
     rule = source.held_out or HeldOut()
     return {"by": "list"} if rule.by == "list" else rule.model_dump(mode="json", exclude_none=True)
+
+
+def _read(marks: Recipe) -> Recipe:
+    # Absent where nothing is read otherwise than before, so that the ids of earlier recipes stay.
+    return {"read": dict(marks)} if marks else {}
 
 
 def _tasks(first: int | None) -> dict[str, int]:
@@ -316,7 +332,8 @@ def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str
 
 def _seen(corpus: Recipe) -> dict[str, Any]:
     """What of a corpus' recipe decides the texts that a tokenizer learns from."""
-    return {key: corpus[key] for key in ("reader", "digest", "on_bad_row", "template", "held_out") if key in corpus}
+    decides = ("reader", "digest", "read", "on_bad_row", "template", "held_out")
+    return {key: corpus[key] for key in decides if key in corpus}
 
 
 def _seed(settings: Settings, own: int | None) -> int:

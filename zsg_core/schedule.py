@@ -17,6 +17,8 @@ Stride = int | str | Sequence[int]  # 10; "1-50:1, 50-500:10, 500-:50"; [1, 2, 5
 _QUICK = "loss_quick_"
 _SPAN = re.compile(r"(\d{1,9})-(\d{0,9}):(\d{1,9})")
 
+HUGGING_FACE = "hugging face"  # how a share of the steps is warmed up over; in recipes that have one
+
 MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # tokens per micro-batch; changes speed, not numbers
 # An evaluation keeps no activations, so it takes so many times the tokens of a training micro-batch, of which as
 # many may be learnt as there: their logits are its memory. On a CPU longer rows are no faster.
@@ -76,22 +78,31 @@ def micro_batches(items: Sequence[int], lengths: Sequence[int], budget: int) -> 
     return groups
 
 
-def learning_rate(step: int, total: int, peak: float, floor: float, warmup: int = 0) -> float:
+def learning_rate(step: int, total: int, peak: float, floor: float, warmup: int = 0, rule: str | None = None) -> float:
     """The rate of step 1…total: linear warm-up, then a cosine from `peak` to `floor`·`peak`.
+
+    The warm-up of w steps has the rates peak·(1/w, 2/w, …, 1); by the rule HUGGING_FACE peak·(0, 1/w, …, (w−1)/w), as
+    transformers' get_cosine_schedule_with_warmup, whose first update has no rate. After it both are the same.
 
     lr = peak·(floor + (1 − floor)/2·(1 + cos πx)), x running from 0 at the first step after warm-up; with
     floor 0.1 the published schedule peak·max(0.1, 0.1 + 0.45·(1 + cos πx)).
     """
     done = step - 1
     if done < warmup:
-        return peak * (done + 1) / warmup
+        return peak * (done / warmup) if rule == HUGGING_FACE else peak * (done + 1) / warmup
     x = min(1.0, (done - warmup) / max(1, total - warmup))
     return peak * (floor + (1 - floor) / 2 * (1 + math.cos(math.pi * x)))
 
 
-def warmup(total: int, steps: int, share: float | None) -> int:
-    """The steps of warm-up: `steps`, or ⌈share·total⌉ as Hugging Face's warmup_ratio, the share being exact."""
-    return steps if share is None else math.ceil(Fraction(str(share)) * total)
+def warmup(total: int, steps: int, share: float | None, rule: str | None = None) -> int:
+    """The steps of warm-up: `steps`, or ⌈share·total⌉.
+
+    By the rule HUGGING_FACE the product is that of binary fractions, as in TrainingArguments.get_warmup_steps: 0.07 of
+    100 steps are 8. Without it, in runs made before the rule was, the share is exact.
+    """
+    if share is None:
+        return steps
+    return math.ceil(total * share if rule == HUGGING_FACE else total * Fraction(str(share)))
 
 
 def checkpoint_steps(total: int, every: Stride) -> list[int]:

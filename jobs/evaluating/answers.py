@@ -10,7 +10,7 @@ for nothing.
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,20 @@ from jobs.evaluating.evaluations import ANSWERS
 from jobs.folder import SCHEMA
 from zsg_core.errors import ClusterError
 from zsg_core.scores.scoring import Answered
+from zsg_core.suites import SINCE
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the answers of a step are: `size` bytes of a file of the run, from `at` on."""
+    """Where the answers of a step are: `size` bytes of a file of the run, from `at` on.
+
+    `asked` counts how they came about: see jobs.evaluating.asking; empty of an older zsg's.
+    """
 
     file: str
     at: int
     size: int
+    asked: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def keep(run: Path, writer: str, facts: Mapping[str, Any], answers: Sequence[Answered]) -> Place:
@@ -64,7 +69,7 @@ def find(rows: Iterable[Mapping[str, Any]], step: int, suite: str, how: Mapping[
     for row in rows:
         data = row["data"]
         if data.get("event") == ANSWERS and (row["step"], data["suite"], data["how"]) == (step, suite, how):
-            return Place(data["file"], data["at"], data["bytes"])
+            return Place(data["file"], data["at"], data["bytes"], data.get("asked", {}))
     return None
 
 
@@ -78,3 +83,13 @@ def found(run: Path) -> list[dict[str, Any]]:
             one = told.setdefault(key, {"step": row["step"], **data, "keys": []})
             one["keys"] = list(dict.fromkeys([*one["keys"], *data["keys"]]))
     return list(told.values())
+
+
+def current(told: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of `found` without answers of an older zsg where the same items were answered anew."""
+    return [one for one in told if not any(_is_newer(other, one) for other in told)]
+
+
+def _is_newer(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    is_same = (one["step"], one["suite"]) == (other["step"], other["suite"]) and one["how"] != other["how"]
+    return is_same and {name: value for name, value in one["how"].items() if name not in SINCE} == other["how"]

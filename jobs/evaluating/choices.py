@@ -2,12 +2,15 @@
 
 Each option is encoded as the run's test loss reads the item with that option for its answer, so nothing is generated,
 and what the options of an item have in common is computed once (jobs.training.held_out). They are compared whole and
-after the same prompt: one that max_length shortens is shortened as before the longest option, and where the longest
+after the same tokens. Where a tokenizer joins the end of the prompt to one option and not to another, as it does with
+the blank after `Output: `, the tokens from there on are each option's own, as lm-evaluation-harness moves blanks at a
+prompt's end to what follows. A prompt that max_length shortens is shortened as before the longest option; where that
 does not fit whole the item has no score, and is counted.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from jobs.training.batches import TokenizedSet
@@ -67,13 +70,22 @@ class Choices:
         """An item's options after the same prompt; none where the longest does not fit whole."""
         encode, encode_whole = self._within(self._max_length), self._within(UNCUT)
         made = [encode(example) for example in one.examples]
-        if not any(encoded.cut for encoded in made):
-            return made
-        lengths = [encode_whole(example).answer_tokens for example in one.examples]
-        if [encoded.answer_tokens for encoded in made] != lengths:
+        if not any(encoded.cut for encoded in made) and (after := _after_same(made)):
+            return after
+        own = [encode_whole(example) for example in one.examples]
+        if not (whole := _after_same(own)):
             return []
-        spare = [max(lengths) - length for length in lengths]
-        return [self._within(self._max_length - n)(example) for example, n in zip(one.examples, spare, strict=True)]
+        options = [list(map(int, encoded.ids[encoded.spans[-1][0] :])) for encoded in whole]
+        # All stand after what stands before one whose first token is its own, if it were as long as the longest.
+        first = min(range(len(own)), key=lambda number: own[number].spans[-1][0])
+        spare = max(map(len, options)) - len(options[first])
+        shown = self._within(self._max_length - spare)(one.examples[first])
+        start = len(shown.ids) - len(options[first])
+        is_whole = len(shown.spans) == len(own[first].spans) and list(map(int, shown.ids[start:])) == options[first]
+        if start < 1 or not is_whole:
+            return []
+        prompt, before = list(map(int, shown.ids[:start])), shown.spans[:-1]
+        return [Encoded([*prompt, *option], (*before, (start, start + len(option))), shown.cut) for option in options]
 
     def _answered(self, losses: dict[str, float]) -> list[Answered]:
         """What the model chose, as if it had said it, so that one which always says the same is flagged."""
@@ -85,3 +97,12 @@ class Choices:
             )
             for item, number in zip(self._items, found, strict=True)
         ]  # fmt: skip
+
+
+def _after_same(made: Sequence[Encoded]) -> list[Encoded]:
+    """The options of an item, each learnt from where the first of them begins; none where their prompts differ."""
+    start = min(encoded.spans[-1][0] if encoded.spans else 0 for encoded in made)
+    prompts = {tuple(map(int, encoded.ids[:start])) for encoded in made}
+    if not start or len(prompts) > 1:
+        return []
+    return [replace(encoded, spans=(*encoded.spans[:-1], (start, encoded.spans[-1][1]))) for encoded in made]

@@ -16,7 +16,7 @@ import importlib.metadata
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from msgspec import convert
 from jobs import attempt as attempts
 from jobs import journal as journals
 from jobs.attempt import Attempt
-from jobs.evaluating import answers, evaluations, leases
-from jobs.evaluating.generate import Generator, Ids
+from jobs.evaluating import answers, asking, evaluations, leases
+from jobs.evaluating.asking import Asking
+from jobs.evaluating.generate import Generator
 from jobs.evaluating.held_weights import HeldWeights, alone, refuse_other
 from jobs.evaluating.items import Items
 from jobs.evaluating.leases import Keeper, Lost
@@ -211,14 +212,15 @@ class Evaluator:
             answered, facts = self._answer(one, suite, step, told[0] if told else None)
             kept = answers.keep(one.folder, journal.name, facts, answered)
         else:
-            answered, facts = answers.read(one.folder, kept), {}
+            answered, facts = answers.read(one.folder, kept), {"asked": kept.asked} if kept.asked else {}
         asked = [key for key in lacking if not is_answers(key)]
         items = one.items(suite)
         scores, failed = self._scorers.score(suite, items, asked, answered)
         done = [key for key in lacking if key not in failed]
         where = {"event": evaluations.ANSWERS, "suite": suite.name, "how": suite.how, "keys": done}
         where |= {"scored_by": by} if (by := {k: v for k, v in suite.scored_by.items() if k in done}) else {}
-        where |= {"file": kept.file, "at": kept.at, "bytes": kept.size, "flags": scores.flags, **facts}
+        flags = [*asking.flags(facts.get("asked", {}), suite.how), *scores.flags]
+        where |= {"file": kept.file, "at": kept.at, "bytes": kept.size, "flags": flags, **facts}
         journal.row("event", step=step, examples=examples, data=where | ({"failed": failed} if failed else {}))
         self._keep_items(one, items, journal, scores, step, examples)
         data = scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
@@ -232,7 +234,7 @@ class Evaluator:
         self._done.scored += bool(done)
         told_of = [f"{key} {scores.values[key]:.4g}" if key in scores.values else key for key in done]
         told_of += [f"{key} is not to be had: {why}" for key, why in failed.items()]
-        self._say(f"{one.folder.name} step {step}: {'; '.join([', '.join(told_of), *scores.flags])}")
+        self._say(f"{one.folder.name} step {step}: {'; '.join([', '.join(told_of), *flags])}")
 
     def _look_inside(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
         """Takes the metrics that are taken inside the model; journals how, each item's values, the metrics."""
@@ -270,21 +272,15 @@ class Evaluator:
         """The items' answers by the weights of a step, and how they came about."""
         started = time.perf_counter()
         probe = self._hold(one, step, loss)
-        swapped, tokens = time.perf_counter(), 0
-
-        def generate(how: Mapping[str, Any], prompts: Sequence[Ids], names: Sequence[str]) -> list[list[int]]:
-            nonlocal tokens
-            words = one.vocabulary
-            made = Generator(self._held.llama, how, words.bos, words.eos, self._device).answers(prompts, names)
-            tokens += sum(map(len, made))
-            return made
-
-        answered = one.items(suite).answer(generate)
+        swapped, words, items = time.perf_counter(), one.vocabulary, one.items(suite)
+        generate = Asking(lambda how: Generator(self._held.llama, how, words.bos, words.eos, self._device, words.text))
+        answered = items.answer(generate)
         meta = (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {}) if step else {}
         facts = {"weights": meta.get("weights"), "probe_loss": probe, "engine": "transformers", "device": self._device}
         facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}
         facts |= {"swap_s": swapped - started, "generate_s": time.perf_counter() - swapped}
-        facts |= {"tokens": tokens, **attempts.where(self._attempt), "by": self._item}
+        facts |= {"tokens": generate.tokens, "asked": generate.told(items, answered)}
+        facts |= {**attempts.where(self._attempt), "by": self._item}
         return answered, facts | {"step": step, "suite": suite.name, "how": suite.how}
 
     def _hold(self, one: Served, step: int, loss: float | None) -> float:

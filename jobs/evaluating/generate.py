@@ -2,21 +2,32 @@
 
 Which prompts share a batch depends on their lengths alone, so that a checkpoint's answers are the same whoever makes
 them, and whatever was answered before.
+
+An answer may be over at a text that `how` names, a stop, whatever tokens it is made of. It is looked for in the text of
+the whole answer, by that answer alone; that generation ends early where all answers are over saves time, and no more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from zsg_core import schedule
 from zsg_core.digest import content_id
 
 BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536}  # prompts and answers of a batch together: their keys and values are kept
 ATTENTION = "sdpa"
+LOOKED_EVERY = 8  # tokens, for a stop while answers are made: to look costs time, too
 
 Ids = Sequence[int]
+Text = Callable[[Ids], str]  # of an answer's tokens
 
 
 def batches(prompts: Sequence[Ids], most_new: int, budget: int) -> list[list[int]]:
@@ -25,11 +36,27 @@ def batches(prompts: Sequence[Ids], most_new: int, budget: int) -> list[list[int
     return schedule.micro_batches(range(len(prompts)), lengths, budget)
 
 
-class Generator:
-    """Answers prompts with a Llama as its weights are at the moment. `how`: see GenerationSettings.how."""
+def until(text: str, stops: Sequence[str]) -> str:
+    """A text up to the first of the stops in it; whole where there is none."""
+    ends = [found for stop in stops if (found := text.find(stop)) >= 0]
+    return text[: min(ends, default=len(text))]
 
-    def __init__(self, llama: Any, how: Mapping[str, Any], bos: int, eos: int, device: str) -> None:
+
+class Generator:
+    """Answers prompts with a Llama as its weights are at the moment. `how`: see GenerationSettings.how.
+
+    Its `stops` are texts at which an answer is over; where there are some, `text` says what tokens are as a text.
+    """
+
+    def __init__(
+        self, llama: Any, how: Mapping[str, Any], bos: int, eos: int, device: str, text: Text | None = None
+    ) -> None:
         self._llama, self._how, self._eos, self._device = llama, how, eos, device
+        self._stops: Sequence[str] = how.get("stops", ())
+        if self._stops and text is None:
+            raise ValueError("to find stops in answers, what their tokens are as a text must be known")
+        self._text: Text = text or (lambda ids: "")
+        self._context: int = llama.config.max_position_embeddings
         self._budget = BATCH_TOKENS[device.partition(":")[0]]
         self._config = GenerationConfig(
             max_new_tokens=how["max_new_tokens"], min_new_tokens=1 if how.get("not_empty") else None,
@@ -39,11 +66,11 @@ class Generator:
     def answers(self, prompts: Sequence[Ids], names: Sequence[str]) -> list[list[int]]:
         """The tokens of each answer, without the end of sequence. `names` tell the items' draws apart.
 
-        What would stand beyond the model's positions is left out, so a prompt that fills them has no answer.
+        An answer with a stop in it ends with the token that completes the first. What would stand beyond the model's
+        positions is left out, so a prompt that fills them has no answer: see `fits`.
         """
         made: list[list[int]] = [[] for _ in prompts]
-        context = self._llama.config.max_position_embeddings
-        asked = [place for place, prompt in enumerate(prompts) if len(prompt) < context]
+        asked = [place for place, prompt in enumerate(prompts) if self.fits(prompt)]
         before = self._llama.config._attn_implementation, self._llama.generation_config
         self._llama.set_attn_implementation(ATTENTION)  # a padded batch is no packed row
         self._llama.generation_config = self._config  # else transformers takes what a model's folder suggests
@@ -52,11 +79,34 @@ class Generator:
                 places = [asked[number] for number in batch]
                 of = self._batch([prompts[place] for place in places], [names[place] for place in places])
                 for place, answer in zip(places, of, strict=True):
-                    made[place] = answer[: context - len(prompts[place])]
+                    made[place] = self._stopped(answer[: self._context - len(prompts[place])])
         finally:
             self._llama.set_attn_implementation(before[0])
             self._llama.generation_config = before[1]
         return made
+
+    def fits(self, prompt: Ids) -> bool:
+        """Whether the model has a position left for an answer."""
+        return len(prompt) < self._context
+
+    def is_cut(self, prompt: Ids, answer: Ids) -> bool:
+        """Whether an answer has all the tokens that it may have, and neither the end of sequence nor a stop."""
+        most = min(self._how["max_new_tokens"], self._context - len(prompt))
+        return len(answer) >= most and not self._has_stop(answer)
+
+    def _has_stop(self, answer: Ids) -> bool:
+        text = self._text(answer) if self._stops else ""
+        return any(stop in text for stop in self._stops)
+
+    def _stopped(self, answer: list[int]) -> list[int]:
+        """The answer up to the token that completes a stop."""
+        if not self._has_stop(answer):
+            return answer
+        too_few, enough = 0, len(answer)
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            too_few, enough = (too_few, middle) if self._has_stop(answer[:middle]) else (middle, enough)
+        return answer[:enough]
 
     @torch.no_grad()
     def _batch(self, prompts: Sequence[Ids], names: Sequence[str]) -> list[list[int]]:
@@ -64,15 +114,35 @@ class Generator:
         padded = [[self._eos] * (longest - len(prompt)) + list(map(int, prompt)) for prompt in prompts]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         drawn = [] if self._how["decoding"] == "greedy" else [DRAWN[self._how["decoding"]](self._how, longest, names)]
+        over = [AtStops(self._stops, self._text, longest)] if self._stops else []
         out = self._llama.generate(
             input_ids=torch.tensor(padded, device=self._device),
             attention_mask=torch.tensor(mask, device=self._device),
             generation_config=self._config, logits_processor=LogitsProcessorList(drawn),
+            stopping_criteria=StoppingCriteriaList(over),
         )  # fmt: skip
         return [self._cut(row[longest:].tolist()) for row in out]
 
     def _cut(self, answer: list[int]) -> list[int]:
         return answer[: answer.index(self._eos)] if self._eos in answer else answer
+
+
+class AtStops(StoppingCriteria):
+    """Says, every so many tokens, which answers of a batch have a stop in what is new of them."""
+
+    def __init__(self, stops: Sequence[str], text: Text, prompt_length: int) -> None:
+        self._stops, self._text, self._start = stops, text, prompt_length
+        self._before = max(len(stop.encode()) for stop in stops)  # tokens, of at least a byte each
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **others: Any) -> Any:
+        """(B,) bool of `input_ids` (B, T)."""
+        length = input_ids.shape[1]
+        if (length - self._start) % LOOKED_EVERY:
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        begin = max(self._start, length - LOOKED_EVERY - self._before)
+        texts = [self._text(row) for row in input_ids[:, begin:].tolist()]
+        found = [any(stop in text for stop in self._stops) for text in texts]
+        return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
 
 
 class Nucleus(LogitsProcessor):

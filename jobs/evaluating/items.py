@@ -2,6 +2,10 @@
 
 Which items are asked depends on the suite alone, so it is the same at every checkpoint and in every run. MT-Bench's
 second turn is asked after what the model said in the first, both at FastChat's temperature for the category.
+
+A text ends where `how` says that an answer is over. An item that cannot be asked has no answer, which is no empty
+answer: its prompt leaves the model no position for one, or max_length leaves out the very turn that its references are
+of.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluating.generate import Ids
+from jobs.evaluating.generate import Ids, until
 from jobs.preparing import content
 from jobs.preparing.base_model import Vocabulary
 from jobs.training import item_losses
 from zsg_core import prompts, readers, splits
 from zsg_core.examples import Example
-from zsg_core.prompts import Template
+from zsg_core.prompts import Encoded, Template
 from zsg_core.readers import evaluation
 from zsg_core.readers.evaluation import Problem
 from zsg_core.readers.intake import Intake
@@ -30,25 +34,40 @@ UNCUT = 1 << 30  # tokens; what stands beyond the model's positions the generato
 ANSWER = "A"  # stands for the answer where a prompt is cut into tokens: its first token must not melt into the prompt
 WITHOUT_TEMPLATE = "plain"
 
-# (how, prompts, names of their draws) → the tokens of each answer.
-Generate = Callable[[Mapping[str, Any], Sequence[Ids], Sequence[str]], list[list[int]]]
+# (how, prompts, names of their draws) → the tokens of each answer; None for a prompt that leaves no room for one.
+Generate = Callable[[Mapping[str, Any], Sequence[Ids], Sequence[str]], Sequence[list[int] | None]]
 
 
 @dataclass(frozen=True)
 class Asker:
-    """How a run's model is asked: its template and its tokenizer."""
+    """How a run's model is asked: its template, its tokenizer, and how much of a test item it reads."""
 
     template: Template
     vocabulary: Vocabulary
+    max_length: int = UNCUT
+    truncate: str = "prompt"
 
     def prompt(self, example: Example) -> list[int]:
         """What stands before the example's last answer, uncut."""
-        words = self.vocabulary
-        encoded = prompts.encode(
-            example.answering(ANSWER), template=self.template, tokenize=words.tokenize, bos=words.bos, eos=words.eos,
-            max_length=UNCUT,
-        )  # fmt: skip
+        encoded = self._encoded(example, UNCUT, "prompt")
         return encoded.ids[: encoded.spans[-1][0]]
+
+    def test_prompt(self, example: Example) -> tuple[list[int] | None, bool]:
+        """What stands before a test item's last answer within `max_length`, and whether that is less than all of it.
+
+        None where it leaves out the last turn. The prompt is the same whatever the item's own answer is.
+        """
+        encoded = self._encoded(example, self.max_length, self.truncate)
+        if len(encoded.spans) < len(example.turns):
+            return None, True
+        return encoded.ids[: encoded.spans[-1][0]], encoded.cut > 0
+
+    def _encoded(self, example: Example, max_length: int, truncate: str) -> Encoded:
+        words = self.vocabulary
+        return prompts.encode(
+            example.answering(ANSWER), template=self.template, tokenize=words.tokenize, bos=words.bos, eos=words.eos,
+            max_length=max_length, truncate=truncate,
+        )  # fmt: skip
 
     def said(self, prompt: Ids, answer: Ids) -> str:
         """An answer as it goes on from its prompt: alone, some tokenizers would take a blank off its beginning."""
@@ -58,7 +77,10 @@ class Asker:
 
 
 class OwnTestSet:
-    """Items of the run's own test set, asked as its loss reads them."""
+    """Items of the run's own test set, asked as its loss reads them, but that the answer takes no room of a prompt.
+
+    Of an item whose last turn is left out no earlier one is asked instead: its references are of the last.
+    """
 
     def __init__(self, how: Mapping[str, Any], test: tuple[Any, Sequence[Example]], asker: Asker) -> None:
         self._how, self._asker = how, asker
@@ -71,20 +93,32 @@ class OwnTestSet:
         return _drawn(self.tasks, self._how["items"])
 
     @cached_property
+    def _prompted(self) -> list[tuple[list[int] | None, bool]]:
+        return [self._asker.test_prompt(self._examples[place]) for place in self.places]
+
+    @property
     def prompts(self) -> list[list[int]]:
-        """What stands before the last answer of each of them."""
-        encoded = [self._tokens.encoded[place] for place in self.places]
-        return [list(map(int, one.ids[: one.spans[-1][0]] if one.spans else one.ids)) for one in encoded]
+        """What stands before the last answer of each of those that can be asked."""
+        return [prompt for prompt, _ in self._prompted if prompt is not None]
+
+    @property
+    def told(self) -> dict[str, int]:
+        """Of how many items max_length leaves out the turn that is asked, and of how many a part of the prompt."""
+        unasked = sum(prompt is None for prompt, _ in self._prompted)
+        return {"turns_left_out": unasked, "prompts_cut": sum(is_cut for _, is_cut in self._prompted) - unasked}
 
     def answer(self, generate: Generate) -> list[Answered]:
-        """The answers of the model as its weights are now."""
-        made = generate(self._how, self.prompts, [self.ids[place] for place in self.places])
+        """The answers of the model as its weights are now, of those items that can be asked."""
+        asked = [place for place, (prompt, _) in zip(self.places, self._prompted, strict=True) if prompt is not None]
+        made = generate(self._how, self.prompts, [self.ids[place] for place in asked])
+        words, stops = self._asker.vocabulary, self._how.get("stops", ())
         return [
             Answered(
-                id=self.ids[place], task=self.tasks[place], prompt=self._asker.vocabulary.text(prompt),
-                references=self._examples[place].right_answers, answer=self._asker.vocabulary.text(tokens),
+                id=self.ids[place], task=self.tasks[place], prompt=words.text(prompt),
+                references=self._examples[place].right_answers, answer=until(words.text(tokens), stops),
             )
-            for place, prompt, tokens in zip(self.places, self.prompts, made, strict=True)
+            for place, prompt, tokens in zip(asked, self.prompts, made, strict=True)
+            if tokens is not None
         ]  # fmt: skip
 
     @property
@@ -167,12 +201,16 @@ class Dialogues:
     def _converse(self, sample: int, generate: Generate) -> list[Answered]:
         said: dict[str, list[str]] = {one.id: [] for one in self.questions}
         made: list[Answered] = []
-        while asked := [one for one in self.questions if len(said[one.id]) < len(one.turns)]:
+        asked = list(self.questions)
+        while asked:
             turn = [mt_bench.turn(one, said[one.id]) for one in asked]
-            answers = self._turn(turn, sample, generate)
-            for one, answer in zip(asked, answers, strict=True):
-                said[one.id].append(answer.answer)
-            made += answers
+            answers = {answer.id: answer for answer in self._turn(turn, sample, generate)}
+            # Where a turn cannot be asked, as what was said fills the model's positions, nothing follows it.
+            asked = [one for one, own in zip(asked, turn, strict=True) if own.id in answers]
+            for one in asked:
+                said[one.id].append(answers[mt_bench.turn_id(one, len(said[one.id]) + 1)].answer)
+            asked = [one for one in asked if len(said[one.id]) < len(one.turns)]
+            made += answers.values()
         order = {item: place for place, item in enumerate(self.ids)}
         return sorted(made, key=lambda one: order[one.id])
 
@@ -191,6 +229,7 @@ class Dialogues:
                 answer=made[one.id].answer.strip(),
             )
             for one in asked
+            if one.id in made
         ]  # fmt: skip
 
 
@@ -224,12 +263,13 @@ def _drawn(tasks: Sequence[str], count: int | None) -> list[int]:
 def _answers(
     how: Mapping[str, Any], asked: Sequence[Example], names: Sequence[str], asker: Asker, generate: Generate
 ) -> list[Answered]:
-    """What the model says to each example's last question."""
+    """What the model says to each example's last question; nothing of one that it cannot be asked."""
     shown = [asker.prompt(one) for one in asked]
     return [
         Answered(
             id=one.id, task=one.task, prompt=asker.vocabulary.text(prompt), references=one.right_answers,
-            answer=asker.said(prompt, tokens),
+            answer=until(asker.said(prompt, tokens), how.get("stops", ())),
         )
         for one, prompt, tokens in zip(asked, shown, generate(how, shown, names), strict=True)
+        if tokens is not None
     ]  # fmt: skip

@@ -67,19 +67,21 @@ class Inside:
         made = Looked(token_distance.measure(self.llama, self.vocabulary, distances, self.device))
         for shared in _alike({key: way for key, way in ways.items() if "layer" in way and "token" not in way}):
             self._represent(shared, made)
-        if RANK_ACCURACY in ways:
-            self._rank(made)
+        for key in ways:
+            if key.partition("/")[0] == RANK_ACCURACY:
+                self._rank(key, made)
         return made
 
-    def _rank(self, made: Looked) -> None:
+    def _rank(self, key: str, made: Looked) -> None:
         try:
             scores = self.choices.scores(self.loss_of)
         except UserError as error:
-            made.failed[RANK_ACCURACY] = str(error)
+            made.failed[key] = str(error)
             return
-        made.values[RANK_ACCURACY] = scores.values.get(RANK_ACCURACY, math.nan)
-        made.values.update({f"{key}_stderr": value for key, value in scores.error.items()})
-        made.by_item[RANK_ACCURACY] = self.choices.places, np.array(self.choices.by_place(scores, RANK_ACCURACY))
+        made.values[key] = scores.values.get(RANK_ACCURACY, math.nan)
+        if RANK_ACCURACY in scores.error:
+            made.values[f"{key}_stderr"] = scores.error[RANK_ACCURACY]
+        made.by_item[key] = self.choices.places, np.array(self.choices.by_place(scores, RANK_ACCURACY))
         made.flags.extend(scores.flags)
 
     def _represent(self, ways: Ways, made: Looked) -> None:

@@ -41,7 +41,7 @@ def kept(run: Path, step: int, items: Collection[str], suite: str | None = None)
 
     UserError where there are none, or several, made in different ways.
     """
-    there = answers.found(run)
+    there = answers.current(answers.found(run))
     rows = [row for row in there if row["step"] == step and suite in (None, row["suite"])]
     if not rows:
         steps = sorted({row["step"] for row in there if suite in (None, row["suite"])})

@@ -61,8 +61,9 @@ class Served:
     def items(self, suite: Suite) -> Items:
         """The items of a suite, as this run's model is asked them; read once."""
         if suite.name not in self._items:
-            template = Template.of(how_encoded(self.job["recipe"]["stages"][-1])["template"])
-            self._items[suite.name] = items.items(suite, lambda: self.test, Asker(template, self.vocabulary))
+            how = how_encoded(self.job["recipe"]["stages"][-1])
+            asker = Asker(Template.of(how["template"]), self.vocabulary, how["max_length"], how["truncate"])
+            self._items[suite.name] = items.items(suite, lambda: self.test, asker)
         return self._items[suite.name]
 
     def open_work(self) -> Iterator[tuple[int, Suite]]:

@@ -47,9 +47,11 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
     with publish(folder) as draft:
         llama.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        for path in source.glob("chat_template*"):
-            if path.is_file() and not (draft / path.name).exists():
-                shutil.copyfile(path, draft / path.name)
+        for path in {path for pattern in content.TEMPLATE_FILES for path in source.glob(pattern)}:
+            copied = draft / path.relative_to(source)
+            if path.is_file() and not copied.exists():
+                copied.parent.mkdir(exist_ok=True)
+                shutil.copyfile(path, copied)
         files = content.model_files(draft)
         digest = content.folder_digest(draft, files, content.sha256_of(files))
         ids = dict(zip(added["tokens"], rows, strict=True))

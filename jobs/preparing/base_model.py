@@ -1,11 +1,12 @@
 """Makes the `tiny` base, and loads any base: a Hugging Face folder with a Llama and its tokenizer."""
 
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import publish, write_json
+from jobs.folder import publish, read_json, write_json
 from jobs.preparing.content import tiny_digest
 from zsg_core.errors import UserError
 from zsg_core.llama import tiny_intermediate
@@ -13,6 +14,7 @@ from zsg_core.prompts import Tokenize
 from zsg_core.recipe import Recipe
 
 BOS, EOS = "<s>", "</s>"
+MOST_COMPARED = 2000  # characters of a text that a tokenizer is tried on
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Vocabulary:
     eos: int
     text: Callable[[Sequence[int]], str] = lambda ids: ""
     id_of: Callable[[str], int | None] = lambda token: None  # of one token, as the vocabulary writes it
+    unknown: int | None = None  # the token of what the tokenizer cannot write, if it has one
 
 
 def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
@@ -56,22 +59,70 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
 
 
 def load_vocabulary(folder: Path) -> Vocabulary:
-    """The tokenizer of a base, without special tokens of its own."""
+    """The tokenizer of a base, without special tokens of its own.
+
+    UserError where it has no BOS or EOS, and, when a text is tokenized, for a token without a row in the embedding: on
+    a GPU that would be an error of CUDA on every rank.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs")
 
+    config = read_json(folder / "config.json") or {}  # a folder of adapters has none
+    rows = config.get("vocab_size")
+
     def tokenize(text: str) -> list[int]:
         # A `</s>` in the data is text and must not end the example; a text beyond the model's context is no
         # oversight (verbose), the prompt rules cut it.
-        return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        if ids and rows is not None and max(ids) >= rows:
+            token = tokenizer.convert_ids_to_tokens(max(ids))
+            raise UserError(
+                f"{folder}: the tokenizer writes {token!r} as {max(ids)}, but the embedding has {rows} rows "
+                "(vocab_size in config.json); take the tokenizer that belongs to the weights"
+            )
+        return ids
 
     def text(ids: Sequence[int]) -> str:
         return tokenizer.decode(list(map(int, ids)), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    return Vocabulary(tokenize, tokenizer.bos_token_id, tokenizer.eos_token_id, text, tokenizer.get_vocab().get)
+    ends = tokenizer.bos_token_id, tokenizer.eos_token_id
+    return Vocabulary(tokenize, *ends, text, tokenizer.get_vocab().get, tokenizer.unk_token_id)
+
+
+def refuse_lossy(folder: Path, vocabulary: Vocabulary, texts: Iterable[str]) -> None:
+    """UserError unless the texts, encoded and decoded, come back as they were but for blanks at their ends.
+
+    Versions of transformers have lost every blank and line end of some tokenizers without a word. What a tokenizer
+    means to change is let pass: letters of one form for another (Unicode's NFKC), control characters, and texts with a
+    letter that it has no token for.
+    """
+    for whole in texts:
+        written = whole[:MOST_COMPARED]
+        ids = vocabulary.tokenize(written)
+        if vocabulary.unknown is not None and vocabulary.unknown in ids:
+            continue
+        read = vocabulary.text(ids)
+        if _comparable(read) != _comparable(written):
+            import transformers
+
+            place = next((at for at, (a, b) in enumerate(zip(written, read, strict=False)) if a != b), 0)
+            start = max(0, place - 20)
+            raise UserError(
+                f"{folder}: the tokenizer does not give a text of the data back: {written[start : start + 60]!r} comes "
+                f"back as {read[start : start + 60]!r}, so prompts and answers would not be what the data say. Its "
+                f"tokenizer_class may not be that of its tokenizer.json, or transformers {transformers.__version__} "
+                "reads it wrongly; try another version"
+            )
+
+
+def _comparable(text: str) -> str:
+    """A text in one form of those that tokenizers take for the same."""
+    # U+2581 is how SentencePiece writes a blank.
+    folded = unicodedata.normalize("NFKC", text.replace("▁", " "))
+    return "".join(one for one in folded if one in "\n\t" or unicodedata.category(one)[0] != "C").strip()
 
 
 def load_model(folder: Path, precision: str) -> Any:

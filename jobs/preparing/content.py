@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from zsg_core import readers
 from zsg_core.errors import UserError
@@ -13,6 +14,8 @@ from zsg_core.scores.metrics import REWARD
 from zsg_core.suites import PROMPTS
 
 TOKENIZER_FILES = ("tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
+# A chat model's templates: they decide nothing here, but whoever serves a snapshot asks for them.
+TEMPLATE_FILES = ("chat_template*", "additional_chat_templates/*.jinja")
 MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", *TOKENIZER_FILES)
 
 Files = Callable[[Path], Sequence[Path]]
@@ -69,6 +72,15 @@ def refuse_changed(folder: Path, list_files: Files, digest: str) -> None:
     files = list_files(folder)
     if folder_digest(folder, files, sha256_of(files)) != digest:
         raise UserError(f"{folder} has changed since it was submitted; zsg submit again makes runs of what it is now")
+
+
+def refuse_other_reading(reader: str, path: Path, source: Mapping[str, Any]) -> None:
+    """Raises UserError where the files would be read otherwise than the recipe says, as one of an older zsg does."""
+    if dict(readers.look(reader, path).marks) != source.get("read", {}):
+        raise UserError(
+            f"{path}: this version of zsg reads it otherwise than the one that planned this; zsg submit again makes "
+            "runs of what is read now"
+        )
 
 
 def _some(folder: Path, files: set[Path]) -> list[Path]:

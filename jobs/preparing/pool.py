@@ -162,6 +162,7 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say
     if "self_sample" in source:
         raise ClusterError(f"{folder}: the model's own answers have not been sampled; submit again, a job samples them")
     content.refuse_changed(path, content.data_files(reader), source["digest"])
+    content.refuse_other_reading(reader, path, source)
     intake = Intake(skip)
     with publish(folder) as draft:
         examples = readers.read(reader, path, intake)

@@ -2,6 +2,7 @@
 
 records/<id>/          as of any data set; meta.json tells how many questions have no answer and why
 records/.<id>.draft/   answers.jsonl while they are made, a line for each batch: [[id, text], …]
+                       cut.jsonl, a line for each batch before its answers: the ids of those that are cut off
 
 The model reads a system text, a question, the answer that the data have, and the question again; it answers the second
 time, so that length and form are those of the data and the words its own (build_cache.py of DELIA's code). Killed at
@@ -9,6 +10,7 @@ any moment it goes on after the last whole line. The draws are seeded by questio
 all prompts alone: a job that went on has the answers that one in one go would have had.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -22,15 +24,17 @@ import msgspec
 
 from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
 from jobs.preparing import content, records
-from jobs.preparing.base_model import Vocabulary, load_model, load_vocabulary
+from jobs.preparing.base_model import Vocabulary, load_model, load_vocabulary, refuse_lossy
 from zsg_core import prompts, readers, splits
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
+from zsg_core.llama import position_count
 from zsg_core.prompts import Template
 from zsg_core.readers.intake import Intake
 from zsg_core.recipe import Recipe
 
 VERSIONS = ("torch", "transformers")
+TRIED = 8  # examples whose questions the tokenizer is tried on
 
 Say = Callable[[str], None]
 Answers = dict[str, str]  # id → text as the model wrote it
@@ -53,9 +57,11 @@ def make(workspace: Workspace, made_id: str, source: Recipe, path: Path, base: P
         if is_committed(folder):  # another job has made it while this one waited
             return
         content.refuse_changed(path, content.data_files(source["reader"]), source["digest"])
+        content.refuse_other_reading(source["reader"], path, source)
         rule, intake = source["self_sample"], Intake(source.get("on_bad_row") == "skip")
-        vocabulary, context = load_vocabulary(base), (read_json(base / "config.json") or {})["max_position_embeddings"]
+        vocabulary, context = load_vocabulary(base), position_count(read_json(base / "config.json") or {})
         examples = list(readers.read(source["reader"], path, intake))
+        refuse_lossy(base, vocabulary, (asked for example in examples[:TRIED] for asked, _ in example.turns))
         asked = ask(chosen(examples, rule), rule, vocabulary, context)
         if not asked.examples:
             room = f"{context} positions with answers of {rule['how']['max_new_tokens']} tokens"
@@ -64,6 +70,7 @@ def make(workspace: Workspace, made_id: str, source: Recipe, path: Path, base: P
         device = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary, say)
         facts = {"asked": len(asked.examples), "too_long": asked.too_long, "device": device}
         facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}
+        facts |= {"at_limit": len(_cut(draft / "cut.jsonl"))}
         _publish(folder, source, asked, read(draft / "answers.jsonl"), facts | intake.facts(), say)
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -99,6 +106,15 @@ def read(path: Path) -> Answers:
     return {made_id: text for line in whole.splitlines() for made_id, text in json.loads(line)}
 
 
+def _cut(path: Path) -> set[str]:
+    """Whose answers ended at max_new_tokens or the last position; what a kill has cut off of a line is passed over."""
+    found: set[str] = set()
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found.update(json.loads(line))
+    return found
+
+
 def _answer(asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Vocabulary, say: Say) -> str:
     """Answers what has no answer in the file yet, batch by batch; the device that it was done on."""
     import torch
@@ -117,11 +133,19 @@ def _answer(asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Voca
     llama = load_model(base, rule["precision"]).to(device).eval().requires_grad_(False)
     generator = generate.Generator(llama, rule["how"], vocabulary.bos, vocabulary.eos, device)
     done = len(held)
-    with path.open("ab") as file:
+    not_over = path.with_name("cut.jsonl")
+    with path.open("ab") as file, not_over.open("a", encoding="utf-8") as cut:
+        cut.write("\n")  # after what a kill may have left of a line
         for batch in left:
             of = [names[place] for place in batch]
-            made = generator.answers([asked.prompts[place] for place in batch], of)
+            shown = [asked.prompts[place] for place in batch]
+            made = generator.answers(shown, of)
             rows = [[name, vocabulary.text(ids)] for name, ids in zip(of, made, strict=True)]
+            cut.write(
+                json.dumps([name for name, *pair in zip(of, shown, made, strict=True) if generator.is_cut(*pair)])
+            )
+            cut.write("\n")
+            cut.flush()
             file.write(json.dumps(rows).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -138,6 +162,11 @@ def _publish(folder: Path, source: Recipe, asked: Asked, answers: Answers, facts
     told = {"too long for the model": facts["too_long"], "empty": empty}
     say(f"records {folder.name}: {len(made)} answers of the model's own" + "".join(
         f"; {count} questions left out: {why}" for why, count in told.items() if count))  # fmt: skip
+    if facts["at_limit"]:
+        say(f"{facts['at_limit']} of {len(answers)} answers were not over after max_new_tokens, and are cut off there")
+    turn = prompts.next_turn(rule["template"]["name"])
+    if turn and (on := sum(turn in text for text in answers.values())):
+        say(f"{on} of {len(answers)} answers go on after {turn.strip()!r}, where the user's next question would begin")
     if worded:
         say(
             f"self_sample.cut took {rule['cut']} characters off every answer, and of {worded} they were no blanks; "

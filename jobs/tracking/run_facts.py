@@ -4,6 +4,7 @@ What decides a run's numbers is a parameter; facts of its attempts are tags, for
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ MOST_VERSIONS = 10
 MOST_SOURCES = 20
 MOST_KEYS, MOST_OF_SOURCES = 100, 60
 NAMED_KEYS = 20
+MOST_FLAGS = 5
+_COUNTS = re.compile(r"[0-9]+|'.*'")  # by which flags of one kind differ
 
 
 class DataSet(NamedTuple):
@@ -62,12 +65,19 @@ def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
 
 
 def doubts(rows: Iterable[Sequence[Row]]) -> dict[str, str]:
-    """What evaluators found strange in scores, as a tag; `rows` of each writer of a run's journals."""
+    """What evaluators found strange in scores, as a tag; `rows` of each writer of a run's journals.
+
+    Of several kinds, as answers that were cut and scores that are all 0, the first of each is told.
+    """
     told = [(row["step"], flag) for of in rows for row in of for flag in row["data"].get("flags", ())]
     if not told:
         return {}
+    kinds: dict[str, tuple[int, str]] = {}
+    for step, flag in told:
+        kinds.setdefault(_COUNTS.sub("", flag), (step, flag))
     steps = len({step for step, _ in told})
-    return {"scores_flag": f"at {steps} checkpoint{'s' * (steps > 1)}; the first, step {told[0][0]}: {told[0][1]}"}
+    first, *others = [f"step {step}: {flag}" for step, flag in list(kinds.values())[:MOST_FLAGS]]
+    return {"scores_flag": "; ".join([f"at {steps} checkpoint{'s' * (steps > 1)}; the first, {first}", *others])}
 
 
 def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:

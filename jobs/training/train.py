@@ -139,7 +139,7 @@ class Trainer:
         self.first, self.examples_before = _before(job)
         self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
         refuse_empty(train.learnt, s["batch"], s["epochs"], self.steps)
-        self.warmup = schedule.warmup(self.steps, s["warmup_steps"], s.get("warmup_share"))
+        self.warmup = schedule.warmup(self.steps, s["warmup_steps"], s.get("warmup_share"), s.get("warmup"))
         self.updates = Updates(engine, s, place.ranks.world)
         self.budget = job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
         self.losses = CheckpointLosses(
@@ -252,7 +252,8 @@ class Trainer:
         s = self.settings
         places = self._places(step)
         skipped = self.updates.skipped  # the rate follows the steps that were taken
-        rate = schedule.learning_rate(step - self.first - skipped, self.steps, s["lr"], s["lr_floor"], self.warmup)
+        taken = step - self.first - skipped
+        rate = schedule.learning_rate(taken, self.steps, s["lr"], s["lr_floor"], self.warmup, s.get("warmup"))
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         loss_of = loss_of_step(self.train, places, s.get("virtual_ranks", 1), self.ranks.world, self.device)

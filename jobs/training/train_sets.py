@@ -1,12 +1,12 @@
 """Opens what a train job trains and tests on: the arrangement and the test set of its recipe, as token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace, read_json
-from jobs.preparing.base_model import Vocabulary, load_vocabulary
+from jobs.preparing.base_model import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
 from jobs.training.task_scales import scales
@@ -15,7 +15,10 @@ from zsg_core import prompts
 from zsg_core.digest import ids_digest
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.examples import Example
+from zsg_core.llama import position_count
 from zsg_core.prompts import Template
+
+TRIED = 4  # examples of the training list, and of the test set, that a tokenizer is tried on
 
 
 def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
@@ -27,10 +30,12 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     arrangement = workspace.arrangement(made["arrangement"])
     stage, corpus = job["recipe"]["stages"][-1], Corpus(workspace, made["corpus"])
     longest = stage["train"]["max_length"]
-    context = (read_json(base / "config.json") or {}).get("max_position_embeddings")
-    if context and longest > context:
+    context = position_count(read_json(base / "config.json") or {})
+    if longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    encode = encoder_of(stage, load_vocabulary(base))
+    vocabulary = load_vocabulary(base)
+    refuse_lossy(base, vocabulary, _some_texts(corpus))
+    encode = encoder_of(stage, vocabulary)
     ids = ordered_ids(arrangement)
     kept = workspace.tokens(tokens_id(job["recipe"], made["arrangement"]))
     encoded = tokens(kept, partial(_in_order, ids, corpus), encode)
@@ -71,6 +76,14 @@ def ordered_ids(arrangement: Path) -> list[str]:
     if not meta or ids_digest(ids) != meta["ids_digest"]:
         raise ClusterError(f"{arrangement}: `ids` is not the list that its meta.json describes; remove the folder")
     return ids
+
+
+def _some_texts(corpus: Corpus) -> Iterator[str]:
+    """Texts of a few examples from all over the data, by which a tokenizer is tried."""
+    for examples in (corpus.train, corpus.test):
+        for place in range(0, len(examples), max(1, len(examples) // TRIED)):
+            for turn in examples[place].turns:
+                yield from turn
 
 
 def _in_order(ids: list[str], corpus: Corpus) -> list[Example]:

@@ -17,7 +17,7 @@ def export(place: Workspace, which: str, steps: Collection[int] | None) -> None:
     """Prints the answers of a grid's runs, or of one run, by runs and steps. UserError if there are none."""
     count = checkpoints = 0
     for run in _runs(place, which):
-        for row in sorted(answers.found(run), key=lambda row: row["step"]):
+        for row in sorted(answers.current(answers.found(run)), key=lambda row: row["step"]):
             if steps and row["step"] not in steps:
                 continue
             answered = answers.read(run, Place(row["file"], row["at"], row["bytes"]))

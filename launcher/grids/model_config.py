@@ -244,7 +244,7 @@ def _rope(config: Mapping[str, Any], head: int) -> Iterator[str]:
 
 def _rope_fields(config: Mapping[str, Any], used: Mapping[str, Any], kind: str, where: str, head: int) -> Iterator[str]:
     origin = "original_max_position_embeddings"
-    given = {name: used.get(name) for name in ROPE[kind]}
+    given: dict[str, Any] = {name: used.get(name) for name in ROPE[kind]}
     if origin in given and config.get(origin) is not None:
         given[origin] = config[origin]
     lacking = [name for name, value in given.items() if value is None]

@@ -55,7 +55,7 @@ class Run:
     @cached_property
     def suites(self) -> tuple[Suite, ...]:
         """What evaluators take of its checkpoints."""
-        return suites.wanted(self.checkpoints, self.suite_files)
+        return suites.wanted(self.checkpoints, self.suite_files, self.stage["data"]["template"]["name"])
 
     @property
     def needs(self) -> frozenset[str]:

@@ -87,7 +87,7 @@ def _can_stop(state: JobState) -> bool:
 
 def _has_outlived(state: JobState) -> bool:
     """Whether a job has ended and its allocation has not."""
-    return bool(state.in_queue or state.replaced) and state.state in (DONE, FAILED, CANCELLED)
+    return (state.in_queue or bool(state.replaced)) and state.state in (DONE, FAILED, CANCELLED)
 
 
 def _is_at_work(state: JobState) -> bool:
@@ -189,15 +189,16 @@ def carry_out(place: Workspace, items: Sequence[str], save: bool, ended: Collect
             if mine:
                 ledger.cancelled(submission, mine)
         # Also the jobs that a later submission has replaced: Slurm may have them all the same.
-        of = {item: ledger.jobs_of(item) for item in last}
-        untouched = []
-        if left := [job for item in of if item in ended for job in of[item]]:
-            untouched += slurm.cancel(left)
-        if jobs := [job for item in of if item not in ended for job in of[item]]:
-            untouched += slurm.cancel(jobs, save)
+        left = [job for item in last if item in ended for job in ledger.jobs_of(item)]
+        jobs = [job for item in last if item not in ended for job in ledger.jobs_of(item)]
+        untouched = [f"{why}; it was not touched" for why in _end_jobs(left, save=False) + _end_jobs(jobs, save)]
     local = [item for item, one in last.items() if one.scheduler == "local"]
-    told = [f"{why}; it was not touched" for why in untouched]
-    return told + [trouble for item in local if (trouble := _signal(place.root / item, save))]
+    return untouched + [trouble for item in local if (trouble := _signal(place.root / item, save))]
+
+
+def _end_jobs(jobs: Sequence[slurm.Job], save: bool) -> list[str]:
+    """Ends jobs of Slurm, if there are any; returns what was not touched, in words."""
+    return slurm.cancel(jobs, save) if jobs else []
 
 
 def _signal(folder: Path, save: bool) -> str | None:

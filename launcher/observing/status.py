@@ -234,11 +234,11 @@ def _slurm(
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
         elif job:
             folder, said, before = workspace.root / item, replace(told[job], job=job.id), settled.get(item)
-            if before is not None and before.state == DONE:
+            if said.away:
+                states[item] = JobState(state=UNKNOWN, slurm=job.id, cause=said.detail, in_queue=True)
+            elif before is not None and before.state == DONE:
                 # The links of a chain come and go behind a run that is done.
                 states[item] = _still_held(folder, said, before, clock) if said.state == RUNNING else before
-            elif said.away:
-                states[item] = JobState(state=UNKNOWN, slurm=job.id, cause=said.detail, in_queue=True)
             elif said.state in (QUEUED, WAITING):
                 is_link = before is not None and job.id not in (links[0].id, before.slurm)
                 states[item] = _waits(said, before, is_link)

@@ -44,17 +44,17 @@ def note(row: Row) -> str:
     return ": ".join(str(part) for part in why if part)
 
 
+def _flag(row: Row) -> str | None:
+    if row.get("flag") and row["state"] == RUNNING:
+        return f"HANGS? {row['flag']}"
+    return row.get("flag")
+
+
 def _replaced(row: Row) -> str | None:
     """What an earlier submission of a run still has in the queue."""
     if not row.get("replaced"):
         return None
     return f"Slurm still has {', '.join(row['replaced'])} of an earlier submission of it (zsg cancel ends that)"
-
-
-def _flag(row: Row) -> str | None:
-    if row.get("flag") and row["state"] == RUNNING:
-        return f"HANGS? {row['flag']}"
-    return row.get("flag")
 
 
 def _waits(row: Row) -> str | None:

@@ -4,6 +4,7 @@ Pure. Replicates are runs whose recipes differ in nothing but seeds that take ef
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,18 +18,23 @@ from zsg_core import curves
 from zsg_core.curves import Drop, Interval
 from zsg_core.errors import UserError
 from zsg_core.recipe import unseeded
+from zsg_core.scores import means
 
 X = ("step", "examples", "tokens")
 SEEDS = ("seed", "sample_seed", "init_seed")  # axes that make replicates
 SPLIT = "data.held_out"  # an axis that makes splits, itself or a setting below it
 NONE = "none"
+SAME = 1e-5  # how far apart, relative or not, a value and the mean of its items may lie: items are kept in 32 bits
 
 Axes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Items:
-    """What the losses of a run's test items come to: of each item at the last step and over all, of tasks by step."""
+    """What the losses or scores of a run's test items come to: of each at the last step and over all, of tasks by step.
+
+    `over_items`: whether the metric's value is the mean over items, as that of a loss; else it is over tasks.
+    """
 
     ids: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -37,6 +43,7 @@ class Items:
     steps: list[int]
     names: list[str]
     by_task: NDArray[np.float64]  # (steps, names)
+    over_items: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,9 @@ def _items(run: Recorded, key: str) -> Items | None:
     losses = found.losses.astype(np.float64)
     names, by_task = found.by_task()
     return Items(
-        tuple(found.ids), tuple(found.tasks), losses[-1], curves.area(found.steps, losses), found.steps, names, by_task
-    )
+        tuple(found.ids), tuple(found.tasks), losses[-1], curves.area(found.steps, losses), found.steps, names, by_task,
+        means.is_over_items(key),
+    )  # fmt: skip
 
 
 def unseeded_axes(axes: Axes) -> dict[str, Any]:
@@ -165,7 +173,7 @@ class Group:
         final, area, by_task = (
             np.mean([getattr(one, name) for one in same], axis=0) for name in ("final", "area", "by_task")
         )
-        return Items(first.ids, first.tasks, final, area, first.steps, first.names, by_task)
+        return Items(first.ids, first.tasks, final, area, first.steps, first.names, by_task, first.over_items)
 
 
 def groups(members: Iterable[Member]) -> list[Group]:
@@ -190,44 +198,66 @@ def summaries(found: Sequence[Group]) -> list[tuple[Summary, Summary] | None]:
     """Of each group what it ends at and the area under it; None for a group without a value."""
     by_items = _item_intervals(found)
     made: list[tuple[Summary, Summary] | None] = []
-    for group, (final, area) in zip(found, by_items, strict=True):
-        if not group.steps:
-            made.append(None)
-            continue
-        ends, areas = group.table[:, -1], curves.area(group.steps, group.table.T)
-        made.append((_summary(ends, final), _summary(areas, area)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for group, (final, area) in zip(found, by_items, strict=True):
+            if not group.steps:
+                made.append(None)
+                continue
+            ends, areas = group.table[:, -1], curves.area(group.steps, group.table.T)
+            made.append((_summary(ends, final), _summary(areas, area)))
     return made
 
 
-def _summary(values: NDArray[np.float64], of_items: tuple[Interval | None, Interval | None]) -> Summary:
-    return Summary(float(np.mean(values)), curves.t_interval(list(values)), *of_items)
+def _summary(values: NDArray[np.float64], of_items: "_Intervals") -> Summary:
+    """A value with its intervals; those over items only if the mean of the items is this value.
+
+    It is another where items lack a value in some replicates, or at some steps.
+    """
+    value = float(np.mean(values))
+    items, tasks = of_items.items, of_items.tasks
+    if not math.isclose(of_items.mean, value, rel_tol=SAME, abs_tol=SAME):
+        items = tasks = None
+    return Summary(value, _finite(curves.t_interval(list(values))), items, tasks)
 
 
-_Pair = tuple[Interval | None, Interval | None]
+@dataclass(frozen=True)
+class _Intervals:
+    """The mean of items by a metric's own estimator, and its intervals: over items, over whole tasks."""
+
+    mean: float = math.nan
+    items: Interval | None = None
+    tasks: Interval | None = None
 
 
-def _item_intervals(found: Sequence[Group]) -> list[tuple[_Pair, _Pair]]:
-    """Of each group (items, tasks) for the end and for the area; groups with the same test set share their draws."""
-    made: list[tuple[_Pair, _Pair]] = [((None, None), (None, None))] * len(found)
-    of_set: dict[tuple[str, ...], list[tuple[int, Items]]] = {}
+def _item_intervals(found: Sequence[Group]) -> list[tuple[_Intervals, _Intervals]]:
+    """Of each group those of the end and of the area; groups with the same test set share their draws."""
+    made = [(_Intervals(), _Intervals())] * len(found)
+    of_set: dict[tuple[Any, ...], list[tuple[int, Items]]] = {}
     for number, group in enumerate(found):
         items = group.items
         if items is not None and items.steps[-1:] == group.steps[-1:]:
-            of_set.setdefault(items.ids, []).append((number, items))
-    for together in of_set.values():
+            of_set.setdefault((items.ids, items.over_items), []).append((number, items))
+    for (_, over_items), together in of_set.items():
         tasks = together[0][1].tasks
         values = np.stack([column for _, items in together for column in (items.final, items.area)], axis=1)
-        both = [curves.bootstrap(values, clusters).T for clusters in (None, tasks)]
+        weights = means.item_weights(values, tasks, over_items=over_items)
+        centres = means.means_of(values, tasks, over_items=over_items)
+        of_items, of_tasks = (curves.bootstrap(values, clusters, weights).T for clusters in (None, tasks))
+        columns = [
+            _Intervals(float(centre), _finite(item), _finite(task))
+            for centre, item, task in zip(centres, of_items, of_tasks, strict=True)
+        ]
         for place, (number, _) in enumerate(together):
-            end, area = (
-                (_interval(both[0][2 * place + which]), _interval(both[1][2 * place + which])) for which in (0, 1)
-            )
-            made[number] = (end, area)
+            made[number] = columns[2 * place], columns[2 * place + 1]
     return made
 
 
-def _interval(bounds: NDArray[np.float64]) -> Interval | None:
-    return (float(bounds[0]), float(bounds[1])) if np.isfinite(bounds).all() else None
+def _finite(bounds: Iterable[float] | None) -> Interval | None:
+    """An interval whose bounds are numbers."""
+    if bounds is None:
+        return None
+    low, high = map(float, bounds)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 
 
 def drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:

@@ -17,6 +17,7 @@ from launcher.reporting.recorded import DONE
 from launcher.reporting.verdicts import Decided
 from zsg_core import curves
 from zsg_core.curves import Drop
+from zsg_core.scores.means import is_over_items
 
 MOST_NAMED = 12
 MOST_DROPS, FEW_DROPS, DRAWN_DROPS = 20, 5, 6
@@ -100,16 +101,26 @@ def _finals(found: Found, summed: Sequence[tuple[Summary, Summary] | None]) -> l
         ended = [number(value) for value in ends[: len(stages)]]
         rows.append([*axes, runs, *ended, number(float(group.steps[-1]) if group.steps else None, 12), *values])
     note = (
-        "Area: under the curve over steps, by the trapezoidal rule, divided by the span: in the metric's unit. All "
-        "intervals are of 95 %. Replicates: Student's t over runs, the only one that tells of other seeds. Items: "
-        f"bootstrap over test items ({curves.REPEATS} draws, seed 0). Tasks: the same, drawing whole test tasks, as "
-        "items of a task are alike. Both tell of other test items, not of another training. Click a heading to sort."
+        "Area: under the curve over steps, by the trapezoidal rule, divided by the span: in the metric's unit. "
+        f"{_mean_of(found.asked.metric)} All intervals are of 95 %, and of that mean. Replicates: Student's t over "
+        f"runs, the only one that tells of other seeds. Items: bootstrap over test items ({curves.REPEATS} draws, seed "
+        "0). Tasks: the same, drawing whole test tasks, as items of a task are alike. Both tell of other test items, "
+        "not of another training; there is none where items have no value in some runs or at some steps. Click a "
+        "heading to sort."
     )
     return [
         report_page.heading("Final values and areas"),
         report_page.table(headings, rows),
         report_page.paragraph(note, "faint"),
     ]
+
+
+def _mean_of(metric: str) -> str:
+    """What a value of the table is the mean over, in a sentence."""
+    over = (
+        "test items" if is_over_items(metric) else "test tasks, each of which counts the same however many items it has"
+    )
+    return f"A value of {metric} is the mean over {over}."
 
 
 def _axis_cell(value: Any) -> Any:

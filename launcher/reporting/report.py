@@ -1,10 +1,12 @@
 """Makes a grid's report: a page that compares its runs, with the figure and the numbers beside it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jobs.folder import Workspace, write_text
+from jobs.tracking import run_facts
 from launcher import extras
 from launcher.grids import grid_record
 from launcher.reporting import comparison, frames, map_part, recorded, scatter, verdict_part, verdicts
@@ -21,6 +23,7 @@ from zsg_core.curves import Drop
 from zsg_core.errors import UserError
 
 MOST_PANELS = 24
+LARGEST = 1e300  # a value that is drawn: axes reach beyond it, and a double ends at 1.8e308
 BESIDE = ("curves.png", "curves.pdf", "curves.csv", "finals.csv", "drops.csv", "metrics.parquet")
 OF_CLAIMS = ("verdicts.png", "verdicts.pdf", "verdicts.csv")  # where the grid claims something
 OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden states
@@ -96,6 +99,7 @@ def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.
         raise UserError(f"--stage {asked.stage}: the runs of grid {record['name']} have {stages} stages at most")
     if not keys:
         raise UserError(f"grid {record['name']}: no run has recorded a value yet; zsg status shows where they stand")
+    _refuse_too_large(asked.metric, members)
     groups = comparison.groups(members)
     axes = comparison.differing(groups)
     panel = comparison.panel_axis(axes, groups, asked.panel)
@@ -105,6 +109,18 @@ def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.
             raise UserError(f"--panel {asked.panel}: {len(values)} values; a page has at most {MOST_PANELS} panels")
         panel = None
     return Found(record["name"], asked, record, members, facts, troubles, groups, axes, panel)
+
+
+def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
+    """UserError for a metric with a value too large to be drawn, with the run that has it."""
+    for one in members:
+        for step, value in one.values.items():
+            if math.isfinite(value) and abs(value) > LARGEST:
+                raise UserError(
+                    f"--metric {metric}: run {one.run} has {value:g} at step {step}, which is too large to be drawn or "
+                    f"compared (at most {LARGEST:g}); it is hardly a measurement. Ask for another metric with "
+                    "--metric, or see what journalled it"
+                )
 
 
 def _troubles(run: recorded.Recorded) -> list[str]:
@@ -117,7 +133,8 @@ def _troubles(run: recorded.Recorded) -> list[str]:
         )
     if run.flags:
         told.append(f"{run.run} is flagged: a restart computed other values ({len(run.flags)}): {run.flags[0]}")
-    return told
+    doubts = run_facts.doubts(stage.rows for stage in run.stages)
+    return told + [f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()]
 
 
 def _curve_columns(found: Found) -> dict[str, list[Any]]:

@@ -8,15 +8,25 @@ from launcher.reporting import comparison
 from launcher.reporting import figure as report_figure
 from launcher.reporting import page as report_page
 from launcher.reporting.figure import Line, Panel
-from launcher.reporting.page import interval, number
+from launcher.reporting.page import Cell, interval, number
 from launcher.reporting.verdicts import Decided
+from zsg_core.effects import Estimate
 from zsg_core.settings.claims import Claim, Correlates, FallsAt, FallsEarly, FallsSuddenly, Rises
+from zsg_core.verdict import Effect
 
-HEADINGS = ["claim", "of the runs with", "verdict", "effect", "size", "95 %", "tasks", "splits", "runs"]
+HEADINGS = [
+    "claim", "of the runs with", "verdict", "effect", "size", "95 %", "over", "95 % on these tasks", "by chance",
+    "tasks", "that count", "splits", "runs",
+]  # fmt: skip
 NOTE = (
-    "Claims stand in the grid's file. Intervals are of 95 %, by a bootstrap that draws whole held-out tasks, and whole "
-    "held-out splits or seeds where there are enough of them; a claim is supported if each of its effects lies above "
-    "what it is compared with."
+    "Claims stand in the grid's file. What is compared are the values of the tables and curves on this page: of a loss "
+    "the mean over test items, of any score of answers the mean over test tasks. Intervals are of 95 %, by a bootstrap "
+    "that draws whole held-out tasks and whole held-out splits. A claim is supported if each of its effects lies above "
+    "what it is compared with, and opposite if each lies below. Of one held-out split the interval is over its tasks "
+    "and seeds alone; of two or three, where that over splits decides nothing, one on these tasks is looked at, which "
+    "takes splits for alike. Then the verdict says so, as another split may turn it. Tasks of unequal weight count for "
+    "fewer. By chance: how many of all orders of an axis's places rise as much; a correlation is supported at 2.5 % or "
+    "less."
 )
 DRAWN = (
     "The curves that the verdicts are of: means over runs, every held-out split weighing alike. Published curves were "
@@ -77,17 +87,29 @@ def _lines(curves: Mapping[str, tuple[Sequence[float], Any]], colours: Mapping[s
 
 
 def columns(decided: Sequence[Decided]) -> list[dict[str, Any]]:
-    """The verdicts as rows of a table, one for each effect."""
-    return [
-        {
-            "claim": said(one.claim), "of": _group(one), "verdict": one.verdict.word, "effect": effect.name,
-            "size": effect.found.value, "low": effect.found.interval[0], "high": effect.found.interval[1],
-            "error_of_tasks": effect.found.over_tasks, "error_of_replicates": effect.found.over_replicates,
-            "tasks": one.verdict.tasks, "splits": one.verdict.splits, "runs": one.verdict.runs,
-            "notes": "; ".join(one.verdict.notes),
-        }
-        for one in decided for effect in one.verdict.effects
-    ]  # fmt: skip
+    """The verdicts as rows of a table, one for each effect; one without sizes where there is none."""
+    return [_column(one, effect) for one in decided for effect in one.verdict.effects or [None]]
+
+
+def _column(one: Decided, effect: Effect | None) -> dict[str, Any]:
+    made, found = one.verdict, effect.found if effect else None
+    low, high = found.interval if found else (None, None)
+    low_here, high_here = (found and found.on_these) or (None, None)
+    return {
+        "claim": said(one.claim), "of": _group(one), "verdict": made.word, "effect": effect.name if effect else "",
+        "size": found.value if found else None, "low": low, "high": high, "over": _over(found) if found else "",
+        "low_on_these_tasks": low_here, "high_on_these_tasks": high_here,
+        "by_chance": effect.chance[0] if effect and effect.chance else None,
+        "error_of_tasks": found.over_tasks if found else None,
+        "error_of_replicates": found.over_replicates if found else None,
+        "tasks": made.tasks, "tasks_that_count": made.counted, "splits": made.splits, "runs": made.runs,
+        "notes": "; ".join(made.notes),
+    }  # fmt: skip
+
+
+def _over(found: Estimate) -> str:
+    """What an interval is over."""
+    return "tasks and splits" if found.is_over_splits else "these tasks"
 
 
 def _group(one: Decided) -> str:
@@ -115,6 +137,17 @@ def said(claim: Claim) -> str:
 def _rows(one: Decided) -> list[list[Any]]:
     """A row for each effect; one without sizes where there is none."""
     made, group = one.verdict, _group(one)
-    rests = [number(float(count), 6) for count in (made.tasks, made.splits, made.runs)]
-    sizes = [[effect.name, number(effect.found.value), interval(effect.found.interval)] for effect in made.effects]
-    return [[said(one.claim), group, made.word, *size, *rests] for size in sizes or [["", number(None), ""]]]
+    rests = [number(made.tasks, 6), number(made.counted, 3), number(made.splits, 6), number(made.runs, 6)]
+    sizes = [
+        [
+            effect.name, number(effect.found.value), interval(effect.found.interval), _over(effect.found),
+            interval(effect.found.on_these), _percent(effect.chance[0] if effect.chance else None),
+        ]
+        for effect in made.effects
+    ]  # fmt: skip
+    nothing = ["", number(None), interval(None), "", interval(None), _percent(None)]
+    return [[said(one.claim), group, made.word, *size, *rests] for size in sizes or [nothing]]
+
+
+def _percent(share: float | None) -> Cell:
+    return Cell(share, "–" if share is None else f"{share:.1%}")

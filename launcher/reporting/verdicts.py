@@ -4,7 +4,6 @@ A claim is decided once for each group of runs that differ in nothing but its ow
 Runs of the same test items are of one split, whatever their axes say. Only runs that are done count.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -75,11 +74,32 @@ def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
             continue
         curves = [replace(run.curve, level=levels[places.index(run.axes.get(key))]) for run in members if run.curve]
         of_tasks = all(run.of_tasks for run in members)
-        curves = _named_apart(_finite(curves))
-        decided = verdict.judge(claim, curves, levels, units_are_tasks=of_tasks)
+        curves = _named_apart(curves)
+        decided = _judge(claim, curves, levels, of_tasks)
         decided = _with_missing(decided, len(members) - len(curves))
-        made.append(Decided(claim, group, decided, verdict.mean_curves(curves, levels)))
+        made.append(Decided(claim, group, decided, verdict.mean_curves(curves, levels, claim.metric)))
     return made
+
+
+def _judge(claim: Claim, curves: Sequence[Curve], levels: Sequence[str], of_tasks: bool) -> Verdict:
+    """A claim's verdict on the values that the report shows, in which each run is of what it has itself.
+
+    Where that is not the same of all, runs may differ by it. So it must also hold without what some of them lack.
+    """
+    decided = verdict.judge(claim, curves, levels, units_are_tasks=of_tasks)
+    lacking = _lacking(curves)
+    count = len({unit for units in lacking.values() for unit in units})
+    if not count or decided.word == verdict.TOO_FEW:
+        return decided
+    paired = verdict.judge(
+        claim, [_without(one, lacking[one.split]) for one in curves], levels, units_are_tasks=of_tasks
+    )
+    things = "tasks have" if of_tasks else "items have"
+    note = f"{count} {things} not the same values in all runs or at all steps, as some answers or losses are missing"
+    if paired.word == decided.word:
+        return replace(decided, notes=[*decided.notes, f"{note}; without these it is as here"])
+    told = f"{note}; with what there is it would be {decided.word!r}, without these {paired.word!r}"
+    return replace(decided, word=verdict.TOO_FEW, notes=[*decided.notes, told])
 
 
 def _is_of(run: _Run, wanted: Iterable[tuple[str, Any]]) -> bool:
@@ -101,26 +121,34 @@ def _run(run: Recorded, metric: str) -> _Run:
     if items is None:
         return _Run(run.axes, None)
     of_tasks = len(set(items.tasks)) > 1
-    names, losses = items.by_task() if of_tasks else (items.ids, items.losses.astype(np.float64))
-    items_of = Counter(items.tasks)
-    counts = [items_of[name] for name in names] if of_tasks else [1] * len(names)
+    finite = np.isfinite(items.losses)
+    if of_tasks:
+        names, losses = items.by_task()
+        of = np.array([names.index(task) for task in items.tasks], np.intp)
+        counts = np.zeros(losses.shape)
+        np.add.at(counts.T, of, finite.T)
+    else:
+        names, losses, counts = items.ids, items.losses.astype(np.float64), finite.astype(np.float64)
     split = content_id([items.ids, items.tasks])
     seed = comparison.text({key: v for key, v in run.axes.items() if comparison.last_word(key) in comparison.SEEDS})
     return _Run(run.axes, Curve("", split, seed, items.steps, names, counts, losses), of_tasks)
 
 
-def _finite(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves without units that lack a loss at some checkpoint of some run, as truncated answers do."""
-    lacking: dict[str, set[str]] = {}
+def _lacking(curves: Sequence[Curve]) -> dict[str, set[str]]:
+    """Of each split the units that have not the same number of values at all steps of all runs."""
+    rows: dict[str, list[NDArray[np.float64]]] = {}
     for one in curves:
-        absent = np.flatnonzero(~np.isfinite(one.losses).all(axis=0)).tolist()
-        lacking.setdefault(one.split, set()).update(one.units[place] for place in absent)
-    return [_without(one, lacking[one.split]) for one in curves]
+        rows.setdefault(one.split, []).append(np.asarray(one.counts, np.float64))
+    uneven = {split: np.ptp(np.concatenate(of), axis=0) > 0 for split, of in rows.items()}
+    return {
+        one.split: {unit for unit, is_uneven in zip(one.units, uneven[one.split].tolist(), strict=True) if is_uneven}
+        for one in curves
+    }
 
 
 def _without(one: Curve, units: set[str]) -> Curve:
     kept = [place for place, unit in enumerate(one.units) if unit not in units]
-    names, counts = [one.units[place] for place in kept], [one.counts[place] for place in kept]
+    names, counts = [one.units[place] for place in kept], np.asarray(one.counts)[:, kept]
     return replace(one, units=names, counts=counts, losses=one.losses[:, kept])
 
 

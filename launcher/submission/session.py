@@ -18,6 +18,7 @@ from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.slurm import DONE
 from launcher.commands import show
+from launcher.evaluation import anew
 from launcher.grids import grid as grids
 from launcher.grids import grid_record, inputs
 from launcher.grids import runs as runs_of
@@ -66,7 +67,9 @@ def open_grid(
     layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
     profile = profiles.of(layers)
     if smoke:
-        grid = smokes.shrink(grid, profile.smoke, one_rank=profile.kind == "local")
+        on_cpus = profile.gpu is None and not profiles.gpus_per_node(profile, "train") and not profile.slurm.gres
+        is_local = profile.kind == "local"
+        grid = smokes.shrink(grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train)
     place = reading.workspace(workspace_path, profile.workspace)
     downloads = Downloads(place, profile.internet, show.say)
     stages = [own for point in grid.points for own in point.settings.by_stage()]
@@ -74,6 +77,8 @@ def open_grid(
     code_snapshot.refuse_colon(place)
     workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
+    resolved, named = anew.named(place, resolved)
+    notes = [*notes, *named]
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)

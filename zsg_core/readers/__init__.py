@@ -22,7 +22,7 @@ from zsg_core.readers import (
     pairs,
     sharegpt,
 )
-from zsg_core.readers.format import Format, Lists
+from zsg_core.readers.format import Facts, Format, Lists, Look
 from zsg_core.readers.intake import Intake, broken
 
 FORMATS: dict[str, Format] = {
@@ -51,7 +51,26 @@ def lists(name: str, path: Path) -> Lists | None:
 
 def read(name: str, path: Path, intake: Intake) -> Iterator[Example]:
     """The examples of a data set, streamed. UserError for what cannot be read, or holds no example."""
-    stream = FORMATS[name].read(path, intake)
+    stream = _of_one_split(FORMATS[name].read(path, intake), path, intake)
     for first in stream:
         return chain([first], stream)
     raise broken(path, f"holds no example of the format {name} ({FORMATS[name].about})")
+
+
+def look(name: str, path: Path, facts: Facts | None = None) -> Look:
+    """What the files of a data set tell before their rows are read. `facts` may remember what a format's own would say.
+
+    UserError for files that cannot be opened.
+    """
+    made = FORMATS[name]
+    return made.look(path, facts or made.facts or (lambda file: None))
+
+
+def _of_one_split(stream: Iterator[Example], path: Path, intake: Intake) -> Iterator[Example]:
+    """The examples. BadData at the end where rows said that they are of several splits."""
+    yield from stream
+    if len(intake.splits) > 1:
+        told = ", ".join(f"{name} ({count} rows)" for name, count in intake.splits.items())
+        raise broken(
+            path, f"its rows say that they are of several splits: {told}; write each split to a file of its own"
+        )

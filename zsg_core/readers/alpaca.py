@@ -8,16 +8,17 @@ import msgspec
 from zsg_core.examples import Example, Turn
 from zsg_core.readers.format import of_rows
 from zsg_core.readers.intake import Intake, Malformed
+from zsg_core.readers.keys import RowKeys
 
 
-class Row(msgspec.Struct, gc=False):
+class Row(RowKeys, gc=False, kw_only=True):
     """One row; `history` holds the turns before it (LLaMA-Factory's dialect)."""
 
     instruction: str
     output: str
     input: str = ""
     system: str = ""
-    history: list[Turn] = []
+    history: list[Turn] = msgspec.field(default_factory=list)
 
 
 class Instance(msgspec.Struct, gc=False):
@@ -27,7 +28,7 @@ class Instance(msgspec.Struct, gc=False):
     input: str = ""
 
 
-class Seed(msgspec.Struct, gc=False):
+class Seed(RowKeys, gc=False):
     """A seed task of Self-Instruct."""
 
     instruction: str

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zsg_core.examples import Example
-from zsg_core.readers.format import Format, matching, parsed
+from zsg_core.readers.format import Format, matching, of_folder, parsed
 from zsg_core.readers.intake import Intake
 from zsg_core.readers.rows import tab_rows
 
@@ -23,7 +23,7 @@ def parse(row: list[str], name: str, intake: Intake) -> list[Example]:
 
 def files(path: Path) -> list[Path]:
     """The files of a folder, in the order of their names."""
-    return matching(path / "*.tsv" if path.is_dir() else path, (".tsv",))
+    return of_folder(path, (".tsv",)) if path.is_dir() else matching(path, (".tsv",))
 
 
 def read(path: Path, intake: Intake) -> Iterator[Example]:

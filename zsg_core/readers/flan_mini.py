@@ -5,6 +5,7 @@ Source: declare-lab/flan-mini, and ZSG's train_eval_key_list.json, which holds 2
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,26 +14,42 @@ from zsg_core.readers import keyed
 from zsg_core.readers.dialogue import turns
 from zsg_core.readers.format import Format, matching, parsed
 from zsg_core.readers.intake import Intake
+from zsg_core.readers.keys import MessageKeys, RowKeys
 from zsg_core.readers.rows import json_rows
 
 ARRAY = "flan_mini.json"
 
 
-class Message(msgspec.Struct, gc=False):
+class Message(MessageKeys, gc=False):
     """One message."""
 
     from_: str = msgspec.field(name="from")
     value: str
 
 
-class Row(msgspec.Struct, gc=False):
+class Row(RowKeys, gc=False):
     """One record."""
 
     source: str
     conversations: list[Message]
 
 
-def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+class BareMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A message of nothing but its keys, as nearly all are."""
+
+    from_: str = msgspec.field(name="from")
+    value: str
+
+
+class BareRow(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A record of such messages."""
+
+    source: str
+    conversations: list[BareMessage]
+    id: Any = None
+
+
+def parse(row: Row | BareRow, name: str, intake: Intake) -> list[Example]:
     """One example of the task `source`."""
     messages = row.conversations
     if len(messages) == 2 and messages[0].from_ == "human" and messages[1].from_ == "gpt":  # nearly all: the fast way
@@ -50,7 +67,7 @@ def _array(path: Path) -> list[Path]:
 def read(path: Path, intake: Intake) -> Iterator[Example]:
     """All records in file order."""
     for file in _array(path):
-        yield from parsed(file, json_rows(file, Row, intake), parse, intake)
+        yield from parsed(file, json_rows(file, Row, intake, bare=BareRow), parse, intake)
 
 
 FORMAT = Format(

@@ -2,9 +2,12 @@
 
 What a row is, its columns say: the first of SHAPES whose columns are all there is how it is read. A folder of
 several splits is refused with their names, since zsg never guesses which is meant.
+
+`datasets` 5 gives a column of values of several types the type Json, Arrow's `arrow.json`, and keeps the values as
+text: they are decoded, so that the rows are those of the same file as JSON lines.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,15 @@ import msgspec
 
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
-from zsg_core.readers import alpaca, flan_mini, messages, p3, pairs, sharegpt
-from zsg_core.readers.format import Format, Parse, matching
+from zsg_core.readers import alpaca, flan_mini, keys, messages, names, p3, pairs, sharegpt
+from zsg_core.readers.format import SHOWN, Facts, Format, Look, Parse, matching, meant, root
 from zsg_core.readers.intake import Intake, Malformed, broken
+from zsg_core.readers.json_array import BAD
 
 NAME = "huggingface"
 BATCH = 1000
+JSON = "arrow.json"  # the name of Arrow's type of JSON texts
+OF_A_MESSAGE = {"role", "from", "content", "value", "text"}  # what is read of one
 SHAPES: list[tuple[set[str], type, Parse]] = [
     ({"source", "conversations"}, flan_mini.Row, flan_mini.parse),
     ({"conversations"}, sharegpt.Row, sharegpt.parse),
@@ -41,21 +47,139 @@ def files(path: Path) -> list[Path]:
         return matching(path, (".parquet", ".arrow"))
     if (path / "state.json").is_file():
         return [path / name for name in _saved(path / "state.json")]
+    if not any(path.glob("*.parquet")) and (below := sorted(path.glob("**/*.parquet"))):
+        own = names.splits_of(below, path, names_are_tasks=False)
+        choices = ", ".join(str(names.pattern(some)) for some in own.values())
+        raise UserError(f"{path}: its Parquet files lie in folders below it; give {choices}")
     return matching(path / "*.parquet", (".parquet",))
 
 
 def read(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every file. UserError for columns that are none of SHAPES, or without pyarrow."""
-    for file in files(path):
-        number = 0
+    there, hook = files(path), keys.hook(intake)
+    tasks: dict[Path, str] = {}
+    for file in there:
+        number, encoded = 0, _encoded(file)
         for batch in _batches(file):
             kind, parse = _shape(file, set(batch[0]))
+            if kind is p3.Row and not tasks:
+                tasks, _ = names.tasks_of(there, root(path))
+            name = tasks.get(file, file.stem)
             for row in batch:
                 try:
-                    yield from parse(msgspec.convert(row, kind), file.stem, intake)
+                    converted = msgspec.convert(_decoded(row, encoded), kind, dec_hook=hook)
+                    if intake.take_met_key():
+                        keys.check(converted, intake)
+                    yield from parse(converted, name, intake)
+                except keys.Meant as reason:
+                    raise meant(f"{file}[{number}]", reason) from None
                 except (Malformed, msgspec.ValidationError) as reason:
                     intake.bad(f"{file}[{number}]", reason)
                 number += 1
+
+
+def facts(file: Path) -> dict[str, Any]:
+    """The columns of a file, and the paths to what is JSON in them, from its schema."""
+    schema = _schema(file)
+    return {"columns": schema.names, "json": _paths(_encoded(file))}
+
+
+def look(path: Path, facts: Facts) -> Look:
+    """Whether values are decoded that were read as text, and whether templates are named otherwise than they were."""
+    there, marks = files(path), {}
+    for file in there:
+        told = facts(file)
+        kind, _ = _shape(file, set(told["columns"]))
+        if any(_is_read(kind, path) for path in told["json"]):
+            marks["json"] = "decoded"
+        if kind is p3.Row:
+            marks |= p3.task_marks(path, there)
+    return Look(marks, _left_out(path, there))
+
+
+def _left_out(path: Path, there: list[Path]) -> tuple[str, ...]:
+    """A note on the Parquet and Arrow files of a folder that are not read."""
+    if not path.is_dir():
+        return ()
+    rest = [str(file.relative_to(path)) for end in ("parquet", "arrow") for file in sorted(path.glob(f"**/*.{end}"))
+            if file not in there]  # fmt: skip
+    if not rest:
+        return ()
+    return (f"{path}: {len(there)} files are read; left out: {', '.join(rest[:SHOWN])}{', …' * (len(rest) > SHOWN)}",)
+
+
+def _is_read(kind: type[msgspec.Struct], path: list[str]) -> bool:
+    """Whether a value of a row is one that is read, not passed over."""
+    read = {field.encode_name for field in msgspec.structs.fields(kind) if field.type != keys.Told | None}
+    return path[0] in read and (len(path) == 1 or path[1] in OF_A_MESSAGE)
+
+
+def _encoded(file: Path) -> dict[str, Any]:
+    """Where a file's values are JSON as text: by column True, or the same of its fields; of a list, of its items."""
+    schema = _schema(file)
+    told = _features((schema.metadata or {}).get(b"huggingface", b"{}"))
+    found = {field.name: _json_of(field) or told.get(field.name) for field in schema}
+    return {name: where for name, where in found.items() if where}
+
+
+def _json_of(field: Any) -> Any:
+    kind, metadata = field.type, field.metadata or {}
+    if getattr(kind, "extension_name", None) == JSON or metadata.get(b"ARROW:extension:name") == JSON.encode():
+        return True
+    if hasattr(kind, "storage_type"):
+        return None  # another type of somebody's own
+    if hasattr(kind, "value_field"):
+        return _json_of(kind.value_field)
+    if not hasattr(kind, "num_fields") or not kind.num_fields or not hasattr(kind, "field"):
+        return None
+    found = {inner.name: _json_of(inner) for inner in map(kind.field, range(kind.num_fields))}
+    return {name: where for name, where in found.items() if where} or None
+
+
+def _features(written: bytes) -> dict[str, Any]:
+    """The same from the features that `datasets` writes beside the schema: not every pyarrow knows the type."""
+    try:
+        told = msgspec.json.decode(written)["info"]["features"]
+    except (*BAD, KeyError, TypeError):
+        return {}
+    return _json_in(told) or {} if isinstance(told, dict) else {}
+
+
+def _json_in(feature: Any) -> Any:
+    if isinstance(feature, list):
+        return _json_in(feature[0]) if feature else None
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") == "Json":
+        return True
+    if isinstance(feature.get("_type"), str):
+        return _json_in(feature.get("feature"))
+    found = {name: _json_in(inner) for name, inner in feature.items()}
+    return {name: where for name, where in found.items() if where} or None
+
+
+def _paths(encoded: Any) -> list[list[str]]:
+    if not isinstance(encoded, Mapping):
+        return [[]]
+    return [[name, *rest] for name, inner in encoded.items() for rest in _paths(inner)]
+
+
+def _decoded(value: Any, encoded: Any) -> Any:
+    """A value with what is JSON as text decoded. Malformed for a text that is none."""
+    if not encoded or value is None:
+        return value
+    if encoded is True:
+        if not isinstance(value, str):
+            return value
+        try:
+            return msgspec.json.decode(value)
+        except BAD as error:
+            raise Malformed(f"a value of a column of JSON is none: {error}") from error
+    if isinstance(value, list):
+        return [_decoded(item, encoded) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _decoded(inner, encoded.get(name)) for name, inner in value.items()}
 
 
 def _shape(file: Path, columns: set[str]) -> tuple[type, Parse]:
@@ -76,12 +200,27 @@ def _saved(state: Path) -> list[str]:
     return named
 
 
-def _batches(file: Path) -> Iterator[list[dict[str, Any]]]:
+def _engines() -> tuple[Any, Any]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as parquet
     except ModuleNotFoundError as error:
         raise UserError("reading Hugging Face data needs pyarrow: pip install 'zsg[train]'") from error
+    return pa, parquet
+
+
+def _schema(file: Path) -> Any:
+    pa, parquet = _engines()
+    try:
+        if file.suffix == ".parquet":
+            return parquet.read_schema(file)
+        return pa.ipc.open_stream(pa.memory_map(str(file))).schema
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise broken(file, f"cannot be read: {error}") from error
+
+
+def _batches(file: Path) -> Iterator[list[dict[str, Any]]]:
+    pa, parquet = _engines()
     try:
         if file.suffix == ".parquet":
             made = parquet.ParquetFile(file).iter_batches(BATCH)
@@ -101,4 +240,6 @@ FORMAT = Format(
     files=files,
     read=read,
     options=True,
+    facts=facts,
+    look=look,
 )

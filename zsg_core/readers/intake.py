@@ -23,6 +23,8 @@ class Intake:
         self.skipped = 0
         self.reasons: list[str] = []
         self.notes: Counter[str] = Counter()
+        self.splits: Counter[str] = Counter()  # rows by the split that they say they are of
+        self.met_key = False  # whether a key of `keys` was met since it was last asked
         self._numbers: Counter[str] = Counter()
 
     def bad(self, where: str, reason: object) -> None:
@@ -36,6 +38,11 @@ class Intake:
     def note(self, what: str) -> None:
         """Counts a part that a rule of the format leaves out of an example that is otherwise read."""
         self.notes[what] += 1
+
+    def take_met_key(self) -> bool:
+        """Whether a key of the tables of `keys` was met since this was asked before."""
+        met, self.met_key = self.met_key, False
+        return met
 
     def number(self, task: str) -> str:
         """The next example's id in its task: `<task>:<how many came before>`. Malformed for an unsafe name."""

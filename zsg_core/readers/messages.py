@@ -10,6 +10,7 @@ from zsg_core.examples import Example
 from zsg_core.readers.dialogue import ASSISTANT, SIDES, turns
 from zsg_core.readers.format import Format, Parse, of_rows
 from zsg_core.readers.intake import Intake, Malformed
+from zsg_core.readers.keys import MessageKeys, RowKeys
 
 TEXTS = ("text", "reasoning", "tool_call")
 
@@ -22,7 +23,7 @@ class Part(msgspec.Struct, gc=False):
     text: str | None = None
 
 
-class Message(msgspec.Struct, gc=False):
+class Message(MessageKeys, gc=False, kw_only=True):
     """One message."""
 
     role: str
@@ -30,7 +31,7 @@ class Message(msgspec.Struct, gc=False):
     loss_weight: float | None = None
 
 
-class Row(msgspec.Struct, gc=False):
+class Row(RowKeys, gc=False):
     """One dialogue, or a preferred and a rejected one."""
 
     messages: list[Message] | None = None
@@ -45,7 +46,6 @@ def of_task(task: str) -> Parse[Row]:
         messages = row.messages
         if messages is None and row.chosen_messages is not None:
             messages = row.chosen_messages
-            intake.note("rejected side of a preference")
         if messages is None:
             raise Malformed("needs `messages` or `chosen_messages`")
         system, made = turns([(message.role, _text(message)) for message in messages], intake)

@@ -84,7 +84,7 @@ def lists(path: Path) -> Lists | None:
 def files(path: Path) -> list[Path]:
     """Every file whose content decides what is read, in a fixed order."""
     if not path.is_dir():
-        return matching(path, (".json",))
+        return matching(path, (".json",), names_are_tasks=True)
     named = [path / name for name in SPLITS.values()]
     return named + [_task_file(path, name) for names in (lists(path) or {}).values() for name in names]
 

@@ -1,19 +1,18 @@
 """Reads P3 rows, one file per template: as on the hub (`inputs_pretokenized`), or GPT-3's `prompt`/`completion`.
 
-A template is a task. It is named by the row's `task`, where there is one, or by the file. What a row's
-`answer_choices` offer are the example's options, see `options`.
+A template is a task. It is named by the row's `task`, where there is one, or by the file, or by the folder of a file
+that is a shard, see `names.tasks_of`. What a row's `answer_choices` offer are the example's options, see `options`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from zsg_core.examples import Example
-from zsg_core.readers import keyed
-from zsg_core.readers.format import Format, matching, parsed
+from zsg_core.readers import keyed, names
+from zsg_core.readers.format import Facts, Format, Look, left_out, matching, of_folder, parsed, root, stem
 from zsg_core.readers.intake import Intake, Malformed
+from zsg_core.readers.keys import RowKeys
 from zsg_core.readers.rows import json_rows
 
 END = "<|endoftext|>"  # closes a completion in GPT-3's form
@@ -32,7 +31,7 @@ SETS = (
 )  # fmt: skip
 
 
-class Row(msgspec.Struct):
+class Row(RowKeys):
     """Either form; token ids are left aside."""
 
     inputs_pretokenized: str | None = None
@@ -86,13 +85,37 @@ def set_of(task: str) -> str:
 
 
 def _rows(path: Path) -> list[Path]:
-    return matching(path / "*.jsonl" if path.is_dir() else path, (".jsonl", ".json"))
+    if path.is_dir():
+        return of_folder(path, (".jsonl",), names_are_tasks=True)
+    return matching(path, (".jsonl", ".json"), names_are_tasks=True)
 
 
 def read(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every template, in the order of the files' names."""
-    for file in _rows(path):
-        yield from parsed(file, json_rows(file, Row, intake), parse, intake)
+    files = _rows(path)
+    tasks, _ = names.tasks_of(files, root(path))
+    for file in files:
+        yield from parsed(file, json_rows(file, Row, intake), parse, intake, tasks[file])
+
+
+def task_marks(path: Path, files: Sequence[Path]) -> dict[str, str]:
+    """The mark of templates that earlier versions called by their shards, or by a split; none where they did not.
+
+    The digest of the files knows their names within the folder: one that comes from above it stands in the mark.
+    """
+    tasks, outside = names.tasks_of(files, root(path))
+    if all(task == stem(file) for file, task in tasks.items()):
+        return {}
+    return {"tasks": "templates"} | ({} if outside is None else {"template": outside})
+
+
+def look(path: Path, facts: Facts) -> Look:
+    """Whether templates are named otherwise than they were, and which files of a folder are not read."""
+    files = _rows(path)
+    told: tuple[str, ...] = ()
+    if path.is_dir():
+        told = left_out(path, [*files, *keyed.list_files(path)], (".jsonl", ".json"))
+    return Look(task_marks(path, files), told)
 
 
 FORMAT = Format(
@@ -102,4 +125,5 @@ FORMAT = Format(
     lists=keyed.lists,
     many_tasks=True,
     options=True,
+    look=look,
 )

@@ -3,14 +3,13 @@
 RFT repeats a question on consecutive lines, once per sampled solution; each line is an example of its own.
 """
 
-import msgspec
-
 from zsg_core.examples import Example
 from zsg_core.readers.format import Format, Parse, of_rows
 from zsg_core.readers.intake import Intake, Malformed
+from zsg_core.readers.keys import QuestionKeys
 
 
-class Row(msgspec.Struct, gc=False):
+class Row(QuestionKeys, gc=False):
     """A question by any of its names, an answer by any of its."""
 
     question: str | None = None

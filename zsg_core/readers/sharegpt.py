@@ -1,7 +1,7 @@
 """Reads ShareGPT dialogues in the dialects in use: `conversations` or `items` of {from|role, value|content|text}.
 
 A call of a tool is the assistant's and is learnt; what the tool answers is not. A `system` text may stand beside
-the dialogue; the declared `tools` are left aside.
+the dialogue; the declared `tools` are left aside, and counted.
 """
 
 import msgspec
@@ -10,9 +10,10 @@ from zsg_core.examples import Example
 from zsg_core.readers.dialogue import turns
 from zsg_core.readers.format import of_rows
 from zsg_core.readers.intake import Intake, Malformed
+from zsg_core.readers.keys import MessageKeys, RowKeys
 
 
-class Message(msgspec.Struct, gc=False):
+class Message(MessageKeys, gc=False):
     """One message; each dialect has its own names."""
 
     from_: str | None = msgspec.field(name="from", default=None)
@@ -30,7 +31,7 @@ class Message(msgspec.Struct, gc=False):
         return role, text
 
 
-class Row(msgspec.Struct, gc=False):
+class Row(RowKeys, gc=False):
     """One dialogue."""
 
     conversations: list[Message] | None = None

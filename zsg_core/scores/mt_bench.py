@@ -5,7 +5,6 @@ zsg_core.readers reads, and `judge_prompts.jsonl`.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -96,14 +95,18 @@ def rating(reply: str) -> float | None:
 
 
 def conversations(answers: Iterable[Answered]) -> list[list[Answered]]:
-    """Answers apart by sample: the first ones to each turn, the second ones, and so on."""
+    """Answers apart by sample, as they stand one conversation after the other.
+
+    A turn that comes again begins the next. One may lack turns that another has: that could not be asked.
+    """
     made: list[list[Answered]] = []
-    known: Counter[str] = Counter()
+    known: set[str] = set()
     for one in answers:
-        if known[one.id] == len(made):
+        if not made or one.id in known:
             made.append([])
-        made[known[one.id]].append(one)
-        known[one.id] += 1
+            known = set()
+        made[-1].append(one)
+        known.add(one.id)
     return made
 
 

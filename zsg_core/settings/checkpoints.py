@@ -133,6 +133,12 @@ class GenerationSettings(Strict):
         return {**sampled, "max_new_tokens": self.max_new_tokens, "items": self.items or 120, "seed": self.seed}
 
 
+class RankSettings(Strict):
+    """How the metric rank_accuracy is taken; there is one way only."""
+
+    name: WayName | None = Field(default=None, description="a name that its key carries, `rank_accuracy/NAME`")
+
+
 class CheckpointSettings(Strict):
     """When metrics are taken, which weights are kept, when a run is saved; not part of a run's identity."""
 
@@ -151,6 +157,7 @@ class CheckpointSettings(Strict):
         "with answer choices, as P3's",
     )
     generation: GenerationSettings = GenerationSettings()
+    rank_accuracy: RankSettings = RankSettings()
     suites: SuiteSettings = SuiteSettings()
     reward_model: FolderName | None = Field(
         default=None,
@@ -228,12 +235,13 @@ class CheckpointSettings(Strict):
     def inside(self) -> Ways:
         """Those of them that are taken inside the model, and how."""
         asked = (self.representations, self.token_distance)
-        ranked: Ways = {RANK_ACCURACY: RANKED} if RANK_ACCURACY in self.metrics else {}
+        suffix = f"/{self.rank_accuracy.name}" if self.rank_accuracy.name else ""
+        ranked: Ways = {f"{RANK_ACCURACY}{suffix}": RANKED} if RANK_ACCURACY in self.metrics else {}
         return ranked | {key: way for one in asked if one for key, way in one.ways.items()}
 
     def named_by(self, key: str) -> str:
         """The setting whose `name` gives another way of taking a metric of the run's own test set another key."""
-        settings = {DISTANCE: "token_distance", SILHOUETTE: "representations"}
+        settings = {DISTANCE: "token_distance", SILHOUETTE: "representations", RANK_ACCURACY: RANK_ACCURACY}
         return settings.get(key.partition("/")[0], "generation")
 
     def keys(self, suite: str) -> list[str]:

@@ -5,6 +5,7 @@ runs that differ in nothing but the claim's own axis, seeds and held-out splits;
 `zsg_core.verdict` decides it.
 """
 
+import math
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,9 @@ from zsg_core.settings.fields import Count, ExactFraction, Positive, Strict
 
 AXIS = Annotated[str, Field(min_length=1, description="an axis of the grid, such as arrangement.order")]
 Places = Annotated[list[Any], Field(min_length=2)]
+FEWEST_PLACES = (
+    5  # a perfect order of four places comes by chance in 1 of 24 studies, 4.2 %: more than the 2.5 % allowed
+)
 Where = Annotated[dict[str, Any], Field(min_length=1)]
 
 
@@ -55,12 +59,17 @@ class Rises(_Claim):
 
 
 class Correlates(_Claim):
-    """Ranks agree: Spearman's correlation of the place on an axis with the value."""
+    """Ranks agree: Spearman's correlation of the place on an axis with the value.
+
+    It is held against all orders of the places, so of fewer than FEWEST_PLACES nothing can be decided.
+    """
 
     claim: Literal["correlates"]
     of: Literal["end", "area"] = Field(default="end", description="the last value, or the area under the curve")
     along: AXIS
-    values: Annotated[list[Any], Field(min_length=4)] = Field(description="places of the axis, in order")
+    values: Annotated[list[Any], Field(min_length=4)] = Field(
+        description=f"places of the axis, in order; at least {FEWEST_PLACES}, or nothing can be decided"
+    )
     at_least: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(default=0.8, description="the correlation")
 
     @property
@@ -113,3 +122,12 @@ KINDS: dict[str, type[Strict]] = {
     "falls_at": FallsAt,
     "falls_suddenly": FallsSuddenly,
 }
+
+
+def too_few_places(places: int) -> str:
+    """Why a correlation over so many places, fewer than FEWEST_PLACES, cannot be decided."""
+    orders = math.factorial(places)
+    return (
+        f"of the {orders} orders of {places} places one rises throughout, so {1 / orders:.1%} of studies would be "
+        f"supported by chance; a correlation can be decided from {FEWEST_PLACES} places on"
+    )

@@ -197,7 +197,7 @@ class DataSettings(SourceSettings):
     )
     test_seed: Seed = Field(default=0, description="the test set's own seed; `seed` never changes it")
     template: Literal["zsg", "vicuna", "llama2", "plain"] = Field(
-        default="zsg", description="how examples are written out; see zsg_core.prompts"
+        default="zsg", description="how the turns of an example are written out as one text"
     )
     positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(
         default=2, description="niv2 only: positive examples in a prompt"

@@ -44,7 +44,7 @@ class ModelSettings(Strict):
     token_init: Literal["random", "mean"] | None = Field(
         default=None,
         description="add_tokens only: their rows of the embedding are drawn from N(0,1) by init_seed (the default), or "
-        "are the mean of all rows there are; see jobs.preparing.added_tokens",
+        "are the mean of all rows there are",
     )
 
     @model_validator(mode="after")
@@ -102,7 +102,12 @@ class WeightSettings(Strict):
 class ArrangementSettings(Strict):
     """The order of the training data."""
 
-    order: Literal[ORDERS] = Field(default="random", description="see zsg_core.orders.arrange")  # type: ignore[valid-type]
+    order: Literal[ORDERS] = Field(  # type: ignore[valid-type]
+        default="random",
+        description="random: shuffled; round_robin: each task's turn; cluster: task after task; blocks: so many "
+        "examples of a task together; nft, rt, fft: nearest to the test set first, shuffled, farthest first; tma: in "
+        "rounds that take for every test item its nearest example left",
+    )
     seed: Seed | None = Field(default=None, description="seed of the orders random, blocks and rt; default: seed")
     block: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
@@ -110,7 +115,7 @@ class ArrangementSettings(Strict):
         "task, a part of it, and a step has several",
     )
     measure: Literal[MEASURES] | None = Field(  # type: ignore[valid-type]
-        default=None, description="distance of nft, rt and fft, see zsg_core.orders.measures; default: wsd"
+        default=None, description="distance to the test set by which nft, rt and fft order; default: wsd"
     )
     weights: WeightSettings | None = Field(default=None, description="of measure wsd; default: the paper's")
     granularity: Literal["fine", "coarse"] | None = Field(

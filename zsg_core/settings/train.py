@@ -10,7 +10,7 @@ the head of a sequence kept, and a truncated answer scored 0. Its code says N //
 same unless 16 divides N, when no data are left for the step that the code has more.
 
 `dmt`: the SFT of How Abilities in LLMs are Affected by SFT Data Composition, which is FastChat's (Hugging Face's
-Trainer): three epochs, lr 2e-5, 3 % warm-up and a cosine to 0, HF's AdamW, 2048 tokens. The paper's v1 says batches
+Trainer): three epochs, lr 2e-5, 3 % warm-up from 0, a cosine to 0, HF's AdamW, 2048 tokens. The paper's v1 says batches
 of 16; v4 says 16 in its text and 128 in its appendix C, and FastChat's own command is 128: hence 128, and an axis for
 who doubts it. Only the last weights were evaluated. Its prompt is `data.template: vicuna`, which is data's to say.
 """
@@ -88,7 +88,9 @@ class TrainSettings(Strict):
     )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="linear warm-up")
     warmup_share: Share | None = Field(
-        default=None, description="linear warm-up over this share of the steps, rounded up; in place of warmup_steps"
+        default=None,
+        description="in place of warmup_steps: linear warm-up over this share of the steps, as Hugging Face's "
+        "warmup_ratio; its first step has the rate 0",
     )
     epochs: Count = Field(default=1, description="passes over the arrangement, each in the same order")
     steps: Count | None = Field(default=None, description="stop after this many steps; null = all the data")
