@@ -24,7 +24,7 @@ from launcher.grids import smoke as smokes
 from launcher.grids.grid import Grid
 from launcher.grids.hub import Downloads
 from launcher.grids.runs import Run
-from launcher.observing import reading
+from launcher.observing import data_notes, reading
 from launcher.observing import status_view as view
 from launcher.observing.status import collect
 from launcher.planning import admission, limits
@@ -109,6 +109,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> None:
     show.plan_table(plan)
     show.job_graph(plan)
     show.estimates_table(*estimates.overview(plan))
+    _tell_of_the_data(opened)
     for line in site.profile.setup:
         show.result(f"setup line of every job: {line}")
     for why in refused:
@@ -148,6 +149,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         if plan.left and not plan.acting:
             raise ClusterError(f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended")
         if not plan.acting:
+            _tell_of_the_data(opened)
             show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
             return False
         if site.profile.kind == "slurm":
@@ -165,9 +167,16 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
             os.close(lock)
     rows = _look(opened, [])[1]
     show.status(rows)
+    _tell_of_the_data(opened)
     show.result(_hint("ui", opened))
     left_out = {action.run.id for action in plan.actions if action.reason == NOT_SELECTED}
     return not _evaluated(opened, jobs) or any(row["state"] != "done" for row in rows if row["run"] not in left_out)
+
+
+def _tell_of_the_data(opened: Opened) -> None:
+    """Says what prepare jobs found in the data, as far as they have been prepared."""
+    corpora = [one.corpus_id for run in opened.runs for one in [*run.all_before, run]]
+    show.data_notes(data_notes.of_corpora(opened.site.workspace, corpora))
 
 
 def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:
