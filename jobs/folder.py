@@ -14,7 +14,7 @@ workspace/
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
   records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
-  corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT
+  corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT; notes.json where there is to tell
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
   arrangements/<id>/     ids places.npy meta.json COMMIT
   first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
@@ -41,6 +41,7 @@ from typing import Any
 
 SCHEMA = 1
 COMMIT = "COMMIT"
+NOTES = "notes.json"  # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
 
 
 @dataclass(frozen=True)

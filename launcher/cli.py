@@ -217,6 +217,7 @@ def status(
         if watch and not json:
             show.new_page(f"{time.strftime('%H:%M:%S')}, again in {reading.WATCH_S:.0f} s; Ctrl-C ends this")
         show.as_json(rows) if json else show.status(rows, whole or bool(states))
+        show.data_notes([] if json else reading.data_notes(place, grid))
         if not watch:
             return
         time.sleep(reading.WATCH_S)

@@ -183,6 +183,58 @@ def test_skipped_rows_are_counted_and_told(tmp_path, make):
     assert any("1 bad rows were passed over" in text for text in make.said)
 
 
+def test_what_there_is_to_know_of_the_data_is_kept_with_the_corpus(tmp_path, make):
+    """Overlap, what was left out and passed over, whoever made the records, in the words of the log."""
+    write_rows(
+        tmp_path / "data/train.jsonl", [*questions("a", "b"), {"question": 3}, {**questions("c")[0], "context": "x"}]
+    )
+    write_rows(tmp_path / "test/train.jsonl", questions("a"))
+    how = {"set": "gsm8k", "test_path": str(tmp_path / "test"), "on_bad_row": "skip"}
+
+    for made in (make(**how), make(**how, count=1)):  # the second finds the records there
+        told = json.loads((made.folder / "notes.json").read_text())
+        assert told[:2] == [
+            f"{tmp_path}/data: 1 bad rows were passed over; the first: {tmp_path}/data/train.jsonl:3: "
+            "Expected `str | null`, got `int` - at `$.question`",
+            f"{tmp_path}/data: left out 1 times: `context` beside a question",
+        ]
+    assert (
+        "1 test prompts stand in the training examples too"
+        in json.loads((make(**how).folder / "notes.json").read_text())[-1]
+    )
+
+
+def test_clean_data_have_no_notes(tmp_path, make):
+    """There is nothing to tell, and no file of it."""
+    write_rows(tmp_path / "data/train.jsonl", questions("a"))
+    write_rows(tmp_path / "test/train.jsonl", questions("b"))
+
+    made = make(set="gsm8k", test_path=str(tmp_path / "test"))
+
+    assert not (made.folder / "notes.json").exists()
+
+
+def test_empty_answers_are_counted_and_a_set_of_nothing_else_is_refused(tmp_path, make):
+    """Of training and of test examples, blanks as well; the examples stay as they are."""
+    empty = [{"question": f"e{n}", "answer": " " * n} for n in range(3)]
+    write_rows(tmp_path / "data/train.jsonl", [*empty, *questions("a")])
+    write_rows(tmp_path / "test/train.jsonl", [*empty[:1], *questions("b", "c")])
+    write_rows(tmp_path / "none/train.jsonl", empty)
+    how = {"set": "gsm8k", "test_path": str(tmp_path / "test")}
+
+    made = make(**how)
+
+    told = json.loads((made.folder / "notes.json").read_text())
+    assert f"{tmp_path}/data: 3 of 4 answers of the 4 training examples are empty" in told[0]
+    assert f"{tmp_path}/test: 1 of 3 answers of the 3 test examples are empty" in told[1]
+    assert (len(made.train), len(made.test)) == (4, 3)
+    with pytest.raises(UserError, match="none: none of its 3 test examples has an answer"):
+        make(set="gsm8k", test_path=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="none: none of its 3 training examples has an answer"):
+        make(**how, path=str(tmp_path / "none"))
+    assert not [path for path in (tmp_path / "work/corpora").iterdir() if path.name.startswith(".") and path.is_dir()]
+
+
 def test_only_the_first_turns_are_kept_where_asked(tmp_path, make):
     """`max_turns: 1` is what TMA does; the answer is then that of the last turn kept."""
     talk = [{"from": who, "value": str(n)} for n, who in enumerate(["human", "gpt"] * 3)]

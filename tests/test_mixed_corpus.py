@@ -186,6 +186,13 @@ def test_a_mixture_draws_by_its_rates(make: Make, p3) -> None:
     assert any("10 of 140 examples come again" in text for text in make.said)  # type: ignore[attr-defined]
 
 
+def test_a_mixture_of_nothing_is_told_as_no_mixture_is(make: Make, two) -> None:
+    """A fraction that leaves no example is the user's, whether or not there is a mix."""
+    for mix in (None, {"rates": "capped"}, {"total": 5}):
+        with pytest.raises(UserError, match="the train tasks have no instance left"):
+            make(two, fraction="1/1000", mix=mix)
+
+
 def test_what_is_given_is_what_is_learnt_from_by_every_stage(make: Make, two) -> None:
     """The test set is the same in every stage, whatever is trained on."""
     first, second = make({**two, "talk": {**two["code"], "role": "general"}}, {"name": "dmt", "k": "1/4"})

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.folder import NOTES, Workspace, is_committed, publish, read_json, write_json
 from jobs.preparing.pool import Files, Pool
 from jobs.preparing.records import Records
 from zsg_core import instructions, mixing, splits
@@ -178,6 +178,12 @@ class _Making:
         self, workspace: Workspace, corpus_id: str, recipe: Recipe, pools: Mapping[str, Pool], say: Say
     ) -> None:
         self.workspace, self.id, self.recipe, self.pools, self.say = workspace, corpus_id, recipe, pools, say
+        self.notes: list[str] = [note for pool in pools.values() for note in pool.notes]
+
+    def warn(self, text: str) -> None:
+        """Says what whoever reads the results must know, and keeps it with the corpus."""
+        self.say(text)
+        self.notes.append(text)
 
     def make(self) -> None:
         trained = self._repeated(self._parts(self._amounts({name: pool.train() for name, pool in self.pools.items()})))
@@ -202,7 +208,7 @@ class _Making:
                 continue
             wanted = mixing.amount(rule, len(have), len(made.get(rule.get("ratio_to"), ())))
             if "ratio" in rule and wanted == len(have):
-                self.say(
+                self.warn(
                     f"{name}: all of its {len(have)} examples are used, for ratio {rule['ratio']} asks for as many"
                 )
             made[name] = splits.nested(have, wanted, rule.get("seed", 0), name)
@@ -216,7 +222,7 @@ class _Making:
             count = mixing.amount({"fraction": rule.get("k", 1)}, len(places))
             made[name] = splits.nested(places, count, rule.get("seed", 0), name)
             if places and not count:
-                self.say(f"{name}: k {rule['k']} of {len(places)} examples leaves none")
+                self.warn(f"{name}: k {rule['k']} of {len(places)} examples leaves none")
         return made
 
     def _repeated(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -225,13 +231,15 @@ class _Making:
             return taken
         rule, of_task = self.recipe["mix"], {name: self.pools[name].by_task(places) for name, places in taken.items()}
         sizes = {(name, task): len(places) for name, tasks in of_task.items() for task, places in tasks.items()}
+        if not sizes:
+            return taken  # nothing is left to be mixed, which is told as it is without a mix
         most = {name: self.pools[name].rule["train"].get("rate_max") for name in taken}
         shares = {name: Fraction(share) for name in taken if (share := self.pools[name].rule["train"].get("share"))}
         rates = mixing.weights(rule["rates"], sizes, most, shares, set_of)
         counts = mixing.counts(rates, sizes, rule.get("total"), rule["repeat"])
         twice = sum(max(0, count - sizes[key]) for key, count in counts.items())
         if twice:
-            self.say(f"{twice} of {sum(counts.values())} examples come again, for their tasks are too small")
+            self.warn(f"{twice} of {sum(counts.values())} examples come again, for their tasks are too small")
         seed = {name: self.pools[name].rule["train"].get("seed", 0) for name in taken}
         made: dict[str, list[int]] = {name: [] for name in taken}
         for (name, task), count in counts.items():
@@ -249,11 +257,14 @@ class _Making:
         return Selection(parts, self.recipe.get("max_turns"))
 
     def _publish(self, made: dict[str, Selection], places: Mapping[str, Mapping[str, list[int]]]) -> None:
-        overlap = splits.overlap(made["train"], made["test"])
+        answers = {split: _Answers(selection) for split, selection in made.items()}
+        overlap = splits.overlap(answers["train"], answers["test"])
+        for split, seen in answers.items():
+            self._judge(split, seen)
         told = {"prompts": len(overlap), "with_answer": sum(same for *_, same in overlap), "first": overlap[:SHOWN]}
         if overlap:
             test_id, train_id, _ = overlap[0]
-            self.say(
+            self.warn(
                 f"{told['prompts']} test prompts stand in the training examples too, {told['with_answer']} of them "
                 f"with the same answer; the first: {test_id} is {train_id}"
             )
@@ -273,6 +284,54 @@ class _Making:
             if "mix" in self.recipe:
                 meta |= {"mix": dict(Counter(made["train"].tasks)), "repeated": _repeats(made["train"].ids)}
             write_json(draft / "meta.json", meta)
+            if self.notes:
+                write_json(draft / NOTES, self.notes)
+
+    def _judge(self, split: str, seen: "_Answers") -> None:
+        """Tells how many answers are empty. UserError where a source has no other."""
+        kind = {"train": "training", "test": "test"}[split]
+        for part in seen.parts:
+            files = self.pools[part.source].files
+            lies = files.test if split == "test" and files.test else files.data
+            if part.empty == part.turns:
+                raise UserError(f"{lies}: none of its {part.examples} {kind} examples has an answer; all are empty")
+            if part.empty:
+                taught = (
+                    "only the answer's end is learnt of them" if split == "train" else "their loss and score say little"
+                )
+                self.warn(
+                    f"{lies}: {part.empty} of {part.turns} answers of the {part.examples} {kind} examples are empty; "
+                    f"{taught}"
+                )
+
+
+@dataclass
+class _Seen:
+    """How many answers of a source's examples are empty or blank."""
+
+    source: str
+    examples: int = 0
+    turns: int = 0
+    empty: int = 0
+
+
+class _Answers:
+    """Goes through examples, and has counted their empty answers by source when it has come to their end."""
+
+    def __init__(self, selection: Selection) -> None:
+        self._selection = selection
+        self.parts: list[_Seen] = []
+
+    def __iter__(self) -> Iterator[Example]:
+        self.parts, place = [], 0
+        for part in self._selection.parts:
+            seen = _Seen(part.source, len(part.places))
+            for example in map(self._selection.__getitem__, range(place, place + seen.examples)):
+                seen.turns += len(example.turns)
+                seen.empty += sum(not answer.strip() for _, answer in example.turns)
+                yield example
+            place += seen.examples
+            self.parts.append(seen)
 
 
 def _worded(train: Selection, name: str) -> list[int]:

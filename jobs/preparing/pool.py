@@ -60,6 +60,11 @@ class Pool:
         of_split = {"train": (rule, files.data)}
         of_split["test"] = (held_out, files.test) if files.test else of_split["train"]
         self.ids = {split: _read(workspace, source, path, skip, say) for split, (source, path) in of_split.items()}
+        self.notes: list[str] = []  # what there is to say of the source whoever made its records, for its users to see
+        for split, (_, path) in of_split.items():
+            if split == "train" or self.ids["test"] != self.ids["train"]:
+                told = told_of(read_json(workspace.records(self.ids[split]) / "meta.json") or {})
+                self.notes += [f"{path}: {text}" for text in told]
         self.records = {split: Records(workspace.records(made_id)) for split, made_id in self.ids.items()}
         # As it was when the records were made: the files may have changed since.
         self._lists = (read_json(workspace.records(self.ids["train"]) / "meta.json") or {})["lists"]
@@ -118,7 +123,9 @@ class Pool:
                 raise UserError(f"{self.files.data}: there is no list of held-out tasks beside the data")
             absent = [name for names in self._lists.values() for name in names if name not in of_task]
             if absent:
-                self._say(f"{len(absent)} of the listed tasks have no example: {', '.join(absent[:SHOWN])}, …")
+                told = f"{len(absent)} of the listed tasks have no example: {', '.join(absent[:SHOWN])}, …"
+                self._say(told)
+                self.notes.append(f"{self.files.data}: {told}")
             return self._lists
         train, test = splits.hold_out(pool, rule["by"], rule.get("tasks"), rule["seed"])
         return {"train": train, "test": test}
@@ -171,8 +178,14 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say
         made = {"reader": reader, "source": source["digest"], "lists": readers.lists(reader, path)}
         write_json(draft / "meta.json", {**made, "count": count, **intake.facts()})
     say(f"records {made_id}: {count} examples of {reader}")
-    if intake.skipped:
-        say(f"{intake.skipped} bad rows were passed over; the first: {intake.reasons[0]}")
-    for what, count in sorted(intake.notes.items()):
-        say(f"left out {count} times: {what}")
+    for text in told_of(intake.facts()):
+        say(text)
     return made_id
+
+
+def told_of(facts: Mapping[str, Any]) -> list[str]:
+    """What a reading has passed over and left out, in words; `facts` are those of its intake."""
+    told: list[str] = []
+    if facts.get("skipped"):
+        told.append(f"{facts['skipped']} bad rows were passed over; the first: {facts['reasons'][0]}")
+    return told + [f"left out {count} times: {what}" for what, count in facts.get("left_out", {}).items()]

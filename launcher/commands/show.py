@@ -239,6 +239,12 @@ def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
         result(f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for every run")
 
 
+def data_notes(notes: Sequence[str]) -> None:
+    """Says what there is to know of the data, on stderr."""
+    for note in notes:
+        say(f"note on the data: {note}")
+
+
 def new_page(title: str) -> None:
     """Begins a page of what is shown again and again: on a cleared screen, or where there is none under the last."""
     if _out.is_terminal:

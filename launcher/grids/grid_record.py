@@ -60,6 +60,7 @@ class _Listed(TypedDict, total=False):
 
 class _Brief(TypedDict, total=False):
     name: str
+    corpora: list[str]
     runs: list[_Listed]
     before: list[_Listed]
     former: list[_Listed]

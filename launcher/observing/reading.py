@@ -16,6 +16,7 @@ from jobs.folder import Workspace, read_json
 from launcher import workspaces
 from launcher.clusters.slurm import DONE, Run
 from launcher.grids import grid_record
+from launcher.observing import data_notes as data_notes_of
 from launcher.observing import logs, status_view, why
 from launcher.observing.job_state import ABSENT, JobState
 from launcher.observing.settled import Settled
@@ -56,6 +57,12 @@ def status_rows(
         ]
     ]
     return [row for row in rows if row["state"] in states] if states else rows
+
+
+def data_notes(place: Workspace, grid: str | None) -> list[str]:
+    """What there is to know of the data of a grid, or of all grids."""
+    records = [grid_record.read_brief(place, name) for name in grid_record.names(place, grid)]
+    return data_notes_of.of_corpora(place, (one for record in records for one in record.get("corpora", ())))
 
 
 def _rows(record: Mapping[str, Any], states: dict[str, JobState]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from jobs.folder import Workspace, write_text
 from jobs.tracking import run_facts
 from launcher import extras
 from launcher.grids import grid_record
+from launcher.observing import data_notes
 from launcher.reporting import comparison, frames, map_part, recorded, scatter, verdict_part, verdicts
 from launcher.reporting import figure as report_figure
 from launcher.reporting import maps as report_maps
@@ -55,6 +56,8 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
     decided = verdicts.of_grid(place, record["name"])
     _write_verdicts(folder, decided)
     parts = report_parts.sections(found, summed, drops, drawn, decided, maps)
+    if notes := data_notes.of_grid(place, record):
+        parts.insert(2, report_page.warning("What there is to know of the data", notes))
     write_text(page, report_page.page(f"zsg report: {found.name}", parts))
     return page
 

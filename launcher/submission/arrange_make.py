@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.folder import is_committed
 from launcher.commands import show
-from launcher.observing import logs
+from launcher.observing import data_notes, logs
 from launcher.observing.status import collect
 from launcher.planning import admission
 from launcher.planning import plan as plans
@@ -37,6 +37,7 @@ def make(grid: Path, workspace: Path | None) -> list[Made]:
     before = {made for made in axes if is_committed(site.workspace.arrangement(made))}
     if set(axes) - before:
         _run(opened)
+    show.data_notes(data_notes.of_corpora(site.workspace, [run.corpus_id for run in runs]))
     return [Made(made, points, made not in before) for made, points in axes.items()]
 
 

@@ -26,7 +26,7 @@ from launcher.grids import smoke as smokes
 from launcher.grids.grid import Grid
 from launcher.grids.hub import Downloads
 from launcher.grids.runs import Run
-from launcher.observing import reading
+from launcher.observing import data_notes, reading
 from launcher.observing import status_view as view
 from launcher.observing.status import collect
 from launcher.planning import admission, limits
@@ -121,6 +121,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     show.plan_table(plan)
     show.job_graph(plan)
     show.estimates_table(*estimates.overview(plan))
+    _tell_of_the_data(opened)
     for line in site.profile.setup:
         show.result(f"setup line of every job: {line}")
     for why in refused:
@@ -169,6 +170,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         submits.free(plan, show.say)
         admission.refuse(admission.without_room(plan))
         if not plan.acting:
+            _tell_of_the_data(opened)
             show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
             return False
         if site.profile.kind == "slurm":
@@ -186,6 +188,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
             os.close(lock)
     rows = _look(opened, [])[1]
     show.status(rows)
+    _tell_of_the_data(opened)
     show.result(_hint("ui", opened))
     left_out = {action.run.id for action in plan.actions if action.reason == NOT_SELECTED}
     return not _evaluated(opened, jobs) or any(row["state"] != "done" for row in rows if row["run"] not in left_out)
@@ -201,6 +204,12 @@ def _tell_clusters(site: Site, ledger: Ledger) -> None:
             f"note: jobs go to cluster {here}; this workspace also has jobs on {names}, which are asked for there "
             "(SLURM_CLUSTERS or the profile said otherwise when they were submitted)"
         )
+
+
+def _tell_of_the_data(opened: Opened) -> None:
+    """Says what prepare jobs found in the data, as far as they have been prepared."""
+    corpora = [one.corpus_id for run in opened.runs for one in [*run.all_before, run]]
+    show.data_notes(data_notes.of_corpora(opened.site.workspace, corpora))
 
 
 def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:

@@ -161,6 +161,7 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str,
     facts |= {"submitted": now_ms(), "code": code_snapshot.take(site.workspace)}
     listed = {run.id for run in runs}
     before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
+    facts["corpora"] = list(dict.fromkeys(one.corpus_id for run in runs for one in [*run.all_before, run]))
     facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
     rows = [
         {"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run), "strategy": run.strategy}
