@@ -83,6 +83,10 @@ class Inputs:
             self._sources[key] = files, digests
         return self._sources[key]
 
+    def of_folder(self, folder: Path, list_files: content.Files) -> str:
+        """The digest of those files of a folder."""
+        return self._folder(folder, list_files)
+
     def save(self) -> None:
         """Keeps what was read for next time."""
         if self._read:
