@@ -65,6 +65,10 @@ Place = Annotated[
     Path | None,
     typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
 ]
+ModelFolder = Annotated[
+    Path | None,
+    typer.Option("--model", help="a Llama's folder: load it, try a forward pass and its tokenizer", readable=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Retry = Annotated[
     bool,
@@ -275,9 +279,12 @@ app.command()(tracking_cli.server)
 
 
 @app.command()
-def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: AsJson = False) -> None:
+def doctor(
+    profile: ProfileName = None, workspace: WorkspacePath = None, json: AsJson = False, model: ModelFolder = None
+) -> None:
     """Look whether this machine, its Python and the profile's Slurm are as zsg needs them. Changes nothing.
 
+    With --model, a folder of a Llama is loaded, too, and that it was proven is kept in the workspace for `zsg plan`.
     Ends with 3 if there is a problem; a warning is no problem yet.
 
     Example: zsg doctor --profile slurm-minimal
@@ -291,6 +298,10 @@ def doctor(profile: ProfileName = None, workspace: WorkspacePath = None, json: A
     asked = workspace or Path(os.environ.get(reading.VARIABLE) or chosen.workspace)
     reading.workspace(asked)  # refuses what can be no workspace
     checks = doctors.examine(chosen, asked.expanduser())
+    if model is not None:
+        from launcher.grids import proofs
+
+        checks.append(proofs.examine(model, reading.workspace(asked)))
     if json:
         show.as_json([asdict(check) for check in checks])
     else:

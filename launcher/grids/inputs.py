@@ -115,6 +115,10 @@ class Inputs:
 
         return kept
 
+    def of_folder(self, folder: Path, list_files: content.Files) -> str:
+        """The digest of those files of a folder."""
+        return self._folder(folder, list_files)
+
     def save(self) -> None:
         """Keeps what was read for next time."""
         if self._read:

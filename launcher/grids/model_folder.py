@@ -24,7 +24,8 @@ ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.b
 QUANTISERS = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")  # ModelOpt's, AutoGPTQ's, AutoAWQ's
 # What is found in place of weights that transformers loads, and what to do with it.
 OTHER_WEIGHTS = {
-    "*.gguf": "transformers reads it with from_pretrained(folder, gguf_file=…); save that with save_pretrained",
+    "*.gguf": "transformers reads it with from_pretrained(folder, gguf_file=…, quantization_config=GgufConfig("
+    "dequantize=True)); save model and tokenizer with save_pretrained",
     "consolidated*.pth": "these are Meta's own files; transformers' convert_llama_weights_to_hf.py makes a folder",
     "*.safetensors": "transformers looks for model.safetensors, or an index beside shards",
     "*.bin": "transformers looks for pytorch_model.bin, or an index beside shards",

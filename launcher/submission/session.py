@@ -20,7 +20,7 @@ from launcher.clusters.slurm import DONE
 from launcher.commands import show
 from launcher.evaluation import anew
 from launcher.grids import grid as grids
-from launcher.grids import grid_record, inputs
+from launcher.grids import grid_record, inputs, proofs
 from launcher.grids import runs as runs_of
 from launcher.grids import smoke as smokes
 from launcher.grids.grid import Grid
@@ -122,6 +122,8 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     show.job_graph(plan)
     show.estimates_table(*estimates.overview(plan))
     _tell_of_the_data(opened)
+    for line in _unproven(opened):
+        show.say(line)
     for line in site.profile.setup:
         show.result(f"setup line of every job: {line}")
     for why in refused:
@@ -135,6 +137,17 @@ def _say_unknown(opened: Opened, plan: Plan) -> None:
     if not admission.is_python_of_jobs(opened.site.profile):
         for why in admission.lacking(plan):
             show.say(f"note: {why}; not needed where setup, the container or PYTHONPATH bring it to the jobs")
+
+
+def _unproven(opened: Opened) -> list[str]:
+    """A line for each folder of a model of which only the files have been looked at."""
+    digests = {run.base: run.recipe["base"]["digest"] for run in opened.runs if run.base}
+    return [
+        f"model.path {base}: its files fit one another; what only loading it tells is not proven here: "
+        f"zsg doctor --model {shlex.quote(str(base))}"
+        for base, digest in digests.items()
+        if not proofs.is_proven(opened.site.workspace, digest)
+    ]
 
 
 def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
