@@ -91,3 +91,15 @@ def test_a_claim_keeps_the_date_of_its_first_submission(tmp_path: Path) -> None:
     assert grid_claims.doubt(changed[0], again) == "first submitted when 7 runs were done"
     assert grid_claims.doubt(changed[0], first) == "not among the claims that were submitted"
     assert grid_claims.doubt(changed[0], None) is None
+
+
+def test_a_correlation_over_four_places_is_told_to_stay_undecided(tmp_path: Path) -> None:
+    """With the line, before anything runs; one over five is not."""
+    text = "name: g\ndefaults: {{data: {{path: tasks}}}}\ngrid: {{train.steps: [1, 2, 3, 4, 5]}}\nclaims:\n  - {}\n"
+    path = tmp_path / "grid.yaml"
+    path.write_text(text.format("{claim: correlates, along: train.steps, values: [1, 2, 3, 4]}"))
+    [note] = grids.load(path).notes
+    path.write_text(text.format("{claim: correlates, along: train.steps, values: [1, 2, 3, 4, 5]}"))
+
+    assert "grid.yaml:5: this claim will stay undecided: of the 24 orders of 4 places one rises throughout" in note
+    assert grids.load(path).notes == []

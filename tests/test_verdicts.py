@@ -1,5 +1,6 @@
 """Are a grid's claims decided of the right runs, from what they recorded?"""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
+from jobs import attempt as attempts
 from jobs.folder import Workspace, read_json, write_json
+from jobs.journal import Journal
+from jobs.training import item_losses
 from launcher.grids import grid_claims, published
 from launcher.reporting import report, verdicts
 from launcher.reporting.report import Asked
@@ -229,3 +233,33 @@ def test_published_curves_are_whole(name: str) -> None:
     assert found.curves
     for steps, values in found.curves.values():
         assert steps == sorted(set(steps)) and len(steps) == len(values) > 0
+
+
+def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
+    """A score of answers from 10 to 90, each the mean over a task of 60 items and nine of one: no 87 to 13."""
+    place, listed = Workspace(tmp_path), []
+    names = ["large"] * 60 + [f"small{n}" for n in range(9)]
+    for order, large, small in (("nft", 100.0, 0.0), ("rt", 0.0, 100.0)):
+        listed.append(listed_run(order, {"arrangement.order": order}))
+        record_run(place, listed[-1], STEPS, names, np.ones((len(STEPS), len(names))))
+        attempt = attempts.begin(place.run(order), "s")
+        journal = Journal(place.run(order), attempt, "train", "1")
+        scores = np.array([large] * 60 + [small] * 9)
+        item_losses.keep(journal, "exact_match", scores, step=30, examples=480, places=range(len(names)))
+        journal.row("metric", step=30, examples=480, data={"exact_match": (large + 9 * small) / 10})
+        journal.close()
+        attempts.end(place.run(order), attempt, "done", step=30)
+    write_grid(place, "g", listed)
+    claim = "{claim: rises, metric: exact_match, along: arrangement.order, values: [nft, rt]}"
+    (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:\n  - {claim}\n")
+    page = report.write(place, "g", Asked(metric="exact_match"))
+    with (page.parent / "finals.csv").open(encoding="utf-8") as lines:
+        finals = {row["arrangement.order"]: row for row in csv.DictReader(lines)}
+    [decided] = verdicts.of_grid(place, "g")
+
+    assert {order: float(row["final"]) for order, row in finals.items()} == {"nft": 10, "rt": 90}
+    assert decided.verdict.levels == pytest.approx({"nft": 10, "rt": 90})
+    assert decided.verdict.effects[0].found.value == pytest.approx(80)
+    for row in finals.values():
+        for kind in ("items", "tasks"):
+            assert float(row[f"final_{kind}_low"]) <= float(row["final"]) <= float(row[f"final_{kind}_high"])

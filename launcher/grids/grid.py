@@ -92,6 +92,7 @@ def load(path: Path, sets: Sequence[str] = ()) -> Grid:
         raise document.error(("exclude",), "every point is excluded; nothing is left to run")
     axes = [point.axes for point in kept]
     claims = grid_claims.read(document, axes, lambda: max(len(point.settings.by_stage()) for point in kept))
+    notes += grid_claims.notes(document, claims)
     return Grid(path, top["name"], top.get("profile"), kept, notes, tuple(sets), claims)
 
 

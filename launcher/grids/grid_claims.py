@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from launcher.grids import published
+from launcher.grids import published, yaml_file
 from launcher.grids.yaml_file import Document, Place
-from zsg_core.settings.claims import KINDS, OF_A_GRID, Claim
+from zsg_core.settings.claims import FEWEST_PLACES, KINDS, OF_A_GRID, Claim, Correlates, too_few_places
 from zsg_core.settings.schema_errors import brief, nearest, unknown_key
 
 Row = dict[str, Any]
@@ -41,6 +41,16 @@ def read(
             message = f"stage {claim.stage}: the runs have {most_stages()} stages at most"
             raise document.error(("claims", number, "stage"), message)
     return tuple(claims)
+
+
+def notes(document: Document, claims: Sequence[Claim]) -> list[str]:
+    """What is to be told of claims that no run can decide, each with its line."""
+    return [
+        f"{yaml_file.shown(document.path)}:{document.line(('claims', number, 'values'))}: this claim will stay "
+        f"undecided: {too_few_places(len(claim.values))}"
+        for number, claim in enumerate(claims)
+        if isinstance(claim, Correlates) and len(claim.values) < FEWEST_PLACES
+    ]
 
 
 def key(claim: Claim) -> str:
