@@ -8,6 +8,7 @@ the whole answer, by that answer alone; that generation ends early where all ans
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -42,6 +43,18 @@ def until(text: str, stops: Sequence[str]) -> str:
     return text[: min(ends, default=len(text))]
 
 
+@lru_cache(maxsize=8)
+def completing(text: Text, stops: tuple[str, ...], size: int) -> frozenset[int] | None:
+    """Of a vocabulary of `size` those tokens that hold the last letter of a stop: without one, a text has no stop.
+
+    None where a token alone does not tell it, of a blank, which some tokenizers take off, and beyond ASCII.
+    """
+    last = {stop[-1] for stop in stops}
+    if any(one.isspace() or not one.isascii() for one in last):
+        return None
+    return frozenset(token for token in range(size) if not last.isdisjoint(text([token])))
+
+
 class Generator:
     """Answers prompts with a Llama as its weights are at the moment. `how`: see GenerationSettings.how.
 
@@ -56,6 +69,8 @@ class Generator:
         if self._stops and text is None:
             raise ValueError("to find stops in answers, what their tokens are as a text must be known")
         self._text: Text = text or (lambda ids: "")
+        size = llama.config.vocab_size
+        self._completing = completing(self._text, tuple(self._stops), size) if self._stops else frozenset[int]()
         self._context: int = llama.config.max_position_embeddings
         self._budget = BATCH_TOKENS[device.partition(":")[0]]
         self._config = GenerationConfig(
@@ -95,7 +110,9 @@ class Generator:
         return len(answer) >= most and not self._has_stop(answer)
 
     def _has_stop(self, answer: Ids) -> bool:
-        text = self._text(answer) if self._stops else ""
+        if self._completing is not None and self._completing.isdisjoint(answer):
+            return False
+        text = self._text(answer)
         return any(stop in text for stop in self._stops)
 
     def _stopped(self, answer: list[int]) -> list[int]:
@@ -114,7 +131,8 @@ class Generator:
         padded = [[self._eos] * (longest - len(prompt)) + list(map(int, prompt)) for prompt in prompts]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         drawn = [] if self._how["decoding"] == "greedy" else [DRAWN[self._how["decoding"]](self._how, longest, names)]
-        over = [AtStops(self._stops, self._text, longest)] if self._stops else []
+        before = max((len(stop.encode()) for stop in self._stops), default=0)  # tokens, of at least a byte each
+        over = [AtStops(self._has_stop, longest, before)] if self._stops else []
         out = self._llama.generate(
             input_ids=torch.tensor(padded, device=self._device),
             attention_mask=torch.tensor(mask, device=self._device),
@@ -128,11 +146,13 @@ class Generator:
 
 
 class AtStops(StoppingCriteria):
-    """Says, every so many tokens, which answers of a batch have a stop in what is new of them."""
+    """Says, every so many tokens, which answers of a batch have a stop in what is new of them.
 
-    def __init__(self, stops: Sequence[str], text: Text, prompt_length: int) -> None:
-        self._stops, self._text, self._start = stops, text, prompt_length
-        self._before = max(len(stop.encode()) for stop in stops)  # tokens, of at least a byte each
+    `before`: the most tokens that a stop is made of.
+    """
+
+    def __init__(self, has_stop: Callable[[Ids], bool], prompt_length: int, before: int) -> None:
+        self._has_stop, self._start, self._before = has_stop, prompt_length, before
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **others: Any) -> Any:
         """(B,) bool of `input_ids` (B, T)."""
@@ -140,8 +160,7 @@ class AtStops(StoppingCriteria):
         if (length - self._start) % LOOKED_EVERY:
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         begin = max(self._start, length - LOOKED_EVERY - self._before)
-        texts = [self._text(row) for row in input_ids[:, begin:].tolist()]
-        found = [any(stop in text for stop in self._stops) for text in texts]
+        found = [self._has_stop(row) for row in input_ids[:, begin:].tolist()]
         return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
 
 
