@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
@@ -21,9 +23,10 @@ class Format:
 
     `files`: all that decides what is read, in the order in which it is read. `lists`: the published held-out list
     that lies beside the data, None without one. `many_tasks`: whether examples are of many tasks, so that caps
-    per task have a meaning. `trains`: False for a set made for evaluation only. `answered`: False where some
-    questions have no answer, so that no loss can be taken of the set. `options`: whether answers may be published with
-    the choices that they are among.
+    per task have a meaning. `own_ids`: for every example that `read` makes, in its order, the `id` that its row was
+    published with, None for a row without one; itself None where rows of the format have none. `trains`: False for a
+    set made for evaluation only. `answered`: False where some questions have no answer, so that no loss can be taken of
+    the set. `options`: whether answers may be published with the choices that they are among.
     """
 
     about: str
@@ -31,6 +34,7 @@ class Format:
     read: Callable[[Path, Intake], Iterator[Example]]
     lists: Callable[[Path], Lists | None] = lambda path: None
     many_tasks: bool = False
+    own_ids: Callable[[Path, Intake], Iterator[Any]] | None = None
     trains: bool = True
     answered: bool = True
     options: bool = False
@@ -43,16 +47,31 @@ def of_rows(about: str, row: type[Row], parse: Parse[Row], suffixes: tuple[str, 
         for file in matching(path, suffixes):
             yield from parsed(file, json_rows(file, row, intake), parse, intake)
 
-    return Format(about=about, files=lambda path: matching(path, suffixes), read=read)
+    # Read apart from the rest, for an `id` may be anything: it is nobody's concern but that of whoever joins by it.
+    named = msgspec.defstruct(f"Named{row.__name__}", [("id", Any, None)], bases=(row,), gc=False)
+
+    def own_ids(path: Path, intake: Intake) -> Iterator[Any]:
+        for file in matching(path, suffixes):
+            for one, _ in _with_rows(file, json_rows(file, named, intake), parse, intake):
+                yield one.id
+
+    return Format(about=about, files=lambda path: matching(path, suffixes), read=read, own_ids=own_ids)
 
 
 def parsed(file: Path, chunks: Iterator[Chunk[Row]], parse: Parse[Row], intake: Intake) -> Iterator[Example]:
     """The examples of a file's rows; a row that `parse` refuses is told or counted."""
+    return (example for _, example in _with_rows(file, chunks, parse, intake))
+
+
+def _with_rows(
+    file: Path, chunks: Iterator[Chunk[Row]], parse: Parse[Row], intake: Intake
+) -> Iterator[tuple[Row, Example]]:
     name = stem(file)
     for chunk in chunks:
         for number, row in enumerate(chunk.rows, start=chunk.first):
             try:
-                yield from parse(row, name, intake)
+                for example in parse(row, name, intake):
+                    yield row, example
             except Malformed as reason:
                 intake.bad(f"{file}{chunk.where.format(number)}", reason)
 
