@@ -48,7 +48,7 @@ def of_rows(about: str, row: type[Row], parse: Parse[Row], suffixes: tuple[str, 
             yield from parsed(file, json_rows(file, row, intake), parse, intake)
 
     # Read apart from the rest, for an `id` may be anything: it is nobody's concern but that of whoever joins by it.
-    named = msgspec.defstruct(f"Named{row.__name__}", [("id", Any, None)], bases=(row,), gc=False)
+    named: Any = msgspec.defstruct(f"Named{row.__name__}", [("id", Any, None)], bases=(row,), gc=False)
 
     def own_ids(path: Path, intake: Intake) -> Iterator[Any]:
         for file in matching(path, suffixes):
