@@ -151,6 +151,30 @@ def test_tags_may_name_their_examples(make: Make, two, rows) -> None:
         make(two)
 
 
+def test_tags_join_by_the_ids_of_the_dialogues(make: Make, two, rows) -> None:
+    """InsTag's rows name dialogues as ShareGPT does, in any order; what does not join is told."""
+    said = [{"from": "human", "value": "why?"}, {"from": "gpt", "value": "so"}]
+    two["code"] = {
+        "set": "sharegpt",
+        "path": rows("s.jsonl", [{"id": f"d{i}", "conversations": said} for i in range(9)]),
+    }
+    tags = [{"id": f"d{i}", "tags": ["code"] if i in (2, 5) else ["chat"]} for i in reversed(range(8))]
+    two["code"] |= {"tags": rows("instag.jsonl", [*tags, {"id": "gone", "tags": ["code"]}]), "drop_tags": "code"}
+    (made,) = make(two)
+
+    left = {f"code/sharegpt:{i}" for i in range(9) if i not in (2, 5)}
+    assert {i for i in made.train.ids if i.startswith("code/")} == left
+    told = "\n".join(make.said)  # type: ignore[attr-defined]
+    assert "instag.jsonl has no tags of 1 of 9 examples, which count as having none: sharegpt:8" in told
+    assert "instag.jsonl has 1 of 9 rows that are of no example; the first: 'gone'" in told
+
+    two["code"]["tags"] = rows("o.jsonl", [{"id": f"other{i}", "tags": ["code"]} for i in range(9)])
+    with pytest.raises(
+        UserError, match=r"none of which an example has; the first: 'other0', and the data call .* 'd0'"
+    ):
+        make(two)
+
+
 @pytest.fixture
 def p3(rows, tmp_path: Path) -> dict[str, Any]:
     """Three templates of one data set and one of another, 40, 40, 40 and 10 rows; imdb is held out by a list."""
@@ -191,6 +215,84 @@ def test_a_mixture_of_nothing_is_told_as_no_mixture_is(make: Make, two) -> None:
     for mix in (None, {"rates": "capped"}, {"total": 5}):
         with pytest.raises(UserError, match="the train tasks have no instance left"):
             make(two, fraction="1/1000", mix=mix)
+
+
+TEN = {f"alpha{i}": 30 for i in range(10)}
+SETS = {"one": "alpha*", "two": ["beta*"]}
+
+
+@pytest.fixture
+def templates(rows, tmp_path: Path) -> Callable[[dict[str, int]], dict[str, Any]]:
+    """Data of P3 with so many rows of each template, by names that T0 does not know; a test task is apart."""
+
+    def write(sizes: dict[str, int]) -> dict[str, Any]:
+        for name, count in sizes.items():
+            rows(f"own/{name}.jsonl", [{"prompt": f"{name} {i}", "completion": "x"} for i in range(count)])
+        held_out = rows("held.jsonl", [{"prompt": "held", "completion": "x"}])
+        return {"set": "p3", "path": str(tmp_path / "own"), "test_path": held_out, "train_per_task": None}
+
+    return write
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 60), (4, 240), (10, 600)])
+def test_templates_are_counted_by_data_set(make: Make, templates, count: int, kept: int) -> None:
+    """Of two sets of ten templates, 30 rows each, so many templates of each are kept."""
+    data = templates({**TEN, **{f"beta{i}": 30 for i in range(10)}})
+
+    assert len(make(**data, data_sets=SETS, templates=count)[0].train) == kept
+
+
+def test_templates_of_unknown_sets_are_refused(make: Make, templates) -> None:
+    """By T0's names nothing is known of them: each would be a data set, and `templates` would do nothing."""
+    data = templates({**TEN, "beta": 30})
+    with pytest.raises(UserError, match=r"11 of 11 tasks are of no data set that is known: alpha0, .* data\.data_sets"):
+        make(**data, templates=1)
+    with pytest.raises(UserError, match=r"1 of 11 tasks are of no data set that is known: beta"):
+        make(**data, templates=1, data_sets={"one": "alpha*"})
+    with pytest.raises(UserError, match="'alpha1' is of one and of two"):
+        make(**data, templates=1, data_sets={"one": "alpha*", "two": ["beta", "alpha1"]})
+
+
+def test_a_template_of_no_known_set_is_told(make: Make, p3, rows) -> None:
+    """Beside known sets it is one of its own, as it was, and that is said."""
+    rows("p3/mine.jsonl", [{"prompt": "q", "completion": "x"}])
+    Path(p3["path"], "train_eval_key_list.json").unlink()
+    (made,) = make(**p3, held_out={"by": "seed", "tasks": 1}, templates=1)
+
+    assert made.tasks()
+    assert any("of no data set that is known: mine; data.templates takes each" in one for one in make.said)  # type: ignore[attr-defined]
+
+
+def test_t0_divides_by_the_templates_of_a_set(make: Make, templates) -> None:
+    """Ten templates of 30 rows with a maximum of 20 weigh 2 each, one of 15 weighs 15: of 200 they have 114 and 86."""
+    data = templates({**TEN, "beta": 15}) | {"rate_max": 20}
+    mix = {"rates": "t0", "total": 200, "repeat": True}
+    drawn = make(**data, mix=mix, data_sets=SETS)[0].meta["mix"]
+
+    assert (sum(drawn[name] for name in TEN), drawn["beta"]) == (114, 86)
+    with pytest.raises(UserError, match=r"T0's rule .* counts by data set, and 11 of 11 tasks"):
+        make(**data, mix=mix)
+
+
+def test_the_maximum_of_flan_is_that_of_a_set(make: Make, templates) -> None:
+    """A set of 300 rows in ten templates weighs 30, one of 20 weighs 20: of 200 they have 120 and 80."""
+    data = templates({**TEN, "beta": 20}) | {"rate_max": 30}
+    drawn = make(**data, mix={"total": 200, "repeat": True}, data_sets=SETS)[0].meta["mix"]
+
+    assert (sum(drawn[name] for name in TEN), drawn["beta"]) == (120, 80)
+    assert {drawn[name] for name in TEN} == {12}
+
+
+def test_sets_are_known_by_folder(make: Make, templates, rows, tmp_path: Path) -> None:
+    """A folder of template files for each data set; two files of one name would be one task, and are refused."""
+    (tmp_path / "own").mkdir()
+    data = templates({f"{folder}/{folder}_{i}": 30 for folder in ("sst", "rte") for i in range(3)})
+    data |= {"path": str(tmp_path / "own/*/*.jsonl"), "data_sets": "folder", "templates": 1}
+    assert len(make(**data)[0].train) == 60
+
+    rows("own/rte/sst_0.jsonl", [{"prompt": "q", "completion": "x"}])
+    with pytest.raises(UserError, match="are both the task 'sst_0'; name them apart"):
+        make(**{**data, "templates": 2})
 
 
 def test_what_is_given_is_what_is_learnt_from_by_every_stage(make: Make, two) -> None:

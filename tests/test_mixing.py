@@ -14,8 +14,9 @@ FLAN_PALM = {"muffin": "46.0", "t0_sf": "27.9", "cot": "1.8", "niv2": "24.2"}  #
 
 
 def rates(sizes: dict, rule: str = "capped", most: int | None = None, shares: dict | None = None) -> dict:
-    """The rates of tasks given by (source, task), one maximum for all sources."""
-    return weights(rule, sizes, dict.fromkeys((source for source, _ in sizes), most), shares or {}, set_of)
+    """The rates of tasks given by (source, task), one maximum for all sources; T0's sets are known by their names."""
+    own = (lambda key: key[1]) if rule == "capped" else (lambda key: set_of(key[1]))
+    return weights(rule, sizes, dict.fromkeys((source for source, _ in sizes), most), shares or {}, own)
 
 
 def test_flan_draws_by_examples_up_to_a_maximum():

@@ -117,6 +117,20 @@ def test_a_warm_up_by_a_share_is_marked():
     assert [run_of(train) for train in kept] == ["943b999c725c", "c29278de73a3", "ffb829132b4d"]
 
 
+def test_data_sets_are_in_the_recipe_where_they_count():
+    """Said, they make another corpus; where they decide nothing, and where they are not said, ids are as at e79a027."""
+    sets = {"data_sets": {"a": "x_*"}}
+    t0, capped = {"mix": {"rates": "t0"}}, {"mix": {"rates": "capped"}}
+    corpus_of = lambda data: ids(settings(data={"set": "p3", **data}))["corpus"]  # noqa: E731
+    counting = [{"templates": 4}, {**t0, "rate_max": 20}, {**capped, "rate_max": 20}]
+
+    assert [corpus_of(data) for data in counting] == ["29bf9303252d", "e2983d8da99d", "37ab5dfcc1ea"]
+    assert all(corpus_of({**data, **sets}) != corpus_of(data) for data in counting)
+    assert all(corpus_of({**data, "data_sets": "t0"}) == corpus_of(data) for data in counting[:2])
+    assert corpus_of({**capped, "rate_max": 20, "data_sets": "t0"}) != corpus_of({**capped, "rate_max": 20})
+    assert [corpus_of({**data, **sets}) for data in ({}, capped)] == ["890321a6d27a", "89da643ce000"]
+
+
 NO_EFFECT = [
     ("the order's seed under cluster", {"arrangement": {"order": "cluster"}}, {"arrangement": {"seed": 1}}),
     ("the order's seed under nft", {"arrangement": {"order": "nft"}}, {"arrangement": {"seed": 1}}),

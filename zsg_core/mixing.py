@@ -1,7 +1,8 @@
 """Says how many examples of every task a mixture takes: published sampling rates, made into exact counts.
 
 A task's rate is its weight by the sum of all weights. Of a task with n examples the weight is
-capped   min(n, max): examples-proportional with a maximum (FLAN 2021, mixtures.py: 3000; Flan-PaLM, Table 23)
+capped   min(n, max): examples-proportional with a maximum (FLAN 2021, mixtures.py: 3000; Flan-PaLM, Table 23). Where
+         several tasks are templates of one data set, n is all their examples, and they share its weight by theirs
 t0       n; but max // (templates of its data set) where n > max (T0, seqio_tasks/tasks.py: 500 000)
 Sources with shares of their own (Flan-PaLM, Table 23) divide the whole by these, and each its part by weight.
 """
@@ -18,7 +19,7 @@ RATES = ("capped", "t0")
 T0_MAX = 500_000
 
 Task = tuple[str, str]  # source, task
-SetOf = Callable[[str], str]
+SetOf = Callable[[Task], str]
 Recipe = dict[str, Any]
 
 
@@ -28,12 +29,20 @@ def weights(
     """The rates of all tasks, which sum to 1, in their order.
 
     `sizes`: examples of each task. `most`: the maximum of each source, None for none. `shares`: of each source, or
-    empty. `set_of`: the data set that a task is a template of.
+    empty. `set_of`: the data set that a task is a template of; a task that is a set of its own may be it itself.
     """
-    templates = Counter((source, set_of(task)) for source, task in sizes)
+    templates = Counter((key[0], set_of(key)) for key in sizes)
+    of_set: Counter[Task] = Counter()
+    for key, size in sizes.items():
+        of_set[key[0], set_of(key)] += size
     weighed: dict[Task, Fraction] = {}
-    for (source, task), size in sizes.items():
-        weighed[source, task] = Fraction(_weight(rule, size, most.get(source), templates[source, set_of(task)]))
+    for key, size in sizes.items():
+        cap, own = most.get(key[0]), (key[0], set_of(key))
+        if rule == "capped":
+            whole = of_set[own] if cap is None else min(of_set[own], cap)
+            weighed[key] = Fraction(whole * size, of_set[own])
+        else:
+            weighed[key] = Fraction(_weight_t0(size, cap or T0_MAX, templates[own]))
     of_source: dict[str, Fraction] = {}
     for (source, _), weight in weighed.items():
         of_source[source] = of_source.get(source, Fraction(0)) + weight
@@ -42,10 +51,7 @@ def weights(
     return {key: parts[key[0]] / total * weight / of_source[key[0]] for key, weight in weighed.items()}
 
 
-def _weight(rule: str, size: int, most: int | None, templates: int) -> int:
-    if rule == "capped":
-        return size if most is None else min(size, most)
-    cap = most or T0_MAX
+def _weight_t0(size: int, cap: int, templates: int) -> int:
     return size if size <= cap else max(1, cap // templates)
 
 

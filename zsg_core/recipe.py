@@ -230,6 +230,7 @@ def _trained(settings: Settings, source: Source, digests: SourceDigests) -> dict
     if source.instructions is not None:
         made["instructions"] = source.instructions.of_train(digests.instructions, seed)
     made |= {key: getattr(source, key) for key in ("templates", "count") if getattr(source, key) is not None}
+    made |= _data_sets(settings, source)
     made |= {} if source.ratio is None else {"ratio": str(source.ratio), "ratio_to": source.ratio_to}
     made["fraction"] = str(source.fraction)
     made |= {} if source.k == 1 else {"k": str(source.k)}
@@ -238,6 +239,16 @@ def _trained(settings: Settings, source: Source, digests: SourceDigests) -> dict
     if source.fraction != 1 or made.keys() & {"templates", "count", "ratio", "k"} or settings.data.mix:
         made |= {"seed": seed, "parts": "nested"}  # splits.nested; parts made before it were drawn one by one
     return made
+
+
+def _data_sets(settings: Settings, source: Source) -> dict[str, Any]:
+    """Which tasks are one data set, where it is said and counts for anything."""
+    rule, mix = source.data_sets, settings.data.mix
+    by_set = mix is not None and mix.rates == "capped" and source.rate_max is not None  # else each task counts alone
+    counts = source.templates is not None or by_set or (mix is not None and mix.rates == "t0")
+    if rule is None or not counts or (rule == "t0" and not by_set):  # by T0's names is what is done without it
+        return {}
+    return {"data_sets": rule}
 
 
 def _tagged(source: Source, digests: SourceDigests) -> dict[str, Any]:

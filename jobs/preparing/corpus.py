@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 from jobs.folder import NOTES, Workspace, is_committed, publish, read_json, write_json
 from jobs.preparing.pool import Files, Pool
 from jobs.preparing.records import Records
-from zsg_core import instructions, mixing, splits
+from zsg_core import data_sets, instructions, mixing, splits
 from zsg_core.digest import ids_digest
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
 from zsg_core.prompts import Template
-from zsg_core.readers.p3 import set_of
 from zsg_core.recipe import Recipe, sources
 
 Places = NDArray[np.int64]
@@ -235,7 +234,7 @@ class _Making:
             return taken  # nothing is left to be mixed, which is told as it is without a mix
         most = {name: self.pools[name].rule["train"].get("rate_max") for name in taken}
         shares = {name: Fraction(share) for name in taken if (share := self.pools[name].rule["train"].get("share"))}
-        rates = mixing.weights(rule["rates"], sizes, most, shares, set_of)
+        rates = mixing.weights(rule["rates"], sizes, most, shares, self._set_of(rule["rates"], sizes, most))
         counts = mixing.counts(rates, sizes, rule.get("total"), rule["repeat"])
         twice = sum(max(0, count - sizes[key]) for key, count in counts.items())
         if twice:
@@ -247,6 +246,28 @@ class _Making:
             rounds, rest = divmod(count, len(own))
             made[name] += own * rounds + splits.nested(own, rest, seed[name], f"{name}/{task}")
         return made
+
+    def _set_of(self, rates: str, sizes: Mapping[mixing.Task, int], most: Mapping[str, int | None]) -> mixing.SetOf:
+        """The data set by which a task is weighed. UserError where its weight hangs on one that is not known."""
+        alone: set[str] = set()  # sources of which every task is weighed by itself
+        for name, pool in self.pools.items():
+            own, given = {task: size for (source, task), size in sizes.items() if source == name}, most.get(name)
+            sets = {task: pool.sets.get(task) for task in own}
+            rule = pool.rule["train"].get("data_sets")
+            if rates == "t0":
+                if any(size > (given or mixing.T0_MAX) for size in own.values()):
+                    data_sets.refuse_unknown(sets, rule, "T0's rule (data.mix.rates: t0)", self.say)
+            elif rule is not None:
+                data_sets.refuse_unknown(sets, rule, "data.rate_max", self.say)
+            else:
+                alone.add(name)
+                known = [found for found in sets.values() if found]
+                if given is not None and len(set(known)) < len(known):
+                    self.say(
+                        f"{name or pool.files.data.name}: rate_max {given} is that of each template; data.data_sets: "
+                        "t0 makes it that of each data set, as FLAN's is"
+                    )
+        return lambda key: key[1] if key[0] in alone else self.pools[key[0]].set_of(key[1])
 
     def _selection(self, split: str, places: Mapping[str, list[int]]) -> Selection:
         parts = [

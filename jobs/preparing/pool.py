@@ -14,11 +14,10 @@ from jobs.folder import Workspace, is_committed, publish, read_json, write_json
 from jobs.preparing import content
 from jobs.preparing.records import Records
 from jobs.preparing.records import write as write_records
-from zsg_core import instructions, readers, splits
+from zsg_core import data_sets, instructions, readers, splits
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.readers import tags as tag_files
 from zsg_core.readers.intake import Intake
-from zsg_core.readers.p3 import set_of
 from zsg_core.recipe import Recipe, records_id
 
 Say = Callable[[str], None]
@@ -91,8 +90,22 @@ class Pool:
         if not self.is_used:
             return []
         rule = self.rule["train"]
-        names = splits.choose_templates(self.tasks["train"], rule.get("templates"), set_of, rule.get("seed", 0))
+        names = self.tasks["train"]
+        if "templates" in rule:
+            data_sets.refuse_unknown(self.sets, rule.get("data_sets"), "data.templates", self._say)
+            names = splits.choose_templates(names, rule["templates"], self.set_of, rule.get("seed", 0))
         return self._sample(names, self._of_task("train"), rule, self._wanted)
+
+    @cached_property
+    def sets(self) -> data_sets.Sets:
+        """The data set that each training task is a template of, None where it is not known."""
+        files = readers.FORMATS[self.rule["reader"]].files
+        folders = lambda: data_sets.folders_of(self.files.data, files(self.files.data))  # noqa: E731
+        return data_sets.of_tasks(self.tasks["train"], self.rule["train"].get("data_sets"), folders)
+
+    def set_of(self, task: str) -> str:
+        """The data set that a training task is a template of; the task itself where none is known."""
+        return self.sets.get(task) or task
 
     def test(self) -> list[int]:
         """Places in the test records."""
@@ -151,12 +164,19 @@ class Pool:
             return None
         if self.files.tags:
             content.refuse_changed(self.files.tags, content.one_file, rule["tags"])
-            tags: Any = tag_files.read(self.files.tags, records.texts("id", np.arange(len(records))))
+            ids = records.texts("id", np.arange(len(records)))
+            tags: Any = tag_files.read(self.files.tags, ids, self._published_ids, self._say)
         else:
             tags = (records[place].tags for place in range(len(records)))
         made = np.array([all(any(map(p.search, own)) == wish for p, wish in patterns) for own in tags], bool)
         self._say(f"{self.name or self.files.data.name}: tags leave {int(made.sum())} of {len(made)} examples")
         return made
+
+    def _published_ids(self) -> list[str | None]:
+        """The ids that the training examples' rows were published with. UserError if the data have changed."""
+        reader = self.rule["reader"]
+        content.refuse_changed(self.files.data, content.data_files(reader), self.rule["digest"])
+        return readers.own_ids(reader, self.files.data, self.rule.get("on_bad_row") == "skip")
 
 
 def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say) -> str:

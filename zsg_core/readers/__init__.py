@@ -49,6 +49,16 @@ def lists(name: str, path: Path) -> Lists | None:
     return FORMATS[name].lists(path)
 
 
+def own_ids(name: str, path: Path, skip: bool) -> list[str | None]:
+    """The id that each example's row was published with, as a text, in the order of `read`; none where rows have none.
+
+    `skip` as it was when the examples were read: rows that were passed over then are no examples.
+    """
+    asked = FORMATS[name].own_ids
+    found = asked(path, Intake(skip)) if asked else iter(())
+    return [None if own is None else str(own) for own in found]
+
+
 def read(name: str, path: Path, intake: Intake) -> Iterator[Example]:
     """The examples of a data set, streamed. UserError for what cannot be read, or holds no example."""
     stream = _of_one_split(FORMATS[name].read(path, intake), path, intake)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from zsg_core.errors import BadData, UserError
 from zsg_core.examples import Example
 from zsg_core.readers import keys, names
@@ -12,6 +14,7 @@ from zsg_core.readers.intake import Intake, Malformed
 from zsg_core.readers.rows import Chunk, json_rows
 
 Row = TypeVar("Row")
+Made = TypeVar("Made")
 Lists = dict[str, list[str]]  # "train" and "test" → task names in their published order
 Parse = Callable[[Row, str, Intake], list[Example]]
 SHOWN = 5  # files that are named; all are counted
@@ -38,16 +41,18 @@ class Format:
 
     `files`: all that decides what is read, in the order in which it is read. `lists`: the published held-out list
     that lies beside the data, None without one. `many_tasks`: whether examples are of many tasks, so that caps
-    per task have a meaning. `trains`: False for a set made for evaluation only. `answered`: False where some
-    questions have no answer, so that no loss can be taken of the set. `options`: whether answers may be published with
-    the choices that they are among. `facts`: what plan reads of one file, JSON that is kept as long as the file does
-    not change; `look`: what these tell of the whole.
+    per task have a meaning. `own_ids`: for every example that `read` makes, in its order, the `id` that its row was
+    published with, None for a row without one; itself None where rows of the format have none. `trains`: False for a
+    set made for evaluation only. `answered`: False where some questions have no answer, so that no loss can be taken of
+    the set. `options`: whether answers may be published with the choices that they are among. `facts`: what plan reads
+    of one file, JSON that is kept as long as the file does not change; `look`: what these tell of the whole.
     """
 
     about: str
     files: Callable[[Path], list[Path]]
     read: Callable[[Path, Intake], Iterator[Example]]
     lists: Callable[[Path], Lists | None] = lambda path: None
+    own_ids: Callable[[Path, Intake], Iterator[Any]] | None = None
     many_tasks: bool = False
     trains: bool = True
     answered: bool = True
@@ -63,16 +68,30 @@ def of_rows(about: str, row: type[Row], parse: Parse[Row], suffixes: tuple[str, 
         for file in matching(path, suffixes):
             yield from parsed(file, json_rows(file, row, intake), parse, intake)
 
+    # Read apart from the rest, for an `id` may be anything: it is nobody's concern but that of whoever joins by it.
+    named: Any = msgspec.defstruct(f"Named{row.__name__}", [("id", Any, None)], bases=(row,), gc=False)
+
+    def own_ids(path: Path, intake: Intake) -> Iterator[Any]:
+        def id_of_each(one: Any, name: str, intake: Intake) -> list[Any]:
+            return [one.id] * len(parse(one, name, intake))
+
+        for file in matching(path, suffixes):
+            yield from parsed(file, json_rows(file, named, intake), id_of_each, intake)
+
     def look(path: Path, facts: Facts) -> Look:
         return Look(notes=_beside_train(path, suffixes))
 
-    return Format(about=about, files=lambda path: matching(path, suffixes), read=read, look=look)
+    return Format(about=about, files=lambda path: matching(path, suffixes), read=read, own_ids=own_ids, look=look)
 
 
 def parsed(
-    file: Path, chunks: Iterator[Chunk[Row]], parse: Parse[Row], intake: Intake, name: str | None = None
-) -> Iterator[Example]:
-    """The examples of a file's rows; a row that `parse` refuses is told or counted.
+    file: Path,
+    chunks: Iterator[Chunk[Row]],
+    parse: Callable[[Row, str, Intake], list[Made]],
+    intake: Intake,
+    name: str | None = None,
+) -> Iterator[Made]:
+    """The examples, or what else `parse` makes, of a file's rows; a row that it refuses is told or counted.
 
     BadData for a row that means what zsg does not do, see `keys`.
     """

@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from zsg_core.mixing import RATES
 from zsg_core.readers import FORMATS
@@ -61,6 +61,11 @@ SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,31}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(tag_pattern)]
 
 
+TaskName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
+TaskNames = Annotated[list[TaskName], Field(min_length=1), BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+DataSets = Annotated[dict[SourceName, TaskNames], Field(min_length=1)]
+
+
 class SourceSettings(Strict):
     """One data set: what it is, which of its examples are trained on, and which are tested."""
 
@@ -92,9 +97,17 @@ class SourceSettings(Strict):
         default=None,
         description="p3 and flan_mini: so many templates of every data set, drawn by sample_seed; null = all",
     )
+    data_sets: Literal["t0", "folder"] | DataSets | None = Field(
+        default=None,
+        description="which tasks are templates of one data set, for `templates` and `mix`: a mapping of sets to names "
+        "or patterns of tasks, folder = by the folders of their files, t0 = by the names of T0's sets; null = t0, and "
+        "under rates: capped every task a set of its own, as in Flan-PaLM",
+    )
     sampling: Literal["random", "first"] = Field(default="random", description="how a task is capped")
     tags: FolderName | None = Field(
-        default=None, description="JSON lines with the tags of every example, such as InsTag's; null = the data's own"
+        default=None,
+        description="JSON lines with the tags of every example, such as InsTag's, by the `id` that the data or zsg "
+        "give it, or in the data's order; null = the data's own",
     )
     keep_tags: Pattern | None = Field(
         default=None, description="train only on examples with a tag that this regular expression finds, in any case"
