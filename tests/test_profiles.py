@@ -377,3 +377,9 @@ def test_a_grid_plans_on_every_shipped_profile(name, zsg, tasks):
     grid = zsg.write("grid.yaml", f"name: g\ndefaults: {{data: {{path: {tasks}}}}}\ngrid: {{seed: [0, 1]}}\n")
 
     assert "2 submit" in zsg("plan", grid, "--profile", name)
+
+
+def test_module_lines_are_said_to_go_into_setup(load):
+    """A key that other launchers have is answered with ours, not with what is spelt alike."""
+    with pytest.raises(UserError, match=r"unknown key 'modules'\. Did you mean 'setup'\?"):
+        load("name: a\nkind: slurm\nmodules: [cuda]\n")

@@ -82,7 +82,7 @@ def test_a_template_runs_small_to_a_report(path: Path, small: Zsg) -> None:
     ("name", "axis", "sizes"),
     [
         ("delia-ratio", "data.sources.diverse.ratio", [8, 16, 24, 32, 40]),
-        ("dmt-k-sweep", "strategy", [24, 20, 18, 14, 12, 8]),
+        ("dmt-k-sweep", "strategy", [24, 20, 16, 14, 10, 8]),
     ],
 )
 def test_amounts_that_are_compared_differ(name: str, axis: str, sizes: list[int], small: Zsg) -> None:

@@ -61,6 +61,24 @@ def test_a_template_can_be_tried_small(path: Path, shelved: Path, monkeypatch: p
     assert {run.stage["train"]["precision"] for run in opened.runs} <= {"fp32", "bf16"}, "this machine may lack fp16"
 
 
+OF_TRIALS = {  # ids of trials at commit e79a027
+    "demo": ["5ee6d55129da", "c9039b561fc4", "2579fa4ee085"],
+    "skills-dmt": ["95db5355803a", "3ff0f1c9c680"],
+}
+
+
+@pytest.mark.parametrize(("name", "stays"), [("demo", True), ("skills-dmt", False)])
+def test_ids_of_trials_change_where_their_recipes_do(
+    name: str, stays: bool, shelved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo's trial is what it was; in DMT's the shares k had become equal: they are others, and so are its ids."""
+    monkeypatch.chdir(shelved)
+    opened = session.open_grid(STUDIES / f"{name}.yaml", "local", shelved / "small", smoke=True)
+    ids = [run.id for run in opened.runs]
+
+    assert (ids[: len(OF_TRIALS[name])] == OF_TRIALS[name]) if stays else not set(ids) & set(OF_TRIALS[name])
+
+
 def test_a_template_plans_on_the_command_line(shelved: Path) -> None:
     """The demo's grid, as a user would ask for it."""
     zsg = Zsg(shelved)

@@ -142,7 +142,7 @@ class SmokeSettings(Strict):
     layers: Count = Field(default=2, description="its layers")
     tasks: Count = Field(default=8, description="first training and held-out tasks of the lists")
     per_task: Count = Field(default=8, description="instances of a training task; held-out tasks have one")
-    steps: Count = Field(default=4, description="steps, a checkpoint at each")
+    steps: Count = Field(default=4, description="steps, a checkpoint at each; more where a claim needs them")
     time_min: Count = Field(default=15, description="time limit in minutes")
 
 

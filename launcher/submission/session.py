@@ -320,10 +320,12 @@ def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, A
 
 def _hint(command: str, opened: Opened) -> str:
     """The command that goes on from here, with the workspace unless it is the one that zsg looks in anyway."""
-    what = {"ui": "compare the runs", "status": "follow them"}[command]
     root = opened.site.workspace.root
     place = "" if root == reading.workspace(None).root else f" --workspace {shlex.quote(_shown(root))}"
-    return f"{what}: {_command()} {command} {opened.grid.name}{place}"
+    words = f"{_command()} {command} {opened.grid.name}{place}"
+    if command == "status":
+        return f"follow them: {words}"
+    return f"compare the runs: {_command()} report {opened.grid.name}{place}; in MLflow: {words}"
 
 
 def _command() -> str:

@@ -53,8 +53,17 @@ def _beside(key: str, known: Sequence[str]) -> list[str]:
     return [one for one in known if "." not in one]
 
 
+# What other tools call it, where no spelling is near.
+ELSEWHERE = {
+    "modules": "setup", "module": "setup", "module_load": "setup",
+    "lora": "tuning", "train.lora": "train.tuning", "train.lora.r": "train.tuning.r",
+}  # fmt: skip
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """A question that names the most similar of the known words; empty if none is similar."""
+    if (meant := ELSEWHERE.get(word)) in known:
+        return f" Did you mean {meant!r}?"
     near = difflib.get_close_matches(word[:100], known, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
