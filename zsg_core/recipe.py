@@ -36,6 +36,9 @@ LATER = {
     )
 }
 
+# Marks of what an older zsg made otherwise, and what that is. A recipe without its marks is the one of then.
+MARKS = {"warmup": "the rates of its warm-up", "read": "how its data are read"}
+
 SEVERAL_ANSWERS = ("niv2",)  # sets of which a label is drawn among several right answers
 
 
@@ -98,6 +101,24 @@ def prefixes(made: Recipe) -> list[Recipe]:
 def run_id(made: Recipe) -> str:
     """The id of a run: 12 hex digits of its recipe's SHA-256."""
     return content_id({"kind": "run", "recipe": made})
+
+
+def without_marks(made: Any) -> tuple[Any, set[str]]:
+    """The recipe as an older zsg would have made it, and which of `MARKS` it does not have."""
+    found: set[str] = set()
+    if isinstance(made, list):
+        rows = [without_marks(value) for value in made]
+        return [row for row, _ in rows], found.union(*(own for _, own in rows))
+    if not isinstance(made, dict):
+        return made, found
+    kept = {}
+    for key, value in made.items():
+        if key in MARKS:
+            found.add(key)
+        else:
+            kept[key], own = without_marks(value)
+            found |= own
+    return kept, found
 
 
 def unseeded(made: Any) -> Any:

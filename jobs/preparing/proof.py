@@ -30,9 +30,10 @@ def faults(folder: Path) -> Iterator[str]:
     except UserError as error:
         yield str(error)
         return
-    llama, told = LlamaForCausalLM.from_pretrained(
+    loaded: Any = LlamaForCausalLM.from_pretrained(
         folder, local_files_only=True, dtype="auto", output_loading_info=True
     )
+    llama, told = loaded
     for what, key in (("made up", "missing_keys"), ("left out", "unexpected_keys"), ("misshapen", "mismatched_keys")):
         names = sorted(map(str, told.get(key) or ()))
         if names:

@@ -20,7 +20,7 @@ from launcher.clusters.slurm import DONE
 from launcher.commands import show
 from launcher.evaluation import anew
 from launcher.grids import grid as grids
-from launcher.grids import grid_record, inputs, proofs
+from launcher.grids import grid_record, inputs, older_runs, proofs
 from launcher.grids import runs as runs_of
 from launcher.grids import smoke as smokes
 from launcher.grids.grid import Grid
@@ -78,7 +78,7 @@ def open_grid(
     workspaces.create(place)
     resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
     resolved, named = anew.named(place, resolved)
-    notes = [*notes, *named]
+    notes = [*notes, *named, *older_runs.notes(place, resolved)]
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)

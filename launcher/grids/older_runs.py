@@ -1,0 +1,30 @@
+"""Tells which runs of a grid an older zsg has trained otherwise, under other ids."""
+
+from collections.abc import Iterable
+
+from jobs.folder import Workspace
+from launcher.grids.runs import Run
+from zsg_core import recipe as recipes
+
+
+def notes(place: Workspace, runs: Iterable[Run]) -> list[str]:
+    """A sentence for the runs that stand in the workspace as an older zsg made them, for each thing that it did
+    otherwise. They are new runs: what was made then is not counted as theirs.
+    """
+    found: dict[str, list[tuple[str, str]]] = {}
+    for run in runs:
+        before, marks = recipes.without_marks(run.recipe)
+        older = recipes.run_id(before)
+        if marks and (place.run(older) / "job.json").exists():
+            what = " and ".join(recipes.MARKS[key] for key in sorted(marks))
+            found.setdefault(what, []).append((run.id, older))
+    return [_sentence(what, pairs) for what, pairs in found.items()]
+
+
+def _sentence(what: str, pairs: list[tuple[str, str]]) -> str:
+    new, older = pairs[0]
+    if len(pairs) == 1:
+        told = f"run {new} is new: an older zsg made it as {older}, and {what} changed since then"
+    else:
+        told = f"{len(pairs)} runs are new: an older zsg made them ({new} as {older}, …), and {what} changed since then"
+    return f"{told} (CHANGELOG says what was wrong); what was made stays under the old id"
