@@ -1,12 +1,13 @@
 """Do several data sets become one run, its stages and its recipe?"""
 
+import json
 from fractions import Fraction
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from launcher.grids import grid
+from launcher.grids import grid, inputs
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests
@@ -181,3 +182,20 @@ def test_a_mistake_within_a_source_is_told_with_its_place(tmp_path, text: str, s
     """Hints know the names of the sources."""
     with pytest.raises(UserError, match=said):
         write(tmp_path, text)
+
+
+def test_templates_of_no_known_set_are_refused_before_the_queue(tmp_path) -> None:
+    """Where no file is of a known data set `data.templates` would do nothing; rows may name their own tasks."""
+    names = ("own_a", "own_b", "own_c", "held")
+    row = {"prompt": "q", "completion": "a"}
+    for name in names:
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    data = {"set": "p3", "path": str(tmp_path), "templates": 1, "held_out": {"by": "seed", "tasks": 1}}
+    wanted = Settings.model_validate({"data": data})
+
+    with pytest.raises(UserError, match=r"4 of 4 tasks are of no data set that is known: held, .* data\.data_sets"):
+        inputs.check([wanted])
+    inputs.check([Settings.model_validate({"data": {**data, "data_sets": {"own": "own_*", "rest": "held"}}})])
+    for name in names:
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({**row, "task": f"super_glue_rte_{name}"}) + "\n")
+    inputs.check([wanted])

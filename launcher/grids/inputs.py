@@ -14,9 +14,9 @@ from jobs.preparing import added_tokens, content
 from jobs.preparing.pool import Files
 from launcher.grids import hub, model_folder, suite_files
 from launcher.grids.hub import Downloads
-from zsg_core import instructions, readers, suites
+from zsg_core import data_sets, instructions, readers, suites
 from zsg_core.errors import UserError
-from zsg_core.readers import hugging_face, niv2
+from zsg_core.readers import hugging_face, niv2, p3
 from zsg_core.readers.format import Facts, Look
 from zsg_core.readers.intake import Intake
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
@@ -193,6 +193,8 @@ def _drawn(source: Source) -> tuple[object, ...]:
         source.train_tasks,
         source.test_tasks,
         source.fraction,
+        source.templates,
+        str(source.data_sets),
         tested,
     )
 
@@ -216,10 +218,24 @@ def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> No
                 raise UserError(f"{key}: {folder}: the {split} split is empty, none of its tasks has an instance")
     else:
         _refuse_unreadable(source.set, folder, source)
+    _refuse_unknown_sets(source, folder)
     if paths.test:
         _refuse_unreadable(test_set(source), paths.test, source)
     if paths.instructions:
         instructions.read(paths.instructions)
+
+
+def _refuse_unknown_sets(source: Source, folder: Path) -> None:
+    """Refuses `data.templates` where no file is of a known data set: each would count as a set of its own.
+
+    What only rows can tell, and files of which some are known, are for the prepare job to judge.
+    """
+    if source.set != "p3" or source.templates is None or source.data_sets not in (None, data_sets.BY_NAME):
+        return
+    tasks = p3.tasks_of_files(folder) or []
+    sets = data_sets.of_tasks(tasks, source.data_sets, dict)
+    if len(sets) > 2 and not any(sets.values()):
+        data_sets.refuse_unknown(sets, source.data_sets, "data.templates", say=lambda text: None)
 
 
 def _refuse_tiny(source: Source, tasks: int) -> None:

@@ -98,6 +98,15 @@ def read(path: Path, intake: Intake) -> Iterator[Example]:
         yield from parsed(file, json_rows(file, Row, intake), parse, intake, tasks[file])
 
 
+def tasks_of_files(path: Path) -> list[str] | None:
+    """The tasks as the files name them, before rows are read; None where rows name their own."""
+    files = _rows(path)
+    first = next(json_rows(files[0], Row, Intake(skip=True)), None)
+    if first is not None and any(row.task for row in first.rows):
+        return None
+    return list(dict.fromkeys(names.tasks_of(files, root(path))[0].values()))
+
+
 def task_marks(path: Path, files: Sequence[Path]) -> dict[str, str]:
     """The mark of templates that earlier versions called by their shards, or by a split; none where they did not.
 
