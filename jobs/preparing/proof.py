@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jobs.preparing.base_model import load_vocabulary, refuse_lossy
 from zsg_core.errors import UserError
