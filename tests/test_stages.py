@@ -136,8 +136,8 @@ def test_weights_that_are_there_or_coming_are_not_made_again() -> None:
     ("state", "allow", "kind", "said"),
     [
         pytest.param(JobState(state="running"), Allow(), "skip", "keeps no weights", id="running for itself: wait"),
-        pytest.param(JobState(state="failed"), Allow(), "skip", "--retry", id="failed: only with --retry"),
-        pytest.param(JobState(state="failed"), Allow(retry=True), "submit", "new", id="failed, with --retry: again"),
+        pytest.param(JobState(state="failed"), Allow(), "skip", "zsg retry", id="failed: only by zsg retry"),
+        pytest.param(JobState(state="failed"), Allow(retry=True), "submit", "new", id="failed, by zsg retry: again"),
         pytest.param(JobState(state="done"), Allow(), "submit", "new", id="done, its weights gone: again"),
         pytest.param(JobState(state="waiting", stopped=True), Allow(), "submit", "new", id="stopped: it goes on"),
     ],
