@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --con
 # Some images forbid to keep compiled modules: then each of the many processes of a test would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test soak check bench clean
+.PHONY: setup demo test soak soak-proofs soak-trials check bench clean
 
 setup: .venv/ready  ## install zsg and what training and tracking need
 
@@ -18,8 +18,16 @@ demo: .venv/ready  ## three orders of a small self-made data set, trained and co
 test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
 
-soak: .venv/ready-dev .venv/ready-bench  ## the long proofs; under 45 minutes on 2 cores; needs chromium, its driver and PostgreSQL
-	ZSG_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m soak --numprocesses 2 --dist loadfile --no-loadscope-reorder -rP
+soak: soak-proofs soak-trials  ## the long proofs, in two parts; each under 45 minutes on 2 cores
+
+SOAK = ZSG_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m soak --numprocesses 2 --no-loadscope-reorder -rP
+TRIALS := tests/test_smoke_of_templates.py tests/test_error_rates.py
+
+soak-proofs: .venv/ready-dev .venv/ready-bench  ## needs chromium, its driver and PostgreSQL
+	$(SOAK) --dist loadfile $(TRIALS:%=--ignore=%)
+
+soak-trials: .venv/ready-dev  ## every shipped grid tried small, and how often verdicts are wrong
+	$(SOAK) --dist worksteal $(TRIALS)
 
 check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
