@@ -93,8 +93,10 @@ def fill(folder: Path, rows: int = 1) -> Path:
             (folder / parent / name).mkdir(parents=True)
             # Of Muppet, as many tasks as a smoke run takes of its 46; names in the order in which they are added.
             for task in [f"sum{n}" for n in range(8)] if name == "train" and rows > 1 else ["sum", "total"]:
+                # Those of T0 are templates of one of its data sets.
+                named = f"xsum_{name}_{task}" if parent == "p3" else f"{name}_{task}"
                 with (folder / parent / name / f"{task}.jsonl").open("w") as file:
-                    file.writelines(numbered({**P3, "task": f"{name}_{task}"}, n) for n in range(rows))
+                    file.writelines(numbered({**P3, "task": named}, n) for n in range(rows))
     for name in ("cot", "cot-held-out"):
         (folder / "flan" / name).mkdir()
         lines = "".join(f"{n} + 1?\t{n + 1}\tOne more than {n}.\n" for n in range(rows))
