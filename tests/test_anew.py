@@ -28,9 +28,11 @@ OLD = {
     "rank_accuracy": {"options": "published", "chosen_by": "least loss, summed over tokens"},
 }
 WANTED = {
-    "every": 10, "snapshots": 10, "metrics": ["rouge1", "gsm8k/flexible", "rank_accuracy"],
+    "every": 10,
+    "snapshots": 10,
+    "metrics": ["rouge1", "gsm8k/flexible", "rank_accuracy"],
     "suites": {"gsm8k": {"path": "g.jsonl"}},
-}  # fmt: skip
+}
 SUITE = {"rouge1": "test_set", "gsm8k/flexible": "gsm8k"}
 
 

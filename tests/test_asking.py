@@ -53,9 +53,14 @@ def test_what_was_not_asked_and_what_was_not_over_is_counted_and_told() -> None:
     assert [one.id for one in answered] == ["t:0", "t:1"]
     assert found.by_item["exact_match"] == {"t:0": 100, "t:1": 0} and found.values == {"exact_match": 50}
     assert told == {
-        "items": 4, "unanswered": 2, "beyond_positions": 1, "answers": 2, "at_limit": 1, "turns_left_out": 1,
+        "items": 4,
+        "unanswered": 2,
+        "beyond_positions": 1,
+        "answers": 2,
+        "at_limit": 1,
+        "turns_left_out": 1,
         "prompts_cut": 0,
-    }  # fmt: skip
+    }
     assert ask.tokens == 7
     assert asking.flags(told, HOW) == [
         "2 of 4 items were not asked and have no score: of 1 train.max_length leaves out the turn that is asked and "

@@ -84,16 +84,22 @@ COUNTED = [
     ("messages", talk(name="Ada"), {"`name` of a message's speaker": 1}),
     ("messages", {**talk(), "system": "s"}, {"`system` beside what is read of a row": 1}),
     ("messages", {**talk(), "rejected_response": "b"}, {"rejected side of a preference": 1}),
-    ("messages", {"chosen_messages": [ASKED, ANSWERED], "rejected_messages": [ASKED, ANSWERED]},
-     {"rejected side of a preference": 1}),
-    ("messages", {"messages": [{**ASKED, "train": True}, ANSWERED]},
-     {"`train` of a user's message, of which nothing is learnt": 1}),
+    (
+        "messages",
+        {"chosen_messages": [ASKED, ANSWERED], "rejected_messages": [ASKED, ANSWERED]},
+        {"rejected side of a preference": 1},
+    ),
+    (
+        "messages",
+        {"messages": [{**ASKED, "train": True}, ANSWERED]},
+        {"`train` of a user's message, of which nothing is learnt": 1},
+    ),
     ("sharegpt", {**told(ASKED, ANSWERED), "system_prompt": "s"}, {"`system_prompt` beside what is read of a row": 1}),
     ("sharegpt", {**told(ASKED, ANSWERED), "tools": "[]"}, {"`tools` beside what is read of a row": 1}),
     ("gsm8k", {**QUESTION, "context": "c"}, {"`context` beside a question": 1}),
     ("gsm8k", {**QUESTION, "is_correct": False}, {"row with `is_correct: false`, which is learnt as any other": 1}),
     ("gsm8k", {**QUESTION, "weight": 0.5}, {"`weight` of a row, and all rows count alike": 1}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "row", "notes"), COUNTED, ids=[f"{one[0]} {next(iter(one[2]))}" for one in COUNTED])

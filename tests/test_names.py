@@ -11,12 +11,21 @@ from zsg_core.readers import names
 SPLITS = [
     pytest.param(["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"], False, ["train"], id="shards"),
     pytest.param(["train-00000-of-00001.parquet", "test-00000-of-00001.parquet"], False, ["test", "train"], id="hub"),
-    pytest.param(["train-00000-of-00001-0a1b2c3d4e.parquet", "dev-00000-of-00001-0a1b2c3d4e.parquet"], False,
-                 ["dev", "train"], id="hub, with a digest"),
-    pytest.param(["train_sft-00000-of-00001.parquet", "test_sft-00000-of-00001.parquet"], False,
-                 ["test_sft", "train_sft"], id="splits of other names"),
-    pytest.param(["chat-00000-of-00001.parquet", "code-00000-of-00001.parquet"], False, ["chat", "code"],
-                 id="splits of any name"),
+    pytest.param(
+        ["train-00000-of-00001-0a1b2c3d4e.parquet", "dev-00000-of-00001-0a1b2c3d4e.parquet"],
+        False,
+        ["dev", "train"],
+        id="hub, with a digest",
+    ),
+    pytest.param(
+        ["train_sft-00000-of-00001.parquet", "test_sft-00000-of-00001.parquet"],
+        False,
+        ["test_sft", "train_sft"],
+        id="splits of other names",
+    ),
+    pytest.param(
+        ["chat-00000-of-00001.parquet", "code-00000-of-00001.parquet"], False, ["chat", "code"], id="splits of any name"
+    ),
     pytest.param(["train/0000.parquet", "validation/0000.parquet"], False, ["train", "validation"], id="folders"),
     pytest.param(["a/train/0000.parquet", "b/train/0000.parquet"], False, ["train"], id="one split of several sets"),
     pytest.param(["train.jsonl", "valid.jsonl"], False, ["train", "validation"], id="bare names"),
@@ -24,13 +33,20 @@ SPLITS = [
     pytest.param(["train_0.json", "train_1.json"], False, ["train"], id="numbers"),
     pytest.param(["gsm8k_train.json", "gsm8k_test.json"], False, ["test", "train"], id="words at the end"),
     pytest.param(["0000.parquet", "0001.parquet"], False, [""], id="numbers alone"),
-    pytest.param(["part-00000-0a1b2c3d-0000-4000-8000-0123456789ab-c000.parquet",
-                  "part-00001-0a1b2c3d-0000-4000-8000-0123456789ab-c000.parquet"], False, [""], id="Spark"),
+    pytest.param(
+        [
+            "part-00000-0a1b2c3d-0000-4000-8000-0123456789ab-c000.parquet",
+            "part-00001-0a1b2c3d-0000-4000-8000-0123456789ab-c000.parquet",
+        ],
+        False,
+        [""],
+        id="Spark",
+    ),
     pytest.param(["alpaca.json", "dolly.json"], False, [""], id="no word of a split"),
     pytest.param(["race_high_Taking_a_test.jsonl", "race_high_Select.jsonl"], True, [""], id="templates"),
     pytest.param(["quail_train.jsonl", "quail_test.jsonl"], True, ["test", "train"], id="one template's splits"),
     pytest.param(["x/train.json", "x/test.json"], True, ["test", "train"], id="a task's splits"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("files", "names_are_tasks", "splits"), SPLITS)

@@ -113,14 +113,20 @@ REFUSALS = [  # what is different here; the profile's lines; the exit code; what
     pytest.param(bare_python, "kind: local", 3, TORCH, id="no torch here, and jobs run here"),
     pytest.param(bare_python, "inherits: slurm-minimal", 3, TORCH, id="no torch in the Python that jobs start"),
     pytest.param(
-        a_cluster, "inherits: a100-80g\nmax_gpus: 7", 2,
-        "16 GPUs would be held at once, more than the profile's max_gpus 7", id="GPUs at once",
+        a_cluster,
+        "inherits: a100-80g\nmax_gpus: 7",
+        2,
+        "16 GPUs would be held at once, more than the profile's max_gpus 7",
+        id="GPUs at once",
     ),
     pytest.param(
-        a_cluster, "inherits: a100-80g\nmax_gpu_hours: 1e-9", 2, "more than the profile's max_gpu_hours 1e-09",
+        a_cluster,
+        "inherits: a100-80g\nmax_gpu_hours: 1e-9",
+        2,
+        "more than the profile's max_gpu_hours 1e-09",
         id="GPU-hours",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -144,9 +150,13 @@ def ended(
 
 @pytest.mark.parametrize(("different", "lines", "code", "words"), REFUSALS)
 def test_plan_ends_as_submit_would(
-    different: Callable[[pytest.MonkeyPatch], None], lines: str, code: int, words: str,
-    ended, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    different: Callable[[pytest.MonkeyPatch], None],
+    lines: str,
+    code: int,
+    words: str,
+    ended,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """What submit refuses, plan, a dry run and a detached submit refuse in the same words, with the same exit code."""
     Path("own.yaml").write_text(f"name: own\n{lines}\n")
     Path("grid.yaml").write_text(HEAD + "grid: {arrangement.order: [cluster, random]}\n")
@@ -175,11 +185,13 @@ def test_what_may_be_elsewhere_is_no_refusal(ended, monkeypatch: pytest.MonkeyPa
     """Where setup lines, a container or PYTHONPATH may bring jobs their packages, plan tells what is missing here."""
     bare_python(monkeypatch)
     Path("grid.yaml").write_text(HEAD)
-    for number, lines in enumerate((
-        "inherits: slurm-minimal\nsetup: [module load torch]",
-        "inherits: slurm-minimal\ncontainer: {prefix: [apptainer, exec, a.sif]}",
-        "kind: local\nenvironment: {set: {PYTHONPATH: /opt/site}}",
-    )):  # fmt: skip
+    for number, lines in enumerate(
+        (
+            "inherits: slurm-minimal\nsetup: [module load torch]",
+            "inherits: slurm-minimal\ncontainer: {prefix: [apptainer, exec, a.sif]}",
+            "kind: local\nenvironment: {set: {PYTHONPATH: /opt/site}}",
+        )
+    ):
         Path(f"p{number}.yaml").write_text(f"name: p{number}\n{lines}\n")
         planned = ended("plan", "grid.yaml", "--profile", f"p{number}.yaml")
 
@@ -203,18 +215,21 @@ def test_plan_says_where_it_could_not_look(ended, monkeypatch: pytest.MonkeyPatc
         pytest.param("train.tuning: {method: lora}", ["torch", "transformers", "deepspeed", "peft"], id="LoRA"),
         pytest.param(
             "arrangement: {order: nft, measure: ot}",
-            ["torch", "transformers", "deepspeed", "sentence_transformers", "ot"], id="optimal transport",
+            ["torch", "transformers", "deepspeed", "sentence_transformers", "ot"],
+            id="optimal transport",
         ),
         pytest.param(
             "checkpoints: {snapshots: 1, metrics: [loss, rouge1]}",
-            ["torch", "transformers", "deepspeed", "rouge_score"], id="ROUGE",
+            ["torch", "transformers", "deepspeed", "rouge_score"],
+            id="ROUGE",
         ),
         pytest.param(
             "checkpoints: {snapshots: 1, representations: {layers: [1]}}",
-            ["torch", "transformers", "deepspeed", "sklearn"], id="silhouettes",
+            ["torch", "transformers", "deepspeed", "sklearn"],
+            id="silhouettes",
         ),
     ],
-)  # fmt: skip
+)
 def test_packages_are_asked_for_where_they_are_needed(
     changes: str, asked: list[str], ended, monkeypatch: pytest.MonkeyPatch
 ) -> None:

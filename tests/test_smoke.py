@@ -87,31 +87,45 @@ A, B = "{set: gsm8k, path: /a, test_path: /t}", "{set: alpaca, path: /b, test_pa
 SOURCES = f"  data.sources: {{a: {A}, b: {B}}}\n"
 AMOUNTS = [  # the grid; how to read what is compared off a point's settings; the small values
     pytest.param(
-        "grid: {data.fraction: [1, 1/4, 1/16, 1/64, 1/256]}", lambda one: one.data.fraction,
-        [Fraction(8, 8), Fraction(6, 8), Fraction(4, 8), Fraction(3, 8), Fraction(1, 8)], id="shares",
+        "grid: {data.fraction: [1, 1/4, 1/16, 1/64, 1/256]}",
+        lambda one: one.data.fraction,
+        [Fraction(8, 8), Fraction(6, 8), Fraction(4, 8), Fraction(3, 8), Fraction(1, 8)],
+        id="shares",
     ),
     pytest.param(
-        "grid: {data.fraction: [1/2, 1/256]}", lambda one: one.data.fraction, [Fraction(1, 2), Fraction(1, 8)],
+        "grid: {data.fraction: [1/2, 1/256]}",
+        lambda one: one.data.fraction,
+        [Fraction(1, 2), Fraction(1, 8)],
         id="shares that stay apart",
     ),
     pytest.param(
-        SOURCES + "grid: {data.fraction: [1, 1/64, 1/256]}", lambda one: one.data.by_source()["b"].fraction,
-        [Fraction(1), Fraction(5, 8), Fraction(2, 8)], id="shares of all sources",
+        SOURCES + "grid: {data.fraction: [1, 1/64, 1/256]}",
+        lambda one: one.data.by_source()["b"].fraction,
+        [Fraction(1), Fraction(5, 8), Fraction(2, 8)],
+        id="shares of all sources",
     ),
     pytest.param(
         SOURCES + "grid: {strategy: [{name: dmt, k: 1/16}, {name: dmt, k: 1/256}, {name: dmt, k: 0}]}",
-        lambda one: one.by_stage()[1].data.by_source()["a"].k, [Fraction(5, 8), Fraction(2, 8), 0], id="k",
+        lambda one: one.by_stage()[1].data.by_source()["a"].k,
+        [Fraction(5, 8), Fraction(2, 8), 0],
+        id="k",
     ),
     pytest.param(
         SOURCES.replace("role: general", "ratio_to: a") + "grid: {data.sources.b.ratio: [0, 67, 135, 260, 520]}",
-        lambda one: one.data.by_source()["b"].ratio, [0, 1, 2, 3, 4], id="ratios",
+        lambda one: one.data.by_source()["b"].ratio,
+        [0, 1, 2, 3, 4],
+        id="ratios",
     ),
     pytest.param(
         SOURCES.replace("role: general", "ratio_to: a") + "grid: {data.sources.b.ratio: [0, 1/2, 3]}",
-        lambda one: one.data.by_source()["b"].ratio, [0, Fraction(1, 2), 3], id="ratios that are small",
+        lambda one: one.data.by_source()["b"].ratio,
+        [0, Fraction(1, 2), 3],
+        id="ratios that are small",
     ),
     pytest.param(
-        "grid: {data.train_tasks: [46, 10, 15, null]}", lambda one: one.data.train_tasks, [6, 2, 4, 8],
+        "grid: {data.train_tasks: [46, 10, 15, null]}",
+        lambda one: one.data.train_tasks,
+        [6, 2, 4, 8],
         id="numbers of tasks",
     ),
     pytest.param(
@@ -121,9 +135,10 @@ AMOUNTS = [  # the grid; how to read what is compared off a point's settings; th
     pytest.param(
         SOURCES + "  stages:\n  - {data: {sources: {b: {k: 0}}}}\n  - {data: {sources: {a: {k: 1/256}}}}\n",
         lambda one: [one.by_stage()[0].data.by_source()["b"].k, one.by_stage()[1].data.by_source()["a"].k],
-        [[Fraction(0), Fraction(1, 8)]], id="what stages say themselves",
+        [[Fraction(0), Fraction(1, 8)]],
+        id="what stages say themselves",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("text", "read", "small"), AMOUNTS)

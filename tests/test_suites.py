@@ -99,8 +99,11 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
 
 
 STOPS = {
-    "zsg": ["\nUser:"], "vicuna": ["USER:"], "llama2": ["[INST]"], "plain": [],
-}  # fmt: skip
+    "zsg": ["\nUser:"],
+    "vicuna": ["USER:"],
+    "llama2": ["[INST]"],
+    "plain": [],
+}
 
 
 @pytest.mark.parametrize("template", STOPS)

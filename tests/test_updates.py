@@ -26,27 +26,35 @@ def updates(overflow: str, precision: str = "bf16", **found: Any) -> Updates:
     ("precision", "found", "loss", "message"),
     [
         (
-            "fp16", {"skipped": 1}, 2.0,
+            "fp16",
+            {"skipped": 1},
+            2.0,
             "step 7: DeepSpeed skipped the update because a gradient was not finite, at a training loss of 2 (of the "
             "step before it was 8.392); lower train.lr (it is 0.02), or use train.precision: bf16 or fp32, or "
             "train.overflow: skip, which loses such steps",
         ),
         (
-            "fp32", {"skipped": 1}, 2.0,
+            "fp32",
+            {"skipped": 1},
+            2.0,
             "step 7: DeepSpeed skipped the update because a gradient was not finite, at a training loss of 2 (of the "
             "step before it was 8.392); lower train.lr (it is 0.02)",
         ),
         (
-            "bf16", {"skipped": 0}, float("nan"),
+            "bf16",
+            {"skipped": 0},
+            float("nan"),
             "step 7: the training loss is nan (of the step before it was 8.392); lower train.lr (it is 0.02), or use "
             "train.precision: fp32",
         ),
         (
-            "fp32", {"skipped": 1}, float("inf"),
+            "fp32",
+            {"skipped": 1},
+            float("inf"),
             "step 7: the training loss is inf (of the step before it was 8.392); lower train.lr (it is 0.02)",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_broken_step_stops_the_run(precision: str, found: dict[str, Any], loss: float, message: str) -> None:
     """The run has diverged: the error says where, from what, and what would do something in the run's own settings."""
     with pytest.raises(Diverged) as told:

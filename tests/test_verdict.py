@@ -377,8 +377,10 @@ def test_a_score_of_answers_is_compared_as_it_is_recorded() -> None:
     """As the mean over tasks: one large task that falls from 100 to 0 does not outweigh eleven small ones that rise."""
     exact = claim(claim="rises", metric="exact_match", along="x", values=["a", "b"])
     sizes = [90, *[1] * 11]
-    runs = [replace(curve(level, [large, *[small] * 11]), counts=sizes) for level, large, small in
-            (("a", 100.0, 0.0), ("b", 0.0, 100.0))]  # fmt: skip
+    runs = [
+        replace(curve(level, [large, *[small] * 11]), counts=sizes)
+        for level, large, small in (("a", 100.0, 0.0), ("b", 0.0, 100.0))
+    ]
     by_tasks, by_items = (verdict.judge(one, runs, ("a", "b")) for one in (exact, PAIR))
 
     assert by_tasks.levels == pytest.approx({"a": 100 / 12, "b": 1100 / 12})

@@ -112,8 +112,10 @@ def test_a_job_whose_place_a_later_submission_has_taken_does_nothing(tmp_path: P
     write_json(tmp_path / "job.json", {"schema": SCHEMA, "kind": "train", "submission": "later", "run_id": "r"})
     done = subprocess.run(
         [sys.executable, "-m", "jobs.entry", str(tmp_path)],
-        env=os.environ | {"ZSG_SUBMISSION": "earlier"}, capture_output=True, text=True,
-    )  # fmt: skip
+        env=os.environ | {"ZSG_SUBMISSION": "earlier"},
+        capture_output=True,
+        text=True,
+    )
 
     assert done.returncode == 1
     assert "a later submission has taken this job's place" in done.stderr

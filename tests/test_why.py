@@ -189,32 +189,49 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
             Cause.NODE_FAILURE, JobState(state="failed", saved=8), None, "zsg retry g goes on from step 8", id="saved"
         ),
         pytest.param(
-            Cause.DIED, JobState(state="unknown"), None, "zsg retry g --only state=unknown starts it again",
+            Cause.DIED,
+            JobState(state="unknown"),
+            None,
+            "zsg retry g --only state=unknown starts it again",
             id="nobody knows",
         ),
         pytest.param(
-            Cause.CANCELLED, JobState(state="cancelled", saved=4), None,
-            "zsg retry g --only state=cancelled goes on from step 4", id="cancelled",
+            Cause.CANCELLED,
+            JobState(state="cancelled", saved=4),
+            None,
+            "zsg retry g --only state=cancelled goes on from step 4",
+            id="cancelled",
         ),
         pytest.param(
-            Cause.TIME_LIMIT, JobState(state="waiting", stopped=True, saved=4), None, "zsg submit goes on from step 4",
+            Cause.TIME_LIMIT,
+            JobState(state="waiting", stopped=True, saved=4),
+            None,
+            "zsg submit goes on from step 4",
             id="stopped",
         ),
         pytest.param(
-            Cause.DIED, JobState(state="failed", in_queue=True), None, "zsg cancel r, since Slurm still holds its job",
+            Cause.DIED,
+            JobState(state="failed", in_queue=True),
+            None,
+            "zsg cancel r, since Slurm still holds its job",
             id="still in the queue",
         ),
         pytest.param(
-            Cause.OUT_OF_MEMORY, JobState(state="failed"), "it would fail again: out of memory: 2 GiB",
+            Cause.OUT_OF_MEMORY,
+            JobState(state="failed"),
+            "it would fail again: out of memory: 2 GiB",
             "zsg retry g --force; without --force it is left, since it would fail again",
             id="what retry leaves",
         ),
         pytest.param(
-            Cause.DIVERGED, JobState(state="failed", cause=Cause.DIVERGED), "it would fail again: diverged: step 2",
-            "zsg submit; zsg retry g leaves this run, since it would come to that again", id="what would diverge again",
+            Cause.DIVERGED,
+            JobState(state="failed", cause=Cause.DIVERGED),
+            "it would fail again: diverged: step 2",
+            "zsg submit; zsg retry g leaves this run, since it would come to that again",
+            id="what would diverge again",
         ),
     ],
-)  # fmt: skip
+)
 def test_the_next_step_is_the_command_that_works(
     cause: Cause, state: JobState, refusal: str | None, expected: str
 ) -> None:

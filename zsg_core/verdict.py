@@ -213,8 +213,9 @@ def _effects(question: _Question, cells: Sequence[Cell], levels: Sequence[str]) 
     chance = None
     if question.is_order:
         chance = chance_of_order(_level_values(question, cells, levels))
-        sizes = [replace(size, interval=_within_one(size.interval), on_these=_within_one(size.on_these))
-                 for size in sizes]  # fmt: skip
+        sizes = [
+            replace(size, interval=_within_one(size.interval), on_these=_within_one(size.on_these)) for size in sizes
+        ]
     return [
         Effect(name, size, question.null, question.least, chance)
         for name, size in zip(question.names, sizes, strict=True)
@@ -287,9 +288,13 @@ def _whole_splits(found: Sequence[Curve], levels: Sequence[str]) -> tuple[list[C
 
 
 def _what_is_too_few(
-    question: _Question, effects: Sequence[Effect], levels: Sequence[str], tasks: int, counted: float,
+    question: _Question,
+    effects: Sequence[Effect],
+    levels: Sequence[str],
+    tasks: int,
+    counted: float,
     units_are_tasks: bool,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Why nothing can be decided; nothing where something can."""
     told = []
     things = _things(units_are_tasks)
@@ -351,14 +356,22 @@ def _question(claim: Claim, whole: Sequence[Curve], levels: Sequence[str]) -> "_
             return _falls_at(claim, whole, levels)
         case FallsSuddenly():
             name = f"share of tasks that fall suddenly, {levels[0]} − {levels[1]}"
-            return _Question(_sudden(claim.times), lambda at: at[levels[0]] - at[levels[1]], [name],
-                             values=lambda at: np.concatenate([at[level] for level in levels], axis=1))  # fmt: skip
+            return _Question(
+                _sudden(claim.times),
+                lambda at: at[levels[0]] - at[levels[1]],
+                [name],
+                values=lambda at: np.concatenate([at[level] for level in levels], axis=1),
+            )
 
 
 def _of_values(
-    of: str, whole: Sequence[Curve], levels: Sequence[str], compare: Callable[[Floats], Floats], names: Sequence[str],
+    of: str,
+    whole: Sequence[Curve],
+    levels: Sequence[str],
+    compare: Callable[[Floats], Floats],
+    names: Sequence[str],
     **more: Any,
-) -> "_Question | str":  # fmt: skip
+) -> "_Question | str":
     """A question about one value of each level, its last or the area under its mean curve, as the report has them."""
     steps = {level: _common_steps([one for one in whole if one.level == level]) for level in levels}
     if lacking := [level for level in levels if not steps[level]]:

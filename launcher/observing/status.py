@@ -102,9 +102,13 @@ def collect(
 
 
 def _jobs_before(
-    workspace: Workspace, waiting: Collection[str], known: Mapping[str, Submission], states: dict[str, JobState],
-    settled: Settled | None, clock: Clock,
-) -> dict[str, Submission]:  # fmt: skip
+    workspace: Workspace,
+    waiting: Collection[str],
+    known: Mapping[str, Submission],
+    states: dict[str, JobState],
+    settled: Settled | None,
+    clock: Clock,
+) -> dict[str, Submission]:
     """The prepare jobs and canaries on Slurm, of which what waits may learn that it never starts.
 
     Those that have ended by their own word go to `states`. Nobody is asked where nothing waits.

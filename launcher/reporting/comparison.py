@@ -93,9 +93,15 @@ def _items(run: Recorded, key: str) -> Items | None:
     losses = found.losses.astype(np.float64)
     names, by_task = found.by_task()
     return Items(
-        tuple(found.ids), tuple(found.tasks), losses[-1], curves.area(found.steps, losses), found.steps, names, by_task,
+        tuple(found.ids),
+        tuple(found.tasks),
+        losses[-1],
+        curves.area(found.steps, losses),
+        found.steps,
+        names,
+        by_task,
         means.is_over_items(key),
-    )  # fmt: skip
+    )
 
 
 def unseeded_axes(axes: Axes) -> dict[str, Any]:

@@ -15,9 +15,20 @@ from zsg_core.settings.claims import Claim, Correlates, FallsAt, FallsEarly, Fal
 from zsg_core.verdict import Effect
 
 HEADINGS = [
-    "claim", "of the runs with", "verdict", "effect", "size", "95 %", "over", "95 % on these tasks", "by chance",
-    "tasks", "that count", "splits", "runs",
-]  # fmt: skip
+    "claim",
+    "of the runs with",
+    "verdict",
+    "effect",
+    "size",
+    "95 %",
+    "over",
+    "95 % on these tasks",
+    "by chance",
+    "tasks",
+    "that count",
+    "splits",
+    "runs",
+]
 NOTE = (
     "Claims stand in the grid's file. What is compared are the values of the tables and curves on this page: of a loss "
     "the mean over test items, of any score of answers the mean over test tasks. Intervals are of 95 %, by a bootstrap "
@@ -96,15 +107,25 @@ def _column(one: Decided, effect: Effect | None) -> dict[str, Any]:
     low, high = found.interval if found else (None, None)
     low_here, high_here = (found and found.on_these) or (None, None)
     return {
-        "claim": said(one.claim), "of": _group(one), "verdict": made.word, "effect": effect.name if effect else "",
-        "size": found.value if found else None, "low": low, "high": high, "over": _over(found) if found else "",
-        "low_on_these_tasks": low_here, "high_on_these_tasks": high_here,
+        "claim": said(one.claim),
+        "of": _group(one),
+        "verdict": made.word,
+        "effect": effect.name if effect else "",
+        "size": found.value if found else None,
+        "low": low,
+        "high": high,
+        "over": _over(found) if found else "",
+        "low_on_these_tasks": low_here,
+        "high_on_these_tasks": high_here,
         "by_chance": effect.chance[0] if effect and effect.chance else None,
         "error_of_tasks": found.over_tasks if found else None,
         "error_of_replicates": found.over_replicates if found else None,
-        "tasks": made.tasks, "tasks_that_count": made.counted, "splits": made.splits, "runs": made.runs,
+        "tasks": made.tasks,
+        "tasks_that_count": made.counted,
+        "splits": made.splits,
+        "runs": made.runs,
         "notes": "; ".join(made.notes),
-    }  # fmt: skip
+    }
 
 
 def _over(found: Estimate) -> str:
@@ -140,11 +161,15 @@ def _rows(one: Decided) -> list[list[Any]]:
     rests = [number(made.tasks, 6), number(made.counted, 3), number(made.splits, 6), number(made.runs, 6)]
     sizes = [
         [
-            effect.name, number(effect.found.value), interval(effect.found.interval), _over(effect.found),
-            interval(effect.found.on_these), _percent(effect.chance[0] if effect.chance else None),
+            effect.name,
+            number(effect.found.value),
+            interval(effect.found.interval),
+            _over(effect.found),
+            interval(effect.found.on_these),
+            _percent(effect.chance[0] if effect.chance else None),
         ]
         for effect in made.effects
-    ]  # fmt: skip
+    ]
     nothing = ["", number(None), interval(None), "", interval(None), _percent(None)]
     return [[said(one.claim), group, made.word, *size, *rests] for size in sizes or [nothing]]
 

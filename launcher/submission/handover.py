@@ -94,9 +94,14 @@ class Taken:
 
 
 def _sbatch(
-    workspace: Workspace, profile: Profile, submission: Submission, name: str, wanted: dict[str, Any], say: Say,
+    workspace: Workspace,
+    profile: Profile,
+    submission: Submission,
+    name: str,
+    wanted: dict[str, Any],
+    say: Say,
     sleep: Callable[[float], None],
-) -> Taken:  # fmt: skip
+) -> Taken:
     """Submits one array of a submission's jobs under a name; again only where Slurm was away and has none of it.
 
     What counts is what Slurm has under that name: what sbatch prints may be another's words, and speak of other jobs.

@@ -101,8 +101,12 @@ def _left_out(path: Path, there: list[Path]) -> tuple[str, ...]:
     """A note on the Parquet and Arrow files of a folder that are not read."""
     if not path.is_dir():
         return ()
-    rest = [str(file.relative_to(path)) for end in ("parquet", "arrow") for file in sorted(path.glob(f"**/*.{end}"))
-            if file not in there]  # fmt: skip
+    rest = [
+        str(file.relative_to(path))
+        for end in ("parquet", "arrow")
+        for file in sorted(path.glob(f"**/*.{end}"))
+        if file not in there
+    ]
     if not rest:
         return ()
     return (f"{path}: {len(there)} files are read; left out: {', '.join(rest[:SHOWN])}{', …' * (len(rest) > SHOWN)}",)

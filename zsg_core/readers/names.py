@@ -13,14 +13,43 @@ from zsg_core.errors import UserError
 
 # What `datasets` takes for one of the three splits.
 KINDS = {
-    "train": "train", "training": "train",
-    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
     "development": "validation",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "heldout": "test", "holdout": "test",
-}  # fmt: skip
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+    "heldout": "test",
+    "holdout": "test",
+}
 # Names that say nothing of what a file holds.
-_PLAIN = {"", "data", "part", "parts", "shard", "shards", "chunk", "file", "files", "parquet", "jsonl", "json", "arrow",
-          "default", "main", "plain_text", "all", "raw", "rows", "dataset"}  # fmt: skip
+_PLAIN = {
+    "",
+    "data",
+    "part",
+    "parts",
+    "shard",
+    "shards",
+    "chunk",
+    "file",
+    "files",
+    "parquet",
+    "jsonl",
+    "json",
+    "arrow",
+    "default",
+    "main",
+    "plain_text",
+    "all",
+    "raw",
+    "rows",
+    "dataset",
+}
 _OF = re.compile(r"(?P<base>.*?)[-_.]?\d{4,6}[-_]of[-_]\d{4,6}(?:[-_.][0-9a-f]{6,})?")
 _PART = re.compile(r"(?P<base>.*?)[-_.]?(?:part|shard|chunk)[-_.]?\d+(?:-[0-9a-f-]{36}.*)?", re.I)
 _NUMBER = re.compile(r"(?P<base>.*?)[-_.]?\d+")

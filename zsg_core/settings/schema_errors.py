@@ -55,9 +55,13 @@ def _beside(key: str, known: Sequence[str]) -> list[str]:
 
 # What other tools call it, where no spelling is near.
 ELSEWHERE = {
-    "modules": "setup", "module": "setup", "module_load": "setup",
-    "lora": "tuning", "train.lora": "train.tuning", "train.lora.r": "train.tuning.r",
-}  # fmt: skip
+    "modules": "setup",
+    "module": "setup",
+    "module_load": "setup",
+    "lora": "tuning",
+    "train.lora": "train.tuning",
+    "train.lora.r": "train.tuning.r",
+}
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
