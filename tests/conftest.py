@@ -17,6 +17,7 @@ import browser
 import postgresql
 import pytest
 from builders import copy_made
+from other_user import OtherUser, missing_for_another_user, open_folder, other_user
 from slurm_cluster import SlurmCluster, missing_programs
 
 from zsg_core import skills
@@ -239,6 +240,22 @@ def new_slurm(tmp_path_factory: pytest.TempPathFactory) -> SlurmCluster:
     if os.getuid() != 0:
         need("Slurm", ["root's rights to start it"])
     return SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster")
+
+
+@pytest.fixture(scope="session")
+def stranger() -> Iterator[OtherUser]:
+    """A second real user of this machine; only root can make one."""
+    if missing := missing_for_another_user():
+        need("stranger", [missing])
+    with other_user() as user:
+        yield user
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[Path]:
+    """A folder that every user of the machine can enter and read."""
+    with open_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
