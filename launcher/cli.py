@@ -8,12 +8,16 @@ import os
 import shlex
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from launcher.commands import answers as answers_cli
 from launcher.commands import arrange as arrange_cli
@@ -22,8 +26,37 @@ from launcher.commands import report as report_cli
 from launcher.commands import tracking as tracking_cli
 from launcher.commands import verify as verify_cli
 from zsg_core.errors import ClusterError, ZsgError
+from zsg_core.shown_text import make_showable
+
+# The parent of what typer refuses a command line with, whichever click it brings.
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
+
+
+class ShowingGroup(TyperGroup):
+    """Commands whose refusals show what was written on the command line; typer prints them as they are."""
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        """Reads the command line's own options."""
+        with _refusals_showable():
+            return super().make_context(*args, **more)
+
+    def invoke(self, *args: Any, **more: Any) -> Any:
+        """Reads the options of a command and runs it."""
+        with _refusals_showable():
+            return super().invoke(*args, **more)
+
+
+@contextmanager
+def _refusals_showable() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = make_showable(error.message, keep="")
+        raise
+
 
 app = typer.Typer(
+    cls=ShowingGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -342,6 +375,7 @@ def schema(of: Annotated[Schema, typer.Argument(help="which file's", metavar="gr
 def main() -> None:
     """Runs a command; exit codes 0 ok, 1 bug, 2 the user's, 3 the cluster's, 130 interrupted."""
     os.environ["PYTHONSAFEPATH"] = "1"  # or what we start would take a user's own jobs.py for ours
+    warnings.showwarning = _show_warning
     try:
         app()
     except (ZsgError, OSError) as error:
@@ -351,6 +385,18 @@ def main() -> None:
         told = error if isinstance(error, ZsgError) else disk.told(error)
         show.error(str(told))
         sys.exit(told.exit_code)
+    except Exception as error:  # a bug; its message may hold texts of others as well
+        from launcher.commands import show
+
+        show.bug(error)
+        sys.exit(ZsgError.exit_code)
+
+
+def _show_warning(*told: Any) -> None:
+    """Shows what a library warns of; the module that shows is not imported for commands that warn of nothing."""
+    from launcher.commands import show
+
+    show.library_warning(*told)
 
 
 if __name__ == "__main__":

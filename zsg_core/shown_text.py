@@ -1,21 +1,103 @@
-"""Makes text of others safe to show: in a terminal, on a page, in a log.
+"""Makes texts of others safe to show: in a terminal, on a page, in a log.
 
 Texts of profiles, grids, data, model folders, judges and Slurm may hold escapes that hide, colour or rewrite what a
-terminal shows, and marks that turn the order of what is read. `make_showable` is the one function that all of them
-pass before somebody sees them.
+terminal shows, marks that turn the order of what is read, and signs that are not seen at all. `make_showable` is the
+one function that all of them pass before somebody sees them. What it gives back is for eyes only: what it writes
+`\\x1b` may have been an escape or these four letters. Who needs the text itself takes JSON or Parquet.
 """
 
+import re
+import unicodedata
+
 LINE_ENDS_AND_TABS = "\n\t"
+MOST_MARKS = 8  # combining marks on one letter; scripts that are written need fewer, floods of them cover other lines
+
+_PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
+_RUN = re.compile(r"[^\x20-\x7e]+")  # what is looked at letter by letter
+_COLOURS = re.compile(r"\x1b\[[0-9;:]{0,32}[mKAG]")  # what progress bars and coloured logs write between letters
+_UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-9;:]{0,32})?|\r)\Z")
+
+# Blanks that Chinese and French texts are full of; they look like what they are.
+_BLANKS = frozenset("\u00a0\u202f\u3000")
+# Python takes these for letters or signs that print, but nothing is seen: fillers, joiners, an empty braille cell.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159")
+_SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))  # say which form the sign before them has
+_JOINERS = "\u200c\u200d"
+# Between two of these a joiner says how they are written: scripts from Arabic to Mongolian, and pictures.
+_JOINED = ((0x0600, 0x109F), (0x1780, 0x18AF), (0x2190, 0x2BFF), (0xA840, 0xAAFF), (0xFE0E, 0xFE0F), (0x1F000, 0x1FAFF))
 
 
 def make_showable(text: str, *, keep: str = LINE_ENDS_AND_TABS) -> str:
-    r"""The text with every character that does not print written as its escape, such as `\x1b` or `\u202e`.
+    r"""The text with every sign that does not print, or is not seen, written as its escape, as `\x1b` or `\u202e`.
+
+    Letters of all scripts stay, with the joiners and the forms of pictures that belong to them; of a flood of
+    combining marks the first eight stay. Of blanks stay those that texts have: ASCII's, no-break, ideographic.
 
     `keep`: characters that stay although they do not print; "" for one line or one cell.
     """
-    if text.isprintable():
+    if text.isascii() and (text.isprintable() or (keep == LINE_ENDS_AND_TABS and _PLAIN.fullmatch(text))):
         return text
-    return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
+    return _RUN.sub(lambda found: _shown_run(found, keep), text)
+
+
+class ShownLog:
+    """Makes the pieces of a log showable as they come, which may end within a sequence that a terminal would obey.
+
+    Colours and what moves a terminal's mark for progress bars are left out; where a bar goes back to the beginning of
+    its line to write over it, the next line begins, so that nothing is covered.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def show(self, piece: str) -> str:
+        """What can be shown of the log up to the end of this piece."""
+        text = self._held + piece
+        unfinished = _UNFINISHED.search(text)
+        self._held = unfinished[0] if unfinished else ""
+        return _shown_of_log(text[: len(text) - len(self._held)])
+
+    def end(self) -> str:
+        """What was held back, once no more comes."""
+        held, self._held = self._held, ""
+        return _shown_of_log(held)
+
+
+def _shown_of_log(text: str) -> str:
+    if "\x1b" in text:
+        text = _COLOURS.sub("", text)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return make_showable(text)
+
+
+def _shown_run(found: "re.Match[str]", keep: str) -> str:
+    """The signs of a run that is not ASCII's printing ones; the signs around it say what its joiners join."""
+    text, made, marks = found.string, [], 0
+    for place in range(found.start(), found.end()):
+        one = text[place]
+        marks = marks + 1 if unicodedata.combining(one) or unicodedata.category(one) in ("Mn", "Me") else 0
+        shown = one in keep or _is_seen(text, place)
+        made.append(one if shown and marks <= MOST_MARKS else _escaped(one))
+    return "".join(made)
+
+
+def _is_seen(text: str, place: int) -> bool:
+    """Whether a sign shows what it is, or how the sign before it is written."""
+    one = text[place]
+    before = text[place - 1] if place else " "
+    if one in _JOINERS:
+        after = text[place + 1] if place + 1 < len(text) else ""
+        return _is_among(before, _JOINED) and _is_among(after, _JOINED)
+    if _is_among(one, _SELECTORS):
+        # One says which form of the sign before it is meant; more of them, or one behind a letter, hide something.
+        is_letter = before.isascii() and before.isalpha()
+        return before.isprintable() and not (before.isspace() or is_letter or _is_among(before, _SELECTORS))
+    return (one.isprintable() or one in _BLANKS) and one not in _INVISIBLE
+
+
+def _is_among(one: str, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return bool(one) and any(first <= ord(one) <= last for first, last in ranges)
 
 
 def _escaped(one: str) -> str:

@@ -52,7 +52,8 @@ def report(
     """Write a page that compares the runs of a grid, with the figure and the numbers beside it.
 
     One file of HTML that needs no network: curves with replicates as bands, final values with intervals, sudden
-    drops of test tasks, and the runs, data and code it stands on. From the journals, also while runs go on.
+    drops of test tasks, and the runs, data and code it stands on. From the journals, also while runs go on. In its
+    CSV files, texts that a spreadsheet would compute get an apostrophe before them.
 
     Example: zsg report wsd-order --panel lr --x examples
     """
@@ -76,6 +77,9 @@ def export(
 
     Columns: run, the grid's axes, stage, step, examples, key, value, ts; with --items run, axes, step, item, task,
     loss. In a notebook: from launcher.reporting.frames import metrics.
+
+    In CSV, texts that a spreadsheet would compute (they begin with = + - @) get an apostrophe before them, and what
+    does not print is written as its escape. Parquet has every text as it is.
 
     Example: zsg export wsd-order --out losses.csv
     """

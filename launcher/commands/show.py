@@ -1,24 +1,31 @@
 """Prints plans and states for people, and JSON for scripts; all of rich lives here.
 
 Results go to stdout, progress to stderr. rich honours NO_COLOR and the width of the terminal.
+
+All that zsg shows in a terminal is printed here, and made showable here, whoever wrote it: nothing is markup, and no
+character reaches the terminal that it would obey. Only rich's own colours and movements do.
 """
 
 import json
+import re
 import sys
 import time
+import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 from launcher.clusters.slurm import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
 from launcher.commands.columns import LONG, columns
 from launcher.observing import status_view as view
 from launcher.observing.job_state import JobState
+from zsg_core.shown_text import ShownLog, make_showable
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
     from launcher.planning.estimates import Line
@@ -30,32 +37,71 @@ LIVE = {"tok/s": 100, "left": 80, "beat": 120, "GPUs": 110}  # columns of what r
 PLAIN_EVERY_S = 10.0
 MOST_NAMED = 8
 
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
+
+class ShowingConsole(Console):
+    """A console for which every text is a text: no markup, no `:code:` for a picture, no character that it obeys."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """What is written, piece by piece: rich's controls as they are, texts made showable.
+
+        Cells are so before, or their columns would be too narrow; here nothing is forgotten.
+        """
+        for one in super().render(renderable, options):
+            shown = one.text if one.control else make_showable(one.text)
+            yield one if shown is one.text else Segment(shown, one.style)
+
+
+_LINE_END = re.compile(r"\n(?! )")
+
+_out = ShowingConsole()
+_err = ShowingConsole(stderr=True)
 
 
 def say(text: str) -> None:
     """A line of progress, on stderr."""
-    _err.print(escape(text), soft_wrap=True)
+    _err.print(Text(_as_lines(text)), soft_wrap=True)
 
 
 def result(text: str) -> None:
     """A line of result, on stdout."""
-    _out.print(escape(text), soft_wrap=True)
+    _out.print(Text(_as_lines(text)), soft_wrap=True)
 
 
-def line(text: str) -> None:
-    """A line for scripts as it stands, on stdout: no `:code:` becomes a picture."""
-    print(text)
+def shown(text: object, style: str = "") -> Text:
+    """A text of anybody's for one cell: showable, on one line, and never taken for markup."""
+    return Text(make_showable(str(text), keep=""), style)
+
+
+def _as_lines(text: str) -> str:
+    """A showable text whose further lines are indented: a line end within a name begins no line of zsg's own."""
+    return _LINE_END.sub("\n  ", make_showable(text))
 
 
 def as_json(value: Any) -> None:
-    """A result for scripts, on stdout."""
+    """A result for scripts, on stdout. What is not ASCII is written as its escape: JSON gives back what it was."""
     if not isinstance(value, list):
-        print(json.dumps(value, ensure_ascii=False, indent=1))
+        print(json.dumps(value, indent=1))
         return
     # A row on a line of its own: thousands of them are written in a moment, and found with grep.
-    print("[" + ",".join(f"\n {json.dumps(row, ensure_ascii=False)}" for row in value) + "\n]")
+    print("[" + ",".join(f"\n {json.dumps(row)}" for row in value) + "\n]")
+
+
+def line(text: str) -> None:
+    """A line for scripts as it stands, on stdout: JSON of ASCII letters, which nothing is taken out of."""
+    print(make_showable(text))
+
+
+def log(pieces: Iterable[str]) -> None:
+    """The pieces of a job's log, on stdout, as they come."""
+    showing = ShownLog()
+    for piece in pieces:
+        sys.stdout.write(showing.show(piece))
+        sys.stdout.flush()
+    sys.stdout.write(showing.end())
+    sys.stdout.flush()
 
 
 def plan_table(plan: "Plan") -> None:
@@ -71,7 +117,7 @@ def plan_table(plan: "Plan") -> None:
         table = _table(*names)
         for *cells, kind, reason in rows:
             colour = "bold" if kind in ACTING else "dim"
-            table.add_row(*map(escape, cells), f"[{colour}]{kind}[/]", escape(reason))
+            table.add_row(*map(shown, cells), shown(kind, colour), shown(reason))
         _out.print(table)
     if plan.exclude:
         nodes = ", ".join(f"{node} ({why})" for node, why in plan.exclude.items())
@@ -118,10 +164,10 @@ def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None
         folds = name in ("model", numbers[0])
         table.add_column(name, overflow="fold", no_wrap=not folds, justify="left" if folds else "right")
     for line in lines:
-        table.add_row(*_estimated(line))
+        table.add_row(*map(shown, _estimated(line)))
     _out.print(table)
     for text in assumptions:
-        _out.print(escape(text), style="dim")
+        _out.print(shown(text, "dim"))
 
 
 def _estimated(line: "Line") -> list[str]:
@@ -133,7 +179,7 @@ def _estimated(line: "Line") -> list[str]:
     total = None if line.total_gpu_hours is None else (line.total_gpu_hours,)
     gpus = f"{one.layout.nodes}×{one.layout.ranks_per_node}"
     return [
-        escape(one.model), _short(one.load.shape.parameters), gpus, tensors, _short(line.activations_gb),
+        one.model, _short(one.load.shape.parameters), gpus, tensors, _short(line.activations_gb),
         _short(line.need_gb), _range(steps_at_most, line.steps), _range(at_most, line.tokens),
         _range(at_most, line.gpu_hours), _range(at_most, total), _short(one.state_gb),
     ]  # fmt: skip
@@ -183,9 +229,10 @@ def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
     for row in rows:
         step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
         loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
-        values = [_text(row["axes"].get(key)) for key in keys]
-        state, shown = _coloured(row["state"]), [_live(row)[name] for name in more]
-        table.add_row(row["run"], *values, state, step, loss, *shown, row["slurm"] or "", escape(view.note(row)))
+        values = [_cell(row["axes"].get(key)) for key in keys]
+        colour, lives = COLOURS.get(row["state"], ""), [_live(row)[name] for name in more]
+        cells = [step, loss, *lives, row["slurm"] or "", view.note(row)]
+        table.add_row(*map(shown, [row["run"], *values]), shown(row["state"], colour), *map(shown, cells))
     return table
 
 
@@ -209,20 +256,17 @@ def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     one = len(axis_of) == 1
     first = (next(iter(axis_of.values())) or "runs") if one else "grid, first axis"
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first.rpartition(".")[2], overflow="fold")
+    table.add_column(shown(first.rpartition(".")[2]), overflow="fold")
     for name in [*states, "loss", "left", "GPUs", "flags"]:
         table.add_column(name, justify="right", no_wrap=True)
     for group in found:
-        value = _text(group.value) if axis_of[group.grid] else "all"
-        counts = [f"[{COLOURS.get(state, 'default')}]{group.states[state] or ''}[/]" for state in states]
+        value = _cell(group.value) if axis_of[group.grid] else "all"
+        counts = [shown(group.states[state] or "", COLOURS.get(state, "")) for state in states]
         losses = "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
         left, gpus, flags = view.span(group.eta_s), str(group.gpus or ""), str(group.flags or "")
-        table.add_row(value if one else f"{escape(group.grid)} {value}", *counts, losses, left, gpus, flags)
+        name = value if one else f"{group.grid} {value}"
+        table.add_row(shown(name), *counts, *map(shown, (losses, left, gpus, flags)))
     return table
-
-
-def _coloured(state: str) -> str:
-    return f"[{COLOURS.get(state, 'default')}]{state}[/]"
 
 
 def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
@@ -233,7 +277,8 @@ def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
     _out.print(group_table(rows))
     troubled = [row for row in rows if view.is_troubled(row)]
     if troubled:
-        result(f"\n{len(troubled)} of {len(rows)} runs need a look (zsg why GRID groups them by cause):")
+        result("")
+        result(f"{len(troubled)} of {len(rows)} runs need a look (zsg why GRID groups them by cause):")
         _out.print(status_table(troubled[: view.MOST_TROUBLED], _out.width))
     if len(troubled) > view.MOST_TROUBLED:
         result(f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for every run")
@@ -281,7 +326,7 @@ def _reason(row: Mapping[str, Any]) -> None:
         ("next", row["next"]),
     ):
         if text:
-            _out.print(f"  [bold]{name:5}[/] {escape(str(text))}", soft_wrap=True)
+            _out.print(Text.assemble("  ", (f"{name:5}", "bold"), " ", shown(text)), soft_wrap=True)
 
 
 class Progress:
@@ -310,7 +355,7 @@ class Progress:
         line = progress_line(note, rows)
         if self._live:
             self._next = time.monotonic() + 1.0
-            self._live.update(Group(status_table(_foremost(rows, _err.height - 5), _err.width), escape(line)))
+            self._live.update(Group(status_table(_foremost(rows, _err.height - 5), _err.width), shown(line)))
             return
         self._next = time.monotonic() + PLAIN_EVERY_S
         if line != self._said:
@@ -322,10 +367,11 @@ class Counting:
     """Shows how many of how many are done: a bar in a terminal, nothing in a log. For a `with` statement."""
 
     def __init__(self, what: str) -> None:
+        from rich.markup import escape
         from rich.progress import Progress as Bar  # which no other command needs
 
         self._bar = Bar(console=_err, transient=True, disable=not _err.is_terminal)
-        self._task = self._bar.add_task(what, total=None)
+        self._task = self._bar.add_task(escape(make_showable(what, keep="")), total=None)
 
     def __enter__(self) -> "Counting":
         self._bar.start()
@@ -384,10 +430,6 @@ def _at(row: Mapping[str, Any]) -> str:
     return f" {row['step']}/{row['steps'] or '?'}{loss}"
 
 
-def _text(value: Any) -> str:
-    return escape(_cell(value))
-
-
 def _cell(value: Any) -> str:
     return "–" if value is None else _plain(value)
 
@@ -399,11 +441,20 @@ def _plain(value: Any) -> str:
 def _table(*names: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name in NARROW)
+        table.add_column(shown(name), overflow="fold", no_wrap=name in NARROW)
     return table
 
 
 def error(text: str) -> None:
-    """An error, on stderr. Characters that could deceive a terminal, or the eye, are escaped."""
-    safe = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    print(f"error: {safe}", file=sys.stderr)
+    """An error, on stderr."""
+    print(f"error: {_as_lines(text)}", file=sys.stderr)
+
+
+def bug(error: BaseException) -> None:
+    """An error that nobody has foreseen, with its traceback, on stderr."""
+    print(make_showable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+
+
+def library_warning(message: Warning | str, category: type[Warning], file: str, line: int, *_: Any) -> None:
+    """A warning that a library gives, on stderr; stands in for `warnings.showwarning`."""
+    print(make_showable(f"{file}:{line}: {category.__name__}: {message}"), file=sys.stderr)

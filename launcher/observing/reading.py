@@ -6,7 +6,6 @@ Its imports are light: people ask for states all day.
 import codecs
 import os
 import subprocess
-import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from jobs.evaluating import evaluations
 from jobs.folder import Workspace, read_json
 from launcher import workspaces
 from launcher.clusters.slurm import DONE, Run
+from launcher.commands import show
 from launcher.grids import grid_record
 from launcher.observing import data_notes as data_notes_of
 from launcher.observing import logs, status_view, why
@@ -95,7 +95,10 @@ def _held(grid: str, jobs: Mapping[str, str], states: dict[str, JobState]) -> li
 
 
 def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines: int | None, follow: bool) -> None:
-    """Prints the end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows."""
+    """Prints the end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows.
+
+    What a job wrote is shown, not obeyed: the file itself has every byte of it.
+    """
     item = find_item(place, text)
     if follow:
         pieces = logs.follow(place, item, rank, lines)
@@ -103,9 +106,7 @@ def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines
         part = logs.of_rank(place, item, rank, attempt)
         pieces = part.read(part.tail(lines))
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    for piece in pieces:
-        sys.stdout.write(decode(piece))
-        sys.stdout.flush()
+    show.log(map(decode, pieces))
 
 
 def why_run(place: Workspace, text: str) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from launcher import extras
+from launcher.reporting import figure as figures
 
 WINDOW = 160  # examples averaged together: ten steps of 16, as in the paper's figures
 COLOURS = ("#0b6fb8", "#d1600d", "#2f8f5b", "#8a4fa3", "#7a7a7a")
@@ -17,18 +19,20 @@ Curves = tuple[NDArray[np.float64], NDArray[np.float64]]
 def draw(curves: Mapping[str, Curves], path: Path) -> None:
     """A PNG with two panels: cosine to the nearest test item, and on average, as means of windows of the order."""
     extras.need("a picture", "report", only=("matplotlib",))
-    import matplotlib
+    with figures.drawing({}) as pyplot:
+        _draw(pyplot, curves, path)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
+def _draw(pyplot: Any, curves: Mapping[str, Curves], path: Path) -> None:
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
     for panel, kind, title in zip(
         panels, (0, 1), ("to the nearest test example", "to all test examples, mean"), strict=True
     ):
         for number, (name, both) in enumerate(curves.items()):
             where, means = windows(both[kind])
-            panel.plot(where, means, label=name, color=COLOURS[number % len(COLOURS)], linewidth=1.6)
+            panel.plot(
+                where, means, label=figures.legend_name(name), color=COLOURS[number % len(COLOURS)], linewidth=1.6
+            )
         panel.set_title(f"cosine {title}", fontsize=11)
         panel.set_xlabel("position in the order (examples)")
         panel.grid(alpha=0.25)

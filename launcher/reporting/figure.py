@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from zsg_core.shown_text import make_showable
+
 # Each pair, on white and on near black, is told from its neighbours by lightness too; marks tell them apart in grey.
 PALETTE = (
     ("#0b6fb8", "#62b4f2"), ("#c4500c", "#ff9f5f"), ("#1f7f4c", "#6ed39a"), ("#8a4fa3", "#cfa3e8"),
@@ -32,7 +34,10 @@ SIZE, SMALL = (5.4, 3.5), (4.2, 2.8)  # inches
 
 @dataclass(frozen=True)
 class Line:
-    """A curve; `low` and `high` bound its band. One that is `apart` is drawn thin, beside the others."""
+    """A curve; `low` and `high` bound its band. One that is `apart` is drawn thin, beside the others.
+
+    Its label is made showable, as what the titles of a panel are.
+    """
 
     label: str
     colour: int
@@ -49,6 +54,9 @@ class Line:
     def mark(self) -> str:
         return MARKS[self.colour % len(MARKS)]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", make_showable(self.label, keep=""))
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -60,6 +68,10 @@ class Panel:
     y_label: str
     limits: tuple[float, float] | None = None
     marked: tuple[float, float] | None = None  # a part of the horizontal axis
+
+    def __post_init__(self) -> None:
+        for name in ("title", "x_label", "y_label"):
+            object.__setattr__(self, name, make_showable(getattr(self, name), keep=""))
 
 
 def later(panel: Panel, start: float) -> Panel:
@@ -91,7 +103,7 @@ def svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str:
 
 def element(drawn: str, said: str, points: Iterable[str] = ()) -> str:
     """An SVG of matplotlib's, drawn in colours OF_THE_PAGE, as an element of the page; `said` to who cannot see it."""
-    opening = f'role="img" aria-label="{html.escape(said, quote=True)}">'
+    opening = f'role="img" aria-label="{html.escape(make_showable(said, keep=""), quote=True)}">'
     drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawn.partition("<svg")[2], flags=re.S)
     drawn = re.sub(r"(fill|stroke): #0f0f([0-9a-f]{2})", lambda m: f"{m[1]}: var(--z{int(m[2], 16)})", drawn)
     drawn = re.sub(
@@ -117,11 +129,10 @@ def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str, *, apart
             _draw(place, one, ON_PAPER, direct=False)
         for place in axes.flat[len(panels) :]:
             place.set_axis_off()
-        # matplotlib leaves out names that begin with an underscore.
-        named = {re.sub("^_", " _", line.label): place for line, place in _handles(axes.flat, panels)}
+        named = {legend_name(line.label): place for line, place in _handles(axes.flat, panels)}
         if apart:
             for place, one in zip(axes.flat, panels, strict=False):
-                own = [(drawn, line.label) for line, drawn in _handles([place], [one])]
+                own = [(drawn, legend_name(line.label)) for line, drawn in _handles([place], [one])]
                 place.legend(*zip(*own, strict=True), frameon=False, fontsize=9) if len(own) > 1 else None
         elif len(named) > 1:
             most = max(map(len, named))
@@ -129,10 +140,15 @@ def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str, *, apart
                 named.values(), named.keys(), loc="outside lower center", frameon=False,
                 ncols=max(1, min(len(named), 6, int(14 * SIZE[0] * columns / (most + 6)))),
             )  # fmt: skip
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(make_showable(title, keep=""), fontsize=10)
         for path in paths:
             figure.savefig(path, dpi=160, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
         pyplot.close(figure)
+
+
+def legend_name(text: str) -> str:
+    """A text as a legend shows it; matplotlib leaves out names that begin with an underscore."""
+    return re.sub("^_", " _", make_showable(text, keep=""))
 
 
 def _handles(places: Sequence[Any], panels: Sequence[Panel]) -> Iterator[tuple[Line, Any]]:

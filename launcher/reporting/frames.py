@@ -19,7 +19,7 @@ from pyarrow import csv, parquet
 from jobs.folder import Workspace
 from launcher import extras
 from launcher.grids import grid_record
-from launcher.reporting import recorded
+from launcher.reporting import csv_cells, recorded
 from launcher.reporting.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -125,20 +125,26 @@ def _scalar(value: Any, kind: "pa.DataType") -> "pa.Scalar":
 
 
 class Writer:
-    """Writes a table run by run, as Parquet or, where the path ends so, as CSV; the file is there when it is whole."""
+    """Writes a table run by run, as Parquet or as CSV; the file is there when it is whole.
+
+    Parquet has every text as it is, CSV as `csv_cells` makes it.
+    """
 
     def __init__(self, path: Path, schema: "pa.Schema", kind: str = "parquet") -> None:
         self.rows = 0
         self._path, self._schema = path, schema
         self._draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        write = csv.CSVWriter if kind == "csv" else parquet.ParquetWriter
-        self._file = write(self._draft, schema)
+        self._is_csv = kind == "csv"
+        if self._is_csv:
+            self._file = csv.CSVWriter(self._draft, csv_cells.make_cells(schema.empty_table()).schema)
+        else:
+            self._file = parquet.ParquetWriter(self._draft, schema)
 
     def add(self, columns: Columns) -> None:
         """The rows of one run."""
         table = _table(columns, self._schema)
         self.rows += table.num_rows
-        self._file.write_table(table)
+        self._file.write_table(csv_cells.make_cells(table) if self._is_csv else table)
 
     def __enter__(self) -> "Writer":
         return self
@@ -152,9 +158,9 @@ class Writer:
 
 
 def write_csv(path: Path, held: Columns) -> None:
-    """Writes columns as CSV."""
+    """Writes columns as CSV, its texts as cells that no spreadsheet computes."""
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    csv.write_csv(pa.table(dict(held)), draft)
+    csv.write_csv(csv_cells.make_cells(pa.table(dict(held))), draft)
     draft.replace(path)
 
 

@@ -1,6 +1,7 @@
 """Writes a report as one HTML page that needs nothing else: no network, no library, light and dark.
 
-Every text that comes from a grid or a run is escaped, and the page forbids every script but its own, by digest.
+Every text that comes from a grid or a run is escaped and made showable, and the page forbids every script but its own,
+by digest.
 """
 
 import base64
@@ -12,6 +13,7 @@ from typing import Any
 
 from launcher.reporting.figure import FIRST, MARKS, PALETTE, style_of
 from zsg_core.curves import Interval
+from zsg_core.shown_text import make_showable
 
 MOST_NAMED = 24  # curves in a legend that is not folded
 DASHES = ("", "8 3", "3 2", "9 3 3 3")  # as in the figures
@@ -99,13 +101,12 @@ def page(title: str, parts: Iterable[str]) -> str:
     head += f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>{style}</style>'
     body = "\n".join(parts)
     whole = f'<html lang="en"><head>{head}</head>\n<body>\n{body}\n<script>{SCRIPT}</script></body></html>'
-    return f"<!doctype html>\n{whole}\n"
+    return make_showable(f"<!doctype html>\n{whole}\n")  # its texts are so by now; here none is forgotten
 
 
 def text(value: object) -> str:
     """A text as HTML; what could turn the direction of writing or end a line is shown by its name."""
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in str(value).replace("\t", " "))
-    return html.escape(shown, quote=True)
+    return html.escape(make_showable(str(value).replace("\t", " ")), quote=True)
 
 
 def paragraph(value: str, css: str = "") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from launcher.reporting import figure as figures
 from launcher.reporting.figure import FIRST, GRID, INK, MARKS, OF_THE_PAGE, ON_PAPER, PALETTE
 from launcher.reporting.maps import Map, Points
+from zsg_core.shown_text import make_showable
 
 SIZE = (7.6, 3.7)  # inches, of a map's two panels
 DOT = 16  # square points
@@ -38,9 +39,10 @@ def picture(maps: Sequence[tuple[str, Map]], groups: Mapping[str, int], paths: S
         handles: dict[str, Any] = {}
         for part, (title, one) in zip(whole.subfigures(len(maps), 1, squeeze=False).flat, maps, strict=True):
             handles |= _draw(part.subplots(1, 2), one, groups, ON_PAPER)
-            part.suptitle(title, fontsize=10)
+            part.suptitle(make_showable(title, keep=""), fontsize=10)
         shown = {group: handles[group] for group in groups if group in handles}
-        whole.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=min(6, len(shown)), frameon=False)
+        names = list(map(figures.legend_name, shown))
+        whole.legend(shown.values(), names, loc="outside lower center", ncols=min(6, len(shown)), frameon=False)
         for path in paths:
             whole.savefig(path, dpi=160, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
         pyplot.close(whole)
@@ -78,5 +80,5 @@ def _points(figure: Any, places: Any, one: Map) -> Iterator[str]:
     for axes, _, points in _panels(places, one):
         at = axes.transData.transform(points) * scale
         for (left, up), item, group, apart in zip(at, one.kept.ids, one.kept.groups, one.kept.silhouettes, strict=True):
-            said = html.escape(f"{group}: {item}, silhouette {apart:.2f}")
+            said = html.escape(make_showable(f"{group}: {item}, silhouette {apart:.2f}", keep=""))
             yield f'<circle cx="{left:.1f}" cy="{height - up:.1f}" r="4"><title>{said}</title></circle>'

@@ -39,10 +39,10 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lines(run: str, step: int, suite: str, answers: Iterable[Answered]) -> Iterator[str]:
-    """The answers of a checkpoint, each a line with its newline, in their order."""
+    """The answers of a checkpoint, each a line of ASCII with its newline, in their order; JSON keeps all letters."""
     for one in answers:
         row = {"schema": SCHEMA, "run": run, "step": step, "suite": suite, **msgspec.to_builtins(one)}
-        yield json.dumps(row, ensure_ascii=False) + "\n"
+        yield json.dumps(row) + "\n"
 
 
 def scores(path: Path) -> Scored:
