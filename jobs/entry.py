@@ -23,6 +23,7 @@ from jobs.heartbeat import Heartbeat, Pulse
 from jobs.journal import Journal, cells, plain, read
 from jobs.signals import Signals
 from jobs.signals import outcome as outcome_of
+from jobs.telling import tell
 from jobs.tracking import live
 from jobs.training import stages, state
 from zsg_core import schedule
@@ -43,7 +44,7 @@ def run(folder: str) -> None:
     if going_on.is_replaced(job["submission"]):
         _leave(f"{path}: a later submission has taken this job's place, so this one does nothing", 1)
     if attempts.done_before(path, job["submission"]):
-        sys.stderr.write(f"{path}: this job was started again after it had finished; nothing is left to do\n")
+        tell(f"{path}: this job was started again after it had finished; nothing is left to do")
         if ranks.is_main and job["kind"] == "train":
             _clean_up(path, job)  # the end may have come just before
         _leave(f"{path}: done", 0)
@@ -56,7 +57,7 @@ def run(folder: str) -> None:
     if ranks.is_main:
         live.start(path, job)
     with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
-        sys.stderr.write(log_marks.line(attempt, ranks.rank, ranks.world, attempts.node()) + "\n")
+        tell(log_marks.line(attempt, ranks.rank, ranks.world, attempts.node()))
     try:
         outcome, facts = _perform(path, job, attempt, ranks, signals, pulse)
     except Superseded as newer:
@@ -219,7 +220,7 @@ def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str]
         journal.rewind(step=0, examples=0)
 
     def say(text: str) -> None:
-        sys.stderr.write(text + "\n")
+        tell(text)
         pulse.does(doing)
         pulse.says(text)
         if journal:
@@ -260,9 +261,8 @@ def _end(path: Path, attempt: Attempt, outcome: str, facts: dict[str, Any]) -> N
 
 def _leave(why: str, code: int) -> NoReturn:
     """Ends this process now: torch's and DeepSpeed's clean-up could wait for ranks that are gone."""
-    sys.stderr.write(why + "\n")
+    tell(why)
     sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)
 
 

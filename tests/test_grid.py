@@ -205,8 +205,8 @@ SET_MISTAKES = [
     ("a tag", ["data.path=!!python/name:os.system x"], "the tag"),
     ("a bare mapping", ["model=name: x"], "--set model=name: x: write a mapping as {{key: value}}"),
     ("a comment", ["data.path=/a #1"], "' #' begins a comment in YAML; quote the value"),
-    ("a line break", ["data.path=a\nseed: 1"], "--set 'data.path=a\\nseed: 1': holds a line break"),
-    ("a right-to-left mark", ["data.path=\u202egpj"], "--set 'data.path=\\u202egpj': holds a line break or"),
+    ("a line break", ["data.path=a\nseed: 1"], "--set data.path=a\\nseed: 1: holds a line break"),
+    ("a right-to-left mark", ["data.path=\u202egpj"], "--set data.path=\\u202egpj: holds a line break or"),
 ]
 
 

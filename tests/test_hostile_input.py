@@ -144,7 +144,7 @@ OPTIONS = {
     "a grid that is not there": (["no.yaml"], ["no.yaml", "No such file"]),
     "a grid that is a folder": (["data"], ["data", "not a file"]),
     "a grid that never ends": (["/dev/zero"], ["/dev/zero", "not a file"]),
-    "a line break in the grid's path": (["a\nb.yaml"], [r"'a\nb.yaml'"]),
+    "a line break in the grid's path": (["a\nb.yaml"], [r"a\nb.yaml: cannot"]),
     "a profile that is not there": (["grid.yaml", "--profile", LINK_OUT + ".yaml"], ["$(touch x).yaml"]),
     "a path as profile": (["grid.yaml", "--profile", "../../x"], ["profile '../../x' not found"]),
     "an unknown setting": (["grid.yaml", "--set", "seeed=1"], ["--set seeed=1", "Did you mean 'seed'"]),

@@ -27,6 +27,7 @@ from typing import Any
 
 from jobs import journal
 from jobs.folder import Workspace, read_json, write_json
+from jobs.telling import tell
 from jobs.tracking import follow, item_table, run_facts
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Data, Refused, Tracker
@@ -83,7 +84,7 @@ class Delivery:
         artifacts = (path.parent / "mlartifacts").as_uri() if path else None
         self._tracker = Tracker(uri, artifacts, patience, moves=not wanted["tracking"])
         self._store = uri if wanted["tracking"] else OWN
-        self._say = say or (lambda text: sys.stderr.write(f"{text}\n"))
+        self._say = say or tell
         self._there: tuple[str, str] | None = None  # experiment and the grid's own run
         self._held: dict[str, dict[str, str]] = {}  # run → its MLflow runs, and which journal each is filled from
         self._elsewhere: dict[str, str] = {}  # run → the other experiment in which its MLflow run stands
@@ -471,7 +472,7 @@ def main() -> None:
         def say_once(text: str) -> None:
             if text not in said:
                 said.add(text)
-                sys.stderr.write(f"{text}\n")
+                tell(text)
 
         follow.until_left(given.follow, lambda: sync(workspace, given.grid, say=say_once))
     else:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from jobs.telling import tell
 from zsg_core.errors import ZsgError
 
 EVERY_S = 2.0
@@ -42,8 +43,7 @@ def until_left(parent: int, send: Callable[[], object], last_s: float | None = N
         except (ZsgError, OSError) as error:
             failures += 1
             with contextlib.suppress(OSError):  # a log that cannot grow is no reason to stop
-                sys.stderr.write(f"{time.strftime('%F %T')} {error}\n")
-                sys.stderr.flush()
+                tell(f"{time.strftime('%F %T')} {error}")
             if is_last:
                 sys.exit(3)
         if is_last:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jobs.telling import tell
+
 LOG = "live.log"
 
 
@@ -20,7 +22,7 @@ def start(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
     if job["kind"] not in ("train", "evaluate") or not job["tracking"].get("live"):
         return None
     if importlib.machinery.PathFinder.find_spec("mlflow") is None:
-        _say("MLflow is not installed on this node: nothing is delivered live, zsg sync delivers it")
+        tell("MLflow is not installed on this node: nothing is delivered live, zsg sync delivers it")
         return None
     workspace = folder.absolute().parent.parent  # as it lies by now; job.json names where it was submitted
     argv = [sys.executable, "-m", "jobs.tracking.deliver", str(workspace)]
@@ -34,9 +36,5 @@ def start(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
                 argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=os.environ | quiet
             )
     except OSError as error:
-        _say(f"nothing is delivered live ({error}); zsg sync delivers it")
+        tell(f"nothing is delivered live ({error}); zsg sync delivers it")
         return None
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

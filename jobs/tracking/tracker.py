@@ -48,6 +48,7 @@ from jobs.journal import Point
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience
 from zsg_core.errors import ClusterError
+from zsg_core.shown_text import make_showable
 
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100  # of one request
 MOST_BYTES = 600_000  # of its texts, as JSON: with a thousand metrics it stays below MLflow's limit of a megabyte
@@ -245,7 +246,9 @@ class Tracker:
             if found := self._find(experiment, known_by):
                 return min(found)
             is_doubtful, was = True, is_doubtful
-            made = self._client.create_run(experiment, started, {**tags, **known_by}, name[:200])
+            made = self._client.create_run(
+                experiment, started, {**tags, **known_by}, make_showable(name, keep="")[:200]
+            )
             is_doubtful = was
             return made.info.run_id
 
@@ -266,7 +269,7 @@ class Tracker:
 
     def log(self, run: str, points: Sequence[Point], params: Mapping[str, str] | None = None) -> Iterator[int]:
         """Sends in requests of the size that MLflow takes; yields after each how many points it had."""
-        left = [Param(key, value[:PARAM_LENGTH]) for key, value in (params or {}).items()]
+        left = [Param(key, make_showable(value)[:PARAM_LENGTH]) for key, value in (params or {}).items()]
         metrics = [Metric(p.key, p.value, p.ts, p.step) for p in points]
         while left or metrics:
             count = _fitting([param.value for param in left[:MOST_PARAMS]])
@@ -278,7 +281,7 @@ class Tracker:
 
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Sets tags, in as many requests as it takes."""
-        made = [RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()]
+        made = [RunTag(key, make_showable(value)[:TAG_LENGTH]) for key, value in tags.items()]
         while made:
             count = _fitting([tag.value for tag in made[:MOST_TAGS]])
             self._log(run, tags=made[:count])

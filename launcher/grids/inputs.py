@@ -4,7 +4,6 @@ Digests are kept by path, size and time of change, so that a file is read once h
 """
 
 import importlib.util
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from jobs.folder import read_json, write_json
 from jobs.preparing import added_tokens, content
 from jobs.preparing.pool import Files
+from jobs.telling import tell
 from launcher.grids import hub, model_folder, suite_files
 from launcher.grids.hub import Downloads
 from zsg_core import data_sets, instructions, readers, suites
@@ -39,7 +39,7 @@ class Inputs:
     def __init__(
         self,
         cache: Path,
-        say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),  # noqa: T201
+        say: Callable[[str], None] = tell,
         downloads: Downloads | None = None,
     ) -> None:
         self._cache_path = cache

@@ -9,6 +9,7 @@ from launcher.grids.yaml_file import Place
 from zsg_core.errors import UserError
 from zsg_core.settings.run import Settings
 from zsg_core.settings.schema_errors import leaf_keys, unknown_key
+from zsg_core.shown_text import make_showable
 
 EXAMPLE = "write key=value, such as --set train.lr=1e-4"
 ELSEWHERE = {"profile": "use --profile NAME", "name": "change it in the file", "workspace": "use --workspace FOLDER"}
@@ -55,4 +56,4 @@ def _value(text: str, written: str) -> Any:
 
 def _error(text: str, message: str) -> UserError:
     shown = text if len(text) <= 100 else f"{text[:60]}… ({len(text):,} characters)"
-    return UserError(f"--set {shown if shown.isprintable() else repr(shown)}: {message}")
+    return UserError(f"--set {make_showable(shown, keep='')}: {message}")

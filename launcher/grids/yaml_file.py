@@ -13,6 +13,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning
 
 from zsg_core.errors import UserError
+from zsg_core.shown_text import make_showable
 
 MAX_BYTES = 200_000  # the parser takes seconds for so much; 10,000 points written out fit in half
 MAX_VALUES = 100_000  # a few lines of nested aliases can stand for billions of values
@@ -79,8 +80,8 @@ def _refuse_nests(text: str, refusal: Refusal) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path as a message may show it: quoted if it holds line breaks or other marks that deceive the eye."""
-    return str(path) if str(path).isprintable() else repr(str(path))
+    """A path as a message may show it: on one line, without marks that deceive the eye."""
+    return make_showable(str(path), keep="")
 
 
 def _text(path: Path) -> str:
