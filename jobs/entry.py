@@ -144,7 +144,8 @@ def _requeue(path: Path, attempt: Attempt) -> str | None:
 def _clean_up(path: Path, job: dict[str, Any]) -> None:
     """Removes what nobody needs any more; only now: until the end is told, a killed run goes on from it."""
     if not job["checkpoints"]["keep_state"]:
-        state.remove(path)
+        for reason in state.remove(path):
+            sys.stderr.write(f"a state is not removed: {reason}\n")
     if job["before"] and not stages.is_still_needed(path, job):
         stages.release(Workspace(Path(job["paths"]["workspace"])), job["before"][-1], job["run_id"])
 

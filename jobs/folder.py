@@ -34,7 +34,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,19 +156,6 @@ def commit(draft: Path, folder: Path) -> None:
         if not is_committed(folder):
             raise
     sync(folder.parent)
-
-
-def discard(folder: Path, is_wanted: Callable[[], bool] = lambda: False) -> bool:
-    """Removes a folder that at no moment is there in part under its name, unless it `is_wanted` after all."""
-    gone = folder.with_name(f".{folder.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(gone)
-    if gone.exists() and is_wanted():  # by one who began to read it before it had lost its name
-        gone.rename(folder)
-        return False
-    shutil.rmtree(gone, ignore_errors=True)
-    return True
 
 
 @contextlib.contextmanager

@@ -12,7 +12,9 @@ from conftest import Zsg
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs import journal
 from jobs.folder import Workspace
+from launcher.reporting import outputs
 from launcher.reporting.frames import item_losses, metrics
+from zsg_core.errors import UserError
 
 AXES = {"arrangement.order": "nft", "strategy": {"name": "dmt", "k": "1/4"}, "train.lr": 1e-6}
 TASKS = ["t1", "t1", "t2"]
@@ -67,6 +69,19 @@ def test_both_formats_hold_the_same(held: Zsg, options: list[str]) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(held.folder / "a.parquet"), frame)
     assert [row["run"] for row in rows] == list(frame.run)
     assert sorted(Path(held.folder).glob(".a*")) == []
+
+
+def test_a_file_that_is_there_is_not_replaced_unasked(held: Zsg) -> None:
+    """It may be anything of the user's; a link or a folder is never replaced."""
+    (held.folder / "mine.csv").write_text("mine")
+    held("export", "grid", "--out", "mine.csv", code=2)
+    assert "mine.csv: is there already; name another file, or replace it with --replace" in held.said
+    assert (held.folder / "mine.csv").read_text() == "mine"
+
+    (held.folder / "link.csv").symlink_to("mine.csv")
+    with pytest.raises(UserError, match="no ordinary file"):
+        outputs.refuse_existing(held.folder / "link.csv", may_replace=True)
+    outputs.refuse_existing(held.folder / "mine.csv", may_replace=True)
 
 
 def test_an_unknown_grid_is_a_users_error(held: Zsg) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Zsg
@@ -28,11 +30,19 @@ def a_recipe(order: str, count: int = 1) -> dict:
     return {"base": {"kind": "tiny", "hidden": 64}, "stages": [stage] * count}
 
 
-def made(folder: Path) -> Path:
+def made(folder: Path, name: str = "meta.json") -> Path:
     """A committed folder of 1000 bytes."""
     with publish(folder) as draft:
-        (draft / "x").write_bytes(b"x" * 1000)
+        (draft / name).write_bytes(b"x" * 1000)
     return folder
+
+
+def code_of(run: str) -> str:
+    """The digest of the code that a run was submitted with."""
+    return {"done": "1", "failed": "2", "gone": "3"}[run] * 16
+
+
+FIRST = "f" * 12
 
 
 class Place:
@@ -47,19 +57,21 @@ class Place:
         self.first, self.second = self.submit(), self.submit()
         for run, recipe in self.recipes.items():
             folder = self.workspace.run(run)
-            job = {"recipe": recipe, "checkpoints": {"keep_state": False}, "code": {"digest": f"c-{run}"}, "makes": []}
-            write_json(folder / "job.json", job | {"submission": self.second.id})
+            job = {"recipe": recipe, "checkpoints": {"keep_state": False}, "code": {"digest": code_of(run)}}
+            write_json(folder / "job.json", job | {"makes": [], "submission": self.second.id})
             facts = {"cause": None if run == "done" else "died", "snapshots": self.snapshots(run)}
             attempts.end(folder, attempts.begin(folder, self.second.id), "done" if run == "done" else "failed", **facts)
             for step in (2, 4):
                 made(folder / "snapshots" / str(step))
-            made(folder / "state/4")
-            made(self.workspace.code(f"c-{run}"))
+            with publish(folder / "state/4") as draft:
+                (draft / "state.json").write_bytes(b"x" * 1000)
+            (folder / "state/4/COMMIT").unlink()
+            made(self.workspace.code(code_of(run)), "abc.patch")
             arrangement = recipes.arrangement_id(recipe)
             made(self.workspace.arrangement(arrangement))
             made(self.workspace.tokens(tokens_id(recipe, arrangement)))
         made(self.workspace.base(recipes.base_id(a_recipe("nft")) or ""))
-        made(self.workspace.first_losses("f"))
+        made(self.workspace.first_losses(FIRST))
 
     def submit(self) -> Submission:
         """All runs, submitted on this machine."""
@@ -70,7 +82,7 @@ class Place:
         ledger.submitted(submission, ["local"] * 3)
         folder = self.workspace.submission(submission.id)
         folder.mkdir(parents=True)
-        (folder / "log.out").write_text("log")
+        (folder / "1_0_log.out").write_text("log")
         return submission
 
     @staticmethod
@@ -107,7 +119,7 @@ def test_what_is_found(place):
         "submissions": {f"submissions/{place.first.id}"},
         "tokens": {of(place, "tokens", "done"), of(place, "tokens", "gone")},
         "arrangements": {of(place, "arrangements", "gone")},
-        "code": {"code/c-gone"},
+        "code": {f"code/{code_of('gone')}"},
     }
 
 
@@ -197,16 +209,16 @@ def test_first_losses_go_when_every_run_is_done(place):
     folder = place.workspace.run("failed")
     attempts.end(folder, attempts.begin(folder, place.second.id), "done")
 
-    assert place.found()["first losses"] == {"first_losses/f"}
+    assert place.found()["first losses"] == {f"first_losses/{FIRST}"}
 
 
-@pytest.mark.parametrize("name", [".a1.0123abcd", ".a1.gone"])
+@pytest.mark.parametrize("name", [".0123456789ab.0123abcd", ".0123456789ab.gone"])
 def test_drafts_of_dead_processes(place, name):
     """What has a temporary name and was not touched for a day; never a lock, nor what was written today."""
     draft = place.workspace.root / "tokens" / name
     draft.mkdir()
     (draft / "ids").touch()
-    lock = place.workspace.root / "tokens/.a1.lock"
+    lock = place.workspace.root / "tokens/.0123456789ab.lock"
     lock.touch()
     assert "drafts" not in place.found()
     for path in (draft / "ids", draft, lock):
@@ -217,18 +229,18 @@ def test_drafts_of_dead_processes(place, name):
 
 def test_gc_killed_half_way_is_run_again(place, monkeypatch):
     """What was renamed and not removed has no name any more; the next call frees the rest."""
-    real, calls = garbage.discard, []
+    real, calls = shutil.rmtree, []
 
-    def dies(path: Path) -> bool:
-        calls.append(path)
-        if len(calls) == 3:
+    def dies(*what: Any, **how: Any) -> None:
+        calls.append(what)
+        if len(calls) == 5:  # each is asked for its old remains first, so this is the third that goes
             raise KeyboardInterrupt
-        return real(path)
+        real(*what, **how)
 
-    monkeypatch.setattr(garbage, "discard", dies)
+    monkeypatch.setattr(shutil, "rmtree", dies)
     with pytest.raises(KeyboardInterrupt):
         garbage.free(place.workspace)
-    monkeypatch.setattr(garbage, "discard", real)
+    monkeypatch.setattr(shutil, "rmtree", real)
     garbage.free(place.workspace)
     assert place.found() == {}
 
@@ -237,7 +249,9 @@ def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path) -> None:
     """Shown by default, freed with --yes; afterwards what is done is done, and what failed can be tried again."""
     grid = small_grid(zsg, tasks, "[random]")
     zsg("submit", grid)
-    assert "could be freed; zsg gc --yes frees it" in zsg("gc")
+    shown = zsg("gc")
+    assert "could be freed; zsg gc --yes frees it" in shown
+    assert all(row["path"] in shown for row in json.loads(zsg("gc", "--json")))
     kinds = {row["kind"] for row in json.loads(zsg("gc", "--json"))}
     assert kinds == {"tokens", "first losses"}
     assert zsg("gc", "--yes").splitlines()[-1].startswith("freed ")
@@ -251,15 +265,164 @@ def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path) -> None:
 def test_what_could_not_be_removed_is_not_called_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is still there says so and frees nothing; a file that another name keeps frees nothing either."""
     place = Place(tmp_path)
-    os.link(place.workspace.run("done") / "state/4/x", tmp_path / "kept")
+    os.link(place.workspace.run("done") / "state/4/state.json", tmp_path / "kept")
     found = {piece.path: piece.size for piece in garbage.find(place.workspace)}
     assert found[place.workspace.run("done") / "state"] < 1000
     stuck = place.workspace.run("done") / "snapshots/2"
     assert found[stuck] >= 1000
-    remove = garbage.discard
-    monkeypatch.setattr(garbage, "discard", lambda folder: folder == stuck or remove(folder))
+    remove = garbage.removal.discard
+    monkeypatch.setattr(
+        garbage.removal, "discard", lambda root, path, *more: "" if path == stuck else remove(root, path, *more)
+    )
     freed = {piece.path: piece for piece in garbage.free(place.workspace)}
 
     assert freed[stuck].size == 0
     assert "could not be removed" in freed[stuck].reason
     assert all(size == freed[path].size for path, size in found.items() if path != stuck)
+
+
+OLD = (time.time() - 3 * 86400, time.time() - 3 * 86400)
+
+
+def old(path: Path) -> Path:
+    """A file that nobody has touched for days."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    os.utime(path, OLD)
+    os.utime(path.parent, OLD)
+    return path
+
+
+OTHERS = [
+    ".env.20240131",
+    ".digests.json.20240131",
+    ".ssh.deadbeef/id_rsa",
+    "data/.labels.deadbeef",
+    "grids/.wandb.deadbeef",
+    "grids/g/.notes.deadbeef",
+    "runs/.history.gone",
+    "runs/done/.env.deadbeef",
+    "runs/0123456789ab/.env.deadbeef",
+    "runs/mine/.job.json.deadbeef",
+    "tokens/.mine.deadbeef",
+    "tokens/mine/COMMIT",
+    "code/0123456789ab/COMMIT",
+    "runs/done/state/.git.deadbeef",
+    "runs/done/snapshots/.git.deadbeef",
+    "runs/done/snapshots/2.old/COMMIT",
+    "submissions/.notes.deadbeef",
+]
+
+
+def test_what_has_no_name_that_zsg_gives_is_nobodys_garbage(place: Place) -> None:
+    """A workspace may be a home: a hidden name that ends in eight digits says nothing of who made it."""
+    paths = [old(place.workspace.root / name) for name in OTHERS]
+    garbage.free(place.workspace)
+
+    assert [path for path in paths if not path.exists()] == []
+
+
+DRAFTS = [
+    ".digests.json.0123abcd",
+    "grids/g/.grid.json.0123abcd",
+    "runs/0123456789ab/.exit.json.0123abcd",
+    "runs/0123456789ab/.heartbeat.json." + "0a" * 16,
+    "runs/0123456789ab/state/.4." + "0a" * 16 + "/ranks",
+    "runs/0123456789ab/queue/.4.rougeL.lease.0123abcd",
+    "code/.0123456789abcdef.0123abcd/COMMIT",
+    "records/.0123456789ab.gone/meta.json",
+]
+
+
+def test_a_draft_of_what_zsg_writes_goes(place: Place) -> None:
+    """Beside the name that it was to get, in a folder that zsg makes, also where an older zsg has left it."""
+    paths = [old(place.workspace.root / name) for name in DRAFTS]
+    for path in paths:
+        for folder in path.relative_to(place.workspace.root).parents:
+            os.utime(place.workspace.root / folder, OLD)
+    freed = [piece.path for piece in garbage.free(place.workspace) if piece.kind == "drafts"]
+
+    assert [path for path in paths if path.exists()] == []
+    assert len(freed) == len(DRAFTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "behind"),
+    [
+        ("runs/done/state", "4/state.json"),
+        ("runs/done/snapshots", "2/COMMIT"),
+        ("runs/done/snapshots/2", "COMMIT"),
+        ("runs/done/weights", "COMMIT"),
+        ("runs/done", "state/4/state.json"),
+        ("runs", "done/state/4/state.json"),
+        ("tokens", "0123456789ab/COMMIT"),
+        ("tokens/0123456789ab", "COMMIT"),
+        ("submissions", "{first}/1_0_log.out"),
+        ("grids/g/.grid.json.0123abcd", "x"),
+        ("tokens/.0123456789ab.0123abcd", "x"),
+        ("mine", ".0123456789ab.0123abcd"),
+    ],
+)
+def test_nothing_behind_a_link_is_removed(place: Place, tmp_path: Path, name: str, behind: str) -> None:
+    """Where a folder of the workspace is a link, gc leaves it and what is behind it, and says so of what it would free.
+
+    All there is at that place lies outside now, so that a gc that follows would find it.
+    """
+    at, outside = place.workspace.root / name, tmp_path / "outside"
+    if at.exists():
+        shutil.copytree(at, outside)
+        shutil.rmtree(at)
+    kept = outside / behind.format(first=place.first.id)
+    old(kept) if not kept.exists() else None
+    at.parent.mkdir(parents=True, exist_ok=True)
+    at.symlink_to(outside)
+    said: list[str] = []
+    garbage.free(place.workspace, say=said.append)
+
+    assert kept.exists() and at.is_symlink()
+    hidden = at.name.startswith(".") or name == "mine"
+    assert hidden or any(str(at) in line and "is a link" in line for line in said), said
+
+
+def test_a_link_planted_between_look_and_removal_is_not_followed(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of snapshots becomes a link to another's after gc has found what to free."""
+    snapshots = place.workspace.run("done") / "snapshots"
+    real = garbage.find
+
+    def plant(*given: Any, **named: Any) -> list[garbage.Piece]:
+        found = real(*given, **named)
+        snapshots.rename(tmp_path / "outside")
+        snapshots.symlink_to(tmp_path / "outside")
+        return found
+
+    monkeypatch.setattr(garbage, "find", plant)
+    freed = {piece.path: piece for piece in garbage.free(place.workspace)}
+
+    assert (tmp_path / "outside/2/COMMIT").exists()
+    assert "is a link" in freed[snapshots / "2"].reason and freed[snapshots / "2"].size == 0
+
+
+def test_a_folder_with_a_file_of_the_users_stays(place: Place) -> None:
+    """What she laid into a snapshot is not removed with it: it is named, and the snapshot is still whole."""
+    mine = place.workspace.run("done") / "snapshots/2/my_eval.json"
+    mine.write_text("mine")
+    said: list[str] = []
+    freed = garbage.free(place.workspace, say=said.append)
+
+    assert said == [f"left: {mine.parent} holds my_eval.json, which zsg did not write; move it elsewhere"]
+    assert mine.exists() and (mine.parent / "COMMIT").exists()
+    assert "snapshots" not in {piece.kind for piece in freed}
+
+
+def test_every_path_is_told_before_it_goes(place: Place) -> None:
+    """`before` sees each piece while it is still there."""
+    seen: list[Path] = []
+
+    def look(piece: garbage.Piece) -> None:
+        assert piece.path.exists()
+        seen.append(piece.path)
+
+    freed = garbage.free(place.workspace, before=look)
+    assert seen == [piece.path for piece in freed] and len(seen) == 7

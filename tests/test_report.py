@@ -106,7 +106,11 @@ def test_the_page_needs_nothing_else(place: Workspace) -> None:
     assert set(re.findall(r"https?://[^\s\"'<)]+", page)) <= {"http://www.w3.org/1999/xlink"}
     assert "default-src 'none'" in page and page.count("<script") == 1
     assert page.count("<figure") >= 3 and "var(--z2)" in page
-    assert {path.name for path in (place.grid("seeds") / "report").iterdir()} == {"report.html", *report.BESIDE}
+    assert {path.name for path in (place.grid("seeds") / "report").iterdir()} == {
+        "report.html",
+        ".zsg-report.json",
+        *report.BESIDE,
+    }
 
 
 def test_hostile_names_stay_texts(tmp_path: Path) -> None:
@@ -296,3 +300,90 @@ def journalled(place: Workspace, name: str, key: str, values: tuple[float, ...])
         journal.row("metric", step=step, examples=16 * step, data={key: value})
     journal.close()
     attempts.end(place.run(run), attempt, "done", step=STEPS[-1])
+
+
+@pytest.fixture
+def one_run(tmp_path: Path) -> Workspace:
+    """A workspace with a grid of one run, which claims nothing and keeps no states."""
+    place = Workspace(tmp_path / "work")
+    make(place, "g", [({"seed": 0}, 0, 1.0)])
+    return place
+
+
+def test_a_folder_of_the_users_keeps_what_is_hers(one_run: Workspace, tmp_path: Path) -> None:
+    """Files that this report does not have stay as they are; for one that it would replace nothing is written.
+
+    Written again it replaces what it wrote, and says only of its own that it lies beside the page.
+    """
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("verdicts.csv", "maps.png", "notes.txt"):
+        (mine / name).write_text("mine")
+    (mine / "curves.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"mine holds curves\.csv, which zsg did not write"):
+        report.write(one_run, "g", Asked(), mine)
+    assert sorted(path.name for path in mine.iterdir()) == ["curves.csv", "maps.png", "notes.txt", "verdicts.csv"]
+
+    (mine / "curves.csv").unlink()
+    for _ in range(2):
+        page = report.write(one_run, "g", Asked(), mine)
+    assert [(mine / name).read_text() for name in ("verdicts.csv", "maps.png", "notes.txt")] == ["mine"] * 3
+    assert report.beside(page) == list(report.BESIDE)
+
+
+def test_a_report_that_was_changed_is_not_replaced(one_run: Workspace) -> None:
+    """By default, too; what was removed is written again."""
+    page = report.write(one_run, "g", Asked())
+    (page.parent / "finals.csv").unlink()
+    report.write(one_run, "g", Asked())
+    assert (page.parent / "finals.csv").exists()
+
+    page.write_text(page.read_text() + "<!-- my note -->")
+    with pytest.raises(UserError, match=r"holds report\.html, .* changed since; nothing was written"):
+        report.write(one_run, "g", Asked())
+    assert page.read_text().endswith("<!-- my note -->")
+
+
+def test_an_older_reports_folder_is_taken_over(one_run: Workspace) -> None:
+    """An older zsg kept no list of what it wrote: in the workspace its names are its own."""
+    folder = one_run.grid("g") / "report"
+    folder.mkdir()
+    for name in ("report.html", "curves.csv", "maps.png", "notes.txt"):
+        (folder / name).write_text("old")
+    page = report.write(one_run, "g", Asked())
+
+    assert "old" not in (page.read_text()[:3], (folder / "curves.csv").read_text()[:3])
+    assert not (folder / "maps.png").exists() and (folder / "notes.txt").read_text() == "old"
+
+
+def test_a_report_is_not_written_through_a_link(one_run: Workspace, tmp_path: Path) -> None:
+    """Neither its folder in the workspace nor a file of it may be one; a folder that the user names may."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/report.html").write_text("mine")
+    (one_run.grid("g") / "report").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="is a link"):
+        report.write(one_run, "g", Asked())
+    (tmp_path / "named").mkdir()
+    (tmp_path / "named/report.html").symlink_to(tmp_path / "outside/report.html")
+    with pytest.raises(UserError, match=r"holds report\.html"):
+        report.write(one_run, "g", Asked(), tmp_path / "named")
+    assert (tmp_path / "outside/report.html").read_text() == "mine"
+
+    (tmp_path / "to").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "to")
+    assert report.write(one_run, "g", Asked(), tmp_path / "link").exists()
+
+
+def test_a_list_that_somebody_made_takes_no_file_of_the_users(one_run: Workspace, tmp_path: Path) -> None:
+    """What a folder's list names besides the names of a report, or with no digest of the file, is not ours."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    (mine / "maps.csv").write_text("mine")
+    write_json(
+        mine / ".zsg-report.json", {"schema": 1, "files": {"notes.txt": ["x"], "../x": ["y"], "maps.csv": ["z"]}}
+    )
+    with pytest.raises(UserError, match=r"mine holds maps\.csv"):
+        report.write(one_run, "g", Asked(), mine)
+
+    assert (mine / "notes.txt").read_text() == (mine / "maps.csv").read_text() == "mine"

@@ -99,7 +99,7 @@ def test_other_ids_are_refused_with_both_digests():
 
 def test_only_a_number_names_a_state(tmp_path: Path):
     """Drafts, what is being removed, and what is of another schema are not states."""
-    for name in ("5", "12", ".20.nonce", ".12.gone"):
+    for name in ("5", "12", f".20.{'a' * 32}", ".12.gone"):
         write_json(tmp_path / "state" / name / "state.json", saved(5).__dict__)
     write_json(tmp_path / "state/30/state.json", {"schema": 99})
     (tmp_path / "state/31").mkdir()
@@ -241,3 +241,30 @@ def test_the_time_limit_itself_does_not_cut_the_save_that_its_warning_began(sign
     os.kill(os.getpid(), signal.SIGTERM)
 
     assert signals.asks == PAUSE
+
+
+def test_what_zsg_did_not_make_stays_with_the_states(tmp_path: Path):
+    """Hidden files, a folder whose name is no step, and a state with a file of another in it are left and told."""
+    folder = tmp_path / "runs/r/state"
+    for name in ("2", "4", "007"):
+        write_json(folder / name / "state.json", {"schema": 99})
+    (folder / "4/notes.txt").write_text("mine")
+    (folder / ".env.20240131").write_text("mine")
+
+    assert remove(tmp_path / "runs/r") == [
+        f"{folder / '4'} holds notes.txt, which zsg did not write; move it elsewhere"
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == [".env.20240131", "007", "4"]
+
+
+@pytest.mark.parametrize("linked", ["state", "runs/r", "runs"])
+def test_states_behind_a_link_stay(tmp_path: Path, linked: str):
+    """Whatever folder on the way is a link, nothing behind it goes; the link itself stays, too."""
+    outside = {"state": "mine", "runs/r": "mine/state", "runs": "mine/r/state"}[linked]
+    write_json(tmp_path / outside / "4" / "state.json", {"schema": 99})
+    place = tmp_path / "work" / ("runs/r/state" if linked == "state" else linked)
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "mine")
+
+    remove(tmp_path / "work/runs/r")
+    assert (tmp_path / outside / "4/state.json").exists() and place.is_symlink()

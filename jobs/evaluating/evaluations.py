@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs import journal, removal
 from jobs.attempt import DONE
 from jobs.evaluating.leases import is_leased
-from jobs.folder import discard, is_committed, read_json
+from jobs.folder import is_committed, read_json
 from zsg_core.scores.keys import INSIDE, is_answers
 
 ANSWERS = "answers"  # the event that tells where a step's answers are kept
@@ -113,6 +113,7 @@ def tidy(run: Path, keys: Sequence[str]) -> list[int]:
     for row in record.get("snapshots", []):
         folder, step = run / "snapshots" / str(row["step"]), row["step"]
         if not row["kept"] and is_committed(folder) and not is_needed(run, keys, step):
-            if discard(folder, lambda step=step: is_needed(run, keys, step)):
+            root = run.parent.parent
+            if not removal.discard(root, folder, removal.IN_WEIGHTS, lambda step=step: is_needed(run, keys, step)):
                 removed.append(step)
     return removed

@@ -12,7 +12,8 @@ removed`, and `speed/snapshot_stall_s`, the seconds for which training stood sti
 """
 
 import queue
-import shutil
+import re
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,13 +24,18 @@ import torch.distributed as dist
 
 from jobs import attempt as attempts
 from jobs import journal as journals
+from jobs import removal
 from jobs.attempt import Attempt
 from jobs.evaluating.evaluations import is_needed, needed
-from jobs.folder import discard, is_committed, read_json
+from jobs.folder import is_committed, read_json
 from jobs.journal import SPEED
 from jobs.ranks import Ranks
 from jobs.training.weight_folders import Base, WeightFolders, Written
+from zsg_core.errors import ClusterError
 from zsg_core.snapshots import Rule, kept
+
+_DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")  # of an attempt, by its nonce
+_DRAFT_OF_WEIGHTS = re.compile(r"\.weights\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
 
 Note = Callable[[str, int, dict[str, Any]], None]  # journals a row: kind, step, data
 
@@ -60,6 +66,12 @@ class Snapshots:
         self._there: dict[int, float | None] = {}  # the loss of each that is on disk; rank 0's thread's alone
         self._news: queue.Queue[Written | int] = queue.Queue()  # written, or the step of one that was removed
         self._step: int | None = None
+        self._said: list[str] = []  # why snapshots were not removed; rank 0's thread's alone
+        if self._root.is_symlink():
+            raise ClusterError(
+                f"{self._root} is a link; zsg writes and removes snapshots in a folder of its own: remove the link, "
+                "and zsg retry"
+            )
         if ranks.is_main:
             attempts.check(run, attempt)  # what a newer attempt is writing is no dead draft
             _remove_drafts(run)
@@ -152,9 +164,14 @@ class Snapshots:
         self._news.put(written)
         go = self._there.keys() - self._stay()
         for step in sorted(go - needed(self._run, self._scored, go)):
-            if discard(self._root / str(step), partial(is_needed, self._run, self._scored, step)):
+            wanted = partial(is_needed, self._run, self._scored, step)
+            reason = removal.discard(self._run.parent.parent, self._root / str(step), removal.IN_WEIGHTS, wanted)
+            if not reason:
                 del self._there[step]
                 self._news.put(step)
+            elif reason not in (removal.NEEDED, *self._said):
+                self._said.append(reason)
+                sys.stderr.write(f"a snapshot is not removed: {reason}\n")
 
     def _stay(self) -> frozenset[int]:
         return kept(self._there, {step: _number(loss) for step, loss in self._there.items()}, self._rule)
@@ -171,7 +188,7 @@ def _told(run: Path) -> dict[int, Told]:
 
 def _on_disk(root: Path) -> dict[int, float | None]:
     """The loss of each snapshot that is there."""
-    committed = [path for path in root.glob("*") if path.name.isdigit() and is_committed(path)]
+    committed = [path for path in root.glob("*") if removal.STEP.fullmatch(path.name) and is_committed(path)]
     return {int(path.name): (read_json(path / "meta.json") or {})["probe_loss"] for path in committed}
 
 
@@ -180,5 +197,6 @@ def _number(loss: Any) -> float | None:
 
 
 def _remove_drafts(run: Path) -> None:
-    for draft in [*(run / "snapshots").glob(".*"), *run.glob(".weights.*")]:
-        shutil.rmtree(draft, ignore_errors=True)
+    root = run.parent.parent
+    removal.remove_drafts(root, run / "snapshots", _DRAFT)
+    removal.remove_drafts(root, run, _DRAFT_OF_WEIGHTS)

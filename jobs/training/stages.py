@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import Workspace, discard, read_json
+from jobs import removal
+from jobs.folder import Workspace, read_json
 
 
 def use(workspace: Workspace, start: str, run: str) -> None:
@@ -30,7 +31,7 @@ def release(workspace: Workspace, start: str, run: str) -> None:
     with _locked(workspace.run(start)) as folder:
         (folder / run).unlink(missing_ok=True)
         if not users(workspace, start):
-            discard(folder.parent / "weights")
+            removal.discard(workspace.root, folder.parent / "weights", removal.IN_WEIGHTS)
 
 
 def is_still_needed(run: Path, job: Mapping[str, Any]) -> bool:

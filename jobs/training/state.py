@@ -8,7 +8,9 @@ only where states are saved and loaded: the launcher asks for steps.
 """
 
 import random
+import re
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,13 +19,15 @@ from typing import Any
 
 from jobs import attempt as attempts
 from jobs import journal as journals
+from jobs import removal
 from jobs.attempt import Attempt
-from jobs.folder import SCHEMA, discard, read_json, sync, write_json
+from jobs.folder import SCHEMA, read_json, sync, write_json
 from jobs.journal import Journal, plain
 from jobs.ranks import Ranks
 from zsg_core.errors import ClusterError
 
 RANKS = "ranks"  # DeepSpeed's tag
+_DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")  # of an attempt, by its nonce
 
 Cells = frozenset[tuple[int, str]]
 
@@ -112,15 +116,30 @@ def newest_step(run: Path) -> int | None:
     return max((int(path.name) for path in _committed(run)), default=None)
 
 
-def remove(run: Path) -> None:
-    """Removes all states, and the folder."""
-    for path in _committed(run):
-        discard(path)
-    shutil.rmtree(run / "state", ignore_errors=True)
+def remove(run: Path) -> list[str]:
+    """Removes all states, and the folder unless something else lies in it; why some of it stays."""
+    root, folder = run.parent.parent, run / "state"
+    reasons = removal.remove_drafts(root, folder, _DRAFT)
+    reasons += [removal.discard(root, path, removal.IN_STATE) for path in removal.steps(root, folder)]
+    removal.remove_empty(root, folder)
+    return list(filter(None, reasons))
+
+
+def has_any(run: Path) -> bool:
+    """Whether there are states, or an empty folder of them."""
+    folder = run / "state"
+    return bool(removal.steps(run.parent.parent, folder)) or not any(folder.iterdir())
+
+
+def why_it_stays(run: Path) -> str:
+    """Why `remove` would leave something of the states; "" if it would not."""
+    root, folder = run.parent.parent, run / "state"
+    inside = [removal.why_it_stays(root, path, removal.IN_STATE) for path in removal.steps(root, folder)]
+    return next(filter(None, [removal.why_it_stays(root, folder, None), *inside]), "")
 
 
 def _committed(run: Path) -> list[Path]:
-    return [path for path in (run / "state").glob("*") if path.name.isdigit()]
+    return [path for path in (run / "state").glob("*") if removal.STEP.fullmatch(path.name)]
 
 
 class States:
@@ -129,6 +148,11 @@ class States:
     def __init__(self, run: Path, attempt: Attempt, ranks: Ranks, job: Job, journal: Journal | None) -> None:
         self._run, self._attempt, self._ranks, self._job, self._journal = run, attempt, ranks, job, journal
         self._root = run / "state"
+        if self._root.is_symlink():
+            raise ClusterError(
+                f"{self._root} is a link; zsg saves and removes states in a folder of its own: remove the link, and "
+                "zsg retry"
+            )
         self.step = 0  # of the newest state that is ours
         self.save_s: float | None = None  # how long the last save took
 
@@ -137,8 +161,7 @@ class States:
         choice = Choice()
         if self._ranks.is_main:
             assert self._journal
-            for draft in self._root.glob(".*"):
-                shutil.rmtree(draft, ignore_errors=True)
+            removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
             measured = journals.cells(journals.read(self._run))
             choice = choose(find(self._run), self._job, self._journal.before, measured)
         choice = self._tell(choice)
@@ -217,12 +240,16 @@ class States:
         attempts.check(self._run, self._attempt)
         final = self._root / str(step)
         if final.exists():
-            discard(final)  # `choose` has passed it over
+            self._discard(final)  # `choose` has passed it over
         draft.rename(final)
         sync(self._root)
-        for older in _committed(self._run):
+        for older in removal.steps(self._run.parent.parent, self._root):
             if int(older.name) < step:
-                discard(older)
+                self._discard(older)
+
+    def _discard(self, state: Path) -> None:
+        if reason := removal.discard(self._run.parent.parent, state, removal.IN_STATE):
+            sys.stderr.write(f"a state is not removed: {reason}\n")
 
     def _saved(self, step: int, ids: str, loss: float | None, seconds: float) -> Saved:
         return Saved(

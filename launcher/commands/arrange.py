@@ -86,6 +86,7 @@ def draw(
     ids: Annotated[list[str], typer.Argument(help="arrangement or run ids, or their beginnings", metavar="ID…")],
     out: Annotated[Path, typer.Option("--out", help="the PNG file to write")] = Path("similarity.png"),
     workspace: Place = None,
+    replace: Annotated[bool, typer.Option("--replace", help="replace the file where it is there already")] = False,
 ) -> None:
     """Draw similarity to the test set by position, of one or more orders.
 
@@ -93,8 +94,9 @@ def draw(
     """
     from launcher.commands import show
     from launcher.observing import reading
-    from launcher.reporting import arrange_picture, arrangements
+    from launcher.reporting import arrange_picture, arrangements, outputs
 
+    outputs.refuse_existing(out, replace)
     place = reading.workspace(workspace)
     found = [arrangements.find(place, one) for one in ids]
     arrange_picture.draw({arrangements.label(one): arrangements.similarity(one) for one in found}, out)

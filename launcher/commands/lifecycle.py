@@ -122,13 +122,19 @@ def gc(
     from launcher.lifecycle import garbage
     from launcher.observing import reading
 
+    def tell(piece: garbage.Piece) -> None:
+        show.say(f"freeing {piece.path}")
+
     place = reading.workspace(workspace)
-    pieces = garbage.free(place, grid) if yes else garbage.find(place, grid)
+    pieces = garbage.free(place, grid, show.say, tell) if yes else garbage.find(place, grid, show.say)
     if json:
         rows = [{"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason} for p in pieces]
         show.as_json(rows)
         return
     for kind, (count, size, reasons) in garbage.totals(pieces).items():
         show.result(f"{kind}: {count}, {size / 1e6:.1f} MB: {'; '.join(reasons)}")
+        for piece in pieces:
+            if piece.kind == kind:
+                show.result(f"  {piece.path}")
     total = sum(piece.size for piece in pieces) / 1e6
     show.result(f"freed {total:.1f} MB" if yes else f"{total:.1f} MB could be freed; zsg gc --yes frees it")

@@ -46,7 +46,12 @@ def report(
         bool, typer.Option("--over-splits", help="average over held-out splits as over seeds")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", help="folder to write to; default: grids/GRID/report in the workspace")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="folder to write to; default: grids/GRID/report in the workspace. A file there that zsg did not "
+            "write, or that was changed since, is never replaced or removed",
+        ),
     ] = None,
 ) -> None:  # fmt: skip
     """Write a page that compares the runs of a grid, with the figure and the numbers beside it.
@@ -72,6 +77,7 @@ def export(
         Format | None, typer.Option("--format", help="default: csv where the file ends so, else parquet")
     ] = None,
     items: Annotated[bool, typer.Option("--items", help="the loss of every test item instead of the metrics")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="replace FILE where it is there already")] = False,
 ) -> None:  # fmt: skip
     """Write every value of a grid's runs as one long table, from their journals.
 
@@ -85,8 +91,9 @@ def export(
     """
     from launcher.commands import show
     from launcher.observing import reading
-    from launcher.reporting import frames
+    from launcher.reporting import frames, outputs
 
+    outputs.refuse_existing(out, replace)
     kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)
     rows = frames.export(reading.workspace(workspace), grid, out, kind.value, items)
     show.result(f"wrote {out}: {rows} rows")

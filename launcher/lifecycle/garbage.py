@@ -1,19 +1,25 @@
 """Finds what no run needs any more, and frees it: never what an active job or an unfinished run of a grid may read.
 
 Every folder loses its name before it is removed, so nobody reads half of one; killed half-way it is simply run again.
+A workspace may be a folder of the user's with files of hers beside ours: only what has a name that zsg gives, in a
+folder that zsg makes, is found, and no link is followed (jobs.removal). What stays for such a reason is told.
 """
 
 import contextlib
+import os
 import re
+import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jobs import removal
 from jobs.evaluating import evaluations
-from jobs.folder import Workspace, discard, is_committed, read_json
+from jobs.folder import Workspace, is_committed, read_json
 from jobs.training import stages
+from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.clusters.slurm import DONE
@@ -25,13 +31,45 @@ from zsg_core import recipe as recipes
 
 Recipe = dict[str, Any]
 
-WEIGHTS = "weights"
+STATES, SNAPSHOTS, WEIGHTS, DRAFTS = "states", "snapshots", "weights", "drafts"
 DRAFT_AGE_S = 24 * 3600.0  # no job leaves a draft untouched for so long
-_DRAFT = re.compile(r"\..+\.([0-9a-f]{8}|gone)")
-_DRAFTS_IN = (
-    "*", "grids/*", "runs/*", "prepare/*", "evaluate/*", "records", "corpora", "embeddings", "arrangements",
-    "first_losses", "tokens", "bases", "code", "submissions/*", "runs/*/state", "runs/*/snapshots",
-)  # fmt: skip
+
+_ID = re.compile(r"[0-9a-f]{12}")  # of a run, and of what is made for runs
+_CODE = re.compile(r"[0-9a-f]{16}")
+_SUBMISSION = re.compile(r"[0-9a-f]{8}")
+_PICKLE = re.compile(r"[0-9]+(_[0-9]+)?(_[0-9]+)?_(submitted|result)\.pkl")
+_GRID = re.compile(r"[^./][^/]*")
+_OF_JOB = re.compile(r"(job|attempt|exit|cancel|heartbeat|rendezvous)\.json")
+_OF_RUN = re.compile(rf"{_OF_JOB.pattern}|weights|[a-z_]+(-[0-9a-f]+)?\.json")
+# Where a write that died leaves a draft: folders that zsg makes, by the names that it gives them and, in each, the
+# names of what is written there. The name of a draft is that of what it was to become, and eight hexadecimal digits.
+_DRAFTS_IN: tuple[tuple[tuple[str | re.Pattern[str], ...], re.Pattern[str]], ...] = (
+    ((), re.compile(r"digests\.json|ended\.json|proven\.json|mlflow\.db\.draft")),
+    (("downloads", re.compile(r"[\w.-]+(\+[\w.-]+)?")), re.compile(r"revisions\.json")),
+    (("speeds",), re.compile(rf"{_ID.pattern}\.json")),
+    (("records",), _ID),
+    (("corpora",), _ID),
+    (("embeddings",), _ID),
+    (("arrangements",), _ID),
+    (("first_losses",), _ID),
+    (("tokens",), _ID),
+    (("bases",), _ID),
+    (("code",), _CODE),
+    (("code", _CODE), re.compile(r"[0-9a-f]{12}\.patch")),
+    (("grids", _GRID), re.compile(r"grid\.json")),
+    (("runs", _ID), _OF_RUN),
+    (("runs", _ID, "delivery"), re.compile(r"[^./][^/]*\.json")),
+    (("runs", _ID, "state"), removal.STEP),
+    (("runs", _ID, "snapshots"), removal.STEP),
+    (("runs", _ID, "queue"), re.compile(r"[0-9]+\.[\w.-]+\.lease(\.[0-9a-f]{8})?")),
+    (("prepare", _ID), _OF_JOB),
+    (("evaluate", _ID), _OF_JOB),
+    (("submissions",), _SUBMISSION),
+)
+_ENDS = re.compile(r"\.(?P<name>.+)\.(?P<end>[0-9a-f]{8}|[0-9a-f]{32}|gone)")
+_DATE = re.compile(r"(19|20)[0-9]{6}")
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,6 +80,7 @@ class Piece:
     path: Path
     reason: str
     size: int
+    names: Sequence[str] | None = None  # patterns of all that may lie in a folder
 
 
 @dataclass
@@ -56,6 +95,7 @@ class Scene:
     open: list[Recipe] = field(default_factory=list)
     wanted: set[str] = field(default_factory=set)  # runs of recorded grids
     makes: set[str] = field(default_factory=set)  # what active prepare jobs are making
+    left: list[str] = field(default_factory=list)  # what nobody needs and is not removed, and why
 
     def is_done(self, run: str) -> bool:
         state = self.states.get(f"runs/{run}")
@@ -73,7 +113,7 @@ def look(place: Workspace, grid: str | None) -> Scene:
     states = collect(place, items, ledger)
     scene = Scene(place, ledger, states, [])
     scene.wanted = {row["run"] for row in rows} | before
-    on_disk = {path.name for path in (place.root / "runs").glob("[!.]*")}
+    on_disk = {path.name for path in _runs(scene)}
     own = {row["run"] for one in chosen.values() for row in grid_record.all_rows(one)}
     scene.runs = sorted(on_disk & own if grid else on_disk)
     scene.listed = [row["recipe"] for row in rows]
@@ -88,52 +128,83 @@ def look(place: Workspace, grid: str | None) -> Scene:
     return scene
 
 
-def find(place: Workspace, grid: str | None = None) -> list[Piece]:
-    """What may be freed. UserError for a grid that is not there; ClusterError where Slurm does not answer."""
+def find(place: Workspace, grid: str | None = None, say: Say = lambda text: None) -> list[Piece]:
+    """What may be freed; `say` is told what nobody needs and yet stays, and why.
+
+    UserError for a grid that is not there; ClusterError where Slurm does not answer.
+    """
     scene = look(place, grid)
     kinds = [_states(scene), _snapshots(scene), _weights(scene), _submissions(scene, grid)]
     if grid is None:
-        kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene), _drafts(place)]
-    return [piece for pieces in kinds for piece in pieces]
+        kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene), _drafts(scene)]
+    found = [piece for pieces in kinds for piece in pieces]
+    for reason in dict.fromkeys(scene.left):
+        say(f"left: {reason}")
+    return found
 
 
-def free(place: Workspace, grid: str | None = None) -> list[Piece]:
+def free(
+    place: Workspace, grid: str | None = None, say: Say = lambda text: None,
+    before: Callable[[Piece], None] = lambda piece: None,
+) -> list[Piece]:  # fmt: skip
     """Frees what `find` finds at this moment, and returns what was freed of it. UserError while a submit is at work.
 
-    What could not be removed says so in its reason, and counts only with what has gone of it.
+    `before` is called with each piece before it goes. What could not be removed says so in its reason, and counts only
+    with what has gone of it.
     """
     with submit_lock(place):
         freed = []
-        for piece in find(place, grid):
-            if piece.kind == WEIGHTS:  # with the marks of runs that never will
-                start = piece.path.parent.name
-                for user in stages.users(place, start):
-                    stages.release(place, start, user)
+        for piece in find(place, grid, say):
+            before(piece)
+            why = ""
             with contextlib.suppress(OSError):  # of no rights, which the rest of it shows
-                if piece.path.is_dir():
-                    discard(piece.path)
-                else:
-                    piece.path.unlink(missing_ok=True)
+                why = _remove(place, piece)
             left = _size(piece.path) + _size(piece.path.with_name(f".{piece.path.name}.gone"))
-            if left or piece.path.exists():
-                why = f"{piece.reason}, but {left / 1e6:.1f} MB could not be removed: {piece.path}"
-                piece = replace(piece, reason=why, size=max(0, piece.size - left))
+            if left or os.path.lexists(piece.path):
+                why = why or f"{left / 1e6:.1f} MB could not be removed: {piece.path}"
+                piece = replace(piece, reason=f"{piece.reason}, but {why}", size=max(0, piece.size - left))
             freed.append(piece)
         return freed
 
 
-def _piece(kind: str, path: Path, reason: str) -> Piece:
-    return Piece(kind, path, reason, _size(path))
+def _remove(place: Workspace, piece: Piece) -> str:
+    """Removes a piece; why it, or some of it, stays."""
+    path = piece.path
+    if piece.kind == STATES:
+        return "; ".join(kept_states.remove(path.parent))
+    if piece.kind == DRAFTS:
+        name = re.compile(re.escape(path.name))
+        return "; ".join(removal.remove_drafts(place.root, path.parent, name))
+    if path.suffix == ".pkl":
+        return removal.remove_file(place.root, path)
+    if piece.kind == WEIGHTS:  # with the marks of runs that never will
+        start = path.parent.name
+        for user in stages.users(place, start):
+            stages.release(place, start, user)
+    return removal.discard(place.root, path, piece.names)
+
+
+def _piece(kind: str, path: Path, reason: str, names: Sequence[str] | None = None) -> Piece:
+    return Piece(kind, path, reason, _size(path), names)
+
+
+def _whole(scene: Scene, kind: str, path: Path, reason: str, names: Sequence[str]) -> Iterator[Piece]:
+    """A folder that nobody needs, unless something lies in it that is not ours, or it is a link or behind one."""
+    if why := removal.why_it_stays(scene.place.root, path, names):
+        scene.left.append(why)
+    else:
+        yield _piece(kind, path, reason, names)
 
 
 def _size(path: Path) -> int:
     """The bytes that are free once a file or folder is gone; a file that another name keeps frees none."""
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file() and not one.is_symlink()]
     names: dict[tuple[int, int], int] = {}
     size = 0
-    for file in files:
-        with contextlib.suppress(FileNotFoundError):
-            found = file.stat()
+    for file in (path, *path.rglob("*")):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found = file.lstat()
+            if not stat.S_ISREG(found.st_mode):
+                continue
             key = (found.st_dev, found.st_ino)
             names[key] = names.get(key, 0) + 1
             if names[key] == found.st_nlink:
@@ -141,22 +212,50 @@ def _size(path: Path) -> int:
     return size
 
 
+def _real(scene: Scene, folder: Path) -> list[Path]:
+    """What lies in a folder of the workspace, but for what is hidden; nothing where the folder is a link."""
+    try:
+        with removal.opened(scene.place.root, folder) as handle:
+            return [folder / name for name in removal.names_in(handle) if not name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except removal.Linked as error:
+        scene.left.append(str(error))
+        return []
+
+
+def _runs(scene: Scene) -> Iterator[Path]:
+    """The run folders that are there."""
+    for path in _real(scene, scene.place.root / "runs"):
+        is_known = f"runs/{path.name}" in scene.states or _ID.fullmatch(path.name)
+        if path.is_symlink():
+            scene.left.append(f"{path} is a link; zsg removes nothing behind it")
+        elif is_known and (path / "job.json").is_file():
+            yield path
+
+
 def _states(scene: Scene) -> Iterator[Piece]:
     for run in scene.runs:
         folder = scene.place.run(run)
         keep = (read_json(folder / "job.json") or {}).get("checkpoints", {}).get("keep_state")
-        if scene.is_done(run) and not keep and (folder / "state").is_dir():
-            yield _piece("states", folder / "state", "its run is done")
+        if not scene.is_done(run) or keep or not os.path.lexists(folder / "state"):
+            continue
+        if why := kept_states.why_it_stays(folder):
+            scene.left.append(why)
+        elif kept_states.has_any(folder):
+            yield _piece(STATES, folder / "state", "its run is done")
 
 
 def _snapshots(scene: Scene) -> Iterator[Piece]:
     for run in filter(scene.is_done, scene.runs):
         folder = scene.place.run(run)
         kept = {row["step"] for row in scene.states[f"runs/{run}"].snapshots if row["kept"]}
-        for path in sorted((folder / "snapshots").glob("[0-9]*")):
+        for path in _real(scene, folder / "snapshots"):
+            if not removal.STEP.fullmatch(path.name):
+                continue
             scored = (read_json(folder / "job.json") or {}).get("scored", ())
             if int(path.name) not in kept and not evaluations.is_needed(folder, scored, int(path.name)):
-                yield _piece("snapshots", path, "beyond what checkpoints.keep keeps")
+                yield from _whole(scene, SNAPSHOTS, path, "beyond what checkpoints.keep keeps", removal.IN_WEIGHTS)
 
 
 def _weights(scene: Scene) -> Iterator[Piece]:
@@ -166,7 +265,9 @@ def _weights(scene: Scene) -> Iterator[Piece]:
         if is_committed(folder / "weights") and not any(
             _still_starts(scene, user) for user in stages.users(scene.place, run)
         ):
-            yield _piece(WEIGHTS, folder / "weights", "no run that is wanted starts from them")
+            yield from _whole(
+                scene, WEIGHTS, folder / "weights", "no run that is wanted starts from them", removal.IN_WEIGHTS
+            )
 
 
 def _still_starts(scene: Scene, run: str) -> bool:
@@ -183,18 +284,29 @@ def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
     old = [
         one
         for one in scene.ledger.submissions.values()
-        if one.id not in newest and grid in (None, one.grid) and scene.place.submission(one.id).is_dir()
+        if one.id not in newest
+        and grid in (None, one.grid)
+        and _SUBMISSION.fullmatch(one.id)
+        and scene.place.submission(one.id).is_dir()
     ]
     queue = slurm.look([job for one in old for job in one.jobs])
     alive = queue.active.keys() | queue.away.keys()
     for one in old:
         if not alive & set(one.jobs):
-            yield _piece("submissions", scene.place.submission(one.id), "all its jobs were submitted again since")
+            folder = scene.place.submission(one.id)
+            reason = "all its jobs were submitted again since"
+            yield from _whole(scene, "submissions", folder, reason, removal.IN_SUBMISSION)
     for one in newest.values():
         done = all(scene.states[item].state == DONE for item in one.items if item in scene.states)
         if done and grid in (None, one.grid):
-            for path in sorted(scene.place.submission(one.id).glob("*.pkl")):
+            for path in _pickles(scene, one.id):
                 yield _piece("submissions", path, "all its jobs are done; their logs stay")
+
+
+def _pickles(scene: Scene, submission: str) -> list[Path]:
+    if not _SUBMISSION.fullmatch(submission):
+        return []
+    return [path for path in _real(scene, scene.place.submission(submission)) if _PICKLE.fullmatch(path.name)]
 
 
 def _prefixes(recipe: Recipe) -> Iterator[Recipe]:
@@ -205,20 +317,26 @@ def _prefixes(recipe: Recipe) -> Iterator[Recipe]:
 
 def _tokens(scene: Scene) -> Iterator[Piece]:
     needed = {tokens_id(one, recipes.arrangement_id(one)) for recipe in scene.open for one in _prefixes(recipe)}
-    yield from _unneeded(scene.place.root / "tokens", needed, "tokens", "no unfinished run trains on it")
+    reason = "no unfinished run trains on it"
+    yield from _unneeded(scene, "tokens", needed, "tokens", reason, removal.IN_TOKENS)
 
 
 def _first_losses(scene: Scene) -> Iterator[Piece]:
     if not scene.open:  # their names do not tell whose they are
-        yield from _unneeded(scene.place.root / "first_losses", (), "first losses", "every recorded run is done")
+        reason = "every recorded run is done"
+        yield from _unneeded(scene, "first_losses", (), "first losses", reason, removal.IN_FIRST_LOSSES)
 
 
 def _made(scene: Scene) -> Iterator[Piece]:
     every = [one for recipe in scene.listed for one in _prefixes(recipe)]
-    for kind, of in (("arrangements", recipes.arrangement_id), ("bases", recipes.base_id)):
+    of_kinds = (
+        ("arrangements", recipes.arrangement_id, removal.IN_ARRANGEMENT),
+        ("bases", recipes.base_id, removal.IN_WEIGHTS),
+    )
+    for kind, of, names in of_kinds:
         making = {need.partition("/")[2] for need in scene.makes if need.startswith(f"{kind}/")}
         needed = {made for one in every if (made := of(one))} | making
-        yield from _unneeded(scene.place.root / kind, needed, kind, "no recorded grid needs it")
+        yield from _unneeded(scene, kind, needed, kind, "no recorded grid needs it", names)
 
 
 def _code(scene: Scene) -> Iterator[Piece]:
@@ -226,34 +344,65 @@ def _code(scene: Scene) -> Iterator[Piece]:
     active = [scene.place.root / item for item, state in scene.states.items() if state.is_active]
     for folder in [*map(scene.place.run, scene.wanted), *active]:
         kept.add((read_json(folder / "job.json") or {}).get("code", {}).get("digest"))
-    yield from _unneeded(scene.place.root / "code", kept, "code", "no recorded or active run was submitted with it")
+    reason = "no recorded or active run was submitted with it"
+    yield from _unneeded(scene, "code", kept, "code", reason, removal.IN_CODE, _CODE)
 
 
-def _unneeded(parent: Path, needed: Collection[str | None], kind: str, reason: str) -> Iterator[Piece]:
-    for path in sorted(parent.glob("[!.]*")):
-        if path.name not in needed and is_committed(path):
-            yield _piece(kind, path, reason)
+def _unneeded(
+    scene: Scene, folder: str, needed: Collection[str | None], kind: str, reason: str, names: Sequence[str],
+    name: re.Pattern[str] = _ID,
+) -> Iterator[Piece]:  # fmt: skip
+    for path in _real(scene, scene.place.root / folder):
+        if path.name not in needed and name.fullmatch(path.name) and is_committed(path):
+            yield from _whole(scene, kind, path, reason, names)
 
 
-def _drafts(place: Workspace) -> Iterator[Piece]:
+def _drafts(scene: Scene) -> Iterator[Piece]:
     """What dead processes have left under temporary names."""
-    before = time.time() - DRAFT_AGE_S
-    for parent in _folders(place.root):
-        for path in sorted(parent.glob(".*")):
-            if _DRAFT.fullmatch(path.name) and _last_touched(path) < before:
-                yield _piece("drafts", path, "left under a temporary name by a process that died")
+    root, since = scene.place.root, time.time() - DRAFT_AGE_S
+    for parts, written in _DRAFTS_IN:
+        for parent in _folders(scene, root, parts):
+            for path in _drafts_in(scene, parent, written):
+                if _last_touched(path) < since:
+                    yield _piece(DRAFTS, path, "left under a temporary name by a process that died")
 
 
-def _folders(root: Path) -> Sequence[Path]:
-    found = {path for pattern in _DRAFTS_IN for path in root.glob(pattern) if path.is_dir()}
-    return sorted({root, *(path for path in found if not path.name.startswith("."))})
+def _folders(scene: Scene, parent: Path, parts: Sequence[str | re.Pattern[str]]) -> Iterator[Path]:
+    """The folders that zsg makes by those names below a folder; links are passed over."""
+    if not parts:
+        yield parent
+        return
+    first, rest = parts[0], parts[1:]
+    if isinstance(first, str):
+        names = [first] if (parent / first).is_dir() else []
+    else:
+        names = [path.name for path in _real(scene, parent) if first.fullmatch(path.name)]
+    for name in names:
+        path = parent / name
+        if stat.S_ISDIR(path.lstat().st_mode):
+            yield from _folders(scene, path, rest)
+
+
+def _drafts_in(scene: Scene, parent: Path, written: re.Pattern[str]) -> list[Path]:
+    """The drafts in a folder of what is written there; a backup that somebody dated is none."""
+    try:
+        with removal.opened(scene.place.root, parent) as handle:
+            names = removal.names_in(handle)
+    except OSError:
+        return []
+    found = [(name, match) for name in names if (match := _ENDS.fullmatch(name))]
+    return [
+        parent / name
+        for name, match in found
+        if written.fullmatch(match["name"]) and not _DATE.fullmatch(match["end"]) and not (parent / name).is_symlink()
+    ]
 
 
 def _last_touched(path: Path) -> float:
     times = [0.0]
     for one in (path, *path.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
-            times.append(one.stat().st_mtime)
+            times.append(one.lstat().st_mtime)
     return max(times)
 
 

@@ -10,7 +10,7 @@ from jobs.tracking import run_facts
 from launcher import extras
 from launcher.grids import grid_record
 from launcher.observing import data_notes
-from launcher.reporting import comparison, frames, map_part, recorded, scatter, verdict_part, verdicts
+from launcher.reporting import comparison, frames, map_part, outputs, recorded, scatter, verdict_part, verdicts
 from launcher.reporting import figure as report_figure
 from launcher.reporting import maps as report_maps
 from launcher.reporting import page as report_page
@@ -28,17 +28,27 @@ LARGEST = 1e300  # a value that is drawn: axes reach beyond it, and a double end
 BESIDE = ("curves.png", "curves.pdf", "curves.csv", "finals.csv", "drops.csv", "metrics.parquet")
 OF_CLAIMS = ("verdicts.png", "verdicts.pdf", "verdicts.csv")  # where the grid claims something
 OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden states
+PAGE = "report.html"
 
 
 def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) -> Path:
     """Writes the report of a grid and returns the page's path; `out` is a folder. Replaces an older report.
 
-    UserError for an unknown grid, a metric that no run has, an axis in which the runs do not differ, no matplotlib.
+    UserError for an unknown grid, a metric that no run has, an axis in which the runs do not differ, no matplotlib; and
+    for a file in the folder that zsg did not write, or that was changed since.
     """
     extras.need("a report", "report", only=("matplotlib",))
     folder = out or place.grid(name) / "report"
     record = grid_record.read(place, name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if out is None:
+        outputs.refuse_linked(place, folder)
+    names = (PAGE, *BESIDE, *OF_CLAIMS, *OF_STATES)
+    with outputs.report_folder(folder, names, (PAGE, *BESIDE), is_own=out is None) as draft:
+        _write(place, record, asked, draft)
+    return folder / PAGE
+
+
+def _write(place: Workspace, record: dict[str, Any], asked: Asked, folder: Path) -> None:
     with frames.Writer(folder / "metrics.parquet", frames.metric_schema(record["runs"])) as kept:
         found = _read(place, record, asked, kept)
     summed = comparison.summaries(found.groups)
@@ -52,24 +62,20 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
     frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
     maps = report_maps.of_groups(place, [(found.full_label(group), group) for group in found.groups])
     _write_maps(folder, maps)
-    page = folder / "report.html"
     decided = verdicts.of_grid(place, record["name"])
     _write_verdicts(folder, decided)
     parts = report_parts.sections(found, summed, drops, drawn, decided, maps)
     if notes := data_notes.of_grid(place, record):
         parts.insert(2, report_page.warning("What there is to know of the data", notes))
-    write_text(page, report_page.page(f"zsg report: {found.name}", parts))
-    return page
+    write_text(folder / PAGE, report_page.page(f"zsg report: {found.name}", parts))
 
 
 def beside(page: Path) -> list[str]:
     """The names of what was written beside a page."""
-    return [name for name in (*BESIDE, *OF_CLAIMS, *OF_STATES) if (page.parent / name).exists()]
+    return outputs.written(page.parent, (*BESIDE, *OF_CLAIMS, *OF_STATES))
 
 
 def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
-    for name in OF_CLAIMS:
-        (folder / name).unlink(missing_ok=True)
     if panels := verdict_part.panels(decided):
         pictures = [folder / name for name in OF_CLAIMS[:2]]
         beside_them = ", and published curves" if any(one.claim.published for one in decided) else ""
@@ -79,8 +85,6 @@ def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
 
 
 def _write_maps(folder: Path, maps: Maps) -> None:
-    for name in OF_STATES:
-        (folder / name).unlink(missing_ok=True)
     if maps.drawn:
         titled = [(map_part.title(one), one) for one in maps.drawn]
         scatter.picture(titled, map_part.number_groups(maps), [folder / name for name in OF_STATES[:2]])

@@ -1,0 +1,139 @@
+"""Writes into folders and files that the user names, and replaces or removes nothing there that zsg did not write.
+
+A report's folder keeps a list of what zsg wrote there, with the digests: only a file that stands in it and is as it was
+written is replaced, or removed where the report has no such part any more. All is made in a folder beside first, so
+that what is refused or killed leaves the older report as it is. No link is followed or written through.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs import removal
+from jobs.folder import SCHEMA, Workspace, read_json, write_json
+from zsg_core.errors import UserError
+
+MANIFEST = ".zsg-report.json"
+MOST_NAMED = 4
+
+Digests = Mapping[str, list[str]]  # of each file, those that it may have by now: a killed write leaves the older one
+
+
+@contextlib.contextmanager
+def report_folder(folder: Path, names: Sequence[str], certain: Sequence[str], is_own: bool) -> Iterator[Path]:
+    """Yields a folder to write a report's files to, whose `names` then come to lie in `folder`.
+
+    `certain`: those that every report has. `is_own`: in the workspace, where an older zsg kept no list of what it
+    wrote. UserError, before anything is written, for a file there that is not ours, or is not as zsg wrote it.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = folder / f".zsg-report.{uuid.uuid4().hex[:8]}"
+    try:
+        known = _known(folder, names, is_own)
+        _refuse_others(folder, certain, known)
+        draft.mkdir(mode=0o700)
+        yield draft
+        made = [name for name in names if (draft / name).is_file()]
+        _refuse_others(folder, [*made, *known], known)
+        _publish(draft, folder, made, known)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # what is not empty stays
+                folder.rmdir()
+
+
+def written(folder: Path, names: Sequence[str]) -> list[str]:
+    """Those of the names that the report in a folder has."""
+    known = _listed(folder, names) or {}
+    return [name for name in names if name in known]
+
+
+def refuse_linked(place: Workspace, folder: Path) -> None:
+    """UserError where a folder of the workspace is a link, or is reached by one."""
+    try:
+        with removal.opened(place.root, folder):
+            return
+    except FileNotFoundError:
+        return
+    except removal.Linked as error:
+        raise UserError(f"{error}; remove the link, or name a folder with --out") from None
+
+
+def refuse_existing(path: Path, may_replace: bool) -> None:
+    """UserError for a file that is there already, unless the user has said that it may go; always for what is none."""
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"--out {path}: is there and is no ordinary file; name another")
+    if not may_replace:
+        raise UserError(f"--out {path}: is there already; name another file, or replace it with --replace")
+
+
+def _publish(draft: Path, folder: Path, made: Sequence[str], known: Digests) -> None:
+    new = {name: _digest(draft / name) for name in made}
+    may_be = {name: [*known.get(name, ()), *([new[name]] if name in new else [])] for name in {*known, *new}}
+    _keep(folder, may_be)
+    with removal.opened(folder, folder) as handle:
+        for name in made:
+            os.replace(draft / name, name, dst_dir_fd=handle)
+    for name in sorted(known.keys() - new.keys()):
+        removal.remove_file(folder, folder / name)
+    _keep(folder, {name: [digest] for name, digest in new.items()})
+
+
+def _keep(folder: Path, files: Digests) -> None:
+    write_json(folder / MANIFEST, {"schema": SCHEMA, "files": dict(sorted(files.items()))})
+
+
+def _known(folder: Path, names: Sequence[str], is_own: bool) -> Digests:
+    """What zsg wrote in a folder, with the digests."""
+    listed = _listed(folder, names)
+    if listed is not None:
+        return {name: digests for name, digests in listed.items() if os.path.lexists(folder / name)}
+    there = [name for name in names if (folder / name).is_file() and not (folder / name).is_symlink()]
+    return {name: [_digest(folder / name)] for name in there} if is_own else {}
+
+
+def _listed(folder: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
+    """The list of a folder; None where there is none that can be read."""
+    path = folder / MANIFEST
+    try:
+        told: Any = None if path.is_symlink() else read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return None
+    files = told.get("files") if isinstance(told, dict) else None
+    if not isinstance(files, dict):
+        return None
+    return {name: digests for name, digests in files.items() if name in names and isinstance(digests, list)}
+
+
+def _refuse_others(folder: Path, names: Collection[str], known: Digests) -> None:
+    others = sorted({name for name in names if os.path.lexists(folder / name) and not _is_ours(folder, name, known)})
+    if not others:
+        return
+    more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+    raise UserError(
+        f"{folder} holds {', '.join(others[:MOST_NAMED])}{more}, which zsg did not write, or which {_be(others)} "
+        "changed since; nothing was written: move it elsewhere, or name another folder with --out"
+    )
+
+
+def _be(names: Sequence[str]) -> str:
+    return "were" if len(names) > 1 else "was"
+
+
+def _is_ours(folder: Path, name: str, known: Digests) -> bool:
+    path = folder / name
+    return name in known and path.is_file() and not path.is_symlink() and _digest(path) in known[name]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
