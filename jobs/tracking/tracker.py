@@ -25,6 +25,7 @@ from typing import TypeVar
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
 os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # seconds
+os.environ.setdefault("MLFLOW_TRACKING_AUTH", "zsg")  # OwnServers
 
 import requests
 from mlflow import MlflowClient
@@ -42,10 +43,15 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking.request_auth.abstract_request_auth_provider import RequestAuthProvider
+from mlflow.tracking.request_auth.registry import (
+    _request_auth_provider_registry,  # pyright: ignore[reportPrivateUsage]
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.journal import Point
 from jobs.tracking import mlflow_trouble as trouble
+from jobs.tracking import server_tokens
 from jobs.tracking.patience import Patience
 from zsg_core.errors import ClusterError
 
@@ -85,6 +91,29 @@ class Data:
     digest: str
     context: str
     source: str
+
+
+class OwnServers(RequestAuthProvider):
+    """Sends to each `zsg server` of the user's the token that it published, and to nobody else anything.
+
+    It goes by the address of every single request. A credential that the environment names is sent instead.
+    """
+
+    def get_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base tells no type
+        """What MLFLOW_TRACKING_AUTH calls it."""
+        return "zsg"
+
+    def get_auth(self) -> "OwnServers":  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What `requests` calls with every request."""
+        return self
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if "Authorization" not in request.headers and (token := server_tokens.of(request.url or "")):
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+
+_request_auth_provider_registry.register(OwnServers)
 
 
 def is_transient(error: Exception) -> bool:
