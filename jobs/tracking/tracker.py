@@ -47,11 +47,12 @@ from mlflow.tracking.request_auth.abstract_request_auth_provider import RequestA
 from mlflow.tracking.request_auth.registry import (
     _request_auth_provider_registry,  # pyright: ignore[reportPrivateUsage]
 )
+from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.journal import Point
+from jobs.tracking import artifact_folder, server_tokens
 from jobs.tracking import mlflow_trouble as trouble
-from jobs.tracking import server_tokens
 from jobs.tracking.patience import Patience
 from zsg_core.errors import ClusterError
 
@@ -343,8 +344,20 @@ class Tracker:
             self._known_data |= named
 
     def upload(self, run: str, file: Path, folder: str) -> None:
-        """Keeps a file among a run's artifacts, in place of one of the same name."""
-        self._again(lambda: self._client.log_artifact(run, str(file), folder))
+        """Keeps a file among a run's artifacts, in place of one of the same name.
+
+        Of a sqlite store only in the folder beside it: the store may be somebody else's, and name any folder.
+        """
+        if self._artifacts is None:
+            self._again(lambda: self._client.log_artifact(run, str(file), folder))
+            return
+        root = Path(local_file_uri_to_path(self._artifacts))
+        place = self._again(lambda: self._client.get_run(run)).info.artifact_uri
+        try:
+            parts = artifact_folder.below(root, local_file_uri_to_path(place))
+            artifact_folder.write(root, [*parts, *artifact_folder.split(folder), file.name], file)
+        except artifact_folder.NotBelow as error:
+            raise Refused(f"{self._place}: nothing is written to {place}: {error}. {KEPT}") from None
 
     def model(self, experiment: str, run: str, name: str, tags: Mapping[str, str], points: Sequence[Point]) -> None:
         """Makes the model of that name, of a run, with what was measured of it; its weights stay where they are."""
