@@ -53,7 +53,7 @@ def committed(run: Path) -> dict[int, float]:
 
 def reader(uri: str, grid: str, run: str, key: str) -> Callable[[], set[int]]:
     """Asks the server of which steps it has a run's metric."""
-    from mlflow import MlflowClient
+    from jobs.tracking.tracker import MlflowClient
 
     client, found = MlflowClient(uri), list[str]()
 

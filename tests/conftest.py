@@ -101,12 +101,13 @@ def wait_until(question: Callable[[], object], limit_s: float = 180) -> None:
         time.sleep(max(0.05, 1.5 * (time.monotonic() - asked)))
 
 
-def page_at(url: str, limit_s: float = 90) -> str:
+def page_at(url: str, limit_s: float = 90, token: str = "") -> str:
     """What a server under way answers once it is up."""
     until = time.monotonic() + limit_s
+    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     while True:
         try:
-            with urllib.request.urlopen(url, timeout=10) as page:
+            with urllib.request.urlopen(asked, timeout=10) as page:
                 return page.read().decode()
         except urllib.error.HTTPError as error:
             error.close()  # else its socket is found open in a later test

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -124,8 +125,9 @@ def test_the_comparison_is_served(finished: Zsg, unused_port: int) -> None:
     try:
         assert server.stdout
         address = server.stdout.readline().split()[1]
-        assert address.startswith(f"http://127.0.0.1:{unused_port}/#/metric?runs=")
-        assert "<title>MLflow</title>" in page_at(f"http://127.0.0.1:{unused_port}/")
+        found = re.fullmatch(rf"(http://127.0.0.1:{unused_port}/)\?token=([\w-]{{43}})#/metric\?runs=.*", address)
+        assert found
+        assert "<title>MLflow</title>" in page_at(found[1], token=found[2])
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.communicate(timeout=30)

@@ -1,6 +1,7 @@
 """Does MLflow hear all that is known of a run: parameters, tags, data sets, tables, snapshots?"""
 
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jobs import attempt as attempts
 from jobs.folder import Workspace, read_json, write_json
 from jobs.journal import Journal
 from jobs.tracking import deliver, item_table, run_facts
+from jobs.tracking.tracker import Refused
 from jobs.training import item_losses
 
 STAGES = (("former", 5), ("latter", 9))  # a run for each, and the step of its snapshot
@@ -216,6 +218,27 @@ def test_artifacts_elsewhere_stay_where_they_are(work: Path, tmp_path: Path) -> 
 
     assert client.get_experiment(other).artifact_location == "s3://bucket/mine"
     assert client.get_experiment("1").artifact_location == (copied / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize("is_link", [True, False], ids=["by a link", "by the database"])
+def test_tables_are_written_to_no_folder_elsewhere(work: Path, tmp_path: Path, is_link: bool) -> None:
+    """A workspace that was sent may name any folder for its artifacts: the sync says so and writes nothing there."""
+    copied, home = tmp_path / "copied", tmp_path / "home"
+    shutil.copytree(work, copied)
+    home.mkdir()
+    run = child_runs(copied, "grid")["whole"]["id"]
+    if is_link:
+        shutil.rmtree(copied / "mlartifacts")
+        (copied / "mlartifacts" / run).mkdir(parents=True)
+        (copied / "mlartifacts" / run / "artifacts").symlink_to(home)
+    else:
+        with sqlite3.connect(copied / "mlflow.db") as database:
+            database.execute("update runs set artifact_uri = ? where run_uuid = ?", (home.as_uri(), run))
+        database.close()
+
+    with pytest.raises(Refused, match=r"nothing is written to file://.*(is a link|is not the folder of artifacts)"):
+        deliver.sync(Workspace(copied), "grid")
+    assert list(home.iterdir()) == []
 
 
 def test_what_varies_comes_first(work: Path) -> None:

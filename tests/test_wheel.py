@@ -97,13 +97,15 @@ def served(zsg: Zsg) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "start_new_session": True}
     server = zsg.start("ui", "--port", str(port), **pipes)
     try:
-        yield page_at(f"http://127.0.0.1:{port}/")
+        assert server.stdout
+        address, _, token = server.stdout.readline().split()[1].partition("?token=")
+        yield page_at(address, token=token)
     finally:
         os.killpg(server.pid, signal.SIGINT)
-        server.wait(30)
+        server.communicate(timeout=30)
 
 
 def test_the_wheel_owns_three_names(wheel: Path) -> None:

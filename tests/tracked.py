@@ -8,7 +8,7 @@ from jobs import journal
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from mlflow import MlflowClient
+    from jobs.tracking.tracker import MlflowClient  # with what sends the token of a zsg server
 
 
 def mlflow_runs(work: Path, grid: str, uri: str | None = None) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ TRANSIENT_STATUS = (408, 429)  # and all from 500 on
 THERE_ALREADY = ("UNIQUE constraint failed", "duplicate key value violates unique constraint", "Duplicate entry")
 TRANSIENT_TEXT = ("QueuePool limit", "database is locked", *THERE_ALREADY)  # which come as 400
 LOGIN = (
-    "check the name and the password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the "
-    "file ~/.mlflow/credentials"
+    "check what lets you in: of a zsg server MLFLOW_TRACKING_TOKEN, the token that stands in its folder; of others the "
+    "name and the password, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the file "
+    "~/.mlflow/credentials"
 )
 ROOM, RIGHTS = "make room on its disk", "its file or folder may not be written"
 # By a part of the text what a person has to do, whatever the status; the first that is found counts.

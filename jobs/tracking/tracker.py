@@ -25,6 +25,7 @@ from typing import TypeVar
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
 os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # seconds
+os.environ.setdefault("MLFLOW_TRACKING_AUTH", "zsg")  # OwnServers
 
 import requests
 from mlflow import MlflowClient
@@ -42,9 +43,15 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.tracking.request_auth.abstract_request_auth_provider import RequestAuthProvider
+from mlflow.tracking.request_auth.registry import (
+    _request_auth_provider_registry,  # pyright: ignore[reportPrivateUsage]
+)
+from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.journal import Point
+from jobs.tracking import artifact_folder, server_tokens
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience
 from zsg_core.errors import ClusterError
@@ -86,6 +93,29 @@ class Data:
     digest: str
     context: str
     source: str
+
+
+class OwnServers(RequestAuthProvider):
+    """Sends to each `zsg server` of the user's the token that it published, and to nobody else anything.
+
+    It goes by the address of every single request. A credential that the environment names is sent instead.
+    """
+
+    def get_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base tells no type
+        """What MLFLOW_TRACKING_AUTH calls it."""
+        return "zsg"
+
+    def get_auth(self) -> "OwnServers":  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What `requests` calls with every request."""
+        return self
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if "Authorization" not in request.headers and (token := server_tokens.of(request.url or "")):
+            request.headers["Authorization"] = f"Bearer {token}"
+        return request
+
+
+_request_auth_provider_registry.register(OwnServers)
 
 
 def is_transient(error: Exception) -> bool:
@@ -317,8 +347,20 @@ class Tracker:
             self._known_data |= named
 
     def upload(self, run: str, file: Path, folder: str) -> None:
-        """Keeps a file among a run's artifacts, in place of one of the same name."""
-        self._again(lambda: self._client.log_artifact(run, str(file), folder))
+        """Keeps a file among a run's artifacts, in place of one of the same name.
+
+        Of a sqlite store only in the folder beside it: the store may be somebody else's, and name any folder.
+        """
+        if self._artifacts is None:
+            self._again(lambda: self._client.log_artifact(run, str(file), folder))
+            return
+        root = Path(local_file_uri_to_path(self._artifacts))
+        place = self._again(lambda: self._client.get_run(run)).info.artifact_uri
+        try:
+            parts = artifact_folder.below(root, local_file_uri_to_path(place))
+            artifact_folder.write(root, [*parts, *artifact_folder.split(folder), file.name], file)
+        except artifact_folder.NotBelow as error:
+            raise Refused(f"{self._place}: nothing is written to {place}: {error}. {KEPT}") from None
 
     def model(self, experiment: str, run: str, name: str, tags: Mapping[str, str], points: Sequence[Point]) -> None:
         """Makes the model of that name, of a run, with what was measured of it; its weights stay where they are."""

@@ -66,4 +66,6 @@ def server(
 
     place = folder.expanduser().resolve()
     database = mlflow_server.backend_of(backend, place)
-    tracking.serve(mlflow_server.Served(database, place, host, port, workers, allowed or []))
+    token = mlflow_server.kept_token(place)
+    served = mlflow_server.Served(database, place / "artifacts", host, port, workers, allowed or [], token=token)
+    tracking.serve(served, place)

@@ -1,11 +1,15 @@
 """Does what `sync`, `ui` and `server` ask: fills MLflow, opens its pages, serves it to a cluster."""
 
+import getpass
 import importlib.util
-import os
-import sys
+import shlex
+import socket
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from jobs.folder import Workspace
+from jobs.tracking import server_tokens
 from launcher.commands import show
 from launcher.grids import grid_record
 from launcher.tracking import mlflow_server
@@ -40,42 +44,100 @@ def sync(place: Workspace, grid: str | None, refill: bool) -> None:
 def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     """Serves MLflow's pages over the workspace's store, or names the address of the profile's server."""
     needs_mlflow()
-    from jobs.tracking import deliver
+    from jobs.tracking import deliver, tracker
 
     name = grid_record.names(place, grid)[0] if grid else None
     uri = deliver.tracking_uri(place, grid_record.read(place, name or grid_record.names(place)[0]))
     page = deliver.page(place, name) if name else ""
     if uri.startswith("http"):
-        show.result(f"this grid's MLflow is at {uri}{page}")
+        show.result(f"this grid's MLflow is at {_address(uri, _published(uri), page)}")
         return
-    mlflow_server.refuse_taken("127.0.0.1", port)
-    address = f"http://127.0.0.1:{port}"
-    argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    argv += ["--port", str(port), "--workers", "1", "--default-artifact-root", str(place.root / "mlartifacts")]
-    # uvicorn looks for modules in the folder it is called in, PYTHONSAFEPATH or not; in the workspace there are none.
-    env = {**os.environ, **mlflow_server.QUIET, "UVICORN_APP_DIR": str(place.root)}
+    listening = mlflow_server.listen("127.0.0.1", port)
+    database = Path(uri.removeprefix(mlflow_server.SQLITE))
+    tracker.make_store(database)
+    served = Served(uri, database.parent / "mlartifacts", "127.0.0.1", port, workers=1, passes_artifacts=False)
+
     # Who follows the address before somebody answers there finds nothing.
-    _serve(argv, env, address, lambda: show.result(f"MLflow: {address}/{page}  (Ctrl-C ends it)"), port)
+    def tell() -> None:
+        show.result(f"MLflow: {_address(served.uri, served.token, page)}  (Ctrl-C ends it)")
+        _tell_who(served)
+        _tell_stakes(served)
+
+    _serve(served, listening, tell)
 
 
-def serve(served: Served) -> None:
+def serve(served: Served, folder: Path) -> None:
     """Serves MLflow to jobs and people until told to end; says how a profile names it once it answers."""
     needs_mlflow()
     from jobs.tracking import tracker
 
+    listening = mlflow_server.listen(served.host, served.port)
     mlflow_server.prepare(served, tracker.make_store)
-    local = "127.0.0.1" if served.host == "0.0.0.0" else served.host
+    published, trouble = _publish(served)
 
     def tell() -> None:
-        show.result(f"MLflow answers at {served.uri}  (Ctrl-C ends it)")
+        show.result(f"MLflow: {_address(served.uri, served.token)}  (Ctrl-C ends it)")
+        _tell_who(served)
+        _tell_stakes(served)
+        if trouble:
+            show.say(f"your jobs and zsg sync do not find the token: {trouble}")
+        else:
+            show.result(f"your jobs and zsg sync take the token from {server_tokens.folder()} while this runs")
+        show.result(f"where that is not seen, and for a colleague: MLFLOW_TRACKING_TOKEN=$(cat {_token_file(folder)}),")
+        show.result("and in a profile environment: {keep: [MLFLOW_TRACKING_TOKEN, …]} beside what it keeps")
         show.result(f"in a profile: tracking: {{uri: {served.uri}, live: true}}")
-        if served.is_open:
-            show.result("whoever reaches this port may read and change everything: MLflow asks for no password")
 
-    _serve(served.argv, served.env, f"http://{local}:{served.port}", tell, served.port)
+    try:
+        _serve(served, listening, tell)
+    finally:
+        server_tokens.withdraw(published, served.token)
 
 
-def _serve(argv: list[str], env: dict[str, str], address: str, when_up: Callable[[], None], port: int) -> None:
-    code = mlflow_server.run(argv, env, address, when_up)
+def _publish(served: Served) -> tuple[list[Path], str]:
+    """The files that have the token for the user's jobs, and why there are none."""
+    try:
+        return server_tokens.publish(served.places, served.token), ""
+    except (server_tokens.Exposed, OSError) as error:
+        return [], str(error)
+
+
+def _token_file(folder: Path) -> str:
+    return shlex.quote(str(folder / mlflow_server.TOKEN_FILE))
+
+
+def _address(uri: str, token: str | None, page: str = "") -> str:
+    """The address that a browser opens; with the token, which it then keeps as a cookie."""
+    return f"{uri.rstrip('/')}/{f'?token={token}' if token else ''}{page}"
+
+
+def _published(uri: str) -> str | None:
+    try:
+        return server_tokens.of(uri)
+    except server_tokens.Exposed as error:
+        show.say(str(error))
+        return None
+
+
+def _tell_who(served: Served) -> None:
+    here, port = urlsplit(served.local_uri).netloc, served.port
+    same = "the same address" if here == urlsplit(served.uri).netloc else f"it with 127.0.0.1:{port} as its host"
+    show.result("the address lets in whoever has it: keep it to yourself. On your own computer call")
+    show.result(f"  ssh -N -L {port}:{here} {getpass.getuser()}@{_this_machine()}")
+    show.result(f"and open {same} there")
+
+
+def _this_machine() -> str:
+    name = socket.getfqdn()
+    return socket.gethostname() if name.startswith("localhost") else name
+
+
+def _tell_stakes(served: Served) -> None:
+    reached = "every machine of this network" if served.is_open else "every user of this machine"
+    show.result(f"{reached} reaches the port: without the token nobody reads or writes a file, or changes a run.")
+    show.result(f"With it, all runs here and all files in {served.artifacts} can be read, written and deleted")
+
+
+def _serve(served: Served, listening: socket.socket, when_up: Callable[[], None]) -> None:
+    code = mlflow_server.run(served, listening, when_up)
     if code:
-        raise ClusterError(f"mlflow server ended with {code}; is port {port} in use? try --port")
+        raise ClusterError(f"MLflow's server ended with {code}; what it said is above")

@@ -1,4 +1,8 @@
-"""Runs MLflow's server: set up for the load of a cluster, answering before it is told of, ending with all it began.
+"""Runs MLflow's server: for its owner only, set up for the load of a cluster, ending with all it began.
+
+What stands before MLflow is in launcher.tracking.gate, and what keeps it to one folder in
+launcher.tracking.guarded_server. The socket is opened here and handed on: who answers at the address that is told is
+this server, and no other user who was quicker to take the port.
 
 MLflow's own settings give a worker 15 connections to its database. A request takes a second one while it holds the
 first, so 15 at once wait for one another until they fail, as bad requests (400) that no client tries again; a fifth of
@@ -7,7 +11,9 @@ what 128 clients sent was lost. A worker's 40 threads need 80, and here have 100
 
 import contextlib
 import importlib.util
+import json
 import os
+import secrets
 import signal
 import socket
 import sqlite3
@@ -16,17 +22,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from jobs.tracking import server_tokens
 from launcher.clusters import doctor
 from zsg_core.errors import ClusterError, UserError
 
 POOL, OVERFLOW = 40, 60  # connections of a worker
 STOPS_S = 5.0
 STARTS_S = 120.0
+BACKLOG = 2048
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -37,44 +45,94 @@ SQLITE = "sqlite:///"
 DRIVERS = ("psycopg", "psycopg2")
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ANY = ("0.0.0.0", "::")
+TOKEN_FILE = "token"
+# What of MLflow's settings is handed on from the shell: of its database only. Others change who is let in, and what is
+# asked of whom; some name passwords, which a server needs not.
+HANDED_ON = "MLFLOW_SQLALCHEMYSTORE_"
+
+
 @dataclass(frozen=True)
 class Served:
-    """What is served and to whom. `folder` takes artifacts and, for sqlite, the database."""
+    """What is served and to whom. `artifacts`: the folder of all artifacts; others are refused.
+
+    With `passes_artifacts` clients send artifacts through the server; else they write them to that folder themselves.
+    """
 
     backend: str
-    folder: Path
+    artifacts: Path
     host: str
     port: int
     workers: int
     allowed: Sequence[str] = ()
+    passes_artifacts: bool = True
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     @property
     def is_open(self) -> bool:
         """Whether other machines reach it."""
-        return self.host not in ("127.0.0.1", "localhost", "::1")
+        return self.host not in LOOPBACK
+
+    @property
+    def names(self) -> list[str]:
+        """The names by which it may be called, without a port."""
+        if not self.is_open:
+            return list(LOOPBACK)
+        own = [] if self.host in ANY else [self.host]
+        found = [*self.allowed, *own, socket.gethostname(), socket.getfqdn(), "localhost", "127.0.0.1"]
+        return [name.lower() for name in dict.fromkeys(found)]
 
     @property
     def uri(self) -> str:
         """The address for a profile's `tracking.uri`."""
-        return f"http://{socket.getfqdn() if self.host in ('0.0.0.0', '::') else self.host}:{self.port}"
+        return f"http://{_bracketed(socket.getfqdn() if self.host in ANY else self.host)}:{self.port}"
+
+    @property
+    def local_uri(self) -> str:
+        """The address on this machine."""
+        return f"http://{'127.0.0.1' if self.host in ANY else _bracketed(self.host)}:{self.port}"
+
+    @property
+    def places(self) -> list[str]:
+        """Every HOST:PORT that an address of it may have."""
+        return [f"{_bracketed(name)}:{self.port}" for name in self.names]
 
     @property
     def argv(self) -> list[str]:
-        """The server's command; its database, which may name a password, is told by the environment."""
-        argv = [sys.executable, "-m", "mlflow", "server", "--host", self.host, "--port", str(self.port)]
-        argv += ["--workers", str(self.workers), "--serve-artifacts"]
-        argv += ["--artifacts-destination", (self.folder / "artifacts").as_uri()]
-        if self.is_open:
-            names = dict.fromkeys([*self.allowed, socket.gethostname(), socket.getfqdn(), "localhost", "127.0.0.1"])
-            argv += ["--allowed-hosts", ",".join(form for name in names for form in (name, f"{name}:*"))]
-        return argv
+        """The server's command. What is secret is told by the environment, which no other user sees."""
+        return [sys.executable, "-m", "launcher.tracking.guarded_server"]
 
-    @property
-    def env(self) -> dict[str, str]:
-        """What it is told by the environment."""
-        told = {"MLFLOW_BACKEND_STORE_URI": self.backend, "UVICORN_APP_DIR": str(self.folder)}
+    def env(self, socket_number: int) -> dict[str, str]:
+        """What it is told by the environment; `socket_number`: of the file that it listens at."""
+        settings = {
+            "token": self.token,
+            "session": secrets.token_urlsafe(32),
+            "hosts": self.names,
+            "backend": self.backend,
+            "artifacts": str(self.artifacts),
+            "passes_artifacts": self.passes_artifacts,
+            "workers": self.workers,
+            "socket": socket_number,
+        }
+        hosts = ",".join(form for name in map(_bracketed, self.names) for form in (name, f"{_escaped(name)}:*"))
+        told = {"ZSG_SERVED": json.dumps(settings), "MLFLOW_SERVER_ALLOWED_HOSTS": hosts}
         told |= {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL), "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(OVERFLOW)}
-        return {**os.environ, **QUIET, **told}
+        kept = {key: value for key, value in os.environ.items() if _is_handed_on(key)}
+        return {**kept, **QUIET, **told, "PYTHONSAFEPATH": "1"}
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
+
+
+def _escaped(name: str) -> str:
+    return name.replace("[", "[[]")  # MLflow takes what has a star in it for a pattern
+
+
+def _is_handed_on(name: str) -> bool:
+    is_of_mlflow = name.startswith(("MLFLOW_", "_MLFLOW_")) or name == "prometheus_multiproc_dir"
+    return name.startswith(HANDED_ON) or not is_of_mlflow
 
 
 def backend_of(text: str | None, folder: Path) -> str:
@@ -110,9 +168,8 @@ def refuse_shared(path: Path, kind: str) -> None:
 
 
 def prepare(served: Served, make_store: Callable[[Path], None]) -> None:
-    """Makes folder and tables before workers race for them. ClusterError for a port that is taken."""
-    served.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    refuse_taken(served.host, served.port)
+    """Makes folder and tables before workers race for them."""
+    served.artifacts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if served.backend.startswith(SQLITE):
         path = Path(served.backend.removeprefix(SQLITE))
         make_store(path)
@@ -120,27 +177,59 @@ def prepare(served: Served, make_store: Callable[[Path], None]) -> None:
             database.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer; kept in the file
 
 
-def refuse_taken(host: str, port: int) -> None:
-    """ClusterError if somebody listens there."""
+def kept_token(folder: Path) -> str:
+    """The token that a folder's server had before, or a new one, kept in a file for its owner only.
+
+    Jobs that run while it is started anew go on with it. Who wants another one removes the file. UserError for one
+    that others may read.
+    """
+    path = folder / TOKEN_FILE
+    try:
+        if found := server_tokens.read_private(path):
+            return found
+    except FileNotFoundError:
+        pass
+    except server_tokens.Exposed as error:
+        raise UserError(f"{error}; the next start makes a new one") from None
+    token = secrets.token_urlsafe(32)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    server_tokens.write_private(path, token)
+    return token
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there. ClusterError if somebody else does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ClusterError(f"{host}:{port} cannot be listened on ({error.strerror}); try another --port") from None
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those that it accepts have it too
+        made.bind((host, port))
+        made.listen(BACKLOG)
+    except OSError as error:
+        made.close()
+        raise ClusterError(f"{host}:{port} cannot be listened on ({error.strerror}); try another --port") from None
+    return made
 
 
-def run(argv: Sequence[str], env: Mapping[str, str], address: str, when_up: Callable[[], None]) -> int:
+def run(served: Served, listening: socket.socket, when_up: Callable[[], None]) -> int:
     """Runs a server until it ends, or until this process is told to; then nothing of it stays behind.
 
-    `when_up` is called once it answers at `address`. Returns its exit code, 0 if it was told to end.
+    `when_up` is called once it answers. Returns its exit code, 0 if it was told to end.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    server = subprocess.Popen(argv, env=env, stdout=sys.stderr, start_new_session=True)  # its words are no result
+    server = subprocess.Popen(
+        served.argv,
+        env=served.env(listening.fileno()),
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,  # its words are no result
+        start_new_session=True,
+        pass_fds=[listening.fileno()],
+    )
+    listening.close()
     try:
-        if _answers(server, address):
+        if _answers(server, served.local_uri):
             when_up()
         return server.wait()
     except KeyboardInterrupt:
