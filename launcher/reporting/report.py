@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs import ownership
 from jobs.folder import Workspace, write_text
 from jobs.tracking import run_facts
 from launcher import extras
@@ -38,7 +39,7 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
     extras.need("a report", "report", only=("matplotlib",))
     folder = out or place.grid(name) / "report"
     record = grid_record.read(place, name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(folder)
     with frames.Writer(folder / "metrics.parquet", frames.metric_schema(record["runs"])) as kept:
         found = _read(place, record, asked, kept)
     summed = comparison.summaries(found.groups)

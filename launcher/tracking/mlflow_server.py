@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from jobs import ownership
 from launcher.clusters import doctor
 from zsg_core.errors import ClusterError, UserError
 
@@ -111,7 +112,7 @@ def refuse_shared(path: Path, kind: str) -> None:
 
 def prepare(served: Served, make_store: Callable[[Path], None]) -> None:
     """Makes folder and tables before workers race for them. ClusterError for a port that is taken."""
-    served.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(served.folder)
     refuse_taken(served.host, served.port)
     if served.backend.startswith(SQLITE):
         path = Path(served.backend.removeprefix(SQLITE))
