@@ -5,6 +5,7 @@ step and has told how fast it trains, or is done; and badly, with the reason, on
 """
 
 import math
+import os
 import shutil
 import statistics
 import subprocess
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import journal, slurm_environment
+from jobs import journal, ownership, slurm_environment
 from jobs.attempt import CONTINUE, DONE
 from jobs.causes import Cause, Known
 from jobs.folder import read_json, write_json
@@ -59,7 +60,7 @@ def watch(job: dict[str, Any], say: Callable[[str], None], sleep: Callable[[floa
         sleep(POLL_S)
     if shown.tokens_per_s:
         path = root / job["makes"][0]
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        ownership.make_folder(path.parent)
         write_json(path, asdict(shown))
     say(f"run {shown.run} has loss {shown.loss} at step {shown.step}: the others may start")
     return shown
@@ -105,6 +106,7 @@ def _is_gone(run: Path, ids: list[str], since: float) -> bool:
     squeue = shutil.which("squeue")
     if silent_s < SILENT_S or squeue is None:
         return False
-    argv = [squeue, "--noheader", "--all", "--jobs", ",".join(ids), "--format", "%T"]
+    # Once the run's job is forgotten, its number may be another's.
+    argv = [squeue, "--noheader", "--all", "--user", str(os.getuid()), "--jobs", ",".join(ids), "--format", "%T"]
     shown = subprocess.run(argv, capture_output=True, text=True, env=slurm_environment.of_calls())
     return (shown.returncode == 0 and not shown.stdout.strip()) or "Invalid job id" in shown.stderr

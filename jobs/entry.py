@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs import attempt as attempts
-from jobs import cancellation, causes, going_on, log_marks, needs, own_code, setup, tracebacks
+from jobs import (
+    caches,
+    cancellation,
+    causes,
+    going_on,
+    log_marks,
+    needs,
+    own_code,
+    ownership,
+    setup,
+    tracebacks,
+)
 from jobs import ranks as ranks_of
 from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.causes import Cause
@@ -36,6 +47,9 @@ EVALUATOR = "evaluator"  # an evaluate job in its own folder's journal; in a run
 def run(folder: str) -> None:
     """Runs the job of a folder; what submitit pickles is this function and the path. Exits non-zero on failure."""
     path = Path(folder)
+    refuse_strange(path)
+    ownership.keep_private(path.absolute().parent.parent)
+    caches.keep_private()
     # No job speaks to MLflow, but DeepSpeed imports it where it is installed: more than a second for each rank.
     sys.modules["mlflow"] = None  # type: ignore[assignment]
     signals = Signals()
@@ -82,6 +96,13 @@ def run(folder: str) -> None:
         _end(path, attempt, outcome, facts)
     if outcome != DONE or going_on.ours(job["submission"]):  # submitit's own record of the end nobody reads
         _leave(f"{path}: {outcome}", code)
+
+
+def refuse_strange(path: Path) -> None:
+    """Ends this process before it reads a job that others may have written, or loads what they have saved for it."""
+    path = path.absolute()
+    if fault := ownership.fault_on_the_way(path.parent.parent, path, is_run=False):
+        sys.exit(f"{fault}: what others may write is not run as yours; see zsg doctor")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs import ownership
+
 SCHEMA = 1
 COMMIT = "COMMIT"
 NOTES = "notes.json"  # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
@@ -121,7 +123,8 @@ class Workspace:
 
     def create(self) -> None:
         """Makes the folder, open to its owner only."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self.root.is_dir():
+            ownership.make_private_folder(self.root)
 
 
 def is_committed(folder: Path) -> bool:
@@ -135,9 +138,9 @@ def publish(folder: Path) -> Iterator[Path]:
 
     Two jobs may make the same thing at once: it is the same, so the first to finish wins.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(folder.parent)
     draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    draft.mkdir(mode=0o700)
+    ownership.make_folder(draft)
     try:
         yield draft
         commit(draft, folder)
@@ -161,8 +164,8 @@ def commit(draft: Path, folder: Path) -> None:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Holds other processes off from making `folder` until this one is done or dead."""
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+    ownership.make_folder(folder.parent)
+    with os.fdopen(ownership.open_lock(folder.parent / f".{folder.name}.lock"), "w") as lock:
         fcntl.lockf(lock, fcntl.LOCK_EX)  # let go by the system however this process ends
         yield
 
@@ -179,7 +182,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes to a temporary name, syncs, renames."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(path.parent)
     draft = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
     try:
         with naming(path), draft.open("wb") as file:

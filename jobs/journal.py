@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import attempt as attempts
+from jobs import ownership
 from jobs.attempt import Attempt
 
 SPEED = "speed/"  # keys that measure the machine, not the model: they never repeat and need not agree
@@ -42,7 +43,7 @@ class Journal:
         self._fence = fence or partial(attempts.check, folder, attempt)
         self.before = sizes(folder, before=attempt.attempt)  # what counts of the attempts before this one
         path = folder / "journal" / f"{attempt.attempt}-{role}-{writer}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ownership.make_folder(path.parent)
         self._file = path.open("x", encoding="utf-8", newline="\n")
         self.name = path.name
         self._rows: queue.Queue[str | threading.Event | None] = queue.Queue()

@@ -19,6 +19,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from jobs import ownership
 from launcher.commands import answers as answers_cli
 from launcher.commands import arrange as arrange_cli
 from launcher.commands import lifecycle as lifecycle_cli
@@ -171,7 +172,8 @@ def plan(
     from launcher.submission import session
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
-    if refusal := session.show_plan(session.open_grid(grid, profile, workspace, smoke, sets or ()), allow, json):
+    opened = session.open_grid(grid, profile, workspace, smoke, sets or (), only_looks=True)
+    if refusal := session.show_plan(opened, allow, json):
         raise typer.Exit(refusal.exit_code)
 
 
@@ -197,11 +199,12 @@ def submit(
     from launcher.submission import session
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
-    opened = session.open_grid(grid, profile, workspace, smoke, sets or ())
+    opened = session.open_grid(grid, profile, workspace, smoke, sets or (), only_looks=dry_run)
     if dry_run:
         if refusal := session.show_plan(opened, allow, json=False):
             raise typer.Exit(refusal.exit_code)
         return
+    ownership.keep_private(opened.site.workspace.root)
     if detach and opened.site.profile.kind == "local":
         session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])
         return
@@ -322,19 +325,20 @@ def doctor(
 
     Example: zsg doctor --profile slurm-minimal
     """
+    from launcher import workspaces
     from launcher.clusters import doctor as doctors
     from launcher.clusters import profiles
     from launcher.commands import show
     from launcher.observing import reading
 
     chosen = profiles.load(profile or "local", Path())
-    asked = workspace or Path(os.environ.get(reading.VARIABLE) or chosen.workspace)
-    reading.workspace(asked)  # refuses what can be no workspace
+    asked = reading.where(workspace, chosen.workspace)
+    place = workspaces.find(asked)  # refuses what can be no workspace
     checks = doctors.examine(chosen, asked.expanduser())
     if model is not None:
         from launcher.grids import proofs
 
-        checks.append(proofs.examine(model, reading.workspace(asked)))
+        checks.append(proofs.examine(model, place))
     if json:
         show.as_json([asdict(check) for check in checks])
     else:
@@ -376,6 +380,7 @@ def main() -> None:
     """Runs a command; exit codes 0 ok, 1 bug, 2 the user's, 3 the cluster's, 130 interrupted."""
     os.environ["PYTHONSAFEPATH"] = "1"  # or what we start would take a user's own jobs.py for ours
     warnings.showwarning = _show_warning
+    ownership.keep_others_out()
     try:
         app()
     except (ZsgError, OSError) as error:

@@ -65,13 +65,17 @@ def test_a_folder_that_pythonpath_cannot_name_is_refused(tmp_path):
 
 
 def test_a_jobs_own_path_comes_behind(tmp_path):
-    """What a profile's lines put on the path stays there, after the code; quotes and blanks reach no shell."""
+    """What a profile's lines put on the path stays there, after the code; quotes and blanks reach no shell.
+
+    An empty part of the path, which Python takes for the current folder, goes.
+    """
     lines = code_snapshot.script_lines({"folder": "/a user's folder/code/x"})
     script = "\n".join([*lines, 'echo "$PYTHONPATH|$ZSG_CODE"'])
-    run = lambda env: subprocess.run(["sh", "-c", script], env=env, capture_output=True, text=True).stdout  # noqa: E731
+    run = lambda env: subprocess.run(["/bin/bash", "-c", script], env=env, capture_output=True, text=True).stdout  # noqa: E731
 
     assert run({}) == "/a user's folder/code/x|/a user's folder/code/x\n"
     assert run({"PYTHONPATH": "/site"}) == "/a user's folder/code/x:/site|/a user's folder/code/x\n"
+    assert run({"PYTHONPATH": ":/site::/more:"}) == "/a user's folder/code/x:/site:/more|/a user's folder/code/x\n"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs import journal, ownership
 from jobs.evaluating.evaluations import ANSWERS
 from jobs.folder import SCHEMA
 from zsg_core.errors import ClusterError
@@ -38,7 +38,7 @@ class Place:
 def keep(run: Path, writer: str, facts: Mapping[str, Any], answers: Sequence[Answered]) -> Place:
     """Appends the answers to the writer's file; on disk when this returns."""
     folder = run / "answers"
-    folder.mkdir(exist_ok=True, mode=0o700)
+    ownership.make_folder(folder)
     items = [[one.id, one.task, one.prompt, one.references, one.answer] for one in answers]
     line = json.dumps({"schema": SCHEMA, **facts, "items": items}, ensure_ascii=False).encode() + b"\n"
     with (folder / writer).open("ab") as file:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import attempt as attempts
+from jobs import ownership
 from jobs.folder import read_json, write_json
 
 EVERY_S = 10.0
@@ -75,7 +76,7 @@ def claim(path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: fl
     `holder`, `journal` and `keys` are for others to read: the job, the file of the run's journal that it writes, and
     the metrics that it takes.
     """
-    path.parent.mkdir(exist_ok=True, mode=0o700)
+    ownership.make_folder(path.parent)
     if path.exists() and not _bury(path, lost_s):
         return None
     nonce = uuid.uuid4().hex

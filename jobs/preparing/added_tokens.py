@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs import ownership
 from jobs.folder import publish, write_json
 from jobs.preparing import content
 from zsg_core.errors import UserError
@@ -50,7 +51,7 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
         for path in {path for pattern in content.TEMPLATE_FILES for path in source.glob(pattern)}:
             copied = draft / path.relative_to(source)
             if path.is_file() and not copied.exists():
-                copied.parent.mkdir(exist_ok=True)
+                ownership.make_folder(copied.parent)
                 shutil.copyfile(path, copied)
         files = content.model_files(draft)
         digest = content.folder_digest(draft, files, content.sha256_of(files))

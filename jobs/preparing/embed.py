@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs import ownership
 from jobs.folder import Workspace, alone, is_committed, publish, write_json, write_text
 from jobs.preparing import content, known_vectors
 from zsg_core.digest import content_id
@@ -138,7 +139,7 @@ def _draft(folder: Path) -> Iterator[Path]:
     """The folder in which an embedding is made, held by one job at a time; removed once the embedding is there."""
     draft = folder.parent / f".{folder.name}.draft"
     with alone(folder):
-        draft.mkdir(exist_ok=True, mode=0o700)
+        ownership.make_folder(draft)
         yield draft
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 
+from jobs import ownership
 from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
 from jobs.preparing import content, records
 from jobs.preparing.base_model import Vocabulary, load_model, load_vocabulary, refuse_lossy
@@ -66,7 +67,7 @@ def make(workspace: Workspace, made_id: str, source: Recipe, path: Path, base: P
         if not asked.examples:
             room = f"{context} positions with answers of {rule['how']['max_new_tokens']} tokens"
             raise UserError(f"{path}: its questions are too long for {room}; lower self_sample.max_new_tokens")
-        draft.mkdir(exist_ok=True, mode=0o700)
+        ownership.make_folder(draft)
         device = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary, say)
         facts = {"asked": len(asked.examples), "too_long": asked.too_long, "device": device}
         facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}

@@ -25,7 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs import journal, ownership
 from jobs.folder import Workspace, read_json, write_json
 from jobs.telling import tell
 from jobs.tracking import follow, item_table, run_facts
@@ -215,7 +215,7 @@ class Delivery:
 
     def _send_run(self, row: Row, refill: bool) -> int:
         folder = self._workspace.run(row["run"])
-        (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
+        ownership.make_folder(folder / "delivery")
         with _lock(folder / "delivery" / f"{self._grid}.lock"):
             return self._send_locked(row, folder, self._cursor(row), refill)
 
@@ -428,7 +428,7 @@ def _is_of(writer: str, stage: Path) -> bool:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
+    with os.fdopen(ownership.open_lock(path), "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -464,6 +464,7 @@ def main() -> None:
     parser.add_argument("--follow", type=int, metavar="PID", help="go on until told to stop or that parent has ended")
     given = parser.parse_args()
     workspace = Workspace(given.workspace.resolve())
+    ownership.keep_private(workspace.root)
     if given.run:
         _follow_runs(workspace, given.run, given.follow)
     elif given.follow:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jobs import ownership
 from jobs.telling import tell
 
 LOG = "live.log"
@@ -29,7 +30,7 @@ def start(folder: Path, job: dict[str, Any]) -> subprocess.Popen[bytes] | None:
     argv += ["--run", *runs, "--follow", str(os.getpid())]
     quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     try:
-        (folder / "delivery").mkdir(exist_ok=True, mode=0o700)
+        ownership.make_folder(folder / "delivery")
         # Its own log: with the job's it would hold open what srun waits for.
         with (folder / "delivery" / LOG).open("ab") as log:
             return subprocess.Popen(

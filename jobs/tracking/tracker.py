@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from jobs import ownership
+
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
 os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # seconds
@@ -149,8 +151,8 @@ def make_store(path: Path) -> None:
         return
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with path.with_name(f".{path.name}.lock").open("a") as lock:
+    ownership.make_folder(path.parent)
+    with os.fdopen(ownership.open_lock(path.with_name(f".{path.name}.lock")), "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return  # another process was first

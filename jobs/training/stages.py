@@ -7,11 +7,12 @@ leaves its mark: they are nothing without the weights that they are put on.
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import removal
+from jobs import ownership, removal
 from jobs.folder import Workspace, read_json
 
 
@@ -56,7 +57,7 @@ def newest(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
 @contextlib.contextmanager
 def _locked(start: Path) -> Iterator[Path]:
     folder = start / "users"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / ".lock").open("a") as file:
+    ownership.make_folder(folder)
+    with os.fdopen(ownership.open_lock(folder / ".lock"), "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield folder

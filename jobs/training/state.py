@@ -13,13 +13,13 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from jobs import attempt as attempts
 from jobs import journal as journals
-from jobs import removal
+from jobs import ownership, removal
 from jobs.attempt import Attempt
 from jobs.folder import SCHEMA, read_json, sync, write_json
 from jobs.journal import Journal, plain
@@ -163,7 +163,11 @@ class States:
             assert self._journal
             removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
             measured = journals.cells(journals.read(self._run))
-            choice = choose(find(self._run), self._job, self._journal.before, measured)
+            found, strange = self._own(find(self._run))
+            choice = choose(found, self._job, self._journal.before, measured)
+            if strange:
+                reasons = [reason for reason in (choice.passed_over, *strange) if reason]
+                choice = replace(choice, passed_over="; ".join(reasons))
         choice = self._tell(choice)
         if choice.refusal:
             raise ClusterError(
@@ -173,6 +177,21 @@ class States:
         if choice.saved:
             self.step, self.save_s = choice.saved.step, choice.saved.seconds
         return choice
+
+    def _own(self, found: Sequence[Saved]) -> tuple[list[Saved], list[str]]:
+        """Those that nobody else may have written, and why not the others: a state is a pickle, and loading it runs
+        what it says.
+        """
+        own, strange = [], []
+        for saved in found:
+            folder = self._root / str(saved.step)
+            root = self._run.absolute().parent.parent
+            fault = ownership.fault_on_the_way(root, folder.absolute()) or ownership.fault_within(folder)
+            if fault:
+                strange.append(f"the state of step {saved.step} is not loaded, since {fault}")
+            else:
+                own.append(saved)
+        return own, strange
 
     def load(self, engine: Any, saved: Saved) -> None:
         """Puts weights, optimiser and RNG back. Raises ClusterError if a file cannot be read."""
@@ -209,8 +228,8 @@ class States:
         import torch.distributed as dist
 
         if self._ranks.is_main:
-            self._root.mkdir(mode=0o700, exist_ok=True)
-            draft.mkdir(mode=0o700)
+            ownership.make_private_folder(self._root)  # in a group's workspace, too: others' states are not loaded
+            ownership.make_private_folder(draft)
         states: list[Any] = [None] * self._ranks.world
         dist.all_gather_object(states, _rng())
         engine.save_checkpoint(str(draft), RANKS, client_state={"rng": states}, save_latest=False)

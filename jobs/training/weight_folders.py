@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from jobs import attempt as attempts
+from jobs import ownership
 from jobs.attempt import Attempt, Superseded
 from jobs.folder import SCHEMA, commit, is_committed, read_json, sync, write_json
 from jobs.journal import plain
@@ -268,7 +269,7 @@ class WeightFolders:
         from safetensors.torch import save_file
 
         attempts.check(self._run, self._attempt)
-        task.draft.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ownership.make_folder(task.draft)
         report: dict[str, Any] = {"tensors": {name: weights.tensor_digest(held) for name, held in task.copy.items()}}
         report |= {"bytes": sum(part.bytes for part in self._mine), "file": None}
         if self._mine and not is_committed(task.folder):
@@ -314,7 +315,7 @@ class WeightFolders:
         names = [*TOKENIZER_FILES, *TEMPLATE_FILES, *([] if self._is_adapter else ["generation_config.json"])]
         for path in {path for name in names for path in self._base.path.glob(name) if path.is_file()}:
             copied = draft / path.relative_to(self._base.path)
-            copied.parent.mkdir(mode=0o700, exist_ok=True)
+            ownership.make_folder(copied.parent)
             shutil.copyfile(path, copied)
         if self._is_adapter:
             write_json(draft / "adapter_config.json", weights.adapter_settings(self._engine, self._base.path))

@@ -76,6 +76,7 @@ def setup_lines(profile: Profile, size: JobSize) -> list[str]:
     disk = re.sub(r"^\$(\w+)", r"${\1:-/tmp}", profile.environment.cache)
     caches = [f'export TRITON_CACHE_DIR="{disk}/zsg-$UID/triton"']
     caches += [f'export TORCH_EXTENSIONS_DIR="{disk}/zsg-$UID/torch-extensions"']
+    caches += [f'export TORCHINDUCTOR_CACHE_DIR="{disk}/zsg-$UID/inductor"']
     return [*exports, *caches, *setup_script.lines(profile.setup)]
 
 

@@ -3,16 +3,20 @@
 import importlib.metadata
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import launcher
+from jobs import ownership
 from jobs.evaluating import sandbox
 from jobs.evaluating.sandbox import Sandbox
-from launcher import extras
+from jobs.ownership import Fault
+from launcher import extras, workspaces
 from launcher.clusters import cluster_checks, slurm
 from launcher.clusters.check import OK, PROBLEM, WARNING, Check
 from launcher.clusters.profiles import Profile
@@ -27,6 +31,7 @@ FOR = {
 }
 COMPILERS = ("cc", "gcc", "clang")
 # sqlite locks with fcntl, which these keep badly or not at all (sqlite.org, "How To Corrupt An SQLite Database File").
+MOST_SHOWN = 20  # paths in one line
 SHARED = ("nfs", "nfs4", "lustre", "beegfs", "gpfs", "ceph", "cifs", "smb3", "fuse", "glusterfs", "wekafs")
 
 
@@ -39,6 +44,7 @@ def examine(profile: Profile, workspace: Path, run: slurm.Run = subprocess.run) 
         *(extra(name, extras.missing(modules)) for name, modules in extras.MODULES.items()),
         compiler([path for name in COMPILERS if (path := shutil.which(name))], os.environ.get("CC")),
         encoding(sys.getfilesystemencoding(), os.environ),
+        import_path(sys.path),
         *_workspace(profile, workspace),
         code_runs(profile.kind),
     ]
@@ -114,6 +120,67 @@ def code_runs(kind: str, find: Callable[..., Sandbox] = sandbox.find) -> Check:
         return Check("sandbox", WARNING, f"none{where}", f"only for metric humaneval/…: {error}")
 
 
+def import_path(folders: Sequence[str]) -> Check:
+    """Whether somebody else could have Python import their code: by a folder on its path that others may write."""
+    faults = [
+        fault for folder in dict.fromkeys(folders) if (fault := ownership.fault_of(Path(folder or ".").resolve()))
+    ]
+    if launcher.CURRENT_FOLDER_WAS_ON_PATH:
+        found = "PYTHONPATH has an empty part, which is the folder you are in, whosesoever that is"
+        return Check("python path", PROBLEM, found, "export PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}FOLDER leaves none")
+    open_to_others = [fault for fault in faults if fault.mend]
+    if open_to_others:
+        return Check("python path", PROBLEM, _all(open_to_others), open_to_others[0].mend or "")
+    if faults:
+        return Check("python path", WARNING, _all(faults), "what they put there runs as yours: do you trust them?")
+    return Check("python path", OK, "nobody else may write the folders that Python imports from")
+
+
+def owner(workspace: Path) -> Check:
+    """Whether nobody but the user may write what is run from a workspace, nor put another in its place."""
+    above = ownership.above(workspace)
+    if above and above.by_all:
+        found, mend = f"{above}: anybody can put another workspace in its place", f"chmod o-w {_word(above.path)}"
+        return Check("owner", PROBLEM, found, mend)
+    if not workspace.is_dir():
+        return Check("owner", OK, "the workspace will be made for you alone")
+    if ownership.is_groups(workspace):
+        return _of_group(workspace)
+    if (fault := ownership.fault_of(workspace)) and not fault.mend:
+        return Check("owner", PROBLEM, str(fault), "use a workspace of your own: what lies in one is run as yours")
+    faults = [*([fault] if fault else []), *workspaces.faults(workspace)]
+    if strange := [one for one in faults if not one.mend]:
+        paths = " ".join(_word(one.path) for one in strange[:MOST_SHOWN])
+        return Check("owner", PROBLEM, _all(strange), f"look at it, then rm -r {paths}")
+    if faults:
+        paths = " ".join(_word(one.path) for one in faults[:MOST_SHOWN])
+        return Check("owner", PROBLEM, f"{_all(faults)}; what lies there is run as yours", f"chmod go-w {paths}")
+    if above:
+        found = f"{above}: who may write there can put another workspace in its place"
+        return Check("owner", WARNING, found, "zsg refuses what is not yours, whenever it looks")
+    return Check("owner", OK, "nobody else may write what is run from the workspace")
+
+
+def _of_group(workspace: Path) -> Check:
+    group = ownership.group_of(workspace)
+    if not ownership.is_member(workspace):
+        return Check("owner", PROBLEM, f"{workspace} is of group {group}, and you are not in it", "another --workspace")
+    return Check(
+        "owner",
+        OK,
+        f"of group {group}, made by {ownership.name_of(workspace.stat().st_uid)}; each runs only their own code",
+    )
+
+
+def _all(faults: Sequence[Fault]) -> str:
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"{faults[0]}{more}"
+
+
+def _word(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
 def store(kind: str, uri: str | None) -> Check:
     """Whether MLflow's own store can live on the workspace's file system."""
     if uri is not None:
@@ -168,6 +235,7 @@ def _workspace(profile: Profile, folder: Path) -> Iterator[Check]:
         )
         return
     yield Check("workspace", OK, f"{folder}{link}, writable, {free:.0f} GB free on {kind}")
+    yield owner(real)
     yield store(kind, profile.tracking.uri)
 
 

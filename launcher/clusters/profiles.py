@@ -218,6 +218,11 @@ class Profile(Strict):
     )
     kind: Literal["local", "slurm"] = Field(description="local: this machine, no scheduler; slurm: sbatch")
     workspace: str = Field(default="zsg-work", description="folder of all runs; relative to where zsg is called")
+    share: Literal["nobody", "group"] = Field(
+        default="nobody",
+        description="whose a workspace is that zsg makes: nobody else's, or group = the group of the folder it lies in "
+        "may read and write it, too; what is run is never taken from another member",
+    )
     internet: bool = Field(
         default=False,
         description="whether zsg may fetch data sets of the Hugging Face hub, where it runs; jobs never do",

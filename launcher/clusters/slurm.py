@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from jobs import slurm_environment
 from jobs.causes import Cause
+from jobs.ownership import name_of
 from zsg_core.errors import ClusterError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -48,13 +49,14 @@ class Job:
     """A job as zsg has submitted it. `id`: as squeue shows it, `7_0` for a task of an array; `name`: zsg's own.
 
     `cluster`: where it is, None where nobody kept that; `named`: it is not the default cluster of the machine that
-    submitted it, so every call must name it.
+    submitted it, so every call must name it. `user`: whose it is, None for the user's own.
     """
 
     id: str
     name: str
     cluster: str | None = None
     named: bool = False
+    user: int | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,11 @@ def _ask_queues(queue: Queue, jobs: Sequence[Job], run: Run) -> None:
 
 
 def _is_ours(line: Line, job: Job) -> bool:
-    return line.name == job.name and line.user == str(os.getuid())
+    return line.name == job.name and line.user == str(os.getuid() if job.user is None else job.user)
+
+
+def _is_mine(job: Job) -> bool:
+    return job.user in (None, os.getuid())
 
 
 def _whose(job: Job, lines: Sequence[Line]) -> str:
@@ -374,14 +380,15 @@ def cancel(jobs: Sequence[Job], save: bool = False, run: Run = subprocess.run) -
 def _by_cluster(queue: Queue) -> list[tuple[str | None, list[str]]]:
     """The ids of our jobs in the queue, by the cluster that calls for them must name."""
     found: dict[str | None, list[str]] = {}
-    for job in queue.active:
+    for job in filter(_is_mine, queue.active):
         found.setdefault(queue.asked[job], []).append(job.id)
     return list(found.items())
 
 
 def _untouched(queue: Queue) -> list[str]:
     away = [f"job {job.id} is {why}" for job, why in queue.away.items()]
-    return [*queue.strangers.values(), *away]
+    others = [f"job {job.id} is that of {name_of(job.user)}" for job in queue.active if job.user and not _is_mine(job)]
+    return [*queue.strangers.values(), *away, *others]
 
 
 def compact(ids: Iterable[str]) -> list[str]:

@@ -48,4 +48,4 @@ def score(
     from launcher.evaluation import answers
     from launcher.observing import reading
 
-    answers.score(reading.workspace(workspace), file)
+    answers.score(reading.own_workspace(workspace), file)

@@ -38,7 +38,7 @@ def cancel(
     from launcher.lifecycle import cancel as cancels
     from launcher.observing import reading
 
-    place = reading.workspace(workspace)
+    place = reading.own_workspace(workspace)
     decision = cancels.plan(place, names, Selection.parse(only, except_), force)
     for item, why in decision.left.items():
         show.result(f"{item} is left alone: {why}")
@@ -88,7 +88,7 @@ def retry(
     from launcher.submission import session
     from zsg_core.errors import ClusterError
 
-    place = reading.workspace(workspace)
+    place = reading.own_workspace(workspace)
     selection = Selection.parse([*(only or ()), *(["state=failed"] if failed and not only else [])], except_)
     choice = retries.choose(place, grid, selection, retries.known_causes(cause or ()), force)
     for run, why in choice.refused.items():
@@ -125,7 +125,7 @@ def gc(
     def tell(piece: garbage.Piece) -> None:
         show.say(f"freeing {piece.path}")
 
-    place = reading.workspace(workspace)
+    place = reading.own_workspace(workspace) if yes else reading.workspace(workspace)
     pieces = garbage.free(place, grid, show.say, tell) if yes else garbage.find(place, grid, show.say)
     if json:
         rows = [{"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason} for p in pieces]

@@ -67,7 +67,8 @@ def report(
     from launcher.reporting import report as reports
 
     asked = reports.Asked(metric, x.value, panel, stage, over_splits)
-    page = reports.write(reading.workspace(workspace), grid, asked, out)
+    place = reading.own_workspace(workspace) if out is None else reading.workspace(workspace)
+    page = reports.write(place, grid, asked, out)
     show.result(f"wrote {page} and, beside it, {', '.join(reports.beside(page))}")
 
 

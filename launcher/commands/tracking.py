@@ -25,7 +25,7 @@ def sync(
     from launcher.observing import reading
     from launcher.tracking import fill as tracking
 
-    tracking.sync(reading.workspace(workspace), grid, refill)
+    tracking.sync(reading.own_workspace(workspace), grid, refill)
 
 
 def ui(
@@ -40,7 +40,7 @@ def ui(
     from launcher.observing import reading
     from launcher.tracking import fill as tracking
 
-    tracking.serve_ui(reading.workspace(workspace), grid, port)
+    tracking.serve_ui(reading.own_workspace(workspace), grid, port)
 
 
 def server(

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
+from jobs import ownership
 from jobs.folder import Workspace, read_json, write_json
 from zsg_core.errors import UserError
 
@@ -20,7 +21,7 @@ Row = dict[str, Any]
 def write(workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequence[Row]) -> None:
     """Keeps the grid file and which runs it wants; those it no longer wants are kept as `former`."""
     folder = workspace.grid(name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(folder)
     wanted = {row["run"] for row in [*runs, *facts.get("before", [])]}
     left = [row for row in former(workspace, name, set()) if row["run"] not in wanted]
     shutil.copyfile(file, folder / "grid.yaml")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from jobs import ownership
 from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
 from jobs.preparing import content
 from launcher import workspaces
@@ -132,7 +133,7 @@ class Downloads:
             )
         workspaces.create(self._workspace)
         home = self._home(name)
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        ownership.make_folder(home)
         with alone(home), _explained(key, name):
             # Another zsg may have fetched it meanwhile, at the commit that counts from then on.
             known = _revisions(home).get(name.revision, name.revision)

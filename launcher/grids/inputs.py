@@ -3,6 +3,7 @@
 Digests are kept by path, size and time of change, so that a file is read once however often it is planned.
 """
 
+import contextlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,8 +42,10 @@ class Inputs:
         cache: Path,
         say: Callable[[str], None] = tell,
         downloads: Downloads | None = None,
+        keeps: bool = True,
     ) -> None:
-        self._cache_path = cache
+        """`keeps`: whether what was read is written to the cache."""
+        self._cache_path, self._keeps = cache, keeps
         self._say = say
         self.downloads = downloads
         self._known = _kept(cache)
@@ -121,8 +124,9 @@ class Inputs:
 
     def save(self) -> None:
         """Keeps what was read for next time."""
-        if self._read:
-            write_json(self._cache_path, self._known)
+        if self._read and self._keeps:
+            with contextlib.suppress(PermissionError):  # in a group's workspace who has made the cache keeps it
+                write_json(self._cache_path, self._known)
 
     def _folder(self, folder: Path, list_files: content.Files) -> str:
         key = folder, list_files
@@ -131,7 +135,8 @@ class Inputs:
             unread = [path for path in files if not self._fresh(path)]
             size = sum(path.stat().st_size for path in unread)
             if size > 100_000_000:
-                self._say(f"reading {folder} once for its digest ({size / 1e9:.1f} GB)")
+                once = "once for its digest" if self._keeps else "for its digest, which zsg submit keeps"
+                self._say(f"reading {folder} {once} ({size / 1e9:.1f} GB)")
             stamps = [_stamp(path) for path in unread]  # before reading: a change while reading is seen next time
             for path, stamp, digest in zip(unread, stamps, content.sha256_of(unread), strict=True):
                 self._known[str(path)] = [*stamp, digest]

@@ -216,8 +216,10 @@ def _signal(folder: Path, save: bool) -> str | None:
 
 def _is_of(pid: int, folder: Path) -> bool:
     """Whether a process is the job of a folder: ids are given anew."""
+    process = Path(f"/proc/{pid}")
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        is_ours = process.stat().st_uid == os.geteuid()
     except OSError:
         return False
-    return str(folder).encode() in words
+    return is_ours and str(folder).encode() in words

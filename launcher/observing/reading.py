@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs import ownership
 from jobs.evaluating import evaluations
 from jobs.folder import Workspace, read_json
 from launcher import workspaces
@@ -29,9 +30,29 @@ VARIABLE = "ZSG_WORKSPACE"
 KINDS = ("runs", "prepare", "evaluate", "canary")
 
 
+def where(path: Path | None, otherwise: str = "zsg-work") -> Path:
+    """The workspace's folder that is asked for, or that of ZSG_WORKSPACE, or `otherwise`."""
+    return path or Path(os.environ.get(VARIABLE) or otherwise)
+
+
 def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
-    """The workspace asked for, that of ZSG_WORKSPACE, or `otherwise`, relative to the current folder."""
-    return workspaces.find(path or Path(os.environ.get(VARIABLE) or otherwise))
+    """The workspace asked for, that of ZSG_WORKSPACE, or `otherwise`, relative to the current folder: to be read.
+
+    That of somebody else may be read, and that is told.
+    """
+    place = workspaces.find(where(path, otherwise))
+    if note := workspaces.note_of(place):
+        show.say(f"note: {note}")
+    return place
+
+
+def own_workspace(path: Path | None) -> Workspace:
+    """The same, for commands that write to it or run what lies there. UserError for one that others may write."""
+    place = workspaces.find(where(path))
+    if objection := workspaces.foreign(place):
+        raise objection
+    ownership.keep_private(place.root)
+    return place
 
 
 def status_rows(

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import removal
+from jobs import ownership, removal
 from jobs.folder import SCHEMA, Workspace, read_json, write_json
 from zsg_core.errors import UserError
 
@@ -32,12 +32,12 @@ def report_folder(folder: Path, names: Sequence[str], certain: Sequence[str], is
     wrote. UserError, before anything is written, for a file there that is not ours, or is not as zsg wrote it.
     """
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(folder)
     draft = folder / f".zsg-report.{uuid.uuid4().hex[:8]}"
     try:
         known = _known(folder, names, is_own)
         _refuse_others(folder, certain, known)
-        draft.mkdir(mode=0o700)
+        ownership.make_folder(draft)
         yield draft
         made = [name for name in names if (draft / name).is_file()]
         _refuse_others(folder, [*made, *known], known)

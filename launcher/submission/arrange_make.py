@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs import ownership
 from jobs.folder import is_committed
 from launcher.commands import show
 from launcher.observing import data_notes, logs
@@ -31,6 +32,7 @@ def make(grid: Path, workspace: Path | None) -> list[Made]:
     if opened.site.profile.kind != "local":
         opened = session.open_grid(grid, "local", opened.site.workspace.root)
     site, runs = opened.site, opened.runs
+    ownership.keep_private(site.workspace.root)
     axes: dict[str, list[dict]] = {}
     for run in runs:
         axes.setdefault(run.arrangement_id, []).append(run.axes)

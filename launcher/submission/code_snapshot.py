@@ -2,6 +2,10 @@
 
 The digest is over names and bytes, so jobs submitted from the same files share a folder; what is changed in the
 checkout afterwards reaches only what is submitted afterwards.
+
+The folder's name says what it is to hold, and everybody can compute it. So before a folder is used it is read again,
+and made anew where it holds anything else or where others may write it; and a job's script looks once more, by
+programs of the system, before it starts any Python (`guard_lines`).
 """
 
 import compileall
@@ -11,15 +15,19 @@ import platform
 import py_compile
 import shlex
 import subprocess
-from collections.abc import Mapping
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jobs
 import zsg_core
-from jobs.folder import Workspace, is_committed, naming, publish, write_text
+from jobs import ownership
+from jobs.folder import COMMIT, Workspace, is_committed, naming, publish, write_text
 from jobs.own_code import VARIABLE
+from launcher.commands import show
 from zsg_core.errors import UserError
 
 PACKAGES = (jobs, zsg_core)
@@ -40,14 +48,9 @@ def take(workspace: Workspace) -> dict[str, Any]:
     refuse_colon(workspace)
     facts, files, patch = _now()
     folder = workspace.code(facts["digest"])
-    if not is_committed(folder):
-        with publish(folder) as draft:
-            for name, content in files.items():
-                path = draft / name
-                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                with naming(path):
-                    path.write_bytes(content)
-            _compile(draft, folder)
+    if not is_committed(folder) or _FOUND_WELL.get(folder) != _stamp(folder):
+        _make_sure(workspace, folder, files)
+        _FOUND_WELL[folder] = _stamp(folder)
     facts = facts | {"folder": str(folder)}
     if patch:
         facts["patch"] = f"{facts['commit'][:12]}.patch"
@@ -56,18 +59,129 @@ def take(workspace: Workspace) -> dict[str, Any]:
     return facts
 
 
+_FOUND_WELL: dict[Path, tuple[int, int] | None] = {}  # by this process, which takes one for each job that it submits
+
+
+def _stamp(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_ctime_ns
+
+
+def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -> None:
+    """Has the folder hold these files and no others, written by nobody but the user."""
+    why = _unsound(workspace.root, folder, files) if is_committed(folder) else ""
+    if why is None:
+        return
+    if why:
+        show.say(f"note: {folder} is not used as it is: {why}; the code of this zsg is put in its place")
+    if folder.exists():
+        folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.gone"))
+    with publish(folder) as draft:
+        draft.chmod(ownership.PRIVATE)  # in a group's workspace, too: it is run
+        for name, content in files.items():
+            path = draft / name
+            ownership.make_private_folder(path.parent)
+            with naming(path):
+                path.write_bytes(content)
+        _compile(draft, folder)
+        _close(draft)
+
+
+def _close(draft: Path) -> None:
+    """Has what was made be the owner's alone, whatever the umask: Python makes folders for what it compiles."""
+    for path in draft.rglob("*"):
+        path.chmod(ownership.PRIVATE if path.is_dir() else path.stat().st_mode & ~ownership.NO_WRITE_BY_OTHERS)
+
+
+def _unsound(root: Path, folder: Path, files: Mapping[str, bytes]) -> str | None:
+    """Why a folder of code must not be run; None if it may."""
+    fault = ownership.fault_on_the_way(root, folder) or ownership.fault_within(folder)
+    if fault:
+        return str(fault)
+    packages = {name.partition("/")[0] for name in files}
+    names = [path.name for path in folder.iterdir() if path.suffix != ".patch"]
+    strange = [name for name in names if name not in packages | {COMMIT}]
+    if strange:
+        return f"{min(strange)} has been put there"
+    if digest(contents([folder / package for package in sorted(packages)])) != digest(files):
+        return "it holds other code than its name says"
+    return None
+
+
+def refuse_strange(workspace: Workspace, folder: Path) -> None:
+    """UserError for kept code that others may have written. What it holds was read when it was taken."""
+    if fault := ownership.fault_on_the_way(workspace.root, folder):
+        raise UserError(f"{fault}: code that others may write is not run as yours. Mend it, then zsg submit again")
+
+
+def guard_lines(code: Mapping[str, Any], submission: Path) -> list[str]:
+    """What a job's script looks at before it starts Python: is its code what was submitted, and nobody else's to write?
+
+    By `find` and `sha256sum`, since Python would run what it is to look at. `submission`: the folder of the pickles
+    that the job loads. The script itself lies with Slurm.
+    """
+    folder = Path(code["folder"])
+    root = folder.parent.parent
+    group = ownership.own_group()
+    closed = [folder, submission] if ownership.is_groups(root) else [root, folder.parent, submission.parent, submission]
+    by_group = "-perm -020" if group is None else f"-perm -020 ! -gid {group}"
+    others = f"'(' ! -uid $EUID ! -uid 0 -o -perm -002 -o {by_group} ')'"
+    return [
+        f"zsg_odd=$(find -H {_words(closed)} -maxdepth 0 {others}",
+        f"find -H {_words([folder])} '(' -type l -o {others} ')')",
+        'if [[ -n "$zsg_odd" ]]; then',
+        "  echo \"zsg: others may write ${zsg_odd%%$'\\n'*}, and nothing from there is run; see zsg doctor\"",
+        "  exit 1",
+        "fi",
+        f"zsg_sum=$(cd {_words([folder])} && {_LISTED} | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)",
+        f'if [[ "${{zsg_sum%% *}}" != {_sum(folder, _stamp(folder))} ]]; then',
+        f"  echo zsg: {_words([folder])} holds other code than was submitted, and it is not run: zsg submit again",
+        "  exit 1",
+        "fi",
+        "unset zsg_odd zsg_sum",
+    ]
+
+
+# Another Python, as in a container, compiles for itself beside what this one has compiled.
+_TAG = f"*.{sys.implementation.cache_tag}.pyc"
+_LISTED = f"find . -type f ! -name '*.patch' '(' ! -name '*.pyc' -o -name '{_TAG}' ')' -print0"
+
+
+@cache
+def _sum(folder: Path, stamp: tuple[int, int] | None) -> str:
+    """What `_LISTED | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum` says in a folder."""
+    listed = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".patch"]
+    names = [f"./{path.relative_to(folder)}" for path in listed if path.suffix != ".pyc" or path.match(_TAG)]
+    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in sorted(names)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _words(paths: Sequence[Path]) -> str:
+    return " ".join(shlex.quote(str(path)) for path in paths)
+
+
 def environment(code: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """The variables by which a job finds its code, before what `path`, a PYTHONPATH, names already."""
     folder = code.get("folder")
     if not folder:
         return {}
-    return {"PYTHONPATH": f"{folder}:{path}" if path else folder, VARIABLE: folder}
+    # An empty part would be the folder in which a job is started.
+    parts = [folder, *(part for part in path.split(":") if part)]
+    return {"PYTHONPATH": ":".join(parts), VARIABLE: folder}
 
 
 def script_lines(code: Mapping[str, Any]) -> list[str]:
     """The same for a job's script, after whatever its other lines have done to the path."""
     folder = shlex.quote(code["folder"])
-    return [f"export PYTHONPATH={folder}${{PYTHONPATH:+:$PYTHONPATH}}", f"export {VARIABLE}={folder}"]
+    return [
+        # An empty part would be the folder in which the job was submitted.
+        'zsg_path=":${PYTHONPATH:-}:"; while [[ $zsg_path == *::* ]]; do zsg_path=${zsg_path//::/:}; done',
+        f"export PYTHONPATH={folder}${{zsg_path%:}}; unset zsg_path",
+        f"export {VARIABLE}={folder}",
+    ]
 
 
 def _compile(draft: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs import slurm_environment
+from jobs import ownership, slurm_environment
 from jobs.folder import Workspace
 from launcher.clusters import arrays, slurm
 from launcher.clusters.profiles import JobSize, Profile
@@ -49,7 +49,8 @@ def send(
     settle. A chain of fewer links does with fewer.
     """
     code = code_snapshot.take(workspace)
-    wanted = parameters(profile, submission, size, after, code)
+    guard = code_snapshot.guard_lines(code, workspace.submission(submission.id))
+    wanted = _guarded(parameters(profile, submission, size, after, code), guard)
     try:
         taken = _sbatch(workspace, profile, submission, submission.name, wanted, say, sleep)
     except NotTaken:
@@ -61,7 +62,7 @@ def send(
     say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}{where}")
     for number in range(1, submission.chain + 1):
         name, behind = submission.link_name(number), arrays.behind(ids)
-        wanted = parameters(profile, submission, size, behind, code, number) | {"job_name": name}
+        wanted = _guarded(parameters(profile, submission, size, behind, code, number), guard) | {"job_name": name}
         try:
             ids = _sbatch(workspace, profile, submission, name, wanted, say, sleep).ids
         except ClusterError as error:
@@ -79,6 +80,11 @@ def parameters(
     wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
     lines = code_snapshot.script_lines(code) + arrays.job_lines(submission.id, submission.chain - link)
     return wanted | {"setup": wanted["setup"] + lines}
+
+
+def _guarded(wanted: dict[str, Any], guard: Sequence[str]) -> dict[str, Any]:
+    """The parameters, by which the script looks last of all whether what it is to run is the user's own."""
+    return wanted | {"setup": [*wanted["setup"], *guard]}
 
 
 class NotTaken(ClusterError):
@@ -107,7 +113,7 @@ def _sbatch(
     What counts is what Slurm has under that name: what sbatch prints may be another's words, and speak of other jobs.
     """
     folder, python = workspace.submission(submission.id), arrays.python(profile)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_private_folder(folder)  # in a group's workspace, too: its pickles are run
     cluster = submission.cluster if submission.named else None
     env = slurm_environment.of_jobs(profile.environment.keep, cluster)
     pauses = iter(PAUSES_S)
@@ -202,6 +208,8 @@ def _sbatch_lives(submission: Submission) -> bool:
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             try:
+                if process.stat().st_uid != os.getuid():
+                    continue  # anybody may give a process such words
                 words = (process / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobs import ownership
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, naming
 from launcher.clusters.slurm import Job
@@ -30,7 +31,8 @@ class Submission:
 
     `links` are the ids of the jobs queued behind them, link by link, of `chain` that were meant to be. `cluster` and
     `named` are those of a `Job`. `root`: the workspace that submitted them; `copied_from`: the same, where that is
-    another one, of which this is a copy: its jobs are not this one's to ask for or to touch.
+    another one, of which this is a copy: its jobs are not this one's to ask for or to touch. `user`: whose they are, in
+    a group's workspace.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Submission:
     named: bool = False
     root: str | None = None
     copied_from: str | None = None
+    user: int | None = None
     ids: list[str] = field(default_factory=list)
     chain: int = 0
     links: list[list[str]] = field(default_factory=list)
@@ -86,7 +89,7 @@ class Submission:
         return [self._job(number, ids[place]) for number, ids in enumerate((self.ids, *self.links)) if ids]
 
     def _job(self, link: int, job_id: str) -> Job:
-        return Job(job_id, self.link_name(link) if link else self.name, self.cluster, self.named)
+        return Job(job_id, self.link_name(link) if link else self.name, self.cluster, self.named, self.user)
 
     def job_ids(self, item: str) -> list[str]:
         """The ids of a job and of the links behind it, in the order in which they run."""
@@ -101,6 +104,7 @@ class Ledger:
         self._path = workspace.ledger
         self.submissions: dict[str, Submission] = {}
         self._here = str(workspace.root.resolve())
+        self._is_groups = ownership.is_groups(workspace.root)
         for row in _rows(self._path):
             self._apply(row)
         self._tell_copies()
@@ -138,9 +142,9 @@ class Ledger:
         return found
 
     def unfinished(self) -> list[Submission]:
-        """Submissions that were cut short: without ids, or not yet released."""
+        """The user's submissions that were cut short: without ids, or not yet released."""
         given = [s for s in self.submissions.values() if s.void is None and not s.copied_from]
-        return [s for s in given if not s.released]
+        return [s for s in given if not s.released and s.user in (None, os.getuid())]
 
     def intend(
         self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], sacct: bool = True,
@@ -161,6 +165,7 @@ class Ledger:
         facts |= {"cluster": cluster} if cluster else {}
         facts |= {"named": True} if named else {}
         facts |= {"root": self._here}
+        facts |= {"user": os.getuid()} if self._is_groups else {}
         self._append("intent", made.id, **facts, created=made.created, host=made.host)
         return self.submissions[made.id]
 
@@ -200,6 +205,7 @@ class Ledger:
                 facts |= {"sacct": row.get("sacct", True), "chain": row.get("chain", 0)}
                 facts |= {"retries": row.get("retries", {}), "exclude": row.get("exclude", [])}
                 facts |= {"cluster": row.get("cluster"), "named": row.get("named", False), "root": row.get("root")}
+                facts |= {"user": row.get("user")}
                 self.submissions[row["submission"]] = Submission(row["submission"], **facts)
             case "submitted":
                 submission = self.submissions[row["submission"]]
@@ -243,7 +249,7 @@ def _another(ledger: Path, mine: Path) -> bytes:
 def submit_lock(workspace: Workspace) -> Iterator[None]:
     """Lets one `zsg submit` plan and submit at a time; the kernel frees it when its holder dies."""
     workspace.create()
-    with workspace.submit_lock.open("a") as file:
+    with os.fdopen(ownership.open_lock(workspace.submit_lock), "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs import cancellation
+from jobs import cancellation, own_code, ownership
 from jobs.folder import Workspace, is_committed, read_json
 from launcher.clusters.profiles import Profile
 from launcher.observing import logs
@@ -91,13 +91,15 @@ def _has_ended(workspace: Workspace, item: str) -> bool:
 
 
 def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    lock = ownership.open_lock(folder / "lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)  # somebody looks, or the job of an earlier submit still lives: next time
         return
     env = _environment(profile, job.item, folder)
+    if code := env.get(own_code.VARIABLE):
+        code_snapshot.refuse_strange(Workspace(folder.parent.parent), Path(code))
     with logs.local_log(folder).open("ab") as log:
         job.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "jobs.entry", str(folder)],

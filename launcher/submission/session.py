@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from jobs import ownership
 from jobs.folder import Workspace
 from launcher import workspaces
 from launcher.clusters import profile_files, profiles
@@ -57,11 +58,13 @@ class Opened:
 
 
 def open_grid(
-    path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False, sets: Sequence[str] = ()
-) -> Opened:
+    path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False, sets: Sequence[str] = (),
+    *, only_looks: bool = False,
+) -> Opened:  # fmt: skip
     """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them.
 
-    `sets` are `key=value` texts laid over the grid's defaults.
+    `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: no workspace is made, and of one that is
+    there only the cache of digests is kept up to date.
     """
     grid = grids.load(path, sets)
     layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
@@ -75,8 +78,16 @@ def open_grid(
     stages = [own for point in grid.points for own in point.settings.by_stage()]
     inputs.check(stages, downloads)
     code_snapshot.refuse_colon(place)
-    workspaces.create(place)
-    resolved, notes = runs_of.resolve(grid, profile, inputs.Inputs(place.digest_cache, show.say, downloads))
+    if only_looks:
+        note = workspaces.note_of(place)
+        if note:
+            show.say(f"note: {note}")
+        keeps = place.root.is_dir() and note is None and workspaces.foreign(place) is None
+    else:
+        workspaces.create(place, show.say, share=profile.share == "group")
+        keeps = True
+    known = inputs.Inputs(place.digest_cache, show.say, downloads, keeps=keeps)
+    resolved, notes = runs_of.resolve(grid, profile, known)
     resolved, named = anew.named(place, resolved)
     notes = [*notes, *named, *older_runs.notes(place, resolved)]
     for run in resolved:
@@ -94,7 +105,15 @@ def open_grid(
 
 
 def open_again(place: Workspace, name: str) -> Opened:
-    """A recorded grid, by the file, settings and profile of its last submit. UserError where they are gone."""
+    """A recorded grid, by the file, settings and profile of its last submit.
+
+    UserError where they are gone, and in a group's workspace, where others may have changed what is recorded.
+    """
+    if ownership.is_groups(place.root):
+        raise UserError(
+            f"{place.root} is a group's workspace, where others can change by which file and profile {name} is opened, "
+            f"and a profile runs code: zsg submit FILE --retry"
+        )
     record = grid_record.read(place, name)
     path = Path(record.get("file", ""))
     if not path.is_file():
@@ -110,7 +129,8 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     _tell_clusters(site, Ledger(site.workspace))
     space = limits.room(site.profile, cluster)
     plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space, estimates.need_gb)
-    refused = [*admission.objections(site, plan, cluster, estimates), *admission.without_room(plan)]
+    refused: list[ZsgError] = [error for error in [workspaces.foreign(site.workspace)] if error]
+    refused += [*admission.objections(site, plan, cluster, estimates), *admission.without_room(plan)]
     _say_unknown(opened, plan)
     if json:
         words = [str(why) for why in refused]
@@ -249,7 +269,7 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
         show.result(f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
         return
     folder = site.workspace.grid(name)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(folder)
     known = set(Ledger(site.workspace).submissions)
     with (folder / "submit.log").open("ab") as log:
         start = log.tell()
@@ -321,7 +341,7 @@ def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, A
 def _hint(command: str, opened: Opened) -> str:
     """The command that goes on from here, with the workspace unless it is the one that zsg looks in anyway."""
     root = opened.site.workspace.root
-    place = "" if root == reading.workspace(None).root else f" --workspace {shlex.quote(_shown(root))}"
+    place = "" if root == workspaces.find(reading.where(None)).root else f" --workspace {shlex.quote(_shown(root))}"
     words = f"{_command()} {command} {opened.grid.name}{place}"
     if command == "status":
         return f"follow them: {words}"

@@ -6,7 +6,6 @@ are adopted, intents that never reached it are given up. So there is one job per
 
 import fcntl
 import math
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+from jobs import ownership
 from jobs.attempt import now_ms
 from jobs.folder import Workspace, is_committed, read_json
 from launcher.clusters import failed_nodes, profiles, slurm
@@ -411,8 +411,8 @@ def _of(items: Iterable[str], failures: Mapping[str, dict[str, Any]]) -> dict[st
 
 def _hold(site: Site, submission: Submission) -> int:
     folder = site.workspace.submission(submission.id)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    ownership.make_private_folder(folder)
+    lock = ownership.open_lock(folder / "lock")
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from jobs import ownership
 from jobs.tracking import server_tokens
 from launcher.clusters import doctor
 from zsg_core.errors import ClusterError, UserError
@@ -169,7 +170,7 @@ def refuse_shared(path: Path, kind: str) -> None:
 
 def prepare(served: Served, make_store: Callable[[Path], None]) -> None:
     """Makes folder and tables before workers race for them."""
-    served.artifacts.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(served.artifacts.parent)
     if served.backend.startswith(SQLITE):
         path = Path(served.backend.removeprefix(SQLITE))
         make_store(path)
@@ -192,7 +193,7 @@ def kept_token(folder: Path) -> str:
     except server_tokens.Exposed as error:
         raise UserError(f"{error}; the next start makes a new one") from None
     token = secrets.token_urlsafe(32)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make_folder(folder)
     server_tokens.write_private(path, token)
     return token
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from jobs import journal
+from jobs import journal, ownership
 from jobs.attempt import DONE
 from jobs.folder import Workspace, read_json, write_json
 from jobs.training import state, written_weights
@@ -166,6 +166,9 @@ def _environment(e: Evidence, way: Row, world: int) -> dict[str, str]:
     kept |= {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(way["threads"]), "HF_HUB_OFFLINE": "1"}
     kept |= {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
     if found := e.find(f"code/{way['code'].get('digest')}"):
+        root = found.parent.parent
+        if fault := ownership.fault_on_the_way(root, found) or ownership.fault_within(found):
+            raise NotChecked(f"its code is not run, since {fault}")
         kept["PYTHONPATH"] = f"{found}:{kept.get('PYTHONPATH', '')}".rstrip(":")
     return kept
 

@@ -1,0 +1,332 @@
+"""Says whose a file or folder is and who else may write it; makes folders and locks that are their owner's alone.
+
+What others may write must not become code of the user's: a workspace holds the packages that jobs import, pickles of
+submitit and saved states. Trusted are the user and root, who may do everything anyway. A group counts as the user's
+own if nobody else is in it, as on systems that give every user one (and umask 002). A folder of /tmp's kind (sticky)
+lets nobody replace what is another's.
+
+A group's workspace is made on request (a profile's `share: group`). Its folders have mode 2770, by which `make_folder`
+knows that what it makes below is for the group, too. The first ones are sticky: nobody but who made the workspace can
+replace in them what is another's. What is run is never taken from another member.
+"""
+
+import grp
+import os
+import pwd
+import shlex
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PRIVATE, SHARED = 0o700, 0o2770
+PLACE = 0o3770  # of a group's workspace, and of the folders right in it
+NO_WRITE_BY_OTHERS = 0o022  # of a umask
+PLACES = (
+    "runs", "prepare", "evaluate", "canary", "records", "corpora", "embeddings", "arrangements", "first_losses",
+    "tokens", "bases", "code", "submissions", "downloads", "grids",
+)  # fmt: skip
+_OTHER_ACL = "system.posix_acl_access"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why others may have written, or may write, a file or folder. `mend`: the command by which its owner ends that,
+    None where it is not the user's.
+    """
+
+    path: Path
+    what: str
+    mend: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it that are missing, each for its owner alone, whatever the umask.
+
+    Below a folder of a group's workspace each is the group's, too. One that is there stays as it is.
+    Raises FileExistsError where a file has its place.
+    """
+    missing = _missing(path)
+    if missing and is_shared(missing[-1].parent):
+        for one in reversed(missing):
+            one.mkdir(mode=PRIVATE, exist_ok=True)
+            with suppress(PermissionError):  # another member was quicker, and it is that one's
+                one.chmod(SHARED)
+        return
+    _make(missing, path)
+
+
+def make_private_folder(path: Path) -> None:
+    """The same, for the owner alone whatever it lies in."""
+    _make(_missing(path), path)
+
+
+def _missing(path: Path) -> list[Path]:
+    """The folders of a path that are not there, the last first."""
+    found = []
+    while not path.exists():
+        found.append(path)
+        path = path.parent
+    return found
+
+
+def _make(missing: list[Path], path: Path) -> None:
+    for one in reversed(missing):
+        one.mkdir(mode=PRIVATE, exist_ok=True)  # another process may be quicker
+    if not path.is_dir():
+        path.mkdir(mode=PRIVATE)  # raises, and says why
+
+
+def is_shared(folder: Path) -> bool:
+    """Whether a folder is one of a group's workspace: its mode says so."""
+    return stat.S_IMODE(folder.stat().st_mode) in (SHARED, PLACE)
+
+
+def is_groups(root: Path) -> bool:
+    """Whether a workspace was made for a group: `mkdir` gives no folder such a mode, whatever the umask."""
+    return root.is_dir() and stat.S_IMODE(root.stat().st_mode) == PLACE
+
+
+def group_of(root: Path) -> str:
+    """The name of the group whose workspace this is."""
+    return _group_name(root.stat().st_gid)
+
+
+def is_member(root: Path) -> bool:
+    """Whether the user is in the group whose workspace this is."""
+    gid = root.stat().st_gid
+    return os.geteuid() == 0 or gid in (os.getegid(), *os.getgroups())
+
+
+def share(root: Path) -> None:
+    """Opens a workspace that was just made to its group, with the folders that everybody in it makes things in."""
+    root.chmod(PLACE)
+    for name in PLACES:
+        (root / name).mkdir(mode=PRIVATE)
+        (root / name).chmod(PLACE)
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a file to be locked, which is made unless it is there.
+
+    Only who may open a file can lock it, and reading is enough: whoever else might could hold the user's work up for
+    ever.
+    """
+    shared = is_shared(path.parent)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660 if shared else 0o600)
+    with suppress(PermissionError):  # another member's, in a group's workspace
+        found = stat.S_IMODE(os.fstat(handle).st_mode)
+        if (wanted := (found | 0o660) & ~0o007 if shared else found & ~0o077) != found:
+            os.fchmod(handle, wanted)
+    return handle
+
+
+def keep_others_out() -> None:
+    """From now on this process and what it starts makes nothing that others may write."""
+    os.umask(os.umask(0o077) | NO_WRITE_BY_OTHERS)
+
+
+def keep_private(place: Path) -> None:
+    """From now on what this process makes is for the owner alone; in a group's workspace for the group."""
+    os.umask(0o007 if place.is_dir() and is_shared(place) else 0o077)
+
+
+def is_trusted(uid: int) -> bool:
+    """Whether what this user may do need not be guarded against: the user's own doing, or root's."""
+    return uid in (os.geteuid(), 0)
+
+
+def name_of(uid: int) -> str:
+    """A user's name, or the number where nobody knows one."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def fault_of(path: Path) -> Fault | None:
+    """Why others may write a file or folder, or a link's own target; None if nobody else may, or it is not there."""
+    try:
+        own, found = path.lstat(), path.stat()
+    except FileNotFoundError:
+        return None
+    for one in (own, found):
+        if not is_trusted(one.st_uid):
+            return Fault(path, f"belongs to {name_of(one.st_uid)}, not to you")
+    writers = _writers(path, found)
+    if writers is None:
+        return None
+    return Fault(path, f"may be written by {writers}", f"chmod go-w {shlex.quote(str(path))}")
+
+
+def fault_on_the_way(root: Path, path: Path, *, is_run: bool = True) -> Fault | None:
+    """The first fault of a workspace, of a path in it and of the folders between; None if none has any.
+
+    In a group's workspace the folders on the way are the group's, and so may the last be, unless it `is_run`: holds
+    code or pickles.
+    """
+    way = steps_to(root, path)
+    group = is_groups(root)
+    for one in way:
+        if fault := fault_of(one):
+            may_be_groups = group and (one != path or not is_run)
+            if not (may_be_groups and _is_for(one, root)):
+                return fault
+    return None
+
+
+def _is_for(folder: Path, root: Path) -> bool:
+    """Whether a folder is for the group whose workspace the root is."""
+    return is_shared(folder) and folder.stat().st_gid == root.stat().st_gid
+
+
+def fault_within(folder: Path) -> Fault | None:
+    """The first fault of a folder and all that is in it. A link in it is one: it leads to who knows whose."""
+    if fault := fault_of(folder):
+        return fault
+    for path in _all_in(folder):
+        if path.is_symlink():
+            return Fault(path, "is a link")
+        if fault := fault_of(path):
+            return fault
+    return None
+
+
+def steps_to(root: Path, path: Path) -> list[Path]:
+    """The folders from a root to a path below it, both included."""
+    parts = path.relative_to(root).parts
+    return [root.joinpath(*parts[:count]) for count in range(len(parts) + 1)]
+
+
+@dataclass(frozen=True)
+class Above:
+    """Who could put another folder in the place of one. `by_all`: anybody could, not only a group or a colleague."""
+
+    path: Path
+    what: str
+    by_all: bool
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.what}"
+
+
+def above(folder: Path) -> Above | None:
+    """The folder above a folder in which others could rename it and put their own in its place; None if none is.
+
+    Of several that which is open to most.
+    """
+    found = [one for parent in folder.parents if (one := _above(parent))]
+    return next((one for one in found if one.by_all), found[0] if found else None)
+
+
+def _above(parent: Path) -> Above | None:
+    status = parent.stat()
+    if not is_trusted(status.st_uid) and not _is_unmapped(status.st_uid):
+        return Above(parent, f"belongs to {name_of(status.st_uid)}", by_all=False)
+    writers = _writers(parent, status)
+    if writers is None or status.st_mode & stat.S_ISVTX:
+        return None
+    return Above(parent, f"may be written by {writers}", by_all=writers == "everybody")
+
+
+def private_cache(path: Path) -> Path:
+    """A folder for what is compiled, and later loaded as code: `path` if it is, or can be made, the user's alone.
+
+    Another one, made anew for this process, where somebody else has made it, or might replace it.
+    """
+    if all(fault_of(one) is None for one in _own_part(path)):
+        with suppress(OSError):
+            make_folder(path)
+            if all(fault_of(one) is None for one in _own_part(path)) and not _is_replaceable(path):
+                return path
+    return Path(tempfile.mkdtemp(prefix="zsg-cache-"))
+
+
+def _own_part(path: Path) -> list[Path]:
+    """A folder and those above it, up to the first that is not the user's own: a home, or what is in /tmp."""
+    found = [path]
+    for parent in path.parents:
+        if parent.exists() and (parent.stat().st_uid != os.geteuid() or parent.stat().st_mode & stat.S_ISVTX):
+            break
+        found.append(parent)
+    return found
+
+
+def _is_replaceable(path: Path) -> bool:
+    found = above(path.resolve())
+    return found is not None and found.by_all
+
+
+def _writers(path: Path, found: os.stat_result) -> str | None:
+    """Who may write beside the owner, in words; None if nobody may."""
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody"
+    if not found.st_mode & stat.S_IWGRP:
+        return None
+    if _has_acl(path):  # then the group's bits are the most that any user named in it may do
+        return "those whom its access list names"
+    return None if _is_own_group(found.st_gid) else f"group {_group_name(found.st_gid)}"
+
+
+def _has_acl(path: Path) -> bool:
+    try:
+        return bool(os.getxattr(path, _OTHER_ACL))
+    except OSError:
+        return False
+
+
+@cache
+def _is_own_group(gid: int) -> bool:
+    """Whether nobody but the user is in a group, as far as the machine tells."""
+    try:
+        group, own = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    if (group.gr_name, gid) != (own.pw_name, own.pw_gid) or set(group.gr_mem) - {own.pw_name}:
+        return False
+    return not any(one.pw_gid == gid and one.pw_uid not in (own.pw_uid, 0) for one in pwd.getpwall())
+
+
+def own_group() -> int | None:
+    """The number of the user's own group, in which nobody else is; None if there is none."""
+    with suppress(KeyError):
+        gid = pwd.getpwuid(os.geteuid()).pw_gid
+        return gid if _is_own_group(gid) else None
+    return None
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+@cache
+def _overflow() -> int | None:
+    """As whose the files of users without a name in a container are shown; None outside of one."""
+    try:
+        mapped = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+        if mapped == ["0", "0", "4294967295"]:
+            return None
+        return int(Path("/proc/sys/fs/overflowuid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_unmapped(uid: int) -> bool:
+    """Whether a folder of the machine's shows no owner, since a container does not know its users."""
+    return _overflow() is not None and uid == _overflow()
+
+
+def _all_in(folder: Path) -> Iterator[Path]:
+    for entry in os.scandir(folder):
+        yield Path(entry.path)
+        if entry.is_dir(follow_symlinks=False):
+            yield from _all_in(Path(entry.path))
