@@ -37,6 +37,17 @@ PROGRAMS: dict[str, tuple[str, str]] = {
         "while True: pass\n",
         "took longer",
     ),
+    "more files than a disk has numbers": (
+        "import os\ndef harm():\n    for number in range(10_000): os.mkdir(f'/tmp/{number}')\n" + OUTSIDE,
+        "No space left",
+    ),
+    "a fraction of millions of digits": (
+        "import json, sys\nchannel = sys._getframe(1).f_locals['channel']\ndef harm():\n"
+        "    parts = ['0x' + 'f' * 6_000_000, '0x' + 'e' * 6_000_000 + '7']\n"
+        "    answer = {'value': ['fraction', parts], 'arguments': [['int', '0x1']]}\n"
+        "    channel.sendall(json.dumps(answer).encode() + b'\\n')\n" + OUTSIDE,
+        "no plain value was answered .ValueError",
+    ),
     "writing outside": ("def harm(): open('TARGET/harm', 'w').write('x')\n" + OUTSIDE, "FileNotFoundError"),
     "writing to the system": ("def harm(): open('/etc/harm', 'w').write('x')\n" + OUTSIDE, "Read-only|FileNotFound"),
     "writing to Python": (

@@ -72,7 +72,8 @@ def test_a_token_without_a_row_is_told_with_its_text(tmp_path: Path) -> None:
     """On a GPU it would be an assertion of CUDA on every rank, without a word of the cause."""
     folder = write_llama(tmp_path / "model", vocab_size=258)
     write_tokenizer(folder, {"note": 258})
-    vocabulary = base_model.load_vocabulary(folder)
+    as_token = {"added": {"tokens": ["note"]}, "added_tokens": "split"}
+    vocabulary = base_model.load_vocabulary(folder, as_token)
 
     assert vocabulary.tokenize("nod") == [79, 80, 69]  # n, o, d: the letters begin with ! as 2
     with pytest.raises(UserError, match="writes 'note' as 258, but the embedding has 258 rows"):

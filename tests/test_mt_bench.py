@@ -134,3 +134,46 @@ def test_what_cannot_be_judged_fairly_is_refused(tmp_path: Path) -> None:
         mt_bench.requests([question], prompts, [answer])
     with pytest.raises(BadData, match="no prompt named single-math-v1, "):
         mt_bench.judge_prompts(tmp_path / "judge_prompts.jsonl")
+
+
+def write_prompts(path: Path, **templates: str) -> Path:
+    """A file with the four prompts that grade single answers, some with other templates; the first is `single-v1`."""
+    names = sorted(mt_bench.NAMES.values(), key=len)
+    rows = [{"name": name, "system_prompt": "s", "prompt_template": templates.get(name, "t")} for name in names]
+    path.write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "name": "pair-v2", "prompt_template": "{0.x}"}])))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{question.__class__}", r"has \{question\.__class__\}; its fields are \{answer\}, \{answer_1\}, \{question\}"),
+        ("{question[0]}", r"has \{question\[0\]\}"),
+        ("{question:>1000000000}", r"has \{question:>1000000000\}"),
+        ("{question:{answer}}", r"has \{question:\{answer\}\}"),
+        ("{question!r}", r"has \{question!r\}"),
+        ("{ref_answer_1}", r"has \{ref_answer_1\}"),
+        ("{answer_2}", r"has \{answer_2\}"),
+        ("{}", r"has \{\}"),
+        ("{0}", r"has \{0\}"),
+        ("{question", "expected '}' before end of string; write braces that are text twice"),
+        ("a } b", "Single '}' encountered in format string; write braces that are text twice"),
+    ],
+)
+def test_a_judges_prompt_has_plain_fields_only(tmp_path: Path, template: str, said: str) -> None:
+    """Anything else is refused with file and line: Python's own format would look into objects and fill memory."""
+    file = write_prompts(tmp_path / "judge_prompts.jsonl", **{"single-v1": template})
+    with pytest.raises(BadData, match=rf"judge_prompts\.jsonl:1: prompt_template of single-v1.*{said}"):
+        mt_bench.judge_prompts(file)
+
+
+def test_braces_written_twice_are_text_and_answers_are_never_filled(tmp_path: Path) -> None:
+    """As published prompts write their JSON; what a model answers stays as it is."""
+    template = '{{"q": "{question}"}} {answer}'
+    prompts = mt_bench.judge_prompts(write_prompts(tmp_path / "p.jsonl", **{"single-v1": template}))
+    question = Example(id="q", task="writing", turns=(("2+2?", ""),))
+    [asked] = mt_bench.requests(
+        [question], prompts, [Answered(id="q:1", task="w", prompt="", answer="{question} }} {")]
+    )
+
+    assert asked.user == '{"q": "2+2?"} {question} }} {'

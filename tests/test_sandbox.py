@@ -17,7 +17,7 @@ import pytest
 from conftest import need
 from hostile_programs import PROGRAMS
 
-from jobs.evaluating import code_scores, sandbox
+from jobs.evaluating import cell, code_scores, sandbox
 from jobs.evaluating.sandbox import Exam, Limits, Sandbox, Verdict
 from zsg_core.errors import BadData, UserError
 from zsg_core.readers.evaluation import problems
@@ -146,6 +146,8 @@ FAIR = [
     ("def f(x):\n    return (y for y in range(x))", "assert tuple(candidate(3)) == (0, 1, 2)", None),
     ("def f(x):\n    return (y for y in range(x))", "assert candidate(3) == [0, 1, 2]", "AssertionError"),
     ("def f(x):\n    return 7 ** 9999", "assert candidate(0) == 7 ** 9999", None),
+    ("from fractions import Fraction\ndef f(x):\n    return Fraction(7 ** 9999, 10 ** 9999)",
+     "assert candidate(0) * 10 ** 9999 == 7 ** 9999", None),
     ("def f(x):\n    return float('nan')", "assert candidate(0) != candidate(0)", None),
     ("import numpy as np\ndef f(x):\n    return np.sum(np.arange(x))", "assert candidate(4) == 6", None),
     ("def f(x):\n    x.append(1)", "held = [0]; candidate(held); assert held == [0, 1]", None),
@@ -164,6 +166,38 @@ def test_an_exam_is_fair(way: str, program: str, test: str, why: str | None) -> 
 
     assert verdict == Verdict(why is None, verdict.why)
     assert verdict.why.startswith(why or "passed")
+
+
+def test_an_exam_in_one_long_step_ends_soon_after_its_time(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examiner's own clock waits for code in C; whoever started it does not, and need not prove the walls anew."""
+    monkeypatch.setattr(sandbox, "GRACE_S", 0.5)
+    hasty = replace(found(way), limits=HASTY)
+    since = time.monotonic()
+    [verdict] = hasty.run_all([exam("def f(x):\n    return range(10 ** 15)", "assert sum(candidate(1)) == 2")])
+    took = time.monotonic() - since
+
+    assert not verdict.passed and verdict.why.startswith(f"took longer than {HASTY.wall_s:g} s, and its examiner")
+    assert took < HASTY.wall_s + 10, "not the 30 s that a machine may need to begin"
+
+
+@pytest.mark.parametrize(
+    ("packed", "said"),
+    [
+        (["int", "0x" + "f" * 250_000], "a number of 250002 digits"),
+        (["list", [["range", ["0x0", "0x" + "1" * 250_000, "0x1"]]]], "a number of 250002 digits"),
+        (["fraction", ["0x" + "f" * 25_000, "0x1"]], "a number of 25002 digits"),
+    ],
+)
+def test_a_number_that_would_take_long_is_no_plain_value(packed: list, said: str) -> None:
+    """Before it is computed with: what divides both parts of a fraction takes the square of their digits."""
+    with pytest.raises(ValueError, match=said):
+        cell.unpacked(packed)
+
+
+def test_an_error_without_a_text_is_told_by_its_kind() -> None:
+    """As that of a key of more digits than Python writes."""
+    assert cell.told(KeyError(10**5000)) == "KeyError"
+    assert cell.told(KeyError(1)) == "KeyError: 1"
 
 
 @pytest.mark.data

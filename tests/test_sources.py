@@ -140,6 +140,7 @@ BAD = [
     ("nothing trained", {"data": {"sources": {"a": {**SOURCES["math"], "k": 0}}}}, "nothing would be trained"),
     ("tags that nothing asks for", {"data": {"sources": {"a": {**SOURCES["math"], "tags": "/t"}}}}, "neither is given"),
     ("no pattern", {"data": {"sources": {"a": {**SOURCES["math"], "drop_tags": "("}}}}, "regular expression"),
+    ("a large pattern", {"data": {"sources": {"a": {**SOURCES["math"], "keep_tags": "a{4294967296}"}}}}, "too large"),
     ("a stage with another test", {"stages": [{}, {"data": {"sources": {"math": {"test_path": "/x"}}}}]},
      "data.sources.math.test_path would be"),
 ]  # fmt: skip

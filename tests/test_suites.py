@@ -85,6 +85,7 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
         "mt_bench": ["mt_bench"],
     }
     assert made["test_set"].way("reward")["reward_model"] == "digest of rm"
+    assert made["test_set"].way("reward")["words"] == "text", "an older zsg's rewards are of other tokens"
     assert "reward_model" not in made["test_set"].way("rouge1")
     assert made["gsm8k"].way("gsm8k/strict") == {
         "decoding": "greedy", "max_new_tokens": 512, "items": 100, "file": "digest of gsm8k.jsonl",

@@ -37,7 +37,12 @@ LATER = {
 }
 
 # Marks of what an older zsg made otherwise, and what that is. A recipe without its marks is the one of then.
-MARKS = {"warmup": "the rates of its warm-up", "read": "how its data are read"}
+MARKS = {
+    "warmup": "the rates of its warm-up",
+    "read": "how its data are read",
+    "added_tokens": "how texts are read that hold its tokenizer's added tokens",
+}
+READS_TEXT = {"added_tokens": "split"}  # of a base, where an older zsg made control tokens of a text's words
 
 SEVERAL_ANSWERS = ("niv2",)  # sets of which a label is drawn among several right answers
 
@@ -65,6 +70,7 @@ class InputDigests:
     sources: Mapping[str, SourceDigests]
     model: str | None = None
     embedding: str | None = None
+    control: tuple[str, ...] = ()  # tokens of the model that an older zsg made of the words of texts
 
 
 def uses_embedding(settings: Settings) -> bool:
@@ -87,6 +93,7 @@ def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
             if "self_sample" in source:  # by the model as it is before tokens are added
                 answers = before_tokens(base)
                 source["self_sample"]["model"] = id_of_base(answers) or answers["digest"]
+                source["self_sample"] |= READS_TEXT if of_stages[0].control else {}
     return {"schema": SCHEMA, "base": base, "stages": made}
 
 
@@ -174,8 +181,8 @@ def id_of_base(base: Recipe) -> str | None:
 
 
 def before_tokens(base: Recipe) -> Recipe:
-    """The recipe of the base to which tokens were added; the base itself where none were."""
-    return {key: value for key, value in base.items() if key != "added"}
+    """The recipe of the base to which tokens were added, whose files no mark of how texts are read changes."""
+    return {key: value for key, value in base.items() if key not in ("added", *READS_TEXT)}
 
 
 def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
@@ -349,7 +356,11 @@ def _weight(weight: float | str) -> str:
 def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str, Any]:
     seed = _seed(settings, settings.train.init_seed)
     added = settings.model.added(seed)
+    if added and set(added["tokens"]) <= set(digests.control):
+        added = {"tokens": added["tokens"], "init": "kept"}  # all have rows, and no seed draws any
     more = {"added": added} if added else {}
+    if set(digests.control) - set(settings.model.add_tokens or ()):
+        more |= READS_TEXT
     if settings.model.name != TINY:
         return {"kind": "folder", "digest": digests.model, **more}
     # The tokenizer learns from every training task whatever is sampled, so that all runs of a grid share it.

@@ -4,7 +4,8 @@ A suite is a set of items with one way of answering them, or what is looked at i
 for it enters by the digest of its content, so that a key of metrics never is of two files; nothing of it enters a run's
 recipe. What zsg itself has come to do otherwise enters, too, so that values of an older zsg are told from its own:
 `stops`, the texts at which an answer is over; `asked`, how a test item's prompt is made; `flexible` and `program`, how
-answers to GSM8K and HumanEval are read; `prompt`, after what options are compared.
+answers to GSM8K and HumanEval are read; `prompt`, after what options are compared; `words`, how the words of what is
+rewarded become tokens.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,8 +28,9 @@ _STOPS = {GSM8K: ("Question:", "</s>", "<|im_end|>")}
 _SCORED = {"gsm8k/flexible": gsm8k.WAY, **dict.fromkeys(metrics.PASS_AT, human_eval.WAY)}
 _ASKED = {"asked": "without its answer"}  # an older zsg cut a test item's prompt by its own answer's tokens
 _RANKED = {"prompt": "the same tokens"}  # an older zsg gave one option a blank that it took from another
+_REWARDED = {"words": "text"}  # an older zsg made control tokens of an answer's words, so that it could end its turn
 # The names of all that zsg itself has come to do otherwise: a way without them is an older zsg's.
-SINCE = frozenset({"stops", *_ASKED, *_RANKED, *gsm8k.WAY, *human_eval.WAY})
+SINCE = frozenset({"stops", *_ASKED, *_RANKED, *_REWARDED, *gsm8k.WAY, *human_eval.WAY})
 
 
 class File(msgspec.Struct, frozen=True):
@@ -113,7 +115,7 @@ def _suite(name: str, asked: CheckpointSettings, files: Mapping[str, File], temp
     scored = {key: _SCORED[of] for key in keys if not is_answers(key) and (of := metrics.of_key(key)) in _SCORED}
     if name == TEST_SET:
         rewarded = [key for key in keys if metrics.of_key(key) == REWARD]
-        by = {key: {"reward_model": files[REWARD].digest} for key in rewarded}
+        by = {key: {"reward_model": files[REWARD].digest, **_REWARDED} for key in rewarded}
         how = asked.generation.how | until | _ASKED
         return Suite(name=name, keys=keys, how=how, scored_by=by, files=_of(files, *by and [REWARD]))
     own = suites.of(name)

@@ -25,6 +25,9 @@ from types import CodeType
 from typing import Any, NoReturn
 
 MOST_BYTES = 16 << 20  # of one message
+MOST_DIGITS = 250_000  # hexadecimal, of a whole number; HumanEval's have a few
+MOST_FRACTION = 25_000  # the same of a fraction's parts, of which Python computes what divides both
+BEGUN = "begun"  # a line of its own, from which on the exam's wall clock runs
 EXAMINER_BYTES = 1 << 30  # memory of the examiner, which must hold what the candidate answers
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -72,6 +75,8 @@ def main(spec: dict[str, Any]) -> NoReturn:
     """Puts up the walls that `spec` asks for, reads the exam from stdin and writes the verdict to stdout."""
     if spec["furnish"]:
         furnish(spec)
+    else:
+        limit_tmp(spec)
     ours, theirs = socket.socketpair()
     if os.fork() == 0:
         # Before the exam is read: a copy of this memory must not hold the tests.
@@ -82,7 +87,10 @@ def main(spec: dict[str, Any]) -> NoReturn:
     confine(spec["uids"] and spec["uids"][1], {resource.RLIMIT_AS: EXAMINER_BYTES})
     # The candidate may be the same user: it must not read this memory, nor open the pipe to the verdict's reader.
     _checked(_libc.prctl(PR_SET_DUMPABLE, 0), "dumpable")
-    why = examine(json.load(sys.stdin), ours, spec["wall_s"])
+    exam = json.load(sys.stdin)
+    sys.stdout.write(f"{BEGUN}\n")
+    sys.stdout.flush()
+    why = examine(exam, ours, spec["wall_s"])
     sys.stdout.write(json.dumps({"passed": why is None, "why": why or "passed"}))
     sys.stdout.flush()
     os._exit(0)
@@ -98,7 +106,11 @@ def end_with(leash: int) -> None:
 
 
 def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str | None:
-    """Runs the tests on the candidate's function: None where they pass, else why not."""
+    """Runs the tests on the candidate's function: None where they pass, else why not.
+
+    The clock is a signal, which Python hears between two steps of its own; one step in C may take for ever. Whoever
+    started the exam has a clock, too (jobs.evaluating.sandbox), and ends it soon after this one.
+    """
 
     def late(*_: object) -> None:
         raise Late
@@ -122,7 +134,15 @@ def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str 
         return str(ended)
     except BaseException as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        return told(error)
+
+
+def told(error: BaseException) -> str:
+    """An error's kind and text; of one that has no text, as one of a number with too many digits, the kind."""
+    try:
         return f"{type(error).__name__}: {error}"[:300]
+    except Exception:
+        return type(error).__name__
 
 
 def defining(prompt: str) -> CodeType:
@@ -261,8 +281,15 @@ def unpacked(value: Any) -> Any:
     return _MADE[kind](held)
 
 
-def _int(text: str) -> int:
+def _int(text: str, most: int = MOST_DIGITS) -> int:
+    if len(text) > most:
+        raise ValueError(f"a number of {len(text)} digits")
     return int(text, 16)
+
+
+def _fraction(parts: list[str]) -> Fraction:
+    numerator, denominator = parts
+    return Fraction(_int(numerator, MOST_FRACTION), _int(denominator, MOST_FRACTION))
 
 
 def _all(values: list[Any]) -> Iterator[Any]:
@@ -275,7 +302,7 @@ _MADE: dict[str, Callable[[Any], Any]] = {
     "complex": lambda parts: complex(*map(float.fromhex, parts)),
     "bytes": bytes.fromhex,
     "range": lambda parts: range(*map(_int, parts)),
-    "fraction": lambda parts: Fraction(*map(_int, parts)),
+    "fraction": _fraction,
     "dict": lambda pairs: {unpacked(key): unpacked(held) for key, held in pairs},
     "list": lambda values: list(_all(values)),
     "tuple": lambda values: tuple(_all(values)),
@@ -347,10 +374,23 @@ def furnish(spec: dict[str, Any]) -> None:
     for points_at, link in spec["links"]:
         Path(link).symlink_to(points_at)
     Path("/tmp").mkdir()
-    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={spec['disk_bytes']},nr_inodes=4096,mode=1777")
+    mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"{_of_tmp(spec)},mode=1777")
     _checked(_libc.umount2(b"/old", MNT_DETACH), "umount of the old root")
     Path("/old").rmdir()
     mount("none", "/", flags=MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def limit_tmp(spec: dict[str, Any]) -> None:
+    """Limits the files in a /tmp that bubblewrap mounted: it knows a limit of bytes alone, and empty files have none.
+
+    Where that is not permitted, nothing is said: the trial of the sandbox finds it.
+    """
+    with suppress(OSError):
+        mount("tmpfs", "/tmp", "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV, _of_tmp(spec))
+
+
+def _of_tmp(spec: dict[str, Any]) -> str:
+    return f"size={spec['disk_bytes']},nr_inodes={spec['files']}"
 
 
 def make_place(path: str, is_folder: bool) -> None:

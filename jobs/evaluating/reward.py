@@ -4,9 +4,11 @@ Each answer's reward is its own: batches are of texts of about the same length, 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobs.preparing.text_tokens import ChatTokens
 from zsg_core.errors import UserError
 from zsg_core.scores.scoring import Answered, ByItem, mean_by_item
 
@@ -47,15 +49,20 @@ class Reward:
         return found
 
     def _tokens(self, instruction: str, answer: str) -> list[int]:
-        """A text by the model's own chat template, or by UltraRM's where it has none."""
+        """A text by the model's own chat template, or by UltraRM's where it has none.
+
+        Control tokens are the template's alone: an answer that writes `</s>` closes no turn of its own.
+        """
         if self._tokenizer.chat_template:
             said = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
-            text = self._tokenizer.apply_chat_template(said, tokenize=False)
-            ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = self._chat_tokens.chat(said)
         else:
-            text = HUMAN.format_map({"instruction": instruction, "completion": answer})
-            ids = self._tokenizer(text, verbose=False)["input_ids"]
+            ids = self._chat_tokens.text(HUMAN.format_map({"instruction": instruction, "completion": answer}))
         return ids[:MOST_TOKENS]
+
+    @cached_property
+    def _chat_tokens(self) -> ChatTokens:
+        return ChatTokens(self._tokenizer)
 
     def _of(self, rows: Sequence[Sequence[int]]) -> list[float]:
         torch, longest = self._torch, max(map(len, rows))

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,10 +21,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from jobs.evaluating import cell
 from zsg_core.errors import ClusterError, UserError
 
 NO_VERDICT = "no verdict"  # how a verdict begins that nobody gave
-START_S = 30.0  # what a busy machine may need to start an exam, beside its own wall clock
+START_S = 30.0  # what a busy machine may need to start an exam, before its own wall clock runs
+GRACE_S = 2.0  # after which an examiner that has not heard its own clock is ended
+POLL_S = 0.25
 FIRST_UID = 2_000_000_000  # users that no machine has, for exams that root starts
 ELSEWHERE = (
     "`zsg answers export` writes the answers to a file, for running them elsewhere, and `zsg score` reads the scores"
@@ -36,11 +40,16 @@ class NoSandbox(ClusterError):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a program may use. The wall clock is that of HumanEval, 3 s; memory and files are per process."""
+    """What a program may use. The wall clock is that of HumanEval, 3 s.
+
+    `memory_mb` and the size of a file are per process, so that an exam may take `processes` times as much; `disk_mb`
+    and `files` are all that /tmp holds. As many exams run at once as there are CPUs.
+    """
 
     wall_s: float = 3.0
     memory_mb: int = 512
     disk_mb: int = 16
+    files: int = 4096
     processes: int = 8
 
     def spec(self) -> dict[str, Any]:
@@ -50,6 +59,7 @@ class Limits:
             "cpu_s": math.ceil(self.wall_s) + 1,
             "memory_bytes": self.memory_mb << 20,
             "disk_bytes": self.disk_mb << 20,
+            "files": self.files,
             "processes": self.processes,
         }
 
@@ -94,14 +104,17 @@ class Sandbox:
         )  # fmt: skip
         os.close(end)
         try:
-            said, complaint = process.communicate(json.dumps(vars(exam)).encode(), START_S + self.limits.wall_s)
-        except subprocess.TimeoutExpired:
-            return Verdict(False, f"{NO_VERDICT} in time")
+            has_begun, answer = _followed(process, json.dumps(vars(exam)).encode(), self.limits.wall_s + GRACE_S)
         finally:
             os.close(leash)  # the first process of the namespace ends by that, and all others with it
             _end(process)
+        if answer is None and has_begun:
+            return Verdict(False, f"took longer than {self.limits.wall_s:g} s, and its examiner with it")
+        if answer is None:
+            return Verdict(False, f"{NO_VERDICT} in time")
+        said, complaint = answer
         try:
-            told = json.loads(said)
+            told = json.loads(said.removeprefix(_BEGUN))
             return Verdict(told["passed"] is True, str(told["why"]))
         except (ValueError, TypeError, KeyError):
             return Verdict(
@@ -115,7 +128,10 @@ class Sandbox:
         """
         with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
             verdicts = list(pool.map(self.run, exams))
-        if any(one.why.startswith(NO_VERDICT) for one in verdicts) and not (proof := self.run(trial())).passed:
+        if (
+            any(one.why.startswith(NO_VERDICT) for one in verdicts)
+            and not (proof := self.run(trial(self.limits.files))).passed
+        ):
             raise NoSandbox(f"the sandbox of {self.name} no longer holds on this machine: {proof.why}")
         return verdicts
 
@@ -137,7 +153,7 @@ def find(*, allowed: bool, limits: Limits | None = None, ways: "Mapping[str, Way
             missing.append(f"{name}: the program {program} is not installed")
             continue
         sandbox = Sandbox(name, limits or Limits(), Room.here(), wrap)
-        proof = sandbox.run(trial())
+        proof = sandbox.run(trial(sandbox.limits.files))
         if proof.passed:
             return sandbox
         missing.append(f"{name}: {proof.why}")
@@ -213,9 +229,11 @@ def _users() -> "count[int]":
 def bubblewrapped(room: Room, limits: Limits) -> list[str]:
     """A command in a room that bubblewrap furnishes."""
     spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    rights, files, own = ["--unshare-user"], [], []
+    # To limit the files in /tmp, cell.py mounts it again; it gives up all rights before a program is there to run.
+    rights, files, own = ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"], [], []
     if is_real_root():  # who hands over to users that do not own the folders in between
-        rights, own = ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"], ["--perms", "1777"]
+        names = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID")
+        rights, own = [word for name in names for word in ("--cap-add", name)], ["--perms", "1777"]
         between = {str(folder): None for _, target in room.binds for folder in [*Path(target).parents][::-1]}
         files = [word for folder in between for word in ("--perms", "0755", "--dir", folder)]
     files += [word for source, target in room.binds for word in ("--ro-bind", source, target)]
@@ -238,6 +256,28 @@ WAYS: dict[str, Way] = {
 }
 
 
+_BEGUN = f"{cell.BEGUN}\n".encode()
+
+
+def _followed(process: subprocess.Popen[bytes], exam: bytes, most_s: float) -> tuple[bool, tuple[bytes, bytes] | None]:
+    """Whether an examiner has begun, and what it said and complained; None where it did not end in time.
+
+    It may take START_S to begin, and `most_s` from then on: its own clock waits for whatever runs in C.
+    """
+    given: bytes | None = exam
+    has_begun, until = False, time.monotonic() + START_S
+    while True:
+        try:
+            answer = process.communicate(given, min(POLL_S, max(0.0, until - time.monotonic())))
+            return answer[0].startswith(_BEGUN), answer
+        except subprocess.TimeoutExpired as late:
+            given = None  # is being written still
+            if not has_begun and (late.output or b"").startswith(_BEGUN):
+                has_begun, until = True, time.monotonic() + most_s
+            if time.monotonic() >= until:
+                return has_begun, None
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -249,12 +289,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 # ---- the proof
 
 
-def trial() -> Exam:
+def trial(most_files: int = Limits.files) -> Exam:
     """A program that tries to break out, and a test that fails with what it could do."""
     home = Path.home()
     seen = [str(path) for folder in {home, Path.cwd(), Path(__file__).parent} for path in _names(folder)]
     return Exam(
-        program=BREAK_OUT.replace("SEEN", repr(seen)),
+        program=BREAK_OUT.replace("SEEN", repr(seen)).replace("MOST_FILES", str(most_files)),
         entry_point="could",
         prompt="def could():\n    pass\n",
         test="def check(candidate):\n    found = candidate()\n    assert not found, f'a program could {found}'\n",
@@ -311,6 +351,9 @@ def could():
         held = os.statvfs("/tmp")
         return held.f_blocks * held.f_frsize > resource.getrlimit(resource.RLIMIT_FSIZE)[0]
 
+    def files():
+        return not 0 < os.statvfs("/tmp").f_files <= MOST_FILES  # 0: without a limit
+
     tries("open a network socket", lambda: socket.socket(socket.AF_INET))
     tries("see network interfaces", lambda: [name for _, name in socket.if_nameindex() if name != "lo"])
     tries("read the home or the work folder", lambda: [path for path in SEEN if os.path.lexists(path)])
@@ -323,5 +366,6 @@ def could():
     tries("start more processes than its limit", more_processes)
     tries("use more memory than its limit", memory)
     tries("use more disk than its limit", disk)
+    tries("make more files than its limit", files)
     return done
 """

@@ -45,7 +45,8 @@ class Served:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         steps = evaluations.there(self.folder, is_first_stage=False)
-        return load_vocabulary(self.folder / "snapshots" / str(steps[-1]) if steps else Path(self.job["paths"]["base"]))
+        folder = self.folder / "snapshots" / str(steps[-1]) if steps else Path(self.job["paths"]["base"])
+        return load_vocabulary(folder, self.job["recipe"]["base"])
 
     @cached_property
     def test(self) -> Any:

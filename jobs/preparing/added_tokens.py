@@ -4,7 +4,8 @@ A token stands for a text of the data, such as DELIA's `<sep>`, which becomes on
 out of decoded answers; `</s>` in the data stays text. The embedding and an output layer of its own grow to the next
 multiple of 64 rows. A token's row of the embedding is drawn from N(0, 1) or the mean of all rows that there were. Its
 row of the output layer, and the rows that stand for no token, are that mean in both cases: a token that is as likely as
-the others are on average.
+the others are on average. A token that the tokenizer has already, added and not marked special (`<think>` of
+some), may be named, too: it keeps its row, and is a token wherever a text has it, as it would not be otherwise.
 
 DELIA's code means to draw `<sep>`'s row so and draws only those after it, which stand for nothing: `<sep>` keeps the
 row that transformers gave it, N(0, 0.02²) at the time. Its 8-bit weights and the name `sep_token` are left out here.
@@ -18,7 +19,7 @@ from typing import Any
 
 from jobs import ownership
 from jobs.folder import publish, write_json
-from jobs.preparing import content
+from jobs.preparing import content, text_tokens
 from zsg_core.errors import UserError
 from zsg_core.llama import padded_vocab
 
@@ -30,17 +31,21 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
 
     added = recipe["added"]
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-    refuse_known(source, added["tokens"], tokenizer.get_vocab())
+    there = not_special(tokenizer)
+    known_words = {token: one for token, one in tokenizer.get_vocab().items() if token not in there}
+    refuse_known(source, added["tokens"], known_words)
     llama = LlamaForCausalLM.from_pretrained(source, local_files_only=True, dtype="auto")
     known = len(tokenizer)
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in added["tokens"]])
-    rows = tokenizer.convert_tokens_to_ids(added["tokens"])
-    size = padded_vocab(llama.config.vocab_size + len(rows))
+    new = [token for token in added["tokens"] if token not in there]
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in new])
+    rows = tokenizer.convert_tokens_to_ids(new)
+    size = padded_vocab(llama.config.vocab_size + len(rows)) if rows else llama.config.vocab_size
     with torch.no_grad():
         means = [layer.weight[:known].double().mean(0) for layer in _layers(llama)]
         llama.resize_token_embeddings(size, mean_resizing=False)
         for layer, mean in zip(_layers(llama), means, strict=True):
-            layer.weight[known:] = mean.to(layer.weight.dtype)
+            if rows:
+                layer.weight[known:] = mean.to(layer.weight.dtype)
         if added["init"] == "random":
             draws = torch.Generator().manual_seed(added["seed"])
             drawn = torch.randn(len(rows), llama.config.hidden_size, generator=draws)
@@ -55,10 +60,16 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
                 shutil.copyfile(path, copied)
         files = content.model_files(draft)
         digest = content.folder_digest(draft, files, content.sha256_of(files))
-        ids = dict(zip(added["tokens"], rows, strict=True))
+        ids = dict(zip(added["tokens"], tokenizer.convert_tokens_to_ids(added["tokens"]), strict=True))
         parameters = sum(p.numel() for p in llama.parameters())
         write_json(draft / "meta.json", {"recipe": dict(recipe), "added": ids, "parameters": parameters,
                                          "digest": digest})  # fmt: skip
+
+
+def not_special(tokenizer: Any) -> set[str]:
+    """The control tokens of a tokenizer that are not marked special: a grid may name them, and they stay tokens."""
+    rows = tokenizer.added_tokens_decoder.values()
+    return {row.content for row in rows if not row.special} & text_tokens.control_tokens(tokenizer).keys()
 
 
 def refuse_known(folder: Path, tokens: list[str], vocabulary: Mapping[str, int]) -> None:

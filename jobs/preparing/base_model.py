@@ -1,17 +1,18 @@
 """Makes the `tiny` base, and loads any base: a Hugging Face folder with a Llama and its tokenizer."""
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jobs.folder import publish, read_json, write_json
+from jobs.preparing import text_tokens
 from jobs.preparing.content import tiny_digest
 from zsg_core.errors import UserError
 from zsg_core.llama import tiny_intermediate
 from zsg_core.prompts import Tokenize
-from zsg_core.recipe import Recipe
+from zsg_core.recipe import READS_TEXT, Recipe
 
 BOS, EOS = "<s>", "</s>"
 MOST_COMPARED = 2000  # characters of a text that a tokenizer is tried on
@@ -58,8 +59,12 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
         write_json(draft / "meta.json", {"recipe": base, "parameters": parameters, "digest": tiny_digest(draft)})
 
 
-def load_vocabulary(folder: Path) -> Vocabulary:
-    """The tokenizer of a base, without special tokens of its own.
+def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
+    """The tokenizer of a base, without special tokens of its own: its control tokens in a text are text.
+
+    `recipe` is the base's: tokens that it adds are tokens wherever a text has them. One without the mark READS_TEXT is
+    of a model of which nothing is to be read otherwise, or of an older zsg, and read as then. Without a recipe, the
+    tokens that zsg added are by the meta.json of the base, or of the base that it is a snapshot of.
 
     UserError where it has no BOS or EOS, and, when a text is tokenized, for a token without a row in the embedding: on
     a GPU that would be an error of CUDA on every rank.
@@ -72,11 +77,17 @@ def load_vocabulary(folder: Path) -> Vocabulary:
 
     config = read_json(folder / "config.json") or {}  # a folder of adapters has none
     rows = config.get("vocab_size")
+    if recipe is None:
+        reader = text_tokens.reads_text(tokenizer, _added(folder))
+    elif READS_TEXT.keys() <= recipe.keys():
+        reader = text_tokens.reads_text(tokenizer, recipe.get("added", {}).get("tokens", ()))
+    else:
+        reader = tokenizer
 
     def tokenize(text: str) -> list[int]:
         # A `</s>` in the data is text and must not end the example; a text beyond the model's context is no
         # oversight (verbose), the prompt rules cut it.
-        ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        ids = reader(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
         if ids and rows is not None and max(ids) >= rows:
             token = tokenizer.convert_ids_to_tokens(max(ids))
             raise UserError(
@@ -90,6 +101,14 @@ def load_vocabulary(folder: Path) -> Vocabulary:
 
     ends = tokenizer.bos_token_id, tokenizer.eos_token_id
     return Vocabulary(tokenize, *ends, text, tokenizer.get_vocab().get, tokenizer.unk_token_id)
+
+
+def _added(folder: Path) -> Collection[str]:
+    """The tokens that zsg added to a base, or to the base that a snapshot is of."""
+    meta = read_json(folder / "meta.json") or {}
+    if "base" in meta:
+        meta = read_json(Path(meta["base"]["path"]) / "meta.json") or {}
+    return meta.get("added", {})
 
 
 def refuse_lossy(folder: Path, vocabulary: Vocabulary, texts: Iterable[str]) -> None:

@@ -60,7 +60,7 @@ def make(workspace: Workspace, made_id: str, source: Recipe, path: Path, base: P
         content.refuse_changed(path, content.data_files(source["reader"]), source["digest"])
         content.refuse_other_reading(source["reader"], path, source)
         rule, intake = source["self_sample"], Intake(source.get("on_bad_row") == "skip")
-        vocabulary, context = load_vocabulary(base), position_count(read_json(base / "config.json") or {})
+        vocabulary, context = load_vocabulary(base, rule), position_count(read_json(base / "config.json") or {})
         examples = list(readers.read(source["reader"], path, intake))
         refuse_lossy(base, vocabulary, (asked for example in examples[:TRIED] for asked, _ in example.turns))
         asked = ask(chosen(examples, rule), rule, vocabulary, context)

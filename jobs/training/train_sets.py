@@ -33,7 +33,7 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     context = position_count(read_json(base / "config.json") or {})
     if longest > context:
         raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
-    vocabulary = load_vocabulary(base)
+    vocabulary = load_vocabulary(base, job["recipe"]["base"])
     refuse_lossy(base, vocabulary, _some_texts(corpus))
     encode = encoder_of(stage, vocabulary)
     ids = ordered_ids(arrangement)

