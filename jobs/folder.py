@@ -172,7 +172,21 @@ def alone(folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON that is either the old or the new text, whatever dies."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, to_json(value, indent=1) + "\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that can be written as UTF-8, readable in any script.
+
+    Names of files that are no UTF-8, which Python reads as halves of characters, are written as escapes; reading gives
+    back what they were.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,6 @@ is full is no reason to fail: the file is then only touched.
 """
 
 import contextlib
-import json
 import os
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 from jobs import attempt as attempts
 from jobs.attempt import Attempt
-from jobs.folder import SCHEMA
+from jobs.folder import SCHEMA, to_json
 from jobs.journal import plain
 
 FILE = "heartbeat.json"
@@ -122,7 +121,7 @@ class Heartbeat:
         facts = {"schema": SCHEMA, "attempt": self._attempt.attempt, "nonce": self._attempt.nonce}
         facts |= {"ts": attempts.now_ms(), **self._pulse.facts()}
         try:
-            self._draft.write_text(json.dumps(plain(facts), ensure_ascii=False), encoding="utf-8")
+            self._draft.write_text(to_json(plain(facts)), encoding="utf-8")
             self._draft.replace(self._path)
         except OSError:
             with contextlib.suppress(OSError):

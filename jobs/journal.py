@@ -24,6 +24,7 @@ from typing import Any
 from jobs import attempt as attempts
 from jobs import ownership
 from jobs.attempt import Attempt
+from jobs.folder import to_json
 
 SPEED = "speed/"  # keys that measure the machine, not the model: they never repeat and need not agree
 WAY = ("device", "world", "zero_stage", "threads", "precision", "compiled")  # how an attempt computes
@@ -63,7 +64,7 @@ class Journal:
         }
         row |= {"step": step, "examples": examples, "kind": kind, "data": plain(data)}
         self._seq += 1
-        self._rows.put(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        self._rows.put(to_json(row) + "\n")
 
     def rewind(self, *, step: int, examples: int) -> None:
         """The first row of a later attempt: from which step it goes on, and what counts of those before it."""

@@ -41,8 +41,8 @@ MOST_NAMED = 8
 class ShowingConsole(Console):
     """A console for which every text is a text: no markup, no `:code:` for a picture, no character that it obeys."""
 
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+    def __init__(self, **more: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **more)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """What is written, piece by piece: rich's controls as they are, texts made showable.

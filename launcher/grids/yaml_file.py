@@ -128,7 +128,7 @@ class _Reader:
     def _key(self, key: Any, line: int) -> str:
         if not isinstance(key, str):
             raise self._refusal(line, f"the key {_first_line(repr(key))} is not a text; quote it")
-        return str(key)
+        return self._whole(str(key), line)
 
     def _scalar(self, node: Any, line: int) -> Any:
         if node is None or isinstance(node, bool):
@@ -136,10 +136,23 @@ class _Reader:
         if isinstance(node, int) and abs(node) >= 2**63:
             raise self._refusal(line, "a number of more than 18 digits; quote it to make it a text")
         # ruamel's scalars are subclasses that remember their spelling; the values are what we keep.
-        for kind in (int, float, str):
+        for kind in (int, float):
             if isinstance(node, kind):
                 return kind(node)
+        if isinstance(node, str):
+            return self._whole(str(node), line)
         if type(node).__name__ == "ScalarBoolean":
             return bool(node)
         found = f"{_first_line(node)!r} is read as {type(node).__name__}"
         raise self._refusal(line, f"{found}; quote it to make it a text")
+
+    def _whole(self, text: str, line: int) -> str:
+        """A text of whole characters: JSON writes some as two halves, of which one alone can be written nowhere."""
+        if text.isascii():
+            return text
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise self._refusal(
+                line, f"{_first_line(repr(text))} holds half a character (\\ud800 to \\udfff)"
+            ) from None

@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs import ownership
 from jobs.attempt import now_ms
-from jobs.folder import Workspace, naming
+from jobs.folder import Workspace, naming, to_json
 from launcher.clusters.slurm import Job
 from zsg_core.errors import UserError
 
@@ -193,7 +193,7 @@ class Ledger:
         row = {"event": event, "submission": submission, "ts": now_ms(), **facts}
         with naming(self._path), self._path.open("a+b") as file:
             cut = file.seek(0, os.SEEK_END) > 0 and _last_byte(file) != b"\n"
-            file.write((b"\n" if cut else b"") + json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.write((b"\n" if cut else b"") + to_json(row).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         self._apply(row)
