@@ -4,7 +4,10 @@ import os
 import re
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,22 @@ TRACES = "return document.querySelectorAll('.scatterlayer .trace').length"
 WIDTHS = "return [document.documentElement.scrollWidth, window.innerWidth]"
 SIZES = "return [...document.querySelectorAll('figure svg')].map(one => one.getBoundingClientRect().height)"
 PAPER = "return getComputedStyle(document.body).backgroundColor"
+ASK = """
+const [url, done] = arguments
+fetch(url, {credentials: "include"}).then(answer => answer.text()).then(done, () => done("refused"))
+"""
 HEADS = "return [...document.querySelectorAll('table')[0].tBodies[0].rows].map(row => +row.cells[3].dataset.v)"
+
+
+@contextmanager
+def other_page() -> Iterator[str]:
+    """A page that somebody else serves at another port of the same host."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/none"
+        server.shutdown()
+        serving.join()
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +83,36 @@ def test_mlflow_compares_the_runs(address: str, tmp_path: Path) -> None:
     assert f"Comparing {RUNS} Runs" in shown
     names = {f"order={order} seed={seed}" for order in ("random", "fft") for seed in (0, 1)}
     assert names <= set(re.findall(r"order=\w+ seed=\d", shown))
+
+
+def test_a_browser_keeps_the_secret(address: str, tmp_path: Path) -> None:
+    """The token leaves the address, and the cookie opens the pages from then on; a page of another port gets nothing.
+
+    Without it nothing is shown. The page complains of nothing that it was refused.
+    """
+    bare = address.partition("?")[0]
+    with browser(tmp_path, 1400) as driver:
+        driver.get(bare)
+        assert "this MLflow lets in its owner only" in driver.execute_script("return document.body.innerText")
+        driver.get(address)
+        wait_until(lambda: driver.execute_script(TRACES) >= RUNS)
+        shown, [cookie] = driver.current_url, driver.get_cookies()
+        seen_by_scripts = driver.execute_script("return document.cookie")
+        refused = [
+            one["message"] for one in complaints(driver) if " 401 " in one["message"] or " 403 " in one["message"]
+        ]
+        driver.get(f"{bare}#/experiments")
+        wait_until(lambda: "seen" in driver.execute_script("return document.body.innerText"))
+        keep_picture(driver, "experiments.png")
+        with other_page() as other:
+            driver.get(other)
+            asked = driver.execute_async_script(ASK, f"{bare}ajax-api/2.0/mlflow/experiments/search?max_results=9")
+
+    assert "token" not in shown and shown.startswith(f"{bare}#/metric?")
+    assert (cookie["httpOnly"], cookie["sameSite"], seen_by_scripts) == (True, "Strict", "")
+    # The first is of the page that was refused; then the pages ask for parts of MLflow that are closed.
+    assert [line for line in refused[1:] if not re.search(r"favicon|/assistant/|/gateway/|/webhooks", line)] == []
+    assert asked == "refused"
 
 
 def test_mlflow_lists_the_runs_of_a_large_grid(address: str, seen: Zsg, tmp_path: Path, monkeypatch: Any) -> None:

@@ -35,6 +35,12 @@ def ui(
 ) -> None:
     """Open the MLflow comparison: serves the workspace's MLflow on this machine until Ctrl-C.
 
+    MLflow acts with your rights on your files, and every user reaches its port.
+    So only who has the address that is printed gets in: it holds a secret, new
+    at every start, which your browser keeps. From another computer, use the
+    ssh -L line that is printed. Files are served from the workspace's folder
+    mlartifacts only, and through no link.
+
     Example: zsg ui wsd-order
     """
     from launcher.observing import reading
@@ -58,6 +64,11 @@ def server(
     ] = None,
 ) -> None:
     """Serve MLflow to a cluster's jobs, until Ctrl-C. Prints what a profile's `tracking` is to say once it answers.
+
+    MLflow acts with your rights on your files, so only who knows its token gets
+    in. The token stands in the folder's file `token`, for you alone to read, and
+    stays until you remove that. Your jobs and zsg sync find it in ~/.zsg while
+    the server runs. It travels over plain http, as all that is sent does.
 
     Examples: zsg server, then zsg server --host 0.0.0.0 --folder /local/mlflow
     """
