@@ -40,8 +40,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs import ownership
+from zsg_core.errors import ClusterError
 
 SCHEMA = 1
+MOST_JSON = 512 << 20  # bytes of a file that is read whole; a grid of 10,000 runs has a tenth
 COMMIT = "COMMIT"
 NOTES = "notes.json"  # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
 
@@ -220,12 +222,25 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+class Damaged(ClusterError, ValueError):
+    """A file of a workspace is not what zsg wrote there."""
+
+
 def read_json(path: Path) -> Any | None:
-    """The JSON of a file, or None if there is none."""
+    """The JSON of a file, or None if there is none. Damaged for what is none, or of more than MOST_JSON bytes."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MOST_JSON + 1)
     except FileNotFoundError:
         return None
+    if len(text) > MOST_JSON:
+        raise Damaged(f"{path}: has more than {MOST_JSON:,} bytes; zsg wrote less there")
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(
+            f"{path}: is no JSON any more ({str(error)[:200]}); zsg wrote it whole, so look at the disk"
+        ) from None
 
 
 def sync(path: Path) -> None:

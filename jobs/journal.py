@@ -24,10 +24,11 @@ from typing import Any
 from jobs import attempt as attempts
 from jobs import ownership
 from jobs.attempt import Attempt
-from jobs.folder import to_json
+from jobs.folder import Damaged, to_json
 
 SPEED = "speed/"  # keys that measure the machine, not the model: they never repeat and need not agree
 WAY = ("device", "world", "zero_stage", "threads", "precision", "compiled")  # how an attempt computes
+MOST_OF_A_ROW = 128 << 20  # bytes; a row of thousands of metrics has one of 128
 GUEST = "evaluate"  # the role of a writer that does not own the folder
 _FILE = re.compile(r"(\d+)-([a-z]+)-(\d+)\.jsonl")
 
@@ -169,10 +170,12 @@ def read_file(path: Path, limit: int | None = None) -> Iterator[dict[str, Any]]:
     """The whole rows of one journal file, or of its first `limit` bytes."""
     read_so_far = 0
     with path.open("rb") as file:
-        for line in file:
+        while line := file.readline(MOST_OF_A_ROW):
             read_so_far += len(line)
+            if len(line) == MOST_OF_A_ROW:
+                raise Damaged(f"{path}: no row ends within {MOST_OF_A_ROW:,} bytes; zsg wrote shorter ones there")
             if line.endswith(b"\n") and (limit is None or read_so_far <= limit):
-                yield json.loads(line)
+                yield _row(path, line)
 
 
 def last_rows(path: Path, tail: int = 65_536) -> list[dict[str, Any]]:
@@ -182,7 +185,17 @@ def last_rows(path: Path, tail: int = 65_536) -> list[dict[str, Any]]:
         start = max(0, size - tail)
         file.seek(start)
         lines = file.read().splitlines(keepends=True)
-    return [json.loads(line) for line in lines[1 if start else 0 :] if line.endswith(b"\n")]
+    return [_row(path, line) for line in lines[1 if start else 0 :] if line.endswith(b"\n")]
+
+
+def _row(path: Path, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path}: holds a row that is no JSON any more: {str(error)[:200]}") from None
+    if not isinstance(row, dict) or "kind" not in row or "data" not in row:
+        raise Damaged(f"{path}: holds a row that is none of a journal: {line[:80]!r}")
+    return row
 
 
 @dataclass(frozen=True)

@@ -91,11 +91,11 @@ def test_a_mark_of_parquet_files_is_there_only_where_it_bites(tmp_path: Path, na
 
 def test_a_schema_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it told is kept as long as the file stays as it is; a changed file is looked at again."""
-    from zsg_core.readers import hugging_face
+    from zsg_core.readers import columns
 
     looked: list[Path] = []
-    take = hugging_face._schema
-    monkeypatch.setattr(hugging_face, "_schema", lambda file: looked.append(file) or take(file))
+    take = columns.schema
+    monkeypatch.setattr(columns, "schema", lambda file: looked.append(file) or take(file))
     file = tmp_path / "x.parquet"
     parquet.write_table(pa.table({"question": ["q"], "answer": ["a"]}), file)
     made_sources.write(tmp_path)

@@ -11,6 +11,8 @@ import msgspec
 
 from zsg_core.errors import BadData
 from zsg_core.examples import Example
+from zsg_core.readers.intake import whole
+from zsg_core.readers.json_array import LONGEST
 
 _GAP = re.compile(r"\n[ \t\r]*\n\s*")
 
@@ -18,7 +20,7 @@ _GAP = re.compile(r"\n[ \t\r]*\n\s*")
 def read(path: Path) -> list[str]:
     """The wordings of a file: a list of texts in .json, else the lines. BadData for a file without any."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = whole(path, LONGEST).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
         found = json.loads(text) if path.suffix == ".json" else text.split("\n")
     except (OSError, ValueError, RecursionError) as error:
         raise BadData(f"{path}: cannot be read: {str(error)[:200]}") from error

@@ -6,13 +6,15 @@ same for 1, 2 or 16 ranks and after any restart.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from zsg_core.digest import IdDigest
+from zsg_core.errors import UserError
 
 Stride = int | str | Sequence[int]  # 10; "1-50:1, 50-500:10, 500-:50"; [1, 2, 5]
+MOST_CHECKPOINTS = 1_000_000  # of a stage: more would fill the memory with numbers, and no run measures so often
 
 _QUICK = "loss_quick_"
 _SPAN = re.compile(r"(\d{1,9})-(\d{0,9}):(\d{1,9})")
@@ -106,14 +108,45 @@ def warmup(total: int, steps: int, share: float | None, rule: str | None = None)
 
 
 def checkpoint_steps(total: int, every: Stride) -> list[int]:
-    """The steps at which metrics are taken: 0, those that `every` names, and the last."""
+    """The steps at which metrics are taken: 0, those that `every` names, and the last.
+
+    UserError for more than MOST_CHECKPOINTS: `checkpoint_count` counts without listing them.
+    """
+    named = _named(total, every)
+    _refuse_many(sum(map(_size, named)), total, every)
+    return sorted({0, *(step for part in named for step in part), total})
+
+
+def checkpoint_count(total: int, *strides: Stride) -> int:
+    """How many steps the strides name together; of more than MOST_CHECKPOINTS at most so many. Lists no more."""
+    named = [part for every in strides for part in _named(total, every)]
+    size = 2 + sum(map(_size, named))
+    if size > MOST_CHECKPOINTS:
+        return min(size, total + 1)
+    return len({0, *(step for part in named for step in part), total})
+
+
+def _named(total: int, every: Stride) -> list[range | list[int]]:
+    """The steps up to `total` that a stride names, unlisted where it is a rule."""
     if isinstance(every, int):
-        named: Iterable[int] = range(0, total + 1, every)
-    elif isinstance(every, str):
-        named = (step for span in spans(every, total) for step in span)
-    else:
-        named = (step for step in every if step <= total)
-    return sorted({0, *named, total})
+        return [range(0, total + 1, every)]
+    if isinstance(every, str):
+        return [*spans(every, total)]
+    return [[step for step in every if step <= total]]
+
+
+def _size(steps: range | list[int]) -> int:
+    # Python refuses the len() of a range of 2^63 steps.
+    return max(0, -((steps.start - steps.stop) // steps.step)) if isinstance(steps, range) else len(steps)
+
+
+def _refuse_many(count: int, total: int, every: Stride) -> None:
+    if count > MOST_CHECKPOINTS:
+        raise UserError(
+            f"checkpoints at {every} of {total:,} steps are {count:,}, more than {MOST_CHECKPOINTS:,}; set a larger "
+            "stride (checkpoints.every, checkpoints.quick.full_every, checkpoints.snapshots), or fewer train.steps or "
+            "train.epochs"
+        )
 
 
 def measured(
@@ -123,13 +156,37 @@ def measured(
 
     It is measured wherever weights are kept. With `quick`, {items, full_every}, the checkpoints are the steps of both
     strides. At all of them the quick set is measured, under a key that names its size, so that no curve is of two
-    sets; the whole one at `full_every`.
+    sets; the whole one at `full_every`. UserError for more than MOST_CHECKPOINTS of a stride.
     """
-    full = checkpoint_steps(total, quick["full_every"] if quick else every)
-    full = sorted({*full, *snapshot_steps(total, snapshots)})
-    if quick is None:
-        return {"loss": full}
-    return {"loss": full, f"{_QUICK}{quick['items']}": sorted({*checkpoint_steps(total, every), *full})}
+    return {
+        key: sorted(set().union(*(checkpoint_steps(total, one) for one in strides)))
+        for key, strides in _strides(every, quick, snapshots).items()
+    }
+
+
+def measured_counts(
+    total: int, every: Stride, quick: Mapping[str, Any] | None = None, snapshots: Stride | None = None
+) -> dict[str, int]:
+    """How many steps there are of each key of `measured`; of more than MOST_CHECKPOINTS at most so many.
+
+    The key with the most has all checkpoints.
+    """
+    return {key: checkpoint_count(total, *strides) for key, strides in _strides(every, quick, snapshots).items()}
+
+
+def refuse_many(
+    total: int, every: Stride, quick: Mapping[str, Any] | None = None, snapshots: Stride | None = None
+) -> None:
+    """Raises UserError where one of the strides names more than MOST_CHECKPOINTS of so many steps. Lists none."""
+    for strides in _strides(every, quick, snapshots).values():
+        for stride in strides:
+            _refuse_many(sum(map(_size, _named(total, stride))), total, stride)
+
+
+def _strides(every: Stride, quick: Mapping[str, Any] | None, snapshots: Stride | None) -> dict[str, list[Stride]]:
+    """The strides whose steps are those of each loss together, by its key."""
+    full = [quick["full_every"] if quick else every, *([] if snapshots is None else [snapshots])]
+    return {"loss": full, **({f"{_QUICK}{quick['items']}": [every, *full]} if quick else {})}
 
 
 def quick_items(key: str) -> int:
@@ -144,6 +201,11 @@ def snapshot_steps(total: int, named: Stride | None) -> list[int]:
     Never step 0: those weights are the base's own.
     """
     return [] if named is None else [step for step in checkpoint_steps(total, named) if step]
+
+
+def snapshot_count(total: int, named: Stride | None) -> int:
+    """How many steps `snapshot_steps` names; of more than MOST_CHECKPOINTS at most so many."""
+    return 0 if named is None else checkpoint_count(total, named) - 1  # step 0
 
 
 def spans(text: str, total: int = 0) -> list[range]:

@@ -33,3 +33,10 @@ def most(steps: Iterable[int], rule: Rule) -> int:
     every = rule.get("every")
     regular = sum(1 for step in ordered if every and step % every == 0)
     return min(len(ordered), sum(rule.get(part) or 0 for part in ("first", "last", "best")) + regular + 1)
+
+
+def most_of(count: int, rule: Rule) -> int:
+    """A bound of `most` for so many steps, where they are too many to be listed."""
+    if rule is None or rule.get("every"):
+        return count
+    return min(count, sum(rule.get(part) or 0 for part in ("first", "last", "best")) + 1)

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from jobs.slurm_environment import CLUSTERS, REACHED_BY, is_of_slurm
 from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
-from zsg_core.settings.fields import Count, Positive, Strict
+from zsg_core.settings.fields import Count, Minutes, Nodes, Positive, RanksPerNode, Strict
 from zsg_core.settings.schema_errors import first_problem
 
 Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options are made of; no blank, no quote
@@ -37,7 +37,7 @@ class SlurmSettings(Strict):
         default=None, description="generic resources of train jobs, written out, e.g. gpu:a800:8; in place of gpus_by"
     )
     mem_gb: Count | None = Field(default=None, description="memory per node; null = the site's default")
-    gpus_per_node: Annotated[int, Field(ge=0)] = Field(
+    gpus_per_node: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="GPUs asked for on each node of a train job"
     )
     array_parallelism: Count = Field(default=64, description="most tasks of an array that run at once")
@@ -56,7 +56,7 @@ class SlurmSettings(Strict):
         "(Slurm holds it for two minutes); chain = jobs queued beforehand take over, where requeueing is forbidden; "
         "none = the next zsg submit",
     )
-    max_continues: Count | None = Field(
+    max_continues: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
         description="how often a run may go on by itself; null = 20, or 3 in a chain, which queues so many jobs "
         "behind each run",
@@ -94,10 +94,10 @@ class SlurmSettings(Strict):
 class JobSize(Strict):
     """The size and time limit of a kind of job."""
 
-    nodes: Count = Field(default=1, description="nodes")
-    ranks_per_node: Count = Field(default=1, description="processes per node, one per GPU")
+    nodes: Nodes = Field(default=1, description="nodes")
+    ranks_per_node: RanksPerNode = Field(default=1, description="processes per node, one per GPU")
     cpus_per_rank: Count = Field(default=1, description="CPUs, and so threads, of each process")
-    time_min: Count = Field(default=60, description="time limit in minutes")
+    time_min: Minutes = Field(default=60, description="time limit in minutes")
 
 
 class EvaluateSize(JobSize):
@@ -138,12 +138,14 @@ class TrainerSettings(Strict):
 class SmokeSettings(Strict):
     """What `--smoke` makes of every run."""
 
-    hidden: Count = Field(default=128, description="hidden size of the tiny model that stands for the grid's")
-    layers: Count = Field(default=2, description="its layers")
+    hidden: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        default=128, description="hidden size of the tiny model that stands for the grid's"
+    )
+    layers: Annotated[int, Field(ge=1, le=1000)] = Field(default=2, description="its layers")
     tasks: Count = Field(default=8, description="first training and held-out tasks of the lists")
     per_task: Count = Field(default=8, description="instances of a training task; held-out tasks have one")
     steps: Count = Field(default=4, description="steps, a checkpoint at each; more where a claim needs them")
-    time_min: Count = Field(default=15, description="time limit in minutes")
+    time_min: Minutes = Field(default=15, description="time limit in minutes")
 
 
 class Gpu(Strict):

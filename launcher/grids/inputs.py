@@ -171,11 +171,14 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
             model_folder.check_length("train.max_length", length, base)
     for given in {one.arrangement.embedding for one in points if uses_embedding(one)} - {MINILM}:
         model_folder.check_embedding("arrangement.embedding", _absolute("arrangement.embedding", given))
-    for base, token in {(base_folder(one), token) for one in points for token in one.model.add_tokens or ()}:
-        if base is not None:
-            there = set(model_tokenizer.made_of_texts(base))
-            known = {word: row for word, row in added_tokens.known_tokens(base).items() if word not in there}
-            added_tokens.refuse_known(base, [token], known)
+    added: dict[Path, dict[str, None]] = {}
+    for one in points:
+        if one.model.add_tokens and (base := base_folder(one)):
+            added.setdefault(base, {}).update(dict.fromkeys(one.model.add_tokens))
+    for base, tokens in added.items():
+        there = set(model_tokenizer.made_of_texts(base))
+        known = {word: row for word, row in added_tokens.known_tokens(base).items() if word not in there}
+        added_tokens.refuse_known(base, list(tokens), known)
     several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
     for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
         _refuse_empty(name, source, source_files(name, source, downloads), is_alone=data.sources is None)

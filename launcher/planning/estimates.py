@@ -21,7 +21,7 @@ from zsg_core.estimate import GB
 from zsg_core.llama import LlamaShape
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.run import TINY
-from zsg_core.snapshots import most
+from zsg_core.snapshots import most, most_of
 from zsg_core.tuning import trainable
 
 
@@ -123,7 +123,12 @@ class Estimate:
             return 0
         # What is scored may wait for its evaluator, whatever the rule says.
         rule = when.keep.model_dump() if when.keep and not when.scored else None
-        return None if steps is None else most(schedule.snapshot_steps(steps, when.snapshots), rule)
+        if steps is None:
+            return None
+        count = schedule.snapshot_count(steps, when.snapshots)
+        if count > schedule.MOST_CHECKPOINTS:
+            return most_of(count, rule)
+        return most(schedule.snapshot_steps(steps, when.snapshots), rule)
 
     @cached_property
     def snapshot_gb(self) -> float:
@@ -183,6 +188,26 @@ class Estimates:
             run, why = unfit[0]
             more = f"; {len(unfit)} of the {len(self._runs)} runs do not fit" if len(unfit) > 1 else ""
             raise UserError(f"run {run.id}{_axes(run)} {why}{more}")
+
+    def refuse_endless(self) -> None:
+        """Raises UserError if a run would certainly have more checkpoints than can be listed, however few its data.
+
+        What is only bounded may come to far less, and is for the node to judge.
+        """
+        seen: set[tuple[Any, ...]] = set()
+        for run in [one for last in self._runs for one in [*last.all_before, last]]:
+            train, when = run.stage["train"], run.checkpoints
+            limit, work = train["steps"], None
+            if limit is None or limit > schedule.MOST_CHECKPOINTS:
+                work = self.of(run).work
+            if work is None:
+                continue
+            counted = work.steps if work.examples_are == COUNTED else None
+            least = schedule.steps(1, train["batch"], train["epochs"], limit) if counted is None else counted
+            key = least, when.every, when.quick, when.snapshots
+            if key not in seen:
+                seen.add(key)
+                schedule.refuse_many(least, when.every, when.quick and when.quick.model_dump(), when.snapshots)
 
     def of(self, run: Run) -> Estimate:
         """The estimate of a run. UserError for a model or data folder that cannot be read."""

@@ -73,19 +73,16 @@ class Workloads:
         else:
             steps = schedule.steps(pool, batch, train["epochs"], limit)
             used = min(steps * batch, pool * train["epochs"])
-        measured = (
-            {}
-            if steps is None
-            else schedule.measured(steps, when.every, when.quick and when.quick.model_dump(), when.snapshots)
-        )
+        quick = when.quick and when.quick.model_dump()
+        measured = {} if steps is None else schedule.measured_counts(steps, when.every, quick, when.snapshots)
         lengths = self._counted.get(_what_is_counted(run))
         return Work(
             examples=used,
             steps=steps,
-            checkpoints=len(set().union(*measured.values())) or None,
+            checkpoints=max(measured.values(), default=None),
             train=lengths["train"].times(used / pool) if lengths and used and pool else _longest(used, longest),
             test=lengths["test"] if lengths else _longest(tests, longest),
-            evaluations=sum(_part(key, tests) * len(at) for key, at in measured.items()) or None,
+            evaluations=sum(_part(key, tests) * count for key, count in measured.items()) or None,
             examples_are=examples_are,
             tokens_are=_quality(used, pool and pool * train["epochs"], bool(lengths)),
         )

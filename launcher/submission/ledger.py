@@ -262,8 +262,10 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in path.read_bytes().split(b"\n"):
         # A line cut by a kill was never acted upon: the act comes after the sync.
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                yield row
 
 
 def _last_byte(file: Any) -> bytes:

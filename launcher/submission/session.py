@@ -95,6 +95,7 @@ def open_grid(
             job_files.check(one, profile)
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
+    estimates.refuse_endless()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes, *inputs.told_of_models(stages)]:
         show.say(f"note: {note}")

@@ -112,7 +112,7 @@ def _beside_train(path: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:
     """A note where a folder has its train file in several forms, of which the first is read."""
     if "*" in str(path) or not path.is_dir():
         return ()
-    read = matching(path, suffixes)
+    read = matching(path, suffixes)  # a folder's one file
     rest = [file.name for file in sorted(path.iterdir()) if _is_train(file, suffixes) and file not in read]
     return (f"{path}: {read[0].name} is read; left out: {', '.join(rest)}",) if rest else ()
 
@@ -177,7 +177,8 @@ def of_folder(folder: Path, suffixes: tuple[str, ...], names_are_tasks: bool = F
 
 def left_out(folder: Path, found: Sequence[Path], suffixes: tuple[str, ...]) -> tuple[str, ...]:
     """A note on the files of a folder that look as if they could be read, and are not; none where there are none."""
-    rest = sorted(file.name for file in folder.iterdir() if _ends(file, suffixes) and file not in found)
+    read = set(found)
+    rest = sorted(file.name for file in folder.iterdir() if _ends(file, suffixes) and file not in read)
     if not rest:
         return ()
     some = ", ".join(rest[:SHOWN]) + (", …" if len(rest) > SHOWN else "")

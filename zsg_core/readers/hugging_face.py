@@ -15,13 +15,12 @@ import msgspec
 
 from zsg_core.errors import UserError
 from zsg_core.examples import Example
-from zsg_core.readers import alpaca, flan_mini, keys, messages, names, p3, pairs, sharegpt
+from zsg_core.readers import alpaca, columns, flan_mini, keys, messages, names, p3, pairs, sharegpt
 from zsg_core.readers.format import SHOWN, Facts, Format, Look, Parse, matching, meant, root
-from zsg_core.readers.intake import Intake, Malformed, broken
-from zsg_core.readers.json_array import BAD
+from zsg_core.readers.intake import Intake, Malformed, broken, whole
+from zsg_core.readers.json_array import BAD, LONGEST
 
 NAME = "huggingface"
-BATCH = 1000
 JSON = "arrow.json"  # the name of Arrow's type of JSON texts
 OF_A_MESSAGE = {"role", "from", "content", "value", "text"}  # what is read of one
 SHAPES: list[tuple[set[str], type, Parse]] = [
@@ -59,18 +58,23 @@ def read(path: Path, intake: Intake) -> Iterator[Example]:
     there, hook = files(path), keys.hook(intake)
     tasks: dict[Path, str] = {}
     for file in there:
-        number, encoded = 0, _encoded(file)
-        for batch in _batches(file):
-            kind, parse = _shape(file, set(batch[0]))
-            if kind is p3.Row and not tasks:
-                tasks, _ = names.tasks_of(there, root(path))
-            name = tasks.get(file, file.stem)
-            for row in batch:
+        told = columns.schema(file)
+        number, encoded = 0, _encoded(told)
+        kind, parse = _shape(file, set(told.names))
+        if kind is p3.Row and not tasks:
+            tasks, _ = names.tasks_of(there, root(path))
+        name = tasks.get(file, file.stem)
+        for batch in columns.rows(file, _read_of(kind)):
+            good = None if encoded else _converted(batch, kind, hook)
+            has_keys = intake.take_met_key()
+            for row in batch if good is None else good:
                 try:
-                    converted = msgspec.convert(_decoded(row, encoded), kind, dec_hook=hook)
-                    if intake.take_met_key():
-                        keys.check(converted, intake)
-                    yield from parse(converted, name, intake)
+                    if good is None:
+                        row = msgspec.convert(_decoded(row, encoded), kind, dec_hook=hook)
+                        has_keys = intake.take_met_key()
+                    if has_keys:
+                        keys.check(row, intake)
+                    yield from parse(row, name, intake)
                 except keys.Meant as reason:
                     raise meant(f"{file}[{number}]", reason) from None
                 except (Malformed, msgspec.ValidationError) as reason:
@@ -78,22 +82,32 @@ def read(path: Path, intake: Intake) -> Iterator[Example]:
                 number += 1
 
 
+def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] | None:
+    """All rows at once, as most are good; None where one of them is none, for which they are looked at one by one."""
+    try:
+        return msgspec.convert(batch, list[kind], dec_hook=hook)
+    except msgspec.ValidationError:
+        return None
+
+
 def facts(file: Path) -> dict[str, Any]:
     """The columns of a file, and the paths to what is JSON in them, from its schema."""
-    schema = _schema(file)
-    return {"columns": schema.names, "json": _paths(_encoded(file))}
+    told = columns.schema(file)
+    return {"columns": told.names, "json": _paths(_encoded(told))}
 
 
 def look(path: Path, facts: Facts) -> Look:
     """Whether values are decoded that were read as text, and whether templates are named otherwise than they were."""
     there, marks = files(path), {}
+    is_p3 = False
     for file in there:
         told = facts(file)
         kind, _ = _shape(file, set(told["columns"]))
         if any(_is_read(kind, path) for path in told["json"]):
             marks["json"] = "decoded"
-        if kind is p3.Row:
-            marks |= p3.task_marks(path, there)
+        is_p3 = is_p3 or kind is p3.Row
+    if is_p3:
+        marks |= p3.task_marks(path, there)
     return Look(marks, _left_out(path, there))
 
 
@@ -101,11 +115,12 @@ def _left_out(path: Path, there: list[Path]) -> tuple[str, ...]:
     """A note on the Parquet and Arrow files of a folder that are not read."""
     if not path.is_dir():
         return ()
+    read = set(there)
     rest = [
         str(file.relative_to(path))
         for end in ("parquet", "arrow")
         for file in sorted(path.glob(f"**/*.{end}"))
-        if file not in there
+        if file not in read
     ]
     if not rest:
         return ()
@@ -118,9 +133,13 @@ def _is_read(kind: type[msgspec.Struct], path: list[str]) -> bool:
     return path[0] in read and (len(path) == 1 or path[1] in OF_A_MESSAGE)
 
 
-def _encoded(file: Path) -> dict[str, Any]:
+def _read_of(kind: type[msgspec.Struct]) -> set[str]:
+    """The columns that a row is made of, those that may say what it means included."""
+    return {field.encode_name for field in msgspec.structs.fields(kind)}
+
+
+def _encoded(schema: Any) -> dict[str, Any]:
     """Where a file's values are JSON as text: by column True, or the same of its fields; of a list, of its items."""
-    schema = _schema(file)
     told = _features((schema.metadata or {}).get(b"huggingface", b"{}"))
     found = {field.name: _json_of(field) or told.get(field.name) for field in schema}
     return {name: where for name, where in found.items() if where}
@@ -196,47 +215,12 @@ def _shape(file: Path, columns: set[str]) -> tuple[type, Parse]:
 
 def _saved(state: Path) -> list[str]:
     try:
-        named = [row["filename"] for row in msgspec.json.decode(state.read_bytes())["_data_files"]]
-    except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+        named = [row["filename"] for row in msgspec.json.decode(whole(state, LONGEST))["_data_files"]]
+    except (OSError, *BAD, KeyError, TypeError) as error:
         raise broken(state, f"is not what `save_to_disk` writes: {error!r}") from error
     if any(not isinstance(name, str) or "/" in name or not (state.parent / name).is_file() for name in named):
         raise broken(state, f"names files that are not there: {named}")
     return named
-
-
-def _engines() -> tuple[Any, Any]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
-    except ModuleNotFoundError as error:
-        raise UserError("reading Hugging Face data needs pyarrow: pip install 'zsg[train]'") from error
-    return pa, parquet
-
-
-def _schema(file: Path) -> Any:
-    pa, parquet = _engines()
-    try:
-        if file.suffix == ".parquet":
-            return parquet.read_schema(file)
-        return pa.ipc.open_stream(pa.memory_map(str(file))).schema
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise broken(file, f"cannot be read: {error}") from error
-
-
-def _batches(file: Path) -> Iterator[list[dict[str, Any]]]:
-    pa, parquet = _engines()
-    try:
-        if file.suffix == ".parquet":
-            made = parquet.ParquetFile(file).iter_batches(BATCH)
-        else:
-            made = (piece for batch in pa.ipc.open_stream(pa.memory_map(str(file))) for piece in _cut(batch))
-        yield from (rows for batch in made if (rows := batch.to_pylist()))
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise broken(file, f"cannot be read: {error}") from error
-
-
-def _cut(batch: Any) -> Iterator[Any]:
-    return (batch.slice(at, BATCH) for at in range(0, len(batch), BATCH))
 
 
 FORMAT = Format(

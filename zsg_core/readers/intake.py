@@ -57,6 +57,15 @@ class Intake:
         return {"skipped": self.skipped, "reasons": self.reasons, "left_out": dict(sorted(self.notes.items()))}
 
 
+def whole(path: Path, most: int) -> bytes:
+    """All bytes of a file. BadData for one of more than `most`, which is not read; OSError as it is."""
+    with path.open("rb") as file:
+        text = file.read(most + 1)
+    if len(text) > most:
+        raise broken(path, f"has more than {most:,} bytes; zsg reads such a file of up to so many")
+    return text
+
+
 def broken(path: Path, reason: object) -> BadData:
     """A file that cannot be read as what it should be, whatever is done with bad rows."""
     return BadData(f"{path}: {reason}")

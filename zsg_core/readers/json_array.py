@@ -14,7 +14,8 @@ import msgspec
 
 LONGEST = 128 << 20  # bytes of one record; what is longer is no text that a model could be trained on
 TRIES = 4
-BAD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # what a decoder raises
+# What a decoder raises. ValueError: for a number of thousands of digits, which Python does not take for one.
+BAD = (msgspec.DecodeError, ValueError, RecursionError)
 _OBJECTS = re.compile(rb"\}\s*,\s*(?=\{)")
 _FIRST_KEY = re.compile(rb'\s*\{\s*("(?:[^"\\]|\\.)*")\s*:')
 _BLANK = re.compile(r"[ \t\n\r]*")

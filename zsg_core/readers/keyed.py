@@ -1,12 +1,13 @@
 """Reads a held-out list of task names, as ZSG publishes one for Flan-mini: `train_key_list`, `eval_key_list`."""
 
+from collections import Counter
 from pathlib import Path
 
 import msgspec
 
 from zsg_core.readers.format import Lists, root
-from zsg_core.readers.intake import broken
-from zsg_core.readers.json_array import BAD
+from zsg_core.readers.intake import broken, whole
+from zsg_core.readers.json_array import BAD, LONGEST
 
 KEY_LIST = "train_eval_key_list.json"
 
@@ -24,12 +25,12 @@ def lists(path: Path) -> Lists | None:
     if not file.is_file():
         return None
     try:
-        keys = msgspec.json.decode(file.read_bytes(), type=Keys)
+        keys = msgspec.json.decode(whole(file, LONGEST), type=Keys)
     except (OSError, *BAD) as error:
         raise broken(file, f"cannot be read as a list of task names: {error}") from error
-    names = keys.train_key_list + keys.eval_key_list
-    if len(set(names)) < len(names):
-        doubled = next(name for name in names if names.count(name) > 1)
+    counts = Counter(keys.train_key_list + keys.eval_key_list)
+    doubled = next((name for name, count in counts.items() if count > 1), None)
+    if doubled is not None:
         raise broken(file, f"{doubled!r} is listed more than once; a held-out task must not be trained on")
     return {"train": keys.train_key_list, "test": keys.eval_key_list}
 

@@ -6,6 +6,7 @@ The hub's and `datasets`' ways of naming: `train-00000-of-00002.parquet`, `train
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -134,11 +135,12 @@ def tasks_of(files: Sequence[Path], folder: Path) -> tuple[dict[Path, str], str 
     the names within `folder`, and so its digest, do not tell it. UserError where nothing tells the template.
     """
     names = [bare(file) for file in files]
+    counts = Counter(names)
     made: dict[Path, str] = {}
     outside: str | None = None
     for file, name in zip(files, names, strict=True):
         base, is_shard = unsharded(name)
-        alike = is_shard or names.count(name) > 1
+        alike = is_shard or counts[name] > 1
         if not alike or not _is_plain(base):
             made[file] = base if is_shard else name
             continue

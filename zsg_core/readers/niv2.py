@@ -6,6 +6,7 @@ published ids are missing or doubled in some copies. The 10-key and 7-key dialec
 official 14 keys have lists.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import msgspec
 from zsg_core.errors import UserError
 from zsg_core.examples import Example, Turn
 from zsg_core.readers.format import Format, Lists, matching
-from zsg_core.readers.intake import Intake, Malformed, broken
-from zsg_core.readers.json_array import BAD
+from zsg_core.readers.intake import Intake, Malformed, broken, whole
+from zsg_core.readers.json_array import BAD, LONGEST
 
 SPLITS = {"train": "splits/default/train_tasks.txt", "test": "splits/default/test_tasks.txt"}
+MOST_OF_A_TASK = 8 * LONGEST  # bytes of a task's file, which is read whole; the largest published has 60 million
 SPLIT_FILES = ("train", "test", "dev", "valid")  # a file so called stands in the folder of its task
 
 
@@ -56,7 +58,8 @@ def task_names(folder: Path, split: str) -> list[str]:
             "set data.path to such a folder, or to a pattern of task files"
         )
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = whole(path, LONGEST).decode("utf-8-sig")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise broken(path, f"cannot be read as UTF-8 text: {error}") from error
     if not names:
@@ -64,9 +67,9 @@ def task_names(folder: Path, split: str) -> list[str]:
     for name in names:
         if "/" in name or "\\" in name or name.startswith("."):
             raise broken(path, f"{name!r} is not a task name; a name has no slash and no leading dot")
-    doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
-        raise broken(path, f"{doubled[0]} is listed more than once")
+        raise broken(path, f"{min(doubled)} is listed more than once")
     return names
 
 
@@ -103,7 +106,7 @@ def read_task(path: Path, intake: Intake) -> Iterator[Example]:
     """
     name = path.parent.name if path.stem in SPLIT_FILES else path.stem
     try:
-        task = _TASK.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        task = _TASK.decode(whole(path, MOST_OF_A_TASK).removeprefix(b"\xef\xbb\xbf"))
     except (OSError, *BAD) as error:
         raise broken(path, f"cannot be read as a task file: {error}") from error
     definition = task.definition if isinstance(task.definition, str) else next(iter(task.definition), "")

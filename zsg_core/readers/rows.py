@@ -88,19 +88,45 @@ def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[F
     csv.field_size_limit(json_array.LONGEST)
     try:
         with _open(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            lines = _Lines(file)
+            reader = csv.reader(lines, strict=True)
             header = next(reader, None)
             wanted = [field.name for field in msgspec.structs.fields(kind)]
             if header is None or not set(wanted) <= set(header):
                 raise broken(path, f"the first line must name the columns {', '.join(wanted)}; found {header}")
+            lines.taken = 0
             for fields in reader:
+                lines.taken = 0
                 if len(fields) == len(header):
                     row = msgspec.convert(dict(zip(header, fields, strict=True)), kind)
                     yield Chunk(LINE, reader.line_num, [row])
                 else:
                     intake.bad(f"{path}:{reader.line_num}", f"has {len(fields)} fields, the header {len(header)}")
-    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, json_array.TooLong) as error:
         raise broken(path, f"cannot be read as CSV: {error}") from error
+
+
+class _Lines:
+    """The lines of a file, as long as those of one record have no more than LONGEST characters together.
+
+    Whoever takes a record sets `taken` back: neither a line that never ends nor a record of endless quotes is read.
+    """
+
+    def __init__(self, file: io.TextIOWrapper) -> None:
+        self._read = file.readline
+        self.taken = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._read(json_array.LONGEST + 1)
+        if not line:
+            raise StopIteration
+        self.taken += len(line)
+        if self.taken > json_array.LONGEST:
+            raise json_array.TooLong
+        return line
 
 
 def tab_rows(path: Path, columns: int, intake: Intake) -> Iterator[Chunk[list[str]]]:

@@ -65,5 +65,9 @@ TokenText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(to
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
+# Counts of what is made, one by one, whatever the data are: more is a slip, and would fill a memory or a queue.
+Nodes = Annotated[int, Field(ge=1, le=100_000)]
+RanksPerNode = Annotated[int, Field(ge=1, le=1024)]
+Minutes = Annotated[int, Field(ge=1, le=10_000_000)]  # 19 years
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Share = Annotated[FiniteFloat, Field(ge=0, lt=1)]

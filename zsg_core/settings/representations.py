@@ -16,7 +16,7 @@ DISTANCE, SILHOUETTE = "token_distance", "silhouette"
 _NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_.: -]")  # what MLflow refuses in the name of a metric, and the slash
 
 Text = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
-Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1000)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Ways = dict[str, dict[str, Any]]  # key of a metric → all that decides its value
 
@@ -61,7 +61,7 @@ class TokenDistanceSettings(Strict):
     """
 
     token: Text = Field(description="a token of the model's vocabulary, as written there, such as <sep>")
-    words: Annotated[list[Text], Field(min_length=1)] = Field(
+    words: Annotated[list[Text], Field(min_length=1, max_length=1000)] = Field(
         description="words, tokenised as they stand: where a tokenizer tells ' thought' from 'thought', say which"
     )
     layers: Layers = Field(default=[0], description="of which layers; 0 is the input embedding")

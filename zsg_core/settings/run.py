@@ -12,7 +12,7 @@ from zsg_core.orders.measures import MEASURES, WSD
 from zsg_core.scores.metrics import RANK_ACCURACY
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings
-from zsg_core.settings.fields import Count, FolderName, Seed, Strict, TokenText
+from zsg_core.settings.fields import Count, FolderName, Minutes, Nodes, RanksPerNode, Seed, Strict, TokenText
 from zsg_core.settings.strategy import BY_NAME, StrategySettings
 from zsg_core.settings.train import TrainSettings
 
@@ -33,10 +33,16 @@ class ModelSettings(Strict):
     path: FolderName | None = Field(
         default=None, description="folder of a Hugging Face Llama; every name but tiny needs it"
     )
-    hidden: Count | None = Field(default=None, description="tiny only: hidden size (128)")
-    layers: Count | None = Field(default=None, description="tiny only: decoder layers (4)")
+    hidden: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
+        default=None, description="tiny only: hidden size (128)"
+    )
+    layers: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="tiny only: decoder layers (4)"
+    )
     heads: Count | None = Field(default=None, description="tiny only: attention heads (4)")
-    vocab: Annotated[int, Field(ge=300)] | None = Field(default=None, description="tiny only: tokens (4096)")
+    vocab: Annotated[int, Field(ge=300, le=10_000_000)] | None = Field(
+        default=None, description="tiny only: tokens (4096)"
+    )
     add_tokens: Annotated[list[TokenText], Field(min_length=1)] | None = Field(
         default=None,
         description="texts that become one token each, such as [<sep>] (DELIA); the embedding grows with them",
@@ -174,16 +180,17 @@ class ArrangementSettings(Strict):
 class ResourceSettings(Strict):
     """What a train job asks for, where it differs from the profile; not part of a run's identity."""
 
-    nodes: Count | None = Field(default=None, description="nodes per run")
-    ranks_per_node: Count | None = Field(default=None, description="processes per node, one per GPU")
-    time_min: Count | None = Field(default=None, description="time limit in minutes")
-    evaluators: Annotated[int, Field(ge=0)] = Field(
+    nodes: Nodes | None = Field(default=None, description="nodes per run")
+    ranks_per_node: RanksPerNode | None = Field(default=None, description="processes per node, one per GPU")
+    time_min: Minutes | None = Field(default=None, description="time limit in minutes")
+    evaluators: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=1,
         description="evaluate jobs that work beside an array of runs where metrics other than the loss are wanted; one "
         "more always takes what is left once the runs have ended",
     )
 
 
+MOST_STAGES = 100
 _ONE_LENGTH = ("max_length", "truncate", "truncated_answers")  # which a stage's preset could change
 _OF_THE_RUN = frozenset({"init_seed", "test_seed", *_ONE_LENGTH})
 
@@ -256,6 +263,8 @@ class Settings(Strict):
         overlays = self._overlays()
         if overlays is None:
             return [self]
+        if len(overlays) > MOST_STAGES:
+            raise ValueError(f"a run has at most {MOST_STAGES} stages; these would be {len(overlays):,}")
         run = self.model_dump(exclude={"stages", "strategy"}, exclude_unset=True)
         made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(overlays)]
         tested = _tested(made[0])

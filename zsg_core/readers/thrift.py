@@ -1,0 +1,132 @@
+"""Reads the few structs of Apache Thrift's compact protocol that tell how large what follows them is.
+
+Parquet writes one before each page of a column. Only numbers of 32 bits and structs within structs are kept, by the
+numbers of their fields; everything else is passed over, and so is a field of another type, as Thrift's own readers do.
+
+Source: thrift-compact-protocol.md of apache/thrift.
+"""
+
+from typing import Any
+
+DEEPEST = 16  # structs within one another; a page's header has three
+
+Struct = dict[int, Any]
+
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
+_I16, _I32, _I64 = 4, 5, 6
+
+
+class Cut(ValueError):
+    """The bytes end within the struct."""
+
+
+class Broken(ValueError):
+    """The bytes are no struct."""
+
+
+def read(text: bytes) -> tuple[Struct, int]:
+    """The struct that the bytes begin with, and how long it is. Cut, or Broken, where they begin with none."""
+    reader = _Reader(text)
+    return reader.struct(0), reader.at
+
+
+def structs_of(text: bytes, field: int, most: int) -> list[Struct]:
+    """The structs of the list that is the field of the struct that the bytes begin with; what follows is not read.
+
+    Broken for more than `most`. Empty where there is no such list.
+    """
+    reader = _Reader(text)
+    number = 0
+    while head := reader.byte():
+        step, kind = head >> 4, head & 15
+        number = number + step if step else reader.signed()
+        if number != field or kind != _LIST:
+            reader.skip(kind, 0)
+            continue
+        head = reader.byte()
+        count = reader.number() if head >> 4 == 15 else head >> 4
+        if count > most or head & 15 != _STRUCT:
+            raise Broken(f"a list has {count:,} items, of kind {head & 15}; {most:,} structs are read")
+        return [reader.struct(0) for _ in range(count)]
+    return []
+
+
+class _Reader:
+    def __init__(self, text: bytes) -> None:
+        self._text, self.at = text, 0
+
+    def struct(self, depth: int) -> Struct:
+        if depth > DEEPEST:
+            raise Broken("structs are nested too deeply")
+        made: Struct = {}
+        number = 0
+        while head := self.byte():
+            step, kind = head >> 4, head & 15
+            number = number + step if step else self.signed()
+            if kind == _I32:
+                made[number] = self.signed()
+            elif kind == _STRUCT:
+                made[number] = self.struct(depth + 1)
+            else:
+                self.skip(kind, depth)
+        return made
+
+    def skip(self, kind: int, depth: int) -> None:
+        if kind in (_TRUE, _FALSE):
+            return  # the type says it
+        self._skip_value(kind, depth)
+
+    def _skip_value(self, kind: int, depth: int) -> None:
+        if kind in (_TRUE, _FALSE, _BYTE):
+            self._jump(1)
+        elif kind in (_I16, _I32, _I64):
+            self.number()
+        elif kind == _DOUBLE:
+            self._jump(8)
+        elif kind == _BINARY:
+            self._jump(self.number())
+        elif kind in (_LIST, _SET):
+            head = self.byte()
+            count = head >> 4
+            self._skip_many(self.number() if count == 15 else count, (head & 15,), depth)
+        elif kind == _MAP:
+            count = self.number()
+            kinds = self.byte() if count else 0
+            self._skip_many(count, (kinds >> 4, kinds & 15), depth)
+        elif kind == _STRUCT:
+            self.struct(depth + 1)
+        else:
+            raise Broken(f"there is no type {kind}")
+
+    def _skip_many(self, count: int, kinds: tuple[int, ...], depth: int) -> None:
+        if depth > DEEPEST:
+            raise Broken("lists are nested too deeply")
+        if count > len(self._text):
+            raise Cut  # each has a byte at least
+        for _ in range(count):
+            for kind in kinds:
+                self._skip_value(kind, depth + 1)
+
+    def byte(self) -> int:
+        self._jump(1)
+        return self._text[self.at - 1]
+
+    def _jump(self, count: int) -> None:
+        self.at += count
+        if self.at > len(self._text):
+            raise Cut
+
+    def number(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+            shift += 7
+            if shift > 63:
+                raise Broken("a number has more than 64 bits")
+
+    def signed(self) -> int:
+        value = self.number()
+        return (value >> 1) ^ -(value & 1)
