@@ -226,7 +226,10 @@ def above(folder: Path) -> Above | None:
 
 
 def _above(parent: Path) -> Above | None:
-    status = parent.stat()
+    try:
+        status = parent.stat()
+    except FileNotFoundError:
+        return None
     if not is_trusted(status.st_uid) and not _is_unmapped(status.st_uid):
         return Above(parent, f"belongs to {name_of(status.st_uid)}", by_all=False)
     writers = _writers(parent, status)
@@ -326,7 +329,9 @@ def _is_unmapped(uid: int) -> bool:
 
 
 def _all_in(folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as listing:
+        entries = list(listing)
+    for entry in entries:
         yield Path(entry.path)
         if entry.is_dir(follow_symlinks=False):
             yield from _all_in(Path(entry.path))

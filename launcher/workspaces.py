@@ -48,23 +48,29 @@ def find(path: Path) -> Workspace:
     return Workspace(root)
 
 
-def create(workspace: Workspace, say: Say = _say, *, share: bool = False) -> None:
-    """Makes the folder unless it is there, for its owner alone or, to `share`, for the owner's group.
-
-    UserError for one that may not be read and written, and for one that others may write. What the user has made in
-    it and left open, as under umask 002, is closed, and that is told.
-    """
+def refusal(workspace: Workspace) -> UserError | None:
+    """Why a folder can be no workspace of the user's: it cannot be read and written, or others may write it."""
     place = workspace.root
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        raise UserError(f"workspace {workspace.root}: {place} is a file, not a folder; {OTHER}")
+        return UserError(f"workspace {workspace.root}: {place} is a file, not a folder; {OTHER}")
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
         what = "cannot be read and written" if place == workspace.root else f"cannot be made: {place} is not writable"
-        raise UserError(f"workspace {workspace.root}: {what} by you; {OTHER}")
-    if objection := foreign(workspace):
+        return UserError(f"workspace {workspace.root}: {what} by you; {OTHER}")
+    return foreign(workspace)
+
+
+def create(workspace: Workspace, say: Say = _say, *, share: bool = False) -> None:
+    """Makes the folder unless it is there, for its owner alone or, to `share`, for the owner's group.
+
+    UserError for one that can be none of the user's. What the user has made in it and left open, as under umask 002,
+    is closed, and that is told.
+    """
+    if objection := refusal(workspace):
         raise objection
-    if place == workspace.root:
+    place = workspace.root
+    if place.exists():
         if share and not ownership.is_groups(place):
             say(f"note: share: group counts where a workspace is made; {place} was made before and stays yours alone")
         _close(workspace, say)

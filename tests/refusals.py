@@ -33,12 +33,11 @@ class Home:
         return path
 
     def listing(self) -> dict[str, str]:
-        """Every name around, with what it holds; the workspace may hold the cache of digests and nothing else."""
+        """Every name around, with what it holds."""
         found = {}
         for path in sorted(self.root.rglob("*")):
             name = str(path.relative_to(self.root))
-            if name not in ("home/zsg-work", "home/zsg-work/digests.json"):
-                found[name] = str(path.readlink()) if path.is_symlink() else "" if path.is_dir() else _content(path)
+            found[name] = str(path.readlink()) if path.is_symlink() else "" if path.is_dir() else _content(path)
         return found
 
 

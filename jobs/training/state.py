@@ -111,6 +111,21 @@ def find(run: Path) -> list[Saved]:
     return [Saved(**text) for text in texts if text and {field.name for field in fields(Saved)} == set(text)]
 
 
+def of_the_user(run: Path, found: Sequence[Saved]) -> tuple[list[Saved], list[str]]:
+    """Those that nobody else may have written, and why not the others: a state is a pickle, and to load it is to run
+    what it says.
+    """
+    own, strange = [], []
+    for saved in found:
+        folder = run.absolute() / "state" / str(saved.step)
+        fault = ownership.fault_on_the_way(folder.parents[3], folder) or ownership.fault_within(folder)
+        if fault:
+            strange.append(f"the state of step {saved.step} is not loaded: {fault}")
+        else:
+            own.append(saved)
+    return own, strange
+
+
 def newest_step(run: Path) -> int | None:
     """The step of the newest committed state, or None."""
     return max((int(path.name) for path in _committed(run)), default=None)
@@ -163,7 +178,7 @@ class States:
             assert self._journal
             removal.remove_drafts(self._run.parent.parent, self._root, _DRAFT)
             measured = journals.cells(journals.read(self._run))
-            found, strange = self._own(find(self._run))
+            found, strange = of_the_user(self._run, find(self._run))
             choice = choose(found, self._job, self._journal.before, measured)
             if strange:
                 reasons = [reason for reason in (choice.passed_over, *strange) if reason]
@@ -177,21 +192,6 @@ class States:
         if choice.saved:
             self.step, self.save_s = choice.saved.step, choice.saved.seconds
         return choice
-
-    def _own(self, found: Sequence[Saved]) -> tuple[list[Saved], list[str]]:
-        """Those that nobody else may have written, and why not the others: a state is a pickle, and loading it runs
-        what it says.
-        """
-        own, strange = [], []
-        for saved in found:
-            folder = self._root / str(saved.step)
-            root = self._run.absolute().parent.parent
-            fault = ownership.fault_on_the_way(root, folder.absolute()) or ownership.fault_within(folder)
-            if fault:
-                strange.append(f"the state of step {saved.step} is not loaded, since {fault}")
-            else:
-                own.append(saved)
-        return own, strange
 
     def load(self, engine: Any, saved: Saved) -> None:
         """Puts weights, optimiser and RNG back. Raises ClusterError if a file cannot be read."""

@@ -132,6 +132,11 @@ class Inputs:
         """The digest of those files of a folder."""
         return self._folder(folder, list_files)
 
+    def keep(self) -> None:
+        """Keeps what was read for next time, also where there was no place to keep it when it was read."""
+        self._keeps = True
+        self.save()
+
     def save(self) -> None:
         """Keeps what was read for next time."""
         if self._read and self._keeps:

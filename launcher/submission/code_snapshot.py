@@ -77,8 +77,8 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
         return
     if why:
         show.say(f"note: {folder} is not used as it is: {why}; the code of this zsg is put in its place")
-    if folder.exists():
-        folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.gone"))
+    if folder.exists() or folder.is_symlink():
+        _put_away(folder)
     with publish(folder) as draft:
         draft.chmod(ownership.PRIVATE)  # in a group's workspace, too: it is run
         for name, content in files.items():
@@ -88,6 +88,14 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
                 path.write_bytes(content)
         _compile(draft, folder)
         _close(draft)
+
+
+def _put_away(folder: Path) -> None:
+    """Takes its name from a folder of code that is not to be run, so that it can be made anew; it is not removed."""
+    try:
+        folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.gone"))
+    except PermissionError as error:  # in a group's workspace that another has made
+        raise UserError(f"{folder} is not yours, and is not run; have its owner remove it") from error
 
 
 def _close(draft: Path) -> None:

@@ -78,15 +78,10 @@ def open_grid(
     stages = [own for point in grid.points for own in point.settings.by_stage()]
     inputs.check(stages, downloads)
     code_snapshot.refuse_colon(place)
-    if only_looks:
-        note = workspaces.note_of(place)
-        if note:
-            show.say(f"note: {note}")
-        keeps = place.root.is_dir() and note is None and workspaces.foreign(place) is None
-    else:
-        workspaces.create(place, show.say, share=profile.share == "group")
-        keeps = True
-    known = inputs.Inputs(place.digest_cache, show.say, downloads, keeps=keeps)
+    refusal = workspaces.refusal(place)
+    if refusal and not only_looks:
+        raise refusal
+    known = inputs.Inputs(place.digest_cache, show.say, downloads, keeps=place.root.is_dir() and not refusal)
     resolved, notes = runs_of.resolve(grid, profile, known)
     resolved, named = anew.named(place, resolved)
     notes = [*notes, *named, *older_runs.notes(place, resolved)]
@@ -96,6 +91,9 @@ def open_grid(
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
     estimates.refuse_endless()
+    if not only_looks:
+        workspaces.create(place, show.say, share=profile.share == "group")
+        known.keep()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes, *inputs.told_of_models(stages)]:
         show.say(f"note: {note}")
@@ -130,7 +128,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     _tell_clusters(site, Ledger(site.workspace))
     space = limits.room(site.profile, cluster)
     plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space, estimates.need_gb)
-    refused: list[ZsgError] = [error for error in [workspaces.foreign(site.workspace)] if error]
+    refused: list[ZsgError] = [error for error in [workspaces.refusal(site.workspace)] if error]
     refused += [*admission.objections(site, plan, cluster, estimates), *admission.without_room(plan)]
     _say_unknown(opened, plan)
     if json:
