@@ -77,3 +77,16 @@ def test_a_lease_of_work_that_is_done_is_removed(tmp_path: Path) -> None:
     assert left(tmp_path) == ["5.test_set.lease"]
     leases.sweep(tmp_path, lambda step, keys: (step, keys) == (5, ["rouge1"]))
     assert not left(tmp_path)
+
+
+def test_a_lease_behind_a_link_stays(tmp_path: Path) -> None:
+    """What looks like the lease of work that is done, in a folder that the queue is a link to; nor one of no step."""
+    run, outside = tmp_path / "runs/r", tmp_path / "mine"
+    run.mkdir(parents=True)
+    outside.mkdir()
+    (run / "queue").symlink_to(outside)
+    for name in ("5.test_set.lease", "5x.test_set.lease"):
+        (outside / name).write_text('{"nonce": "n", "keys": ["rouge1"]}')
+    leases.sweep(run, lambda step, keys: True)
+
+    assert sorted(path.name for path in outside.iterdir()) == ["5.test_set.lease", "5x.test_set.lease"]

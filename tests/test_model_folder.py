@@ -263,6 +263,46 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a tokenizer of text": (text("tokenizer.json", '{"model": {"vocab": {"a": "1"}}}'), ["a token without an id"]),
     "a tokenizer that is a pointer": (text("tokenizer.json", LFS), ["tokenizer.json is a git-lfs pointer", "lfs pull"]),
     "a tokenizer.model that is a pointer": (text("tokenizer.model", LFS), ["tokenizer.model is a git-lfs pointer"]),
+    "weights by a name of their own": (
+        config(transformers_weights="other.safetensors"),
+        ["transformers_weights is 'other.safetensors'", "other files than zsg has judged"],
+    ),
+    "a config for another version": (
+        config(configuration_files=["config.4.0.0.json", "config.json"]),
+        ["configuration_files is", "config.4.0.0.json"],
+    ),
+    "a kernel of somebody's": (
+        config(attn_implementation="somebody/kernels"),
+        ["attn_implementation is 'somebody/kernels'", "look for code of that name"],
+    ),
+    "a kernel by the inner name": (config(_attn_implementation="some/one"), ["_attn_implementation is 'some/one'"]),
+    "a kernel for each part": (config(attn_implementation={"": "some/one"}), ["attn_implementation is {"]),
+    "a tokenizer for another version": (
+        tokenizer(fast_tokenizer_files=["../elsewhere/tokenizer.4.0.0.json"]),
+        ["fast_tokenizer_files is", "in place of tokenizer.json"],
+    ),
+    "two files for a tokenizer of sentencepiece": (
+        lambda folder: (
+            (folder / "tokenizer.json").rename(folder / "tokenizer.model"),
+            text("tekken.json", "{}")(folder),
+        ),
+        ["tekken.json lies beside tokenizer.model"],
+    ),
+    "shards in a folder beside": (
+        lambda folder: (
+            (folder / "model.safetensors").rename(folder.parent / "model-0.safetensors"),
+            change(folder / "model.safetensors.index.json", weight_map=dict.fromkeys(NAMES, "../model-0.safetensors")),
+        ),
+        ["lacks 1 of 1 weight files, the first '../model-0.safetensors'"],
+    ),
+    "pickles that no digest counts": (
+        lambda folder: (
+            (folder / "model.safetensors").unlink(),
+            text("weights-1.bin", "x")(folder),
+            change(folder / "pytorch_model.bin.index.json", weight_map=dict.fromkeys(NAMES, "weights-1.bin")),
+        ),
+        ["names 'weights-1.bin', which is no pytorch_model….bin file"],
+    ),
     "a config that is a pointer": (text("config.json", LFS), ["config.json is a git-lfs pointer"]),
     "settings of a tokenizer that are a pointer": (text("tokenizer_config.json", LFS), ["is a git-lfs pointer"]),
     "a special_tokens_map of text": (text("special_tokens_map.json", "[]"), ["map.json: must be a JSON"]),
@@ -338,10 +378,13 @@ TAKEN: dict[str, Callable[[Path], object]] = {
         (folder / "tokenizer.json").rename(folder / "tokenizer.model"),
         (folder / "tokenizer_config.json").unlink(),
     ),
-    "as a cache links its files": lambda folder: (
-        (folder / "model.safetensors").rename(folder.parent / "blob"),
-        (folder / "model.safetensors").symlink_to(folder.parent / "blob"),
+    "with a link within it": lambda folder: (
+        (folder / "model.safetensors").rename(folder / "weights"),
+        (folder / "model.safetensors").symlink_to("weights"),
     ),
+    "with links out of it that nobody reads": lambda folder: (folder / "README.md").symlink_to("/etc/passwd"),
+    "with tokenizer.json named as the one of every version": tokenizer(fast_tokenizer_files=["tokenizer.json"]),
+    "with an attention that transformers has": config(attn_implementation="sdpa"),
 }
 
 
@@ -411,6 +454,14 @@ def test_what_is_not_as_it_seems_is_told(tmp_path: Path) -> None:
     assert "sliding_window of 64" in told and "'v_head.weight'; they are left out" in told
     assert "several dtypes, BF16, F32" in told and "'<pad>', lie beyond the embedding's 300 rows" in told
     assert "eos_token_id is 2, the tokenizer's eos_token is '</s>', 1; zsg takes the tokenizer's" in told
+
+
+def test_a_module_outside_of_an_embedding_models_folder_is_refused(tmp_path: Path) -> None:
+    """No digest would know of it."""
+    for place in ("../other", "/other", "a/../../other"):
+        (tmp_path / "modules.json").write_text(json.dumps([{"path": ""}, {"path": place}]))
+        with pytest.raises(UserError, match="leads out of the folder"):
+            model_folder.check_embedding("k", tmp_path)
 
 
 def test_an_embedding_model_of_pointers_is_refused(tmp_path: Path) -> None:

@@ -166,6 +166,22 @@ def test_weights_stay_until_the_last_user_has_had_them(tmp_path: Path) -> None:
     assert stages.users(place, "start") == []
 
 
+def test_weights_and_marks_behind_a_link_stay(tmp_path: Path) -> None:
+    """The mark that looks like a run's own, and weights, lie in folders of somebody else's."""
+    place = Workspace(tmp_path / "work")
+    for name in ("users", "weights"):
+        (tmp_path / name).mkdir()
+        place.run("start").mkdir(parents=True, exist_ok=True)
+        (place.run("start") / name).symlink_to(tmp_path / name)
+    (tmp_path / "users/r").touch()
+    (tmp_path / "weights/COMMIT").touch()
+    stages.release(place, "start", "r")
+    (tmp_path / "users/r").unlink()
+    stages.release(place, "start", "r")
+
+    assert (tmp_path / "weights/COMMIT").exists() and (place.run("start") / "weights").is_symlink()
+
+
 def test_adapters_hold_on_to_the_weights_that_they_are_put_on(tmp_path: Path) -> None:
     """A run that is done and has kept LoRA's adapters still needs its start; without any, or with all weights, not."""
     lora, full = ({"recipe": {"stages": [{"train": {"tuning": {"method": name}}}]}} for name in ("lora", "full"))

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from jobs import signals as asking
-from jobs.folder import write_json
+from jobs.folder import Workspace, write_json
 from jobs.signals import GO_ON, LEAVE, PAUSE, Signals, Verdict
 from jobs.training.state import Cells, Choice, Job, Saved, choose, find, newest_step, remove
+from launcher.submission import linked_folders
+from zsg_core.errors import UserError
 
 WHAT = {"run_id": "r", "stage_id": "s", "recipe": "c", "schedule": "d"}
 WAY = {"device": "cpu", "world": 2, "zero_stage": 1}
@@ -268,3 +270,17 @@ def test_states_behind_a_link_stay(tmp_path: Path, linked: str):
 
     remove(tmp_path / "work/runs/r")
     assert (tmp_path / outside / "4/state.json").exists() and place.is_symlink()
+
+
+@pytest.mark.parametrize("linked", ["runs", "runs/r", "runs/r/state", "runs/r/snapshots"])
+def test_plan_refuses_a_run_folder_that_is_a_link(tmp_path: Path, linked: str):
+    """Jobs would remove nothing there; a workspace that is a link itself is one of the user's choice."""
+    (tmp_path / "elsewhere/r/state").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("work")
+    path = tmp_path / "work" / linked
+    path.parent.mkdir(parents=True)
+    linked_folders.refuse(Workspace(tmp_path / "link"), ["r", "new"])
+    path.symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(UserError, match=f"{path} is a link"):
+        linked_folders.refuse(Workspace(tmp_path / "work"), ["new", "r"])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import attempt as attempts
-from jobs import ownership
+from jobs import ownership, removal
 from jobs.folder import read_json, write_json
 
 EVERY_S = 10.0
@@ -96,10 +96,11 @@ def claim(path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: fl
 
 def sweep(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
     """Removes the leases of work that was done, whose holders were killed before they let them go."""
-    for path in (run / "queue").glob("[0-9]*.lease"):
-        said = _read(path)
-        if said and is_taken(int(path.name.partition(".")[0]), said["keys"]):
-            path.unlink(missing_ok=True)
+    for path in (run / "queue").glob("[0-9]*.*.lease"):
+        step = path.name.partition(".")[0]
+        said = _read(path) if removal.STEP.fullmatch(step) else None
+        if said and is_taken(int(step), said["keys"]):
+            removal.remove_file(run.parent.parent, path)
 
 
 def _bury(path: Path, lost_s: float) -> bool:

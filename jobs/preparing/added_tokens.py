@@ -12,14 +12,13 @@ row that transformers gave it, N(0, 0.02²) at the time. Its 8-bit weights and t
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jobs import ownership
 from jobs.folder import publish, write_json
-from jobs.preparing import content, text_tokens
+from jobs.preparing import content, ordinary_files, text_tokens
 from zsg_core.errors import UserError
 from zsg_core.llama import padded_vocab
 
@@ -53,11 +52,11 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
     with publish(folder) as draft:
         llama.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        for path in {path for pattern in content.TEMPLATE_FILES for path in source.glob(pattern)}:
+        for path in content.templates_of(source):
             copied = draft / path.relative_to(source)
-            if path.is_file() and not copied.exists():
+            if not copied.exists():
                 ownership.make_folder(copied.parent)
-                shutil.copyfile(path, copied)
+                ordinary_files.copy(source, path, copied)
         files = content.model_files(draft)
         digest = content.folder_digest(draft, files, content.sha256_of(files))
         ids = dict(zip(added["tokens"], tokenizer.convert_tokens_to_ids(added["tokens"]), strict=True))

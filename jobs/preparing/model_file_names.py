@@ -20,7 +20,8 @@ TOKENIZER_NAMES = (
     "tiktoken.model",
     "tekken.json",
 )
-TEMPLATE_NAMES = ("chat_template.jinja", "chat_template.json")
+LEGACY_TEMPLATE = "chat_template.json"  # of a processor; a tokenizer does not read it
+TEMPLATE_NAMES = ("chat_template.jinja", LEGACY_TEMPLATE)
 TEMPLATE_FOLDER = "additional_chat_templates"
 GENERATION = "generation_config.json"
 

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import sqlite3
 import sys
 import threading
@@ -156,8 +157,10 @@ def make_store(path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return  # another process was first
-        for left in path.parent.glob(f".{path.name}.draft*"):
-            left.unlink()
+        of_ours = re.compile(rf"\.{re.escape(path.name)}\.draft\.[0-9a-f]{{8}}(-journal|-wal|-shm)?")
+        for left in path.parent.iterdir():
+            if of_ours.fullmatch(left.name) and not left.is_symlink():
+                left.unlink()
         # A name of its own: MLflow keeps the connections of a process to a path, also to one that was removed.
         draft = path.with_name(f".{path.name}.draft.{uuid.uuid4().hex[:8]}")
         SqlAlchemyStore(f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()).engine.dispose()

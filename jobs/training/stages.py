@@ -30,7 +30,7 @@ def users(workspace: Workspace, start: str) -> list[str]:
 def release(workspace: Workspace, start: str, run: str) -> None:
     """`run` is done with the weights of `start`; removes them if no other run wants them."""
     with _locked(workspace.run(start)) as folder:
-        (folder / run).unlink(missing_ok=True)
+        removal.remove_file(workspace.root, folder / run)
         if not users(workspace, start):
             removal.discard(workspace.root, folder.parent / "weights", removal.IN_WEIGHTS)
 

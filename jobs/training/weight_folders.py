@@ -26,7 +26,8 @@ from jobs import ownership
 from jobs.attempt import Attempt, Superseded
 from jobs.folder import SCHEMA, commit, is_committed, read_json, sync, write_json
 from jobs.journal import plain
-from jobs.preparing.content import TEMPLATE_FILES, TOKENIZER_FILES
+from jobs.preparing import content, ordinary_files
+from jobs.preparing.model_file_names import GENERATION
 from jobs.ranks import Ranks
 from jobs.training import weights
 from zsg_core.errors import ClusterError
@@ -312,11 +313,10 @@ class WeightFolders:
 
     def _complete(self, draft: Path, reports: list[dict[str, Any]], size: int) -> None:
         """Adds what makes weights a folder that Hugging Face loads."""
-        names = [*TOKENIZER_FILES, *TEMPLATE_FILES, *([] if self._is_adapter else ["generation_config.json"])]
-        for path in {path for name in names for path in self._base.path.glob(name) if path.is_file()}:
+        for path in content.copied_files(self._base.path, *([] if self._is_adapter else [GENERATION])):
             copied = draft / path.relative_to(self._base.path)
             ownership.make_folder(copied.parent)
-            shutil.copyfile(path, copied)
+            ordinary_files.copy(self._base.path, path, copied)
         if self._is_adapter:
             write_json(draft / "adapter_config.json", weights.adapter_settings(self._engine, self._base.path))
             return

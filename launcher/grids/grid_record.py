@@ -4,13 +4,12 @@
 taken out of the file goes on, so it must not vanish from sight.
 """
 
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from jobs import ownership
-from jobs.folder import Workspace, read_json, write_json
+from jobs.folder import Workspace, read_json, write_bytes, write_json
 from zsg_core.errors import UserError
 
 SMALL = 1 << 20  # bytes
@@ -24,7 +23,7 @@ def write(workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequenc
     ownership.make_folder(folder)
     wanted = {row["run"] for row in [*runs, *facts.get("before", [])]}
     left = [row for row in former(workspace, name, set()) if row["run"] not in wanted]
-    shutil.copyfile(file, folder / "grid.yaml")
+    write_bytes(folder / "grid.yaml", file.read_bytes())  # never through a link in its place
     write_json(folder / "grid.json", {"schema": 1, "name": name, **facts, "runs": list(runs), "former": left})
 
 

@@ -149,6 +149,8 @@ class Downloads:
         size = sum(file.size or 0 for file in files) / 1e6
         self._say(f"fetching {name.repo} at {commit}: {len(files)} files, {size:.1f} MB")
         partial = folder.parent / ".partial"  # what a killed zsg had fetched is not fetched again
+        if partial.is_symlink():
+            raise UserError(f"{partial} is a link; zsg writes through none: remove it")
         fetched = []
         for number, file in enumerate(files, start=1):
             fetched.append(_download(name.repo, commit, file, partial))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.folder import read_json, write_json
-from jobs.preparing import added_tokens, content
+from jobs.preparing import added_tokens, content, ordinary_files
 from jobs.preparing.pool import Files
 from jobs.telling import tell
 from launcher.grids import hub, model_folder, model_tokenizer, suite_files
@@ -18,13 +18,14 @@ from launcher.grids.hub import Downloads
 from zsg_core import data_sets, instructions, readers, suites
 from zsg_core.errors import UserError
 from zsg_core.readers import hugging_face, niv2, p3
-from zsg_core.readers.format import Facts, Look
+from zsg_core.readers.format import Facts, Look, root
 from zsg_core.readers.intake import Intake
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import HeldOut, Source
 from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.settings.schema_errors import brief
+from zsg_core.shown_text import make_showable
 from zsg_core.suites import File
 
 CONTROL = "control 1"  # of a model's tokenizer, by its digest; counted up when they are other tokens
@@ -100,7 +101,19 @@ class Inputs:
                 instructions=self._folder(files.instructions, content.one_file) if files.instructions else None,
             )
             self._sources[key] = files, digests
+            self._tell_links(files.data, content.data_files(source.set))
+            if files.test is not None and files.test != files.data:
+                self._tell_links(files.test, content.data_files(test_set(source)))
         return self._sources[key]
+
+    def _tell_links(self, folder: Path, list_files: content.Files) -> None:
+        """A note of files that lie elsewhere: a folder of data may have come from anywhere, with links in it."""
+        found = ordinary_files.led_out(root(folder), list_files(folder))
+        if not found:
+            return
+        path, to = (make_showable(str(one), keep="") for one in found[0])
+        more = f", and {len(found) - 1} more of its files" if len(found) > 1 else ""
+        self._say(f"note: {path} is a link to {to}{more}; what lies there is read as data, and stands in records/")
 
     def _look(self, reader: str, path: Path | None) -> Look:
         """What the files of a source tell before they are read; what there is to say of them is said once."""

@@ -70,6 +70,15 @@ NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
     "use_qk_norm": (None, False),
 }
 DTYPES = ("auto", "float64", "float32", "float16", "bfloat16")
+ATTENTIONS = (
+    "eager",
+    "sdpa",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flex_attention",
+    "grouped_mm",
+    "batched_mm",
+)
 CODE = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
 
 
@@ -100,6 +109,7 @@ def faults(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"config.json: layer_types {brief(kinds)} has others than full_attention, which Llama's all are"
     yield from _ids(config)
     yield from code(config, CODE)
+    yield from other_files(config)
 
 
 def quantised(config: Mapping[str, Any]) -> str | None:
@@ -128,6 +138,27 @@ def code(told: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
             f"auto_map names code of its own ({brief(own[0])}), which zsg does not run: it would train transformers' "
             "own class instead; where that computes the same, take auto_map out of a copy of the folder"
         )
+
+
+def other_files(config: Mapping[str, Any]) -> Iterator[str]:
+    """The faults of a config.json that names files, or kernels, which transformers (5.23) takes in place of others.
+
+    `configuration_files`: a config for its own version; `transformers_weights`: other weights than it looks for. A name
+    of an attention that it does not know it fetches from the hub, as code.
+    """
+    for key in ("configuration_files", "transformers_weights"):
+        if config.get(key):
+            yield (
+                f"config.json: {key} is {brief(config[key])}: transformers would load other files than zsg has judged; "
+                "take it out of a copy of the folder, and give the files their usual names"
+            )
+    for key in ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"):
+        told = config.get(key)
+        if told is not None and not (isinstance(told, str) and told in ATTENTIONS):
+            yield (
+                f"config.json: {key} is {brief(told)}, which transformers does not have; it would look for code of "
+                "that name. Take it out of a copy of the folder"
+            )
 
 
 def window(config: Mapping[str, Any]) -> int | None:

@@ -6,11 +6,13 @@ others, each with a warning at most. So the folder is judged whole here: config.
 tensor from the headers of the files, and the tokenizer's ids.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from jobs.preparing import content, ordinary_files
 from launcher.grids import model_config, model_tokenizer
 from launcher.grids.model_files import Tensor, is_pointer, read_json, tensors_of
 from zsg_core.errors import UserError
@@ -57,7 +59,10 @@ def check_reward(key: str, folder: Path) -> None:
 
 
 def check_embedding(key: str, folder: Path) -> None:
-    """Raises UserError for a sentence-transformers folder with pointers for files, or with code of its own."""
+    """Raises UserError for a sentence-transformers folder with pointers for files, or with code of its own.
+
+    And, as for all folders, for links that lead out of it.
+    """
     _check(key, folder, _faults_of_embedding)
 
 
@@ -121,6 +126,7 @@ def _listed(found: list[str]) -> str:
 
 
 def _faults_of_llama(folder: Path) -> Iterator[str]:
+    content.refuse_strange_model(folder)
     yield from _adapters(folder)
     config = _config(folder)
     yield from model_config.faults(config)
@@ -137,8 +143,10 @@ def _faults_of_llama(folder: Path) -> Iterator[str]:
 
 
 def _faults_of_reward(folder: Path) -> Iterator[str]:
+    content.refuse_strange_model(folder)
     yield from _adapters(folder)
     config, held = _read_config(folder), _tensors(folder)
+    yield from model_config.other_files(config)
     names = config.get("architectures") or []
     if not isinstance(names, list):
         raise UserError(f"{folder}/config.json: architectures is {brief(names)}, not a list of names")
@@ -158,12 +166,16 @@ def _faults_of_reward(folder: Path) -> Iterator[str]:
     if not any((folder / name).is_file() for name in model_tokenizer.FILES):
         yield f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
     if (folder / "tokenizer_config.json").is_file():
-        yield from model_config.code(read_json(folder / "tokenizer_config.json"), ("AutoTokenizer",))
+        told = read_json(folder / "tokenizer_config.json")
+        yield from model_config.code(told, ("AutoTokenizer",))
+        yield from model_tokenizer.other_files(told)
     yield from _pointers(folder, [folder / name for name in model_tokenizer.FILES])
 
 
 def _faults_of_embedding(folder: Path) -> Iterator[str]:
+    ordinary_files.refuse_strange_tree(folder)
     yield from _adapters(folder)
+    yield from _modules_elsewhere(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     yield from _pointers(folder, paths)
     for path in paths:
@@ -173,8 +185,24 @@ def _faults_of_embedding(folder: Path) -> Iterator[str]:
         if (folder / name).is_file() and not is_pointer(folder / name):
             told = read_json(folder / name)
             yield from model_config.code(told, ("AutoConfig", "AutoModel", "AutoTokenizer"))
+            yield from model_config.other_files(told) if name == "config.json" else model_tokenizer.other_files(told)
             if name == "config.json" and (method := _quantised(folder, told, {})):
                 yield method
+
+
+def _modules_elsewhere(folder: Path) -> Iterator[str]:
+    """The fault of modules.json that names a module outside of the folder, of which no digest would know."""
+    path = folder / "modules.json"
+    if not path.is_file() or is_pointer(path):
+        return
+    try:
+        told = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: cannot be read as JSON") from None
+    for row in told if isinstance(told, list) else []:
+        place = row.get("path", "") if isinstance(row, dict) else ""
+        if not isinstance(place, str) or place.startswith("/") or ".." in PurePath(place).parts:
+            yield f"modules.json: the path {brief(place)} leads out of the folder"
 
 
 def _pointers(folder: Path, paths: list[Path]) -> Iterator[str]:
@@ -367,6 +395,9 @@ def _sharded(folder: Path, index: dict[str, Any], name: str) -> dict[str, Tensor
         raise UserError(f"{folder} lacks {len(missing)} of {len(shards)} weight files, the first {missing[0][:80]!r}")
     kind = ".safetensors" if name == INDEXES[0] else ".bin"
     other = [one for one in shards if not one.endswith(kind)]
+    if not other and kind == ".bin":  # what has another name is in no digest
+        other = [one for one in shards if not one.startswith("pytorch_model")]
+        kind = "pytorch_model….bin"
     if other:
         raise UserError(f"{folder}/{name} names {other[0][:80]!r}, which is no {kind} file")
     made: dict[str, Tensor] = {}

@@ -49,6 +49,9 @@ def faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
         source = config if key == "config.json" else told["tokenizer_config.json"]
         for fault in model_config.code(source, ("AutoTokenizer",)):
             yield f"{key}: {fault}"
+    yield from other_files(told["tokenizer_config.json"])
+    if not (folder / "tokenizer.json").is_file() and (folder / "tekken.json").is_file():
+        yield "tekken.json lies beside tokenizer.model, and transformers may take either; take one out of a copy"
     if (folder / "tokenizer.model").is_file() and is_pointer(folder / "tokenizer.model"):
         yield "tokenizer.model is a git-lfs pointer, not the file; run git lfs pull"
     tokens = _tokens(folder, told)
@@ -57,6 +60,16 @@ def faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     for place, key in enumerate(("bos_token", "eos_token")):
         yield from _end(key, place, tokens, told, config, rows)
     yield from _generation(told["generation_config.json"], rows)
+
+
+def other_files(told: Mapping[str, Any]) -> Iterator[str]:
+    """The fault of a tokenizer_config.json that names another file for transformers to take than tokenizer.json."""
+    named = told.get("fast_tokenizer_files")
+    if named and named != ["tokenizer.json"]:
+        yield (
+            f"tokenizer_config.json: fast_tokenizer_files is {brief(named)}: transformers would take the one of its "
+            "own version in place of tokenizer.json; take it out of a copy of the folder"
+        )
 
 
 def notes(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:

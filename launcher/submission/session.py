@@ -34,7 +34,7 @@ from launcher.planning import admission, limits
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import NOT_SELECTED, Allow, Plan
 from launcher.shipped import shipped
-from launcher.submission import code_snapshot, job_files, local
+from launcher.submission import code_snapshot, job_files, linked_folders, local
 from launcher.submission import submit as submits
 from launcher.submission.ledger import Ledger, submit_lock
 from launcher.submission.submit import Site
@@ -88,6 +88,7 @@ def open_grid(
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)
+    linked_folders.refuse(place, (one.id for run in resolved for one in [*run.all_before, run]))
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
     estimates.refuse_endless()
