@@ -7,6 +7,7 @@ class reads stands in the file and is not done. So each such key is looked for, 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jobs.preparing import embedding_code
 from zsg_core.llama import DEFAULTS, position_count
 from zsg_core.settings.schema_errors import brief
 
@@ -100,6 +101,12 @@ def faults(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"config.json: layer_types {brief(kinds)} has others than full_attention, which Llama's all are"
     yield from _ids(config)
     yield from code(config, CODE)
+    yield from embedding_code.kernel(dict(config))
+    if config.get("transformers_weights"):
+        yield (
+            f"config.json: transformers_weights names a file of its own ({brief(config['transformers_weights'])}); zsg "
+            "judges and trains model.safetensors, or an index beside shards: take it out of a copy of the folder"
+        )
 
 
 def quantised(config: Mapping[str, Any]) -> str | None:

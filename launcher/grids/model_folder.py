@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.preparing import embedding_code
 from launcher.grids import model_config, model_tokenizer
 from launcher.grids.model_files import Tensor, is_pointer, read_json, tensors_of
 from zsg_core.errors import UserError
@@ -155,6 +156,7 @@ def _faults_of_reward(folder: Path) -> Iterator[str]:
     if method := _quantised(folder, config, held or {}):
         yield method
     yield from model_config.code(config, ("AutoConfig", "AutoModel", "AutoModelForSequenceClassification"))
+    yield from embedding_code.kernel(config)
     if not any((folder / name).is_file() for name in model_tokenizer.FILES):
         yield f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
     if (folder / "tokenizer_config.json").is_file():
@@ -165,16 +167,19 @@ def _faults_of_reward(folder: Path) -> Iterator[str]:
 def _faults_of_embedding(folder: Path) -> Iterator[str]:
     yield from _adapters(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    yield from _pointers(folder, paths)
+    pointers = [*_pointers(folder, paths)]
+    yield from pointers
+    if pointers:
+        return
     for path in paths:
-        if path.suffix == ".safetensors" and not is_pointer(path):
+        if path.suffix == ".safetensors":
             tensors_of(path)
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and not is_pointer(folder / name):
-            told = read_json(folder / name)
-            yield from model_config.code(told, ("AutoConfig", "AutoModel", "AutoTokenizer"))
-            if name == "config.json" and (method := _quantised(folder, told, {})):
-                yield method
+    yield from embedding_code.faults(folder)
+    for path in paths:
+        if path.name == "config.json" and (method := _quantised(path.parent, read_json(path), {})):
+            yield method
+        if path.name in ADAPTERS and path.parent != folder:
+            yield f"{path.relative_to(folder)}: an adapter, which transformers would put on top of the weights"
 
 
 def _pointers(folder: Path, paths: list[Path]) -> Iterator[str]:
