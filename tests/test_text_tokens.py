@@ -124,7 +124,16 @@ def test_a_token_that_is_there_may_be_named_and_keeps_its_row(llama: Path, tmp_p
 
 @pytest.mark.parametrize(
     ("token", "said"),
-    [("<|im_end|>", True), ("word", True), (" x", True), ("\x03", True), ("   ", False), ("\n", False), ("ø", False)],
+    [
+        ("<|im_end|>", True),
+        ("word", True),
+        (" x", True),
+        ("\x03", True),
+        ("   ", False),
+        ("\n", False),
+        ("ø", False),
+        ("<0x0A>", False),
+    ],
 )
 def test_what_may_mark_something(token: str, said: bool) -> None:
     """All but runs of blanks and single printable characters."""
@@ -301,6 +310,42 @@ def test_an_answer_writes_no_control_token(chat: Any, answer: str) -> None:
 
     assert [one for one in ids if one in control] == [one for one in plain if one in control]
     assert chat.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == expected
+
+
+def as_llama_2() -> Any:
+    """A tokenizer of SentencePiece's kind: a blank before every text, bytes for unknown letters, `</s>` after a blank
+    alone, as it is where an added token is normalized.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127)), "▁a"]
+    vocab = {word: place for place, word in enumerate(words)}
+    model = models.BPE(vocab=vocab, merges=[("▁", "a")], unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    made = Tokenizer(model)
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])  # type: ignore
+    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])  # type: ignore
+    ends = {"bos_token": "<s>", "eos_token": AddedToken("</s>", normalized=True, special=True), "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **ends)
+    tokenizer.add_tokens([AddedToken("<0x0A>", special=True), AddedToken("<|x|>", normalized=False, rstrip=True)])
+    return tokenizer
+
+
+@pytest.mark.parametrize("answer", [*PLAIN, "good</s> <s></s>", "a <|x|> b"])
+def test_tokens_that_depend_on_what_stands_before_them_do_so_still(answer: str) -> None:
+    """Words of the template that are no token, as they follow no blank, stay the text that they were."""
+    tokenizer = as_llama_2()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ bos_token }} a{{ m.role }}: {{ m.content }}</s> </s> <|x|>  a{% endfor %}"
+    )
+    ids = ChatTokens(tokenizer).chat(said(answer))
+
+    if answer in PLAIN:
+        assert ids == tokenizer.apply_chat_template(said(answer))["input_ids"]
+    else:
+        assert [one for one in ids if one in (1, 2, 355)] == [1, 2, 355, 1, 2, 355], (
+            "<s>, the </s> after a blank, <|x|>"
+        )
 
 
 def test_a_text_without_a_template_keeps_what_the_tokenizer_puts_around_it(chat: Any) -> None:

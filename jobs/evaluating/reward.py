@@ -29,7 +29,7 @@ class Reward:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         self._model, self._rewards = _loaded(folder, dtype)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self._model.to(self.device).eval()
 
     def score(self, answers: Iterable[Answered], instructions: Mapping[str, str]) -> dict[str, ByItem]:
@@ -97,7 +97,7 @@ def _loaded(folder: Path, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no reward model: {str(error).splitlines()[0]}") from None
     kinds = config.architectures or []
@@ -105,7 +105,7 @@ def _loaded(folder: Path, dtype: Any) -> tuple[Any, Any]:
         if config.num_labels != 1:
             raise UserError(f"{folder}: classifies into {config.num_labels}; a reward model has one output")
         model, told = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, dtype=dtype, output_loading_info=True
+            folder, local_files_only=True, trust_remote_code=False, dtype=dtype, output_loading_info=True
         )
         return _complete(folder, model, told), _of_classifier
     if config.model_type != "llama":

@@ -29,7 +29,7 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
     from transformers import AddedToken, AutoTokenizer, LlamaForCausalLM
 
     added = recipe["added"]
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     there = not_special(tokenizer)
     known_words = {token: one for token, one in tokenizer.get_vocab().items() if token not in there}
     refuse_known(source, added["tokens"], known_words)

@@ -71,7 +71,7 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs")
 
@@ -151,7 +151,7 @@ def load_model(folder: Path, precision: str) -> Any:
 
     from jobs.training import packed_attention
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if config.model_type != "llama":
         raise UserError(f"{folder}: a {config.model_type!r} model; zsg trains Llama models")
     if config.attention_dropout:

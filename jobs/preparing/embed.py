@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from jobs import ownership
 from jobs.folder import Workspace, alone, is_committed, publish, write_json, write_text
-from jobs.preparing import content, known_vectors
+from jobs.preparing import content, embedding_code, known_vectors
 from zsg_core.digest import content_id
+from zsg_core.errors import UserError
 
 BLOCK = 1024  # texts embedded and written together; another size might change the last bits
 BATCH = 64
+FLOOR = 6  # of sentence-transformers: before, it runs code of a local folder without being asked to
 
 Lent = tuple[NDArray[np.int64], NDArray[np.float32]]  # places of a list of texts, and their vectors
 Say = Callable[[str], None]
@@ -114,11 +116,20 @@ def encoder(folder: Path) -> Encode:
 
     @functools.cache
     def loaded() -> Any:  # only where a text is left to embed: the imports alone take seconds
+        embedding_code.refuse(folder)
+        import sentence_transformers
         import torch
-        from sentence_transformers import SentenceTransformer
 
+        version = sentence_transformers.__version__
+        if int(version.partition(".")[0]) < FLOOR:
+            raise UserError(
+                f"sentence-transformers {version} is installed, which runs code of a model's folder; zsg needs {FLOOR} "
+                "or later: pip install 'zsg[train]'"
+            )
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return SentenceTransformer(str(folder), device=device, local_files_only=True)
+        return sentence_transformers.SentenceTransformer(
+            str(folder), device=device, local_files_only=True, trust_remote_code=False
+        )
 
     asked: dict[str, Any] = {"batch_size": BATCH, "show_progress_bar": False, "convert_to_numpy": True}
     return lambda texts: loaded().encode(texts, normalize_embeddings=True, **asked)

@@ -48,7 +48,9 @@ class ChatTokens:
                 "library; zsg could not keep words of answers from becoming control tokens; save it as a fast tokenizer"
             )
         self._tokenizer = tokenizer
-        self._words = _other_words(control_tokens(tokenizer))
+        self._ids_of = control_tokens(tokenizer)
+        self._control = set(self._ids_of.values())
+        self._words = _other_words(self._ids_of)
         self._renamed = _renamed(tokenizer, self._words, are_special=False)
         longest_first = sorted(self._words, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -64,8 +66,36 @@ class ChatTokens:
         mark = f"zsg{secrets.token_hex(16)}"
         held = [{key: self._held_back(text, mark) for key, text in one.items()} for one in said]
         whole = self._tokenizer.apply_chat_template(held, tokenize=False)
-        of_template = self._pattern.sub(lambda found: self._words[found[0]], whole)
-        return self._ids(re.sub(f"{mark}x([0-9a-f]+)x", lambda found: chr(int(found[1], 16)), of_template))
+        tokens = self._found(whole)
+        pieces, since = [], 0
+        for start, stop in tokens:
+            pieces += [whole[since:start], self._words[whole[start:stop]]]
+            since = stop
+        marked = "".join([*pieces, whole[since:]])
+        ids = self._ids(re.sub(f"{mark}x([0-9a-f]+)x", lambda found: chr(int(found[1], 16)), marked))
+        if sum(one in self._control for one in ids) != len(tokens):
+            raise UserError(
+                f"{self._tokenizer.name_or_path}: zsg cannot tell the control tokens of its chat template from those "
+                "that an answer may write"
+            )
+        return ids
+
+    def _found(self, text: str) -> list[tuple[int, int]]:
+        """Where the words of control tokens stand that become tokens: some do only after a blank, say."""
+        places = [(found.start(), found.end()) for found in self._pattern.finditer(text)]
+        if not places:
+            return []
+        asked: dict[str, Any] = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+        made = self._tokenizer(text, **asked)
+        spans = zip(made["input_ids"], made["offset_mapping"], strict=True)
+        tokens = [(one, span) for one, span in spans if one in self._control]
+        found, at = [], 0
+        for start, stop in places:
+            while at < len(tokens) and tokens[at][1][1] <= start:
+                at += 1
+            if at < len(tokens) and tokens[at][1][0] < stop and tokens[at][0] == self._ids_of[text[start:stop]]:
+                found.append((start, stop))
+        return found
 
     def _held_back(self, text: str, mark: str) -> str:
         """A text whose control tokens lack their first letter, so that no template's own is taken for one of them."""

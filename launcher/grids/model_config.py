@@ -70,6 +70,13 @@ NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
     "use_qk_norm": (None, False),
 }
 DTYPES = ("auto", "float64", "float32", "float16", "bfloat16")
+IMPLEMENTATIONS = (
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "experts_implementation",
+    "_experts_implementation",
+)
 ATTENTIONS = (
     "eager",
     "sdpa",
@@ -152,7 +159,7 @@ def other_files(config: Mapping[str, Any]) -> Iterator[str]:
                 f"config.json: {key} is {brief(config[key])}: transformers would load other files than zsg has judged; "
                 "take it out of a copy of the folder, and give the files their usual names"
             )
-    for key in ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"):
+    for key in IMPLEMENTATIONS:
         told = config.get(key)
         if told is not None and not (isinstance(told, str) and told in ATTENTIONS):
             yield (

@@ -6,13 +6,12 @@ others, each with a warning at most. So the folder is judged whole here: config.
 tensor from the headers of the files, and the tokenizer's ids.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from jobs.preparing import content, ordinary_files
+from jobs.preparing import content, embedding_code, ordinary_files
 from launcher.grids import model_config, model_tokenizer
 from launcher.grids.model_files import Tensor, is_pointer, read_json, tensors_of
 from zsg_core.errors import UserError
@@ -163,6 +162,7 @@ def _faults_of_reward(folder: Path) -> Iterator[str]:
     if method := _quantised(folder, config, held or {}):
         yield method
     yield from model_config.code(config, ("AutoConfig", "AutoModel", "AutoModelForSequenceClassification"))
+    yield from model_config.other_files(config)
     if not any((folder / name).is_file() for name in model_tokenizer.FILES):
         yield f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
     if (folder / "tokenizer_config.json").is_file():
@@ -175,34 +175,25 @@ def _faults_of_reward(folder: Path) -> Iterator[str]:
 def _faults_of_embedding(folder: Path) -> Iterator[str]:
     ordinary_files.refuse_strange_tree(folder)
     yield from _adapters(folder)
-    yield from _modules_elsewhere(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    yield from _pointers(folder, paths)
-    for path in paths:
-        if path.suffix == ".safetensors" and not is_pointer(path):
-            tensors_of(path)
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and not is_pointer(folder / name):
-            told = read_json(folder / name)
-            yield from model_config.code(told, ("AutoConfig", "AutoModel", "AutoTokenizer"))
-            yield from model_config.other_files(told) if name == "config.json" else model_tokenizer.other_files(told)
-            if name == "config.json" and (method := _quantised(folder, told, {})):
-                yield method
-
-
-def _modules_elsewhere(folder: Path) -> Iterator[str]:
-    """The fault of modules.json that names a module outside of the folder, of which no digest would know."""
-    path = folder / "modules.json"
-    if not path.is_file() or is_pointer(path):
+    pointers = [*_pointers(folder, paths)]
+    yield from pointers
+    if pointers:
         return
-    try:
-        told = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: cannot be read as JSON") from None
-    for row in told if isinstance(told, list) else []:
-        place = row.get("path", "") if isinstance(row, dict) else ""
-        if not isinstance(place, str) or place.startswith("/") or ".." in PurePath(place).parts:
-            yield f"modules.json: the path {brief(place)} leads out of the folder"
+    for path in paths:
+        if path.suffix == ".safetensors":
+            tensors_of(path)
+    yield from embedding_code.faults(folder)
+    for path in paths:
+        if path.name == "config.json":
+            told = read_json(path)
+            yield from model_config.other_files(told)
+            if method := _quantised(path.parent, told, {}):
+                yield method
+        if path.name == "tokenizer_config.json":
+            yield from model_tokenizer.other_files(read_json(path))
+        if path.name in ADAPTERS and path.parent != folder:
+            yield f"{path.relative_to(folder)}: an adapter, which transformers would put on top of the weights"
 
 
 def _pointers(folder: Path, paths: list[Path]) -> Iterator[str]:
