@@ -139,8 +139,11 @@ def test_a_sentence_transformers_that_runs_code_is_refused(folder: Path, monkeyp
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ({"_attn_implementation": "someone/kernel"}, "_attn_implementation names code of the hub"),
-        ({"transformers_weights": "other.safetensors"}, "transformers_weights names a file of its own"),
+        (
+            {"_attn_implementation": "someone/kernel"},
+            "_attn_implementation is .someone/kernel., which transformers does not have",
+        ),
+        ({"transformers_weights": "other.safetensors"}, "transformers would load other files than zsg has judged"),
     ],
 )
 def test_a_base_that_names_code_or_other_weights_is_refused(tmp_path: Path, told: dict[str, str], said: str) -> None:
