@@ -128,6 +128,7 @@ def plan(
 ) -> None:  # fmt: skip
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
+    It lists what the grid's and the profile's files have run (setup lines, variables, programs) and sent to whom.
     Where submit would refuse, it says why and ends as submit would: with 2, or with 3 if it is the machine's or the
     cluster's doing.
 
@@ -351,6 +352,13 @@ def main() -> None:
         told = error if isinstance(error, ZsgError) else disk.told(error)
         show.error(str(told))
         sys.exit(told.exit_code)
+    except Exception:
+        import traceback
+
+        from zsg_core.secrets import hide_known
+
+        sys.stderr.write(hide_known(traceback.format_exc()))
+        sys.exit(1)
 
 
 if __name__ == "__main__":
