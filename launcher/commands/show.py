@@ -21,6 +21,7 @@ from launcher.observing import status_view as view
 from launcher.observing.job_state import JobState
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
+    from launcher.planning.effects import Effect
     from launcher.planning.estimates import Line
     from launcher.planning.plan import Plan
 
@@ -105,6 +106,14 @@ def job_graph(plan: "Plan") -> None:
         result(f"evaluate jobs, {beside}{one.after} for what is left: {keys} of {_some([run.id for run in one.runs])}")
 
 
+def effects(found: "Sequence[Effect]") -> None:
+    """What the grid's and the profile's files have run and sent, a line each; nothing where they have nothing."""
+    if found:
+        result("what your files run, send and set, beyond what zsg itself does:")
+    for one in found:
+        result(f"  {one.line}")
+
+
 def _some(names: Sequence[str]) -> str:
     more = f", … ({len(names)})" if len(names) > 2 * MOST_NAMED else ""
     return ", ".join(names[: 2 * MOST_NAMED]) + more
@@ -161,17 +170,24 @@ def summary(plan: "Plan") -> str:
     return ", ".join([*parts, f"{before} stage{'s' * (before > 1)} before them"] if before else parts)
 
 
-def plan_rows(plan: "Plan", estimates: Mapping[str, Any], refused: Sequence[str] = ()) -> list[dict[str, Any]]:
+def plan_rows(
+    plan: "Plan",
+    estimates: Mapping[str, Any],
+    refused: Sequence[str] = (),
+    effects: Sequence[Mapping[str, str]] = (),
+) -> list[dict[str, Any]]:
     """The plan for scripts, with the estimate of each run by its id; null for what the grid wants no longer.
 
     `refused`: why submit would do nothing of it; in every row, so that no reader of rows takes them for submitted.
+    `effects`: what the grid's and the profile's files have run and sent; in every row too, as it is of every run.
     """
     rows = [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
     for one in plan.unwanted:
         state = one.state.state
         reason = f"no longer in the grid; {state}" + (f" (zsg cancel {one.run} ends it)" if one.state.is_active else "")
         rows.append({"run": one.run, "action": "unwanted", "reason": reason, "axes": one.axes})
-    return [row | {"estimate": estimates.get(row["run"]), "refused": list(refused)} for row in rows]
+    of_all = {"refused": list(refused), "effects": list(effects)}
+    return [row | {"estimate": estimates.get(row["run"])} | of_all for row in rows]
 
 
 def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
