@@ -148,6 +148,20 @@ def test_a_setup_item_of_several_lines_is_listed_line_by_line(listed: Listed) ->
     ]
 
 
+def test_nothing_is_left_out_of_what_runs(listed: Listed) -> None:
+    """What is written like an address with a password may be a command."""
+    line = "echo ://;touch${IFS}RAN;#@ ?key=;touch${IFS}RAN2"
+    found = listed(
+        f"setup: ['{line}']\nenvironment: {{set: {{PATH: '/a://evil@/b', https_proxy: 'http://me:pw@p:1'}}}}"
+    )
+
+    assert [one.what.partition(", which")[0] for one in found] == [
+        f"setup line of every job: {line}",
+        "environment.set, in every job: PATH=/a://evil@/b",
+        "environment.set, in every job: https_proxy=http://p:1",
+    ]
+
+
 @pytest.mark.parametrize("place", ["beside", "inherited"])
 def test_a_file_in_place_of_a_shipped_profile_is_told(tmp_path: Path, monkeypatch, place: str) -> None:
     """Whether the grid names it or its profile inherits from it."""

@@ -68,7 +68,8 @@ def list_effects(
 
 
 def _safe(text: str) -> str:
-    return make_showable(secrets.hide_in_addresses(text), keep="")
+    # Nothing is left out of it, not even what looks like a password: a line could hide a command so.
+    return make_showable(text, keep="")
 
 
 class _Source:
@@ -123,6 +124,7 @@ def _variables(source: _Source, profile: Profile) -> Iterator[Effect]:
     for name, value in profile.environment.set.items():
         if where := source.of("environment", "set", name):
             shown = secrets.HIDDEN if secrets.is_secret(name) else value
+            shown = secrets.hide_in_addresses(shown) if name.lower().endswith("_proxy") else shown
             is_code = _OF_CODE.fullmatch(name) is not None
             more = ", which decides what code runs" if is_code else ""
             yield Effect(RUNS if is_code else SETS, f"environment.set, in every job: {name}={shown}{more}", where)
@@ -133,7 +135,7 @@ def _variables(source: _Source, profile: Profile) -> Iterator[Effect]:
 
 def _fetched(source: _Source, profile: Profile, environment: Mapping[str, str]) -> Iterator[Effect]:
     if profile.internet and (where := source.of("internet")):
-        hub = environment.get("HF_ENDPOINT") or HUB
+        hub = secrets.hide_in_addresses(environment.get("HF_ENDPOINT") or HUB)
         what = f"internet: data sets that the grid names are fetched from {hub}, with HF_TOKEN where you have one"
         yield Effect(SENDS, what, where)
 
