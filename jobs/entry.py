@@ -39,6 +39,7 @@ from jobs.tracking import live
 from jobs.training import stages, state
 from zsg_core import schedule
 from zsg_core.errors import Diverged, ZsgError
+from zsg_core.secrets import hide_known
 
 MEET_S = 600.0
 EVALUATOR = "evaluator"  # an evaluate job in its own folder's journal; in a run's folder it is a guest
@@ -80,7 +81,7 @@ def run(folder: str) -> None:
         outcome, facts = outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name}
     except BaseException as error:
         with contextlib.suppress(OSError):
-            traceback.print_exc()
+            sys.stderr.write(hide_known(traceback.format_exc()))
         outcome, facts = FAILED, _cause(error)
     if heartbeat:
         heartbeat.stop()
@@ -242,6 +243,7 @@ def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str]
         journal.rewind(step=0, examples=0)
 
     def say(text: str) -> None:
+        text = hide_known(text)
         tell(text)
         pulse.does(doing)
         pulse.says(text)
@@ -291,7 +293,7 @@ def _leave(why: str, code: int) -> NoReturn:
 def _cause(error: BaseException) -> dict[str, Any]:
     """What failed in a word, the line that proves it, and the hash by which equal errors are known."""
     cause = error.cause if isinstance(error, causes.Known) else causes.of_error(error)
-    text = str(error).strip()
+    text = hide_known(str(error).strip())
     if isinstance(error, ZsgError):
         at = {"step": error.step} if isinstance(error, Diverged) else {}
         return {"cause": cause, "evidence": text, "signature": tracebacks.loose(text), **at}

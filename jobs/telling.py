@@ -2,10 +2,11 @@
 
 import sys
 
+from zsg_core.secrets import hide_known
 from zsg_core.shown_text import make_showable
 
 
 def tell(text: object) -> None:
-    """A line on stderr, at once. What it quotes of data, models, servers or Slurm is made showable."""
-    sys.stderr.write(f"{make_showable(str(text))}\n")
+    """A line on stderr, at once. What it quotes of others is made showable, and a key is hidden."""
+    sys.stderr.write(f"{make_showable(hide_known(str(text)))}\n")
     sys.stderr.flush()

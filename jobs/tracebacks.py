@@ -8,6 +8,8 @@ import re
 import traceback
 from collections.abc import Iterable, Sequence
 
+from zsg_core.secrets import hide_known
+
 _FRAME = re.compile(r'\s+File "([^"]+)", line \d+, in (.+)')
 _ERROR = re.compile(r"((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Warning|Failure|Superseded)\w*)(?:: (.*))?$")
 _VARIES = (
@@ -23,7 +25,8 @@ DIGITS = 8
 
 def of_error(error: BaseException) -> str:
     """The hash of an error that was caught: the same as of what `traceback` prints of it."""
-    return in_lines("".join(traceback.format_exception(error)).splitlines()) or loose(type(error).__name__)
+    printed = hide_known("".join(traceback.format_exception(error)))
+    return in_lines(printed.splitlines()) or loose(type(error).__name__)
 
 
 def in_lines(lines: Sequence[str]) -> str | None:

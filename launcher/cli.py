@@ -162,6 +162,7 @@ def plan(
 ) -> None:  # fmt: skip
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
+    It lists what the grid's and the profile's files have run (setup lines, variables, programs) and sent to whom.
     Where submit would refuse, it says why and ends as submit would: with 2, or with 3 if it is the machine's or the
     cluster's doing.
 

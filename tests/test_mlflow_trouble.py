@@ -23,7 +23,7 @@ from jobs.folder import Workspace, read_json, write_json
 from jobs.tracking import deliver, tracker
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience
-from jobs.tracking.tracker import Refused, Unreachable
+from jobs.tracking.tracker import Refused, Tracker, Unreachable
 from launcher.clusters import profiles
 from zsg_core.errors import UserError
 
@@ -66,7 +66,8 @@ def send(work: Path, grid: str, **how: object) -> dict[str, int]:
     ("text", "shown"),
     [
         ("http://me:secret@host:5000/api failed", "http://host:5000/api failed"),
-        ("postgresql+psycopg://me:s:/e@host/db", "postgresql+psycopg://me:s:/e@host/db"),
+        ("postgresql+psycopg://me:s:/e@host/db", "postgresql+psycopg://host/db"),
+        ("http://host:5000/api?api_key=secret&v=1 failed", "http://host:5000/api?api_key=…&v=1 failed"),
         ("HTTPConnectionPool(host='host', port=1):\n refused", "HTTPConnectionPool(host='host', port=1): refused"),
         ("sent to me@lab.org", "sent to me@lab.org"),
     ],
@@ -162,6 +163,23 @@ def test_addresses_that_can_be(tmp_path: Path, uri: str) -> None:
     path.write_text(f"name: mine\nkind: slurm\ntracking: {{uri: '{uri}'}}\n")
 
     assert profiles.load(str(path), tmp_path).tracking.uri == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "token", "said"),
+    [
+        ("http://mallory.example:5000", SECRET, "is plain http to another machine"),
+        ("http://127.0.0.1:1", f"{SECRET}\r\nX: y", "the value of MLFLOW_TRACKING_TOKEN is no key"),
+    ],
+)
+def test_a_login_is_not_sent_in_the_clear_nor_told(monkeypatch, uri: str, token: str, said: str) -> None:
+    """To another machine it goes encrypted or not at all; one that no header can carry is not shown."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with pytest.raises(Refused, match=f"nothing is sent to MLflow at {uri}: ") as refused:
+        Tracker(uri)
+
+    assert said in str(refused.value)
+    assert SECRET not in str(refused.value)
 
 
 def test_a_host_that_does_not_exist_is_unreachable(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from zsg_core.scores import metrics
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.suites import File, Suite
 
-JUDGE = {"base_url": "http://127.0.0.1:1/v1", "model": "gpt-4", "key_env": "THE_KEY", "prompts": "p.jsonl"}
+JUDGE = {"base_url": "http://127.0.0.1:1/v1", "model": "gpt-4", "key_env": "JUDGE_API_KEY", "prompts": "p.jsonl"}
 WHOLE: dict[str, Any] = {
     "metrics": ["loss", "mt_bench", "rouge1", "reward", "gsm8k/strict", "humaneval/pass_at_1"],
     "snapshots": 10,
@@ -94,7 +94,7 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
     assert made["humaneval"].how["decoding"] == "greedy" and made["humaneval"].runs_code
     assert made["mt_bench"].way("mt_bench")["judge"] == "gpt-4"
     assert not any("127.0.0.1" in str(one.way(key)) for one in made.values() for key in one.keys)
-    assert suites.key_variables(made.values()) == ["THE_KEY"]
+    assert suites.key_variables(made.values()) == ["JUDGE_API_KEY"]
     told = json.loads(json.dumps(msgspec.to_builtins(list(made.values()))))
     assert msgspec.convert(told, list[Suite]) == list(made.values())
 
@@ -178,7 +178,10 @@ def test_the_judges_key_is_handed_on() -> None:
     """To the jobs that need it, whatever else the profile hands on."""
     profile = Profile(name="p", kind="local")
 
-    assert profiles.handing_on(profile, ["THE_KEY"]).environment.keep == [*profile.environment.keep, "THE_KEY"]
+    assert profiles.handing_on(profile, ["JUDGE_API_KEY"]).environment.keep == [
+        *profile.environment.keep,
+        "JUDGE_API_KEY",
+    ]
     assert profiles.handing_on(profile, []) == profile
 
 
@@ -234,8 +237,11 @@ def test_a_key_that_is_not_set_is_said_before_anything_is_submitted(monkeypatch:
         },
     )
     wanted = Plan([Action(run, "evaluate", "")], [], [])
-    monkeypatch.delenv("THE_KEY", raising=False)
+    monkeypatch.delenv("JUDGE_API_KEY", raising=False)
 
-    assert "THE_KEY, which checkpoints.suites.mt_bench.judge.key_env names, is not set" in admission._judges(wanted)[0]
-    monkeypatch.setenv("THE_KEY", "sk")
+    assert (
+        "JUDGE_API_KEY, which checkpoints.suites.mt_bench.judge.key_env names, is not set"
+        in admission._judges(wanted)[0]
+    )
+    monkeypatch.setenv("JUDGE_API_KEY", "sk")
     assert admission._judges(wanted) == []

@@ -14,6 +14,7 @@ others hold and does not idle.
 import contextlib
 import importlib.metadata
 import math
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ from zsg_core.errors import ClusterError, ZsgError
 from zsg_core.recipe import tested
 from zsg_core.scores.keys import INSIDE, is_answers
 from zsg_core.scores.scoring import Answered, Scores
+from zsg_core.secrets import hide_known
 from zsg_core.suites import Suite
 
 POLL_S = 2.0
@@ -162,9 +164,9 @@ class Evaluator:
             self._leave_file(one)
         except Exception as error:
             if not isinstance(error, ZsgError):
-                traceback.print_exc()
+                sys.stderr.write(hide_known(traceback.format_exc()))
             self._holding = None
-            one.troubles[step, suite.name] = f"{type(error).__name__}: {error}"
+            one.troubles[step, suite.name] = hide_known(f"{type(error).__name__}: {error}")
             self._say(f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}")
         finally:
             self._keeper.held = None

@@ -1,27 +1,31 @@
 """Has answers rated by a judge at an OpenAI-compatible address; what it said is kept and never asked for twice.
 
-The key comes from the environment, from the variable that the grid names, and is written nowhere.
+The key comes from the environment, from the variable that the grid names, and is written nowhere: what a server sends
+back of it is hidden before it is kept or told.
 """
 
 import http.client
 import json
 import os
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.evaluating import exchange
+from jobs.evaluating.exchange import Reply
 from jobs.tracking.patience import Patience
+from zsg_core import addresses, secrets
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.scores import mt_bench
 from zsg_core.scores.mt_bench import Request
+from zsg_core.shown_text import make_showable
 
 MOST_TOKENS = 2048  # of a reply, as in FastChat
-MOST_BYTES = 4 << 20  # of a reply
+MOST_BYTES = 4 << 20  # of a reply, its headers included
+MOST_SAID = 300  # characters of an error that are told
 WAIT_S = 60.0  # the longest that a server may ask us to wait at a time
 _BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 _WRONG = (401, 403, 404)  # key, address or model: the same for every question
@@ -41,7 +45,11 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class Judge:
-    """A model at an address, which replies at temperature 0. Its id is its model's name."""
+    """A model at an address, which replies at temperature 0. Its id is its model's name.
+
+    `timeout_s`: of one whole reply, from looking up the name to its last byte; `patience`: for how long a question is
+    put again to a judge that is busy or out of reach.
+    """
 
     id: str
     uri: str
@@ -53,18 +61,24 @@ class Judge:
     def of(cls, how: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> "Judge":
         """The judge of a suite: model, base_url, and key_env, which names the variable of the key, or None.
 
-        UserError where that variable is not set.
+        UserError where that variable is not set or holds what can be no key, and for what is no address. Whether a
+        variable of this name may be sent at all, the settings say.
         """
-        name = how["key_env"]
-        if name and not environment.get(name):
+        name, address = how["key_env"], how["base_url"].rstrip("/")
+        if why := addresses.refusal(address):
+            raise UserError(f"checkpoints.suites.mt_bench.judge.base_url {why}")
+        if not name:
+            return cls(how["model"], address)
+        key = secrets.key_of(name, environment)
+        if key is None:
             raise UserError(
                 f"the judge's key is missing: {name}, which checkpoints.suites.mt_bench.judge.key_env names, is not "
                 "set in this job's environment; set it where you call zsg submit"
             )
-        return cls(how["model"], how["base_url"].rstrip("/"), environment[name] if name else "")
+        return cls(how["model"], address, key)
 
     def reply(self, system: str, user: str) -> str:
-        """What the judge says; asked again while it is busy or out of reach.
+        """What the judge says, as it stands; asked again while it is busy or out of reach.
 
         ClusterError once patience has ended, UserError for a wrong key, address or model; Malformed and Refused as
         they say.
@@ -77,52 +91,66 @@ class Judge:
                 "kept; try again later"
             ) from None
 
+    def hide(self, text: str) -> str:
+        """A text of the server's without the key, however it is written there, and without other keys of this job."""
+        return secrets.hide_known(secrets.hide(text, [self.key]))
+
     def _once(self, system: str, user: str) -> str:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
         asked = {"model": self.id, "messages": messages, "temperature": 0, "max_tokens": MOST_TOKENS}
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(f"{self.uri}/chat/completions", json.dumps(asked).encode(), headers)
+        reply = self._post(json.dumps(asked).encode())
+        if not 200 <= reply.status < 300:
+            raise self._meaning(reply)
         try:
-            with _OPENER.open(request, timeout=self.timeout_s) as response:
-                said = response.read(MOST_BYTES)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise self._meaning(error) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise Busy(self._safe(f"{type(error).__name__}: {error}")) from None
-        try:
-            content = json.loads(said)["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError):
+            content = json.loads(reply.body)["choices"][0]["message"]["content"]
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             raise Malformed("no message in the reply") from None
         if not isinstance(content, str):
             raise Malformed("no text in the reply")
         return content
 
-    def _meaning(self, error: urllib.error.HTTPError) -> Exception:
-        said = self._safe(error.read(2000).decode(errors="replace"))[:300]
-        if error.code in _BUSY:
-            self.patience.sleep(min(_seconds(error.headers.get("Retry-After")), WAIT_S))
-            return Busy(f"HTTP {error.code} {said}")
-        if error.code in _WRONG or 300 <= error.code < 400:
-            return UserError(
-                f"the judge at {self.uri} answered HTTP {error.code} for model {self.id}: {said}. Look at the judge's "
-                "base_url, model and key"
+    def _post(self, body: bytes) -> Reply:
+        """The server's reply. Busy, Malformed and UserError: no other error leaves, as its text may quote the key."""
+        in_the_clear = addresses.is_plain(self.uri)
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        try:
+            if self.key and in_the_clear and not addresses.is_here(addresses.host_of(self.uri)):
+                raise exchange.NotHere
+            return exchange.post(
+                f"{self.uri}/chat/completions",
+                body,
+                headers,
+                self.timeout_s,
+                MOST_BYTES,
+                only_here=bool(self.key) and in_the_clear,
             )
-        return Refused(f"HTTP {error.code} {said}")
+        except exchange.NotHere:
+            raise UserError(
+                f"the judge at {self.uri} is asked over plain http, which is not this machine: no key is sent there. "
+                "Give https://…"
+            ) from None
+        except exchange.TooLong:
+            raise Malformed(f"the reply has more than {MOST_BYTES:,} bytes") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Busy(self._told(f"{type(error).__name__}: {error}")) from None
+        except Exception as error:
+            raise Malformed(self._told(f"{type(error).__name__}: {error}")) from None
 
-    def _safe(self, text: str) -> str:
-        """A text that does not hold the key, should a server repeat it."""
-        return text.replace(self.key, "…") if self.key else text
+    def _meaning(self, reply: Reply) -> Exception:
+        said = self._told(reply.body.decode(errors="replace"))
+        if reply.status in _BUSY:
+            self.patience.sleep(min(_seconds(reply.retry_after), WAIT_S))
+            return Busy(f"HTTP {reply.status} {said}")
+        if reply.status in _WRONG or 300 <= reply.status < 400:
+            return UserError(
+                f"the judge at {self.uri} answered HTTP {reply.status} for model {self.id}: {said}. Look at the "
+                "judge's base_url, model and key"
+            )
+        return Refused(f"HTTP {reply.status} {said}")
 
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the key to another server."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
+    def _told(self, text: str) -> str:
+        """The beginning of an error as people may see it."""
+        return make_showable(self.hide(text[: 10 * MOST_SAID]), keep="")[:MOST_SAID]
 
 
 def _seconds(retry_after: str | None) -> float:
@@ -169,8 +197,10 @@ class Kept:
     def _read(self, line: bytes) -> None:
         try:
             row = json.loads(line)
-            self._held.setdefault((row["answer"], row["judge"], row["prompt"]), float(row["rating"]))
-        except (ValueError, KeyError, TypeError):
+            value = float(row["rating"])
+            if 1 <= value <= 10:
+                self._held.setdefault((row["answer"], row["judge"], row["prompt"]), value)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             pass
 
 
@@ -218,7 +248,7 @@ def _ask(request: Request, by: Judge, kept: Kept, attempts: int) -> str:
             continue
         value = mt_bench.rating(said)
         if value is not None:
-            kept.add(by.id, request, value, said)
+            kept.add(by.id, request, value, by.hide(said))
             return ""
-        why = f"no rating from 1 to 10 in {said[-80:]!r}"
+        why = f"no rating from 1 to 10 in {by.hide(said)[-80:]!r}"
     return f"{why}, {attempts} times"

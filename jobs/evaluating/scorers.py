@@ -6,6 +6,7 @@ has failed so is not tried again by this job: a judge is waited for for minutes,
 
 import json
 import os
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from zsg_core.errors import BadData, ClusterError, ZsgError
 from zsg_core.scores import metrics, mt_bench
 from zsg_core.scores.metrics import HUMANEVAL, MT_BENCH, PASS_AT, REWARD, SCORERS
 from zsg_core.scores.scoring import Answered, ByItem, Scores, aggregate
+from zsg_core.secrets import hide_known
 from zsg_core.suites import PROMPTS, Suite
 
 Say = Callable[[str], None]
@@ -59,8 +61,8 @@ class Scorers:
                 found |= self._scored(scorer, suite, items, own, answered)
             except Exception as error:
                 if not isinstance(error, ZsgError):
-                    traceback.print_exc()
-                failed |= dict.fromkeys(own, f"{type(error).__name__}: {error}")
+                    sys.stderr.write(hide_known(traceback.format_exc()))
+                failed |= dict.fromkeys(own, hide_known(f"{type(error).__name__}: {error}"))
         return aggregate(found, answered), failed
 
     def _scored(

@@ -31,6 +31,7 @@ from jobs.telling import tell
 from jobs.tracking import follow, item_table, run_facts
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Data, Refused, Tracker
+from zsg_core import secrets
 from zsg_core.errors import UserError
 
 SIDE_BY_SIDE = 8  # runs that are sent at once to a server; a sqlite file has one writer
@@ -481,4 +482,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.excepthook = secrets.tell_uncaught
     main()

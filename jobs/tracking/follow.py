@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from jobs.telling import tell
 from zsg_core.errors import ZsgError
+from zsg_core.secrets import hide_known
 
 EVERY_S = 2.0
 MOST_S = 300.0  # between tries of a server that does not answer
@@ -43,7 +44,7 @@ def until_left(parent: int, send: Callable[[], object], last_s: float | None = N
         except (ZsgError, OSError) as error:
             failures += 1
             with contextlib.suppress(OSError):  # a log that cannot grow is no reason to stop
-                tell(f"{time.strftime('%F %T')} {error}")
+                tell(f"{time.strftime('%F %T')} {hide_known(str(error))}")
             if is_last:
                 sys.exit(3)
         if is_last:

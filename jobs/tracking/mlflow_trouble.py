@@ -7,6 +7,9 @@ and a full disk is an internal error. So the texts decide too.
 import re
 import shlex
 
+from zsg_core import secrets
+from zsg_core.shown_text import make_showable
+
 TRANSIENT_STATUS = (408, 429)  # and all from 500 on
 # Two requests at once make the same row: a data set, a parameter, a point. sqlite's words, PostgreSQL's and MySQL's.
 THERE_ALREADY = ("UNIQUE constraint failed", "duplicate key value violates unique constraint", "Duplicate entry")
@@ -68,13 +71,14 @@ def _database(place: str) -> str:
 
 
 def shown(text: str) -> str:
-    """An error's text as people may see it: short, on one line, no password of an address in it."""
-    return " ".join(without_password(text.partition("\n[SQL:")[0]).split())[:MOST_SHOWN]
+    """An error's text as people may see it: short, on one line, no password of an address and no token in it."""
+    said = secrets.hide_known(text.partition("\n[SQL:")[0][: 10 * MOST_SHOWN])
+    return make_showable(" ".join(said.split())[:MOST_SHOWN])
 
 
 def without_password(text: str) -> str:
     """A text whose addresses name neither user nor password."""
-    return re.sub(r"://[^/\s'\"]*@", "://", text)
+    return secrets.hide_in_addresses(text)
 
 
 def is_too_old(version: str) -> bool:

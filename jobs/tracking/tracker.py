@@ -57,7 +57,8 @@ from jobs.journal import Point
 from jobs.tracking import artifact_folder, server_tokens
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience
-from zsg_core.errors import ClusterError
+from zsg_core import addresses, secrets
+from zsg_core.errors import ClusterError, UserError
 from zsg_core.shown_text import make_showable
 
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100  # of one request
@@ -71,6 +72,7 @@ BUSY_S = 60.0  # how long another process may hold a sqlite store
 # What in a store has the address of artifacts, the experiments' own last: the others are found by theirs.
 LOCATED = (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("experiments", "artifact_location"))
 
+TOKEN = "MLFLOW_TRACKING_TOKEN"
 KEPT = "The journals keep everything; run zsg sync again"
 
 T = TypeVar("T")
@@ -229,6 +231,7 @@ class Tracker:
         self, uri: str, artifacts: str | None = None, patience: Patience | None = None, moves: bool = False
     ) -> None:
         self.uri, self._artifacts, self._patience = uri, artifacts, patience or Patience()
+        self._refuse_login()
         self._client = self._again(lambda: open_client(uri, artifacts if moves else None))
         self._known_data: set[tuple[str, str, str]] = set()  # experiment, name and digest of what MLflow has
         self._new_data = threading.Lock()
@@ -243,6 +246,19 @@ class Tracker:
             again = trouble.bring_back(self._place, found.experiment_id)
             raise Refused(f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}")
         return found.experiment_id
+
+    def _refuse_login(self) -> None:
+        """Raises Refused where MLflow's client would send a login in the clear, or one that is none."""
+        if not self.uri.startswith("http"):
+            return
+        if why := addresses.refuse_login_in_the_clear(self.uri):
+            raise Refused(f"nothing is sent to MLflow at {self._place}: {why}. {KEPT}")
+        try:
+            token = secrets.key_of(TOKEN)
+        except UserError as error:
+            raise Refused(f"nothing is sent to MLflow at {self._place}: {error}. {KEPT}") from None
+        if token:
+            os.environ[TOKEN] = token  # without the line end that a file had
 
     def refuse_too_old(self) -> None:
         """Raises Refused for a server that lacks what zsg asks of it."""
@@ -434,7 +450,7 @@ class Tracker:
             answer = requests.get(f"{self.uri.rstrip('/')}/version", timeout=VERSION_S)
         except requests.RequestException:
             return ""
-        return answer.text.strip() if answer.ok else ""
+        return trouble.shown(answer.text[:100]) if answer.ok else ""
 
     @property
     def _place(self) -> str:

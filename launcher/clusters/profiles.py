@@ -1,19 +1,18 @@
 """Describes a cluster: what a profile file may say."""
 
-import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
 from jobs.slurm_environment import CLUSTERS, REACHED_BY, is_of_slurm
 from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
+from zsg_core import addresses
 from zsg_core.settings.fields import Count, Minutes, Nodes, Positive, RanksPerNode, Strict
-from zsg_core.settings.schema_errors import first_problem
+from zsg_core.settings.schema_errors import brief, first_problem
 
 Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options are made of; no blank, no quote
 Features = Annotated[str, Field(pattern=r"^[\w.,:@=+/&|*!()\[\]-]+$")]  # a100&ib, [rack1|rack2]: quoted where written
@@ -363,18 +362,19 @@ def _is_server(uri: str | None) -> bool:
 
 def _uri_refusal(uri: str | None) -> str | None:
     """Why this is no address of an MLflow; a password in it is not repeated."""
-    if uri is None or uri.startswith("sqlite:////"):
+    if uri is None or (uri.startswith("sqlite:////") and uri.isprintable()):
         return None
+    if not uri.isprintable():
+        return "tracking.uri holds a line end, a control character or another mark that does not show"
     if "@" in uri:
         return (
             "tracking.uri names a user, and zsg would write it into its records: leave it out, and set "
             "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the file ~/.mlflow/credentials"
         )
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(uri)
-        if _is_server(uri) and parts.hostname and parts.port != 0:  # ValueError for a port that is no number
-            return None
+    why = addresses.refusal(uri) if _is_server(uri) else "is no MLflow that zsg can fill"
+    if why is None:
+        return None
     return (
-        f"tracking.uri: {uri!r} is no MLflow that zsg can fill; give http://HOST:PORT (see zsg server), a file by its "
+        f"tracking.uri: {brief(uri)} {why}; give http://HOST:PORT (see zsg server), a file by its "
         "whole path as sqlite:////FILE, or null for mlflow.db in the workspace"
     )

@@ -25,9 +25,11 @@ from launcher.clusters.slurm import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
 from launcher.commands.columns import LONG, columns
 from launcher.observing import status_view as view
 from launcher.observing.job_state import JobState
+from zsg_core.secrets import hide_known
 from zsg_core.shown_text import ShownLog, make_showable
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
+    from launcher.planning.effects import Effect
     from launcher.planning.estimates import Line
     from launcher.planning.plan import Plan
 
@@ -151,6 +153,14 @@ def job_graph(plan: "Plan") -> None:
         result(f"evaluate jobs, {beside}{one.after} for what is left: {keys} of {_some([run.id for run in one.runs])}")
 
 
+def effects(found: "Sequence[Effect]") -> None:
+    """What the grid's and the profile's files have run and sent, a line each; nothing where they have nothing."""
+    if found:
+        result("what your files run, send and set, beyond what zsg itself does:")
+    for one in found:
+        result(f"  {one.line}")
+
+
 def _some(names: Sequence[str]) -> str:
     more = f", … ({len(names)})" if len(names) > 2 * MOST_NAMED else ""
     return ", ".join(names[: 2 * MOST_NAMED]) + more
@@ -207,17 +217,24 @@ def summary(plan: "Plan") -> str:
     return ", ".join([*parts, f"{before} stage{'s' * (before > 1)} before them"] if before else parts)
 
 
-def plan_rows(plan: "Plan", estimates: Mapping[str, Any], refused: Sequence[str] = ()) -> list[dict[str, Any]]:
+def plan_rows(
+    plan: "Plan",
+    estimates: Mapping[str, Any],
+    refused: Sequence[str] = (),
+    effects: Sequence[Mapping[str, str]] = (),
+) -> list[dict[str, Any]]:
     """The plan for scripts, with the estimate of each run by its id; null for what the grid wants no longer.
 
     `refused`: why submit would do nothing of it; in every row, so that no reader of rows takes them for submitted.
+    `effects`: what the grid's and the profile's files have run and sent; in every row too, as it is of every run.
     """
     rows = [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
     for one in plan.unwanted:
         state = one.state.state
         reason = f"no longer in the grid; {state}" + (f" (zsg cancel {one.run} ends it)" if one.state.is_active else "")
         rows.append({"run": one.run, "action": "unwanted", "reason": reason, "axes": one.axes})
-    return [row | {"estimate": estimates.get(row["run"]), "refused": list(refused)} for row in rows]
+    of_all = {"refused": list(refused), "effects": list(effects)}
+    return [row | {"estimate": estimates.get(row["run"])} | of_all for row in rows]
 
 
 def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
@@ -452,7 +469,8 @@ def error(text: str) -> None:
 
 def bug(error: BaseException) -> None:
     """An error that nobody has foreseen, with its traceback, on stderr."""
-    print(make_showable("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    told = hide_known("".join(traceback.format_exception(error)))
+    print(make_showable(told), end="", file=sys.stderr)
 
 
 def library_warning(message: Warning | str, category: type[Warning], file: str, line: int, *_: Any) -> None:

@@ -20,6 +20,7 @@ from jobs import ownership
 from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
 from jobs.preparing import content
 from launcher import workspaces
+from zsg_core import addresses
 from zsg_core.errors import ClusterError, UserError
 
 Say = Callable[[str], None]
@@ -134,6 +135,8 @@ class Downloads:
         workspaces.create(self._workspace)
         home = self._home(name)
         ownership.make_folder(home)
+        if why := _in_the_clear():
+            self._say(f"note: HF_ENDPOINT {why}. It is asked without your token")
         with alone(home), _explained(key, name):
             # Another zsg may have fetched it meanwhile, at the commit that counts from then on.
             known = _revisions(home).get(name.revision, name.revision)
@@ -210,7 +213,12 @@ def _api() -> Any:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    return HfApi(library_name="zsg")
+    return HfApi(library_name="zsg", token=False if _in_the_clear() else None)
+
+
+def _in_the_clear() -> str | None:
+    """Why no token is sent to the hub that the environment names; None where it may be."""
+    return addresses.refuse_key_in_the_clear(os.environ.get("HF_ENDPOINT", ""))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 from launcher.grids import yaml_file
 from launcher.grids.yaml_file import Place
 from zsg_core.errors import UserError
+from zsg_core.secrets import hide_in_addresses
 from zsg_core.settings.run import Settings
 from zsg_core.settings.schema_errors import leaf_keys, unknown_key
 from zsg_core.shown_text import make_showable
@@ -55,5 +56,6 @@ def _value(text: str, written: str) -> Any:
 
 
 def _error(text: str, message: str) -> UserError:
+    text = hide_in_addresses(text)
     shown = text if len(text) <= 100 else f"{text[:60]}… ({len(text):,} characters)"
     return UserError(f"--set {make_showable(shown, keep='')}: {message}")

@@ -1,6 +1,5 @@
 """Looks, before anything is submitted, at what a plan would meet: the cluster's limits, the disk, the guards."""
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from launcher.planning.plan import SUBMIT, Plan
 from launcher.submission import handover
 from launcher.submission.handover import Say
 from launcher.submission.submit import Site
+from zsg_core import addresses, secrets
 from zsg_core.errors import ClusterError, UserError, ZsgError
 from zsg_core.estimate import GB
 from zsg_core.suites import key_variables
@@ -51,7 +51,7 @@ def objections(site: Site, plan: Plan, cluster: Cluster, estimates: Estimates) -
         found += limits.refusals(profile, plan, cluster)
     if profile.kind == "slurm":
         found += _guarded(profile, plan, cluster, estimates)
-    found += [*plan.elsewhere, *_judges(plan), *_disk(site, plan, estimates)]
+    found += [*plan.elsewhere, *_judges(plan), *_tracking(profile), *_disk(site, plan, estimates)]
     told: list[ZsgError] = [UserError(why) for why in found]
     if is_python_of_jobs(profile):
         told += [ClusterError(why) for why in lacking(plan)]
@@ -129,14 +129,27 @@ def _guarded(profile: Profile, plan: Plan, cluster: Cluster, estimates: Estimate
 
 
 def _judges(plan: Plan) -> list[str]:
-    """The keys of judges that are not set here: evaluate jobs, to which they are handed on, would have none."""
+    """What is wrong with the keys of judges, which are handed on to evaluate jobs from here."""
     scored = [suite for one in plan.evaluations for run in one.runs for suite in run.suites]
-    return [
-        f"{name}, which checkpoints.suites.mt_bench.judge.key_env names, is not set here; export it, or take `judge` "
-        "out: answers are then kept for `zsg answers export`"
-        for name in key_variables(scored)
-        if not os.environ.get(name)
-    ]
+    told = []
+    for name in key_variables(scored):
+        try:
+            key = secrets.key_of(name)
+        except UserError as error:
+            told.append(f"{error}; checkpoints.suites.mt_bench.judge.key_env names it")
+            continue
+        if key is None:
+            told.append(
+                f"{name}, which checkpoints.suites.mt_bench.judge.key_env names, is not set here; export it, or take "
+                "`judge` out: answers are then kept for `zsg answers export`"
+            )
+    return told
+
+
+def _tracking(profile: Profile) -> list[str]:
+    """Why MLflow's password would be read on its way to the profile's address."""
+    why = addresses.refuse_login_in_the_clear(profile.tracking.uri or "")
+    return [f"tracking.uri: {why}"] if why else []
 
 
 def _disk(site: Site, plan: Plan, estimates: Estimates) -> Iterator[str]:

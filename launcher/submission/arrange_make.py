@@ -47,6 +47,8 @@ def _run(opened: session.Opened) -> None:
     site = opened.site
     if admission.is_python_of_jobs(site.profile) and (why := admission.lacking_to_order(opened.runs)):
         raise ClusterError(why)
+    for one in opened.effects:
+        show.say(one.line)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)

@@ -30,7 +30,8 @@ from launcher.grids.runs import Run
 from launcher.observing import data_notes, reading
 from launcher.observing import status_view as view
 from launcher.observing.status import collect
-from launcher.planning import admission, limits
+from launcher.planning import admission, effects, limits
+from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import NOT_SELECTED, Allow, Plan
 from launcher.shipped import shipped
@@ -55,6 +56,7 @@ class Opened:
     runs: list[Run]
     estimates: Estimates
     asked: dict[str, Any]  # how it was opened, for whoever opens it again: file, profile, smoke
+    effects: Sequence[Effect] = ()  # what its files have run and sent
 
 
 def open_grid(
@@ -101,7 +103,8 @@ def open_grid(
     own = layers.files[0].resolve()
     by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
     asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
-    return Opened(grid, Site(place, profile), resolved, estimates, asked)
+    told = effects.list_effects(layers, profile, grid, resolved)
+    return Opened(grid, Site(place, profile), resolved, estimates, asked, told)
 
 
 def open_again(place: Workspace, name: str) -> Opened:
@@ -134,7 +137,8 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     _say_unknown(opened, plan)
     if json:
         words = [str(why) for why in refused]
-        show.as_json(show.plan_rows(plan, {run.id: estimates.of(run).as_json for run in opened.runs}, words))
+        known = {run.id: estimates.of(run).as_json for run in opened.runs}
+        show.as_json(show.plan_rows(plan, known, words, effects.as_rows(opened.effects)))
         for why in refused:
             show.say(f"submit would refuse: {why}")
         return admission.refusal(refused)
@@ -144,8 +148,7 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
     _tell_of_the_data(opened)
     for line in _unproven(opened):
         show.say(line)
-    for line in site.profile.setup:
-        show.result(f"setup line of every job: {line}")
+    show.effects(opened.effects)
     for why in refused:
         show.result(f"submit would refuse: {why}")
     show.result(f"{opened.grid.name}: {show.summary(plan)}")
@@ -186,6 +189,8 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space, need)
         admission.refuse(admission.objections(site, asked, cluster, opened.estimates))
         show.plan_table(asked)
+        if asked.acting:
+            show.effects(opened.effects)
         if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
             show.say("nothing was submitted")
             return False
@@ -196,6 +201,8 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         if asked is None:
             admission.refuse(admission.objections(site, plan, cluster, opened.estimates))
             show.plan_table(plan)
+            if plan.acting:
+                show.effects(opened.effects)
         elif [action.kind for action in plan.actions] != [action.kind for action in asked.actions]:
             show.plan_table(plan)
             show.say("the states changed meanwhile: this is what is done now")
@@ -268,6 +275,7 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
     if not plan.acting:
         show.result(f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
         return
+    show.effects(opened.effects)
     folder = site.workspace.grid(name)
     ownership.make_folder(folder)
     known = set(Ledger(site.workspace).submissions)

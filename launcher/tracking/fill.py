@@ -15,6 +15,7 @@ from launcher.grids import grid_record
 from launcher.tracking import mlflow_server
 from launcher.tracking.mlflow_server import Served
 from zsg_core.errors import ClusterError, UserError
+from zsg_core.secrets import hide_in_addresses
 
 
 def needs_mlflow() -> None:
@@ -50,7 +51,7 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
     uri = deliver.tracking_uri(place, grid_record.read(place, name or grid_record.names(place)[0]))
     page = deliver.page(place, name) if name else ""
     if uri.startswith("http"):
-        show.result(f"this grid's MLflow is at {_address(uri, _published(uri), page)}")
+        show.result(f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}")
         return
     listening = mlflow_server.listen("127.0.0.1", port)
     database = Path(uri.removeprefix(mlflow_server.SQLITE))

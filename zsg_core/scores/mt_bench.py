@@ -21,8 +21,9 @@ from zsg_core.scores.scoring import Answered, ByItem, mean_by_item
 WITH_REFERENCE = ("math", "reasoning", "coding")  # categories whose judge sees GPT-4's answer
 NAMES = {(1, False): "single-v1", (1, True): "single-math-v1",
          (2, False): "single-v1-multi-turn", (2, True): "single-math-v1-multi-turn"}  # fmt: skip
-_RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
-_RATING_ELSE = re.compile(r"\[(\d+\.?\d*)\]")
+# FastChat's patterns, `\d+\.?\d*`, written so that a long row of digits takes no time that grows with its square.
+_RATING = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
+_RATING_ELSE = re.compile(r"\[(\d+(?:\.\d*)?)\]")
 
 
 class JudgePrompt(msgspec.Struct, frozen=True):

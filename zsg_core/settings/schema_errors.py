@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
+from zsg_core.secrets import hide_in_addresses
+
 Place = tuple[str | int, ...]
 
 PLAIN = {  # where the words of pydantic are those of a programmer
@@ -73,8 +75,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as a message shows it: on one line, escaped, and not longer than a line."""
-    shown = repr(value)
+    """A value as a message shows it: on one line, escaped, not longer than a line, no password of an address in it."""
+    shown = hide_in_addresses(repr(value))
     return shown if len(shown) <= 120 else f"{shown[:80]}… ({len(shown):,} characters)"
 
 

@@ -6,8 +6,9 @@ is kept with them: a key of metrics is of one way of answering only, and `name` 
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from zsg_core import addresses, secrets
 from zsg_core.scores import metrics
 from zsg_core.settings.fields import Count, FolderName, Seed, Strict
 
@@ -88,9 +89,27 @@ class JudgeSettings(Strict):
     model: Annotated[str, Field(min_length=1)] = Field(description="its name there; another judge needs another name")
     key_env: Variable | None = Field(
         default=None,
-        description="name of the environment variable that holds the key, handed on to evaluate jobs; null = no key",
+        description="name of the environment variable that holds the key, which ends in _API_KEY or _TOKEN and is "
+        "handed on to evaluate jobs; it goes over https://, or to 127.0.0.1; null = no key",
     )
     prompts: FolderName = Field(description="FastChat's judge_prompts.jsonl")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, address: str) -> str:
+        if why := addresses.refusal(address):
+            raise ValueError(f"the address {why}. A key is named by key_env, and only there")
+        return address
+
+    @model_validator(mode="after")
+    def _key_may_go_there(self) -> "JudgeSettings":
+        if self.key_env is None:
+            return self
+        if why := secrets.refuse_name(self.key_env, self.base_url):
+            raise ValueError(f"key_env: {why}")
+        if why := addresses.refuse_key_in_the_clear(self.base_url):
+            raise ValueError(f"base_url, to which the value of {self.key_env} would be sent, {why}")
+        return self
 
 
 class MtBenchSettings(_SuiteSettings):

@@ -1,0 +1,105 @@
+"""Judges the addresses of servers that grids and profiles name: what may stand in them, and which are this machine.
+
+Pure: no name is looked up here. Whoever sends a key over plain http also looks at the address that the connection has.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from urllib.parse import SplitResult, urlsplit
+
+MOST_CHARACTERS = 2000
+LOGINS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")  # which MLflow's client sends to every server
+_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")  # what a resolver may take for a number, of which it makes an address
+
+
+def refusal(address: str) -> str | None:
+    """Why this is no address of a server, in words that do not repeat it; None if it is one.
+
+    Allowed: http or https, a host's name or its IP address written in full, a port, a path. No user, no password, no
+    query: a key would stand in records and messages.
+    """
+    if len(address) > MOST_CHARACTERS:
+        return f"is longer than {MOST_CHARACTERS:,} characters"
+    if not all("!" <= one <= "~" for one in address):
+        return "holds a blank, a control character or a letter beyond ASCII"
+    if "\\" in address:
+        return "holds a backslash"
+    parts = _parts(address)
+    if parts is None or parts.scheme not in ("http", "https"):
+        return "is not http://HOST:PORT/PATH or https://HOST/PATH"
+    if "@" in parts.netloc:
+        return "names a user or a password, which would stand in records and messages: leave it out"
+    if "?" in address or "#" in address:
+        return (
+            "holds a query (`?`) or a fragment (`#`), in which a key would stand in records and messages: leave it out"
+        )
+    return _host_refusal(parts.hostname or "")
+
+
+def is_plain(address: str) -> bool:
+    """Whether what is sent there can be read on the way."""
+    return address.lower().startswith("http://")
+
+
+def is_here(host: str) -> bool:
+    """Whether a host, by its name or its IP address as text, is this machine and no other."""
+    if host.lower().removesuffix(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_of(address: str) -> str:
+    """The host of an address, without brackets; empty where there is none."""
+    parts = _parts(address)
+    return (parts.hostname or "") if parts else ""
+
+
+def refuse_key_in_the_clear(address: str) -> str | None:
+    """Why no key may be sent to an address; None where it goes encrypted, or only to this machine."""
+    if not is_plain(address) or is_here(host_of(address)):
+        return None
+    return (
+        "is plain http to another machine, and whoever stands between would read the key: give https://…, or reach it "
+        "by a tunnel to this machine (ssh -L 8000:HOST:PORT) as http://127.0.0.1:8000"
+    )
+
+
+def refuse_login_in_the_clear(address: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Why MLflow's client must not be pointed at an address: it sends its login to whatever server it asks."""
+    told = [name for name in LOGINS if environment.get(name)]
+    why = refuse_key_in_the_clear(address) if told else None
+    return f"the server would be told {' and '.join(told)}, and its address {why}; or unset them" if why else None
+
+
+def _parts(address: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(address)
+        return parts if parts.port != 0 else None
+    except ValueError:  # a port that is none, a bracket that is not closed
+        return None
+
+
+def _host_refusal(host: str) -> str | None:
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            return "names a host in brackets that is no IPv6 address"
+        return "names an interface of this machine (`%`)" if "%" in host else None
+    if not _NAME.fullmatch(host):
+        return "names no host: letters, digits, `-` and `.`"
+    # 2130706433, 0177.0.0.1 and 127.1 are 127.0.0.1 to some and another host to others.
+    if _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
+        try:
+            found = ipaddress.IPv4Address(host)
+        except ValueError:
+            return "names a host by numbers that are no IP address: four of them, 0 to 255, with dots between"
+        if found.is_unspecified:
+            return "names 0.0.0.0, which is no host but a word for all addresses: for this machine give 127.0.0.1"
+    return None
