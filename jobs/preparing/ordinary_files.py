@@ -59,10 +59,7 @@ def refuse_strange_tree(folder: Path) -> None:
         count += len(files)
         if count > MOST_FILES:
             raise UserError(f"{folder}: holds more than {MOST_FILES:,} files; is it the folder of one model?")
-        weights = [Path(at, name) for name in files if name.endswith((".safetensors", ".bin", ".onnx", ".pt", ".h5"))]
-        others = [Path(at, name) for name in files if Path(at, name) not in set(weights)]
-        refuse_strange(folder, weights, are_weights=True)
-        refuse_strange(folder, others)
+        refuse_strange(folder, [Path(at, name) for name in sorted(files)], are_weights=True)  # in any form
 
 
 def led_out(folder: Path, paths: Iterable[Path]) -> list[tuple[Path, Path]]:
