@@ -177,3 +177,6 @@ def test_braces_written_twice_are_text_and_answers_are_never_filled(tmp_path: Pa
     )
 
     assert asked.user == '{"q": "2+2?"} {question} }} {'
+    prompts["single-v1"] = JudgePrompt("single-v1", "s", "{question:>1000000000}")
+    with pytest.raises(BadData, match=r"has \{question:>1000000000\}, which is none of its fields"):
+        mt_bench.requests([question], prompts, [Answered(id="q:1", task="w", prompt="", answer="a")])

@@ -106,9 +106,11 @@ def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
 def _added(folder: Path) -> Collection[str]:
     """The tokens that zsg added to a base, or to the base that a snapshot is of."""
     meta = read_json(folder / "meta.json") or {}
-    if "base" in meta:
-        meta = read_json(Path(meta["base"]["path"]) / "meta.json") or {}
-    return meta.get("added", {})
+    base = meta.get("base")
+    if isinstance(base, dict) and "path" in base:
+        meta = read_json(Path(base["path"]) / "meta.json") or {}
+    added = meta.get("added")
+    return added if isinstance(added, dict) else {}
 
 
 def refuse_lossy(folder: Path, vocabulary: Vocabulary, texts: Iterable[str]) -> None:

@@ -204,8 +204,8 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
 
 def told_of_models(points: Sequence[Settings]) -> list[str]:
     """What of the models works and is not as it seems, each as a line; `check` has let them pass."""
-    bases = {base for one in points if (base := base_folder(one))}
-    found = [note for base in sorted(bases) for note in model_folder.notes(base)]
+    bases = {(base, tuple(one.model.add_tokens or ())) for one in points if (base := base_folder(one))}
+    found = [note for base, named in sorted(bases) for note in model_folder.notes(base, named)]
     for one in points:
         tuning = one.train.tuning
         if tuning.method == "lora" and "embed_tokens" in (tuning.targets or ()) and _is_tied(one):

@@ -7,7 +7,7 @@ tensor from the headers of the files, and the tokenizer's ids.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,14 @@ def is_tied(folder: Path) -> bool:
     return bool(_read_config(folder).get("tie_word_embeddings", False))
 
 
-def notes(folder: Path) -> list[str]:
-    """What of a Llama's folder works and is not as it seems, each as a line. The folder has been checked."""
+def notes(folder: Path, named: Collection[str] = ()) -> list[str]:
+    """What of a Llama's folder works and is not as it seems, each as a line; `named` are the grid's own tokens.
+
+    The folder has been checked.
+    """
     config = _read_config(folder)
     held = _tensors(folder)
-    found = [*model_tokenizer.notes(folder, config)]
+    found = [*model_tokenizer.notes(folder, config, named)]
     width = model_config.window(config)
     if width is not None and width < config.get("max_position_embeddings", width):
         found.append(f"config.json has a sliding_window of {width}; zsg trains no longer examples, and never slides")

@@ -4,7 +4,7 @@ Read without any engine. The rules by which transformers finds BOS and EOS are t
 transformers.tokenization_utils_base.PreTrainedTokenizerBase._from_pretrained (5.23).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,11 @@ def other_files(told: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def notes(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
-    """What works and is not as it seems: each as a sentence. UserError for a file that cannot be read."""
+def notes(folder: Path, config: Mapping[str, Any], named: Collection[str] = ()) -> Iterator[str]:
+    """What works and is not as it seems: each as a sentence; `named` are the grid's own tokens.
+
+    UserError for a file that cannot be read.
+    """
     told = _objects(folder)
     tokens = _tokens(folder, told)
     rows = model_config.size_of(config, "vocab_size")
@@ -83,7 +86,7 @@ def notes(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
             f"{len(unused)} special token{'s' * (len(unused) > 1)} of the tokenizer, the first {brief(unused[0])}, "
             f"lie beyond the embedding's {rows} rows; zsg writes none of them"
         )
-    if control := _made_of_texts(folder, told, tokens):
+    if control := [token for token in _made_of_texts(folder, told, tokens) if token not in named]:
         more = f" and {len(control) - 3} more" if len(control) > 3 else ""
         yield (
             f"{len(control)} control token{'s' * (len(control) > 1)} of the tokenizer, "

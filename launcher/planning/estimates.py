@@ -274,7 +274,8 @@ class Estimates:
 
     def _shape(self, run: Run) -> LlamaShape:
         base = run.recipe["base"]
-        added = len(base.get("added", {}).get("tokens", ()))
+        tokens = base.get("added", {})
+        added = 0 if tokens.get("init") == "kept" else len(tokens.get("tokens", ()))
         if run.base is None:
             return llama.with_tokens(llama.tiny_shape(base), added)
         if run.base not in self._shapes:

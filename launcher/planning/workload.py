@@ -137,7 +137,7 @@ def _what_is_counted(run: Run) -> tuple[Any, ...]:
     """The order of the examples changes no length, nor do weights: only data, tokenizer, max_length and truncate do."""
     base = run.recipe["base"]
     tokenizer = base.get("digest") or (base["vocab"], content_id(base["tokenizer"]))
-    tokenizer = tokenizer, *base.get("added", {}).get("tokens", ())
+    tokenizer = tokenizer, *base.get("added", {}).get("tokens", ()), base.get("added_tokens")
     return run.corpus_id, tokenizer, run.stage["train"]["max_length"], run.stage["train"].get("truncate")
 
 

@@ -163,8 +163,13 @@ def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _filled(template: str, fields: Mapping[str, str]) -> str:
-    """A template with its fields filled; it has no others."""
-    return "".join(text + ("" if name is None else fields[name]) for text, name in _pieces(template))
+    """A template with its fields filled. BadData for any other, which `judge_prompts` refuses before."""
+    made = []
+    for text, name in _pieces(template):
+        if name is not None and name not in fields:
+            raise BadData(f"a judge's prompt has {{{name[:80]}}}, which is none of its fields")
+        made += [text, "" if name is None else fields[name]]
+    return "".join(made)
 
 
 def _request(question: Example, prompts: Mapping[str, JudgePrompt], said: list[str]) -> Request:

@@ -45,7 +45,8 @@ class ModelSettings(Strict):
     )
     add_tokens: Annotated[list[TokenText], Field(min_length=1)] | None = Field(
         default=None,
-        description="texts that become one token each, such as [<sep>] (DELIA); the embedding grows with them",
+        description="texts that become one token each, such as [<sep>] (DELIA); the embedding grows with them. Control "
+        "tokens that a tokenizer has, not marked special (<think> of some), keep their rows; unnamed, they are text",
     )
     token_init: Literal["random", "mean"] | None = Field(
         default=None,
