@@ -55,16 +55,17 @@ class Opened:
     runs: list[Run]
     estimates: Estimates
     asked: dict[str, Any]  # how it was opened, for whoever opens it again: file, profile, smoke
+    read: inputs.Inputs  # what was read for it
 
 
 def open_grid(
     path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False, sets: Sequence[str] = (),
-    *, only_looks: bool = False,
+    *, only_looks: bool = False, makes_place: bool = True,
 ) -> Opened:  # fmt: skip
     """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them.
 
     `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: no workspace is made, and of one that is
-    there only the cache of digests is kept up to date.
+    there only the cache of digests is kept up to date. `makes_place`: make it now, not only once there is a submit.
     """
     grid = grids.load(path, sets)
     layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
@@ -90,16 +91,23 @@ def open_grid(
             job_files.check(one, profile)
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
-    if not only_looks:
-        workspaces.create(place, show.say, share=profile.share == "group")
-        known.keep()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes, *inputs.told_of_models(stages)]:
         show.say(f"note: {note}")
     own = layers.files[0].resolve()
     by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
     asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
-    return Opened(grid, Site(place, profile), resolved, estimates, asked)
+    opened = Opened(grid, Site(place, profile), resolved, estimates, asked, known)
+    if makes_place and not only_looks:
+        make_place(opened)
+    return opened
+
+
+def make_place(opened: Opened) -> None:
+    """Makes the workspace, and keeps there what was read. UserError where it can be none of the user's."""
+    site = opened.site
+    workspaces.create(site.workspace, show.say, share=site.profile.share == "group")
+    opened.read.keep()
 
 
 def open_again(place: Workspace, name: str) -> Opened:
@@ -187,6 +195,8 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
             show.say("nothing was submitted")
             return False
+    make_place(opened)
+    ownership.keep_private(site.workspace.root)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
@@ -266,6 +276,8 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
     if not plan.acting:
         show.result(f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
         return
+    make_place(opened)
+    ownership.keep_private(site.workspace.root)
     folder = site.workspace.grid(name)
     ownership.make_folder(folder)
     known = set(Ledger(site.workspace).submissions)
