@@ -79,7 +79,7 @@ def _missing(path: Path) -> list[Path]:
 def _make(missing: list[Path], path: Path) -> None:
     for one in reversed(missing):
         one.mkdir(mode=PRIVATE, exist_ok=True)  # another process may be quicker
-    if not path.is_dir():
+    if not missing and not path.is_dir():
         path.mkdir(mode=PRIVATE)  # raises, and says why
 
 

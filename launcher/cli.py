@@ -200,12 +200,11 @@ def submit(
     from launcher.submission import session
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
-    opened = session.open_grid(grid, profile, workspace, smoke, sets or (), only_looks=dry_run)
+    opened = session.open_grid(grid, profile, workspace, smoke, sets or (), only_looks=dry_run, makes_place=False)
     if dry_run:
         if refusal := session.show_plan(opened, allow, json=False):
             raise typer.Exit(refusal.exit_code)
         return
-    ownership.keep_private(opened.site.workspace.root)
     if detach and opened.site.profile.kind == "local":
         session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])
         return

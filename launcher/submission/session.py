@@ -56,17 +56,18 @@ class Opened:
     runs: list[Run]
     estimates: Estimates
     asked: dict[str, Any]  # how it was opened, for whoever opens it again: file, profile, smoke
+    read: inputs.Inputs  # what was read for it
     effects: Sequence[Effect] = ()  # what its files have run and sent
 
 
 def open_grid(
     path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False, sets: Sequence[str] = (),
-    *, only_looks: bool = False,
+    *, only_looks: bool = False, makes_place: bool = True,
 ) -> Opened:  # fmt: skip
     """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them.
 
     `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: no workspace is made, and of one that is
-    there only the cache of digests is kept up to date.
+    there only the cache of digests is kept up to date. `makes_place`: make it now, not only once there is a submit.
     """
     grid = grids.load(path, sets)
     layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
@@ -94,9 +95,6 @@ def open_grid(
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
     estimates.refuse_endless()
-    if not only_looks:
-        workspaces.create(place, show.say, share=profile.share == "group")
-        known.keep()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
     for note in [*grid.notes, *notes, *inputs.told_of_models(stages)]:
         show.say(f"note: {note}")
@@ -104,7 +102,17 @@ def open_grid(
     by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)
     asked = {"file": str(path.resolve()), "opened_with": by, "smoke": smoke}
     told = effects.list_effects(layers, profile, grid, resolved)
-    return Opened(grid, Site(place, profile), resolved, estimates, asked, told)
+    opened = Opened(grid, Site(place, profile), resolved, estimates, asked, known, told)
+    if makes_place and not only_looks:
+        make_place(opened)
+    return opened
+
+
+def make_place(opened: Opened) -> None:
+    """Makes the workspace, and keeps there what was read. UserError where it can be none of the user's."""
+    site = opened.site
+    workspaces.create(site.workspace, show.say, share=site.profile.share == "group")
+    opened.read.keep()
 
 
 def open_again(place: Workspace, name: str) -> Opened:
@@ -194,6 +202,8 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         if asked.acting and not agreed(f"{show.summary(asked)}: submit?"):
             show.say("nothing was submitted")
             return False
+    make_place(opened)
+    ownership.keep_private(site.workspace.root)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
@@ -276,6 +286,8 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
         show.result(f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
         return
     show.effects(opened.effects)
+    make_place(opened)
+    ownership.keep_private(site.workspace.root)
     folder = site.workspace.grid(name)
     ownership.make_folder(folder)
     known = set(Ledger(site.workspace).submissions)
