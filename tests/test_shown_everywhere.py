@@ -175,7 +175,7 @@ def test_a_terminal_gets_no_colour_and_no_order_but_the_consoles_own(monkeypatch
     show.causes([{**row, "count": 1, "runs": [POISON]}])
     show.say(POISON)
     show.new_page(POISON)
-    assert not re.search(rf"^ *{FORGED}", console.file.getvalue(), flags=re.M)  # type: ignore[attr-defined]
+    assert not re.search(rf"^{FORGED}", console.file.getvalue(), flags=re.M)  # type: ignore[attr-defined]
     console.print(POISON)  # by whoever forgets
 
     text = console.file.getvalue()  # type: ignore[attr-defined]
