@@ -13,6 +13,11 @@ LINE_ENDS_AND_TABS = "\n\t"
 MOST_MARKS = 8  # combining marks on one letter; scripts that are written need fewer, floods of them cover other lines
 
 _PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
+# Letters and signs of Europe and East Asia: no mark, no joiner and nothing invisible is among those that print.
+_COMMON = re.compile(
+    "[\x20-\x7e\u00a1-\u02ff\u0370-\u0482\u048a-\u058f\u2010-\u205e\u2070-\u20cf\u2100-\u27ff\u2900-\u2bff"
+    "\u3001-\u3029\u3030-\u3098\u309b-\u3163\u3165-\ua4cf\uac00-\ud7a3\uff01-\uff9f\U0001f300-\U0001faff]*"
+)
 _RUN = re.compile(r"[^\x20-\x7e]+")  # what is looked at letter by letter
 _COLOURS = re.compile(r"\x1b\[[0-9;:]{0,32}[mKAG]")  # what progress bars and coloured logs write between letters
 _UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-9;:]{0,32})?|\r)\Z")
@@ -36,6 +41,8 @@ def make_showable(text: str, *, keep: str = LINE_ENDS_AND_TABS) -> str:
     `keep`: characters that stay although they do not print; "" for one line or one cell.
     """
     if text.isascii() and (text.isprintable() or (keep == LINE_ENDS_AND_TABS and _PLAIN.fullmatch(text))):
+        return text
+    if text.isprintable() and _COMMON.fullmatch(text):
         return text
     return _RUN.sub(lambda found: _shown_run(found, keep), text)
 

@@ -236,5 +236,5 @@ def _relative(place: Workspace, path: Path) -> str:
 
 
 def _line_of(path: Path, text: str) -> int | None:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")
     return next((number for number, line in enumerate(lines, 1) if text in line), None)
