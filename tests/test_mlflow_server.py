@@ -15,7 +15,7 @@ from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once
 
 from jobs.folder import Workspace
-from jobs.tracking import deliver
+from jobs.tracking import deliver, server_tokens
 from launcher.tracking import mlflow_server
 from launcher.tracking.mlflow_server import Served
 from zsg_core.errors import ClusterError, UserError
@@ -44,9 +44,13 @@ def group(leader: int) -> list[int]:
     return found
 
 
-def test_it_serves_and_ends(zsg: Zsg, port: int) -> None:
-    """It says what a profile needs once it answers; after Ctrl-C nothing of it is left. Its sqlite has a WAL."""
-    process = zsg.start("server", "--port", str(port), "--workers", "1", stdout=subprocess.PIPE)
+@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.soak)])
+def test_it_serves_and_ends(zsg: Zsg, port: int, workers: int) -> None:
+    """It says what a profile needs once it answers; after Ctrl-C nothing of it is left. Its sqlite has a WAL.
+
+    Nor is its token left where jobs look for it; started anew it has the same one.
+    """
+    process = zsg.start("server", "--port", str(port), "--workers", str(workers), stdout=subprocess.PIPE)
     assert process.stdout
     told = [process.stdout.readline(), process.stdout.readline()]
     while not told[-1].startswith("in a profile"):
@@ -59,7 +63,9 @@ def test_it_serves_and_ends(zsg: Zsg, port: int) -> None:
 
     assert f"tracking: {{uri: http://127.0.0.1:{port}, live: true}}" in told[-1]
     assert process.returncode == 0
-    assert begun
+    assert len(begun) >= (1 if workers == 1 else 1 + workers)
+    assert server_tokens.of(f"http://127.0.0.1:{port}") is None
+    assert f"?token={mlflow_server.kept_token(zsg.folder / 'zsg-mlflow')} " in "".join(told)
     wait_until(lambda: not [one for one in begun if Path(f"/proc/{one}").exists()], 10)
     with sqlite3.connect(zsg.folder / "zsg-mlflow/mlflow.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -95,6 +101,36 @@ def test_a_taken_port_is_said_before_anything_starts(port: int) -> None:
         other.listen()
         with pytest.raises(ClusterError, match=f"127.0.0.1:{port} .*--port"):
             mlflow_server.listen("127.0.0.1", port)
+
+
+def test_a_token_is_kept_until_its_file_is_removed(tmp_path: Path) -> None:
+    """Jobs that run go on with it after a restart; one that others may read is refused."""
+    folder = tmp_path / "server"
+    token = mlflow_server.kept_token(folder)
+    file = folder / mlflow_server.TOKEN_FILE
+
+    assert len(token) == 43 and mlflow_server.kept_token(folder) == token
+    assert [path.stat().st_mode & 0o777 for path in (folder, file)] == [0o700, 0o600]
+    file.chmod(0o644)
+    with pytest.raises(UserError, match=r"server/token holds a token, but is not yours alone .* the next start makes"):
+        mlflow_server.kept_token(folder)
+    file.unlink()
+    assert mlflow_server.kept_token(folder) != token
+
+
+def test_settings_of_the_shell_do_not_open_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's variables that would let others in, or name passwords, are not handed on; those of its database are."""
+    for name in ("MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE", "MLFLOW_TRACKING_PASSWORD", "_MLFLOW_STATIC_PREFIX"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("MLFLOW_SERVER_ALLOWED_HOSTS", "*")
+    monkeypatch.setenv("MLFLOW_SQLALCHEMYSTORE_ECHO", "true")
+    env = Served("", tmp_path, "127.0.0.1", 5000, 4).env(3)
+
+    database = {f"MLFLOW_SQLALCHEMYSTORE_{name}" for name in ("ECHO", "POOL_SIZE", "MAX_OVERFLOW")}
+    known = {*mlflow_server.QUIET, "MLFLOW_SERVER_ALLOWED_HOSTS", *database}
+    assert {name for name in env if "MLFLOW" in name} == known - {"DO_NOT_TRACK"}
+    assert env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[:2] == ["127.0.0.1", "127.0.0.1:*"]
+    assert "*" not in env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
 
 
 def test_the_database_is_no_argument(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Is MLflow's server behind the gate, with artifacts in one folder only; the one module that serves MLflow.
 
-`python -m launcher.tracking.guarded_server`, with what it needs in its environment, as launcher.tracking.mlflow_server
-sets it: a list of processes shows neither the token nor the database's password. It listens at a socket that it is
-handed, so that nobody else can answer at the address that was printed.
+What it needs stands in its environment, as launcher.tracking.mlflow_server sets it: a list of processes shows neither
+the token nor the database's password. It listens at a socket that it is handed, so that nobody else can answer at the
+address that was printed.
 """
 
 # The names of MLflow's variables, which all its versions have there:
@@ -189,7 +189,7 @@ def make_app() -> Gate:
     return Gate(mlflow_app, Keys(settings.token, settings.session, settings.hosts))
 
 
-def main() -> None:
+def serve() -> None:
     """Makes the tables where they lack, then serves until told to end."""
     settings = Settings.of_environment()
     _prepare(settings)
@@ -210,7 +210,3 @@ def main() -> None:
         timeout_graceful_shutdown=STOPS_S,
         log_level="warning",
     )
-
-
-if __name__ == "__main__":
-    main()

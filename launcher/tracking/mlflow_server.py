@@ -102,7 +102,7 @@ class Served:
     @property
     def argv(self) -> list[str]:
         """The server's command. What is secret is told by the environment, which no other user sees."""
-        return [sys.executable, "-m", "launcher.tracking.guarded_server"]
+        return [sys.executable, "-m", "launcher.tracking.start_server"]
 
     def env(self, socket_number: int) -> dict[str, str]:
         """What it is told by the environment; `socket_number`: of the file that it listens at."""
