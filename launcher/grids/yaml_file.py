@@ -127,7 +127,13 @@ class _Reader:
     def _key(self, key: Any, line: int) -> str:
         if not isinstance(key, str):
             raise self._refusal(line, f"the key {_first_line(repr(key))} is not a text; quote it")
-        return str(key)
+        return self._whole(str(key), line)
+
+    def _whole(self, value: Any, line: int) -> Any:
+        """The value, unless it is a text with half of a character, which no file, terminal or process takes."""
+        if isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+            raise self._refusal(line, f"{value[:80]!a} holds half of a character (a lone surrogate)")
+        return value
 
     def _scalar(self, node: Any, line: int) -> Any:
         if node is None or isinstance(node, bool):
@@ -137,7 +143,7 @@ class _Reader:
         # ruamel's scalars are subclasses that remember their spelling; the values are what we keep.
         for kind in (int, float, str):
             if isinstance(node, kind):
-                return kind(node)
+                return self._whole(kind(node), line)
         if type(node).__name__ == "ScalarBoolean":
             return bool(node)
         found = f"{_first_line(node)!r} is read as {type(node).__name__}"

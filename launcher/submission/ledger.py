@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.attempt import now_ms
-from jobs.folder import Workspace, naming
+from jobs.folder import Damaged, Workspace, naming
 from launcher.clusters.slurm import Job
 from zsg_core.errors import UserError
 
@@ -102,7 +102,11 @@ class Ledger:
         self.submissions: dict[str, Submission] = {}
         self._here = str(workspace.root.resolve())
         for row in _rows(self._path):
-            self._apply(row)
+            try:
+                self._apply(row)
+            except (KeyError, TypeError, AttributeError) as error:
+                told = json.dumps(row)[:200]
+                raise Damaged(f"{self._path}: a row is none of a ledger ({error!r}): {told}") from None
         self._tell_copies()
 
     def last(self, item: str) -> Submission | None:
