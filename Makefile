@@ -21,12 +21,12 @@ test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
 soak: soak-proofs soak-trials  ## the long proofs, in two parts; each under 45 minutes on 2 cores
 
 SOAK = ZSG_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m soak --numprocesses 2 --no-loadscope-reorder -rP
-TRIALS := tests/test_smoke_of_templates.py tests/test_error_rates.py
+TRIALS := tests/test_smoke_of_templates.py tests/test_error_rates.py tests/test_fuzz.py
 
 soak-proofs: .venv/ready-dev .venv/ready-bench  ## needs chromium, its driver and PostgreSQL
 	$(SOAK) --dist loadfile $(TRIALS:%=--ignore=%)
 
-soak-trials: .venv/ready-dev  ## every shipped grid tried small, and how often verdicts are wrong
+soak-trials: .venv/ready-dev  ## every shipped grid tried small, how often verdicts are wrong, changed files for every reader
 	$(SOAK) --dist worksteal $(TRIALS)
 
 check: .venv/ready-dev  ## format, lint, types, import contracts

@@ -22,6 +22,7 @@ def read(path: Path) -> list[str]:
     try:
         text = whole(path, LONGEST).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
         found = json.loads(text) if path.suffix == ".json" else text.split("\n")
+        json.dumps(found, ensure_ascii=False).encode()  # JSON may hold halves of characters, which no file may
     except (OSError, ValueError, RecursionError) as error:
         raise BadData(f"{path}: cannot be read: {str(error)[:200]}") from error
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):

@@ -103,14 +103,14 @@ def parse_nodes(text: str) -> list[Row]:
 def gpus(gres: str) -> dict[str, int]:
     """How many GPUs of each type a node has, from `gpu:a800:8(S:0-1),nvme:1`; the type may be empty."""
     found: dict[str, int] = {}
-    for kind, count in re.findall(r"(?:^|,)gpu(?::([A-Za-z_][\w.-]*))?:(\d+)", re.sub(r"\([^)]*\)", "", gres)):
+    for kind, count in re.findall(r"(?:^|,)gpu(?::([A-Za-z_][\w.-]*))?:([0-9]{1,9})", re.sub(r"\([^)]*\)", "", gres)):
         found[kind] = found.get(kind, 0) + int(count)
     return found
 
 
 def minutes(limit: str) -> float:
     """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes; infinite where there is none."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", limit)
+    found = re.fullmatch(r"(?:([0-9]{1,9})-)?([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})", limit)
     if not found:
         return math.inf
     days, hours, whole, seconds = (int(part or 0) for part in found.groups())
@@ -119,7 +119,7 @@ def minutes(limit: str) -> float:
 
 def tres(text: str) -> dict[str, int]:
     """What `cpu=8,mem=8000M,node=2,gres/gpu=4` counts; what has a unit is left out."""
-    return {key: int(value) for key, value in _pairs(text) if value.isdigit()}
+    return {key: int(value) for key, value in _pairs(text) if re.fullmatch(r"[0-9]{1,18}", value)}
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

@@ -218,7 +218,8 @@ def _mains(ids: Iterable[str]) -> str:
     return ",".join(sorted({i.partition("_")[0] for i in ids}))
 
 
-_ID = re.compile(r"\d+(_(\d+|\[.*))?")
+_ID = re.compile(r"[0-9]{1,18}(_([0-9]{1,18}|\[.*))?")
+MOST_TASKS = 4_000_001  # of an array, the largest MaxArraySize; also of nodes that one line names
 
 
 def _rows(text: str, columns: int) -> Iterator[list[str]]:
@@ -250,7 +251,7 @@ def parse_squeue(text: str) -> dict[str, list[Line]]:
 
 def _seconds(elapsed: str) -> float | None:
     """squeue's `1-02:03:04`, `02:03:04` or `3:04`; None for anything else."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", elapsed)
+    found = re.fullmatch(r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,9})", elapsed)
     if not found:
         return None
     days, hours, whole, seconds = (int(part or 0) for part in found.groups())
@@ -261,7 +262,7 @@ def _moment(text: str) -> float | None:
     """squeue's `2026-11-25T10:00:00`, in the time zone that it runs in too; None for `N/A`."""
     try:
         return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -310,7 +311,9 @@ def hosts(names: str) -> list[str]:
         stem, bracket, spans = name.partition("[")
         for span in spans.rstrip("]").split(",") if bracket else [""]:
             low, _, high = span.partition("-")
-            numbers = range(int(low), int(high or low) + 1) if bracket else []
+            numbers = range(int(low), int(high or low) + 1) if bracket else range(0)
+            if numbers.stop - numbers.start > MOST_TASKS or len(low) > 18:
+                raise ValueError(f"{names[:80]!r} names more nodes than any cluster has")
             found += [f"{stem}{number:0{len(low)}}" for number in numbers] if bracket else [stem]
     return found
 
@@ -435,8 +438,11 @@ def _tasks(job: str) -> list[str]:
     if not bracket:
         return [job]
     # A long list ends in `…,1...]`, its last number cut: only what a comma or the end follows is whole.
-    spans = re.findall(r"(\d+)(?:-(\d+)(?::(\d+))?)?(?=[,\]]|$)", tasks.partition("%")[0])
-    return [f"{main}_{n}" for low, high, by in spans for n in range(int(low), int(high or low) + 1, int(by or 1))]
+    spans = re.findall(r"([0-9]{1,18})(?:-([0-9]{1,18})(?::([0-9]{1,18}))?)?(?=[,\]]|$)", tasks.partition("%")[0])
+    ranges = [range(int(low), int(high or low) + 1, int(by or 1) or 1) for low, high, by in spans]
+    if sum(max(0, one.stop - one.start) // one.step for one in ranges) > MOST_TASKS:
+        raise ClusterError(f"Slurm tells of more tasks of {main} than an array can have: {job[:80]}")
+    return [f"{main}_{number}" for one in ranges for number in one]
 
 
 def _squeue(mains: str, cluster: str | None, run: Run) -> str:

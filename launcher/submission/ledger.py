@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs import ownership
 from jobs.attempt import now_ms
-from jobs.folder import Workspace, naming, to_json
+from jobs.folder import Damaged, Workspace, naming, to_json
 from launcher.clusters.slurm import Job
 from zsg_core.errors import UserError
 
@@ -106,7 +106,11 @@ class Ledger:
         self._here = str(workspace.root.resolve())
         self._is_groups = ownership.is_groups(workspace.root)
         for row in _rows(self._path):
-            self._apply(row)
+            try:
+                self._apply(row)
+            except (KeyError, TypeError, AttributeError) as error:
+                told = json.dumps(row)[:200]
+                raise Damaged(f"{self._path}: a row is none of a ledger ({error!r}): {told}") from None
         self._tell_copies()
 
     def last(self, item: str) -> Submission | None:

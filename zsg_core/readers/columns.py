@@ -52,7 +52,18 @@ def schema(file: Path) -> Any:
             found = pa.ipc.open_stream(pa.memory_map(str(file))).schema
         if len(found) > COLUMNS:
             raise broken(file, f"has {len(found):,} columns; zsg reads files of up to {COLUMNS:,}")
+        for column in found:
+            _refuse_nameless(column)
         return found
+
+
+def _refuse_nameless(column: Any) -> None:
+    """UnicodeDecodeError for a name that is no text, of a column or within it."""
+    _ = column.name
+    kind = column.type
+    if isinstance(kind.num_fields, int) and hasattr(kind, "field"):
+        for number in range(kind.num_fields):
+            _refuse_nameless(kind.field(number))
 
 
 def rows(file: Path, wanted: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
@@ -138,12 +149,19 @@ def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
         leaves = [opened.schema.column(number) for number in range(told.num_columns)]
         read = [number for number, leaf in enumerate(leaves) if leaf.path.partition(".")[0] in wanted]
         names = list(dict.fromkeys(leaves[number].path.partition(".")[0] for number in read))
-        for group in range(told.num_row_groups):
+        sizes = [told.row_group(group).num_rows for group in range(told.num_row_groups)]
+        if sum(sizes) != told.num_rows or min(sizes, default=0) < 0:
+            raise broken(file, f"cannot be read: its groups have {sum(sizes):,} rows, and it {told.num_rows:,}")
+        for group, size in enumerate(sizes):
             of_group = told.row_group(group)
             chunks = [_chunk(file, raw.fileno(), leaves[number], of_group.column(number)) for number in read]
             count, is_sure = _rows_at_once(file, chunks)
             batches = opened.iter_batches(count, row_groups=[group], columns=names)
-            yield from batches if is_sure else _guarded(batches)
+            for batch in batches if is_sure else _guarded(batches):
+                size -= len(batch)
+                yield batch
+            if size:
+                raise broken(file, f"cannot be read: a group has {size:,} rows fewer than it says")
 
 
 @dataclass(frozen=True)

@@ -216,10 +216,11 @@ def _shape(file: Path, columns: set[str]) -> tuple[type, Parse]:
 def _saved(state: Path) -> list[str]:
     try:
         named = [row["filename"] for row in msgspec.json.decode(whole(state, LONGEST))["_data_files"]]
+        is_there = all(isinstance(name, str) and "/" not in name and (state.parent / name).is_file() for name in named)
     except (OSError, *BAD, KeyError, TypeError) as error:
         raise broken(state, f"is not what `save_to_disk` writes: {error!r}") from error
-    if any(not isinstance(name, str) or "/" in name or not (state.parent / name).is_file() for name in named):
-        raise broken(state, f"names files that are not there: {named}")
+    if not is_there:
+        raise broken(state, f"names files that are not there: {str(named)[:500]}")
     return named
 
 

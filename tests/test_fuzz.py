@@ -1,0 +1,303 @@
+"""Does every reader meet changed files with the declared error or the right rows, in bounded memory and time?
+
+A few files of each in the suite, ten thousand in `make soak`. A fault names the file's number and where it is kept.
+"""
+
+import contextlib
+import gzip
+import io
+import itertools
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fuzz
+import pyarrow as pa
+import pyarrow.compute  # so that no child loads it again
+import pyarrow.parquet as parquet
+import pytest
+from builders import task, write_niv2
+from model_folders import write_llama
+
+from jobs import folder as folders
+from jobs import journal
+from launcher.clusters import cluster, profiles, slurm
+from launcher.grids import grid, model_folder, overrides
+from launcher.submission.ledger import Ledger
+from zsg_core import instructions
+from zsg_core.errors import UserError, ZsgError
+from zsg_core.examples import Example
+from zsg_core.readers import FORMATS, keyed, niv2, tags
+from zsg_core.readers.intake import Intake
+from zsg_core.scores import elsewhere, mt_bench
+
+FEW, MANY = 40, 10_000
+
+ALPACA = [{"instruction": f"q {n}", "input": "x" * n, "output": f"a {n}", "history": [["u", "v"]]} for n in range(4)]
+TALK = [
+    {"conversations": [{"from": "human", "value": f"q {n}"}, {"from": "gpt", "value": "a"}], "system": "s"}
+    for n in range(3)
+]
+FLAN = [{"id": n, "source": f"t{n}", "conversations": TALK[0]["conversations"]} for n in range(3)]
+MESSAGES = [
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": [{"type": "text", "text": "a"}]}]},
+    {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 1}],
+        "category": "c",
+    },
+]
+P3 = [{"inputs_pretokenized": "q", "targets_pretokenized": "yes", "answer_choices": ["yes", "no"], "task": "t"}] * 2
+PAIRS = [{"question": "q", "answer": "a #### 1"}, {"query": "q", "response": "a"}]
+SEEDS = [{"instruction": "i", "instances": [{"input": "x", "output": "y"}, {"output": "z"}]}]
+CODE = [{"task_id": "H/0", "prompt": "p", "entry_point": "f", "canonical_solution": "s", "test": "t"}]
+BENCH = [{"question_id": 81, "category": "math", "turns": ["a", "b"]}]
+PROMPT = {"type": "single", "system_prompt": "s", "prompt_template": "{question}", "description": "d", "category": "g",
+          "output_format": "[[r]]"}  # fmt: skip
+SCORES = [{"schema": 1, "run": "r", "step": 1, "suite": "mt_bench", "id": "i", "metric": "m", "score": 1.5}]
+ROW = {"seq": 1, "ts": 1, "attempt": 1, "stage": "1", "step": 2, "examples": 3, "kind": "metric", "data": {"loss": 1.0}}
+
+LEDGER = [
+    {"event": "intent", "submission": "a", "ts": 1, "scheduler": "slurm", "kind": "train", "grid": "g", "created": 1,
+     "items": ["runs/x", "runs/y"], "host": "h", "chain": 1},
+    {"event": "submitted", "submission": "a", "ts": 2, "ids": ["7_0", "7_1"]},
+    {"event": "cancelled", "submission": "a", "ts": 3, "items": ["runs/x"]},
+]  # fmt: skip
+
+GRID = """name: g
+profile: local
+defaults: &all
+  model: {name: tiny, hidden: 32, layers: 1, heads: 2, vocab: 400}
+  data: {set: niv2, path: tasks, train_per_task: 5, fraction: 1/4}
+  train: {batch: 16, lr: 1e-3, max_length: 64, betas: [0.9, 0.95], precision: fp32}
+  checkpoints: {every: "1-50:1, 50-:10", metrics: [loss], quick: {items: 3, full_every: 100}}
+  stages: [{train: {lr: 1e-5}}, {data: {fraction: 1/2}}]
+grid:
+  - {arrangement.order: [nft, rt, fft], data.sample_seed: [0, 1]}
+  - {zip: {seed: [1, 2], train.epochs: [1, 2]}}
+exclude: [{arrangement.order: fft, data.sample_seed: 1}]
+claims:
+  - {claim: rises, of: area, along: arrangement.order, values: [nft, rt, fft], by: 0.01}
+"""
+PROFILE = """name: p
+kind: slurm
+workspace: w
+gpu: {name: A100, memory_gb: 80, tflops: 312, mfu: 0.4}
+slurm: {partition: a, gpus_per_node: 8, max_continues: 4, mem_gb: 3, sbatch: {comment: x}, srun_args: [--mpi=none]}
+train: {nodes: 2, ranks_per_node: 8, time_min: 90}
+environment: {keep: [HOME], set: {A: b}}
+setup: ["module load x"]
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader, what its file is called, good files, and what it may raise."""
+
+    file: str
+    corpus: list[bytes]
+    read: Callable[[Path], Any]
+    declared: tuple[type[BaseException], ...] = (UserError,)
+    prepare: Callable[[Path], Any] = field(default=lambda folder: None)
+
+
+def lines(rows: list[dict[str, Any]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def array(rows: list[dict[str, Any]]) -> bytes:
+    return json.dumps(rows, indent=1).encode()
+
+
+def examples(name: str, count: int = 2000) -> Callable[[Path], str | None]:
+    """Reads a file as the reader of a name; says what is wrong with the examples."""
+
+    def read(path: Path) -> str | None:
+        seen: set[str] = set()
+        for one in itertools.islice(FORMATS[name].read(path, Intake(skip=path.stat().st_size % 2 == 0)), count):
+            if not isinstance(one, Example) or one.id in seen or not one.turns:
+                return f"no example, or one of an id that was there: {one!r}"
+            if not all(isinstance(text, str) for turn in one.turns for text in turn):
+                return f"a turn that is no text: {one!r}"
+            seen.add(one.id)
+        return None
+
+    return read
+
+
+def alpaca(path: Path) -> str | None:
+    """As `examples`; and where the standard library reads every line, the answers are those that it finds."""
+    made = [one.answer for one in FORMATS["alpaca"].read(path, Intake())]
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        wanted = [json.loads(line)["output"] for line in path.read_bytes().split(b"\n") if line.strip()]
+        if path.read_bytes()[:1] == b"{" and made != wanted:
+            return f"other rows than json reads: {made[:3]!r} for {wanted[:3]!r}"
+    return None
+
+
+def hugging_face(path: Path) -> str | None:
+    """As `examples`; and where pyarrow reads the table whole, the answers are those of its rows."""
+    wrong = examples("huggingface")(path)
+    if wrong:
+        return wrong
+    with contextlib.suppress(Exception):
+        table = parquet.ParquetFile(path).read() if path.suffix == ".parquet" else pa.ipc.open_stream(path).read_all()
+        if len(table) > 2000:
+            return None
+        table.validate(full=True)
+        made = [one.answer for one in FORMATS["huggingface"].read(path, Intake())]
+        if "output" in table.column_names and made != table.column("output").to_pylist():
+            return "other rows than pyarrow reads"
+    return None
+
+
+def parquets() -> list[bytes]:
+    found = []
+    talk = pa.Table.from_pylist(TALK * 5)
+    flat = pa.Table.from_pylist([{"instruction": "q", "output": "a" * n} for n in range(30)])
+    coded = pa.table({"instruction": ["q"] * 9, "output": pa.array(["a", "b", "c"] * 3).dictionary_encode()})
+    for table in (talk, flat, coded):
+        for options in ({"compression": "zstd"}, {"compression": "none", "use_dictionary": False},
+                        {"compression": "snappy", "data_page_version": "2.0", "row_group_size": 4}):  # fmt: skip
+            held = io.BytesIO()
+            parquet.write_table(table, held, **options)
+            found.append(held.getvalue())
+    return found
+
+
+def streams() -> list[bytes]:
+    found = []
+    talk, coded = pa.Table.from_pylist(TALK), pa.array(["a", "b", "a"]).dictionary_encode()
+    for table in (talk, pa.table({"instruction": ["q"] * 3, "output": coded})):
+        for compression in (None, "zstd", "lz4"):
+            held = io.BytesIO()
+            options = pa.ipc.IpcWriteOptions(compression=compression)
+            with pa.ipc.new_stream(held, table.schema, options=options) as to:
+                to.write_table(table, max_chunksize=2)
+            found.append(held.getvalue())
+    return found
+
+
+def llama(name: str) -> Target:
+    """A file of a model's folder that is whole but for it."""
+
+    def read(path: Path) -> None:
+        model_folder.check(path.parent)
+        model_folder.check_length("train.max_length", 64, path.parent)
+        model_folder.notes(path.parent)
+
+    return Target(name, [], read, prepare=lambda folder: write_llama(folder))
+
+
+def ledger(path: Path) -> None:
+    Ledger(folders.Workspace(path.parent)).by_item()
+
+
+def told_by_slurm(path: Path) -> None:
+    text = path.read_bytes().decode(errors="replace")
+    slurm.parse_squeue(text), slurm.parse_sacct(text), slurm.parse_nodes(text, 0.0)
+    cluster.parse_config(text), cluster.parse_partitions(text), cluster.parse_nodes(text), cluster.parse_assoc_mgr(text)
+    for line in text.splitlines()[:50]:
+        slurm._tasks(line), cluster.minutes(line), cluster.tres(line), cluster.gpus(line)
+
+
+SLURM = [
+    b"12_3|RUNNING|None|1-02:03:04|n1|n[1-3]|0|zsg-g-train-a\n12_[4-9%2]|PENDING|Priority|0:00|||0|x\n",
+    b"12|COMPLETED|0:0|2026-01-31T10:00:00|0|x\n12_[0-2,5-9:2%3]\nn[01-03,7],m3\n",
+    b"MaxArraySize = 1001\nMaxJobCount=10000\nPartitionName=a Default=YES MaxTime=1-00:00:00 TRES=cpu=4,gres/gpu:a=8\n",
+]
+
+TARGETS: dict[str, Target] = {
+    "alpaca lines": Target("x.jsonl", [lines(ALPACA)], alpaca),
+    "alpaca array": Target("x.json", [array(ALPACA), lines(ALPACA)], examples("alpaca")),
+    "alpaca gzipped": Target("x.jsonl.gz", [gzip.compress(lines(ALPACA), 1, mtime=0)], examples("alpaca")),
+    "self_instruct": Target("x.jsonl", [lines(SEEDS)], examples("self_instruct")),
+    "sharegpt": Target("x.json", [array(TALK), lines(TALK)], examples("sharegpt")),
+    "flan_mini": Target("x.json", [array(FLAN)], examples("flan_mini")),
+    "messages": Target("x.jsonl", [lines(MESSAGES)], examples("messages")),
+    "delia": Target("x.jsonl", [lines(MESSAGES)], examples("delia")),
+    "p3": Target("x.jsonl", [lines(P3)], examples("p3")),
+    "gsm8k": Target("x.jsonl", [lines(PAIRS)], examples("gsm8k")),
+    "tell": Target("x.jsonl", [lines(PAIRS[1:])], examples("tell")),
+    "humaneval": Target("x.jsonl", [lines(CODE)], examples("humaneval")),
+    "mt_bench": Target("x.jsonl", [lines(BENCH)], examples("mt_bench")),
+    "niv2": Target("x.json", [json.dumps(task(3)).encode()], examples("niv2")),
+    "niv2_csv": Target("x.csv", [b'input,output\n"a ""b""\nc",d\ne,f\n'], examples("niv2_csv")),
+    "cot_tsv": Target("x_train.tsv", [b"q\ta\tr\nq2\ta2\tr\\n2\n"], examples("cot_tsv")),
+    "parquet": Target("x.parquet", parquets(), hugging_face),
+    "arrow": Target("x.arrow", streams(), hugging_face),
+    "state of save_to_disk": Target(
+        "state.json", [b'{"_data_files": [{"filename": "a.arrow"}], "_split": "train"}'],
+        lambda path: list(FORMATS["huggingface"].files(path.parent)),
+        prepare=lambda folder: (folder / "a.arrow").write_bytes(b""),
+    ),
+    "tasks of niv2": Target(
+        niv2.SPLITS["train"], [b"task1\ntask2\n"], lambda path: niv2.lists(path.parents[2]),
+        prepare=lambda folder: (folder / "tasks").is_dir() or write_niv2(folder),
+    ),
+    "list of keys": Target(
+        keyed.KEY_LIST, [b'{"train_key_list": ["a", "b"], "eval_key_list": ["c"]}'],
+        lambda path: keyed.lists(path.parent),
+    ),
+    "tags": Target(
+        "x.jsonl", [b'{"id": "a", "tags": ["x", {"tag": "y"}]}\n{"id": "b", "tags": []}\n'],
+        lambda path: tags.read(path, ["a", "b"]),
+    ),
+    "wordings": Target("x.json", [b'["Say it.", "Tell it."]'], instructions.read),
+    "scores": Target("x.jsonl", [lines(SCORES)], elsewhere.scores),
+    "judge prompts": Target(
+        "x.jsonl", [lines([PROMPT | {"name": name} for name in mt_bench.NAMES.values()])], mt_bench.judge_prompts
+    ),
+    "grid": Target("grid.yaml", [GRID.encode()], grid.load),
+    "profile": Target("p.yaml", [PROFILE.encode()], lambda path: profiles.load(str(path), path.parent)),
+    "settings of the command line": Target(
+        "x", [b"train.lr=1e-3", b"data={path: x, fraction: 1/4}", b"seed=2"],
+        lambda path: overrides.parse([path.read_bytes().decode(errors="replace")]),
+    ),
+    **{
+        name: llama(name)
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
+    },
+    "record of a job": Target(
+        "exit.json", [json.dumps({"attempt": 1, "outcome": "done", "step": 3}).encode()], folders.read_json, (ZsgError,)
+    ),
+    "journal": Target("1-train-0.jsonl", [lines([ROW, ROW])], lambda path: list(journal.read_file(path)), (ZsgError,)),
+    "ledger": Target(
+        "ledger.jsonl", [lines(LEDGER)], ledger,
+        (ZsgError,),
+    ),
+    "what Slurm says": Target("x", SLURM, told_by_slurm, (ZsgError,)),
+}  # fmt: skip
+SLOW = {"grid": 4, "profile": 2}  # times slower: so many times fewer in the suite
+
+
+def told(folder: Path, name: str, numbers: range) -> str:
+    """The faults of a reader, in words; empty without any."""
+    target = TARGETS[name]
+    target.prepare(folder)
+    (folder / target.file).parent.mkdir(parents=True, exist_ok=True)
+    corpus = target.corpus or [(folder / target.file).read_bytes()]
+    found = fuzz.faults(folder, target.file, corpus, target.read, target.declared, numbers)
+    return "\n".join(f"file {one.number} of {name}, kept as {one.kept}: {one.what}" for one in found)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_few_changed_files_of_each_reader(tmp_path: Path, name: str) -> None:
+    """The declared error or the right rows; the good files themselves are read."""
+    target = TARGETS[name]
+    target.prepare(tmp_path)
+    (tmp_path / target.file).parent.mkdir(parents=True, exist_ok=True)
+    for good in target.corpus:
+        (tmp_path / target.file).write_bytes(good)
+        assert not isinstance(target.read(tmp_path / target.file), str)
+
+    assert told(tmp_path, name, range(FEW // SLOW.get(name, 1))) == ""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", TARGETS)
+def test_ten_thousand_changed_files_of_each_reader(tmp_path: Path, name: str) -> None:
+    """The declared error or the right rows, each within three gigabytes and twenty seconds."""
+    assert told(tmp_path, name, range(FEW, FEW + int(os.environ.get("ZSG_FUZZED", MANY)))) == ""
