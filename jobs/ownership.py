@@ -26,9 +26,22 @@ PRIVATE, SHARED = 0o700, 0o2770
 PLACE = 0o3770  # of a group's workspace, and of the folders right in it
 NO_WRITE_BY_OTHERS = 0o022  # of a umask
 PLACES = (
-    "runs", "prepare", "evaluate", "canary", "records", "corpora", "embeddings", "arrangements", "first_losses",
-    "tokens", "bases", "code", "submissions", "downloads", "grids",
-)  # fmt: skip
+    "runs",
+    "prepare",
+    "evaluate",
+    "canary",
+    "records",
+    "corpora",
+    "embeddings",
+    "arrangements",
+    "first_losses",
+    "tokens",
+    "bases",
+    "code",
+    "submissions",
+    "downloads",
+    "grids",
+)
 _OTHER_ACL = "system.posix_acl_access"
 
 

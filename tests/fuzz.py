@@ -24,11 +24,46 @@ MOST_FAULTS = 5  # of one reader; then it is given up
 
 NUMBERS = [b"0", b"-1", b"1e999", b"-1e-999", b"9" * 19, b"9" * 400, b"1" * 5000, b"2147483648", b"NaN", b"1.5", b"1/0"]
 WORDS = [
-    b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r", b"\n", b"\n\n\n", b"\t", b'"', b"'", b"\\",
-    b"\\u0000", b"\\ud800", b"null", b"true", b"{}", b"[]", b'""', b"[" * 3000, b'{"a":' * 3000, b"{" * 30, b"- " * 200,
-    b"*a", b"&a ", b"!!python/name:os.system ", b"<<: ", b"# ", b": ", b", ", b"~", b"2026-01-01", b"a" * 70_000,
-    "\u202e".encode(), b"\x1b[2J", b"PAR1", b"..", b"/", b"$(x)", b"{0.__class__}",
-]  # fmt: skip
+    b"\x00",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\xed\xa0\x80",
+    b"\r",
+    b"\n",
+    b"\n\n\n",
+    b"\t",
+    b'"',
+    b"'",
+    b"\\",
+    b"\\u0000",
+    b"\\ud800",
+    b"null",
+    b"true",
+    b"{}",
+    b"[]",
+    b'""',
+    b"[" * 3000,
+    b'{"a":' * 3000,
+    b"{" * 30,
+    b"- " * 200,
+    b"*a",
+    b"&a ",
+    b"!!python/name:os.system ",
+    b"<<: ",
+    b"# ",
+    b": ",
+    b", ",
+    b"~",
+    b"2026-01-01",
+    b"a" * 70_000,
+    "\u202e".encode(),
+    b"\x1b[2J",
+    b"PAR1",
+    b"..",
+    b"/",
+    b"$(x)",
+    b"{0.__class__}",
+]
 WHOLE = [0, 1, -1, 127, 255, 2**15, 2**16 - 1, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**63 - 1, -(2**63)]
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 _PAIR = re.compile(rb'"[^"\n]{1,40}"\s*:\s*(?:"[^"\n]*"|[\w.\[\]{}-]+)')
@@ -128,8 +163,16 @@ def _pair(text: bytes, rng: random.Random, corpus: Sequence[bytes]) -> bytes:
 
 
 _CHANGES: list[Callable[[bytes, random.Random, Sequence[bytes]], bytes]] = [
-    _flip, _flip, _cut, _double, _splice, _word, _number, _whole, _pair,
-]  # fmt: skip
+    _flip,
+    _flip,
+    _cut,
+    _double,
+    _splice,
+    _word,
+    _number,
+    _whole,
+    _pair,
+]
 
 
 def faults(

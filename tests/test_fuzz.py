@@ -54,17 +54,33 @@ PAIRS = [{"question": "q", "answer": "a #### 1"}, {"query": "q", "response": "a"
 SEEDS = [{"instruction": "i", "instances": [{"input": "x", "output": "y"}, {"output": "z"}]}]
 CODE = [{"task_id": "H/0", "prompt": "p", "entry_point": "f", "canonical_solution": "s", "test": "t"}]
 BENCH = [{"question_id": 81, "category": "math", "turns": ["a", "b"]}]
-PROMPT = {"type": "single", "system_prompt": "s", "prompt_template": "{question}", "description": "d", "category": "g",
-          "output_format": "[[r]]"}  # fmt: skip
+PROMPT = {
+    "type": "single",
+    "system_prompt": "s",
+    "prompt_template": "{question}",
+    "description": "d",
+    "category": "g",
+    "output_format": "[[r]]",
+}
 SCORES = [{"schema": 1, "run": "r", "step": 1, "suite": "mt_bench", "id": "i", "metric": "m", "score": 1.5}]
 ROW = {"seq": 1, "ts": 1, "attempt": 1, "stage": "1", "step": 2, "examples": 3, "kind": "metric", "data": {"loss": 1.0}}
 
 LEDGER = [
-    {"event": "intent", "submission": "a", "ts": 1, "scheduler": "slurm", "kind": "train", "grid": "g", "created": 1,
-     "items": ["runs/x", "runs/y"], "host": "h", "chain": 1},
+    {
+        "event": "intent",
+        "submission": "a",
+        "ts": 1,
+        "scheduler": "slurm",
+        "kind": "train",
+        "grid": "g",
+        "created": 1,
+        "items": ["runs/x", "runs/y"],
+        "host": "h",
+        "chain": 1,
+    },
     {"event": "submitted", "submission": "a", "ts": 2, "ids": ["7_0", "7_1"]},
     {"event": "cancelled", "submission": "a", "ts": 3, "items": ["runs/x"]},
-]  # fmt: skip
+]
 
 GRID = """name: g
 profile: local
@@ -159,8 +175,11 @@ def parquets() -> list[bytes]:
     flat = pa.Table.from_pylist([{"instruction": "q", "output": "a" * n} for n in range(30)])
     coded = pa.table({"instruction": ["q"] * 9, "output": pa.array(["a", "b", "c"] * 3).dictionary_encode()})
     for table in (talk, flat, coded):
-        for options in ({"compression": "zstd"}, {"compression": "none", "use_dictionary": False},
-                        {"compression": "snappy", "data_page_version": "2.0", "row_group_size": 4}):  # fmt: skip
+        for options in (
+            {"compression": "zstd"},
+            {"compression": "none", "use_dictionary": False},
+            {"compression": "snappy", "data_page_version": "2.0", "row_group_size": 4},
+        ):
             held = io.BytesIO()
             parquet.write_table(table, held, **options)
             found.append(held.getvalue())
@@ -229,20 +248,25 @@ TARGETS: dict[str, Target] = {
     "parquet": Target("x.parquet", parquets(), hugging_face),
     "arrow": Target("x.arrow", streams(), hugging_face),
     "state of save_to_disk": Target(
-        "state.json", [b'{"_data_files": [{"filename": "a.arrow"}], "_split": "train"}'],
+        "state.json",
+        [b'{"_data_files": [{"filename": "a.arrow"}], "_split": "train"}'],
         lambda path: list(FORMATS["huggingface"].files(path.parent)),
         prepare=lambda folder: (folder / "a.arrow").write_bytes(b""),
     ),
     "tasks of niv2": Target(
-        niv2.SPLITS["train"], [b"task1\ntask2\n"], lambda path: niv2.lists(path.parents[2]),
+        niv2.SPLITS["train"],
+        [b"task1\ntask2\n"],
+        lambda path: niv2.lists(path.parents[2]),
         prepare=lambda folder: (folder / "tasks").is_dir() or write_niv2(folder),
     ),
     "list of keys": Target(
-        keyed.KEY_LIST, [b'{"train_key_list": ["a", "b"], "eval_key_list": ["c"]}'],
+        keyed.KEY_LIST,
+        [b'{"train_key_list": ["a", "b"], "eval_key_list": ["c"]}'],
         lambda path: keyed.lists(path.parent),
     ),
     "tags": Target(
-        "x.jsonl", [b'{"id": "a", "tags": ["x", {"tag": "y"}]}\n{"id": "b", "tags": []}\n'],
+        "x.jsonl",
+        [b'{"id": "a", "tags": ["x", {"tag": "y"}]}\n{"id": "b", "tags": []}\n'],
         lambda path: tags.read(path, ["a", "b"]),
     ),
     "wordings": Target("x.json", [b'["Say it.", "Tell it."]'], instructions.read),
@@ -253,23 +277,23 @@ TARGETS: dict[str, Target] = {
     "grid": Target("grid.yaml", [GRID.encode()], grid.load),
     "profile": Target("p.yaml", [PROFILE.encode()], lambda path: profiles.load(str(path), path.parent)),
     "settings of the command line": Target(
-        "x", [b"train.lr=1e-3", b"data={path: x, fraction: 1/4}", b"seed=2"],
+        "x",
+        [b"train.lr=1e-3", b"data={path: x, fraction: 1/4}", b"seed=2"],
         lambda path: overrides.parse([path.read_bytes().decode(errors="replace")]),
     ),
-    **{
-        name: llama(name)
-        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
-    },
+    **{name: llama(name) for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")},
     "record of a job": Target(
         "exit.json", [json.dumps({"attempt": 1, "outcome": "done", "step": 3}).encode()], folders.read_json, (ZsgError,)
     ),
     "journal": Target("1-train-0.jsonl", [lines([ROW, ROW])], lambda path: list(journal.read_file(path)), (ZsgError,)),
     "ledger": Target(
-        "ledger.jsonl", [lines(LEDGER)], ledger,
+        "ledger.jsonl",
+        [lines(LEDGER)],
+        ledger,
         (ZsgError,),
     ),
     "what Slurm says": Target("x", SLURM, told_by_slurm, (ZsgError,)),
-}  # fmt: skip
+}
 SLOW = {"grid": 4, "profile": 2}  # times slower: so many times fewer in the suite
 
 

@@ -232,18 +232,39 @@ def test_what_a_setup_line_runs_is_shown(zsg_here: Command, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "argv",
     [
-        [POISON], ["plan", POISON], ["submit", "grid.yaml", "--profile", POISON], ["plan", f"--{POISON}"],
-        ["plan", "grid.yaml", "--set", POISON], ["plan", "grid.yaml", "--set", f"data.path={POISON}"],
-        ["plan", "grid.yaml", "--only", POISON], ["plan", "grid.yaml", "--only", f"{POISON}=1"],
-        ["status", POISON], ["status", "--state", POISON], ["logs", POISON], ["logs", "x", "--lines", POISON],
-        ["why", POISON], ["report", POISON], ["export", POISON, "--out", "x"], ["cancel", POISON],
-        ["retry", POISON], ["retry", "g", "--cause", POISON], ["gc", POISON], ["verify", POISON],
-        ["arrange", POISON], ["arrange", "show", POISON], ["arrange", "draw", POISON, "--out", POISON],
-        ["answers", "export", POISON], ["score", POISON], ["doctor", "--profile", POISON], ["schema", POISON],
-        ["init", f"{POISON}/x"], ["server", "--backend", POISON], ["status", "--workspace", POISON],
+        [POISON],
+        ["plan", POISON],
+        ["submit", "grid.yaml", "--profile", POISON],
+        ["plan", f"--{POISON}"],
+        ["plan", "grid.yaml", "--set", POISON],
+        ["plan", "grid.yaml", "--set", f"data.path={POISON}"],
+        ["plan", "grid.yaml", "--only", POISON],
+        ["plan", "grid.yaml", "--only", f"{POISON}=1"],
+        ["status", POISON],
+        ["status", "--state", POISON],
+        ["logs", POISON],
+        ["logs", "x", "--lines", POISON],
+        ["why", POISON],
+        ["report", POISON],
+        ["export", POISON, "--out", "x"],
+        ["cancel", POISON],
+        ["retry", POISON],
+        ["retry", "g", "--cause", POISON],
+        ["gc", POISON],
+        ["verify", POISON],
+        ["arrange", POISON],
+        ["arrange", "show", POISON],
+        ["arrange", "draw", POISON, "--out", POISON],
+        ["answers", "export", POISON],
+        ["score", POISON],
+        ["doctor", "--profile", POISON],
+        ["schema", POISON],
+        ["init", f"{POISON}/x"],
+        ["server", "--backend", POISON],
+        ["status", "--workspace", POISON],
     ],
     ids=lambda argv: " ".join(argv).replace(POISON, "POISON"),
-)  # fmt: skip
+)
 def test_what_is_written_on_the_command_line_is_shown_not_obeyed(
     zsg_here: Command, tmp_path: Path, argv: list[str]
 ) -> None:
@@ -316,10 +337,16 @@ def test_no_text_of_a_workspace_is_obeyed(
     assert json.loads(zsg_here("why", "g", "--json"))
     assert r"\x1b]0;title\x07" in zsg_here("logs", "1" * 12, "--all")
     for argv in (
-        ["why", "2" * 12], ["retry", "g"], ["retry", "g", "--only", "state=failed"],
-        ["verify", "1" * 12, "--steps", "0"], ["verify", "0" * 12, "--steps", "0"], ["cancel", "g", "--yes"],
-        ["answers", "export", "g"], ["arrange", "show", "1" * 12], ["doctor", "--profile", "slurm-minimal"],
-    ):  # fmt: skip
+        ["why", "2" * 12],
+        ["retry", "g"],
+        ["retry", "g", "--only", "state=failed"],
+        ["verify", "1" * 12, "--steps", "0"],
+        ["verify", "0" * 12, "--steps", "0"],
+        ["cancel", "g", "--yes"],
+        ["answers", "export", "g"],
+        ["arrange", "show", "1" * 12],
+        ["doctor", "--profile", "slurm-minimal"],
+    ):
         zsg_here(*argv)
 
 

@@ -168,8 +168,11 @@ def test_a_plan_tells_from_files_what_a_node_reads_as_text(llama: Path, name: st
     do, expected = FOLDERS[name]
     do(llama)
     old = tokenizer_of(llama)
-    made = {old.convert_ids_to_tokens(one) for text in (*ADDED, "</s>", "<s>")
-            for one in old(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]}  # fmt: skip
+    made = {
+        old.convert_ids_to_tokens(one)
+        for text in (*ADDED, "</s>", "<s>")
+        for one in old(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    }
 
     assert model_tokenizer.made_of_texts(llama) == expected
     assert set(expected) == {token for token in made if token in old.added_tokens_encoder and is_control(token)}

@@ -19,18 +19,44 @@ MOST_BYTES = 10_000_000  # of a config; published ones have some hundred
 MOST_MODULES = 100
 # The modules of sentence-transformers 6.2 that load nothing but weights and settings.
 MODULES = (
-    "BoW", "CNN", "Dense", "Dropout", "LayerNorm", "LSTM", "Normalize", "Pooling", "StaticEmbedding", "Transformer",
-    "WeightedLayerPooling", "WordEmbeddings", "WordWeights",
-)  # fmt: skip
+    "BoW",
+    "CNN",
+    "Dense",
+    "Dropout",
+    "LayerNorm",
+    "LSTM",
+    "Normalize",
+    "Pooling",
+    "StaticEmbedding",
+    "Transformer",
+    "WeightedLayerPooling",
+    "WordEmbeddings",
+    "WordWeights",
+)
 _MODULE = re.compile(rf"sentence_transformers(\.[a-z_]+)*\.({'|'.join(MODULES)})")
 _PACKAGE = "sentence_transformers."
 # The arguments that a module's config may hand to transformers: none of them loads, fetches or runs anything.
 ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
 HARMLESS = (
-    "add_pooling_layer", "add_prefix_space", "attn_implementation", "clean_up_tokenization_spaces", "do_lower_case",
-    "dtype", "max_length", "model_max_length", "output_attentions", "output_hidden_states", "padding_side",
-    "reference_compile", "strip_accents", "torch_dtype", "truncation_side", "use_cache", "use_fast", "use_safetensors",
-)  # fmt: skip
+    "add_pooling_layer",
+    "add_prefix_space",
+    "attn_implementation",
+    "clean_up_tokenization_spaces",
+    "do_lower_case",
+    "dtype",
+    "max_length",
+    "model_max_length",
+    "output_attentions",
+    "output_hidden_states",
+    "padding_side",
+    "reference_compile",
+    "strip_accents",
+    "torch_dtype",
+    "truncation_side",
+    "use_cache",
+    "use_fast",
+    "use_safetensors",
+)
 CLASSES = ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoProcessor", "AutoImageProcessor", "AutoFeatureExtractor")
 
 

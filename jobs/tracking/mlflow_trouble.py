@@ -15,8 +15,8 @@ TRANSIENT_STATUS = (408, 429)  # and all from 500 on
 THERE_ALREADY = ("UNIQUE constraint failed", "duplicate key value violates unique constraint", "Duplicate entry")
 TRANSIENT_TEXT = ("QueuePool limit", "database is locked", *THERE_ALREADY)  # which come as 400
 LOGIN = (
-    "check what lets you in: of a zsg server MLFLOW_TRACKING_TOKEN, the token that stands in its folder; of others the "
-    "name and the password, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the file "
+    "check what lets you in: of a zsg server its token, in ~/.zsg/mlflow of this machine (zsg server says how); of "
+    "others the name and the password, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the file "
     "~/.mlflow/credentials"
 )
 ROOM, RIGHTS = "make room on its disk", "its file or folder may not be written"

@@ -3,7 +3,8 @@
 `zsg server` lets in who knows its token. While it runs, the token stands in ~/.zsg/mlflow/HOST:PORT, one file for
 every name by which a profile's `tracking.uri` may call it, readable by its owner only; `zsg sync` and the jobs, whose
 home is the same on most clusters, take it from there and send it to that address alone. Where nodes have another
-home, MLFLOW_TRACKING_TOKEN says it, and `environment.keep` of the profile hands that on.
+home, a copy of that file there does the same. MLFLOW_TRACKING_TOKEN is for servers behind https: it would go to
+whatever address a profile names, so over plain http it is sent to this machine only.
 """
 
 import contextlib

@@ -147,7 +147,7 @@ def told_by(printed: str) -> Told:
 
     What a wrapper says of jobs is no answer, and of several answers none is certain.
     """
-    lines = [line.strip() for line in printed.splitlines()]
+    lines = [line.strip() for line in printed.split("\n")]
     for pattern in (_LINE, _PARSABLE):
         found = {match.groups() for line in lines if (match := pattern.fullmatch(line))}
         if len(found) == 1:

@@ -66,7 +66,7 @@ def config(run: Run = subprocess.run, named: str | None = None) -> Row:
 
 def parse_config(text: str) -> Row:
     """Reads lines `KillWait   = 30 sec`."""
-    pairs = (line.split(" = ", 1) for line in text.splitlines() if " = " in line)
+    pairs = (line.split(" = ", 1) for line in text.split("\n") if " = " in line)
     return {key.strip(): value.strip() for key, value in pairs}
 
 
@@ -77,7 +77,7 @@ def partitions(run: Run = subprocess.run, named: str | None = None) -> dict[str,
 
 def parse_partitions(text: str) -> dict[str, Row]:
     """Reads lines `PartitionName=main … Default=YES … MaxTime=1-00:00:00 … State=UP …`."""
-    rows = map(_words, text.splitlines())
+    rows = map(_words, text.split("\n"))
     return {row["PartitionName"]: row for row in rows if "PartitionName" in row}
 
 
@@ -97,7 +97,7 @@ def nodes(partition: str, run: Run = subprocess.run, named: str | None = None) -
 def parse_nodes(text: str) -> list[Row]:
     """Reads lines `n1|gpu:a800:8(S:0-1)|512000|64|ib,a800`."""
     keys = ("name", "gres", "memory_mb", "cpus", "features")
-    return [dict(zip(keys, line.split("|", 4), strict=True)) for line in text.splitlines() if line.count("|") >= 4]
+    return [dict(zip(keys, line.split("|", 4), strict=True)) for line in text.split("\n") if line.count("|") >= 4]
 
 
 def gpus(gres: str) -> dict[str, int]:

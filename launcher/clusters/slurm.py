@@ -224,7 +224,7 @@ MOST_TASKS = 4_000_001  # of an array, the largest MaxArraySize; also of nodes t
 
 def _rows(text: str, columns: int) -> Iterator[list[str]]:
     """The fields of each line that begins with a job's id and has so many columns; a site may print other lines."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         fields = line.split("|")
         if len(fields) >= columns and _ID.fullmatch(fields[0]):
             yield fields

@@ -144,9 +144,11 @@ def find(place: Workspace, grid: str | None = None, say: Say = lambda text: None
 
 
 def free(
-    place: Workspace, grid: str | None = None, say: Say = lambda text: None,
+    place: Workspace,
+    grid: str | None = None,
+    say: Say = lambda text: None,
     before: Callable[[Piece], None] = lambda piece: None,
-) -> list[Piece]:  # fmt: skip
+) -> list[Piece]:
     """Frees what `find` finds at this moment, and returns what was freed of it. UserError while a submit is at work.
 
     `before` is called with each piece before it goes. What could not be removed says so in its reason, and counts only
@@ -349,9 +351,14 @@ def _code(scene: Scene) -> Iterator[Piece]:
 
 
 def _unneeded(
-    scene: Scene, folder: str, needed: Collection[str | None], kind: str, reason: str, names: Sequence[str],
+    scene: Scene,
+    folder: str,
+    needed: Collection[str | None],
+    kind: str,
+    reason: str,
+    names: Sequence[str],
     name: re.Pattern[str] = _ID,
-) -> Iterator[Piece]:  # fmt: skip
+) -> Iterator[Piece]:
     for path in _real(scene, scene.place.root / folder):
         if path.name not in needed and name.fullmatch(path.name) and is_committed(path):
             yield from _whole(scene, kind, path, reason, names)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.tracking import server_tokens
 from launcher.clusters.profile_files import Layers
 from launcher.clusters.profiles import Container, Environment, Profile, SlurmSettings
 from launcher.grids import yaml_file
@@ -151,8 +152,17 @@ def _tracked(source: _Source, profile: Profile, environment: Mapping[str, str]) 
     login = [name for name in LOGINS if environment.get(name)]
     if not login and (Path.home() / ".mlflow" / "credentials").exists():
         login = ["the login of ~/.mlflow/credentials"]
+    if not login and _has_server_token(uri):
+        login = ["the token of your zsg server there, unencrypted"]
     more = f", with {' and '.join(login)}" if login else ""
     yield Effect(SENDS, f"tracking.uri: metrics, parameters and settings are sent to {uri}{more}", where)
+
+
+def _has_server_token(uri: str) -> bool:
+    try:
+        return server_tokens.of(uri) is not None
+    except server_tokens.Exposed:
+        return False
 
 
 def _of_suites(grid: Grid, runs: Sequence[Run]) -> Iterator[Effect]:

@@ -61,9 +61,15 @@ class Opened:
 
 
 def open_grid(
-    path: Path, profile_name: str | None, workspace_path: Path | None, smoke: bool = False, sets: Sequence[str] = (),
-    *, only_looks: bool = False, makes_place: bool = True,
-) -> Opened:  # fmt: skip
+    path: Path,
+    profile_name: str | None,
+    workspace_path: Path | None,
+    smoke: bool = False,
+    sets: Sequence[str] = (),
+    *,
+    only_looks: bool = False,
+    makes_place: bool = True,
+) -> Opened:
     """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them.
 
     `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: no workspace is made, and of one that is

@@ -84,8 +84,8 @@ def serve(served: Served, folder: Path) -> None:
             show.say(f"your jobs and zsg sync do not find the token: {trouble}")
         else:
             show.result(f"your jobs and zsg sync take the token from {server_tokens.folder()} while this runs")
-        show.result(f"where that is not seen, and for a colleague: MLFLOW_TRACKING_TOKEN=$(cat {_token_file(folder)}),")
-        show.result("and in a profile environment: {keep: [MLFLOW_TRACKING_TOKEN, …]} beside what it keeps")
+        for line in _elsewhere(served, folder):
+            show.result(line)
         show.result(f"in a profile: tracking: {{uri: {served.uri}, live: true}}")
 
     try:
@@ -102,8 +102,17 @@ def _publish(served: Served) -> tuple[list[Path], str]:
         return [], str(error)
 
 
-def _token_file(folder: Path) -> str:
-    return shlex.quote(str(folder / mlflow_server.TOKEN_FILE))
+def _elsewhere(served: Served, folder: Path) -> list[str]:
+    """How nodes with another home, or a colleague, get the token, and what is at stake on its way."""
+    token = shlex.quote(str(folder / mlflow_server.TOKEN_FILE))
+    place = f"~/.zsg/mlflow/{urlsplit(served.uri).netloc.lower()}"
+    lines = [
+        "nodes with another home, and a colleague, take it from a copy of the file, made there by:",
+        f"  (umask 077; mkdir -p ~/.zsg/mlflow; cat > {place}) < {token}",
+    ]
+    if served.is_open:
+        lines.append("the token goes over the network unencrypted: who can listen to that can use it")
+    return lines
 
 
 def _address(uri: str, token: str | None, page: str = "") -> str:

@@ -413,7 +413,11 @@ def _is_text(kind: Any) -> bool:
     return any(
         is_kind(kind)
         for is_kind in (
-            types.is_string, types.is_large_string, types.is_string_view,
-            types.is_binary, types.is_large_binary, types.is_binary_view,
+            types.is_string,
+            types.is_large_string,
+            types.is_string_view,
+            types.is_binary,
+            types.is_large_binary,
+            types.is_binary_view,
         )
-    )  # fmt: skip
+    )
