@@ -16,8 +16,8 @@ THERE_ALREADY = ("UNIQUE constraint failed", "duplicate key value violates uniqu
 TRANSIENT_TEXT = ("QueuePool limit", "database is locked", *THERE_ALREADY)  # which come as 400
 LOGIN = (
     "check what lets you in: of a zsg server its token, in ~/.zsg/mlflow of this machine (zsg server says how); of "
-    "others the name and the password, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the file "
-    "~/.mlflow/credentials"
+    "others the name and the password, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the "
+    "file ~/.mlflow/credentials"
 )
 ROOM, RIGHTS = "make room on its disk", "its file or folder may not be written"
 # By a part of the text what a person has to do, whatever the status; the first that is found counts.
