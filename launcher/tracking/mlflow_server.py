@@ -41,6 +41,7 @@ QUIET = {
     "DO_NOT_TRACK": "true",
     # Its queues judge the answers of language models, which nobody asks for here, and are several processes.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",  # MLflow's affair, not the reader's
 }
 SQLITE = "sqlite:///"
 DRIVERS = ("psycopg", "psycopg2")
