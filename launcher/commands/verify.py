@@ -25,6 +25,9 @@ def verify(
     thrown away: on CPUs they must be equal to the bit. Ends with 1 if anything differs, with 0 if nothing does; what
     could not be checked is listed with the reason.
 
+    Training again runs the code and loads the state that lie beside the run. Of a folder that somebody sent, read the
+    records only: --steps 0.
+
     Examples: zsg verify 3f2a, then zsg verify 3f2a --steps 0 --json
     """
     from launcher.commands import show

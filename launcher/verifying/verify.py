@@ -59,7 +59,7 @@ class Again:
         way = replay.way_of(e, over.begin + 1)
         ranks = f"{way['world']} rank{'s' * (way['world'] > 1)} on {way['device']}"
         what = f"steps {over.begin + 1}–{over.end} from {over.origin}, {ranks}"
-        self._say(f"training again: {what}")
+        self._say(f"training again: {what}; this runs the code and loads the state beside the run (--steps 0: neither)")
         self._replayed = replay.run(e, over, self._start)
         recorded = {cell: value for cell, value in values(e.rows).items() if over.covers(cell[0])}
         return f"{what}: {compare(recorded, self._starts, self._replayed)}"
