@@ -37,6 +37,12 @@ NULL = 16  # bytes or so of a value in Arrow beside its own: levels, offsets, wh
 SCANNED = 8 << 20  # bytes of a dictionary that may be gone through for its longest text
 HEADERS = (1 << 9, 1 << 16, 1 << 24)  # bytes read for the header of a page, until it is whole
 
+CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+
+# Fields of FileMetaData, of ColumnChunk, and of ColumnMetaData.
+_GROUPS, _META = 4, 3
+_CODEC, _PACKED, _FIRST_PAGE, _DICTIONARY_PAGE = 4, 7, 9, 11
+_NEEDED = (_CODEC, _PACKED, _FIRST_PAGE)
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # types of pages
 _NAMED, _SHARED = (2, 8), 7  # encodings: by a dictionary; DELTA_BYTE_ARRAY, by what a text has of the one before it
 
@@ -46,7 +52,7 @@ def schema(file: Path) -> Any:
     pa, parquet = _engines()
     with _explained(file):
         if file.suffix == ".parquet":
-            _refuse_footer(file)
+            _footer(file)
             found = parquet.read_schema(file)
         else:
             found = pa.ipc.open_stream(pa.memory_map(str(file))).schema
@@ -104,10 +110,10 @@ def _explained(file: Path) -> Iterator[None]:
 # Parquet
 
 
-def _refuse_footer(file: Path) -> None:
-    """Refuses a footer that would fill the memory, or the stack: columns beyond number, or within one another.
+def _footer(file: Path) -> bytes:
+    """The footer, unless it would fill the memory, or the stack: columns beyond number, or within one another.
 
-    Each of its bytes may become a struct of hundreds.
+    Each of its bytes may become a struct of hundreds. Nothing for a file of another kind, which pyarrow names.
     """
     with file.open("rb") as raw:
         size = raw.seek(0, os.SEEK_END)
@@ -115,13 +121,13 @@ def _refuse_footer(file: Path) -> None:
         end = raw.read(8)
         length = int.from_bytes(end[:4], "little")
         if len(end) < 8 or end[4:] != b"PAR1" or length > size - 8:
-            return  # pyarrow says what it is
+            return b""
         if length > FOOTER:
             raise broken(file, f"has a footer of {length:,} bytes; zsg reads those of up to {FOOTER:,}")
         raw.seek(size - 8 - length)
         text = raw.read(length)
     try:
-        elements = thrift.structs_of(text, 2, ELEMENTS)
+        elements = list(thrift.structs_of(text, 2, ELEMENTS))
     except (thrift.Cut, thrift.Broken) as error:
         raise broken(file, f"cannot be read: the schema in its footer: {error or 'is cut'}") from None
     left: list[int] = []  # of the columns that others stand within, how many of these are still to come
@@ -133,11 +139,28 @@ def _refuse_footer(file: Path) -> None:
             left.pop()
             if left:
                 left[-1] -= 1
+    return text
+
+
+def _columns_of_groups(file: Path, footer: bytes, count: int) -> Iterator[list[thrift.Struct]]:
+    """What the footer tells of the columns of each group of rows: ColumnMetaData of parquet.thrift.
+
+    Not asked of pyarrow, which ends the process over a column whose statistics do not fit its schema.
+    """
+    try:
+        for group in thrift.structs_of(footer, _GROUPS, MOST_ROWS, is_whole=True):
+            found = [column.get(_META) for column in group.get(1) or ()]
+            told = [one for one in found if isinstance(one, dict)]
+            if len(told) != count or not all(isinstance(one.get(key), int) for one in told for key in _NEEDED):
+                raise broken(file, "cannot be read: its footer does not tell of every column in each group of rows")
+            yield told
+    except (thrift.Cut, thrift.Broken) as error:
+        raise broken(file, f"cannot be read: the groups of rows in its footer: {error or 'are cut'}") from None
 
 
 def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
     _, parquet = _engines()
-    _refuse_footer(file)
+    footer = _footer(file)
     with parquet.ParquetFile(file, pre_buffer=False) as opened, file.open("rb") as raw:
         told = opened.metadata
         if told.num_columns > COLUMNS or told.num_rows > MOST_ROWS:
@@ -152,9 +175,9 @@ def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
         sizes = [told.row_group(group).num_rows for group in range(told.num_row_groups)]
         if sum(sizes) != told.num_rows or min(sizes, default=0) < 0:
             raise broken(file, f"cannot be read: its groups have {sum(sizes):,} rows, and it {told.num_rows:,}")
-        for group, size in enumerate(sizes):
-            of_group = told.row_group(group)
-            chunks = [_chunk(file, raw.fileno(), leaves[number], of_group.column(number)) for number in read]
+        columns = _columns_of_groups(file, footer, told.num_columns)
+        for group, (size, of_group) in enumerate(zip(sizes, columns, strict=True)):
+            chunks = [_chunk(file, raw.fileno(), leaves[number], of_group[number]) for number in read]
             count, is_sure = _rows_at_once(file, chunks)
             batches = opened.iter_batches(count, row_groups=[group], columns=names)
             for batch in batches if is_sure else _guarded(batches):
@@ -233,12 +256,11 @@ def _fitting(chunks: Sequence[_Chunk]) -> tuple[int, bool]:
     return next(fitting, 0), nested <= AT_ONCE
 
 
-def _chunk(file: Path, raw: int, leaf: Any, told: Any) -> _Chunk:
+def _chunk(file: Path, raw: int, leaf: Any, told: thrift.Struct) -> _Chunk:
     """The pages of a column in a group of rows, by their headers. BadData for one that is too large."""
     made = _Chunk(is_flat=leaf.max_repetition_level == 0, fixed=NULL + max(0, leaf.length or 0))
-    starts = [told.data_page_offset, *([told.dictionary_page_offset] if told.has_dictionary_page else [])]
-    at = min(start for start in starts if start is not None)
-    end = at + told.total_compressed_size
+    at = min(told[key] for key in (_FIRST_PAGE, _DICTIONARY_PAGE) if isinstance(told.get(key), int))
+    end = at + told[_PACKED]
     while at < end:
         head, length = _header(file, raw, at)
         kind, unpacked, packed = (head.get(number, 0) for number in (1, 2, 3))
@@ -248,7 +270,8 @@ def _chunk(file: Path, raw: int, leaf: Any, told: Any) -> _Chunk:
             raise broken(file, f"has a page that unpacks to {unpacked:,} bytes; zsg reads those of up to {PAGE:,}")
         if kind == _DICTIONARY:
             made.named = max(made.named, unpacked)
-            made.look = functools.partial(_longest, raw, told, at + length, packed, unpacked)
+            codec = CODECS.get(told[_CODEC]) if leaf.physical_type == "BYTE_ARRAY" else None
+            made.look = functools.partial(_longest, raw, codec, at + length, packed, unpacked)
         elif kind in (_DATA, _DATA_V2):
             own = head.get(5 if kind == _DATA else 8, {})
             page = _Page(own.get(1, 0), own.get(2 if kind == _DATA else 4, 0), unpacked)
@@ -270,15 +293,18 @@ def _header(file: Path, raw: int, at: int) -> tuple[thrift.Struct, int]:
     raise broken(file, f"cannot be read: the header of a page at byte {at} is cut")
 
 
-def _longest(raw: int, told: Any, at: int, packed: int, unpacked: int) -> int:
-    """The most bytes of a value of a dictionary: of its texts the longest, where that is soon found."""
-    if told.physical_type != "BYTE_ARRAY" or unpacked > SCANNED:
+def _longest(raw: int, codec: str | None, at: int, packed: int, unpacked: int) -> int:
+    """The most bytes of a value of a dictionary: of its texts the longest, where that is soon found.
+
+    `codec`: pyarrow's name of how its page is packed, "" for not at all; None where it has no texts, or no such name.
+    """
+    if codec is None or unpacked > SCANNED:
         return unpacked
     text = os.pread(raw, packed, at)
-    if told.compression != "UNCOMPRESSED":
+    if codec:
         pa, _ = _engines()
         try:
-            text = pa.decompress(text, unpacked, codec=told.compression.lower(), asbytes=True)
+            text = pa.decompress(text, unpacked, codec=codec, asbytes=True)
         except (ValueError, OSError):  # a codec that has another name there, or none
             return unpacked
     longest = place = 0

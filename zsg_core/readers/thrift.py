@@ -2,10 +2,12 @@
 
 Parquet writes one before each page of a column. Only numbers of 32 bits and structs within structs are kept, by the
 numbers of their fields; everything else is passed over, and so is a field of another type, as Thrift's own readers do.
+Of a footer numbers of 64 bits and lists of structs are kept, too.
 
 Source: thrift-compact-protocol.md of apache/thrift.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 DEEPEST = 16  # structs within one another; a page's header has three
@@ -30,12 +32,13 @@ def read(text: bytes) -> tuple[Struct, int]:
     return reader.struct(0), reader.at
 
 
-def structs_of(text: bytes, field: int, most: int) -> list[Struct]:
+def structs_of(text: bytes, field: int, most: int, is_whole: bool = False) -> Iterator[Struct]:
     """The structs of the list that is the field of the struct that the bytes begin with; what follows is not read.
 
-    Broken for more than `most`. Empty where there is no such list.
+    `is_whole`: with their numbers of 64 bits, and the lists of structs in them. Broken for more than `most`, Cut where
+    they end too soon. Nothing where there is no such list.
     """
-    reader = _Reader(text)
+    reader = _Reader(text, is_whole)
     number = 0
     while head := reader.byte():
         step, kind = head >> 4, head & 15
@@ -43,17 +46,17 @@ def structs_of(text: bytes, field: int, most: int) -> list[Struct]:
         if number != field or kind != _LIST:
             reader.skip(kind, 0)
             continue
-        head = reader.byte()
-        count = reader.number() if head >> 4 == 15 else head >> 4
-        if count > most or head & 15 != _STRUCT:
-            raise Broken(f"a list has {count:,} items, of kind {head & 15}; {most:,} structs are read")
-        return [reader.struct(0) for _ in range(count)]
-    return []
+        count, kind = reader.head_of_list()
+        if count > most or kind != _STRUCT:
+            raise Broken(f"a list has {count:,} items, of kind {kind}; {most:,} structs are read")
+        for _ in range(count):
+            yield reader.struct(0)
+        return
 
 
 class _Reader:
-    def __init__(self, text: bytes) -> None:
-        self._text, self.at = text, 0
+    def __init__(self, text: bytes, is_whole: bool = False) -> None:
+        self._text, self._is_whole, self.at = text, is_whole, 0
 
     def struct(self, depth: int) -> Struct:
         if depth > DEEPEST:
@@ -63,13 +66,29 @@ class _Reader:
         while head := self.byte():
             step, kind = head >> 4, head & 15
             number = number + step if step else self.signed()
-            if kind == _I32:
+            if kind == _I32 or (kind == _I64 and self._is_whole):
                 made[number] = self.signed()
             elif kind == _STRUCT:
                 made[number] = self.struct(depth + 1)
+            elif kind == _LIST and self._is_whole:
+                made[number] = self._list(depth)
             else:
                 self.skip(kind, depth)
         return made
+
+    def head_of_list(self) -> tuple[int, int]:
+        """How many items a list has, and of which kind."""
+        head = self.byte()
+        count = head >> 4
+        return (self.number() if count == 15 else count), head & 15
+
+    def _list(self, depth: int) -> list[Struct]:
+        """The structs of a list; none for a list of another kind."""
+        count, kind = self.head_of_list()
+        if kind != _STRUCT:
+            self._skip_many(count, (kind,), depth)
+            return []
+        return [self.struct(depth + 1) for _ in range(count)]
 
     def skip(self, kind: int, depth: int) -> None:
         if kind in (_TRUE, _FALSE):
@@ -86,9 +105,8 @@ class _Reader:
         elif kind == _BINARY:
             self._jump(self.number())
         elif kind in (_LIST, _SET):
-            head = self.byte()
-            count = head >> 4
-            self._skip_many(self.number() if count == 15 else count, (head & 15,), depth)
+            count, item = self.head_of_list()
+            self._skip_many(count, (item,), depth)
         elif kind == _MAP:
             count = self.number()
             kinds = self.byte() if count else 0
