@@ -5,12 +5,12 @@ may make them first.
 """
 
 import os
-import sys
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 
 from jobs import ownership
+from jobs.telling import tell
 
 # Of what torch would put into /tmp under a name that everybody knows, if nothing else is said.
 INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
@@ -25,5 +25,5 @@ def keep_private(environ: MutableMapping[str, str] = os.environ) -> None:
             asked = Path(environ[name]).absolute()
             found = ownership.private_cache(asked)
             if found != asked:
-                sys.stderr.write(f"{name}: {asked} is not yours alone; this job compiles into {found}\n")
+                tell(f"{name}: {asked} is not yours alone; this job compiles into {found}")
                 environ[name] = str(found)

@@ -81,7 +81,7 @@ def run(folder: str) -> None:
         outcome, facts = outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name}
     except BaseException as error:
         with contextlib.suppress(OSError):
-            sys.stderr.write(hide_known(traceback.format_exc()))
+            tell(traceback.format_exc())
         outcome, facts = FAILED, _cause(error)
     if heartbeat:
         heartbeat.stop()
@@ -167,7 +167,7 @@ def _clean_up(path: Path, job: dict[str, Any]) -> None:
     """Removes what nobody needs any more; only now: until the end is told, a killed run goes on from it."""
     if not job["checkpoints"]["keep_state"]:
         for reason in state.remove(path):
-            sys.stderr.write(f"a state is not removed: {reason}\n")
+            tell(f"a state is not removed: {reason}")
     if job["before"] and not stages.is_still_needed(path, job):
         stages.release(Workspace(Path(job["paths"]["workspace"])), job["before"][-1], job["run_id"])
 

@@ -7,13 +7,13 @@ what jobs and records name. A link to nothing is refused: making its target woul
 import contextlib
 import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jobs import ownership
 from jobs.folder import Workspace
 from jobs.ownership import Fault
+from jobs.telling import tell
 from zsg_core.errors import ClusterError, UserError
 
 OTHER = "name another with --workspace or ZSG_WORKSPACE"
@@ -21,10 +21,6 @@ AS_YOURS = "what they put there would run as yours"
 CODE = ("code", "grids", "submissions")  # folders of a workspace in which lies what is run
 
 Say = Callable[[str], None]
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 def find(path: Path) -> Workspace:
@@ -61,7 +57,7 @@ def refusal(workspace: Workspace) -> UserError | None:
     return foreign(workspace)
 
 
-def create(workspace: Workspace, say: Say = _say, *, share: bool = False) -> None:
+def create(workspace: Workspace, say: Say = tell, *, share: bool = False) -> None:
     """Makes the folder unless it is there, for its owner alone or, to `share`, for the owner's group.
 
     UserError for one that can be none of the user's. What the user has made in it and left open, as under umask 002,

@@ -243,6 +243,15 @@ def new_slurm(tmp_path_factory: pytest.TempPathFactory) -> SlurmCluster:
     return SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster")
 
 
+@pytest.fixture(autouse=True)
+def umask_of_the_suite() -> Iterator[None]:
+    """Commands that a test calls in this process keep others out of what is made; later tests begin as this one."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def stranger() -> Iterator[OtherUser]:
     """A second real user of this machine; only root can make one."""

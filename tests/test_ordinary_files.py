@@ -75,7 +75,6 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "no ordinary file",
     ),
     "a link to a device": (link("tokenizer.json", "/dev/zero"), "is a link to /dev/zero"),
-    "an empty file of a terabyte": (sparse("pytorch_model.bin", 10**12), "almost empty"),
     "a tokenizer of a terabyte": (sparse("tokenizer.model", 10**12), "has 1,000,000,000,000 bytes"),
     "a name that clears a terminal": (
         lambda folder: (folder / "tokenizer\x1b[2J").touch(),

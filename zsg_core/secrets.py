@@ -7,11 +7,8 @@ So every text that comes from outside passes `hide` or `hide_known` before it is
 import base64
 import os
 import re
-import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from types import TracebackType
 from urllib.parse import urlsplit
 
 from zsg_core.errors import UserError
@@ -111,11 +108,6 @@ def hide_known(text: str, environment: Mapping[str, str] = os.environ) -> str:
     addresses = [value for name, value in environment.items() if _NAMES_AN_ADDRESS.search(name)]
     values += [found[1] for value in addresses if (found := _PASSWORD.search(value))]
     return hide(hide_in_addresses(text), (one for one in values if len(one) >= SHORTEST_KNOWN and one[0] != "/"))
-
-
-def tell_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Prints the traceback of an error that nobody caught; for `sys.excepthook`."""
-    sys.stderr.write(hide_known("".join(traceback.format_exception(kind, error, trace))))
 
 
 def hide_in_addresses(text: str) -> str:

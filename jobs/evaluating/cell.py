@@ -359,6 +359,7 @@ def furnish(spec: dict[str, Any]) -> None:
 
     As bubblewrap does: the new root, in memory, stands on /tmp while what it needs is bound into it.
     """
+    os.umask(0o022)  # a job's own keeps others out, and the program is another user in here
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     Path("/tmp/old").mkdir()

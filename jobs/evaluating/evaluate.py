@@ -14,7 +14,6 @@ others hold and does not idle.
 import contextlib
 import importlib.metadata
 import math
-import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -40,6 +39,7 @@ from jobs.evaluating.served import Served
 from jobs.folder import Workspace, read_json
 from jobs.journal import Journal
 from jobs.ranks import Ranks
+from jobs.telling import tell
 from jobs.training import item_losses
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summary
@@ -164,7 +164,7 @@ class Evaluator:
             self._leave_file(one)
         except Exception as error:
             if not isinstance(error, ZsgError):
-                sys.stderr.write(hide_known(traceback.format_exc()))
+                tell(traceback.format_exc())
             self._holding = None
             one.troubles[step, suite.name] = hide_known(f"{type(error).__name__}: {error}")
             self._say(f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}")

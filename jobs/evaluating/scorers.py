@@ -6,7 +6,6 @@ has failed so is not tried again by this job: a judge is waited for for minutes,
 
 import json
 import os
-import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from jobs.evaluating.judge import Judge, Kept
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import Sandbox
 from jobs.preparing import content
+from jobs.telling import tell
 from zsg_core.errors import BadData, ClusterError, ZsgError
 from zsg_core.scores import metrics, mt_bench
 from zsg_core.scores.metrics import HUMANEVAL, MT_BENCH, PASS_AT, REWARD, SCORERS
@@ -61,7 +61,7 @@ class Scorers:
                 found |= self._scored(scorer, suite, items, own, answered)
             except Exception as error:
                 if not isinstance(error, ZsgError):
-                    sys.stderr.write(hide_known(traceback.format_exc()))
+                    tell(traceback.format_exc())
                 failed |= dict.fromkeys(own, hide_known(f"{type(error).__name__}: {error}"))
         return aggregate(found, answered), failed
 

@@ -21,7 +21,6 @@ from zsg_core.shown_text import make_showable
 
 MOST_FILES = 20_000  # of an embedding model's folder
 MOST_BYTES = 200_000_000  # of a file that holds no weights; the largest published tokenizer.json has 35 million
-SPARSE_FROM, SPARSE = 1_000_000_000, 100  # a file of so many bytes, of which less than one in so many is on the disk
 _REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 _COPY = "if it is what you mean, copy the folder with its links followed (cp -rL) and give the copy"
 
@@ -89,11 +88,6 @@ def copy(folder: Path, path: Path, to: Path) -> None:
 def _refuse_size(said: str, found: os.stat_result, are_weights: bool) -> None:
     if not are_weights and found.st_size > MOST_BYTES:
         raise UserError(f"{said} has {found.st_size:,} bytes; a model's has at most {MOST_BYTES:,}")
-    if found.st_size > SPARSE_FROM and found.st_blocks * 512 * SPARSE < found.st_size:
-        raise UserError(
-            f"{said} is almost empty: of its {found.st_size:,} bytes {found.st_blocks * 512:,} are on the disk; fetch "
-            "it again"
-        )
 
 
 def _blobs(real: Path) -> Path | None:

@@ -27,11 +27,10 @@ from typing import Any
 
 from jobs import journal, ownership
 from jobs.folder import Workspace, read_json, write_json
-from jobs.telling import tell
+from jobs.telling import tell, tell_uncaught
 from jobs.tracking import follow, item_table, run_facts
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Data, Refused, Tracker
-from zsg_core import secrets
 from zsg_core.errors import UserError
 
 SIDE_BY_SIDE = 8  # runs that are sent at once to a server; a sqlite file has one writer
@@ -482,5 +481,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.excepthook = secrets.tell_uncaught
+    sys.excepthook = tell_uncaught
     main()

@@ -13,7 +13,6 @@ removed`, and `speed/snapshot_stall_s`, the seconds for which training stood sti
 
 import queue
 import re
-import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ from jobs.evaluating.evaluations import is_needed, needed
 from jobs.folder import is_committed, read_json
 from jobs.journal import SPEED
 from jobs.ranks import Ranks
+from jobs.telling import tell
 from jobs.training.weight_folders import Base, WeightFolders, Written
 from zsg_core.errors import ClusterError
 from zsg_core.snapshots import Rule, kept
@@ -171,7 +171,7 @@ class Snapshots:
                 self._news.put(step)
             elif reason not in (removal.NEEDED, *self._said):
                 self._said.append(reason)
-                sys.stderr.write(f"a snapshot is not removed: {reason}\n")
+                tell(f"a snapshot is not removed: {reason}")
 
     def _stay(self) -> frozenset[int]:
         return kept(self._there, {step: _number(loss) for step, loss in self._there.items()}, self._rule)

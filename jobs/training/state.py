@@ -10,7 +10,6 @@ only where states are saved and loaded: the launcher asks for steps.
 import random
 import re
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -24,6 +23,7 @@ from jobs.attempt import Attempt
 from jobs.folder import SCHEMA, read_json, sync, write_json
 from jobs.journal import Journal, plain
 from jobs.ranks import Ranks
+from jobs.telling import tell
 from zsg_core.errors import ClusterError
 
 RANKS = "ranks"  # DeepSpeed's tag
@@ -268,7 +268,7 @@ class States:
 
     def _discard(self, state: Path) -> None:
         if reason := removal.discard(self._run.parent.parent, state, removal.IN_STATE):
-            sys.stderr.write(f"a state is not removed: {reason}\n")
+            tell(f"a state is not removed: {reason}")
 
     def _saved(self, step: int, ids: str, loss: float | None, seconds: float) -> Saved:
         return Saved(

@@ -34,6 +34,7 @@ from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Mode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as RunStore
 from mlflow.utils.file_utils import local_file_uri_to_path
 
+from jobs.telling import tell
 from jobs.tracking import artifact_folder
 from jobs.tracking.artifact_folder import NotBelow
 from launcher.tracking.gate import Gate, Keys
@@ -197,7 +198,7 @@ def serve() -> None:
     try:
         handlers.initialize_backend_stores(settings.backend, settings.backend, root)
     except Exception as error:
-        sys.stderr.write(f"MLflow cannot open its database: {error}\n")
+        tell(f"MLflow cannot open its database: {error}")
         sys.exit(1)
     uvicorn.run(
         "launcher.tracking.guarded_server:make_app",
