@@ -243,12 +243,17 @@ def _above(parent: Path) -> Above | None:
         status = parent.stat()
     except FileNotFoundError:
         return None
-    if not is_trusted(status.st_uid) and not _is_unmapped(status.st_uid):
-        return Above(parent, f"belongs to {name_of(status.st_uid)}", by_all=False)
-    writers = _writers(parent, status)
-    if writers is None or status.st_mode & stat.S_ISVTX:
-        return None
-    return Above(parent, f"may be written by {writers}", by_all=writers == "everybody")
+    is_sticky = bool(status.st_mode & stat.S_ISVTX)
+    writers = None if is_sticky else _writers(parent, status)
+    by_all = writers == "everybody"
+    if _is_strangers(status.st_uid):
+        more = f" and may be written by {writers}" if writers else ""
+        return Above(parent, f"belongs to {name_of(status.st_uid)}{more}", by_all)
+    return Above(parent, f"may be written by {writers}", by_all) if writers else None
+
+
+def _is_strangers(uid: int) -> bool:
+    return not is_trusted(uid) and not _is_unmapped(uid)
 
 
 def private_cache(path: Path) -> Path:
@@ -275,8 +280,18 @@ def _own_part(path: Path) -> list[Path]:
 
 
 def _is_replaceable(path: Path) -> bool:
-    found = above(path.resolve())
-    return found is not None and found.by_all
+    """Whether anybody could put another folder in the place of one, or has made one on the way to it.
+
+    A folder that another user has made where everybody may make one, as in /tmp, waits for those who pass. (That of a
+    colleague, who has it from the machine's administrator, is left to the user's judgement.)
+    """
+    whole = path.resolve()
+    found = above(whole)
+    return (found is not None and found.by_all) or any(_is_put_in_the_way(parent) for parent in whole.parents)
+
+
+def _is_put_in_the_way(folder: Path) -> bool:
+    return _is_strangers(folder.stat().st_uid) and bool(folder.parent.stat().st_mode & stat.S_IWOTH)
 
 
 def _writers(path: Path, found: os.stat_result) -> str | None:

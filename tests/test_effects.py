@@ -99,6 +99,8 @@ def test_nothing_is_listed_of_a_profile_that_only_says_where_and_how_much(listed
             SENDS,
             "tracking.uri: metrics, parameters and settings are written to",
         ),
+        ("workspace: /shared/m", SETS, "workspace: all that is made lies in /shared/m, unless you name another"),
+        ("share: group", SETS, "share: a group reads and writes a workspace that is made"),
         ("internet: true", SENDS, "internet: data sets that the grid names are fetched from https://huggingface.co"),
     ],
 )

@@ -65,6 +65,8 @@ def test_another_answer_judge_or_prompt_is_asked_for(fake, tmp_path: Path) -> No
 TROUBLE = {
     "too many requests": (429, {"Retry-After": "0.01"}, b'{"error": "slow down"}'),
     "a server error": (500, {}, b"oops"),
+    "a wait without an end": (503, {"Retry-After": "inf"}, b""),
+    "a wait that is no time": (503, {"Retry-After": "nan"}, b""),
     "an overloaded gateway": (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, b""),
     "a connection that is closed": (0, {}, b""),
     "a reply that is no JSON": (200, {}, b"<html>"),

@@ -128,7 +128,7 @@ def test_settings_of_the_shell_do_not_open_it(tmp_path: Path, monkeypatch: pytes
 
     database = {f"MLFLOW_SQLALCHEMYSTORE_{name}" for name in ("ECHO", "POOL_SIZE", "MAX_OVERFLOW")}
     known = {*mlflow_server.QUIET, "MLFLOW_SERVER_ALLOWED_HOSTS", *database}
-    assert {name for name in env if "MLFLOW" in name} == known - {"DO_NOT_TRACK"}
+    assert {name for name in env if "MLFLOW" in name} == {name for name in known if "MLFLOW" in name}
     assert env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")[:2] == ["127.0.0.1", "127.0.0.1:*"]
     assert "*" not in env["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
 
@@ -143,6 +143,44 @@ def test_the_database_is_no_argument(tmp_path: Path) -> None:
     assert "login01,login01:*" in served.env(3)["MLFLOW_SERVER_ALLOWED_HOSTS"]
     assert {"login01", "127.0.0.1"} <= set(settings["hosts"])
     assert Served("", tmp_path, "127.0.0.1", 5000, 4).names == ["127.0.0.1", "localhost", "::1"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "has"),
+    [
+        ("postgresql://u:pw@h/d", True),
+        ("postgresql://h/d?user=u&password=pw", True),
+        ("postgresql://[u:pw@h/d", True),
+        ("postgresql://u@h/d", False),
+        ("sqlite:////local/m.db", False),
+    ],
+)
+def test_whether_an_address_holds_a_password(backend: str, has: bool) -> None:
+    """As its user's, or as a parameter; one that cannot be read may."""
+    assert mlflow_server.has_password(backend) is has
+
+
+@pytest.mark.parametrize("option", ["--backend {}", "--backend={}"])
+def test_a_password_leaves_the_list_of_processes(zsg: Zsg, option: str, port: int) -> None:
+    """The server starts anew without it, says so, and is told by its environment; here its database never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as database:
+        address = f"postgresql://me:hunter2hunter2@127.0.0.1:{database.getsockname()[1]}/db"
+        arguments = ["server", "--port", str(port), *option.format(address).split()]
+        with zsg.start(*arguments, stderr=subprocess.PIPE) as process:
+            asks, _ = database.accept()
+            lines = [
+                path.read_bytes().decode()
+                for one in [process.pid, *group(process.pid)]
+                if (path := Path(f"/proc/{one}/cmdline")).exists()
+            ]
+            process.terminate()
+            _, said = process.communicate(timeout=60)
+            asks.close()
+
+    assert any("server\0--port" in line for line in lines)
+    assert not any("hunter2" in line for line in lines)
+    assert "could read the password of --backend" in said and "ZSG_BACKEND" in said
+    assert "hunter2" not in said
 
 
 @pytest.mark.soak

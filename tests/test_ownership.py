@@ -132,6 +132,20 @@ def test_a_workspace_that_anybody_can_replace_is_refused(open_to_all: Path, abov
     assert refused is None or f"{open_to_all} may be written by everybody" in str(refused)
 
 
+def test_a_workspace_in_an_open_folder_of_anothers_is_refused(stranger: OtherUser, open_to_all: Path) -> None:
+    """Whoever made it; one that only a colleague may write is told of by doctor, before the workspace is made."""
+    open_to_all.chmod(0o777)
+    stranger.owns(open_to_all)
+    refused = workspaces.refusal(Workspace(open_to_all / "work"))
+
+    assert f"{open_to_all} belongs to {stranger.name} and may be written by everybody" in str(refused)
+    assert doctor.owner(open_to_all / "work").verdict == "problem"
+    open_to_all.chmod(0o755)
+    assert workspaces.refusal(Workspace(open_to_all / "work")) is None
+    told = doctor.owner(open_to_all / "work")
+    assert (told.verdict, told.found.split(":")[0]) == ("warning", f"{open_to_all} belongs to {stranger.name}")
+
+
 def test_folders_of_an_older_zsg_are_closed_and_told(place: Workspace) -> None:
     """Made under umask 002 and left open to a group: they go on working, and it is said what was closed."""
     (place.root / "runs").mkdir()
@@ -331,6 +345,22 @@ def test_a_cache_that_another_has_made_is_not_used(stranger: OtherUser, open_to_
     assert made != theirs and made.stat().st_uid == os.getuid() and made.stat().st_mode & 0o777 == 0o700
     assert environ[caches.INDUCTOR] == str(ours) and ours.stat().st_mode & 0o777 == 0o700
     assert capsys.readouterr().err == f"TRITON_CACHE_DIR: {theirs} is not yours alone; this job compiles into {made}\n"
+    made.rmdir()
+
+
+def test_a_cache_in_a_folder_that_another_put_in_the_way_is_not_used(stranger: OtherUser, open_to_all: Path) -> None:
+    """One of the user's own in it could be put aside by who made that folder in a node's /tmp."""
+    open_to_all.chmod(0o1777)
+    assert stranger.can('mkdir "$1/zsg-0"', open_to_all)
+    theirs = open_to_all / "zsg-0/triton"
+    theirs.mkdir(mode=0o700)
+    made = ownership.private_cache(theirs)
+
+    assert made != theirs and made.stat().st_mode & 0o777 == 0o700
+    made.rmdir()
+    assert stranger.can('chmod 777 "$1/zsg-0"', open_to_all)
+    made = ownership.private_cache(theirs)
+    assert made != theirs
     made.rmdir()
 
 

@@ -53,6 +53,18 @@ def test_patience_ends() -> None:
     assert sum(clock.slept) <= 10
 
 
+def test_who_asks_to_wait_is_waited_for_within_the_limit() -> None:
+    """A busy server says how long; one that asks for longer than patience lasts is tried once more and given up."""
+    clock, made = Clock(), []
+    clock.patience(100).again(lambda: fail(1, made), lambda error: True, lambda error: 20)
+    assert clock.slept == [20]
+
+    clock, made = Clock(), []
+    with pytest.raises(ValueError, match="busy"):
+        clock.patience(10).again(lambda: fail(99, made), lambda error: True, lambda error: 1e9)
+    assert clock.slept == [10]
+
+
 def test_what_is_permanent_is_raised_at_once() -> None:
     """No second try of what would fail again."""
     clock, made = Clock(), []

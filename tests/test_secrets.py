@@ -35,6 +35,16 @@ FORMS = {
     "its end": f"***{KEY[-9:]}",
     "with a slash escaped": KEY.replace("/", "\\/"),
     **{f"in base64 behind {n}": base64.b64encode(b"x" * n + KEY.encode()).decode() for n in range(4)},
+    **{f"in base32 behind {n}": base64.b32encode(b"x" * n + KEY.encode()).decode() for n in range(5)},
+    "with blanks between": " ".join(KEY),
+    "with a dot between": ".".join(KEY),
+    "one character a line": "\n".join(KEY),
+    "in other case": KEY.swapcase(),
+    "in octal": "".join(f"\\{ord(one):03o}" for one in KEY),
+    "in long escapes": "".join(f"\\U{ord(one):08x}" for one in KEY),
+    "in escapes with braces": "".join(f"\\u{{{ord(one):04x}}}" for one in KEY),
+    "in quoted-printable": "".join(f"={ord(one):02X}" for one in KEY),
+    "in hexadecimal with colons": KEY.encode().hex(":"),
     "as a login": base64.urlsafe_b64encode(f"me:{KEY}".encode()).decode(),
 }
 
@@ -48,6 +58,7 @@ def test_a_key_is_hidden_in_every_form(form: str) -> None:
     assert hidden.startswith("HTTP 401: ")
     assert hidden.endswith(" is wrong")
     assert KEY[:6] not in hidden
+    assert KEY[3:9].lower() not in "".join(filter(str.isalnum, hidden)).lower()
     assert base64.b64encode(KEY.encode()).decode()[:8] not in hidden
 
 

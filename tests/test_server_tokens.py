@@ -38,7 +38,7 @@ def test_it_is_found_by_the_servers_address_alone() -> None:
 
 
 def test_a_request_takes_it_there_only() -> None:
-    """What names its own credential is left alone; a request to another server has none."""
+    """Instead of the login that MLflow's client has for others; a request to another server is left as it is."""
     server_tokens.publish(["login01:5000"], "secret")
     own = {"Authorization": "Basic bWU6cHc="}
 
@@ -47,7 +47,8 @@ def test_a_request_takes_it_there_only() -> None:
         return prepared.headers.get("Authorization")
 
     assert sent("http://login01:5000/api") == "Bearer secret"
-    assert sent("http://login01:5000/api", own) == "Basic bWU6cHc="
+    assert sent("http://login01:5000/api", own) == "Bearer secret"
+    assert sent("http://evil.org:5000/api", own) == "Basic bWU6cHc="
     assert sent("http://evil.org:5000/api") is None
 
 

@@ -4,13 +4,10 @@ Pure: no name is looked up here. Whoever sends a key over plain http also looks 
 """
 
 import ipaddress
-import os
 import re
-from collections.abc import Mapping
 from urllib.parse import SplitResult, urlsplit
 
 MOST_CHARACTERS = 2000
-LOGINS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")  # which MLflow's client sends to every server
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")  # what a resolver may take for a number, of which it makes an address
 
@@ -32,10 +29,9 @@ def refusal(address: str) -> str | None:
         return "is not http://HOST:PORT/PATH or https://HOST/PATH"
     if "@" in parts.netloc:
         return "names a user or a password, which would stand in records and messages: leave it out"
-    if "?" in address or "#" in address:
-        return (
-            "holds a query (`?`) or a fragment (`#`), in which a key would stand in records and messages: leave it out"
-        )
+    if any(sign in address for sign in "?#;"):
+        found = "a query (`?`), a fragment (`#`) or a parameter (`;`)"
+        return f"holds {found}, in which a key would stand in records and messages: leave it out"
     return _host_refusal(parts.hostname or "")
 
 
@@ -68,13 +64,6 @@ def refuse_key_in_the_clear(address: str) -> str | None:
         "is plain http to another machine, and whoever stands between would read the key: give https://…, or reach it "
         "by a tunnel to this machine (ssh -L 8000:HOST:PORT) as http://127.0.0.1:8000"
     )
-
-
-def refuse_login_in_the_clear(address: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Why MLflow's client must not be pointed at an address: it sends its login to whatever server it asks."""
-    told = [name for name in LOGINS if environment.get(name)]
-    why = refuse_key_in_the_clear(address) if told else None
-    return f"the server would be told {' and '.join(told)}, and its address {why}; or unset them" if why else None
 
 
 def _parts(address: str) -> SplitResult | None:

@@ -7,7 +7,7 @@ So every text that comes from outside passes `hide` or `hide_known` before it is
 import base64
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -43,6 +43,7 @@ _OF_SERVICES: Mapping[str, tuple[str, ...]] = {
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:API_?KEY|KEY|TOKEN|PASSWORD|PASSWD|PASS|PASSPHRASE|SECRET|CREDENTIALS?|JWT|PAT)(?:$|_)", re.IGNORECASE
 )
+Span = tuple[int, int]  # of a text: the place of the first character, and that behind the last
 _NAMES_A_FILE = re.compile(r"_(?:FILE|PATH|DIR|HOME|SOCK)$", re.IGNORECASE)
 _NAMES_AN_ADDRESS = re.compile(r"(?:_PROXY|_URL|_URI|_DSN|_ENDPOINT)$", re.IGNORECASE)
 
@@ -55,10 +56,12 @@ _IN_QUERY = re.compile(
 _PASSWORD = re.compile(r"://[^/\s:]*:([^\s]*)@")
 
 _ESCAPED = re.compile(
-    r"\\+u(?P<u>[0-9a-fA-F]{4})|\\+x(?P<x>[0-9a-fA-F]{2})|%(?:25)*(?P<percent>[0-9a-fA-F]{2})"
+    r"\\+u\{?(?P<u>[0-9a-fA-F]{4})\}?|\\+U(?P<long>[0-9a-fA-F]{8})|\\+x(?P<x>[0-9a-fA-F]{2})|\\+(?P<octal>[0-7]{3})"
+    r"|%(?:25)*(?P<percent>[0-9a-fA-F]{2})|=(?P<quoted>[0-9A-F]{2})"
     r"|&\#[xX](?P<hex>[0-9a-fA-F]{1,6});|&\#(?P<decimal>[0-9]{1,7});|&(?P<name>amp|lt|gt|quot|apos);|\\+(?P<one>.)",
     re.DOTALL,
 )
+_BASES = {"decimal": 10, "octal": 8}
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 
@@ -117,15 +120,22 @@ def hide_in_addresses(text: str) -> str:
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """A text without these secrets: not whole, not in part, and neither escaped nor encoded nor backwards."""
-    windows = _windows(tuple(sorted({one for one in secrets if one})))
+    """A text without these secrets: not whole, not in part, and neither escaped nor encoded nor backwards.
+
+    Nor with signs or blanks between its characters, or in other case.
+    """
+    known = tuple(sorted({one for one in secrets if one}))
+    windows = _windows(known)
     if not windows:
         return text
     spans = [span for window in windows for span in _found(text, window)]
-    if any(sign in text for sign in "\\%&"):
-        plain, places = _unescaped(text)
-        found = (span for window in windows for span in _found(plain, window))
-        spans += [(places[first][0], places[last - 1][1]) for first, last in found]
+    readings = [_only_letters(text, [(place, place + 1) for place in range(len(text))])]
+    if any(sign in text for sign in "\\%&="):
+        unescaped = _unescaped(text)
+        readings.append(_only_letters(*unescaped))
+        spans += _spans_in(*unescaped, windows)
+    for plain, places in readings:
+        spans += _spans_in(plain, places, _windows_of_letters(known))
     if not spans:
         return text
     made: list[str] = []
@@ -136,10 +146,23 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     return "".join(made) + text[end:]
 
 
-def _unescaped(text: str) -> tuple[str, list[tuple[int, int]]]:
+def _spans_in(plain: str, places: Sequence[Span], windows: Iterable[str]) -> Iterator[Span]:
+    """Where the windows stand in a text, of which each character of `plain` has its place."""
+    for window in windows:
+        for first, last in _found(plain, window):
+            yield places[first][0], places[last - 1][1]
+
+
+def _only_letters(text: str, places: Sequence[Span]) -> tuple[str, list[Span]]:
+    """A text's letters and digits in small, and their places."""
+    kept = [(one.lower(), place) for one, place in zip(text, places, strict=True) if one.isascii() and one.isalnum()]
+    return "".join(one for one, _ in kept), [place for _, place in kept]
+
+
+def _unescaped(text: str) -> tuple[str, list[Span]]:
     """The text with its escapes undone, and where each of its characters stands in the text as it is."""
     made: list[str] = []
-    places: list[tuple[int, int]] = []
+    places: list[Span] = []
     end = 0
     for found in _ESCAPED.finditer(text):
         made.append(text[end : found.start()])
@@ -159,18 +182,18 @@ def _meant(escape: re.Match[str]) -> str:
         return said
     if kind == "name":
         return _NAMED[said]
-    number = int(said, 10 if kind == "decimal" else 16)
+    number = int(said, _BASES.get(kind or "", 16))
     return chr(number) if number <= 0x10FFFF else "\ufffd"
 
 
-def _found(text: str, window: str) -> Iterator[tuple[int, int]]:
+def _found(text: str, window: str) -> Iterator[Span]:
     place = text.find(window)
     while place >= 0:
         yield place, place + len(window)
         place = text.find(window, place + 1)
 
 
-def _joined(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _joined(spans: Iterable[Span]) -> Iterator[Span]:
     """Spans in order, those that touch as one."""
     first, last = -1, -1
     for begin, end in spans:
@@ -195,6 +218,20 @@ def _windows(secrets: tuple[str, ...]) -> frozenset[str]:
     return frozenset(found)
 
 
+@lru_cache(maxsize=64)
+def _windows_of_letters(secrets: tuple[str, ...]) -> frozenset[str]:
+    """The same of their letters and digits alone, in small; none of a secret that has few of them."""
+    found: set[str] = set()
+    for secret in secrets:
+        forms = [(secret, PART), (secret[::-1], PART)]
+        forms += [(form, 2 * PART) for form in _encoded(secret.encode(errors="replace"))]
+        for form, least in forms:
+            letters, _ = _only_letters(form, [(0, 0)] * len(form))
+            if len(letters) >= least:
+                found |= _cut(letters, least)
+    return frozenset(found)
+
+
 def _cut(text: str, least: int) -> set[str]:
     """Every so many characters in a row of a text; the whole text if it is no longer."""
     return {text[place : place + least] for place in range(max(1, len(text) - least + 1))}
@@ -209,3 +246,7 @@ def _encoded(secret: bytes) -> Iterator[str]:
         own = own if (len(secret) + before) % 3 == 0 else own[:-1]  # its last character holds other bits too
         yield own
         yield own.replace("+", "-").replace("/", "_")
+    for before in range(5):  # and base32 five
+        whole = base64.b32encode(b"\0" * before + secret).decode().rstrip("=")
+        own = whole[(8 * before + 4) // 5 :]
+        yield own if (len(secret) + before) % 5 == 0 else own[:-1]

@@ -6,6 +6,7 @@ back of it is hidden before it is kept or told.
 
 import http.client
 import json
+import math
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -40,7 +41,11 @@ class Refused(Exception):
 
 
 class Busy(Exception):
-    """The judge may answer in a while."""
+    """The judge may answer in a while. `wait_s`: how long it asks to wait."""
+
+    def __init__(self, said: str, wait_s: float = 0.0) -> None:
+        super().__init__(said)
+        self.wait_s = wait_s
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,9 @@ class Judge:
         they say.
         """
         try:
-            return self.patience.again(lambda: self._once(system, user), lambda error: isinstance(error, Busy))
+            return self.patience.again(
+                lambda: self._once(system, user), lambda error: isinstance(error, Busy), _asked_to_wait_s
+            )
         except Busy as error:
             raise ClusterError(
                 f"the judge at {self.uri} did not answer for {self.patience.limit_s:g} s: {error}. Ratings so far are "
@@ -139,8 +146,7 @@ class Judge:
     def _meaning(self, reply: Reply) -> Exception:
         said = self._told(reply.body.decode(errors="replace"))
         if reply.status in _BUSY:
-            self.patience.sleep(min(_seconds(reply.retry_after), WAIT_S))
-            return Busy(f"HTTP {reply.status} {said}")
+            return Busy(f"HTTP {reply.status} {said}", min(_seconds(reply.retry_after), WAIT_S))
         if reply.status in _WRONG or 300 <= reply.status < 400:
             return UserError(
                 f"the judge at {self.uri} answered HTTP {reply.status} for model {self.id}: {said}. Look at the "
@@ -153,11 +159,17 @@ class Judge:
         return make_showable(self.hide(text[: 10 * MOST_SAID]), keep="")[:MOST_SAID]
 
 
+def _asked_to_wait_s(error: Exception) -> float:
+    return error.wait_s if isinstance(error, Busy) else 0.0
+
+
 def _seconds(retry_after: str | None) -> float:
+    """How long a server asks to wait; 0 for a date or what is no time: the usual pauses will do."""
     try:
-        return max(0.0, float(retry_after or 0))
+        asked = float(retry_after or 0)
     except ValueError:
-        return 0.0  # a date: the usual pauses will do
+        return 0.0
+    return max(0.0, asked) if math.isfinite(asked) else 0.0
 
 
 class Kept:

@@ -29,17 +29,23 @@ class Patience:
         most = min(self.most_s, self.first_s * 2 ** min(number, 20))
         return self.chance.uniform(most / 2, most)
 
-    def again(self, do: Callable[[], T], is_transient: Callable[[Exception], bool]) -> T:
+    def again(
+        self,
+        do: Callable[[], T],
+        is_transient: Callable[[Exception], bool],
+        asked_s: Callable[[Exception], float] = lambda _: 0.0,
+    ) -> T:
         """What `do` returns, tried until it does; raises its error if that is not transient, or patience has ended.
 
-        `do` must be safe to be done twice: what failed may have been done.
+        `do` must be safe to be done twice: what failed may have been done. `asked_s`: how long an error asks to wait,
+        which is done unless patience ends before.
         """
         began, failures = self.clock(), 0
         while True:
             try:
                 return do()
             except Exception as error:
-                pause_s = self.pauses_s(failures)
+                pause_s = max(self.pauses_s(failures), min(asked_s(error), self.limit_s))
                 if not is_transient(error) or (failures and self.clock() - began + pause_s > self.limit_s):
                     raise
             failures += 1

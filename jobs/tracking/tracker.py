@@ -54,10 +54,10 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs.journal import Point
-from jobs.tracking import artifact_folder, server_tokens
+from jobs.tracking import artifact_folder, logins, server_tokens
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience
-from zsg_core import addresses, secrets
+from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.shown_text import make_showable
 
@@ -72,7 +72,6 @@ BUSY_S = 60.0  # how long another process may hold a sqlite store
 # What in a store has the address of artifacts, the experiments' own last: the others are found by theirs.
 LOCATED = (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("experiments", "artifact_location"))
 
-TOKEN = "MLFLOW_TRACKING_TOKEN"
 KEPT = "The journals keep everything; run zsg sync again"
 
 T = TypeVar("T")
@@ -103,7 +102,8 @@ class Data:
 class OwnServers(RequestAuthProvider):
     """Sends to each `zsg server` of the user's the token that it published, and to nobody else anything.
 
-    It goes by the address of every single request. A credential that the environment names is sent instead.
+    It goes by the address of every single request. A login that MLflow's client has is for other servers: to one of
+    the user's own it is not sent.
     """
 
     def get_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base tells no type
@@ -115,7 +115,7 @@ class OwnServers(RequestAuthProvider):
         return self
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if "Authorization" not in request.headers and (token := server_tokens.of(request.url or "")):
+        if token := server_tokens.of(request.url or ""):
             request.headers["Authorization"] = f"Bearer {token}"
         return request
 
@@ -251,14 +251,14 @@ class Tracker:
         """Raises Refused where MLflow's client would send a login in the clear, or one that is none."""
         if not self.uri.startswith("http"):
             return
-        if why := addresses.refuse_login_in_the_clear(self.uri):
+        if why := logins.refusal(self.uri):
             raise Refused(f"nothing is sent to MLflow at {self._place}: {why}. {KEPT}")
         try:
-            token = secrets.key_of(TOKEN)
+            token = secrets.key_of(logins.TOKEN)
         except UserError as error:
             raise Refused(f"nothing is sent to MLflow at {self._place}: {error}. {KEPT}") from None
         if token:
-            os.environ[TOKEN] = token  # without the line end that a file had
+            os.environ[logins.TOKEN] = token  # without the line end that a file had
 
     def refuse_too_old(self) -> None:
         """Raises Refused for a server that lacks what zsg asks of it."""

@@ -15,7 +15,7 @@ import launcher
 from jobs import ownership
 from jobs.evaluating import sandbox
 from jobs.evaluating.sandbox import Sandbox
-from jobs.ownership import Fault
+from jobs.ownership import Above, Fault
 from launcher import extras, workspaces
 from launcher.clusters import cluster_checks, slurm
 from launcher.clusters.check import OK, PROBLEM, WARNING, Check
@@ -143,7 +143,7 @@ def owner(workspace: Path) -> Check:
         found, mend = f"{above}: anybody can put another workspace in its place", f"chmod o-w {_word(above.path)}"
         return Check("owner", PROBLEM, found, mend)
     if not workspace.is_dir():
-        return Check("owner", OK, "the workspace will be made for you alone")
+        return _replaceable(above) if above else Check("owner", OK, "the workspace will be made for you alone")
     if ownership.is_groups(workspace):
         return _of_group(workspace)
     if (fault := ownership.fault_of(workspace)) and not fault.mend:
@@ -156,9 +156,13 @@ def owner(workspace: Path) -> Check:
         paths = " ".join(_word(one.path) for one in faults[:MOST_SHOWN])
         return Check("owner", PROBLEM, f"{_all(faults)}; what lies there is run as yours", f"chmod go-w {paths}")
     if above:
-        found = f"{above}: who may write there can put another workspace in its place"
-        return Check("owner", WARNING, found, "zsg refuses what is not yours, whenever it looks")
+        return _replaceable(above)
     return Check("owner", OK, "nobody else may write what is run from the workspace")
+
+
+def _replaceable(above: Above) -> Check:
+    found = f"{above}: who may write there can put another workspace in its place"
+    return Check("owner", WARNING, found, "zsg refuses what is not yours, whenever it looks")
 
 
 def _of_group(workspace: Path) -> Check:

@@ -12,7 +12,7 @@ from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
 from zsg_core import addresses
 from zsg_core.settings.fields import Count, Minutes, Nodes, Positive, RanksPerNode, Strict
-from zsg_core.settings.schema_errors import brief, first_problem
+from zsg_core.settings.schema_errors import first_problem
 
 Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options are made of; no blank, no quote
 Features = Annotated[str, Field(pattern=r"^[\w.,:@=+/&|*!()\[\]-]+$")]  # a100&ib, [rack1|rack2]: quoted where written
@@ -362,7 +362,7 @@ def _is_server(uri: str | None) -> bool:
 
 def _uri_refusal(uri: str | None) -> str | None:
     """Why this is no address of an MLflow; a password in it is not repeated."""
-    if uri is None or (uri.startswith("sqlite:////") and uri.isprintable()):
+    if uri is None or (uri.startswith("sqlite:////") and uri.isprintable() and not {"?", "#"} & set(uri)):
         return None
     if not uri.isprintable():
         return "tracking.uri holds a line end, a control character or another mark that does not show"
@@ -375,6 +375,6 @@ def _uri_refusal(uri: str | None) -> str | None:
     if why is None:
         return None
     return (
-        f"tracking.uri: {brief(uri)} {why}; give http://HOST:PORT (see zsg server), a file by its "
+        f"tracking.uri {why}; give http://HOST:PORT (see zsg server), a file by its "
         "whole path as sqlite:////FILE, or null for mlflow.db in the workspace"
     )

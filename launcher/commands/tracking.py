@@ -54,7 +54,13 @@ def server(
         Path, typer.Option("--folder", help="where its database and artifacts lie, on a disk of this machine")
     ] = Path("zsg-mlflow"),
     backend: Annotated[
-        str | None, typer.Option("--backend", help="its database; default: sqlite in the folder; or postgresql://…")
+        str | None,
+        typer.Option(
+            "--backend",
+            envvar="ZSG_BACKEND",
+            show_envvar=False,
+            help="its database; default: sqlite in the folder; or postgresql://…; with a password: as ZSG_BACKEND",
+        ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="address to listen on; 0.0.0.0 = all")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", help="port to listen on", min=1, max=65535)] = 5000,
@@ -70,11 +76,21 @@ def server(
     stays until you remove that. Your jobs and zsg sync find it in ~/.zsg while
     the server runs. It travels over plain http, as all that is sent does.
 
+    Every user of the machine reads command lines. A database whose address
+    holds a password is named by the variable ZSG_BACKEND.
+
     Examples: zsg server, then zsg server --host 0.0.0.0 --folder /local/mlflow
     """
+    from launcher.commands import show
     from launcher.tracking import fill as tracking
     from launcher.tracking import mlflow_server
 
+    if backend and mlflow_server.has_password(backend) and mlflow_server.is_on_command_line(backend):
+        show.say(
+            "every user of this machine could read the password of --backend in the list of processes until now; "
+            "name the database by the variable ZSG_BACKEND instead"
+        )
+        mlflow_server.leave_command_line(backend)
     place = folder.expanduser().resolve()
     database = mlflow_server.backend_of(backend, place)
     token = mlflow_server.kept_token(place)

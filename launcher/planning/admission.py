@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jobs.tracking import logins
 from launcher import extras
 from launcher.clusters import cluster as clusters
 from launcher.clusters import which_cluster
@@ -16,7 +17,7 @@ from launcher.planning.plan import SUBMIT, Plan
 from launcher.submission import handover
 from launcher.submission.handover import Say
 from launcher.submission.submit import Site
-from zsg_core import addresses, secrets
+from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError, ZsgError
 from zsg_core.estimate import GB
 from zsg_core.suites import key_variables
@@ -148,7 +149,7 @@ def _judges(plan: Plan) -> list[str]:
 
 def _tracking(profile: Profile) -> list[str]:
     """Why MLflow's password would be read on its way to the profile's address."""
-    why = addresses.refuse_login_in_the_clear(profile.tracking.uri or "")
+    why = logins.refusal(profile.tracking.uri or "")
     return [f"tracking.uri: {why}"] if why else []
 
 

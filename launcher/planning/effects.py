@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.tracking import server_tokens
+from jobs.tracking import logins
 from launcher.clusters.profile_files import Layers
 from launcher.clusters.profiles import Container, Environment, Profile, SlurmSettings
 from launcher.grids import yaml_file
@@ -26,7 +26,6 @@ from zsg_core.suites import Suite
 
 RUNS, SENDS, SETS = "runs", "sends", "sets"
 HUB = "https://huggingface.co"
-LOGINS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 # Variables by which programs find the code that they load, or start other programs.
 _OF_CODE = re.compile(
     r"PYTHON\w*|LD_\w+|PATH|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|PS4|IFS|\w*PRELOAD\w*|\w*PLUGIN\w*|\w*_PATH|\w*_HOME|HOME"
@@ -61,6 +60,7 @@ def list_effects(
         *_setup(source, profile),
         *_programs(source, profile),
         *_variables(source, profile),
+        *_places(source, profile),
         *_fetched(source, profile, environment),
         *_tracked(source, profile, environment),
         *_of_suites(grid, runs),
@@ -134,6 +134,15 @@ def _variables(source: _Source, profile: Profile) -> Iterator[Effect]:
         yield Effect(SENDS, f"environment.keep hands your shell's variables to every job: {', '.join(more)}", where)
 
 
+def _places(source: _Source, profile: Profile) -> Iterator[Effect]:
+    if where := source.of("workspace"):
+        what = f"workspace: all that is made lies in {profile.workspace}, unless you name another"
+        yield Effect(SETS, what, where)
+    if profile.share != "nobody" and (where := source.of("share")):
+        what = "share: a group reads and writes a workspace that is made: that of the folder it lies in"
+        yield Effect(SETS, what, where)
+
+
 def _fetched(source: _Source, profile: Profile, environment: Mapping[str, str]) -> Iterator[Effect]:
     if profile.internet and (where := source.of("internet")):
         hub = secrets.hide_in_addresses(environment.get("HF_ENDPOINT") or HUB)
@@ -149,20 +158,9 @@ def _tracked(source: _Source, profile: Profile, environment: Mapping[str, str]) 
     if not uri.startswith("http"):
         yield Effect(SENDS, f"tracking.uri: metrics, parameters and settings are written to {uri}", where)
         return
-    login = [name for name in LOGINS if environment.get(name)]
-    if not login and (Path.home() / ".mlflow" / "credentials").exists():
-        login = ["the login of ~/.mlflow/credentials"]
-    if not login and _has_server_token(uri):
-        login = ["the token of your zsg server there, unencrypted"]
+    login = logins.list_told(uri, environment)
     more = f", with {' and '.join(login)}" if login else ""
     yield Effect(SENDS, f"tracking.uri: metrics, parameters and settings are sent to {uri}{more}", where)
-
-
-def _has_server_token(uri: str) -> bool:
-    try:
-        return server_tokens.of(uri) is not None
-    except server_tokens.Exposed:
-        return False
 
 
 def _of_suites(grid: Grid, runs: Sequence[Run]) -> Iterator[Effect]:

@@ -25,6 +25,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from jobs import ownership
@@ -50,6 +51,7 @@ DRIVERS = ("psycopg", "psycopg2")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = ("0.0.0.0", "::")
 TOKEN_FILE = "token"
+BACKEND = "ZSG_BACKEND"  # the variable that names the database as --backend does
 # What of MLflow's settings is handed on from the shell: of its database only. Others change who is let in, and what is
 # asked of whom; some name passwords, which a server needs not.
 HANDED_ON = "MLFLOW_SQLALCHEMYSTORE_"
@@ -137,17 +139,49 @@ def _is_handed_on(name: str) -> bool:
     return name.startswith(HANDED_ON) or not is_of_mlflow
 
 
+def has_password(backend: str) -> bool:
+    """Whether a database's address holds a password, or may hold one."""
+    try:
+        parts = urlsplit(backend)
+    except ValueError:
+        return True
+    return bool(parts.password) or "pass" in parts.query.lower()
+
+
+def is_on_command_line(backend: str, argv: Sequence[str] = sys.orig_argv) -> bool:
+    """Whether this process's own arguments name that database; not so where zsg is called from Python."""
+    return len(without_backend(backend, argv)) < len(argv)
+
+
+def leave_command_line(backend: str) -> NoReturn:
+    """Starts this process anew; it then takes the address from the variable BACKEND, which no other user sees."""
+    os.execve(sys.executable, without_backend(backend, sys.orig_argv), {**os.environ, BACKEND: backend})
+
+
+def without_backend(backend: str, argv: Sequence[str]) -> list[str]:
+    """A command's arguments without those that name this database."""
+    kept: list[str] = []
+    for argument in argv:
+        if argument == backend and kept and kept[-1] == "--backend":
+            kept.pop()
+        elif argument != f"--backend={backend}":
+            kept.append(argument)
+    return kept
+
+
 def backend_of(text: str | None, folder: Path) -> str:
     """The database to serve: a sqlite file in `folder` unless another is named. UserError where it cannot be served."""
     uri = text or f"{SQLITE}{folder / 'mlflow.db'}"
     if uri.startswith(SQLITE):
+        if "?" in uri or "#" in uri:
+            raise UserError("--backend: a sqlite file is named by its path alone, sqlite:///FILE without `?` and `#`")
         path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
         there = next(one for one in (path, *path.parents) if one.exists())
         refuse_shared(path, doctor.file_system(Path("/proc/self/mountinfo").read_text(encoding="utf-8"), there))
         return f"{SQLITE}{path}"
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
         return with_driver(uri, [name for name in DRIVERS if importlib.util.find_spec(name)])
-    raise UserError(f"--backend {uri.split('@')[-1]!r}: give sqlite:///FILE on a local disk, or postgresql://…")
+    raise UserError("--backend: give sqlite:///FILE on a local disk, or postgresql://…")
 
 
 def with_driver(uri: str, drivers: Sequence[str]) -> str:
