@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.rows import Row, show
-from jobs import attempt as attempts
-from jobs.journal import Journal
+from jobs.contract import attempt as attempts
+from jobs.contract.journal import Journal
 from launcher import cli
 from launcher.planning.plan import run_item
 from launcher.submission import session, submit
-from launcher.submission.ledger import Ledger
+from launcher.workspace.ledger import Ledger
 from zsg_core import skills
 
 REPEATS = 7

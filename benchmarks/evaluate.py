@@ -109,7 +109,7 @@ def prepared(folder: Path, steps: int, between: int = 1, uri: str | None = None)
 
     `uri`: the server to which both send while they work.
     """
-    from jobs.folder import write_json
+    from jobs.contract.folder import write_json
     from launcher.planning.plan import Prepare, run_item
     from launcher.submission import job_files, submit
     from launcher.submission.session import open_grid
@@ -139,11 +139,11 @@ def prepared(folder: Path, steps: int, between: int = 1, uri: str | None = None)
 
 def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     """Evaluates in a plain loop; `seconds` begin once the model is loaded."""
-    from jobs.evaluating.generate import Generator
     from jobs.evaluating.held_weights import HeldWeights, alone
     from jobs.evaluating.served import Served
-    from zsg_core.scores import metrics
-    from zsg_core.scores.scoring import Answered
+    from jobs.model.generate import Generator
+    from zsg_core.metrics import metrics
+    from zsg_core.metrics.scoring import Answered
     from zsg_core.suites import Suite
 
     how = {"decoding": "greedy", "max_new_tokens": NEW_TOKENS, "items": None}

@@ -29,11 +29,11 @@ def main(shape: str, repeats: int) -> None:
     os.environ["DS_ACCELERATOR"] = "cpu"
     import torch
 
-    from jobs.ranks import Ranks
-    from jobs.training.answer_loss import AnswerLoss
+    from jobs.model.answer_loss import AnswerLoss
+    from jobs.model.packed_attention import NAME
+    from jobs.runtime.ranks import Ranks
     from jobs.training.held_out import HeldOutLoss
-    from jobs.training.packed_attention import NAME
-    from zsg_core.schedule import MICRO_TOKENS
+    from zsg_core.training.schedule import MICRO_TOKENS
 
     examples = test_items(SHAPES[shape], TASKS)
     with tempfile.TemporaryDirectory() as folder:

@@ -27,11 +27,11 @@ def main(shape: str, tasks: int, repeats: int) -> None:
     import torch
 
     from jobs.evaluating.held_weights import alone
-    from jobs.ranks import Ranks
-    from jobs.training.answer_loss import AnswerLoss
+    from jobs.model.answer_loss import AnswerLoss
+    from jobs.model.packed_attention import NAME
+    from jobs.runtime.ranks import Ranks
     from jobs.training.held_out import HeldOutLoss
-    from jobs.training.packed_attention import NAME
-    from zsg_core.schedule import MICRO_TOKENS
+    from zsg_core.training.schedule import MICRO_TOKENS
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the harness prints

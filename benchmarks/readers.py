@@ -95,10 +95,10 @@ def _measured(work: Callable[[Path], None], folder: Path) -> tuple[float, float]
 
 def _read(folder: Path) -> None:
     from jobs.preparing import records
-    from zsg_core import readers
+    from zsg_core.data import readers
+    from zsg_core.data.readers.intake import Intake
     from zsg_core.digest import ids_digest
     from zsg_core.orders.arrange import by_task
-    from zsg_core.readers.intake import Intake
 
     with tempfile.TemporaryDirectory(dir=folder) as made:
         records.write(Path(made), readers.read("flan_mini", folder, Intake()))

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.rows import Row, show
-from jobs import attempt as attempts
-from jobs.folder import Workspace, write_json
-from jobs.journal import Journal
-from jobs.training import item_losses
+from jobs.contract import attempt as attempts
+from jobs.contract import item_losses
+from jobs.contract.folder import Workspace, write_json
+from jobs.contract.journal import Journal
 
 RUNS, STEPS, EVERY = 1000, 200, 10
 TASKS, ITEMS_PER_TASK = 119, 5

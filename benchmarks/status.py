@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row, show
-from jobs import attempt as attempts
-from jobs.folder import Workspace, write_json
-from jobs.heartbeat import FILE, TRAINING
-from launcher.observing.settled import RESTED_S
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import Workspace, write_json
+from jobs.contract.heartbeat import FILE, TRAINING
+from launcher.status.settled import RESTED_S
 from launcher.submission import session
-from launcher.submission.ledger import Ledger
+from launcher.workspace.ledger import Ledger
 from zsg_core import skills
 
 RUNS, LIVE, ARRAY = 10_000, 200, 1000

@@ -24,12 +24,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.rows import Row, show
-from jobs import attempt as attempts
-from jobs.folder import Workspace, write_json
-from jobs.journal import Journal
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import Workspace, write_json
+from jobs.contract.journal import Journal
 from jobs.tracking import deliver
 from jobs.tracking.tracker import MlflowClient, make_store
-from launcher.tracking.mlflow_server import QUIET
+from launcher.mlflow.mlflow_server import QUIET
 
 RUNS, CHECKPOINTS, METRICS, WRITERS, BATCHES = 1_000, 180, 10, 128, 4
 SHARE, STEP_MS, FILL_S = 0.7, 0.1, 600.0

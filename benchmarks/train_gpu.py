@@ -1,8 +1,8 @@
 """Measures zsg's trainer on one GPU: tokens a second, share of the peak (MFU), memory; beside TRL where that fits.
 
 MFU = (6·(N_body + N_head)·Σn + 6·L·d·Σn²) / seconds / peak: causal attention, real tokens, nothing for padding or
-recomputation (zsg_core.estimate.training_flops). The peak is the vendor's for dense bf16; beside it stands what this
-GPU reaches in a large matrix product. A GPU whose peak is not in the list is refused, never guessed.
+recomputation (zsg_core.training.estimate.training_flops). The peak is the vendor's for dense bf16; beside it stands
+what this GPU reaches in a large matrix product. A GPU whose peak is not in the list is refused, never guessed.
 """
 
 import statistics
@@ -14,9 +14,9 @@ from benchmarks.rows import Row
 from benchmarks.trainer_process import TrainerProcess
 from benchmarks.trainers import ZSG
 from benchmarks.workload import SHAPES, items
-from zsg_core import estimate
 from zsg_core.errors import UserError
-from zsg_core.llama import LlamaShape
+from zsg_core.training import estimate
+from zsg_core.training.llama import LlamaShape
 
 # TFLOPS, dense bf16. An H100 or H200 in a PCIe card or NVL pair is slower, and its name says so.
 PEAKS = {"A100": 312.0, "A800": 312.0, "H100": 989.0, "H200": 989.0}

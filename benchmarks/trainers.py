@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workload import BOS, EOS, LONGEST, SHAPES, Item, items, llama
-from zsg_core.llama import LlamaShape
+from zsg_core.training.llama import LlamaShape
 
 LR = 1e-4  # constant, so that a step's loss does not depend on how many follow
 
@@ -79,13 +79,13 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
     """zsg's own train job, from the engine's start to the last step; only ids and weights are made up."""
     import torch
 
-    from jobs import attempt as attempts
-    from jobs.folder import read_json, write_json
-    from jobs.journal import SPEED, Journal, read
-    from jobs.ranks import Ranks, meet
-    from jobs.signals import Signals
+    from jobs.contract import attempt as attempts
+    from jobs.contract.folder import read_json, write_json
+    from jobs.contract.journal import SPEED, Journal, read
+    from jobs.model.packed_attention import NAME
+    from jobs.runtime.ranks import Ranks, meet
+    from jobs.runtime.signals import Signals
     from jobs.training import train as trainer
-    from jobs.training.packed_attention import NAME
 
     device = meet(folder, Ranks(0, 1, 0), int(asked.device == "cuda"))
     train, test = (tokenized(some) for some in (examples, examples[:1]))
@@ -126,7 +126,7 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
 
 def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Path:
     """A job.json as `zsg submit` writes it."""
-    from jobs.folder import write_json
+    from jobs.contract.folder import write_json
     from launcher.planning.plan import run_item
     from launcher.submission import job_files
     from launcher.submission.session import open_grid
@@ -153,7 +153,7 @@ def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Path:
 def tokenized(examples: list[Item]) -> Any:
     """The examples as zsg holds them."""
     from jobs.training.batches import TokenizedSet
-    from zsg_core.prompts import Encoded
+    from zsg_core.data.prompts import Encoded
 
     encoded = [Encoded(one.ids, ((len(one.ids) - one.answer, len(one.ids)),)) for one in examples]
     return TokenizedSet([f"t:{number}" for number in range(len(examples))], encoded, ["t"] * len(examples))

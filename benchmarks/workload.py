@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from zsg_core.llama import LlamaShape
+from zsg_core.training.llama import LlamaShape
 
 BOS, EOS, LONGEST = 0, 1, 1024
 

@@ -13,33 +13,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jobs import attempt as attempts
-from jobs import (
-    caches,
-    cancellation,
-    causes,
-    going_on,
-    log_marks,
-    needs,
-    own_code,
-    ownership,
-    setup,
-    tracebacks,
-)
-from jobs import ranks as ranks_of
-from jobs.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
-from jobs.causes import Cause
-from jobs.folder import SCHEMA, Workspace, read_json
-from jobs.heartbeat import Heartbeat, Pulse
-from jobs.journal import Journal, cells, plain, read
-from jobs.signals import Signals
-from jobs.signals import outcome as outcome_of
-from jobs.telling import tell
+from jobs.contract import attempt as attempts
+from jobs.contract import cancellation, causes, stages
+from jobs.contract.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
+from jobs.contract.causes import Cause
+from jobs.contract.folder import SCHEMA, Workspace, read_json
+from jobs.contract.heartbeat import Heartbeat, Pulse
+from jobs.contract.journal import Journal, cells, plain, read
+from jobs.files import ownership
+from jobs.runtime import caches, going_on, log_marks, needs, own_code, setup, tracebacks
+from jobs.runtime import ranks as ranks_of
+from jobs.runtime.signals import Signals
+from jobs.runtime.signals import outcome as outcome_of
+from jobs.runtime.telling import tell
 from jobs.tracking import live
-from jobs.training import stages, state
-from zsg_core import schedule
+from jobs.training import state
 from zsg_core.errors import Diverged, ZsgError
 from zsg_core.secrets import hide_known
+from zsg_core.training import schedule
 
 MEET_S = 600.0
 EVALUATOR = "evaluator"  # an evaluate job in its own folder's journal; in a run's folder it is a guest
@@ -220,7 +211,7 @@ def _sample(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple
 
 
 def _watch(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
-    from jobs import canary
+    from jobs.runtime import canary
 
     return DONE, asdict(canary.watch(job, _saying("waiting", journal, pulse)))
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from jobs import ownership
+from jobs.files import ownership
 from launcher.commands import answers as answers_cli
 from launcher.commands import arrange as arrange_cli
 from launcher.commands import lifecycle as lifecycle_cli
@@ -69,7 +69,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         import importlib.metadata
 
-        from launcher.commands import show
+        from launcher.views import show
 
         show.result(f"zsg {importlib.metadata.version('zsg')}")
         raise typer.Exit
@@ -145,8 +145,8 @@ def init(
 
     Example: zsg init my-study
     """
-    from launcher.commands import show
     from launcher.grids import starter
+    from launcher.views import show
 
     made = starter.write(folder)
     go = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
@@ -194,10 +194,10 @@ def submit(
 
     Examples: zsg submit grid.yaml --smoke, then zsg submit grid.yaml
     """
-    from launcher.commands import asking, show
     from launcher.grids.selection import Selection
     from launcher.planning.plan import Allow
     from launcher.submission import session
+    from launcher.views import asking, show
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
     opened = session.open_grid(grid, profile, workspace, smoke, sets or (), only_looks=dry_run, makes_place=False)
@@ -248,8 +248,8 @@ def status(
 
     Examples: zsg status wsd-order --json, then zsg status --state failed
     """
-    from launcher.commands import show
-    from launcher.observing import reading
+    from launcher.status import reading
+    from launcher.views import show
 
     place = reading.workspace(workspace)
     while True:
@@ -277,7 +277,7 @@ def logs(
 
     Example: zsg logs 3f2a -f, then zsg logs 3f2a --attempt 1 --rank 1 --all
     """
-    from launcher.observing import reading
+    from launcher.status import reading
 
     if follow and attempt is not None:
         raise typer.BadParameter("an attempt that has ended does not grow; leave out one of --follow and --attempt")
@@ -296,9 +296,9 @@ def why(
 
     Examples: zsg why 3f2a, then zsg why wsd-order --json
     """
-    from launcher.commands import show
-    from launcher.grids import grid_record
-    from launcher.observing import reading
+    from launcher.status import reading
+    from launcher.views import show
+    from launcher.workspace import grid_record
 
     place = reading.workspace(workspace)
     if what in grid_record.known(place):
@@ -325,18 +325,18 @@ def doctor(
 
     Example: zsg doctor --profile slurm-minimal
     """
-    from launcher import workspaces
-    from launcher.clusters import doctor as doctors
     from launcher.clusters import profiles
-    from launcher.commands import show
-    from launcher.observing import reading
+    from launcher.doctor import doctor as doctors
+    from launcher.status import reading
+    from launcher.views import show
+    from launcher.workspace import workspaces
 
     chosen = profiles.load(profile or "local", Path())
     asked = reading.where(workspace, chosen.workspace)
     place = workspaces.find(asked)  # refuses what can be no workspace
     checks = doctors.examine(chosen, asked.expanduser())
     if model is not None:
-        from launcher.grids import proofs
+        from launcher.doctor import proofs
 
         checks.append(proofs.examine(model, place))
     if json:
@@ -370,8 +370,8 @@ def schema(of: Annotated[Schema, typer.Argument(help="which file's", metavar="gr
 
     Example: zsg schema grid
     """
-    from launcher.commands import show
     from launcher.grids import json_schema
+    from launcher.views import show
 
     show.as_json(json_schema.grid() if of is Schema.GRID else json_schema.profile())
 
@@ -384,14 +384,14 @@ def main() -> None:
     try:
         app()
     except (ZsgError, OSError) as error:
-        from launcher import disk
-        from launcher.commands import show
+        from launcher.views import show
+        from launcher.workspace import disk
 
         told = error if isinstance(error, ZsgError) else disk.told(error)
         show.error(str(told))
         sys.exit(told.exit_code)
     except Exception as error:  # a bug; its message may hold texts of others as well
-        from launcher.commands import show
+        from launcher.views import show
 
         show.bug(error)
         sys.exit(ZsgError.exit_code)
@@ -399,7 +399,7 @@ def main() -> None:
 
 def _show_warning(*told: Any) -> None:
     """Shows what a library warns of; the module that shows is not imported for commands that warn of nothing."""
-    from launcher.commands import show
+    from launcher.views import show
 
     show.library_warning(*told)
 

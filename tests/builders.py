@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from jobs.preparing.base_model import Vocabulary
+from jobs.model.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
 from jobs.training.train_sets import encoder
-from zsg_core.examples import Example
-from zsg_core.prompts import ANSWER, Template
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import ANSWER, Template
 from zsg_core.recipe import InputDigests, SourceDigests
 
 TASKS = {"train": ["task001_add", "task002_sort"], "test": ["task900_count"]}

@@ -8,11 +8,10 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from jobs import journal
-from jobs.evaluating import answers
-from jobs.folder import read_json, write_json
-from zsg_core.scores.keys import INSIDE
-from zsg_core.scores.metrics import TEST_SET
+from jobs.contract import answers, journal
+from jobs.contract.folder import read_json, write_json
+from zsg_core.metrics.keys import INSIDE
+from zsg_core.metrics.metrics import TEST_SET
 from zsg_core.suites import Suite
 
 KEY = "exact_match"

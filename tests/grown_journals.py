@@ -7,9 +7,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from jobs import attempt as attempts
-from jobs.folder import Workspace, read_json, write_json
-from jobs.journal import Journal
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.contract.journal import Journal
 
 RECIPE = {"schema": 1, "base": {"kind": "tiny"}, "stages": [{"arrangement": {"order": "nft"}, "train": {"lr": 1e-3}}]}
 START = {"event": "start", "device": "cpu", "world": 1}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from launcher.tracking import mlflow_server
+from launcher.mlflow import mlflow_server
 
 INSTALLED = Path("/usr/lib/postgresql")
 

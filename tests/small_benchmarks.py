@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zsg_core.readers import evaluation
-from zsg_core.readers.intake import Intake
-from zsg_core.scores import human_eval
+from zsg_core.data.readers import evaluation
+from zsg_core.data.readers.intake import Intake
+from zsg_core.metrics import human_eval
 
 COUNT = 3
 ASKED = (81, 101, 111)  # MT-Bench: writing, reasoning, math
@@ -47,7 +47,7 @@ def reward_model(folder: Path) -> Path:
     from transformers import AutoTokenizer, LlamaConfig
 
     from jobs.evaluating import reward
-    from jobs.preparing import base_model
+    from jobs.model import base_model
 
     shape = {"vocab": 300, "hidden": 32, "layers": 2, "heads": 2, "context": 1024, "seed": 3}
     base_model.make_tiny(folder / "base", shape, ["Human: say it and go on. Assistant: it"])

@@ -22,8 +22,8 @@ from typing import Any
 from conftest import Zsg
 from slurm_cluster import ClusterError, SlurmCluster
 
-from jobs import journal
-from jobs.folder import read_json
+from jobs.contract import journal
+from jobs.contract.folder import read_json
 
 ENDED = ("done", "failed", "cancelled")
 GONE_S = 60.0  # after its last process has died, a run may be called running for so long

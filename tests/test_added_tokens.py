@@ -10,7 +10,8 @@ import torch
 from test_base_model import BASE, TEXTS
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from jobs.preparing import added_tokens, base_model
+from jobs.model import base_model
+from jobs.preparing import added_tokens
 from jobs.training.weight_folders import Base, WeightFolders
 from zsg_core.errors import UserError
 from zsg_core.recipe import before_tokens, id_of_base

@@ -8,17 +8,16 @@ import msgspec
 import pytest
 from test_plan import a_run
 
-from jobs import journal
-from jobs.attempt import Attempt
-from jobs.evaluating import answers, evaluations
-from jobs.folder import Workspace, write_json
-from jobs.journal import Journal
+from jobs.contract import answers, evaluations, journal
+from jobs.contract.attempt import Attempt
+from jobs.contract.folder import Workspace, write_json
+from jobs.contract.journal import Journal
 from launcher.evaluation import anew
 from launcher.evaluation.evaluating import Found, look, refine
 from launcher.grids.runs import Run
-from launcher.observing.job_state import JobState
 from launcher.planning.plan import Action, Allow, run_item
-from zsg_core.scores.scoring import Answered
+from launcher.workspace.job_state import JobState
+from zsg_core.metrics.scoring import Answered
 from zsg_core.suites import SINCE, File
 
 # The ways in which zsg at e79a027 took these keys.

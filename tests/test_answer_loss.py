@@ -7,20 +7,20 @@ import warnings
 import pytest
 from builders import tokenized
 
-from jobs.preparing.base_model import Vocabulary
+from jobs.model.base_model import Vocabulary
 from jobs.training.batches import MicroBatch, TokenizedSet
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import ALL, ANSWER, PROMPT, Template
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.examples import Example
-from zsg_core.prompts import ALL, ANSWER, PROMPT, Template
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.training import answer_loss, packed_attention
-    from jobs.training.answer_loss import AnswerLoss, refuse_leaks
-    from jobs.training.packed_attention import NAME
+    from jobs.model import answer_loss, packed_attention
+    from jobs.model.answer_loss import AnswerLoss, refuse_leaks
+    from jobs.model.packed_attention import NAME
 
 SHAPE = {
     "vocab_size": 300,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import Zsg
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from launcher.reporting import arrange_picture, arrangements
 from zsg_core.digest import ids_digest
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from slurm_answers import profile
 
-from jobs import slurm_environment
+from jobs.runtime import slurm_environment
 from launcher.clusters import arrays, profiles
 from launcher.clusters.profiles import Profile
 from launcher.submission.handover import dependency, parameters
-from launcher.submission.ledger import Submission
+from launcher.workspace.ledger import Submission
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 EVERYTHING = GOLDEN / "everything.yaml"

@@ -10,10 +10,10 @@ from jobs.evaluating import asking
 from jobs.evaluating.asking import Asking
 from jobs.evaluating.items import Asker, OwnTestSet
 from jobs.training.batches import TokenizedSet
-from zsg_core.examples import Example
-from zsg_core.prompts import Template
-from zsg_core.scores import exact_match
-from zsg_core.scores.scoring import aggregate
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Template
+from zsg_core.metrics import exact_match
+from zsg_core.metrics.scoring import aggregate
 
 HOW = {"decoding": "greedy", "max_new_tokens": 4, "items": None, "stops": ["\nUser:"]}
 POSITIONS = 44

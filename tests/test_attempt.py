@@ -2,9 +2,9 @@
 
 import pytest
 
-from jobs import attempt as attempts
-from jobs.attempt import Superseded, await_begin, begin, check, end
-from jobs.folder import read_json
+from jobs.contract import attempt as attempts
+from jobs.contract.attempt import Superseded, await_begin, begin, check, end
+from jobs.contract.folder import read_json
 
 VARIABLES = ["SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME"]
 

@@ -12,7 +12,7 @@ from zsg_core.errors import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from jobs.preparing import base_model
+    from jobs.model import base_model
 
 BASE = {"kind": "tiny", "hidden": 64, "layers": 2, "heads": 4, "vocab": 400, "context": 128, "seed": 3}
 TEXTS = [f"User: count {n} apples and {n * n} pears\nAssistant: {n + n * n}" for n in range(200)]

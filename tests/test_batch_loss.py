@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from zsg_core import schedule
 from zsg_core.errors import UserError
+from zsg_core.training import schedule
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
     import torch.distributed as dist
 
-    from jobs import ranks
+    from jobs.runtime import ranks
     from jobs.training.batch_loss import BatchLoss, ScaledLoss, item_means, refuse_empty
 
 LEARNT = [5, 1, 9, 2, 7, 7, 3, 4, 30, 2, 1, 6, 2, 8, 5, 11]

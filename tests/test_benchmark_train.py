@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from zsg_core.errors import UserError
-from zsg_core.estimate import GB
+from zsg_core.training.estimate import GB
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "benchmarks.train", "--json", "--repeats", "1", "--shapes"]

@@ -10,8 +10,8 @@ import pytest
 from conftest import Zsg
 from slurm_cluster import SlurmCluster
 
-from jobs.folder import Workspace
-from launcher.observing import reading
+from jobs.contract.folder import Workspace
+from launcher.status import reading
 from zsg_core import skills
 
 ROOT = Path(__file__).resolve().parent.parent

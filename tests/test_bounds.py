@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limited import seconds_of, within
 
-from jobs import folder, journal
+from jobs.contract import folder, journal
 from launcher.grids import inputs, model_files
-from zsg_core import schedule
+from zsg_core.data.readers import FORMATS, columns, json_array, keyed, names, niv2
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError, ZsgError
-from zsg_core.readers import FORMATS, columns, json_array, keyed, names, niv2
-from zsg_core.readers.intake import Intake
 from zsg_core.settings.run import Settings
+from zsg_core.training import schedule
 
 GIB, MIB = 1 << 30, 1 << 20
 STRIDES = st.one_of(

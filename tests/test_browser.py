@@ -15,7 +15,7 @@ import pytest
 from browser import browser, complaints, keep_picture
 from conftest import Zsg, wait_until
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 
 pytestmark = [pytest.mark.soak, pytest.mark.browser, pytest.mark.usefixtures("chromium")]
 

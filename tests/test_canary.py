@@ -10,8 +10,8 @@ from conftest import Zsg, wait_until
 from test_chaos import CLUSTER, LIGHT, write_grid
 from test_plan import a_run, planned
 
-from jobs.canary import Shown, judge
-from jobs.causes import Cause, Known
+from jobs.contract.causes import Cause, Known
+from jobs.runtime.canary import Shown, judge
 from launcher.grids.runs import Run
 from launcher.planning.plan import Plan
 from launcher.submission.canary import AT_ONCE, with_first

@@ -10,18 +10,18 @@ from conftest import Zsg, wait_until
 from slurm_answers import owned
 from small_runs import held, small_grid
 
-from jobs import attempt as attempts
-from jobs import cancellation
-from jobs.folder import Workspace, write_json
+from jobs.contract import attempt as attempts
+from jobs.contract import cancellation
+from jobs.contract.folder import Workspace, write_json
 from launcher.clusters.slurm import Job, compact
 from launcher.clusters.slurm import cancel as scancel
-from launcher.grids import grid_record
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import cancel
 from launcher.lifecycle.cancel import Scene, Wish, decide
-from launcher.observing.job_state import JobState
-from launcher.observing.status import collect
-from launcher.submission.ledger import Ledger
+from launcher.status.status import collect
+from launcher.workspace import grid_record
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ClusterError, UserError
 
 RUNS, DONE, WAITS = JobState(state="running"), JobState(state="done"), JobState(state="waiting")

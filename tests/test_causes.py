@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs import attempt as attempts
-from jobs import causes, tracebacks
-from jobs.causes import Cause
-from jobs.folder import read_json
+from jobs.contract import attempt as attempts
+from jobs.contract import causes
+from jobs.contract.causes import Cause
+from jobs.contract.folder import read_json
+from jobs.runtime import tracebacks
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, ClusterError, UserError
-from zsg_core.readers.intake import Intake
 
 NCCL = (
     "[rank1]:[E626 06:24:44.903881913 ProcessGroupNCCL.cpp:616] [Rank 1] Watchdog caught collective operation timeout: "

@@ -9,10 +9,10 @@ import torch
 
 from jobs.evaluating.choices import Choices
 from jobs.training.batches import TokenizedSet
-from zsg_core import prompts
+from zsg_core.data import prompts
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Template
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
-from zsg_core.prompts import Template
 
 MOST = 64  # tokens, which are bytes here
 TAG = len("\nAssistant: ")

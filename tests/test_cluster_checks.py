@@ -6,8 +6,9 @@ import pytest
 from conftest import Zsg
 from slurm_answers import ASSOC_MGR, CONFIG, PARTITIONS, a_cluster, profile
 
-from launcher.clusters import cluster, cluster_checks
-from launcher.clusters.check import OK, PROBLEM, WARNING
+from launcher.clusters import cluster
+from launcher.doctor import cluster_checks
+from launcher.doctor.check import OK, PROBLEM, WARNING
 
 
 def test_scontrol_is_read_line_by_line() -> None:

@@ -13,9 +13,9 @@ from slurm_cluster import SlurmCluster
 from small_runs import small_grid
 from test_on_slurm import profile, wait_until_ended
 
-from jobs import own_code
-from jobs.folder import Workspace, is_committed
-from launcher.submission import code_snapshot
+from jobs.contract.folder import Workspace, is_committed
+from jobs.runtime import own_code
+from launcher.workspace import code_snapshot
 from zsg_core.errors import ClusterError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,6 @@
 """Are long tables laid out so that a person and a script can read them?"""
 
-from launcher.commands.columns import columns
+from launcher.views.columns import columns
 
 
 def test_columns_are_as_wide_as_what_is_shown() -> None:

@@ -9,14 +9,14 @@ from builders import task, write_niv2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.folder import Workspace, is_committed
+from jobs.contract.folder import Workspace, is_committed
 from jobs.preparing import corpus as corpora
 from jobs.preparing import pool, records
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.pool import Files
 from launcher.grids import inputs
+from zsg_core.data.examples import Example
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
 from zsg_core.recipe import corpus_id, recipe
 from zsg_core.settings.run import Settings
 

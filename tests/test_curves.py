@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zsg_core import curves
+from zsg_core.stats import curves
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=12)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from conftest import Zsg
 
-from jobs.folder import Workspace, write_json
-from launcher.observing import data_notes
+from jobs.contract.folder import Workspace, write_json
+from launcher.status import data_notes
 
 GRID = """
 name: notes

@@ -11,12 +11,12 @@ from conftest import Zsg
 from evaluated import metric_rows, scores
 from forked_jobs import ForkedJobs, wait_until
 
-from jobs import journal
-from jobs.folder import is_committed, read_json
+from jobs.contract import journal
+from jobs.contract.folder import is_committed, read_json
 from jobs.preparing.records import Records
 from launcher.planning.plan import Allow
 from launcher.submission import session, submit
-from launcher.submission.ledger import Ledger
+from launcher.workspace.ledger import Ledger
 
 GRID = """
 name: delia
@@ -138,7 +138,7 @@ def test_the_token_is_there_from_data_to_snapshot(site: Site) -> None:
     """It is one id in what is trained on and in the snapshot's tokenizer; the embedding's adapters have its row."""
     from safetensors import safe_open
 
-    from jobs.preparing.base_model import load_vocabulary
+    from jobs.model.base_model import load_vocabulary
 
     run = site.runs[2]
     [snapshot] = (run / "snapshots").glob("[0-9]*")

@@ -11,7 +11,7 @@ import pytest
 from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs, journal_points, mlflow_runs
 
-from jobs.folder import Workspace, write_json
+from jobs.contract.folder import Workspace, write_json
 from jobs.tracking import deliver
 
 

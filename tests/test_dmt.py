@@ -8,7 +8,7 @@ import pytest
 from conftest import Zsg
 from tracked import child_runs
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from jobs.preparing.corpus import Corpus
 
 GRID = """

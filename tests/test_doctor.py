@@ -13,9 +13,9 @@ import pytest
 from conftest import Zsg
 
 from jobs.evaluating.sandbox import NoSandbox, Sandbox
-from launcher import extras
-from launcher.clusters import doctor
-from launcher.clusters.check import OK, PROBLEM, WARNING
+from launcher.doctor import doctor
+from launcher.doctor.check import OK, PROBLEM, WARNING
+from launcher.workspace import extras
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = dict.fromkeys(doctor.OURS, None)

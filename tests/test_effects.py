@@ -10,12 +10,12 @@ import pytest
 
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
-from launcher.commands import show
 from launcher.grids.grid import Grid
 from launcher.planning import effects
 from launcher.planning.effects import RUNS, SENDS, SETS, Effect
 from launcher.planning.plan import Allow, Plan
 from launcher.submission import session
+from launcher.views import show
 from zsg_core.suites import Suite
 
 Listed = Callable[..., list[Effect]]

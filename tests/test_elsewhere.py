@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zsg_core.errors import BadData
-from zsg_core.scores import elsewhere
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics import elsewhere
+from zsg_core.metrics.scoring import Answered
 
 SCORE: dict[str, Any] = {"run": "ab12", "step": 40, "id": "t:0", "metric": "mt_bench", "score": 7}
 

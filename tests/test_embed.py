@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from jobs.preparing import embed
 from launcher.grids import inputs
 from zsg_core.settings.run import Settings

@@ -16,11 +16,11 @@ from small_runs import small_grid
 from test_on_slurm import wait_until_ended
 from train_bench import reached
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from launcher.grids.selection import EVERYTHING
 from launcher.lifecycle import cancel
-from launcher.observing import reading, status
-from launcher.submission.ledger import Ledger
+from launcher.status import reading, status
+from launcher.workspace.ledger import Ledger
 
 pytestmark = pytest.mark.slurm
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from zsg_core import curves
 from zsg_core.settings.claims import OF_A_GRID
-from zsg_core.verdict import HERE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW, Curve, Verdict, judge
+from zsg_core.stats import curves
+from zsg_core.stats.verdict import HERE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW, Curve, Verdict, judge
 
 pytestmark = pytest.mark.soak
 STUDIES = 600

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from published_llamas import CONFIGS
 
-from zsg_core import estimate, llama
-from zsg_core.estimate import GB, STAGES
-from zsg_core.llama import LlamaShape, shape_of_config, tiny_shape
 from zsg_core.settings.run import ModelSettings
+from zsg_core.training import estimate, llama
+from zsg_core.training.estimate import GB, STAGES
+from zsg_core.training.llama import LlamaShape, shape_of_config, tiny_shape
 
 WORLDS = (1, 2, 4, 8, 16)
 
@@ -130,7 +130,7 @@ def test_parameters_are_those_of_the_real_model(changes):
 @pytest.mark.parametrize("hidden", [8, 128, 250])
 def test_parameters_of_tiny_are_those_of_the_made_model(hidden, tmp_path: Path):
     """The count from the recipe equals what make_tiny writes down, and what its config.json says."""
-    from jobs.preparing.base_model import make_tiny
+    from jobs.model.base_model import make_tiny
 
     made = ModelSettings(hidden=hidden, layers=2, heads=1, vocab=300).shape | {"context": 64, "seed": 0}
     make_tiny(tmp_path / "tiny", made, ["some text to learn from"])
@@ -162,9 +162,9 @@ def saved_bytes(layers: int, precision: str, kv_heads: int, *, recompute: bool =
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.training.answer_loss import AnswerLoss
-    from jobs.training.layers import set_up
-    from jobs.training.packed_attention import NAME
+    from jobs.model.answer_loss import AnswerLoss
+    from jobs.model.layers import set_up
+    from jobs.model.packed_attention import NAME
 
     llama = LlamaForCausalLM(LlamaConfig(**config(layers, kv_heads), attn_implementation=NAME))
     set_up(llama, recompute=recompute, compiled=False)

@@ -10,7 +10,7 @@ from builders import task, write_niv2
 from conftest import Zsg
 from published_llamas import CONFIGS, remember, write_model
 
-from jobs import journal
+from jobs.contract import journal
 from launcher.clusters import profiles
 from launcher.planning import fit
 from launcher.planning.estimates import Estimates, assumptions, lines
@@ -18,7 +18,7 @@ from launcher.planning.fit import Layout, Load
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
 from launcher.submission import session
 from zsg_core.errors import UserError
-from zsg_core.llama import shape_of_config
+from zsg_core.training.llama import shape_of_config
 
 BY_DISK = (0, 2)  # of a plan: whether submit would refuse the states of a real model, this machine's disk decides
 GPUS = """

@@ -13,9 +13,9 @@ from small_runs import small_grid
 from tracked import assert_exactly_once
 from train_bench import Bench
 
-from jobs import journal
-from jobs.folder import read_json, write_json
-from jobs.training.item_losses import read_test_losses
+from jobs.contract import journal
+from jobs.contract.folder import read_json, write_json
+from jobs.contract.item_losses import read_test_losses
 
 STEPS = [0, 3, 6, 9, 12, 15, 18]
 

@@ -12,7 +12,7 @@ from slurm_cluster import SlurmCluster
 from test_on_slurm import ACTIVE, profile, wait_until_ended
 from tracked import assert_exactly_once, child_runs
 
-from jobs.folder import read_json
+from jobs.contract.folder import read_json
 
 pytestmark = pytest.mark.slurm
 

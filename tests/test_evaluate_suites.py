@@ -18,16 +18,16 @@ from small_benchmarks import cut, reward_model
 from tracked import assert_exactly_once, child_runs
 from train_bench import Bench
 
-from jobs import journal
-from jobs.evaluating import answers, evaluations, sandbox, scorers
+from jobs.contract import answers, evaluations, journal
+from jobs.contract.item_losses import read_test_losses
+from jobs.evaluating import sandbox, scorers
 from jobs.evaluating.items import Problems
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import NoSandbox
 from jobs.evaluating.scorers import Scorers
-from jobs.training.item_losses import read_test_losses
 from launcher.grids.inputs import Inputs
 from zsg_core import suites
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics.scoring import Answered
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.suites import Suite
 

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from test_plan import a_run
 
 from launcher.evaluation.evaluating import Found, refine
-from launcher.observing.job_state import JobState
 from launcher.planning.plan import Action, Allow, Plan, evaluation_of, run_item
+from launcher.workspace.job_state import JobState
 from zsg_core.settings.checkpoints import CheckpointSettings
 
 KEY = "exact_match"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from zsg_core.scores import exact_match
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics import exact_match
+from zsg_core.metrics.scoring import Answered
 
 
 @pytest.mark.parametrize(

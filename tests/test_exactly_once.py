@@ -13,7 +13,7 @@ from faulty_proxy import FaultyProxy
 from grown_journals import GrowingRun, write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs
 
-from jobs.folder import Workspace, write_json
+from jobs.contract.folder import Workspace, write_json
 from jobs.tracking import deliver
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Refused, Unreachable

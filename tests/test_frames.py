@@ -10,8 +10,8 @@ import pytest
 from conftest import Zsg
 
 from benchmarks.report import listed_run, record_run, write_grid
-from jobs import journal
-from jobs.folder import Workspace
+from jobs.contract import journal
+from jobs.contract.folder import Workspace
 from launcher.reporting import outputs
 from launcher.reporting.frames import item_losses, metrics
 from zsg_core.errors import UserError

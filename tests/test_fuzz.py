@@ -22,17 +22,17 @@ import pytest
 from builders import task, write_niv2
 from model_folders import write_llama
 
-from jobs import folder as folders
-from jobs import journal
+from jobs.contract import folder as folders
+from jobs.contract import journal
 from launcher.clusters import cluster, profiles, slurm
 from launcher.grids import grid, model_folder, overrides
-from launcher.submission.ledger import Ledger
-from zsg_core import instructions
+from launcher.workspace.ledger import Ledger
+from zsg_core.data import instructions
+from zsg_core.data.examples import Example
+from zsg_core.data.readers import FORMATS, keyed, niv2, tags
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError, ZsgError
-from zsg_core.examples import Example
-from zsg_core.readers import FORMATS, keyed, niv2, tags
-from zsg_core.readers.intake import Intake
-from zsg_core.scores import elsewhere, mt_bench
+from zsg_core.metrics import elsewhere, mt_bench
 
 FEW, MANY = 40, 10_000
 

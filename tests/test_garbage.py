@@ -12,14 +12,14 @@ import pytest
 from conftest import Zsg
 from small_runs import small_grid
 
-from jobs import attempt as attempts
-from jobs.folder import Workspace, publish, write_json
-from jobs.training import stages
+from jobs.contract import attempt as attempts
+from jobs.contract import stages
+from jobs.contract.folder import Workspace, publish, write_json
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
-from launcher.grids import grid_record
 from launcher.lifecycle import garbage
-from launcher.submission.ledger import Ledger, Submission
+from launcher.workspace import grid_record
+from launcher.workspace.ledger import Ledger, Submission
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.tracking.gate import Gate, Keys, Request, judge
+from launcher.mlflow.gate import Gate, Keys, Request, judge
 
 KEYS = Keys("the-token", "the-session", ("127.0.0.1", "localhost", "::1"))
 HOST = ("host", "127.0.0.1:5000")

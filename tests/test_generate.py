@@ -10,8 +10,8 @@ with warnings.catch_warnings():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.evaluating.generate import FastNucleus, Generator, batches, until
-    from jobs.training import packed_attention
+    from jobs.model import packed_attention
+    from jobs.model.generate import FastNucleus, Generator, batches, until
 
 BOS, EOS = 1, 2
 GREEDY = {"decoding": "greedy", "max_new_tokens": 12, "items": None}

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from jobs import going_on
-from jobs.going_on import Slurm, Stop, decide
+from jobs.runtime import going_on
+from jobs.runtime.going_on import Slurm, Stop, decide
 
 REQUEUE, CHAIN = {"by": "requeue", "most": 3}, {"by": "chain", "most": 3}
 PROGRESS = Stop(before=4, saved=8)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from zsg_core.errors import BadData
-from zsg_core.scores import gsm8k
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics import gsm8k
+from zsg_core.metrics.scoring import Answered
 
 
 def rows(path: Path) -> list[dict]:

@@ -122,7 +122,7 @@ def test_another_user_gets_nothing(server: Server, stranger: OtherUser, secret: 
 def test_no_other_user_sees_the_secret(server: Server, stranger: OtherUser) -> None:
     """Not in the list of processes, nor in their environments, nor in the files that keep it."""
     listed = stranger.run("ps", "-eo", "pid,args").stdout
-    processes = [int(line.split()[0]) for line in listed.splitlines() if "launcher.tracking.start_server" in line]
+    processes = [int(line.split()[0]) for line in listed.splitlines() if "launcher.mlflow.start_server" in line]
     files = [server.folder / "token", server_tokens.folder() / server.uri.removeprefix("http://")]
 
     assert processes and server.token not in listed

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from slurm_answers import profile
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from launcher.clusters import arrays, slurm
 from launcher.submission import handover
-from launcher.submission.ledger import Ledger
+from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ClusterError
 
 ITEMS = ["runs/a", "runs/b"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import wait_until
 
-from jobs import attempt as attempts
-from jobs.heartbeat import FILE, MEASURING, TRAINING, Heartbeat, Pulse
+from jobs.contract import attempt as attempts
+from jobs.contract.heartbeat import FILE, MEASURING, TRAINING, Heartbeat, Pulse
 from jobs.training.train import Place
 
 EVERY_S = 0.02

@@ -10,13 +10,13 @@ from typing import Any
 import builders
 import pytest
 
-from jobs.preparing.base_model import Vocabulary
-from jobs.ranks import Ranks
+from jobs.model.base_model import Vocabulary
+from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
-from zsg_core import prefixes
+from zsg_core.data import prefixes
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Template
 from zsg_core.errors import ClusterError
-from zsg_core.examples import Example
-from zsg_core.prompts import Template
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -24,10 +24,10 @@ with warnings.catch_warnings():
     import torch.distributed as dist
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.training import packed_attention
-    from jobs.training.answer_loss import AnswerLoss, refuse_leaks
+    from jobs.model import packed_attention
+    from jobs.model.answer_loss import AnswerLoss, refuse_leaks
+    from jobs.model.packed_attention import NAME
     from jobs.training.held_out import HeldOutLoss, summary
-    from jobs.training.packed_attention import NAME
 
 WORDS = "the quick brown fox jumps over a lazy dog while it rains on every second tuesday of march".split()
 BYTES = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)

@@ -14,7 +14,7 @@ import pytest
 from conftest import QUIET, Zsg
 from hugging_face_hub import Hub
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from launcher.grids import hub as hubs
 from launcher.grids.hub import File, Name, named
 from zsg_core.errors import UserError
@@ -147,7 +147,7 @@ def test_a_data_set_of_the_hub_is_fetched_once_and_then_a_folder(zsg: Zsg, hub: 
 CALLS = """
 import sys
 from pathlib import Path
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from launcher.grids.hub import Downloads, named
 from zsg_core.errors import ZsgError
 for text in sys.argv[2:]:

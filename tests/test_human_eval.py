@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from zsg_core.readers.evaluation import Problem, problems
-from zsg_core.readers.intake import Intake
-from zsg_core.scores import human_eval
+from zsg_core.data.readers.evaluation import Problem, problems
+from zsg_core.data.readers.intake import Intake
+from zsg_core.metrics import human_eval
 
 PROMPT = 'import math\n\n\ndef double(x: int) -> int:\n    """ Twice x. """\n'
 PROBLEM = Problem(

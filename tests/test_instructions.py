@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from test_mixed_corpus import make, rows  # noqa: F401 - fixtures
 
-from zsg_core import instructions, readers
+from zsg_core.data import instructions, readers
+from zsg_core.data.examples import Example
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData
-from zsg_core.examples import Example
-from zsg_core.readers.intake import Intake
 from zsg_core.settings.run import Settings
 
 WORDINGS = ["Do it.", "Get it done.", "Please do it."]

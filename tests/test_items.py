@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from jobs.contract import item_losses
 from jobs.evaluating.items import Asker, Dialogues, OwnTestSet, Problems, Questions
-from jobs.preparing import content
-from jobs.preparing.base_model import Vocabulary
-from jobs.training import item_losses
+from jobs.model import content
+from jobs.model.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import VICUNA_SYSTEM, Template
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
-from zsg_core.prompts import VICUNA_SYSTEM, Template
-from zsg_core.scores import gsm8k, mt_bench
-from zsg_core.scores.metrics import GSM8K, HUMANEVAL, MT_BENCH
+from zsg_core.metrics import gsm8k, mt_bench
+from zsg_core.metrics.metrics import GSM8K, HUMANEVAL, MT_BENCH
 from zsg_core.settings.suites import Gsm8kSettings, HumanEvalSettings, MtBenchSettings
 from zsg_core.suites import File, Suite
 

@@ -8,9 +8,20 @@ from typing import Any
 
 import pytest
 
-from jobs import attempt as attempts
-from jobs.attempt import Attempt, Superseded, begin
-from jobs.journal import GUEST, Journal, Point, by_writer, files, first_points, last_rows, read, read_file, sizes
+from jobs.contract import attempt as attempts
+from jobs.contract.attempt import Attempt, Superseded, begin
+from jobs.contract.journal import (
+    GUEST,
+    Journal,
+    Point,
+    by_writer,
+    files,
+    first_points,
+    last_rows,
+    read,
+    read_file,
+    sizes,
+)
 
 
 def metric(step: int, ts: int, **data) -> dict:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from zsg_core import readers
-from zsg_core.readers.intake import Intake
-from zsg_core.scores import json_answers, metrics
-from zsg_core.scores.scoring import Answered
+from zsg_core.data import readers
+from zsg_core.data.readers.intake import Intake
+from zsg_core.metrics import json_answers, metrics
+from zsg_core.metrics.scoring import Answered
 
 VALID = [
     ('{"thought": "fine", "hallucination": "no"}', "no"),

@@ -11,9 +11,10 @@ from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
 from launcher.clusters.profiles import Profile
-from launcher.grids import json_schema, yaml_file
+from launcher.grids import json_schema
+from launcher.workspace import yaml_file
+from zsg_core.schema_errors import leaf_keys
 from zsg_core.settings.run import Settings
-from zsg_core.settings.schema_errors import leaf_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 GRIDS = sorted(ROOT.glob("templates/**/*grid*/*.yaml")) + sorted(ROOT.glob("templates/**/grid.yaml"))

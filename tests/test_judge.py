@@ -10,7 +10,7 @@ from fake_judge import KEY, Answer, FakeJudge, said
 
 from jobs.evaluating.judge import Judge, Kept, judge
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.scores.mt_bench import Request
+from zsg_core.metrics.mt_bench import Request
 
 
 @pytest.fixture

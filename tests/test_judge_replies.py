@@ -19,8 +19,8 @@ from jobs.evaluating import judge as judges
 from jobs.evaluating.judge import Judge, Judged, Kept, judge
 from jobs.tracking.patience import Patience
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.scores import mt_bench
-from zsg_core.scores.mt_bench import Request
+from zsg_core.metrics import mt_bench
+from zsg_core.metrics.mt_bench import Request
 
 ASKED = Request(id="q", task="writing", system="s", user="u", answer="a" * 64, prompt="p" * 64)
 LIMIT_S = 0.2

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from zsg_core import readers
+from zsg_core.data import readers
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData
-from zsg_core.readers.intake import Intake
 
 ASKED = {"role": "user", "content": "q"}
 ANSWERED = {"role": "assistant", "content": "a"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.evaluating import leases
-from jobs.evaluating.leases import Lost, claim, is_leased, path_of
+from jobs.contract import leases
+from jobs.contract.leases import Lost, claim, is_leased, path_of
 
 
 def claim_it(run: Path, holder: str = "evaluate/a", lost_s: float = 60.0) -> leases.Lease | None:

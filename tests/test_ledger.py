@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from jobs.folder import Workspace
-from launcher.observing.status import is_locked
-from launcher.submission.ledger import Ledger, submit_lock
+from jobs.contract.folder import Workspace
+from launcher.status.status import is_locked
+from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core.errors import UserError
 
 
@@ -125,8 +125,8 @@ def test_a_line_cut_anywhere_costs_that_line_only(workspace):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from jobs.folder import Workspace
-from launcher.submission.ledger import submit_lock
+from jobs.contract.folder import Workspace
+from launcher.workspace.ledger import submit_lock
 with submit_lock(Workspace(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(60)

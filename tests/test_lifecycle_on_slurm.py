@@ -22,8 +22,8 @@ from test_on_slurm import (
 )
 from train_bench import reached
 
-from jobs.folder import Workspace, read_json
-from launcher.submission.ledger import Ledger
+from jobs.contract.folder import Workspace, read_json
+from launcher.workspace.ledger import Ledger
 
 pytestmark = pytest.mark.slurm
 

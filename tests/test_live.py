@@ -18,7 +18,7 @@ from faulty_proxy import FaultyProxy
 from grown_journals import write_grid
 from tracked import assert_exactly_once, child_runs, journal_points
 
-from jobs.folder import Workspace, read_json, write_json
+from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.tracking import deliver, live
 from zsg_core.digest import ids_digest
 from zsg_core.settings.checkpoints import CheckpointSettings

@@ -14,7 +14,7 @@ from conftest import Zsg, page_at, wait_until
 from small_runs import LONG, held, small_grid, wait_for_step
 from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
 
-from jobs.folder import read_json, write_json
+from jobs.contract.folder import read_json, write_json
 from launcher.planning.plan import Prepare
 from launcher.submission import job_files
 from launcher.submission.session import open_grid

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from test_status import ITEM, submitted, workspace
 
-from jobs import attempt as attempts
-from jobs import log_marks
-from jobs.folder import Workspace
-from launcher.observing import logs
-from launcher.observing.logs import Part
-from launcher.submission.ledger import Ledger
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import Workspace
+from jobs.runtime import log_marks
+from launcher.status import logs
+from launcher.status.logs import Part
+from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
 
 __all__ = ["workspace"]

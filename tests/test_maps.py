@@ -9,12 +9,12 @@ import pytest
 from sklearn.manifold import TSNE
 from test_report import make, rows, written
 
+from jobs.contract.folder import Workspace
 from jobs.evaluating import kept_states
 from jobs.evaluating.kept_states import States
-from jobs.folder import Workspace
 from launcher.reporting import report, scatter
 from launcher.reporting.report import Asked
-from zsg_core.scores.silhouette import silhouettes
+from zsg_core.metrics.silhouette import silhouettes
 
 GROUPS = ["code"] * 8 + ["general"] * 8 + ["math"] * 8
 LAYER = "silhouette/layer_15"

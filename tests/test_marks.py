@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from jobs.preparing import content
+from jobs.model import content
 from launcher.grids.inputs import Inputs
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests, recipe, records_id, run_id
@@ -91,7 +91,7 @@ def test_a_mark_of_parquet_files_is_there_only_where_it_bites(tmp_path: Path, na
 
 def test_a_schema_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it told is kept as long as the file stays as it is; a changed file is looked at again."""
-    from zsg_core.readers import columns
+    from zsg_core.data.readers import columns
 
     looked: list[Path] = []
     take = columns.schema

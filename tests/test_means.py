@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from jobs.training.held_out import summary
-from zsg_core.scores import means
-from zsg_core.scores.scoring import Answered, aggregate
+from zsg_core.metrics import means
+from zsg_core.metrics.scoring import Answered, aggregate
 
 TASKS = ["large"] * 4 + ["small", "lost"]
 VALUES = np.array([1.0, 2.0, 3.0, np.nan, 10.0, np.nan])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Corpus
 from launcher.grids import inputs

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from zsg_core.data.mixing import amount, counts, weights
+from zsg_core.data.readers.p3 import set_of
 from zsg_core.errors import UserError
-from zsg_core.mixing import amount, counts, weights
-from zsg_core.readers.p3 import set_of
 
 FLAN_PALM = {"muffin": "46.0", "t0_sf": "27.9", "cot": "1.8", "niv2": "24.2"}  # science: Flan-PaLM, Table 23
 

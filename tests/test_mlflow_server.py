@@ -14,10 +14,10 @@ from conftest import Zsg, wait_until
 from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from jobs.tracking import deliver, server_tokens
-from launcher.tracking import mlflow_server
-from launcher.tracking.mlflow_server import Served
+from launcher.mlflow import mlflow_server
+from launcher.mlflow.mlflow_server import Served
 from zsg_core.errors import ClusterError, UserError
 
 

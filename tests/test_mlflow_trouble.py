@@ -18,8 +18,8 @@ from faulty_proxy import FaultyProxy
 from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
 
-from jobs import journal
-from jobs.folder import Workspace, read_json, write_json
+from jobs.contract import journal
+from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.tracking import deliver, tracker
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from zsg_core.data.examples import Example
+from zsg_core.data.readers.evaluation import read_mt_bench
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData
-from zsg_core.examples import Example
-from zsg_core.readers.evaluation import read_mt_bench
-from zsg_core.readers.intake import Intake
-from zsg_core.scores import mt_bench
-from zsg_core.scores.mt_bench import JudgePrompt
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics import mt_bench
+from zsg_core.metrics.mt_bench import JudgePrompt
+from zsg_core.metrics.scoring import Answered
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from zsg_core.data.readers import names
 from zsg_core.errors import UserError
-from zsg_core.readers import names
 
 # Files of a source; whether names are tasks; the splits that they are of.
 SPLITS = [

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from jobs.causes import Known
-from jobs.folder import SCHEMA, Workspace, publish, read_json, write_json
-from jobs.needs import refuse_unprepared
+from jobs.contract.causes import Known
+from jobs.contract.folder import SCHEMA, Workspace, publish, read_json, write_json
+from jobs.runtime.needs import refuse_unprepared
 
 NEEDS = ("corpora/c", "arrangements/a", "bases/b")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from builders import task, write_niv2
 
+from zsg_core.data.examples import Example
+from zsg_core.data.readers import niv2
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
-from zsg_core.readers import niv2
-from zsg_core.readers.intake import Intake
 
 
 def read_task(folder: Path, name: str, intake: Intake | None = None) -> list[Example]:

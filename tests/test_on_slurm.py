@@ -17,7 +17,7 @@ from small_runs import small_grid
 from test_resume import reached
 from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
 
-from jobs import journal
+from jobs.contract import journal
 
 pytestmark = pytest.mark.slurm
 

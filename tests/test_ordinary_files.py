@@ -10,7 +10,8 @@ import pytest
 from model_folders import write_llama
 from other_user import OtherUser
 
-from jobs.preparing import content, ordinary_files
+from jobs.files import ordinary_files
+from jobs.model import content
 from launcher.grids import model_folder
 from launcher.grids.inputs import Inputs
 from zsg_core.errors import UserError

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from train_bench import Bench, told
 
-from jobs.folder import read_json
-from zsg_core.examples import Example
-from zsg_core.output_space import classes, log_n
+from jobs.contract.folder import read_json
+from zsg_core.data.examples import Example
+from zsg_core.data.output_space import classes, log_n
 from zsg_core.recipe import InputDigests, SourceDigests, recipe
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import TrainSettings

@@ -12,14 +12,16 @@ from conftest import Zsg
 from other_user import OtherUser
 from small_runs import small_grid
 
-from jobs import caches, entry, ownership
-from jobs.folder import Workspace, alone, publish, write_json
+from jobs import entry
+from jobs.contract.folder import Workspace, alone, publish, write_json
+from jobs.files import ownership
+from jobs.runtime import caches
 from jobs.training import state
-from launcher import workspaces
-from launcher.clusters import doctor
-from launcher.observing import reading
-from launcher.submission import code_snapshot, handover
-from launcher.submission.ledger import Ledger, Submission, submit_lock
+from launcher.doctor import doctor
+from launcher.status import reading
+from launcher.submission import handover
+from launcher.workspace import code_snapshot, workspaces
+from launcher.workspace.ledger import Ledger, Submission, submit_lock
 from zsg_core.errors import UserError
 
 GRID = "name: g\ndefaults:\n  data: {path: data}\n  train: {batch: 4}\n"

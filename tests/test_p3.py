@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from zsg_core import readers
-from zsg_core.readers import p3
-from zsg_core.readers.intake import Intake
+from zsg_core.data import readers
+from zsg_core.data.readers import p3
+from zsg_core.data.readers.intake import Intake
 
 OPTIONS = [
     pytest.param(["Yes", "No"], "No", ("Yes", "No"), None, id="as the answer is"),

@@ -8,12 +8,12 @@ from builders import digests
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.grids.selection import Selection
-from launcher.observing.status import JobState
 from launcher.planning.plan import MOST_GROUPS, Action, Allow, Plan, decide, make, run_item
+from launcher.status.status import JobState
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
-from zsg_core.schedule import checkpoint_steps
 from zsg_core.settings.run import Settings
+from zsg_core.training.schedule import checkpoint_steps
 
 
 def done(every: int) -> JobState:

@@ -12,10 +12,11 @@ import pytest
 from builders import write_niv2
 from conftest import Zsg
 
-from launcher import cli, extras
+from launcher import cli
 from launcher.clusters.cluster import Cluster
 from launcher.planning import admission
 from launcher.submission import submit
+from launcher.workspace import extras
 
 HEAD = "name: g\ndefaults:\n  data: {path: data, sampling: first}\n  train: {batch: 4, init_seed: 0}\n"
 

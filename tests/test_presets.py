@@ -9,12 +9,12 @@ import pytest
 from pydantic import ValidationError
 from train_bench import STEPS, Bench, starts, stop, told
 
-from jobs.folder import read_json, write_json
-from jobs.journal import read
-from zsg_core import schedule
+from jobs.contract.folder import read_json, write_json
+from jobs.contract.journal import read
 from zsg_core.recipe import InputDigests, SourceDigests, recipe
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import PRESETS, TrainSettings
+from zsg_core.training import schedule
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

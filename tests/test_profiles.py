@@ -4,7 +4,7 @@ import pytest
 
 from launcher.clusters import profiles
 from launcher.clusters.profiles import Profile
-from launcher.shipped import shipped
+from launcher.workspace.shipped import shipped
 from zsg_core.errors import UserError
 
 SHIPPED = sorted(path.stem for path in shipped("cluster_profiles").glob("*.yaml"))

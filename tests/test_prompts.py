@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core.examples import Example
-from zsg_core.prompts import VICUNA_SYSTEM, Template, embedding_text, encode, source, training_texts
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import VICUNA_SYSTEM, Template, embedding_text, encode, source, training_texts
 
 BOS, EOS = 1, 2
 

@@ -10,10 +10,11 @@ from builders import write_niv2
 from conftest import Zsg
 from test_base_model import BASE, TEXTS
 
-from jobs.folder import Workspace
-from jobs.preparing import base_model, proof
-from launcher.clusters.check import OK
-from launcher.grids import proofs
+from jobs.contract.folder import Workspace
+from jobs.model import base_model
+from jobs.preparing import proof
+from launcher.doctor import proofs
+from launcher.doctor.check import OK
 
 UNPROVEN = "is not proven here: zsg doctor --model"
 

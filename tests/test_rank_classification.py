@@ -5,8 +5,8 @@ import math
 import msgspec
 import pytest
 
-from zsg_core.examples import Example
-from zsg_core.scores import rank_classification
+from zsg_core.data.examples import Example
+from zsg_core.metrics import rank_classification
 
 ITEM = Example(id="t:0", task="t", turns=(("Is it?", "No"),), references=("No",))
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zsg_core import readers
+from zsg_core.data import readers
+from zsg_core.data.examples import Example
+from zsg_core.data.readers import json_array, rows
+from zsg_core.data.readers.format import matching, root
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
-from zsg_core.readers import json_array, rows
-from zsg_core.readers.format import matching, root
-from zsg_core.readers.intake import Intake
 
 # Folder and README of the shared data → rows; examples are as many.
 COUNTS = [

@@ -95,7 +95,7 @@ def test_every_import_that_is_shown_exists() -> None:
 
     assert ("README.md", "launcher.reporting.frames", "metrics") in found
     assert ("zsg export --help", "launcher.reporting.frames", "metrics") in found
-    assert ("CHANGELOG.md", "jobs.training.item_losses", "read_test_losses") in found
+    assert ("CHANGELOG.md", "jobs.contract.item_losses", "read_test_losses") in found
     for where, module, name in found:
         owner = importlib.import_module(module)
         there = hasattr(owner, name) or importlib.util.find_spec(f"{module}.{name}") is not None

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
-from jobs import attempt as attempts
-from jobs.folder import Workspace, write_json
-from jobs.journal import Journal
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import Workspace, write_json
+from jobs.contract.journal import Journal
 from launcher.reporting import report
 from launcher.reporting.report import Asked
 from zsg_core.errors import UserError

@@ -11,18 +11,18 @@ from sklearn.metrics import silhouette_samples
 from test_plan import a_run
 from train_bench import Bench
 
-from jobs import journal
-from jobs.evaluating import evaluations, kept_states
+from jobs.contract import evaluations, journal
+from jobs.contract.folder import write_json
+from jobs.contract.item_losses import read_test_losses
+from jobs.evaluating import kept_states
 from jobs.evaluating.representations import drawn
 from jobs.evaluating.served import Served
-from jobs.folder import write_json
-from jobs.training.item_losses import read_test_losses
 from launcher.clusters.profiles import Profile
 from launcher.submission import job_files
 from zsg_core.errors import UserError
-from zsg_core.scores.keys import INSIDE
-from zsg_core.scores.metrics import RANK_ACCURACY
-from zsg_core.scores.silhouette import silhouettes
+from zsg_core.metrics.keys import INSIDE
+from zsg_core.metrics.metrics import RANK_ACCURACY
+from zsg_core.metrics.silhouette import silhouettes
 from zsg_core.settings.checkpoints import CheckpointSettings
 
 STEPS = [0, 9, 18]

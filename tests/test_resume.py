@@ -11,9 +11,9 @@ import pytest
 from forked_jobs import wait_until
 from train_bench import EXIT_S, MANY, STEPS, Bench, reached, starts, stop, told
 
-from jobs.folder import read_json, write_json
-from jobs.journal import files, read
-from jobs.training.item_losses import read_test_losses
+from jobs.contract.folder import read_json, write_json
+from jobs.contract.item_losses import read_test_losses
+from jobs.contract.journal import files, read
 from jobs.training.state import newest_step
 
 LEFT_S = 60.0  # within which a rank notices that its peer is gone; far less than the half hour of a collective

@@ -11,17 +11,17 @@ import pytest
 from conftest import Zsg, wait_until
 from small_runs import small_grid, wait_for_step
 
-from jobs import attempt as attempts
-from jobs.attempt import now_ms
-from jobs.causes import Cause
-from jobs.folder import Workspace, write_json
-from launcher.clusters import failed_nodes, slurm
-from launcher.grids import grid_record
+from jobs.contract import attempt as attempts
+from jobs.contract.attempt import now_ms
+from jobs.contract.causes import Cause
+from jobs.contract.folder import Workspace, write_json
+from launcher.clusters import slurm
 from launcher.grids.selection import EVERYTHING, Selection
-from launcher.lifecycle import retry
+from launcher.lifecycle import failed_nodes, retry
 from launcher.lifecycle.retry import MOST, Failure, verdict
-from launcher.observing.job_state import JobState
-from launcher.submission.ledger import Ledger
+from launcher.workspace import grid_record
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
 
 DAY_MS = 24 * 3600 * 1000

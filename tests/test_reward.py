@@ -8,10 +8,10 @@ import pytest
 
 from jobs.evaluating import reward
 from jobs.evaluating.reward import Reward
-from jobs.preparing import base_model
+from jobs.model import base_model
 from launcher.grids import model_folder
 from zsg_core.errors import UserError
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics.scoring import Answered
 
 BASE = {"vocab": 300, "hidden": 32, "layers": 2, "heads": 2, "context": 2048, "seed": 3}
 # Of very different lengths, one of them beyond 1024 tokens.

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from zsg_core.scores import rouge
-from zsg_core.scores.scoring import Answered, aggregate
+from zsg_core.metrics import rouge
+from zsg_core.metrics.scoring import Answered, aggregate
 
 
 def mean_scores(pairs: list[tuple[str, str]]) -> dict[str, float]:

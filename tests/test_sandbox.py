@@ -19,10 +19,10 @@ from hostile_programs import PROGRAMS
 
 from jobs.evaluating import cell, code_scores, sandbox
 from jobs.evaluating.sandbox import Exam, Limits, Sandbox, Verdict
+from zsg_core.data.readers.evaluation import problems
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, UserError
-from zsg_core.readers.evaluation import problems
-from zsg_core.readers.intake import Intake
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics.scoring import Answered
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = os.getpid() % 1000 / 1000  # by which this session's exams are told from those of another on this machine

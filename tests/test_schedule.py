@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core import schedule
-from zsg_core.schedule import batch_positions, checkpoint_steps, learning_rate, micro_batches, share, spans, steps
+from zsg_core.training import schedule
+from zsg_core.training.schedule import (
+    batch_positions,
+    checkpoint_steps,
+    learning_rate,
+    micro_batches,
+    share,
+    spans,
+    steps,
+)
 
 COUNT = st.integers(1, 60)
 BATCH = st.integers(1, 20)

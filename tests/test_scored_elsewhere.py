@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from conftest import Zsg
 
-from jobs import journal as journals
-from jobs.attempt import Attempt
-from jobs.evaluating import answers, evaluations, leases, scored_elsewhere
-from jobs.folder import Workspace, write_json
-from jobs.journal import Journal
-from jobs.training import item_losses
+from jobs.contract import answers, evaluations, item_losses, leases
+from jobs.contract import journal as journals
+from jobs.contract.attempt import Attempt
+from jobs.contract.folder import Workspace, write_json
+from jobs.contract.journal import Journal
+from jobs.evaluating import scored_elsewhere
 from zsg_core.errors import BadData, ClusterError, UserError
-from zsg_core.scores.metrics import TEST_SET
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics.metrics import TEST_SET
+from zsg_core.metrics.scoring import Answered
 
 HOW = {"decoding": "greedy", "max_new_tokens": 8, "items": None}
 ANSWERED = [

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from zsg_core.scores.scoring import Answered, aggregate, mean_by_item
+from zsg_core.metrics.scoring import Answered, aggregate, mean_by_item
 
 
 def answered(item: str, task: str = "t", answer: str | None = None) -> Answered:

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs import entry, tracebacks
+from jobs import entry
+from jobs.runtime import tracebacks
 from launcher import cli
 from zsg_core import secrets
 from zsg_core.errors import UserError

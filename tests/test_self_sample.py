@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from test_prompts import BOS, EOS, characters, text
 
+from jobs.model.base_model import Vocabulary
 from jobs.preparing import self_sample
-from jobs.preparing.base_model import Vocabulary
 from zsg_core import recipe as recipes
-from zsg_core.examples import Example
+from zsg_core.data.examples import Example
 from zsg_core.recipe import InputDigests, SourceDigests
 from zsg_core.settings.run import Settings
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 from test_status import ITEM, FakeSlurm, ended, started, submitted, workspace
 
-from jobs.folder import Workspace
-from launcher.observing import settled as settled_of
-from launcher.observing.job_state import JobState
-from launcher.observing.settled import Settled
-from launcher.observing.status import collect
-from launcher.submission.ledger import Ledger
+from jobs.contract.folder import Workspace
+from launcher.status import settled as settled_of
+from launcher.status.settled import Settled
+from launcher.status.status import collect
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
 
 __all__ = ["workspace"]
 
@@ -34,7 +34,7 @@ def test_an_end_is_read_once(workspace: Workspace, monkeypatch: pytest.MonkeyPat
     """The second look opens nothing in the run's folder and says the same."""
     ended(workspace, submitted(workspace), "done")
     first = look(workspace)
-    monkeypatch.setattr("launcher.observing.status._ended", lambda *_: pytest.fail("its record was read again"))
+    monkeypatch.setattr("launcher.status.status._ended", lambda *_: pytest.fail("its record was read again"))
 
     assert (first.state, look(workspace)) == ("done", first)
 

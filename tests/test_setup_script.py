@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jobs import setup
-from jobs.causes import Cause, Known
+from jobs.contract.causes import Cause, Known
+from jobs.runtime import setup
 from launcher.clusters import setup_script
-from launcher.observing import logs
+from launcher.status import logs
 
 JOB = 'echo "JOB began in $PWD with A=${A:-} failed=${ZSG_SETUP_FAILED:-}"'
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher.commands import show
+from launcher.views import show
 
 
 def row(run: str, state: str, **facts: Any) -> dict[str, Any]:

@@ -25,14 +25,14 @@ from conftest import Zsg
 from pyarrow import parquet as pq
 
 from benchmarks.report import listed_run, record_run, write_grid
-from jobs import attempt as attempts
-from jobs import log_marks
-from jobs.folder import NOTES, Workspace, write_json
-from jobs.journal import Journal
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import NOTES, Workspace, write_json
+from jobs.contract.journal import Journal
+from jobs.runtime import log_marks
 from launcher import cli
-from launcher.commands import asking, show
 from launcher.grids import json_schema
-from launcher.submission.ledger import Ledger
+from launcher.views import asking, show
+from launcher.workspace.ledger import Ledger
 
 FORGED = "error: all is well"
 POISON = (
@@ -196,11 +196,11 @@ def test_a_question_shows_what_is_agreed_to(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 PRINT = {"print", "sys.stdout.write", "sys.stderr.write", "typer.echo", "typer.secho", "typer.confirm", "typer.prompt"}
-MAY_PRINT = {"launcher/commands/show.py", "launcher/commands/asking.py", "jobs/telling.py"}
+MAY_PRINT = {"launcher/views/show.py", "launcher/views/asking.py", "jobs/runtime/telling.py"}
 # They print JSON for the process that has started them, and two counts of a data set that is made here.
 PRINT_JSON = {"jobs/preparing/proof.py", "jobs/evaluating/cell.py", "jobs/tracking/deliver.py"}
 PRINT_OWN = {"zsg_core/skills/__main__.py"}
-MAY_DRAW = {"launcher/commands/show.py", "launcher/commands/columns.py"}
+MAY_DRAW = {"launcher/views/show.py", "launcher/views/columns.py"}
 
 
 def test_nothing_is_printed_but_by_the_modules_that_make_it_showable() -> None:

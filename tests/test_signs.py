@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from test_status import ITEM, FakeSlurm, ended, started, state, submitted, workspace
 
-from jobs import attempt as attempts
-from jobs.folder import Workspace, write_json
-from jobs.heartbeat import FILE, Pulse
-from launcher.observing.status import JobState
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import Workspace, write_json
+from jobs.contract.heartbeat import FILE, Pulse
 from launcher.planning.plan import Allow, _decide
+from launcher.status.status import JobState
 
 __all__ = ["workspace"]
 
@@ -153,8 +153,8 @@ def test_a_waiting_job_tells_why_and_until_when(workspace: Workspace) -> None:
 
 def test_where_there_is_no_accounting_it_is_not_asked(workspace: Workspace) -> None:
     """A profile may say so; a job that left the queue without a record is unknown then."""
-    from launcher.observing.status import collect
-    from launcher.submission.ledger import Ledger
+    from launcher.status.status import collect
+    from launcher.workspace.ledger import Ledger
 
     submitted(workspace)
     slurm, ledger = FakeSlurm(), Ledger(workspace)

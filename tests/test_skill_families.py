@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from zsg_core import skills
+from zsg_core.data.prompts import embedding_text
+from zsg_core.data.readers.intake import Intake
+from zsg_core.data.readers.niv2 import read_task, task_names
 from zsg_core.errors import UserError
-from zsg_core.prompts import embedding_text
-from zsg_core.readers.intake import Intake
-from zsg_core.readers.niv2 import read_task, task_names
 from zsg_core.skills import task_files, write_tasks
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from zsg_core import skills
+from zsg_core.data.readers.intake import Intake
+from zsg_core.data.readers.niv2 import read_task, task_names
 from zsg_core.errors import UserError
-from zsg_core.readers.intake import Intake
-from zsg_core.readers.niv2 import read_task, task_names
 from zsg_core.skills import data_set, near, task_files, write_tasks
 from zsg_core.skills.__main__ import main
 

@@ -11,7 +11,7 @@ from conftest import Zsg
 from forked_jobs import serve
 from test_templates import GRIDS, STUDIES
 
-from jobs.folder import read_json, write_json
+from jobs.contract.folder import read_json, write_json
 from launcher.grids import grid as grids
 
 ROWS = 16  # of each file, or of each task: twice as many as a smoke run takes

@@ -17,12 +17,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from train_bench import Bench, starts, stop, told
 
-from jobs import attempt as attempts
-from jobs.folder import is_committed, read_json, write_json
-from jobs.journal import first_points, read
-from jobs.ranks import Ranks
-from zsg_core import schedule
-from zsg_core.snapshots import kept, most
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import is_committed, read_json, write_json
+from jobs.contract.journal import first_points, read
+from jobs.runtime.ranks import Ranks
+from zsg_core.training import schedule
+from zsg_core.training.snapshots import kept, most
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -30,7 +30,7 @@ with warnings.catch_warnings():
     import torch.distributed as dist
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from jobs.training import weights
+    from jobs.model import weights
     from jobs.training.snapshots import Snapshots
     from jobs.training.weight_folders import IN_FLIGHT, Base, WeightFolders
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from jobs.folder import write_json
+from jobs.contract.folder import write_json
 from jobs.training.speed import Speed
-from zsg_core.estimate import training_flops
-from zsg_core.llama import shape_of_config
+from zsg_core.training.estimate import training_flops
+from zsg_core.training.llama import shape_of_config
 
 CONFIG = {
     "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300,

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zsg_core import splits
-from zsg_core.examples import Example
-from zsg_core.splits import cap, choose_answer, nested
+from zsg_core.data import splits
+from zsg_core.data.examples import Example
+from zsg_core.data.splits import cap, choose_answer, nested
 
 
 def examples(count: int, task: str = "t", references: tuple[str, ...] = ("a",)) -> list[Example]:

@@ -13,12 +13,12 @@ from conftest import Zsg, wait_until
 from pydantic import ValidationError
 from tracked import MlflowClient, child_runs, loss_by_step
 
-from jobs.folder import Workspace
-from jobs.training import stages
+from jobs.contract import stages
+from jobs.contract.folder import Workspace
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
-from launcher.observing.status import JobState
 from launcher.planning.plan import Allow, Plan, decide, make, run_item
+from launcher.status.status import JobState
 from zsg_core import recipe as recipes
 from zsg_core.settings.run import Settings
 

@@ -9,7 +9,8 @@ from conftest import Zsg
 from jsonschema import Draft7Validator
 
 from launcher.clusters import profiles
-from launcher.grids import grid, starter, yaml_file
+from launcher.grids import grid, starter
+from launcher.workspace import yaml_file
 from zsg_core import skills
 from zsg_core.errors import UserError
 

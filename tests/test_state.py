@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs import signals as asking
-from jobs.folder import Workspace, write_json
-from jobs.signals import GO_ON, LEAVE, PAUSE, Signals, Verdict
+from jobs.contract.folder import Workspace, write_json
+from jobs.runtime import signals as asking
+from jobs.runtime.signals import GO_ON, LEAVE, PAUSE, Signals, Verdict
 from jobs.training.state import Cells, Choice, Job, Saved, choose, find, newest_step, remove
-from launcher.submission import linked_folders
+from launcher.workspace import linked_folders
 from zsg_core.errors import UserError
 
 WHAT = {"run_id": "r", "stage_id": "s", "recipe": "c", "schedule": "d"}

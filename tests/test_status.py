@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from slurm_answers import owned
 
-from jobs import attempt as attempts
-from jobs.folder import Workspace, write_json
-from jobs.journal import Journal
-from launcher.observing.job_state import NEVER_STARTED
-from launcher.observing.settled import Settled
-from launcher.observing.status import JobState, collect
-from launcher.submission.ledger import Ledger, Submission
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import Workspace, write_json
+from jobs.contract.journal import Journal
+from launcher.status.settled import Settled
+from launcher.status.status import JobState, collect
+from launcher.workspace.job_state import NEVER_STARTED
+from launcher.workspace.ledger import Ledger, Submission
 
 ITEM = "runs/r"
 

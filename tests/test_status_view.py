@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 from test_show import row
 
-from launcher.commands import show
-from launcher.observing import status_view as view
-from launcher.observing.job_state import ABSENT, JobState
+from launcher.status import status_view as view
+from launcher.views import show
+from launcher.workspace.job_state import ABSENT, JobState
 
 LIVE = {"heartbeat_s": 4.0, "tokens_per_s": 12345.6, "eta_s": 3 * 3600 + 420, "gpus": 16, "doing": "training"}
 

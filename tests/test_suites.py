@@ -18,7 +18,7 @@ from launcher.planning import admission
 from launcher.planning.plan import Action, Plan
 from zsg_core import suites
 from zsg_core.errors import UserError
-from zsg_core.scores import metrics
+from zsg_core.metrics import metrics
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.suites import File, Suite
 

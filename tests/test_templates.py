@@ -17,12 +17,13 @@ from published_llamas import CONFIGS
 from launcher.grids import grid as grids
 from launcher.planning.plan import Allow
 from launcher.submission import session, submit
-from launcher.submission.ledger import Ledger
-from zsg_core import mixing, schedule, tuning
-from zsg_core.llama import shape_of_config
+from launcher.workspace.ledger import Ledger
+from zsg_core.data import mixing
 from zsg_core.settings.claims import Correlates, Rises
 from zsg_core.settings.run import Settings
-from zsg_core.verdict import TAIL, chance_of_order
+from zsg_core.stats.verdict import TAIL, chance_of_order
+from zsg_core.training import schedule, tuning
+from zsg_core.training.llama import shape_of_config
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = sorted((ROOT / "templates").rglob("*.yaml"))

@@ -9,8 +9,9 @@ import pytest
 from builders import digests
 from model_folders import change, write_llama, write_tokenizer
 
-from jobs.preparing import added_tokens, base_model
-from jobs.preparing.text_tokens import ChatTokens, reads_text
+from jobs.model import base_model
+from jobs.model.text_tokens import ChatTokens, reads_text
+from jobs.preparing import added_tokens
 from launcher.grids import model_folder, model_tokenizer
 from launcher.grids.inputs import Inputs
 from launcher.grids.sentencepiece_model import pieces

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.training.tokens import Tokens, tokens
-from zsg_core.examples import Example
-from zsg_core.prompts import Encoded
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Encoded
 
 SPAN = st.tuples(st.integers(0, 99), st.integers(0, 99))
 ENCODED = st.builds(

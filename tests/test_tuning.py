@@ -8,20 +8,20 @@ import pytest
 from conftest import Zsg
 from tracked import loss_by_step
 
-from jobs import journal
-from zsg_core import llama
+from jobs.contract import journal
 from zsg_core.errors import UserError
-from zsg_core.llama import LlamaShape
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import LORA_TARGETS, TuningSettings
-from zsg_core.tuning import trainable
+from zsg_core.training import llama
+from zsg_core.training.llama import LlamaShape
+from zsg_core.training.tuning import trainable
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from jobs.training.tuning import restrict
+    from jobs.model.tuning import restrict
 
 SMALL = {
     "hidden_size": 32,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from jobs import causes
+from jobs.contract import causes
 from jobs.training.updates import Updates, refuse_fp16
 from zsg_core.errors import Diverged, UserError
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from zsg_core import curves, verdict
 from zsg_core.settings.claims import OF_A_GRID, Claim, FallsAt, FallsEarly
-from zsg_core.verdict import HERE, HERE_OF_ONE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW, Curve, Verdict
+from zsg_core.stats import curves, verdict
+from zsg_core.stats.verdict import HERE, HERE_OF_ONE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW, Curve, Verdict
 
 ORDER = ("nft", "rt", "fft")
 SUPPORTED_HERE, OPPOSITE_HERE = f"{SUPPORTED} {HERE}", f"{OPPOSITE} {HERE}"  # of one held-out split

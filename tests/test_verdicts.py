@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from benchmarks.report import listed_run, record_run, write_grid
-from jobs import attempt as attempts
-from jobs.folder import Workspace, read_json, write_json
-from jobs.journal import Journal
-from jobs.training import item_losses
+from jobs.contract import attempt as attempts
+from jobs.contract import item_losses
+from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.contract.journal import Journal
 from launcher.grids import grid_claims, published
 from launcher.reporting import report, verdicts
 from launcher.reporting.report import Asked
-from zsg_core.verdict import HERE, HERE_OF_ONE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
+from zsg_core.stats.verdict import HERE, HERE_OF_ONE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
 
 STEPS = [0, 10, 20, 30]
 SUPPORTED_HERE, OPPOSITE_HERE = f"{SUPPORTED} {HERE}", f"{OPPOSITE} {HERE}"  # of one held-out split

@@ -11,11 +11,11 @@ from conftest import Zsg
 from forked_jobs import Rank
 from train_bench import Bench
 
-from jobs.folder import Workspace, read_json, write_json
-from jobs.journal import files
-from launcher.verifying.check import DIFFERS, HOLDS, NOT_CHECKED, Check, Differs, NotChecked
-from launcher.verifying.comparison import Replayed, compare, same_bits
-from launcher.verifying.verify import verify
+from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.contract.journal import files
+from launcher.verification.check import DIFFERS, HOLDS, NOT_CHECKED, Check, Differs, NotChecked
+from launcher.verification.comparison import Replayed, compare, same_bits
+from launcher.verification.verify import verify
 
 CPU = {"device": "cpu", "world": 1, "zero_stage": 1, "threads": 1, "precision": "fp32", "versions": {"torch": "2.13"}}
 
@@ -138,7 +138,7 @@ def change_loss(folder: Path, key: str, step: int) -> None:
 
 PLANTED = {
     "a setting of the recipe": ("recipe", lambda run: edit(run / "job.json", '"lr": 0.002', '"lr": 0.003')),
-    "the code": ("code", lambda run: flip(next(run.parent.parent.glob("code/*/jobs/signals.py")), 5)),
+    "the code": ("code", lambda run: flip(next(run.parent.parent.glob("code/*/jobs/runtime/signals.py")), 5)),
     "the base": ("base", lambda run: flip(next(run.parent.parent.glob("bases/*/tokenizer.json")), 99)),
     "the order": ("arrangement", swap),
     "the test set": ("corpus", lambda run: flip(next(run.parent.parent.glob("corpora/*/test.npy")), -8)),

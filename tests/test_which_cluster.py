@@ -10,13 +10,13 @@ import pytest
 from slurm_answers import owned, profile
 from test_plan import a_run, planned
 
-from jobs.folder import SCHEMA, Workspace, write_json
+from jobs.contract.folder import SCHEMA, Workspace, write_json
 from launcher.clusters import slurm, which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.slurm import Queue, SlurmState
 from launcher.submission import submit as submits
-from launcher.submission.ledger import Ledger
 from launcher.submission.submit import Site
+from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ClusterError, UserError
 
 BIG = profile(slurm={"sbatch": {"clusters": "big"}})
@@ -124,7 +124,7 @@ def test_a_job_whose_place_a_later_submission_has_taken_does_nothing(tmp_path: P
 
 def test_status_does_not_call_a_job_gone_whose_cluster_is_away(ledger: Ledger, tmp_path: Path):
     """It is unknown, says on which cluster it is, and is not submitted again meanwhile."""
-    from launcher.observing.status import collect
+    from launcher.status.status import collect
 
     gone = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/s"], cluster="moon", named=True)
     ledger.submitted(gone, ["9"])

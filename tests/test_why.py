@@ -8,14 +8,14 @@ from test_causes import NCCL
 from test_logs import begins
 from test_status import ITEM, FakeSlurm, started, submitted, workspace
 
-from jobs import attempt as attempts
-from jobs.causes import Cause
-from jobs.folder import Workspace, write_json
-from launcher.grids import grid_record
-from launcher.observing import why
-from launcher.observing.job_state import JobState
-from launcher.observing.status import collect
-from launcher.submission.ledger import Ledger
+from jobs.contract import attempt as attempts
+from jobs.contract.causes import Cause
+from jobs.contract.folder import Workspace, write_json
+from launcher.status import why
+from launcher.status.status import collect
+from launcher.workspace import grid_record
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
 
 __all__ = ["workspace"]
 

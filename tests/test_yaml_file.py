@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from launcher.grids import yaml_file
+from launcher.workspace import yaml_file
 from zsg_core.errors import UserError
 
 

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
+from jobs.contract import journal
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

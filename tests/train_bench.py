@@ -7,8 +7,8 @@ from typing import Any
 
 from forked_jobs import ForkedJobs, Rank, wait_until
 
-from jobs.folder import read_json, write_json
-from jobs.journal import SPEED, files, first_points, last_rows, read
+from jobs.contract.folder import read_json, write_json
+from jobs.contract.journal import SPEED, files, first_points, last_rows, read
 from launcher.grids.runs import Run
 from launcher.planning.plan import Prepare, run_item
 from launcher.submission import job_files

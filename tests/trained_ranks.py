@@ -21,17 +21,18 @@ from typing import Any
 
 import numpy as np
 
-from jobs import attempt as attempts
 from jobs import entry
-from jobs.folder import read_json, write_json
-from jobs.journal import Journal, read
-from jobs.ranks import Ranks
+from jobs.contract import attempt as attempts
+from jobs.contract.folder import read_json, write_json
+from jobs.contract.journal import Journal, read
+from jobs.runtime.ranks import Ranks
 from jobs.training.deepspeed_config import deepspeed_config
 from jobs.training.train_sets import train_and_test
 from launcher.planning.plan import Prepare, run_item
 from launcher.submission import job_files
 from launcher.submission.session import open_grid
-from zsg_core import schedule, skills
+from zsg_core import skills
+from zsg_core.training import schedule
 
 # Ranks, ZeRO stage, micro-batches that a rank has in a step at most, and "", "recompute" or "compile".
 Way = tuple[int, int, int, str]
@@ -98,9 +99,9 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    from jobs.preparing.base_model import load_model
-    from jobs.ranks import meet
-    from jobs.signals import Signals
+    from jobs.model.base_model import load_model
+    from jobs.runtime.ranks import meet
+    from jobs.runtime.signals import Signals
     from jobs.training import train as trainer
 
     job = read_json(folder / "job.json")

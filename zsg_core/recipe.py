@@ -13,10 +13,10 @@ from typing import Any
 from zsg_core.digest import content_id
 from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, SEEDED, TMA
 from zsg_core.orders.measures import OF_TEXT, WSD
-from zsg_core.schedule import HUGGING_FACE
 from zsg_core.settings.data import ONE, HeldOut, Source
 from zsg_core.settings.run import TINY, ArrangementSettings, Settings, WeightSettings
 from zsg_core.settings.train import TrainSettings
+from zsg_core.training.schedule import HUGGING_FACE
 
 Recipe = dict[str, Any]
 
@@ -52,7 +52,7 @@ class SourceDigests:
     """Digests of a source's files; None where it has none of the kind.
 
     `marks` and `test_marks` say what is read of data and test otherwise than by earlier versions, see
-    `zsg_core.readers.format.Look`; mostly nothing.
+    `zsg_core.data.readers.format.Look`; mostly nothing.
     """
 
     data: str

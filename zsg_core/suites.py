@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from zsg_core import prompts
-from zsg_core.scores import gsm8k, human_eval, metrics
-from zsg_core.scores.keys import INSIDE, is_answers
-from zsg_core.scores.metrics import GSM8K, HUMANEVAL, MT_BENCH, RANK_ACCURACY, REWARD, SUITES, TEST_SET
+from zsg_core.data import prompts
+from zsg_core.metrics import gsm8k, human_eval, metrics
+from zsg_core.metrics.keys import INSIDE, is_answers
+from zsg_core.metrics.metrics import GSM8K, HUMANEVAL, MT_BENCH, RANK_ACCURACY, REWARD, SUITES, TEST_SET
 from zsg_core.settings.checkpoints import CheckpointSettings
 
 PROMPTS = "judge_prompts"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.evaluating.generate import Generator, Ids
 from jobs.evaluating.items import Items, OwnTestSet
-from zsg_core.scores.scoring import Answered
+from jobs.model.generate import Generator, Ids
+from zsg_core.metrics.scoring import Answered
 
 
 @dataclass

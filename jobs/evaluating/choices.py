@@ -16,12 +16,12 @@ from functools import cached_property
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss
 from jobs.training.tokens import Encode
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Encoded
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
-from zsg_core.prompts import Encoded
-from zsg_core.scores import rank_classification
-from zsg_core.scores.rank_classification import Choice
-from zsg_core.scores.scoring import Answered, Scores, aggregate
+from zsg_core.metrics import rank_classification
+from zsg_core.metrics.rank_classification import Choice
+from zsg_core.metrics.scoring import Answered, Scores, aggregate
 
 UNCUT = 1 << 30  # tokens
 

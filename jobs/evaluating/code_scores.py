@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from jobs.evaluating.sandbox import Exam, Sandbox
+from zsg_core.data.readers.evaluation import Problem
 from zsg_core.errors import BadData
-from zsg_core.readers.evaluation import Problem
-from zsg_core.scores import human_eval
-from zsg_core.scores.scoring import Answered, ByItem
+from zsg_core.metrics import human_eval
+from zsg_core.metrics.scoring import Answered, ByItem
 
 
 def score(

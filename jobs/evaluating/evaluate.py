@@ -24,32 +24,32 @@ from typing import Any
 import numpy as np
 from msgspec import convert
 
-from jobs import attempt as attempts
-from jobs import journal as journals
-from jobs.attempt import Attempt
-from jobs.evaluating import answers, asking, evaluations, leases
+from jobs.contract import answers, evaluations, item_losses, leases
+from jobs.contract import attempt as attempts
+from jobs.contract import journal as journals
+from jobs.contract.attempt import Attempt
+from jobs.contract.folder import Workspace, read_json
+from jobs.contract.journal import Journal
+from jobs.contract.leases import Keeper, Lost
+from jobs.evaluating import asking
 from jobs.evaluating.asking import Asking
-from jobs.evaluating.generate import Generator
 from jobs.evaluating.held_weights import HeldWeights, alone, refuse_other
 from jobs.evaluating.items import Items
-from jobs.evaluating.leases import Keeper, Lost
 from jobs.evaluating.representations import Inside
 from jobs.evaluating.scorers import Scorers
 from jobs.evaluating.served import Served
-from jobs.folder import Workspace, read_json
-from jobs.journal import Journal
-from jobs.ranks import Ranks
-from jobs.telling import tell
-from jobs.training import item_losses
+from jobs.model.generate import Generator
+from jobs.runtime.ranks import Ranks
+from jobs.runtime.telling import tell
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, summary
-from zsg_core import schedule
 from zsg_core.errors import ClusterError, ZsgError
+from zsg_core.metrics.keys import INSIDE, is_answers
+from zsg_core.metrics.scoring import Answered, Scores
 from zsg_core.recipe import tested
-from zsg_core.scores.keys import INSIDE, is_answers
-from zsg_core.scores.scoring import Answered, Scores
 from zsg_core.secrets import hide_known
 from zsg_core.suites import Suite
+from zsg_core.training import schedule
 
 POLL_S = 2.0
 VERSIONS = ("torch", "transformers")

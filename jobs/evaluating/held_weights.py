@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jobs.folder import read_json
-from jobs.preparing.base_model import load_model
-from jobs.training import weights
-from jobs.training.answer_loss import AnswerLoss
-from jobs.training.tuning import restrict
+from jobs.contract.folder import read_json
+from jobs.model import weights
+from jobs.model.answer_loss import AnswerLoss
+from jobs.model.base_model import load_model
+from jobs.model.tuning import restrict
 from zsg_core.errors import ClusterError
 
 _OF_THE_FILE = ("dtype", "torch_dtype", "architectures", "transformers_version")  # of a config: not of the model

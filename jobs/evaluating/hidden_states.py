@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jobs.model.packed_attention import Row
 from jobs.training.batches import Part, pack
-from jobs.training.packed_attention import Row
-from zsg_core import schedule
 from zsg_core.errors import UserError
+from zsg_core.training import schedule
 
 Span = tuple[int, int]  # half-open, of a sequence's tokens
 

@@ -14,19 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluating.generate import Ids, until
-from jobs.preparing import content
-from jobs.preparing.base_model import Vocabulary
-from jobs.training import item_losses
-from zsg_core import prompts, readers, splits
-from zsg_core.examples import Example
-from zsg_core.prompts import Encoded, Template
-from zsg_core.readers import evaluation
-from zsg_core.readers.evaluation import Problem
-from zsg_core.readers.intake import Intake
-from zsg_core.scores import human_eval, mt_bench
-from zsg_core.scores.metrics import GSM8K, HUMANEVAL, MT_BENCH, TEST_SET
-from zsg_core.scores.scoring import Answered
+from jobs.contract import item_losses
+from jobs.model import content
+from jobs.model.base_model import Vocabulary
+from jobs.model.generate import Ids, until
+from zsg_core.data import prompts, readers, splits
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Encoded, Template
+from zsg_core.data.readers import evaluation
+from zsg_core.data.readers.evaluation import Problem
+from zsg_core.data.readers.intake import Intake
+from zsg_core.metrics import human_eval, mt_bench
+from zsg_core.metrics.metrics import GSM8K, HUMANEVAL, MT_BENCH, TEST_SET
+from zsg_core.metrics.scoring import Answered
 from zsg_core.suites import Suite
 
 SEED = 0  # of which items are asked where not all are

@@ -20,8 +20,8 @@ from jobs.evaluating.exchange import Reply
 from jobs.tracking.patience import Patience
 from zsg_core import addresses, secrets
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.scores import mt_bench
-from zsg_core.scores.mt_bench import Request
+from zsg_core.metrics import mt_bench
+from zsg_core.metrics.mt_bench import Request
 from zsg_core.shown_text import make_showable
 
 MOST_TOKENS = 2048  # of a reply, as in FastChat

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.folder import SCHEMA, write_bytes
+from jobs.contract.folder import SCHEMA, write_bytes
 
 FOLDER = "representations"
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from jobs.evaluating import hidden_states, kept_states, token_distance
 from jobs.evaluating.choices import Choices, LossOf
 from jobs.evaluating.kept_states import States
-from jobs.preparing.base_model import Vocabulary
+from jobs.model.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
-from zsg_core import splits
+from zsg_core.data import splits
 from zsg_core.errors import UserError
-from zsg_core.scores.metrics import RANK_ACCURACY
-from zsg_core.scores.silhouette import silhouettes
+from zsg_core.metrics.metrics import RANK_ACCURACY
+from zsg_core.metrics.silhouette import silhouettes
 from zsg_core.settings.representations import Ways
 
 SEED = 0  # of which items are taken where not all are
@@ -32,7 +32,7 @@ SEED = 0  # of which items are taken where not all are
 class Looked:
     """What was found in a model: metrics by key, which of the test set's items have which values, files.
 
-    `flags`: see `zsg_core.scores.scoring.Scores`. `failed`: why a key cannot be had, while others can.
+    `flags`: see `zsg_core.metrics.scoring.Scores`. `failed`: why a key cannot be had, while others can.
     """
 
     values: dict[str, float]

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.preparing.text_tokens import ChatTokens
+from jobs.model.text_tokens import ChatTokens
 from zsg_core.errors import UserError
-from zsg_core.scores.scoring import Answered, ByItem, mean_by_item
+from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 MOST_TOKENS = 1024  # of a text, as in the ZSG paper; what is longer is cut at its end
 BATCH_TOKENS = 16_384  # of a batch, padding included

@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from jobs import attempt as attempts
-from jobs import journal as journals
-from jobs.attempt import Attempt
-from jobs.evaluating import answers, evaluations, leases
-from jobs.evaluating.answers import Place
-from jobs.folder import read_json
-from jobs.journal import Journal
-from jobs.training import item_losses
+from jobs.contract import answers, evaluations, item_losses, leases
+from jobs.contract import attempt as attempts
+from jobs.contract import journal as journals
+from jobs.contract.answers import Place
+from jobs.contract.attempt import Attempt
+from jobs.contract.folder import read_json
+from jobs.contract.journal import Journal
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.scores import elsewhere
-from zsg_core.scores.scoring import Answered, ByItem, Scores, aggregate
+from zsg_core.metrics import elsewhere
+from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate
 
 HOLDER, SUITE = "zsg score", "scores"
 

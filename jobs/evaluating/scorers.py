@@ -15,12 +15,12 @@ from jobs.evaluating.items import Dialogues, Items, OwnTestSet, Problems
 from jobs.evaluating.judge import Judge, Kept
 from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import Sandbox
-from jobs.preparing import content
-from jobs.telling import tell
+from jobs.model import content
+from jobs.runtime.telling import tell
 from zsg_core.errors import BadData, ClusterError, ZsgError
-from zsg_core.scores import metrics, mt_bench
-from zsg_core.scores.metrics import HUMANEVAL, MT_BENCH, PASS_AT, REWARD, SCORERS
-from zsg_core.scores.scoring import Answered, ByItem, Scores, aggregate
+from zsg_core.metrics import metrics, mt_bench
+from zsg_core.metrics.metrics import HUMANEVAL, MT_BENCH, PASS_AT, REWARD, SCORERS
+from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate
 from zsg_core.secrets import hide_known
 from zsg_core.suites import PROMPTS, Suite
 

@@ -6,16 +6,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from jobs import journal as journals
-from jobs.evaluating import evaluations, items
+from jobs.contract import evaluations
+from jobs.contract import journal as journals
+from jobs.contract.folder import read_json
+from jobs.contract.journal import Journal
+from jobs.evaluating import items
 from jobs.evaluating.choices import Choices
 from jobs.evaluating.items import Asker, Items
-from jobs.folder import read_json
-from jobs.journal import Journal
-from jobs.preparing.base_model import Vocabulary, load_vocabulary
+from jobs.model.base_model import Vocabulary, load_vocabulary
 from jobs.training.tokens import how_encoded
 from jobs.training.train_sets import encoder_of, test_set
-from zsg_core.prompts import Template
+from zsg_core.data.prompts import Template
 from zsg_core.suites import Suite
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jobs.evaluating import hidden_states
-from jobs.preparing.base_model import Vocabulary
+from jobs.model.base_model import Vocabulary
 from zsg_core.errors import UserError
 
 

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs import ownership
-from jobs.folder import publish, write_json
-from jobs.preparing import content, ordinary_files, text_tokens
+from jobs.contract.folder import publish, write_json
+from jobs.files import ordinary_files, ownership
+from jobs.model import content, text_tokens
 from zsg_core.errors import UserError
-from zsg_core.llama import padded_vocab
+from zsg_core.training.llama import padded_vocab
 
 
 def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs.folder import Workspace, publish, read_json, write_json
+from jobs.contract.folder import Workspace, publish, read_json, write_json
 from jobs.preparing import engines
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.embed import embedded, vectors
-from zsg_core import prompts
+from zsg_core.data import prompts
 from zsg_core.digest import ids_digest
 from zsg_core.orders import measures, tma
 from zsg_core.orders.arrange import Arranged, arrange

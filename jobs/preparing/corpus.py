@@ -16,14 +16,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.folder import NOTES, Workspace, is_committed, publish, read_json, write_json
+from jobs.contract.folder import NOTES, Workspace, is_committed, publish, read_json, write_json
 from jobs.preparing.pool import Files, Pool
 from jobs.preparing.records import Records
-from zsg_core import data_sets, instructions, mixing, splits
+from zsg_core.data import data_sets, instructions, mixing, splits
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Template
 from zsg_core.digest import ids_digest
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
-from zsg_core.prompts import Template
 from zsg_core.recipe import Recipe, sources
 
 Places = NDArray[np.int64]

@@ -17,9 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import ownership
-from jobs.folder import Workspace, alone, is_committed, publish, write_json, write_text
-from jobs.preparing import content, embedding_code, known_vectors
+from jobs.contract.folder import Workspace, alone, is_committed, publish, write_json, write_text
+from jobs.files import ownership
+from jobs.model import content
+from jobs.preparing import embedding_code, known_vectors
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 

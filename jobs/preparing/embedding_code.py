@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zsg_core.errors import UserError
-from zsg_core.settings.schema_errors import brief
+from zsg_core.schema_errors import brief
 
 MOST_BYTES = 10_000_000  # of a config; published ones have some hundred
 MOST_MODULES = 100

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.folder import is_committed, read_json
+from jobs.contract.folder import is_committed, read_json
 
 Marks = NDArray[np.uint64]  # (texts, 2): the first 128 bits of each text's digest
 MARKS = "texts.npy"  # beside vectors.npy, in the same order

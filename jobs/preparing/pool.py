@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.folder import Workspace, is_committed, publish, read_json, write_json
-from jobs.preparing import content
+from jobs.contract.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.model import content
 from jobs.preparing.records import Records
 from jobs.preparing.records import write as write_records
-from zsg_core import data_sets, instructions, readers, splits
+from zsg_core.data import data_sets, instructions, readers, splits
+from zsg_core.data.readers import tags as tag_files
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.readers import tags as tag_files
-from zsg_core.readers.intake import Intake
 from zsg_core.recipe import Recipe, records_id
 
 Say = Callable[[str], None]

@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import Workspace, alone, is_committed
-from jobs.preparing import added_tokens, arrangement, base_model, content, self_sample
+from jobs.contract.folder import Workspace, alone, is_committed
+from jobs.model import base_model, content
+from jobs.preparing import added_tokens, arrangement, self_sample
 from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Tasks
 from jobs.preparing.pool import Files, Pool
-from zsg_core import prompts
 from zsg_core import recipe as recipes
-from zsg_core.prompts import Template
+from zsg_core.data import prompts
+from zsg_core.data.prompts import Template
 from zsg_core.recipe import Recipe
 
 BASE_TEXTS_PER_TASK = 100  # what the tokenizer learns from: the published cap, whatever the run samples,

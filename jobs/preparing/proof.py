@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jobs.preparing.base_model import load_vocabulary, refuse_lossy
+from jobs.model.base_model import load_vocabulary, refuse_lossy
 from zsg_core.errors import UserError
 
 VERSIONS = ("torch", "transformers", "tokenizers")

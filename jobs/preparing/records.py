@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jobs.folder import read_json, write_json
+from jobs.contract.folder import read_json, write_json
+from zsg_core.data.examples import Example, Turn
 from zsg_core.errors import BadData
-from zsg_core.examples import Example, Turn
 
 DATA, TASKS = "data-00000-of-00001.arrow", "tasks.json"
 ROWS, BYTES = 1000, 64 << 20  # of a batch, at most: text is addressed by 31 bits

@@ -22,17 +22,18 @@ from typing import Any
 
 import msgspec
 
-from jobs import ownership
-from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
-from jobs.preparing import content, records
-from jobs.preparing.base_model import Vocabulary, load_model, load_vocabulary, refuse_lossy
-from zsg_core import prompts, readers, splits
+from jobs.contract.folder import Workspace, alone, is_committed, publish, read_json, write_json
+from jobs.files import ownership
+from jobs.model import content
+from jobs.model.base_model import Vocabulary, load_model, load_vocabulary, refuse_lossy
+from jobs.preparing import records
+from zsg_core.data import prompts, readers, splits
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Template
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
-from zsg_core.llama import position_count
-from zsg_core.prompts import Template
-from zsg_core.readers.intake import Intake
 from zsg_core.recipe import Recipe
+from zsg_core.training.llama import position_count
 
 VERSIONS = ("torch", "transformers")
 TRIED = 8  # examples whose questions the tokenizer is tried on
@@ -120,7 +121,7 @@ def _answer(asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Voca
     """Answers what has no answer in the file yet, batch by batch; the device that it was done on."""
     import torch
 
-    from jobs.evaluating import generate
+    from jobs.model import generate
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     held, names = read(path), [example.id for example in asked.examples]

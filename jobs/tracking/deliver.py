@@ -25,9 +25,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jobs import journal, ownership
-from jobs.folder import Workspace, read_json, write_json
-from jobs.telling import tell, tell_uncaught
+from jobs.contract import journal
+from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.files import ownership
+from jobs.runtime.telling import tell, tell_uncaught
 from jobs.tracking import follow, item_table, run_facts
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Data, Refused, Tracker

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from jobs.telling import tell
+from jobs.runtime.telling import tell
 from zsg_core.errors import ZsgError
 from zsg_core.secrets import hide_known
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.training.item_losses import ItemLosses, read_test_losses
+from jobs.contract.item_losses import ItemLosses, read_test_losses
 
 ITEMS, TASKS = "item_losses.parquet", "task_losses.parquet"
 

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobs import ownership
-from jobs.telling import tell
+from jobs.files import ownership
+from jobs.runtime.telling import tell
 
 LOG = "live.log"
 

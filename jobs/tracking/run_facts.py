@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs import journal
-from jobs.folder import Workspace, read_json
-from jobs.training import stages
+from jobs.contract import journal, stages
+from jobs.contract.folder import Workspace, read_json
 from zsg_core import recipe as recipes
 
 Row = Mapping[str, Any]

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from jobs import ownership
+from jobs.files import ownership
 
 os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
 os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
@@ -53,7 +53,7 @@ from mlflow.tracking.request_auth.registry import (
 from mlflow.utils.file_utils import local_file_uri_to_path
 from sqlalchemy.exc import SQLAlchemyError
 
-from jobs.journal import Point
+from jobs.contract.journal import Point
 from jobs.tracking import artifact_folder, logins, server_tokens
 from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience

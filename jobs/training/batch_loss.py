@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 
 from jobs.training.batches import TokenizedSet
-from zsg_core import schedule
 from zsg_core.errors import UserError
+from zsg_core.training import schedule
 
 
 class BatchLoss:

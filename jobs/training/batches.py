@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from zsg_core import schedule
-from zsg_core.prompts import ANSWER, Encoded
+from zsg_core.data.prompts import ANSWER, Encoded
+from zsg_core.training import schedule
 
 Ids = NDArray[np.int64]
 

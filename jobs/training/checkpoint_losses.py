@@ -10,17 +10,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jobs import attempt as attempts
-from jobs.attempt import Attempt
-from jobs.journal import Journal
-from jobs.ranks import Ranks
-from jobs.training import first_losses, item_losses
+from jobs.contract import attempt as attempts
+from jobs.contract import item_losses
+from jobs.contract.attempt import Attempt
+from jobs.contract.journal import Journal
+from jobs.runtime.ranks import Ranks
+from jobs.training import first_losses
 from jobs.training.batches import TokenizedSet
 from jobs.training.held_out import HeldOutLoss, by_source, summary
 from jobs.training.updates import advice
 from zsg_core import recipe as recipes
-from zsg_core import schedule, splits
+from zsg_core.data import splits
 from zsg_core.errors import Diverged, UserError
+from zsg_core.training import schedule
 
 
 class CheckpointLosses:

@@ -3,7 +3,7 @@
 DeepSpeed takes a misspelt key at the top level in silence and trains on with its default, and its defaults have
 changed (clipping, overflow checks, overlap). So the models below say what a run's JSON holds, no more and no less,
 and it is held against them when it is written and again when a job starts from it. The time limit of collectives
-is no key of it: see jobs.ranks.
+is no key of it: see jobs.runtime.ranks.
 """
 
 import math
@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from zsg_core.errors import UserError
+from zsg_core.schema_errors import first_problem
 from zsg_core.settings.fields import Count, Positive, Strict
-from zsg_core.settings.schema_errors import first_problem
 
 Config = dict[str, Any]
 Size = Annotated[int, Field(ge=0)]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs.folder import Workspace, is_committed, publish, read_json, write_json
-from jobs.ranks import Ranks
+from jobs.contract.folder import Workspace, is_committed, publish, read_json, write_json
+from jobs.runtime.ranks import Ranks
 from jobs.training.held_out import HeldOutLoss
 from jobs.training.state import versions
 from zsg_core.digest import content_id

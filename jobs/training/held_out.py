@@ -1,6 +1,6 @@
 """Measures the loss on the held-out examples: shared out over the ranks, without padding, one value per item.
 
-What several items begin with is encoded once: see zsg_core.prefixes. Which items share does not depend on the
+What several items begin with is encoded once: see zsg_core.data.prefixes. Which items share does not depend on the
 number of ranks.
 """
 
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from jobs.ranks import Ranks
+from jobs.runtime.ranks import Ranks
 from jobs.training.batch_loss import item_means
 from jobs.training.batches import IDLE, MicroBatch, Part, TokenizedSet, pack
-from zsg_core import prefixes, schedule
-from zsg_core.prefixes import Group
-from zsg_core.prompts import Encoded
+from zsg_core.data import prefixes
+from zsg_core.data.prefixes import Group
+from zsg_core.data.prompts import Encoded
+from zsg_core.training import schedule
 
 
 class HeldOutLoss:

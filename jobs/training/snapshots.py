@@ -1,8 +1,9 @@
 """Keeps the weights of a train job after chosen steps: as folders that load, while training goes on.
 
-<run>/snapshots/<step>/   see jobs.folder; meta.json has step, attempt, weights (their digest), dtype, bytes, base
-                          (path and digest of what the run started from) and probe_loss (the test loss measured there)
-<run>/queue/<step>.<suite>.lease   somebody evaluates that snapshot: see jobs.evaluating.leases
+<run>/snapshots/<step>/   see jobs.contract.folder; meta.json has step, attempt, weights (their digest), dtype, bytes,
+                          base (path and digest of what the run started from) and probe_loss (the test loss measured
+                          there)
+<run>/queue/<step>.<suite>.lease   somebody evaluates that snapshot: see jobs.contract.leases
 
 A snapshot that evaluators still need stays, whatever the rule says, and goes once they have what they want of it.
 
@@ -21,18 +22,18 @@ from typing import Any
 
 import torch.distributed as dist
 
-from jobs import attempt as attempts
-from jobs import journal as journals
-from jobs import removal
-from jobs.attempt import Attempt
-from jobs.evaluating.evaluations import is_needed, needed
-from jobs.folder import is_committed, read_json
-from jobs.journal import SPEED
-from jobs.ranks import Ranks
-from jobs.telling import tell
+from jobs.contract import attempt as attempts
+from jobs.contract import journal as journals
+from jobs.contract import removal
+from jobs.contract.attempt import Attempt
+from jobs.contract.evaluations import is_needed, needed
+from jobs.contract.folder import is_committed, read_json
+from jobs.contract.journal import SPEED
+from jobs.runtime.ranks import Ranks
+from jobs.runtime.telling import tell
 from jobs.training.weight_folders import Base, WeightFolders, Written
 from zsg_core.errors import ClusterError
-from zsg_core.snapshots import Rule, kept
+from zsg_core.training.snapshots import Rule, kept
 
 _DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")  # of an attempt, by its nonce
 _DRAFT_OF_WEIGHTS = re.compile(r"\.weights\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")

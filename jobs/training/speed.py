@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.journal import SPEED
-from zsg_core.estimate import GB, training_flops
-from zsg_core.llama import LlamaShape, shape_of_config
+from jobs.contract.journal import SPEED
+from zsg_core.training.estimate import GB, training_flops
+from zsg_core.training.llama import LlamaShape, shape_of_config
 
 
 class Speed:

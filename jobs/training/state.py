@@ -16,14 +16,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import attempt as attempts
-from jobs import journal as journals
-from jobs import ownership, removal
-from jobs.attempt import Attempt
-from jobs.folder import SCHEMA, read_json, sync, write_json
-from jobs.journal import Journal, plain
-from jobs.ranks import Ranks
-from jobs.telling import tell
+from jobs.contract import attempt as attempts
+from jobs.contract import journal as journals
+from jobs.contract import removal
+from jobs.contract.attempt import Attempt
+from jobs.contract.folder import SCHEMA, read_json, sync, write_json
+from jobs.contract.journal import Journal, plain
+from jobs.files import ownership
+from jobs.runtime.ranks import Ranks
+from jobs.runtime.telling import tell
 from zsg_core.errors import ClusterError
 
 RANKS = "ranks"  # DeepSpeed's tag

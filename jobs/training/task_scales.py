@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import read_json
+from jobs.contract.folder import read_json
 from jobs.preparing.corpus import Corpus
-from zsg_core import output_space
+from zsg_core.data import output_space
 
 
 def scales(train: dict[str, Any], corpus: Corpus, ids: Sequence[str], learnt: Sequence[int], base: Path) -> list[float]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from jobs.folder import alone, is_committed, publish, write_json
+from jobs.contract.folder import alone, is_committed, publish, write_json
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Encoded
 from zsg_core.digest import content_id
-from zsg_core.examples import Example
-from zsg_core.prompts import Encoded
 
 Encode = Callable[[Example], Encoded]
 

@@ -19,18 +19,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jobs import attempt as attempts
-from jobs import signals as asking
-from jobs.attempt import Attempt
-from jobs.folder import read_json
-from jobs.heartbeat import MEASURING, SAVING, TRAINING, Pulse
-from jobs.journal import Journal
-from jobs.preparing.base_model import load_model
-from jobs.preparing.content import model_files, refuse_changed
-from jobs.ranks import Ranks, meet, wait_as_long_everywhere
-from jobs.signals import Signals
-from jobs.training import layers, weights
-from jobs.training.answer_loss import AnswerLoss, refuse_leaks
+from jobs.contract import attempt as attempts
+from jobs.contract.attempt import Attempt
+from jobs.contract.folder import read_json
+from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
+from jobs.contract.journal import Journal
+from jobs.model import layers, weights
+from jobs.model.answer_loss import AnswerLoss, refuse_leaks
+from jobs.model.base_model import load_model
+from jobs.model.content import model_files, refuse_changed
+from jobs.model.tuning import restrict
+from jobs.runtime import signals as asking
+from jobs.runtime.ranks import Ranks, meet, wait_as_long_everywhere
+from jobs.runtime.signals import Signals
 from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
 from jobs.training.checkpoint_losses import CheckpointLosses
@@ -41,12 +42,11 @@ from jobs.training.speed import Speed
 from jobs.training.state import Choice, Saved, States, versions
 from jobs.training.state import Job as StateJob
 from jobs.training.train_sets import train_and_test
-from jobs.training.tuning import restrict
 from jobs.training.updates import Updates, refuse_fp16
 from jobs.training.weight_folders import Base
-from zsg_core import schedule
 from zsg_core.digest import IdDigest, content_id
 from zsg_core.errors import ClusterError
+from zsg_core.training import schedule
 
 
 class Stopped(Exception):

@@ -5,18 +5,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import Workspace, read_json
-from jobs.preparing.base_model import Vocabulary, load_vocabulary, refuse_lossy
+from jobs.contract.folder import Workspace, read_json
+from jobs.model.base_model import Vocabulary, load_vocabulary, refuse_lossy
 from jobs.preparing.corpus import Corpus
 from jobs.training.batches import TokenizedSet
 from jobs.training.task_scales import scales
 from jobs.training.tokens import Encode, how_encoded, tokens, tokens_id
-from zsg_core import prompts
+from zsg_core.data import prompts
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import Template
 from zsg_core.digest import ids_digest
 from zsg_core.errors import ClusterError, UserError
-from zsg_core.examples import Example
-from zsg_core.llama import position_count
-from zsg_core.prompts import Template
+from zsg_core.training.llama import position_count
 
 TRIED = 4  # examples of the training list, and of the test set, that a tokenizer is tried on
 

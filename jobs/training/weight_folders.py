@@ -21,15 +21,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from jobs import attempt as attempts
-from jobs import ownership
-from jobs.attempt import Attempt, Superseded
-from jobs.folder import SCHEMA, commit, is_committed, read_json, sync, write_json
-from jobs.journal import plain
-from jobs.preparing import content, ordinary_files
-from jobs.preparing.model_file_names import GENERATION
-from jobs.ranks import Ranks
-from jobs.training import weights
+from jobs.contract import attempt as attempts
+from jobs.contract.attempt import Attempt, Superseded
+from jobs.contract.folder import SCHEMA, commit, is_committed, read_json, sync, write_json
+from jobs.contract.journal import plain
+from jobs.files import ordinary_files, ownership
+from jobs.files.model_file_names import GENERATION
+from jobs.model import content, weights
+from jobs.runtime.ranks import Ranks
 from zsg_core.errors import ClusterError
 
 IN_FLIGHT = 2  # copies per rank; a third waits for the disk

@@ -14,7 +14,8 @@ from typing import Any
 import submitit
 from submitit.core.utils import DelayedSubmission, JobPaths
 
-from jobs import entry, going_on
+from jobs import entry
+from jobs.runtime import going_on
 from launcher.clusters import setup_script
 from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
 from launcher.clusters.slurm import Run

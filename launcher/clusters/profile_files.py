@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.grids import yaml_file
-from launcher.grids.yaml_file import Document, Place
-from launcher.shipped import shipped
+from launcher.workspace import yaml_file
+from launcher.workspace.shipped import shipped
+from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
-from zsg_core.settings.schema_errors import brief, nearest
+from zsg_core.schema_errors import brief, nearest
 
 INHERITS = "inherits"
 LONGEST_NAME = 64

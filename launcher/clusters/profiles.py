@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from jobs.slurm_environment import CLUSTERS, REACHED_BY, is_of_slurm
+from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_of_slurm
 from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
 from zsg_core import addresses
+from zsg_core.schema_errors import first_problem
 from zsg_core.settings.fields import Count, Minutes, Nodes, Positive, RanksPerNode, Strict
-from zsg_core.settings.schema_errors import first_problem
 
 Word = Annotated[str, Field(pattern=r"^[\w.,:@=+/-]+$")]  # what Slurm's options are made of; no blank, no quote
 Features = Annotated[str, Field(pattern=r"^[\w.,:@=+/&|*!()\[\]-]+$")]  # a100&ib, [rack1|rack2]: quoted where written

@@ -1,6 +1,6 @@
 """Says which options of sbatch a profile may pass on by name, and who sets those that it may not."""
 
-from zsg_core.settings.schema_errors import nearest
+from zsg_core.schema_errors import nearest
 
 # Long options of sbatch(1), Slurm 22.05 to 25.05, that change where and how a job runs and that zsg leaves alone.
 PASSED = frozenset(

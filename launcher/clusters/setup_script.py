@@ -2,7 +2,8 @@
 
 Each line is evaluated as it stands, one command after the other, in the shell whose variables and folder the job
 then has. A command that fails ends the setup: a line, a part of it before `;`, a part of a pipe, and also `exit`. The
-script then starts anew without the lines and hands the job what failed (jobs.setup), so that its record says so.
+script then starts anew without the lines and hands the job what failed (jobs.runtime.setup), so that its record says
+so.
 """
 
 import re
@@ -11,7 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from functools import cache
 
-from jobs import log_marks, setup
+from jobs.runtime import log_marks, setup
 
 _QUOTE = re.compile(r"unexpected EOF while looking for matching [`'](['\"`])'")
 _GOES_ON = re.compile(r"(?<!\\)(?:\\\\)*\\$")  # a backslash at the end: bash -n passes it over

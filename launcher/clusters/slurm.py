@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs import slurm_environment
-from jobs.causes import Cause
-from jobs.ownership import name_of
+from jobs.contract.causes import Cause
+from jobs.files.ownership import name_of
+from jobs.runtime import slurm_environment
 from zsg_core.errors import ClusterError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

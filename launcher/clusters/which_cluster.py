@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from jobs.slurm_environment import CLUSTERS
+from jobs.runtime.slurm_environment import CLUSTERS
 from launcher.clusters.profiles import Profile, is_one_cluster
 from zsg_core.errors import UserError
 

@@ -32,7 +32,7 @@ def export(
     What comes back goes to zsg score. Example: zsg answers export wsd-order --step 40 > answers.jsonl
     """
     from launcher.evaluation import answers
-    from launcher.observing import reading
+    from launcher.status import reading
 
     answers.export(reading.workspace(workspace), which, step)
 
@@ -46,6 +46,6 @@ def score(
     Scoring twice adds nothing: what a checkpoint has already stays. Example: zsg score scores.jsonl
     """
     from launcher.evaluation import answers
-    from launcher.observing import reading
+    from launcher.status import reading
 
     answers.score(reading.own_workspace(workspace), file)

@@ -26,8 +26,8 @@ def make(
 
     Example: zsg arrange make grid.yaml
     """
-    from launcher.commands import show
     from launcher.submission import arrange_make
+    from launcher.views import show
 
     made = arrange_make.make(grid, workspace)
     if json:
@@ -47,9 +47,9 @@ def show_one(
 
     Example: zsg arrange show 3f2a
     """
-    from launcher.commands import show
-    from launcher.observing import reading
     from launcher.reporting import arrangements
+    from launcher.status import reading
+    from launcher.views import show
 
     told = arrangements.summary(arrangements.find(reading.workspace(workspace), one), head)
     if json:
@@ -65,9 +65,9 @@ def compare(one: One, other: One, workspace: Place = None, json: AsJson = False)
 
     Example: zsg arrange compare 3f2a 81bc
     """
-    from launcher.commands import show
-    from launcher.observing import reading
     from launcher.reporting import arrangements
+    from launcher.status import reading
+    from launcher.views import show
 
     place = reading.workspace(workspace)
     told = arrangements.compare(arrangements.find(place, one), arrangements.find(place, other))
@@ -92,9 +92,9 @@ def draw(
 
     Example: zsg arrange draw 3f2a 81bc --out nft-fft.png
     """
-    from launcher.commands import show
-    from launcher.observing import reading
     from launcher.reporting import arrange_picture, arrangements, outputs
+    from launcher.status import reading
+    from launcher.views import show
 
     outputs.refuse_existing(out, replace)
     place = reading.workspace(workspace)

@@ -33,10 +33,10 @@ def cancel(
 
     Examples: zsg cancel wsd-order --only seed=2, or zsg cancel 3f2a --save
     """
-    from launcher.commands import asking, show
     from launcher.grids.selection import Selection
     from launcher.lifecycle import cancel as cancels
-    from launcher.observing import reading
+    from launcher.status import reading
+    from launcher.views import asking, show
 
     place = reading.own_workspace(workspace)
     decision = cancels.plan(place, names, Selection.parse(only, except_), force)
@@ -80,12 +80,12 @@ def retry(
 
     Example: zsg retry wsd-order --cause 'node failure'
     """
-    from launcher.commands import asking, show
     from launcher.grids.selection import Selection
     from launcher.lifecycle import retry as retries
-    from launcher.observing import reading
     from launcher.planning.plan import Allow
+    from launcher.status import reading
     from launcher.submission import session
+    from launcher.views import asking, show
     from zsg_core.errors import ClusterError
 
     place = reading.own_workspace(workspace)
@@ -118,9 +118,9 @@ def gc(
 
     Example: zsg gc, then zsg gc --yes
     """
-    from launcher.commands import show
     from launcher.lifecycle import garbage
-    from launcher.observing import reading
+    from launcher.status import reading
+    from launcher.views import show
 
     def tell(piece: garbage.Piece) -> None:
         show.say(f"freeing {piece.path}")

@@ -62,9 +62,9 @@ def report(
 
     Example: zsg report wsd-order --panel lr --x examples
     """
-    from launcher.commands import show
-    from launcher.observing import reading
     from launcher.reporting import report as reports
+    from launcher.status import reading
+    from launcher.views import show
 
     asked = reports.Asked(metric, x.value, panel, stage, over_splits)
     place = reading.own_workspace(workspace) if out is None else reading.workspace(workspace)
@@ -90,9 +90,9 @@ def export(
 
     Example: zsg export wsd-order --out losses.csv
     """
-    from launcher.commands import show
-    from launcher.observing import reading
     from launcher.reporting import frames, outputs
+    from launcher.status import reading
+    from launcher.views import show
 
     outputs.refuse_existing(out, replace)
     kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)

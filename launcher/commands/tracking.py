@@ -22,8 +22,8 @@ def sync(
 
     Examples: zsg sync wsd-order, then zsg sync wsd-order --refill
     """
-    from launcher.observing import reading
-    from launcher.tracking import fill as tracking
+    from launcher.mlflow import fill as tracking
+    from launcher.status import reading
 
     tracking.sync(reading.own_workspace(workspace), grid, refill)
 
@@ -43,8 +43,8 @@ def ui(
 
     Example: zsg ui wsd-order
     """
-    from launcher.observing import reading
-    from launcher.tracking import fill as tracking
+    from launcher.mlflow import fill as tracking
+    from launcher.status import reading
 
     tracking.serve_ui(reading.own_workspace(workspace), grid, port)
 
@@ -81,9 +81,9 @@ def server(
 
     Examples: zsg server, then zsg server --host 0.0.0.0 --folder /local/mlflow
     """
-    from launcher.commands import show
-    from launcher.tracking import fill as tracking
-    from launcher.tracking import mlflow_server
+    from launcher.mlflow import fill as tracking
+    from launcher.mlflow import mlflow_server
+    from launcher.views import show
 
     if backend and mlflow_server.has_password(backend) and mlflow_server.is_on_command_line(backend):
         show.say(

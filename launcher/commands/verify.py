@@ -30,10 +30,10 @@ def verify(
 
     Examples: zsg verify 3f2a, then zsg verify 3f2a --steps 0 --json
     """
-    from launcher.commands import show
-    from launcher.observing import reading
-    from launcher.verifying import verify as verifying
-    from launcher.verifying.check import DIFFERS, HOLDS, NOT_CHECKED
+    from launcher.status import reading
+    from launcher.verification import verify as verifying
+    from launcher.verification.check import DIFFERS, HOLDS, NOT_CHECKED
+    from launcher.views import show
 
     checks = verifying.verify(run, lambda: reading.workspace(workspace), steps, show.say)
     counts = Counter(check.verdict for check in checks)

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jobs import journal
-from jobs.evaluating import evaluations
-from jobs.folder import Workspace
+from jobs.contract import evaluations, journal
+from jobs.contract.folder import Workspace
 from launcher.grids.runs import Run
-from zsg_core.scores.keys import INSIDE
-from zsg_core.scores.metrics import RANK_ACCURACY, TEST_SET
+from zsg_core.metrics.keys import INSIDE
+from zsg_core.metrics.metrics import RANK_ACCURACY, TEST_SET
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.suites import SINCE
 

@@ -3,14 +3,15 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from jobs.evaluating import answers, scored_elsewhere
-from jobs.evaluating.answers import Place
-from jobs.folder import Workspace
-from launcher.commands import show
-from launcher.grids import grid_record
-from launcher.observing import reading
+from jobs.contract import answers
+from jobs.contract.answers import Place
+from jobs.contract.folder import Workspace
+from jobs.evaluating import scored_elsewhere
+from launcher.status import reading
+from launcher.views import show
+from launcher.workspace import grid_record
 from zsg_core.errors import UserError
-from zsg_core.scores import elsewhere
+from zsg_core.metrics import elsewhere
 
 
 def export(place: Workspace, which: str, steps: Collection[int] | None) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.evaluating import answers, evaluations
-from jobs.folder import Workspace, read_json
+from jobs.contract import answers, evaluations
+from jobs.contract.folder import Workspace, read_json
 from launcher.clusters.slurm import DONE
 from launcher.grids.runs import Run
-from launcher.observing.job_state import ACTIVE, JobState
 from launcher.planning.plan import EVALUATE, NOT_SELECTED, RETRAIN, SKIP, Action, Allow, run_item
-from zsg_core import schedule
-from zsg_core.scores.keys import INSIDE
-from zsg_core.scores.metrics import TEST_SET
-from zsg_core.settings.schema_errors import brief
+from launcher.workspace.job_state import ACTIVE, JobState
+from zsg_core.metrics.keys import INSIDE
+from zsg_core.metrics.metrics import TEST_SET
+from zsg_core.schema_errors import brief
+from zsg_core.training import schedule
 
 
 @dataclass(frozen=True)

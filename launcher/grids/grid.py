@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from launcher.grids import grid_claims, overrides, yaml_file
-from launcher.grids.yaml_file import Document, Place
+from launcher.grids import grid_claims, overrides
+from launcher.workspace import yaml_file
+from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
+from zsg_core.schema_errors import brief, first_problem, leaf_keys, unknown_key
 from zsg_core.settings.claims import Claim
 from zsg_core.settings.run import Settings
-from zsg_core.settings.schema_errors import brief, first_problem, leaf_keys, unknown_key
 
 KEYS = ("name", "profile", "defaults", "grid", "exclude", "claims")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

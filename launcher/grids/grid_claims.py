@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from launcher.grids import published, yaml_file
-from launcher.grids.yaml_file import Document, Place
+from launcher.grids import published
+from launcher.workspace import yaml_file
+from launcher.workspace.yaml_file import Document, Place
+from zsg_core.schema_errors import brief, nearest, unknown_key
 from zsg_core.settings.claims import FEWEST_PLACES, KINDS, OF_A_GRID, Claim, Correlates, too_few_places
-from zsg_core.settings.schema_errors import brief, nearest, unknown_key
 
 Row = dict[str, Any]
 

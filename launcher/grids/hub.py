@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jobs import ownership
-from jobs.folder import Workspace, alone, is_committed, publish, read_json, write_json
-from jobs.preparing import content
-from launcher import workspaces
+from jobs.contract.folder import Workspace, alone, is_committed, publish, read_json, write_json
+from jobs.files import ownership
+from jobs.model import content
+from launcher.workspace import workspaces
 from zsg_core import addresses
 from zsg_core.errors import ClusterError, UserError
 

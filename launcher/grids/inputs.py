@@ -9,22 +9,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import read_json, write_json
-from jobs.preparing import added_tokens, content, ordinary_files
+from jobs.contract.folder import read_json, write_json
+from jobs.files import ordinary_files
+from jobs.model import content
+from jobs.preparing import added_tokens
 from jobs.preparing.pool import Files
-from jobs.telling import tell
+from jobs.runtime.telling import tell
 from launcher.grids import hub, model_folder, model_tokenizer, suite_files
 from launcher.grids.hub import Downloads
-from zsg_core import data_sets, instructions, readers, suites
+from zsg_core import suites
+from zsg_core.data import data_sets, instructions, readers
+from zsg_core.data.readers import hugging_face, niv2, p3
+from zsg_core.data.readers.format import Facts, Look, root
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.readers import hugging_face, niv2, p3
-from zsg_core.readers.format import Facts, Look, root
-from zsg_core.readers.intake import Intake
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
+from zsg_core.schema_errors import brief
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import HeldOut, Source
 from zsg_core.settings.run import MINILM, TINY, Settings
-from zsg_core.settings.schema_errors import brief
 from zsg_core.shown_text import make_showable
 from zsg_core.suites import File
 

@@ -7,8 +7,8 @@ class reads stands in the file and is not done. So each such key is looked for, 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zsg_core.llama import DEFAULTS, position_count
-from zsg_core.settings.schema_errors import brief
+from zsg_core.schema_errors import brief
+from zsg_core.training.llama import DEFAULTS, position_count
 
 MOST_LAYERS = 10_000
 # transformers.activations.ACT2CLS of 5.23

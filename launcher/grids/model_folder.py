@@ -11,11 +11,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jobs.preparing import content, embedding_code, ordinary_files
+from jobs.files import ordinary_files
+from jobs.model import content
+from jobs.preparing import embedding_code
 from launcher.grids import model_config, model_tokenizer
 from launcher.grids.model_files import Tensor, is_pointer, read_json, tensors_of
 from zsg_core.errors import UserError
-from zsg_core.settings.schema_errors import brief
+from zsg_core.schema_errors import brief
 
 ARCHITECTURE = "LlamaForCausalLM"
 HEAD = "regression_head.weight"

@@ -13,7 +13,7 @@ from launcher.grids import model_config, sentencepiece_model
 from launcher.grids.model_files import is_pointer, read_json
 from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
-from zsg_core.settings.schema_errors import brief
+from zsg_core.schema_errors import brief
 
 FILES = ("tokenizer.json", "tokenizer.model")  # of which one must be there
 OBJECTS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from launcher.grids.runs import Run
 from zsg_core import recipe as recipes
 

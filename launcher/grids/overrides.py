@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launcher.grids import yaml_file
-from launcher.grids.yaml_file import Place
+from launcher.workspace import yaml_file
+from launcher.workspace.yaml_file import Place
 from zsg_core.errors import UserError
+from zsg_core.schema_errors import leaf_keys, unknown_key
 from zsg_core.secrets import hide_in_addresses
 from zsg_core.settings.run import Settings
-from zsg_core.settings.schema_errors import leaf_keys, unknown_key
 from zsg_core.shown_text import make_showable
 
 EXAMPLE = "write key=value, such as --set train.lr=1e-4"

@@ -7,7 +7,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.shipped import shipped
+from launcher.workspace.shipped import shipped
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from fractions import Fraction
 from typing import Any
 
 from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
-from launcher.observing.job_state import ABSENT
+from launcher.workspace.job_state import ABSENT
 from zsg_core.errors import UserError
-from zsg_core.settings.schema_errors import brief, nearest
+from zsg_core.schema_errors import brief, nearest
 
 NEW = "new"  # as plan calls what was never submitted
 STATES = (NEW, WAITING, QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)

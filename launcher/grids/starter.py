@@ -8,8 +8,8 @@ import uuid
 from pathlib import Path
 
 from launcher.grids import json_schema
-from launcher.grids.yaml_file import shown
-from launcher.shipped import shipped
+from launcher.workspace.shipped import shipped
+from launcher.workspace.yaml_file import shown
 from zsg_core import skills
 from zsg_core.errors import ClusterError, UserError
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from launcher.grids import model_folder
-from zsg_core import readers, suites
+from zsg_core import suites
+from zsg_core.data import readers
+from zsg_core.data.examples import Example
+from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
-from zsg_core.examples import Example
-from zsg_core.readers.intake import Intake
-from zsg_core.scores import gsm8k, mt_bench
-from zsg_core.scores.metrics import GSM8K, MT_BENCH, REWARD
-from zsg_core.scores.scoring import Answered
+from zsg_core.metrics import gsm8k, mt_bench
+from zsg_core.metrics.metrics import GSM8K, MT_BENCH, REWARD
+from zsg_core.metrics.scoring import Answered
+from zsg_core.schema_errors import brief
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.settings.schema_errors import brief
 
 T = TypeVar("T")
 

@@ -10,17 +10,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs import cancellation
-from jobs.folder import Workspace, read_json
+from jobs.contract import cancellation
+from jobs.contract.folder import Workspace, read_json
 from launcher.clusters import slurm
 from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
-from launcher.grids import grid_record
 from launcher.grids.selection import Selection
-from launcher.observing import reading
-from launcher.observing.job_state import JobState
-from launcher.observing.settled import Settled
-from launcher.observing.status import collect, is_locked
-from launcher.submission.ledger import Ledger, submit_lock
+from launcher.status import reading
+from launcher.status.settled import Settled
+from launcher.status.status import collect, is_locked
+from launcher.workspace import grid_record
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core.errors import UserError
 
 

@@ -2,7 +2,7 @@
 
 Every folder loses its name before it is removed, so nobody reads half of one; killed half-way it is simply run again.
 A workspace may be a folder of the user's with files of hers beside ours: only what has a name that zsg gives, in a
-folder that zsg makes, is found, and no link is followed (jobs.removal). What stays for such a reason is told.
+folder that zsg makes, is found, and no link is followed (jobs.contract.removal). What stays for such a reason is told.
 """
 
 import contextlib
@@ -15,18 +15,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import removal
-from jobs.evaluating import evaluations
-from jobs.folder import Workspace, is_committed, read_json
-from jobs.training import stages
+from jobs.contract import evaluations, removal, stages
+from jobs.contract.folder import Workspace, is_committed, read_json
 from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
 from launcher.clusters.slurm import DONE
-from launcher.grids import grid_record
-from launcher.observing.job_state import JobState
-from launcher.observing.status import collect
-from launcher.submission.ledger import Ledger, submit_lock
+from launcher.status.status import collect
+from launcher.workspace import grid_record
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core import recipe as recipes
 
 Recipe = dict[str, Any]

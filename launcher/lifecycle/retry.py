@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.causes import Cause
-from jobs.folder import Workspace, read_json
+from jobs.contract.causes import Cause
+from jobs.contract.folder import Workspace, read_json
 from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
-from launcher.grids import grid_record
 from launcher.grids.selection import STATE, Selection
-from launcher.observing.job_state import ABSENT, ACTIVE, JobState
-from launcher.observing.status import collect
-from launcher.submission.ledger import Ledger
+from launcher.status.status import collect
+from launcher.workspace import grid_record
+from launcher.workspace.job_state import ABSENT, ACTIVE, JobState
+from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
-from zsg_core.settings.schema_errors import nearest
+from zsg_core.schema_errors import nearest
 
 # How often a run may be tried again after such a failure unless --force is given; None: as often as is asked.
 MOST: Mapping[str, int | None] = {

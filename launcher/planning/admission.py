@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jobs.tracking import logins
-from launcher import extras
 from launcher.clusters import cluster as clusters
 from launcher.clusters import which_cluster
 from launcher.clusters.cluster import Cluster
@@ -17,10 +16,11 @@ from launcher.planning.plan import SUBMIT, Plan
 from launcher.submission import handover
 from launcher.submission.handover import Say
 from launcher.submission.submit import Site
+from launcher.workspace import extras
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError, ZsgError
-from zsg_core.estimate import GB
 from zsg_core.suites import key_variables
+from zsg_core.training.estimate import GB
 
 
 def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:

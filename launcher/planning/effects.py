@@ -15,11 +15,11 @@ from typing import Any
 from jobs.tracking import logins
 from launcher.clusters.profile_files import Layers
 from launcher.clusters.profiles import Container, Environment, Profile, SlurmSettings
-from launcher.grids import yaml_file
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
-from launcher.grids.yaml_file import Document
-from launcher.shipped import shipped
+from launcher.workspace import yaml_file
+from launcher.workspace.shipped import shipped
+from launcher.workspace.yaml_file import Document
 from zsg_core import secrets
 from zsg_core.shown_text import make_showable
 from zsg_core.suites import Suite

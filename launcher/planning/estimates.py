@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
 from launcher.clusters.profiles import Gpu, Profile
 from launcher.grids.runs import Run
 from launcher.planning import fit, speeds
@@ -15,14 +15,14 @@ from launcher.planning.fit import Layout, Load
 from launcher.planning.plan import TRAINING, Plan
 from launcher.planning.speeds import Speed
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Workloads
-from zsg_core import estimate, llama, schedule
 from zsg_core.errors import UserError
-from zsg_core.estimate import GB
-from zsg_core.llama import LlamaShape
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.run import TINY
-from zsg_core.snapshots import most, most_of
-from zsg_core.tuning import trainable
+from zsg_core.training import estimate, llama, schedule
+from zsg_core.training.estimate import GB
+from zsg_core.training.llama import LlamaShape
+from zsg_core.training.snapshots import most, most_of
+from zsg_core.training.tuning import trainable
 
 
 @dataclass(frozen=True, kw_only=True)

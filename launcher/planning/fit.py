@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from zsg_core import estimate
-from zsg_core.estimate import GB, Tensors
-from zsg_core.llama import LlamaShape
+from zsg_core.training import estimate
+from zsg_core.training.estimate import GB, Tensors
+from zsg_core.training.llama import LlamaShape
 
 MOST_NODES = 16
 FILLED = 0.95  # of the memory; more tokens at once are no faster, and an allocator leaves gaps

@@ -11,11 +11,11 @@ from launcher.clusters.profiles import JobSize
 from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN, Job
 from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
-from launcher.observing.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
+from launcher.workspace.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
 from zsg_core import recipe as recipes
-from zsg_core import schedule
 from zsg_core.digest import content_id
-from zsg_core.snapshots import kept
+from zsg_core.training import schedule
+from zsg_core.training.snapshots import kept
 
 SUBMIT, SKIP, RETRY, RETRAIN, EVALUATE = "submit", "skip", "retry", "retrain", "evaluate"
 TRAINING = (SUBMIT, RETRY, RETRAIN)

@@ -1,12 +1,13 @@
 """How fast runs have trained here: what a grid's first run has measured, by what it takes to train.
 
-<workspace>/speeds/<id>.json   tokens_per_s of all ranks together, and the run that measured it; jobs.canary writes it
+<workspace>/speeds/<id>.json   tokens_per_s of all ranks together, and the run that measured it; written by
+                               jobs.runtime.canary
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobs.folder import read_json
+from jobs.contract.folder import read_json
 from launcher.clusters.profiles import Gpu
 from launcher.planning.fit import Layout, Load
 from zsg_core.digest import content_id

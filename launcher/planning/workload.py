@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs import journal
-from jobs.folder import Workspace, is_committed, read_json
+from jobs.contract import journal
+from jobs.contract.folder import Workspace, is_committed, read_json
 from launcher.grids.runs import Run
-from zsg_core import mixing, readers, schedule
+from zsg_core.data import mixing, readers
 from zsg_core.digest import content_id
 from zsg_core.recipe import Recipe, sources
+from zsg_core.training import schedule
 
 COUNTED, MEAN, AT_MOST, UNKNOWN = "counted", "mean", "at most", "unknown"
 FIRST_ROWS = 50  # of a journal, among which its start stands

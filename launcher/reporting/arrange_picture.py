@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher import extras
 from launcher.reporting import figure as figures
+from launcher.workspace import extras
 
 WINDOW = 160  # examples averaged together: ten steps of 16, as in the paper's figures
 COLOURS = ("#0b6fb8", "#d1600d", "#2f8f5b", "#8a4fa3", "#7a7a7a")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.folder import Workspace, is_committed, read_json
+from jobs.contract.folder import Workspace, is_committed, read_json
 from zsg_core.errors import UserError
 from zsg_core.orders.nearest import minimum_and_average
 

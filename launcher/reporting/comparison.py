@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from launcher.reporting.recorded import DONE, OPEN, Recorded
-from zsg_core import curves
-from zsg_core.curves import Drop, Interval
 from zsg_core.errors import UserError
+from zsg_core.metrics import means
 from zsg_core.recipe import unseeded
-from zsg_core.scores import means
+from zsg_core.stats import curves
+from zsg_core.stats.curves import Drop, Interval
 
 X = ("step", "examples", "tokens")
 SEEDS = ("seed", "sample_seed", "init_seed")  # axes that make replicates

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from jobs.folder import Workspace
-from launcher import extras
-from launcher.grids import grid_record
+from jobs.contract.folder import Workspace
 from launcher.reporting import csv_cells, recorded
 from launcher.reporting.recorded import Recorded
+from launcher.workspace import extras, grid_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +42,7 @@ def item_losses(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame
 
 
 def _frame(grid: str, workspace: str | Path | None, schema_of: Any, columns_of: Any) -> "pd.DataFrame":
-    from launcher.observing import reading
+    from launcher.status import reading
 
     extras.need("a DataFrame", "report", only=("pandas",))
     place = reading.workspace(Path(workspace) if workspace else None)

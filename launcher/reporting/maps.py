@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.contract.folder import Workspace
 from jobs.evaluating import kept_states
 from jobs.evaluating.kept_states import States
-from jobs.folder import Workspace
-from launcher import extras
 from launcher.reporting.comparison import Group
+from launcher.workspace import extras
 
 PERPLEXITY, SEED = 30.0, 0
 LEAST = 5  # items of which a map says anything

@@ -14,8 +14,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs import ownership, removal
-from jobs.folder import SCHEMA, Workspace, read_json, write_json
+from jobs.contract import removal
+from jobs.contract.folder import SCHEMA, Workspace, read_json, write_json
+from jobs.files import ownership
 from zsg_core.errors import UserError
 
 MANIFEST = ".zsg-report.json"

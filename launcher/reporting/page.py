@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from launcher.reporting.figure import FIRST, MARKS, PALETTE, style_of
-from zsg_core.curves import Interval
 from zsg_core.shown_text import make_showable
+from zsg_core.stats.curves import Interval
 
 MOST_NAMED = 24  # curves in a legend that is not folded
 DASHES = ("", "8 3", "3 2", "9 3 3 3")  # as in the figures

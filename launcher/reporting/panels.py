@@ -10,7 +10,7 @@ from launcher.reporting import comparison
 from launcher.reporting import figure as report_figure
 from launcher.reporting.comparison import Group, Member
 from launcher.reporting.figure import Line, Panel
-from zsg_core.curves import Drop
+from zsg_core.stats.curves import Drop
 
 FALLEN = 0.9  # of a curve's fall: what comes after it is drawn again on its own scale
 MOST_OF_TASK = 8  # curves in the panel of a test task

@@ -15,9 +15,9 @@ from launcher.reporting.page import interval, number
 from launcher.reporting.panels import X_LABELS, Found
 from launcher.reporting.recorded import DONE
 from launcher.reporting.verdicts import Decided
-from zsg_core import curves
-from zsg_core.curves import Drop
-from zsg_core.scores.means import is_over_items
+from zsg_core.metrics.means import is_over_items
+from zsg_core.stats import curves
+from zsg_core.stats.curves import Drop
 
 MOST_NAMED = 12
 MOST_DROPS, FEW_DROPS, DRAWN_DROPS = 20, 5, 6

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs import journal
-from jobs.folder import Workspace, read_json
-from jobs.journal import Point
-from jobs.training.item_losses import ItemLosses, read_test_losses
-from jobs.training.stages import newest
+from jobs.contract import journal
+from jobs.contract.folder import Workspace, read_json
+from jobs.contract.item_losses import ItemLosses, read_test_losses
+from jobs.contract.journal import Point
+from jobs.contract.stages import newest
 from zsg_core import recipe as recipes
 
 UNCOMMITTED = " + uncommitted changes"

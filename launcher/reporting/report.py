@@ -5,11 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.folder import Workspace, write_text
+from jobs.contract.folder import Workspace, write_text
 from jobs.tracking import run_facts
-from launcher import extras
-from launcher.grids import grid_record
-from launcher.observing import data_notes
 from launcher.reporting import comparison, frames, map_part, outputs, recorded, scatter, verdict_part, verdicts
 from launcher.reporting import figure as report_figure
 from launcher.reporting import maps as report_maps
@@ -20,8 +17,10 @@ from launcher.reporting.comparison import Group, Member, Summary
 from launcher.reporting.maps import Maps
 from launcher.reporting.panels import Asked, Found
 from launcher.reporting.recorded import DONE
-from zsg_core.curves import Drop
+from launcher.status import data_notes
+from launcher.workspace import extras, grid_record
 from zsg_core.errors import UserError
+from zsg_core.stats.curves import Drop
 
 MOST_PANELS = 24
 LARGEST = 1e300  # a value that is drawn: axes reach beyond it, and a double ends at 1.8e308

@@ -10,9 +10,9 @@ from launcher.reporting import page as report_page
 from launcher.reporting.figure import Line, Panel
 from launcher.reporting.page import Cell, interval, number
 from launcher.reporting.verdicts import Decided
-from zsg_core.effects import Estimate
 from zsg_core.settings.claims import Claim, Correlates, FallsAt, FallsEarly, FallsSuddenly, Rises
-from zsg_core.verdict import Effect
+from zsg_core.stats.effects import Estimate
+from zsg_core.stats.verdict import Effect
 
 HEADINGS = [
     "claim",

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.folder import Workspace
-from launcher.grids import grid_claims, grid_record, yaml_file
+from jobs.contract.folder import Workspace
+from launcher.grids import grid_claims
 from launcher.reporting import comparison, recorded
 from launcher.reporting.recorded import DONE, Recorded
-from zsg_core import verdict
+from launcher.workspace import grid_record, yaml_file
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
-from zsg_core.verdict import Curve, Verdict
+from zsg_core.stats import verdict
+from zsg_core.stats.verdict import Curve, Verdict
 
 Axes = Mapping[str, Any]
 

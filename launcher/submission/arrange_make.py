@@ -4,16 +4,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import ownership
-from jobs.folder import is_committed
-from launcher.commands import show
-from launcher.observing import data_notes, logs
-from launcher.observing.status import collect
+from jobs.contract.folder import is_committed
+from jobs.files import ownership
 from launcher.planning import admission
 from launcher.planning import plan as plans
+from launcher.status import data_notes, logs
+from launcher.status.status import collect
 from launcher.submission import local, session
 from launcher.submission import submit as submits
-from launcher.submission.ledger import Ledger, submit_lock
+from launcher.views import show
+from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core.errors import ClusterError
 
 

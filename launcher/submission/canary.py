@@ -1,6 +1,6 @@
 """Lets one run of a large grid go first: the others wait until its first checkpoint has shown that they may follow.
 
-Pure. What the run must show, and the job that waits for it, are in jobs.canary.
+Pure. What the run must show, and the job that waits for it, are in jobs.runtime.canary.
 """
 
 from collections.abc import Callable, Collection

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jobs import ownership, slurm_environment
-from jobs.folder import Workspace
+from jobs.contract.folder import Workspace
+from jobs.files import ownership
+from jobs.runtime import slurm_environment
 from launcher.clusters import arrays, slurm
 from launcher.clusters.profiles import JobSize, Profile
-from launcher.submission import code_snapshot
-from launcher.submission.ledger import Ledger, Submission
+from launcher.workspace import code_snapshot
+from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
 
 SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way

@@ -5,23 +5,22 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from jobs import going_on
-from jobs.attempt import now_ms
-from jobs.evaluating import leases
-from jobs.folder import SCHEMA, Workspace, read_json, write_json
-from jobs.training import stages
+from jobs.contract import leases, stages
+from jobs.contract.attempt import now_ms
+from jobs.contract.folder import SCHEMA, Workspace, read_json, write_json
+from jobs.runtime import going_on
 from jobs.training.deepspeed_config import deepspeed_config
 from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
 from launcher.grids.runs import Run
 from launcher.planning import speeds
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import Canary, Prepare, run_item
-from launcher.submission import code_snapshot
-from launcher.submission.ledger import Submission
+from launcher.workspace import code_snapshot
+from launcher.workspace.ledger import Submission
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 from zsg_core.suites import key_variables
-from zsg_core.tuning import NO_BIASES
+from zsg_core.training.tuning import NO_BIASES
 
 
 def write_train(

@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs import cancellation, own_code, ownership
-from jobs.folder import Workspace, is_committed, read_json
+from jobs.contract import cancellation
+from jobs.contract.folder import Workspace, is_committed, read_json
+from jobs.files import ownership
+from jobs.runtime import own_code
 from launcher.clusters.profiles import Profile
-from launcher.observing import logs
-from launcher.observing.status import collect
-from launcher.submission import code_snapshot
-from launcher.submission.ledger import Ledger
+from launcher.status import logs
+from launcher.status.status import collect
+from launcher.workspace import code_snapshot
+from launcher.workspace.ledger import Ledger
 
 POLL_S = 0.3
 STOP_S = 30  # as Slurm's KillWait: what a job may take to save its state

@@ -12,33 +12,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs import ownership
-from jobs.folder import Workspace
-from launcher import workspaces
+from jobs.contract.folder import Workspace
+from jobs.files import ownership
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.slurm import DONE
-from launcher.commands import show
+from launcher.doctor import proofs
 from launcher.evaluation import anew
 from launcher.grids import grid as grids
-from launcher.grids import grid_record, inputs, older_runs, proofs
+from launcher.grids import inputs, older_runs
 from launcher.grids import runs as runs_of
 from launcher.grids import smoke as smokes
 from launcher.grids.grid import Grid
 from launcher.grids.hub import Downloads
 from launcher.grids.runs import Run
-from launcher.observing import data_notes, reading
-from launcher.observing import status_view as view
-from launcher.observing.status import collect
 from launcher.planning import admission, effects, limits
 from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import NOT_SELECTED, Allow, Plan
-from launcher.shipped import shipped
-from launcher.submission import code_snapshot, job_files, linked_folders, local
+from launcher.status import data_notes, reading
+from launcher.status import status_view as view
+from launcher.status.status import collect
+from launcher.submission import job_files, local
 from launcher.submission import submit as submits
-from launcher.submission.ledger import Ledger, submit_lock
 from launcher.submission.submit import Site
+from launcher.views import show
+from launcher.workspace import code_snapshot, grid_record, linked_folders, workspaces
+from launcher.workspace.ledger import Ledger, submit_lock
+from launcher.workspace.shipped import shipped
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
 CALLED = "ZSG_CALLED"  # how the user calls zsg, for a process that zsg itself has started

@@ -14,20 +14,18 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from jobs import ownership
-from jobs.attempt import now_ms
-from jobs.folder import Workspace, is_committed, read_json
-from launcher.clusters import failed_nodes, profiles, slurm
+from jobs.contract.attempt import now_ms
+from jobs.contract.folder import Workspace, is_committed, read_json
+from jobs.files import ownership
+from launcher.clusters import profiles, slurm
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import JobSize, Profile
 from launcher.clusters.slurm import DONE, RUNNING
 from launcher.evaluation import evaluating
-from launcher.grids import grid_claims, grid_record
+from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
-from launcher.lifecycle import retry
-from launcher.observing.job_state import JobState
-from launcher.observing.status import collect
+from launcher.lifecycle import failed_nodes, retry
 from launcher.planning import limits
 from launcher.planning.plan import (
     EVALUATE,
@@ -46,9 +44,12 @@ from launcher.planning.plan import (
     make,
     run_item,
 )
-from launcher.submission import canary, code_snapshot, handover, job_files, local
+from launcher.status.status import collect
+from launcher.submission import canary, handover, job_files, local
 from launcher.submission.handover import Say
-from launcher.submission.ledger import Ledger, Submission
+from launcher.workspace import code_snapshot, grid_record
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
 from zsg_core.suites import key_variables
 

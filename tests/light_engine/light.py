@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from zsg_core import schedule
+from zsg_core.training import schedule
 
 
 @dataclass
@@ -122,8 +122,8 @@ def number(text):
 
 def change(train):
     """Puts this engine into zsg's train job."""
-    from jobs.folder import Workspace
-    from jobs.training import weights
+    from jobs.contract.folder import Workspace
+    from jobs.model import weights
     from jobs.training.train_sets import ordered_ids
 
     def train_and_test(job):

@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from zsg_core import schedule
-from zsg_core.scores import metrics as all_metrics
-from zsg_core.scores.keys import ANSWERS
-from zsg_core.scores.metrics import RANK_ACCURACY
+from zsg_core.metrics import metrics as all_metrics
+from zsg_core.metrics.keys import ANSWERS
+from zsg_core.metrics.metrics import RANK_ACCURACY
 from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
 from zsg_core.settings.representations import DISTANCE, SILHOUETTE, RepresentationSettings, TokenDistanceSettings, Ways
 from zsg_core.settings.suites import SuiteSettings, WayName
+from zsg_core.training import schedule
 
 
 def checkpoint_stride(value: Any) -> Any:

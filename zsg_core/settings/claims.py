@@ -2,7 +2,7 @@
 
 A claim is of the values of one metric, the lower the better only where the claim says so. It holds for each group of
 runs that differ in nothing but the claim's own axis, seeds and held-out splits; `where` picks among the groups.
-`zsg_core.verdict` decides it.
+`zsg_core.stats.verdict` decides it.
 """
 
 import math

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from zsg_core.mixing import RATES
-from zsg_core.readers import FORMATS
+from zsg_core.data.mixing import RATES
+from zsg_core.data.readers import FORMATS
 from zsg_core.settings.diverse import InstructionSettings, SelfSampleSettings
 from zsg_core.settings.fields import (
     Count,

@@ -30,7 +30,7 @@ class SelfSampleSettings(Strict):
 
     @property
     def how(self) -> dict[str, Any]:
-        """All that decides the draws, in the words of jobs.evaluating.generate."""
+        """All that decides the draws, in the words of jobs.model.generate."""
         drawn = {"top_p": self.top_p, "temperature": self.temperature, "seed": self.seed}
         return {"decoding": "fast_nucleus", **drawn, "max_new_tokens": self.max_new_tokens}
 

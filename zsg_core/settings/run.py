@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
+from zsg_core.metrics.metrics import RANK_ACCURACY
 from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
 from zsg_core.orders.measures import MEASURES, WSD
-from zsg_core.scores.metrics import RANK_ACCURACY
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings
 from zsg_core.settings.fields import Count, FolderName, Minutes, Nodes, RanksPerNode, Seed, Strict, TokenText

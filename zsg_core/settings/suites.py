@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from zsg_core import addresses, secrets
-from zsg_core.scores import metrics
+from zsg_core.metrics import metrics
 from zsg_core.settings.fields import Count, FolderName, Seed, Strict
 
 Temperature = Annotated[float, Field(ge=0, le=2)]

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from zsg_core.prompts import LEARNT
+from zsg_core.data.prompts import LEARNT
 from zsg_core.settings.fields import Count, Positive, Seed, Share, Strict
 
 LOSS_SCALE = 6400.0  # of the published code

@@ -1,0 +1,252 @@
+"""Knows every file of a workspace and of a job's folder: names, schemas, atomic writes.
+
+workspace/
+  ledger.jsonl           the launcher's record of submissions
+  runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
+                         heartbeat.json test_set.json weights/ and users/ where other runs start from it
+    snapshots/<step>/    the weights after a step, a Hugging Face folder: model-0000r-of-0000W.safetensors of each
+                         rank, their index, config and tokenizer (LoRA: adapter_model.safetensors and
+                         adapter_config.json, to be put on the base they name), meta.json, COMMIT
+    queue/               <step>.<suite>.lease while somebody evaluates that snapshot: it is not removed
+    answers/             what the model answered at each checkpoint: see jobs.contract.answers
+    <suite>-<digest>.json  which items a benchmark has whose scores are in the journal, as test_set.json does
+    representations/     hidden states at each checkpoint: see jobs.evaluating.kept_states
+  prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
+  evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
+  records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
+  corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT; notes.json where there is to tell
+  embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
+  arrangements/<id>/     ids places.npy meta.json COMMIT
+  first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
+  tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy ends.npy meta.json COMMIT
+  bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
+  code/<digest>/         the packages that jobs import, as they were when submitted, COMMIT; <commit>.patch
+  submissions/<id>/      what submitit writes, and the logs
+  downloads/<o>+<n>/     data sets of the Hugging Face hub: <commit>/<split>/ with their files, meta.json, COMMIT
+  grids/<name>/          the grid file as last submitted, and which runs it wants
+  ratings.jsonl          what judges said of answers, by the digest of the answer; nobody is asked twice
+  ended.json .clock      what `zsg status` remembers; derived, may be removed
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.files import ownership
+from zsg_core.errors import ClusterError
+
+SCHEMA = 1
+MOST_JSON = 512 << 20  # bytes of a file that is read whole; a grid of 10,000 runs has a tenth
+COMMIT = "COMMIT"
+NOTES = "notes.json"  # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The paths under one workspace folder."""
+
+    root: Path
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.jsonl"
+
+    @property
+    def ratings(self) -> Path:
+        return self.root / "ratings.jsonl"
+
+    @property
+    def submit_lock(self) -> Path:
+        return self.root / "submit.lock"
+
+    @property
+    def digest_cache(self) -> Path:
+        return self.root / "digests.json"
+
+    @property
+    def ends(self) -> Path:
+        return self.root / "ended.json"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
+
+    @property
+    def mlflow_db(self) -> Path:
+        return self.root / "mlflow.db"
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def stages(self, run_id: str) -> list[Path]:
+        """The folders in which a run's stages are journalled, its own last."""
+        before = (read_json(self.run(run_id) / "job.json") or {}).get("before", [])
+        return [*map(self.run, before), self.run(run_id)]
+
+    def prepare(self, key: str) -> Path:
+        return self.root / "prepare" / key
+
+    def records(self, records_id: str) -> Path:
+        return self.root / "records" / records_id
+
+    def corpus(self, corpus_id: str) -> Path:
+        return self.root / "corpora" / corpus_id
+
+    def embedding(self, embedding_id: str) -> Path:
+        return self.root / "embeddings" / embedding_id
+
+    def arrangement(self, arrangement_id: str) -> Path:
+        return self.root / "arrangements" / arrangement_id
+
+    def tokens(self, tokens_id: str) -> Path:
+        return self.root / "tokens" / tokens_id
+
+    def base(self, base_id: str) -> Path:
+        return self.root / "bases" / base_id
+
+    def first_losses(self, losses_id: str) -> Path:
+        return self.root / "first_losses" / losses_id
+
+    def code(self, digest: str) -> Path:
+        return self.root / "code" / digest
+
+    def submission(self, submission_id: str) -> Path:
+        return self.root / "submissions" / submission_id
+
+    def grid(self, name: str) -> Path:
+        return self.root / "grids" / name
+
+    def create(self) -> None:
+        """Makes the folder, open to its owner only."""
+        if not self.root.is_dir():
+            ownership.make_private_folder(self.root)
+
+
+def is_committed(folder: Path) -> bool:
+    """Whether a made thing is whole: its marker is written last."""
+    return (folder / COMMIT).is_file()
+
+
+@contextlib.contextmanager
+def publish(folder: Path) -> Iterator[Path]:
+    """Yields a temporary folder that becomes `folder` in one rename, its commit marker written last.
+
+    Two jobs may make the same thing at once: it is the same, so the first to finish wins.
+    """
+    ownership.make_folder(folder.parent)
+    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    ownership.make_folder(draft)
+    try:
+        yield draft
+        commit(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def commit(draft: Path, folder: Path) -> None:
+    """Renames a draft, marked and on disk, to its final name; where that is committed already, it stays as it is."""
+    (draft / COMMIT).touch()
+    for path in [*draft.rglob("*"), draft]:
+        sync(path)
+    try:
+        draft.rename(folder)
+    except OSError:
+        if not is_committed(folder):
+            raise
+    sync(folder.parent)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds other processes off from making `folder` until this one is done or dead."""
+    ownership.make_folder(folder.parent)
+    with os.fdopen(ownership.open_lock(folder.parent / f".{folder.name}.lock"), "w") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)  # let go by the system however this process ends
+        yield
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON that is either the old or the new text, whatever dies."""
+    write_text(path, to_json(value, indent=1) + "\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that can be written as UTF-8, readable in any script.
+
+    Names of files that are no UTF-8, which Python reads as halves of characters, are written as escapes; reading gives
+    back what they were.
+    """
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes to a temporary name, syncs, renames."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes to a temporary name, syncs, renames."""
+    ownership.make_folder(path.parent)
+    draft = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        with naming(path), draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError the file's name: a write to a full disk does not say to what."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+class Damaged(ClusterError, ValueError):
+    """A file of a workspace is not what zsg wrote there."""
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON of a file, or None if there is none. Damaged for what is none, or of more than MOST_JSON bytes."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MOST_JSON + 1)
+    except FileNotFoundError:
+        return None
+    if len(text) > MOST_JSON:
+        raise Damaged(f"{path}: has more than {MOST_JSON:,} bytes; zsg wrote less there")
+    try:
+        return json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(
+            f"{path}: is no JSON any more ({str(error)[:200]}); zsg wrote it whole, so look at the disk"
+        ) from None
+
+
+def sync(path: Path) -> None:
+    """Brings a file, or a folder's list of names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

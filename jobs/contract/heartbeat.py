@@ -1,0 +1,130 @@
+"""Shows that a job lives: rank 0 keeps one small file in the job's folder fresh, however long a step takes.
+
+heartbeat.json is rewritten every ten seconds by a thread, from before any engine is imported: attempt, nonce, ts (ms),
+doing and for how many seconds, step, steps and how long ago that step was reached, steps and tokens a second, the last
+losses. How old a beat is says the file's own time; the durations in it need no clock that machines share. A disk that
+is full is no reason to fail: the file is then only touched.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jobs.contract import attempt as attempts
+from jobs.contract.attempt import Attempt
+from jobs.contract.folder import SCHEMA, to_json
+from jobs.contract.journal import plain
+
+FILE = "heartbeat.json"
+EVERY_S = 10.0
+STARTING, TRAINING, MEASURING, SAVING = "starting", "training", "measuring", "saving"
+SAMPLES, SAMPLE_S = 180, 10.0  # the rate is that of the last half hour
+
+
+class Pulse:
+    """What this process is doing and how far it has come. Its owner tells, a Heartbeat's thread reads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.doing, self._since = STARTING, clock()
+        self.step: int | None = None
+        self.steps: int | None = None
+        self.loss: float | None = None
+        self.train_loss: float | None = None
+        self.note: str | None = None
+        self._reached: float | None = None
+        self._tokens = 0
+        self._longest: dict[str, float] = {}
+        self._samples: deque[tuple[float, int, int]] = deque(maxlen=SAMPLES)  # (when, step, tokens so far)
+
+    def does(self, what: str) -> None:
+        """From now on this is being done."""
+        if what != self.doing:
+            now = self._clock()
+            if self.doing != TRAINING:  # of which the steps count
+                self._took(self.doing, now - self._since)
+            self.doing, self._since = what, now
+
+    def says(self, note: str | None) -> None:
+        """A word for whoever looks."""
+        self.note = note
+
+    def begins(self, step: int, steps: int, loss: float | None) -> None:
+        """Training is about to go on from `step`, where `loss` was the last that was measured."""
+        self.step, self.steps, self.loss = step, steps, loss
+
+    def reached(self, step: int, tokens: int, train_loss: float) -> None:
+        """A step was taken, over so many tokens."""
+        now = self._clock()
+        self._took(TRAINING, now - max(self._reached or self._since, self._since))
+        self._tokens += tokens
+        self.step, self.train_loss, self._reached = step, train_loss, now
+        if not self._samples or now - self._samples[-1][0] >= SAMPLE_S:
+            self._samples.append((now, step, self._tokens))
+
+    def facts(self) -> dict[str, Any]:
+        """What a beat tells."""
+        now = self._clock()
+        facts: dict[str, Any] = {"doing": self.doing, "doing_s": now - self._since, "step": self.step}
+        facts |= {"steps": self.steps, "step_s": None if self._reached is None else now - self._reached}
+        facts |= {"loss": self.loss, "train_loss": self.train_loss, "note": self.note}
+        return facts | {"longest_s": dict(self._longest), **self._rates()}
+
+    def _rates(self) -> dict[str, float]:
+        """Steps and tokens a second between the oldest sample and the last step, evaluations and saves included."""
+        if self._reached is None or self.step is None or not self._samples:
+            return {}
+        since, step, tokens = self._samples[0]
+        over_s = self._reached - since
+        if over_s <= 0:
+            return {}
+        return {"steps_per_s": (self.step - step) / over_s, "tokens_per_s": (self._tokens - tokens) / over_s}
+
+    def _took(self, what: str, seconds: float) -> None:
+        self._longest[what] = max(seconds, self._longest.get(what, 0.0))
+
+
+class Heartbeat:
+    """Beats until it is stopped, the process ends or a newer attempt owns the folder. Never raises, never waits."""
+
+    def __init__(self, folder: Path, attempt: Attempt, pulse: Pulse, every_s: float = EVERY_S) -> None:
+        self._folder, self._attempt, self._pulse, self._every_s = folder, attempt, pulse, every_s
+        self._path, self._draft = folder / FILE, folder / f".{FILE}.{attempt.nonce}"
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No beat begins from now on."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set() and self._may_beat():
+            self._beat()
+            self._stopped.wait(self._every_s)
+
+    def _may_beat(self) -> bool:
+        try:
+            attempts.check(self._folder, self._attempt)
+        except attempts.Superseded:
+            return False
+        except (OSError, ValueError):
+            pass  # a file system that does not answer is no newer attempt
+        return True
+
+    def _beat(self) -> None:
+        facts = {"schema": SCHEMA, "attempt": self._attempt.attempt, "nonce": self._attempt.nonce}
+        facts |= {"ts": attempts.now_ms(), **self._pulse.facts()}
+        try:
+            self._draft.write_text(to_json(plain(facts)), encoding="utf-8")
+            self._draft.replace(self._path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.utime(self._path)

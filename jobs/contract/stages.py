@@ -1,0 +1,64 @@
+"""Keeps the weights of a stage for as long as a run that starts from them has not had them.
+
+Every run that will start from `runs/<id>/weights` leaves a mark in `runs/<id>/users/` before it is submitted,
+and takes it away when it is done; the last one takes the weights with it. A run that has kept LoRA's adapters
+leaves its mark: they are nothing without the weights that they are put on.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.contract import removal
+from jobs.contract.folder import Workspace, read_json
+from jobs.files import ownership
+
+
+def use(workspace: Workspace, start: str, run: str) -> None:
+    """Notes that `run` is going to start from the weights of `start`."""
+    with _locked(workspace.run(start)) as users:
+        (users / run).touch()
+
+
+def users(workspace: Workspace, start: str) -> list[str]:
+    """The runs that still want the weights of `start`."""
+    return sorted(path.name for path in (workspace.run(start) / "users").glob("[!.]*"))
+
+
+def release(workspace: Workspace, start: str, run: str) -> None:
+    """`run` is done with the weights of `start`; removes them if no other run wants them."""
+    with _locked(workspace.run(start)) as folder:
+        removal.remove_file(workspace.root, folder / run)
+        if not users(workspace, start):
+            removal.discard(workspace.root, folder.parent / "weights", removal.IN_WEIGHTS)
+
+
+def is_still_needed(run: Path, job: Mapping[str, Any]) -> bool:
+    """Whether a run that is done has kept LoRA's adapters of the weights that it started from."""
+    is_lora = job["recipe"]["stages"][-1]["train"]["tuning"]["method"] == "lora"
+    return is_lora and any((run / "snapshots").glob("[0-9]*"))
+
+
+def newest(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attempt of the newest of a run's stages that has begun, and how it ended; `folders` has the run's own last.
+
+    No end while it is under way; nor of an earlier stage that is done, after which the run goes on.
+    """
+    for folder in reversed(folders):
+        if attempt := read_json(folder / "attempt.json"):
+            end = read_json(folder / "exit.json") or {}
+            is_over = end.get("outcome") != "done" or folder == folders[-1]
+            return attempt, end if is_over and end.get("nonce") == attempt.get("nonce") else {}
+    return {}, {}
+
+
+@contextlib.contextmanager
+def _locked(start: Path) -> Iterator[Path]:
+    folder = start / "users"
+    ownership.make_folder(folder)
+    with os.fdopen(ownership.open_lock(folder / ".lock"), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield folder

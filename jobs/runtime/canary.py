@@ -1,0 +1,114 @@
+"""Waits until the run that goes first has shown that the others may follow: a finite first checkpoint, and its speed.
+
+The runs of a large grid wait for this job with afterok. It ends well once the run has a finite loss after its first
+step and has told how fast it trains, or is done; and badly, with the reason, once the run has ended without that.
+"""
+
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs.contract import journal
+from jobs.contract.attempt import CONTINUE, DONE
+from jobs.contract.causes import Cause, Known
+from jobs.contract.folder import read_json, write_json
+from jobs.contract.heartbeat import FILE
+from jobs.contract.journal import SPEED
+from jobs.files import ownership
+from jobs.runtime import slurm_environment
+
+POLL_S = 2.0
+SILENT_S = 120.0  # without a heartbeat for so long, Slurm is asked whether it still has the run
+SPEED_KEY = f"{SPEED}tokens_per_s"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the first run has shown. `tokens_per_s` of all its ranks together; None for a run that was done before."""
+
+    run: str
+    step: int
+    loss: float | None
+    tokens_per_s: float | None
+
+
+def watch(job: dict[str, Any], say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep) -> Shown:
+    """Returns what the run has shown once it suffices, and keeps its speed for estimates.
+
+    Raises Known, the cause, if it never will. `job["canary"]`: the run, the submission and Slurm ids of its job;
+    `job["makes"]`: the file where its speed is kept.
+    """
+    told, since = job["canary"], time.time()
+    root = Path(job["paths"]["workspace"])
+    run = root / "runs" / told["run"]
+    say(f"waiting for the first checkpoint of run {told['run']}")
+    while True:
+        record = read_json(run / "exit.json")
+        ended = record if record and record["submission"] == told["submission"] else None
+        shown = judge(told["run"], journal.read(run), ended)
+        if shown:
+            break
+        if ended is None and _is_gone(run, told["slurm"], since):
+            raise Known(
+                Cause.CANARY_FAILED, f"run {told['run']} has left Slurm's queue without a word; zsg why {told['run']}"
+            )
+        sleep(POLL_S)
+    if shown.tokens_per_s:
+        path = root / job["makes"][0]
+        ownership.make_folder(path.parent)
+        write_json(path, asdict(shown))
+    say(f"run {shown.run} has loss {shown.loss} at step {shown.step}: the others may start")
+    return shown
+
+
+def judge(run: str, rows: Iterable[dict[str, Any]], ended: dict[str, Any] | None) -> Shown | None:
+    """What a run has shown, from its journal and exit record; None while that does not suffice. Known if it failed.
+
+    The first loss after a step of its own must be a number; speeds are those of the steps but the first two, which warm
+    up, where there are more.
+    """
+    first, losses, speeds = None, list[tuple[int, float]](), list[float]()
+    for row in rows:
+        data = row["data"]
+        if data.get("event") == "start" and first is None:
+            first = data["from"]
+        if row["kind"] != "metric":
+            continue
+        if SPEED_KEY in data:
+            speeds.append(float(data[SPEED_KEY]))
+        loss = next((value for key, value in data.items() if key == "loss" or key.startswith("loss_quick_")), None)
+        if loss is not None and first is not None and row["step"] > first:
+            losses.append((row["step"], float(loss)))
+    if losses and not math.isfinite(losses[0][1]):
+        raise Known(
+            Cause.CANARY_FAILED, f"run {run} has the loss {losses[0][1]} at its first checkpoint, step {losses[0][0]}"
+        )
+    speed = statistics.median(speeds[2:] or speeds) if speeds else None
+    if ended and ended["outcome"] == DONE:
+        return Shown(run, ended["step"], ended["loss"] if ended["loss"] is None else float(ended["loss"]), speed)
+    if losses and speed:
+        return Shown(run, *losses[0], speed)
+    if ended and ended["outcome"] != CONTINUE:
+        why = ": ".join(str(part) for part in (ended["cause"] or ended["outcome"], ended["evidence"]) if part)
+        raise Known(Cause.CANARY_FAILED, f"run {run} went first and ended before its first checkpoint: {why}")
+    return None
+
+
+def _is_gone(run: Path, ids: list[str], since: float) -> bool:
+    """Whether a run that gives no sign of life is not in Slurm's queue either; False where nobody can be asked."""
+    heartbeat = run / FILE
+    silent_s = time.time() - max(since, heartbeat.stat().st_mtime if heartbeat.exists() else 0)
+    squeue = shutil.which("squeue")
+    if silent_s < SILENT_S or squeue is None:
+        return False
+    # Once the run's job is forgotten, its number may be another's.
+    argv = [squeue, "--noheader", "--all", "--user", str(os.getuid()), "--jobs", ",".join(ids), "--format", "%T"]
+    shown = subprocess.run(argv, capture_output=True, text=True, env=slurm_environment.of_calls())
+    return (shown.returncode == 0 and not shown.stdout.strip()) or "Invalid job id" in shown.stderr

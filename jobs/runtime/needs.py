@@ -1,0 +1,42 @@
+"""Looks whether what a train job needs has been made, before any engine is loaded, and says who did not make it.
+
+A train job may wait for the ends of many prepare jobs, not all of them its own: that they ended says nothing.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.contract.attempt import DONE
+from jobs.contract.causes import Cause, Known
+from jobs.contract.folder import Workspace, is_committed, read_json
+
+
+def refuse_unprepared(job: dict[str, Any]) -> None:
+    """Raises Known, the cause, if corpus, order or weights are missing or half made, with what their maker said."""
+    workspace = Workspace(Path(job["paths"]["workspace"]))
+    lacking = [folder for folder in _needed(workspace, job) if not is_committed(folder)]
+    if not lacking:
+        return
+    names = ", ".join(str(folder.relative_to(workspace.root)) for folder in lacking)
+    told = [(item, _told(workspace.root / item)) for item in job["after"]]
+    blamed = next(((item, why) for item, why in told if why), None)
+    is_stage = blamed[0].startswith("runs/") if blamed else False
+    why = f"{blamed[0]}: {blamed[1]}" if blamed else "no job that makes it has ended yet; submit again when it has"
+    raise Known(Cause.STAGE_FAILED if is_stage else Cause.PREPARE_FAILED, f"{names} is not there: {why}")
+
+
+def _needed(workspace: Workspace, job: dict[str, Any]) -> Iterator[Path]:
+    made = job["made"]
+    yield workspace.corpus(made["corpus"])
+    yield workspace.arrangement(made["arrangement"])
+    if made["base"] or job["before"]:
+        yield Path(job["paths"]["base"])
+
+
+def _told(folder: Path) -> str:
+    """How a job ended badly, in its own words; empty where it has not, or has not said."""
+    record = read_json(folder / "exit.json")
+    if record is None or record["outcome"] == DONE:
+        return ""
+    return ": ".join(str(part) for part in (record["cause"] or record["outcome"], record["evidence"]) if part)

@@ -1,0 +1,53 @@
+"""Tells a job that a `setup` line of its profile failed before it began: the script has started it all the same.
+
+So the run's record names the line, and what it printed, in place of a job that is gone without a word.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from jobs.contract.causes import Cause, Known
+from jobs.runtime import log_marks
+
+FAILED = "ZSG_SETUP_FAILED"  # `2 of 3 ended with 127: module load cuda`
+LOG = "ZSG_LOG"  # of the script: rank 0's
+TAIL = 1 << 16  # bytes of the log in which the line's output is looked for
+MOST_LINES, MOST_CHARACTERS = 3, 600
+_OWN = re.compile(r"^\S*slurm_script: (?:eval: )?line \d+: ")  # what bash puts before its complaints
+
+
+def refuse_failed(environ: Mapping[str, str] = os.environ) -> None:
+    """Raises Known with the cause `setup` if a setup line failed."""
+    told = environ.get(FAILED)
+    if told:
+        raise Known(Cause.SETUP, evidence(told, printed(environ.get(LOG, ""))))
+
+
+def evidence(told: str, said: str) -> str:
+    """The line that failed and what it printed, in a sentence."""
+    return f"setup line {told}" + (f" (it printed: {said})" if said else " (it printed nothing)")
+
+
+def printed(log: str) -> str:
+    """The last lines that the failed line has printed, as far as the log can be read."""
+    try:
+        with Path(log).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            text = file.read()
+    except OSError:
+        return ""
+    return output(text)
+
+
+def output(text: bytes) -> str:
+    """Of a log's end, what was printed by the setup line that came last."""
+    begins = list(log_marks.SETUP_PATTERN.finditer(text))
+    if not begins:
+        return ""
+    after = text[begins[-1].end() :]
+    end = log_marks.SETUP_ENDED_PATTERN.search(after)
+    lines = after[: end.start() if end else len(after)].decode("utf-8", "replace").splitlines()
+    said = [_OWN.sub("", line.strip()) for line in lines if line.strip()]
+    return "; ".join(said[-MOST_LINES:])[-MOST_CHARACTERS:]

@@ -1,0 +1,153 @@
+"""Does what `sync`, `ui` and `server` ask: fills MLflow, opens its pages, serves it to a cluster."""
+
+import getpass
+import importlib.util
+import shlex
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jobs.contract.folder import Workspace
+from jobs.tracking import server_tokens
+from launcher.mlflow import mlflow_server
+from launcher.mlflow.mlflow_server import Served
+from launcher.views import show
+from launcher.workspace import grid_record
+from zsg_core.errors import ClusterError, UserError
+from zsg_core.secrets import hide_in_addresses
+
+
+def needs_mlflow() -> None:
+    """UserError where MLflow is not installed."""
+    if importlib.util.find_spec("mlflow") is None:
+        raise UserError("mlflow is not installed here: pip install 'zsg[track]'")
+
+
+def sync(place: Workspace, grid: str | None, refill: bool) -> None:
+    """Sends to MLflow what it lacks of one grid, or of all; one grid's trouble does not keep the others from it."""
+    needs_mlflow()
+    from jobs.tracking import deliver, tracker
+
+    refused: list[ClusterError] = []
+    for name in grid_record.names(place, grid):
+        with show.Counting(name) as counting:
+            try:
+                sent = deliver.sync(place, name, refill=refill, tell=counting.show, say=show.say)
+            except tracker.Refused as error:
+                refused.append(error)
+                continue
+        show.result(f"{name}: sent {sent['points']} points of {sent['runs']} runs to MLflow")
+    if refused:
+        raise refused[0]
+
+
+def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
+    """Serves MLflow's pages over the workspace's store, or names the address of the profile's server."""
+    needs_mlflow()
+    from jobs.tracking import deliver, tracker
+
+    name = grid_record.names(place, grid)[0] if grid else None
+    uri = deliver.tracking_uri(place, grid_record.read(place, name or grid_record.names(place)[0]))
+    page = deliver.page(place, name) if name else ""
+    if uri.startswith("http"):
+        show.result(f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}")
+        return
+    listening = mlflow_server.listen("127.0.0.1", port)
+    database = Path(uri.removeprefix(mlflow_server.SQLITE))
+    tracker.make_store(database)
+    served = Served(uri, database.parent / "mlartifacts", "127.0.0.1", port, workers=1, passes_artifacts=False)
+
+    # Who follows the address before somebody answers there finds nothing.
+    def tell() -> None:
+        show.result(f"MLflow: {_address(served.uri, served.token, page)}  (Ctrl-C ends it)")
+        _tell_who(served)
+        _tell_stakes(served)
+
+    _serve(served, listening, tell)
+
+
+def serve(served: Served, folder: Path) -> None:
+    """Serves MLflow to jobs and people until told to end; says how a profile names it once it answers."""
+    needs_mlflow()
+    from jobs.tracking import tracker
+
+    listening = mlflow_server.listen(served.host, served.port)
+    mlflow_server.prepare(served, tracker.make_store)
+    published, trouble = _publish(served)
+
+    def tell() -> None:
+        show.result(f"MLflow: {_address(served.uri, served.token)}  (Ctrl-C ends it)")
+        _tell_who(served)
+        _tell_stakes(served)
+        if trouble:
+            show.say(f"your jobs and zsg sync do not find the token: {trouble}")
+        else:
+            show.result(f"your jobs and zsg sync take the token from {server_tokens.folder()} while this runs")
+        for line in _elsewhere(served, folder):
+            show.result(line)
+        show.result(f"in a profile: tracking: {{uri: {served.uri}, live: true}}")
+
+    try:
+        _serve(served, listening, tell)
+    finally:
+        server_tokens.withdraw(published, served.token)
+
+
+def _publish(served: Served) -> tuple[list[Path], str]:
+    """The files that have the token for the user's jobs, and why there are none."""
+    try:
+        return server_tokens.publish(served.places, served.token), ""
+    except (server_tokens.Exposed, OSError) as error:
+        return [], str(error)
+
+
+def _elsewhere(served: Served, folder: Path) -> list[str]:
+    """How nodes with another home, or a colleague, get the token, and what is at stake on its way."""
+    token = shlex.quote(str(folder / mlflow_server.TOKEN_FILE))
+    place = f"~/.zsg/mlflow/{urlsplit(served.uri).netloc.lower()}"
+    lines = [
+        "nodes with another home, and a colleague, take it from a copy of the file, made there by:",
+        f"  (umask 077; mkdir -p ~/.zsg/mlflow; cat > {place}) < {token}",
+    ]
+    if served.is_open:
+        lines.append("the token goes over the network unencrypted: who can listen to that can use it")
+    return lines
+
+
+def _address(uri: str, token: str | None, page: str = "") -> str:
+    """The address that a browser opens; with the token, which it then keeps as a cookie."""
+    return f"{uri.rstrip('/')}/{f'?token={token}' if token else ''}{page}"
+
+
+def _published(uri: str) -> str | None:
+    try:
+        return server_tokens.of(uri)
+    except server_tokens.Exposed as error:
+        show.say(str(error))
+        return None
+
+
+def _tell_who(served: Served) -> None:
+    here, port = urlsplit(served.local_uri).netloc, served.port
+    same = "the same address" if here == urlsplit(served.uri).netloc else f"it with 127.0.0.1:{port} as its host"
+    show.result("the address lets in whoever has it: keep it to yourself. On your own computer call")
+    show.result(f"  ssh -N -L {port}:{here} {getpass.getuser()}@{_this_machine()}")
+    show.result(f"and open {same} there")
+
+
+def _this_machine() -> str:
+    name = socket.getfqdn()
+    return socket.gethostname() if name.startswith("localhost") else name
+
+
+def _tell_stakes(served: Served) -> None:
+    reached = "every machine of this network" if served.is_open else "every user of this machine"
+    show.result(f"{reached} reaches the port: without the token nobody reads or writes a file, or changes a run.")
+    show.result(f"With it, all runs here and all files in {served.artifacts} can be read, written and deleted")
+
+
+def _serve(served: Served, listening: socket.socket, when_up: Callable[[], None]) -> None:
+    code = mlflow_server.run(served, listening, when_up)
+    if code:
+        raise ClusterError(f"MLflow's server ended with {code}; what it said is above")

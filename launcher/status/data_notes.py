@@ -1,0 +1,27 @@
+"""Reads what the prepare jobs found in the data of a grid: what whoever reads its numbers must know.
+
+Contamination, rows passed over, keys left out, empty answers: a prepare job says them in its log and keeps them with
+the corpus. Here they are read for plan, submit, status and report. Light: one small file for each corpus that has any.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jobs.contract.folder import NOTES, Workspace, read_json
+
+MOST = 20
+
+
+def of_corpora(place: Workspace, corpora: Iterable[str]) -> list[str]:
+    """The notes of corpora, each once, in their order; of very many the first, and how many more there are."""
+    found: dict[str, None] = {}
+    for corpus in dict.fromkeys(corpora):
+        found |= dict.fromkeys(read_json(place.corpus(corpus) / NOTES) or ())
+    notes = list(found)
+    more = [f"and {len(notes) - MOST} more; they stand in corpora/*/{NOTES}"] if len(notes) > MOST else []
+    return notes[:MOST] + more
+
+
+def of_grid(place: Workspace, record: Mapping[str, Any]) -> list[str]:
+    """The notes of the data of a recorded grid."""
+    return of_corpora(place, record.get("corpora", ()))

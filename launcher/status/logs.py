@@ -1,0 +1,206 @@
+"""Finds a job's logs and reads them from their end: of any rank, of any attempt, as they grow.
+
+submitit has Slurm append every start of a job to one file per rank; each attempt marks where it begins. A job that
+was submitted again has another folder, which the ledger knows. Logs may be gigabytes: they are mapped, not read.
+"""
+
+import contextlib
+import mmap
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from jobs.contract.attempt import DONE
+from jobs.contract.folder import Workspace, read_json
+from jobs.runtime import log_marks, setup
+from jobs.runtime.log_marks import Mark
+from launcher.workspace.ledger import Ledger, Submission
+from zsg_core.errors import UserError
+
+CHUNK = 1 << 16
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Part:
+    """The bytes of a log file that one attempt wrote, or all of it."""
+
+    path: Path
+    begin: int
+    end: int
+
+    def tail(self, lines: int | None) -> int:
+        """Where its last so many lines begin; None: all."""
+        if lines is None or self.begin >= self.end:
+            return self.begin
+        with self.path.open("rb") as file, _mapped(file) as text:
+            place = self.end - 1 if text[self.end - 1 : self.end] == b"\n" else self.end
+            for _ in range(lines):
+                place = text.rfind(b"\n", self.begin, place)
+                if place < 0:
+                    return self.begin
+            return place + 1
+
+    def read(self, begin: int | None = None) -> Iterator[bytes]:
+        """Its bytes, piece by piece."""
+        with self.path.open("rb") as file:
+            place = file.seek(self.begin if begin is None else begin)
+            while place < self.end and (piece := file.read(min(CHUNK, self.end - place))):
+                place += len(piece)
+                yield piece
+
+    def line_number(self, offset: int) -> int:
+        """The number, from 1, of the line of the file that holds a byte."""
+        whole = Part(self.path, 0, offset)
+        return 1 + sum(piece.count(b"\n") for piece in whole.read())
+
+
+def local_log(folder: Path) -> Path:
+    """Where the output of a job on this machine goes."""
+    return folder / "log.txt"
+
+
+def of_jobs(place: Workspace, submission: Submission, item: str) -> list[list[Path]]:
+    """The logs of a job and of the links behind it, the newest first, each rank by rank; those that are there."""
+    if submission.scheduler == "local":
+        path = local_log(place.root / item)
+        return [[path]] if path.exists() else []
+    folder, ids = place.submission(submission.id), reversed(submission.job_ids(item))
+    found = [sorted(folder.glob(f"{one}_*_log.out"), key=lambda path: int(path.name.split("_")[-2])) for one in ids]
+    return [ranks for ranks in found if ranks]
+
+
+def of_newest(place: Workspace, submission: Submission, item: str) -> list[Path]:
+    """The logs of the newest job that began an attempt: a link that finds its run done begins none."""
+    found = of_jobs(place, submission, item)
+    return next((ranks for ranks in found if any(map(marks, ranks))), found[0] if found else [])
+
+
+def marks(path: Path) -> list[Mark]:
+    """Where the attempts in a log begin, each with what its job's script printed before."""
+    with path.open("rb") as file, _mapped(file) as text:
+        found = list(log_marks.PATTERN.finditer(text))
+        before = [0, *(one.start() for one in found)]
+        return [Mark(int(one[1]), _begin(text, since, one.start())) for since, one in zip(before, found, strict=False)]
+
+
+def _begin(text: mmap.mmap | bytes, since: int, attempt: int) -> int:
+    """Where the start begins in which an attempt does: what its script printed is the attempt's, too."""
+    starts = [one.start() for one in log_marks.START_PATTERN.finditer(text[since:attempt])]
+    return since + starts[-1] if starts else attempt
+
+
+def parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]:
+    """What the newest attempt wrote, or that of a number, rank by rank. UserError if there is no such log."""
+    submissions = [s for s in Ledger(place).submissions.values() if s.void is None and item in s.items]
+    if not submissions:
+        raise UserError(f"{item} was never submitted; it has no log")
+    known: set[int] = set()
+    for submission in reversed(submissions):
+        if attempt is None:
+            return [_newest(path) for path in of_newest(place, submission, item)]
+        for found in of_jobs(place, submission, item):
+            cut = [_part(path, attempt) for path in found]
+            if any(cut):
+                return [part or Part(path, 0, 0) for part, path in zip(cut, found, strict=True)]
+            known |= {mark.attempt for path in found[:1] for mark in marks(path)}
+    shown = ", ".join(map(str, sorted(known))) or "none"
+    raise UserError(f"{item} has no log of attempt {attempt}; there are logs of attempts: {shown}")
+
+
+def of_rank(place: Workspace, item: str, rank: int, attempt: int | None) -> Part:
+    """The log of one rank. UserError if there is none yet."""
+    found = parts(place, item, attempt)
+    if rank >= len(found):
+        raise UserError(f"{item} has no log of rank {rank} yet ({len(found)} logs); it may not have started")
+    return found[rank]
+
+
+def follow(place: Workspace, item: str, rank: int, lines: int | None) -> Iterator[bytes]:
+    """The last lines of a rank's log and what comes, also from later attempts; ends when the job is done."""
+    path: Path | None = None
+    offset, looked = 0, 0.0
+    while True:
+        if time.monotonic() - looked > 10 * POLL_S or path is None:
+            looked, newest = time.monotonic(), _path(place, item, rank)
+            if newest and newest != path:
+                offset = Part(newest, 0, newest.stat().st_size).tail(lines) if path is None else 0
+                path = newest
+        done = _is_done(place.root / item)
+        if path:
+            for piece in Part(path, offset, path.stat().st_size).read():
+                offset += len(piece)
+                yield piece
+        if done:
+            return
+        time.sleep(POLL_S)
+
+
+def _path(place: Workspace, item: str, rank: int) -> Path | None:
+    last = Ledger(place).last(item)
+    found = of_newest(place, last, item) if last else []
+    return found[rank] if rank < len(found) else None
+
+
+def _is_done(folder: Path) -> bool:
+    """Whether the newest attempt has told that the job is done: nothing more will come."""
+    record, attempt = read_json(folder / "exit.json") or {}, read_json(folder / "attempt.json") or {}
+    return record.get("outcome") == DONE and record.get("nonce") == attempt.get("nonce")
+
+
+def _newest(path: Path) -> Part:
+    """From the last mark on, looked for from the end."""
+    size = path.stat().st_size
+    with path.open("rb") as file, _mapped(file) as text:
+        place = size
+        while (place := text.rfind(b"=== zsg attempt ", 0, place)) >= 0:
+            if log_marks.PATTERN.match(text, place):
+                before = max(0, text.rfind(b"=== zsg attempt ", 0, place))
+                return Part(path, _begin(text, before, place), size)
+        starts = [one.start() for one in log_marks.START_PATTERN.finditer(text)]
+        return Part(path, starts[-1] if starts else 0, size)
+
+
+def setup_trouble(log: Path) -> tuple[str, bool] | None:
+    """The setup line that a job's last start did not come past, and whether the script saw it fail.
+
+    None where the setup lines were passed, or there is no log. A line that ends the script, or hangs until the job is
+    ended, is not seen to fail.
+    """
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - setup.TAIL))
+            text = file.read()
+    except OSError:
+        return None
+    starts = list(log_marks.START_PATTERN.finditer(text))
+    text = text[starts[-1].start() :] if starts else text
+    lines = list(log_marks.SETUP_PATTERN.finditer(text))
+    if not lines or log_marks.PATTERN.search(text) or f"\n{log_marks.SETUP_DONE}\n".encode() in text:
+        return None
+    which, shown = (part.decode("utf-8", "replace") for part in lines[-1].groups())
+    ended = log_marks.SETUP_ENDED_PATTERN.search(text)
+    how = f"ended with {ended[2].decode('utf-8', 'replace')}" if ended else "is the last that began"
+    return setup.evidence(f"{which} {how}: {shown}", setup.output(text)), ended is not None
+
+
+def _part(path: Path, attempt: int) -> Part | None:
+    found = marks(path)
+    offsets = [*(mark.offset for mark in found), path.stat().st_size]
+    spans = zip(found, pairwise(offsets), strict=True)
+    whole = [Part(path, *span) for mark, span in spans if mark.attempt == attempt]
+    return whole[-1] if whole else None
+
+
+@contextlib.contextmanager
+def _mapped(file: object) -> Iterator[mmap.mmap | bytes]:
+    """A file as bytes that are read when they are looked at."""
+    number = file.fileno()  # type: ignore[attr-defined]
+    if os.fstat(number).st_size == 0:
+        yield b""  # an empty file cannot be mapped
+        return
+    with mmap.mmap(number, 0, access=mmap.ACCESS_READ) as text:
+        yield text

@@ -1,0 +1,81 @@
+"""Adds to a job's state how far it has come, from its heartbeat or from the end of its journal; flags what hangs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.contract import journal
+from jobs.contract.folder import read_json
+from jobs.contract.heartbeat import TRAINING
+from jobs.training.state import newest_step
+from launcher.status.signs import Signs
+from launcher.workspace.job_state import JobState
+
+HANG_MIN = 20  # of jobs whose job.json does not say
+
+
+def alive(folder: Path, state: JobState, signs: Signs, job: Mapping[str, Any]) -> JobState:
+    """Adds what a job under way shows of itself."""
+    beat = signs.beat
+    if beat is None:
+        return progress(folder, state)
+    for_s = signs.stands_still_for(job.get("resources", {}).get("hang_min", HANG_MIN))
+    return replace(
+        state,
+        attempt=signs.attempt["attempt"], step=beat["step"], steps=beat["steps"],
+        loss=_number(beat["loss"]), train_loss=_number(beat["train_loss"]), doing=beat["doing"],
+        evidence=beat["note"], tokens_per_s=beat.get("tokens_per_s"), eta_s=signs.eta_s, heartbeat_s=signs.beat_s,
+        flag=_hang(beat["doing"], for_s, state.gpus) if for_s else None,
+    )  # fmt: skip
+
+
+def progress(folder: Path, state: JobState) -> JobState:
+    """Adds attempt, step and last loss from the end of the newest journal; of a prepare job, what it is doing."""
+    attempt = read_json(folder / "attempt.json")
+    files = journal.owned(folder)
+    if not attempt or not files:
+        return state
+    rows = journal.last_rows(files[-1])
+    starts = [row["data"] for row in rows if row["data"].get("event") == "start"] or _first_start(files[-1])
+    losses = [row["data"]["loss"] for row in rows if "loss" in row["data"]]
+    return replace(
+        state,
+        attempt=attempt["attempt"],
+        step=max((row["step"] for row in rows), default=None),  # a snapshot is told of when training is past it
+        steps=starts[-1]["steps"] if starts else None,
+        loss=_number(losses[-1]) if losses else None,
+        evidence=state.evidence or _note(rows, starts),
+        saved=newest_step(folder),
+    )
+
+
+def _hang(doing: str, for_s: float, gpus: int | None) -> str:
+    what = "no step" if doing == TRAINING else doing
+    minutes = f"{for_s / 60:.0f} min"
+    return f"{what} for {minutes}" + (f", {gpus} GPUs held" if gpus else "")
+
+
+def gpus(job: Mapping[str, Any]) -> int | None:
+    held = job.get("resources", {})
+    return held["nodes"] * held["gpus_per_node"] if held.get("gpus_per_node") else None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)  # one that is not finite is a text
+
+
+def _note(rows: list[dict[str, Any]], starts: list[dict[str, Any]]) -> str | None:
+    """What a prepare job is doing, or why a run has not gone on from the state that it has."""
+    if starts:
+        return starts[-1].get("passed_over")
+    return rows[-1]["data"].get("event") if rows else None
+
+
+def _first_start(path: Path) -> list[dict[str, Any]]:
+    for number, row in enumerate(journal.read_file(path)):
+        if row["data"].get("event") == "start":
+            return [row["data"]]
+        if number > 10:
+            break
+    return []

@@ -1,0 +1,74 @@
+"""Remembers how jobs ended, so that `zsg status` reads the record of each end once.
+
+ended.json in the workspace is derived: it may be removed at any time. An entry counts for the submission and for the
+folder's time of change, which every record that is written or replaced in it moves on; a folder that changed just now
+is not remembered, since a second change could bear the same time.
+"""
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from jobs.contract.folder import SCHEMA, Workspace
+
+RESTED_S = 5.0  # the coarsest clock of a file system, with room
+
+LEFT = "left"  # third in an entry: Slurm's queue has been seen without the job since its end
+
+Key = list[Any]  # submission, time of change, inode
+
+
+class Settled:
+    """The ends that were read before, of all grids of a workspace; None for a job that has not ended."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._path = workspace.ends
+        self._changed = False
+        try:
+            kept = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            kept = {}
+        self._kept: dict[str, list[Any]] = kept.get("ends", {}) if kept.get("schema") == SCHEMA else {}
+
+    def key(self, folder: Path, submission: str | None) -> Key | None:
+        """Under what an end counts; None without a folder."""
+        try:
+            now = folder.stat()
+        except FileNotFoundError:
+            return None
+        return [submission, now.st_mtime_ns, now.st_ino]
+
+    def recall(self, item: str, key: Key) -> tuple[bool, dict[str, Any] | None]:
+        """Whether the end of a job is remembered, and the end."""
+        kept = self._kept.get(item)
+        return (True, kept[1]) if kept and kept[0] == key else (False, None)
+
+    def keep(self, item: str, key: Key, end: dict[str, Any] | None, now: float) -> None:
+        """Remembers what was read after `key` was taken."""
+        if now - key[1] / 1e9 > RESTED_S:
+            self._kept[item] = [key, end]
+            self._changed = True
+
+    def has_left(self, item: str, key: Key) -> bool:
+        """Whether a job that has ended was seen to have left the scheduler's queue."""
+        kept = self._kept.get(item)
+        return kept is not None and kept[0] == key and kept[2:] == [LEFT]
+
+    def leaves(self, item: str, key: Key) -> None:
+        """Remembers that a job has left the queue, if its end is remembered."""
+        kept = self._kept.get(item)
+        if kept is not None and kept[0] == key and kept[2:] != [LEFT]:
+            self._kept[item] = [*kept[:2], LEFT]
+            self._changed = True
+
+    def save(self) -> None:
+        """Writes what is new. A workspace that may not be written is read anew the next time."""
+        if not self._changed:
+            return
+        draft = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            draft.write_text(json.dumps({"schema": SCHEMA, "ends": self._kept}, ensure_ascii=False), encoding="utf-8")
+            draft.replace(self._path)
+        except OSError:
+            draft.unlink(missing_ok=True)

@@ -1,0 +1,441 @@
+"""Decides the state of every job from what the world says, asking the scheduler once.
+
+Truth order: the run's own exit record, sacct's terminal state, squeue, the ledger. Absence is `unknown`. A job that
+runs by squeue's word and gives no sign of life is `unknown` too, and so is one that does after its end was told.
+"""
+
+import fcntl
+import math
+import os
+import subprocess
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jobs.contract import cancellation
+from jobs.contract.attempt import CONTINUE
+from jobs.contract.causes import Cause
+from jobs.contract.folder import Workspace, read_json
+from jobs.contract.heartbeat import STARTING, TRAINING
+from jobs.runtime.going_on import NEXT
+from launcher.clusters import slurm
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, Job, SlurmState
+from launcher.status import logs
+from launcher.status import signs as signs_of
+from launcher.status.progress import alive, gpus, progress
+from launcher.status.settled import Key, Settled
+from launcher.status.signs import LOST_S, Clock
+from launcher.workspace.job_state import ABSENT, NEVER_STARTED, JobState
+from launcher.workspace.ledger import Ledger, Submission
+from zsg_core.errors import ClusterError
+
+LEAVING = "leaving"
+BEFORE = ("prepare", "sample", "canary")  # kinds of jobs that others wait for
+MOST_DONE = 5000  # ids of jobs that are done, in one squeue: a command line has an end
+PAUSED = ("SUSPENDED", "STOPPED")
+HELD_S = 45.0  # from a job's own end to that of its allocation, which takes seconds
+START_S = 300.0  # from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
+
+
+def collect(
+    workspace: Workspace,
+    items: Iterable[str],
+    ledger: Ledger,
+    run: slurm.Run = subprocess.run,
+    *,
+    settled: Settled | None = None,
+) -> dict[str, JobState]:
+    """The state of each job folder (relative to the workspace).
+
+    `settled` remembers the ends that were read before; of them it has no checkpoints, snapshots or sizes. With it the
+    queue is also searched for jobs that are done, until each was seen to have left it: an allocation may outlive its
+    run.
+    """
+    known, clock = ledger.by_item(), Clock(workspace)
+    states: dict[str, JobState] = {}
+    asked: dict[str, Submission] = {}
+    done: dict[str, Key] = {}
+    wanted = list(items)
+    for item in wanted:
+        last = known.get(item)
+        ended = _remembered(workspace, item, last, settled, clock)
+        if ended is not None:
+            states[item] = ended
+        if last is not None and last.scheduler == "slurm" and (ended is None or ended.state != DONE):
+            asked[item] = last  # also what has ended: Slurm may have requeued it since
+        elif ended is not None:
+            if last is not None and last.ids and last.scheduler == "slurm" and settled and len(done) < MOST_DONE:
+                key = settled.key(workspace.root / item, last.id)
+                if key is not None and not settled.has_left(item, key):
+                    asked[item], done[item] = last, key
+        elif last is None:
+            states[item] = JobState(state=ABSENT)
+        else:
+            states[item] = _local(workspace, item, last, clock)
+    before = _jobs_before(workspace, asked.keys() - states.keys(), known, states, settled, clock)
+    asked |= {item: last for item, last in before.items() if item not in states}
+    try:
+        found = _slurm(workspace, asked, ledger, states, clock, run)
+    except ClusterError:
+        if asked.keys() - done.keys():
+            raise
+        found, done = {}, {}  # all is done: that can be read where there is no Slurm, too
+    if settled:
+        for item in done.keys() - found.keys():
+            settled.leaves(item, done[item])
+        settled.save()
+    states |= found
+
+    def of(item: str) -> JobState | None:
+        """The state of a job that others wait for."""
+        if item in states:
+            return _as_wished(states[item], item, known.get(item))
+        last = known.get(item)
+        ended = _ended(workspace.root / item, last)
+        if ended is None and last is not None and last.scheduler == "local":
+            return _local(workspace, item, last, clock)
+        return ended
+
+    states = {item: _explain(workspace, item, states[item], of) for item in wanted}
+    return {item: _as_wished(state, item, known.get(item)) for item, state in states.items()}
+
+
+def _jobs_before(
+    workspace: Workspace,
+    waiting: Collection[str],
+    known: Mapping[str, Submission],
+    states: dict[str, JobState],
+    settled: Settled | None,
+    clock: Clock,
+) -> dict[str, Submission]:
+    """The prepare jobs and canaries on Slurm, of which what waits may learn that it never starts.
+
+    Those that have ended by their own word go to `states`. Nobody is asked where nothing waits.
+    """
+    if not waiting:
+        return {}
+    of_kind = {item: last for item, last in known.items() if last.kind in BEFORE and last.scheduler == "slurm"}
+    for item, last in of_kind.items():
+        if item not in states and (ended := _remembered(workspace, item, last, settled, clock)):
+            states[item] = ended
+    return of_kind
+
+
+def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
+    """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still on its way out is not yet."""
+    if last is None or item not in last.cancelled or state.state == DONE:
+        return state
+    if (state.is_active and not state.stopped) or state.doing == LEAVING:
+        return state if state.cause else replace(state, cause="is being cancelled")
+    return replace(state, state=CANCELLED, stopped=False, in_queue=False, **cancellation.TOLD)
+
+
+def _remembered(
+    workspace: Workspace, item: str, last: Submission | None, settled: Settled | None, clock: Clock
+) -> JobState | None:
+    """The end of a job by its own word, read or remembered."""
+    ended = _read_or_recalled(workspace.root / item, item, last, settled, clock)
+    if ended is not None and ended.state == DONE and ended.loss is not None and not math.isfinite(float(ended.loss)):
+        return replace(ended, flag="its last test loss is not a number: it has diverged")
+    return ended
+
+
+def _read_or_recalled(
+    folder: Path, item: str, last: Submission | None, settled: Settled | None, clock: Clock
+) -> JobState | None:
+    if settled is None:
+        return _ended(folder, last)
+    key = settled.key(folder, last.id if last else None)
+    if key is None:
+        return None  # there is no folder
+    found, facts = settled.recall(item, key)
+    if found:
+        return JobState(**facts) if facts else None
+    ended = _ended(folder, last)
+    settled.keep(item, key, _brief(ended) if ended else None, clock.now())
+    return ended
+
+
+def _brief(state: JobState) -> dict[str, Any]:
+    """What a table shows of a job that has ended."""
+    names = ("state", "attempt", "step", "steps", "first", "loss", "slurm", "cause", "evidence", "saved", "stopped")
+    return {name: getattr(state, name) for name in (*names, "signature")}
+
+
+def _ended(folder: Path, last: Submission | None) -> JobState | None:
+    """The exit record, if it belongs to the newest submission and to the newest attempt."""
+    record = read_json(folder / "exit.json")
+    if record is None or (last is not None and record["submission"] != last.id):
+        return None
+    attempt = read_json(folder / "attempt.json") or {}
+    if attempt.get("nonce") != record["nonce"]:
+        return None  # requeued since
+    outcome = record["outcome"]
+    stopped = outcome == CONTINUE
+    reached = record["step"] or record.get("saved") or 0  # stopped while it started, it is where it was
+    return JobState(
+        state=WAITING if stopped else outcome,
+        attempt=record["attempt"],
+        step=reached if stopped else record["step"],
+        steps=record.get("steps"),
+        signature=record.get("signature"),
+        first=record.get("first", 0),
+        loss=record.get("loss"),
+        slurm=record["slurm_job_id"],
+        cause=f"stopped {_stopped_at(record, reached)} ({_stopped_by(record)})" if stopped else record["cause"],
+        evidence=_next_step(record) if stopped else record["evidence"],
+        checkpoints=tuple(record.get("checkpoints", ())),
+        quick={key: tuple(steps) for key, steps in record.get("quick", {}).items()},
+        snapshots=tuple(record.get("snapshots", ())),
+        saved=record.get("saved"),
+        under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
+        stopped=stopped,
+    )
+
+
+def _stopped_at(record: Mapping[str, Any], reached: int) -> str:
+    """How far it came: a run to a step, an evaluate job to so many scores."""
+    return f"after {record['scored']} scores" if "scored" in record else f"at step {reached}"
+
+
+def _stopped_by(record: Mapping[str, Any]) -> str:
+    return record["cause"] if "goes_on" in record else "time limit or preemption"
+
+
+def _next_step(record: Mapping[str, Any]) -> str:
+    """What a stopped run waits for; where it was to go on by itself, it is seen that it does not."""
+    return record["evidence"] if record.get("goes_on", "") is None else NEXT
+
+
+def _under(folder: Path) -> dict[str, Any]:
+    job = read_json(folder / "job.json") or {}
+    size = {key: job["resources"][key] for key in ("nodes", "ranks_per_node") if key in job.get("resources", {})}
+    told = job.get("checkpoints", {})
+    return size | {key: told[key] for key in ("every", "quick", "snapshots") if key in told}
+
+
+def _slurm(
+    workspace: Workspace, asked: dict[str, Submission], ledger: Ledger, settled: Mapping[str, JobState], clock: Clock,
+    run: slurm.Run,
+) -> dict[str, JobState]:  # fmt: skip
+    """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
+    jobs = {item: last.jobs_of(item) for item, last in asked.items()}
+    replaced = ledger.replaced({*asked, *settled})
+    ended = {job for item, links in jobs.items() if item in settled for job in links}
+    ended |= {job for links in replaced.values() for job in links}
+    may_ask = all(last.sacct for last in asked.values())
+    every = [job for of in (jobs, replaced) for links in of.values() for job in links]
+    told = slurm.states(every, run, settled=ended, sacct=may_ask)
+    states = {}
+    for item, links in jobs.items():
+        job = _acting(links, told)
+        if asked[item].copied_from:
+            if item not in settled:
+                cause = f"it was submitted from {asked[item].copied_from}, of which this workspace is a copy"
+                states[item] = JobState(state=UNKNOWN, cause=cause)
+        elif not links:
+            states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
+        elif job:
+            folder, said, before = workspace.root / item, replace(told[job], job=job.id), settled.get(item)
+            if said.away:
+                states[item] = JobState(state=UNKNOWN, slurm=job.id, cause=said.detail, in_queue=True)
+            elif before is not None and before.state == DONE:
+                # The links of a chain come and go behind a run that is done.
+                states[item] = _still_held(folder, said, before, clock) if said.state == RUNNING else before
+            elif said.state in (QUEUED, WAITING):
+                is_link = before is not None and job.id not in (links[0].id, before.slurm)
+                states[item] = _waits(said, before, is_link)
+            elif said.state == RUNNING:
+                states[item] = _running(folder, said, asked[item], before, clock)
+            else:
+                states[item] = _gone(workspace, folder, said, asked[item], clock)
+    for item, links in replaced.items():
+        if left := tuple(job.id for job in links if job in told and not told[job].is_leaving):
+            states[item] = replace(states.get(item) or settled[item], replaced=left)
+    return states
+
+
+def _acting(links: Sequence[Job], told: Mapping[Job, SlurmState]) -> Job | None:
+    """The job of a chain that is at work or comes next; of one that has ended, the first that did not end well."""
+    known = [job for job in links if job in told]
+    for wanted in ((RUNNING,), (QUEUED,), (WAITING,), (FAILED, CANCELLED, UNKNOWN)):
+        for job in known:
+            if told[job].state in wanted:
+                return job
+    return known[0] if known else None
+
+
+def _waits(said: SlurmState, ended: JobState | None, is_link: bool) -> JobState:
+    """A job in the queue: for its first start, put back after it had `ended`, or a link behind one that has.
+
+    A job that was put back waits anew for what it waited for at first, so its reason does not tell it from a link.
+    """
+    waits = JobState(state=said.state, slurm=said.job, reason=said.detail, starts=said.starts, in_queue=True)
+    if ended is None:
+        return waits
+    if not ended.stopped:
+        # Of a run that has failed Slurm may not have dropped the links yet; they never start.
+        never = is_link and (said.detail or "").startswith("Dependency")
+        return ended if never else waits
+    facts = {"slurm": said.job, "reason": said.detail, "starts": said.starts, "in_queue": True}
+    return replace(ended, state=said.state, stopped=False, evidence="goes on by itself", **facts)
+
+
+def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState | None, clock: Clock) -> JobState:
+    """A job that runs by squeue's word: has its attempt begun, does it live, has it told its end meanwhile?"""
+    state = JobState(state=RUNNING, slurm=said.job, in_queue=True, reason=said.detail, node=said.nodes)
+    signs, elapsed_s = signs_of.of(folder, clock), said.elapsed_s
+    told_s = clock.now() - _modified(folder / "exit.json")
+    if ended and elapsed_s is not None and told_s < elapsed_s - 1:  # its processes are leaving
+        if ended.stopped and told_s < LOST_S:
+            return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing=LEAVING)
+        held = _still_held(folder, said, ended, clock)
+        return replace(held, in_queue=False) if ended.stopped else replace(held, in_queue=True)
+    job = read_json(folder / "job.json") or {}
+    state = replace(state, gpus=gpus(job))
+    if signs is None or signs.attempt["submission"] != last.id or signs.predate(elapsed_s):
+        if elapsed_s is not None and elapsed_s > START_S:
+            return replace(state, state=UNKNOWN, cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}")
+        return replace(state, doing=STARTING)
+    state = alive(folder, replace(state, node=said.nodes or signs.attempt["host"]), signs, job)
+    if signs.age_s > LOST_S and said.word not in PAUSED:
+        lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt['host'])}"
+        return replace(state, state=UNKNOWN, cause=lost, flag=None, eta_s=None)
+    return state
+
+
+def _still_held(folder: Path, said: SlurmState, ended: JobState, clock: Clock) -> JobState:
+    """A job that has told its end, and whose allocation squeue calls running: where that lasts, it is flagged.
+
+    What Slurm has started again after the end finds nothing to do, once it has begun.
+    """
+    told_s, elapsed_s = clock.now() - _modified(folder / "exit.json"), said.elapsed_s or 0.0
+    held_s, patience_s = (told_s, HELD_S) if elapsed_s >= told_s else (elapsed_s, START_S)
+    if held_s <= (START_S if said.word == "COMPLETING" else patience_s):  # an epilogue may take its time
+        return ended
+    job = read_json(folder / "job.json") or {}
+    count = gpus(job)
+    what = f"{count} GPUs, {count * held_s / 3600:.1f} GPU-hours so far," if count else "its allocation"
+    flag = f"its Slurm job {said.job} still holds {what}{_on(said.nodes)} {held_s / 60:.0f} min after its end"
+    return replace(ended, in_queue=True, gpus=count, node=said.nodes, flag=f"{flag}; zsg cancel ends it")
+
+
+def _gone(workspace: Workspace, folder: Path, said: SlurmState, last: Submission, clock: Clock) -> JobState:
+    """A job that has left the queue without a record of its own."""
+    state = JobState(state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence)
+    signs = signs_of.of(folder, clock)
+    has_begun = signs is not None and signs.attempt["submission"] == last.id
+    if not has_begun and (stopped := _in_setup(workspace, said, last, state)):
+        return stopped
+    if said.state == DONE:
+        # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
+        return replace(state, state=UNKNOWN, cause="Slurm says COMPLETED, but the job left no record")
+    if signs is None or not has_begun:
+        return state
+    if signs.age_s < LOST_S:
+        # slurmd may be dead and the ranks alive: no end is told of what may yet go on.
+        cause = f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f} s old"
+        return progress(folder, replace(state, state=UNKNOWN, cause=cause, doing=LEAVING))
+    return progress(folder, state)
+
+
+def _in_setup(workspace: Workspace, said: SlurmState, last: Submission, state: JobState) -> JobState | None:
+    """A job that did not come past its setup lines: the line, and where that is what ended it, as its cause."""
+    trouble = logs.setup_trouble(_log_of(workspace, said, last))
+    if trouble is None:
+        return None
+    told, has_failed = trouble
+    if has_failed or said.state == DONE or said.detail == Cause.DIED:
+        return replace(state, state=FAILED, cause=Cause.SETUP, evidence=told)
+    return replace(state, evidence="; ".join(filter(None, (state.evidence, told))))
+
+
+def _log_of(workspace: Workspace, said: SlurmState, last: Submission) -> Path:
+    """The log of a job's script, which is rank 0's too."""
+    return workspace.submission(last.id) / f"{said.job}_0_log.out"
+
+
+def _on(node: str | None) -> str:
+    return f" on {node}" if node else ""
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> JobState:
+    folder = workspace.root / item
+    if is_locked(folder / "lock"):
+        return _here(folder, clock)
+    # Before the submit's lock: a job that was killed does not wait, however long its submit lives.
+    attempt = read_json(folder / "attempt.json") or {}
+    if attempt.get("submission") == last.id:
+        dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")
+        # It may have told its end since it was looked for.
+        return _ended(folder, last) or progress(folder, dead)
+    if is_locked(workspace.submission(last.id) / "lock"):
+        return JobState(state=QUEUED if last.kind in ("prepare", "sample") else WAITING)
+    return JobState(state=CANCELLED, cause=NEVER_STARTED)
+
+
+def _here(folder: Path, clock: Clock) -> JobState:
+    """A job on this machine, whose lock says that its process lives. Its journal is newer than its heartbeat."""
+    state, signs = JobState(state=RUNNING), signs_of.of(folder, clock)
+    if signs and signs.beat:
+        state = alive(folder, state, signs, read_json(folder / "job.json") or {})
+        if signs.age_s > LOST_S:
+            state = replace(state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None)
+    found = progress(folder, replace(state, evidence=None))
+    return replace(found, doing=TRAINING) if found.step and found.doing == STARTING else found
+
+
+def _explain(workspace: Workspace, item: str, state: JobState, of: Callable[[str], JobState | None]) -> JobState:
+    """A job that never started because one that it waits for failed has failed for that reason.
+
+    Slurm cancels it, and accounting may not know that yet. `of` tells the state of the job before.
+    """
+    if state.state not in (CANCELLED, UNKNOWN) or state.attempt is not None:
+        return state
+    for needed in (read_json(workspace.root / item / "job.json") or {}).get("after", []):
+        before = of(needed)
+        if before is None or before.in_queue or before.doing == LEAVING:
+            continue
+        before = _explain(workspace, needed, before, of)
+        if before.stopped:
+            why = f"a stage before, {needed}, was stopped at step {before.step or 0}"
+            return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)
+        if before.state not in (FAILED, CANCELLED, UNKNOWN) or before.cause == NEVER_STARTED:
+            continue
+        # Where nobody knows what became of either, that is not known to be the reason.
+        became = UNKNOWN if UNKNOWN == before.state == state.state else FAILED
+        cause = _OF_OTHERS[needed.partition("/")[0]]
+        why = before.evidence
+        if before.cause not in _OF_OTHERS.values():
+            why = f"{before.cause or before.state}: {before.evidence or 'it left no record'} ({needed})"
+        if state.cause == NEVER_STARTED and (before.state != FAILED or before.cause == Cause.DIED):
+            # On this machine the submit was ended with the job: the next one starts both again.
+            return replace(state, evidence=why)
+        return replace(state, state=became, cause=cause, evidence=why)
+    return state
+
+
+_OF_OTHERS = {"prepare": Cause.PREPARE_FAILED, "runs": Cause.STAGE_FAILED, "canary": Cause.CANARY_FAILED}
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock file (this machine only)."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -1,0 +1,119 @@
+"""Turns states into what `zsg status` shows: a row for each run, and for large grids a line for each group of them.
+
+Pure: texts and numbers only; launcher.views.show draws them.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.contract.journal import plain
+from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
+from launcher.workspace.job_state import ABSENT, JobState
+
+MOST_ROWS = 30  # larger tables are grouped
+MOST_TROUBLED = 20
+STATES = (DONE, RUNNING, QUEUED, WAITING, FAILED, CANCELLED, UNKNOWN)
+SHOWN = ("doing", "train_loss", "tokens_per_s", "eta_s", "heartbeat_s", "reason", "starts", "gpus", "node", "flag")
+
+Row = Mapping[str, Any]
+
+
+def rows_of(
+    grid: str, runs: Sequence[Row], states: Mapping[str, JobState], wanted: bool = True
+) -> list[dict[str, Any]]:
+    """The states of a grid's runs, as `zsg status --json` prints them; `wanted`: whether it still lists them."""
+    rows = []
+    for run in runs:
+        s = states[run.get("item") or f"runs/{run['run']}"]
+        if s.state == ABSENT:
+            s = JobState(state=UNKNOWN, cause="not submitted: not selected, cut short or refused; zsg submit does it")
+        row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
+        row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
+        row |= {"cause": s.cause, "evidence": s.evidence, "wanted": wanted, "replaced": list(s.replaced)}
+        rows.append(plain(row | {name: getattr(s, name) for name in SHOWN}))
+    return rows
+
+
+def note(row: Row) -> str:
+    """What there is to say of a run beside its numbers."""
+    former = None if row["wanted"] else "no longer in the grid"
+    why = [former, _flag(row), _replaced(row), row["cause"], _waits(row), _does(row), row["evidence"]]
+    return ": ".join(str(part) for part in why if part)
+
+
+def _flag(row: Row) -> str | None:
+    if row.get("flag") and row["state"] == RUNNING:
+        return f"HANGS? {row['flag']}"
+    return row.get("flag")
+
+
+def _replaced(row: Row) -> str | None:
+    """What an earlier submission of a run still has in the queue."""
+    if not row.get("replaced"):
+        return None
+    return f"Slurm still has {', '.join(row['replaced'])} of an earlier submission of it (zsg cancel ends that)"
+
+
+def _waits(row: Row) -> str | None:
+    starts = row.get("starts")
+    when = time.strftime("about %a %H:%M", time.localtime(starts)) if starts else None
+    return ", ".join(filter(None, (row.get("reason"), when))) or None
+
+
+def _does(row: Row) -> str | None:
+    return row.get("doing") if row["state"] == RUNNING and row.get("doing") != "training" else None
+
+
+def span(seconds: float | None) -> str:
+    """A duration in two parts at most: 45s, 12m, 3h07, 2d04."""
+    if seconds is None:
+        return ""
+    minutes, hours = int(seconds // 60), int(seconds // 3600)
+    if minutes < 2:
+        return f"{seconds:.0f}s"
+    if hours < 1:
+        return f"{minutes}m"
+    return f"{hours}h{minutes % 60:02}" if hours < 48 else f"{hours // 24}d{hours % 24:02}"
+
+
+def is_troubled(row: Row) -> bool:
+    """Whether somebody should look at a run."""
+    return row["state"] in (FAILED, UNKNOWN) or bool(row.get("flag") or row.get("replaced"))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of a grid that have one value on its first axis."""
+
+    grid: str
+    value: Any
+    states: Counter[str]
+    losses: tuple[float, float] | None  # the least and the greatest of the last test losses
+    eta_s: float | None  # of the run that will take longest among those under way
+    gpus: int
+    flags: int
+
+
+def groups(rows: Sequence[Row], axis_of: Mapping[str, str | None]) -> list[Group]:
+    """One group for each value of each grid's axis, in the order of the rows."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        axis = axis_of[row["grid"]]
+        found.setdefault((row["grid"], repr(row["axes"].get(axis)) if axis else ""), []).append(row)
+    return [_group(grid, axis_of[grid], of) for (grid, _), of in found.items()]
+
+
+def _group(grid: str, axis: str | None, rows: Sequence[Row]) -> Group:
+    losses = [row["loss"] for row in rows if isinstance(row["loss"], float)]  # one that is not finite is a text
+    return Group(
+        grid=grid,
+        value=rows[0]["axes"].get(axis) if axis else None,
+        states=Counter(row["state"] for row in rows),
+        losses=(min(losses), max(losses)) if losses else None,
+        eta_s=max((row["eta_s"] for row in rows if row["eta_s"] is not None), default=None),
+        gpus=sum(row["gpus"] or 0 for row in rows),
+        flags=sum(bool(row["flag"]) for row in rows),
+    )

@@ -1,0 +1,114 @@
+"""Opens a run's folder, and finds what the run was made of, wherever its workspace lies by now."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs.contract import journal
+from jobs.contract.folder import SCHEMA, Workspace, is_committed, read_json
+from launcher.verification.check import NotChecked
+from zsg_core.errors import UserError
+from zsg_core.training import schedule
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run has left. `roots`: the workspaces in which what it was made of may lie, the nearest first."""
+
+    folder: Path
+    job: Row
+    roots: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> "Evidence":
+        """The evidence of a run's folder, copied or not. UserError for one that holds no train job."""
+        path = folder / "job.json"
+        try:
+            job = read_json(path)
+        except ValueError as error:
+            raise UserError(f"{path}: is not JSON: {error}") from error
+        if job is None:
+            raise UserError(f"{path}: not found; give a run's id or its folder")
+        if job.get("schema") != SCHEMA or job.get("kind") != "train":
+            found = f"a {job.get('kind')} job of schema {job.get('schema')}"
+            raise UserError(f"{path}: {found}; zsg verify looks at train jobs of schema {SCHEMA}")
+        recorded = Path(job["paths"]["workspace"])
+        return cls(folder, job, tuple(dict.fromkeys((folder.resolve().parent.parent, recorded))))
+
+    def find(self, need: str) -> Path | None:
+        """The folder `kind/id` of something made, if it is anywhere."""
+        return next((root / need for root in self.roots if is_committed(root / need)), None)
+
+    def made(self, need: str) -> Path:
+        """The folder `kind/id` of something made. NotChecked if it is nowhere."""
+        if found := self.find(need):
+            return found
+        raise NotChecked(f"{need} is not in {' or '.join(map(str, self.roots))}")
+
+    def workspace_of(self, need: str) -> Workspace:
+        """The workspace that has something made. NotChecked if none has."""
+        return Workspace(self.made(need).parent.parent)
+
+    @property
+    def recipe(self) -> Row:
+        return self.job["recipe"]
+
+    @property
+    def stage(self) -> Row:
+        """The recipe of the stage that this run trains."""
+        return self.recipe["stages"][-1]
+
+    @cached_property
+    def end(self) -> Row:
+        """How the newest attempt ended; empty while it is under way."""
+        record, attempt = (read_json(self.folder / name) or {} for name in ("exit.json", "attempt.json"))
+        return record if record.get("nonce") == attempt.get("nonce") else {}
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The rows of the run's own attempts that count. NotChecked where the journal is missing or broken."""
+        try:
+            rows = list(journal.by_writer(self.folder)[""])
+        except (ValueError, KeyError, TypeError) as error:
+            raise NotChecked("the journal cannot be read") from error
+        if not rows:
+            raise NotChecked(f"{self.folder / 'journal'} has no rows")
+        return rows
+
+    @property
+    def starts(self) -> list[Row]:
+        """What each attempt told when it began; with its number."""
+        found = [row for row in self.rows if row["data"].get("event") == "start"]
+        return [{**row["data"], "attempt": row["attempt"]} for row in found]
+
+    @cached_property
+    def first(self) -> int:
+        """The steps of the stages before. NotChecked if no attempt has begun to train."""
+        if not self.starts:
+            raise NotChecked("no attempt has begun to train")
+        return min(start["from"] for start in self.starts)
+
+    @cached_property
+    def last(self) -> int:
+        """The last step that is journalled."""
+        return max((row["step"] for row in self.rows if "train/loss" in row["data"]), default=self.first)
+
+    @property
+    def arrangement(self) -> Path:
+        return self.made(f"arrangements/{self.job['made']['arrangement']}")
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The training list in its order."""
+        return (self.arrangement / "ids").read_text(encoding="utf-8").splitlines()
+
+    @cached_property
+    def digests(self) -> dict[int, str]:
+        """The running digest of the ids after each step, recomputed from the arrangement and the batch size."""
+        s = self.stage["train"]
+        steps = schedule.steps(len(self.ids), s["batch"], s["epochs"], s["steps"])
+        digests = schedule.digests(self.ids, s["batch"], s["epochs"], steps)
+        return {self.first + step: digest for step, digest in enumerate(digests)}

@@ -1,0 +1,254 @@
+"""Holds a run's records against one another and against what they name: every look but the replay.
+
+Each look returns what holds, or raises Differs or NotChecked. None imports an engine.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.contract import journal
+from jobs.contract.attempt import DONE
+from jobs.contract.folder import read_json
+from jobs.contract.item_losses import read_test_losses
+from jobs.model import content
+from jobs.training import state, written_weights
+from launcher.verification.check import Differs, NotChecked
+from launcher.verification.evidence import Evidence
+from launcher.verification.whole_journal import SNAPSHOT, values, whole
+from launcher.workspace import code_snapshot
+from zsg_core import recipe as recipes
+from zsg_core.digest import combined, content_id, ids_digest
+from zsg_core.errors import UserError
+from zsg_core.training import schedule
+
+MEAN = 1e-5  # relative: items are kept in float32, means in float64
+
+Look = Callable[[], str]
+
+
+def looks(e: Evidence) -> Iterator[tuple[str, Look]]:
+    """Every look at the records, by its name, in the order of the work."""
+    yield "recipe", partial(recipe, e)
+    yield "code", partial(code, e)
+    for name, rule in recipes.sources(e.stage["data"]).items():
+        yield f"data {name}".strip(), partial(data, e, name, rule)
+    yield "base", partial(base, e)
+    yield "corpus", partial(corpus, e)
+    yield "arrangement", partial(arrangement, e)
+    yield "schedule", partial(schedule_digests, e)
+    yield "journal", partial(whole, e)
+    yield "losses", partial(losses, e)
+    yield "weights", partial(weights, e)
+    yield "state", partial(saved_state, e)
+
+
+def recipe(e: Evidence) -> str:
+    """The run's id is the hash of its recipe, and so are the names of what it was made of."""
+    made = {"run": recipes.run_id(e.recipe), "corpus": recipes.corpus_id(e.recipe)}
+    made |= {"arrangement": recipes.arrangement_id(e.recipe), "base": recipes.base_id(e.recipe)}
+    for what, recorded in ({"run": e.job["run_id"]} | e.job["made"]).items():
+        if made[what] != recorded:
+            raise Differs(f"the {what} is {recorded}, the recorded recipe is that of {made[what]}")
+    return f"{made['run']} is the hash of the recorded recipe"
+
+
+def code(e: Evidence) -> str:
+    """The code that was submitted is kept and is what it was."""
+    recorded = e.job["code"].get("digest")
+    folder = e.made(f"code/{recorded}")
+    files = code_snapshot.contents([folder / package.__name__ for package in code_snapshot.PACKAGES])
+    found = code_snapshot.digest(files)
+    if found != recorded:
+        raise Differs(f"{folder} has the digest {found}")
+    return f"{recorded}, {len(files)} files, commit {e.job['code'].get('commit') or 'unknown'}"
+
+
+def data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
+    """The user's files of a source are those that the recipe was made of."""
+    paths = _paths(e).get(name)
+    if paths is None:
+        raise NotChecked("no prepare job is here that says where the data lay")
+    told = []
+    recorded = {"data": (rule["reader"], rule["digest"])}
+    if paths.get("test"):
+        recorded["test"] = (rule["held_out"]["reader"], rule["held_out"]["digest"])
+    if paths.get("tags") and "tags" in rule["train"]:
+        recorded["tags"] = (None, rule["train"]["tags"])
+    for kind, (reader, digest) in recorded.items():
+        path = Path(paths[kind])
+        list_files = content.data_files(reader) if reader else content.one_file
+        try:
+            files = list_files(path)
+        except UserError as error:
+            raise NotChecked(f"{path} is not here; what was read of it is in records/") from error
+        if content.folder_digest(path, files, content.sha256_of(files)) != digest:
+            raise Differs(f"{path} is not what it was when the run was submitted")
+        told.append(f"{path.name}, {len(files)} file{'s' * (len(files) != 1)}")
+    return f"{' and '.join(told)}: as submitted"
+
+
+def _paths(e: Evidence) -> dict[str, dict[str, Any]]:
+    """Where the sources lay, by the prepare job that made the corpus."""
+    for root in e.roots:
+        for path in sorted(root.glob("prepare/*/job.json")):
+            job = read_json(path) or {}
+            if job.get("corpus", {}).get("id") == e.job["made"]["corpus"]:
+                return job["paths"]["sources"]
+    return {}
+
+
+def base(e: Evidence) -> str:
+    """The weights that the run started from are those that the recipe names."""
+    if e.job["before"]:
+        folder = base_folder(e)
+        return f"{folder}: {_weights(folder, (read_json(folder / 'meta.json') or {})['weights'], 'their meta.json')}"
+    recorded, folder = e.recipe["base"].get("digest"), base_folder(e)
+    if recorded is None:
+        meta = read_json(folder / "meta.json") or {}
+        if meta.get("recipe") != e.recipe["base"]:
+            raise Differs(f"{folder}/meta.json has another recipe")
+        recorded, found = meta.get("digest"), content.tiny_digest(folder)
+    else:
+        files = content.model_files(folder)
+        found = content.folder_digest(folder, files, content.sha256_of(files))
+    if found != recorded:
+        raise Differs(f"{folder} has the digest {found}, recorded is {recorded}")
+    return f"{folder.name}: {found[:12]}"
+
+
+def base_folder(e: Evidence) -> Path:
+    """Where the weights lie that the run started from. NotChecked if they are nowhere."""
+    if e.job["before"]:
+        start = e.job["before"][-1]
+        if found := e.find(f"runs/{start}/weights"):
+            return found
+        raise NotChecked(f"the weights of the stage before, {start}, were not kept; that run can be verified itself")
+    if made := e.job["made"]["base"]:
+        return e.made(f"bases/{made}")
+    folder = Path(e.job["paths"]["base"])
+    if not folder.is_dir():
+        raise NotChecked(f"the base model {folder} is not here")
+    return folder
+
+
+def corpus(e: Evidence) -> str:
+    """The examples are those that were sampled, and the arrangement orders them and no others."""
+    from jobs.preparing.corpus import Corpus  # pyarrow, which a login node may lack
+
+    need = f"corpora/{e.job['made']['corpus']}"
+    found = Corpus(e.workspace_of(need), e.job["made"]["corpus"])
+    if found.recipe != e.stage["data"]:
+        raise Differs(f"{found.folder}/meta.json has another recipe")
+    for split, chosen in (("train", found.train), ("test", found.test)):
+        if ids_digest(chosen.ids) != found.meta[f"{split}_digest"]:
+            raise Differs(f"{found.folder}: the {split} examples are others than its meta.json says")
+    places = np.load(e.arrangement / "places.npy")
+    if [found.train.ids[place] for place in places] != e.ids:
+        raise Differs(f"{e.arrangement}: its places in the corpus and its ids are different lists")
+    return f"{len(found.train)} training and {len(found.test)} test examples"
+
+
+def arrangement(e: Evidence) -> str:
+    """The order is the list that its record describes, made by the recipe's rule of this corpus."""
+    meta = read_json(e.arrangement / "meta.json") or {}
+    if meta.get("recipe") != e.stage["arrangement"]:
+        raise Differs(f"{e.arrangement}/meta.json has another recipe")
+    if meta["sources"]["corpus"] != e.job["made"]["corpus"]:
+        raise Differs(f"{e.arrangement} orders corpus {meta['sources']['corpus']}")
+    found = ids_digest(e.ids)
+    if found != meta["ids_digest"]:
+        raise Differs(f"{e.arrangement}/ids has the digest {found}, recorded is {meta['ids_digest']}")
+    return f"{len(e.ids)} ids, {found[:12]}"
+
+
+def schedule_digests(e: Evidence) -> str:
+    """The ids that the ranks consumed, as journalled, are those of the arrangement in batches."""
+    journalled = {row["step"]: row["data"]["ids"] for row in e.rows if row["kind"] == "digest"}
+    if not journalled:
+        raise NotChecked("no checkpoint has been journalled")
+    for step, digest in sorted(journalled.items()):
+        if e.digests.get(step) != digest:
+            raise Differs(
+                f"step {step}: the digest of the ids consumed is {digest}, by the arrangement {e.digests.get(step)}"
+            )
+    last = max(journalled)
+    return f"{journalled[last][:12]} after step {last}, and at {len(journalled) - 1} checkpoints before"
+
+
+def losses(e: Evidence) -> str:
+    """A checkpoint's loss is the mean of its items' losses, and the end record's loss the last of them."""
+    found: dict[str, dict[int, float]] = {}
+    for point in journal.first_points(e.rows)[0]:
+        found.setdefault(point.key, {})[point.step] = point.value
+    count = 0
+    for key in [key for key in found if key == "loss" or schedule.quick_items(key)]:
+        items = read_test_losses(e.folder, key, e.rows)
+        for step, own in zip(items.steps, items.losses.astype(np.float64), strict=True):
+            own = own[np.isfinite(own)]
+            if step in found[key] and len(own) and not journal.agree(found[key][step], float(own.mean()), MEAN):
+                raise Differs(f"{key} at step {step} is {found[key][step]!r}, the mean of its items {own.mean():.6g}")
+            count += 1
+    of_tests, told = found.get("loss", {}), e.end.get("loss")
+    if of_tests and told is not None and e.end["outcome"] == DONE:
+        last = max(of_tests)
+        if not journal.agree(of_tests[last], float(told), 0.0):
+            raise Differs(f"exit.json has the loss {told!r}, the journal {of_tests[last]!r} at step {last}")
+    if not count:
+        raise NotChecked("no checkpoint has been journalled")
+    return f"at {count} checkpoints the mean of the items' losses"
+
+
+def weights(e: Evidence) -> str:
+    """Weights on disk have the digests that were journalled when they were written."""
+    recorded = values(e.rows)
+    ends = [value for (_, key), value in recorded.items() if key == "digest of weights"]
+    if ends and e.end.get("weights", ends[-1]) != ends[-1]:
+        raise Differs(f"exit.json has the weights {e.end['weights']}, the journal {ends[-1]}")
+    told = [f"{ends[-1][:12]} at the end"] if ends else []
+    steps = [step for step, key in recorded if key == SNAPSHOT]
+    there = [step for step in steps if (e.folder / "snapshots" / str(step)).is_dir()]
+    for step in there:
+        _weights(e.folder / "snapshots" / str(step), recorded[step, SNAPSHOT], f"the journal at step {step}")
+    if (e.folder / "weights").is_dir() and ends:
+        _weights(e.folder / "weights", ends[-1], "the journal")
+    if steps:
+        told.append(f"{len(there)} of {len(steps)} snapshots are on disk" + " and as journalled" * bool(there))
+    if not told:
+        raise NotChecked("neither the run's end nor a snapshot has been journalled")
+    return ", ".join(told)
+
+
+def _weights(folder: Path, recorded: str, by: str) -> str:
+    try:
+        found = combined(written_weights.digests(folder))
+    except ValueError as error:
+        raise Differs(str(error)) from error
+    if found != recorded:
+        raise Differs(f"{folder} has the digest {found}, by {by} {recorded}")
+    return found[:12]
+
+
+def saved_state(e: Evidence) -> str:
+    """A full state is of this run, and the ids it says it has consumed are those of the schedule."""
+    saved = newest_state(e)
+    what = {"run_id": e.job["run_id"], "recipe": content_id(e.recipe, 64), "schedule": e.digests[max(e.digests)]}
+    for key, value in what.items():
+        if saved.what.get(key) != value:
+            raise Differs(f"the state of step {saved.step} is of another {key}: {saved.what.get(key)}, not {value}")
+    if saved.ids != e.digests.get(saved.step):
+        raise Differs(
+            f"the state of step {saved.step} has consumed {saved.ids}, by the schedule {e.digests.get(saved.step)}"
+        )
+    return f"of step {saved.step}, attempt {saved.attempt}"
+
+
+def newest_state(e: Evidence) -> state.Saved:
+    """The newest full state. NotChecked if there is none."""
+    found = state.find(e.folder)
+    if not found:
+        raise NotChecked("no full state is kept" + " (checkpoints.keep_state keeps the last)" * bool(e.end))
+    return max(found, key=lambda saved: saved.step)

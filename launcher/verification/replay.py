@@ -1,0 +1,248 @@
+"""Trains some steps of a run again, by the trainer itself, in a folder of its own that is thrown away afterwards.
+
+What the run was made of is linked into the folder, and the job is what was submitted but for its paths: so the
+trainer finds a run to begin, or to go on with from a copied journal and a linked state, and nothing of the user's is
+written to. Nothing is sent to MLflow, and no state is saved. Ranks are processes of this machine.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from jobs.contract import journal
+from jobs.contract.attempt import DONE
+from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.files import ownership
+from jobs.training import state, written_weights
+from jobs.training.tokens import tokens_id
+from launcher.verification.check import Differs, NotChecked
+from launcher.verification.comparison import Replayed
+from launcher.verification.evidence import Evidence, Row
+from launcher.verification.records import base_folder
+from launcher.verification.whole_journal import SNAPSHOT, values
+
+POLL_S = 0.2
+STOP_S = 60.0
+TAIL = 400  # characters of a log
+OF_JOBS = ("SLURM_", "ZSG_", "PMI")  # variables of a job that verify may itself be run in
+
+
+class Rank(Protocol):
+    """A rank of the replay, as `subprocess` knows processes."""
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+Start = Callable[[Path, int, Mapping[str, str]], Sequence[Rank]]  # folder, ranks, environment
+
+
+def processes(folder: Path, world: int, env: Mapping[str, str]) -> Sequence[Rank]:
+    """Starts so many ranks of the job of a folder, as srun would, on this machine."""
+    ranks = []
+    for rank in range(world):
+        own = {"SLURM_PROCID": str(rank), "SLURM_NTASKS": str(world), "SLURM_LOCALID": str(rank)}
+        with (folder / f"rank{rank}.txt").open("wb") as log:
+            argv = [sys.executable, "-u", "-m", "jobs.entry", str(folder)]
+            nothing = subprocess.DEVNULL
+            ranks.append(subprocess.Popen(argv, stdin=nothing, stdout=log, stderr=log, env={**env, **own}))
+    return ranks
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps to train again: those after `begin`, up to `end`; from a full state, or from the beginning."""
+
+    begin: int
+    end: int
+    saved: state.Saved | None
+
+    @property
+    def origin(self) -> str:
+        return f"the state of step {self.saved.step}" if self.saved else "the beginning"
+
+    def covers(self, step: int) -> bool:
+        """Whether a replay computes anew what is journalled at a step."""
+        return self.begin < step <= self.end or (step == self.begin and self.saved is None)
+
+
+def span(e: Evidence, steps: int) -> Span:
+    """The first so many steps after the newest state that has any after it, or else from the beginning."""
+    found = [one for one in state.find(e.folder) if one.step < e.last]
+    saved = max(found, key=lambda one: one.step, default=None)
+    begin = saved.step if saved else e.first
+    if e.last == begin:
+        raise NotChecked("no step has been journalled")
+    return Span(begin, min(begin + steps, e.last), saved)
+
+
+def way_of(e: Evidence, step: int) -> Row:
+    """How the first attempt that journalled a step has computed it: what its start row tells."""
+    attempt = min(row["attempt"] for row in e.rows if row["step"] == step and "train/loss" in row["data"])
+    return next(start for start in e.starts if start["attempt"] == attempt)
+
+
+def run(e: Evidence, over: Span, start: Start) -> Replayed:
+    """What a replay journals. NotChecked where it cannot be made; Differs where the state cannot be read."""
+    way = way_of(e, over.begin + 1)
+    with tempfile.TemporaryDirectory(prefix="zsg-verify-") as root:
+        folder = _lay_out(e, over, Workspace(Path(root)), way)
+        world = over.saved.way["world"] if over.saved else way["world"]
+        ranks = start(folder, world, _environment(e, way, world))
+        try:
+            is_whole = _wait(ranks, _is_there(e, over, folder))
+        finally:
+            _stop(ranks)
+        rows = _own_rows(folder, over)
+        if not is_whole:
+            _refuse_stopped(folder, over)
+        return Replayed(rows, _differing(e, folder, rows, over))
+
+
+def _lay_out(e: Evidence, over: Span, scratch: Workspace, way: Row) -> Path:
+    """The scratch workspace, with a run folder in which the trainer is to begin or to go on."""
+    job = e.job
+    for need in _needs(e):
+        link = scratch.root / need
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(e.made(need).resolve())
+    tokens = f"tokens/{tokens_id(e.recipe, job['made']['arrangement'])}"
+    if found := e.find(tokens):
+        (scratch.root / tokens).parent.mkdir()
+        (scratch.root / tokens).symlink_to(found.resolve())
+    folder = scratch.run(job["run_id"])
+    folder.mkdir(parents=True)
+    job = job | {"submission": "verify", "makes": [], "go_on": None, "tracking": {"uri": None, "live": False}}
+    job |= {"paths": {"workspace": str(scratch.root), "base": str(base_folder(e).resolve())}}
+    # No state is due, and a SIGTERM leaves no time to save one.
+    job |= {"checkpoints": job["checkpoints"] | {"state_every": None, "state_every_min": None}}
+    job["checkpoints"] |= {"keep_state": True, "keep": None}
+    job |= {"resources": job["resources"] | {"kill_wait_s": 0}}
+    if way["device"] == "cpu":
+        job["resources"] |= {"gpus_per_node": 0}
+    write_json(folder / "job.json", job)
+    if over.saved:
+        _copy_past(e.folder, folder, over.saved)
+    return folder
+
+
+def _needs(e: Evidence) -> Iterator[str]:
+    made = e.job["made"]
+    yield f"arrangements/{made['arrangement']}"
+    yield f"corpora/{made['corpus']}"
+    if made["base"]:
+        yield f"bases/{made['base']}"
+    sources = (read_json(e.made(f"corpora/{made['corpus']}") / "meta.json") or {})["sources"]
+    yield from dict.fromkeys(f"records/{one}" for facts in sources.values() for one in facts["records"].values())
+
+
+def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
+    """What an attempt that goes on from a state looks at: the state, and the journal as it was when it was saved."""
+    (folder / "journal").mkdir()
+    for name, size in saved.journal.items():
+        with (run / "journal" / name).open("rb") as file:
+            (folder / "journal" / name).write_bytes(file.read(size))
+    shutil.copyfile(run / "attempt.json", folder / "attempt.json")
+    write_json(folder / "attempt.json", (read_json(folder / "attempt.json") or {}) | {"attempt": saved.attempt})
+    (folder / "state").mkdir()
+    (folder / "state" / str(saved.step)).symlink_to((run / "state" / str(saved.step)).resolve())
+
+
+def _environment(e: Evidence, way: Row, world: int) -> dict[str, str]:
+    """The variables of every rank: the run's own code if that is kept, its threads, nothing of a job around us."""
+    on_gpu = way["device"] != "cpu"
+    if on_gpu and (have := _gpus()) < world:
+        told = f"it was trained on {world} GPUs, this machine has {have}"
+        raise NotChecked(f"{told}; call zsg verify where there are as many")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(OF_JOBS)}
+    kept |= {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(way["threads"]), "HF_HUB_OFFLINE": "1"}
+    kept |= {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
+    if found := e.find(f"code/{way['code'].get('digest')}"):
+        root = found.parent.parent
+        if fault := ownership.fault_on_the_way(root, found) or ownership.fault_within(found):
+            raise NotChecked(f"its code is not run, since {fault}")
+        kept["PYTHONPATH"] = f"{found}:{kept.get('PYTHONPATH', '')}".rstrip(":")
+    return kept
+
+
+def _gpus() -> int:
+    told = subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"], capture_output=True, text=True
+    )
+    return int(told.stdout) if told.returncode == 0 else 0
+
+
+def _is_there(e: Evidence, over: Span, folder: Path) -> Callable[[], bool]:
+    """Whether the replay has journalled all there is to compare: a step beyond the last, and each snapshot."""
+    recorded = values(e.rows)
+    snapshots = {cell for cell in recorded if cell[1] == SNAPSHOT and over.covers(cell[0])}
+    wanted = {cell for cell in recorded if over.covers(cell[0])}
+
+    def is_there() -> bool:
+        rows = _own_rows(folder, over)
+        begun = next((row["data"] for row in rows if row["data"].get("event") == "start"), {"from": over.begin})
+        if begun["from"] != over.begin:
+            raise NotChecked(f"{over.origin} was passed over: {begun['passed_over']}")
+        found = values(rows)
+        beyond = any(step > over.end for step, _ in found)
+        return (snapshots if beyond else wanted) <= found.keys()
+
+    return is_there
+
+
+def _wait(ranks: Sequence[Rank], is_there: Callable[[], bool]) -> bool:
+    """Returns once all is there, or a rank has ended: whether all is there then."""
+    while not is_there():
+        if any(rank.poll() is not None for rank in ranks):
+            return is_there()
+        time.sleep(POLL_S)
+    return True
+
+
+def _stop(ranks: Sequence[Rank]) -> None:
+    for rank in ranks:
+        rank.terminate()
+    for rank in ranks:
+        try:
+            rank.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            rank.kill()
+            rank.wait()
+
+
+def _own_rows(folder: Path, over: Span) -> list[Row]:
+    """The rows of the replay's own attempt."""
+    attempt = over.saved.attempt + 1 if over.saved else 1
+    return [row for path in (folder / "journal").glob(f"{attempt}-*.jsonl") for row in journal.read_file(path)]
+
+
+def _differing(e: Evidence, folder: Path, rows: list[Row], over: Span) -> dict[int, list[str]]:
+    """By the step of a snapshot that came out differently, the tensors that differ; where both are on disk."""
+    recorded, again, found = values(e.rows), values(rows), {}
+    for step, key in again:
+        if key != SNAPSHOT or not over.covers(step) or again[step, key] == recorded.get((step, key)):
+            continue
+        first, now = (written_weights.digests(of / "snapshots" / str(step)) for of in (e.folder, folder))
+        found[step] = [name for name in now if name in first and first[name] != now[name]]
+    return found
+
+
+def _refuse_stopped(folder: Path, over: Span) -> None:
+    """A replay that ended too early: because of the state, or of this machine. One that is done simply lacks rows."""
+    record = read_json(folder / "exit.json") or {}
+    if record.get("outcome") == DONE:
+        return
+    evidence = str(record.get("evidence") or "")
+    if over.saved and evidence.startswith(str(folder / "state")):
+        raise Differs(f"{over.origin} {evidence.partition(' ')[2]}")
+    log = (folder / "rank0.txt").read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()
+    raise NotChecked(f"the replay failed: {evidence or log}")

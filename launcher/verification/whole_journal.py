@@ -1,0 +1,111 @@
+"""Looks whether a run's journal is whole: no row lost, none twice, every attempt fenced off by the next."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jobs.contract import journal
+from jobs.contract.attempt import DONE
+from jobs.contract.journal import SPEED
+from launcher.verification.check import Differs, NotChecked
+from launcher.verification.evidence import Evidence, Row
+from zsg_core.training import schedule
+
+SNAPSHOT = "digest of the snapshot"
+
+
+def whole(e: Evidence) -> str:
+    """What the journal has. Differs for the first thing that is not as a trainer writes it."""
+    files = journal.owned(e.folder)
+    if not files:
+        raise NotChecked(f"{e.folder / 'journal'} has no files")
+    rows = {path: _rows(path) for path in files}
+    late = _late(rows)
+    points, disagree = journal.first_points(e.rows)
+    if disagree:
+        raise Differs(f"a value recomputed after a restart is another: {disagree[0]}")
+    _refuse_gaps(e, {(point.key, point.step) for point in points})
+    told = f"{len(points)} values of {len(files)} attempt{'s' * (len(files) > 1)}, the first of each counts"
+    told += f"; {late} bytes came too late and count for nothing" if late else ""
+    return told if e.end else f"{told}; the run has not ended"
+
+
+def _rows(path: Path) -> list[Row]:
+    """The rows of a file, numbered from 0 and of one attempt; a last line that a kill has cut is none."""
+    attempt = int(path.name.split("-")[0])
+    lines = path.read_bytes().split(b"\n")[:-1]
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            wrong = (row["seq"], row["attempt"]) != (number - 1, attempt)
+            rows.append({"attempt": attempt, **{key: row[key] for key in ("step", "kind", "data")}})
+        except (ValueError, KeyError, TypeError) as error:
+            raise Differs(f"{path.name}, line {number}: is no row of a journal") from error
+        if wrong:
+            raise Differs(f"{path.name}, line {number}: row {row['seq']} of attempt {row['attempt']}; rows are missing")
+    _refuse_doubles(path, rows)
+    return rows
+
+
+def _refuse_doubles(path: Path, rows: list[Row]) -> None:
+    seen: set[tuple[str, int]] = set()
+    for row in rows:
+        for key in row["data"] if row["kind"] == "metric" else ():
+            if (key, row["step"]) in seen:
+                raise Differs(f"{path.name}: {key} of step {row['step']} stands twice in one attempt")
+            seen.add((key, row["step"]))
+
+
+def _late(rows: dict[Path, list[Row]]) -> int:
+    """Bytes that an attempt wrote after the next had begun. Differs where a later attempt saw more than is there."""
+    sizes = {path.name: path.stat().st_size for path in rows}
+    limits: dict[str, int] = {}
+    for own in rows.values():
+        if not own or own[0]["attempt"] == 1:
+            continue
+        if own[0]["kind"] != "rewind":
+            raise Differs(f"attempt {own[0]['attempt']} does not begin by saying what counts of those before it")
+        for name, size in own[0]["data"]["sizes"].items():
+            if sizes.get(name, 0) < size:
+                raise Differs(
+                    f"{name} had {size} bytes when attempt {own[0]['attempt']} began, now {sizes.get(name, 0)}"
+                )
+            limits[name] = min(size, limits.get(name, size))
+    return sum(sizes[name] - size for name, size in limits.items())
+
+
+def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
+    """Every step up to the last has a loss; of a run that is done, every checkpoint, too."""
+    lacking = [step for step in range(e.first + 1, e.last + 1) if ("train/loss", step) not in cells]
+    if lacking:
+        raise Differs(f"train/loss of step {lacking[0]} is missing")
+    if e.end.get("outcome") != DONE:
+        return
+    if e.last != e.end["step"]:
+        raise Differs(f"the run ended after step {e.end['step']}, the last journalled is {e.last}")
+    when = (e.job["checkpoints"][key] for key in ("every", "quick", "snapshots"))
+    for key, steps in schedule.measured(e.last - e.first, *when).items():
+        for step in steps:
+            if (step or not e.first) and (key, e.first + step) not in cells:
+                raise Differs(f"{key} of step {e.first + step}, a checkpoint, is missing")
+
+
+def values(rows: list[Row]) -> dict[tuple[int, str], Any]:
+    """Everything that a replay must find again, by step and name, in the order of the steps; the first counts.
+
+    Metrics but those of speed; the digests of the ids consumed and of the weights, also of snapshots.
+    """
+    found: dict[tuple[int, str], Any] = {}
+    for row in rows:
+        if row["kind"] == "metric":
+            named = {key: float(value) for key, value in row["data"].items() if not key.startswith(SPEED)}
+        elif row["kind"] == "digest":
+            named = {f"digest of {key}": value for key, value in row["data"].items()}
+        elif row["data"].get("event") == "snapshot":
+            named = {SNAPSHOT: row["data"]["digest"]}
+        else:
+            continue
+        for key, value in named.items():
+            found.setdefault((row["step"], key), value)
+    return dict(sorted(found.items(), key=lambda item: item[0][0]))

@@ -1,0 +1,277 @@
+"""The launcher's record: which job folders were handed to which scheduler under which ids.
+
+Append-only JSONL. An intent is on disk before sbatch is called and the ids after it, so that a submission cut
+anywhere between can be found again by its job name. Only the holder of the submit lock writes.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobs.contract.attempt import now_ms
+from jobs.contract.folder import Damaged, Workspace, naming, to_json
+from jobs.files import ownership
+from launcher.clusters.slurm import Job
+from zsg_core.errors import UserError
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Submission:
+    """A group of jobs submitted together. `items` are job folders relative to the workspace, `ids` their ids.
+
+    `links` are the ids of the jobs queued behind them, link by link, of `chain` that were meant to be. `cluster` and
+    `named` are those of a `Job`. `root`: the workspace that submitted them; `copied_from`: the same, where that is
+    another one, of which this is a copy: its jobs are not this one's to ask for or to touch. `user`: whose they are, in
+    a group's workspace.
+    """
+
+    id: str
+    scheduler: str
+    kind: str
+    grid: str
+    items: list[str]
+    created: int
+    host: str
+    sacct: bool = True  # whether accounting may be asked about it
+    cluster: str | None = None
+    named: bool = False
+    root: str | None = None
+    copied_from: str | None = None
+    user: int | None = None
+    ids: list[str] = field(default_factory=list)
+    chain: int = 0
+    links: list[list[str]] = field(default_factory=list)
+    retries: dict[str, Row] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
+    cancelled: set[str] = field(default_factory=set)
+    released: bool = False
+    void: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The job name under which the scheduler knows it: unique, so that it can be looked up."""
+        return f"zsg-{self.grid}-{self.kind}-{self.id}"
+
+    def link_name(self, number: int) -> str:
+        """The job name of a link of its chain, counted from 1."""
+        return f"{self.name}-{number}"
+
+    @property
+    def all_ids(self) -> list[str]:
+        return [job_id for ids in (self.ids, *self.links) for job_id in ids]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {item: place for place, item in enumerate(self.items)}
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All its jobs at the scheduler, those of its links last; none of a workspace that this one is a copy of."""
+        if self.copied_from or self.scheduler != "slurm":
+            return []
+        return [self._job(number, job_id) for number, ids in enumerate((self.ids, *self.links)) for job_id in ids]
+
+    def jobs_of(self, item: str) -> list[Job]:
+        """The job of a folder and those of the links behind it, in the order in which they run."""
+        if self.copied_from or self.scheduler != "slurm":
+            return []
+        place = self._places[item]
+        return [self._job(number, ids[place]) for number, ids in enumerate((self.ids, *self.links)) if ids]
+
+    def _job(self, link: int, job_id: str) -> Job:
+        return Job(job_id, self.link_name(link) if link else self.name, self.cluster, self.named, self.user)
+
+    def job_ids(self, item: str) -> list[str]:
+        """The ids of a job and of the links behind it, in the order in which they run."""
+        place = self._places[item]
+        return [ids[place] for ids in (self.ids, *self.links) if ids]
+
+
+class Ledger:
+    """The ledger of a workspace, read once and kept up to date by its own writes."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._path = workspace.ledger
+        self.submissions: dict[str, Submission] = {}
+        self._here = str(workspace.root.resolve())
+        self._is_groups = ownership.is_groups(workspace.root)
+        for row in _rows(self._path):
+            try:
+                self._apply(row)
+            except (KeyError, TypeError, AttributeError) as error:
+                told = json.dumps(row)[:200]
+                raise Damaged(f"{self._path}: a row is none of a ledger ({error!r}): {told}") from None
+        self._tell_copies()
+
+    def last(self, item: str) -> Submission | None:
+        """The newest submission of a job folder that was not given up."""
+        return self.by_item().get(item)
+
+    def by_item(self) -> dict[str, Submission]:
+        """The newest submission of every job folder."""
+        return {item: s for s in self.submissions.values() if s.void is None for item in s.items}
+
+    def retries(self, item: str) -> list[Row]:
+        """What is kept of the failures before each retry of a job folder."""
+        return [s.retries[item] for s in self.submissions.values() if s.void is None and item in s.retries]
+
+    def failed_nodes(self, since: int) -> dict[str, str]:
+        """The nodes that failed under jobs which were tried again since a time in ms, and under which."""
+        late = [s for s in self.submissions.values() if s.created >= since]
+        return {node: item for s in late for item, row in s.retries.items() for node in row.get("nodes", ())}
+
+    def jobs_of(self, item: str) -> list[Job]:
+        """Every job that a folder was given on Slurm, also those that a later submission has replaced."""
+        given = [s for s in self.submissions.values() if s.void is None and item in s._places]
+        return [job for submission in given for job in submission.jobs_of(item)]
+
+    def replaced(self, items: Collection[str]) -> dict[str, list[Job]]:
+        """The jobs of each folder that a later submission of it has replaced; they may be in the queue all the same."""
+        newest, found = self.by_item(), dict[str, list[Job]]()
+        for submission in self.submissions.values():
+            if submission.void is None and submission.scheduler == "slurm":
+                for item in submission.items:
+                    if item in items and newest[item] is not submission and (jobs := submission.jobs_of(item)):
+                        found.setdefault(item, []).extend(jobs)
+        return found
+
+    def unfinished(self) -> list[Submission]:
+        """The user's submissions that were cut short: without ids, or not yet released."""
+        given = [s for s in self.submissions.values() if s.void is None and not s.copied_from]
+        return [s for s in given if not s.released and s.user in (None, os.getuid())]
+
+    def intend(
+        self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], sacct: bool = True,
+        chain: int = 0, retries: Mapping[str, Row] | None = None, exclude: Sequence[str] = (),
+        cluster: str | None = None, named: bool = False,
+    ) -> Submission:  # fmt: skip
+        """Records what is about to be submitted, with so many links behind each job.
+
+        `sacct`: whether accounting may be asked about it later; `retries`: the failure before it of every job that is
+        tried again; `exclude`: nodes that no job is to run on; `cluster` and `named`: those of a `Job`.
+        """
+        made = Submission(uuid.uuid4().hex[:8], scheduler, kind, grid, list(items), now_ms(), socket.gethostname())
+        facts: dict[str, Any] = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
+        facts |= {} if sacct else {"sacct": False}
+        facts |= {"chain": chain} if chain else {}
+        facts |= {"retries": dict(retries)} if retries else {}
+        facts |= {"exclude": list(exclude)} if exclude else {}
+        facts |= {"cluster": cluster} if cluster else {}
+        facts |= {"named": True} if named else {}
+        facts |= {"root": self._here}
+        facts |= {"user": os.getuid()} if self._is_groups else {}
+        self._append("intent", made.id, **facts, created=made.created, host=made.host)
+        return self.submissions[made.id]
+
+    def submitted(self, submission: Submission, ids: Sequence[str], cluster: str | None = None) -> None:
+        """The jobs are in the queue under these ids; `cluster`: where sbatch says that it has put them."""
+        told = {"cluster": cluster, "named": True} if cluster else {}
+        self._append("submitted", submission.id, ids=list(ids), **told)
+
+    def linked(self, submission: Submission, ids: Sequence[str]) -> None:
+        """The next link of a submission's chain is in the queue."""
+        self._append("linked", submission.id, ids=list(ids))
+
+    def released(self, submission: Submission) -> None:
+        self._append("released", submission.id)
+
+    def cancelled(self, submission: Submission, items: Sequence[str]) -> None:
+        """Some jobs of a submission are about to be stopped, because the user wants it."""
+        self._append("cancelled", submission.id, items=list(items))
+
+    def void(self, submission: Submission, reason: str) -> None:
+        """Gives a submission up: it never reached the scheduler."""
+        self._append("void", submission.id, reason=reason)
+
+    def _append(self, event: str, submission: str, **facts: Any) -> None:
+        row = {"event": event, "submission": submission, "ts": now_ms(), **facts}
+        with naming(self._path), self._path.open("a+b") as file:
+            cut = file.seek(0, os.SEEK_END) > 0 and _last_byte(file) != b"\n"
+            file.write((b"\n" if cut else b"") + to_json(row).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._apply(row)
+
+    def _apply(self, row: dict[str, Any]) -> None:
+        match row["event"]:
+            case "intent":
+                facts = {key: row[key] for key in ("scheduler", "kind", "grid", "items", "created", "host")}
+                facts |= {"sacct": row.get("sacct", True), "chain": row.get("chain", 0)}
+                facts |= {"retries": row.get("retries", {}), "exclude": row.get("exclude", [])}
+                facts |= {"cluster": row.get("cluster"), "named": row.get("named", False), "root": row.get("root")}
+                facts |= {"user": row.get("user")}
+                self.submissions[row["submission"]] = Submission(row["submission"], **facts)
+            case "submitted":
+                submission = self.submissions[row["submission"]]
+                submission.ids = row["ids"]
+                submission.cluster = row.get("cluster", submission.cluster)
+                submission.named = row.get("named", submission.named)
+            case "linked":
+                self.submissions[row["submission"]].links.append(row["ids"])
+            case "cancelled":
+                self.submissions[row["submission"]].cancelled |= set(row["items"])
+            case "released":
+                self.submissions[row["submission"]].released = True
+            case "void":
+                self.submissions[row["submission"]].void = row["reason"]
+
+    def _tell_copies(self) -> None:
+        """Tells submissions of another workspace, which still has them: this one was made by copying it.
+
+        A workspace that was moved, or is reached by another path, has no such other.
+        """
+        others: dict[str, bytes] = {}
+        for submission in self.submissions.values():
+            root = submission.root
+            if root is None or root == self._here:
+                continue
+            if root not in others:
+                others[root] = _another(Path(root) / self._path.name, self._path)
+            if f'"{submission.id}"'.encode() in others[root]:
+                submission.copied_from = root
+
+
+def _another(ledger: Path, mine: Path) -> bytes:
+    """What a ledger holds, if it is there and another file than mine."""
+    try:
+        return b"" if ledger.samefile(mine) else ledger.read_bytes()
+    except OSError:
+        return b""
+
+
+@contextlib.contextmanager
+def submit_lock(workspace: Workspace) -> Iterator[None]:
+    """Lets one `zsg submit` plan and submit at a time; the kernel frees it when its holder dies."""
+    workspace.create()
+    with os.fdopen(ownership.open_lock(workspace.submit_lock), "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another zsg submit is at work in {workspace.root}; wait for it to end") from None
+        yield
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.exists():
+        return
+    for line in path.read_bytes().split(b"\n"):
+        # A line cut by a kill was never acted upon: the act comes after the sync.
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                yield row
+
+
+def _last_byte(file: Any) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1)

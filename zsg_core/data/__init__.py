@@ -1,0 +1,1 @@
+"""Data sets: examples, how they are read, split, mixed and worded."""

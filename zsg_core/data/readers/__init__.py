@@ -1,0 +1,86 @@
+"""Which published formats are read, and by what?
+
+One small module for each format, or for a few alike. A new format is a msgspec type that states its keys, a
+function that makes examples of a row, and a line here.
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from zsg_core.data.examples import Example
+from zsg_core.data.readers import (
+    alpaca,
+    cot_tsv,
+    evaluation,
+    flan_mini,
+    hugging_face,
+    messages,
+    niv2,
+    niv2_csv,
+    p3,
+    pairs,
+    sharegpt,
+)
+from zsg_core.data.readers.format import Facts, Format, Lists, Look
+from zsg_core.data.readers.intake import Intake, broken
+
+FORMATS: dict[str, Format] = {
+    "niv2": niv2.FORMAT,
+    "niv2_csv": niv2_csv.FORMAT,
+    "p3": p3.FORMAT,
+    "flan_mini": flan_mini.FORMAT,
+    "sharegpt": sharegpt.FORMAT,
+    "messages": messages.FORMAT,
+    "gsm8k": pairs.GSM8K,
+    "alpaca": alpaca.FORMAT,
+    "self_instruct": alpaca.SELF_INSTRUCT,
+    "cot_tsv": cot_tsv.FORMAT,
+    "delia": messages.DELIA,
+    "tell": pairs.TELL,
+    "humaneval": evaluation.HUMANEVAL,
+    "mt_bench": evaluation.MT_BENCH,
+    hugging_face.NAME: hugging_face.FORMAT,
+}
+
+
+def lists(name: str, path: Path) -> Lists | None:
+    """The published held-out list beside a data set, None without one. UserError for one that cannot be used."""
+    return FORMATS[name].lists(path)
+
+
+def own_ids(name: str, path: Path, skip: bool) -> list[str | None]:
+    """The id that each example's row was published with, as a text, in the order of `read`; none where rows have none.
+
+    `skip` as it was when the examples were read: rows that were passed over then are no examples.
+    """
+    asked = FORMATS[name].own_ids
+    found = asked(path, Intake(skip)) if asked else iter(())
+    return [None if own is None else str(own) for own in found]
+
+
+def read(name: str, path: Path, intake: Intake) -> Iterator[Example]:
+    """The examples of a data set, streamed. UserError for what cannot be read, or holds no example."""
+    stream = _of_one_split(FORMATS[name].read(path, intake), path, intake)
+    for first in stream:
+        return chain([first], stream)
+    raise broken(path, f"holds no example of the format {name} ({FORMATS[name].about})")
+
+
+def look(name: str, path: Path, facts: Facts | None = None) -> Look:
+    """What the files of a data set tell before their rows are read. `facts` may remember what a format's own would say.
+
+    UserError for files that cannot be opened.
+    """
+    made = FORMATS[name]
+    return made.look(path, facts or made.facts or (lambda file: None))
+
+
+def _of_one_split(stream: Iterator[Example], path: Path, intake: Intake) -> Iterator[Example]:
+    """The examples. BadData at the end where rows said that they are of several splits."""
+    yield from stream
+    if len(intake.splits) > 1:
+        told = ", ".join(f"{name} ({count} rows)" for name, count in intake.splits.items())
+        raise broken(
+            path, f"its rows say that they are of several splits: {told}; write each split to a file of its own"
+        )

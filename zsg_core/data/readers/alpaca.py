@@ -1,0 +1,59 @@
+"""Reads Alpaca rows, Code Alpaca's too: `instruction`, `input`, `output`, and Self-Instruct's seeds.
+
+The user says the instruction and, on the next line, the input, where there is one.
+"""
+
+import msgspec
+
+from zsg_core.data.examples import Example, Turn
+from zsg_core.data.readers.format import of_rows
+from zsg_core.data.readers.intake import Intake, Malformed
+from zsg_core.data.readers.keys import RowKeys
+
+
+class Row(RowKeys, gc=False, kw_only=True):
+    """One row; `history` holds the turns before it (LLaMA-Factory's dialect)."""
+
+    instruction: str
+    output: str
+    input: str = ""
+    system: str = ""
+    history: list[Turn] = msgspec.field(default_factory=list)
+
+
+class Instance(msgspec.Struct, gc=False):
+    """An input of a seed task and its output."""
+
+    output: str
+    input: str = ""
+
+
+class Seed(RowKeys, gc=False):
+    """A seed task of Self-Instruct."""
+
+    instruction: str
+    instances: list[Instance]
+
+
+def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+    """One example."""
+    turns = (*row.history, (_asked(row.instruction, row.input), row.output))
+    made_id = intake.number("alpaca")
+    return [Example(id=made_id, task="alpaca", turns=turns, system=row.system)]
+
+
+def parse_seed(row: Seed, name: str, intake: Intake) -> list[Example]:
+    """An example for each instance. Malformed without one."""
+    if not row.instances:
+        raise Malformed("`instances` is empty")
+    task = "self_instruct"
+    turns = [(_asked(row.instruction, instance.input), instance.output) for instance in row.instances]
+    return [Example(id=intake.number(task), task=task, turns=(turn,)) for turn in turns]
+
+
+def _asked(instruction: str, given: str) -> str:
+    return f"{instruction}\n{given}" if given.strip() else instruction
+
+
+FORMAT = of_rows("Alpaca and Code Alpaca: instruction, input, output", Row, parse, (".json", ".jsonl"))
+SELF_INSTRUCT = of_rows("Self-Instruct's seeds: instruction and instances", Seed, parse_seed)

@@ -1,0 +1,36 @@
+"""Reads the Flan collection's chain-of-thought files: question, answer, rationale, separated by tabs, no header.
+
+A newline inside a field is written as the two characters `\\n`. The assistant gives the rationale and then
+`The answer is <answer>.`; a task is a file, named by what stands before `_train`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from zsg_core.data.examples import Example
+from zsg_core.data.readers.format import Format, matching, of_folder, parsed
+from zsg_core.data.readers.intake import Intake
+from zsg_core.data.readers.rows import tab_rows
+
+
+def parse(row: list[str], name: str, intake: Intake) -> list[Example]:
+    """One example."""
+    question, answer, rationale = (field.replace("\\n", "\n") for field in row)
+    task = name.partition("_train")[0]
+    said = f"{rationale}\nThe answer is {answer}."
+    return [Example(id=intake.number(task), task=task, turns=((question, said),))]
+
+
+def files(path: Path) -> list[Path]:
+    """The files of a folder, in the order of their names."""
+    return of_folder(path, (".tsv",)) if path.is_dir() else matching(path, (".tsv",))
+
+
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """The lines of every file."""
+    for file in files(path):
+        yield from parsed(file, tab_rows(file, 3, intake), parse, intake)
+
+
+ABOUT = "the Flan collection's chain-of-thought TSV: a folder of <task>_train.tsv"
+FORMAT = Format(about=ABOUT, files=files, read=read, many_tasks=True)

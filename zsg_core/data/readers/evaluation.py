@@ -1,0 +1,129 @@
+"""Reads sets made for evaluation: HumanEval's problems and MT-Bench's questions, under their published ids."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from zsg_core.data.examples import Example
+from zsg_core.data.readers.format import Format, matching, parsed, root
+from zsg_core.data.readers.intake import Intake, Malformed
+from zsg_core.data.readers.rows import json_rows
+
+ANSWERS = "reference_answer/gpt-4.jsonl"
+
+
+class Problem(msgspec.Struct):
+    """A problem of HumanEval. `test` defines `check(candidate)`, which is called with `entry_point`."""
+
+    task_id: str
+    prompt: str
+    entry_point: str
+    canonical_solution: str
+    test: str
+
+
+class Question(msgspec.Struct):
+    """A question of MT-Bench, in one or two turns."""
+
+    question_id: int
+    category: str
+    turns: list[str]
+
+
+class Choice(msgspec.Struct):
+    """The turns of a reference answer."""
+
+    turns: list[str]
+
+
+class Answer(msgspec.Struct):
+    """A reference answer, of a question in mathematics, reasoning or coding."""
+
+    question_id: int
+    choices: list[Choice]
+
+
+def problems(path: Path, intake: Intake) -> Iterator[Problem]:
+    """HumanEval's problems, whole, for those who run their tests."""
+    for file in _humaneval(path):
+        yield from (row for chunk in json_rows(file, Problem, intake) for row in chunk.rows)
+
+
+def read_humaneval(path: Path, intake: Intake) -> Iterator[Example]:
+    """A problem as an example: the prompt, and the canonical solution that goes on from it."""
+    seen: set[str] = set()
+    for file in _humaneval(path):
+        yield from parsed(file, json_rows(file, Problem, intake), _once(seen, _problem), intake)
+
+
+def read_mt_bench(path: Path, intake: Intake) -> Iterator[Example]:
+    """A question as an example. Its answers are GPT-4's, or empty where there are none: they need a judge."""
+    seen: set[str] = set()
+    for file in _questions(path):
+        answers = {row.question_id: row for row in _answers(file.parent, intake)}
+
+        def question(row: Question, answers: dict[int, Answer] = answers) -> Example:
+            return _question(row, answers.get(row.question_id))
+
+        yield from parsed(file, json_rows(file, Question, intake), _once(seen, question), intake)
+
+
+def _once(seen: set[str], make):
+    def parse(row, name: str, intake: Intake) -> list[Example]:
+        made = make(row)
+        if made.id in seen:
+            raise Malformed(f"{made.id!r} stands more than once")
+        if not made.id.isprintable():
+            raise Malformed(f"{made.id!r} is no id: it must be printable")
+        seen.add(made.id)
+        return [made]
+
+    return parse
+
+
+def _problem(row: Problem) -> Example:
+    turn, tags = (row.prompt, row.canonical_solution), (row.entry_point,)
+    return Example(id=row.task_id, task="humaneval", turns=(turn,), tags=tags)
+
+
+def _question(row: Question, answer: Answer | None) -> Example:
+    said = answer.choices[0].turns if answer and answer.choices else []
+    if not row.turns:
+        raise Malformed("`turns` is empty")
+    turns = tuple((asked, said[i] if i < len(said) else "") for i, asked in enumerate(row.turns))
+    return Example(id=f"mt_bench/{row.question_id}", task=row.category, turns=turns)
+
+
+def _humaneval(path: Path) -> list[Path]:
+    return matching(path / "HumanEval.jsonl*" if path.is_dir() else path, (".jsonl", ".json"))
+
+
+def _questions(path: Path) -> list[Path]:
+    return matching(path / "question.jsonl" if path.is_dir() else path, (".jsonl", ".json"))
+
+
+def _answers(folder: Path, intake: Intake) -> Iterator[Answer]:
+    if (folder / ANSWERS).is_file():
+        yield from (row for chunk in json_rows(folder / ANSWERS, Answer, intake) for row in chunk.rows)
+
+
+def _question_files(path: Path) -> list[Path]:
+    found = _questions(path)
+    return found + [file.parent / ANSWERS for file in found if (root(file) / ANSWERS).is_file()]
+
+
+HUMANEVAL = Format(
+    about="HumanEval's problems, for evaluation: HumanEval.jsonl.gz",
+    files=_humaneval,
+    read=read_humaneval,
+    trains=False,
+)
+MT_BENCH = Format(
+    about="MT-Bench's questions, for evaluation: question.jsonl, and reference_answer/gpt-4.jsonl beside it",
+    files=_question_files,
+    read=read_mt_bench,
+    many_tasks=True,
+    trains=False,
+    answered=False,
+)

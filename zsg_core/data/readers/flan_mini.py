@@ -1,0 +1,79 @@
+"""Reads Flan-mini: one JSON array of ShareGPT-like `conversations` whose `source` names the task.
+
+Source: declare-lab/flan-mini, and ZSG's train_eval_key_list.json, which holds 225 of 1825 tasks out.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from zsg_core.data.examples import Example
+from zsg_core.data.readers import keyed
+from zsg_core.data.readers.dialogue import turns
+from zsg_core.data.readers.format import Format, matching, parsed
+from zsg_core.data.readers.intake import Intake
+from zsg_core.data.readers.keys import MessageKeys, RowKeys
+from zsg_core.data.readers.rows import json_rows
+
+ARRAY = "flan_mini.json"
+
+
+class Message(MessageKeys, gc=False):
+    """One message."""
+
+    from_: str = msgspec.field(name="from")
+    value: str
+
+
+class Row(RowKeys, gc=False):
+    """One record."""
+
+    source: str
+    conversations: list[Message]
+
+
+class BareMessage(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A message of nothing but its keys, as nearly all are."""
+
+    from_: str = msgspec.field(name="from")
+    value: str
+
+
+class BareRow(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A record of such messages."""
+
+    source: str
+    conversations: list[BareMessage]
+    id: Any = None
+
+
+def parse(row: Row | BareRow, name: str, intake: Intake) -> list[Example]:
+    """One example of the task `source`."""
+    messages = row.conversations
+    if len(messages) == 2 and messages[0].from_ == "human" and messages[1].from_ == "gpt":  # nearly all: the fast way
+        system, made = "", ((messages[0].value, messages[1].value),)
+    else:
+        system, made = turns([(message.from_, message.value) for message in messages], intake)
+    made_id = intake.number(row.source)
+    return [Example(id=made_id, task=row.source, turns=made, system=system)]
+
+
+def _array(path: Path) -> list[Path]:
+    return matching(path / ARRAY if path.is_dir() else path, (".json", ".jsonl"))
+
+
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """All records in file order."""
+    for file in _array(path):
+        yield from parsed(file, json_rows(file, Row, intake, bare=BareRow), parse, intake)
+
+
+FORMAT = Format(
+    about=f"Flan-mini: a folder with {ARRAY} and ZSG's {keyed.KEY_LIST}",
+    files=lambda path: _array(path) + keyed.list_files(path),
+    read=read,
+    lists=keyed.lists,
+    many_tasks=True,
+)

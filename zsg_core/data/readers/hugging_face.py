@@ -1,0 +1,234 @@
+"""Reads a Hugging Face data set from a folder: what `save_to_disk` writes, or Parquet files as the hub has them.
+
+What a row is, its columns say: the first of SHAPES whose columns are all there is how it is read. A folder of
+several splits is refused with their names, since zsg never guesses which is meant.
+
+`datasets` 5 gives a column of values of several types the type Json, Arrow's `arrow.json`, and keeps the values as
+text: they are decoded, so that the rows are those of the same file as JSON lines.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from zsg_core.data.examples import Example
+from zsg_core.data.readers import alpaca, columns, flan_mini, keys, messages, names, p3, pairs, sharegpt
+from zsg_core.data.readers.format import SHOWN, Facts, Format, Look, Parse, matching, meant, root
+from zsg_core.data.readers.intake import Intake, Malformed, broken, whole
+from zsg_core.data.readers.json_array import BAD, LONGEST
+from zsg_core.errors import UserError
+
+NAME = "huggingface"
+JSON = "arrow.json"  # the name of Arrow's type of JSON texts
+OF_A_MESSAGE = {"role", "from", "content", "value", "text"}  # what is read of one
+SHAPES: list[tuple[set[str], type, Parse]] = [
+    ({"source", "conversations"}, flan_mini.Row, flan_mini.parse),
+    ({"conversations"}, sharegpt.Row, sharegpt.parse),
+    ({"items"}, sharegpt.Row, sharegpt.parse),
+    ({"messages"}, messages.Row, messages.of_task(NAME)),
+    ({"instruction", "output"}, alpaca.Row, alpaca.parse),
+    ({"inputs_pretokenized", "targets_pretokenized"}, p3.Row, p3.parse),
+    ({"prompt", "completion"}, p3.Row, p3.parse),
+    ({"question", "answer"}, pairs.Row, pairs.of_task(NAME, ("question", "answer"))),
+    ({"query", "response"}, pairs.Row, pairs.of_task(NAME, ("query", "response"))),
+    ({"prompt", "response"}, pairs.Row, pairs.of_task(NAME, ("prompt", "response"))),
+]
+
+
+def files(path: Path) -> list[Path]:
+    """The Arrow or Parquet files of one split, in the order of their names."""
+    if path.is_dir() and (path / "dataset_dict.json").is_file():
+        named = sorted(folder.name for folder in path.iterdir() if (folder / "state.json").is_file())
+        raise UserError(f"{path}: a folder of splits; give one of them: {', '.join(named)}")
+    if not path.is_dir():
+        return matching(path, (".parquet", ".arrow"))
+    if (path / "state.json").is_file():
+        return [path / name for name in _saved(path / "state.json")]
+    if not any(path.glob("*.parquet")) and (below := sorted(path.glob("**/*.parquet"))):
+        own = names.splits_of(below, path, names_are_tasks=False)
+        choices = ", ".join(str(names.pattern(some)) for some in own.values())
+        raise UserError(f"{path}: its Parquet files lie in folders below it; give {choices}")
+    return matching(path / "*.parquet", (".parquet",))
+
+
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """The rows of every file. UserError for columns that are none of SHAPES, or without pyarrow."""
+    there, hook = files(path), keys.hook(intake)
+    tasks: dict[Path, str] = {}
+    for file in there:
+        told = columns.schema(file)
+        number, encoded = 0, _encoded(told)
+        kind, parse = _shape(file, set(told.names))
+        if kind is p3.Row and not tasks:
+            tasks, _ = names.tasks_of(there, root(path))
+        name = tasks.get(file, file.stem)
+        for batch in columns.rows(file, _read_of(kind)):
+            good = None if encoded else _converted(batch, kind, hook)
+            has_keys = intake.take_met_key()
+            for row in batch if good is None else good:
+                try:
+                    if good is None:
+                        row = msgspec.convert(_decoded(row, encoded), kind, dec_hook=hook)
+                        has_keys = intake.take_met_key()
+                    if has_keys:
+                        keys.check(row, intake)
+                    yield from parse(row, name, intake)
+                except keys.Meant as reason:
+                    raise meant(f"{file}[{number}]", reason) from None
+                except (Malformed, msgspec.ValidationError) as reason:
+                    intake.bad(f"{file}[{number}]", reason)
+                number += 1
+
+
+def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] | None:
+    """All rows at once, as most are good; None where one of them is none, for which they are looked at one by one."""
+    try:
+        return msgspec.convert(batch, list[kind], dec_hook=hook)
+    except msgspec.ValidationError:
+        return None
+
+
+def facts(file: Path) -> dict[str, Any]:
+    """The columns of a file, and the paths to what is JSON in them, from its schema."""
+    told = columns.schema(file)
+    return {"columns": told.names, "json": _paths(_encoded(told))}
+
+
+def look(path: Path, facts: Facts) -> Look:
+    """Whether values are decoded that were read as text, and whether templates are named otherwise than they were."""
+    there, marks = files(path), {}
+    is_p3 = False
+    for file in there:
+        told = facts(file)
+        kind, _ = _shape(file, set(told["columns"]))
+        if any(_is_read(kind, path) for path in told["json"]):
+            marks["json"] = "decoded"
+        is_p3 = is_p3 or kind is p3.Row
+    if is_p3:
+        marks |= p3.task_marks(path, there)
+    return Look(marks, _left_out(path, there))
+
+
+def _left_out(path: Path, there: list[Path]) -> tuple[str, ...]:
+    """A note on the Parquet and Arrow files of a folder that are not read."""
+    if not path.is_dir():
+        return ()
+    read = set(there)
+    rest = [
+        str(file.relative_to(path))
+        for end in ("parquet", "arrow")
+        for file in sorted(path.glob(f"**/*.{end}"))
+        if file not in read
+    ]
+    if not rest:
+        return ()
+    return (f"{path}: {len(there)} files are read; left out: {', '.join(rest[:SHOWN])}{', …' * (len(rest) > SHOWN)}",)
+
+
+def _is_read(kind: type[msgspec.Struct], path: list[str]) -> bool:
+    """Whether a value of a row is one that is read, not passed over."""
+    read = {field.encode_name for field in msgspec.structs.fields(kind) if field.type != keys.Told | None}
+    return path[0] in read and (len(path) == 1 or path[1] in OF_A_MESSAGE)
+
+
+def _read_of(kind: type[msgspec.Struct]) -> set[str]:
+    """The columns that a row is made of, those that may say what it means included."""
+    return {field.encode_name for field in msgspec.structs.fields(kind)}
+
+
+def _encoded(schema: Any) -> dict[str, Any]:
+    """Where a file's values are JSON as text: by column True, or the same of its fields; of a list, of its items."""
+    told = _features((schema.metadata or {}).get(b"huggingface", b"{}"))
+    found = {field.name: _json_of(field) or told.get(field.name) for field in schema}
+    return {name: where for name, where in found.items() if where}
+
+
+def _json_of(field: Any) -> Any:
+    kind, metadata = field.type, field.metadata or {}
+    if getattr(kind, "extension_name", None) == JSON or metadata.get(b"ARROW:extension:name") == JSON.encode():
+        return True
+    if hasattr(kind, "storage_type"):
+        return None  # another type of somebody's own
+    if hasattr(kind, "value_field"):
+        return _json_of(kind.value_field)
+    if not hasattr(kind, "num_fields") or not kind.num_fields or not hasattr(kind, "field"):
+        return None
+    found = {inner.name: _json_of(inner) for inner in map(kind.field, range(kind.num_fields))}
+    return {name: where for name, where in found.items() if where} or None
+
+
+def _features(written: bytes) -> dict[str, Any]:
+    """The same from the features that `datasets` writes beside the schema: not every pyarrow knows the type."""
+    try:
+        told = msgspec.json.decode(written)["info"]["features"]
+    except (*BAD, KeyError, TypeError):
+        return {}
+    return _json_in(told) or {} if isinstance(told, dict) else {}
+
+
+def _json_in(feature: Any) -> Any:
+    if isinstance(feature, list):
+        return _json_in(feature[0]) if feature else None
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") == "Json":
+        return True
+    if isinstance(feature.get("_type"), str):
+        return _json_in(feature.get("feature"))
+    found = {name: _json_in(inner) for name, inner in feature.items()}
+    return {name: where for name, where in found.items() if where} or None
+
+
+def _paths(encoded: Any) -> list[list[str]]:
+    if not isinstance(encoded, Mapping):
+        return [[]]
+    return [[name, *rest] for name, inner in encoded.items() for rest in _paths(inner)]
+
+
+def _decoded(value: Any, encoded: Any) -> Any:
+    """A value with what is JSON as text decoded. Malformed for a text that is none."""
+    if not encoded or value is None:
+        return value
+    if encoded is True:
+        if not isinstance(value, str):
+            return value
+        try:
+            return msgspec.json.decode(value)
+        except BAD as error:
+            raise Malformed(f"a value of a column of JSON is none: {error}") from error
+    if isinstance(value, list):
+        return [_decoded(item, encoded) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: _decoded(inner, encoded.get(name)) for name, inner in value.items()}
+
+
+def _shape(file: Path, columns: set[str]) -> tuple[type, Parse]:
+    for wanted, kind, parse in SHAPES:
+        if wanted <= columns:
+            return kind, parse
+    known = "; ".join(", ".join(sorted(wanted)) for wanted, *_ in SHAPES)
+    raise broken(file, f"the columns {', '.join(sorted(columns))} are none that zsg knows. Known: {known}")
+
+
+def _saved(state: Path) -> list[str]:
+    try:
+        named = [row["filename"] for row in msgspec.json.decode(whole(state, LONGEST))["_data_files"]]
+        is_there = all(isinstance(name, str) and "/" not in name and (state.parent / name).is_file() for name in named)
+    except (OSError, *BAD, KeyError, TypeError) as error:
+        raise broken(state, f"is not what `save_to_disk` writes: {error!r}") from error
+    if not is_there:
+        raise broken(state, f"names files that are not there: {str(named)[:500]}")
+    return named
+
+
+FORMAT = Format(
+    about="a Hugging Face data set in a folder: of save_to_disk, or of Parquet files",
+    files=files,
+    read=read,
+    options=True,
+    facts=facts,
+    look=look,
+)

@@ -1,0 +1,78 @@
+"""Reads `messages` lists (No Robots, DELIA): the content a text, or a list of parts.
+
+Parts are joined by a newline in their order: reasoning, text, calls of tools. Of a preference row the chosen side
+is read, and that is counted. `category`, where there is one, is the task.
+"""
+
+import msgspec
+
+from zsg_core.data.examples import Example
+from zsg_core.data.readers.dialogue import ASSISTANT, SIDES, turns
+from zsg_core.data.readers.format import Format, Parse, of_rows
+from zsg_core.data.readers.intake import Intake, Malformed
+from zsg_core.data.readers.keys import MessageKeys, RowKeys
+
+TEXTS = ("text", "reasoning", "tool_call")
+
+
+class Part(msgspec.Struct, gc=False):
+    """A part of a message: {type, value}, or {type, text}."""
+
+    type: str
+    value: str | None = None
+    text: str | None = None
+
+
+class Message(MessageKeys, gc=False, kw_only=True):
+    """One message."""
+
+    role: str
+    content: str | list[Part]
+    loss_weight: float | None = None
+
+
+class Row(RowKeys, gc=False):
+    """One dialogue, or a preferred and a rejected one."""
+
+    messages: list[Message] | None = None
+    chosen_messages: list[Message] | None = None
+    category: str | None = None
+
+
+def of_task(task: str) -> Parse[Row]:
+    """Parses rows whose task is `task` unless they name a category."""
+
+    def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+        messages = row.messages
+        if messages is None and row.chosen_messages is not None:
+            messages = row.chosen_messages
+        if messages is None:
+            raise Malformed("needs `messages` or `chosen_messages`")
+        system, made = turns([(message.role, _text(message)) for message in messages], intake)
+        own = row.category or task
+        return [Example(id=intake.number(own), task=own, turns=made, system=system)]
+
+    return parse
+
+
+def _text(message: Message) -> str:
+    if message.loss_weight not in (None, 1.0) and SIDES.get(message.role) == ASSISTANT:
+        raise Malformed(f"loss_weight {message.loss_weight} of an assistant's message; zsg learns all of them alike")
+    if isinstance(message.content, str):
+        return message.content
+    return "\n".join(_part(part) for part in message.content)
+
+
+def _part(part: Part) -> str:
+    text = part.value if part.value is not None else part.text
+    if part.type not in TEXTS or text is None:
+        raise Malformed(f"a part of type {part.type!r} with no text; known: {', '.join(TEXTS)}")
+    return text
+
+
+def _format(about: str, task: str) -> Format:
+    return of_rows(about, Row, of_task(task))
+
+
+FORMAT = _format("lists of messages with roles (No Robots): JSON lines or a JSON array", "messages")
+DELIA = _format("DELIA's formatted-text rows: lists of messages", "delia")

@@ -1,0 +1,157 @@
+"""Reads Natural Instructions V2: the official folder, or task files of the two older dialects by a pattern.
+
+Source: allenai/natural-instructions. The official folder has tasks/<task>.json and splits/default/*.txt; a task's
+position in its split file is its place in every order, and an instance's place in its file is its id, since
+published ids are missing or doubled in some copies. The 10-key and 7-key dialects have bare texts where the
+official 14 keys have lists.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from zsg_core.data.examples import Example, Turn
+from zsg_core.data.readers.format import Format, Lists, matching
+from zsg_core.data.readers.intake import Intake, Malformed, broken, whole
+from zsg_core.data.readers.json_array import BAD, LONGEST
+from zsg_core.errors import UserError
+
+SPLITS = {"train": "splits/default/train_tasks.txt", "test": "splits/default/test_tasks.txt"}
+MOST_OF_A_TASK = 8 * LONGEST  # bytes of a task's file, which is read whole; the largest published has 60 million
+SPLIT_FILES = ("train", "test", "dev", "valid")  # a file so called stands in the folder of its task
+
+
+class Shot(msgspec.Struct):
+    """A positive example; its explanation is not shown to a model."""
+
+    input: str
+    output: str
+
+
+class Instance(msgspec.Struct):
+    """One instance: a bare output is the only reference."""
+
+    input: str
+    output: str | list[str]
+
+
+class Task(msgspec.Struct):
+    """A task file, its instances still text, so that one bad instance does not hide the others."""
+
+    definition: str | list[str] = msgspec.field(name="Definition")
+    shots: list[Shot] = msgspec.field(name="Positive Examples")
+    instances: list[msgspec.Raw] = msgspec.field(name="Instances")
+    categories: str | list[str] = msgspec.field(name="Categories", default_factory=list)
+
+
+_TASK, _INSTANCE = msgspec.json.Decoder(Task), msgspec.json.Decoder(Instance)
+
+
+def task_names(folder: Path, split: str) -> list[str]:
+    """The tasks of a split in file order. UserError if the list is missing, empty, doubled or unsafe."""
+    path = folder / SPLITS[split]
+    if not path.is_file():
+        raise UserError(
+            f"{path}: not found. A Natural Instructions folder has tasks/<task>.json and {SPLITS[split]}; "
+            "set data.path to such a folder, or to a pattern of task files"
+        )
+    try:
+        text = whole(path, LONGEST).decode("utf-8-sig")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise broken(path, f"cannot be read as UTF-8 text: {error}") from error
+    if not names:
+        raise broken(path, "names no task; write one task name per line")
+    for name in names:
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise broken(path, f"{name!r} is not a task name; a name has no slash and no leading dot")
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise broken(path, f"{min(doubled)} is listed more than once")
+    return names
+
+
+def lists(path: Path) -> Lists | None:
+    """The official held-out list of a folder; task files by a pattern have none. UserError if a task is in both."""
+    if not path.is_dir():
+        return None
+    names = {split: task_names(path, split) for split in SPLITS}
+    both = sorted(set(names["train"]) & set(names["test"]))
+    if both:
+        raise UserError(f"{path}: {both[0]} is in both splits; a held-out task must not be trained on")
+    return names
+
+
+def files(path: Path) -> list[Path]:
+    """Every file whose content decides what is read, in a fixed order."""
+    if not path.is_dir():
+        return matching(path, (".json",), names_are_tasks=True)
+    named = [path / name for name in SPLITS.values()]
+    return named + [_task_file(path, name) for names in (lists(path) or {}).values() for name in names]
+
+
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """All instances of all tasks, in the order of the lists, or of the files' names."""
+    for file in files(path):
+        if file.suffix == ".json":
+            yield from read_task(file, intake)
+
+
+def read_task(path: Path, intake: Intake) -> Iterator[Example]:
+    """All instances of a task file in file order, the first reference being the answer.
+
+    UserError with the file, the instance and the reason when the file is not what it should be.
+    """
+    name = path.parent.name if path.stem in SPLIT_FILES else path.stem
+    try:
+        task = _TASK.decode(whole(path, MOST_OF_A_TASK).removeprefix(b"\xef\xbb\xbf"))
+    except (OSError, *BAD) as error:
+        raise broken(path, f"cannot be read as a task file: {error}") from error
+    definition = task.definition if isinstance(task.definition, str) else next(iter(task.definition), "")
+    if not definition.strip():
+        raise broken(path, "'Definition' must be a text or a list of texts")
+    shots = tuple((shot.input, shot.output) for shot in task.shots)
+    tags = (task.categories,) if isinstance(task.categories, str) else tuple(task.categories)
+    for index, raw in enumerate(task.instances):
+        try:
+            yield _example(f"{name}:{index}", name, _INSTANCE.decode(raw), definition, shots, tags)
+        except (Malformed, *BAD) as error:
+            intake.bad(f"{path}: Instances[{index}]", error)
+
+
+def has_instance(folder: Path, name: str) -> bool:
+    """Whether a task of the official folder has any instance. UserError for a file that cannot be read."""
+    return next(read_task(_task_file(folder, name), Intake()), None) is not None
+
+
+def _example(made_id: str, task: str, row: Instance, definition: str, shots: tuple[Turn, ...], tags: tuple) -> Example:
+    references = (row.output,) if isinstance(row.output, str) else tuple(row.output)
+    if not references:
+        raise Malformed("'output' must be a list of at least one text")
+    return Example(
+        id=made_id,
+        task=task,
+        turns=((row.input, references[0]),),
+        definition=definition,
+        shots=shots,
+        references=references if len(references) > 1 else (),
+        tags=tags,
+    )
+
+
+def _task_file(folder: Path, name: str) -> Path:
+    path = folder / "tasks" / f"{name}.json"
+    if not path.is_file():
+        raise UserError(f"{path}: not found, but the split files of {folder} name this task")
+    return path
+
+
+FORMAT = Format(
+    about="Natural Instructions V2: a folder with tasks/ and splits/default/, or a pattern of task files",
+    files=files,
+    read=read,
+    lists=lists,
+    many_tasks=True,
+)

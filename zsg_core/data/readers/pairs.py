@@ -1,0 +1,49 @@
+"""Reads rows of one question and one answer: GSM8K and its RFT form, TELL.
+
+RFT repeats a question on consecutive lines, once per sampled solution; each line is an example of its own.
+"""
+
+from zsg_core.data.examples import Example
+from zsg_core.data.readers.format import Format, Parse, of_rows
+from zsg_core.data.readers.intake import Intake, Malformed
+from zsg_core.data.readers.keys import QuestionKeys
+
+
+class Row(QuestionKeys, gc=False):
+    """A question by any of its names, an answer by any of its."""
+
+    question: str | None = None
+    query: str | None = None
+    prompt: str | None = None
+    answer: str | None = None
+    response: str | None = None
+    ground_truth: str | None = None
+
+
+def of_task(task: str, *forms: tuple[str, str]) -> Parse[Row]:
+    """Parses rows that have both keys of one of the `forms`. Malformed for other rows."""
+
+    def parse(row: Row, name: str, intake: Intake) -> list[Example]:
+        for asked, answered in forms:
+            given, wanted = getattr(row, asked), getattr(row, answered)
+            if given is not None and wanted is not None:
+                turn = given, wanted
+                return [Example(id=intake.number(task), task=task, turns=(turn,))]
+        raise Malformed("needs " + ", or ".join(f"{asked} and {answered}" for asked, answered in forms))
+
+    return parse
+
+
+def _format(about: str, task: str, *forms: tuple[str, str]) -> Format:
+    return of_rows(about, Row, of_task(task, *forms))
+
+
+GSM8K = _format(
+    "GSM8K: question and answer; its RFT form: query and response",
+    "gsm8k",
+    ("question", "answer"),
+    ("query", "response"),
+    ("question", "ground_truth"),
+)
+TELL = _format("TELL: query and response, or prompt and response", "tell", ("query", "response"),
+               ("prompt", "response"))  # fmt: skip

@@ -1,0 +1,228 @@
+"""Reads files of rows as a stream: JSON lines, one JSON array, CSV, tab-separated lines; gzipped or not.
+
+A row is decoded straight into a msgspec type that states the format's keys. Files are read in blocks and decoded
+a block at a time; only where that fails is the block looked at row by row, to tell which row it was.
+"""
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+import msgspec
+
+from zsg_core.data.readers import json_array, keys
+from zsg_core.data.readers.intake import Intake, broken
+from zsg_core.data.readers.json_array import BAD
+
+Row = TypeVar("Row")
+Fields = TypeVar("Fields", bound=msgspec.Struct)
+
+BLOCK = 256 << 10  # what stays in a core's cache is read a third faster than megabytes
+BOM = b"\xef\xbb\xbf"
+LINE, ITEM = ":{}", "[{}]"
+
+
+@dataclass(frozen=True)
+class Chunk(Generic[Row]):
+    """Rows that stand together: `where.format(first + i)` says where in the file the i-th is."""
+
+    where: str
+    first: int
+    rows: list[Row]
+    has_keys: bool = True  # whether any of them may have a key of `keys`
+
+
+class _Decoding(Generic[Row]):
+    """Decodes many rows at once, as `bare`, which has no key of `keys` and knows no others, as long as that will do.
+
+    Most files have the keys of their format and no more, and a type of few fields is read in two thirds of the time.
+    """
+
+    def __init__(self, kind: type[Row], bare: type[Row] | None, as_lines: bool, intake: Intake) -> None:
+        hook = keys.hook(intake)
+        self.one = msgspec.json.Decoder(kind, dec_hook=hook)
+        self._all = self._many(kind, as_lines, hook)
+        self._bare = None if bare is None else self._many(bare, as_lines, hook)
+
+    @staticmethod
+    def _many(kind: type[Row], as_lines: bool, hook: Callable[..., Any]) -> Callable[[bytes], list[Row]]:
+        if as_lines:
+            return msgspec.json.Decoder(kind, dec_hook=hook).decode_lines
+        return msgspec.json.Decoder(list[kind], dec_hook=hook).decode
+
+    def __call__(self, text: bytes) -> list[Row]:
+        """The rows. DecodeError or its like for what are none."""
+        if self._bare is not None:
+            try:
+                return self._bare(text)
+            except msgspec.ValidationError as error:
+                if "unknown field" in str(error):
+                    self._bare = None  # the rows after it will have it, too
+        return self._all(text)
+
+
+def json_rows(path: Path, kind: type[Row], intake: Intake, bare: type | None = None) -> Iterator[Chunk[Row]]:
+    """The rows of a .json or .jsonl file, told apart by its first character. UserError if it cannot be read.
+
+    `bare`: a type like `kind` that forbids unknown fields and has no keys of `keys`, for speed.
+    """
+    try:
+        with _open(path) as file:
+            head = file.read(BLOCK).removeprefix(BOM)
+            inner = head.lstrip()
+            if inner[:1] == b"[":
+                yield from _array(path, inner[1:], file, _Decoding(kind, bare, False, intake), intake)
+            else:
+                yield from _lines(path, head, file, _Decoding(kind, bare, True, intake), intake)
+    except (OSError, EOFError, zlib.error, json_array.TooLong) as error:
+        raise broken(path, f"cannot be read: {error}") from error
+
+
+def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[Fields]]:
+    """The rows of a CSV file with a header. UserError if it cannot be read or lacks a column."""
+    csv.field_size_limit(json_array.LONGEST)
+    try:
+        with _open(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+            lines = _Lines(file)
+            reader = csv.reader(lines, strict=True)
+            header = next(reader, None)
+            wanted = [field.name for field in msgspec.structs.fields(kind)]
+            if header is None or not set(wanted) <= set(header):
+                raise broken(path, f"the first line must name the columns {', '.join(wanted)}; found {header}")
+            lines.taken = 0
+            for fields in reader:
+                lines.taken = 0
+                if len(fields) == len(header):
+                    row = msgspec.convert(dict(zip(header, fields, strict=True)), kind)
+                    yield Chunk(LINE, reader.line_num, [row])
+                else:
+                    intake.bad(f"{path}:{reader.line_num}", f"has {len(fields)} fields, the header {len(header)}")
+    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, json_array.TooLong) as error:
+        raise broken(path, f"cannot be read as CSV: {error}") from error
+
+
+class _Lines:
+    """The lines of a file, as long as those of one record have no more than LONGEST characters together.
+
+    Whoever takes a record sets `taken` back: neither a line that never ends nor a record of endless quotes is read.
+    """
+
+    def __init__(self, file: io.TextIOWrapper) -> None:
+        self._read = file.readline
+        self.taken = 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._read(json_array.LONGEST + 1)
+        if not line:
+            raise StopIteration
+        self.taken += len(line)
+        if self.taken > json_array.LONGEST:
+            raise json_array.TooLong
+        return line
+
+
+def tab_rows(path: Path, columns: int, intake: Intake) -> Iterator[Chunk[list[str]]]:
+    """The fields of each line of a tab-separated file without header or quotes; blank lines are none."""
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(_each_line(file), start=1):
+                try:
+                    fields = line.decode().rstrip("\r\n").split("\t")
+                except UnicodeDecodeError as error:
+                    intake.bad(f"{path}:{number}", error)
+                    continue
+                if len(fields) == columns:
+                    yield Chunk(LINE, number, [fields])
+                elif fields != [""]:
+                    intake.bad(f"{path}:{number}", f"has {len(fields)} tab-separated fields, not {columns}")
+    except (OSError, EOFError, zlib.error, json_array.TooLong) as error:
+        raise broken(path, f"cannot be read: {error}") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _each_line(file: BinaryIO) -> Iterator[bytes]:
+    first = file.readline(json_array.LONGEST + 1).removeprefix(BOM)
+    line = first
+    while line:
+        _refuse_long(line)
+        yield line
+        line = file.readline(json_array.LONGEST + 1)
+
+
+def _lines(path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake) -> Iterator[Chunk[Row]]:
+    number = 1
+    for block in _whole_lines(head, file):
+        lines = block.count(b"\n") + (not block.endswith(b"\n"))
+        try:
+            found = decode(block)
+        except BAD:
+            found = []
+        if len(found) == lines:
+            yield Chunk(LINE, number, found, intake.take_met_key())
+        else:  # a bad row, or a blank line that would shift the numbers
+            for i, line in enumerate(block.split(b"\n")):
+                if line.strip():
+                    yield from _one(path, LINE, number + i, line, decode.one, intake)
+        number += lines
+
+
+def _whole_lines(head: bytes, file: BinaryIO) -> Iterator[bytes]:
+    rest, block = head, head
+    while block:
+        cut = rest.rfind(b"\n") + 1
+        if cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+        _refuse_long(rest)
+        block = file.read(max(BLOCK, len(rest)))
+        rest += block
+    if rest:
+        yield rest
+
+
+def _array(path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake) -> Iterator[Chunk[Row]]:
+    index = 0
+    for piece, found in json_array.pieces(head, lambda size: file.read(max(BLOCK, size)), decode):
+        if found is None:
+            raws = _raws(path, piece, index)
+            for i, raw in enumerate(raws):
+                yield from _one(path, ITEM, index + i, raw, decode.one, intake)
+            index += len(raws)
+        else:
+            yield Chunk(ITEM, index, found, intake.take_met_key())
+            index += len(found)
+
+
+def _raws(path: Path, piece: bytes, index: int) -> list[msgspec.Raw]:
+    try:
+        return msgspec.json.decode(piece, type=list[msgspec.Raw])
+    except BAD as error:
+        record = index + json_array.first_broken(piece)
+        raise broken(path, f"the array is broken at its record [{record}]: {error}") from error
+
+
+def _one(
+    path: Path, where: str, number: int, text: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[Row], intake: Intake
+) -> Iterator[Chunk[Row]]:
+    try:
+        row = decoder.decode(text)
+    except BAD as error:
+        intake.bad(f"{path}{where.format(number)}", error)
+    else:
+        yield Chunk(where, number, [row])
+
+
+def _refuse_long(text: bytes) -> None:
+    if len(text) > json_array.LONGEST:
+        raise json_array.TooLong

@@ -1,0 +1,91 @@
+"""Scores answers that are to be an object {"thought": …, "hallucination": "yes" or "no"} (DELIA, TELL).
+
+The published training answers are written with single quotes, as Python writes a dict, so quotes are repaired before
+parsing: a text ends at its own quote if a blank, `,`, `:`, `}` or the end follows, and any other quote in it is text.
+
+TELL's scorer (eval_halu.py) makes every "yes" a "no" before it parses, and divides the hits by the sum of its five
+counters, the number of all items among them, so that even a perfect model has 50 %. Neither is done here.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
+
+KEYS = ("thought", "hallucination")
+LABEL = KEYS[1]
+LABELS = ("yes", "no")
+_END = re.compile(r"\s*(?:[,:}\]]|$)")
+
+
+def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
+    """`json_valid` is 100 for an answer that is such an object and nothing else; `json_accuracy` if its label is right.
+
+    An answer without a valid label is wrong. An item whose references have no label, `yes`, `no` or an object with
+    one, has no accuracy.
+    """
+    valid, right = [], []
+    for one in answers:
+        found = label(one.answer)
+        valid.append((one.id, 100.0 * (found is not None)))
+        wanted = {made for reference in one.references if (made := _plain(reference) or label(reference))}
+        if wanted:
+            right.append((one.id, 100.0 * (found in wanted)))
+    return {"json_valid": mean_by_item(valid), "json_accuracy": mean_by_item(right)}
+
+
+def label(answer: str) -> str | None:
+    """The label of a valid answer; None for an answer that is none."""
+    made = parsed(answer)
+    if not isinstance(made, dict) or set(made) != set(KEYS) or not isinstance(made[KEYS[0]], str):
+        return None
+    return _plain(made[LABEL]) if isinstance(made[LABEL], str) else None
+
+
+def parsed(text: str) -> Any:
+    """What a JSON text says, its quotes repaired where it is none as it stands; None where that does not help."""
+    for attempt in (text, _requoted(text)):
+        try:
+            return json.loads(attempt, strict=False)  # line breaks within texts are common, and harmless
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
+def _plain(text: str) -> str | None:
+    word = text.strip().lower()
+    return word if word in LABELS else None
+
+
+def _requoted(text: str) -> str:
+    """The text with each quoted part written as JSON writes it."""
+    made, at = [], 0
+    while at < len(text):
+        quote = text[at]
+        if quote in "'\"":
+            end = _closing(text, at)
+            inner = text[at + 1 : end].replace("\\'", "'").replace('\\"', '"')
+            made.append(json.dumps(_unescaped(inner), ensure_ascii=False))
+            at = end
+        else:
+            made.append(quote)
+        at += 1
+    return "".join(made)
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the part ends whose quote stands at `start`; the end of the text if it does not."""
+    at = start + 1
+    while at < len(text):
+        if text[at] == "\\":
+            at += 1
+        elif text[at] == text[start] and _END.match(text, at + 1):
+            return at
+        at += 1
+    return len(text)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t", "\\": "\\"}[found[1]], text)

@@ -1,0 +1,30 @@
+"""Scores answers by ROUGE-1 and ROUGE-L, as Google's rouge-score computes them."""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from zsg_core.errors import UserError
+from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
+
+TYPES = ("rouge1", "rougeL")
+
+
+def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
+    """F-measures × 100 with Porter's stemmer, each the greatest over the references; items without any are left out.
+
+    These are the figures of the ZSG paper and of Natural Instructions (Lin 2004; rouge-score 0.1.2). The tokenizer
+    knows letters and digits of English only: an answer in another script scores 0. UserError without rouge-score.
+    """
+    scorer = _scorer()
+    found = [(one.id, scorer.score_multi(one.references, one.answer)) for one in answers if one.references]
+    return {kind: mean_by_item((item, 100 * scores[kind].fmeasure) for item, scores in found) for kind in TYPES}
+
+
+@cache
+def _scorer() -> Any:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer  # here, as it takes seconds to import
+    except ModuleNotFoundError:
+        raise UserError("ROUGE needs the package rouge-score: pip install 'zsg[evaluate]'") from None
+    return RougeScorer(TYPES, use_stemmer=True)

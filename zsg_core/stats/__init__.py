@@ -1,0 +1,1 @@
+"""Statistics: curves, effects and the verdicts of claims."""

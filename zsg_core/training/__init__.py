@@ -1,0 +1,1 @@
+"""Training in figures: schedules, shapes, memory, what is tuned, what is saved."""

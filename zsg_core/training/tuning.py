@@ -1,0 +1,43 @@
+"""Counts the weights that a way of tuning trains (LoRA: Hu et al. 2021, arXiv 2106.09685)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from zsg_core.training.llama import LlamaShape
+
+NO_BIASES = (
+    "train.tuning: bitfit trains biases, and this Llama has none (as LLaMA and LLaMA-2): nothing would be trained; "
+    "ln trains the norms, lora adapters"
+)
+
+
+def trainable(shape: LlamaShape, tuning: Mapping[str, Any]) -> int:
+    """Trained parameters: all; LoRA's Σ r·(d_in + d_out) over its targets; the norms'; the biases'."""
+    match tuning["method"]:
+        case "lora":
+            return sum(tuning["r"] * sum(_sizes(shape, target)) * _times(shape, target) for target in tuning["targets"])
+        case "ln":
+            return shape.hidden * (2 * shape.layers + 1)
+        case "bitfit":
+            return shape.biases
+        case _:
+            return shape.parameters
+
+
+def _sizes(shape: LlamaShape, target: str) -> tuple[int, int]:
+    """What goes into a target module and what comes out."""
+    keys = shape.kv_heads * shape.head_dim
+    return {
+        "q_proj": (shape.hidden, shape.queries),
+        "k_proj": (shape.hidden, keys),
+        "v_proj": (shape.hidden, keys),
+        "o_proj": (shape.queries, shape.hidden),
+        "gate_proj": (shape.hidden, shape.intermediate),
+        "up_proj": (shape.hidden, shape.intermediate),
+        "down_proj": (shape.intermediate, shape.hidden),
+        "embed_tokens": (shape.vocab, shape.hidden),
+    }[target]
+
+
+def _times(shape: LlamaShape, target: str) -> int:
+    return 1 if target == "embed_tokens" else shape.layers
