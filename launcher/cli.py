@@ -250,8 +250,9 @@ def status(
     """
     from launcher.status import reading
     from launcher.views import show
+    from launcher.workspace import workspaces
 
-    place = reading.workspace(workspace)
+    place = workspaces.find_to_read(workspace)
     while True:
         rows = reading.status_rows(place, grid, states or ())
         if watch and not json:
@@ -278,11 +279,14 @@ def logs(
     Example: zsg logs 3f2a -f, then zsg logs 3f2a --attempt 1 --rank 1 --all
     """
     from launcher.status import reading
+    from launcher.views import show
+    from launcher.workspace import workspaces
 
     if follow and attempt is not None:
         raise typer.BadParameter("an attempt that has ended does not grow; leave out one of --follow and --attempt")
     try:
-        reading.print_log(reading.workspace(workspace), run, rank, attempt, None if whole else lines, follow)
+        place = workspaces.find_to_read(workspace)
+        show.log(reading.read_log(place, run, rank, attempt, None if whole else lines, follow))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
@@ -296,16 +300,16 @@ def why(
 
     Examples: zsg why 3f2a, then zsg why wsd-order --json
     """
-    from launcher.status import reading
+    from launcher.lifecycle import explain
     from launcher.views import show
-    from launcher.workspace import grid_record
+    from launcher.workspace import grid_record, workspaces
 
-    place = reading.workspace(workspace)
+    place = workspaces.find_to_read(workspace)
     if what in grid_record.known(place):
-        groups = reading.why_grid(place, what)
+        groups = explain.why_grid(place, what)
         show.as_json(groups) if json else show.causes(groups)
         return
-    row = reading.why_run(place, what)
+    row = explain.why_run(place, what)
     show.as_json(row) if json else show.why(row)
 
 
@@ -327,12 +331,11 @@ def doctor(
     """
     from launcher.clusters import profiles
     from launcher.doctor import doctor as doctors
-    from launcher.status import reading
     from launcher.views import show
     from launcher.workspace import workspaces
 
     chosen = profiles.load(profile or "local", Path())
-    asked = reading.where(workspace, chosen.workspace)
+    asked = workspaces.where(workspace, chosen.workspace)
     place = workspaces.find(asked)  # refuses what can be no workspace
     checks = doctors.examine(chosen, asked.expanduser())
     if model is not None:

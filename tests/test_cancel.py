@@ -13,8 +13,8 @@ from small_runs import held, small_grid
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation
 from jobs.contract.folder import Workspace, write_json
-from launcher.clusters.slurm import Job, compact
 from launcher.clusters.slurm import cancel as scancel
+from launcher.clusters.slurm import compact
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import cancel
 from launcher.lifecycle.cancel import Scene, Wish, decide
@@ -22,6 +22,7 @@ from launcher.status.status import collect
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError, UserError
 
 RUNS, DONE, WAITS = JobState(state="running"), JobState(state="done"), JobState(state="waiting")

@@ -15,7 +15,7 @@ from conftest import Zsg
 from jobs.evaluating.sandbox import NoSandbox, Sandbox
 from launcher.doctor import doctor
 from launcher.doctor.check import OK, PROBLEM, WARNING
-from launcher.workspace import extras
+from launcher.workspace import extras, file_systems
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = dict.fromkeys(doctor.OURS, None)
@@ -77,7 +77,7 @@ MOUNTS = """22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 )
 def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
     """The longest mount point above a path counts, and of two on one point the later."""
-    assert doctor.file_system(MOUNTS, Path(path)) == kind
+    assert file_systems.file_system(MOUNTS, Path(path)) == kind
 
 
 @pytest.mark.parametrize(

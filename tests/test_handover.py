@@ -7,7 +7,7 @@ import pytest
 from slurm_answers import profile
 
 from jobs.contract.folder import Workspace
-from launcher.clusters import arrays, slurm
+from launcher.clusters import arrays, slurm, slurm_retry
 from launcher.submission import handover
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ClusterError
@@ -148,5 +148,5 @@ def test_a_controller_that_never_takes_it_gives_up_at_last(send: Callable[..., L
     """It answers and has nothing, and sbatch times out again and again."""
     with pytest.raises(ClusterError, match="Socket timed out"):
         send([AWAY] * 10, [[]] * 10)
-    assert send.calls.count("sbatch") == 1 + len(handover.PAUSES_S)
+    assert send.calls.count("sbatch") == 1 + len(slurm_retry.PAUSES_S)
     assert send.submission.void == "sbatch failed"

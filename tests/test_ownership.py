@@ -18,7 +18,6 @@ from jobs.files import ownership
 from jobs.runtime import caches
 from jobs.training import state
 from launcher.doctor import doctor
-from launcher.status import reading
 from launcher.submission import handover
 from launcher.workspace import code_snapshot, workspaces
 from launcher.workspace.ledger import Ledger, Submission, submit_lock
@@ -402,10 +401,10 @@ def test_a_colleagues_workspace_is_read_and_not_written(stranger: OtherUser, pla
     stranger.owns(place.root)
     told = f"{place.root} belongs to {stranger.name}, not to you"
 
-    assert reading.workspace(place.root) == place
+    assert workspaces.find_to_read(place.root) == place
     assert capsys.readouterr().err == f"note: workspace {told}: it is read, and nothing in it is run\n"
     with pytest.raises(UserError, match=f"workspace {place.root}: belongs to {stranger.name}"):
-        reading.own_workspace(place.root)
+        workspaces.find_own(place.root)
 
 
 def test_a_module_in_the_current_folder_is_not_run(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from slurm_answers import owned
 
 from launcher.clusters import slurm
-from launcher.clusters.slurm import Job, SlurmState, find, parse_sacct, parse_squeue, release, states
+from launcher.clusters.slurm import SlurmState, find, parse_sacct, parse_squeue, release, states
+from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
 
 NAME = "zsg-g-train-1"

@@ -14,8 +14,8 @@ from jobs.contract.folder import SCHEMA, Workspace, write_json
 from launcher.clusters import slurm, which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.slurm import Queue, SlurmState
+from launcher.planning.site import Site
 from launcher.submission import submit as submits
-from launcher.submission.submit import Site
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ClusterError, UserError
 

@@ -11,9 +11,9 @@ from jobs.contract.folder import read_json, write_json
 from jobs.contract.journal import SPEED, files, first_points, last_rows, read
 from launcher.grids.runs import Run
 from launcher.planning.plan import Prepare, run_item
+from launcher.planning.site import Site
 from launcher.submission import job_files
 from launcher.submission.session import open_grid
-from launcher.submission.submit import Site
 from zsg_core import skills
 
 STEPS = 18  # of one epoch

@@ -18,15 +18,14 @@ from dataclasses import dataclass, field
 from jobs.contract.causes import Cause
 from jobs.files.ownership import name_of
 from jobs.runtime import slurm_environment
+from launcher.workspace.scheduler_job import Job
+from launcher.workspace.states import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
 from zsg_core.errors import ClusterError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
 _OVER = ("Job has already finished", "Invalid job id")
-
-WAITING, QUEUED, RUNNING, UNKNOWN = "waiting", "queued", "running", "unknown"
-DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 
 _ACTIVE = {
     "CONFIGURING": RUNNING, "COMPLETING": RUNNING, "RUNNING": RUNNING, "SUSPENDED": RUNNING, "STOPPED": RUNNING,
@@ -42,21 +41,6 @@ _ENDED = {
 
 
 MOST_CHARACTERS = 30_000  # of ids in one command
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as zsg has submitted it. `id`: as squeue shows it, `7_0` for a task of an array; `name`: zsg's own.
-
-    `cluster`: where it is, None where nobody kept that; `named`: it is not the default cluster of the machine that
-    submitted it, so every call must name it. `user`: whose it is, None for the user's own.
-    """
-
-    id: str
-    name: str
-    cluster: str | None = None
-    named: bool = False
-    user: int | None = None
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ def export(
     What comes back goes to zsg score. Example: zsg answers export wsd-order --step 40 > answers.jsonl
     """
     from launcher.evaluation import answers
-    from launcher.status import reading
+    from launcher.workspace import workspaces
 
-    answers.export(reading.workspace(workspace), which, step)
+    answers.export(workspaces.find_to_read(workspace), which, step)
 
 
 def score(
@@ -46,6 +46,6 @@ def score(
     Scoring twice adds nothing: what a checkpoint has already stays. Example: zsg score scores.jsonl
     """
     from launcher.evaluation import answers
-    from launcher.status import reading
+    from launcher.workspace import workspaces
 
-    answers.score(reading.own_workspace(workspace), file)
+    answers.score(workspaces.find_own(workspace), file)

@@ -48,10 +48,10 @@ def show_one(
     Example: zsg arrange show 3f2a
     """
     from launcher.reporting import arrangements
-    from launcher.status import reading
     from launcher.views import show
+    from launcher.workspace import workspaces
 
-    told = arrangements.summary(arrangements.find(reading.workspace(workspace), one), head)
+    told = arrangements.summary(arrangements.find(workspaces.find_to_read(workspace), one), head)
     if json:
         show.as_json(told)
         return
@@ -66,10 +66,10 @@ def compare(one: One, other: One, workspace: Place = None, json: AsJson = False)
     Example: zsg arrange compare 3f2a 81bc
     """
     from launcher.reporting import arrangements
-    from launcher.status import reading
     from launcher.views import show
+    from launcher.workspace import workspaces
 
-    place = reading.workspace(workspace)
+    place = workspaces.find_to_read(workspace)
     told = arrangements.compare(arrangements.find(place, one), arrangements.find(place, other))
     if json:
         show.as_json(told)
@@ -93,11 +93,11 @@ def draw(
     Example: zsg arrange draw 3f2a 81bc --out nft-fft.png
     """
     from launcher.reporting import arrange_picture, arrangements, outputs
-    from launcher.status import reading
     from launcher.views import show
+    from launcher.workspace import workspaces
 
     outputs.refuse_existing(out, replace)
-    place = reading.workspace(workspace)
+    place = workspaces.find_to_read(workspace)
     found = [arrangements.find(place, one) for one in ids]
     arrange_picture.draw({arrangements.label(one): arrangements.similarity(one) for one in found}, out)
     show.result(f"wrote {out}")

@@ -35,10 +35,10 @@ def cancel(
     """
     from launcher.grids.selection import Selection
     from launcher.lifecycle import cancel as cancels
-    from launcher.status import reading
     from launcher.views import asking, show
+    from launcher.workspace import workspaces
 
-    place = reading.own_workspace(workspace)
+    place = workspaces.find_own(workspace)
     decision = cancels.plan(place, names, Selection.parse(only, except_), force)
     for item, why in decision.left.items():
         show.result(f"{item} is left alone: {why}")
@@ -83,12 +83,12 @@ def retry(
     from launcher.grids.selection import Selection
     from launcher.lifecycle import retry as retries
     from launcher.planning.plan import Allow
-    from launcher.status import reading
     from launcher.submission import session
     from launcher.views import asking, show
+    from launcher.workspace import workspaces
     from zsg_core.errors import ClusterError
 
-    place = reading.own_workspace(workspace)
+    place = workspaces.find_own(workspace)
     selection = Selection.parse([*(only or ()), *(["state=failed"] if failed and not only else [])], except_)
     choice = retries.choose(place, grid, selection, retries.known_causes(cause or ()), force)
     for run, why in choice.refused.items():
@@ -119,13 +119,13 @@ def gc(
     Example: zsg gc, then zsg gc --yes
     """
     from launcher.lifecycle import garbage
-    from launcher.status import reading
     from launcher.views import show
+    from launcher.workspace import workspaces
 
     def tell(piece: garbage.Piece) -> None:
         show.say(f"freeing {piece.path}")
 
-    place = reading.own_workspace(workspace) if yes else reading.workspace(workspace)
+    place = workspaces.find_own(workspace) if yes else workspaces.find_to_read(workspace)
     pieces = garbage.free(place, grid, show.say, tell) if yes else garbage.find(place, grid, show.say)
     if json:
         rows = [{"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason} for p in pieces]

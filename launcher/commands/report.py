@@ -63,11 +63,11 @@ def report(
     Example: zsg report wsd-order --panel lr --x examples
     """
     from launcher.reporting import report as reports
-    from launcher.status import reading
     from launcher.views import show
+    from launcher.workspace import workspaces
 
     asked = reports.Asked(metric, x.value, panel, stage, over_splits)
-    place = reading.own_workspace(workspace) if out is None else reading.workspace(workspace)
+    place = workspaces.find_own(workspace) if out is None else workspaces.find_to_read(workspace)
     page = reports.write(place, grid, asked, out)
     show.result(f"wrote {page} and, beside it, {', '.join(reports.beside(page))}")
 
@@ -91,10 +91,10 @@ def export(
     Example: zsg export wsd-order --out losses.csv
     """
     from launcher.reporting import frames, outputs
-    from launcher.status import reading
     from launcher.views import show
+    from launcher.workspace import workspaces
 
     outputs.refuse_existing(out, replace)
     kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)
-    rows = frames.export(reading.workspace(workspace), grid, out, kind.value, items)
+    rows = frames.export(workspaces.find_to_read(workspace), grid, out, kind.value, items)
     show.result(f"wrote {out}: {rows} rows")

@@ -23,9 +23,9 @@ def sync(
     Examples: zsg sync wsd-order, then zsg sync wsd-order --refill
     """
     from launcher.mlflow import fill as tracking
-    from launcher.status import reading
+    from launcher.workspace import workspaces
 
-    tracking.sync(reading.own_workspace(workspace), grid, refill)
+    tracking.sync(workspaces.find_own(workspace), grid, refill)
 
 
 def ui(
@@ -44,9 +44,9 @@ def ui(
     Example: zsg ui wsd-order
     """
     from launcher.mlflow import fill as tracking
-    from launcher.status import reading
+    from launcher.workspace import workspaces
 
-    tracking.serve_ui(reading.own_workspace(workspace), grid, port)
+    tracking.serve_ui(workspaces.find_own(workspace), grid, port)
 
 
 def server(

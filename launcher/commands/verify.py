@@ -30,12 +30,12 @@ def verify(
 
     Examples: zsg verify 3f2a, then zsg verify 3f2a --steps 0 --json
     """
-    from launcher.status import reading
     from launcher.verification import verify as verifying
     from launcher.verification.check import DIFFERS, HOLDS, NOT_CHECKED
     from launcher.views import show
+    from launcher.workspace import workspaces
 
-    checks = verifying.verify(run, lambda: reading.workspace(workspace), steps, show.say)
+    checks = verifying.verify(run, lambda: workspaces.find_to_read(workspace), steps, show.say)
     counts = Counter(check.verdict for check in checks)
     if json:
         show.as_json([{"check": one.name, "verdict": one.verdict, "says": one.says} for one in checks])

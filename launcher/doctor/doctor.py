@@ -21,6 +21,7 @@ from launcher.clusters.profiles import Profile
 from launcher.doctor import cluster_checks
 from launcher.doctor.check import OK, PROBLEM, WARNING, Check
 from launcher.workspace import extras, workspaces
+from launcher.workspace.file_systems import SHARED, file_system
 from zsg_core.errors import ClusterError
 
 OURS = ("launcher", "jobs", "zsg_core")
@@ -33,7 +34,6 @@ FOR = {
 COMPILERS = ("cc", "gcc", "clang")
 # sqlite locks with fcntl, which these keep badly or not at all (sqlite.org, "How To Corrupt An SQLite Database File").
 MOST_SHOWN = 20  # paths in one line
-SHARED = ("nfs", "nfs4", "lustre", "beegfs", "gpfs", "ceph", "cifs", "smb3", "fuse", "glusterfs", "wekafs")
 
 
 def examine(profile: Profile, workspace: Path, run: slurm.Run = subprocess.run) -> list[Check]:
@@ -194,17 +194,6 @@ def store(kind: str, uri: str | None) -> Check:
         advice = "if it locks up or is called corrupt: tracking.uri in the profile, a server or a file on a local disk"
         return Check("tracking", WARNING, f"MLflow's sqlite file would lie on {kind}, which locks files badly", advice)
     return Check("tracking", OK, f"sqlite in the workspace, on {kind}")
-
-
-def file_system(mountinfo: str, path: Path) -> str:
-    """The type of the file system that holds a path, from /proc/self/mountinfo (man proc_pid_mountinfo)."""
-    best, kind = "", "an unknown file system"
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        point = before.split(" ")[4].encode().decode("unicode_escape")  # a blank is written \040
-        if path.is_relative_to(point) and len(point) >= len(best):  # of two on one point, the later lies on top
-            best, kind = point, after.split(" ")[0]
-    return kind
 
 
 def programs(missing: Collection[str]) -> Check:

@@ -10,10 +10,10 @@ from typing import Any
 
 from jobs.contract import answers, evaluations
 from jobs.contract.folder import Workspace, read_json
-from launcher.clusters.slurm import DONE
 from launcher.grids.runs import Run
 from launcher.planning.plan import EVALUATE, NOT_SELECTED, RETRAIN, SKIP, Action, Allow, run_item
 from launcher.workspace.job_state import ACTIVE, JobState
+from launcher.workspace.states import DONE
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import TEST_SET
 from zsg_core.schema_errors import brief

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
 from launcher.workspace.job_state import ABSENT
+from launcher.workspace.states import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import brief, nearest
 

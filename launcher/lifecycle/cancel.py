@@ -13,14 +13,14 @@ from pathlib import Path
 from jobs.contract import cancellation
 from jobs.contract.folder import Workspace, read_json
 from launcher.clusters import slurm
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
 from launcher.grids.selection import Selection
 from launcher.status import reading
 from launcher.status.settled import Settled
 from launcher.status.status import collect, is_locked
-from launcher.workspace import grid_record
+from launcher.workspace import grid_record, scheduler_job
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, submit_lock
+from launcher.workspace.states import CANCELLED, DONE, FAILED, UNKNOWN
 from zsg_core.errors import UserError
 
 
@@ -196,7 +196,7 @@ def carry_out(place: Workspace, items: Sequence[str], save: bool, ended: Collect
     return untouched + [trouble for item in local if (trouble := _signal(place.root / item, save))]
 
 
-def _end_jobs(jobs: Sequence[slurm.Job], save: bool) -> list[str]:
+def _end_jobs(jobs: Sequence[scheduler_job.Job], save: bool) -> list[str]:
     """Ends jobs of Slurm, if there are any; returns what was not touched, in words."""
     return slurm.cancel(jobs, save) if jobs else []
 

@@ -20,11 +20,11 @@ from jobs.contract.folder import Workspace, is_committed, read_json
 from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
-from launcher.clusters.slurm import DONE
 from launcher.status.status import collect
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, submit_lock
+from launcher.workspace.states import DONE
 from zsg_core import recipe as recipes
 
 Recipe = dict[str, Any]

@@ -9,12 +9,12 @@ from typing import Any
 
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace, read_json
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN
 from launcher.grids.selection import STATE, Selection
 from launcher.status.status import collect
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import ABSENT, ACTIVE, JobState
 from launcher.workspace.ledger import Ledger
+from launcher.workspace.states import CANCELLED, DONE, FAILED, UNKNOWN
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import nearest
 

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from jobs.files import ownership
 from jobs.tracking import server_tokens
-from launcher.doctor import doctor
+from launcher.workspace import file_systems
 from zsg_core.errors import ClusterError, UserError
 
 POOL, OVERFLOW = 40, 60  # connections of a worker
@@ -177,7 +177,7 @@ def backend_of(text: str | None, folder: Path) -> str:
             raise UserError("--backend: a sqlite file is named by its path alone, sqlite:///FILE without `?` and `#`")
         path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
         there = next(one for one in (path, *path.parents) if one.exists())
-        refuse_shared(path, doctor.file_system(Path("/proc/self/mountinfo").read_text(encoding="utf-8"), there))
+        refuse_shared(path, file_systems.file_system(Path("/proc/self/mountinfo").read_text(encoding="utf-8"), there))
         return f"{SQLITE}{path}"
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
         return with_driver(uri, [name for name in DRIVERS if importlib.util.find_spec(name)])
@@ -196,7 +196,7 @@ def with_driver(uri: str, drivers: Sequence[str]) -> str:
 
 def refuse_shared(path: Path, kind: str) -> None:
     """UserError for a sqlite file on a file system that machines share."""
-    if kind.split(".")[0] in doctor.SHARED:
+    if kind.split(".")[0] in file_systems.SHARED:
         raise UserError(
             f"{path} lies on {kind}, which locks files badly: sqlite would be locked up or corrupted (sqlite.org, How "
             "To Corrupt An SQLite Database File). Name a --folder on a disk of this machine, or --backend postgresql://…"

@@ -6,16 +6,15 @@ from pathlib import Path
 
 from jobs.tracking import logins
 from launcher.clusters import cluster as clusters
-from launcher.clusters import which_cluster
+from launcher.clusters import slurm_retry, which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
+from launcher.clusters.slurm_retry import Say
 from launcher.grids.runs import Run
 from launcher.planning import limits
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import SUBMIT, Plan
-from launcher.submission import handover
-from launcher.submission.handover import Say
-from launcher.submission.submit import Site
+from launcher.planning.site import Site
 from launcher.workspace import extras
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError, ZsgError
@@ -34,11 +33,11 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
         say("the cluster's limits were not looked at: there is no scontrol here; submit from a login node of it")
         return Cluster(named=named)
     if must_answer:
-        return handover.patiently(lambda: clusters.ask(named=named), say)
+        return slurm_retry.patiently(lambda: clusters.ask(named=named), say)
     try:
         return clusters.ask(named=named)
     except ClusterError as error:
-        say(f"the cluster's limits were not looked at ({handover.brief(error)})")
+        say(f"the cluster's limits were not looked at ({slurm_retry.brief(error)})")
         return Cluster(named=named)
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from launcher.clusters.profiles import JobSize
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, UNKNOWN, Job
 from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.workspace.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
+from launcher.workspace.scheduler_job import Job
+from launcher.workspace.states import CANCELLED, DONE, FAILED, UNKNOWN
 from zsg_core import recipe as recipes
 from zsg_core.digest import content_id
 from zsg_core.training import schedule

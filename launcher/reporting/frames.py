@@ -42,10 +42,10 @@ def item_losses(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame
 
 
 def _frame(grid: str, workspace: str | Path | None, schema_of: Any, columns_of: Any) -> "pd.DataFrame":
-    from launcher.status import reading
+    from launcher.workspace import workspaces
 
     extras.need("a DataFrame", "report", only=("pandas",))
-    place = reading.workspace(Path(workspace) if workspace else None)
+    place = workspaces.find_to_read(Path(workspace) if workspace else None)
     record = grid_record.read(place, grid)
     schema = schema_of(record["runs"])
     parts = [_table(columns_of(run), schema) for run in recorded.runs(place, record)]

@@ -4,54 +4,25 @@ Its imports are light: people ask for states all day.
 """
 
 import codecs
-import os
 import subprocess
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from jobs.contract import evaluations
 from jobs.contract.folder import Workspace, read_json
-from jobs.files import ownership
-from launcher.clusters.slurm import DONE, Run
+from launcher.clusters.slurm import Run
 from launcher.status import data_notes as data_notes_of
-from launcher.status import logs, status_view, why
+from launcher.status import logs, status_view
 from launcher.status.settled import Settled
 from launcher.status.status import BEFORE, collect
-from launcher.views import show
-from launcher.workspace import grid_record, workspaces
+from launcher.workspace import grid_record
 from launcher.workspace.job_state import ABSENT, JobState
 from launcher.workspace.ledger import Ledger
+from launcher.workspace.states import DONE
 from zsg_core.errors import UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
-VARIABLE = "ZSG_WORKSPACE"
 KINDS = ("runs", "prepare", "evaluate", "canary")
-
-
-def where(path: Path | None, otherwise: str = "zsg-work") -> Path:
-    """The workspace's folder that is asked for, or that of ZSG_WORKSPACE, or `otherwise`."""
-    return path or Path(os.environ.get(VARIABLE) or otherwise)
-
-
-def workspace(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
-    """The workspace asked for, that of ZSG_WORKSPACE, or `otherwise`, relative to the current folder: to be read.
-
-    That of somebody else may be read, and that is told.
-    """
-    place = workspaces.find(where(path, otherwise))
-    if note := workspaces.note_of(place):
-        show.say(f"note: {note}")
-    return place
-
-
-def own_workspace(path: Path | None) -> Workspace:
-    """The same, for commands that write to it or run what lies there. UserError for one that others may write."""
-    place = workspaces.find(where(path))
-    if objection := workspaces.foreign(place):
-        raise objection
-    ownership.keep_private(place.root)
-    return place
 
 
 def status_rows(
@@ -114,11 +85,10 @@ def _held(grid: str, jobs: Mapping[str, str], states: dict[str, JobState]) -> li
     return status_view.rows_of(grid, [{"run": item, "item": item, "axes": {}} for item in flagged], states)
 
 
-def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines: int | None, follow: bool) -> None:
-    """Prints the end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows.
-
-    What a job wrote is shown, not obeyed: the file itself has every byte of it.
-    """
+def read_log(
+    place: Workspace, text: str, rank: int, attempt: int | None, lines: int | None, follow: bool
+) -> Iterator[str]:
+    """The end of a job's log, or all if `lines` is None; with `follow`, goes on as it grows."""
     item = find_item(place, text)
     if follow:
         pieces = logs.follow(place, item, rank, lines)
@@ -126,39 +96,7 @@ def print_log(place: Workspace, text: str, rank: int, attempt: int | None, lines
         part = logs.of_rank(place, item, rank, attempt)
         pieces = part.read(part.tail(lines))
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-    show.log(map(decode, pieces))
-
-
-def why_run(place: Workspace, text: str) -> dict[str, Any]:
-    """Why a run stands where it stands."""
-    item = find_item(place, text)
-    ledger = Ledger(place)
-    last = ledger.last(item)
-    state = collect(place, [item], ledger, settled=Settled(place))[item]
-    found = why.of_job(place, item, state)
-    refusal = _refusal(place, item, state, ledger) if found and last else None
-    return why.row(item.removeprefix("runs/"), last.grid if last else None, state, found, refusal)
-
-
-def _refusal(place: Workspace, item: str, state: JobState, ledger: Ledger) -> str | None:
-    """Why zsg retry would leave a job, by its own rules."""
-    from launcher.lifecycle import retry  # which `zsg status` can do without
-
-    return retry.verdict(retry.of(place, item, state), ledger.retries(item))
-
-
-def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
-    """The failures of a grid by cause."""
-    record = grid_record.read_brief(place, grid)
-    runs = {f"runs/{run['run']}": run["run"] for run in grid_record.all_rows(record)}
-    ledger = Ledger(place)
-    states = collect(place, runs, ledger, settled=Settled(place))
-    found = {item: why.of_job(place, item, states[item]) for item in runs}
-    failed = {item: run for item, run in runs.items() if found[item]}
-    refusals = {item: _refusal(place, item, states[item], ledger) for item in failed}
-    return why.by_cause(
-        why.row(run, grid, states[item], found[item], refusals[item], alone=False) for item, run in failed.items()
-    )
+    return map(decode, pieces)
 
 
 def find_item(place: Workspace, text: str) -> str:

@@ -20,7 +20,7 @@ from jobs.contract.folder import Workspace, read_json
 from jobs.contract.heartbeat import STARTING, TRAINING
 from jobs.runtime.going_on import NEXT
 from launcher.clusters import slurm
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING, Job, SlurmState
+from launcher.clusters.slurm import SlurmState
 from launcher.status import logs
 from launcher.status import signs as signs_of
 from launcher.status.progress import alive, gpus, progress
@@ -28,6 +28,8 @@ from launcher.status.settled import Key, Settled
 from launcher.status.signs import LOST_S, Clock
 from launcher.workspace.job_state import ABSENT, NEVER_STARTED, JobState
 from launcher.workspace.ledger import Ledger, Submission
+from launcher.workspace.scheduler_job import Job
+from launcher.workspace.states import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
 from zsg_core.errors import ClusterError
 
 LEAVING = "leaving"

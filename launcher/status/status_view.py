@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.contract.journal import plain
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
 from launcher.workspace.job_state import ABSENT, JobState
+from launcher.workspace.states import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
 
 MOST_ROWS = 30  # larger tables are grouped
 MOST_TROUBLED = 20

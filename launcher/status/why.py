@@ -13,10 +13,10 @@ from jobs.contract import causes
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace, read_json
 from jobs.runtime import log_marks, tracebacks
-from launcher.clusters.slurm import CANCELLED, FAILED, UNKNOWN
 from launcher.status import logs
 from launcher.status.logs import Part
 from launcher.workspace.job_state import NEVER_STARTED, JobState
+from launcher.workspace.states import CANCELLED, FAILED, UNKNOWN
 from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)

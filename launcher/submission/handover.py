@@ -6,28 +6,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from jobs.contract.folder import Workspace
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
 from launcher.clusters import arrays, slurm
 from launcher.clusters.profiles import JobSize, Profile
+from launcher.clusters.slurm_retry import PAUSES_S, Say, brief, is_away, patiently
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
 
 SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
 CONFIRM_S = (1.0, 3.0)  # between looks for what sbatch has taken: a site's squeue may answer from a moment ago
-PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)  # between tries, where the controller is away: it restarts within a minute
-AWAY = (
-    "unable to contact slurm controller", "socket timed out", "connection refused", "connection reset",
-    "zero bytes were transmitted", "slurm_persist_conn", "resource temporarily unavailable", "connection timed out",
-    "slurm backup controller in standby", "communication connection failure", "slurm temporarily unable",
-)  # fmt: skip
-
-Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 def dependency(ids: Sequence[str], whatever_they_made: bool = False, well: str | None = None) -> str | None:
@@ -169,30 +161,6 @@ def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
         folders = [workspace.root / item for item in submission.items]
         arrays.adopt(workspace.submission(submission.id), name, folders, ids)
     return ids
-
-
-def patiently(ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep) -> T:
-    """The answer of a call to Slurm, asked again for a minute and a half while the controller is away."""
-    for pause in PAUSES_S:
-        try:
-            return ask()
-        except ClusterError as error:
-            if not is_away(error):
-                raise
-            say(f"Slurm does not answer ({brief(error)}); asking again in {pause:g} s")
-            sleep(pause)
-    return ask()
-
-
-def is_away(error: ClusterError) -> bool:
-    """Whether the controller did not answer, which may pass, in place of refusing, which does not."""
-    return any(words in str(error).lower() for words in AWAY)
-
-
-def brief(error: ClusterError) -> str:
-    """The last line of what a command of Slurm complained."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "nothing"
 
 
 def find(submission: Submission, name: str) -> list[str]:

@@ -16,7 +16,6 @@ from jobs.contract.folder import Workspace
 from jobs.files import ownership
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
-from launcher.clusters.slurm import DONE
 from launcher.doctor import proofs
 from launcher.evaluation import anew
 from launcher.grids import grid as grids
@@ -30,16 +29,17 @@ from launcher.planning import admission, effects, limits
 from launcher.planning.effects import Effect
 from launcher.planning.estimates import Estimates
 from launcher.planning.plan import NOT_SELECTED, Allow, Plan
-from launcher.status import data_notes, reading
+from launcher.planning.site import Site
+from launcher.status import data_notes
 from launcher.status import status_view as view
 from launcher.status.status import collect
 from launcher.submission import job_files, local
 from launcher.submission import submit as submits
-from launcher.submission.submit import Site
 from launcher.views import show
 from launcher.workspace import code_snapshot, grid_record, linked_folders, workspaces
 from launcher.workspace.ledger import Ledger, submit_lock
 from launcher.workspace.shipped import shipped
+from launcher.workspace.states import DONE
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
 CALLED = "ZSG_CALLED"  # how the user calls zsg, for a process that zsg itself has started
@@ -83,7 +83,7 @@ def open_grid(
         on_cpus = profile.gpu is None and not profiles.gpus_per_node(profile, "train") and not profile.slurm.gres
         is_local = profile.kind == "local"
         grid = smokes.shrink(grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train)
-    place = reading.workspace(workspace_path, profile.workspace)
+    place = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(place, profile.internet, show.say)
     stages = [own for point in grid.points for own in point.settings.by_stage()]
     inputs.check(stages, downloads)
@@ -368,7 +368,7 @@ def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, A
 def _hint(command: str, opened: Opened) -> str:
     """The command that goes on from here, with the workspace unless it is the one that zsg looks in anyway."""
     root = opened.site.workspace.root
-    place = "" if root == workspaces.find(reading.where(None)).root else f" --workspace {shlex.quote(_shown(root))}"
+    place = "" if root == workspaces.find(workspaces.where(None)).root else f" --workspace {shlex.quote(_shown(root))}"
     words = f"{_command()} {command} {opened.grid.name}{place}"
     if command == "status":
         return f"follow them: {words}"

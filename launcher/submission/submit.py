@@ -10,17 +10,16 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import Workspace, is_committed, read_json
 from jobs.files import ownership
-from launcher.clusters import profiles, slurm
-from launcher.clusters.cluster import Cluster
-from launcher.clusters.profiles import JobSize, Profile
-from launcher.clusters.slurm import DONE, RUNNING
+from launcher.clusters import profiles, slurm, slurm_retry
+from launcher.clusters.profiles import JobSize
+from launcher.clusters.slurm_retry import Say
 from launcher.evaluation import evaluating
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
@@ -44,31 +43,17 @@ from launcher.planning.plan import (
     make,
     run_item,
 )
+from launcher.planning.site import Site
 from launcher.status.status import collect
 from launcher.submission import canary, handover, job_files, local
-from launcher.submission.handover import Say
 from launcher.workspace import code_snapshot, grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission
+from launcher.workspace.states import DONE, RUNNING
 from zsg_core.errors import ClusterError
 from zsg_core.suites import key_variables
 
 WRITERS = 16  # files are written side by side: each waits for a disk, or for the server that has it
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where things happen: a workspace on a cluster; `cluster` is empty where nobody has asked it."""
-
-    workspace: Workspace
-    profile: Profile
-    cluster: Cluster = field(default_factory=Cluster)
-
-    @property
-    def scheduling(self) -> dict[str, Any]:
-        """What the ledger keeps of where jobs are handed to."""
-        found = {"scheduler": "slurm", "sacct": self.profile.slurm.sacct}
-        return found | {"cluster": self.cluster.name, "named": self.cluster.named is not None}
 
 
 def plan(
@@ -218,12 +203,12 @@ def end_replaced(plan: Plan, ledger: Ledger, say: Say) -> None:
     jobs = [job for item in items for job in ledger.jobs_of(item)]
     if not jobs:
         return
-    queue = handover.patiently(lambda: slurm.look(jobs), say)
+    queue = slurm_retry.patiently(lambda: slurm.look(jobs), say)
     left = [job for job, state in queue.active.items() if not state.is_leaving]
     if left:
         ids = ", ".join(slurm.compact(job.id for job in left))
         say(f"Slurm still has {ids} of earlier submissions of these jobs: cancelled, as new ones take their place")
-        handover.patiently(lambda: slurm.cancel(left), say)
+        slurm_retry.patiently(lambda: slurm.cancel(left), say)
     for job, why in queue.away.items():
         say(f"job {job.id} of an earlier submission is {why}; it was not cancelled")
 
@@ -253,7 +238,7 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
     finally:
         if made:
             jobs = [job for submission in made for job in submission.jobs]
-            for strange in handover.patiently(lambda: slurm.release(jobs), say):
+            for strange in slurm_retry.patiently(lambda: slurm.release(jobs), say):
                 say(f"{strange}; it was not touched")
             for submission in made:
                 ledger.released(submission)
@@ -262,7 +247,7 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
 def free(plan: Plan, say: Say) -> None:
     """Lets jobs start that Slurm has put back and holds, since a node could not launch them: it never would itself."""
     if plan.held:
-        for strange in handover.patiently(lambda: slurm.release_tasks(plan.held), say):
+        for strange in slurm_retry.patiently(lambda: slurm.release_tasks(plan.held), say):
             say(f"{strange}; it was not touched")
         say(f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released")
 

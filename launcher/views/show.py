@@ -21,10 +21,10 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from launcher.clusters.slurm import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
 from launcher.status import status_view as view
 from launcher.views.columns import LONG, columns
 from launcher.workspace.job_state import JobState
+from launcher.workspace.states import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
 from zsg_core.secrets import hide_known
 from zsg_core.shown_text import ShownLog, make_showable
 

@@ -27,7 +27,7 @@ import zsg_core
 from jobs.contract.folder import COMMIT, Workspace, is_committed, naming, publish, write_text
 from jobs.files import ownership
 from jobs.runtime.own_code import VARIABLE
-from launcher.views import show
+from jobs.runtime.telling import tell
 from zsg_core.errors import UserError
 
 PACKAGES = (jobs, zsg_core)
@@ -76,7 +76,7 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
     if why is None:
         return
     if why:
-        show.say(f"note: {folder} is not used as it is: {why}; the code of this zsg is put in its place")
+        tell(f"note: {folder} is not used as it is: {why}; the code of this zsg is put in its place")
     if folder.exists() or folder.is_symlink():
         _put_away(folder)
     with publish(folder) as draft:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.clusters.slurm import QUEUED, RUNNING, WAITING
+from launcher.workspace.states import QUEUED, RUNNING, WAITING
 
 ABSENT = "absent"  # never submitted
 NEVER_STARTED = "never started: the zsg submit that was to run it has ended"

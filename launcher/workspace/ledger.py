@@ -19,7 +19,7 @@ from typing import Any
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import Damaged, Workspace, naming, to_json
 from jobs.files import ownership
-from launcher.clusters.slurm import Job
+from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import UserError
 
 Row = dict[str, Any]

@@ -17,6 +17,7 @@ from jobs.runtime.telling import tell
 from zsg_core.errors import ClusterError, UserError
 
 OTHER = "name another with --workspace or ZSG_WORKSPACE"
+VARIABLE = "ZSG_WORKSPACE"
 AS_YOURS = "what they put there would run as yours"
 CODE = ("code", "grids", "submissions")  # folders of a workspace in which lies what is run
 
@@ -42,6 +43,31 @@ def find(path: Path) -> Workspace:
     if is_other:
         raise UserError(f"workspace {root}: is a file, not a folder; {OTHER}")
     return Workspace(root)
+
+
+def where(path: Path | None, otherwise: str = "zsg-work") -> Path:
+    """The workspace's folder that is asked for, or that of ZSG_WORKSPACE, or `otherwise`."""
+    return path or Path(os.environ.get(VARIABLE) or otherwise)
+
+
+def find_to_read(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
+    """The workspace asked for, that of ZSG_WORKSPACE, or `otherwise`, relative to the current folder: to be read.
+
+    That of somebody else may be read, and that is told.
+    """
+    place = find(where(path, otherwise))
+    if note := note_of(place):
+        tell(f"note: {note}")
+    return place
+
+
+def find_own(path: Path | None) -> Workspace:
+    """The same, for commands that write to it or run what lies there. UserError for one that others may write."""
+    place = find(where(path))
+    if objection := foreign(place):
+        raise objection
+    ownership.keep_private(place.root)
+    return place
 
 
 def refusal(workspace: Workspace) -> UserError | None:

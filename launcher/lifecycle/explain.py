@@ -1,0 +1,43 @@
+"""Says why runs are not done, and whether zsg retry would try them again."""
+
+from typing import Any
+
+from jobs.contract.folder import Workspace
+from launcher.lifecycle import retry
+from launcher.status import why
+from launcher.status.reading import find_item
+from launcher.status.settled import Settled
+from launcher.status.status import collect
+from launcher.workspace import grid_record
+from launcher.workspace.job_state import JobState
+from launcher.workspace.ledger import Ledger
+
+
+def why_run(place: Workspace, text: str) -> dict[str, Any]:
+    """Why a run stands where it stands."""
+    item = find_item(place, text)
+    ledger = Ledger(place)
+    last = ledger.last(item)
+    state = collect(place, [item], ledger, settled=Settled(place))[item]
+    found = why.of_job(place, item, state)
+    refusal = _refusal(place, item, state, ledger) if found and last else None
+    return why.row(item.removeprefix("runs/"), last.grid if last else None, state, found, refusal)
+
+
+def _refusal(place: Workspace, item: str, state: JobState, ledger: Ledger) -> str | None:
+    """Why zsg retry would leave a job, by its own rules."""
+    return retry.verdict(retry.of(place, item, state), ledger.retries(item))
+
+
+def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
+    """The failures of a grid by cause."""
+    record = grid_record.read_brief(place, grid)
+    runs = {f"runs/{run['run']}": run["run"] for run in grid_record.all_rows(record)}
+    ledger = Ledger(place)
+    states = collect(place, runs, ledger, settled=Settled(place))
+    found = {item: why.of_job(place, item, states[item]) for item in runs}
+    failed = {item: run for item, run in runs.items() if found[item]}
+    refusals = {item: _refusal(place, item, states[item], ledger) for item in failed}
+    return why.by_cause(
+        why.row(run, grid, states[item], found[item], refusals[item], alone=False) for item, run in failed.items()
+    )
