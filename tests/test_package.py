@@ -1,7 +1,9 @@
 """Is the package what the README and the layout promise?"""
 
+import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -45,6 +47,42 @@ def test_import_contracts_hold() -> None:
     done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "planted", "contract"),
+    [
+        ("launcher/workspace/disk.py", "import launcher.views.show", "The launcher's layers"),
+        ("jobs/contract/journal.py", "import jobs.training.state", "The jobs' layers"),
+        ("zsg_core/errors.py", "import zsg_core.recipe", "The science's layers"),
+        ("zsg_core/digest.py", "import jobs.contract.folder", "Dependencies point at the science"),
+        ("launcher/somewhere/__init__.py", "", "The launcher's layers"),
+    ],
+)
+def test_an_upward_import_breaks_a_contract(tmp_path: Path, module: str, planted: str, contract: str) -> None:
+    """Also a folder that stands in no layer."""
+    for package in ("zsg", "launcher", "jobs", "zsg_core"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / module).parent.mkdir(exist_ok=True)
+    with (tmp_path / module).open("a") as file:
+        file.write(f"\n{planted}\n")
+    told = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert told.returncode == 1
+    assert f"{contract} BROKEN" in told.stdout
+
+
+def test_what_programs_may_import_is_light() -> None:
+    """`import zsg` has its version and types, and brings no engine."""
+    code = (
+        "import sys, zsg; print(zsg.__version__, zsg.Example.__name__, [n for n in sys.argv[1:] if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *HEAVY], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == [importlib.metadata.version("zsg"), "Example", "[]"]
 
 
 def test_every_profile_key_is_documented() -> None:

@@ -206,7 +206,7 @@ MAY_DRAW = {"launcher/views/show.py", "launcher/views/columns.py"}
 def test_nothing_is_printed_but_by_the_modules_that_make_it_showable() -> None:
     """Whoever printed elsewhere, or drew with rich, would go past the function."""
     printing, drawing = set(), set()
-    for package in ("launcher", "jobs", "zsg_core"):
+    for package in ("zsg", "launcher", "jobs", "zsg_core"):
         for path in (REPOSITORY / package).rglob("*.py"):
             name = str(path.relative_to(REPOSITORY))
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

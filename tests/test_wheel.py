@@ -112,7 +112,7 @@ def test_the_wheel_owns_three_names(wheel: Path) -> None:
     """The wheel's top-level names are launcher, jobs and zsg_core, and its own metadata."""
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
-    assert tops == {"launcher", "jobs", "zsg_core"}
+    assert tops == {"zsg", "launcher", "jobs", "zsg_core"}
 
 
 def test_the_wheel_carries_the_data(wheel: Path) -> None:

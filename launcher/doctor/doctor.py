@@ -24,7 +24,7 @@ from launcher.workspace import extras, workspaces
 from launcher.workspace.file_systems import SHARED, file_system
 from zsg_core.errors import ClusterError
 
-OURS = ("launcher", "jobs", "zsg_core")
+OURS = ("zsg", "launcher", "jobs", "zsg_core")
 # Of the extras that training can do without, what is for: doctor warns.
 FOR = {
     "evaluate": "for metrics rouge1, rougeL and silhouettes",
