@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.rows import Row, show
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, write_json
-from jobs.contract.heartbeat import FILE, TRAINING
+from jobs.contract.heartbeat import NAME, TRAINING
 from launcher.status.settled import RESTED_S
 from launcher.submission import session
 from launcher.workspace.ledger import Ledger
@@ -121,7 +121,7 @@ def _begin(path: Path, submission: str, job_id: str, done: bool) -> None:
     beat = {"schema": 1, "attempt": 1, "nonce": nonce, "doing": TRAINING, "doing_s": 9, "step": 30, "steps": 60}
     beat |= {"step_s": 2, "loss": 1.9, "train_loss": 2.0, "note": None, "longest_s": {}, "ts": attempts.now_ms()}
     beat |= {"steps_per_s": 0.01, "tokens_per_s": 12345.6}
-    name, told = ("exit.json", ended) if done else (FILE, beat)
+    name, told = ("exit.json", ended) if done else (NAME, beat)
     (path / name).write_text(json.dumps(told), encoding="utf-8")
 
 
@@ -140,7 +140,7 @@ def _calls(folder: Path) -> tuple[int, int]:
 
 def _status(folder: Path, place: Workspace, *options: str) -> tuple[float, float]:
     """Seconds and megabytes of one `zsg status`, with every live run's heart beating."""
-    for path in place.root.glob(f"runs/*/{FILE}"):
+    for path in place.root.glob(f"runs/*/{NAME}"):
         os.utime(path)
     env = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
     command = [sys.executable, "-m", "launcher.cli", "status", "--workspace", str(place.root), *options]

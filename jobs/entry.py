@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs.contract import attempt as attempts
-from jobs.contract import cancellation, causes, stages
+from jobs.contract import cancellation, causes, exit_record, job_file, stages
 from jobs.contract.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
 from jobs.contract.causes import Cause
-from jobs.contract.folder import SCHEMA, Workspace, read_json
+from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.folder import SCHEMA, Workspace
 from jobs.contract.heartbeat import Heartbeat, Pulse
 from jobs.contract.journal import Journal, cells, plain, read
 from jobs.files import ownership
@@ -54,10 +55,10 @@ def run(folder: str) -> None:
         if ranks.is_main and job["kind"] == "train":
             _clean_up(path, job)  # the end may have come just before
         _leave(f"{path}: done", 0)
-    past = Past(read_json(path / "exit.json") or {}, state.newest_step(path))
+    past = Past(exit_record.read(path), state.newest_step(path))
     attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
     if attempt is None:
-        sys.exit(f"rank {ranks.rank}: rank 0 wrote no {path / 'attempt.json'} within {MEET_S:.0f} s")
+        sys.exit(f"rank {ranks.rank}: rank 0 wrote no {attempts.path(path)} within {MEET_S:.0f} s")
     pulse = Pulse()
     heartbeat = Heartbeat(path, attempt, pulse) if ranks.is_main else None
     if ranks.is_main:
@@ -101,7 +102,7 @@ def refuse_strange(path: Path) -> None:
 class Past:
     """What an attempt found when it began: the last exit record, and the newest saved step."""
 
-    record: dict[str, Any]
+    record: ExitRecord | None
     before: int | None
 
 
@@ -116,8 +117,8 @@ def _tell_end(
         if job["kind"] == "train":
             _clean_up(path, job)
         return DONE, 0
-    told = read_json(path / "exit.json") or {}  # by this rank, unless another has failed
-    goes_on = told.get("goes_on")
+    told = exit_record.read(path)  # by this rank, unless another has failed
+    goes_on = given(told.goes_on) if told else None
     if goes_on == going_on.REQUEUE:
         goes_on = _requeue(path, attempt)
     # Jobs that wait for this one with afterok or aftercorr must not go on without what it was to make.
@@ -134,8 +135,8 @@ def _stopped(job: dict[str, Any], facts: dict[str, Any], past: Past) -> tuple[st
     rule = job.get("go_on")
     if not rule or not going_on.ours(job["submission"]):
         return CONTINUE, facts
-    told = (past.record.get("submission"), past.record.get("outcome"))
-    record = past.record if told == (job["submission"], CONTINUE) else {}
+    is_of_this = past.record and (past.record.submission, past.record.outcome) == (job["submission"], CONTINUE)
+    record = past.record if is_of_this else None
     # An evaluator has saved what it has scored: it comes on as long as it scores.
     saved = facts["saved"] if job["kind"] == "train" else facts.get("scored") or None
     stop = going_on.Stop(past.before, saved, going_on.links_left())
@@ -164,7 +165,7 @@ def _clean_up(path: Path, job: dict[str, Any]) -> None:
 
 
 def _read_job(path: Path) -> dict[str, Any]:
-    job = read_json(path / "job.json")
+    job = job_file.read(path)
     if job is None:
         sys.exit(f"{path / 'job.json'}: not found; give the folder of a run or of a prepare job")
     if job.get("schema") != SCHEMA:

@@ -9,7 +9,7 @@ import pytest
 from conftest import wait_until
 
 from jobs.contract import attempt as attempts
-from jobs.contract.heartbeat import FILE, MEASURING, TRAINING, Heartbeat, Pulse
+from jobs.contract.heartbeat import MEASURING, NAME, TRAINING, Heartbeat, Pulse
 from jobs.training.train import Place
 
 EVERY_S = 0.02
@@ -27,7 +27,7 @@ class Clock:
 
 def beat(folder: Path) -> dict:
     """The heartbeat on disk; empty without one."""
-    return json.loads((folder / FILE).read_text()) if (folder / FILE).exists() else {}
+    return json.loads((folder / NAME).read_text()) if (folder / NAME).exists() else {}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_beat_says_who_lives_and_how_far_it_is(beating) -> None:
     pulse.reached(1, 100, float("nan"))
     wait_until(lambda: beat(folder)["step"] == 1, 10)
     assert (beat(folder)["steps"], beat(folder)["train_loss"], beat(folder)["attempt"]) == (9, "nan", 1)
-    wait_until(lambda: sorted(path.name for path in folder.iterdir()) == ["attempt.json", FILE], 10)
+    wait_until(lambda: sorted(path.name for path in folder.iterdir()) == ["attempt.json", NAME], 10)
 
 
 def test_a_superseded_attempt_stops_beating(beating) -> None:
@@ -66,22 +66,22 @@ def test_a_superseded_attempt_stops_beating(beating) -> None:
 def test_a_disk_that_is_full_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no beat can be written the last one is touched, so that the job still shows that it lives."""
     attempt = attempts.begin(tmp_path, "s")
-    (tmp_path / FILE).write_text(json.dumps({"nonce": attempt.nonce}))
-    os.utime(tmp_path / FILE, (0, 0))
+    (tmp_path / NAME).write_text(json.dumps({"nonce": attempt.nonce}))
+    os.utime(tmp_path / NAME, (0, 0))
     write = Path.write_text
 
     def full(self: Path, *argv, **options):
-        if FILE in self.name:
+        if NAME in self.name:
             raise OSError(28, "No space left on device")
         return write(self, *argv, **options)
 
     monkeypatch.setattr(Path, "write_text", full)
     heartbeat = Heartbeat(tmp_path, attempt, Pulse(), EVERY_S)
-    wait_until(lambda: time.time() - (tmp_path / FILE).stat().st_mtime < 60, 10)
+    wait_until(lambda: time.time() - (tmp_path / NAME).stat().st_mtime < 60, 10)
     heartbeat.stop()
     heartbeat._thread.join(10)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["attempt.json", FILE]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["attempt.json", NAME]
 
 
 def test_the_rate_is_that_of_the_last_half_hour() -> None:

@@ -12,7 +12,7 @@ from test_status import ITEM, FakeSlurm, ended, started, state, submitted, works
 
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, write_json
-from jobs.contract.heartbeat import FILE, Pulse
+from jobs.contract.heartbeat import NAME, Pulse
 from launcher.planning.plan import Allow, _decide
 from launcher.status.status import JobState
 
@@ -28,7 +28,7 @@ def beats(workspace: Workspace, age_s: float = 3, **facts: Any) -> attempts.Atte
     write_json(folder / "job.json", {"resources": {"nodes": 2, "gpus_per_node": 8, "hang_min": 20}})
     beat = {"nonce": attempt.nonce, **Pulse().facts(), "doing": "training", "doing_s": 1000, "step": 40, "steps": 100}
     beat |= {"step_s": 5, "loss": 1.5, "train_loss": "nan", "steps_per_s": 0.1, "tokens_per_s": 1234.5} | facts
-    (folder / FILE).write_text(json.dumps(beat))
+    (folder / NAME).write_text(json.dumps(beat))
     rest(folder, age_s)
     return attempt
 
@@ -169,7 +169,7 @@ def test_a_job_of_this_machine_that_is_stopped_is_flagged(workspace: Workspace) 
     import fcntl
 
     attempt = attempts.begin(workspace.root / ITEM, submitted(workspace, "local").id)
-    (workspace.root / ITEM / FILE).write_text(json.dumps({"nonce": attempt.nonce, "note": None, **Pulse().facts()}))
+    (workspace.root / ITEM / NAME).write_text(json.dumps({"nonce": attempt.nonce, "note": None, **Pulse().facts()}))
     rest(workspace.root / ITEM, 100)
     with (workspace.root / ITEM / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

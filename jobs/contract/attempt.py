@@ -8,22 +8,26 @@ import os
 import socket
 import time
 import uuid
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import causes
-from jobs.contract.folder import SCHEMA, read_json, write_json
+import msgspec
 
-DONE, CONTINUE, FAILED, CANCELLED = "done", "continue", "failed", "cancelled"
+from jobs.contract import causes, exit_record
+from jobs.contract.exit_record import CANCELLED, CONTINUE, DONE, FAILED, ExitRecord
+from jobs.contract.folder import SCHEMA, Damaged
+from jobs.contract.records import read_record, write_record
+
+__all__ = ["CANCELLED", "CONTINUE", "DONE", "FAILED"]
+
+NAME = "attempt.json"
 
 
 class Superseded(Exception):
     """A newer attempt owns the folder; whoever sees this must not write."""
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One start of a job. `submission` ties it to the launcher's ledger, the rest to the scheduler."""
 
     attempt: int
@@ -60,11 +64,33 @@ def where(attempt: Attempt) -> dict[str, Any]:
     return {"slurm_job_id": attempt.slurm_job_id, "nodes": os.environ.get("SLURM_JOB_NODELIST", attempt.host)}
 
 
+def read(folder: Path) -> Attempt | None:
+    """The newest attempt of a folder; None if there has been none. Damaged for what is no attempt."""
+    return read_record(folder / NAME, Attempt)
+
+
+def write(folder: Path, attempt: Attempt) -> None:
+    """Gives the folder to an attempt."""
+    write_record(folder / NAME, attempt)
+
+
+def path(folder: Path) -> Path:
+    """Where the record is, for the time of its change."""
+    return folder / NAME
+
+
+def end_of_newest(folder: Path) -> ExitRecord | None:
+    """How the newest attempt ended; None while it is under way, or if there is none."""
+    record, newest = exit_record.read(folder), read(folder)
+    is_current = record is not None and newest is not None and record.nonce == newest.nonce
+    return record if is_current else None
+
+
 def begin(folder: Path, submission: str) -> Attempt:
     """Takes the folder over: the attempt after the last one, with a nonce of its own."""
-    last = read_json(folder / "attempt.json")
+    last = read(folder)
     attempt = Attempt(
-        attempt=last["attempt"] + 1 if last else 1,
+        attempt=last.attempt + 1 if last else 1,
         submission=submission,
         slurm_job_id=slurm_job_id(),
         restart_count=restart_count(),
@@ -73,16 +99,16 @@ def begin(folder: Path, submission: str) -> Attempt:
         started=now_ms(),
         pid=os.getpid(),
     )
-    write_json(folder / "attempt.json", asdict(attempt))
+    write(folder, attempt)
     return attempt
 
 
 def done_before(folder: Path, submission: str) -> bool:
     """Whether this very job had told that it was done before Slurm started it again, or its chain's next link."""
-    record = read_json(folder / "exit.json") or {}
-    if (record.get("outcome"), record.get("submission")) != (DONE, submission):
+    record = exit_record.read(folder)
+    if record is None or (record.outcome, record.submission) != (DONE, submission):
         return False
-    ours, theirs = slurm_job_id(), record.get("slurm_job_id")
+    ours, theirs = slurm_job_id(), record.slurm_job_id
     return restart_count() > 0 if ours == theirs else None not in (ours, theirs)
 
 
@@ -90,9 +116,9 @@ def await_begin(folder: Path, timeout_s: float) -> Attempt | None:
     """For ranks other than 0: the attempt that rank 0 of this very start wrote, or None after the time-out."""
     until = time.monotonic() + timeout_s
     while True:
-        row = read_json(folder / "attempt.json")
-        if row and (row["slurm_job_id"], row["restart_count"]) == (slurm_job_id(), restart_count()):
-            return Attempt(**row)
+        newest = read(folder)
+        if newest and (newest.slurm_job_id, newest.restart_count) == (slurm_job_id(), restart_count()):
+            return newest
         if time.monotonic() > until:
             return None
         time.sleep(0.1)
@@ -100,9 +126,9 @@ def await_begin(folder: Path, timeout_s: float) -> Attempt | None:
 
 def check(folder: Path, attempt: Attempt) -> None:
     """Raises Superseded if a newer attempt owns the folder."""
-    row = read_json(folder / "attempt.json")
-    if not row or row["nonce"] != attempt.nonce:
-        raise Superseded(f"{folder} belongs to attempt {row['attempt'] if row else '?'}, this is {attempt.attempt}")
+    newest = read(folder)
+    if newest is None or newest.nonce != attempt.nonce:
+        raise Superseded(f"{folder} belongs to attempt {newest.attempt if newest else '?'}, this is {attempt.attempt}")
 
 
 def end(folder: Path, attempt: Attempt, outcome: str, **facts: Any) -> None:
@@ -111,19 +137,28 @@ def end(folder: Path, attempt: Attempt, outcome: str, **facts: Any) -> None:
     What only followed from something gives way to what it followed from.
     """
     check(folder, attempt)
-    last = read_json(folder / "exit.json")
-    if last and last["nonce"] == attempt.nonce and not causes.precedes(facts.get("cause"), last["cause"]):
+    try:
+        last = exit_record.read(folder)
+    except Damaged:  # whatever it was, it is not how this attempt has ended
+        last = None
+    if last and last.nonce == attempt.nonce and not causes.precedes(facts.get("cause"), last.cause):
         return
-    record = {"schema": SCHEMA, "attempt": attempt.attempt, "submission": attempt.submission}
-    record |= {"nonce": attempt.nonce, "slurm_job_id": attempt.slurm_job_id, "outcome": outcome}
-    record |= {"cause": None, "evidence": None, "step": None, "ended": now_ms(), **facts}
-    write_json(folder / "exit.json", record)
+    record = ExitRecord(
+        attempt=attempt.attempt,
+        submission=attempt.submission,
+        nonce=attempt.nonce,
+        slurm_job_id=attempt.slurm_job_id,
+        outcome=outcome,
+        **{"ended": now_ms(), **facts},
+    )
+    exit_record.write(folder, record)
 
 
 def amend(folder: Path, attempt: Attempt, **facts: Any) -> None:
     """Corrects what this attempt has told of its end."""
     check(folder, attempt)
-    write_json(folder / "exit.json", (read_json(folder / "exit.json") or {}) | facts)
+    if record := exit_record.read(folder):
+        exit_record.write(folder, msgspec.structs.replace(record, **facts))
 
 
 def now_ms() -> int:

@@ -5,27 +5,40 @@ is not meant.
 """
 
 from pathlib import Path
-from typing import Any
 
+import msgspec
+
+from jobs.contract import job_file
 from jobs.contract.attempt import now_ms
 from jobs.contract.causes import Cause
-from jobs.contract.folder import SCHEMA, read_json, write_json
+from jobs.contract.folder import SCHEMA
+from jobs.contract.records import read_record, write_record
 
+NAME = "cancel.json"
 TOLD = {"cause": Cause.CANCELLED, "evidence": "by zsg cancel"}  # in the exit record
+
+
+class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The wish that a submission's job stop; `save`: it may first save its state. `asked`: ms since the epoch."""
+
+    schema: int = SCHEMA
+    submission: str
+    save: bool
+    asked: int
 
 
 def ask(folder: Path, submission: str, save: bool) -> None:
     """Asks the job of a folder to stop; `save`: it may first save its state."""
-    write_json(folder / "cancel.json", {"schema": SCHEMA, "submission": submission, "save": save, "asked": now_ms()})
+    write_record(folder / NAME, CancelRequest(submission=submission, save=save, asked=now_ms()))
 
 
-def asked(folder: Path, submission: str) -> dict[str, Any] | None:
+def asked(folder: Path, submission: str) -> CancelRequest | None:
     """The wish that this submission's job stop, or None."""
-    row = read_json(folder / "cancel.json")
-    return row if row and row["submission"] == submission else None
+    request = read_record(folder / NAME, CancelRequest)
+    return request if request and request.submission == submission else None
 
 
 def is_asked(folder: Path) -> bool:
     """Whether the job that a folder now describes is to stop."""
-    job = read_json(folder / "job.json")
+    job = job_file.read(folder)
     return job is not None and asked(folder, job["submission"]) is not None

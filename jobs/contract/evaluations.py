@@ -9,9 +9,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import journal, removal
+from jobs.contract import attempt as attempts
+from jobs.contract import job_file, journal, removal
 from jobs.contract.attempt import DONE
-from jobs.contract.folder import is_committed, read_json
+from jobs.contract.exit_record import CONTINUE, given
+from jobs.contract.folder import is_committed
 from jobs.contract.leases import is_leased
 from zsg_core.metrics.keys import INSIDE, is_answers
 
@@ -95,22 +97,22 @@ def is_needed(run: Path, keys: Sequence[str], step: int) -> bool:
 
 def is_left(run: Path, keys: Sequence[str]) -> bool:
     """Whether there are weights of a step that lacks a key."""
-    found, job = taken(run), read_json(run / "job.json") or {}
+    found, job = taken(run), job_file.read(run) or {}
     return any(lacking(keys, step, found) for step in there(run, not job.get("before")))
 
 
 def is_over(run: Path) -> bool:
     """Whether the run's last attempt has told its end: no snapshot will come of it."""
-    record, attempt = read_json(run / "exit.json"), read_json(run / "attempt.json") or {}
-    return record is not None and record["nonce"] == attempt.get("nonce") and record["outcome"] != "continue"
+    end = attempts.end_of_newest(run)
+    return end is not None and end.outcome != CONTINUE
 
 
 def tidy(run: Path, keys: Sequence[str]) -> list[int]:
     """Removes of a run that is done the snapshots that were only there to be evaluated; returns their steps."""
-    record, removed = read_json(run / "exit.json") or {}, []
-    if record.get("outcome") != DONE or not is_over(run):
+    end, removed = attempts.end_of_newest(run), []
+    if end is None or end.outcome != DONE:
         return []
-    for row in record.get("snapshots", []):
+    for row in given(end.snapshots, []):
         folder, step = run / "snapshots" / str(row["step"]), row["step"]
         if not row["kept"] and is_committed(folder) and not is_needed(run, keys, step):
             root = run.parent.parent

@@ -45,6 +45,7 @@ from zsg_core.errors import ClusterError
 SCHEMA = 1
 MOST_JSON = 512 << 20  # bytes of a file that is read whole; a grid of 10,000 runs has a tenth
 COMMIT = "COMMIT"
+JOB = "job.json"  # see jobs.contract.job_file
 NOTES = "notes.json"  # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
 
 
@@ -87,7 +88,7 @@ class Workspace:
 
     def stages(self, run_id: str) -> list[Path]:
         """The folders in which a run's stages are journalled, its own last."""
-        before = (read_json(self.run(run_id) / "job.json") or {}).get("before", [])
+        before = (read_json(self.run(run_id) / JOB) or {}).get("before", [])
         return [*map(self.run, before), self.run(run_id)]
 
     def prepare(self, key: str) -> Path:

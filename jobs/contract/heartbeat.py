@@ -15,15 +15,57 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import UNSET, UnsetType
+
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt
+from jobs.contract.exit_record import Loss
 from jobs.contract.folder import SCHEMA, to_json
 from jobs.contract.journal import plain
 
-FILE = "heartbeat.json"
+NAME = "heartbeat.json"
 EVERY_S = 10.0
 STARTING, TRAINING, MEASURING, SAVING = "starting", "training", "measuring", "saving"
 SAMPLES, SAMPLE_S = 180, 10.0  # the rate is that of the last half hour
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """What a heartbeat tells; of jobs without steps `step`, `steps`, `step_s` and the losses are None."""
+
+    schema: int = SCHEMA
+    attempt: int = 0
+    nonce: str
+    ts: int = 0
+    doing: str = STARTING
+    doing_s: float = 0.0
+    step: int | None = None
+    steps: int | None = None
+    step_s: float | None = None
+    loss: Loss = None
+    train_loss: Loss = None
+    note: str | None = None
+    longest_s: dict[str, float] = {}
+    steps_per_s: float | UnsetType = UNSET
+    tokens_per_s: float | UnsetType = UNSET
+
+
+def path(folder: Path) -> Path:
+    """Where a job's heartbeat is."""
+    return folder / NAME
+
+
+def read(folder: Path, nonce: str) -> tuple[Beat, float] | None:
+    """The heartbeat of an attempt, and when it was written (s, by the file's own time); None if there is none.
+
+    Another attempt's is none, nor is one that cannot be read: the next is written within seconds.
+    """
+    try:
+        with path(folder).open("rb") as file:
+            written, beat = os.fstat(file.fileno()).st_mtime, msgspec.json.decode(file.read(), type=Beat)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return (beat, written) if beat.nonce == nonce else None
 
 
 class Pulse:
@@ -94,7 +136,7 @@ class Heartbeat:
 
     def __init__(self, folder: Path, attempt: Attempt, pulse: Pulse, every_s: float = EVERY_S) -> None:
         self._folder, self._attempt, self._pulse, self._every_s = folder, attempt, pulse, every_s
-        self._path, self._draft = folder / FILE, folder / f".{FILE}.{attempt.nonce}"
+        self._path, self._draft = path(folder), folder / f".{NAME}.{attempt.nonce}"
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()

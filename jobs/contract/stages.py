@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.contract import attempt as attempts
 from jobs.contract import removal
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.attempt import Attempt
+from jobs.contract.exit_record import DONE, ExitRecord
+from jobs.contract.folder import Workspace
 from jobs.files import ownership
 
 
@@ -42,17 +45,17 @@ def is_still_needed(run: Path, job: Mapping[str, Any]) -> bool:
     return is_lora and any((run / "snapshots").glob("[0-9]*"))
 
 
-def newest(folders: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Any]]:
+def newest(folders: Sequence[Path]) -> tuple[Attempt | None, ExitRecord | None]:
     """The attempt of the newest of a run's stages that has begun, and how it ended; `folders` has the run's own last.
 
     No end while it is under way; nor of an earlier stage that is done, after which the run goes on.
     """
     for folder in reversed(folders):
-        if attempt := read_json(folder / "attempt.json"):
-            end = read_json(folder / "exit.json") or {}
-            is_over = end.get("outcome") != "done" or folder == folders[-1]
-            return attempt, end if is_over and end.get("nonce") == attempt.get("nonce") else {}
-    return {}, {}
+        if attempt := attempts.read(folder):
+            end = attempts.end_of_newest(folder)
+            is_over = end is not None and (end.outcome != DONE or folder == folders[-1])
+            return attempt, end if is_over else None
+    return None, None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract import answers, evaluations, item_losses, leases
+from jobs.contract import answers, evaluations, item_losses, job_file, leases
 from jobs.contract import attempt as attempts
 from jobs.contract import journal as journals
 from jobs.contract.answers import Place
@@ -118,7 +118,7 @@ def _write(run: Path, journal: Journal, step: int, found: Kept, scores: Scores, 
 
 def _journal(run: Path, fence: Any) -> Journal:
     """A new file of the run's journal, of a guest."""
-    job = read_json(run / "job.json")
+    job = job_file.read(run)
     if job is None:
         raise UserError(f"{run}: no run was submitted there")
     writer = Attempt(1, HOLDER, None, 0, uuid.uuid4().hex, attempts.node(), attempts.now_ms(), os.getpid())

@@ -6,9 +6,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import evaluations
+from jobs.contract import evaluations, job_file
 from jobs.contract import journal as journals
-from jobs.contract.folder import read_json
 from jobs.contract.journal import Journal
 from jobs.evaluating import items
 from jobs.evaluating.choices import Choices
@@ -39,7 +38,7 @@ class Served:
     @cached_property
     def job(self) -> dict[str, Any]:
         """The run's own job.json."""
-        found = read_json(self.folder / "job.json")
+        found = job_file.read(self.folder)
         assert found is not None, "a run that is served was submitted"
         return found
 
@@ -73,7 +72,7 @@ class Served:
 
         All suites of a step come together, so that its weights are put in once.
         """
-        if not (self.folder / "job.json").exists():
+        if not job_file.is_there(self.folder):
             return
         taken, answered = self._journalled
         there = evaluations.there(self.folder, is_first_stage=not self.job["before"])

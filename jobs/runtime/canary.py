@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import journal
+from jobs.contract import exit_record, journal
+from jobs.contract import heartbeat as heartbeats
 from jobs.contract.attempt import CONTINUE, DONE
 from jobs.contract.causes import Cause, Known
-from jobs.contract.folder import read_json, write_json
-from jobs.contract.heartbeat import FILE
+from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.folder import write_json
 from jobs.contract.journal import SPEED
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
@@ -50,8 +51,8 @@ def watch(job: dict[str, Any], say: Callable[[str], None], sleep: Callable[[floa
     run = root / "runs" / told["run"]
     say(f"waiting for the first checkpoint of run {told['run']}")
     while True:
-        record = read_json(run / "exit.json")
-        ended = record if record and record["submission"] == told["submission"] else None
+        record = exit_record.read(run)
+        ended = record if record and record.submission == told["submission"] else None
         shown = judge(told["run"], journal.read(run), ended)
         if shown:
             break
@@ -68,7 +69,7 @@ def watch(job: dict[str, Any], say: Callable[[str], None], sleep: Callable[[floa
     return shown
 
 
-def judge(run: str, rows: Iterable[dict[str, Any]], ended: dict[str, Any] | None) -> Shown | None:
+def judge(run: str, rows: Iterable[dict[str, Any]], ended: ExitRecord | None) -> Shown | None:
     """What a run has shown, from its journal and exit record; None while that does not suffice. Known if it failed.
 
     The first loss after a step of its own must be a number; speeds are those of the steps but the first two, which warm
@@ -91,19 +92,19 @@ def judge(run: str, rows: Iterable[dict[str, Any]], ended: dict[str, Any] | None
             Cause.CANARY_FAILED, f"run {run} has the loss {losses[0][1]} at its first checkpoint, step {losses[0][0]}"
         )
     speed = statistics.median(speeds[2:] or speeds) if speeds else None
-    if ended and ended["outcome"] == DONE:
-        return Shown(run, ended["step"], ended["loss"] if ended["loss"] is None else float(ended["loss"]), speed)
+    if ended and ended.outcome == DONE:
+        loss = given(ended.loss)
+        return Shown(run, ended.step or 0, None if loss is None else float(loss), speed)
     if losses and speed:
         return Shown(run, *losses[0], speed)
-    if ended and ended["outcome"] != CONTINUE:
-        why = ": ".join(str(part) for part in (ended["cause"] or ended["outcome"], ended["evidence"]) if part)
-        raise Known(Cause.CANARY_FAILED, f"run {run} went first and ended before its first checkpoint: {why}")
+    if ended and ended.outcome != CONTINUE:
+        raise Known(Cause.CANARY_FAILED, f"run {run} went first and ended before its first checkpoint: {ended.why}")
     return None
 
 
 def _is_gone(run: Path, ids: list[str], since: float) -> bool:
     """Whether a run that gives no sign of life is not in Slurm's queue either; False where nobody can be asked."""
-    heartbeat = run / FILE
+    heartbeat = heartbeats.path(run)
     silent_s = time.time() - max(since, heartbeat.stat().st_mtime if heartbeat.exists() else 0)
     squeue = shutil.which("squeue")
     if silent_s < SILENT_S or squeue is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from jobs.contract.attempt import CONTINUE, FAILED
 from jobs.contract.causes import Cause
+from jobs.contract.exit_record import ExitRecord, given
 from jobs.runtime import slurm_environment
 
 REQUEUE, CHAIN = "requeue", "chain"
@@ -56,12 +57,12 @@ class Verdict:
         return self.facts["goes_on"]
 
 
-def decide(rule: Mapping[str, Any], past: Mapping[str, Any], stop: Stop, slurm: Slurm) -> Verdict:
-    """What follows from a stop. `rule` is job.json's go_on; `past` the submission's last exit record, or empty."""
+def decide(rule: Mapping[str, Any], past: ExitRecord | None, stop: Stop, slurm: Slurm) -> Verdict:
+    """What follows from a stop. `rule` is job.json's go_on; `past` the submission's last end, if any."""
     counted = int(not slurm.preempted)
-    continued = past.get("continued", 0) + counted
+    continued = (given(past.continued, 0) if past else 0) + counted
     is_stalled = stop.saved is None or stop.saved == stop.before
-    stalled = past.get("stalled", 0) + counted if is_stalled else 0
+    stalled = (given(past.stalled, 0) if past else 0) + counted if is_stalled else 0
     facts: dict[str, Any] = {"continued": continued, "stalled": stalled, "goes_on": None}
     facts["cause"] = Cause.PREEMPTED if slurm.preempted else Cause.TIME_LIMIT
     if stalled >= STALLED_MOST:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.contract import exit_record
 from jobs.contract.attempt import DONE
 from jobs.contract.causes import Cause, Known
-from jobs.contract.folder import Workspace, is_committed, read_json
+from jobs.contract.folder import Workspace, is_committed
 
 
 def refuse_unprepared(job: dict[str, Any]) -> None:
@@ -36,7 +37,5 @@ def _needed(workspace: Workspace, job: dict[str, Any]) -> Iterator[Path]:
 
 def _told(folder: Path) -> str:
     """How a job ended badly, in its own words; empty where it has not, or has not said."""
-    record = read_json(folder / "exit.json")
-    if record is None or record["outcome"] == DONE:
-        return ""
-    return ": ".join(str(part) for part in (record["cause"] or record["outcome"], record["evidence"]) if part)
+    record = exit_record.read(folder)
+    return "" if record is None or record.outcome == DONE else record.why

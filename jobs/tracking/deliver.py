@@ -25,7 +25,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import journal
+from jobs.contract import attempt as attempts
+from jobs.contract import exit_record, journal
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.files import ownership
 from jobs.runtime.telling import tell, tell_uncaught
@@ -259,7 +260,7 @@ class Delivery:
         """What shows, without reading it, whether anything of a run has changed."""
         stages = self._workspace.stages(row["run"])
         files = [path for one in stages for path in journal.files(one)]
-        ends = [one / name for one in stages for name in ("attempt.json", "exit.json")]
+        ends = [path for one in stages for path in (attempts.path(one), exit_record.path(one))]
         sizes = [[path.name, path.stat().st_size] for path in files]
         times = [path.stat().st_mtime_ns if path.exists() else 0 for path in ends]
         return [*sizes, *times, self._is_listed(row), str(self._workspace.root)]

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobs.contract import journal, stages
+from jobs.contract import exit_record, job_file, journal, stages
+from jobs.contract.exit_record import CONTINUE, given
 from jobs.contract.folder import Workspace, read_json
 from zsg_core import recipe as recipes
 
@@ -52,12 +53,13 @@ def params(row: Row) -> dict[str, str]:
 def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
     """How far a run is whose stages are in `folders`: state, attempt, the scheduler's ids, its end, a flag."""
     attempt, record = stages.newest(folders)
-    told = {"state": "running", "attempt": str(attempt.get("attempt")), "host": str(attempt.get("host"))}
-    told |= {"slurm_job_id": str(attempt.get("slurm_job_id")), "restart_count": str(attempt.get("restart_count"))}
+    told = {"state": "running"}
+    told |= {key: str(getattr(attempt, key, None)) for key in ("attempt", "host", "slurm_job_id", "restart_count")}
     if record:
-        told |= {"state": record["outcome"], "ended": str(record["ended"])}
-        told |= {key: str(record[key]) for key in ("cause", "evidence", "digest", "skipped") if record.get(key)}
-        told["state"] = "running" if record["outcome"] == "continue" else record["outcome"]
+        told |= {"state": record.outcome, "ended": str(record.ended)}
+        why = {key: given(getattr(record, key)) for key in ("cause", "evidence", "digest", "skipped")}
+        told |= {key: str(value) for key, value in why.items() if value}
+        told["state"] = "running" if record.outcome == CONTINUE else record.outcome
     if disagree:
         told["flag"] = f"a restart computed other values ({len(disagree)}): {disagree[0]}"
     return told
@@ -84,7 +86,7 @@ def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
 
     What is not known, as of things that were removed since, is not there: MLflow keeps what it was told before.
     """
-    job = read_json(folder / "job.json") or {}
+    job = job_file.read(folder) or {}
     workspace, made = workspace_of(folder), job["made"]
     corpus = _corpus(workspace, made)
     # The values that count are the first attempt's, and so is the code that computed them.
@@ -115,7 +117,7 @@ def data_sets(folders: Sequence[Path]) -> list[DataSet]:
     """What a run is trained on in each stage and tested on, by zsg's own digests; none before prepare has made it."""
     found: list[DataSet] = []
     for folder in folders:
-        job = read_json(folder / "job.json") or {}
+        job = job_file.read(folder) or {}
         workspace, made = workspace_of(folder), job["made"]
         if digest := _arrangement(workspace, made).get("ids_digest"):
             place = workspace.arrangement(made["arrangement"]).relative_to(workspace.root)
@@ -128,8 +130,8 @@ def data_sets(folders: Sequence[Path]) -> list[DataSet]:
 
 def kept_snapshots(folder: Path) -> list[int]:
     """The steps of the snapshots that a run that has ended has kept, if its grid asked for any."""
-    record = read_json(folder / "exit.json") or {}
-    return [one["step"] for one in record.get("snapshots", []) if one["kept"]]
+    record = exit_record.read(folder)
+    return [one["step"] for one in given(record.snapshots, []) if one["kept"]] if record else []
 
 
 class Keys:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobs.contract import answers, evaluations
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract import answers, evaluations, job_file
+from jobs.contract.folder import Workspace
 from launcher.grids.runs import Run
 from launcher.planning.plan import EVALUATE, NOT_SELECTED, RETRAIN, SKIP, Action, Allow, run_item
 from launcher.workspace.job_state import ACTIVE, JobState
@@ -50,7 +50,7 @@ def served(workspace: Workspace, items: Iterable[str]) -> dict[str, set[str]]:
     """The keys that some evaluate jobs are to take of each run."""
     found: dict[str, set[str]] = {}
     for item in items:
-        for one in (read_json(workspace.root / item / "job.json") or {}).get("serves", ()):
+        for one in (job_file.read(workspace.root / item) or {}).get("serves", ()):
             found.setdefault(one["run"], set()).update(one["keys"])
     return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from jobs.contract import job_file
 from jobs.contract.folder import Workspace
 from launcher.grids.runs import Run
 from zsg_core import recipe as recipes
@@ -15,7 +16,7 @@ def notes(place: Workspace, runs: Iterable[Run]) -> list[str]:
     for run in runs:
         before, marks = recipes.without_marks(run.recipe)
         older = recipes.run_id(before)
-        if marks and (place.run(older) / "job.json").exists():
+        if marks and job_file.is_there(place.run(older)):
             what = " and ".join(recipes.MARKS[key] for key in sorted(marks))
             found.setdefault(what, []).append((run.id, older))
     return [_sentence(what, pairs) for what, pairs in found.items()]

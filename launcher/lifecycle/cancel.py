@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.contract import cancellation
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract import attempt as attempts
+from jobs.contract import cancellation, job_file
+from jobs.contract.folder import Workspace
 from launcher.clusters import slurm
 from launcher.grids.selection import Selection
 from launcher.status import reading
@@ -154,7 +155,7 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
     active = [item for item in items if _can_stop(states[item])]
     stages = {f"runs/{row['run']}" for name in grids for row in records[name].get("before", [])}
     helpers = [item for item in active if item.startswith(("prepare/", "canary/")) or item in stages]
-    after = {item: (read_json(place.root / item / "job.json") or {}).get("after", []) for item in active}
+    after = {item: (job_file.read(place.root / item) or {}).get("after", []) for item in active}
     serves = {item: _served(place, item) for item in active if item.startswith("evaluate/")}
     grid_of = {item: last.grid for item, last in ledger.by_item().items()}
     return decide(chosen, Wish(grids, runs, force), Scene(listed, states, after, helpers, serves, grid_of))
@@ -162,7 +163,7 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
 
 def _served(place: Workspace, item: str) -> list[str]:
     """The folders of the runs that an evaluate job serves."""
-    return [f"runs/{one['run']}" for one in (read_json(place.root / item / "job.json") or {}).get("serves", ())]
+    return [f"runs/{one['run']}" for one in (job_file.read(place.root / item) or {}).get("serves", ())]
 
 
 def _run(place: Workspace, name: str) -> str:
@@ -203,14 +204,13 @@ def _end_jobs(jobs: Sequence[scheduler_job.Job], save: bool) -> list[str]:
 
 def _signal(folder: Path, save: bool) -> str | None:
     """Tells a job of this machine to stop; one that has not begun will see the wish itself."""
-    attempt = read_json(folder / "attempt.json")
+    attempt = attempts.read(folder)
     if not is_locked(folder / "lock") or not attempt:
         return None
-    if attempt["host"] != socket.gethostname():
-        return f"{folder.name} runs on {attempt['host']}: call zsg cancel there"
-    pid = attempt.get("pid", 0)
-    if _is_of(pid, folder):
-        os.kill(pid, signal.SIGUSR1 if save else signal.SIGTERM)
+    if attempt.host != socket.gethostname():
+        return f"{folder.name} runs on {attempt.host}: call zsg cancel there"
+    if _is_of(attempt.pid, folder):
+        os.kill(attempt.pid, signal.SIGUSR1 if save else signal.SIGTERM)
     return None
 
 

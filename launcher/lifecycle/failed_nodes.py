@@ -4,8 +4,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from jobs.contract import attempt as attempts
 from jobs.contract.causes import Cause
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.folder import Workspace
 from launcher.clusters import slurm
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -24,8 +25,8 @@ def of(workspace: Workspace, ledger: Ledger, failed: Mapping[str, JobState]) -> 
     told = slurm.nodes([job for its in jobs.values() for job in its], since)
     found = {}
     for item, its in jobs.items():
-        attempt = read_json(workspace.root / item / "attempt.json") or {}
-        here = [attempt["host"]] if attempt.get("started", 0) / 1000 >= since else []
+        attempt = attempts.read(workspace.root / item)
+        here = [attempt.host] if attempt and attempt.started / 1000 >= since else []
         found[item] = next((told[job] for job in its if job in told), []) or here
     return found
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import evaluations, removal, stages
-from jobs.contract.folder import Workspace, is_committed, read_json
+from jobs.contract import evaluations, job_file, removal, stages
+from jobs.contract.folder import Workspace, is_committed
 from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
@@ -118,7 +118,7 @@ def look(place: Workspace, grid: str | None) -> Scene:
     scene.open = [row["recipe"] for row in rows if not scene.is_done(row["run"])]
     for item, state in states.items():
         if state.is_active:
-            job = read_json(place.root / item / "job.json") or {}
+            job = job_file.read(place.root / item) or {}
             scene.makes |= set(job.get("makes", ()))
             if "recipe" in job:
                 scene.listed.append(job["recipe"])
@@ -230,14 +230,14 @@ def _runs(scene: Scene) -> Iterator[Path]:
         is_known = f"runs/{path.name}" in scene.states or _ID.fullmatch(path.name)
         if path.is_symlink():
             scene.left.append(f"{path} is a link; zsg removes nothing behind it")
-        elif is_known and (path / "job.json").is_file():
+        elif is_known and job_file.is_there(path):
             yield path
 
 
 def _states(scene: Scene) -> Iterator[Piece]:
     for run in scene.runs:
         folder = scene.place.run(run)
-        keep = (read_json(folder / "job.json") or {}).get("checkpoints", {}).get("keep_state")
+        keep = (job_file.read(folder) or {}).get("checkpoints", {}).get("keep_state")
         if not scene.is_done(run) or keep or not os.path.lexists(folder / "state"):
             continue
         if why := kept_states.why_it_stays(folder):
@@ -253,7 +253,7 @@ def _snapshots(scene: Scene) -> Iterator[Piece]:
         for path in _real(scene, folder / "snapshots"):
             if not removal.STEP.fullmatch(path.name):
                 continue
-            scored = (read_json(folder / "job.json") or {}).get("scored", ())
+            scored = (job_file.read(folder) or {}).get("scored", ())
             if int(path.name) not in kept and not evaluations.is_needed(folder, scored, int(path.name)):
                 yield from _whole(scene, SNAPSHOTS, path, "beyond what checkpoints.keep keeps", removal.IN_WEIGHTS)
 
@@ -274,7 +274,7 @@ def _still_starts(scene: Scene, run: str) -> bool:
     """Whether a run that left its mark has yet to start from the weights, or has kept adapters of them."""
     state = scene.states.get(f"runs/{run}")
     if scene.is_done(run):
-        job = read_json(scene.place.run(run) / "job.json") or {}
+        job = job_file.read(scene.place.run(run)) or {}
         return bool(job) and stages.is_still_needed(scene.place.run(run), job)
     return run in scene.wanted or (state is not None and state.is_active)
 
@@ -343,7 +343,7 @@ def _code(scene: Scene) -> Iterator[Piece]:
     kept = set()
     active = [scene.place.root / item for item, state in scene.states.items() if state.is_active]
     for folder in [*map(scene.place.run, scene.wanted), *active]:
-        kept.add((read_json(folder / "job.json") or {}).get("code", {}).get("digest"))
+        kept.add((job_file.read(folder) or {}).get("code", {}).get("digest"))
     reason = "no recorded or active run was submitted with it"
     yield from _unneeded(scene, "code", kept, "code", reason, removal.IN_CODE, _CODE)
 

@@ -7,8 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.contract import exit_record
 from jobs.contract.causes import Cause
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.exit_record import given
+from jobs.contract.folder import Workspace
 from launcher.grids.selection import STATE, Selection
 from launcher.status.status import collect
 from launcher.workspace import grid_record
@@ -155,9 +157,9 @@ def _kind_of(state: JobState) -> str:
 
 def of(place: Workspace, item: str, state: JobState) -> Failure:
     """How a job ended, with its traceback's hash if it told one."""
-    record = read_json(place.root / item / "exit.json") or {}
-    told = record.get("cause") == state.cause
-    return Failure(state.state, state.cause, state.evidence, record.get("signature") if told else None)
+    record = exit_record.read(place.root / item)
+    told = record is not None and record.cause == state.cause
+    return Failure(state.state, state.cause, state.evidence, given(record.signature) if record and told else None)
 
 
 def rows(place: Workspace, states: Mapping[str, JobState], nodes: Mapping[str, Sequence[str]]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs.contract import journal
+from jobs.contract import job_file, journal
+from jobs.contract.exit_record import given
 from jobs.contract.folder import Workspace, read_json
 from jobs.contract.item_losses import ItemLosses, read_test_losses
 from jobs.contract.journal import Point
@@ -54,7 +55,7 @@ class Recorded:
         """done, failed, cancelled, not finished or not begun; whether an open run is alive only the scheduler knows."""
         if not self._attempt:
             return ABSENT
-        outcome = self.end.get("outcome")
+        outcome = self.end.outcome if self.end else None
         return outcome if outcome in (DONE, FAILED, CANCELLED) else OPEN
 
     @cached_property
@@ -143,17 +144,18 @@ class Recorded:
             for name, source in recipes.sources(stage["data"]).items():
                 facts[_of("data", name, number, self.recipe)] = source["digest"]
         for number, folder in enumerate(self._place.stages(self.run), start=1):
-            made = (read_json(folder / "job.json") or {}).get("made", {})
+            made = (job_file.read(folder) or {}).get("made", {})
             meta = _arrangement(self._place, made["arrangement"]) if made else {}
             facts |= {_of(name, "", number, self.recipe): str(value) for name, value in meta.items()}
         base = self.recipe["base"]
         facts["model"] = base.get("digest") or base["kind"]
-        return facts | self._code() | ({"weights": self.end["weights"]} if self.end.get("weights") else {})
+        weights = given(self.end.weights) if self.end else None
+        return facts | self._code() | ({"weights": weights} if weights else {})
 
     def _code(self) -> dict[str, str]:
         # The values that count are the first attempt's, and so is the code that computed them.
         start = self._start()
-        code = dict(start.get("code") or (read_json(self._folder / "job.json") or {}).get("code") or {})
+        code = dict(start.get("code") or (job_file.read(self._folder) or {}).get("code") or {})
         code.pop("folder", None)  # a place on one machine; the digest says which code it was
         facts = {"commit": str(code.pop("commit", None)) + (UNCOMMITTED if code.pop("dirty", None) else "")}
         facts |= {name: str(value) for name, value in code.items()}

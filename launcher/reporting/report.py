@@ -132,8 +132,8 @@ def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
 def _troubles(run: recorded.Recorded) -> list[str]:
     told = []
     if run.state not in (DONE, recorded.OPEN, recorded.ABSENT):
-        step = run.end.get("step")
-        cause = ": ".join(str(run.end[key]) for key in ("cause", "evidence") if run.end.get(key))
+        step = run.end.step if run.end else None
+        cause = ": ".join(filter(None, (run.end.cause, run.end.evidence))) if run.end else ""
         told.append(
             f"{run.run} {run.state}{f' at step {step}' if step is not None else ''}{f': {cause}' if cause else ''}"
         )

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from jobs.contract import attempt as attempts
 from jobs.contract.attempt import DONE
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.folder import Workspace
 from jobs.runtime import log_marks, setup
 from jobs.runtime.log_marks import Mark
 from launcher.workspace.ledger import Ledger, Submission
@@ -147,8 +148,8 @@ def _path(place: Workspace, item: str, rank: int) -> Path | None:
 
 def _is_done(folder: Path) -> bool:
     """Whether the newest attempt has told that the job is done: nothing more will come."""
-    record, attempt = read_json(folder / "exit.json") or {}, read_json(folder / "attempt.json") or {}
-    return record.get("outcome") == DONE and record.get("nonce") == attempt.get("nonce")
+    end = attempts.end_of_newest(folder)
+    return end is not None and end.outcome == DONE
 
 
 def _newest(path: Path) -> Part:

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from jobs.contract import attempt as attempts
 from jobs.contract import journal
-from jobs.contract.folder import read_json
+from jobs.contract.exit_record import given
 from jobs.contract.heartbeat import TRAINING
 from jobs.training.state import newest_step
 from launcher.status.signs import Signs
@@ -23,16 +24,23 @@ def alive(folder: Path, state: JobState, signs: Signs, job: Mapping[str, Any]) -
     for_s = signs.stands_still_for(job.get("resources", {}).get("hang_min", HANG_MIN))
     return replace(
         state,
-        attempt=signs.attempt["attempt"], step=beat["step"], steps=beat["steps"],
-        loss=_number(beat["loss"]), train_loss=_number(beat["train_loss"]), doing=beat["doing"],
-        evidence=beat["note"], tokens_per_s=beat.get("tokens_per_s"), eta_s=signs.eta_s, heartbeat_s=signs.beat_s,
-        flag=_hang(beat["doing"], for_s, state.gpus) if for_s else None,
-    )  # fmt: skip
+        attempt=signs.attempt.attempt,
+        step=beat.step,
+        steps=beat.steps,
+        loss=_number(beat.loss),
+        train_loss=_number(beat.train_loss),
+        doing=beat.doing,
+        evidence=beat.note,
+        tokens_per_s=given(beat.tokens_per_s),
+        eta_s=signs.eta_s,
+        heartbeat_s=signs.beat_s,
+        flag=_hang(beat.doing, for_s, state.gpus) if for_s else None,
+    )
 
 
 def progress(folder: Path, state: JobState) -> JobState:
     """Adds attempt, step and last loss from the end of the newest journal; of a prepare job, what it is doing."""
-    attempt = read_json(folder / "attempt.json")
+    attempt = attempts.read(folder)
     files = journal.owned(folder)
     if not attempt or not files:
         return state
@@ -41,7 +49,7 @@ def progress(folder: Path, state: JobState) -> JobState:
     losses = [row["data"]["loss"] for row in rows if "loss" in row["data"]]
     return replace(
         state,
-        attempt=attempt["attempt"],
+        attempt=attempt.attempt,
         step=max((row["step"] for row in rows), default=None),  # a snapshot is told of when training is past it
         steps=starts[-1]["steps"] if starts else None,
         loss=_number(losses[-1]) if losses else None,

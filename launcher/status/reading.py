@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from jobs.contract import evaluations
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract import evaluations, job_file
+from jobs.contract.folder import Workspace
 from launcher.clusters.slurm import Run
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
@@ -71,7 +71,7 @@ def _evaluators(
     rows = []
     for item, of in evaluators.items():
         if of == grid and states[item].state != DONE:
-            job = read_json(place.root / item / "job.json") or {"serves": []}
+            job = job_file.read(place.root / item) or {"serves": []}
             left = (states[item].is_active and not states[item].stopped) or any(
                 evaluations.is_left(place.run(one["run"]), one["keys"]) for one in job["serves"]
             )

@@ -10,6 +10,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from jobs.contract.folder import SCHEMA, Workspace
 
 RESTED_S = 5.0  # the coarsest clock of a file system, with room
@@ -19,17 +21,31 @@ LEFT = "left"  # third in an entry: Slurm's queue has been seen without the job 
 Key = list[Any]  # submission, time of change, inode
 
 
+FIELDS = "state attempt step steps first loss slurm cause evidence saved stopped signature".split()  # of an end
+
+
+def _read(path: Path) -> dict[str, list[Any]]:
+    """What was remembered; nothing where another version of zsg did that, with other fields, or the file is damaged."""
+    try:
+        cache = msgspec.json.decode(path.read_bytes(), type=_Cache)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+    return cache.ends if (cache.schema, cache.fields) == (SCHEMA, FIELDS) else {}
+
+
+class _Cache(msgspec.Struct):
+    schema: int
+    fields: list[str]
+    ends: dict[str, list[Any]]
+
+
 class Settled:
     """The ends that were read before, of all grids of a workspace; None for a job that has not ended."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.ends
         self._changed = False
-        try:
-            kept = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):
-            kept = {}
-        self._kept: dict[str, list[Any]] = kept.get("ends", {}) if kept.get("schema") == SCHEMA else {}
+        self._kept: dict[str, list[Any]] = _read(self._path)
 
     def key(self, folder: Path, submission: str | None) -> Key | None:
         """Under what an end counts; None without a folder."""
@@ -68,7 +84,10 @@ class Settled:
             return
         draft = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}")
         try:
-            draft.write_text(json.dumps({"schema": SCHEMA, "ends": self._kept}, ensure_ascii=False), encoding="utf-8")
+            draft.write_text(
+                json.dumps({"schema": SCHEMA, "fields": FIELDS, "ends": self._kept}, ensure_ascii=False),
+                encoding="utf-8",
+            )
             draft.replace(self._path)
         except OSError:
             draft.unlink(missing_ok=True)

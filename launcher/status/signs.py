@@ -3,17 +3,17 @@
 Ages are differences between times of one file system, so that no two machines' clocks are compared.
 """
 
-import json
-import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from jobs.contract import journal
-from jobs.contract.folder import Workspace, read_json
-from jobs.contract.heartbeat import FILE, STARTING, TRAINING
+from jobs.contract import attempt as attempts
+from jobs.contract import heartbeat, journal
+from jobs.contract.attempt import Attempt
+from jobs.contract.exit_record import given
+from jobs.contract.folder import Workspace
+from jobs.contract.heartbeat import STARTING, TRAINING, Beat
 
 LOST_S = 60.0  # without a sign of life for longer, nobody knows that a job runs
 PATIENCE = 3.0  # an evaluation or a save may take so many times its longest so far
@@ -41,9 +41,9 @@ class Clock:
 class Signs:
     """What is known of the newest attempt: its record, seconds since its last sign of life, its heartbeat if any."""
 
-    attempt: dict[str, Any]
+    attempt: Attempt
     age_s: float
-    beat: dict[str, Any] | None
+    beat: Beat | None
     beat_s: float | None
 
     def predate(self, elapsed_s: float | None) -> bool:
@@ -53,20 +53,20 @@ class Signs:
     @property
     def eta_s(self) -> float | None:
         """Seconds until the last step, at the rate of the last half hour; None where that is not known."""
-        rate = (self.beat or {}).get("steps_per_s")
-        if not self.beat or not rate or self.beat["step"] is None or not self.beat["steps"]:
+        rate = given(self.beat.steps_per_s) if self.beat else None
+        if not self.beat or not rate or self.beat.step is None or not self.beat.steps:
             return None
-        return max(0.0, (self.beat["steps"] - self.beat["step"]) / rate - self._since(self.beat["step_s"]))
+        return max(0.0, (self.beat.steps - self.beat.step) / rate - self._since(self.beat.step_s))
 
     def stands_still_for(self, hang_min: float) -> float | None:
         """For how many seconds there has been no progress, if that is longer than it should be.
 
         What a job does between its steps may take long, and is given three times the longest that it has taken.
         """
-        if not self.beat or (self.beat["doing"] not in (STARTING, TRAINING) and self.beat["step"] is None):
+        if not self.beat or (self.beat.doing not in (STARTING, TRAINING) and self.beat.step is None):
             return None  # prepare jobs have no steps
-        quiet = min(self._since(self.beat["doing_s"]), self._since(self.beat["step_s"]))
-        allowed = max(60 * hang_min, PATIENCE * self.beat["longest_s"].get(self.beat["doing"], 0.0))
+        quiet = min(self._since(self.beat.doing_s), self._since(self.beat.step_s))
+        allowed = max(60 * hang_min, PATIENCE * self.beat.longest_s.get(self.beat.doing, 0.0))
         return quiet if quiet > allowed else None
 
     def _since(self, seconds: float | None) -> float:
@@ -83,25 +83,15 @@ def of(folder: Path, clock: Clock) -> Signs | None:
 
 
 def _look(folder: Path, clock: Clock) -> Signs | None:
-    attempt = read_json(folder / "attempt.json")
+    attempt = attempts.read(folder)
     if not attempt:
         return None
-    beat, beaten = _beat(folder / FILE, attempt["nonce"])
-    times = [_modified(folder / "attempt.json"), beaten]
+    beat, beaten = heartbeat.read(folder, attempt.nonce) or (None, 0.0)
+    times = [_modified(attempts.path(folder)), beaten]
     if beat is None or clock.now() - beaten > LOST_S:
         times += [_modified(path) for path in journal.owned(folder)[-1:]]
     beat_s = max(0.0, clock.now() - beaten) if beat else None
     return Signs(attempt, max(0.0, clock.now() - max(times)), beat, beat_s)
-
-
-def _beat(path: Path, nonce: str) -> tuple[dict[str, Any] | None, float]:
-    """The attempt's heartbeat and when it was written; another attempt's is none."""
-    try:
-        with path.open("rb") as file:
-            written, beat = os.fstat(file.fileno()).st_mtime, json.loads(file.read())
-    except (OSError, ValueError):
-        return None, 0.0
-    return (beat, written) if beat and beat.get("nonce") == nonce else (None, 0.0)
 
 
 def _modified(path: Path) -> float:

@@ -4,19 +4,25 @@ Truth order: the run's own exit record, sacct's terminal state, squeue, the ledg
 runs by squeue's word and gives no sign of life is `unknown` too, and so is one that does after its end was told.
 """
 
+import contextlib
 import fcntl
 import math
 import os
 import subprocess
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import cancellation
+from msgspec import UNSET
+
+from jobs.contract import attempt as attempts
+from jobs.contract import cancellation, exit_record, job_file
 from jobs.contract.attempt import CONTINUE
 from jobs.contract.causes import Cause
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING
 from jobs.runtime.going_on import NEXT
 from launcher.clusters import slurm
@@ -24,7 +30,7 @@ from launcher.clusters.slurm import SlurmState
 from launcher.status import logs
 from launcher.status import signs as signs_of
 from launcher.status.progress import alive, gpus, progress
-from launcher.status.settled import Key, Settled
+from launcher.status.settled import FIELDS, Key, Settled
 from launcher.status.signs import LOST_S, Clock
 from launcher.workspace.job_state import ABSENT, NEVER_STARTED, JobState
 from launcher.workspace.ledger import Ledger, Submission
@@ -55,13 +61,17 @@ def collect(
     run.
     """
     known, clock = ledger.by_item(), Clock(workspace)
+    broken: dict[str, str] = {}  # what cannot be read of a job's folder: the others are told of all the same
     states: dict[str, JobState] = {}
     asked: dict[str, Submission] = {}
     done: dict[str, Key] = {}
     wanted = list(items)
     for item in wanted:
         last = known.get(item)
-        ended = _remembered(workspace, item, last, settled, clock)
+        try:
+            ended = _remembered(workspace, item, last, settled, clock)
+        except Damaged as error:
+            ended, broken[item] = None, str(error)
         if ended is not None:
             states[item] = ended
         if last is not None and last.scheduler == "slurm" and (ended is None or ended.state != DONE):
@@ -74,11 +84,11 @@ def collect(
         elif last is None:
             states[item] = JobState(state=ABSENT)
         else:
-            states[item] = _local(workspace, item, last, clock)
+            states[item] = _readable(item, broken, partial(_local, workspace, item, last, clock))
     before = _jobs_before(workspace, asked.keys() - states.keys(), known, states, settled, clock)
     asked |= {item: last for item, last in before.items() if item not in states}
     try:
-        found = _slurm(workspace, asked, ledger, states, clock, run)
+        found = _slurm(workspace, asked, ledger, states, clock, run, broken)
     except ClusterError:
         if asked.keys() - done.keys():
             raise
@@ -99,8 +109,12 @@ def collect(
             return _local(workspace, item, last, clock)
         return ended
 
-    states = {item: _explain(workspace, item, states[item], of) for item in wanted}
-    return {item: _as_wished(state, item, known.get(item)) for item, state in states.items()}
+    made: dict[str, JobState] = {}
+    for item in wanted:
+        state = states[item]
+        state = _readable(item, broken, partial(_explain, workspace, item, state, of), state)
+        made[item] = _as_wished(_with_trouble(state, broken.get(item)), item, known.get(item))
+    return made
 
 
 def _jobs_before(
@@ -119,8 +133,9 @@ def _jobs_before(
         return {}
     of_kind = {item: last for item, last in known.items() if last.kind in BEFORE and last.scheduler == "slurm"}
     for item, last in of_kind.items():
-        if item not in states and (ended := _remembered(workspace, item, last, settled, clock)):
-            states[item] = ended
+        with contextlib.suppress(Damaged):  # then it is asked for like one that has not ended
+            if item not in states and (ended := _remembered(workspace, item, last, settled, clock)):
+                states[item] = ended
     return of_kind
 
 
@@ -153,7 +168,7 @@ def _read_or_recalled(
         return None  # there is no folder
     found, facts = settled.recall(item, key)
     if found:
-        return JobState(**facts) if facts else None
+        return JobState(**{name: facts[name] for name in FIELDS}) if facts else None
     ended = _ended(folder, last)
     settled.keep(item, key, _brief(ended) if ended else None, clock.now())
     return ended
@@ -161,66 +176,69 @@ def _read_or_recalled(
 
 def _brief(state: JobState) -> dict[str, Any]:
     """What a table shows of a job that has ended."""
-    names = ("state", "attempt", "step", "steps", "first", "loss", "slurm", "cause", "evidence", "saved", "stopped")
-    return {name: getattr(state, name) for name in (*names, "signature")}
+    return {name: getattr(state, name) for name in FIELDS}
 
 
 def _ended(folder: Path, last: Submission | None) -> JobState | None:
     """The exit record, if it belongs to the newest submission and to the newest attempt."""
-    record = read_json(folder / "exit.json")
-    if record is None or (last is not None and record["submission"] != last.id):
+    record = exit_record.read(folder)
+    if record is None or (last is not None and record.submission != last.id):
         return None
-    attempt = read_json(folder / "attempt.json") or {}
-    if attempt.get("nonce") != record["nonce"]:
+    attempt = attempts.read(folder)
+    if attempt is None or attempt.nonce != record.nonce:
         return None  # requeued since
-    outcome = record["outcome"]
-    stopped = outcome == CONTINUE
-    reached = record["step"] or record.get("saved") or 0  # stopped while it started, it is where it was
+    stopped = record.outcome == CONTINUE
+    saved = given(record.saved)
     return JobState(
-        state=WAITING if stopped else outcome,
-        attempt=record["attempt"],
-        step=reached if stopped else record["step"],
-        steps=record.get("steps"),
-        signature=record.get("signature"),
-        first=record.get("first", 0),
-        loss=record.get("loss"),
-        slurm=record["slurm_job_id"],
-        cause=f"stopped {_stopped_at(record, reached)} ({_stopped_by(record)})" if stopped else record["cause"],
-        evidence=_next_step(record) if stopped else record["evidence"],
-        checkpoints=tuple(record.get("checkpoints", ())),
-        quick={key: tuple(steps) for key, steps in record.get("quick", {}).items()},
-        snapshots=tuple(record.get("snapshots", ())),
-        saved=record.get("saved"),
-        under=_under(folder) if outcome != DONE and record.get("saved") is not None else {},
+        state=WAITING if stopped else record.outcome,
+        attempt=record.attempt,
+        step=record.reached if stopped else record.step,
+        steps=given(record.steps),
+        signature=given(record.signature),
+        first=given(record.first, 0),
+        loss=given(record.loss),
+        slurm=record.slurm_job_id,
+        cause=f"stopped {_stopped_at(record)} ({_stopped_by(record)})" if stopped else record.cause,
+        evidence=_next_step(record) if stopped else record.evidence,
+        checkpoints=tuple(given(record.checkpoints, ())),
+        quick={key: tuple(steps) for key, steps in given(record.quick, {}).items()},
+        snapshots=tuple(given(record.snapshots, ())),
+        saved=saved,
+        under=_under(folder) if record.outcome != DONE and saved is not None else {},
         stopped=stopped,
     )
 
 
-def _stopped_at(record: Mapping[str, Any], reached: int) -> str:
+def _stopped_at(record: ExitRecord) -> str:
     """How far it came: a run to a step, an evaluate job to so many scores."""
-    return f"after {record['scored']} scores" if "scored" in record else f"at step {reached}"
+    return f"at step {record.reached}" if record.scored is UNSET else f"after {record.scored} scores"
 
 
-def _stopped_by(record: Mapping[str, Any]) -> str:
-    return record["cause"] if "goes_on" in record else "time limit or preemption"
+def _stopped_by(record: ExitRecord) -> str:
+    return "time limit or preemption" if record.goes_on is UNSET else str(record.cause)
 
 
-def _next_step(record: Mapping[str, Any]) -> str:
+def _next_step(record: ExitRecord) -> str:
     """What a stopped run waits for; where it was to go on by itself, it is seen that it does not."""
-    return record["evidence"] if record.get("goes_on", "") is None else NEXT
+    return str(record.evidence) if record.goes_on is None else NEXT
 
 
 def _under(folder: Path) -> dict[str, Any]:
-    job = read_json(folder / "job.json") or {}
+    job = job_file.read(folder) or {}
     size = {key: job["resources"][key] for key in ("nodes", "ranks_per_node") if key in job.get("resources", {})}
     told = job.get("checkpoints", {})
     return size | {key: told[key] for key in ("every", "quick", "snapshots") if key in told}
 
 
 def _slurm(
-    workspace: Workspace, asked: dict[str, Submission], ledger: Ledger, settled: Mapping[str, JobState], clock: Clock,
+    workspace: Workspace,
+    asked: dict[str, Submission],
+    ledger: Ledger,
+    settled: Mapping[str, JobState],
+    clock: Clock,
     run: slurm.Run,
-) -> dict[str, JobState]:  # fmt: skip
+    broken: dict[str, str],
+) -> dict[str, JobState]:
     """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
     jobs = {item: last.jobs_of(item) for item, last in asked.items()}
     replaced = ledger.replaced({*asked, *settled})
@@ -239,23 +257,58 @@ def _slurm(
         elif not links:
             states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
         elif job:
-            folder, said, before = workspace.root / item, replace(told[job], job=job.id), settled.get(item)
-            if said.away:
-                states[item] = JobState(state=UNKNOWN, slurm=job.id, cause=said.detail, in_queue=True)
-            elif before is not None and before.state == DONE:
-                # The links of a chain come and go behind a run that is done.
-                states[item] = _still_held(folder, said, before, clock) if said.state == RUNNING else before
-            elif said.state in (QUEUED, WAITING):
-                is_link = before is not None and job.id not in (links[0].id, before.slurm)
-                states[item] = _waits(said, before, is_link)
-            elif said.state == RUNNING:
-                states[item] = _running(folder, said, asked[item], before, clock)
-            else:
-                states[item] = _gone(workspace, folder, said, asked[item], clock)
+            said, before = replace(told[job], job=job.id), settled.get(item)
+            is_link = before is not None and job.id not in (links[0].id, before.slurm)
+            read = partial(_by_slurm, workspace, item, said, asked[item], before, is_link, clock)
+            in_queue = said.state in (QUEUED, WAITING, RUNNING)
+            states[item] = _readable(item, broken, read, JobState(state=UNKNOWN, slurm=job.id, in_queue=in_queue))
     for item, links in replaced.items():
         if left := tuple(job.id for job in links if job in told and not told[job].is_leaving):
             states[item] = replace(states.get(item) or settled[item], replaced=left)
     return states
+
+
+def _by_slurm(
+    workspace: Workspace,
+    item: str,
+    said: SlurmState,
+    last: Submission,
+    before: JobState | None,
+    is_link: bool,
+    clock: Clock,
+) -> JobState:
+    """A job of which Slurm says something. `before`: its end, if it has told one; `is_link`: of its chain."""
+    folder = workspace.root / item
+    if said.away:
+        return JobState(state=UNKNOWN, slurm=said.job, cause=said.detail, in_queue=True)
+    if before is not None and before.state == DONE:
+        # The links of a chain come and go behind a run that is done.
+        return _still_held(folder, said, before, clock) if said.state == RUNNING else before
+    if said.state in (QUEUED, WAITING):
+        return _waits(said, before, is_link)
+    if said.state == RUNNING:
+        return _running(folder, said, last, before, clock)
+    return _gone(workspace, folder, said, last, clock)
+
+
+def _readable(
+    item: str, broken: dict[str, str], read: Callable[[], JobState], otherwise: JobState | None = None
+) -> JobState:
+    """What `read` tells of a job. Where a file of its folder cannot be read, that goes to `broken`."""
+    try:
+        return read()
+    except Damaged as error:
+        broken.setdefault(item, str(error))
+        return otherwise or JobState(state=UNKNOWN)
+
+
+def _with_trouble(state: JobState, trouble: str | None) -> JobState:
+    """A job of which a file cannot be read: nobody knows how it ended; one under way goes on all the same."""
+    if trouble is None:
+        return state
+    if state.is_active:
+        return replace(state, flag=trouble)
+    return replace(state, state=UNKNOWN, cause=trouble, evidence=None)
 
 
 def _acting(links: Sequence[Job], told: Mapping[Job, SlurmState]) -> Job | None:
@@ -288,21 +341,21 @@ def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState |
     """A job that runs by squeue's word: has its attempt begun, does it live, has it told its end meanwhile?"""
     state = JobState(state=RUNNING, slurm=said.job, in_queue=True, reason=said.detail, node=said.nodes)
     signs, elapsed_s = signs_of.of(folder, clock), said.elapsed_s
-    told_s = clock.now() - _modified(folder / "exit.json")
+    told_s = clock.now() - _modified(exit_record.path(folder))
     if ended and elapsed_s is not None and told_s < elapsed_s - 1:  # its processes are leaving
         if ended.stopped and told_s < LOST_S:
             return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing=LEAVING)
         held = _still_held(folder, said, ended, clock)
         return replace(held, in_queue=False) if ended.stopped else replace(held, in_queue=True)
-    job = read_json(folder / "job.json") or {}
+    job = job_file.read(folder) or {}
     state = replace(state, gpus=gpus(job))
-    if signs is None or signs.attempt["submission"] != last.id or signs.predate(elapsed_s):
+    if signs is None or signs.attempt.submission != last.id or signs.predate(elapsed_s):
         if elapsed_s is not None and elapsed_s > START_S:
             return replace(state, state=UNKNOWN, cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}")
         return replace(state, doing=STARTING)
-    state = alive(folder, replace(state, node=said.nodes or signs.attempt["host"]), signs, job)
+    state = alive(folder, replace(state, node=said.nodes or signs.attempt.host), signs, job)
     if signs.age_s > LOST_S and said.word not in PAUSED:
-        lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt['host'])}"
+        lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt.host)}"
         return replace(state, state=UNKNOWN, cause=lost, flag=None, eta_s=None)
     return state
 
@@ -312,11 +365,11 @@ def _still_held(folder: Path, said: SlurmState, ended: JobState, clock: Clock) -
 
     What Slurm has started again after the end finds nothing to do, once it has begun.
     """
-    told_s, elapsed_s = clock.now() - _modified(folder / "exit.json"), said.elapsed_s or 0.0
+    told_s, elapsed_s = clock.now() - _modified(exit_record.path(folder)), said.elapsed_s or 0.0
     held_s, patience_s = (told_s, HELD_S) if elapsed_s >= told_s else (elapsed_s, START_S)
     if held_s <= (START_S if said.word == "COMPLETING" else patience_s):  # an epilogue may take its time
         return ended
-    job = read_json(folder / "job.json") or {}
+    job = job_file.read(folder) or {}
     count = gpus(job)
     what = f"{count} GPUs, {count * held_s / 3600:.1f} GPU-hours so far," if count else "its allocation"
     flag = f"its Slurm job {said.job} still holds {what}{_on(said.nodes)} {held_s / 60:.0f} min after its end"
@@ -327,7 +380,7 @@ def _gone(workspace: Workspace, folder: Path, said: SlurmState, last: Submission
     """A job that has left the queue without a record of its own."""
     state = JobState(state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence)
     signs = signs_of.of(folder, clock)
-    has_begun = signs is not None and signs.attempt["submission"] == last.id
+    has_begun = signs is not None and signs.attempt.submission == last.id
     if not has_begun and (stopped := _in_setup(workspace, said, last, state)):
         return stopped
     if said.state == DONE:
@@ -374,8 +427,8 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
     if is_locked(folder / "lock"):
         return _here(folder, clock)
     # Before the submit's lock: a job that was killed does not wait, however long its submit lives.
-    attempt = read_json(folder / "attempt.json") or {}
-    if attempt.get("submission") == last.id:
+    attempt = attempts.read(folder)
+    if attempt and attempt.submission == last.id:
         dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")
         # It may have told its end since it was looked for.
         return _ended(folder, last) or progress(folder, dead)
@@ -388,7 +441,7 @@ def _here(folder: Path, clock: Clock) -> JobState:
     """A job on this machine, whose lock says that its process lives. Its journal is newer than its heartbeat."""
     state, signs = JobState(state=RUNNING), signs_of.of(folder, clock)
     if signs and signs.beat:
-        state = alive(folder, state, signs, read_json(folder / "job.json") or {})
+        state = alive(folder, state, signs, job_file.read(folder) or {})
         if signs.age_s > LOST_S:
             state = replace(state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None)
     found = progress(folder, replace(state, evidence=None))
@@ -402,7 +455,7 @@ def _explain(workspace: Workspace, item: str, state: JobState, of: Callable[[str
     """
     if state.state not in (CANCELLED, UNKNOWN) or state.attempt is not None:
         return state
-    for needed in (read_json(workspace.root / item / "job.json") or {}).get("after", []):
+    for needed in (job_file.read(workspace.root / item) or {}).get("after", []):
         before = of(needed)
         if before is None or before.in_queue or before.doing == LEAVING:
             continue

@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import causes
+from jobs.contract import causes, exit_record, job_file
 from jobs.contract.causes import Cause
-from jobs.contract.folder import Workspace, read_json
+from jobs.contract.exit_record import given
+from jobs.contract.folder import Workspace
 from jobs.runtime import log_marks, tracebacks
 from launcher.status import logs
 from launcher.status.logs import Part
@@ -101,7 +102,7 @@ def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
     if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED, Cause.CANARY_FAILED):
         return _from_before(place, item, state)
     told = Found(str(state.cause or UNKNOWN), state.evidence, signature=state.signature)
-    record = place.root / item / "exit.json"
+    record = exit_record.path(place.root / item)
     if state.attempt is not None and record.exists() and told.evidence:
         told = replace(told, file=_relative(place, record), line=_line_of(record, '"evidence"'))
     cause = causes.known(state.cause)
@@ -116,12 +117,11 @@ def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
 
 def _from_before(place: Workspace, item: str, state: JobState) -> Found:
     """A job that waits for one that failed: the record of that one is the proof."""
-    for needed in (read_json(place.root / item / "job.json") or {}).get("after", []):
-        path = place.root / needed / "exit.json"
-        record = read_json(path)
-        if record and record["outcome"] == FAILED and str(record["evidence"]) in (state.evidence or ""):
+    for needed in (job_file.read(place.root / item) or {}).get("after", []):
+        path, record = exit_record.path(place.root / needed), exit_record.read(place.root / needed)
+        if record and record.outcome == FAILED and str(record.evidence) in (state.evidence or ""):
             where = {"file": _relative(place, path), "line": _line_of(path, '"evidence"')}
-            return Found(str(state.cause), state.evidence, signature=record.get("signature"), **where)
+            return Found(str(state.cause), state.evidence, signature=given(record.signature), **where)
         # A job that was killed has no record; its log may say by whom.
         if needed in (state.evidence or "") and (seen := _in_logs(place, needed)):
             said = f"{state.evidence}: {seen.evidence}"

@@ -5,9 +5,9 @@ from typing import Any
 
 from msgspec import to_builtins
 
-from jobs.contract import leases, stages
+from jobs.contract import job_file, leases, stages
 from jobs.contract.attempt import now_ms
-from jobs.contract.folder import SCHEMA, Workspace, read_json, write_json
+from jobs.contract.folder import SCHEMA, Workspace, read_json
 from jobs.runtime import going_on
 from jobs.training.deepspeed_config import deepspeed_config
 from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
@@ -48,7 +48,7 @@ def write_train(
         "deepspeed": _deepspeed(train, profile),
     }
     job["paths"] |= {"base": str(base)}
-    write_json(workspace.root / run_item(run) / "job.json", job)
+    job_file.write(workspace.root / run_item(run), job)
 
 
 def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
@@ -74,7 +74,7 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
     }
     embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
     job["paths"] |= {"sources": {name: files.texts for name, files in first.sources.items()}, "embedding": embedding}
-    write_json(workspace.root / prepare.item / "job.json", job)
+    job_file.write(workspace.root / prepare.item, job)
 
 
 def _write_sample(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
@@ -89,7 +89,7 @@ def _write_sample(workspace: Workspace, prepare: Prepare, profile: Profile, subm
         "makes": sorted(prepare.makes),
     }
     job["paths"] |= {"sources": {name: files.texts for name, files in run.sources.items()}}
-    write_json(workspace.root / prepare.item / "job.json", job)
+    job_file.write(workspace.root / prepare.item, job)
 
 
 def _base(run: Run) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def write_canary(
         "after": [],
         "makes": [speed],
     }
-    write_json(workspace.root / first.item / "job.json", job)
+    job_file.write(workspace.root / first.item, job)
 
 
 def write_evaluate(
@@ -129,7 +129,7 @@ def write_evaluate(
         "after": [],
         "makes": [],
     }
-    write_json(workspace.root / item / "job.json", job)
+    job_file.write(workspace.root / item, job)
 
 
 def _requeued(profile: Profile) -> dict[str, Any] | None:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.contract import cancellation
-from jobs.contract.folder import Workspace, is_committed, read_json
+from jobs.contract import cancellation, job_file
+from jobs.contract.folder import Workspace, is_committed
 from jobs.files import ownership
 from jobs.runtime import own_code
 from launcher.clusters.profiles import Profile
@@ -112,7 +112,7 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
 
 def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
     # Outside Slurm it is the user who chooses the GPUs.
-    job = read_json(folder / "job.json") or {}
+    job = job_file.read(folder) or {}
     names = [*profile.environment.keep, "CUDA_VISIBLE_DEVICES", *job.get("key_variables", ())]
     kept = {key: os.environ[key] for key in names if key in os.environ}
     sizes = {"prepare": profile.prepare, "evaluate": profile.evaluate}

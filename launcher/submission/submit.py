@@ -14,8 +14,9 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from jobs.contract import exit_record, job_file
 from jobs.contract.attempt import now_ms
-from jobs.contract.folder import Workspace, is_committed, read_json
+from jobs.contract.folder import Workspace, is_committed
 from jobs.files import ownership
 from launcher.clusters import profiles, slurm, slurm_retry
 from launcher.clusters.profiles import JobSize
@@ -161,7 +162,8 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str,
 
 
 def _is_done(site: Site, run: Run) -> bool:
-    return (read_json(site.workspace.run(run.id) / "exit.json") or {}).get("outcome") == DONE
+    record = exit_record.read(site.workspace.run(run.id))
+    return record is not None and record.outcome == DONE
 
 
 def settle(site: Site, ledger: Ledger, say: Say) -> None:
@@ -415,7 +417,7 @@ def _makers(workspace: Workspace, ledger: Ledger, scheduler: str, before: Collec
 
 
 def _makes(workspace: Workspace, item: str) -> list[str]:
-    return (read_json(workspace.root / item / "job.json") or {}).get("makes", [])
+    return (job_file.read(workspace.root / item) or {}).get("makes", [])
 
 
 def _all_made(workspace: Workspace, item: str) -> bool:

@@ -5,8 +5,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobs.contract import journal
-from jobs.contract.folder import SCHEMA, Workspace, is_committed, read_json
+from jobs.contract import attempt as attempts
+from jobs.contract import job_file, journal
+from jobs.contract.exit_record import ExitRecord
+from jobs.contract.folder import SCHEMA, Damaged, Workspace, is_committed
 from launcher.verification.check import NotChecked
 from zsg_core.errors import UserError
 from zsg_core.training import schedule
@@ -25,11 +27,11 @@ class Evidence:
     @classmethod
     def of(cls, folder: Path) -> "Evidence":
         """The evidence of a run's folder, copied or not. UserError for one that holds no train job."""
-        path = folder / "job.json"
+        path = job_file.path(folder)
         try:
-            job = read_json(path)
-        except ValueError as error:
-            raise UserError(f"{path}: is not JSON: {error}") from error
+            job = job_file.read(folder)
+        except Damaged as error:
+            raise UserError(str(error)) from error
         if job is None:
             raise UserError(f"{path}: not found; give a run's id or its folder")
         if job.get("schema") != SCHEMA or job.get("kind") != "train":
@@ -62,10 +64,9 @@ class Evidence:
         return self.recipe["stages"][-1]
 
     @cached_property
-    def end(self) -> Row:
-        """How the newest attempt ended; empty while it is under way."""
-        record, attempt = (read_json(self.folder / name) or {} for name in ("exit.json", "attempt.json"))
-        return record if record.get("nonce") == attempt.get("nonce") else {}
+    def end(self) -> ExitRecord | None:
+        """How the newest attempt ended; None while it is under way."""
+        return attempts.end_of_newest(self.folder)
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jobs.contract import journal
 from jobs.contract.attempt import DONE
+from jobs.contract.exit_record import given
 from jobs.contract.folder import read_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.model import content
@@ -192,8 +193,8 @@ def losses(e: Evidence) -> str:
             if step in found[key] and len(own) and not journal.agree(found[key][step], float(own.mean()), MEAN):
                 raise Differs(f"{key} at step {step} is {found[key][step]!r}, the mean of its items {own.mean():.6g}")
             count += 1
-    of_tests, told = found.get("loss", {}), e.end.get("loss")
-    if of_tests and told is not None and e.end["outcome"] == DONE:
+    of_tests, told = found.get("loss", {}), given(e.end.loss) if e.end else None
+    if of_tests and told is not None and e.end and e.end.outcome == DONE:
         last = max(of_tests)
         if not journal.agree(of_tests[last], float(told), 0.0):
             raise Differs(f"exit.json has the loss {told!r}, the journal {of_tests[last]!r} at step {last}")
@@ -206,8 +207,8 @@ def weights(e: Evidence) -> str:
     """Weights on disk have the digests that were journalled when they were written."""
     recorded = values(e.rows)
     ends = [value for (_, key), value in recorded.items() if key == "digest of weights"]
-    if ends and e.end.get("weights", ends[-1]) != ends[-1]:
-        raise Differs(f"exit.json has the weights {e.end['weights']}, the journal {ends[-1]}")
+    if ends and e.end and given(e.end.weights, ends[-1]) != ends[-1]:
+        raise Differs(f"exit.json has the weights {e.end.weights}, the journal {ends[-1]}")
     told = [f"{ends[-1][:12]} at the end"] if ends else []
     steps = [step for step, key in recorded if key == SNAPSHOT]
     there = [step for step in steps if (e.folder / "snapshots" / str(step)).is_dir()]

@@ -6,7 +6,6 @@ written to. Nothing is sent to MLflow, and no state is saved. Ranks are processe
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,9 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from jobs.contract import journal
+import msgspec
+
+from jobs.contract import attempt as attempts
+from jobs.contract import exit_record, job_file, journal
 from jobs.contract.attempt import DONE
-from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.contract.folder import Workspace, read_json
 from jobs.files import ownership
 from jobs.training import state, written_weights
 from jobs.training.tokens import tokens_id
@@ -129,7 +131,7 @@ def _lay_out(e: Evidence, over: Span, scratch: Workspace, way: Row) -> Path:
     job |= {"resources": job["resources"] | {"kill_wait_s": 0}}
     if way["device"] == "cpu":
         job["resources"] |= {"gpus_per_node": 0}
-    write_json(folder / "job.json", job)
+    job_file.write(folder, job)
     if over.saved:
         _copy_past(e.folder, folder, over.saved)
     return folder
@@ -151,8 +153,8 @@ def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
     for name, size in saved.journal.items():
         with (run / "journal" / name).open("rb") as file:
             (folder / "journal" / name).write_bytes(file.read(size))
-    shutil.copyfile(run / "attempt.json", folder / "attempt.json")
-    write_json(folder / "attempt.json", (read_json(folder / "attempt.json") or {}) | {"attempt": saved.attempt})
+    if newest := attempts.read(run):
+        attempts.write(folder, msgspec.structs.replace(newest, attempt=saved.attempt))
     (folder / "state").mkdir()
     (folder / "state" / str(saved.step)).symlink_to((run / "state" / str(saved.step)).resolve())
 
@@ -238,10 +240,10 @@ def _differing(e: Evidence, folder: Path, rows: list[Row], over: Span) -> dict[i
 
 def _refuse_stopped(folder: Path, over: Span) -> None:
     """A replay that ended too early: because of the state, or of this machine. One that is done simply lacks rows."""
-    record = read_json(folder / "exit.json") or {}
-    if record.get("outcome") == DONE:
+    record = exit_record.read(folder)
+    if record and record.outcome == DONE:
         return
-    evidence = str(record.get("evidence") or "")
+    evidence = (record.evidence if record else None) or ""
     if over.saved and evidence.startswith(str(folder / "state")):
         raise Differs(f"{over.origin} {evidence.partition(' ')[2]}")
     log = (folder / "rank0.txt").read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()

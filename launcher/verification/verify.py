@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.contract import job_file
 from jobs.contract.folder import Workspace
 from launcher.status import reading
 from launcher.verification import records, replay
@@ -31,7 +32,7 @@ def verify(
 
 
 def _folder(text: str, place: Callable[[], Workspace]) -> Path:
-    if (Path(text) / "job.json").is_file():
+    if job_file.is_there(Path(text)):
         return Path(text)
     item = reading.find_item(place(), text)
     if not item.startswith("runs/"):

@@ -80,10 +80,10 @@ def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
     lacking = [step for step in range(e.first + 1, e.last + 1) if ("train/loss", step) not in cells]
     if lacking:
         raise Differs(f"train/loss of step {lacking[0]} is missing")
-    if e.end.get("outcome") != DONE:
+    if e.end is None or e.end.outcome != DONE:
         return
-    if e.last != e.end["step"]:
-        raise Differs(f"the run ended after step {e.end['step']}, the last journalled is {e.last}")
+    if e.last != e.end.step:
+        raise Differs(f"the run ended after step {e.end.step}, the last journalled is {e.last}")
     when = (e.job["checkpoints"][key] for key in ("every", "quick", "snapshots"))
     for key, steps in schedule.measured(e.last - e.first, *when).items():
         for step in steps:

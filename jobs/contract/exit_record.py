@@ -1,0 +1,91 @@
+"""exit.json: how the newest attempt of a job ended, and what follows from it."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from jobs.contract.folder import SCHEMA
+from jobs.contract.records import read_record, write_record
+
+NAME = "exit.json"
+DONE, CONTINUE, FAILED, CANCELLED = "done", "continue", "failed", "cancelled"
+
+Loss = float | str | None  # a loss that is no number is a text
+
+
+class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one attempt. What is unset, jobs of that kind do not tell, or an older zsg did not.
+
+    `outcome`: done, continue (stopped before its end), failed or cancelled. `nonce` and `submission` are those of the
+    attempt. `ended`: ms since the epoch. `saved`: the newest saved step. `signature`: equal for failures of one kind.
+    `continued`, `stalled`, `goes_on`: see jobs.runtime.going_on. A train job tells its progress (`steps`, `first`,
+    `loss`, …), its checkpoints and snapshots; an evaluate job what it `scored`; a canary what it saw of its `run`.
+    """
+
+    schema: int = SCHEMA
+    attempt: int
+    submission: str
+    nonce: str
+    slurm_job_id: str | None = None
+    outcome: str
+    cause: str | None = None
+    evidence: str | None = None
+    step: int | None = None
+    ended: int = 0
+    signature: str | UnsetType | None = UNSET
+    saved: int | UnsetType | None = UNSET
+    continued: int | UnsetType = UNSET
+    stalled: int | UnsetType = UNSET
+    goes_on: str | UnsetType | None = UNSET
+    steps: int | UnsetType | None = UNSET
+    first: int | UnsetType = UNSET
+    examples: int | UnsetType = UNSET
+    loss: float | str | UnsetType | None = UNSET
+    digest: str | UnsetType | None = UNSET
+    weights: str | UnsetType | None = UNSET
+    skipped: int | UnsetType = UNSET
+    snapshots: list[dict[str, Any]] | UnsetType = UNSET
+    world: int | UnsetType = UNSET
+    checkpoints: list[int] | UnsetType = UNSET
+    quick: dict[str, list[int]] | UnsetType = UNSET
+    scored: int | UnsetType = UNSET
+    swaps: int | UnsetType = UNSET
+    loads: int | UnsetType = UNSET
+    lost: int | UnsetType = UNSET
+    run: str | UnsetType = UNSET
+    tokens_per_s: float | str | UnsetType | None = UNSET
+
+    @property
+    def reached(self) -> int:
+        """The step that it came to: stopped while it started, it is where it was."""
+        return self.step or given(self.saved) or 0
+
+    @property
+    def why(self) -> str:
+        """Why it ended, in its own words."""
+        return ": ".join(str(part) for part in (self.cause or self.outcome, self.evidence) if part)
+
+
+def given(value: Any, otherwise: Any = None) -> Any:
+    """The value of a field, or another one where it is unset."""
+    return otherwise if value is UNSET else value
+
+
+def read(folder: Path) -> ExitRecord | None:
+    """How the last attempt that told its end has ended, which need not be the newest one; None if none has.
+
+    Damaged for what is no such record.
+    """
+    return read_record(folder / NAME, ExitRecord)
+
+
+def write(folder: Path, record: ExitRecord) -> None:
+    """Writes how the newest attempt ended."""
+    write_record(folder / NAME, record)
+
+
+def path(folder: Path) -> Path:
+    """Where the record is, for people and for the time of its change."""
+    return folder / NAME

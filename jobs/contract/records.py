@@ -1,0 +1,41 @@
+"""Reads and writes the small files of a run folder, each as one typed record.
+
+A record has its own class, a msgspec Struct, in the module that is named after its file; no other module knows the
+file's name or its keys. Keys that this zsg does not know are passed over: a later one of the same schema wrote them.
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from jobs.contract.folder import SCHEMA, Damaged, read_json, write_json
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def read_record(path: Path, kind: type[T]) -> T | None:
+    """The record of a file, or None if there is no file.
+
+    Damaged, with the file's path, for what is no such record, or is one of a newer zsg.
+    """
+    value = read_json(path)
+    refuse_newer(path, value)
+    if value is None and not path.exists():
+        return None
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise Damaged(f"{path}: is not what zsg writes there: {error}; look at the disk") from None
+
+
+def refuse_newer(path: Path, value: Any) -> None:
+    """Raises Damaged for what a zsg wrote whose schema this one does not know."""
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise Damaged(f"{path}: has schema {schema}, and this zsg reads up to {SCHEMA}: use the zsg that wrote it")
+
+
+def write_record(path: Path, record: msgspec.Struct) -> None:
+    """Writes a record that is either the old or the new one, whatever dies. Fields that are unset are left out."""
+    write_json(path, msgspec.to_builtins(record))

@@ -1,0 +1,153 @@
+"""Is a file of a run folder that cannot be read told by its path, and does it hide no other run?"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_status import FakeSlurm
+
+from jobs.contract import attempt as attempts
+from jobs.contract import cancellation, exit_record, heartbeat, job_file
+from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.folder import Damaged, Workspace, write_json
+from launcher.status.settled import Settled
+from launcher.status.status import collect
+from launcher.workspace.ledger import Ledger
+
+BROKEN, SOUND = "runs/broken", "runs/sound"
+
+
+@pytest.fixture(params=["local", "slurm"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace of two runs that have ended."""
+    place = Workspace(tmp_path)
+    monkeypatch.setattr(FakeSlurm, "workspace", place)
+    ledger = Ledger(place)
+    submission = ledger.intend(scheduler=request.param, kind="train", grid="g", items=[BROKEN, SOUND])
+    ledger.submitted(submission, ["7_0", "7_1"])
+    for item in (BROKEN, SOUND):
+        folder = place.root / item
+        attempt = attempts.begin(folder, submission.id)
+        attempts.end(folder, attempt, "done", step=9, steps=9, loss=1.5)
+        job_file.write(folder, {"schema": 1, "after": [], "resources": {}})
+    return place
+
+
+def newer(path: Path) -> None:
+    """The same record, as a zsg of next year may write it."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
+
+
+def lacking(path: Path) -> None:
+    """A record without one of its keys."""
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "nonce"}))
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda path: path.write_text(""),
+    "half written": lambda path: path.write_text(path.read_text()[: len(path.read_text()) // 2]),
+    "another's": lambda path: path.write_text('["of", "another", "program"]'),
+    "null": lambda path: path.write_text("null"),
+    "binary": lambda path: path.write_bytes(b"\xff\xfe\0"),
+    "of a newer zsg": newer,
+    "lacking a key": lacking,
+}
+
+
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
+@pytest.mark.parametrize("name", ["exit.json", "attempt.json"])
+def test_a_broken_record_hides_no_other_run(place: Workspace, name: str, harm: Callable[[Path], object]) -> None:
+    """Nobody knows how that run ended, and the file is named; the other is told of as ever, also once remembered."""
+    path = place.root / BROKEN / name
+    harm(path)
+    for _ in range(2):
+        found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm(), settled=Settled(place))
+
+        assert (found[SOUND].state, found[SOUND].loss) == ("done", 1.5)
+        assert found[BROKEN].state == "unknown"
+        assert str(path) in str(found[BROKEN].cause)
+
+
+def test_a_run_under_way_is_active_though_its_record_is_broken(place: Workspace) -> None:
+    """Else the next submit would start it twice."""
+    if next(iter(Ledger(place).submissions.values())).scheduler == "local":
+        pytest.skip("of a local job the lock tells")
+    (place.root / BROKEN / "exit.json").write_text("")
+    found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm("7_0|PENDING|Priority"))
+
+    assert found[BROKEN].is_active and str(place.root / BROKEN / "exit.json") in str(found[BROKEN].flag)
+
+
+def test_a_memory_of_another_version_is_not_used(place: Workspace) -> None:
+    """ended.json with a field too many, or one that is no memory: the records are read again."""
+    expected = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
+    state = {"state": "failed", "speed": 3}
+    for text in (
+        json.dumps({"schema": 1, "ends": {SOUND: [Settled(place).key(place.root / SOUND, "x"), state]}}),
+        json.dumps({"schema": 1, "fields": ["state", "speed"], "ends": {SOUND: [[], state]}}),
+        "[]",
+        '{"schema": 1, "ends": 7}',
+        "",
+    ):
+        place.ends.write_text(text)
+        found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm(), settled=Settled(place))
+
+        assert {item: one.state for item, one in found.items()} == {item: one.state for item, one in expected.items()}
+
+
+def test_a_job_of_a_newer_zsg_is_refused_with_its_path(tmp_path: Path) -> None:
+    """And what is no job; none there is none."""
+    assert job_file.read(tmp_path) is None
+    write_json(tmp_path / "job.json", {"schema": 2})
+    with pytest.raises(Damaged, match=rf"{tmp_path}/job.json: has schema 2, and this zsg reads up to 1"):
+        job_file.read(tmp_path)
+    write_json(tmp_path / "job.json", [])
+    with pytest.raises(Damaged, match=rf"{tmp_path}/job.json: is no job"):
+        job_file.read(tmp_path)
+
+
+def test_an_exit_record_tells_what_it_was_given_and_no_more(tmp_path: Path) -> None:
+    """In a fixed order; what a later zsg adds to it is passed over."""
+    attempt = attempts.begin(tmp_path, "s")
+    attempts.end(tmp_path, attempt, "continue", cause="time limit", saved=4, goes_on=None)
+    written = json.loads((tmp_path / "exit.json").read_text())
+
+    assert list(written) == [
+        "schema", "attempt", "submission", "nonce", "slurm_job_id", "outcome", "cause", "evidence", "step", "ended",
+        "saved", "goes_on",
+    ]  # fmt: skip
+    write_json(tmp_path / "exit.json", written | {"mood": "good"})
+    record = exit_record.read(tmp_path)
+    assert isinstance(record, ExitRecord)
+    assert (record.reached, given(record.steps), given(record.goes_on, "unset")) == (4, None, None)
+
+
+def test_an_end_is_told_though_the_one_before_is_broken(tmp_path: Path) -> None:
+    """The record of the attempt before has nothing to say of this one."""
+    attempt = attempts.begin(tmp_path, "s")
+    (tmp_path / "exit.json").write_text("{")
+    attempts.end(tmp_path, attempt, "done")
+
+    assert attempts.end_of_newest(tmp_path) == exit_record.read(tmp_path)
+
+
+def test_a_broken_heartbeat_is_none(tmp_path: Path) -> None:
+    """The next is written within seconds; another attempt's is none either."""
+    assert heartbeat.read(tmp_path, "n") is None
+    heartbeat.path(tmp_path).write_text('{"nonce": "n", "doing": 7}')
+    assert heartbeat.read(tmp_path, "n") is None
+    heartbeat.path(tmp_path).write_text('{"nonce": "n", "doing": "training", "later": 1}')
+    beat = heartbeat.read(tmp_path, "n")
+    assert beat is not None and beat[0].doing == "training"
+    assert heartbeat.read(tmp_path, "m") is None
+
+
+def test_a_wish_to_stop_counts_for_its_submission(tmp_path: Path) -> None:
+    """Of a broken one its path is told."""
+    cancellation.ask(tmp_path, "s", save=True)
+    request = cancellation.asked(tmp_path, "s")
+    assert request is not None and request.save and cancellation.asked(tmp_path, "t") is None
+    (tmp_path / "cancel.json").write_text("{}")
+    with pytest.raises(Damaged, match=r"cancel.json: is not what zsg writes there"):
+        cancellation.asked(tmp_path, "s")
