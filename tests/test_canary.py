@@ -11,6 +11,7 @@ from test_chaos import CLUSTER, LIGHT, write_grid
 from test_plan import a_run, planned
 
 from jobs.contract.causes import Cause, Known
+from jobs.contract.exit_record import ExitRecord
 from jobs.runtime.canary import Shown, judge
 from launcher.grids.runs import Run
 from launcher.planning.plan import Plan
@@ -32,9 +33,10 @@ def trained(*speeds: float, loss: Any = None, first: int = 0) -> list[Row]:
     return rows if loss is None else [*rows, row(first + len(speeds), loss=loss)]
 
 
-def ended(outcome: str, **facts: Any) -> Row:
+def ended(outcome: str, **facts: Any) -> ExitRecord:
     """An exit record."""
-    return {"outcome": outcome, "cause": None, "evidence": None, "step": 9, "loss": 2.5, **facts}
+    told = {"step": 9, "loss": 2.5, **facts}
+    return ExitRecord(attempt=1, submission="s", nonce="n", outcome=outcome, **told)
 
 
 ENOUGH = [
@@ -47,7 +49,7 @@ ENOUGH = [
 
 
 @pytest.mark.parametrize(("rows", "record", "shown"), ENOUGH)
-def test_the_others_may_start(rows: list[Row], record: Row | None, shown: Shown) -> None:
+def test_the_others_may_start(rows: list[Row], record: ExitRecord | None, shown: Shown) -> None:
     """Once there is a finite loss after a step of its own and a speed, of which the first two steps do not count."""
     assert judge("r", rows, record) == shown
 
@@ -61,7 +63,7 @@ WAIT = [
 
 
 @pytest.mark.parametrize(("rows", "record"), WAIT)
-def test_the_others_wait(rows: list[Row], record: Row | None) -> None:
+def test_the_others_wait(rows: list[Row], record: ExitRecord | None) -> None:
     """While that has not been shown and may yet be."""
     assert judge("r", rows, record) is None
 
@@ -78,7 +80,7 @@ FAIL = [
 
 
 @pytest.mark.parametrize(("rows", "record", "said"), FAIL)
-def test_the_others_do_not_start(rows: list[Row], record: Row | None, said: str) -> None:
+def test_the_others_do_not_start(rows: list[Row], record: ExitRecord | None, said: str) -> None:
     """Where the first has failed, or learns nothing: with the reason."""
     with pytest.raises(Known, match=said) as raised:
         judge("r", rows, record)

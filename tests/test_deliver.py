@@ -11,7 +11,7 @@ import pytest
 from grown_journals import write_grid, write_run
 from tracked import MlflowClient, assert_exactly_once, child_runs, journal_points, mlflow_runs
 
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Damaged, Workspace, write_json
 from jobs.tracking import deliver
 
 
@@ -51,6 +51,23 @@ def test_a_cursor_behind_what_was_sent_is_harmless(work: Path) -> None:
 
     assert sync(work, "grid") == {"runs": 1, "points": 2}
     assert_exactly_once(work, "grid", ["first"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("exit.json", ""), ("attempt.json", '{"attempt": 1, "subm'), ("job.json", '{"schema": 99}')]
+)
+def test_a_broken_record_keeps_no_other_run_from_mlflow(work: Path, name: str, text: str) -> None:
+    """The others are sent, then its path is told."""
+    runs = [f"broken-{name}", f"sound-{name}"]
+    for run in runs:
+        write_run(work, run, [[{"loss": 3.0}, {"loss": 2.0}]])
+    write_grid(work, f"half-{name}", runs)
+    (work / "runs" / runs[0] / name).write_text(text)
+    with pytest.raises(Damaged, match=rf"{runs[0]}/{name}: "):
+        sync(work, f"half-{name}")
+
+    sent = child_runs(work, f"half-{name}")[runs[1]]["points"]
+    assert sorted(map(repr, sent)) == sorted(map(repr, journal_points(work, runs[1])))
 
 
 def test_what_a_restart_adds_is_sent_once(work: Path) -> None:

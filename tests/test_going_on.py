@@ -3,15 +3,22 @@
 import os
 import signal
 import subprocess
+from typing import Any
 
 import pytest
 
+from jobs.contract.exit_record import ExitRecord
 from jobs.runtime import going_on
 from jobs.runtime.going_on import Slurm, Stop, decide
 
 REQUEUE, CHAIN = {"by": "requeue", "most": 3}, {"by": "chain", "most": 3}
 PROGRESS = Stop(before=4, saved=8)
 LINKED = Stop(before=4, saved=8, links_left=2)
+
+
+def ended(**facts: Any) -> ExitRecord | None:
+    """The end of the start before; none without facts."""
+    return ExitRecord(attempt=1, submission="s", nonce="n", outcome="continue", **facts) if facts else None
 
 
 class Scontrol:
@@ -55,7 +62,7 @@ class Scontrol:
 )  # fmt: skip
 def test_what_follows_a_stop(rule, past, stop, slurm, outcome, goes_on, told):
     """It goes on until the limit, has failed where nothing is gained, and else waits and says why."""
-    verdict = decide(rule, past, stop, slurm)
+    verdict = decide(rule, ended(**past), stop, slurm)
 
     assert (verdict.outcome, verdict.goes_on) == (outcome, goes_on)
     assert told in verdict.facts["evidence"]
@@ -65,8 +72,8 @@ def test_what_follows_a_stop(rule, past, stop, slurm, outcome, goes_on, told):
 
 def test_stops_are_counted():
     """Each stop is one more; a new state ends the count of those in vain."""
-    first = decide(REQUEUE, {}, Stop(None, None), Slurm()).facts
-    second = decide(REQUEUE, first, Stop(None, 4), Slurm()).facts
+    first = decide(REQUEUE, None, Stop(None, None), Slurm()).facts
+    second = decide(REQUEUE, ended(**first), Stop(None, 4), Slurm()).facts
 
     assert [(one["continued"], one["stalled"]) for one in (first, second)] == [(1, 1), (2, 0)]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.contract import attempt as attempts
 from jobs.contract.causes import Known
 from jobs.contract.folder import SCHEMA, Workspace, publish, read_json, write_json
 from jobs.runtime.needs import refuse_unprepared
@@ -30,9 +31,8 @@ def a_job(root: Path, *made: str, after: tuple[str, ...] = ("prepare/p", "prepar
 
 def ended(root: Path, item: str, outcome: str = "failed") -> None:
     """A job that told its end."""
-    write_json(
-        root / item / "exit.json", {"outcome": outcome, "cause": "bad input", "evidence": "x.json: no Instances"}
-    )
+    attempt = attempts.begin(root / item, "s")
+    attempts.end(root / item, attempt, outcome, cause="bad input", evidence="x.json: no Instances")
 
 
 def test_a_job_with_all_that_it_needs_goes_on(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from conftest import Zsg, wait_until
 from small_runs import small_grid, wait_for_step
 
 from jobs.contract import attempt as attempts
-from jobs.contract.attempt import now_ms
+from jobs.contract.attempt import Attempt, now_ms
 from jobs.contract.causes import Cause
-from jobs.contract.folder import Workspace, write_json
+from jobs.contract.folder import Workspace
 from launcher.clusters import slurm
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import failed_nodes, retry
@@ -163,10 +164,10 @@ def test_without_accounting_the_attempts_own_node_is_left_out(workspace, monkeyp
     """Where sacct knows nothing, the host of rank 0 stands for the job; of an old attempt nothing does."""
     monkeypatch.setattr(slurm, "nodes", lambda jobs, since: {})
     state = {"runs/a1": JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")}
-    record = workspace.run("a1") / "attempt.json"
-    write_json(record, {"host": "n9", "started": now_ms()})
+    newest = Attempt(1, "s", None, 0, "n", "n9", now_ms())
+    attempts.write(workspace.run("a1"), newest)
     assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": ["n9"]}
-    write_json(record, {"host": "n9", "started": now_ms() - 2 * DAY_MS})
+    attempts.write(workspace.run("a1"), msgspec.structs.replace(newest, started=now_ms() - 2 * DAY_MS))
     assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": []}
 
 

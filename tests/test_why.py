@@ -88,7 +88,8 @@ def test_a_peers_log_outweighs_the_record_of_who_lost_it(workspace: Workspace) -
     """Rank 0 has recorded that it lost a peer; the log of rank 1 says why, and is quoted with file and line."""
     submitted(workspace)
     begins(workspace, GLOO, rank=0)
-    attempt = attempts.Attempt(**attempts.read_json(workspace.root / ITEM / "attempt.json"))  # type: ignore[arg-type]
+    attempt = attempts.read(workspace.root / ITEM)
+    assert attempt is not None
     last = Ledger(workspace).last(ITEM)
     assert last
     (workspace.submission(last.id) / "7_1_log.out").write_text("starting\n" + OOM)

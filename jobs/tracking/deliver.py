@@ -27,7 +27,7 @@ from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, journal
-from jobs.contract.folder import Workspace, read_json, write_json
+from jobs.contract.folder import Damaged, Workspace, read_json, write_json
 from jobs.files import ownership
 from jobs.runtime.telling import tell, tell_uncaught
 from jobs.tracking import follow, item_table, run_facts
@@ -93,9 +93,9 @@ class Delivery:
 
     def send(self, *, only: str | None = None, refill: bool = False, tell: Tell | None = None) -> dict[str, int]:
         """Sends what MLflow lacks of every run, or of one; see `sync`."""
-        rows = [row for row in self._rows(only) if any(map(journal.files, self._workspace.stages(row["run"])))]
+        rows = [row for row in self._rows(only) if self._has_begun(row)]
         sent = {"runs": 0, "points": 0}
-        refused: list[Refused] = []
+        refused: list[Refused | Damaged] = []
         if rows:
             self._look_up(only)
         for number, points in enumerate(self._each(rows, refill, refused), start=1):
@@ -108,6 +108,13 @@ class Delivery:
             raise refused[0]
         return sent
 
+    def _has_begun(self, row: Row) -> bool:
+        """Whether there is a journal to send; also where that cannot be told, so that sending tells why."""
+        try:
+            return any(map(journal.files, self._workspace.stages(row["run"])))
+        except Damaged:
+            return True
+
     def page(self) -> str:
         """The path, below MLflow's address, of the page of this grid's runs; empty where MLflow has none of them."""
         experiment = self._home() or self._tracker.named(self._grid)
@@ -117,7 +124,7 @@ class Delivery:
         former = [row for row in self._wanted.get("former", []) if not row.get("is_stage")]
         return [row for row in [*self._wanted["runs"], *former] if only in (None, row["run"])]
 
-    def _each(self, rows: list[Row], refill: bool, refused: list[Refused]) -> Iterator[int]:
+    def _each(self, rows: list[Row], refill: bool, refused: list[Refused | Damaged]) -> Iterator[int]:
         """How many points were sent of each run, as they end. Of a server that does not answer nobody asks more."""
         stop = threading.Event()
 
@@ -126,7 +133,7 @@ class Delivery:
                 return 0
             try:
                 return self._send_run(row, refill)
-            except Refused as error:
+            except (Refused, Damaged) as error:
                 refused.append(error)
                 self._held = {}  # it may have been deleted meanwhile: looked at anew when asked to send again
                 return 0

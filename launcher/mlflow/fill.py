@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Damaged, Workspace
 from jobs.tracking import server_tokens
 from launcher.mlflow import mlflow_server
 from launcher.mlflow.mlflow_server import Served
@@ -34,7 +34,7 @@ def sync(place: Workspace, grid: str | None, refill: bool) -> None:
         with show.Counting(name) as counting:
             try:
                 sent = deliver.sync(place, name, refill=refill, tell=counting.show, say=show.say)
-            except tracker.Refused as error:
+            except (tracker.Refused, Damaged) as error:
                 refused.append(error)
                 continue
         show.result(f"{name}: sent {sent['points']} points of {sent['runs']} runs to MLflow")
