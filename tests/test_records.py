@@ -11,6 +11,8 @@ from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, heartbeat, job_file
 from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import Damaged, Workspace, write_json
+from launcher.lifecycle import retry
+from launcher.status import why
 from launcher.status.settled import Settled
 from launcher.status.status import collect
 from launcher.workspace.ledger import Ledger
@@ -151,3 +153,14 @@ def test_a_wish_to_stop_counts_for_its_submission(tmp_path: Path) -> None:
     (tmp_path / "cancel.json").write_text("{}")
     with pytest.raises(Damaged, match=r"cancel.json: is not what zsg writes there"):
         cancellation.asked(tmp_path, "s")
+
+
+def test_why_and_retry_tell_of_a_run_whose_record_is_broken(place: Workspace) -> None:
+    """Its path is the cause, and no other run is kept from them."""
+    path = place.root / BROKEN / "exit.json"
+    path.write_text("")
+    state = collect(place, [BROKEN], Ledger(place), FakeSlurm())[BROKEN]
+    found = why.of_job(place, BROKEN, state)
+
+    assert found is not None and str(path) in found.cause
+    assert retry.of(place, BROKEN, state).signature is None

@@ -281,7 +281,7 @@ def odd(tmp_path: Path) -> Workspace:
     listed = [listed_run(f"{n:x}" * 12, {"arrangement.order": f"{POISON}{n}", "data.path": POISON}) for n in range(3)]
     tasks = [POISON, POISON, f"=1{POISON}"]
     losses = np.array([[3.0, 2.0, 1.0], [2.0, 3.0, 0.5], [1.0, 1.0, 0.1]])
-    ended = {"cause": POISON, "evidence": POISON, "signature": POISON, "skipped": POISON}
+    ended = {"cause": POISON, "evidence": POISON, "signature": POISON}
     record_run(place, listed[0], [0, 5, 9], tasks, losses)
     record_run(place, listed[1], [0, 5, 9], tasks, losses, outcome="failed", **ended)
     write_grid(place, "g", listed, file=POISON, corpora=["c"], overrides=[POISON])
