@@ -164,3 +164,12 @@ def test_why_and_retry_tell_of_a_run_whose_record_is_broken(place: Workspace) ->
 
     assert found is not None and str(path) in found.cause
     assert retry.of(place, BROKEN, state).signature is None
+
+
+def test_half_a_character_in_a_record_is_read(tmp_path: Path) -> None:
+    """A file whose name is no UTF-8 may stand in the evidence."""
+    attempt = attempts.begin(tmp_path, "s")
+    attempts.end(tmp_path, attempt, "failed", evidence="a\udce4.json: no Instances")
+    record = exit_record.read(tmp_path)
+
+    assert record is not None and record.evidence == "a\udce4.json: no Instances"
