@@ -55,7 +55,7 @@ def run(folder: str) -> None:
         if ranks.is_main and job["kind"] == "train":
             _clean_up(path, job)  # the end may have come just before
         _leave(f"{path}: done", 0)
-    past = Past(exit_record.read(path), state.newest_step(path))
+    past = Past(exit_record.read_if_sound(path), state.newest_step(path))
     attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
     if attempt is None:
         sys.exit(f"rank {ranks.rank}: rank 0 wrote no {attempts.path(path)} within {MEET_S:.0f} s")

@@ -134,6 +134,15 @@ def test_an_end_is_told_though_the_one_before_is_broken(tmp_path: Path) -> None:
     assert attempts.end_of_newest(tmp_path) == exit_record.read(tmp_path)
 
 
+def test_a_job_whose_last_end_is_broken_has_not_ended(tmp_path: Path) -> None:
+    """It is begun again, as one that was killed."""
+    attempts.begin(tmp_path, "s")
+    (tmp_path / "exit.json").write_text("")
+
+    assert not attempts.done_before(tmp_path, "s")
+    assert attempts.begin(tmp_path, "s").attempt == 2
+
+
 def test_a_broken_heartbeat_is_none(tmp_path: Path) -> None:
     """The next is written within seconds; another attempt's is none either."""
     assert heartbeat.read(tmp_path, "n") is None

@@ -15,7 +15,7 @@ import msgspec
 
 from jobs.contract import causes, exit_record
 from jobs.contract.exit_record import CANCELLED, CONTINUE, DONE, FAILED, ExitRecord
-from jobs.contract.folder import SCHEMA, Damaged
+from jobs.contract.folder import SCHEMA
 from jobs.contract.records import read_record, write_record
 
 __all__ = ["CANCELLED", "CONTINUE", "DONE", "FAILED"]
@@ -105,7 +105,7 @@ def begin(folder: Path, submission: str) -> Attempt:
 
 def done_before(folder: Path, submission: str) -> bool:
     """Whether this very job had told that it was done before Slurm started it again, or its chain's next link."""
-    record = exit_record.read(folder)
+    record = exit_record.read_if_sound(folder)
     if record is None or (record.outcome, record.submission) != (DONE, submission):
         return False
     ours, theirs = slurm_job_id(), record.slurm_job_id
@@ -137,10 +137,7 @@ def end(folder: Path, attempt: Attempt, outcome: str, **facts: Any) -> None:
     What only followed from something gives way to what it followed from.
     """
     check(folder, attempt)
-    try:
-        last = exit_record.read(folder)
-    except Damaged:  # whatever it was, it is not how this attempt has ended
-        last = None
+    last = exit_record.read_if_sound(folder)
     if last and last.nonce == attempt.nonce and not causes.precedes(facts.get("cause"), last.cause):
         return
     record = ExitRecord(

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from jobs.contract.folder import SCHEMA
+from jobs.contract.folder import SCHEMA, Damaged
 from jobs.contract.records import read_record, write_record
 
 NAME = "exit.json"
@@ -79,6 +79,14 @@ def read(folder: Path) -> ExitRecord | None:
     Damaged for what is no such record.
     """
     return read_record(folder / NAME, ExitRecord)
+
+
+def read_if_sound(folder: Path) -> ExitRecord | None:
+    """The same for who goes on without it: one that cannot be read is none, and the next end replaces it."""
+    try:
+        return read(folder)
+    except Damaged:
+        return None
 
 
 def write(folder: Path, record: ExitRecord) -> None:

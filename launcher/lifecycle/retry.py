@@ -10,7 +10,7 @@ from typing import Any
 from jobs.contract import exit_record
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import given
-from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.folder import Workspace
 from launcher.grids.selection import STATE, Selection
 from launcher.status.status import collect
 from launcher.workspace import grid_record
@@ -157,10 +157,7 @@ def _kind_of(state: JobState) -> str:
 
 def of(place: Workspace, item: str, state: JobState) -> Failure:
     """How a job ended, with its traceback's hash if it told one."""
-    try:
-        record = exit_record.read(place.root / item)
-    except Damaged:  # the state says so
-        record = None
+    record = exit_record.read_if_sound(place.root / item)  # of a broken one the state says so
     told = record is not None and record.cause == state.cause
     return Failure(state.state, state.cause, state.evidence, given(record.signature) if record and told else None)
 
