@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.rows import Row, show
 from jobs.contract import attempt as attempts
+from jobs.contract import exit_record
 from jobs.contract.journal import Journal
 from launcher import cli
 from launcher.planning.plan import run_item
@@ -99,7 +100,7 @@ def _finish(run: Path, submission: str) -> None:
         journal.row("metric", step=step, examples=16 * step, data={"loss": 2.0 - step / 100})
     journal.close()
     facts = {"step": 60, "steps": 60, "loss": 1.4, "checkpoints": list(range(0, 61, 10))}
-    attempts.end(run, attempt, attempts.DONE, **facts)
+    attempts.end(run, attempt, exit_record.DONE, **facts)
 
 
 def _peer(folder: Path, commands: int) -> list[str]:

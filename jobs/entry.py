@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, causes, exit_record, job_file, stages
-from jobs.contract.attempt import CANCELLED, CONTINUE, DONE, FAILED, Attempt, Superseded
+from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import CANCELLED, CONTINUE, DONE, FAILED, ExitRecord, given
 from jobs.contract.folder import SCHEMA, Workspace
 from jobs.contract.heartbeat import Heartbeat, Pulse
 from jobs.contract.journal import Journal, cells, plain, read

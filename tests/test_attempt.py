@@ -3,6 +3,7 @@
 import pytest
 
 from jobs.contract import attempt as attempts
+from jobs.contract import exit_record
 from jobs.contract.attempt import Superseded, await_begin, begin, check, end
 from jobs.contract.folder import read_json
 
@@ -89,7 +90,7 @@ def test_an_older_attempt_may_not(tmp_path):
     with pytest.raises(Superseded, match=r"belongs to attempt 2, this is 1"):
         check(tmp_path, old)
     with pytest.raises(Superseded):
-        end(tmp_path, old, attempts.DONE)
+        end(tmp_path, old, exit_record.DONE)
     assert read_json(tmp_path / "exit.json") is None
 
 
@@ -105,7 +106,7 @@ def test_a_folder_without_a_record_belongs_to_nobody(tmp_path):
 def test_an_exit_record_says_how_it_ended(tmp_path):
     """Outcome, cause, evidence and step stand beside the attempt they belong to."""
     made = begin(tmp_path, "s")
-    end(tmp_path, made, attempts.FAILED, cause="out of memory", evidence="CUDA out of memory", step=5)
+    end(tmp_path, made, exit_record.FAILED, cause="out of memory", evidence="CUDA out of memory", step=5)
     record = read_json(tmp_path / "exit.json")
     ended = record.pop("ended")
 
@@ -126,16 +127,16 @@ def test_an_exit_record_says_how_it_ended(tmp_path):
 def test_the_first_cause_stands(tmp_path):
     """When one rank has said why the attempt ended, what follows from it does not cover it."""
     made = begin(tmp_path, "s")
-    end(tmp_path, made, attempts.FAILED, cause="out of memory")
-    end(tmp_path, made, attempts.FAILED, cause="lost a peer")
+    end(tmp_path, made, exit_record.FAILED, cause="out of memory")
+    end(tmp_path, made, exit_record.FAILED, cause="lost a peer")
 
     assert read_json(tmp_path / "exit.json")["cause"] == "out of memory"
 
 
 def test_a_stale_exit_record_is_replaced(tmp_path):
     """What an earlier attempt left does not stand for this one."""
-    end(tmp_path, begin(tmp_path, "s"), attempts.FAILED, cause="node failure")
-    end(tmp_path, begin(tmp_path, "s"), attempts.DONE)
+    end(tmp_path, begin(tmp_path, "s"), exit_record.FAILED, cause="node failure")
+    end(tmp_path, begin(tmp_path, "s"), exit_record.DONE)
     record = read_json(tmp_path / "exit.json")
 
     assert (2, "done", None) == (record["attempt"], record["outcome"], record["cause"])
@@ -156,7 +157,7 @@ def test_a_job_that_was_done_is_known_when_it_is_started_again(tmp_path, monkeyp
     """A job requeued after its end, or the next link, has nothing left to do; another submission has."""
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    end(tmp_path, begin(tmp_path, "s"), attempts.DONE)
+    end(tmp_path, begin(tmp_path, "s"), exit_record.DONE)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in now.items():

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jobs.contract import attempt as attempts
-from jobs.contract import causes
+from jobs.contract import causes, exit_record
 from jobs.contract.causes import Cause
 from jobs.contract.folder import read_json
 from jobs.runtime import tracebacks
@@ -92,7 +92,7 @@ def test_a_rank_that_only_followed_gives_way(tmp_path):
     """The rank that lost its peer is first to tell its end; the reason of the other still takes its place."""
     made = attempts.begin(tmp_path, "s")
     for cause in (Cause.PEER_LOST, Cause.OUT_OF_MEMORY, Cause.TRACEBACK, Cause.PEER_LOST):
-        attempts.end(tmp_path, made, attempts.FAILED, cause=cause)
+        attempts.end(tmp_path, made, exit_record.FAILED, cause=cause)
 
     assert (read_json(tmp_path / "exit.json") or {})["cause"] == "out of memory"
 

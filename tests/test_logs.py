@@ -9,6 +9,7 @@ import pytest
 from test_status import ITEM, submitted, workspace
 
 from jobs.contract import attempt as attempts
+from jobs.contract import exit_record
 from jobs.contract.folder import Workspace
 from jobs.runtime import log_marks
 from launcher.status import logs
@@ -129,7 +130,7 @@ def test_following_goes_on_over_restarts_until_the_run_is_done(
     begins(workspace, "three\n")
     time.sleep(0.2)
     attempt = attempts.begin(workspace.root / ITEM, last.id)
-    attempts.end(workspace.root / ITEM, attempt, attempts.DONE)
+    attempts.end(workspace.root / ITEM, attempt, exit_record.DONE)
     reader.join(10)
 
     lines = [line for line in b"".join(got).decode().splitlines() if not line.startswith(("===", "submitit"))]

@@ -11,8 +11,8 @@ from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, heartbeat, job_file
 from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import Damaged, Workspace, write_json
-from launcher.lifecycle import retry
-from launcher.status import why
+from launcher.lifecycle import cancel, retry
+from launcher.status import reading, why
 from launcher.status.settled import Settled
 from launcher.status.status import collect
 from launcher.workspace.ledger import Ledger
@@ -23,10 +23,15 @@ BROKEN, SOUND = "runs/broken", "runs/sound"
 @pytest.fixture(params=["local", "slurm"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace of two runs that have ended."""
-    place = Workspace(tmp_path)
+    return two_runs(tmp_path, request.param, monkeypatch)
+
+
+def two_runs(folder: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """The same, of one scheduler."""
+    place = Workspace(folder)
     monkeypatch.setattr(FakeSlurm, "workspace", place)
     ledger = Ledger(place)
-    submission = ledger.intend(scheduler=request.param, kind="train", grid="g", items=[BROKEN, SOUND])
+    submission = ledger.intend(scheduler=scheduler, kind="train", grid="g", items=[BROKEN, SOUND])
     ledger.submitted(submission, ["7_0", "7_1"])
     for item in (BROKEN, SOUND):
         folder = place.root / item
@@ -71,10 +76,9 @@ def test_a_broken_record_hides_no_other_run(place: Workspace, name: str, harm: C
         assert str(path) in str(found[BROKEN].cause)
 
 
-def test_a_run_under_way_is_active_though_its_record_is_broken(place: Workspace) -> None:
+def test_a_run_under_way_is_active_though_its_record_is_broken(tmp_path: Path, monkeypatch) -> None:
     """Else the next submit would start it twice."""
-    if next(iter(Ledger(place).submissions.values())).scheduler == "local":
-        pytest.skip("of a local job the lock tells")
+    place = two_runs(tmp_path, "slurm", monkeypatch)
     (place.root / BROKEN / "exit.json").write_text("")
     found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm("7_0|PENDING|Priority"))
 
@@ -162,6 +166,28 @@ def test_a_wish_to_stop_counts_for_its_submission(tmp_path: Path) -> None:
     (tmp_path / "cancel.json").write_text("{}")
     with pytest.raises(Damaged, match=r"cancel.json: is not what zsg writes there"):
         cancellation.asked(tmp_path, "s")
+
+
+def test_a_broken_evaluate_job_hides_no_run(place: Workspace) -> None:
+    """It is listed itself, since nobody can tell whether its work is done."""
+    write_json(place.grid("g") / "grid.json", {"name": "g", "runs": [{"run": "sound", "axes": {}}]})
+    ledger = Ledger(place)
+    ledger.submitted(ledger.intend(scheduler="local", kind="evaluate", grid="g", items=["evaluate/e"]), ())
+    (place.root / "evaluate/e").mkdir(parents=True)
+    (place.root / "evaluate/e/job.json").write_text("")
+    rows = reading.status_rows(place, "g", run=FakeSlurm())
+
+    assert [row["run"] for row in rows] == ["sound", "evaluate/e"]
+
+
+def test_a_broken_record_keeps_no_other_job_from_being_stopped(tmp_path: Path, monkeypatch) -> None:
+    """Of the one whose process nobody knows it is said so, with the file."""
+    place = two_runs(tmp_path, "local", monkeypatch)
+    (place.root / BROKEN / "attempt.json").write_text("")
+    told = cancel._signal(place.root / BROKEN, save=False)
+
+    assert told is not None and str(place.root / BROKEN / "attempt.json") in told
+    assert cancel._signal(place.root / SOUND, save=False) is None
 
 
 def test_why_and_retry_tell_of_a_run_whose_record_is_broken(place: Workspace) -> None:

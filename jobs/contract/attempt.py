@@ -14,11 +14,9 @@ from typing import Any
 import msgspec
 
 from jobs.contract import causes, exit_record
-from jobs.contract.exit_record import CANCELLED, CONTINUE, DONE, FAILED, ExitRecord
+from jobs.contract.exit_record import DONE, ExitRecord
 from jobs.contract.folder import SCHEMA
 from jobs.contract.records import read_record, write_record
-
-__all__ = ["CANCELLED", "CONTINUE", "DONE", "FAILED"]
 
 NAME = "attempt.json"
 

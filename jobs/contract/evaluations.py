@@ -11,8 +11,7 @@ from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import job_file, journal, removal
-from jobs.contract.attempt import DONE
-from jobs.contract.exit_record import CONTINUE, given
+from jobs.contract.exit_record import CONTINUE, DONE, given
 from jobs.contract.folder import is_committed
 from jobs.contract.leases import is_leased
 from zsg_core.metrics.keys import INSIDE, is_answers

@@ -16,6 +16,14 @@ def read(folder: Path) -> dict[str, Any] | None:
     return job
 
 
+def read_if_sound(folder: Path) -> dict[str, Any]:
+    """The same for who goes on without it: empty where there is none, or one that cannot be read."""
+    try:
+        return read(folder) or {}
+    except Damaged:
+        return {}
+
+
 def is_there(folder: Path) -> bool:
     """Whether a folder holds a job."""
     return path(folder).is_file()

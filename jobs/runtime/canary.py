@@ -17,9 +17,8 @@ from typing import Any
 
 from jobs.contract import exit_record, journal
 from jobs.contract import heartbeat as heartbeats
-from jobs.contract.attempt import CONTINUE, DONE
 from jobs.contract.causes import Cause, Known
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import CONTINUE, DONE, ExitRecord, given
 from jobs.contract.folder import write_json
 from jobs.contract.journal import SPEED
 from jobs.files import ownership

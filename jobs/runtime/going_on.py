@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.contract.attempt import CONTINUE, FAILED
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import CONTINUE, FAILED, ExitRecord, given
 from jobs.runtime import slurm_environment
 
 REQUEUE, CHAIN = "requeue", "chain"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import exit_record
-from jobs.contract.attempt import DONE
 from jobs.contract.causes import Cause, Known
+from jobs.contract.exit_record import DONE
 from jobs.contract.folder import Workspace, is_committed
 
 

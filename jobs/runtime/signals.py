@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
-from jobs.contract.attempt import CANCELLED, CONTINUE
+from jobs.contract.exit_record import CANCELLED, CONTINUE
 
 GO_ON, LEAVE, PAUSE = 0, 1, 2  # what the signals of all ranks amount to: the highest counts
 MARGIN_S = 10.0  # of KillWait, kept for the way out

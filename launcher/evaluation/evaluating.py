@@ -50,7 +50,7 @@ def served(workspace: Workspace, items: Iterable[str]) -> dict[str, set[str]]:
     """The keys that some evaluate jobs are to take of each run."""
     found: dict[str, set[str]] = {}
     for item in items:
-        for one in (job_file.read(workspace.root / item) or {}).get("serves", ()):
+        for one in job_file.read_if_sound(workspace.root / item).get("serves", ()):
             found.setdefault(one["run"], set()).update(one["keys"])
     return found
 

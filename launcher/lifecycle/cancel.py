@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, job_file
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Damaged, Workspace
 from launcher.clusters import slurm
 from launcher.grids.selection import Selection
 from launcher.status import reading
@@ -155,7 +155,7 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
     active = [item for item in items if _can_stop(states[item])]
     stages = {f"runs/{row['run']}" for name in grids for row in records[name].get("before", [])}
     helpers = [item for item in active if item.startswith(("prepare/", "canary/")) or item in stages]
-    after = {item: (job_file.read(place.root / item) or {}).get("after", []) for item in active}
+    after = {item: job_file.read_if_sound(place.root / item).get("after", []) for item in active}
     serves = {item: _served(place, item) for item in active if item.startswith("evaluate/")}
     grid_of = {item: last.grid for item, last in ledger.by_item().items()}
     return decide(chosen, Wish(grids, runs, force), Scene(listed, states, after, helpers, serves, grid_of))
@@ -163,7 +163,7 @@ def plan(place: Workspace, names: Sequence[str], selection: Selection, force: bo
 
 def _served(place: Workspace, item: str) -> list[str]:
     """The folders of the runs that an evaluate job serves."""
-    return [f"runs/{one['run']}" for one in (job_file.read(place.root / item) or {}).get("serves", ())]
+    return [f"runs/{one['run']}" for one in job_file.read_if_sound(place.root / item).get("serves", ())]
 
 
 def _run(place: Workspace, name: str) -> str:
@@ -204,7 +204,10 @@ def _end_jobs(jobs: Sequence[scheduler_job.Job], save: bool) -> list[str]:
 
 def _signal(folder: Path, save: bool) -> str | None:
     """Tells a job of this machine to stop; one that has not begun will see the wish itself."""
-    attempt = attempts.read(folder)
+    try:
+        attempt = attempts.read(folder)
+    except Damaged as error:  # the others are told to stop all the same
+        return f"{folder.name} was not told to stop, since nobody knows its process: {error}"
     if not is_locked(folder / "lock") or not attempt:
         return None
     if attempt.host != socket.gethostname():

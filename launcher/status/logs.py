@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from jobs.contract import attempt as attempts
-from jobs.contract.attempt import DONE
+from jobs.contract.exit_record import DONE
 from jobs.contract.folder import Workspace
 from jobs.runtime import log_marks, setup
 from jobs.runtime.log_marks import Mark

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from jobs.contract import evaluations, job_file
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Damaged, Workspace
 from launcher.clusters.slurm import Run
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
@@ -71,12 +71,19 @@ def _evaluators(
     rows = []
     for item, of in evaluators.items():
         if of == grid and states[item].state != DONE:
-            job = job_file.read(place.root / item) or {"serves": []}
-            left = (states[item].is_active and not states[item].stopped) or any(
-                evaluations.is_left(place.run(one["run"]), one["keys"]) for one in job["serves"]
-            )
-            rows += [{"run": item, "item": item, "axes": {}}] if left else []
+            is_at_work = states[item].is_active and not states[item].stopped
+            if is_at_work or _has_work_left(place, item):
+                rows.append({"run": item, "item": item, "axes": {}})
     return status_view.rows_of(grid, rows, states)
+
+
+def _has_work_left(place: Workspace, item: str) -> bool:
+    """Whether what an evaluate job was to score is not scored; also where a broken file keeps that from being told."""
+    try:
+        serves = (job_file.read(place.root / item) or {}).get("serves", ())
+        return any(evaluations.is_left(place.run(one["run"]), one["keys"]) for one in serves)
+    except Damaged:
+        return True
 
 
 def _held(grid: str, jobs: Mapping[str, str], states: dict[str, JobState]) -> list[dict[str, Any]]:

@@ -19,9 +19,8 @@ from msgspec import UNSET
 
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, job_file
-from jobs.contract.attempt import CONTINUE
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.exit_record import CONTINUE, ExitRecord, given
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING
 from jobs.runtime.going_on import NEXT

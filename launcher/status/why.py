@@ -117,8 +117,8 @@ def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
 
 def _from_before(place: Workspace, item: str, state: JobState) -> Found:
     """A job that waits for one that failed: the record of that one is the proof."""
-    for needed in (job_file.read(place.root / item) or {}).get("after", []):
-        path, record = exit_record.path(place.root / needed), exit_record.read(place.root / needed)
+    for needed in job_file.read_if_sound(place.root / item).get("after", []):
+        path, record = exit_record.path(place.root / needed), exit_record.read_if_sound(place.root / needed)
         if record and record.outcome == FAILED and str(record.evidence) in (state.evidence or ""):
             where = {"file": _relative(place, path), "line": _line_of(path, '"evidence"')}
             return Found(str(state.cause), state.evidence, signature=given(record.signature), **where)

@@ -162,7 +162,7 @@ def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str,
 
 
 def _is_done(site: Site, run: Run) -> bool:
-    record = exit_record.read(site.workspace.run(run.id))
+    record = exit_record.read_if_sound(site.workspace.run(run.id))
     return record is not None and record.outcome == DONE
 
 
@@ -417,7 +417,7 @@ def _makers(workspace: Workspace, ledger: Ledger, scheduler: str, before: Collec
 
 
 def _makes(workspace: Workspace, item: str) -> list[str]:
-    return (job_file.read(workspace.root / item) or {}).get("makes", [])
+    return job_file.read_if_sound(workspace.root / item).get("makes", [])
 
 
 def _all_made(workspace: Workspace, item: str) -> bool:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from jobs.contract import journal
-from jobs.contract.attempt import DONE
-from jobs.contract.exit_record import given
+from jobs.contract.exit_record import DONE, given
 from jobs.contract.folder import read_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.model import content

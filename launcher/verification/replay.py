@@ -19,7 +19,7 @@ import msgspec
 
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, job_file, journal
-from jobs.contract.attempt import DONE
+from jobs.contract.exit_record import DONE
 from jobs.contract.folder import Workspace, read_json
 from jobs.files import ownership
 from jobs.training import state, written_weights

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import journal
-from jobs.contract.attempt import DONE
+from jobs.contract.exit_record import DONE
 from jobs.contract.journal import SPEED
 from launcher.verification.check import Differs, NotChecked
 from launcher.verification.evidence import Evidence, Row
