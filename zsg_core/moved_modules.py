@@ -1,0 +1,135 @@
+"""Finds modules by the names that they had before they moved, so that scripts and notebooks of users go on working.
+
+The old names are to go with the release after next; each use of one is a DeprecationWarning that tells the new name.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+FOLDERS = {
+    "launcher.observing": "launcher.status",
+    "launcher.tracking": "launcher.mlflow",
+    "launcher.verifying": "launcher.verification",
+    "zsg_core.readers": "zsg_core.data.readers",
+    "zsg_core.scores": "zsg_core.metrics",
+}
+MODULES = {
+    "jobs.attempt": "jobs.contract.attempt",
+    "jobs.caches": "jobs.runtime.caches",
+    "jobs.canary": "jobs.runtime.canary",
+    "jobs.cancellation": "jobs.contract.cancellation",
+    "jobs.causes": "jobs.contract.causes",
+    "jobs.evaluating.answers": "jobs.contract.answers",
+    "jobs.evaluating.evaluations": "jobs.contract.evaluations",
+    "jobs.evaluating.generate": "jobs.model.generate",
+    "jobs.evaluating.leases": "jobs.contract.leases",
+    "jobs.folder": "jobs.contract.folder",
+    "jobs.going_on": "jobs.runtime.going_on",
+    "jobs.heartbeat": "jobs.contract.heartbeat",
+    "jobs.journal": "jobs.contract.journal",
+    "jobs.log_marks": "jobs.runtime.log_marks",
+    "jobs.needs": "jobs.runtime.needs",
+    "jobs.own_code": "jobs.runtime.own_code",
+    "jobs.ownership": "jobs.files.ownership",
+    "jobs.preparing.base_model": "jobs.model.base_model",
+    "jobs.preparing.content": "jobs.model.content",
+    "jobs.preparing.model_file_names": "jobs.files.model_file_names",
+    "jobs.preparing.ordinary_files": "jobs.files.ordinary_files",
+    "jobs.preparing.text_tokens": "jobs.model.text_tokens",
+    "jobs.ranks": "jobs.runtime.ranks",
+    "jobs.removal": "jobs.contract.removal",
+    "jobs.setup": "jobs.runtime.setup",
+    "jobs.signals": "jobs.runtime.signals",
+    "jobs.slurm_environment": "jobs.runtime.slurm_environment",
+    "jobs.telling": "jobs.runtime.telling",
+    "jobs.tracebacks": "jobs.runtime.tracebacks",
+    "jobs.training.answer_loss": "jobs.model.answer_loss",
+    "jobs.training.item_losses": "jobs.contract.item_losses",
+    "jobs.training.layers": "jobs.model.layers",
+    "jobs.training.packed_attention": "jobs.model.packed_attention",
+    "jobs.training.stages": "jobs.contract.stages",
+    "jobs.training.tuning": "jobs.model.tuning",
+    "jobs.training.weights": "jobs.model.weights",
+    "launcher.clusters.check": "launcher.doctor.check",
+    "launcher.clusters.cluster_checks": "launcher.doctor.cluster_checks",
+    "launcher.clusters.doctor": "launcher.doctor.doctor",
+    "launcher.clusters.failed_nodes": "launcher.lifecycle.failed_nodes",
+    "launcher.commands.asking": "launcher.views.asking",
+    "launcher.commands.columns": "launcher.views.columns",
+    "launcher.commands.show": "launcher.views.show",
+    "launcher.disk": "launcher.workspace.disk",
+    "launcher.extras": "launcher.workspace.extras",
+    "launcher.grids.grid_record": "launcher.workspace.grid_record",
+    "launcher.grids.proofs": "launcher.doctor.proofs",
+    "launcher.grids.yaml_file": "launcher.workspace.yaml_file",
+    "launcher.observing.job_state": "launcher.workspace.job_state",
+    "launcher.shipped": "launcher.workspace.shipped",
+    "launcher.submission.code_snapshot": "launcher.workspace.code_snapshot",
+    "launcher.submission.ledger": "launcher.workspace.ledger",
+    "launcher.submission.linked_folders": "launcher.workspace.linked_folders",
+    "launcher.workspaces": "launcher.workspace.workspaces",
+    "zsg_core.curves": "zsg_core.stats.curves",
+    "zsg_core.data_sets": "zsg_core.data.data_sets",
+    "zsg_core.effects": "zsg_core.stats.effects",
+    "zsg_core.estimate": "zsg_core.training.estimate",
+    "zsg_core.examples": "zsg_core.data.examples",
+    "zsg_core.instructions": "zsg_core.data.instructions",
+    "zsg_core.llama": "zsg_core.training.llama",
+    "zsg_core.mixing": "zsg_core.data.mixing",
+    "zsg_core.output_space": "zsg_core.data.output_space",
+    "zsg_core.prefixes": "zsg_core.data.prefixes",
+    "zsg_core.prompts": "zsg_core.data.prompts",
+    "zsg_core.schedule": "zsg_core.training.schedule",
+    "zsg_core.settings.schema_errors": "zsg_core.schema_errors",
+    "zsg_core.snapshots": "zsg_core.training.snapshots",
+    "zsg_core.splits": "zsg_core.data.splits",
+    "zsg_core.tuning": "zsg_core.training.tuning",
+    "zsg_core.verdict": "zsg_core.stats.verdict",
+}
+
+
+def new_name(name: str) -> str | None:
+    """What a module is called now; None if it has not moved."""
+    if name in MODULES:
+        return MODULES[name]
+    for old, new in FOLDERS.items():
+        if name == old or name.startswith(f"{old}."):
+            return new + name.removeprefix(old)
+    return None
+
+
+class MovedModules(MetaPathFinder):
+    """Answers for old names with the one module that there is, never with a second copy of it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The module of an old name; None for every other one."""
+        name = new_name(fullname)
+        if name is None:
+            return None
+        warnings.warn(f"{fullname} is now {name}", DeprecationWarning, stacklevel=2)
+        module = importlib.import_module(name)
+        return ModuleSpec(fullname, _Same(module), is_package=hasattr(module, "__path__"))
+
+
+class _Same(Loader):
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec  # importing has put the old name's there
+
+
+def install() -> None:
+    """Has this process find modules by their old names. It comes first, else folders would be searched for copies."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.insert(0, MovedModules())
