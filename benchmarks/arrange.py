@@ -1,12 +1,15 @@
-"""How long do orders by similarity take, against the bare matrix product that they cannot do without?
+"""How long do orders by similarity take, against the bare matrix product that they
+cannot do without?
 
     python -m benchmarks.arrange --json
 
-100,000 training and 1,125 test vectors of 384 dimensions, in 1,600 tasks as Flan-mini's; then 1,340,000 from a file
-mapped into memory. The best of nine, zsg and its peer by turns, with the same threads: what else the machine does slows
-some turns of both, hardly all of one. The peer is `np.matmul` into a buffer made before; for the authors' code it is
-their shape of it, a row at a time and `id in list`, on a slice. Stderr says which kernel of BLAS multiplies for both.
-Memory is the peak of a process of its own that only makes the order; pages of a mapped file count.
+100,000 training and 1,125 test vectors of 384 dimensions, in 1,600 tasks as
+Flan-mini's; then 1,340,000 from a file mapped into memory. The best of nine, zsg and
+its peer by turns, with the same threads: what else the machine does slows some turns of
+both, hardly all of one. The peer is `np.matmul` into a buffer made before; for the
+authors' code it is their shape of it, a row at a time and `id in list`, on a slice.
+Stderr says which kernel of BLAS multiplies for both. Memory is the peak of a process of
+its own that only makes the order; pages of a mapped file count.
 """
 
 import argparse
@@ -31,19 +34,40 @@ from zsg_core.orders.nearest import CHUNK, minimum_and_average
 Vectors = NDArray[np.float32]
 
 REPEATS, LARGE_REPEATS, AUTHORS_REPEATS = 9, 2, 3
-TRAIN, LARGE, TEST, DIMENSIONS, TASKS, CAP = 100_000, 1_340_000, 1_125, 384, 1_600, 30_000
+TRAIN, LARGE, TEST, DIMENSIONS, TASKS, CAP = (
+    100_000,
+    1_340_000,
+    1_125,
+    384,
+    1_600,
+    30_000,
+)
 SLICE = 20_000
 SAME = 200
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.arrange", description="How long orders take.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.arrange", description="How long orders take."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--train", type=int, default=TRAIN, help="training vectors")
-    parser.add_argument("--large", type=int, default=LARGE, help="training vectors of the mapped file; 0: leave it out")
-    parser.add_argument("--slice", type=int, default=SLICE, help="training vectors for the authors' code")
-    parser.add_argument("--peak", nargs=2, metavar=("FILE", "ORDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--large",
+        type=int,
+        default=LARGE,
+        help="training vectors of the mapped file; 0: leave it out",
+    )
+    parser.add_argument(
+        "--slice",
+        type=int,
+        default=SLICE,
+        help="training vectors for the authors' code",
+    )
+    parser.add_argument(
+        "--peak", nargs=2, metavar=("FILE", "ORDER"), help=argparse.SUPPRESS
+    )
     asked = parser.parse_args()
     if asked.peak:
         print(peak_of(Path(asked.peak[0]), asked.peak[1]))
@@ -51,15 +75,26 @@ def main() -> None:
     print("; ".join(kernels()), file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         rows = in_memory(Path(folder), asked.train) + authors(asked.slice)
-        show(rows + (mapped(Path(folder), asked.large) if asked.large else []), asked.json)
+        show(
+            rows + (mapped(Path(folder), asked.large) if asked.large else []),
+            asked.json,
+        )
 
 
 def kernels() -> list[str]:
     """What multiplies matrices here, and the setting that can force a slower kernel on it."""
     of = ("internal_api", "version", "architecture")
-    made = [" ".join(str(blas.get(key)) for key in of) for blas in threadpool_info() if blas["user_api"] == "blas"]
+    made = [
+        " ".join(str(blas.get(key)) for key in of)
+        for blas in threadpool_info()
+        if blas["user_api"] == "blas"
+    ]
     forced = os.environ.get("OPENBLAS_CORETYPE")
-    return [*made, f"{threads.count()} threads", *([f"OPENBLAS_CORETYPE={forced}"] if forced else [])]
+    return [
+        *made,
+        f"{threads.count()} threads",
+        *([f"OPENBLAS_CORETYPE={forced}"] if forced else []),
+    ]
 
 
 def in_memory(folder: Path, count: int) -> list[Row]:
@@ -100,33 +135,60 @@ def mapped(folder: Path, count: int) -> list[Row]:
             block = train[start : start + CHUNK]
             np.matmul(block, test.T, out=out[: len(block)])
 
-    product, rounds = best([streamed, lambda: tma_order(train, test, CAP)], LARGE_REPEATS)
+    product, rounds = best(
+        [streamed, lambda: tma_order(train, test, CAP)], LARGE_REPEATS
+    )
     size = f"{count:,} × {len(test):,}, mapped"
-    return [against(f"TMA, {size}", rounds, product, 2.5), memory(f"TMA, {size}, peak", path, "tma", 4.0)]
+    return [
+        against(f"TMA, {size}", rounds, product, 2.5),
+        memory(f"TMA, {size}, peak", path, "tma", 4.0),
+    ]
 
 
 def authors(count: int) -> list[Row]:
     """min-max with three quarters of the items as cap, against the authors' way."""
     train, test = vectors(np.empty((count, DIMENSIONS), np.float32)), test_vectors()
     cap = count * 3 // 4
-    ours, theirs = best([lambda: min_max(train, test, cap), lambda: as_published(train, test, cap)], AUTHORS_REPEATS)
+    ours, theirs = best(
+        [lambda: min_max(train, test, cap), lambda: as_published(train, test, cap)],
+        AUTHORS_REPEATS,
+    )
     assert min_max(train, test, cap) == as_published(train, test, cap)
-    return [Row(f"min-max list, {count:,} × {len(test):,}", ours, "s", theirs, theirs / 20, ours <= theirs / 20)]
+    return [
+        Row(
+            f"min-max list, {count:,} × {len(test):,}",
+            ours,
+            "s",
+            theirs,
+            theirs / 20,
+            ours <= theirs / 20,
+        )
+    ]
 
 
-def tma_order(train: Vectors, test: Vectors, cap: int, farthest: bool = False) -> list[int]:
+def tma_order(
+    train: Vectors, test: Vectors, cap: int, farthest: bool = False
+) -> list[int]:
     """The nearest, or farthest, rounds as one list."""
-    return [item for one in tma.rounds(train, test, cap=cap, farthest=farthest) for item in one]
+    return [
+        item
+        for one in tma.rounds(train, test, cap=cap, farthest=farthest)
+        for item in one
+    ]
 
 
 def wsd_order(train: Vectors, test: Vectors) -> list[int]:
     """Nearest first by WSD."""
-    return np.argsort(weighted(*minimum_and_average(train, test)), kind="stable").tolist()
+    return np.argsort(
+        weighted(*minimum_and_average(train, test)), kind="stable"
+    ).tolist()
 
 
 def min_max(train: Vectors, test: Vectors, cap: int) -> list[int]:
     """The list min-max as zsg makes it."""
-    near, far = (tma_order(train, test, cap // 2, farthest) for farthest in (False, True))
+    near, far = (
+        tma_order(train, test, cap // 2, farthest) for farthest in (False, True)
+    )
     return list(dict.fromkeys(near + far[::-1]))
 
 
@@ -167,7 +229,9 @@ def against(measure: str, value: float, peer: float, times: float) -> Row:
 def memory(measure: str, path: Path, order: str, most: float) -> Row:
     """A row of the peak memory of a process that only makes the order."""
     command = [sys.executable, "-m", "benchmarks.arrange", "--peak", str(path), order]
-    peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    peak = float(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
     return Row(measure, peak, "GB", None, most, peak <= most)
 
 
@@ -175,10 +239,18 @@ def peak_of(path: Path, order: str) -> float:
     """Makes an order; the most memory that this process ever held, in GB."""
     train = np.load(path, mmap_mode="r")
     cap = min(CAP, CAP * len(train) // TRAIN)
-    tma_order(train, test_vectors(), cap) if order == "tma" else wsd_order(np.array(train), test_vectors())
+    (
+        tma_order(train, test_vectors(), cap)
+        if order == "tma"
+        else wsd_order(np.array(train), test_vectors())
+    )
     # Not getrusage: what it tells of a child begins at its parent's size.
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
+    return (
+        next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        * 1024
+        / 1e9
+    )
 
 
 def vectors(into: Vectors) -> Vectors:
@@ -189,7 +261,9 @@ def vectors(into: Vectors) -> Vectors:
     for start in range(0, len(into), 1 << 16):
         block = tasks[task_of[start : start + (1 << 16)]]
         block += 0.8 * draw.standard_normal(block.shape, np.float32) + LEAN
-        into[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
+        into[start : start + len(block)] = block / np.linalg.norm(
+            block, axis=1, keepdims=True
+        )
     return into
 
 
@@ -204,7 +278,9 @@ def test_vectors() -> Vectors:
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-LEAN = np.random.default_rng(2).standard_normal(DIMENSIONS, np.float32) * np.float32(0.7)
+LEAN = np.random.default_rng(2).standard_normal(DIMENSIONS, np.float32) * np.float32(
+    0.7
+)
 
 if __name__ == "__main__":
     main()

@@ -1,13 +1,18 @@
-"""Times several ways to the same losses by turns, so that what else the machine does falls on all alike."""
+"""Times several ways to the same losses by turns, so that what else the machine does
+falls on all alike."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 
 def by_turns(
-    calls: Sequence[Callable[[], Any]], repeats: int, clock: Callable[[], float], same: float
+    calls: Sequence[Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float],
+    same: float,
 ) -> tuple[list[list[float]], float]:
-    """(the seconds of each call in each round, the largest difference of a loss from the first call's).
+    """(the seconds of each call in each round, the largest difference of a loss from
+    the first call's).
 
     RuntimeError where losses differ by more than `same`.
     """

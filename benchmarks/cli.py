@@ -2,8 +2,8 @@
 
     python -m benchmarks.cli --json
 
-Medians of seven, zsg and its peer by turns. The peer has as many commands as zsg, each of which does nothing;
-`zsg status` looks at 30 finished runs of one grid.
+Medians of seven, zsg and its peer by turns. The peer has as many commands as zsg, each
+of which does nothing; `zsg status` looks at 30 finished runs of one grid.
 """
 
 import argparse
@@ -40,9 +40,16 @@ grid:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cli", description="How long the command line takes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cli", description="How long the command line takes."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--repeats", type=int, default=REPEATS, help="processes of each kind; the median counts")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=REPEATS,
+        help="processes of each kind; the median counts",
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         show(measure(Path(folder), asked.repeats), asked.json)
@@ -50,19 +57,42 @@ def main() -> None:
 
 def measure(folder: Path, repeats: int = REPEATS) -> list[Row]:
     """The rows; `folder` takes the peer and a workspace of finished runs."""
-    zsg, peer = _script(folder, "launcher.cli"), _peer(folder, len(cli.app.registered_commands))
+    zsg, peer = (
+        _script(folder, "launcher.cli"),
+        _peer(folder, len(cli.app.registered_commands)),
+    )
     work = finished_grid(folder)
-    commands = [[*peer, "--help"], [*zsg, "--help"], [*zsg, "status", "finished", "--workspace", str(work)]]
+    commands = [
+        [*peer, "--help"],
+        [*zsg, "--help"],
+        [*zsg, "status", "finished", "--workspace", str(work)],
+    ]
     empty, helped, told = medians(commands, repeats)
     return [
-        Row("zsg --help, to an empty Typer app", helped, "s", empty, HELP_GOAL * empty, helped <= HELP_GOAL * empty),
-        Row(f"zsg status of {RUNS} runs", told, "s", empty, STATUS_GOAL * empty, told <= STATUS_GOAL * empty),
+        Row(
+            "zsg --help, to an empty Typer app",
+            helped,
+            "s",
+            empty,
+            HELP_GOAL * empty,
+            helped <= HELP_GOAL * empty,
+        ),
+        Row(
+            f"zsg status of {RUNS} runs",
+            told,
+            "s",
+            empty,
+            STATUS_GOAL * empty,
+            told <= STATUS_GOAL * empty,
+        ),
     ]
 
 
 def medians(commands: Sequence[Sequence[str]], repeats: int) -> list[float]:
-    """The median seconds of each command. By turns, so that a busy machine is busy for all of them."""
-    for command in commands:  # the first start of each compiles it and reads it from disk
+    """The median seconds of each command. By turns, so that a busy machine is busy for
+    all of them."""
+    # the first start of each compiles it and reads it from disk
+    for command in commands:
         _seconds(command)
     taken = [[_seconds(command) for command in commands] for _ in range(repeats)]
     return [statistics.median(column) for column in zip(*taken, strict=True)]
@@ -70,20 +100,28 @@ def medians(commands: Sequence[Sequence[str]], repeats: int) -> list[float]:
 
 def _seconds(command: Sequence[str]) -> float:
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
     return time.perf_counter() - began
 
 
 def finished_grid(folder: Path) -> Path:
-    """A workspace with a grid of finished runs: all that a trainer leaves behind but the training."""
+    """A workspace with a grid of finished runs: all that a trainer leaves behind but
+    the training."""
     skills.write_tasks(folder / "tasks", per_task=2)
     path = folder / "grid.yaml"
-    path.write_text(GRID.format(tasks=folder / "tasks", seeds=", ".join(map(str, range(RUNS)))), encoding="utf-8")
+    path.write_text(
+        GRID.format(tasks=folder / "tasks", seeds=", ".join(map(str, range(RUNS)))),
+        encoding="utf-8",
+    )
     opened = session.open_grid(path, "local", folder / "work")
     submit.record_grid(opened.site, opened.grid, opened.runs, opened.asked)
     ledger = Ledger(opened.site.workspace)
     items = [run_item(run) for run in opened.runs]
-    submission = ledger.intend(scheduler="local", kind="train", grid=opened.grid.name, items=items)
+    submission = ledger.intend(
+        scheduler="local", kind="train", grid=opened.grid.name, items=items
+    )
     ledger.submitted(submission, ["local"] * len(items))
     ledger.released(submission)
     for item in items:
@@ -97,16 +135,30 @@ def _finish(run: Path, submission: str) -> None:
     journal = Journal(run, attempt, "train", "stage")
     journal.row("event", step=0, examples=0, data={"event": "start", "steps": 60})
     for step in range(0, 61, 10):
-        journal.row("metric", step=step, examples=16 * step, data={"loss": 2.0 - step / 100})
+        journal.row(
+            "metric", step=step, examples=16 * step, data={"loss": 2.0 - step / 100}
+        )
     journal.close()
-    facts = {"step": 60, "steps": 60, "loss": 1.4, "checkpoints": list(range(0, 61, 10))}
+    facts = {
+        "step": 60,
+        "steps": 60,
+        "loss": 1.4,
+        "checkpoints": list(range(0, 61, 10)),
+    }
     attempts.end(run, attempt, exit_record.DONE, **facts)
 
 
 def _peer(folder: Path, commands: int) -> list[str]:
-    lines = ["import typer", "app = typer.Typer(no_args_is_help=True, add_completion=False)"]
+    lines = [
+        "import typer",
+        "app = typer.Typer(no_args_is_help=True, add_completion=False)",
+    ]
     for number in range(commands):
-        lines += ["@app.command()", f"def command_{number}() -> None:", '    """Do nothing."""']
+        lines += [
+            "@app.command()",
+            f"def command_{number}() -> None:",
+            '    """Do nothing."""',
+        ]
     lines += ["def main() -> None:", "    app()"]
     (folder / "empty_app.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return _script(folder, "empty_app")
@@ -115,7 +167,9 @@ def _peer(folder: Path, commands: int) -> list[str]:
 def _script(folder: Path, module: str) -> list[str]:
     """What pip makes of an entry point, for both alike."""
     path = folder / f"{module.replace('.', '_')}_script.py"
-    path.write_text(f"import sys\nfrom {module} import main\nsys.exit(main())\n", encoding="utf-8")
+    path.write_text(
+        f"import sys\nfrom {module} import main\nsys.exit(main())\n", encoding="utf-8"
+    )
     return [sys.executable, str(path)]
 
 

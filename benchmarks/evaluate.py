@@ -1,13 +1,17 @@
-"""How long do the metrics of a run's checkpoints take, and how long until they can be read in MLflow?
+"""How long do the metrics of a run's checkpoints take, and how long until they can be
+read in MLflow?
 
     python -m benchmarks.evaluate --json
 
-A tiny model, 20 checkpoints, 120 items of 32 new tokens, scored by exact match. The peer of the job is what it cannot
-do without: one start of a process, and the evaluations timed alone, in a plain loop without leases, journal or proof
-of weights. The authors of the papers started a process for each checkpoint: three are timed, and stand for all.
+A tiny model, 20 checkpoints, 120 items of 32 new tokens, scored by exact match. The
+peer of the job is what it cannot do without: one start of a process, and the
+evaluations timed alone, in a plain loop without leases, journal or proof of weights.
+The authors of the papers started a process for each checkpoint: three are timed, and
+stand for all.
 
-The loss of test items is held against lm-evaluation-harness (benchmarks.loglikelihood), on a model with 32,000 tokens;
-and a run under way says how long after its snapshots their metrics can be read from a server (benchmarks.lag).
+The loss of test items is held against lm-evaluation-harness (benchmarks.loglikelihood),
+on a model with 32,000 tokens; and a run under way says how long after its snapshots
+their metrics can be read from a server (benchmarks.lag).
 """
 
 import argparse
@@ -32,17 +36,26 @@ SAMPLED = 3
 KEY = "exact_match"
 HARNESS_GOAL = 2.0  # times the items of lm-evaluation-harness in a second
 TASKS, REPEATS = 12, 3
-LAGGING, BETWEEN = 10, 60  # snapshots of the run under way, and steps from one to the next
+# snapshots of the run under way, and steps from one to the next
+LAGGING, BETWEEN = 10, 60
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.evaluate", description="How fast checkpoints are scored."
+        prog="python -m benchmarks.evaluate",
+        description="How fast checkpoints are scored.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--checkpoints", type=int, default=CHECKPOINTS, help="of the run, the base's included")
-    parser.add_argument("--plainly", nargs="+", metavar=("RUN", "STEP"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--checkpoints",
+        type=int,
+        default=CHECKPOINTS,
+        help="of the run, the base's included",
+    )
+    parser.add_argument(
+        "--plainly", nargs="+", metavar=("RUN", "STEP"), help=argparse.SUPPRESS
+    )
     asked = parser.parse_args()
     if asked.plainly:
         run, *steps = asked.plainly
@@ -50,18 +63,35 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="zsg-") as place:
         one_job = measured(Path(place) / "done", asked.checkpoints)
-        show([*one_job, against_harness(), *under_way(Path(place) / "under-way")], asked.json)
+        show(
+            [*one_job, against_harness(), *under_way(Path(place) / "under-way")],
+            asked.json,
+        )
 
 
-def against_harness(shape: str = "25M", tasks: int = TASKS, repeats: int = REPEATS) -> Row:
+def against_harness(
+    shape: str = "25M", tasks: int = TASKS, repeats: int = REPEATS
+) -> Row:
     """Test items whose loss is taken in a second of CPU time, to lm-evaluation-harness."""
-    told, _ = timed("-W", "ignore", "-m", "benchmarks.loglikelihood", shape, str(tasks), str(repeats))
+    told, _ = timed(
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.loglikelihood",
+        shape,
+        str(tasks),
+        str(repeats),
+    )
     goal = HARNESS_GOAL * told["harness"]
-    what = f"{shape}, loss of {5 * tasks} test items, to lm-evaluation-harness (CPU time)"
+    what = (
+        f"{shape}, loss of {5 * tasks} test items, to lm-evaluation-harness (CPU time)"
+    )
     return Row(what, told["zsg"], "it/s", told["harness"], goal, told["zsg"] >= goal)
 
 
-def under_way(folder: Path, snapshots: int = LAGGING, between: int = BETWEEN) -> list[Row]:
+def under_way(
+    folder: Path, snapshots: int = LAGGING, between: int = BETWEEN
+) -> list[Row]:
     """The lag from snapshot to MLflow of a run that trains, is evaluated and delivered at once."""
     with zsg_server(folder / "server") as uri:
         run, job = prepared(folder, snapshots * between, between, uri)
@@ -72,26 +102,46 @@ def measured(folder: Path, checkpoints: int) -> list[Row]:
     """The job against its peers, all in processes of their own."""
     run, job = trained(folder, checkpoints)
     steps = list(range(checkpoints))
-    alone, _ = timed("-m", "benchmarks.evaluate", "--plainly", str(run), *map(str, steps))
-    each = [timed("-m", "benchmarks.evaluate", "--plainly", str(run), str(step)) for step in steps[-SAMPLED:]]
+    alone, _ = timed(
+        "-m", "benchmarks.evaluate", "--plainly", str(run), *map(str, steps)
+    )
+    each = [
+        timed("-m", "benchmarks.evaluate", "--plainly", str(run), str(step))
+        for step in steps[-SAMPLED:]
+    ]
     _, wall = timed("-m", "jobs.entry", str(job))
     record = json.loads((job / "exit.json").read_text())
     if (record["outcome"], record["scored"]) != ("done", checkpoints):
         raise SystemExit(f"the job ended as {record}")
     start = statistics.median(took - told["seconds"] for told, took in each)
     peer, single = start + alone["seconds"], statistics.median(took for _, took in each)
-    what = f"{checkpoints} checkpoints × {alone['items']} items × {alone['tokens'] / alone['answers']:.0f} tokens"
+    what = (
+        f"{checkpoints} checkpoints × {alone['items']} items ×"
+        f" {alone['tokens'] / alone['answers']:.0f} tokens"
+    )
     ratio = checkpoints * single / wall
     return [
         Row(f"{what}, one job", wall, "s", peer, MOST * peer, wall <= MOST * peer),
-        Row(f"a process for each of them ({SAMPLED} timed), against one job", ratio, "×", None, None, None),
+        Row(
+            f"a process for each of them ({SAMPLED} timed), against one job",
+            ratio,
+            "×",
+            None,
+            None,
+            None,
+        ),
     ]
 
 
 def timed(*argv: str) -> tuple[dict[str, Any], float]:
     """What a fresh process prints as its last line, if that is JSON, and for how long it ran."""
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, *argv], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    done = subprocess.run(
+        [sys.executable, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
     took = time.perf_counter() - began
     last = (done.stdout.decode().strip().splitlines() or ["{}"])[-1]
     return (json.loads(last) if last.startswith("{") else {}), took
@@ -104,8 +154,11 @@ def trained(folder: Path, checkpoints: int) -> tuple[Path, Path]:
     return run, job
 
 
-def prepared(folder: Path, steps: int, between: int = 1, uri: str | None = None) -> tuple[Path, Path]:
-    """A run that is ready to start, with a snapshot after every so many steps, and the folder of its evaluate job.
+def prepared(
+    folder: Path, steps: int, between: int = 1, uri: str | None = None
+) -> tuple[Path, Path]:
+    """A run that is ready to start, with a snapshot after every so many steps, and the
+    folder of its evaluate job.
 
     `uri`: the server to which both send while they work.
     """
@@ -118,21 +171,44 @@ def prepared(folder: Path, steps: int, between: int = 1, uri: str | None = None)
     folder.mkdir(parents=True, exist_ok=True)
     skills.write_tasks(folder / "tasks", per_task=PER_TASK)
     # So little is learnt that answers do not end before their last token.
-    train = {"batch": 8, "lr": 1e-7, "max_length": 128, "steps": steps, "epochs": 1 + steps // 20}
-    data = {"path": str(folder / "tasks"), "train_per_task": 8, "test_per_task": PER_TASK, "positive_examples": 0}
+    train = {
+        "batch": 8,
+        "lr": 1e-7,
+        "max_length": 128,
+        "steps": steps,
+        "epochs": 1 + steps // 20,
+    }
+    data = {
+        "path": str(folder / "tasks"),
+        "train_per_task": 8,
+        "test_per_task": PER_TASK,
+        "positive_examples": 0,
+    }
     when = {"every": between, "snapshots": between, "metrics": ["loss", KEY]}
     when |= {"generation": {"max_new_tokens": NEW_TOKENS}, "keep": "all"}
     grid = {"data": data, "train": train, "checkpoints": when}
-    write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}})
+    write_json(
+        folder / "grid.yaml",
+        {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}},
+    )
     tracking = {"tracking": {"uri": uri, "live": True}} if uri else {}
-    write_json(folder / "p.yaml", {"name": "p", "kind": "slurm" if uri else "local", **tracking})
+    write_json(
+        folder / "p.yaml",
+        {"name": "p", "kind": "slurm" if uri else "local", **tracking},
+    )
     with contextlib.redirect_stdout(sys.stderr):
-        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work")
+        opened = open_grid(
+            folder / "grid.yaml", str(folder / "p.yaml"), folder / "work"
+        )
     [run], place, profile = opened.runs, opened.site.workspace, opened.site.profile
     submit.record_grid(opened.site, opened.grid, opened.runs, opened.asked)
-    job_files.write_prepare(place, Prepare("prepare/p", [run], set(run.needs)), profile, "s")
+    job_files.write_prepare(
+        place, Prepare("prepare/p", [run], set(run.needs)), profile, "s"
+    )
     job_files.write_train(place, run, profile, "s", (), is_start=False)
-    job_files.write_evaluate(place, "evaluate/e", [run], profile, "s", drains=uri is None)
+    job_files.write_evaluate(
+        place, "evaluate/e", [run], profile, "s", drains=uri is None
+    )
     timed("-m", "jobs.entry", str(place.root / "prepare/p"))
     return place.root / run_item(run), place.root / "evaluate/e"
 
@@ -151,19 +227,35 @@ def plainly(run: Path, steps: list[int]) -> dict[str, Any]:
     one, held = Served(run, (suite,)), HeldWeights(alone())
     held.hold_base(one.job)
     (tokens, examples), prompts = one.test, one.items(suite).prompts
-    generator = Generator(held.llama, how, one.vocabulary.bos, one.vocabulary.eos, "cpu")
+    generator = Generator(
+        held.llama, how, one.vocabulary.bos, one.vocabulary.eos, "cpu"
+    )
     began, count = time.perf_counter(), 0
     for step in steps:
         if step:
             held.hold(run / "snapshots" / str(step), one.job)
         made = generator.answers(prompts, tokens.ids)
         count += sum(map(len, made))
-        metrics.score([KEY], [
-            Answered(id=e.id, task=e.task, prompt="", references=e.right_answers, answer=one.vocabulary.text(ids))
-            for e, ids in zip(examples, made, strict=True)
-        ])  # fmt: skip
+        metrics.score(
+            [KEY],
+            [
+                Answered(
+                    id=e.id,
+                    task=e.task,
+                    prompt="",
+                    references=e.right_answers,
+                    answer=one.vocabulary.text(ids),
+                )
+                for e, ids in zip(examples, made, strict=True)
+            ],
+        )
     took = time.perf_counter() - began
-    return {"seconds": took, "items": len(tokens), "tokens": count, "answers": len(tokens) * len(steps)}
+    return {
+        "seconds": took,
+        "items": len(tokens),
+        "tokens": count,
+        "answers": len(tokens) * len(steps),
+    }
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""How many test examples a second does zsg take the loss of, against lm-evaluation-harness on the same items and model?
+"""How many test examples a second does zsg take the loss of, against
+lm-evaluation-harness on the same items and model?
 
     python -m benchmarks.loglikelihood SHAPE TASKS REPEATS
 
-Prints the items in a second of CPU time, of zsg and of the harness as JSON: real `HFLM.loglikelihood`, by batches of
-one and of eight, of which the faster counts. Five test examples of each task, which share the beginning that the real
-ones share. By turns on one thread of one process; CPU time, as the machine may be shared. Losses must agree to 1e-4.
+Prints the items in a second of CPU time, of zsg and of the harness as JSON: real
+`HFLM.loglikelihood`, by batches of one and of eight, of which the faster counts. Five
+test examples of each task, which share the beginning that the real ones share. By turns
+on one thread of one process; CPU time, as the machine may be shared. Losses must agree
+to 1e-4.
 """
 
 import json
@@ -38,35 +41,65 @@ def main(shape: str, tasks: int, repeats: int) -> None:
     torch.set_num_threads(1)
     examples = test_items(SHAPES[shape], tasks)
     alone()
-    packed, stock = (llama(SHAPES[shape], attention, torch.float32, "cpu") for attention in (NAME, "sdpa"))
-    own = HeldOutLoss(AnswerLoss(packed), tokenized(examples), Ranks(0, 1, 0), "cpu", MICRO_TOKENS["cpu"])
+    packed, stock = (
+        llama(SHAPES[shape], attention, torch.float32, "cpu")
+        for attention in (NAME, "sdpa")
+    )
+    own = HeldOutLoss(
+        AnswerLoss(packed),
+        tokenized(examples),
+        Ranks(0, 1, 0),
+        "cpu",
+        MICRO_TOKENS["cpu"],
+    )
     words = vocabulary(SHAPES[shape].vocab)
-    calls: list[Callable[[], Any]] = [own.measure, *(harness(stock, words, examples, rows) for rows in BATCHES)]
+    calls: list[Callable[[], Any]] = [
+        own.measure,
+        *(harness(stock, words, examples, rows) for rows in BATCHES),
+    ]
     seconds, worst = by_turns(calls, repeats, time.process_time, SAME)
     mine, *theirs = (len(examples) / statistics.median(taken) for taken in seconds)
-    print(json.dumps({"zsg": mine, "harness": max(theirs), "worst": worst}), file=answers)
+    print(
+        json.dumps({"zsg": mine, "harness": max(theirs), "worst": worst}), file=answers
+    )
 
 
-def harness(model: Any, words: Any, examples: list[Item], rows: int) -> Callable[[], list[float]]:
+def harness(
+    model: Any, words: Any, examples: list[Item], rows: int
+) -> Callable[[], list[float]]:
     """The mean loss of each example's answer by `HFLM.loglikelihood`, in batches of so many."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    judged = HFLM(pretrained=model, tokenizer=words, batch_size=rows, max_length=2048, device="cpu")
+    judged = HFLM(
+        pretrained=model,
+        tokenizer=words,
+        batch_size=rows,
+        max_length=2048,
+        device="cpu",
+    )
     asked = [
-        Instance("loglikelihood", {}, (text(one.ids[: -one.answer]), f" {text(one.ids[-one.answer :])}"), number)
+        Instance(
+            "loglikelihood",
+            {},
+            (text(one.ids[: -one.answer]), f" {text(one.ids[-one.answer :])}"),
+            number,
+        )
         for number, one in enumerate(examples)
     ]
 
     def losses() -> list[float]:
         found = judged.loglikelihood(asked, disable_tqdm=True)
-        return [-total / one.answer for (total, _), one in zip(found, examples, strict=True)]
+        return [
+            -total / one.answer for (total, _), one in zip(found, examples, strict=True)
+        ]
 
     return losses
 
 
 def word(number: int) -> str:
-    """What `vocabulary` calls a token. A special token's name must stand in no other's: it is looked for first."""
+    """What `vocabulary` calls a token. A special token's name must stand in no other's:
+    it is looked for first."""
     return {BOS: "<s>", EOS: "</s>"}.get(number, f"w{number}")
 
 
@@ -80,12 +113,22 @@ def vocabulary(size: int) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer(models.WordLevel({word(number): number for number in range(size)}, unk_token=word(EOS)))
+    made = Tokenizer(
+        models.WordLevel(
+            {word(number): number for number in range(size)}, unk_token=word(EOS)
+        )
+    )
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     bos, eos = word(BOS), word(EOS)
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=bos, eos_token=eos, pad_token=eos)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token=bos, eos_token=eos, pad_token=eos
+    )
 
 
 if __name__ == "__main__":
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -1,10 +1,13 @@
-"""How long does it take to read a large data set and put it in order, against parsing its rows and nothing else?
+"""How long does it take to read a large data set and put it in order, against parsing
+its rows and nothing else?
 
     python -m benchmarks.readers --json
 
-A made-up Flan-mini: one JSON array of 1,340,000 records of 1,825 tasks, 1.5 GB. zsg reads it, keeps it as records on
-disk and puts it in round-robin order by id. The peer is the standard library's `json.loads` over the same records as
-lines, which are thrown away. The best of two, by turns, each in a process of its own, whose peak memory counts too.
+A made-up Flan-mini: one JSON array of 1,340,000 records of 1,825 tasks, 1.5 GB. zsg
+reads it, keeps it as records on disk and puts it in round-robin order by id. The peer
+is the standard library's `json.loads` over the same records as lines, which are thrown
+away. The best of two, by turns, each in a process of its own, whose peak memory counts
+too.
 """
 
 import argparse
@@ -28,10 +31,16 @@ SPEED_GOAL, PEAK_GOAL = 2.0, 1.0  # times the peer's seconds; GB
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.readers", description="How long reading takes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.readers", description="How long reading takes."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--records", type=int, default=RECORDS, help="records of the array")
-    parser.add_argument("--child", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--records", type=int, default=RECORDS, help="records of the array"
+    )
+    parser.add_argument(
+        "--child", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS
+    )
     asked = parser.parse_args()
     if asked.child:
         print(json.dumps(_measured(CHILDREN[asked.child[0]], Path(asked.child[1]))))
@@ -44,36 +53,61 @@ def measure(folder: Path, records: int) -> list[Row]:
     """The rows; `folder` takes the data twice and the records once."""
     write_data(folder, records)
     size = (folder / "flan_mini.json").stat().st_size / 1e9
-    taken = [[_child(what, folder) for what in ("read", "parse")] for _ in range(REPEATS)]
-    ours, peer = (min(seconds for seconds, _ in column) for column in zip(*taken, strict=True))
+    taken = [
+        [_child(what, folder) for what in ("read", "parse")] for _ in range(REPEATS)
+    ]
+    ours, peer = (
+        min(seconds for seconds, _ in column) for column in zip(*taken, strict=True)
+    )
     peak = max(run[0][1] for run in taken)
     what, goal = f"{records:,} records, {size:.2f} GB", SPEED_GOAL * peer
     return [
-        Row(f"{what}: read, kept, in round-robin order", ours, "s", peer, goal, ours <= goal),
+        Row(
+            f"{what}: read, kept, in round-robin order",
+            ours,
+            "s",
+            peer,
+            goal,
+            ours <= goal,
+        ),
         Row(f"{what}: peak", peak, "GB", None, PEAK_GOAL, peak <= PEAK_GOAL),
     ]
 
 
 def write_data(folder: Path, records: int) -> None:
-    """The same records as one array and as lines: words with some quotes, accents and record-like ends among them."""
+    """The same records as one array and as lines: words with some quotes, accents and
+    record-like ends among them."""
     rng = random.Random(0)
-    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(5000)]
+    words = [
+        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9)))
+        for _ in range(5000)
+    ]
     words += ['"quoted"', "naïve", "}, {", "\\n", "line\nbreak"]
-    asked, answered = ([_text(rng, words, *span) for _ in range(3000)] for span in ((60, 200), (2, 80)))
-    with (folder / "flan_mini.json").open("w", encoding="utf-8") as array, (folder / "lines").open("w") as lines:
+    asked, answered = (
+        [_text(rng, words, *span) for _ in range(3000)] for span in ((60, 200), (2, 80))
+    )
+    with (
+        (folder / "flan_mini.json").open("w", encoding="utf-8") as array,
+        (folder / "lines").open("w") as lines,
+    ):
         for number in range(records):
             source = json.dumps(f"task{number * 7919 % TASKS:04d}_made")
             said = (
-                f'{{"from": "human", "value": {rng.choice(asked)}}}, {{"from": "gpt", "value": {rng.choice(answered)}}}'
+                f'{{"from": "human", "value": {rng.choice(asked)}}}, {{"from": "gpt", "value":'
+                f" {rng.choice(answered)}}}"
             )
-            row = f'{{"id": "r{number}", "source": {source}, "conversations": [{said}]}}'
+            row = (
+                f'{{"id": "r{number}", "source": {source}, "conversations": [{said}]}}'
+            )
             array.write(f"{', ' if number else '['}{row}")
             lines.write(row + "\n")
         array.write("]")
 
 
 def _text(rng: random.Random, words: list[str], least: int, most: int) -> str:
-    return json.dumps(" ".join(rng.choices(words, k=rng.randint(least, most))), ensure_ascii=False)
+    return json.dumps(
+        " ".join(rng.choices(words, k=rng.randint(least, most))), ensure_ascii=False
+    )
 
 
 def _child(what: str, folder: Path) -> tuple[float, float]:

@@ -1,4 +1,5 @@
-"""Prints what a benchmark measured: rows of a measure, its peer in the same run, and whether the goal was met."""
+"""Prints what a benchmark measured: rows of a measure, its peer in the same run, and
+whether the goal was met."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ def show(rows: Sequence[Row], as_json: bool) -> None:
     width = max(len(row.measure) for row in rows)
     print(f"{'measure':{width}}  {'value':>9}  {'peer':>9}  {'goal':>9}  unit  met")
     for row in rows:
-        numbers = "  ".join(f"{_text(value):>9}" for value in (row.value, row.peer, row.goal))
+        numbers = "  ".join(
+            f"{_text(value):>9}" for value in (row.value, row.peer, row.goal)
+        )
         print(f"{row.measure:{width}}  {numbers}  {row.unit:4}  {_verdict(row.met)}")
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.status --json
 
-Whole processes on a workspace of 10,000 runs: half finished and never looked at, 200 with live heartbeats, the rest
-pending, but for some whose nodes failed. squeue and sacct are scripts that answer with texts and count their calls:
-what is measured is zsg.
+Whole processes on a workspace of 10,000 runs: half finished and never looked at, 200
+with live heartbeats, the rest pending, but for some whose nodes failed. squeue and
+sacct are scripts that answer with texts and count their calls: what is measured is zsg.
 """
 
 import argparse
@@ -28,7 +28,8 @@ from launcher.workspace.ledger import Ledger
 from zsg_core import skills
 
 RUNS, LIVE, ARRAY = 10_000, 200, 1000
-LOST = 20  # every so many-th of the pending runs has left the queue without a record: accounting knows of it
+# every so many-th of the pending runs has left the queue without a record: accounting knows of it
+LOST = 20
 REPEATS = 3
 FIRST_S, WARM_S, JSON_S, MEMORY_MB = 4.0, 1.5, 2.0, 400
 GRID = """\
@@ -45,7 +46,9 @@ PROGRAM = "#!/bin/sh\necho {name} >> '{folder}/calls'\ncat '{folder}/{name}.txt'
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.status", description="How long zsg status takes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.status", description="How long zsg status takes."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--runs", type=int, default=RUNS, help="runs of the grid")
     asked = parser.parse_args()
@@ -73,23 +76,42 @@ def measure(folder: Path, runs: int = RUNS, live: int = LIVE) -> list[Row]:
 
 
 def many_runs(folder: Path, runs: int, live: int) -> Workspace:
-    """A workspace of one grid on Slurm: half of its runs done, `live` under way, the rest pending."""
+    """A workspace of one grid on Slurm: half of its runs done, `live` under way, the
+    rest pending."""
     skills.write_tasks(folder / "tasks", per_task=2)
-    (folder / "grid.yaml").write_text(GRID.format(tasks=folder / "tasks"), encoding="utf-8")
+    (folder / "grid.yaml").write_text(
+        GRID.format(tasks=folder / "tasks"), encoding="utf-8"
+    )
     [run] = session.open_grid(folder / "grid.yaml", "local", folder / "work").runs
     place = Workspace(folder / "work")
     ids = [f"{number:012x}" for number in range(runs)]
-    axes = [{"arrangement.order": ORDERS[n % len(ORDERS)], "seed": n // len(ORDERS)} for n in range(runs)]
-    rows = [{"run": i, "axes": a, "recipe": run.recipe, "model": "tiny"} for i, a in zip(ids, axes, strict=True)]
+    axes = [
+        {"arrangement.order": ORDERS[n % len(ORDERS)], "seed": n // len(ORDERS)}
+        for n in range(runs)
+    ]
+    rows = [
+        {"run": i, "axes": a, "recipe": run.recipe, "model": "tiny"}
+        for i, a in zip(ids, axes, strict=True)
+    ]
     write_json(
-        place.grid("many") / "grid.json", {"schema": 1, "name": "many", "before": [], "runs": rows, "former": []}
+        place.grid("many") / "grid.json",
+        {"schema": 1, "name": "many", "before": [], "runs": rows, "former": []},
     )
-    job = {"recipe": run.recipe, "resources": {"nodes": 2, "gpus_per_node": 8, "hang_min": 20}, "after": []}
+    job = {
+        "recipe": run.recipe,
+        "resources": {"nodes": 2, "gpus_per_node": 8, "hang_min": 20},
+        "after": [],
+    }
     queue, accounted = [], []
     ledger = Ledger(place)
     for start in range(0, runs, ARRAY):
         of = ids[start : start + ARRAY]
-        submission = ledger.intend(scheduler="slurm", kind="train", grid="many", items=[f"runs/{i}" for i in of])
+        submission = ledger.intend(
+            scheduler="slurm",
+            kind="train",
+            grid="many",
+            items=[f"runs/{i}" for i in of],
+        )
         jobs = [f"{7000 + start // ARRAY}_{task}" for task in range(len(of))]
         ledger.submitted(submission, jobs)
         ours = f"{os.getuid()}|{submission.name}"
@@ -101,7 +123,9 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
                 _begin(path, submission.id, job_id, done=True)
             elif number < runs // 2 + live:
                 _begin(path, submission.id, job_id, done=False)
-                queue.append(f"{job_id}|RUNNING|None|2026-11-25T10:00:00|2:00:00|n[1-2]|{ours}")
+                queue.append(
+                    f"{job_id}|RUNNING|None|2026-11-25T10:00:00|2:00:00|n[1-2]|{ours}"
+                )
             elif number % LOST == 0:
                 accounted.append(f"{job_id}|NODE_FAIL|1:0|{ours}")
             else:
@@ -113,13 +137,45 @@ def many_runs(folder: Path, runs: int, live: int) -> Workspace:
 
 def _begin(path: Path, submission: str, job_id: str, done: bool) -> None:
     nonce = path.name * 2
-    row = {"attempt": 1, "submission": submission, "slurm_job_id": job_id, "restart_count": 0, "nonce": nonce}
+    row = {
+        "attempt": 1,
+        "submission": submission,
+        "slurm_job_id": job_id,
+        "restart_count": 0,
+        "nonce": nonce,
+    }
     row |= {"host": "n1", "started": attempts.now_ms(), "schema": 1}
     (path / "attempt.json").write_text(json.dumps(row), encoding="utf-8")
-    ended: dict[str, Any] = {"step": 60, "steps": 60, "loss": 1.4, "checkpoints": list(range(0, 61, 2))}
-    ended |= {"cause": None, "evidence": None, "ended": attempts.now_ms(), "outcome": "done", **row}
-    beat = {"schema": 1, "attempt": 1, "nonce": nonce, "doing": TRAINING, "doing_s": 9, "step": 30, "steps": 60}
-    beat |= {"step_s": 2, "loss": 1.9, "train_loss": 2.0, "note": None, "longest_s": {}, "ts": attempts.now_ms()}
+    ended: dict[str, Any] = {
+        "step": 60,
+        "steps": 60,
+        "loss": 1.4,
+        "checkpoints": list(range(0, 61, 2)),
+    }
+    ended |= {
+        "cause": None,
+        "evidence": None,
+        "ended": attempts.now_ms(),
+        "outcome": "done",
+        **row,
+    }
+    beat = {
+        "schema": 1,
+        "attempt": 1,
+        "nonce": nonce,
+        "doing": TRAINING,
+        "doing_s": 9,
+        "step": 30,
+        "steps": 60,
+    }
+    beat |= {
+        "step_s": 2,
+        "loss": 1.9,
+        "train_loss": 2.0,
+        "note": None,
+        "longest_s": {},
+        "ts": attempts.now_ms(),
+    }
     beat |= {"steps_per_s": 0.01, "tokens_per_s": 12345.6}
     name, told = ("exit.json", ended) if done else (NAME, beat)
     (path / name).write_text(json.dumps(told), encoding="utf-8")
@@ -128,8 +184,12 @@ def _begin(path: Path, submission: str, job_id: str, done: bool) -> None:
 def _programs(folder: Path, queue: Sequence[str], accounted: Sequence[str]) -> None:
     (folder / "bin").mkdir()
     for name, answer in (("squeue", queue), ("sacct", accounted)):
-        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in answer), encoding="utf-8")
-        (folder / "bin" / name).write_text(PROGRAM.format(name=name, folder=folder), encoding="utf-8")
+        (folder / f"{name}.txt").write_text(
+            "".join(f"{line}\n" for line in answer), encoding="utf-8"
+        )
+        (folder / "bin" / name).write_text(
+            PROGRAM.format(name=name, folder=folder), encoding="utf-8"
+        )
         (folder / "bin" / name).chmod(0o755)
 
 
@@ -142,10 +202,23 @@ def _status(folder: Path, place: Workspace, *options: str) -> tuple[float, float
     """Seconds and megabytes of one `zsg status`, with every live run's heart beating."""
     for path in place.root.glob(f"runs/*/{NAME}"):
         os.utime(path)
-    env = os.environ | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
-    command = [sys.executable, "-m", "launcher.cli", "status", "--workspace", str(place.root), *options]
+    env = os.environ | {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "120",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "launcher.cli",
+        "status",
+        "--workspace",
+        str(place.root),
+        *options,
+    ]
     began = time.perf_counter()
-    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
     _, code, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(code)
     if process.returncode:

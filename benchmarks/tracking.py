@@ -1,11 +1,14 @@
-"""How fast do journals reach MLflow, how many jobs may write at once, and what does the record cost a training step?
+"""How fast do journals reach MLflow, how many jobs may write at once, and what does the
+record cost a training step?
 
     python -m benchmarks.tracking --json
 
-All against real servers on sqlite, begun here. Delivery is held against bare `log_batch` calls of 1,000 metrics to the
-same server; 128 writers against MLflow's server as it is set up by itself (the peer is what of their batches it
-lost) and by `zsg server`; a step's cost is that of its journal row, as the training thread pays it. The back-fill
-is of runs that were trained without a route to the server: 180 checkpoints of ten metrics each.
+All against real servers on sqlite, begun here. Delivery is held against bare
+`log_batch` calls of 1,000 metrics to the same server; 128 writers against MLflow's
+server as it is set up by itself (the peer is what of their batches it lost) and by `zsg
+server`; a step's cost is that of its journal row, as the training thread pays it. The
+back-fill is of runs that were trained without a route to the server: 180 checkpoints of
+ten metrics each.
 """
 
 import argparse
@@ -34,15 +37,28 @@ from launcher.mlflow.mlflow_server import QUIET
 RUNS, CHECKPOINTS, METRICS, WRITERS, BATCHES = 1_000, 180, 10, 128, 4
 SHARE, STEP_MS, FILL_S = 0.7, 0.1, 600.0
 STEPS, POINTS = 20_000, 20_000
-RECIPE = {"schema": 1, "base": {"kind": "tiny"}, "stages": [{"arrangement": {"order": "nft"}, "train": {"lr": 1e-3}}]}
+RECIPE = {
+    "schema": 1,
+    "base": {"kind": "tiny"},
+    "stages": [{"arrangement": {"order": "nft"}, "train": {"lr": 1e-3}}],
+}
 
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tracking", description="How fast MLflow is filled.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tracking", description="How fast MLflow is filled."
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--runs", type=int, default=RUNS, help="runs of the back-fill; the goal shrinks with them")
-    parser.add_argument("--writers", type=int, default=WRITERS, help="clients that write at once")
+    parser.add_argument(
+        "--runs",
+        type=int,
+        default=RUNS,
+        help="runs of the back-fill; the goal shrinks with them",
+    )
+    parser.add_argument(
+        "--writers", type=int, default=WRITERS, help="clients that write at once"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="zsg-") as place:
         show(measure(Path(place), asked.runs, asked.writers), asked.json)
@@ -65,37 +81,75 @@ def step_cost(folder: Path, steps: int = STEPS) -> Row:
     taken = []
     for step in range(steps):
         began = time.perf_counter()
-        journal.row("metric", step=step, examples=step, data={**data, "speed/tokens_per_s": 1e5, "speed/mfu": 0.4})
+        journal.row(
+            "metric",
+            step=step,
+            examples=step,
+            data={**data, "speed/tokens_per_s": 1e5, "speed/mfu": 0.4},
+        )
         taken.append(time.perf_counter() - began)
         time.sleep(0 if step % 100 else 0.001)
     journal.close()
     median = statistics.median(taken) * 1e3
-    return Row("the training thread, a step", median, "ms", None, STEP_MS, median <= STEP_MS)
+    return Row(
+        "the training thread, a step", median, "ms", None, STEP_MS, median <= STEP_MS
+    )
 
 
 def throughput(folder: Path, uri: str, points: int = POINTS) -> Row:
-    """Metrics a second of one delivery, beside the same number in bare calls; in turn, the best of three of each."""
+    """Metrics a second of one delivery, beside the same number in bare calls; in turn,
+    the best of three of each."""
     ours, bare = [], []
     for number in range(3):
-        place = workspace(folder / f"fast{number}", f"fast{number}", uri, runs=1, checkpoints=points // METRICS)
+        place = workspace(
+            folder / f"fast{number}",
+            f"fast{number}",
+            uri,
+            runs=1,
+            checkpoints=points // METRICS,
+        )
         began = time.perf_counter()
         sent = deliver.sync(place, f"fast{number}")["points"]
         ours.append(sent / (time.perf_counter() - began))
         bare.append(_bare(uri, points))
     best, ceiling = max(ours), max(bare)
-    return Row("delivery, to bare log_batch", best, "/s", ceiling, SHARE * ceiling, best >= SHARE * ceiling)
+    return Row(
+        "delivery, to bare log_batch",
+        best,
+        "/s",
+        ceiling,
+        SHARE * ceiling,
+        best >= SHARE * ceiling,
+    )
 
 
 def back_fill(folder: Path, uri: str, runs: int) -> Row:
     """Seconds for a whole grid whose nodes never reached the server."""
     place = workspace(folder / "fill", "fill", uri, runs, CHECKPOINTS)
-    command = [sys.executable, "-m", "launcher.cli", "sync", "fill", "--workspace", str(place.root)]
+    command = [
+        sys.executable,
+        "-m",
+        "launcher.cli",
+        "sync",
+        "fill",
+        "--workspace",
+        str(place.root),
+    ]
     began = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     took = time.perf_counter() - began
-    assert f"sent {runs * CHECKPOINTS * METRICS} points of {runs} runs" in done.stdout, done.stdout
+    assert (
+        f"sent {runs * CHECKPOINTS * METRICS} points of {runs} runs" in done.stdout
+    ), done.stdout
     goal = FILL_S * runs / RUNS
-    return Row(f"back-fill of {runs:,} runs × {CHECKPOINTS} × {METRICS}", took, "s", None, goal, took <= goal)
+    return Row(
+        f"back-fill of {runs:,} runs × {CHECKPOINTS} × {METRICS}",
+        took,
+        "s",
+        None,
+        goal,
+        took <= goal,
+    )
 
 
 def many_writers(folder: Path, writers: int) -> Row:
@@ -104,17 +158,36 @@ def many_writers(folder: Path, writers: int) -> Row:
         theirs = lost(uri, writers)
     with zsg_server(folder / "loaded") as uri:
         ours = lost(uri, writers)
-    return Row(f"lost of what {writers} writers sent at once", ours, "%", theirs, 0.0, ours == 0)
+    return Row(
+        f"lost of what {writers} writers sent at once",
+        ours,
+        "%",
+        theirs,
+        0.0,
+        ours == 0,
+    )
 
 
-def workspace(folder: Path, grid: str, uri: str, runs: int, checkpoints: int) -> Workspace:
+def workspace(
+    folder: Path, grid: str, uri: str, runs: int, checkpoints: int
+) -> Workspace:
     """A grid of done runs with nothing in MLflow."""
     place = Workspace(folder)
     names = [f"{number:012x}" for number in range(runs)]
-    rows = [{"run": name, "axes": {"train.lr": n}, "recipe": RECIPE, "model": "tiny"} for n, name in enumerate(names)]
-    write_json(place.grid(grid) / "grid.json", {"name": grid, "tracking": uri, "runs": rows})
+    rows = [
+        {"run": name, "axes": {"train.lr": n}, "recipe": RECIPE, "model": "tiny"}
+        for n, name in enumerate(names)
+    ]
+    write_json(
+        place.grid(grid) / "grid.json", {"name": grid, "tracking": uri, "runs": rows}
+    )
     made = {"corpus": "c", "arrangement": "a", "base": None}
-    job = {"paths": {"workspace": str(folder)}, "made": made, "code": {"zsg": "0"}, "stage_id": "s"}
+    job = {
+        "paths": {"workspace": str(folder)},
+        "made": made,
+        "code": {"zsg": "0"},
+        "stage_id": "s",
+    }
     data = {"loss": 1.0, **{f"metric/{number}": 1.0 for number in range(METRICS - 1)}}
     for name in names:
         run = place.run(name)
@@ -132,32 +205,65 @@ def workspace(folder: Path, grid: str, uri: str, runs: int, checkpoints: int) ->
 def zsg_server(folder: Path) -> Iterator[str]:
     """A server as `zsg server` sets it up."""
     port = _port()
-    argv = [sys.executable, "-m", "launcher.cli", "server", "--folder", str(folder), "--port", str(port)]
+    argv = [
+        sys.executable,
+        "-m",
+        "launcher.cli",
+        "server",
+        "--folder",
+        str(folder),
+        "--port",
+        str(port),
+    ]
     with _started(argv, dict(os.environ), port, folder) as uri:
         yield uri
 
 
 @contextlib.contextmanager
 def stock_server(folder: Path) -> Iterator[str]:
-    """A server with MLflow's own settings, but for telemetry and job queues, and of as many workers."""
+    """A server with MLflow's own settings, but for telemetry and job queues, and of as
+    many workers."""
     port, database = _port(), folder / "mlflow.db"
     folder.mkdir(parents=True)
     make_store(database)
-    argv = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
-    argv += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port), "--workers", "4"]
-    with _started(argv, {**os.environ, **QUIET, "UVICORN_APP_DIR": str(folder)}, port, folder) as uri:
+    argv = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{database}",
+    ]
+    argv += [
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+        "--port",
+        str(port),
+        "--workers",
+        "4",
+    ]
+    with _started(
+        argv, {**os.environ, **QUIET, "UVICORN_APP_DIR": str(folder)}, port, folder
+    ) as uri:
         yield uri
 
 
 @contextlib.contextmanager
-def _started(argv: Sequence[str], env: dict[str, str], port: int, folder: Path) -> Iterator[str]:
+def _started(
+    argv: Sequence[str], env: dict[str, str], port: int, folder: Path
+) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     uri, until = f"http://127.0.0.1:{port}", time.monotonic() + 120
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            argv, env=env, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         while True:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=5):
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{uri}/health", timeout=5),
+            ):
                 break
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError((folder / "log").read_text())
@@ -181,7 +287,10 @@ def _bare(uri: str, points: int) -> float:
     client = MlflowClient(uri)
     run = client.create_run("0").info.run_id
     keys = ["loss", *(f"metric/{number}" for number in range(METRICS - 1))]
-    made = [Metric(keys[n % METRICS], 1.0, 1_700_000_000_000 + n // METRICS, n // METRICS) for n in range(points)]
+    made = [
+        Metric(keys[n % METRICS], 1.0, 1_700_000_000_000 + n // METRICS, n // METRICS)
+        for n in range(points)
+    ]
     began = time.perf_counter()
     for start in range(0, points, 1000):
         client.log_batch(run, metrics=made[start : start + 1000])
@@ -189,7 +298,8 @@ def _bare(uri: str, points: int) -> float:
 
 
 def lost(uri: str, writers: int) -> float:
-    """The batches in a hundred that got an error: each writer makes a run and sends it four batches of 50."""
+    """The batches in a hundred that got an error: each writer makes a run and sends it
+    four batches of 50."""
     from mlflow.entities import Metric
 
     client, together, failed = MlflowClient(uri), threading.Barrier(writers), []
@@ -203,7 +313,13 @@ def lost(uri: str, writers: int) -> float:
             return
         for batch in range(BATCHES):
             try:
-                client.log_batch(run, metrics=[Metric(f"k{n}", 1.0, 1_700_000_000_000, batch) for n in range(50)])
+                client.log_batch(
+                    run,
+                    metrics=[
+                        Metric(f"k{n}", 1.0, 1_700_000_000_000, batch)
+                        for n in range(50)
+                    ],
+                )
             except Exception:
                 failed.append(number)
 

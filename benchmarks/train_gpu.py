@@ -1,8 +1,11 @@
-"""Measures zsg's trainer on one GPU: tokens a second, share of the peak (MFU), memory; beside TRL where that fits.
+"""Measures zsg's trainer on one GPU: tokens a second, share of the peak (MFU), memory;
+beside TRL where that fits.
 
-MFU = (6·(N_body + N_head)·Σn + 6·L·d·Σn²) / seconds / peak: causal attention, real tokens, nothing for padding or
-recomputation (zsg_core.training.estimate.training_flops). The peak is the vendor's for dense bf16; beside it stands
-what this GPU reaches in a large matrix product. A GPU whose peak is not in the list is refused, never guessed.
+MFU = (6·(N_body + N_head)·Σn + 6·L·d·Σn²) / seconds / peak: causal attention, real
+tokens, nothing for padding or recomputation
+(zsg_core.training.estimate.training_flops). The peak is the vendor's for dense bf16;
+beside it stands what this GPU reaches in a large matrix product. A GPU whose peak is
+not in the list is refused, never guessed.
 """
 
 import statistics
@@ -37,26 +40,38 @@ def is_there() -> bool:
 
 
 def peak_of(name: str) -> float:
-    """The peak of a GPU in TFLOPS, by the name that its driver gives it; UserError for one that is not listed."""
+    """The peak of a GPU in TFLOPS, by the name that its driver gives it; UserError for
+    one that is not listed."""
     upper = name.upper()
     for model, tflops in PEAKS.items():
-        if model in upper.replace("-", " ").split() and not (model[0] == "H" and any(s in upper for s in SLOWER)):
+        if model in upper.replace("-", " ").split() and not (
+            model[0] == "H" and any(s in upper for s in SLOWER)
+        ):
             return tflops
-    raise UserError(f"the bf16 peak of {name!r} is not known; known are {', '.join(PEAKS)} (SXM): add it to PEAKS")
+    raise UserError(
+        f"the bf16 peak of {name!r} is not known; known are {', '.join(PEAKS)} (SXM): add it to"
+        " PEAKS"
+    )
 
 
 def batch_of(shape: LlamaShape, least: int) -> int:
-    """How many examples a step has so that every step has at least so many tokens; a multiple of 8."""
+    """How many examples a step has so that every step has at least so many tokens; a
+    multiple of 8."""
     lengths = [len(one.ids) for one in items(shape, 400)]
     return next(
         batch
         for batch in range(8, 400, 8)
-        if min(sum(lengths[start : start + batch]) for start in range(0, 400 - batch + 1, batch)) >= least
+        if min(
+            sum(lengths[start : start + batch])
+            for start in range(0, 400 - batch + 1, batch)
+        )
+        >= least
     )
 
 
 def micro_tokens(shape: LlamaShape, memory: float, most: int = TOKENS) -> int:
-    """Tokens of a micro-batch that fit beside weights and optimiser; 0 where not even the longest example does."""
+    """Tokens of a micro-batch that fit beside weights and optimiser; 0 where not even
+    the longest example does."""
     held = estimate.tensors(shape.parameters, stage_of(shape), 1, "bf16")
     free = memory * (1 - SPARE) - held.at_step
     fits = int(free / estimate.activation_bytes(shape, 1, "bf16"))
@@ -69,7 +84,8 @@ def stage_of(shape: LlamaShape) -> int:
 
 
 def rows(names: Sequence[str], repeats: int) -> list[Row]:
-    """The rows of each shape, and this GPU's matrix product. Where there is no GPU the toy shape may walk through.
+    """The rows of each shape, and this GPU's matrix product. Where there is no GPU the
+    toy shape may walk through.
 
     UserError for a GPU whose peak is not known, or none.
     """
@@ -77,7 +93,9 @@ def rows(names: Sequence[str], repeats: int) -> list[Row]:
 
     device = "cuda" if is_there() else "cpu"
     if device == "cpu" and list(names) != ["toy"]:
-        raise UserError("torch sees no GPU; --shapes toy walks through the same code on a CPU")
+        raise UserError(
+            "torch sees no GPU; --shapes toy walks through the same code on a CPU"
+        )
     gpu = torch.cuda.get_device_properties(0) if device == "cuda" else None
     peak = peak_of(gpu.name) if gpu else None
     memory = gpu.total_memory if gpu else 4e9
@@ -87,7 +105,9 @@ def rows(names: Sequence[str], repeats: int) -> list[Row]:
     return found
 
 
-def _of(name: str, device: str, peak: float | None, memory: float, repeats: int) -> list[Row]:
+def _of(
+    name: str, device: str, peak: float | None, memory: float, repeats: int
+) -> list[Row]:
     shape = SHAPES[name]
     tokens = micro_tokens(shape, memory)
     if not tokens:
@@ -98,32 +118,82 @@ def _of(name: str, device: str, peak: float | None, memory: float, repeats: int)
     speed = statistics.median(one["tokens"] / one["seconds"] for one in rounds)
     peers = _rounds(PEER, name, device, batch, tokens, PEER_STEPS, 1)
     peer = peers[0]["tokens"] / peers[0]["seconds"] if peers else None
-    found = [Row(f"{name}, {rounds[0]['tokens'] / (STEPS - 1):,.0f} tokens a step", speed, "tok/s", peer, None, None)]
+    found = [
+        Row(
+            f"{name}, {rounds[0]['tokens'] / (STEPS - 1):,.0f} tokens a step",
+            speed,
+            "tok/s",
+            peer,
+            None,
+            None,
+        )
+    ]
     flops = statistics.median(
-        estimate.training_flops(shape, one["tokens"], one["squares"]) / one["seconds"] for one in rounds
+        estimate.training_flops(shape, one["tokens"], one["squares"]) / one["seconds"]
+        for one in rounds
     )
     stood, saved = rounds[-1]["stall"], rounds[-1]["saved"]
     is_short = stood <= STALL_GOAL if peak else None
-    found.append(Row(f"{name}, stall for a snapshot", stood, "s", saved, STALL_GOAL if peak else None, is_short))
+    found.append(
+        Row(
+            f"{name}, stall for a snapshot",
+            stood,
+            "s",
+            saved,
+            STALL_GOAL if peak else None,
+            is_short,
+        )
+    )
     if peak:
         share, goal = flops / (peak * 1e12), MFU_GOALS.get(name)
-        found.append(Row(f"{name}, MFU", share, "", None, goal, None if goal is None else share >= goal))
+        found.append(
+            Row(
+                f"{name}, MFU",
+                share,
+                "",
+                None,
+                goal,
+                None if goal is None else share >= goal,
+            )
+        )
         held = rounds[0]["peak"] / 1e9
-        found.append(Row(f"{name}, peak memory", held, "GB", peers[0]["peak"] / 1e9 if peers else None, None, None))
+        found.append(
+            Row(
+                f"{name}, peak memory",
+                held,
+                "GB",
+                peers[0]["peak"] / 1e9 if peers else None,
+                None,
+                None,
+            )
+        )
     else:
-        found.append(Row(f"{name}, operations", flops / 1e12, "TFLOPS", None, None, None))
+        found.append(
+            Row(f"{name}, operations", flops / 1e12, "TFLOPS", None, None, None)
+        )
     return found
 
 
 def _rounds(
-    name: str, shape: str, device: str, batch: int, tokens: int, steps: int, repeats: int
+    name: str,
+    shape: str,
+    device: str,
+    batch: int,
+    tokens: int,
+    steps: int,
+    repeats: int,
 ) -> list[dict[str, Any]]:
-    """Rounds of a trainer that has the GPU for itself; none where a peer's memory does not suffice."""
+    """Rounds of a trainer that has the GPU for itself; none where a peer's memory does
+    not suffice."""
     try:
         turns = TrainerProcess(name, shape, device, batch, tokens)
         found = [turns.train(steps) for _ in range(repeats)]
         if name == ZSG:
-            found[-1] |= {key: seconds for key, seconds in turns.train(2, 1).items() if key in ("stall", "saved")}
+            found[-1] |= {
+                key: seconds
+                for key, seconds in turns.train(2, 1).items()
+                if key in ("stall", "saved")
+            }
         turns.stop()
     except RuntimeError as ended:
         if name == ZSG or "out of memory" not in str(ended):
@@ -133,7 +203,8 @@ def _rounds(
 
 
 def matmul_tflops(device: str) -> float:
-    """What a large bf16 matrix product reaches here, the best of several sizes; small ones in fp32 on a CPU."""
+    """What a large bf16 matrix product reaches here, the best of several sizes; small
+    ones in fp32 on a CPU."""
     import torch
 
     sizes = (4096, 8192, 16_384) if device == "cuda" else (512,)

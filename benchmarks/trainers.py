@@ -1,11 +1,14 @@
-"""Trains one workload by zsg's trainer, Hugging Face's or TRL's, each in a process of its own that takes turns.
+"""Trains one workload by zsg's trainer, Hugging Face's or TRL's, each in a process of
+its own that takes turns.
 
     python -m benchmarks.trainers NAME SHAPE DEVICE BATCH MICRO_TOKENS
 
-For each line on stdin, a number of steps, the process trains that many, the first of which warms up, and prints one
-line of JSON: `seconds` of the others together, their real `tokens` and Σn² (`squares`), the `losses` of all, and on a
-GPU the `peak` of its memory in bytes. zsg takes a second number, a step with a snapshot, and tells in `stall` for how
-many seconds training stood still for it, and in `saved` how many `save_pretrained` takes for the same weights.
+For each line on stdin, a number of steps, the process trains that many, the first of
+which warms up, and prints one line of JSON: `seconds` of the others together, their
+real `tokens` and Σn² (`squares`), the `losses` of all, and on a GPU the `peak` of its
+memory in bytes. zsg takes a second number, a step with a snapshot, and tells in `stall`
+for how many seconds training stood still for it, and in `saved` how many
+`save_pretrained` takes for the same weights.
 """
 
 import contextlib
@@ -52,7 +55,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Peer:
-    """How a trainer of Hugging Face's is set: rows of a micro-batch, and what differs from its own defaults."""
+    """How a trainer of Hugging Face's is set: rows of a micro-batch, and what differs
+    from its own defaults."""
 
     rows: int
     trl: bool = False
@@ -65,18 +69,27 @@ PEERS = {
     "HF Trainer, one example at a time": Peer(1),
     "padded to 1,024": Peer(4, pad_to=LONGEST),
     "TRL, defaults": Peer(8, trl=True),
-    "TRL, one example at a time": Peer(1, trl=True, settings={"gradient_checkpointing": False}),
+    "TRL, one example at a time": Peer(
+        1, trl=True, settings={"gradient_checkpointing": False}
+    ),
     "TRL, padded pairs": Peer(2, trl=True, settings={"gradient_checkpointing": False}),
     "TRL, rows of 8": Peer(8, trl=True, settings={"gradient_checkpointing": False}),
     "TRL, padding-free": Peer(
-        4, trl=True, settings={"gradient_checkpointing": False, "padding_free": True, "max_length": None}
+        4,
+        trl=True,
+        settings={
+            "gradient_checkpointing": False,
+            "padding_free": True,
+            "max_length": None,
+        },
     ),
 }
 ZSG = "zsg"
 
 
 def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round]:
-    """zsg's own train job, from the engine's start to the last step; only ids and weights are made up."""
+    """zsg's own train job, from the engine's start to the last step; only ids and
+    weights are made up."""
     import torch
 
     from jobs.contract import attempt as attempts
@@ -134,19 +147,40 @@ def _job(folder: Path, asked: Asked, steps: int, snapshot: int | None) -> Path:
 
     folder.mkdir()
     skills.write_tasks(folder / "tasks", per_task=2)
-    train = {"batch": asked.batch, "lr": LR, "lr_floor": 0.999, "steps": steps, "precision": asked.precision}
+    train = {
+        "batch": asked.batch,
+        "lr": LR,
+        "lr_floor": 0.999,
+        "steps": steps,
+        "precision": asked.precision,
+    }
     data = {"path": str(folder / "tasks")}
-    checkpoints = {"every": steps, "state_every": None} | ({"snapshots": [snapshot]} if snapshot else {})
+    checkpoints = {"every": steps, "state_every": None} | (
+        {"snapshots": [snapshot]} if snapshot else {}
+    )
     defaults = {"data": data, "train": train, "checkpoints": checkpoints}
-    stage = 3 if asked.shape.parameters > 5e9 else 1  # at 3 the step's copies are made part by part
-    write_json(folder / "grid.yaml", {"name": "g", "defaults": defaults, "grid": {"arrangement.order": ["random"]}})
-    write_json(folder / "p.yaml", {"name": "p", "kind": "slurm", "deepspeed": {"zero_stage": stage}})
+    # at 3 the step's copies are made part by part
+    stage = 3 if asked.shape.parameters > 5e9 else 1
+    write_json(
+        folder / "grid.yaml",
+        {"name": "g", "defaults": defaults, "grid": {"arrangement.order": ["random"]}},
+    )
+    write_json(
+        folder / "p.yaml",
+        {"name": "p", "kind": "slurm", "deepspeed": {"zero_stage": stage}},
+    )
     with contextlib.redirect_stdout(sys.stderr):
-        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work")
+        opened = open_grid(
+            folder / "grid.yaml", str(folder / "p.yaml"), folder / "work"
+        )
     [run], workspace = opened.runs, opened.site.workspace
     job_files.write_train(workspace, run, opened.site.profile, "s", (), is_start=False)
     path = workspace.root / run_item(run) / "job.json"
-    write_json(path, json.loads(path.read_text(encoding="utf-8")) | {"micro_tokens": asked.micro_tokens})
+    write_json(
+        path,
+        json.loads(path.read_text(encoding="utf-8"))
+        | {"micro_tokens": asked.micro_tokens},
+    )
     return path
 
 
@@ -155,11 +189,20 @@ def tokenized(examples: list[Item]) -> Any:
     from jobs.training.batches import TokenizedSet
     from zsg_core.data.prompts import Encoded
 
-    encoded = [Encoded(one.ids, ((len(one.ids) - one.answer, len(one.ids)),)) for one in examples]
-    return TokenizedSet([f"t:{number}" for number in range(len(examples))], encoded, ["t"] * len(examples))
+    encoded = [
+        Encoded(one.ids, ((len(one.ids) - one.answer, len(one.ids)),))
+        for one in examples
+    ]
+    return TokenizedSet(
+        [f"t:{number}" for number in range(len(examples))],
+        encoded,
+        ["t"] * len(examples),
+    )
 
 
-def peer(name: str, asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round]:
+def peer(
+    name: str, asked: Asked, examples: list[Item], folder: Path
+) -> Callable[..., Round]:
     """A trainer of Hugging Face's on the same ids in the same order, with the same optimiser."""
     import datasets
     import torch
@@ -168,7 +211,10 @@ def peer(name: str, asked: Asked, examples: list[Item], folder: Path) -> Callabl
     how = PEERS[name]
     datasets.disable_progress_bars()
     rows = [
-        {"input_ids": one.ids, "labels": [-100] * (len(one.ids) - one.answer) + one.ids[-one.answer :]}
+        {
+            "input_ids": one.ids,
+            "labels": [-100] * (len(one.ids) - one.answer) + one.ids[-one.answer :],
+        }
         for one in examples
     ]
     words = transformers.PreTrainedTokenizerFast(
@@ -180,25 +226,47 @@ def peer(name: str, asked: Asked, examples: list[Item], folder: Path) -> Callabl
     def train_round(steps: int) -> Round:
         told = Round()
         shared = {
-            "output_dir": str(folder / "peer"), "max_steps": steps, "per_device_train_batch_size": how.rows,
-            "gradient_accumulation_steps": asked.batch // how.rows, "learning_rate": LR, "adam_beta2": 0.95,
-            "lr_scheduler_type": "constant", "bf16": asked.precision == "bf16", "use_cpu": asked.device == "cpu",
-            "logging_steps": 1, "report_to": "none", "save_strategy": "no", "disable_tqdm": True,
-            "train_sampling_strategy": "sequential", **how.settings,
-        }  # fmt: skip
+            "output_dir": str(folder / "peer"),
+            "max_steps": steps,
+            "per_device_train_batch_size": how.rows,
+            "gradient_accumulation_steps": asked.batch // how.rows,
+            "learning_rate": LR,
+            "adam_beta2": 0.95,
+            "lr_scheduler_type": "constant",
+            "bf16": asked.precision == "bf16",
+            "use_cpu": asked.device == "cpu",
+            "logging_steps": 1,
+            "report_to": "none",
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "train_sampling_strategy": "sequential",
+            **how.settings,
+        }
         data = datasets.Dataset.from_list(rows)
         watch = [_watch(told, asked.device)]
         if how.trl:
             from trl import SFTConfig, SFTTrainer
 
-            settings = SFTConfig(dataset_kwargs={"skip_prepare_dataset": True}, **shared)
-            made: Any = SFTTrainer(model, settings, train_dataset=data, processing_class=words, callbacks=watch)
+            settings = SFTConfig(
+                dataset_kwargs={"skip_prepare_dataset": True}, **shared
+            )
+            made: Any = SFTTrainer(
+                model,
+                settings,
+                train_dataset=data,
+                processing_class=words,
+                callbacks=watch,
+            )
         else:
             pad = transformers.DataCollatorForSeq2Seq(
-                words, padding="max_length" if how.pad_to else True, max_length=how.pad_to
+                words,
+                padding="max_length" if how.pad_to else True,
+                max_length=how.pad_to,
             )
             settings = transformers.TrainingArguments(**shared)
-            made = transformers.Trainer(model, settings, pad, train_dataset=data, callbacks=watch)
+            made = transformers.Trainer(
+                model, settings, pad, train_dataset=data, callbacks=watch
+            )
         made.remove_callback(transformers.PrinterCallback)
         made.train()
         return told
@@ -211,12 +279,16 @@ def _watch(told: Round, device: str) -> Any:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        def on_step_end(
+            self, args: Any, state: Any, control: Any, **others: Any
+        ) -> None:
             if device == "cuda":
                 torch.cuda.synchronize()
             told.ends.append(time.time())
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any
+        ) -> None:
             if logs and "loss" in logs:
                 told.losses.append(float(logs["loss"]))
 
@@ -248,7 +320,9 @@ def main(name: str, shape: str, device: str, batch: int, micro_tokens: int) -> N
             told_too = {"seconds": told.ends[-1] - told.ends[0], "losses": told.losses}
             told_too |= {"stall": told.stall, "saved": told.saved}
             told_too |= {"tokens": sum(lengths), "squares": sum(n * n for n in lengths)}
-            told_too |= {"peak": torch.cuda.max_memory_allocated() if device == "cuda" else None}
+            told_too |= {
+                "peak": torch.cuda.max_memory_allocated() if device == "cuda" else None
+            }
             print(json.dumps(told_too), file=answers, flush=True)
 
 

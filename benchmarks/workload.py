@@ -1,9 +1,11 @@
-"""What the trainers of a benchmark are given: a Llama with random weights, and examples as long as real ones.
+"""What the trainers of a benchmark are given: a Llama with random weights, and examples
+as long as real ones.
 
-`niv2_lengths.json` holds the tokens of 400 training examples of Natural Instructions V2, drawn at random, and of their
-answers: template `zsg` with two positive examples, at most 1,024 tokens, byte-level BPE of 32,000 tokens; and of five
-test examples of each of 24 held-out tasks also how many first tokens the five have in common. The ids themselves are
-made up; speed does not depend on them.
+`niv2_lengths.json` holds the tokens of 400 training examples of Natural Instructions
+V2, drawn at random, and of their answers: template `zsg` with two positive examples, at
+most 1,024 tokens, byte-level BPE of 32,000 tokens; and of five test examples of each of
+24 held-out tasks also how many first tokens the five have in common. The ids themselves
+are made up; speed does not depend on them.
 """
 
 import json
@@ -29,17 +31,54 @@ class Item:
 # Llama-3.2's 1B and 3B and LLaMA-2's 7B with its vocabulary, so that one set of lengths serves all.
 SHAPES = {
     "25M": LlamaShape(
-        hidden=512, intermediate=1376, layers=4, heads=8, kv_heads=8, head_dim=64, vocab=32_000, tied=True
+        hidden=512,
+        intermediate=1376,
+        layers=4,
+        heads=8,
+        kv_heads=8,
+        head_dim=64,
+        vocab=32_000,
+        tied=True,
     ),
-    "toy": LlamaShape(hidden=64, intermediate=128, layers=2, heads=4, kv_heads=2, head_dim=16, vocab=600, tied=True),
+    "toy": LlamaShape(
+        hidden=64,
+        intermediate=128,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_dim=16,
+        vocab=600,
+        tied=True,
+    ),
     "1B": LlamaShape(
-        hidden=2048, intermediate=8192, layers=16, heads=32, kv_heads=8, head_dim=64, vocab=32_000, tied=True
+        hidden=2048,
+        intermediate=8192,
+        layers=16,
+        heads=32,
+        kv_heads=8,
+        head_dim=64,
+        vocab=32_000,
+        tied=True,
     ),
     "3B": LlamaShape(
-        hidden=3072, intermediate=8192, layers=28, heads=24, kv_heads=8, head_dim=128, vocab=32_000, tied=True
+        hidden=3072,
+        intermediate=8192,
+        layers=28,
+        heads=24,
+        kv_heads=8,
+        head_dim=128,
+        vocab=32_000,
+        tied=True,
     ),
     "7B": LlamaShape(
-        hidden=4096, intermediate=11_008, layers=32, heads=32, kv_heads=32, head_dim=128, vocab=32_000, tied=False
+        hidden=4096,
+        intermediate=11_008,
+        layers=32,
+        heads=32,
+        kv_heads=32,
+        head_dim=128,
+        vocab=32_000,
+        tied=False,
     ),
 }
 
@@ -63,19 +102,33 @@ def test_items(shape: LlamaShape, tasks: int) -> list[Item]:
     draw = np.random.default_rng(1)
     made = []
     for place in range(5 * tasks):
-        tokens, answer, prefix = (lengths[f"test_{key}"][place] for key in ("tokens", "answer", "prefix"))
+        tokens, answer, prefix = (
+            lengths[f"test_{key}"][place] for key in ("tokens", "answer", "prefix")
+        )
         if place % 5 == 0:
             begin = [BOS, *draw.integers(2, shape.vocab, prefix - 1).tolist()]
-        made.append(Item([*begin, *draw.integers(2, shape.vocab, tokens - prefix - 1).tolist(), EOS], answer))
+        made.append(
+            Item(
+                [
+                    *begin,
+                    *draw.integers(2, shape.vocab, tokens - prefix - 1).tolist(),
+                    EOS,
+                ],
+                answer,
+            )
+        )
     return made
 
 
 def _lengths() -> dict[str, list[int]]:
-    return json.loads(Path(__file__).with_name("niv2_lengths.json").read_text(encoding="utf-8"))
+    return json.loads(
+        Path(__file__).with_name("niv2_lengths.json").read_text(encoding="utf-8")
+    )
 
 
 def llama(shape: LlamaShape, attention: str, dtype: Any, device: str) -> Any:
-    """A Llama of a shape with random weights, the same for all who train it, made where it is to be."""
+    """A Llama of a shape with random weights, the same for all who train it, made where
+    it is to be."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

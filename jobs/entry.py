@@ -1,7 +1,8 @@
 """The one door to the nodes: reads a folder's job.json, runs the job, and always says how it ended.
 
-`python -m jobs.entry <folder>` replays any job by hand. Under Slurm every rank comes through here; outside it
-there is one. Engines are imported only inside the job, so that the record of an attempt exists at once.
+`python -m jobs.entry <folder>` replays any job by hand. Under Slurm every rank comes
+through here; outside it there is one. Engines are imported only inside the job, so that
+the record of an attempt exists at once.
 """
 
 import contextlib
@@ -17,7 +18,14 @@ from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, causes, exit_record, job_file, stages
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import CANCELLED, CONTINUE, DONE, FAILED, ExitRecord, given
+from jobs.contract.exit_record import (
+    CANCELLED,
+    CONTINUE,
+    DONE,
+    FAILED,
+    ExitRecord,
+    given,
+)
 from jobs.contract.folder import SCHEMA, Workspace
 from jobs.contract.heartbeat import Heartbeat, Pulse
 from jobs.contract.journal import Journal, cells, plain, read
@@ -34,31 +42,45 @@ from zsg_core.secrets import hide_known
 from zsg_core.training import schedule
 
 MEET_S = 600.0
-EVALUATOR = "evaluator"  # an evaluate job in its own folder's journal; in a run's folder it is a guest
+# an evaluate job in its own folder's journal; in a run's folder it is a guest
+EVALUATOR = "evaluator"
 
 
 def run(folder: str) -> None:
-    """Runs the job of a folder; what submitit pickles is this function and the path. Exits non-zero on failure."""
+    """Runs the job of a folder; what submitit pickles is this function and the path.
+    Exits non-zero on failure."""
     path = Path(folder)
     refuse_strange(path)
     ownership.keep_private(path.absolute().parent.parent)
     caches.keep_private()
-    # No job speaks to MLflow, but DeepSpeed imports it where it is installed: more than a second for each rank.
+    # No job speaks to MLflow, but DeepSpeed imports it where it is installed: more than
+    # a second for each rank.
     sys.modules["mlflow"] = None  # type: ignore[assignment]
     signals = Signals()
     ranks = ranks_of.from_slurm()
     job = _read_job(path)
     if going_on.is_replaced(job["submission"]):
-        _leave(f"{path}: a later submission has taken this job's place, so this one does nothing", 1)
+        _leave(
+            f"{path}: a later submission has taken this job's place, so this one does nothing",
+            1,
+        )
     if attempts.done_before(path, job["submission"]):
-        tell(f"{path}: this job was started again after it had finished; nothing is left to do")
+        tell(
+            f"{path}: this job was started again after it had finished; nothing is left to do"
+        )
         if ranks.is_main and job["kind"] == "train":
             _clean_up(path, job)  # the end may have come just before
         _leave(f"{path}: done", 0)
     past = Past(exit_record.read_if_sound(path), state.newest_step(path))
-    attempt = attempts.begin(path, job["submission"]) if ranks.is_main else attempts.await_begin(path, MEET_S)
+    attempt = (
+        attempts.begin(path, job["submission"])
+        if ranks.is_main
+        else attempts.await_begin(path, MEET_S)
+    )
     if attempt is None:
-        sys.exit(f"rank {ranks.rank}: rank 0 wrote no {attempts.path(path)} within {MEET_S:.0f} s")
+        sys.exit(
+            f"rank {ranks.rank}: rank 0 wrote no {attempts.path(path)} within {MEET_S:.0f} s"
+        )
     pulse = Pulse()
     heartbeat = Heartbeat(path, attempt, pulse) if ranks.is_main else None
     if ranks.is_main:
@@ -70,7 +92,10 @@ def run(folder: str) -> None:
     except Superseded as newer:
         _leave(f"stopping without writing: {newer}", 1)
     except KeyboardInterrupt:
-        outcome, facts = outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name}
+        outcome, facts = (
+            outcome_of(signals.asks),
+            {"cause": Cause.SIGNAL, "evidence": signals.name},
+        )
     except BaseException as error:
         with contextlib.suppress(OSError):
             tell(traceback.format_exc())
@@ -80,19 +105,24 @@ def run(folder: str) -> None:
     if outcome != DONE:
         facts |= {"saved": state.newest_step(path)}
         if cancellation.asked(path, job["submission"]):
-            outcome, facts = CANCELLED, {"step": facts["saved"], **facts, **cancellation.TOLD}
+            outcome, facts = (
+                CANCELLED,
+                {"step": facts["saved"], **facts, **cancellation.TOLD},
+            )
     # Rank 0 says what comes next; until it has, another rank's exit code would have it killed.
     code = int(outcome == FAILED)
     if ranks.is_main:
         outcome, code = _tell_end(path, job, attempt, outcome, facts, past)
     elif outcome == FAILED:
         _end(path, attempt, outcome, facts)
-    if outcome != DONE or going_on.ours(job["submission"]):  # submitit's own record of the end nobody reads
+    # submitit's own record of the end nobody reads
+    if outcome != DONE or going_on.ours(job["submission"]):
         _leave(f"{path}: {outcome}", code)
 
 
 def refuse_strange(path: Path) -> None:
-    """Ends this process before it reads a job that others may have written, or loads what they have saved for it."""
+    """Ends this process before it reads a job that others may have written, or loads
+    what they have saved for it."""
     path = path.absolute()
     if fault := ownership.fault_on_the_way(path.parent.parent, path, is_run=False):
         sys.exit(f"{fault}: what others may write is not run as yours; see zsg doctor")
@@ -107,9 +137,15 @@ class Past:
 
 
 def _tell_end(
-    path: Path, job: dict[str, Any], attempt: Attempt, outcome: str, facts: dict[str, Any], past: Past
+    path: Path,
+    job: dict[str, Any],
+    attempt: Attempt,
+    outcome: str,
+    facts: dict[str, Any],
+    past: Past,
 ) -> tuple[str, int]:
-    """Writes how the attempt ended and does what follows from it; returns the outcome and the exit code."""
+    """Writes how the attempt ended and does what follows from it; returns the outcome
+    and the exit code."""
     if outcome == CONTINUE:
         outcome, facts = _stopped(job, facts, past)
     _end(path, attempt, outcome, facts)
@@ -121,31 +157,46 @@ def _tell_end(
     goes_on = given(told.goes_on) if told else None
     if goes_on == going_on.REQUEUE:
         goes_on = _requeue(path, attempt)
-    # Jobs that wait for this one with afterok or aftercorr must not go on without what it was to make.
+    # Jobs that wait for this one with afterok or aftercorr must not go on without what
+    # it was to make.
     waits = job["makes"] or going_on.links_left()
     return outcome, int(outcome == FAILED or bool(waits and not goes_on))
 
 
-def _stopped(job: dict[str, Any], facts: dict[str, Any], past: Past) -> tuple[str, dict[str, Any]]:
+def _stopped(
+    job: dict[str, Any], facts: dict[str, Any], past: Past
+) -> tuple[str, dict[str, Any]]:
     """What becomes of a job that was stopped before its end."""
     if job["kind"] == "sample":
-        return FAILED, facts | {"cause": Cause.TIME_LIMIT, "evidence": "zsg submit goes on with the answers it has"}
+        return FAILED, facts | {
+            "cause": Cause.TIME_LIMIT,
+            "evidence": "zsg submit goes on with the answers it has",
+        }
     if job["kind"] not in ("train", "evaluate"):
         return FAILED, facts  # it has nothing to go on from
     rule = job.get("go_on")
     if not rule or not going_on.ours(job["submission"]):
         return CONTINUE, facts
-    is_of_this = past.record and (past.record.submission, past.record.outcome) == (job["submission"], CONTINUE)
+    is_of_this = past.record and (past.record.submission, past.record.outcome) == (
+        job["submission"],
+        CONTINUE,
+    )
     record = past.record if is_of_this else None
     # An evaluator has saved what it has scored: it comes on as long as it scores.
     saved = facts["saved"] if job["kind"] == "train" else facts.get("scored") or None
     stop = going_on.Stop(past.before, saved, going_on.links_left())
-    verdict = going_on.decide(rule, record, stop, going_on.look(attempts.slurm_job_id() or "", job["submission"]))
+    verdict = going_on.decide(
+        rule,
+        record,
+        stop,
+        going_on.look(attempts.slurm_job_id() or "", job["submission"]),
+    )
     return verdict.outcome, facts | verdict.facts
 
 
 def _requeue(path: Path, attempt: Attempt) -> str | None:
-    """Puts the job back into the queue, its record being on disk; what goes on, or None where Slurm refuses."""
+    """Puts the job back into the queue, its record being on disk; what goes on, or None
+    where Slurm refuses."""
     trouble = going_on.requeue(attempt.slurm_job_id or "")
     if trouble is None:
         return going_on.REQUEUE
@@ -156,27 +207,41 @@ def _requeue(path: Path, attempt: Attempt) -> str | None:
 
 
 def _clean_up(path: Path, job: dict[str, Any]) -> None:
-    """Removes what nobody needs any more; only now: until the end is told, a killed run goes on from it."""
+    """Removes what nobody needs any more; only now: until the end is told, a killed run
+    goes on from it."""
     if not job["checkpoints"]["keep_state"]:
         for reason in state.remove(path):
             tell(f"a state is not removed: {reason}")
     if job["before"] and not stages.is_still_needed(path, job):
-        stages.release(Workspace(Path(job["paths"]["workspace"])), job["before"][-1], job["run_id"])
+        stages.release(
+            Workspace(Path(job["paths"]["workspace"])), job["before"][-1], job["run_id"]
+        )
 
 
 def _read_job(path: Path) -> dict[str, Any]:
     job = job_file.read(path)
     if job is None:
-        sys.exit(f"{path / 'job.json'}: not found; give the folder of a run or of a prepare job")
+        sys.exit(
+            f"{path / 'job.json'}: not found; give the folder of a run or of a prepare job"
+        )
     if job.get("schema") != SCHEMA:
-        sys.exit(f"{path / 'job.json'}: schema {job.get('schema')}, this zsg reads {SCHEMA}; submit again")
+        sys.exit(
+            f"{path / 'job.json'}: schema {job.get('schema')}, this zsg reads {SCHEMA}; submit"
+            " again"
+        )
     return job
 
 
 def _perform(
-    path: Path, job: dict[str, Any], attempt: Attempt, ranks: ranks_of.Ranks, signals: Signals, pulse: Pulse
+    path: Path,
+    job: dict[str, Any],
+    attempt: Attempt,
+    ranks: ranks_of.Ranks,
+    signals: Signals,
+    pulse: Pulse,
 ) -> tuple[str, dict[str, Any]]:
-    if cancellation.asked(path, job["submission"]):  # only now: whoever cancels has looked for this attempt
+    # only now: whoever cancels has looked for this attempt
+    if cancellation.asked(path, job["submission"]):
         return CANCELLED, {}
     setup.refuse_failed()
     own_code.refuse_other(job)
@@ -197,36 +262,53 @@ def _perform(
             journal.close()
 
 
-def _prepare(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
+def _prepare(
+    job: dict[str, Any], journal: Journal | None, pulse: Pulse
+) -> tuple[str, dict[str, Any]]:
     from jobs.preparing import prepare
 
     prepare.run(job, _saying("preparing", journal, pulse))
     return DONE, {}
 
 
-def _sample(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
+def _sample(
+    job: dict[str, Any], journal: Journal | None, pulse: Pulse
+) -> tuple[str, dict[str, Any]]:
     from jobs.preparing import prepare
 
     prepare.sample(job, _saying("sampling", journal, pulse))
     return DONE, {}
 
 
-def _watch(job: dict[str, Any], journal: Journal | None, pulse: Pulse) -> tuple[str, dict[str, Any]]:
+def _watch(
+    job: dict[str, Any], journal: Journal | None, pulse: Pulse
+) -> tuple[str, dict[str, Any]]:
     from jobs.runtime import canary
 
     return DONE, asdict(canary.watch(job, _saying("waiting", journal, pulse)))
 
 
 def _evaluate(
-    path: Path, job: dict[str, Any], attempt: Attempt, journal: Journal | None, signals: Signals, pulse: Pulse
+    path: Path,
+    job: dict[str, Any],
+    attempt: Attempt,
+    journal: Journal | None,
+    signals: Signals,
+    pulse: Pulse,
 ) -> tuple[str, dict[str, Any]]:
     from jobs.evaluating import evaluate
 
     item = f"{path.parent.name}/{path.name}"
     try:
-        return DONE, asdict(evaluate.run(job, item, attempt, _saying("evaluating", journal, pulse)))
+        return DONE, asdict(
+            evaluate.run(job, item, attempt, _saying("evaluating", journal, pulse))
+        )
     except evaluate.Stopped as stopped:
-        return outcome_of(signals.asks), {"cause": Cause.SIGNAL, "evidence": signals.name, **asdict(stopped.done)}
+        return outcome_of(signals.asks), {
+            "cause": Cause.SIGNAL,
+            "evidence": signals.name,
+            **asdict(stopped.done),
+        }
 
 
 def _saying(doing: str, journal: Journal | None, pulse: Pulse) -> Callable[[str], None]:
@@ -258,13 +340,24 @@ def _train(
     from jobs.training import train
 
     try:
-        progress = train.run(job, train.Place(path, attempt, ranks, journal, signals, pulse))
+        progress = train.run(
+            job, train.Place(path, attempt, ranks, journal, signals, pulse)
+        )
     except train.Stopped as stopped:
-        return stopped.outcome, {"cause": Cause.SIGNAL, "evidence": signals.name, **asdict(stopped.progress)}
+        return stopped.outcome, {
+            "cause": Cause.SIGNAL,
+            "evidence": signals.name,
+            **asdict(stopped.progress),
+        }
     losses = sorted(cells(read(path))) if ranks.is_main else []
-    facts = {"world": ranks.world, "checkpoints": [step for step, key in losses if key == "loss"]}
+    facts = {
+        "world": ranks.world,
+        "checkpoints": [step for step, key in losses if key == "loss"],
+    }
     quick = {key for _, key in losses if schedule.quick_items(key)}
-    facts["quick"] = {name: [step for step, key in losses if key == name] for name in sorted(quick)}
+    facts["quick"] = {
+        name: [step for step, key in losses if key == name] for name in sorted(quick)
+    }
     return DONE, {**asdict(progress), **facts}
 
 
@@ -276,22 +369,33 @@ def _end(path: Path, attempt: Attempt, outcome: str, facts: dict[str, Any]) -> N
 
 
 def _leave(why: str, code: int) -> NoReturn:
-    """Ends this process now: torch's and DeepSpeed's clean-up could wait for ranks that are gone."""
+    """Ends this process now: torch's and DeepSpeed's clean-up could wait for ranks that
+    are gone."""
     tell(why)
     sys.stdout.flush()
     os._exit(code)
 
 
 def _cause(error: BaseException) -> dict[str, Any]:
-    """What failed in a word, the line that proves it, and the hash by which equal errors are known."""
+    """What failed in a word, the line that proves it, and the hash by which equal
+    errors are known."""
     cause = error.cause if isinstance(error, causes.Known) else causes.of_error(error)
     text = hide_known(str(error).strip())
     if isinstance(error, ZsgError):
         at = {"step": error.step} if isinstance(error, Diverged) else {}
-        return {"cause": cause, "evidence": text, "signature": tracebacks.loose(text), **at}
+        return {
+            "cause": cause,
+            "evidence": text,
+            "signature": tracebacks.loose(text),
+            **at,
+        }
     lines = text.splitlines() or [""]
     proof = next((line for line in lines if causes.of_line(line) == cause), lines[-1])
-    return {"cause": cause, "evidence": f"{type(error).__name__}: {proof}", "signature": tracebacks.of_error(error)}
+    return {
+        "cause": cause,
+        "evidence": f"{type(error).__name__}: {proof}",
+        "signature": tracebacks.of_error(error),
+    }
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ import sys
 
 
 def _leave_current_folder_out() -> bool:
-    """Takes the current folder off Python's path where an empty part of PYTHONPATH has put it; whether it has.
+    """Takes the current folder off Python's path where an empty part of PYTHONPATH has
+    put it; whether it has.
 
-    `export PYTHONPATH=$PYTHONPATH:/mine` leaves one; then a yaml.py in the folder where somebody calls zsg, which may
-    be another's, would be run.
+    `export PYTHONPATH=$PYTHONPATH:/mine` leaves one; then a yaml.py in the folder where
+    somebody calls zsg, which may be another's, would be run.
     """
     parts = os.environ.get("PYTHONPATH", "").split(":")
     if "" not in parts or parts == [""]:

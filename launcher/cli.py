@@ -1,7 +1,7 @@
 """The commands: each parses, calls one function, prints. Only here do exceptions become exit codes.
 
-A command imports what it calls when it is called: `zsg --help` and `zsg status` must not wait for pydantic, numpy and
-submitit, half a second together.
+A command imports what it calls when it is called: `zsg --help` and `zsg status` must
+not wait for pydantic, numpy and submitit, half a second together.
 """
 
 import os
@@ -34,7 +34,8 @@ UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 
 class ShowingGroup(TyperGroup):
-    """Commands whose refusals show what was written on the command line; typer prints them as they are."""
+    """Commands whose refusals show what was written on the command line; typer prints
+    them as they are."""
 
     def make_context(self, *args: Any, **more: Any) -> Any:
         """Reads the command line's own options."""
@@ -61,7 +62,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="One YAML grid becomes a cluster's worth of instruction-tuning runs and one page to compare them on.",
+    help=(
+        "One YAML grid becomes a cluster's worth of instruction-tuning runs and one page to compare"
+        " them on."
+    ),
 )
 
 
@@ -78,7 +82,13 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def zsg(
     version: Annotated[
-        bool, typer.Option("--version", help="print the version and end", is_eager=True, callback=_print_version)
+        bool,
+        typer.Option(
+            "--version",
+            help="print the version and end",
+            is_eager=True,
+            callback=_print_version,
+        ),
     ] = False,
 ) -> None:
     """What all commands share."""
@@ -89,58 +99,105 @@ app.add_typer(answers_cli.app, name="answers")
 
 INTERRUPTED = 130
 
-GridFile = Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML", readable=False)]
-ProfileName = Annotated[str | None, typer.Option("--profile", help="profile name or file; overrides the grid's")]
+GridFile = Annotated[
+    Path, typer.Argument(help="the grid file", metavar="GRID.YAML", readable=False)
+]
+ProfileName = Annotated[
+    str | None,
+    typer.Option("--profile", help="profile name or file; overrides the grid's"),
+]
 # `readable=False`: what may not be read is for us to say, as one line with what to do.
 WorkspacePath = Annotated[
-    Path | None, typer.Option("--workspace", help="folder of all runs; overrides the profile's", readable=False)
+    Path | None,
+    typer.Option(
+        "--workspace",
+        help="folder of all runs; overrides the profile's",
+        readable=False,
+    ),
 ]
 Place = Annotated[
     Path | None,
-    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+    typer.Option(
+        "--workspace",
+        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
+        readable=False,
+    ),
 ]
 ModelFolder = Annotated[
     Path | None,
-    typer.Option("--model", help="a Llama's folder: load it, try a forward pass and its tokenizer", readable=False),
+    typer.Option(
+        "--model",
+        help="a Llama's folder: load it, try a forward pass and its tokenizer",
+        readable=False,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Retry = Annotated[
     bool,
     typer.Option(
-        "--retry", help="also submit runs that failed, were cancelled or are unknown: all that zsg retry chooses from"
+        "--retry",
+        help=(
+            "also submit runs that failed, were cancelled or are unknown: all that zsg retry"
+            " chooses from"
+        ),
     ),
 ]
 Smoke = Annotated[
-    bool, typer.Option("--smoke", help="a small trial of the whole grid: tiny model, few tasks and steps, other ids")
+    bool,
+    typer.Option(
+        "--smoke",
+        help="a small trial of the whole grid: tiny model, few tasks and steps, other ids",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="a setting laid over the grid's defaults; again for more", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="a setting laid over the grid's defaults; again for more",
+        metavar="KEY=VALUE",
+    ),
 ]
 Only = Annotated[
     list[str] | None,
     typer.Option(
-        "--only", metavar="WHICH",
-        help="only these runs: KEY=VALUE of a setting, the beginning of a run id, or state=STATE (new, failed, …); "
-        "again for more: a run that any of them names",
+        "--only",
+        metavar="WHICH",
+        help=(
+            "only these runs: KEY=VALUE of a setting, the beginning of a run id, or state=STATE"
+            " (new, failed, …); again for more: a run that any of them names"
+        ),
     ),
-]  # fmt: skip
+]
 Except = Annotated[
     list[str] | None,
-    typer.Option("--except", metavar="WHICH", help="all but these runs, written as for --only; again for more"),
+    typer.Option(
+        "--except",
+        metavar="WHICH",
+        help="all but these runs, written as for --only; again for more",
+    ),
 ]
 NoCanary = Annotated[
     bool,
-    typer.Option("--no-canary", help="Slurm: of more than 8 runs none goes first; all start without waiting for it"),
+    typer.Option(
+        "--no-canary",
+        help="Slurm: of more than 8 runs none goes first; all start without waiting for it",
+    ),
 ]
-Retrain = Annotated[bool, typer.Option("--retrain", help="also train done runs that lack wanted checkpoints")]
+Retrain = Annotated[
+    bool,
+    typer.Option("--retrain", help="also train done runs that lack wanted checkpoints"),
+]
 
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="where to write; default: here", metavar="FOLDER", readable=False)]
-    = Path(),
-) -> None:  # fmt: skip
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="where to write; default: here", metavar="FOLDER", readable=False
+        ),
+    ] = Path(),
+) -> None:
     """Write a grid, a cluster profile and a small data set to start from. Overwrites nothing.
 
     Example: zsg init my-study
@@ -156,15 +213,23 @@ def init(
 
 @app.command()
 def plan(
-    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
-    only: Only = None, except_: Except = None, smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
-    no_canary: NoCanary = False, json: AsJson = False,
-) -> None:  # fmt: skip
+    grid: GridFile,
+    profile: ProfileName = None,
+    workspace: WorkspacePath = None,
+    sets: Set = None,
+    only: Only = None,
+    except_: Except = None,
+    smoke: Smoke = False,
+    retry: Retry = False,
+    retrain: Retrain = False,
+    no_canary: NoCanary = False,
+    json: AsJson = False,
+) -> None:
     """Show what submit would do: which runs, why, and in which jobs. Submits nothing.
 
-    It lists what the grid's and the profile's files have run (setup lines, variables, programs) and sent to whom.
-    Where submit would refuse, it says why and ends as submit would: with 2, or with 3 if it is the machine's or the
-    cluster's doing.
+    It lists what the grid's and the profile's files have run (setup lines, variables,
+    programs) and sent to whom. Where submit would refuse, it says why and ends as
+    submit would: with 2, or with 3 if it is the machine's or the cluster's doing.
 
     Example: zsg plan grid.yaml --only order=nft --except state=failed
     """
@@ -173,24 +238,42 @@ def plan(
     from launcher.submission import session
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
-    opened = session.open_grid(grid, profile, workspace, smoke, sets or (), only_looks=True)
+    opened = session.open_grid(
+        grid, profile, workspace, smoke, sets or (), only_looks=True
+    )
     if refusal := session.show_plan(opened, allow, json):
         raise typer.Exit(refusal.exit_code)
 
 
 @app.command()
 def submit(
-    grid: GridFile, profile: ProfileName = None, workspace: WorkspacePath = None, sets: Set = None,
-    only: Only = None, except_: Except = None, smoke: Smoke = False, retry: Retry = False, retrain: Retrain = False,
+    grid: GridFile,
+    profile: ProfileName = None,
+    workspace: WorkspacePath = None,
+    sets: Set = None,
+    only: Only = None,
+    except_: Except = None,
+    smoke: Smoke = False,
+    retry: Retry = False,
+    retrain: Retrain = False,
     no_canary: NoCanary = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be done, as plan does")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask before submitting to Slurm")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="local: return at once, leave the jobs running")] = False,
-) -> None:  # fmt: skip
-    """Submit the runs that are not there yet. Twice is the same as once; killed, it is simply run again.
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="only show what would be done, as plan does"),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="do not ask before submitting to Slurm")
+    ] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="local: return at once, leave the jobs running"),
+    ] = False,
+) -> None:
+    """Submit the runs that are not there yet. Twice is the same as once; killed, it is
+    simply run again.
 
-    On Slurm it asks (in a terminal), submits and returns. On a local profile it runs the jobs and shows their
-    progress.
+    On Slurm it asks (in a terminal), submits and returns. On a local profile it runs
+    the jobs and shows their progress.
 
     Examples: zsg submit grid.yaml --smoke, then zsg submit grid.yaml
     """
@@ -200,13 +283,23 @@ def submit(
     from launcher.views import asking, show
 
     allow = Allow(retry, retrain, Selection.parse(only, except_), canary=not no_canary)
-    opened = session.open_grid(grid, profile, workspace, smoke, sets or (), only_looks=dry_run, makes_place=False)
+    opened = session.open_grid(
+        grid,
+        profile,
+        workspace,
+        smoke,
+        sets or (),
+        only_looks=dry_run,
+        makes_place=False,
+    )
     if dry_run:
         if refusal := session.show_plan(opened, allow, json=False):
             raise typer.Exit(refusal.exit_code)
         return
     if detach and opened.site.profile.kind == "local":
-        session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])
+        session.submit_detached(
+            opened, allow, [word for word in sys.argv[1:] if word != "--detach"]
+        )
         return
     try:
         failed = session.submit(opened, allow, asking.agreed(yes))
@@ -234,14 +327,22 @@ class State(StrEnum):
 
 @app.command()
 def status(
-    grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
-    workspace: Place = None, json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="look again every 20 seconds")] = False,
-    whole: Annotated[bool, typer.Option("--all", help="a line for every run, however many they are")] = False,
-    states: Annotated[
-        list[State] | None, typer.Option("--state", help="only runs in this state; again for more")
+    grid: Annotated[
+        str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")
     ] = None,
-) -> None:  # fmt: skip
+    workspace: Place = None,
+    json: AsJson = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="look again every 20 seconds")
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--all", help="a line for every run, however many they are")
+    ] = False,
+    states: Annotated[
+        list[State] | None,
+        typer.Option("--state", help="only runs in this state; again for more"),
+    ] = None,
+) -> None:
     """Show where every run stands. Asks the scheduler once.
 
     Many runs are shown in groups, with those that need a look below.
@@ -256,7 +357,9 @@ def status(
     while True:
         rows = reading.status_rows(place, grid, states or ())
         if watch and not json:
-            show.new_page(f"{time.strftime('%H:%M:%S')}, again in {reading.WATCH_S:.0f} s; Ctrl-C ends this")
+            show.new_page(
+                f"{time.strftime('%H:%M:%S')}, again in {reading.WATCH_S:.0f} s; Ctrl-C ends this"
+            )
         show.as_json(rows) if json else show.status(rows, whole or bool(states))
         show.data_notes([] if json else reading.data_notes(place, grid))
         if not watch:
@@ -266,14 +369,28 @@ def status(
 
 @app.command()
 def logs(
-    run: Annotated[str, typer.Argument(help="run id, or its beginning; or prepare/KEY, evaluate/KEY", metavar="RUN")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="run id, or its beginning; or prepare/KEY, evaluate/KEY", metavar="RUN"
+        ),
+    ],
     workspace: Place = None,
     rank: Annotated[int, typer.Option("--rank", help="which rank's log", min=0)] = 0,
-    attempt: Annotated[int | None, typer.Option("--attempt", help="which attempt; default: newest", min=1)] = None,
-    lines: Annotated[int, typer.Option("--lines", help="how many lines from the end", min=0)] = 200,
-    whole: Annotated[bool, typer.Option("--all", help="from the attempt's beginning")] = False,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="go on until the run is done")] = False,
-) -> None:  # fmt: skip
+    attempt: Annotated[
+        int | None,
+        typer.Option("--attempt", help="which attempt; default: newest", min=1),
+    ] = None,
+    lines: Annotated[
+        int, typer.Option("--lines", help="how many lines from the end", min=0)
+    ] = 200,
+    whole: Annotated[
+        bool, typer.Option("--all", help="from the attempt's beginning")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="go on until the run is done")
+    ] = False,
+) -> None:
     """Print the end of a run's log: of the newest attempt, or of any that there was.
 
     Example: zsg logs 3f2a -f, then zsg logs 3f2a --attempt 1 --rank 1 --all
@@ -283,19 +400,31 @@ def logs(
     from launcher.workspace import workspaces
 
     if follow and attempt is not None:
-        raise typer.BadParameter("an attempt that has ended does not grow; leave out one of --follow and --attempt")
+        raise typer.BadParameter(
+            "an attempt that has ended does not grow; leave out one of --follow and --attempt"
+        )
     try:
         place = workspaces.find_to_read(workspace)
-        show.log(reading.read_log(place, run, rank, attempt, None if whole else lines, follow))
+        show.log(
+            reading.read_log(
+                place, run, rank, attempt, None if whole else lines, follow
+            )
+        )
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
 def why(
-    what: Annotated[str, typer.Argument(help="run id, or its beginning; or the name of a grid", metavar="RUN|GRID")],
-    workspace: Place = None, json: AsJson = False,
-) -> None:  # fmt: skip
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="run id, or its beginning; or the name of a grid", metavar="RUN|GRID"
+        ),
+    ],
+    workspace: Place = None,
+    json: AsJson = False,
+) -> None:
     """Say why a run is not done, and which line proves it; of a grid, its failures by cause.
 
     Examples: zsg why 3f2a, then zsg why wsd-order --json
@@ -320,12 +449,17 @@ app.command()(tracking_cli.server)
 
 @app.command()
 def doctor(
-    profile: ProfileName = None, workspace: WorkspacePath = None, json: AsJson = False, model: ModelFolder = None
+    profile: ProfileName = None,
+    workspace: WorkspacePath = None,
+    json: AsJson = False,
+    model: ModelFolder = None,
 ) -> None:
-    """Look whether this machine, its Python and the profile's Slurm are as zsg needs them. Changes nothing.
+    """Look whether this machine, its Python and the profile's Slurm are as zsg needs
+    them. Changes nothing.
 
-    With --model, a folder of a Llama is loaded, too, and that it was proven is kept in the workspace for `zsg plan`.
-    Ends with 3 if there is a problem; a warning is no problem yet.
+    With --model, a folder of a Llama is loaded, too, and that it was proven is kept in
+    the workspace for `zsg plan`. Ends with 3 if there is a problem; a warning is no
+    problem yet.
 
     Example: zsg doctor --profile slurm-minimal
     """
@@ -368,7 +502,9 @@ class Schema(StrEnum):
 
 
 @app.command()
-def schema(of: Annotated[Schema, typer.Argument(help="which file's", metavar="grid|profile")]) -> None:
+def schema(
+    of: Annotated[Schema, typer.Argument(help="which file's", metavar="grid|profile")],
+) -> None:
     """Print the JSON Schema of a grid file or a profile, by which editors complete and check them.
 
     Example: zsg schema grid
@@ -381,7 +517,8 @@ def schema(of: Annotated[Schema, typer.Argument(help="which file's", metavar="gr
 
 def main() -> None:
     """Runs a command; exit codes 0 ok, 1 bug, 2 the user's, 3 the cluster's, 130 interrupted."""
-    os.environ["PYTHONSAFEPATH"] = "1"  # or what we start would take a user's own jobs.py for ours
+    # or what we start would take a user's own jobs.py for ours
+    os.environ["PYTHONSAFEPATH"] = "1"
     warnings.showwarning = _show_warning
     ownership.keep_others_out()
     try:
@@ -401,7 +538,8 @@ def main() -> None:
 
 
 def _show_warning(*told: Any) -> None:
-    """Shows what a library warns of; the module that shows is not imported for commands that warn of nothing."""
+    """Shows what a library warns of; the module that shows is not imported for commands
+    that warn of nothing."""
     from launcher.views import show
 
     show.library_warning(*told)

@@ -23,7 +23,11 @@ def missing_programs() -> list[str]:
         import selenium  # noqa: F401
     except ModuleNotFoundError:
         return ["selenium (pip install 'zsg[browser]')"]
-    return [f"{name} (apt install chromium chromium-driver)" for name in PROGRAMS if not shutil.which(name)]
+    return [
+        f"{name} (apt install chromium chromium-driver)"
+        for name in PROGRAMS
+        if not shutil.which(name)
+    ]
 
 
 @contextmanager
@@ -34,7 +38,13 @@ def browser(folder: Path, width: int = 1280, dark: bool = False) -> Iterator["Ch
     options = ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     profile = folder / f"profile-{width}-{dark}"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    ):
         options.add_argument(argument)
     options.add_argument(f"--user-data-dir={profile}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -42,7 +52,12 @@ def browser(folder: Path, width: int = 1280, dark: bool = False) -> Iterator["Ch
     try:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        size = {"width": width, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        size = {
+            "width": width,
+            "height": HEIGHT,
+            "deviceScaleFactor": 1,
+            "mobile": False,
+        }
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         yield driver
     finally:
@@ -55,9 +70,18 @@ def complaints(driver: "Chrome") -> list[dict[str, Any]]:
 
 
 def keep_picture(driver: "Chrome", name: str) -> None:
-    """A picture of the whole page, to be looked at: where ZSG_PICTURES says, or in the system's temporary folder."""
-    path = Path(os.environ.get("ZSG_PICTURES") or Path(tempfile.gettempdir()) / "zsg-pictures") / name
+    """A picture of the whole page, to be looked at: where ZSG_PICTURES says, or in the
+    system's temporary folder."""
+    path = (
+        Path(
+            os.environ.get("ZSG_PICTURES")
+            or Path(tempfile.gettempdir()) / "zsg-pictures"
+        )
+        / name
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"})
+    taken = driver.execute_cdp_cmd(
+        "Page.captureScreenshot", {"captureBeyondViewport": True, "format": "png"}
+    )
     path.write_bytes(base64.b64decode(taken["data"]))
     sys.stdout.write(f"\n{path}\n")

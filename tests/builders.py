@@ -22,26 +22,45 @@ TASKS = {"train": ["task001_add", "task002_sort"], "test": ["task900_count"]}
 
 def task(instances: int, **changes: Any) -> dict[str, Any]:
     """A task file in the official layout."""
-    rows = [{"id": f"x-{i}", "input": f"input {i}", "output": [f"answer {i}"]} for i in range(instances)]
-    shots = [{"input": f"shot {i}", "output": f"yes {i}", "explanation": "because"} for i in range(3)]
-    return {"Definition": ["Do it"], "Positive Examples": shots, "Negative Examples": [], "Instances": rows, **changes}
+    rows = [
+        {"id": f"x-{i}", "input": f"input {i}", "output": [f"answer {i}"]}
+        for i in range(instances)
+    ]
+    shots = [
+        {"input": f"shot {i}", "output": f"yes {i}", "explanation": "because"}
+        for i in range(3)
+    ]
+    return {
+        "Definition": ["Do it"],
+        "Positive Examples": shots,
+        "Negative Examples": [],
+        "Instances": rows,
+        **changes,
+    }
 
 
-def write_niv2(folder: Path, tasks: Mapping[str, Mapping[str, Any]] | None = None) -> Path:
+def write_niv2(
+    folder: Path, tasks: Mapping[str, Mapping[str, Any]] | None = None
+) -> Path:
     """A folder in the official layout: `tasks` by name; those called task9… are held out."""
     tasks = tasks or {name: task(4) for names in TASKS.values() for name in names}
     (folder / "tasks").mkdir(parents=True)
     (folder / "splits/default").mkdir(parents=True)
     for name, content in tasks.items():
-        (folder / "tasks" / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+        (folder / "tasks" / f"{name}.json").write_text(
+            json.dumps(content), encoding="utf-8"
+        )
     for split, is_test in (("train", False), ("test", True)):
         names = [name for name in tasks if name.startswith("task9") == is_test]
-        (folder / f"splits/default/{split}_tasks.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
+        (folder / f"splits/default/{split}_tasks.txt").write_text(
+            "\n".join(names) + "\n", encoding="utf-8"
+        )
     return folder
 
 
 def break_an_instance(tasks: Path, copy: Path) -> Path:
-    """Copies a data folder and spoils what only its whole reading finds: the path of the task file."""
+    """Copies a data folder and spoils what only its whole reading finds: the path of
+    the task file."""
     shutil.copytree(tasks, copy)
     name = (copy / "splits/default/train_tasks.txt").read_text().split()[0]
     path = copy / "tasks" / f"{name}.json"
@@ -52,20 +71,32 @@ def break_an_instance(tasks: Path, copy: Path) -> Path:
 
 
 def tokenized(
-    items: Sequence[Example], vocabulary: Vocabulary, template: Template, max_length: int, learnt: str = ANSWER
+    items: Sequence[Example],
+    vocabulary: Vocabulary,
+    template: Template,
+    max_length: int,
+    learnt: str = ANSWER,
 ) -> TokenizedSet:
     """Examples as a train job has them."""
     encode = encoder(vocabulary, template, max_length)
-    return TokenizedSet([e.id for e in items], [encode(e) for e in items], [e.task for e in items], learnt)
+    return TokenizedSet(
+        [e.id for e in items],
+        [encode(e) for e in items],
+        [e.task for e in items],
+        learnt,
+    )
 
 
-def digests(data: str = "d", test: str | None = None, **others: str | None) -> InputDigests:
+def digests(
+    data: str = "d", test: str | None = None, **others: str | None
+) -> InputDigests:
     """The digests of a run's inputs; of one data set."""
     return InputDigests(sources={"": SourceDigests(data=data, test=test)}, **others)
 
 
 def copy_made(work: Path, other: Path) -> None:
-    """Puts what prepare jobs have made in one workspace into another, which then need not prepare it again."""
+    """Puts what prepare jobs have made in one workspace into another, which then need
+    not prepare it again."""
     for made in ("arrangements", "bases", "corpora", "records"):
         shutil.copytree(work / made, other / made)
 
@@ -78,7 +109,9 @@ def mounted(size: str, folder: Path, lazily: bool = False) -> Iterator[Path]:
     """
     folder.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder],
+        capture_output=True,
+        text=True,
     )
     if made.returncode:
         pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")

@@ -1,4 +1,5 @@
-"""What several tests share: the command line as a user runs it, small data, the real data, a real Slurm."""
+"""What several tests share: the command line as a user runs it, small data, the real
+data, a real Slurm."""
 
 import json
 import os
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
     from train_bench import Bench
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-QUIET = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
-# With two workers the modules that take minutes begin, or one worker would be left with one in the end.
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "COLUMNS": "200",
+}
+# With two workers the modules that take minutes begin, or one worker would be left with
+# one in the end.
 LONG_MODULES = [
     "chaos",
     "on_slurm",
@@ -64,20 +71,27 @@ class Zsg:
         return self.folder / "zsg-work"
 
     def start(self, *argv: str | Path, **options: Any) -> subprocess.Popen[str]:
-        """A command under way. It hears Ctrl-C also where the suite runs in the background, which ignores it."""
+        """A command under way. It hears Ctrl-C also where the suite runs in the
+        background, which ignores it."""
         command = [*self.program, *map(str, argv)]
         options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-        return subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, **options)
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.env, text=True, **options
+        )
 
     def __call__(self, *argv: str | Path, code: int | tuple[int, ...] = 0) -> str:
-        """What a command prints on stdout; it must end with `code`. What it says on stderr stays in `said`.
+        """What a command prints on stdout; it must end with `code`. What it says on
+        stderr stays in `said`.
 
-        Several codes are for what this machine decides, such as whether its disk holds the states of real models.
+        Several codes are for what this machine decides, such as whether its disk holds
+        the states of real models.
         """
         process = self.start(*argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         printed, self.said = process.communicate(timeout=1200)
         codes = code if isinstance(code, tuple) else (code,)
-        assert process.returncode in codes, f"zsg {argv} ended with {process.returncode}:\n{printed}\n{self.said}"
+        assert process.returncode in codes, (
+            f"zsg {argv} ended with {process.returncode}:\n{printed}\n{self.said}"
+        )
         return printed
 
     def status(self, *argv: str | Path) -> list[dict[str, Any]]:
@@ -104,7 +118,9 @@ def wait_until(question: Callable[[], object], limit_s: float = 180) -> None:
 def page_at(url: str, limit_s: float = 90, token: str = "") -> str:
     """What a server under way answers once it is up."""
     until = time.monotonic() + limit_s
-    asked = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    asked = urllib.request.Request(
+        url, headers={"Authorization": f"Bearer {token}"} if token else {}
+    )
     while True:
         try:
             with urllib.request.urlopen(asked, timeout=10) as page:
@@ -125,21 +141,34 @@ def zsg(tmp_path: Path) -> Zsg:
 
 @pytest.fixture
 def zsg_on_slurm(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Zsg]:
-    """The command line in an empty folder of a machine with Slurm; its jobs are cancelled afterwards."""
-    folder = tmp_path / "a user's folder"  # blanks and quotes must survive sbatch, srun and submitit
+    """The command line in an empty folder of a machine with Slurm; its jobs are
+    cancelled afterwards."""
+    # blanks and quotes must survive sbatch, srun and submitit
+    folder = tmp_path / "a user's folder"
     folder.mkdir()
     yield Zsg(folder, slurm.env)
     slurm.run("scontrol", "update", "partitionname=main", "state=up")
     slurm.run("scancel", "--user", "root", "--partition", "main")
 
 
-def start_server(folder: Path, *options: str, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
+def start_server(
+    folder: Path, *options: str, port: int | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
     """A `zsg server` that answers, and its address; a port is chosen unless one is given."""
     if port is None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "launcher.cli", "server", "--folder", str(folder), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "launcher.cli",
+        "server",
+        "--folder",
+        str(folder),
+        "--port",
+        str(port),
+    ]
     folder.mkdir(exist_ok=True)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
@@ -174,7 +203,9 @@ def mlflow_on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     if missing := postgresql.missing():
         pytest.fail(f"no PostgreSQL: {', '.join(missing)}")
     with postgresql.database() as address:
-        yield from serve(tmp_path_factory.mktemp("server"), "--backend", address, "--workers", "2")
+        yield from serve(
+            tmp_path_factory.mktemp("server"), "--backend", address, "--workers", "2"
+        )
 
 
 @pytest.fixture(scope="session")
@@ -187,20 +218,24 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Path:
-    """A workspace with what prepare jobs make for small runs, in every order that a test asks for."""
+    """A workspace with what prepare jobs make for small runs, in every order that a
+    test asks for."""
     from small_runs import small_grid
 
     zsg = Zsg(tmp_path_factory.mktemp("made"))
     grid = small_grid(zsg, tasks, "[cluster, random, round_robin, nft, fft]")
     zsg("arrange", "make", grid)
-    zsg("submit", grid, "--only", "arrangement.order=random", "--set", "train.steps=1")  # which needs the base, too
+    # which needs the base, too
+    zsg("submit", grid, "--only", "arrangement.order=random", "--set", "train.steps=1")
     return zsg.work
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Bench"]:
-    """Makes and starts single jobs; one for all tests of a module, as the jobs' imports are the dear part."""
-    from train_bench import Bench  # imports much of the launcher, which most modules do not need
+    """Makes and starts single jobs; one for all tests of a module, as the jobs' imports
+    are the dear part."""
+    # imports much of the launcher, which most modules do not need
+    from train_bench import Bench
 
     made = Bench(tmp_path_factory.mktemp("bench"))
     yield made
@@ -209,7 +244,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Bench"]:
 
 @pytest.fixture
 def prepared(zsg: Zsg, made: Path) -> Zsg:
-    """The command line in a folder whose workspace holds what prepare jobs make for small runs, but no run."""
+    """The command line in a folder whose workspace holds what prepare jobs make for
+    small runs, but no run."""
     copy_made(made, zsg.work)
     return zsg
 
@@ -223,14 +259,16 @@ def prepared_on_slurm(zsg_on_slurm: Zsg, made: Path) -> Zsg:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real published data; without it a test skips, or fails where ZSG_REQUIRE_DATA is set."""
+    """The folder of real published data; without it a test skips, or fails where
+    ZSG_REQUIRE_DATA is set."""
     need("data", [] if REAL_DATA.is_dir() else [str(REAL_DATA)])
     return REAL_DATA
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    """A real Slurm of two nodes; without one a test skips, or fails where ZSG_REQUIRE_SLURM is set."""
+    """A real Slurm of two nodes; without one a test skips, or fails where
+    ZSG_REQUIRE_SLURM is set."""
     with new_slurm(tmp_path_factory) as cluster:
         yield cluster
 
@@ -245,7 +283,8 @@ def new_slurm(tmp_path_factory: pytest.TempPathFactory) -> SlurmCluster:
 
 @pytest.fixture(autouse=True)
 def umask_of_the_suite() -> Iterator[None]:
-    """Commands that a test calls in this process keep others out of what is made; later tests begin as this one."""
+    """Commands that a test calls in this process keep others out of what is made; later
+    tests begin as this one."""
     before = os.umask(0o022)
     os.umask(before)
     yield
@@ -270,7 +309,8 @@ def open_to_all() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def chromium() -> None:
-    """A browser on this machine; without one a test skips, or fails where ZSG_REQUIRE_BROWSER is set."""
+    """A browser on this machine; without one a test skips, or fails where
+    ZSG_REQUIRE_BROWSER is set."""
     need("browser", browser.missing_programs())
 
 

@@ -1,4 +1,5 @@
-"""A judge on loopback that does whatever a test's script says: answers, refuses, stumbles, hangs up."""
+"""A judge on loopback that does whatever a test's script says: answers, refuses,
+stumbles, hangs up."""
 
 import json
 import threading
@@ -20,7 +21,8 @@ def said(text: Any) -> Answer:
 
 
 class FakeJudge:
-    """A server on loopback that answers each question by its script, one entry a time, the last again and again."""
+    """A server on loopback that answers each question by its script, one entry a time,
+    the last again and again."""
 
     def __init__(self, script: Callable[[str, int], Answer]) -> None:
         self.asked: Counter[str] = Counter()
@@ -54,10 +56,13 @@ class FakeJudge:
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *_: Any) -> None:
-                pass  # a client that no longer waits, a connection that the script closed
+                # a client that no longer waits, a connection that the script closed
+                pass
 
         self.server = Server(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread = threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.01}
+        )
         self.thread.start()
 
     @property
@@ -65,8 +70,13 @@ class FakeJudge:
         return f"http://127.0.0.1:{self.server.server_port}/v1"
 
     def judge(self, **options: Any) -> Judge:
-        patience = Patience(limit_s=options.pop("limit_s", 20), first_s=0.001, most_s=0.01)
-        return Judge(**{"id": "gpt-test", "uri": self.uri, "key": KEY, "patience": patience} | options)
+        patience = Patience(
+            limit_s=options.pop("limit_s", 20), first_s=0.001, most_s=0.01
+        )
+        return Judge(
+            **{"id": "gpt-test", "uri": self.uri, "key": KEY, "patience": patience}
+            | options
+        )
 
     def close(self) -> None:
         self.server.shutdown()

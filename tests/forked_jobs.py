@@ -1,8 +1,10 @@
-"""How do the tests start a real train job in a second? One process imports the engines, and forks for each rank.
+"""How do the tests start a real train job in a second? One process imports the engines,
+and forks for each rank.
 
-What a fork runs is `jobs.entry.run`, as under Slurm; only the imports are shared. As a script: a JSON line on
-stdin, {"folder", "env", "log", "largest_file"}, is answered by the process id of a rank. As a script with the name of
-a socket: forks the jobs that a `zsg submit` on this machine starts, see forked_start.
+What a fork runs is `jobs.entry.run`, as under Slurm; only the imports are shared. As a
+script: a JSON line on stdin, {"folder", "env", "log", "largest_file"}, is answered by
+the process id of a rank. As a script with the name of a socket: forks the jobs that a
+`zsg submit` on this machine starts, see forked_start.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ _starts = itertools.count(int(time.time()))
 
 @dataclass
 class Rank:
-    """One rank's process; it is no child of ours, so it is watched through a descriptor that knows its end."""
+    """One rank's process; it is no child of ours, so it is watched through a descriptor
+    that knows its end."""
 
     pid: int
     log: Path
@@ -62,7 +65,9 @@ class Rank:
 
     def ended(self, within_s: float = 0) -> bool:
         """Whether it has ended, or ends in so many seconds."""
-        return self._handle < 0 or bool(select.select([self._handle], [], [], within_s)[0])
+        return self._handle < 0 or bool(
+            select.select([self._handle], [], [], within_s)[0]
+        )
 
 
 class ForkedJobs:
@@ -70,19 +75,32 @@ class ForkedJobs:
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_environment(),
         )
         self._begun: list[Rank] = []
 
-    def start(self, folder: Path, world: int = 1, largest_file: int | None = None) -> list[Rank]:
-        """A new start of a job, with so many ranks; no file of it may grow beyond `largest_file` bytes."""
+    def start(
+        self, folder: Path, world: int = 1, largest_file: int | None = None
+    ) -> list[Rank]:
+        """A new start of a job, with so many ranks; no file of it may grow beyond
+        `largest_file` bytes."""
         assert self._server.stdin and self._server.stdout
         job_id, ranks = str(next(_starts)), []
         for rank in range(world):
-            env = {"SLURM_JOB_ID": job_id, "SLURM_PROCID": str(rank), "SLURM_NTASKS": str(world)}
+            env = {
+                "SLURM_JOB_ID": job_id,
+                "SLURM_PROCID": str(rank),
+                "SLURM_NTASKS": str(world),
+            }
             log = folder / f"rank{rank}.txt"
             asked = {"folder": str(folder), "env": env, "log": str(log)}
-            self._server.stdin.write(json.dumps(asked | {"largest_file": largest_file}) + "\n")
+            self._server.stdin.write(
+                json.dumps(asked | {"largest_file": largest_file}) + "\n"
+            )
             self._server.stdin.flush()
             ranks.append(Rank(int(self._server.stdout.readline()), log))
         self._begun += ranks
@@ -106,7 +124,8 @@ class ForkedJobs:
 
 
 def wait_until(question: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
-    """The first answer that is true, asked for so often that moments of some milliseconds are seen."""
+    """The first answer that is true, asked for so often that moments of some
+    milliseconds are seen."""
     until = time.monotonic() + limit_s
     while not (answer := question()):
         assert time.monotonic() < until, f"waited {limit_s} s in vain"
@@ -117,18 +136,30 @@ def wait_until(question: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
 @contextlib.contextmanager
 def serve(address: Path) -> Iterator[dict[str, str]]:
     """Within, local jobs with the variables that it yields are forked off one process."""
-    server = subprocess.Popen([sys.executable, __file__, str(address)], env=_environment())
+    server = subprocess.Popen(
+        [sys.executable, __file__, str(address)], env=_environment()
+    )
     try:
         wait_until(address.exists, limit_s=600)  # other tests may want the cores, too
-        yield {"PYTHONPATH": str(Path(__file__).with_name("forked_start")), "FORKED_JOBS": str(address)}
+        yield {
+            "PYTHONPATH": str(Path(__file__).with_name("forked_start")),
+            "FORKED_JOBS": str(address),
+        }
     finally:
         server.kill()
         server.wait()
 
 
 def _environment() -> dict[str, str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    return {key: value for key, value in env.items() if not key.startswith("SLURM")} | {"DS_ACCELERATOR": "cpu"}
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+    return {key: value for key, value in env.items() if not key.startswith("SLURM")} | {
+        "DS_ACCELERATOR": "cpu"
+    }
 
 
 def _listen(address: str) -> None:
@@ -147,7 +178,12 @@ def _listen(address: str) -> None:
                 folder, *variables = text.decode().split("\0")
                 # The code that was submitted is this very code, not its copy.
                 env = dict(one.split("=", 1) for one in variables)
-                _be_a_job(folder, {key: value for key, value in env.items() if key != "ZSG_CODE"}, out, err)
+                _be_a_job(
+                    folder,
+                    {key: value for key, value in env.items() if key != "ZSG_CODE"},
+                    out,
+                    err,
+                )
             for handle in (connection.detach(), out, err):
                 os.close(handle)
 
@@ -178,7 +214,9 @@ def _serve() -> None:
 def _be_a_rank(asked: Mapping[str, Any]) -> None:
     log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     if asked["largest_file"]:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (asked["largest_file"], asked["largest_file"]))
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (asked["largest_file"], asked["largest_file"])
+        )
     _be_a_job(asked["folder"], asked["env"], log, log)
 
 

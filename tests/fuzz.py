@@ -1,7 +1,9 @@
-"""Changes good files at random and gives them to readers: thousands in a row, each under a real limit.
+"""Changes good files at random and gives them to readers: thousands in a row, each
+under a real limit.
 
-A file is changed by its number alone, so that a fault is found again: bytes are flipped, cut, doubled and put from one
-file into another, numbers become others that are known to hurt, keys and brackets are doubled and nested.
+A file is changed by its number alone, so that a fault is found again: bytes are
+flipped, cut, doubled and put from one file into another, numbers become others that are
+known to hurt, keys and brackets are doubled and nested.
 """
 
 import mmap
@@ -22,7 +24,19 @@ MEMORY = 3 << 30  # bytes more than the process has before
 SECONDS = 20  # of a file; the clock of a loaded machine
 MOST_FAULTS = 5  # of one reader; then it is given up
 
-NUMBERS = [b"0", b"-1", b"1e999", b"-1e-999", b"9" * 19, b"9" * 400, b"1" * 5000, b"2147483648", b"NaN", b"1.5", b"1/0"]
+NUMBERS = [
+    b"0",
+    b"-1",
+    b"1e999",
+    b"-1e-999",
+    b"9" * 19,
+    b"9" * 400,
+    b"1" * 5000,
+    b"2147483648",
+    b"NaN",
+    b"1.5",
+    b"1/0",
+]
 WORDS = [
     b"\x00",
     b"\xff\xfe",
@@ -64,7 +78,21 @@ WORDS = [
     b"$(x)",
     b"{0.__class__}",
 ]
-WHOLE = [0, 1, -1, 127, 255, 2**15, 2**16 - 1, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**63 - 1, -(2**63)]
+WHOLE = [
+    0,
+    1,
+    -1,
+    127,
+    255,
+    2**15,
+    2**16 - 1,
+    2**31 - 1,
+    -(2**31),
+    2**32 - 1,
+    2**40,
+    2**63 - 1,
+    -(2**63),
+]
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 _PAIR = re.compile(rb'"[^"\n]{1,40}"\s*:\s*(?:"[^"\n]*"|[\w.\[\]{}-]+)')
 
@@ -98,7 +126,9 @@ def _flip(text: bytes, rng: random.Random, corpus: Sequence[bytes]) -> bytes:
     made = bytearray(text)
     for _ in range(rng.choice((1, 1, 3))):
         place = rng.randrange(len(made))
-        made[place] = rng.choice((made[place] ^ (1 << rng.randrange(8)), rng.randrange(256)))
+        made[place] = rng.choice(
+            (made[place] ^ (1 << rng.randrange(8)), rng.randrange(256))
+        )
     return bytes(made)
 
 
@@ -116,7 +146,9 @@ def _splice(text: bytes, rng: random.Random, corpus: Sequence[bytes]) -> bytes:
     other = rng.choice(corpus)
     begin, end = _spot(other, rng, 400)
     place = rng.randrange(len(text) + 1)
-    return text[:place] + other[begin:end] + text[place + rng.choice((0, end - begin)) :]
+    return (
+        text[:place] + other[begin:end] + text[place + rng.choice((0, end - begin)) :]
+    )
 
 
 def _word(text: bytes, rng: random.Random, corpus: Sequence[bytes]) -> bytes:
@@ -183,7 +215,8 @@ def faults(
     declared: tuple[type[BaseException], ...],
     numbers: range,
 ) -> list[Fault]:
-    """What is wrong with reading the files of these numbers, each as `file` in the folder; see `_read_all`.
+    """What is wrong with reading the files of these numbers, each as `file` in the
+    folder; see `_read_all`.
 
     `read` may return a sentence that says what is wrong with the rows that it made.
     """
@@ -191,9 +224,13 @@ def faults(
     at = numbers.start
     while at < numbers.stop and len(found) < MOST_FAULTS:
         with mmap.mmap(-1, 8) as place:
-            told, status = _in_child(folder / file, corpus, read, declared, range(at, numbers.stop), place)
+            told, status = _in_child(
+                folder / file, corpus, read, declared, range(at, numbers.stop), place
+            )
             met = struct.unpack("<q", place[:])[0]
-        what = told or (f"ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "")
+        what = told or (
+            f"ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else ""
+        )
         if not what:
             assert status == 0, f"the child ended with {status} at file {met}"
             break
@@ -212,7 +249,8 @@ def _in_child(
     numbers: range,
     place: mmap.mmap,
 ) -> tuple[str, int]:
-    """What the first file that is wrong made the reader say, and the status of the child that read them."""
+    """What the first file that is wrong made the reader say, and the status of the
+    child that read them."""
     out, into = os.pipe()
     child = os.fork()
     if child == 0:

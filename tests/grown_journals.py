@@ -1,4 +1,5 @@
-"""Writes the folders of runs without training: journals that grow by attempts, killed and resumed as a seed decides."""
+"""Writes the folders of runs without training: journals that grow by attempts, killed
+and resumed as a seed decides."""
 
 from __future__ import annotations
 
@@ -11,19 +12,33 @@ from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import Journal
 
-RECIPE = {"schema": 1, "base": {"kind": "tiny"}, "stages": [{"arrangement": {"order": "nft"}, "train": {"lr": 1e-3}}]}
+RECIPE = {
+    "schema": 1,
+    "base": {"kind": "tiny"},
+    "stages": [{"arrangement": {"order": "nft"}, "train": {"lr": 1e-3}}],
+}
 START = {"event": "start", "device": "cpu", "world": 1}
 
 
 def write_job(work: Path, run: str) -> Path:
     """The folder of a run that has not begun."""
     made = {"corpus": "c", "arrangement": "a", "base": None}
-    job = {"paths": {"workspace": str(work)}, "made": made, "code": {"zsg": "0"}, "stage_id": "s"}
+    job = {
+        "paths": {"workspace": str(work)},
+        "made": made,
+        "code": {"zsg": "0"},
+        "stage_id": "s",
+    }
     write_json(work / "runs" / run / "job.json", job)
     return work / "runs" / run
 
 
-def write_run(work: Path, run: str, attempts_rows: list[list[dict[str, Any]]], outcome: str | None = "done") -> None:
+def write_run(
+    work: Path,
+    run: str,
+    attempts_rows: list[list[dict[str, Any]]],
+    outcome: str | None = "done",
+) -> None:
     """A run's folder with one journal per attempt, each row a dict of metrics for the next step."""
     folder = write_job(work, run)
     for rows in attempts_rows:
@@ -37,16 +52,23 @@ def write_run(work: Path, run: str, attempts_rows: list[list[dict[str, Any]]], o
         attempts.end(folder, attempt, outcome)
 
 
-def write_grid(work: Path, name: str, runs: list[str], tracking: str | None = None) -> None:
+def write_grid(
+    work: Path, name: str, runs: list[str], tracking: str | None = None
+) -> None:
     """The record of a submitted grid."""
     rows = [
-        {"run": run, "axes": {"train.lr": number}, "recipe": RECIPE, "model": "tiny"} for number, run in enumerate(runs)
+        {"run": run, "axes": {"train.lr": number}, "recipe": RECIPE, "model": "tiny"}
+        for number, run in enumerate(runs)
     ]
-    write_json(Workspace(work).grid(name) / "grid.json", {"name": name, "tracking": tracking, "runs": rows})
+    write_json(
+        Workspace(work).grid(name) / "grid.json",
+        {"name": name, "tracking": tracking, "runs": rows},
+    )
 
 
 class GrowingRun:
-    """A run whose attempts go some steps and are killed, and whose next goes on from a saved step before."""
+    """A run whose attempts go some steps and are killed, and whose next goes on from a
+    saved step before."""
 
     def __init__(self, work: Path, run: str, steps: int, chance: random.Random) -> None:
         self.folder, self.steps, self._chance = write_job(work, run), steps, chance
@@ -65,9 +87,17 @@ class GrowingRun:
         journal.row("event", step=self._saved, examples=self._saved, data=START)
         last = min(self.steps, self._saved + self._chance.randint(1, self.steps))
         for step in range(self._saved + (self._saved > 0), last + 1):
-            journal.row("metric", step=step, examples=step, data={"train/loss": value(step, 1), "train/lr": 1e-3})
+            journal.row(
+                "metric",
+                step=step,
+                examples=step,
+                data={"train/loss": value(step, 1), "train/lr": 1e-3},
+            )
             if step % 5 == 0:
-                data = {f"loss{part}": value(step, number) for number, part in enumerate(("", "_token_mean", "/gsm"))}
+                data = {
+                    f"loss{part}": value(step, number)
+                    for number, part in enumerate(("", "_token_mean", "/gsm"))
+                }
                 journal.row("metric", step=step, examples=step, data=data)
                 journal.commit()
         journal.close()

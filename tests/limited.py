@@ -1,4 +1,5 @@
-"""Runs a piece of work under real limits, memory by RLIMIT_AS and time by a clock, in a child of this process."""
+"""Runs a piece of work under real limits, memory by RLIMIT_AS and time by a clock, in a
+child of this process."""
 
 import contextlib
 import os
@@ -12,7 +13,8 @@ from typing import Any
 
 
 def within(memory: int, seconds: int, work: Callable[[], Any]) -> Any:
-    """What `work` returns, made with at most so many more bytes of address space than there are now, in that time.
+    """What `work` returns, made with at most so many more bytes of address space than
+    there are now, in that time.
 
     AssertionError for an error that it raises, a limit that it meets, or a signal that ends it.
     """
@@ -25,13 +27,17 @@ def within(memory: int, seconds: int, work: Callable[[], Any]) -> Any:
     with os.fdopen(read, "rb") as pipe:
         told = pipe.read()
     status = os.waitpid(child, 0)[1]
-    assert status == 0, f"the child ended with {os.waitstatus_to_exitcode(status)}: {told[:2000]!r}"
+    assert status == 0, (
+        f"the child ended with {os.waitstatus_to_exitcode(status)}: {told[:2000]!r}"
+    )
     return pickle.loads(told)
 
 
 def limit_memory(more: int) -> None:
     """Lets this process take at most so many more bytes of address space than it has now."""
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    taken = (
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    )
     resource.setrlimit(resource.RLIMIT_AS, (taken + more, taken + more))
 
 

@@ -1,12 +1,24 @@
-"""Small text sources whose ids at e79a027 are known: what was read well keeps them, what was not has others."""
+"""Small text sources whose ids at e79a027 are known: what was read well keeps them,
+what was not has others."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-P3 = [{"inputs_pretokenized": f"q {n}", "targets_pretokenized": f"a {n}"} for n in range(3)]
+P3 = [
+    {"inputs_pretokenized": f"q {n}", "targets_pretokenized": f"a {n}"}
+    for n in range(3)
+]
 ALPACA = [{"instruction": f"q {n}", "input": "", "output": f"a {n}"} for n in range(3)]
-TALK = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": f"a {n}"}]} for n in range(3)]
+TALK = [
+    {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": f"a {n}"},
+        ]
+    }
+    for n in range(3)
+]
 FILES = {
     "templates/x_a.jsonl": P3,
     "templates/x_b.jsonl": P3,
@@ -28,7 +40,12 @@ SOURCES: dict[str, dict[str, Any]] = {
     "dialogues": {"set": "messages", "path": "talk", **TEST},
     "a template in shards": {"set": "p3", "path": "shards", **TEST},
     "templates in folders": {"set": "p3", "path": "folders/*/train*.jsonl", **TEST},
-    "tests in folders": {"set": "alpaca", "path": "alpaca", "test_set": "p3", "test_path": "folders/*/train*.jsonl"},
+    "tests in folders": {
+        "set": "alpaca",
+        "path": "alpaca",
+        "test_set": "p3",
+        "test_path": "folders/*/train*.jsonl",
+    },
 }
 
 

@@ -1,4 +1,5 @@
-"""Model folders without torch: a config, weights of zeros in the safetensors format, a small byte-level tokenizer."""
+"""Model folders without torch: a config, weights of zeros in the safetensors format, a
+small byte-level tokenizer."""
 
 import json
 import math
@@ -7,16 +8,36 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1, "U8": 1, "I8": 1, "I32": 4}
-SMALL = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1, "vocab_size": 300}
+BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "BF16": 2,
+    "F16": 2,
+    "F8_E4M3": 1,
+    "U8": 1,
+    "I8": 1,
+    "I32": 4,
+}
+SMALL = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "num_hidden_layers": 1,
+    "vocab_size": 300,
+}
 SMALL |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
 ENDS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
     """The tensors of a Llama without biases, as its config says."""
-    hidden, inner, rows = (config[key] for key in ("hidden_size", "intermediate_size", "vocab_size"))
-    keys = hidden // config["num_attention_heads"] * config.get("num_key_value_heads", config["num_attention_heads"])
+    hidden, inner, rows = (
+        config[key] for key in ("hidden_size", "intermediate_size", "vocab_size")
+    )
+    keys = (
+        hidden
+        // config["num_attention_heads"]
+        * config.get("num_key_value_heads", config["num_attention_heads"])
+    )
     layer = {
         "input_layernorm": [hidden],
         "post_attention_layernorm": [hidden],
@@ -28,14 +49,23 @@ def shapes(config: Mapping[str, Any]) -> dict[str, list[int]]:
         "self_attn.v_proj": [keys, hidden],
         "self_attn.o_proj": [hidden, hidden],
     }
-    made = {"lm_head": [rows, hidden], "model.embed_tokens": [rows, hidden], "model.norm": [hidden]}
+    made = {
+        "lm_head": [rows, hidden],
+        "model.embed_tokens": [rows, hidden],
+        "model.norm": [hidden],
+    }
     for number in range(config["num_hidden_layers"]):
-        made |= {f"model.layers.{number}.{part}": shape for part, shape in layer.items()}
+        made |= {
+            f"model.layers.{number}.{part}": shape for part, shape in layer.items()
+        }
     return {f"{name}.weight": shape for name, shape in made.items()}
 
 
-def write_tensors(path: Path, shaped: Mapping[str, list[int]], dtype: str = "BF16", **other: str) -> None:
-    """A safetensors file of zeros, which takes no room on a disk; `other`: the dtype of single tensors."""
+def write_tensors(
+    path: Path, shaped: Mapping[str, list[int]], dtype: str = "BF16", **other: str
+) -> None:
+    """A safetensors file of zeros, which takes no room on a disk; `other`: the dtype of
+    single tensors."""
     header, end = {}, 0
     for name, shape in shaped.items():
         own = other.get(name, dtype)
@@ -47,14 +77,41 @@ def write_tensors(path: Path, shaped: Mapping[str, list[int]], dtype: str = "BF1
         file.truncate(8 + len(text) + end)
 
 
-def write_tokenizer(folder: Path, added: Mapping[str, int] | None = None, **told: Any) -> None:
-    """A tokenizer of 258 tokens, <s> and </s> the first; `added` beside them; `told` in tokenizer_config.json."""
-    letters = [chr(number) for number in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
+def write_tokenizer(
+    folder: Path, added: Mapping[str, int] | None = None, **told: Any
+) -> None:
+    """A tokenizer of 258 tokens, <s> and </s> the first; `added` beside them; `told` in
+    tokenizer_config.json."""
+    letters = [
+        chr(number)
+        for number in (
+            *range(33, 127),
+            *range(161, 173),
+            *range(174, 256),
+            *range(256, 324),
+        )
+    ]
     vocab = {token: place for place, token in enumerate(["<s>", "</s>", *letters])}
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    rows = [{"id": place, "content": token, "special": True} for place, token in enumerate(("<s>", "</s>"))]
-    rows += [{"id": place, "content": token, "special": False} for token, place in (added or {}).items()]
-    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    rows = [
+        {"id": place, "content": token, "special": True}
+        for place, token in enumerate(("<s>", "</s>"))
+    ]
+    rows += [
+        {"id": place, "content": token, "special": False}
+        for token, place in (added or {}).items()
+    ]
+    plain = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+    }
     made = {
         "version": "1.0",
         "truncation": None,
@@ -72,7 +129,8 @@ def write_tokenizer(folder: Path, added: Mapping[str, int] | None = None, **told
 
 
 def write_llama(folder: Path, **config: Any) -> Path:
-    """A folder with a Llama of one layer, whole; with `tie_word_embeddings` without an output layer."""
+    """A folder with a Llama of one layer, whole; with `tie_word_embeddings` without an
+    output layer."""
     folder.mkdir(parents=True, exist_ok=True)
     held = SMALL | config
     shaped = shapes(held)
@@ -86,4 +144,6 @@ def write_llama(folder: Path, **config: Any) -> Path:
 
 def change(path: Path, **told: Any) -> None:
     """Other values in a JSON file."""
-    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | told))
+    path.write_text(
+        json.dumps((json.loads(path.read_text()) if path.exists() else {}) | told)
+    )

@@ -1,8 +1,10 @@
 """A workspace as zsg at e79a027 left it, and the data and grids that it was made of.
 
-`golden/older_workspace` holds what such a workspace has of its runs, with `@FOLDER@` for the folder it lay in: no
-weights, no caches. To make it again: `python tests/older_workspace.py FOLDER`; in FOLDER, with zsg at e79a027,
-`zsg submit before.yaml` and `zsg submit scored.yaml`; then `python tests/older_workspace.py FOLDER --keep`.
+`golden/older_workspace` holds what such a workspace has of its runs, with `@FOLDER@`
+for the folder it lay in: no weights, no caches. To make it again: `python
+tests/older_workspace.py FOLDER`; in FOLDER, with zsg at e79a027, `zsg submit
+before.yaml` and `zsg submit scored.yaml`; then `python tests/older_workspace.py FOLDER
+--keep`.
 """
 
 import argparse
@@ -28,7 +30,10 @@ grid:
 """
 UNCHANGED = "  - {arrangement.order: [random]}"
 WARM_UP = "  - {train.warmup_share: [0.5]}"
-SHARDS = "  - {data: [{set: p3, path: shards, test_path: held.jsonl, train_per_task: 2, test_per_task: 1}]}"
+SHARDS = (
+    "  - {data: [{set: p3, path: shards, test_path: held.jsonl, train_per_task: 2, test_per_task:"
+    " 1}]}"
+)
 
 
 def write_inputs(folder: Path) -> None:
@@ -36,12 +41,19 @@ def write_inputs(folder: Path) -> None:
     write_niv2(folder / "tasks")
     (folder / "shards").mkdir()
     for shard in range(2):
-        rows = [{"prompt": f"say {2 * shard + i}", "completion": f"word {2 * shard + i}"} for i in range(2)]
+        rows = [
+            {"prompt": f"say {2 * shard + i}", "completion": f"word {2 * shard + i}"}
+            for i in range(2)
+        ]
         _write_rows(folder / f"shards/sst_say-{shard:05}-of-00002.jsonl", rows)
     _write_rows(folder / "held.jsonl", [{"prompt": "say nine", "completion": "nine"}])
-    before = GRID.format(name="before", metrics="[loss]", points="\n".join((UNCHANGED, WARM_UP, SHARDS)))
+    before = GRID.format(
+        name="before", metrics="[loss]", points="\n".join((UNCHANGED, WARM_UP, SHARDS))
+    )
     (folder / "before.yaml").write_text(before)
-    (folder / "scored.yaml").write_text(GRID.format(name="scored", metrics="[loss, exact_match]", points=UNCHANGED))
+    (folder / "scored.yaml").write_text(
+        GRID.format(name="scored", metrics="[loss, exact_match]", points=UNCHANGED)
+    )
 
 
 def lay_out(folder: Path) -> None:

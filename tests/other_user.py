@@ -21,7 +21,8 @@ class OtherUser:
     def run(
         self, *command: str | Path, groups: tuple[int, ...] = (), **options: Any
     ) -> subprocess.CompletedProcess[str]:
-        """What a command of that user says; its exit status is the caller's to judge. `groups`: further group ids."""
+        """What a command of that user says; its exit status is the caller's to judge.
+        `groups`: further group ids."""
         options = {"cwd": "/", "timeout": 60, "umask": 0o022, **options}
         return subprocess.run(
             list(map(str, command)),
@@ -39,7 +40,10 @@ class OtherUser:
 
     def owns(self, path: Path) -> None:
         """Gives a file, or a folder with all in it, to that user."""
-        for one in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())]:
+        for one in [
+            path,
+            *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ()),
+        ]:
             os.chown(one, self.uid, self.gid, follow_symlinks=False)
 
 
@@ -48,7 +52,15 @@ def other_user() -> Iterator[OtherUser]:
     """A user of this process's own, so that two suites at once do not meet."""
     name = f"zsgtest{os.getpid()}"
     subprocess.run(
-        ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", name],
+        [
+            "useradd",
+            "--system",
+            "--user-group",
+            "--no-create-home",
+            "--home-dir",
+            "/nonexistent",
+            name,
+        ],
         check=True,
         capture_output=True,
     )
@@ -60,7 +72,8 @@ def other_user() -> Iterator[OtherUser]:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A folder that every user of the machine can enter and read; pytest's own are closed to others."""
+    """A folder that every user of the machine can enter and read; pytest's own are
+    closed to others."""
     folder = Path(tempfile.mkdtemp(prefix="zsg-open-"))
     folder.chmod(0o755)
     try:

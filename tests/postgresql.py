@@ -18,7 +18,9 @@ def missing() -> list[str]:
     lacking = [] if _programs() else ["initdb (apt-get install postgresql)"]
     lacking += [] if os.getuid() == 0 else ["root's rights to start it as another user"]
     has_driver = any(map(importlib.util.find_spec, mlflow_server.DRIVERS))
-    return lacking + ([] if has_driver else ["a driver (pip install 'zsg[postgresql]')"])
+    return lacking + (
+        [] if has_driver else ["a driver (pip install 'zsg[postgresql]')"]
+    )
 
 
 def _programs() -> Path | None:
@@ -36,12 +38,34 @@ def database() -> Iterator[str]:
     shutil.chown(folder, "postgres")
     run = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     options = f"-k {folder} -c listen_addresses= -c max_connections=300 -c fsync=off"
-    subprocess.run([*run, programs / "initdb", "-D", folder / "d", "-A", "trust"], check=True, capture_output=True)
+    subprocess.run(
+        [*run, programs / "initdb", "-D", folder / "d", "-A", "trust"],
+        check=True,
+        capture_output=True,
+    )
     log = ["-l", folder / "log"]
-    subprocess.run([*run, programs / "pg_ctl", "-D", folder / "d", *log, "-w", "-o", options, "start"], check=True)
+    subprocess.run(
+        [
+            *run,
+            programs / "pg_ctl",
+            "-D",
+            folder / "d",
+            *log,
+            "-w",
+            "-o",
+            options,
+            "start",
+        ],
+        check=True,
+    )
     try:
-        subprocess.run([*run, programs / "createdb", "-h", folder, "mlflow"], check=True)
+        subprocess.run(
+            [*run, programs / "createdb", "-h", folder, "mlflow"], check=True
+        )
         yield f"postgresql://postgres@/mlflow?host={folder}"
     finally:
-        subprocess.run([*run, programs / "pg_ctl", "-D", folder / "d", "-m", "immediate", "stop"], check=True)
+        subprocess.run(
+            [*run, programs / "pg_ctl", "-D", folder / "d", "-m", "immediate", "stop"],
+            check=True,
+        )
         shutil.rmtree(folder)

@@ -37,15 +37,27 @@ class Home:
         found = {}
         for path in sorted(self.root.rglob("*")):
             name = str(path.relative_to(self.root))
-            found[name] = str(path.readlink()) if path.is_symlink() else "" if path.is_dir() else _content(path)
+            found[name] = (
+                str(path.readlink())
+                if path.is_symlink()
+                else ""
+                if path.is_dir()
+                else _content(path)
+            )
         return found
 
 
 def _content(path: Path) -> str:
-    return str(path.stat().st_size) if path.stat().st_size > 100_000 else path.read_bytes().hex()
+    return (
+        str(path.stat().st_size)
+        if path.stat().st_size > 100_000
+        else path.read_bytes().hex()
+    )
 
 
-def assert_refused(home: Home, before: dict[str, str], ended: Ended, code: int, said: list[str]) -> None:
+def assert_refused(
+    home: Home, before: dict[str, str], ended: Ended, code: int, said: list[str]
+) -> None:
     """One message on stderr, nothing on stdout, the code, and everything as it was."""
     assert ended.said.startswith("error: ") and ended.said.count("\n") == 1, ended.said
     assert "Traceback" not in ended.said

@@ -11,9 +11,12 @@ from zsg_core import skills
 
 TRAINED, HELD_OUT = 1600, 225  # tasks of ZSG's split of Flan-mini
 MODELS = {
-    "Llama-2-7b-hf": "7B", "Llama-2-7b-chat-hf": "7B", "llama-7b-hf": "7B", "llama-13b-hf": "13B",
+    "Llama-2-7b-hf": "7B",
+    "Llama-2-7b-chat-hf": "7B",
+    "llama-7b-hf": "7B",
+    "llama-13b-hf": "13B",
     "llama-33b-hf": "33B",
-}  # fmt: skip
+}
 DELIA = {
     "messages": [
         {"role": "user", "content": "{n} is 2\n\nSay so as <sep>."},
@@ -25,11 +28,21 @@ P3 = {
     "targets_pretokenized": "{n} and one",
     "answer_choices": ["{n} and one", "nothing at all like {n}"],
 }
-CHAT = {"conversations": [{"from": "human", "value": "Hi, {n}."}, {"from": "gpt", "value": "Hello, {n}."}]}
+CHAT = {
+    "conversations": [
+        {"from": "human", "value": "Hi, {n}."},
+        {"from": "gpt", "value": "Hello, {n}."},
+    ]
+}
 SPECIALISTS = {"calendar": "Calendar Reasoning", "topics": "Topic Labelling"}
 GENERAL = (
-    "Sentiment Analysis", "Number Comparison", "Letter Editing", "List Operations", "Table Lookup", "Word Grammar",
-)  # fmt: skip
+    "Sentiment Analysis",
+    "Number Comparison",
+    "Letter Editing",
+    "List Operations",
+    "Table Lookup",
+    "Word Grammar",
+)
 SKILLS = {name: [family] for name, family in SPECIALISTS.items()} | {"general": GENERAL}
 FOLDERS = {
     "p3": ("train", "held-out", "t0", "t0-plus", "t0-plus-plus"),
@@ -39,50 +52,80 @@ FOLDERS = {
 FILES: dict[str, Any] = {  # a row, where {n} is its number, or all there are
     "gsm8k-rft.jsonl": {"question": "{n} + 1?", "answer": "#### 2{n}"},
     "gsm8k-test.jsonl": {"question": "{n} + 2?", "answer": "#### 3{n}"},
-    "code_alpaca_20k.json": {"instruction": "Print {n}.", "input": "", "output": "print({n})"},
+    "code_alpaca_20k.json": {
+        "instruction": "Print {n}.",
+        "input": "",
+        "output": "print({n})",
+    },
     "HumanEval.jsonl.gz": {
-        "task_id": "t{n}", "prompt": "def f{n}", "canonical_solution": "s", "entry_point": "e", "test": "x",
+        "task_id": "t{n}",
+        "prompt": "def f{n}",
+        "canonical_solution": "s",
+        "entry_point": "e",
+        "test": "x",
     },
     "sharegpt.json": CHAT,
     "sharegpt-eval.json": CHAT,
     "sharegpt_gpt4.json": CHAT,
     "sharegpt_gpt4-eval.json": CHAT,
-    "mt_bench/question.jsonl": [{"question_id": 81, "category": "writing", "turns": ["Write."]}],
+    "mt_bench/question.jsonl": [
+        {"question_id": 81, "category": "writing", "turns": ["Write."]}
+    ],
     "judge_prompts.jsonl": [
-        {"name": f"single{maths}-v1{turns}", "system_prompt": "", "prompt_template": "{question}"}
+        {
+            "name": f"single{maths}-v1{turns}",
+            "system_prompt": "",
+            "prompt_template": "{question}",
+        }
         for maths in ("", "-math")
         for turns in ("", "-multi-turn")
     ],
     "instag.jsonl": {"id": "sharegpt:{n}", "tags": ["greeting"]},
     "no_robots-train.jsonl": {
-        "messages": [{"role": "user", "content": "{n}?"}, {"role": "assistant", "content": "2{n}"}]
+        "messages": [
+            {"role": "user", "content": "{n}?"},
+            {"role": "assistant", "content": "2{n}"},
+        ]
     },
     "no_robots-test.jsonl": {
-        "messages": [{"role": "user", "content": "{n}, then?"}, {"role": "assistant", "content": "4{n}"}]
+        "messages": [
+            {"role": "user", "content": "{n}, then?"},
+            {"role": "assistant", "content": "4{n}"},
+        ]
     },
     "delia-train.jsonl": DELIA,
     "delia-eval.jsonl": DELIA,
     "delia-queries.jsonl": {
-        "messages": [{"role": "user", "content": "{n} + 5?"}, {"role": "assistant", "content": "6{n}"}]
+        "messages": [
+            {"role": "user", "content": "{n} + 5?"},
+            {"role": "assistant", "content": "6{n}"},
+        ]
     },
-}  # fmt: skip
+}
 
 
 WORKSPACES = ("work", "small", "zsg-work")  # of those who plan what lies on the shelf
 
 
 def fill(folder: Path, rows: int = 1) -> Path:
-    """Writes everything that a template names below a folder: so many rows of each file, or of each task."""
+    """Writes everything that a template names below a folder: so many rows of each
+    file, or of each task."""
     for name in ("tasks", "demo/tasks", "natural-instructions"):
         skills.write_tasks(folder / name, per_task=12)
     skills.write_tasks(folder / "skills", per_task=12, large=True)
     for name, families in SKILLS.items():
-        skills.write_tasks(folder / f"skills-{name}", per_task=12, large=True, families=families)
+        skills.write_tasks(
+            folder / f"skills-{name}", per_task=12, large=True, families=families
+        )
     for name, row in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write = gzip.open if name.endswith(".gz") else open
         with write(folder / name, "wt") as file:
-            made = [numbered(row, n) for n in range(rows)] if isinstance(row, dict) else map(_line, row)
+            made = (
+                [numbered(row, n) for n in range(rows)]
+                if isinstance(row, dict)
+                else map(_line, row)
+            )
             file.writelines(made)
     if rows > 1:  # as many questions as the greatest ratio of a smoke run asks for
         queries = [numbered(FILES["delia-queries.jsonl"], n) for n in range(4 * rows)]
@@ -91,12 +134,19 @@ def fill(folder: Path, rows: int = 1) -> Path:
     for parent, names in FOLDERS.items():
         for name in names:
             (folder / parent / name).mkdir(parents=True)
-            # Of Muppet, as many tasks as a smoke run takes of its 46; names in the order in which they are added.
-            for task in [f"sum{n}" for n in range(8)] if name == "train" and rows > 1 else ["sum", "total"]:
+            # Of Muppet, as many tasks as a smoke run takes of its 46; names in the
+            # order in which they are added.
+            for task in (
+                [f"sum{n}" for n in range(8)]
+                if name == "train" and rows > 1
+                else ["sum", "total"]
+            ):
                 # Those of T0 are templates of one of its data sets.
                 named = f"xsum_{name}_{task}" if parent == "p3" else f"{name}_{task}"
                 with (folder / parent / name / f"{task}.jsonl").open("w") as file:
-                    file.writelines(numbered({**P3, "task": named}, n) for n in range(rows))
+                    file.writelines(
+                        numbered({**P3, "task": named}, n) for n in range(rows)
+                    )
     for name in ("cot", "cot-held-out"):
         (folder / "flan" / name).mkdir()
         lines = "".join(f"{n} + 1?\t{n + 1}\tOne more than {n}.\n" for n in range(rows))
@@ -122,10 +172,16 @@ def _line(row: Any) -> str:
 
 def _flan_mini(folder: Path, rows: int) -> None:
     folder.mkdir()
-    trained, held_out = ([f"{kind}{number}" for number in range(count)] for kind, count in _TASKS.items())
+    trained, held_out = (
+        [f"{kind}{number}" for number in range(count)] for kind, count in _TASKS.items()
+    )
     some = [*trained[: min(rows, 8)], *held_out[: min(rows, 8)]]
     numbers = range(rows)
-    made = [json.loads(numbered({"source": task, **CHAT}, n * 100 + m)) for m, task in enumerate(some) for n in numbers]
+    made = [
+        json.loads(numbered({"source": task, **CHAT}, n * 100 + m))
+        for m, task in enumerate(some)
+        for n in numbers
+    ]
     (folder / "flan_mini.json").write_text(json.dumps(made))
     lists = {"train_key_list": trained, "eval_key_list": held_out}
     (folder / "train_eval_key_list.json").write_text(json.dumps(lists))

@@ -19,11 +19,12 @@ SLURM_VERSION           = 22.05.8
 Slurmctld(primary) at head is UP
 """
 PARTITIONS = (
-    "PartitionName=main AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default=YES QoS=N/A "
-    "DefaultTime=NONE MaxNodes=2 MaxTime=01:00:00 MinNodes=0 Nodes=n[1-4] PriorityTier=1 State=UP TotalCPUs=16 "
-    "TotalNodes=4 SelectTypeParameters=NONE DefMemPerNode=UNLIMITED MaxMemPerNode=UNLIMITED "
-    "TRES=cpu=64,mem=512000M,node=4,billing=64,gres/gpu=8\n"
-    "PartitionName=gpu Default=NO MaxNodes=UNLIMITED MaxTime=UNLIMITED Nodes=g1 State=DOWN TotalNodes=1\n"
+    "PartitionName=main AllowGroups=ALL AllowAccounts=ALL AllowQos=ALL AllocNodes=ALL Default=YES"
+    " QoS=N/A DefaultTime=NONE MaxNodes=2 MaxTime=01:00:00 MinNodes=0 Nodes=n[1-4] PriorityTier=1"
+    " State=UP TotalCPUs=16 TotalNodes=4 SelectTypeParameters=NONE DefMemPerNode=UNLIMITED"
+    " MaxMemPerNode=UNLIMITED"
+    " TRES=cpu=64,mem=512000M,node=4,billing=64,gres/gpu=8\nPartitionName=gpu Default=NO"
+    " MaxNodes=UNLIMITED MaxTime=UNLIMITED Nodes=g1 State=DOWN TotalNodes=1\n"
 )
 ASSOC_MGR = """Current Association Manager state
 
@@ -68,7 +69,8 @@ QOS=short(2)
 
 
 def owned(lines: str, names: Mapping[str, str] | str, columns: int = 6) -> str:
-    """Lines `id|…` of squeue, or with 3 `columns` of sacct, each with the user and the name of its job added.
+    """Lines `id|…` of squeue, or with 3 `columns` of sacct, each with the user and the
+    name of its job added.
 
     `names`: the job's name by its id, or one for all; a job without one is somebody else's.
     """
@@ -78,7 +80,11 @@ def owned(lines: str, names: Mapping[str, str] | str, columns: int = 6) -> str:
         rest += [""] * (columns - 1 - len(rest))
         main = job.partition("_")[0]
         name = names if isinstance(names, str) else names.get(job) or names.get(main)
-        made.append("|".join([job, *rest, str(os.getuid()) if name else "4242", name or "thesis"]))
+        made.append(
+            "|".join(
+                [job, *rest, str(os.getuid()) if name else "4242", name or "thesis"]
+            )
+        )
     return "".join(f"{line}\n" for line in made)
 
 
@@ -87,8 +93,11 @@ def profile(**settings: object) -> Profile:
     return Profile.model_validate({"name": "p", "kind": "slurm", **settings})
 
 
-def a_cluster(config: dict[str, str] | None = None, main: dict[str, str] | None = None) -> Cluster:
-    """The cluster of the answers above; `config` and `main` change its settings and those of its first partition."""
+def a_cluster(
+    config: dict[str, str] | None = None, main: dict[str, str] | None = None
+) -> Cluster:
+    """The cluster of the answers above; `config` and `main` change its settings and
+    those of its first partition."""
     known = cluster.parse_partitions(PARTITIONS)
     known["main"] |= main or {}
     associations, qos = cluster.parse_assoc_mgr(ASSOC_MGR)

@@ -1,4 +1,5 @@
-"""How do the tests get a real Slurm? Brings a private one up in a folder of its own, and takes it down.
+"""How do the tests get a real Slurm? Brings a private one up in a folder of its own,
+and takes it down.
 
 Everything lives in the folder (configuration, keys, logs, spool) and works over the loopback only.
 By hand: `python tests/slurm_cluster.py FOLDER --nodes 2 --cpus 4`, then Ctrl-C.
@@ -26,7 +27,15 @@ PROGRAMS = (
     *("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "mariadb-install-db"),
     *("sbatch", "srun", "squeue", "sinfo", "scancel", "scontrol", "sacct", "sacctmgr"),
 )
-DAEMONS = {"mariadbd", "munged", "slurmdbd", "slurmctld", "slurmscriptd", "slurmd", "slurmstepd"}
+DAEMONS = {
+    "mariadbd",
+    "munged",
+    "slurmdbd",
+    "slurmctld",
+    "slurmscriptd",
+    "slurmd",
+    "slurmstepd",
+}
 LONGEST_BASE = 60  # a step's socket adds some 40 characters, and the kernel allows 107
 
 BOTH_CONF = """\
@@ -93,25 +102,41 @@ def missing_programs() -> list[str]:
 
 
 def conf_files(
-    base: Path, host: str, host_address: str, ports: dict[str, int], cpus: int, gpus: int, **limits: int
+    base: Path,
+    host: str,
+    host_address: str,
+    ports: dict[str, int],
+    cpus: int,
+    gpus: int,
+    **limits: int,
 ) -> dict[str, str]:
-    """The text of slurm.conf, slurmdbd.conf and gres.conf, by name; `ports` names daemons and nodes."""
+    """The text of slurm.conf, slurmdbd.conf and gres.conf, by name; `ports` names
+    daemons and nodes."""
     both = BOTH_CONF
     if host_address == "127.0.0.1":  # or Slurm would bind where nobody calls it
         both += "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny\n"
     shape = f"CPUs={cpus} RealMemory=4000" + (f" Gres=gpu:a800:{gpus}" if gpus else "")
     nodes = [name for name in ports if name not in DAEMONS]
-    node_lines = (f"NodeName={name} NodeAddr=127.0.0.1 Port={ports[name]} {shape}\n" for name in nodes)
-    gpu_line = f"Name=gpu Type=a800 File={base}/dev/nvidia[0-{gpus - 1}]\n" if gpus else ""
+    node_lines = (
+        f"NodeName={name} NodeAddr=127.0.0.1 Port={ports[name]} {shape}\n"
+        for name in nodes
+    )
+    gpu_line = (
+        f"Name=gpu Type=a800 File={base}/dev/nvidia[0-{gpus - 1}]\n" if gpus else ""
+    )
     return {
-        "slurm.conf": (both + SLURM_CONF).format(base=base, host=host, ports=ports, **limits) + "".join(node_lines),
+        "slurm.conf": (
+            (both + SLURM_CONF).format(base=base, host=host, ports=ports, **limits)
+            + "".join(node_lines)
+        ),
         "slurmdbd.conf": (both + SLURMDBD_CONF).format(base=base, ports=ports),
         "gres.conf": "AutoDetect=off\n" + gpu_line,
     }
 
 
 def _free_ports(count: int) -> list[int]:
-    # Below the kernel's ephemeral range, or an outgoing connection may take one before its daemon does.
+    # Below the kernel's ephemeral range, or an outgoing connection may take one before
+    # its daemon does.
     free: list[int] = []
     for port in random.SystemRandom().sample(range(10_000, 32_000), 1_000):
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -119,21 +144,28 @@ def _free_ports(count: int) -> list[int]:
             free.append(port)
         if len(free) == count:
             return free
-    raise ClusterError(f"{count} free ports wanted on 127.0.0.1, {len(free)} found in 10000-32000")
+    raise ClusterError(
+        f"{count} free ports wanted on 127.0.0.1, {len(free)} found in 10000-32000"
+    )
 
 
 def _listening(port: int) -> bool:
     # Not by connecting: Slurm logs a connection that says nothing as an error.
-    sockets = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    sockets = (
+        line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+    )
     return any(s[1].endswith(f":{port:04X}") and s[3] == "0A" for s in sockets)
 
 
 def processes_of(folder: Path) -> set[int]:
-    """The ids of the live processes of the cluster in this folder: daemons, steps, and what jobs began."""
+    """The ids of the live processes of the cluster in this folder: daemons, steps, and
+    what jobs began."""
     parents, ours = {}, set()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended while we looked
-            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            state, parent = (
+                (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            )
             if state == "Z":
                 continue
             parents[int(process.name)] = int(parent)
@@ -169,7 +201,9 @@ def end_processes(folder: Path, limit_s: float = 10) -> None:
     deadline = time.monotonic() + limit_s
     while ours := processes_of(folder):
         if time.monotonic() > deadline:
-            raise ClusterError(f"{folder}: processes {sorted(ours)} outlive SIGKILL; see `ps -fp`")
+            raise ClusterError(
+                f"{folder}: processes {sorted(ours)} outlive SIGKILL; see `ps -fp`"
+            )
         for pid in ours:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -177,7 +211,8 @@ def end_processes(folder: Path, limit_s: float = 10) -> None:
 
 
 class SlurmCluster:
-    """A running Slurm, from `start` (or `with`) to `stop`; `daemons` holds its processes by name."""
+    """A running Slurm, from `start` (or `with`) to `stop`; `daemons` holds its
+    processes by name."""
 
     def __init__(
         self,
@@ -192,8 +227,11 @@ class SlurmCluster:
         self.node_names = [f"n{i}" for i in range(1, nodes + 1)]
         self.env = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": PATH}
         self.daemons: dict[str, Popen] = {}
-        self._sizes = dict(cpus=cpus, gpus=gpus, kill_wait_s=kill_wait_s, max_array_size=max_array_size)
-        self._base = self.folder  # the same place by a shorter name, where the path is too long for sockets
+        self._sizes = dict(
+            cpus=cpus, gpus=gpus, kill_wait_s=kill_wait_s, max_array_size=max_array_size
+        )
+        # the same place by a shorter name, where the path is too long for sockets
+        self._base = self.folder
         self._ports: dict[str, int] = {}
         self._reaper: Popen | None = None
 
@@ -207,11 +245,17 @@ class SlurmCluster:
     def start(self) -> None:
         """Returns when every node is idle; on any failure everything begun is ended first."""
         if missing := missing_programs():
-            raise ClusterError(f"no test cluster without {', '.join(missing)}; install them first")
+            raise ClusterError(
+                f"no test cluster without {', '.join(missing)}; install them first"
+            )
         if os.getuid() != 0:
-            raise ClusterError("no test cluster without root: its daemons and its database expect it")
+            raise ClusterError(
+                "no test cluster without root: its daemons and its database expect it"
+            )
         if self.folder.exists() and any(self.folder.iterdir()):
-            raise ClusterError(f"{self.folder} is not empty; name a new folder for the cluster")
+            raise ClusterError(
+                f"{self.folder} is not empty; name a new folder for the cluster"
+            )
         try:
             ports = self._prepare()
             self._start_database()
@@ -224,7 +268,9 @@ class SlurmCluster:
         """What a client command printed; it runs in the cluster's folder, and must exit with 0."""
         done = self._client(argv, timeout_s)
         if done.returncode:
-            raise ClusterError(f"{' '.join(argv)}: exit {done.returncode}\n{done.stderr.strip()}")
+            raise ClusterError(
+                f"{' '.join(argv)}: exit {done.returncode}\n{done.stderr.strip()}"
+            )
         return done.stdout
 
     def start_node(self, name: str) -> None:
@@ -234,11 +280,16 @@ class SlurmCluster:
         self._spawn(name, "slurmd", "-D", "-N", name)
 
     def start_requeued(self) -> None:
-        """Lets requeued jobs start: Slurm holds them for two minutes. At once, nodes would refuse them."""
-        rows = self.run("squeue", "-hrt", "PENDING", "-O", "JobArrayID:40,RestartCnt").splitlines()
+        """Lets requeued jobs start: Slurm holds them for two minutes. At once, nodes
+        would refuse them."""
+        rows = self.run(
+            "squeue", "-hrt", "PENDING", "-O", "JobArrayID:40,RestartCnt"
+        ).splitlines()
         for job in [job for job, restarts in map(str.split, rows) if int(restarts)]:
-            time.sleep(3)  # a job's credentials of the seconds when it was stopped are revoked
-            self._client(("scontrol", "update", f"jobid={job}", "StartTime=now"), 60)  # it may have started
+            # a job's credentials of the seconds when it was stopped are revoked
+            time.sleep(3)
+            # it may have started
+            self._client(("scontrol", "update", f"jobid={job}", "StartTime=now"), 60)
 
     def stop_controller(self) -> None:
         """Ends slurmctld as a restart does; jobs and nodes live on."""
@@ -248,7 +299,9 @@ class SlurmCluster:
     def start_controller(self) -> None:
         """Starts slurmctld, at first or after `stop_controller`; it listens when this returns."""
         self._spawn("slurmctld", "slurmctld", "-D")
-        self._wait("slurmctld", "its port", lambda: _listening(self._ports["slurmctld"]))
+        self._wait(
+            "slurmctld", "its port", lambda: _listening(self._ports["slurmctld"])
+        )
 
     def stop(self) -> None:
         """Cancels all jobs and ends every process of this cluster; harmless when there is none."""
@@ -256,7 +309,8 @@ class SlurmCluster:
             return
         self._cancel_jobs()
         for daemon in self.daemons.values():
-            daemon.kill()  # nothing of it is used again, so there is nothing to close gently
+            # nothing of it is used again, so there is nothing to close gently
+            daemon.kill()
         end_processes(self.folder)
         for daemon in self.daemons.values():
             daemon.wait()
@@ -267,20 +321,46 @@ class SlurmCluster:
     def _prepare(self) -> dict[str, int]:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        for name in ("log", "run", "tmp", "state", "dev", *(f"spool/{n}" for n in self.node_names)):
+        for name in (
+            "log",
+            "run",
+            "tmp",
+            "state",
+            "dev",
+            *(f"spool/{n}" for n in self.node_names),
+        ):
             (self.folder / name).mkdir(parents=True)
         if len(str(self.folder)) > LONGEST_BASE:
             self._base = Path(tempfile.mkdtemp(prefix="zsg-", dir="/tmp")) / "slurm"
             self._base.symlink_to(self.folder)
-        # Should we be killed, its pipe to this process closes, and it ends the cluster in our stead.
-        reap = (sys.executable, "-I", __file__, str(self.folder), "--reap", str(self._base))
+        # Should we be killed, its pipe to this process closes, and it ends the cluster
+        # in our stead.
+        reap = (
+            sys.executable,
+            "-I",
+            __file__,
+            str(self.folder),
+            "--reap",
+            str(self._base),
+        )
         self._reaper = Popen(reap, stdin=PIPE, start_new_session=True)
-        for i in range(self._sizes["gpus"]):  # slurmd counts distinct devices; these are all /dev/null
-            os.mknod(self.folder / f"dev/nvidia{i}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        # slurmd counts distinct devices; these are all /dev/null
+        for i in range(self._sizes["gpus"]):
+            os.mknod(
+                self.folder / f"dev/nvidia{i}", stat.S_IFCHR | 0o666, os.makedev(1, 3)
+            )
         listeners = ["slurmdbd", "slurmctld", *self.node_names]
-        ports = self._ports = dict(zip(listeners, _free_ports(len(listeners)), strict=True))
+        ports = self._ports = dict(
+            zip(listeners, _free_ports(len(listeners)), strict=True)
+        )
         host = socket.gethostname()
-        texts = conf_files(self._base, host.partition(".")[0], socket.gethostbyname(host), ports, **self._sizes)
+        texts = conf_files(
+            self._base,
+            host.partition(".")[0],
+            socket.gethostbyname(host),
+            ports,
+            **self._sizes,
+        )
         for name, text in texts.items():
             self._write(name, text.encode())
         self._write("munge.key", os.urandom(128))
@@ -288,15 +368,28 @@ class SlurmCluster:
 
     def _write(self, name: str, content: bytes) -> None:
         path = self.folder / name
-        path.touch(mode=0o600)  # private before it holds anything; the daemons insist on it
+        # private before it holds anything; the daemons insist on it
+        path.touch(mode=0o600)
         path.write_bytes(content)
 
     def _start_database(self) -> None:
         base, at = self._base, f"{self._base}/run"
-        munge = (f"--key-file={base}/munge.key", f"--socket={at}/munge", f"--seed-file={at}/seed")
+        munge = (
+            f"--key-file={base}/munge.key",
+            f"--socket={at}/munge",
+            f"--seed-file={at}/seed",
+        )
         # --force: munged would have the whole machine reach its socket, we would not.
-        self._spawn("munged", "munged", "--foreground", "--force", f"--pid-file={at}/munged.pid", *munge)
-        # A server that starts removes every temporary table in its folder for these: in /tmp also another cluster's.
+        self._spawn(
+            "munged",
+            "munged",
+            "--foreground",
+            "--force",
+            f"--pid-file={at}/munged.pid",
+            *munge,
+        )
+        # A server that starts removes every temporary table in its folder for these: in
+        # /tmp also another cluster's.
         own = (
             "--no-defaults",
             f"--datadir={base}/db",
@@ -307,68 +400,114 @@ class SlurmCluster:
         self._spawn("install", "mariadb-install-db", *own, "--skip-test-db")
         if self.daemons["install"].wait(60):
             raise self._failure("install", "the database could not be created")
-        listen = ("--skip-networking", f"--socket={at}/database", f"--pid-file={at}/mariadbd.pid")
-        self._spawn("mariadbd", "mariadbd", *own, *listen, "--innodb-flush-log-at-trx-commit=0")
+        listen = (
+            "--skip-networking",
+            f"--socket={at}/database",
+            f"--pid-file={at}/mariadbd.pid",
+        )
+        self._spawn(
+            "mariadbd", "mariadbd", *own, *listen, "--innodb-flush-log-at-trx-commit=0"
+        )
         self._wait("munged", "its socket", Path(at, "munge").exists)
         self._wait("mariadbd", "its socket", Path(at, "database").exists)
 
     def _start_slurm(self, ports: dict[str, int]) -> None:
-        self._spawn("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=f"{self._base}/run/database")
+        self._spawn(
+            "slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=f"{self._base}/run/database"
+        )
         self._wait("slurmdbd", "its port", lambda: _listening(ports["slurmdbd"]))
         self.run("sacctmgr", "-i", "add", "cluster", "zsg")
         self.start_controller()
         for name in self.node_names:
             self.start_node(name)
         for name in self.node_names:
-            self._wait(name, "its node to be idle", lambda name=name: self._is_idle(name))
+            self._wait(
+                name, "its node to be idle", lambda name=name: self._is_idle(name)
+            )
 
     def _is_idle(self, name: str) -> bool:
-        return self._client(("sinfo", "-h", "-p", "main", "-n", name, "-o", "%t"), 30).stdout.strip() == "idle"
+        return (
+            self._client(
+                ("sinfo", "-h", "-p", "main", "-n", name, "-o", "%t"), 30
+            ).stdout.strip()
+            == "idle"
+        )
 
     def _spawn(self, name: str, *argv: str, **variables: str) -> None:
         # A session of its own, for Ctrl-C in the terminal is meant for the tests.
         env = {**self.env, **variables}
         with self._log(name).open("ab") as log:
             self.daemons[name] = Popen(
-                argv, stdin=DEVNULL, stdout=log, stderr=log, env=env, cwd=self.folder, start_new_session=True
+                argv,
+                stdin=DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=env,
+                cwd=self.folder,
+                start_new_session=True,
             )
 
     def _client(self, argv: tuple[str, ...], timeout_s: float) -> CompletedProcess[str]:
         # Within an outer Slurm job, its SLURM_JOB_ID would send our srun to the wrong cluster.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")} | self.env
-        return run(argv, env=env, cwd=self.folder, timeout=timeout_s, stdin=DEVNULL, capture_output=True, text=True)
+        env = {
+            k: v for k, v in os.environ.items() if not k.startswith("SLURM")
+        } | self.env
+        return run(
+            argv,
+            env=env,
+            cwd=self.folder,
+            timeout=timeout_s,
+            stdin=DEVNULL,
+            capture_output=True,
+            text=True,
+        )
 
-    def _wait(self, name: str, what: str, ready: Callable[[], bool], limit_s: float = 30) -> None:
+    def _wait(
+        self, name: str, what: str, ready: Callable[[], bool], limit_s: float = 30
+    ) -> None:
         deadline = time.monotonic() + limit_s
         while not ready():
             if (status := self.daemons[name].poll()) is not None:
-                raise self._failure(name, f"waited for {what}, but it ended with status {status}")
+                raise self._failure(
+                    name, f"waited for {what}, but it ended with status {status}"
+                )
             if time.monotonic() > deadline:
-                raise self._failure(name, f"waited for {what}, in vain after {limit_s} s")
+                raise self._failure(
+                    name, f"waited for {what}, in vain after {limit_s} s"
+                )
             time.sleep(0.05)
 
     def _failure(self, name: str, what: str) -> ClusterError:
         log = self._log(name)
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        return ClusterError(f"{name}: {what}. The other logs are in {log.parent}; {log.name} ends:\n{tail}")
+        return ClusterError(
+            f"{name}: {what}. The other logs are in {log.parent}; {log.name} ends:\n{tail}"
+        )
 
     def _log(self, name: str) -> Path:
         return self.folder / "log" / f"{name}.log"
 
     def _cancel_jobs(self) -> None:
-        # Only so that jobs end as jobs do; what ignores it, or cannot be asked, is killed afterwards.
-        if "slurmctld" not in self.daemons or self.daemons["slurmctld"].poll() is not None:
+        # Only so that jobs end as jobs do; what ignores it, or cannot be asked, is
+        # killed afterwards.
+        if (
+            "slurmctld" not in self.daemons
+            or self.daemons["slurmctld"].poll() is not None
+        ):
             return
         with contextlib.suppress(TimeoutExpired):
             for partition in ("main", "urgent"):
                 self._client(("scancel", "-p", partition), 3)
             deadline = time.monotonic() + 3
-            while self._client(("squeue", "-h"), 3).stdout and time.monotonic() < deadline:
+            while (
+                self._client(("squeue", "-h"), 3).stdout and time.monotonic() < deadline
+            ):
                 time.sleep(0.2)
 
 
 def _reap(folder: Path, base: Path) -> None:
-    sys.stdin.buffer.read()  # returns when the owner has stopped the cluster, or has died
+    # returns when the owner has stopped the cluster, or has died
+    sys.stdin.buffer.read()
     end_processes(folder)
     if base != folder:
         shutil.rmtree(base.parent)
@@ -377,7 +516,9 @@ def _reap(folder: Path, base: Path) -> None:
 def main() -> None:
     """Keeps a cluster up until Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="a new or empty folder for the cluster")
+    parser.add_argument(
+        "folder", type=Path, help="a new or empty folder for the cluster"
+    )
     parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--cpus", type=int, default=4)
     parser.add_argument("--gpus", type=int, default=0, help="pretend GPUs per node")
@@ -389,7 +530,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         with SlurmCluster(args.folder, args.nodes, args.cpus, args.gpus) as cluster:
-            print(*(f'export {name}="{value}"' for name, value in cluster.env.items()), sep="\n")
+            print(
+                *(f'export {name}="{value}"' for name, value in cluster.env.items()),
+                sep="\n",
+            )
             print("ready", flush=True)
             signal.pause()
 

@@ -1,4 +1,5 @@
-"""A few of the published benchmarks' questions, and data of which a tiny model learns their answers by heart."""
+"""A few of the published benchmarks' questions, and data of which a tiny model learns
+their answers by heart."""
 
 import gzip
 import json
@@ -14,27 +15,46 @@ ASKED = (81, 101, 111)  # MT-Bench: writing, reasoning, math
 
 
 def cut(real: Path, folder: Path) -> Path:
-    """Writes the shortest questions of GSM8K and HumanEval, three of MT-Bench, and `rows.json` with answers."""
+    """Writes the shortest questions of GSM8K and HumanEval, three of MT-Bench, and
+    `rows.json` with answers."""
     folder.mkdir(exist_ok=True)
     asked = _shortest((real / "gsm8k/test.jsonl").read_text(encoding="utf-8"))
-    problems = _shortest(gzip.open(real / "humaneval/HumanEval.jsonl.gz", "rt", encoding="utf-8").read())
+    problems = _shortest(
+        gzip.open(real / "humaneval/HumanEval.jsonl.gz", "rt", encoding="utf-8").read()
+    )
     _write(folder / "gsm8k.jsonl", asked)
     _write(folder / "HumanEval.jsonl", problems)
-    rows = [{"instruction": row["question"], "input": "", "output": row["answer"]} for row in asked]
+    rows = [
+        {"instruction": row["question"], "input": "", "output": row["answer"]}
+        for row in asked
+    ]
     for one in evaluation.problems(folder / "HumanEval.jsonl", Intake()):
-        code = f"```python\n{one.prompt.strip()}\n{one.canonical_solution.rstrip()}\n```"
-        rows.append({"instruction": human_eval.instruction(one), "input": "", "output": code})
+        code = (
+            f"```python\n{one.prompt.strip()}\n{one.canonical_solution.rstrip()}\n```"
+        )
+        rows.append(
+            {"instruction": human_eval.instruction(one), "input": "", "output": code}
+        )
     (folder / "rows.json").write_text(json.dumps(rows))
     for name in ("question.jsonl", "reference_answer/gpt-4.jsonl"):
-        lines = (real / "mt_bench/mt_bench" / name).read_text(encoding="utf-8").splitlines()
+        lines = (
+            (real / "mt_bench/mt_bench" / name).read_text(encoding="utf-8").splitlines()
+        )
         (folder / name).parent.mkdir(exist_ok=True)
-        _write(folder / name, [row for row in map(json.loads, lines) if row["question_id"] in ASKED])
-    (folder / "judge_prompts.jsonl").write_bytes((real / "mt_bench/judge_prompts.jsonl").read_bytes())
+        _write(
+            folder / name,
+            [row for row in map(json.loads, lines) if row["question_id"] in ASKED],
+        )
+    (folder / "judge_prompts.jsonl").write_bytes(
+        (real / "mt_bench/judge_prompts.jsonl").read_bytes()
+    )
     return folder
 
 
 def _shortest(text: str) -> list[dict[str, Any]]:
-    return sorted(map(json.loads, text.splitlines()), key=lambda row: sum(map(len, row.values())))[:COUNT]
+    return sorted(
+        map(json.loads, text.splitlines()), key=lambda row: sum(map(len, row.values()))
+    )[:COUNT]
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -49,8 +69,17 @@ def reward_model(folder: Path) -> Path:
     from jobs.evaluating import reward
     from jobs.model import base_model
 
-    shape = {"vocab": 300, "hidden": 32, "layers": 2, "heads": 2, "context": 1024, "seed": 3}
-    base_model.make_tiny(folder / "base", shape, ["Human: say it and go on. Assistant: it"])
+    shape = {
+        "vocab": 300,
+        "hidden": 32,
+        "layers": 2,
+        "heads": 2,
+        "context": 1024,
+        "seed": 3,
+    }
+    base_model.make_tiny(
+        folder / "base", shape, ["Human: say it and go on. Assistant: it"]
+    )
     torch.manual_seed(5)
     model = reward._with_regression_head()(LlamaConfig.from_pretrained(folder / "base"))
     model.regression_head.weight.data.normal_()

@@ -1,4 +1,5 @@
-"""What tests of whole runs share: small grids, what their prepare jobs make, a run that is held under way."""
+"""What tests of whole runs share: small grids, what their prepare jobs make, a run that
+is held under way."""
 
 import contextlib
 import json
@@ -24,14 +25,21 @@ LONG = 96  # steps that leave time to kill something in
 
 
 def small_grid(
-    zsg: Zsg, tasks: Path, orders: str = "[cluster]", steps: int = 12, state_every: int | str = "null"
+    zsg: Zsg,
+    tasks: Path,
+    orders: str = "[cluster]",
+    steps: int = 12,
+    state_every: int | str = "null",
 ) -> Path:
-    """A grid file of small runs, 12 steps of 8 examples in an epoch; a shell would trip over the name of their data."""
+    """A grid file of small runs, 12 steps of 8 examples in an epoch; a shell would trip
+    over the name of their data."""
     data = zsg.folder / UGLY
     data.unlink(missing_ok=True)
     data.symlink_to(tasks)
     quoted, epochs = json.dumps(str(data), ensure_ascii=False), -(-steps // 12)
-    text = GRID.format(tasks=quoted, orders=orders, epochs=epochs, steps=steps, state_every=state_every)
+    text = GRID.format(
+        tasks=quoted, orders=orders, epochs=epochs, steps=steps, state_every=state_every
+    )
     return zsg.write("small.yaml", text)
 
 
@@ -39,19 +47,26 @@ def wait_for_step(work: Path, step: int) -> int:
     """The process of the one train job, once its journal has reached a step."""
 
     def reached() -> bool:
-        return any(f'"step": {step},' in path.read_text() for path in work.glob("runs/*/journal/*.jsonl"))
+        return any(
+            f'"step": {step},' in path.read_text()
+            for path in work.glob("runs/*/journal/*.jsonl")
+        )
 
     wait_until(reached)
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended while we looked
-            if f"jobs.entry\0{work}/runs/".encode() in (process / "cmdline").read_bytes():
+            if (
+                f"jobs.entry\0{work}/runs/".encode()
+                in (process / "cmdline").read_bytes()
+            ):
                 return int(process.name)
     raise AssertionError("the train job is not running")
 
 
 @contextlib.contextmanager
 def held(work: Path) -> Iterator[None]:
-    """Within, the one train job stands still after its first steps, so that it neither ends nor goes on."""
+    """Within, the one train job stands still after its first steps, so that it neither
+    ends nor goes on."""
     process = wait_for_step(work, 1)
     os.kill(process, signal.SIGSTOP)
     try:

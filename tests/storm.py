@@ -1,7 +1,8 @@
-"""Disturbs a grid on a real Slurm, event after event; watches what `zsg status` says, and judges it in the end.
+"""Disturbs a grid on a real Slurm, event after event; watches what `zsg status` says,
+and judges it in the end.
 
-A seed decides which event comes when and whom it hits. What Slurm makes of it takes its own time, so a seed gives the
-same events, not the same milliseconds.
+A seed decides which event comes when and whom it hits. What Slurm makes of it takes its
+own time, so a seed gives the same events, not the same milliseconds.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ from jobs.contract import journal
 from jobs.contract.folder import read_json
 
 ENDED = ("done", "failed", "cancelled")
-GONE_S = 60.0  # after its last process has died, a run may be called running for so long
+# after its last process has died, a run may be called running for so long
+GONE_S = 60.0
 CLOCK_S = 1.5  # between a look at the processes and the answer of `zsg status`
 
 
 @dataclass
 class Look:
-    """What was to be seen at one time: the rows of `zsg status`, and which jobs had a process, by Slurm's ids."""
+    """What was to be seen at one time: the rows of `zsg status`, and which jobs had a
+    process, by Slurm's ids."""
 
     asked: float
     told: float
@@ -41,7 +44,8 @@ class Look:
 
 @dataclass
 class Storm:
-    """A grid under way on a cluster. `disk` is the file system of its workspace, or None where it cannot be filled."""
+    """A grid under way on a cluster. `disk` is the file system of its workspace, or
+    None where it cannot be filled."""
 
     zsg: Zsg
     slurm: SlurmCluster
@@ -50,27 +54,42 @@ class Storm:
     seed: int
     disk: Path | None = None
     looks: list[Look] = field(default_factory=list)
-    alive: dict[str, list[float]] = field(default_factory=dict)  # when a job was seen to have a process
-    begun: dict[str, dict[int, float]] = field(default_factory=dict)  # when each attempt of a run began, as far as seen
+    # when a job was seen to have a process
+    alive: dict[str, list[float]] = field(default_factory=dict)
+    # when each attempt of a run began, as far as seen
+    begun: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.seed)
         self._began = time.monotonic()
         self._over = threading.Event()
-        self._at_work = threading.Lock()  # held by an event that stops a daemon, until it has started it again
+        # held by an event that stops a daemon, until it has started it again
+        self._at_work = threading.Lock()
         watches = (self._look_on, self._look_for_ranks, self._keep_controller)
         self._watchers = [threading.Thread(target=one, daemon=True) for one in watches]
         self.events: list[Callable[[], str]] = [
-            self.submit_killed, self.rank_killed, self.slurmd_killed, self.node_down, self.requeued, self.preempted,
-            self.half_cancelled, self.controller_restarted, self.accounting_stopped,
-        ]  # fmt: skip
+            self.submit_killed,
+            self.rank_killed,
+            self.slurmd_killed,
+            self.node_down,
+            self.requeued,
+            self.preempted,
+            self.half_cancelled,
+            self.controller_restarted,
+            self.accounting_stopped,
+        ]
         self.events += [self.disk_full] if self.disk else []
 
-    # ------------------------------------------------------------------------------------------------ the course
+    # --------------------------------------------------------------------------------
+    # the course
 
     def rage(self, events: int) -> None:
         """So many events, each kind as often as any other, in an order that the seed decides."""
-        order = [event for _ in range(-(-events // len(self.events))) for event in self._shuffled(self.events)]
+        order = [
+            event
+            for _ in range(-(-events // len(self.events)))
+            for event in self._shuffled(self.events)
+        ]
         self._submit()
         for watcher in self._watchers:
             watcher.start()
@@ -88,42 +107,62 @@ class Storm:
             rows = self.zsg.status()
             if all(row["state"] == "done" for row in rows):
                 break
-            assert time.monotonic() < until, [row for row in rows if row["state"] != "done"]
+            assert time.monotonic() < until, [
+                row for row in rows if row["state"] != "done"
+            ]
             time.sleep(2)
         self._over.set()
         for watcher in self._watchers:
             watcher.join()
         attempts = [row["attempt"] for row in rows]
-        self._say(f"{len(rows)} runs done in {sum(attempts)} attempts; {len(self.looks)} looks at zsg status")
+        self._say(
+            f"{len(rows)} runs done in {sum(attempts)} attempts; {len(self.looks)} looks at zsg"
+            " status"
+        )
         return rows
 
     def _submit(self) -> None:
-        """What a user does who looks by: submit again what failed or was cancelled; requeued jobs need not wait."""
+        """What a user does who looks by: submit again what failed or was cancelled;
+        requeued jobs need not wait."""
         self._tend()
         self._start_held_jobs()
         argv = ("submit", self.grid, "--profile", self.profile, "--retry", "--yes")
-        process = self.zsg.start(*argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = self.zsg.start(
+            *argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         printed, _ = process.communicate(timeout=120)
-        # Where the cluster does not answer, or a disk is full, a user reads one message and tries again.
+        # Where the cluster does not answer, or a disk is full, a user reads one message
+        # and tries again.
         assert process.returncode in (0, 2, 3), printed
         if process.returncode:
             self._say(f"submit: {printed.strip().splitlines()[-1]}")
 
     def _tend(self) -> None:
-        """What an operator does: a node that drains works again, a job of an event that hangs goes."""
+        """What an operator does: a node that drains works again, a job of an event that
+        hangs goes."""
         with contextlib.suppress(ClusterError):
-            hanging = self._ask("squeue", "-h", "-p", "urgent", "-o", "%i %M").splitlines()
-            for job in [line.split()[0] for line in hanging if line.split()[1] >= "0:10"]:
+            hanging = self._ask(
+                "squeue", "-h", "-p", "urgent", "-o", "%i %M"
+            ).splitlines()
+            for job in [
+                line.split()[0] for line in hanging if line.split()[1] >= "0:10"
+            ]:
                 self._ask("scancel", job)
             for node in self.slurm.node_names:
-                if (state := self._node_state(node)).startswith(("drain", "drng", "down")):
+                if (state := self._node_state(node)).startswith(
+                    ("drain", "drng", "down")
+                ):
                     self._say(f"{node} is {state}: resumed")
                     self._resume(node)
 
     def _start_held_jobs(self) -> None:
         with contextlib.suppress(ClusterError):
-            waiting = self._ask("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r").splitlines()
-            for job in [line.split()[0] for line in waiting if line.endswith("BeginTime")]:
+            waiting = self._ask(
+                "squeue", "-h", "-r", "-t", "PENDING", "-o", "%i %r"
+            ).splitlines()
+            for job in [
+                line.split()[0] for line in waiting if line.endswith("BeginTime")
+            ]:
                 self._ask("scontrol", "update", f"jobid={job}", "StartTime=now")
 
     def _until_something_runs(self) -> None:
@@ -138,13 +177,16 @@ class Storm:
     def _shuffled(self, events: list[Callable[[], str]]) -> list[Callable[[], str]]:
         return self.chance.sample(events, len(events))
 
-    # ------------------------------------------------------------------------------------------------ the events
+    # --------------------------------------------------------------------------------
+    # the events
 
     def submit_killed(self) -> str:
         """`kill -9` somewhere in a `zsg submit` that has work: a run is cancelled just before."""
         self._cancel(1)
         argv = ("submit", self.grid, "--profile", self.profile, "--retry", "--yes")
-        process = self.zsg.start(*argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = self.zsg.start(
+            *argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         after_s = self.chance.uniform(0.2, 2.5)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(after_s)
@@ -159,10 +201,13 @@ class Storm:
         return job
 
     def slurmd_killed(self) -> str:
-        """The daemon of a node dies, its ranks live; Slurm gives the node up and starts their jobs elsewhere."""
+        """The daemon of a node dies, its ranks live; Slurm gives the node up and starts
+        their jobs elsewhere."""
         node = self.chance.choice(self.slurm.node_names)
         self.slurm.daemons[node].kill()
-        self._ask("scontrol", "update", f"nodename={node}", "state=down", "reason=storm")
+        self._ask(
+            "scontrol", "update", f"nodename={node}", "state=down", "reason=storm"
+        )
         self._start_held_jobs()
         time.sleep(self.chance.uniform(1, 4))
         self.slurm.start_node(node)
@@ -171,7 +216,9 @@ class Storm:
 
     def node_down(self) -> str:
         node = self.chance.choice(self.slurm.node_names)
-        self._ask("scontrol", "update", f"nodename={node}", "state=down", "reason=storm")
+        self._ask(
+            "scontrol", "update", f"nodename={node}", "state=down", "reason=storm"
+        )
         time.sleep(self.chance.uniform(0.5, 2))
         self._resume(node)
         return node
@@ -184,7 +231,9 @@ class Storm:
 
     def preempted(self) -> str:
         wrap = ("-o", "/dev/null", "--wrap", "sleep 1")
-        return self._ask("sbatch", "--parsable", "-p", "urgent", "-N1", "--exclusive", *wrap).strip()
+        return self._ask(
+            "sbatch", "--parsable", "-p", "urgent", "-N1", "--exclusive", *wrap
+        ).strip()
 
     def half_cancelled(self) -> str:
         return self._cancel(2)
@@ -195,7 +244,9 @@ class Storm:
 
     def accounting_stopped(self) -> str:
         database = f"{self.slurm._base}/run/database"
-        start = lambda: self.slurm._spawn("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=database)  # noqa: E731
+        start = lambda: self.slurm._spawn(  # noqa: E731
+            "slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=database
+        )
         self._restart("slurmdbd", start)
         return "back"
 
@@ -216,7 +267,10 @@ class Storm:
             try:
                 return self.slurm.run(*argv)
             except ClusterError as error:
-                if "Unable to contact slurm controller" not in str(error) or time.monotonic() > until:
+                if (
+                    "Unable to contact slurm controller" not in str(error)
+                    or time.monotonic() > until
+                ):
                     raise
             time.sleep(0.5)
 
@@ -243,8 +297,13 @@ class Storm:
 
     def _cancel(self, one_in: int) -> str:
         """Cancels one of so many of the jobs in the queue, and at the least one."""
-        jobs = self._ask("squeue", "-h", "-r", "--partition", "main", "-o", "%i").split()
-        chosen = self.chance.sample(sorted(jobs), min(len(jobs), max(1, len(jobs) // one_in if one_in > 1 else 1)))
+        jobs = self._ask(
+            "squeue", "-h", "-r", "--partition", "main", "-o", "%i"
+        ).split()
+        chosen = self.chance.sample(
+            sorted(jobs),
+            min(len(jobs), max(1, len(jobs) // one_in if one_in > 1 else 1)),
+        )
         if chosen:
             self._ask("scancel", *chosen)
         return f"{len(chosen)} of {len(jobs)} cancelled"
@@ -253,19 +312,23 @@ class Storm:
         found = sorted(self._ranks())
         return self.chance.choice(found) if found else ("nobody", 0)
 
-    # ------------------------------------------------------------------------------------------------ the watch
+    # --------------------------------------------------------------------------------
+    # the watch
 
     def _look_on(self) -> None:
         while not self._over.wait(1.5):
             asked = time.time()
-            process = self.zsg.start("status", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            process = self.zsg.start(
+                "status", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
             printed, said = process.communicate(timeout=120)
             assert process.returncode in (0, 3), said  # 3: Slurm does not answer
             if process.returncode == 0:
                 self.looks.append(Look(asked, time.time(), json.loads(printed)))
 
     def _keep_controller(self) -> None:
-        """Starts a controller that has crashed again, as a site's init does: Slurm's has been seen to."""
+        """Starts a controller that has crashed again, as a site's init does: Slurm's
+        has been seen to."""
         while not self._over.wait(0.5):
             with self._at_work:
                 if (code := self.slurm.daemons["slurmctld"].poll()) is not None:
@@ -279,25 +342,39 @@ class Storm:
                 self.alive.setdefault(job, []).append(now)
             for path in (self.zsg.work / "runs").glob("*/attempt.json"):
                 row = read_json(path) or {}
-                self.begun.setdefault(path.parent.name, {})[row["attempt"]] = row["started"] / 1000
+                self.begun.setdefault(path.parent.name, {})[row["attempt"]] = (
+                    row["started"] / 1000
+                )
 
     def _ranks(self) -> list[tuple[str, int]]:
         """Slurm's id and process id of everything that a job of this workspace has started."""
         found, mark = [], str(self.zsg.work).encode()
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if b"submitit" not in (command := (process / "cmdline").read_bytes()) or mark not in command:
+                if (
+                    b"submitit" not in (command := (process / "cmdline").read_bytes())
+                    or mark not in command
+                ):
                     continue
-                pairs = [word.partition(b"=") for word in (process / "environ").read_bytes().split(b"\0")]
-                env = {key: value.decode() for key, _, value in pairs if key.startswith(b"SLURM_")}
+                pairs = [
+                    word.partition(b"=")
+                    for word in (process / "environ").read_bytes().split(b"\0")
+                ]
+                env = {
+                    key: value.decode()
+                    for key, _, value in pairs
+                    if key.startswith(b"SLURM_")
+                }
                 job = env.get(b"SLURM_JOB_ID", "")
                 if b"SLURM_ARRAY_JOB_ID" in env:
                     job = f"{env[b'SLURM_ARRAY_JOB_ID']}_{env[b'SLURM_ARRAY_TASK_ID']}"
-                if b"SLURM_PROCID" in env:  # not srun itself, nor the script that starts it
+                # not srun itself, nor the script that starts it
+                if b"SLURM_PROCID" in env:
                     found.append((job, int(process.name)))
         return found
 
-    # ------------------------------------------------------------------------------------------------ the judgement
+    # --------------------------------------------------------------------------------
+    # the judgement
 
     def lies(self) -> list[str]:
         """Every time that `zsg status` said what was not so."""
@@ -311,10 +388,20 @@ class Storm:
                         found.append(f"{run} at {look.told:.1f}: {lie}; {row}")
         return found
 
-    def _lie(self, look: Look, row: dict[str, Any], rows: list[dict[str, Any]], begun: dict[int, float]) -> str | None:
+    def _lie(
+        self,
+        look: Look,
+        row: dict[str, Any],
+        rows: list[dict[str, Any]],
+        begun: dict[int, float],
+    ) -> str | None:
         state, attempt = row["state"], row["attempt"]
         if state in ENDED and attempt is not None:
-            later = [r for r in rows if r["attempt"] == attempt and r["ts"] / 1000 > look.told + CLOCK_S]
+            later = [
+                r
+                for r in rows
+                if r["attempt"] == attempt and r["ts"] / 1000 > look.told + CLOCK_S
+            ]
             if any(r["kind"] == "metric" for r in later):
                 return "called ended, but the attempt made progress afterwards"
         if state == "running" and row["slurm"] in self.alive:
@@ -322,15 +409,28 @@ class Storm:
             if seen and look.asked - seen[-1] > GONE_S:
                 return f"called running {look.asked - seen[-1]:.0f} s after its last process died"
         if attempt is not None:
-            there = {number for number, since in begun.items() if since <= look.told + CLOCK_S}
-            newest = max((number for number, since in begun.items() if since <= look.asked - CLOCK_S), default=0)
+            there = {
+                number
+                for number, since in begun.items()
+                if since <= look.told + CLOCK_S
+            }
+            newest = max(
+                (
+                    number
+                    for number, since in begun.items()
+                    if since <= look.asked - CLOCK_S
+                ),
+                default=0,
+            )
             if attempt not in there or attempt < newest:
                 return f"the attempt was {newest}"
         return None
 
     def jobs_of(self) -> dict[str, int]:
         """How many jobs of this workspace Slurm still has, by name."""
-        names = self._ask("squeue", "-h", "-r", "--partition", "main", "-o", "%j").split()
+        names = self._ask(
+            "squeue", "-h", "-r", "--partition", "main", "-o", "%j"
+        ).split()
         return {name: names.count(name) for name in set(names)}
 
 
@@ -346,7 +446,9 @@ def values(work: Path, run: str) -> dict[tuple[int, str], float]:
     """What counts of a run's journal: (step, key) → value, but for what measures the machine."""
     points, disagree = journal.first_points(journal.read(work / "runs" / run))
     assert not disagree, disagree
-    return {(p.step, p.key): p.value for p in points if not p.key.startswith(journal.SPEED)}
+    return {
+        (p.step, p.key): p.value for p in points if not p.key.startswith(journal.SPEED)
+    }
 
 
 def digests(work: Path, run: str) -> dict[int, dict[str, str]]:

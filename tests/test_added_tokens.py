@@ -50,7 +50,8 @@ def add(source: Path, folder: Path, **how: Any) -> Any:
 
 
 def test_a_text_becomes_one_token_and_stays_text(tiny: Path, tmp_path: Path) -> None:
-    """Wherever it stands, and in decoded answers; the end of a sequence in the data is text as before."""
+    """Wherever it stands, and in decoded answers; the end of a sequence in the data is
+    text as before."""
     add(tiny, tmp_path / "made", init="random", seed=0)
     vocabulary = base_model.load_vocabulary(tmp_path / "made")
     [sep] = vocabulary.tokenize("<sep>")
@@ -63,8 +64,11 @@ def test_a_text_becomes_one_token_and_stays_text(tiny: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("source", ["tiny", "untied"])
-def test_rows_are_drawn_or_the_mean(source: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """N(0, 1) by the seed, or the mean of the rows there were; all other rows and the number of layers stay."""
+def test_rows_are_drawn_or_the_mean(
+    source: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """N(0, 1) by the seed, or the mean of the rows there were; all other rows and the
+    number of layers stay."""
     folder = request.getfixturevalue(source)
     before = LlamaForCausalLM.from_pretrained(folder)
     old, rows = before.model.embed_tokens.weight, range(400, 402)
@@ -92,7 +96,9 @@ def test_rows_are_drawn_or_the_mean(source: str, request: pytest.FixtureRequest,
     if source == "untied":
         head = before.lm_head.weight
         assert torch.equal(drawn.lm_head.weight[:400], head)
-        assert torch.equal(drawn.lm_head.weight[400:], head.double().mean(0).float().expand(48, -1))
+        assert torch.equal(
+            drawn.lm_head.weight[400:], head.double().mean(0).float().expand(48, -1)
+        )
 
 
 def test_a_token_that_there_is_cannot_be_added(tiny: Path, tmp_path: Path) -> None:
@@ -101,7 +107,9 @@ def test_a_token_that_there_is_cannot_be_added(tiny: Path, tmp_path: Path) -> No
 
     assert {"<s>", "</s>"} < known.keys()
     for vocabulary in (known, AutoTokenizer.from_pretrained(tiny).get_vocab()):
-        with pytest.raises(UserError, match=r"add_tokens: '</s>' is a token of .* already; take it out"):
+        with pytest.raises(
+            UserError, match=r"add_tokens: '</s>' is a token of .* already; take it out"
+        ):
             added_tokens.refuse_known(tiny, ["<sep>", "</s>"], vocabulary)
 
 
@@ -113,31 +121,43 @@ def model(**given: Any) -> Settings:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"token_init": "mean"}, "`token_init` is for the rows of `add_tokens`, and there are none"),
+        (
+            {"token_init": "mean"},
+            "`token_init` is for the rows of `add_tokens`, and there are none",
+        ),
         ({"add_tokens": ["<sep>", "<sep>"]}, "has a token twice"),
         ({"add_tokens": [" <sep>"]}, "must not begin or end with a blank"),
         ({"add_tokens": ["<\n>"]}, "must not hold line breaks"),
         ({"add_tokens": []}, "at least 1 item"),
     ],
 )
-def test_tokens_that_make_no_sense_are_refused(given: dict[str, Any], said: str) -> None:
+def test_tokens_that_make_no_sense_are_refused(
+    given: dict[str, Any], said: str
+) -> None:
     """With the reason, before anything is planned."""
     with pytest.raises(ValueError, match=said):
         model(**given)
 
 
 def test_a_base_with_tokens_is_a_base_of_its_own() -> None:
-    """Made from the base without them; the mean has no seed, and two models share what they are made from."""
+    """Made from the base without them; the mean has no seed, and two models share what
+    they are made from."""
     from builders import digests
 
     from zsg_core.recipe import recipe
 
     def base(seed: int, **given: Any) -> dict[str, Any]:
         where = {"name": "llama", "path": "/m"} if given.pop("folder", False) else {}
-        return recipe(model(**given, **where).model_copy(update={"seed": seed}), digests(model="m" * 64))["base"]
+        return recipe(
+            model(**given, **where).model_copy(update={"seed": seed}),
+            digests(model="m" * 64),
+        )["base"]
 
     plain, added = base(0), base(0, add_tokens=["<sep>"])
-    of_folder = [base(seed, add_tokens=["<sep>"], token_init="mean", folder=True) for seed in (0, 1)]
+    of_folder = [
+        base(seed, add_tokens=["<sep>"], token_init="mean", folder=True)
+        for seed in (0, 1)
+    ]
 
     assert before_tokens(added) == plain
     assert id_of_base(added) != id_of_base(plain)
@@ -147,7 +167,8 @@ def test_a_base_with_tokens_is_a_base_of_its_own() -> None:
 
 
 def test_a_chat_models_templates_come_along(tiny: Path, tmp_path: Path) -> None:
-    """The one beside the tokenizer, and those of other names, which transformers keeps in a folder of their own."""
+    """The one beside the tokenizer, and those of other names, which transformers keeps
+    in a folder of their own."""
     source = tmp_path / "chat"
     shutil.copytree(tiny, source)
     (source / "additional_chat_templates").mkdir()
@@ -155,8 +176,12 @@ def test_a_chat_models_templates_come_along(tiny: Path, tmp_path: Path) -> None:
         (source / name).write_text(f"{{# {name} #}}")
     add(source, tmp_path / "made", init="mean")
     (tmp_path / "snapshot").mkdir()
-    copied = SimpleNamespace(_base=Base(source, "d"), _is_adapter=False, _dtype="float32")
+    copied = SimpleNamespace(
+        _base=Base(source, "d"), _is_adapter=False, _dtype="float32"
+    )
     WeightFolders._complete(copied, tmp_path / "snapshot", [], 0)  # type: ignore[arg-type]
 
     for folder in ("made", "snapshot"):
-        assert [(tmp_path / folder / name).read_text() for name in TEMPLATES] == [f"{{# {n} #}}" for n in TEMPLATES]
+        assert [(tmp_path / folder / name).read_text() for name in TEMPLATES] == [
+            f"{{# {n} #}}" for n in TEMPLATES
+        ]

@@ -65,7 +65,9 @@ def test_addresses_that_are_refused(address: str, why: str) -> None:
     assert SECRET not in said
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "LOCALHOST", "localhost.", "::1"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.9.10", "localhost", "LOCALHOST", "localhost.", "::1"]
+)
 def test_hosts_that_are_this_machine(host: str) -> None:
     """Loopback by name and by number."""
     assert addresses.is_here(host)
@@ -107,6 +109,8 @@ def test_hosts_that_are_not_this_machine(host: str) -> None:
         ("HTTP://10.0.0.1/v1", False),
     ],
 )
-def test_a_key_goes_over_plain_http_to_this_machine_only(address: str, may: bool) -> None:
+def test_a_key_goes_over_plain_http_to_this_machine_only(
+    address: str, may: bool
+) -> None:
     """Elsewhere it goes encrypted."""
     assert (addresses.refuse_key_in_the_clear(address) is None) is may

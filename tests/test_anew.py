@@ -1,4 +1,5 @@
-"""Are values that an older zsg took told from those that zsg takes now, and only where they are others?"""
+"""Are values that an older zsg took told from those that zsg takes now, and only where
+they are others?"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,16 @@ from zsg_core.suites import SINCE, File
 # The ways in which zsg at e79a027 took these keys.
 OLD = {
     "rouge1": {"decoding": "greedy", "max_new_tokens": 128, "items": None},
-    "gsm8k/flexible": {"decoding": "greedy", "max_new_tokens": 512, "items": None, "file": "g"},
-    "rank_accuracy": {"options": "published", "chosen_by": "least loss, summed over tokens"},
+    "gsm8k/flexible": {
+        "decoding": "greedy",
+        "max_new_tokens": 512,
+        "items": None,
+        "file": "g",
+    },
+    "rank_accuracy": {
+        "options": "published",
+        "chosen_by": "least loss, summed over tokens",
+    },
 }
 WANTED = {
     "every": 10,
@@ -42,7 +51,9 @@ def run(template: str = "zsg", order: str = "random", **generation: Any) -> Run:
     return replace(made, suite_files={"gsm8k": File("/g.jsonl", "g")})
 
 
-def taken(place: Workspace, of: Run, ways: dict[str, dict[str, Any]], step: int = 10) -> None:
+def taken(
+    place: Workspace, of: Run, ways: dict[str, dict[str, Any]], step: int = 10
+) -> None:
     """Journals that an evaluator has taken the keys in these ways."""
     folder = place.run(of.id)
     (folder / "journal").mkdir(parents=True, exist_ok=True)
@@ -55,11 +66,21 @@ def taken(place: Workspace, of: Run, ways: dict[str, dict[str, Any]], step: int 
         if key == "rank_accuracy":
             told = {"event": "representations", "ways": {key: way}}
         else:
-            item = Answered(id="a:0", task="a", prompt="p", references=("red",), answer="red")
-            kept = answers.keep(
-                folder, rows.name, {"step": step, "suite": SUITE[key.removesuffix("/v2")], "how": way}, [item]
+            item = Answered(
+                id="a:0", task="a", prompt="p", references=("red",), answer="red"
             )
-            told = {"event": evaluations.ANSWERS, "suite": SUITE[key.removesuffix("/v2")], "how": way, "keys": [key]}
+            kept = answers.keep(
+                folder,
+                rows.name,
+                {"step": step, "suite": SUITE[key.removesuffix("/v2")], "how": way},
+                [item],
+            )
+            told = {
+                "event": evaluations.ANSWERS,
+                "suite": SUITE[key.removesuffix("/v2")],
+                "how": way,
+                "keys": [key],
+            }
             told |= {"file": kept.file, "at": kept.at, "bytes": kept.size, "flags": []}
         rows.row("event", step=step, examples=80, data=told)
         rows.row("metric", step=step, examples=80, data={key: 50.0})
@@ -78,18 +99,28 @@ def keys(of: Run) -> list[str]:
     return [key for suite in of.suites for key in suite.keys]
 
 
-def test_what_an_older_zsg_took_gets_another_name_in_all_runs_of_the_grid(place: Workspace) -> None:
+def test_what_an_older_zsg_took_gets_another_name_in_all_runs_of_the_grid(
+    place: Workspace,
+) -> None:
     """Also in those that are new: a page compares runs under one key."""
     old, new = run(), run(order="round_robin")
     taken(place, old, OLD)
     runs, notes = anew.named(place, [old, new])
 
-    assert [keys(one) for one in runs] == [["rouge1/v2", "gsm8k/flexible/v2", "rank_accuracy"]] * 2
+    assert [keys(one) for one in runs] == [
+        ["rouge1/v2", "gsm8k/flexible/v2", "rank_accuracy"]
+    ] * 2
     assert [one.id for one in runs] == [old.id, new.id]
-    assert len(notes) == 2 and "rouge1 was taken by an older zsg" in notes[0] and "rouge1/v2" in notes[0]
+    assert (
+        len(notes) == 2
+        and "rouge1 was taken by an older zsg" in notes[0]
+        and "rouge1/v2" in notes[0]
+    )
 
 
-def test_options_after_a_blank_are_compared_anew_under_plain_alone(place: Workspace) -> None:
+def test_options_after_a_blank_are_compared_anew_under_plain_alone(
+    place: Workspace,
+) -> None:
     """Under any other template their prompts were the same: their old values are those of today."""
     for template, named in (("plain", "rank_accuracy/v2"), ("llama2", "rank_accuracy")):
         taken(place, one := run(template), {"rank_accuracy": OLD["rank_accuracy"]})
@@ -100,27 +131,48 @@ def test_options_after_a_blank_are_compared_anew_under_plain_alone(place: Worksp
 def test_what_was_taken_as_now_keeps_its_name(place: Workspace) -> None:
     """And so does what was never taken, and what was taken by other settings of the user's own."""
     own = run()
-    taken(place, own, {key: suite.way(key) for suite in own.suites for key in suite.keys})
+    taken(
+        place, own, {key: suite.way(key) for suite in own.suites for key in suite.keys}
+    )
 
-    assert anew.named(place, [own, run(order="round_robin")]) == ([own, run(order="round_robin")], [])
+    assert anew.named(place, [own, run(order="round_robin")]) == (
+        [own, run(order="round_robin")],
+        [],
+    )
     longer = run(max_new_tokens=9)
-    taken(place, longer, {"rouge1": OLD["rouge1"]})  # in the folder of the same run, whose answers were longer
+    # in the folder of the same run, whose answers were longer
+    taken(place, longer, {"rouge1": OLD["rouge1"]})
     assert keys(anew.named(place, [longer])[0][0])[0] == "rouge1"
 
 
-def test_old_answers_serve_no_new_key_and_all_cells_are_asked_for(place: Workspace) -> None:
-    """A resubmit of an older workspace evaluates its snapshots anew; nothing made otherwise is scored again."""
+def test_old_answers_serve_no_new_key_and_all_cells_are_asked_for(
+    place: Workspace,
+) -> None:
+    """A resubmit of an older workspace evaluates its snapshots anew; nothing made
+    otherwise is scored again."""
     old = run()
     taken(place, old, OLD)
     (place.run(old.id) / "snapshots" / "10").mkdir(parents=True)
     [own], _ = anew.named(place, [old])
     found = look(place, own)
     done = JobState(state="done", steps=10)
-    [action] = refine([Action(own, "skip", "already done")], {run_item(own): done}, Allow(), {own.id: found}, {})
+    [action] = refine(
+        [Action(own, "skip", "already done")],
+        {run_item(own): done},
+        Allow(),
+        {own.id: found},
+        {},
+    )
 
     assert found.answered == frozenset()
-    assert action.kind == "evaluate" and "rouge1/v2 and gsm8k/flexible/v2" in action.reason
-    assert isinstance(found, Found) and found.taken[10] == {"rouge1", "gsm8k/flexible", "rank_accuracy"}
+    assert (
+        action.kind == "evaluate" and "rouge1/v2 and gsm8k/flexible/v2" in action.reason
+    )
+    assert isinstance(found, Found) and found.taken[10] == {
+        "rouge1",
+        "gsm8k/flexible",
+        "rank_accuracy",
+    }
 
 
 def test_a_second_submit_asks_for_the_same_keys(place: Workspace) -> None:
@@ -128,19 +180,32 @@ def test_a_second_submit_asks_for_the_same_keys(place: Workspace) -> None:
     old = run()
     taken(place, old, OLD)
     [own], _ = anew.named(place, [old])
-    taken(place, own, {key: suite.way(key) for suite in own.suites for key in suite.keys if key in ("rouge1/v2",)})
+    taken(
+        place,
+        own,
+        {
+            key: suite.way(key)
+            for suite in own.suites
+            for key in suite.keys
+            if key in ("rouge1/v2",)
+        },
+    )
     [again], _ = anew.named(place, [old])
 
     assert keys(again) == keys(own)
     assert evaluations.ways(place.run(old.id))["rouge1"] == OLD["rouge1"]
 
 
-def test_answers_that_were_made_anew_are_those_that_are_exported_and_scored(place: Workspace) -> None:
+def test_answers_that_were_made_anew_are_those_that_are_exported_and_scored(
+    place: Workspace,
+) -> None:
     """Not the older ones of the same items beside them; alone, the older are."""
     old = run()
     taken(place, old, {"rouge1": OLD["rouge1"]})
     folder, new = place.run(old.id), old.suites[0].how
-    assert [one["how"] for one in answers.current(answers.found(folder))] == [OLD["rouge1"]]
+    assert [one["how"] for one in answers.current(answers.found(folder))] == [
+        OLD["rouge1"]
+    ]
     taken(place, old, {"rouge1": new})
 
     assert [one["how"] for one in answers.current(answers.found(folder))] == [new]
@@ -151,5 +216,7 @@ def test_every_mark_of_a_way_is_known() -> None:
     for template in ("zsg", "vicuna", "llama2", "plain"):
         for suite in run(template).suites:
             for key in suite.keys:
-                assert {name: of for name, of in suite.way(key).items() if name not in SINCE} == OLD[key]
+                assert {
+                    name: of for name, of in suite.way(key).items() if name not in SINCE
+                } == OLD[key]
     assert msgspec.to_builtins(list(run().suites))

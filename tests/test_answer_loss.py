@@ -35,32 +35,54 @@ WORDS = "the quick brown fox jumps over a lazy dog while it rains on every secon
 def example(number: int) -> Example:
     """An example of random length, the same for the same number."""
     rng = random.Random(number)
-    text, answer = (" ".join(rng.choices(WORDS, k=rng.randint(low, high))) for low, high in ((1, 30), (1, 6)))
-    return Example(id=f"t:{number}", task="t", definition="Do it.", turns=((text, answer),), references=(answer,))
+    text, answer = (
+        " ".join(rng.choices(WORDS, k=rng.randint(low, high)))
+        for low, high in ((1, 30), (1, 6))
+    )
+    return Example(
+        id=f"t:{number}",
+        task="t",
+        definition="Do it.",
+        turns=((text, answer),),
+        references=(answer,),
+    )
 
 
 @pytest.fixture(scope="module")
 def model() -> AnswerLoss:
     """A small random Llama in fp32."""
     torch.manual_seed(0)
-    return AnswerLoss(LlamaForCausalLM(LlamaConfig(attn_implementation=NAME, **SHAPE))).eval()
+    return AnswerLoss(
+        LlamaForCausalLM(LlamaConfig(attn_implementation=NAME, **SHAPE))
+    ).eval()
 
 
 @pytest.fixture(scope="module")
 def examples() -> TokenizedSet:
     """Sixteen examples, a token per byte."""
-    vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    return tokenized([example(n) for n in range(16)], vocabulary, Template("zsg"), max_length=200)
+    vocabulary = Vocabulary(
+        tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1
+    )
+    return tokenized(
+        [example(n) for n in range(16)], vocabulary, Template("zsg"), max_length=200
+    )
 
 
 def losses(model: AnswerLoss, micro: MicroBatch) -> torch.Tensor:
     """The model's value for each example of a micro-batch."""
-    tokens, positions = torch.from_numpy(micro.tokens), torch.from_numpy(micro.positions)
-    learnt = (torch.from_numpy(ids) for ids in (micro.where, micro.targets, micro.owners))
+    tokens, positions = (
+        torch.from_numpy(micro.tokens),
+        torch.from_numpy(micro.positions),
+    )
+    learnt = (
+        torch.from_numpy(ids) for ids in (micro.where, micro.targets, micro.owners)
+    )
     return model(tokens, positions, micro.lengths, *learnt)
 
 
-def by_micro_batches(model: AnswerLoss, examples: TokenizedSet, world: int, budget: int) -> torch.Tensor:
+def by_micro_batches(
+    model: AnswerLoss, examples: TokenizedSet, world: int, budget: int
+) -> torch.Tensor:
     """The loss of every example as the ranks of a job compute it."""
     sums = torch.zeros(len(examples))
     for rank in range(world):
@@ -71,17 +93,26 @@ def by_micro_batches(model: AnswerLoss, examples: TokenizedSet, world: int, budg
     return sums
 
 
-def test_loss_is_the_negative_log_likelihood_of_the_answer(model: AnswerLoss, examples: TokenizedSet) -> None:
-    """Each example's value is −Σ log p of its answer tokens and `</s>`, computed here one example at a time."""
+def test_loss_is_the_negative_log_likelihood_of_the_answer(
+    model: AnswerLoss, examples: TokenizedSet
+) -> None:
+    """Each example's value is −Σ log p of its answer tokens and `</s>`, computed here
+    one example at a time."""
     expected = []
     # With the config itself the model under test would become eager too.
     plain = LlamaForCausalLM(copy.deepcopy(model.llama.config))
     plain.set_attn_implementation("eager")
     plain.load_state_dict(model.llama.state_dict())
     for encoded in examples.encoded:
-        logits = plain(input_ids=torch.tensor([encoded.ids]), use_cache=False).logits[0].log_softmax(-1)
+        logits = (
+            plain(input_ids=torch.tensor([encoded.ids]), use_cache=False)
+            .logits[0]
+            .log_softmax(-1)
+        )
         places = range(encoded.spans[0][0], len(encoded.ids))
-        expected.append(-sum(logits[place - 1, encoded.ids[place]].item() for place in places))
+        expected.append(
+            -sum(logits[place - 1, encoded.ids[place]].item() for place in places)
+        )
 
     actual = by_micro_batches(model, examples, world=1, budget=10_000)
     assert torch.allclose(actual, torch.tensor(expected), atol=1e-4)
@@ -89,14 +120,21 @@ def test_loss_is_the_negative_log_likelihood_of_the_answer(model: AnswerLoss, ex
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("budget", [1, 300, 1000])
-def test_loss_does_not_depend_on_batching(model: AnswerLoss, examples: TokenizedSet, world: int, budget: int) -> None:
-    """Padding, micro-batches and ranks change no example's loss beyond rounding: none sees another or the padding."""
+def test_loss_does_not_depend_on_batching(
+    model: AnswerLoss, examples: TokenizedSet, world: int, budget: int
+) -> None:
+    """Padding, micro-batches and ranks change no example's loss beyond rounding: none
+    sees another or the padding."""
     alone = by_micro_batches(model, examples, world=1, budget=1)
 
-    assert torch.allclose(by_micro_batches(model, examples, world, budget), alone, atol=2e-5)
+    assert torch.allclose(
+        by_micro_batches(model, examples, world, budget), alone, atol=2e-5
+    )
 
 
-def test_an_idle_micro_batch_adds_nothing(model: AnswerLoss, examples: TokenizedSet) -> None:
+def test_an_idle_micro_batch_adds_nothing(
+    model: AnswerLoss, examples: TokenizedSet
+) -> None:
     """A rank without examples runs a forward whose loss and gradient are zero."""
     [idle] = examples.micro_batches([3], rank=1, world=2, budget=1000)
     model.zero_grad()
@@ -113,7 +151,9 @@ def test_every_rank_gets_as_many_micro_batches(examples: TokenizedSet) -> None:
     shares = [examples.micro_batches(range(16), rank, 4, 200) for rank in range(4)]
 
     assert len({len(micros) for micros in shares}) == 1
-    assert sorted(item for micros in shares for micro in micros for item in micro.items) == list(range(16))
+    assert sorted(
+        item for micros in shares for micro in micros for item in micro.items
+    ) == list(range(16))
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -123,54 +163,87 @@ def test_packed_attention_is_attention_one_by_one(heads: int) -> None:
     lengths = [5, 1, 17]
     query = torch.randn(1, 4, 23, 8)
     key, value = torch.randn(2, 1, heads, 23, 8)
-    packed, _ = packed_attention.attend(torch.nn.Module(), query, key, value, None, row=packed_attention.Row(lengths))
+    packed, _ = packed_attention.attend(
+        torch.nn.Module(), query, key, value, None, row=packed_attention.Row(lengths)
+    )
 
     start = 0
     for length in lengths:
         part = slice(start, start + length)
         mask = torch.full((length, length), float("-inf")).triu(1)
-        wide = (tensor[:, :, part].repeat_interleave(4 // heads, 1) for tensor in (key, value))
+        wide = (
+            tensor[:, :, part].repeat_interleave(4 // heads, 1)
+            for tensor in (key, value)
+        )
         k, v = wide
         scores = query[:, :, part] @ k.transpose(2, 3) / 8**0.5 + mask
-        assert torch.allclose(packed[:, part], (scores.softmax(-1) @ v).transpose(1, 2), atol=1e-6)
+        assert torch.allclose(
+            packed[:, part], (scores.softmax(-1) @ v).transpose(1, 2), atol=1e-6
+        )
         start += length
 
 
-def test_gradients_of_packed_examples_are_the_sums_of_their_own(model: AnswerLoss, examples: TokenizedSet) -> None:
-    """The gradient of a packed batch is that of the same examples one by one, to 1e-6 of its norm."""
+def test_gradients_of_packed_examples_are_the_sums_of_their_own(
+    model: AnswerLoss, examples: TokenizedSet
+) -> None:
+    """The gradient of a packed batch is that of the same examples one by one, to 1e-6
+    of its norm."""
     found = []
     for budget in (1, 10_000):
         model.zero_grad()
         for micro in examples.micro_batches(range(16), 0, 1, budget):
             losses(model, micro).sum().backward()
-        found.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+        found.append(
+            torch.cat(
+                [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+            )
+        )
 
     assert (found[0] - found[1]).norm() <= 1e-6 * found[0].norm()
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("key_heads", [4, 2])
-def test_a_packed_row_is_a_stock_model_one_by_one(examples: TokenizedSet, attention: str, key_heads: int) -> None:
-    """Logits and gradients of a packed batch are those of transformers' own attention, one example at a time."""
+def test_a_packed_row_is_a_stock_model_one_by_one(
+    examples: TokenizedSet, attention: str, key_heads: int
+) -> None:
+    """Logits and gradients of a packed batch are those of transformers' own attention,
+    one example at a time."""
     torch.manual_seed(1)
-    config = LlamaConfig(**{**SHAPE, "num_key_value_heads": key_heads}, attn_implementation=NAME)
+    config = LlamaConfig(
+        **{**SHAPE, "num_key_value_heads": key_heads}, attn_implementation=NAME
+    )
     packed = AnswerLoss(LlamaForCausalLM(config))
     stock = LlamaForCausalLM(config)
     stock.set_attn_implementation(attention)
     stock.load_state_dict(packed.llama.state_dict())
     found: list[torch.Tensor] = []
-    packed.llama.lm_head.register_forward_hook(lambda head, given, logits: found.append(logits))
+    packed.llama.lm_head.register_forward_hook(
+        lambda head, given, logits: found.append(logits)
+    )
 
     [micro] = examples.micro_batches(range(16), 0, 1, 10_000)
     losses(packed, micro).sum().backward()
     logits = []
     for item in micro.items:
-        ids, answer = torch.tensor(examples.encoded[item].ids), slice(*examples.encoded[item].spans[0])
-        logits.append(stock(input_ids=ids[None], use_cache=False).logits[0, answer.start - 1 : answer.stop - 1])
-        torch.nn.functional.cross_entropy(logits[-1], ids[answer], reduction="sum").backward()
+        ids, answer = (
+            torch.tensor(examples.encoded[item].ids),
+            slice(*examples.encoded[item].spans[0]),
+        )
+        logits.append(
+            stock(input_ids=ids[None], use_cache=False).logits[
+                0, answer.start - 1 : answer.stop - 1
+            ]
+        )
+        torch.nn.functional.cross_entropy(
+            logits[-1], ids[answer], reduction="sum"
+        ).backward()
 
     assert torch.allclose(found[0], torch.cat(logits), atol=1e-5)
-    own, expected = (torch.cat([p.grad.flatten() for p in m.parameters()]) for m in (packed.llama, stock))  # type: ignore[union-attr]
+    own, expected = (
+        torch.cat([p.grad.flatten() for p in m.parameters()])
+        for m in (packed.llama, stock)
+    )  # type: ignore[union-attr]
     assert (own - expected).norm() <= 1e-5 * expected.norm()
 
 
@@ -180,8 +253,11 @@ def test_a_sound_model_passes_the_check_for_leaks(model: AnswerLoss) -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_leak_between_packed_examples_is_refused(model: AnswerLoss, attention: str) -> None:
-    """Attention over the whole row, as a stock model has it with a cache, is found before anything is trained."""
+def test_a_leak_between_packed_examples_is_refused(
+    model: AnswerLoss, attention: str
+) -> None:
+    """Attention over the whole row, as a stock model has it with a cache, is found
+    before anything is trained."""
     leaky = LlamaForCausalLM(copy.deepcopy(model.llama.config)).eval()
     leaky.set_attn_implementation(attention)
 
@@ -197,9 +273,14 @@ class _WithoutPositions(AnswerLoss):
 
 
 def test_all_tokens_but_the_first_can_be_learnt() -> None:
-    """With loss on all tokens an example's prompt is learnt too; nothing precedes its first token."""
-    vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    every = tokenized([example(0)], vocabulary, Template("zsg"), max_length=200, learnt=ALL)
+    """With loss on all tokens an example's prompt is learnt too; nothing precedes its
+    first token."""
+    vocabulary = Vocabulary(
+        tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1
+    )
+    every = tokenized(
+        [example(0)], vocabulary, Template("zsg"), max_length=200, learnt=ALL
+    )
     [micro] = every.micro_batches([0], 0, 1, 1000)
 
     assert every.learnt == [every.lengths[0] - 1] == [len(micro.where)]
@@ -207,12 +288,25 @@ def test_all_tokens_but_the_first_can_be_learnt() -> None:
 
 
 def test_prompts_alone_can_be_learnt() -> None:
-    """With loss on the prompts no answer is learnt: what is learnt otherwise is the rest, but for the first token."""
-    vocabulary = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
-    talk = Example(id="t:0", task="t", turns=(("Who?", "I."), ("Why?", "So it is.")), references=("So it is.",))
-    turns = tokenized([talk], vocabulary, Template("zsg"), max_length=400, learnt=PROMPT)
+    """With loss on the prompts no answer is learnt: what is learnt otherwise is the
+    rest, but for the first token."""
+    vocabulary = Vocabulary(
+        tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1
+    )
+    talk = Example(
+        id="t:0",
+        task="t",
+        turns=(("Who?", "I."), ("Why?", "So it is.")),
+        references=("So it is.",),
+    )
+    turns = tokenized(
+        [talk], vocabulary, Template("zsg"), max_length=400, learnt=PROMPT
+    )
     encoded = turns.encoded[0]
-    learnt, answers = ({at for a, b in encoded.learnt(which) for at in range(a, b)} for which in (PROMPT, ANSWER))
+    learnt, answers = (
+        {at for a, b in encoded.learnt(which) for at in range(a, b)}
+        for which in (PROMPT, ANSWER)
+    )
 
     assert turns.learnt == [len(learnt)]
     assert learnt | answers == set(range(1, len(encoded.ids)))
@@ -220,12 +314,14 @@ def test_prompts_alone_can_be_learnt() -> None:
 
 
 def test_a_model_that_gives_no_numbers_is_not_called_a_leak(model: AnswerLoss) -> None:
-    """NaN weights are named by their tensors; a model whose weights are sound and overflow is told so, by precision."""
+    """NaN weights are named by their tensors; a model whose weights are sound and
+    overflow is told so, by precision."""
     broken = copy.deepcopy(model)
     with torch.no_grad():
         broken.llama.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
     with pytest.raises(
-        UserError, match=r"not a number.*NaN or infinite values, in model\.layers\.1\.mlp\.up_proj\.weight;"
+        UserError,
+        match=r"not a number.*NaN or infinite values, in model\.layers\.1\.mlp\.up_proj\.weight;",
     ):
         refuse_leaks(broken, 300, "cpu")
 
@@ -236,10 +332,14 @@ def test_a_model_that_gives_no_numbers_is_not_called_a_leak(model: AnswerLoss) -
         refuse_leaks(large, 300, "cpu")
 
 
-def test_an_overflow_of_fp16_is_told_with_what_helps(model: AnswerLoss, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overflow_of_fp16_is_told_with_what_helps(
+    model: AnswerLoss, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The weights are finite; the advice is another precision, not another version of torch."""
     half = copy.deepcopy(model).half()
     monkeypatch.setattr(answer_loss, "_losses", lambda *given: [float("inf"), 1.0, 1.0])
 
-    with pytest.raises(UserError, match=r"overflows in fp16; use train\.precision: bf16 or fp32"):
+    with pytest.raises(
+        UserError, match=r"overflows in fp16; use train\.precision: bf16 or fp32"
+    ):
         refuse_leaks(half, 300, "cpu")

@@ -28,15 +28,31 @@ from zsg_core.orders.arrange import (
 ORDER = st.sampled_from(ORDERS)
 SEED = st.integers(0, 2**32 - 1)
 TASKS = st.lists(st.integers(0, 5), max_size=5).map(
-    lambda sizes: [f"t{number}" for number, size in enumerate(sizes) for _ in range(size)]
+    lambda sizes: [
+        f"t{number}" for number, size in enumerate(sizes) for _ in range(size)
+    ]
 )
-GOLDEN_WSD = [-1.5857142857142859, -1.9285714285714286, -1.8285714285714287, -1.33, -1.23, -0.9]
+GOLDEN_WSD = [
+    -1.5857142857142859,
+    -1.9285714285714286,
+    -1.8285714285714287,
+    -1.33,
+    -1.23,
+    -0.9,
+]
 
 
-def ordered(order: str, tasks: list[str], seed: int = 0, wsd: list[float] | None = None) -> list[int]:
+def ordered(
+    order: str, tasks: list[str], seed: int = 0, wsd: list[float] | None = None
+) -> list[int]:
     """An order; without distances each item is as far as its index hashed."""
     values = [(i * 7919 % 13) / 13 for i in range(len(tasks))] if wsd is None else wsd
-    spec = {"order": order, "seed": seed, "block": 2, **({"list": "min"} if order == "tma" else {})}
+    spec = {
+        "order": order,
+        "seed": seed,
+        "block": 2,
+        **({"list": "min"} if order == "tma" else {}),
+    }
     return arrange(spec, tasks, lambda: values, rounds_of(len(tasks))).places
 
 
@@ -87,15 +103,27 @@ def test_golden_nearest_first():
 
 def test_ties_go_to_the_lowest_index():
     """Items that are equally near keep their place."""
-    assert ordered("nft", ["t"] * 6, wsd=[0.0, -1.0, 0.0, -1.0, 0.0, -1.0]) == [1, 3, 5, 0, 2, 4]
+    assert ordered("nft", ["t"] * 6, wsd=[0.0, -1.0, 0.0, -1.0, 0.0, -1.0]) == [
+        1,
+        3,
+        5,
+        0,
+        2,
+        4,
+    ]
 
 
 @settings(deadline=None)
 @given(TASKS, SEED)
 def test_rt_is_the_sample_of_pandas(tasks, seed):
-    """`frame.sample(frac=1, random_state=seed)` draws RandomState(seed).choice without replacement."""
+    """`frame.sample(frac=1, random_state=seed)` draws RandomState(seed).choice without
+    replacement."""
     nearest_first = ordered("nft", tasks)
-    drawn = np.random.RandomState(seed).choice(len(tasks), size=len(tasks), replace=False) if tasks else []
+    drawn = (
+        np.random.RandomState(seed).choice(len(tasks), size=len(tasks), replace=False)
+        if tasks
+        else []
+    )
 
     assert ordered("rt", tasks, seed) == [nearest_first[i] for i in drawn]
 
@@ -126,7 +154,9 @@ def test_a_turn_of_round_robin_has_no_task_twice(tasks):
         turns[-1].append(tasks[i])
 
     assert [sorted(turn) for turn in turns] == turns
-    assert all(set(later) <= set(earlier) for earlier, later in itertools.pairwise(turns))
+    assert all(
+        set(later) <= set(earlier) for earlier, later in itertools.pairwise(turns)
+    )
 
 
 def test_random_is_pythons_shuffle_of_the_cluster_list():
@@ -137,12 +167,16 @@ def test_random_is_pythons_shuffle_of_the_cluster_list():
 @settings(deadline=None)
 @given(TASKS, st.integers(2, 4), SEED)
 def test_a_block_is_of_one_task_until_no_task_fills_one(tasks, block, seed):
-    """Every task gives all the blocks it can fill; they come first, so that a step of that many items has one task."""
+    """Every task gives all the blocks it can fill; they come first, so that a step of
+    that many items has one task."""
     places = by_blocks(tasks, block, seed)
     whole = sum(tasks.count(task) // block for task in set(tasks))
 
     assert sorted(places) == list(range(len(tasks)))
-    assert all(len({tasks[i] for i in places[n * block : (n + 1) * block]}) == 1 for n in range(whole))
+    assert all(
+        len({tasks[i] for i in places[n * block : (n + 1) * block]}) == 1
+        for n in range(whole)
+    )
 
 
 def test_blocks_are_shuffled_and_so_is_what_stands_in_them():
@@ -153,7 +187,10 @@ def test_blocks_are_shuffled_and_so_is_what_stands_in_them():
         [False] * 5 + [True] * 5,
         [True] * 5 + [False] * 5,
     )
-    assert any(sorted(places[start : start + 4]) != places[start : start + 4] for start in range(0, 40, 4))
+    assert any(
+        sorted(places[start : start + 4]) != places[start : start + 4]
+        for start in range(0, 40, 4)
+    )
 
 
 @pytest.mark.parametrize("order", BY_TASK)
@@ -174,7 +211,10 @@ def test_every_order_is_of_one_kind():
 def test_an_unknown_order_is_told_what_is_known():
     """The message lists all orders."""
     with pytest.raises(
-        UserError, match="unknown order 'near'; known: random, round_robin, cluster, blocks, nft, rt, fft, tma"
+        UserError,
+        match=(
+            "unknown order 'near'; known: random, round_robin, cluster, blocks, nft, rt, fft, tma"
+        ),
     ):
         ordered("near", ["a"])
 
@@ -182,14 +222,21 @@ def test_an_unknown_order_is_told_what_is_known():
 @settings(deadline=None)
 @given(st.sampled_from(["nft", "rt", "fft"]), TASKS, SEED)
 def test_coarse_keeps_tasks_together(order, tasks, seed):
-    """A coarse order sorts tasks and leaves each task's items in their order; fft is all of it reversed."""
+    """A coarse order sorts tasks and leaves each task's items in their order; fft is
+    all of it reversed."""
     names = list(dict.fromkeys(tasks))
-    far = {name: (place * 5 % 3) for place, name in enumerate(names)}
+    far = {name: place * 5 % 3 for place, name in enumerate(names)}
     spec = {"order": order, "seed": seed, "granularity": "coarse"}
-    places = arrange(spec, tasks, lambda: [far[name] for name in names], rounds_of(0)).places
-    nearest_first = sorted(range(len(tasks)), key=lambda i: (far[tasks[i]], names.index(tasks[i]), i))
+    places = arrange(
+        spec, tasks, lambda: [far[name] for name in names], rounds_of(0)
+    ).places
+    nearest_first = sorted(
+        range(len(tasks)), key=lambda i: (far[tasks[i]], names.index(tasks[i]), i)
+    )
 
-    assert places == {"nft": nearest_first, "fft": nearest_first[::-1]}.get(order, places)
+    assert places == {"nft": nearest_first, "fft": nearest_first[::-1]}.get(
+        order, places
+    )
     assert sorted(places) == sorted(nearest_first)
 
 
@@ -205,13 +252,16 @@ def test_coarse_keeps_tasks_together(order, tasks, seed):
     ],
 )
 def test_of_each_task_some_are_chosen(choose, count, wanted):
-    """Polar takes ten from both ends, uniform every (n // 20)-th, which may be more than 20; none comes twice."""
+    """Polar takes ten from both ends, uniform every (n // 20)-th, which may be more
+    than 20; none comes twice."""
     spec = {"order": "nft", "choose": choose}
     tasks = ["a"] * count + ["b"] * count
     distances = [float(i) for i in range(count)] + [i + 0.5 for i in range(count)]
     places = arrange(spec, tasks, lambda: distances, rounds_of(0)).places
 
-    assert places == sorted([*wanted, *(count + i for i in wanted)], key=lambda i: distances[i])
+    assert places == sorted(
+        [*wanted, *(count + i for i in wanted)], key=lambda i: distances[i]
+    )
 
 
 LISTED = {  # 12 items in rounds of three, cap 6: halves of 3 from both ends
@@ -224,7 +274,8 @@ LISTED = {  # 12 items in rounds of three, cap 6: halves of 3 from both ends
 
 @pytest.mark.parametrize("name", LISTED)
 def test_the_lists_of_tma(name):
-    """Nearest, farthest, and the two that go from half the cap of one to half of the other, backwards."""
+    """Nearest, farthest, and the two that go from half the cap of one to half of the
+    other, backwards."""
     assert by_rounds(name, rounds_of(12), 6, 0).places == LISTED[name]
 
 
@@ -241,7 +292,10 @@ def test_an_item_in_both_halves_counts_where_it_comes_first():
     made = by_rounds("min-max", rounds_of(7), 8, 0)  # nearest 0-5, farthest 6 5 4 3 2 1
 
     assert made.places == [0, 1, 2, 3, 4, 5, 6]
-    assert made.facts == {"rounds": {"nearest": [3, 3], "farthest": [3, 3]}, "in_both_halves": 5}
+    assert made.facts == {
+        "rounds": {"nearest": [3, 3], "farthest": [3, 3]},
+        "in_both_halves": 5,
+    }
 
 
 def test_half_an_odd_cap_is_rounded_up():
@@ -249,7 +303,9 @@ def test_half_an_odd_cap_is_rounded_up():
     assert len(by_rounds("min-max", rounds_of(100), 7, 0).places) == 12
 
 
-@pytest.mark.parametrize(("asked", "wanted"), [("0:1", [0, 1, 2]), ("1:3", [3, 4, 5, 6, 7, 8]), ("3:4", [9])])
+@pytest.mark.parametrize(
+    ("asked", "wanted"), [("0:1", [0, 1, 2]), ("1:3", [3, 4, 5, 6, 7, 8]), ("3:4", [9])]
+)
 def test_some_rounds(asked, wanted):
     """Rounds are counted from 0, the last is not included."""
     made = by_rounds("min", rounds_of(10), None, 0, span(asked))
@@ -259,11 +315,15 @@ def test_some_rounds(asked, wanted):
 
 def test_rounds_that_are_not_there_are_an_error():
     """A subset that would be short or empty is not made in silence."""
-    with pytest.raises(UserError, match="2:5 was asked, but all is taken after 4 rounds"):
+    with pytest.raises(
+        UserError, match="2:5 was asked, but all is taken after 4 rounds"
+    ):
         by_rounds("min", rounds_of(10), None, 0, (2, 5))
 
 
-@pytest.mark.parametrize("text", ["", "5", "5:", ":5", "5:5", "6:5", "-1:5", "0:5:1", "a:b", "0:٣"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "5:", ":5", "5:5", "6:5", "-1:5", "0:5:1", "a:b", "0:٣"]
+)
 def test_rounds_are_two_rising_numbers(text):
     """What names no rounds is refused."""
     with pytest.raises(ValueError, match="rounds are given as"):

@@ -29,7 +29,14 @@ grid:
 def made(tmp_path_factory, tasks):
     """A workspace with the arrangements of a grid, and their rows by axes."""
     zsg = Zsg(tmp_path_factory.mktemp("orders"))
-    rows = json.loads(zsg("arrange", "make", "--json", zsg.write("grid.yaml", GRID.format(tasks=tasks))))
+    rows = json.loads(
+        zsg(
+            "arrange",
+            "make",
+            "--json",
+            zsg.write("grid.yaml", GRID.format(tasks=tasks)),
+        )
+    )
     return zsg, {" ".join(map(str, row["axes"][0].values())): row for row in rows}
 
 
@@ -45,14 +52,26 @@ def shown(made, *argv: Any) -> Any:
 
 
 def test_every_order_of_the_grid_is_made(made):
-    """All fifteen differ, none holds an example twice, and each says how many of the corpus it leaves out."""
+    """All fifteen differ, none holds an example twice, and each says how many of the
+    corpus it leaves out."""
     rows = made[1]
-    everything = dict(zip(opened(made, "random").places.tolist(), opened(made, "random").ids, strict=True))
+    everything = dict(
+        zip(
+            opened(made, "random").places.tolist(),
+            opened(made, "random").ids,
+            strict=True,
+        )
+    )
 
     assert len({row["arrangement"] for row in rows.values()}) == len(rows) == 15
     for name in rows:
         one = opened(made, name)
-        assert len(set(one.ids)) == len(one.ids) == one.meta["count"] == len(everything) - one.meta["left_out"]
+        assert (
+            len(set(one.ids))
+            == len(one.ids)
+            == one.meta["count"]
+            == len(everything) - one.meta["left_out"]
+        )
         assert [everything[place] for place in one.places.tolist()] == one.ids
         assert one.meta["ids_digest"] == ids_digest(one.ids)
 
@@ -66,7 +85,10 @@ def test_only_capped_orders_leave_something_out(made):
 
 def test_all_orders_share_one_embedding_of_each_split(made):
     """Texts are embedded once for all orders."""
-    assert len([path for path in (made[0].work / "embeddings").iterdir() if path.is_dir()]) == 2
+    assert (
+        len([path for path in (made[0].work / "embeddings").iterdir() if path.is_dir()])
+        == 2
+    )
 
 
 def test_making_again_makes_nothing(made):
@@ -74,12 +96,16 @@ def test_making_again_makes_nothing(made):
     zsg, rows = made
     again = json.loads(zsg("arrange", "make", "--json", zsg.folder / "grid.yaml"))
 
-    assert {row["arrangement"]: row["new"] for row in again} == {row["arrangement"]: False for row in rows.values()}
+    assert {row["arrangement"]: row["new"] for row in again} == {
+        row["arrangement"]: False for row in rows.values()
+    }
 
 
 def test_rounds_are_parts_of_the_list(made):
     """Rounds 0 and 1 follow one another at the head of `min`; their sizes are told."""
-    whole, first, second = (opened(made, name) for name in ("tma min", "tma 0:1", "tma 1:2"))
+    whole, first, second = (
+        opened(made, name) for name in ("tma min", "tma 0:1", "tma 1:2")
+    )
 
     assert whole.ids[: len(first.ids) + len(second.ids)] == first.ids + second.ids
     assert whole.meta["rounds"][:2] == [len(first.ids), len(second.ids)]
@@ -90,11 +116,18 @@ def test_show_tells_the_order(made):
     one = opened(made, "tma min")
     told = shown(made, "show", one.id[:8], "--head", "3")
 
-    assert (told["recipe"]["list"], told["head"], sum(told["rounds"])) == ("min", one.ids[:3], one.meta["count"])
+    assert (told["recipe"]["list"], told["head"], sum(told["rounds"])) == (
+        "min",
+        one.ids[:3],
+        one.meta["count"],
+    )
     assert [(part["from"], part["to"]) for part in told["parts"]] == [
-        (round(len(one.ids) * k / 10), round(len(one.ids) * (k + 1) / 10)) for k in range(10)
+        (round(len(one.ids) * k / 10), round(len(one.ids) * (k + 1) / 10))
+        for k in range(10)
     ]
-    assert "first: " + ", ".join(one.ids[:3]) in made[0]("arrange", "show", one.id, "--head", "3")
+    assert "first: " + ", ".join(one.ids[:3]) in made[0](
+        "arrange", "show", one.id, "--head", "3"
+    )
 
 
 def test_compare_measures_how_alike_two_orders_are(made):
@@ -114,12 +147,20 @@ def test_orders_of_different_lengths_are_compared_by_what_both_hold():
 
 
 def test_the_picture_is_drawn_from_the_distances(made):
-    """A PNG; similarity falls along nft, and a random order takes the embedding of its neighbours."""
+    """A PNG; similarity falls along nft, and a random order takes the embedding of its
+    neighbours."""
     zsg, _ = made
     nearest, average = arrangements.similarity(opened(made, "nft"))
     weight = nearest.mean() / average.mean()
     by_chance = arrangements.similarity(opened(made, "random"))
-    zsg("arrange", "draw", opened(made, "nft").id, opened(made, "random").id, "--out", "a.png")
+    zsg(
+        "arrange",
+        "draw",
+        opened(made, "nft").id,
+        opened(made, "random").id,
+        "--out",
+        "a.png",
+    )
 
     assert (np.diff(nearest + weight * average) <= 1e-12).all()
     assert sorted(by_chance[0].tolist()) == sorted(nearest.tolist())
@@ -133,7 +174,9 @@ def test_windows_of_a_picture_cover_the_order():
     assert (where[0], means[0], where[-1], means[-1]) == (80, 79.5, 3250, 3249.5)
 
 
-@pytest.mark.parametrize(("asked", "told"), [("zz", "no arrangement or run 'zz'"), ("", "give more of it")])
+@pytest.mark.parametrize(
+    ("asked", "told"), [("zz", "no arrangement or run 'zz'"), ("", "give more of it")]
+)
 def test_an_id_that_names_none_or_many_is_refused(made, asked, told):
     """One clear message."""
     zsg, _ = made
@@ -145,7 +188,9 @@ def test_an_id_that_names_none_or_many_is_refused(made, asked, told):
 def test_a_grid_that_cannot_be_arranged_says_why(made):
     """The reason of the failed prepare job, and where its log is."""
     zsg, _ = made
-    text = (zsg.folder / "grid.yaml").read_text().split("grid:")[0] + "grid: [{arrangement.rounds: ['90:99']}]\n"
+    text = (zsg.folder / "grid.yaml").read_text().split("grid:")[
+        0
+    ] + "grid: [{arrangement.rounds: ['90:99']}]\n"
     text = text.replace("defaults:", "defaults:\n  arrangement: {order: tma}")
     zsg("arrange", "make", zsg.write("far.yaml", text), code=3)
 

@@ -1,7 +1,7 @@
 """Is what sbatch is given exactly what the profile says, whatever a grid or the user's shell holds?
 
-`golden/` shows the whole script of every shipped Slurm profile, and of one that uses every setting. After a change that
-is meant, ZSG_WRITE_GOLDEN=1 writes them anew.
+`golden/` shows the whole script of every shipped Slurm profile, and of one that uses
+every setting. After a change that is meant, ZSG_WRITE_GOLDEN=1 writes them anew.
 """
 
 import os
@@ -31,7 +31,8 @@ echo "Submitted batch job 61"
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with blanks and quotes in its name, and an sbatch that takes whatever it is given."""
+    """A folder with blanks and quotes in its name, and an sbatch that takes whatever it
+    is given."""
     folder = tmp_path / "a user's $(work)"
     (folder / "bin").mkdir(parents=True)
     here = shlex.quote(str(folder))
@@ -42,23 +43,42 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def submitted(place: Path, own: Profile, count: int = 3, kind: str = "train") -> tuple[list[str], str]:
+def submitted(
+    place: Path, own: Profile, count: int = 3, kind: str = "train"
+) -> tuple[list[str], str]:
     """The ids and the script of a submission of so many jobs."""
-    size, after = (own.train, dependency(AFTER)) if kind == "train" else (own.prepare, None)
-    submission = Submission("0123abcd", "slurm", kind, "grid", [], 0, "login", chain=own.slurm.links)
-    wanted = parameters(own, submission, size, after, {"folder": "/workspace/code/0123456789abcdef"})
+    size, after = (
+        (own.train, dependency(AFTER)) if kind == "train" else (own.prepare, None)
+    )
+    submission = Submission(
+        "0123abcd", "slurm", kind, "grid", [], 0, "login", chain=own.slurm.links
+    )
+    wanted = parameters(
+        own, submission, size, after, {"folder": "/workspace/code/0123456789abcdef"}
+    )
     jobs = place / "jobs"
     jobs.mkdir(exist_ok=True)
     env = slurm_environment.of_jobs(own.environment.keep)
     told = arrays.submit(jobs, count, wanted, arrays.python(own), env)
     ids = [f"{told.id}_{n}" for n in range(count)] if count > 1 else [str(told.id)]
-    arrays.adopt(jobs, "name", [place / f"runs/{i}" for i in range(count)], ids, wanted["time"], told.script)
+    arrays.adopt(
+        jobs,
+        "name",
+        [place / f"runs/{i}" for i in range(count)],
+        ids,
+        wanted["time"],
+        told.script,
+    )
     return ids, (jobs / "61_submission.sh").read_text()
 
 
 def line(script: str, start: str) -> str:
     """The rest of the one line that begins so."""
-    [found] = [line.removeprefix(start) for line in script.splitlines() if line.startswith(start)]
+    [found] = [
+        line.removeprefix(start)
+        for line in script.splitlines()
+        if line.startswith(start)
+    ]
     return found
 
 
@@ -68,7 +88,9 @@ def test_the_script_of_a_profile(place: Path, name: str, kind: str) -> None:
     """The whole of what sbatch reads is as it is shown in golden/."""
     own = profiles.load(str(EVERYTHING) if name == "everything" else name, place)
     _, script = submitted(place, own, kind=kind)
-    text = script.replace(str(place).replace("'", "'\"'\"'"), "FOLDER").replace(sys.executable, "PYTHON")
+    text = script.replace(str(place).replace("'", "'\"'\"'"), "FOLDER").replace(
+        sys.executable, "PYTHON"
+    )
     path = GOLDEN / f"{name}.{kind}.sbatch"
     if os.environ.get("ZSG_WRITE_GOLDEN"):
         path.write_text(text)
@@ -81,7 +103,9 @@ def test_all_slurm_profiles_have_a_golden_script() -> None:
     shipped = profiles.profile_files.shipped("cluster_profiles").glob("*.yaml")
     kinds = {path.stem: profiles.load(path.stem, Path()).kind for path in shipped}
 
-    assert {name for name, kind in kinds.items() if kind == "slurm"} == set(NAMES) - {"everything"}
+    assert {name for name, kind in kinds.items() if kind == "slurm"} == set(NAMES) - {
+        "everything"
+    }
 
 
 @pytest.mark.parametrize(
@@ -90,30 +114,52 @@ def test_all_slurm_profiles_have_a_golden_script() -> None:
         ({"gpus_per_node": 8}, "#SBATCH --gpus-per-node=8"),
         ({"gpus_per_node": 8, "gpu_type": "a800"}, "#SBATCH --gpus-per-node=a800:8"),
         ({"gpus_per_node": 8, "gpus_by": "gres"}, "#SBATCH --gres=gpu:8"),
-        ({"gpus_per_node": 8, "gpus_by": "gpus", "gpu_type": "a800"}, "#SBATCH --gpus=a800:16"),
+        (
+            {"gpus_per_node": 8, "gpus_by": "gpus", "gpu_type": "a800"},
+            "#SBATCH --gpus=a800:16",
+        ),
         ({"gpus_per_node": 8, "gpus_by": "gpus-per-task"}, "#SBATCH --gpus-per-task=1"),
-        ({"gpus_per_node": 8, "gres": "gpu:a800:8,nvme:1"}, "#SBATCH --gres=gpu:a800:8,nvme:1"),
+        (
+            {"gpus_per_node": 8, "gres": "gpu:a800:8,nvme:1"},
+            "#SBATCH --gres=gpu:a800:8,nvme:1",
+        ),
         ({}, None),
     ],
 )
-def test_gpus_are_asked_for_as_the_site_wants(place: Path, settings: dict, expected: str | None) -> None:
+def test_gpus_are_asked_for_as_the_site_wants(
+    place: Path, settings: dict, expected: str | None
+) -> None:
     """One option names them, for train jobs only."""
     own = profile(slurm=settings, train={"nodes": 2, "ranks_per_node": 8})
-    asked = [one for one in submitted(place, own)[1].splitlines() if "--gpus" in one or "--gres" in one]
+    asked = [
+        one
+        for one in submitted(place, own)[1].splitlines()
+        if "--gpus" in one or "--gres" in one
+    ]
     prepare = submitted(place, own, kind="prepare")[1]
 
     assert asked == ([expected] if expected else [])
     assert "--gpus" not in prepare and "--gres" not in prepare
 
 
-@pytest.mark.parametrize(("count", "ids"), [(1, ["61"]), (2, ["61_0", "61_1"]), (12, [f"61_{i}" for i in range(12)])])
-def test_one_job_is_no_array_and_indices_begin_at_0(place: Path, count: int, ids: list[str]) -> None:
-    """The ids are in the order of the folders, and each finds its own: a group of one has no index."""
+@pytest.mark.parametrize(
+    ("count", "ids"),
+    [(1, ["61"]), (2, ["61_0", "61_1"]), (12, [f"61_{i}" for i in range(12)])],
+)
+def test_one_job_is_no_array_and_indices_begin_at_0(
+    place: Path, count: int, ids: list[str]
+) -> None:
+    """The ids are in the order of the folders, and each finds its own: a group of one
+    has no index."""
     made, script = submitted(place, profile(slurm={"array_parallelism": 4}), count)
-    pickles = [pickle.loads((place / f"jobs/{job}_submitted.pkl").read_bytes()) for job in made]
+    pickles = [
+        pickle.loads((place / f"jobs/{job}_submitted.pkl").read_bytes()) for job in made
+    ]
 
     assert made == ids
-    assert [one.args for one in pickles] == [(str(place / f"runs/{i}"),) for i in range(count)]
+    assert [one.args for one in pickles] == [
+        (str(place / f"runs/{i}"),) for i in range(count)
+    ]
     assert ("--array" in script) == (count > 1)
     if count > 1:
         assert line(script, "#SBATCH --array=") == f"0-{count - 1}%{min(count, 4)}"
@@ -125,7 +171,8 @@ def test_pickles_are_in_place_before_a_job_may_start(place: Path) -> None:
 
 
 def test_time_limits_are_whole_minutes_however_short(place: Path) -> None:
-    """submitit's own count of time is never in play: its handler wants a number, and ours replaces it."""
+    """submitit's own count of time is never in play: its handler wants a number, and
+    ours replaces it."""
     own = profile(train={"time_min": 3}, slurm={"signal_before_end_s": 60})
     ids, script = submitted(place, own)
     call = pickle.loads((place / f"jobs/{ids[0]}_submitted.pkl").read_bytes())
@@ -135,7 +182,8 @@ def test_time_limits_are_whole_minutes_however_short(place: Path) -> None:
 
 
 def test_a_signal_reaches_every_rank_and_a_dead_rank_ends_all(place: Path) -> None:
-    """The step runs under srun, which passes the signal on: no `B:`, which would tell the script alone."""
+    """The step runs under srun, which passes the signal on: no `B:`, which would tell
+    the script alone."""
     script = submitted(place, profile(slurm={"signal_before_end_s": 90}))[1]
 
     assert line(script, "#SBATCH --signal=") == "USR2@90"
@@ -145,7 +193,13 @@ def test_a_signal_reaches_every_rank_and_a_dead_rank_ends_all(place: Path) -> No
 def test_no_wckey_is_made_up(place: Path) -> None:
     """submitit names itself, which sites with wckeys refuse."""
     assert line(submitted(place, profile())[1], "#SBATCH --wckey=") == "''"
-    assert line(submitted(place, profile(slurm={"sbatch": {"wckey": "nlp"}}))[1], "#SBATCH --wckey=") == "nlp"
+    assert (
+        line(
+            submitted(place, profile(slurm={"sbatch": {"wckey": "nlp"}}))[1],
+            "#SBATCH --wckey=",
+        )
+        == "nlp"
+    )
 
 
 def test_jobs_may_be_requeued_and_write_on_in_their_logs(place: Path) -> None:
@@ -156,13 +210,24 @@ def test_jobs_may_be_requeued_and_write_on_in_their_logs(place: Path) -> None:
     assert "#SBATCH --open-mode=append\n" in script
 
 
-def test_a_job_sees_nothing_of_the_users_shell(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """sbatch hands on all that it is started with, so that no login file is read, and is started with the list alone.
+def test_a_job_sees_nothing_of_the_users_shell(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sbatch hands on all that it is started with, so that no login file is read, and
+    is started with the list alone.
 
-    Neither secrets nor a stale MASTER_ADDR pass, nor the options of sbatch and srun that an allocation's shell is full
-    of; a variable to keep passes by its value, which no script holds.
+    Neither secrets nor a stale MASTER_ADDR pass, nor the options of sbatch and srun
+    that an allocation's shell is full of; a variable to keep passes by its value, which
+    no script holds.
     """
-    for name in ("MASTER_ADDR", "HF_TOKEN", "SBATCH_JOB_NAME", "SLURM_MEM_PER_CPU", "SLURM_JOB_ID", "SRUN_DEBUG"):
+    for name in (
+        "MASTER_ADDR",
+        "HF_TOKEN",
+        "SBATCH_JOB_NAME",
+        "SLURM_MEM_PER_CPU",
+        "SLURM_JOB_ID",
+        "SRUN_DEBUG",
+    ):
         monkeypatch.setenv(name, "stale")
     monkeypatch.setenv("SLURM_CONF", "/etc/s.conf")
     monkeypatch.setenv("JUDGE_KEY", "secret")
@@ -176,10 +241,18 @@ def test_a_job_sees_nothing_of_the_users_shell(place: Path, monkeypatch: pytest.
     assert seen.keys() <= {*own.environment.keep, "PWD", "SHLVL", "_", "OLDPWD"}
 
 
-@pytest.mark.parametrize(("within", "kept"), [({}, True), ({"SLURM_JOB_ID": "7"}, False)], ids=["login node", "job"])
-def test_the_temporary_folder_of_a_job_is_not_handed_on(within: dict[str, str], kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("within", "kept"),
+    [({}, True), ({"SLURM_JOB_ID": "7"}, False)],
+    ids=["login node", "job"],
+)
+def test_the_temporary_folder_of_a_job_is_not_handed_on(
+    within: dict[str, str], kept: bool
+) -> None:
     """Submitted from within a job: its TMPDIR goes when it ends."""
-    seen = slurm_environment.of_jobs(["HOME", "TMPDIR"], environ={"HOME": "/h", "TMPDIR": "/tmp/7", **within})
+    seen = slurm_environment.of_jobs(
+        ["HOME", "TMPDIR"], environ={"HOME": "/h", "TMPDIR": "/tmp/7", **within}
+    )
 
     assert seen == {"HOME": "/h"} | ({"TMPDIR": "/tmp/7"} if kept else {})
 
@@ -191,7 +264,11 @@ def test_the_temporary_folder_of_a_job_is_not_handed_on(within: dict[str, str], 
         ("Submitted batch job 61 on cluster big\n", "61", "big"),
         ("61\n", "61", None),
         ("61;big\n", "61", "big"),
-        ("sbatch: reminder: your job 60 holds 1 of your 4 GPUs\nSubmitted batch job 61\n", "61", None),
+        (
+            "sbatch: reminder: your job 60 holds 1 of your 4 GPUs\nSubmitted batch job 61\n",
+            "61",
+            None,
+        ),
         ("Submitted batch job 61\nLast job 60 ended; see job 59\n", "61", None),
         ("60\nSubmitted batch job 61\n", "61", None),
         ("Your job 60 was: Submitted batch job 59\n", None, None),
@@ -202,24 +279,40 @@ def test_the_temporary_folder_of_a_job_is_not_handed_on(within: dict[str, str], 
         ("", None, None),
     ],
 )
-def test_the_id_is_that_of_sbatchs_own_line(printed: str, job: str | None, cluster: str | None) -> None:
-    """Or of --parsable, which a wrapper may ask for; what else is printed is no answer, and two answers are none."""
+def test_the_id_is_that_of_sbatchs_own_line(
+    printed: str, job: str | None, cluster: str | None
+) -> None:
+    """Or of --parsable, which a wrapper may ask for; what else is printed is no answer,
+    and two answers are none."""
     assert arrays.told_by(printed) == arrays.Told(job, cluster)
 
 
 def test_slurm_alone_says_which_gpus_are_a_jobs(place: Path) -> None:
-    """No script sets CUDA_VISIBLE_DEVICES, a port or a rank: on a shared node they would be another job's."""
+    """No script sets CUDA_VISIBLE_DEVICES, a port or a rank: on a shared node they
+    would be another job's."""
     script = submitted(place, profiles.load("a800-80g", place))[1]
 
-    assert not [word for word in ("CUDA_VISIBLE_DEVICES", "MASTER_PORT", "LOCAL_RANK") if word in script]
+    assert not [
+        word
+        for word in ("CUDA_VISIBLE_DEVICES", "MASTER_PORT", "LOCAL_RANK")
+        if word in script
+    ]
 
 
 def test_the_environment_of_a_container_is_the_jobs(place: Path) -> None:
     """The prefix stands before Python in the srun line, quoted, and nowhere else."""
-    own = profile(container={"prefix": ["apptainer", "exec", "/images/z.sif"], "python": "/opt/bin/python"})
+    own = profile(
+        container={
+            "prefix": ["apptainer", "exec", "/images/z.sif"],
+            "python": "/opt/bin/python",
+        }
+    )
     script = submitted(place, own)[1]
 
-    assert " apptainer exec /images/z.sif /opt/bin/python -u -m submitit.core._submit " in line(script, "srun ")
+    assert (
+        " apptainer exec /images/z.sif /opt/bin/python -u -m submitit.core._submit "
+        in line(script, "srun ")
+    )
     assert script.count("apptainer") == 1
 
 
@@ -232,8 +325,11 @@ def test_the_environment_of_a_container_is_the_jobs(place: Path) -> None:
         (["7_0", "7_2", "8"], True, "afterany:7:8"),
     ],
 )
-def test_what_a_job_waits_for(ids: list[str], whatever: bool, expected: str | None) -> None:
-    """For jobs of its own to end well; or, where many groups share an array, for all of them to end."""
+def test_what_a_job_waits_for(
+    ids: list[str], whatever: bool, expected: str | None
+) -> None:
+    """For jobs of its own to end well; or, where many groups share an array, for all of
+    them to end."""
     assert dependency(ids, whatever) == expected
 
 

@@ -1,4 +1,5 @@
-"""Is no file outside of the folder of artifacts ever read, written or removed, whatever leads there?"""
+"""Is no file outside of the folder of artifacts ever read, written or removed, whatever
+leads there?"""
 
 import os
 import threading
@@ -12,7 +13,8 @@ from jobs.tracking.artifact_folder import Entry, NotBelow
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder of artifacts with a file, beside the private folder `home`; three links in it lead there."""
+    """A folder of artifacts with a file, beside the private folder `home`; three links
+    in it lead there."""
     root, home = tmp_path / "mlartifacts", tmp_path / "home"
     (root / "1").mkdir(parents=True)
     (root / "1" / "kept.txt").write_text("kept")
@@ -35,12 +37,17 @@ def source(tmp_path: Path) -> Path:
 def home_is_untouched(root: Path) -> bool:
     """Whether the private folder has what it had."""
     home = root.parent / "home"
-    return [path.name for path in home.iterdir()] == ["id_rsa"] and (home / "id_rsa").read_text() == "PRIVATE"
+    return [path.name for path in home.iterdir()] == ["id_rsa"] and (
+        home / "id_rsa"
+    ).read_text() == "PRIVATE"
 
 
-@pytest.mark.parametrize("path", ["1/file", "1/folder/id_rsa", "1/gone/x", "1/kept.txt/../../../home/id_rsa"])
+@pytest.mark.parametrize(
+    "path", ["1/file", "1/folder/id_rsa", "1/gone/x", "1/kept.txt/../../../home/id_rsa"]
+)
 def test_nothing_is_read_through_a_link(root: Path, tmp_path: Path, path: str) -> None:
-    """Whether the file or a folder on the way is one; nor is anything written to where it was to be copied."""
+    """Whether the file or a folder on the way is one; nor is anything written to where
+    it was to be copied."""
     with pytest.raises((NotBelow, FileNotFoundError)):
         artifact_folder.read(root, artifact_folder.split(path), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -53,23 +60,40 @@ def test_what_is_there_is_read_and_told(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "copy").read_text() == "kept"
     assert artifact_folder.entries(root, []) == [Entry("1", True, None)]
     assert artifact_folder.entries(root, ["1"]) == [Entry("kept.txt", False, 4)]
-    assert artifact_folder.entries(root, ["2"]) == artifact_folder.entries(root, ["1", "kept.txt"]) == []
-    assert artifact_folder.is_folder(root, ["1"]) and not artifact_folder.is_folder(root, ["1", "folder"])
+    assert (
+        artifact_folder.entries(root, ["2"])
+        == artifact_folder.entries(root, ["1", "kept.txt"])
+        == []
+    )
+    assert artifact_folder.is_folder(root, ["1"]) and not artifact_folder.is_folder(
+        root, ["1", "folder"]
+    )
     with pytest.raises(NotBelow, match="folder is a link, which is not followed"):
         artifact_folder.entries(root, ["1", "folder"])
 
 
 def test_nothing_is_written_through_a_link(root: Path, source: Path) -> None:
     """A file takes the place of a link of its name; below a link nothing is made."""
-    for parts in (["1", "folder", "id_rsa"], ["1", "folder", "new", "x"], ["1", "gone", "x"]):
+    for parts in (
+        ["1", "folder", "id_rsa"],
+        ["1", "folder", "new", "x"],
+        ["1", "gone", "x"],
+    ):
         with pytest.raises(NotBelow):
             artifact_folder.write(root, parts, source)
     for name in ("file", "gone"):
         artifact_folder.write(root, ["1", name], source)
 
     assert home_is_untouched(root)
-    assert (root / "1/file").read_text() == "sent" and not (root / "1/file").is_symlink()
-    assert sorted(path.name for path in (root / "1").iterdir()) == ["file", "folder", "gone", "kept.txt"]
+    assert (root / "1/file").read_text() == "sent" and not (
+        root / "1/file"
+    ).is_symlink()
+    assert sorted(path.name for path in (root / "1").iterdir()) == [
+        "file",
+        "folder",
+        "gone",
+        "kept.txt",
+    ]
 
 
 def test_what_is_written_is_the_owners_alone(root: Path, source: Path) -> None:
@@ -77,7 +101,13 @@ def test_what_is_written_is_the_owners_alone(root: Path, source: Path) -> None:
     artifact_folder.write(root, ["2", "a", "kept.txt"], source)
     artifact_folder.write(root, ["1", "kept.txt"], source)
 
-    assert [(root / path).stat().st_mode & 0o777 for path in ("2", "2/a", "2/a/kept.txt")] == [0o700, 0o700, 0o600]
+    assert [
+        (root / path).stat().st_mode & 0o777 for path in ("2", "2/a", "2/a/kept.txt")
+    ] == [
+        0o700,
+        0o700,
+        0o600,
+    ]
     assert (root / "1/kept.txt").read_text() == "sent"
 
 
@@ -94,7 +124,9 @@ def test_nothing_is_removed_through_a_link(root: Path) -> None:
     assert home_is_untouched(root) and list(root.iterdir()) == []
 
 
-def test_a_folder_of_artifacts_that_is_a_link_is_refused(root: Path, source: Path) -> None:
+def test_a_folder_of_artifacts_that_is_a_link_is_refused(
+    root: Path, source: Path
+) -> None:
     """It would be any folder of the user's."""
     linked = root.with_name("linked")
     linked.symlink_to(root.parent / "home")
@@ -126,20 +158,32 @@ def test_paths_that_lead_out_are_refused(path: str) -> None:
 
 
 def test_which_addresses_are_below(root: Path) -> None:
-    """The folder, and what lies in it, also where the way to the workspace has a link; no sibling, nothing with ..."""
+    """The folder, and what lies in it, also where the way to the workspace has a link;
+    no sibling, nothing with ..."""
     way = root.parent / "way"
     way.symlink_to(root.parent)
 
     assert artifact_folder.below(root, str(root)) == []
     assert artifact_folder.below(root, f"{root}/1/a") == ["1", "a"]
     assert artifact_folder.below(way / "mlartifacts", f"{root}/1") == ["1"]
-    for path in (f"{root}2/x", f"{root}/../home", str(root.parent), "/", "1/a", "", f"{root}/1/../../home"):
+    for path in (
+        f"{root}2/x",
+        f"{root}/../home",
+        str(root.parent),
+        "/",
+        "1/a",
+        "",
+        f"{root}/1/../../home",
+    ):
         with pytest.raises(NotBelow):
             artifact_folder.below(root, path)
 
 
-def test_a_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed(root: Path, tmp_path: Path) -> None:
-    """While another process swaps a folder and a link to a private one, no read ever has the private file."""
+def test_a_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed(
+    root: Path, tmp_path: Path
+) -> None:
+    """While another process swaps a folder and a link to a private one, no read ever
+    has the private file."""
     (root / "now").mkdir()
     (root / "now" / "id_rsa").write_text("own")
     (root / "link").symlink_to(root.parent / "home")
@@ -147,7 +191,12 @@ def test_a_folder_that_is_swapped_for_a_link_meanwhile_is_not_followed(root: Pat
 
     def swap() -> None:
         while not stop.is_set():
-            for one, other in (("now", "then"), ("link", "now"), ("now", "link"), ("then", "now")):
+            for one, other in (
+                ("now", "then"),
+                ("link", "now"),
+                ("now", "link"),
+                ("then", "now"),
+            ):
                 (root / one).rename(root / other)
 
     swapping = threading.Thread(target=swap)

@@ -28,8 +28,13 @@ class Echo:
     def fits(self, prompt: Sequence[int]) -> bool:
         return len(prompt) < POSITIONS
 
-    def answers(self, prompts: Sequence[Sequence[int]], names: Sequence[str]) -> list[list[int]]:
-        return [WORDS.tokenize("redd" if "long" in WORDS.text(prompt) else "red") for prompt in prompts]
+    def answers(
+        self, prompts: Sequence[Sequence[int]], names: Sequence[str]
+    ) -> list[list[int]]:
+        return [
+            WORDS.tokenize("redd" if "long" in WORDS.text(prompt) else "red")
+            for prompt in prompts
+        ]
 
     def is_cut(self, prompt: Sequence[int], answer: Sequence[int]) -> bool:
         return len(answer) >= self.how["max_new_tokens"]
@@ -37,8 +42,15 @@ class Echo:
 
 def items(*questions: str) -> OwnTestSet:
     """Test items of a turn each whose answer is `red`, and one whose last turn does not fit."""
-    made = [Example(id=f"t:{n}", task="t", turns=((one, "red"),)) for n, one in enumerate(questions)]
-    made.append(Example(id="t:x", task="t", turns=(("say red", "red"), ("now blue " * 9, "blue"))))
+    made = [
+        Example(id=f"t:{n}", task="t", turns=((one, "red"),))
+        for n, one in enumerate(questions)
+    ]
+    made.append(
+        Example(
+            id="t:x", task="t", turns=(("say red", "red"), ("now blue " * 9, "blue"))
+        )
+    )
     test = TokenizedSet([one.id for one in made], [], ["t"] * len(made)), made
     return OwnTestSet(HOW, test, Asker(Template("zsg"), WORDS, 60))
 
@@ -51,7 +63,9 @@ def test_what_was_not_asked_and_what_was_not_over_is_counted_and_told() -> None:
     found = aggregate(exact_match.score(answered), answered)
 
     assert [one.id for one in answered] == ["t:0", "t:1"]
-    assert found.by_item["exact_match"] == {"t:0": 100, "t:1": 0} and found.values == {"exact_match": 50}
+    assert found.by_item["exact_match"] == {"t:0": 100, "t:1": 0} and found.values == {
+        "exact_match": 50
+    }
     assert told == {
         "items": 4,
         "unanswered": 2,
@@ -63,13 +77,18 @@ def test_what_was_not_asked_and_what_was_not_over_is_counted_and_told() -> None:
     }
     assert ask.tokens == 7
     assert asking.flags(told, HOW) == [
-        "2 of 4 items were not asked and have no score: of 1 train.max_length leaves out the turn that is asked and "
-        "1 prompts leave no position of the model's for an answer",
+        (
+            "2 of 4 items were not asked and have no score: of 1 train.max_length leaves out the"
+            " turn that is asked and 1 prompts leave no position of the model's for an answer"
+        ),
         "1 of 2 answers were not over after max_new_tokens, 4, or at the model's last position",
     ]
 
 
-@pytest.mark.parametrize("told", [{}, {"items": 3, "unanswered": 0, "answers": 3, "at_limit": 0, "prompts_cut": 0}])
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"items": 3, "unanswered": 0, "answers": 3, "at_limit": 0, "prompts_cut": 0}],
+)
 def test_nothing_is_told_where_all_was_asked_and_over(told: dict[str, int]) -> None:
     """Nor of answers that an older zsg has counted nothing of."""
     assert asking.flags(told, HOW) == []

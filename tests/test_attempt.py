@@ -7,7 +7,13 @@ from jobs.contract import exit_record
 from jobs.contract.attempt import Superseded, await_begin, begin, check, end
 from jobs.contract.folder import read_json
 
-VARIABLES = ["SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURMD_NODENAME"]
+VARIABLES = [
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_RESTART_COUNT",
+    "SLURMD_NODENAME",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +27,10 @@ def test_attempts_are_numbered(tmp_path):
     """Each start takes the next number and a nonce of its own."""
     one, two = begin(tmp_path, "s1"), begin(tmp_path, "s2")
 
-    assert ((1, "s1"), (2, "s2")) == ((one.attempt, one.submission), (two.attempt, two.submission))
+    assert ((1, "s1"), (2, "s2")) == (
+        (one.attempt, one.submission),
+        (two.attempt, two.submission),
+    )
     assert one.nonce != two.nonce
 
 
@@ -31,9 +40,21 @@ def test_attempts_are_numbered(tmp_path):
         pytest.param({}, None, 0, id="outside Slurm"),
         pytest.param({"SLURM_JOB_ID": "7"}, "7", 0, id="a plain job"),
         pytest.param(
-            {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}, "7_2", 0, id="a task"
+            {
+                "SLURM_JOB_ID": "9",
+                "SLURM_ARRAY_JOB_ID": "7",
+                "SLURM_ARRAY_TASK_ID": "2",
+            },
+            "7_2",
+            0,
+            id="a task",
         ),
-        pytest.param({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3"}, "7", 3, id="a requeued job"),
+        pytest.param(
+            {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "3"},
+            "7",
+            3,
+            id="a requeued job",
+        ),
     ],
 )
 def test_an_attempt_knows_its_job(tmp_path, monkeypatch, environment, job_id, restarts):
@@ -57,7 +78,9 @@ def test_what_is_on_disk_is_the_attempt(tmp_path, monkeypatch):
     "later",
     [
         pytest.param({"SLURM_JOB_ID": "8"}, id="another job"),
-        pytest.param({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, id="a requeue of the job"),
+        pytest.param(
+            {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, id="a requeue of the job"
+        ),
     ],
 )
 def test_a_rank_never_takes_an_older_start_for_its_own(tmp_path, monkeypatch, later):
@@ -106,7 +129,14 @@ def test_a_folder_without_a_record_belongs_to_nobody(tmp_path):
 def test_an_exit_record_says_how_it_ended(tmp_path):
     """Outcome, cause, evidence and step stand beside the attempt they belong to."""
     made = begin(tmp_path, "s")
-    end(tmp_path, made, exit_record.FAILED, cause="out of memory", evidence="CUDA out of memory", step=5)
+    end(
+        tmp_path,
+        made,
+        exit_record.FAILED,
+        cause="out of memory",
+        evidence="CUDA out of memory",
+        step=5,
+    )
     record = read_json(tmp_path / "exit.json")
     ended = record.pop("ended")
 
@@ -145,16 +175,29 @@ def test_a_stale_exit_record_is_replaced(tmp_path):
 @pytest.mark.parametrize(
     ("told", "now", "expected"),
     [
-        pytest.param({"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}, True, id="requeued"),
-        pytest.param({"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "8"}, True, id="the next link of its chain"),
+        pytest.param(
+            {"SLURM_JOB_ID": "7"},
+            {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"},
+            True,
+            id="requeued",
+        ),
+        pytest.param(
+            {"SLURM_JOB_ID": "7"},
+            {"SLURM_JOB_ID": "8"},
+            True,
+            id="the next link of its chain",
+        ),
         pytest.param({"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "7"}, False, id="itself"),
         pytest.param({"SLURM_JOB_ID": "7"}, {}, False, id="replayed by hand"),
         pytest.param({}, {}, False, id="outside Slurm"),
     ],
 )
 @pytest.mark.parametrize("submission", ["s", "later"])
-def test_a_job_that_was_done_is_known_when_it_is_started_again(tmp_path, monkeypatch, told, now, expected, submission):
-    """A job requeued after its end, or the next link, has nothing left to do; another submission has."""
+def test_a_job_that_was_done_is_known_when_it_is_started_again(
+    tmp_path, monkeypatch, told, now, expected, submission
+):
+    """A job requeued after its end, or the next link, has nothing left to do; another
+    submission has."""
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     end(tmp_path, begin(tmp_path, "s"), exit_record.DONE)
@@ -163,4 +206,6 @@ def test_a_job_that_was_done_is_known_when_it_is_started_again(tmp_path, monkeyp
     for name, value in now.items():
         monkeypatch.setenv(name, value)
 
-    assert attempts.done_before(tmp_path, submission) is (expected and submission == "s")
+    assert attempts.done_before(tmp_path, submission) is (
+        expected and submission == "s"
+    )

@@ -14,8 +14,19 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from jobs.model import base_model
 
-BASE = {"kind": "tiny", "hidden": 64, "layers": 2, "heads": 4, "vocab": 400, "context": 128, "seed": 3}
-TEXTS = [f"User: count {n} apples and {n * n} pears\nAssistant: {n + n * n}" for n in range(200)]
+BASE = {
+    "kind": "tiny",
+    "hidden": 64,
+    "layers": 2,
+    "heads": 4,
+    "vocab": 400,
+    "context": 128,
+    "seed": 3,
+}
+TEXTS = [
+    f"User: count {n} apples and {n * n} pears\nAssistant: {n + n * n}"
+    for n in range(200)
+]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +42,8 @@ def test_the_same_recipe_gives_the_same_bytes(made: Path, tmp_path: Path) -> Non
     base_model.make_tiny(tmp_path / "again", BASE, TEXTS)
     base_model.make_tiny(tmp_path / "other", {**BASE, "seed": 4}, TEXTS)
     digest = [
-        json.loads((folder / "meta.json").read_text())["digest"] for folder in (made, *sorted(tmp_path.iterdir()))
+        json.loads((folder / "meta.json").read_text())["digest"]
+        for folder in (made, *sorted(tmp_path.iterdir()))
     ]
 
     assert digest[0] == digest[1] != digest[2]
@@ -43,7 +55,9 @@ def test_the_default_shape_has_a_million_parameters(tmp_path: Path) -> None:
 
     base_model.make_tiny(tmp_path / "tiny", {**BASE, **ModelSettings().shape}, TEXTS)
 
-    assert json.loads((tmp_path / "tiny/meta.json").read_text())["parameters"] >= 1_000_000
+    assert (
+        json.loads((tmp_path / "tiny/meta.json").read_text())["parameters"] >= 1_000_000
+    )
 
 
 def test_every_text_survives_the_tokenizer(made: Path) -> None:
@@ -54,9 +68,14 @@ def test_every_text_survives_the_tokenizer(made: Path) -> None:
     text = "Größe ∑ 東京 \x00 </s> <s>\n\ttab"
 
     assert (
-        AutoTokenizer.from_pretrained(made).decode(vocabulary.tokenize("Größe ∑ 東京\n\ttab")) == "Größe ∑ 東京\n\ttab"
+        AutoTokenizer.from_pretrained(made).decode(
+            vocabulary.tokenize("Größe ∑ 東京\n\ttab")
+        )
+        == "Größe ∑ 東京\n\ttab"
     )
-    assert vocabulary.eos not in vocabulary.tokenize(text), "a text of the data must not be able to end its example"
+    assert vocabulary.eos not in vocabulary.tokenize(text), (
+        "a text of the data must not be able to end its example"
+    )
     assert vocabulary.bos not in vocabulary.tokenize(text)
 
 
@@ -75,8 +94,11 @@ def test_a_token_without_a_row_is_told_with_its_text(tmp_path: Path) -> None:
     as_token = {"added": {"tokens": ["note"]}, "added_tokens": "split"}
     vocabulary = base_model.load_vocabulary(folder, as_token)
 
-    assert vocabulary.tokenize("nod") == [79, 80, 69]  # n, o, d: the letters begin with ! as 2
-    with pytest.raises(UserError, match="writes 'note' as 258, but the embedding has 258 rows"):
+    # n, o, d: the letters begin with ! as 2
+    assert vocabulary.tokenize("nod") == [79, 80, 69]
+    with pytest.raises(
+        UserError, match="writes 'note' as 258, but the embedding has 258 rows"
+    ):
         vocabulary.tokenize("a note")
 
 
@@ -90,30 +112,49 @@ TEXTS_BACK = {
 }
 
 
-@pytest.mark.parametrize(("text", "back", "is_fine"), TEXTS_BACK.values(), ids=TEXTS_BACK.keys())
-def test_a_tokenizer_that_loses_text_is_refused(text: str, back: str, is_fine: bool) -> None:
-    """As transformers 5.3 to 5.21 lost the blanks of byte-level tokenizers that are called Llama's."""
-    vocabulary = base_model.Vocabulary(lambda text: [3], 0, 1, lambda ids: back, unknown=2)
+@pytest.mark.parametrize(
+    ("text", "back", "is_fine"), TEXTS_BACK.values(), ids=TEXTS_BACK.keys()
+)
+def test_a_tokenizer_that_loses_text_is_refused(
+    text: str, back: str, is_fine: bool
+) -> None:
+    """As transformers 5.3 to 5.21 lost the blanks of byte-level tokenizers that are
+    called Llama's."""
+    vocabulary = base_model.Vocabulary(
+        lambda text: [3], 0, 1, lambda ids: back, unknown=2
+    )
     if is_fine:
         base_model.refuse_lossy(Path("model"), vocabulary, [text])
     else:
-        with pytest.raises(UserError, match="model: the tokenizer does not give a text of the data back"):
+        with pytest.raises(
+            UserError,
+            match="model: the tokenizer does not give a text of the data back",
+        ):
             base_model.refuse_lossy(Path("model"), vocabulary, ["", text])
 
 
 def test_a_letter_that_a_tokenizer_has_not_is_no_loss() -> None:
     """A text with a token for what is unknown says nothing of the others."""
-    vocabulary = base_model.Vocabulary(lambda text: [2, 3], 0, 1, lambda ids: "", unknown=2)
+    vocabulary = base_model.Vocabulary(
+        lambda text: [2, 3], 0, 1, lambda ids: "", unknown=2
+    )
 
     base_model.refuse_lossy(Path("model"), vocabulary, ["東京"])
 
 
-def test_a_byte_level_tokenizer_called_llamas_gives_text_back(made: Path, tmp_path: Path) -> None:
+def test_a_byte_level_tokenizer_called_llamas_gives_text_back(
+    made: Path, tmp_path: Path
+) -> None:
     """DeepSeek's distilled Llamas are such folders; what the floor of transformers is for."""
     folder = tmp_path / "distilled"
     shutil.copytree(made, folder)
     told = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(told | {"tokenizer_class": "LlamaTokenizerFast"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(told | {"tokenizer_class": "LlamaTokenizerFast"})
+    )
     vocabulary = base_model.load_vocabulary(folder)
 
-    assert vocabulary.text(vocabulary.tokenize("hello big world\n x")) == "hello big world\n x"
+    assert (
+        vocabulary.text(vocabulary.tokenize("hello big world\n x"))
+        == "hello big world\n x"
+    )

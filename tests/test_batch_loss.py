@@ -25,7 +25,9 @@ LEARNT = [5, 1, 9, 2, 7, 7, 3, 4, 30, 2, 1, 6, 2, 8, 5, 11]
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[None]:
     """A process group of this process only."""
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1
+    )
     yield
     dist.destroy_process_group()
 
@@ -33,21 +35,33 @@ def alone(tmp_path: Path) -> Iterator[None]:
 def token_losses(learnt: list[int], weight: torch.Tensor) -> list[torch.Tensor]:
     """A loss for each learnt token of each item, that hangs on `weight`."""
     chance = random.Random(0)
-    return [torch.tensor([chance.uniform(0, 9) for _ in range(n)]) * weight for n in learnt]
+    return [
+        torch.tensor([chance.uniform(0, 9) for _ in range(n)]) * weight for n in learnt
+    ]
 
 
-def in_plain_torch(learnt: list[int], virtual_ranks: int, weight: torch.Tensor) -> torch.Tensor:
-    """Each virtual GPU's own cross-entropy with reduction `mean` over every n-th item, then the mean of the GPUs."""
+def in_plain_torch(
+    learnt: list[int], virtual_ranks: int, weight: torch.Tensor
+) -> torch.Tensor:
+    """Each virtual GPU's own cross-entropy with reduction `mean` over every n-th item,
+    then the mean of the GPUs."""
     items = token_losses(learnt, weight)
-    own = [torch.cat(items[rank::virtual_ranks]).mean() for rank in range(virtual_ranks) if items[rank::virtual_ranks]]
+    own = [
+        torch.cat(items[rank::virtual_ranks]).mean()
+        for rank in range(virtual_ranks)
+        if items[rank::virtual_ranks]
+    ]
     return torch.stack(own).mean()
 
 
 @pytest.mark.parametrize("virtual_ranks", [1, 2, 3, 16])
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize("count", [16, 5, 2])
-def test_the_loss_is_that_of_virtual_ranks_on_any_real_ones(virtual_ranks: int, world: int, count: int) -> None:
-    """Summed up over ranks and micro-batches, and averaged as the engine does, loss and gradient are plain torch's."""
+def test_the_loss_is_that_of_virtual_ranks_on_any_real_ones(
+    virtual_ranks: int, world: int, count: int
+) -> None:
+    """Summed up over ranks and micro-batches, and averaged as the engine does, loss and
+    gradient are plain torch's."""
     learnt, weight = LEARNT[:count], torch.tensor(1.5, requires_grad=True)
     expected = in_plain_torch(learnt, virtual_ranks, weight)
     (slope,) = torch.autograd.grad(expected, weight)
@@ -56,12 +70,16 @@ def test_the_loss_is_that_of_virtual_ranks_on_any_real_ones(virtual_ranks: int, 
         of_rank = BatchLoss(learnt, virtual_ranks, world, "cpu")
         items = token_losses(learnt, weight)
         for group in schedule.micro_batches(own, learnt, 12):
-            parts.append(of_rank.add(torch.stack([items[item].sum() for item in group]), group))
+            parts.append(
+                of_rank.add(torch.stack([items[item].sum() for item in group]), group)
+            )
         parts.append(of_rank.add(torch.zeros(1), []))  # an idle micro-batch
     actual = torch.stack(parts).sum() / world
 
     assert actual.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert torch.autograd.grad(actual, weight)[0].item() == pytest.approx(slope.item(), rel=1e-6)
+    assert torch.autograd.grad(actual, weight)[0].item() == pytest.approx(
+        slope.item(), rel=1e-6
+    )
 
 
 def test_one_virtual_rank_is_the_token_mean_to_the_last_bit() -> None:
@@ -74,7 +92,8 @@ def test_one_virtual_rank_is_the_token_mean_to_the_last_bit() -> None:
 
 
 def test_the_journalled_loss_is_the_one_that_was_differentiated(alone: None) -> None:
-    """`value` is the sum of what was added, also where an item has nothing learnt and a virtual rank has no item."""
+    """`value` is the sum of what was added, also where an item has nothing learnt and a
+    virtual rank has no item."""
     for learnt in ([3, 0, 2], [4], [0, 5]):
         loss = BatchLoss(learnt, 2, 1, "cpu")
         added = loss.add(torch.tensor([2.0 * n for n in learnt]), range(len(learnt)))
@@ -84,26 +103,34 @@ def test_the_journalled_loss_is_the_one_that_was_differentiated(alone: None) -> 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_scaled_losses_are_a_mean_over_examples_on_any_ranks(world: int) -> None:
-    """Loss and gradient are those of the plain mean of sums over scales; what has no token left does not count."""
+    """Loss and gradient are those of the plain mean of sums over scales; what has no
+    token left does not count."""
     learnt, weight = [*LEARNT, 0], torch.tensor(1.5, requires_grad=True)
     scales = [0.5 + n % 3 for n in range(len(learnt))]
     sums = [losses.sum() for losses in token_losses(learnt, weight)]
-    expected = torch.stack([one / scale for one, scale, n in zip(sums, scales, learnt, strict=True) if n]).mean()
+    expected = torch.stack(
+        [one / scale for one, scale, n in zip(sums, scales, learnt, strict=True) if n]
+    ).mean()
     (slope,) = torch.autograd.grad(expected, weight, retain_graph=True)
     parts = []
     for own in schedule.share(learnt, world):
         of_rank = ScaledLoss(learnt, scales, world, "cpu")
         for group in schedule.micro_batches(own, learnt, 12):
-            parts.append(of_rank.add(torch.stack([sums[item] for item in group]), group))
+            parts.append(
+                of_rank.add(torch.stack([sums[item] for item in group]), group)
+            )
         parts.append(of_rank.add(torch.zeros(1), []))  # an idle micro-batch
     actual = torch.stack(parts).sum() / world
 
     assert actual.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert torch.autograd.grad(actual, weight)[0].item() == pytest.approx(slope.item(), rel=1e-6)
+    assert torch.autograd.grad(actual, weight)[0].item() == pytest.approx(
+        slope.item(), rel=1e-6
+    )
 
 
 def test_a_step_that_would_learn_nothing_is_refused() -> None:
-    """A batch of which max_length leaves no answer is named; one with a single answer token is not."""
+    """A batch of which max_length leaves no answer is named; one with a single answer
+    token is not."""
     refuse_empty([0, 1, 1, 0, 0, 0], batch=2, epochs=1, steps=2)
 
     with pytest.raises(UserError, match="step 3 would learn nothing"):
@@ -111,7 +138,8 @@ def test_a_step_that_would_learn_nothing_is_refused() -> None:
 
 
 def test_an_answer_that_was_cut_away_is_excluded_or_zero() -> None:
-    """A test item without an answer token has no loss; `zero` counts it as the authors' plot scripts do."""
+    """A test item without an answer token has no loss; `zero` counts it as the authors'
+    plot scripts do."""
     sums, learnt = torch.tensor([6.0, 0.0]), torch.tensor([3.0, 0.0])
 
     assert torch.isnan(item_means(sums, learnt, "exclude")).tolist() == [False, True]
@@ -119,7 +147,8 @@ def test_an_answer_that_was_cut_away_is_excluded_or_zero() -> None:
 
 
 def test_groups_made_later_wait_as_long_as_the_first(alone: None) -> None:
-    """torch gives a new group its own default; a collective of DeepSpeed's must not end a job earlier than ours."""
+    """torch gives a new group its own default; a collective of DeepSpeed's must not end
+    a job earlier than ours."""
     later = dist.new_group([0], timeout=timedelta(minutes=10))
     assert isinstance(later, dist.ProcessGroup)
     ranks.wait_as_long_everywhere()

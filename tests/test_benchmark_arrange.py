@@ -13,18 +13,29 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_benchmark_of_orders_prints_its_rows() -> None:
-    """Eight rows in one run; the authors' shape of code gives the very same list, or the benchmark itself fails."""
+    """Eight rows in one run; the authors' shape of code gives the very same list, or
+    the benchmark itself fails."""
     command = [sys.executable, "-m", "benchmarks.arrange", "--json"]
     command += ["--train", "2000", "--large", "3000", "--slice", "1500"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
 
     rows = json.loads(done.stdout)
-    assert [list(row) for row in rows] == [["measure", "value", "unit", "peer", "goal", "met"]] * 8
-    assert [round(row["goal"] / row["peer"], 2) for row in rows if row["peer"]] == [2.0, 1.4, 2.0, 0.05, 2.5]
+    assert [list(row) for row in rows] == [
+        ["measure", "value", "unit", "peer", "goal", "met"]
+    ] * 8
+    assert [round(row["goal"] / row["peer"], 2) for row in rows if row["peer"]] == [
+        2.0,
+        1.4,
+        2.0,
+        0.05,
+        2.5,
+    ]
     assert all(row["met"] == (row["value"] <= row["goal"]) for row in rows)
 
 
-def test_memory_is_that_of_the_order_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_that_of_the_order_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process that is measured holds no more because its parent does."""
     monkeypatch.syspath_prepend(ROOT)
     benchmark = importlib.import_module("benchmarks.arrange")

@@ -6,7 +6,8 @@ from benchmarks import report
 
 
 def test_it_measures_a_small_grid(tmp_path: Path) -> None:
-    """On ten runs: three rows, with a peer that parses the same journals, far below their limits."""
+    """On ten runs: three rows, with a peer that parses the same journals, far below
+    their limits."""
     rows = report.measure(tmp_path, runs=10)
 
     assert len(rows) == 3

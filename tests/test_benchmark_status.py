@@ -11,5 +11,11 @@ def test_it_measures_a_small_workspace(tmp_path: Path, monkeypatch) -> None:
     rows = {row.measure: row for row in status.measure(tmp_path, runs=100, live=4)}
 
     assert len(rows) == 6
-    assert (rows["squeue calls of one status"].value, rows["sacct calls of one status"].value) == (1, 1)
+    assert (
+        rows["squeue calls of one status"].value,
+        rows["sacct calls of one status"].value,
+    ) == (
+        1,
+        1,
+    )
     assert all(row.value > 0 for row in rows.values())

@@ -8,13 +8,18 @@ from benchmarks import tracking
 
 
 def test_it_measures_what_reaches_a_server(tmp_path: Path, mlflow: str) -> None:
-    """With few points: a step's row, a delivery beside bare calls, a back-fill by `zsg sync`, writers at once."""
+    """With few points: a step's row, a delivery beside bare calls, a back-fill by `zsg
+    sync`, writers at once."""
     step = tracking.step_cost(tmp_path, steps=200)
     fast = tracking.throughput(tmp_path, mlflow, points=1000)
     fill = tracking.back_fill(tmp_path, mlflow, runs=2)
 
     assert 0 < step.value < 10 and step.met == (step.value <= 0.1)
-    assert fast.peer and fast.goal == pytest.approx(0.7 * fast.peer) and fast.met == (fast.value >= fast.goal)
+    assert (
+        fast.peer
+        and fast.goal == pytest.approx(0.7 * fast.peer)
+        and fast.met == (fast.value >= fast.goal)
+    )
     assert (fill.goal, fill.met) == (pytest.approx(1.2), fill.value <= 1.2)
     assert tracking.lost(mlflow, writers=4) == 0
 

@@ -13,7 +13,15 @@ from zsg_core.errors import UserError
 from zsg_core.training.estimate import GB
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-m", "benchmarks.train", "--json", "--repeats", "1", "--shapes"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "benchmarks.train",
+    "--json",
+    "--repeats",
+    "1",
+    "--shapes",
+]
 
 
 @pytest.fixture
@@ -38,7 +46,16 @@ def test_a_known_gpu_has_its_vendors_peak(gpu: Any, name: str, tflops: float) ->
     assert gpu.peak_of(name) == tflops
 
 
-@pytest.mark.parametrize("name", ["NVIDIA H100 PCIe", "NVIDIA H200 NVL", "NVIDIA B200", "NVIDIA RTX A1000", "Tesla T4"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA H100 PCIe",
+        "NVIDIA H200 NVL",
+        "NVIDIA B200",
+        "NVIDIA RTX A1000",
+        "Tesla T4",
+    ],
+)
 def test_the_peak_of_another_gpu_is_not_guessed(gpu: Any, name: str) -> None:
     """A GPU that is not listed, or whose card is slower, is an error that names it."""
     with pytest.raises(UserError, match=name):
@@ -46,11 +63,15 @@ def test_the_peak_of_another_gpu_is_not_guessed(gpu: Any, name: str) -> None:
 
 
 def test_a_step_on_a_gpu_has_tokens_enough(gpu: Any) -> None:
-    """The batch is the least of which every step has 16,384 real tokens, and it fits where the model does."""
+    """The batch is the least of which every step has 16,384 real tokens, and it fits
+    where the model does."""
     shape = gpu.SHAPES["7B"]
     batch = gpu.batch_of(shape, gpu.TOKENS)
     lengths = [len(one.ids) for one in gpu.items(shape, 400)]
-    steps = [sum(lengths[start : start + batch]) for start in range(0, 400 - batch + 1, batch)]
+    steps = [
+        sum(lengths[start : start + batch])
+        for start in range(0, 400 - batch + 1, batch)
+    ]
 
     assert min(steps) >= 16_384
     assert sum(lengths) / 400 * batch < 2 * 16_384
@@ -60,23 +81,35 @@ def test_a_step_on_a_gpu_has_tokens_enough(gpu: Any) -> None:
 
 @pytest.mark.soak
 def test_the_gpu_part_runs_on_a_toy() -> None:
-    """`--gpu --shapes toy` walks through rounds, operations and matrix product without a GPU, and claims no MFU."""
-    done = subprocess.run([*COMMAND, "toy", "--gpu"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """`--gpu --shapes toy` walks through rounds, operations and matrix product without
+    a GPU, and claims no MFU."""
+    done = subprocess.run(
+        [*COMMAND, "toy", "--gpu"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
     product, speed, stall, operations = json.loads(done.stdout)
-    assert (product["measure"], operations["measure"]) == ("matrix product", "toy, operations")
+    assert (product["measure"], operations["measure"]) == (
+        "matrix product",
+        "toy, operations",
+    )
     assert speed["value"] > 0 < speed["peer"]
-    assert operations["value"] > 0 < product["value"]  # which is larger hangs on what else the machine does
+    # which is larger hangs on what else the machine does
+    assert operations["value"] > 0 < product["value"]
     assert 0 <= stall["value"] and stall["peer"] > 0
 
 
 @pytest.mark.soak
 def test_the_benchmark_of_training_prints_its_rows() -> None:
-    """Rows against the best peer, padding, a plain loss loop, save_pretrained, each other peer; first losses agreed."""
-    done = subprocess.run([*COMMAND, "toy"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """Rows against the best peer, padding, a plain loss loop, save_pretrained, each
+    other peer; first losses agreed."""
+    done = subprocess.run(
+        [*COMMAND, "toy"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
 
     rows = json.loads(done.stdout)
-    assert [row["goal"] / row["peer"] for row in rows[:3]] == pytest.approx([1.15, 2.8, 2.0])
+    assert [row["goal"] / row["peer"] for row in rows[:3]] == pytest.approx(
+        [1.15, 2.8, 2.0]
+    )
     assert all(row["met"] == (row["value"] >= row["goal"]) for row in rows[:3])
     assert rows[3]["goal"] / rows[3]["peer"] == pytest.approx(0.1)
     assert rows[0]["peer"] == max([rows[0]["peer"], *(row["peer"] for row in rows[4:])])
@@ -86,7 +119,9 @@ def test_the_benchmark_of_training_prints_its_rows() -> None:
 @pytest.mark.soak
 def test_without_a_gpu_nothing_else_is_measured_as_one() -> None:
     """`--gpu` for a real model where torch sees no GPU is an error, not a slow measurement."""
-    done = subprocess.run([*COMMAND, "1B", "--gpu"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*COMMAND, "1B", "--gpu"], cwd=ROOT, capture_output=True, text=True
+    )
 
     assert done.returncode == 1
     assert "torch sees no GPU" in done.stderr

@@ -23,13 +23,20 @@ Row = dict[str, Any]
 
 def row(step: int, kind: str = "metric", **data: Any) -> Row:
     """A row of a journal."""
-    return {"step": step, "kind": kind, "data": {key.replace("__", "/"): value for key, value in data.items()}}
+    return {
+        "step": step,
+        "kind": kind,
+        "data": {key.replace("__", "/"): value for key, value in data.items()},
+    }
 
 
 def trained(*speeds: float, loss: Any = None, first: int = 0) -> list[Row]:
-    """The journal of a run that has taken a step at each speed, with a loss before the first and after the last."""
+    """The journal of a run that has taken a step at each speed, with a loss before the
+    first and after the last."""
     rows = [row(first, "event", event="start", **{"from": first}), row(first, loss=5.0)]
-    rows += [row(first + n, speed__tokens_per_s=speed) for n, speed in enumerate(speeds, 1)]
+    rows += [
+        row(first + n, speed__tokens_per_s=speed) for n, speed in enumerate(speeds, 1)
+    ]
     return rows if loss is None else [*rows, row(first + len(speeds), loss=loss)]
 
 
@@ -40,17 +47,42 @@ def ended(outcome: str, **facts: Any) -> ExitRecord:
 
 
 ENOUGH = [
-    pytest.param(trained(10, 90, 100, 104, loss=3.5), None, Shown("r", 4, 3.5, 102), id="a checkpoint"),
-    pytest.param(trained(10, loss=3.5, first=40), None, Shown("r", 41, 3.5, 10), id="of a later stage"),
-    pytest.param(trained(10), ended("done"), Shown("r", 9, 2.5, 10), id="it is done, with no other checkpoint"),
-    pytest.param([], ended("done", loss=None), Shown("r", 9, None, None), id="it was done before"),
-    pytest.param(trained(10, 20, loss=3.5), ended("failed"), Shown("r", 2, 3.5, 15), id="it fails later"),
+    pytest.param(
+        trained(10, 90, 100, 104, loss=3.5),
+        None,
+        Shown("r", 4, 3.5, 102),
+        id="a checkpoint",
+    ),
+    pytest.param(
+        trained(10, loss=3.5, first=40),
+        None,
+        Shown("r", 41, 3.5, 10),
+        id="of a later stage",
+    ),
+    pytest.param(
+        trained(10),
+        ended("done"),
+        Shown("r", 9, 2.5, 10),
+        id="it is done, with no other checkpoint",
+    ),
+    pytest.param(
+        [], ended("done", loss=None), Shown("r", 9, None, None), id="it was done before"
+    ),
+    pytest.param(
+        trained(10, 20, loss=3.5),
+        ended("failed"),
+        Shown("r", 2, 3.5, 15),
+        id="it fails later",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("rows", "record", "shown"), ENOUGH)
-def test_the_others_may_start(rows: list[Row], record: ExitRecord | None, shown: Shown) -> None:
-    """Once there is a finite loss after a step of its own and a speed, of which the first two steps do not count."""
+def test_the_others_may_start(
+    rows: list[Row], record: ExitRecord | None, shown: Shown
+) -> None:
+    """Once there is a finite loss after a step of its own and a speed, of which the
+    first two steps do not count."""
     assert judge("r", rows, record) == shown
 
 
@@ -58,7 +90,9 @@ WAIT = [
     pytest.param([], None, id="nothing has begun"),
     pytest.param(trained(), None, id="only the loss before training"),
     pytest.param(trained(10, 10), None, id="steps, and no checkpoint yet"),
-    pytest.param(trained(10, 10), ended("continue"), id="its time limit came, it goes on"),
+    pytest.param(
+        trained(10, 10), ended("continue"), id="its time limit came, it goes on"
+    ),
 ]
 
 
@@ -69,18 +103,37 @@ def test_the_others_wait(rows: list[Row], record: ExitRecord | None) -> None:
 
 
 FAIL = [
-    pytest.param(trained(10, loss="nan"), None, "loss nan at its first checkpoint, step 1", id="not a number"),
-    pytest.param(trained(10, loss="inf"), None, "loss inf at its first checkpoint, step 1", id="infinite"),
     pytest.param(
-        trained(10), ended("failed", cause="out of memory", evidence="CUDA out of memory"),
-        "ended before its first checkpoint: out of memory: CUDA out of memory", id="it does not fit",
+        trained(10, loss="nan"),
+        None,
+        "loss nan at its first checkpoint, step 1",
+        id="not a number",
     ),
-    pytest.param([], ended("cancelled"), "ended before its first checkpoint: cancelled", id="it was cancelled"),
-]  # fmt: skip
+    pytest.param(
+        trained(10, loss="inf"),
+        None,
+        "loss inf at its first checkpoint, step 1",
+        id="infinite",
+    ),
+    pytest.param(
+        trained(10),
+        ended("failed", cause="out of memory", evidence="CUDA out of memory"),
+        "ended before its first checkpoint: out of memory: CUDA out of memory",
+        id="it does not fit",
+    ),
+    pytest.param(
+        [],
+        ended("cancelled"),
+        "ended before its first checkpoint: cancelled",
+        id="it was cancelled",
+    ),
+]
 
 
 @pytest.mark.parametrize(("rows", "record", "said"), FAIL)
-def test_the_others_do_not_start(rows: list[Row], record: ExitRecord | None, said: str) -> None:
+def test_the_others_do_not_start(
+    rows: list[Row], record: ExitRecord | None, said: str
+) -> None:
     """Where the first has failed, or learns nothing: with the reason."""
     with pytest.raises(Known, match=said) as raised:
         judge("r", rows, record)
@@ -89,7 +142,9 @@ def test_the_others_do_not_start(rows: list[Row], record: ExitRecord | None, sai
 
 def many(count: int = AT_ONCE + 1, **changes: Any) -> list[Run]:
     """So many runs, which differ in their learning rate."""
-    return [a_run(train={"lr": number / 1000}, **changes) for number in range(1, count + 1)]
+    return [
+        a_run(train={"lr": number / 1000}, **changes) for number in range(1, count + 1)
+    ]
 
 
 def first_of(plan: Plan) -> str:
@@ -115,7 +170,9 @@ def test_of_many_runs_the_largest_goes_first() -> None:
     assert others.runs == [run for run in runs if run is not runs[4]]
     assert others.after == (*plan.groups[0].after, f"canary/{runs[4].id}")
     assert gated.jobs(0) == plan.jobs(0) + 1
-    assert {run.id for run in runs if f"canary/{runs[4].id}" in gated.needed[run.id]} == {run.id for run in others.runs}
+    assert {
+        run.id for run in runs if f"canary/{runs[4].id}" in gated.needed[run.id]
+    } == {run.id for run in others.runs}
 
 
 def test_of_equal_runs_the_first_goes_first() -> None:
@@ -125,22 +182,33 @@ def test_of_equal_runs_the_first_goes_first() -> None:
 
 
 def test_what_has_been_shown_need_not_be_shown_again() -> None:
-    """A run of the same size that trains, or has, stands for the first; one of another size does not."""
+    """A run of the same size that trains, or has, stands for the first; one of another
+    size does not."""
     runs, plan = many(), planned(many())
     assert with_first(plan, lambda run: 0, [a_run(seed=7)]).canary is None
-    assert with_first(plan, lambda run: 0, [replace(runs[0], size=a_run(nodes=2).size)]).canary
+    assert with_first(
+        plan, lambda run: 0, [replace(runs[0], size=a_run(nodes=2).size)]
+    ).canary
 
 
 def test_many_groups_wait_for_the_first_and_for_the_end_of_their_prepares() -> None:
     """That of the first must be good; what the prepare jobs made each run sees for itself."""
-    assert dependency(["5_0", "5_1", "9"], whatever_they_made=True, well="9") == "afterany:5,afterok:9"
+    assert (
+        dependency(["5_0", "5_1", "9"], whatever_they_made=True, well="9")
+        == "afterany:5,afterok:9"
+    )
 
 
-def on_slurm(zsg: Zsg, tasks: Path, step_s: float, **environment: str) -> list[dict[str, Any]]:
+def on_slurm(
+    zsg: Zsg, tasks: Path, step_s: float, **environment: str
+) -> list[dict[str, Any]]:
     """The grid of nine runs in a new workspace on Slurm, whose jobs wait for nothing to be made."""
     grid = write_grid(zsg, tasks, runs=9, steps=20)
     text = CLUSTER.format(light=LIGHT, step_s=step_s)
-    text = text.replace("set: {", "set: {" + "".join(f'{key}: "{value}", ' for key, value in environment.items()))
+    text = text.replace(
+        "set: {",
+        "set: {" + "".join(f'{key}: "{value}", ' for key, value in environment.items()),
+    )
     zsg("submit", grid, "--profile", zsg.write("slurm.yaml", text))
     assert "goes first: 8 others wait" in zsg.said
     return zsg.status()
@@ -148,32 +216,58 @@ def on_slurm(zsg: Zsg, tasks: Path, step_s: float, **environment: str) -> list[d
 
 @pytest.mark.slurm
 def test_a_canary_lets_the_others_start(prepared_on_slurm: Zsg, tasks: Path) -> None:
-    """Until its first checkpoint nobody else has begun; then all do, and its speed is kept for later plans."""
+    """Until its first checkpoint nobody else has begun; then all do, and its speed is
+    kept for later plans."""
     zsg = prepared_on_slurm
     rows = on_slurm(zsg, tasks, step_s=0.5)
     first, *others = [row["run"] for row in rows]
     wait_until(lambda: (zsg.work / "runs" / first / "attempt.json").exists())
     time.sleep(1)
-    assert not [run for run in others if (zsg.work / "runs" / run / "attempt.json").exists()]
+    assert not [
+        run for run in others if (zsg.work / "runs" / run / "attempt.json").exists()
+    ]
 
     wait_until(lambda: {row["state"] for row in zsg.status()} == {"done"}, 240)
-    assert "the others may start" in (zsg.work / f"canary/{first}/journal/1-canary-0.jsonl").read_text()
+    assert (
+        "the others may start"
+        in (zsg.work / f"canary/{first}/journal/1-canary-0.jsonl").read_text()
+    )
     assert list((zsg.work / "speeds").glob("*.json"))
-    assert "9 skip" in zsg("submit", zsg.folder / "grid.yaml", "--profile", zsg.folder / "slurm.yaml")
+    assert "9 skip" in zsg(
+        "submit", zsg.folder / "grid.yaml", "--profile", zsg.folder / "slurm.yaml"
+    )
 
 
 @pytest.mark.slurm
-def test_a_canary_that_diverges_stops_the_others(prepared_on_slurm: Zsg, tasks: Path) -> None:
-    """They never start and have failed for that reason, which `zsg why` tells; eight of them need no new canary."""
+def test_a_canary_that_diverges_stops_the_others(
+    prepared_on_slurm: Zsg, tasks: Path
+) -> None:
+    """They never start and have failed for that reason, which `zsg why` tells; eight of
+    them need no new canary."""
     zsg = prepared_on_slurm
     rows = on_slurm(zsg, tasks, step_s=0.05, LIGHT_DIVERGES="yes")
     others = [row["run"] for row in rows[1:]]
-    wait_until(lambda: {row["state"] for row in zsg.status() if row["run"] in others} == {"failed"}, 120)
+    wait_until(
+        lambda: (
+            {row["state"] for row in zsg.status() if row["run"] in others} == {"failed"}
+        ),
+        120,
+    )
 
     rows = [row for row in zsg.status() if row["run"] in others]
     assert {row["cause"] for row in rows} == {"canary failed"}
-    assert all("loss nan at its first checkpoint, step 5" in row["evidence"] for row in rows)
-    assert not [run for run in others if (zsg.work / "runs" / run / "attempt.json").exists()]
+    assert all(
+        "loss nan at its first checkpoint, step 5" in row["evidence"] for row in rows
+    )
+    assert not [
+        run for run in others if (zsg.work / "runs" / run / "attempt.json").exists()
+    ]
     assert "loss nan" in zsg("why", "storm")
-    plan = zsg("plan", zsg.folder / "grid.yaml", "--profile", zsg.folder / "slurm.yaml", "--retry")
+    plan = zsg(
+        "plan",
+        zsg.folder / "grid.yaml",
+        "--profile",
+        zsg.folder / "slurm.yaml",
+        "--retry",
+    )
     assert "waits for that run's first checkpoint" not in plan

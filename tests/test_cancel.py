@@ -25,7 +25,11 @@ from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError, UserError
 
-RUNS, DONE, WAITS = JobState(state="running"), JobState(state="done"), JobState(state="waiting")
+RUNS, DONE, WAITS = (
+    JobState(state="running"),
+    JobState(state="done"),
+    JobState(state="waiting"),
+)
 STOPPED = JobState(state="waiting", stopped=True)
 B = Wish({"b"})
 OF_B = {"runs/1": {"b"}, "runs/2": {"b"}}
@@ -40,66 +44,152 @@ def served(listed: dict[str, set[str]], first: JobState, second: JobState) -> Sc
 @pytest.mark.parametrize(
     ("chosen", "wish", "scene", "stop", "left"),
     [
-        pytest.param(["runs/1"], B, Scene(OF_B, {"runs/1": RUNS}), ["runs/1"], [], id="one's own"),
-        pytest.param(["runs/1"], B, Scene(OF_B, {"runs/1": DONE}), [], [], id="done already"),
-        pytest.param(["runs/1"], B, Scene(OF_B, {"runs/1": STOPPED}), ["runs/1"], [], id="waiting for a submit"),
-        pytest.param(["runs/1"], B, Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}), [], ["runs/1"], id="A wants it"),
         pytest.param(
-            ["runs/1"], Wish({"b"}, force=True), Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}), ["runs/1"], [],
+            ["runs/1"], B, Scene(OF_B, {"runs/1": RUNS}), ["runs/1"], [], id="one's own"
+        ),
+        pytest.param(
+            ["runs/1"], B, Scene(OF_B, {"runs/1": DONE}), [], [], id="done already"
+        ),
+        pytest.param(
+            ["runs/1"],
+            B,
+            Scene(OF_B, {"runs/1": STOPPED}),
+            ["runs/1"],
+            [],
+            id="waiting for a submit",
+        ),
+        pytest.param(
+            ["runs/1"],
+            B,
+            Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}),
+            [],
+            ["runs/1"],
+            id="A wants it",
+        ),
+        pytest.param(
+            ["runs/1"],
+            Wish({"b"}, force=True),
+            Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}),
+            ["runs/1"],
+            [],
             id="A wants it, forced",
         ),
         pytest.param(
-            ["runs/1"], Wish({"a", "b"}), Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}), ["runs/1"], [], id="both"
+            ["runs/1"],
+            Wish({"a", "b"}),
+            Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}),
+            ["runs/1"],
+            [],
+            id="both",
         ),
         pytest.param(
-            ["runs/1"], Wish((), {"1"}), Scene({"runs/1": {"a"}}, {"runs/1": RUNS}), ["runs/1"], [], id="by its id"
+            ["runs/1"],
+            Wish((), {"1"}),
+            Scene({"runs/1": {"a"}}, {"runs/1": RUNS}),
+            ["runs/1"],
+            [],
+            id="by its id",
         ),
-        pytest.param(["runs/1"], Wish((), {"1"}), Scene({}, {"runs/1": RUNS}), ["runs/1"], [], id="nobody lists it"),
         pytest.param(
-            ["runs/1"], Wish((), {"1"}), Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}), [], ["runs/1"],
+            ["runs/1"],
+            Wish((), {"1"}),
+            Scene({}, {"runs/1": RUNS}),
+            ["runs/1"],
+            [],
+            id="nobody lists it",
+        ),
+        pytest.param(
+            ["runs/1"],
+            Wish((), {"1"}),
+            Scene({"runs/1": {"a", "b"}}, {"runs/1": RUNS}),
+            [],
+            ["runs/1"],
             id="by id, two grids want it",
         ),
         pytest.param(
-            ["runs/1"], B, Scene(OF_B, {"runs/1": RUNS, "runs/2": WAITS}, {"runs/2": ["runs/1"]}), [], ["runs/1"],
+            ["runs/1"],
+            B,
+            Scene(OF_B, {"runs/1": RUNS, "runs/2": WAITS}, {"runs/2": ["runs/1"]}),
+            [],
+            ["runs/1"],
             id="another starts from it",
         ),
         pytest.param(
-            ["runs/1", "runs/2"], B, served(OF_B, DONE, RUNS), ["runs/2", "evaluate/1"], [], id="with its evaluator"
+            ["runs/1", "runs/2"],
+            B,
+            served(OF_B, DONE, RUNS),
+            ["runs/2", "evaluate/1"],
+            [],
+            id="with its evaluator",
         ),
-        pytest.param(["runs/1"], B, served(OF_B, RUNS, RUNS), ["runs/1"], [], id="its evaluator serves another"),
         pytest.param(
-            ["runs/1", "runs/2"], B, served({**OF_B, "runs/1": {"a", "b"}}, DONE, RUNS), ["runs/2"], [],
+            ["runs/1"],
+            B,
+            served(OF_B, RUNS, RUNS),
+            ["runs/1"],
+            [],
+            id="its evaluator serves another",
+        ),
+        pytest.param(
+            ["runs/1", "runs/2"],
+            B,
+            served({**OF_B, "runs/1": {"a", "b"}}, DONE, RUNS),
+            ["runs/2"],
+            [],
             id="A waits for the evaluation",
         ),
         pytest.param(
-            ["runs/1", "runs/2"], B, Scene(OF_B, {"runs/1": RUNS, "runs/2": WAITS}, {"runs/2": ["runs/1"]}),
-            ["runs/1", "runs/2"], [], id="with what starts from it",
+            ["runs/1", "runs/2"],
+            B,
+            Scene(OF_B, {"runs/1": RUNS, "runs/2": WAITS}, {"runs/2": ["runs/1"]}),
+            ["runs/1", "runs/2"],
+            [],
+            id="with what starts from it",
         ),
         pytest.param(
-            ["runs/1"], B,
-            Scene(OF_B, {"runs/1": WAITS, "prepare/p": RUNS}, {"runs/1": ["prepare/p"]}, ["prepare/p"]),
-            ["runs/1", "prepare/p"], [], id="a prepare job for it alone",
-        ),
-        pytest.param(
-            ["runs/1"], B,
+            ["runs/1"],
+            B,
             Scene(
-                OF_B, {"runs/1": WAITS, "runs/2": WAITS, "prepare/p": RUNS},
-                {"runs/1": ["prepare/p"], "runs/2": ["prepare/p"]}, ["prepare/p"],
+                OF_B,
+                {"runs/1": WAITS, "prepare/p": RUNS},
+                {"runs/1": ["prepare/p"]},
+                ["prepare/p"],
             ),
-            ["runs/1"], [], id="a prepare job for another too",
+            ["runs/1", "prepare/p"],
+            [],
+            id="a prepare job for it alone",
         ),
         pytest.param(
-            ["runs/1"], B,
+            ["runs/1"],
+            B,
             Scene(
-                OF_B | {"runs/0": {"b"}}, {"runs/1": WAITS, "runs/0": WAITS, "prepare/p": RUNS},
-                {"runs/1": ["runs/0"], "runs/0": ["prepare/p"]}, ["prepare/p", "runs/0"],
+                OF_B,
+                {"runs/1": WAITS, "runs/2": WAITS, "prepare/p": RUNS},
+                {"runs/1": ["prepare/p"], "runs/2": ["prepare/p"]},
+                ["prepare/p"],
             ),
-            ["runs/1", "runs/0", "prepare/p"], [], id="a stage before it and its prepare job",
+            ["runs/1"],
+            [],
+            id="a prepare job for another too",
+        ),
+        pytest.param(
+            ["runs/1"],
+            B,
+            Scene(
+                OF_B | {"runs/0": {"b"}},
+                {"runs/1": WAITS, "runs/0": WAITS, "prepare/p": RUNS},
+                {"runs/1": ["runs/0"], "runs/0": ["prepare/p"]},
+                ["prepare/p", "runs/0"],
+            ),
+            ["runs/1", "runs/0", "prepare/p"],
+            [],
+            id="a stage before it and its prepare job",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_stopped(chosen, wish, scene, stop, left):
-    """What is active and only of the cancelled grids, with the jobs that only it waits for; the rest is left."""
+    """What is active and only of the cancelled grids, with the jobs that only it waits
+    for; the rest is left."""
     made = decide(chosen, wish, scene)
 
     assert (made.stop, list(made.left)) == (stop, left)
@@ -132,11 +222,15 @@ def test_what_has_ended_needs_no_cancel(stderr, fails):
 
     def answer(argv: list[str], **how: object) -> subprocess.CompletedProcess[str]:
         if argv[0] == "squeue":
-            return subprocess.CompletedProcess(argv, 0, owned("7|PENDING|Priority", "zsg-b"), "")
+            return subprocess.CompletedProcess(
+                argv, 0, owned("7|PENDING|Priority", "zsg-b"), ""
+            )
         return subprocess.CompletedProcess(argv, int(bool(stderr)), "", stderr)
 
     if fails:
-        with pytest.raises(ClusterError, match="Socket timed out; run zsg cancel again"):
+        with pytest.raises(
+            ClusterError, match="Socket timed out; run zsg cancel again"
+        ):
             scancel([Job("7", "zsg-b")], run=answer)
     else:
         assert scancel([Job("7", "zsg-b")], run=answer) == []
@@ -144,18 +238,25 @@ def test_what_has_ended_needs_no_cancel(stderr, fails):
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """A workspace in which grid b wants run a1 with seed 0 and b2 with seed 1, submitted to Slurm as 7_0 and 7_1."""
+    """A workspace in which grid b wants run a1 with seed 0 and b2 with seed 1,
+    submitted to Slurm as 7_0 and 7_1."""
     made = Workspace(tmp_path / "work")
     grid = tmp_path / "b.yaml"
     grid.write_text("name: b\n")
-    rows = [{"run": run, "axes": {"seed": seed}} for seed, run in enumerate(("a1", "b2"))]
+    rows = [
+        {"run": run, "axes": {"seed": seed}} for seed, run in enumerate(("a1", "b2"))
+    ]
     grid_record.write(made, "b", grid, {}, rows)
     ledger = Ledger(made)
-    submission = ledger.intend(scheduler="slurm", kind="train", grid="b", items=["runs/a1", "runs/b2"])
+    submission = ledger.intend(
+        scheduler="slurm", kind="train", grid="b", items=["runs/a1", "runs/b2"]
+    )
     ledger.submitted(submission, ["7_0", "7_1"])
     ledger.released(submission)
     for run in ("a1", "b2"):
-        write_json(made.run(run) / "job.json", {"submission": submission.id, "after": []})
+        write_json(
+            made.run(run) / "job.json", {"submission": submission.id, "after": []}
+        )
     return made
 
 
@@ -165,14 +266,31 @@ class Slurm:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace, self.calls, self.seen, self.others = workspace, [], [], {}
 
-    def __call__(self, argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, argv: list[str], **options: object
+    ) -> subprocess.CompletedProcess[str]:
         self.calls.append(argv)
         if argv[0] == "scancel":
-            self.seen.append(sorted(path.parent.name for path in self.workspace.root.glob("runs/*/cancel.json")))
+            self.seen.append(
+                sorted(
+                    path.parent.name
+                    for path in self.workspace.root.glob("runs/*/cancel.json")
+                )
+            )
         gone = any(call[0] == "scancel" for call in self.calls)
-        queue = "" if gone or argv[0] != "squeue" else "7_0|PENDING|Priority\n7_1|PENDING|Priority\n"
-        names = {job.id: job.name for one in Ledger(self.workspace).submissions.values() for job in one.jobs}
-        return subprocess.CompletedProcess(argv, 0, owned(queue, names | self.others), "")
+        queue = (
+            ""
+            if gone or argv[0] != "squeue"
+            else "7_0|PENDING|Priority\n7_1|PENDING|Priority\n"
+        )
+        names = {
+            job.id: job.name
+            for one in Ledger(self.workspace).submissions.values()
+            for job in one.jobs
+        }
+        return subprocess.CompletedProcess(
+            argv, 0, owned(queue, names | self.others), ""
+        )
 
 
 @pytest.fixture
@@ -181,45 +299,66 @@ def queue(workspace, monkeypatch) -> Slurm:
     made = Slurm(workspace)
     monkeypatch.setattr(subprocess, "run", made)
     for function in (collect, scancel):
-        monkeypatch.setattr(function, "__defaults__", (*function.__defaults__[:-1], made))
+        monkeypatch.setattr(
+            function, "__defaults__", (*function.__defaults__[:-1], made)
+        )
     return made
 
 
 def test_the_wish_is_on_disk_before_slurm_is_asked(workspace, queue):
-    """Run folders and ledger know it when scancel is called; afterwards the runs are cancelled, not unknown."""
-    decision = cancel.plan(workspace, ["b"], Selection.parse(["seed=1"], None), force=False)
+    """Run folders and ledger know it when scancel is called; afterwards the runs are
+    cancelled, not unknown."""
+    decision = cancel.plan(
+        workspace, ["b"], Selection.parse(["seed=1"], None), force=False
+    )
     cancel.carry_out(workspace, decision.stop, save=False)
 
-    assert [call for call in queue.calls if call[0] == "scancel"] == [["scancel", "--quiet", "7_[1]"]]
+    assert [call for call in queue.calls if call[0] == "scancel"] == [
+        ["scancel", "--quiet", "7_[1]"]
+    ]
     assert queue.seen == [["b2"]]
     states = collect(workspace, ["runs/a1", "runs/b2"], Ledger(workspace))
-    assert (states["runs/b2"].state, states["runs/b2"].evidence) == ("cancelled", "by zsg cancel")
+    assert (states["runs/b2"].state, states["runs/b2"].evidence) == (
+        "cancelled",
+        "by zsg cancel",
+    )
     assert states["runs/a1"].state == "unknown"
 
 
 def test_a_job_of_another_name_is_not_touched(workspace, queue):
-    """The ledger's number is somebody else's now: scancel is not called, and whose it is is told."""
+    """The ledger's number is somebody else's now: scancel is not called, and whose it
+    is is told."""
     queue.others = {"7_1": "thesis"}
     [told] = cancel.carry_out(workspace, ["runs/b2"], save=False)
 
     assert "scancel" not in {call[0] for call in queue.calls}
-    assert told.startswith("job 7_1 is not zsg-b-train-") and told.endswith("; it was not touched")
+    assert told.startswith("job 7_1 is not zsg-b-train-") and told.endswith(
+        "; it was not touched"
+    )
     assert "but thesis of user" in told
 
 
 def test_jobs_of_an_earlier_submission_are_stopped_too(workspace, queue):
     """A run that was tried again while Slurm had its first job all the same: both go."""
     ledger = Ledger(workspace)
-    ledger.submitted(ledger.intend(scheduler="slurm", kind="train", grid="b", items=["runs/a1"]), ["9"])
+    ledger.submitted(
+        ledger.intend(scheduler="slurm", kind="train", grid="b", items=["runs/a1"]),
+        ["9"],
+    )
     found = collect(workspace, ["runs/a1"], ledger)["runs/a1"]
     cancel.carry_out(workspace, ["runs/a1"], save=False)
 
     assert found.replaced == ("7_0",)
-    assert [call for call in queue.calls if call[0] == "scancel"] == [["scancel", "--quiet", "7_[0]"]]
+    assert [call for call in queue.calls if call[0] == "scancel"] == [
+        ["scancel", "--quiet", "7_[0]"]
+    ]
 
 
-def test_a_copied_workspace_stops_nothing_of_the_one_it_was_copied_from(workspace, queue, tmp_path):
-    """Its ledger lists the other's jobs, whose name and user fit: they are not asked for, and not touched."""
+def test_a_copied_workspace_stops_nothing_of_the_one_it_was_copied_from(
+    workspace, queue, tmp_path
+):
+    """Its ledger lists the other's jobs, whose name and user fit: they are not asked
+    for, and not touched."""
     shutil.copytree(workspace.root, tmp_path / "copy")
     copy = Workspace(tmp_path / "copy")
     state = collect(copy, ["runs/b2"], Ledger(copy))["runs/b2"]
@@ -236,12 +375,18 @@ def test_a_moved_workspace_keeps_its_jobs(workspace, queue, tmp_path):
     moved = queue.workspace = Workspace(tmp_path / "moved")
     cancel.carry_out(moved, ["runs/b2"], save=False)
 
-    assert [call for call in queue.calls if call[0] == "scancel"] == [["scancel", "--quiet", "7_[1]"]]
+    assert [call for call in queue.calls if call[0] == "scancel"] == [
+        ["scancel", "--quiet", "7_[1]"]
+    ]
 
 
 def test_to_save_runs_are_told_by_usr1(workspace, queue):
     """What waits is cancelled, what runs is told to save: it leaves by itself."""
-    cancel.carry_out(workspace, cancel.plan(workspace, ["b"], EVERYTHING, force=False).stop, save=True)
+    cancel.carry_out(
+        workspace,
+        cancel.plan(workspace, ["b"], EVERYTHING, force=False).stop,
+        save=True,
+    )
 
     assert [call[2:] for call in queue.calls if call[0] == "scancel"] == [
         ["--state=PENDING", "7_[0-1]"],
@@ -253,10 +398,18 @@ def test_a_stopped_run_that_is_cancelled_does_not_wait_for_a_submit(workspace, q
     """Cancelled while it waits for the next submit, a run is submitted by --retry only."""
     [submission] = Ledger(workspace).submissions.values()
     attempts.end(
-        workspace.run("a1"), attempts.begin(workspace.run("a1"), submission.id), "continue", cause="time limit", saved=5
+        workspace.run("a1"),
+        attempts.begin(workspace.run("a1"), submission.id),
+        "continue",
+        cause="time limit",
+        saved=5,
     )
     queue.calls.append(["scancel"])  # the queue is empty
-    cancel.carry_out(workspace, cancel.plan(workspace, ["a1"], EVERYTHING, force=False).stop, save=False)
+    cancel.carry_out(
+        workspace,
+        cancel.plan(workspace, ["a1"], EVERYTHING, force=False).stop,
+        save=False,
+    )
 
     found = collect(workspace, ["runs/a1"], Ledger(workspace))["runs/a1"]
     assert (found.state, found.stopped, found.saved) == ("cancelled", False, 5)
@@ -275,12 +428,22 @@ def test_a_name_that_is_nothing_is_an_error(workspace):
         cancel.plan(workspace, ["c"], EVERYTHING, force=False)
 
 
-def test_a_local_run_is_stopped_and_the_next_is_never_started(prepared: Zsg, tasks: Path) -> None:
-    """On this machine the process is told to end, what has not begun is dropped, and --retry takes both up again."""
+def test_a_local_run_is_stopped_and_the_next_is_never_started(
+    prepared: Zsg, tasks: Path
+) -> None:
+    """On this machine the process is told to end, what has not begun is dropped, and
+    --retry takes both up again."""
     zsg = prepared
     grid = small_grid(zsg, tasks, "[cluster, random]", steps=96)
     place = zsg.write("one.yaml", "{name: one, kind: local, max_parallel: 1}")
-    submit = zsg.start("submit", grid, "--profile", place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    submit = zsg.start(
+        "submit",
+        grid,
+        "--profile",
+        place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     with held(zsg.work):
         said = zsg("cancel", "small", "--yes", "--save")
     assert "told to save and stop: 2 runs" in said
@@ -293,6 +456,13 @@ def test_a_local_run_is_stopped_and_the_next_is_never_started(prepared: Zsg, tas
     begun, dropped = sorted(rows, key=lambda row: row["attempt"] or 0, reverse=True)
     assert (begun["attempt"], begun["step"] > 0, dropped["attempt"]) == (1, True, None)
     assert "nothing to submit" in zsg("submit", grid, "--profile", place)
-    assert f"goes on from step {begun['step']}" in zsg("plan", grid, "--profile", place, "--retry")
-    assert json.loads((zsg.work / "runs" / begun["run"] / "exit.json").read_text())["saved"] == begun["step"]
+    assert f"goes on from step {begun['step']}" in zsg(
+        "plan", grid, "--profile", place, "--retry"
+    )
+    assert (
+        json.loads((zsg.work / "runs" / begun["run"] / "exit.json").read_text())[
+            "saved"
+        ]
+        == begun["step"]
+    )
     wait_until(lambda: zsg("cancel", "small", "--yes") == "nothing to stop\n", 10)

@@ -1,4 +1,5 @@
-"""Is the reason of a failure named by one word of a closed set, and the same bug by the same hash?"""
+"""Is the reason of a failure named by one word of a closed set, and the same bug by the
+same hash?"""
 
 import os
 import subprocess
@@ -18,9 +19,9 @@ from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, ClusterError, UserError
 
 NCCL = (
-    "[rank1]:[E626 06:24:44.903881913 ProcessGroupNCCL.cpp:616] [Rank 1] Watchdog caught collective operation timeout: "
-    "WorkNCCL(SeqNum=808, OpType=ALLREDUCE, NumelIn=9801523, NumelOut=9801523, Timeout(ms)=600000) ran for 600020 "
-    "milliseconds before timing out."
+    "[rank1]:[E626 06:24:44.903881913 ProcessGroupNCCL.cpp:616] [Rank 1] Watchdog caught collective"
+    " operation timeout: WorkNCCL(SeqNum=808, OpType=ALLREDUCE, NumelIn=9801523, NumelOut=9801523,"
+    " Timeout(ms)=600000) ran for 600020 milliseconds before timing out."
 )
 
 
@@ -44,13 +45,37 @@ def chained() -> None:
 @pytest.mark.parametrize(
     ("act", "cause"),
     [
-        pytest.param(lambda: torch.empty(1 << 50, dtype=torch.uint8), Cause.OUT_OF_MEMORY, id="torch's own allocator"),
-        pytest.param(lambda: bytes(1 << 60), Cause.OUT_OF_MEMORY, id="Python's own allocator"),
-        pytest.param(lambda: Path("/dev/full").open("w", buffering=1).write("x\n"), Cause.DISK_FULL, id="a full disk"),
-        pytest.param(chained, Cause.DISK_FULL, id="a full disk behind an error of ours"),
-        pytest.param(lambda: Intake().bad("a.json: row 3", "no output"), Cause.BAD_DATA, id="a row"),
-        pytest.param(lambda: exec("raise UserError('x')", {"UserError": UserError}), Cause.BAD_INPUT, id="a setting"),
-        pytest.param(lambda: exec("raise E('x')", {"E": ClusterError}), Cause.CLUSTER, id="what we found wrong"),
+        pytest.param(
+            lambda: torch.empty(1 << 50, dtype=torch.uint8),
+            Cause.OUT_OF_MEMORY,
+            id="torch's own allocator",
+        ),
+        pytest.param(
+            lambda: bytes(1 << 60), Cause.OUT_OF_MEMORY, id="Python's own allocator"
+        ),
+        pytest.param(
+            lambda: Path("/dev/full").open("w", buffering=1).write("x\n"),
+            Cause.DISK_FULL,
+            id="a full disk",
+        ),
+        pytest.param(
+            chained, Cause.DISK_FULL, id="a full disk behind an error of ours"
+        ),
+        pytest.param(
+            lambda: Intake().bad("a.json: row 3", "no output"),
+            Cause.BAD_DATA,
+            id="a row",
+        ),
+        pytest.param(
+            lambda: exec("raise UserError('x')", {"UserError": UserError}),
+            Cause.BAD_INPUT,
+            id="a setting",
+        ),
+        pytest.param(
+            lambda: exec("raise E('x')", {"E": ClusterError}),
+            Cause.CLUSTER,
+            id="what we found wrong",
+        ),
         pytest.param(lambda: {}["key"], Cause.TRACEBACK, id="a bug"),
     ],
 )
@@ -64,19 +89,45 @@ def test_an_error_has_one_cause(act, cause):
     ("line", "cause"),
     [
         (NCCL, Cause.NCCL_TIMEOUT),
-        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …", Cause.OUT_OF_MEMORY),
-        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step …", Cause.OUT_OF_MEMORY),
+        (
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …",
+            Cause.OUT_OF_MEMORY,
+        ),
+        (
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step …",
+            Cause.OUT_OF_MEMORY,
+        ),
         ("srun: error: n1: task 0: Out Of Memory", Cause.OUT_OF_MEMORY),
         ("srun: error: Node failure on n1", Cause.NODE_FAILURE),
-        ("slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00:00 DUE TO NODE FAILURE, SEE "
-         "SLURMCTLD LOG FOR DETAILS ***", Cause.NODE_FAILURE),
-        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-25T10:00:00 DUE TO TIME LIMIT ***", Cause.TIME_LIMIT),
-        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-25T10:00:00 DUE TO PREEMPTION ***", Cause.PREEMPTED),
-        ("slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00:00 ***", Cause.CANCELLED),
+        (
+            (
+                "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00:00 DUE TO NODE"
+                " FAILURE, SEE SLURMCTLD LOG FOR DETAILS ***"
+            ),
+            Cause.NODE_FAILURE,
+        ),
+        (
+            (
+                "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-25T10:00:00 DUE TO TIME"
+                " LIMIT ***"
+            ),
+            Cause.TIME_LIMIT,
+        ),
+        (
+            (
+                "slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-25T10:00:00 DUE TO"
+                " PREEMPTION ***"
+            ),
+            Cause.PREEMPTED,
+        ),
+        (
+            "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00:00 ***",
+            Cause.CANCELLED,
+        ),
         ("srun: error: n2: task 1: Killed", Cause.DIED),
         ("step 40 of 200, loss 2.1, and all is well", None),
     ],
-)  # fmt: skip
+)
 def test_a_line_of_a_log_proves_a_cause(line, cause):
     """The texts of torch, NCCL and Slurm are known; what is none of them proves nothing."""
     assert causes.of_line(line) is cause
@@ -89,9 +140,15 @@ def test_every_word_is_said_once():
 
 
 def test_a_rank_that_only_followed_gives_way(tmp_path):
-    """The rank that lost its peer is first to tell its end; the reason of the other still takes its place."""
+    """The rank that lost its peer is first to tell its end; the reason of the other
+    still takes its place."""
     made = attempts.begin(tmp_path, "s")
-    for cause in (Cause.PEER_LOST, Cause.OUT_OF_MEMORY, Cause.TRACEBACK, Cause.PEER_LOST):
+    for cause in (
+        Cause.PEER_LOST,
+        Cause.OUT_OF_MEMORY,
+        Cause.TRACEBACK,
+        Cause.PEER_LOST,
+    ):
         attempts.end(tmp_path, made, exit_record.FAILED, cause=cause)
 
     assert (read_json(tmp_path / "exit.json") or {})["cause"] == "out of memory"
@@ -108,20 +165,31 @@ outer({value!r})
 """
 
 
-def printed(folder: Path, value: str, padding: str = "", text: str = SCRIPT) -> list[str]:
+def printed(
+    folder: Path, value: str, padding: str = "", text: str = SCRIPT
+) -> list[str]:
     """The traceback that a script of its own folder really prints."""
     (folder / "pack").mkdir(parents=True)
     path = folder / "pack/script.py"
     path.write_text(text.format(value=value, padding=padding))
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, env=os.environ
+    )
     return ["before", *done.stderr.splitlines(), "after"]
 
 
 def test_the_same_bug_has_the_same_hash(tmp_path):
-    """Folders, line numbers, addresses, ids and values do not change the hash; another function or error does."""
+    """Folders, line numbers, addresses, ids and values do not change the hash; another
+    function or error does."""
     first = tracebacks.in_lines(printed(tmp_path / "a", "0123456789ab"))
-    again = tracebacks.in_lines(printed(tmp_path / "elsewhere/b", "fedcba987654f00d", padding="    pass\n" * 3))
-    other = tracebacks.in_lines(printed(tmp_path / "c", "0123456789ab", text=SCRIPT.replace("inner", "innermost")))
+    again = tracebacks.in_lines(
+        printed(tmp_path / "elsewhere/b", "fedcba987654f00d", padding="    pass\n" * 3)
+    )
+    other = tracebacks.in_lines(
+        printed(
+            tmp_path / "c", "0123456789ab", text=SCRIPT.replace("inner", "innermost")
+        )
+    )
 
     assert first and len(first) == tracebacks.DIGITS
     assert first == again
@@ -133,7 +201,9 @@ def test_an_error_caught_has_the_hash_of_its_traceback():
     """What jobs.entry writes into exit.json and what a log says of it are known as one."""
     error = raised(chained)
 
-    assert tracebacks.of_error(error) == tracebacks.in_lines("".join(traceback.format_exception(error)).splitlines())
+    assert tracebacks.of_error(error) == tracebacks.in_lines(
+        "".join(traceback.format_exception(error)).splitlines()
+    )
 
 
 def test_data_that_cannot_be_read_are_the_users():

@@ -1,4 +1,5 @@
-"""Is every run done once, with the numbers of an undisturbed one, whatever is killed, and was status never false?"""
+"""Is every run done once, with the numbers of an undisturbed one, whatever is killed,
+and was status never false?"""
 
 import subprocess
 from collections.abc import Iterator
@@ -49,7 +50,8 @@ environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "0"}}}}
 
 @pytest.fixture
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    """A Slurm for each storm: what one leaves of it, a node that is draining, a job that hangs, is nobody else's."""
+    """A Slurm for each storm: what one leaves of it, a node that is draining, a job
+    that hangs, is nobody else's."""
     with new_slurm(tmp_path_factory) as cluster:
         yield cluster
 
@@ -59,7 +61,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, small enough to be filled."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", folder], check=True
+    )
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
 
@@ -67,29 +71,51 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def write_grid(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
     """A grid of so many runs, which differ in their learning rate."""
     rates = [f"{number}e-4" for number in range(1, runs + 1)]
-    return zsg.write("grid.yaml", GRID.format(tasks=tasks, steps=steps, rates=f"[{', '.join(rates)}]"))
+    return zsg.write(
+        "grid.yaml",
+        GRID.format(tasks=tasks, steps=steps, rates=f"[{', '.join(rates)}]"),
+    )
 
 
 def undisturbed(zsg: Zsg, made: Path, tasks: Path, runs: int, steps: int) -> Path:
-    """The workspace of the grid's runs as this machine makes them without torch when nothing happens."""
+    """The workspace of the grid's runs as this machine makes them without torch when
+    nothing happens."""
     grid, calm = write_grid(zsg, tasks, runs, steps), zsg.folder / "calm"
     copy_made(made, calm)
-    zsg("submit", grid, "--workspace", calm, "--profile", zsg.write("calm.yaml", LOCAL.format(light=LIGHT)))
+    zsg(
+        "submit",
+        grid,
+        "--workspace",
+        calm,
+        "--profile",
+        zsg.write("calm.yaml", LOCAL.format(light=LIGHT)),
+    )
     return calm
 
 
-def storm(zsg: Zsg, slurm: SlurmCluster, disk: Path, calm: Path, cluster: str, seed: int) -> Storm:
-    """A storm over the grid, in a workspace on a disk that can be filled; what prepare makes is there."""
+def storm(
+    zsg: Zsg, slurm: SlurmCluster, disk: Path, calm: Path, cluster: str, seed: int
+) -> Storm:
+    """A storm over the grid, in a workspace on a disk that can be filled; what prepare
+    makes is there."""
     work = disk / "work"
     work.mkdir(mode=0o700)
     copy_made(calm, work)
     zsg.env["ZSG_WORKSPACE"] = str(work)
     zsg.__class__ = type("Elsewhere", (Zsg,), {"work": work})
-    return Storm(zsg, slurm, zsg.folder / "grid.yaml", zsg.write("storm.yaml", cluster), seed, disk)
+    return Storm(
+        zsg,
+        slurm,
+        zsg.folder / "grid.yaml",
+        zsg.write("storm.yaml", cluster),
+        seed,
+        disk,
+    )
 
 
 def judge(raging: Storm, calm: Path, rows: list[dict]) -> None:
-    """Every run once, no job or process left, the undisturbed run's numbers, MLflow's too, and no lie of status."""
+    """Every run once, no job or process left, the undisturbed run's numbers, MLflow's
+    too, and no lie of status."""
     wait_until(lambda: not raging.jobs_of(), 60)
     wait_until(lambda: not raging._ranks(), 60)
     for row in rows:
@@ -101,26 +127,47 @@ def judge(raging: Storm, calm: Path, rows: list[dict]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "runs", "steps"), [pytest.param(10, 8, 100), pytest.param(90, 40, 500, marks=pytest.mark.soak)]
+    ("events", "runs", "steps"),
+    [pytest.param(10, 8, 100), pytest.param(90, 40, 500, marks=pytest.mark.soak)],
 )
 def test_events(
-    zsg_on_slurm: Zsg, slurm: SlurmCluster, made: Path, tasks: Path, disk: Path, events: int, runs: int, steps: int
+    zsg_on_slurm: Zsg,
+    slurm: SlurmCluster,
+    made: Path,
+    tasks: Path,
+    disk: Path,
+    events: int,
+    runs: int,
+    steps: int,
 ) -> None:
     """As many of each kind, over runs of an engine without torch."""
     calm = undisturbed(zsg_on_slurm, made, tasks, runs, steps)
-    raging = storm(zsg_on_slurm, slurm, disk, calm, CLUSTER.format(light=LIGHT, step_s=0.2), seed=events)
+    raging = storm(
+        zsg_on_slurm,
+        slurm,
+        disk,
+        calm,
+        CLUSTER.format(light=LIGHT, step_s=0.2),
+        seed=events,
+    )
     raging.rage(events)
     judge(raging, calm, raging.calm(limit_s=30 * runs))
 
 
 @pytest.mark.soak
-def test_twelve_events_with_deepspeed(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path) -> None:
-    """The events hit real ranks, two nodes to a run; the undisturbed runs were on two nodes as well."""
+def test_twelve_events_with_deepspeed(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path
+) -> None:
+    """The events hit real ranks, two nodes to a run; the undisturbed runs were on two
+    nodes as well."""
     zsg, calm = zsg_on_slurm, zsg_on_slurm.folder / "calm"
     grid = write_grid(zsg, tasks, runs=3, steps=60)
     profile = zsg.write("calm.yaml", DEEPSPEED)
     zsg("submit", grid, "--profile", profile, "--workspace", calm)
-    wait_until(lambda: all(row["state"] == "done" for row in zsg.status("--workspace", calm)), 600)
+    wait_until(
+        lambda: all(row["state"] == "done" for row in zsg.status("--workspace", calm)),
+        600,
+    )
     raging = storm(zsg, slurm, disk, calm, DEEPSPEED, seed=3)
     raging.rage(12)
     judge(raging, calm, raging.calm(900))

@@ -1,4 +1,5 @@
-"""Does a job run the code that was submitted, also if the checkout has changed since, and refuse any other?"""
+"""Does a job run the code that was submitted, also if the checkout has changed since,
+and refuse any other?"""
 
 import json
 import os
@@ -31,12 +32,20 @@ def test_the_digest_is_over_names_and_bytes():
     ]
 
     assert len({code_snapshot.digest(files) for files in texts}) == 4
-    assert code_snapshot.digest(dict(reversed(texts[0].items()))) == code_snapshot.digest(texts[0])
+    assert code_snapshot.digest(
+        dict(reversed(texts[0].items()))
+    ) == code_snapshot.digest(texts[0])
 
 
 def test_what_is_compiled_or_hidden_is_not_code(tmp_path):
-    """Only what Python reads as source, and data beside it; else every start would make another digest."""
-    for name in ("p/a.py", "p/q/b.json", "p/__pycache__/a.cpython-311.pyc", "p/.a.py.swp"):
+    """Only what Python reads as source, and data beside it; else every start would make
+    another digest."""
+    for name in (
+        "p/a.py",
+        "p/q/b.json",
+        "p/__pycache__/a.cpython-311.pyc",
+        "p/.a.py.swp",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
 
@@ -49,12 +58,22 @@ def test_a_snapshot_is_taken_once(tmp_path):
 
     assert one == two
     folder = Path(one["folder"])
-    assert (is_committed(folder), folder.name, folder.parent) == (True, one["digest"], tmp_path / "code")
+    assert (is_committed(folder), folder.name, folder.parent) == (
+        True,
+        one["digest"],
+        tmp_path / "code",
+    )
     assert [path.name for path in (tmp_path / "code").iterdir()] == [one["digest"]]
     done = subprocess.run(
-        [sys.executable, "-c", "import jobs.entry, jobs.preparing.prepare; print(jobs.__file__)"],
-        env=os.environ | code_snapshot.environment(one) | {"PYTHONSAFEPATH": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import jobs.entry, jobs.preparing.prepare; print(jobs.__file__)",
+        ],
+        env=os.environ | code_snapshot.environment(one) | {"PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.strip() == str(folder / "jobs/__init__.py"), done.stderr
 
 
@@ -65,17 +84,28 @@ def test_a_folder_that_pythonpath_cannot_name_is_refused(tmp_path):
 
 
 def test_a_jobs_own_path_comes_behind(tmp_path):
-    """What a profile's lines put on the path stays there, after the code; quotes and blanks reach no shell.
+    """What a profile's lines put on the path stays there, after the code; quotes and
+    blanks reach no shell.
 
     An empty part of the path, which Python takes for the current folder, goes.
     """
     lines = code_snapshot.script_lines({"folder": "/a user's folder/code/x"})
     script = "\n".join([*lines, 'echo "$PYTHONPATH|$ZSG_CODE"'])
-    run = lambda env: subprocess.run(["/bin/bash", "-c", script], env=env, capture_output=True, text=True).stdout  # noqa: E731
+    run = lambda env: (  # noqa: E731
+        subprocess.run(
+            ["/bin/bash", "-c", script], env=env, capture_output=True, text=True
+        ).stdout
+    )
 
     assert run({}) == "/a user's folder/code/x|/a user's folder/code/x\n"
-    assert run({"PYTHONPATH": "/site"}) == "/a user's folder/code/x:/site|/a user's folder/code/x\n"
-    assert run({"PYTHONPATH": ":/site::/more:"}) == "/a user's folder/code/x:/site:/more|/a user's folder/code/x\n"
+    assert (
+        run({"PYTHONPATH": "/site"})
+        == "/a user's folder/code/x:/site|/a user's folder/code/x\n"
+    )
+    assert (
+        run({"PYTHONPATH": ":/site::/more:"})
+        == "/a user's folder/code/x:/site:/more|/a user's folder/code/x\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,10 +113,20 @@ def test_a_jobs_own_path_comes_behind(tmp_path):
     [
         pytest.param(str(ROOT), None, None, id="the submitted code"),
         pytest.param(None, None, None, id="by hand"),
-        pytest.param("/elsewhere", None, "submitted is /elsewhere, but jobs is imported from", id="other"),
-        pytest.param(str(ROOT), "2.7.18", "submitted under Python 2.7.18, started under", id="another Python"),
+        pytest.param(
+            "/elsewhere",
+            None,
+            "submitted is /elsewhere, but jobs is imported from",
+            id="other",
+        ),
+        pytest.param(
+            str(ROOT),
+            "2.7.18",
+            "submitted under Python 2.7.18, started under",
+            id="another Python",
+        ),
     ],
-)  # fmt: skip
+)
 def test_other_code_is_refused(monkeypatch, code, python, message):
     """What a submit has started runs its own code under its own Python, or not at all."""
     monkeypatch.delenv(own_code.VARIABLE, raising=False)
@@ -101,33 +141,50 @@ def test_other_code_is_refused(monkeypatch, code, python, message):
 
 
 def test_a_job_that_finds_other_code_says_so(prepared: Zsg, tasks: Path) -> None:
-    """A job started with another package first on its path fails with a record of why, before it does anything."""
+    """A job started with another package first on its path fails with a record of why,
+    before it does anything."""
     zsg = prepared
     zsg("submit", small_grid(zsg, tasks, "[random]"), "--set", "train.steps=1")
     [folder] = (zsg.work / "runs").iterdir()
     code = json.loads((folder / "job.json").read_text())["code"]["folder"]
     env = zsg.env | {"PYTHONPATH": str(ROOT), "ZSG_CODE": code, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run([sys.executable, "-m", "jobs.entry", folder], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.entry", folder],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
 
     record = json.loads((folder / "exit.json").read_text())
-    assert (done.returncode, record["outcome"], record["cause"]) == (1, "failed", "cluster")
+    assert (done.returncode, record["outcome"], record["cause"]) == (
+        1,
+        "failed",
+        "cluster",
+    )
     assert f"but jobs is imported from {ROOT}" in record["evidence"]
 
 
 def copy_of_the_code(folder: Path) -> Path:
-    """The packages and what lies beside them, in a folder of their own, as a checkout that may be changed."""
+    """The packages and what lies beside them, in a folder of their own, as a checkout
+    that may be changed."""
     for name in ("jobs", "zsg_core", "launcher", "templates", "cluster_profiles"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
     return folder
 
 
 @pytest.mark.slurm
-def test_a_queued_job_runs_what_was_submitted(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """The checkout is broken while the jobs wait in the queue: they run the code as it was, from its snapshot."""
+def test_a_queued_job_runs_what_was_submitted(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """The checkout is broken while the jobs wait in the queue: they run the code as it
+    was, from its snapshot."""
     zsg = prepared_on_slurm
     checkout = copy_of_the_code(zsg.folder / "checkout")
     zsg.env |= {"PYTHONPATH": str(checkout), "PYTHONSAFEPATH": "1"}
-    slurm.run("scontrol", "update", "partitionname=main", "state=down")  # jobs wait instead of running
+    # jobs wait instead of running
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")
     zsg("submit", small_grid(zsg, tasks, steps=1), "--profile", profile(zsg))
     for path in (checkout / "jobs").rglob("*.py"):
         path.write_text("raise SystemExit('the checkout has changed')\n")

@@ -1,4 +1,5 @@
-"""Does a run's DeepSpeed JSON say everything that matters, and nothing that DeepSpeed would pass over in silence?"""
+"""Does a run's DeepSpeed JSON say everything that matters, and nothing that DeepSpeed
+would pass over in silence?"""
 
 import copy
 from typing import Any
@@ -8,28 +9,48 @@ import pytest
 from jobs.training.deepspeed_config import checked, deepspeed_config
 from zsg_core.errors import UserError
 
-ALLOWED = [(stage, precision) for stage in range(4) for precision in ("bf16", "fp16", "fp32")]
-ALLOWED = [(stage, precision) for stage, precision in ALLOWED if stage or precision == "fp32"]
+ALLOWED = [
+    (stage, precision) for stage in range(4) for precision in ("bf16", "fp16", "fp32")
+]
+ALLOWED = [
+    (stage, precision) for stage, precision in ALLOWED if stage or precision == "fp32"
+]
 
 
 def config(stage: int = 1, precision: str = "bf16") -> dict[str, Any]:
     """A configuration."""
-    return deepspeed_config(zero_stage=stage, precision=precision, clip=0.5, loss_scale=6400.0)
+    return deepspeed_config(
+        zero_stage=stage, precision=precision, clip=0.5, loss_scale=6400.0
+    )
 
 
 @pytest.mark.parametrize(("stage", "precision"), ALLOWED)
 def test_deepspeed_reads_it_as_it_is_meant(stage: int, precision: str) -> None:
     """DeepSpeed's own models take every part, and hold no other value than the JSON states."""
-    from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
+    from deepspeed.runtime.precision_config import (
+        DeepSpeedBF16Config,
+        DeepSpeedFP16Config,
+    )
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
     made = config(stage, precision)
-    models = {"bf16": DeepSpeedBF16Config, "fp16": DeepSpeedFP16Config, "zero_optimization": DeepSpeedZeroConfig}
+    models = {
+        "bf16": DeepSpeedBF16Config,
+        "fp16": DeepSpeedFP16Config,
+        "zero_optimization": DeepSpeedZeroConfig,
+    }
     for part, model in models.items():
         read = model(**made[part]).model_dump(by_alias=True)
         assert {key: read[key] for key in made[part]} == made[part]
-    assert (made["bf16"]["enabled"], made["fp16"]["enabled"]) == (precision == "bf16", precision == "fp16")
-    assert made["communication_data_type"] == made["data_types"]["grad_accum_dtype"] == precision
+    assert (made["bf16"]["enabled"], made["fp16"]["enabled"]) == (
+        precision == "bf16",
+        precision == "fp16",
+    )
+    assert (
+        made["communication_data_type"]
+        == made["data_types"]["grad_accum_dtype"]
+        == precision
+    )
     assert made["zero_optimization"]["overlap_comm"] == (stage == 3)
     assert made["gradient_clipping"] == 0.5
 
@@ -42,11 +63,18 @@ def test_stage_0_trains_in_fp32_only(precision: str) -> None:
 
 
 def changed(place: str, key: str, new: str | None, value: Any = None) -> dict[str, Any]:
-    """A configuration of stage 3 in which a key has another name, is gone (None), or has another value."""
+    """A configuration of stage 3 in which a key has another name, is gone (None), or
+    has another value."""
     made = copy.deepcopy(config(3))
     part = made[place] if place else made
     old = part.pop(key)
-    return made if new is None else made | {place: part | {new: value}} if place else made | {new: value or old}
+    return (
+        made
+        if new is None
+        else made | {place: part | {new: value}}
+        if place
+        else made | {new: value or old}
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,31 +82,50 @@ def changed(place: str, key: str, new: str | None, value: Any = None) -> dict[st
     [
         pytest.param(
             changed("", "gradient_clipping", "gradient_cliping"),
-            "unknown key 'gradient_cliping'. Did you mean 'gradient_clipping'", id="misspelt at the top",
+            "unknown key 'gradient_cliping'. Did you mean 'gradient_clipping'",
+            id="misspelt at the top",
         ),
-        pytest.param(changed("", "bf16", "bf17"), "unknown key 'bf17'. Did you mean 'bf16'", id="a precision"),
+        pytest.param(
+            changed("", "bf16", "bf17"),
+            "unknown key 'bf17'. Did you mean 'bf16'",
+            id="a precision",
+        ),
         pytest.param(
             changed("zero_optimization", "overlap_comm", "overlap_com", True),
-            "'overlap_com' in zero_optimization. Did you mean 'overlap_comm'", id="misspelt within",
-        ),
-        pytest.param(changed("", "gradient_clipping", None), "gradient_clipping is missing", id="left to a default"),
-        pytest.param(
-            changed("zero_optimization", "sub_group_size", None), "sub_group_size is missing", id="a key of stage 3"
+            "'overlap_com' in zero_optimization. Did you mean 'overlap_comm'",
+            id="misspelt within",
         ),
         pytest.param(
-            changed("zero_optimization", "stage", "stage", 2), "unknown key 'sub_group_size'", id="another stage"
+            changed("", "gradient_clipping", None),
+            "gradient_clipping is missing",
+            id="left to a default",
+        ),
+        pytest.param(
+            changed("zero_optimization", "sub_group_size", None),
+            "sub_group_size is missing",
+            id="a key of stage 3",
+        ),
+        pytest.param(
+            changed("zero_optimization", "stage", "stage", 2),
+            "unknown key 'sub_group_size'",
+            id="another stage",
         ),
         pytest.param(
             changed("", "gradient_allreduce_op", "gradient_allreduce_op", "sum"),
-            "gradient_allreduce_op: Input should be 'mean'", id="a sum over ranks",
+            "gradient_allreduce_op: Input should be 'mean'",
+            id="a sum over ranks",
         ),
         pytest.param(
             changed("bf16", "bf16_optimizer_states", "bf16_optimizer_states", True),
-            "bf16.bf16_optimizer_states: Input should be False", id="moments in 16 bits",
+            "bf16.bf16_optimizer_states: Input should be False",
+            id="moments in 16 bits",
         ),
     ],
-)  # fmt: skip
-def test_an_edited_configuration_is_refused(edited: dict[str, Any], message: str) -> None:
-    """A key that is unknown, missing or would make other numbers is named, with the nearest that is known."""
+)
+def test_an_edited_configuration_is_refused(
+    edited: dict[str, Any], message: str
+) -> None:
+    """A key that is unknown, missing or would make other numbers is named, with the
+    nearest that is known."""
     with pytest.raises(UserError, match="job.json, deepspeed: .*" + message):
         checked(edited)

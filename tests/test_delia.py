@@ -1,4 +1,5 @@
-"""Does DELIA run from its grid to its scores: answers sampled once, a token added, few wordings or many?"""
+"""Does DELIA run from its grid to its scores: answers sampled once, a token added, few
+wordings or many?"""
 
 import json
 import os
@@ -41,13 +42,21 @@ TASKS, QUERIES = 8, 50
 def row(asked: str, answered: str) -> str:
     """A line of a `messages` file."""
     sides = (("user", asked), ("assistant", answered))
-    return json.dumps({"messages": [{"role": role, "content": text} for role, text in sides]}) + "\n"
+    return (
+        json.dumps(
+            {"messages": [{"role": role, "content": text} for role, text in sides]}
+        )
+        + "\n"
+    )
 
 
 def fill(folder: Path) -> None:
     """The data of the grid."""
     task = [
-        row(f"Is {i} odd?\n\nSay so as <sep>.", str({"thought": f"{i} % 2", "hallucination": "yes" if i % 2 else "no"}))
+        row(
+            f"Is {i} odd?\n\nSay so as <sep>.",
+            str({"thought": f"{i} % 2", "hallucination": "yes" if i % 2 else "no"}),
+        )
         for i in range(TASKS + 4)
     ]
     (folder / "task.jsonl").write_text("".join(task[:TASKS]))
@@ -55,7 +64,9 @@ def fill(folder: Path) -> None:
     (folder / "queries.jsonl").write_text(
         "".join(row(f"Count to {i} " + "and on " * 40, "1, 2") for i in range(QUERIES))
     )
-    (folder / "wordings.txt").write_text("Answer as <sep> wants it.\nThe form is <sep>, see what <sep> is.\n")
+    (folder / "wordings.txt").write_text(
+        "Answer as <sep> wants it.\nThe form is <sep>, see what <sep> is.\n"
+    )
 
 
 class Site:
@@ -72,10 +83,17 @@ class Site:
         made, locks = submit.submit_local(opened.site, opened.grid, plan, ledger)
         for lock in locks:
             os.close(lock)
-        self.others = [self.work / job.item for job in made if self.work / job.item != self.sampler]
-        self.runs = {run.axes["data.sources.diverse.ratio"]: self.work / "runs" / run.id for run in opened.runs}
+        self.others = [
+            self.work / job.item for job in made if self.work / job.item != self.sampler
+        ]
+        self.runs = {
+            run.axes["data.sources.diverse.ratio"]: self.work / "runs" / run.id
+            for run in opened.runs
+        }
         self.made = self.work / next(
-            need for need in read_json(self.sampler / "job.json")["makes"] if "records" in need
+            need
+            for need in read_json(self.sampler / "job.json")["makes"]
+            if "records" in need
         )
         self.jobs = jobs
 
@@ -87,13 +105,16 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A grid of three ratios, whose sampler was killed after its first batch and started again, and all jobs ran."""
+    """A grid of three ratios, whose sampler was killed after its first batch and
+    started again, and all jobs ran."""
     folder, before = tmp_path_factory.mktemp("delia"), Path.cwd()
     os.chdir(folder)
     made = Site(folder, ForkedJobs())
     os.chdir(before)
     [killed] = made.jobs.start(made.sampler)
-    wait_until(lambda: (made.draft.exists() and made.draft.stat().st_size) or killed.ended())
+    wait_until(
+        lambda: (made.draft.exists() and made.draft.stat().st_size) or killed.ended()
+    )
     killed.send(signal.SIGKILL)
     assert killed.ended(within_s=5)
     made.first = made.draft.read_bytes()  # type: ignore[attr-defined]
@@ -105,9 +126,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     made.jobs.stop()
 
 
-def test_a_killed_sampler_goes_on(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it had is kept to the letter, and the answers are those of a sampler that nobody killed."""
-    said = [r["data"]["event"] for r in journal.read(site.sampler) if r["kind"] == "event"]
+def test_a_killed_sampler_goes_on(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had is kept to the letter, and the answers are those of a sampler that
+    nobody killed."""
+    said = [
+        r["data"]["event"] for r in journal.read(site.sampler) if r["kind"] == "event"
+    ]
     first = dict(pair for line in site.first.splitlines() for pair in json.loads(line))  # type: ignore[attr-defined]
     answers = {one.id: one.answer for one in Records(site.made)}
     monkeypatch.chdir(tmp_path)
@@ -116,26 +142,41 @@ def test_a_killed_sampler_goes_on(site: Site, tmp_path: Path, monkeypatch: pytes
 
     assert f"sampling {QUERIES} answers, going on after {len(first)}" in said
     assert 0 < len(first) < QUERIES
-    assert all(answers[made_id] == text[2:] for made_id, text in first.items() if made_id in answers)
+    assert all(
+        answers[made_id] == text[2:]
+        for made_id, text in first.items()
+        if made_id in answers
+    )
     assert {one.id: one.answer for one in Records(undisturbed.made)} == answers
     assert len(set(answers.values())) > QUERIES / 2
 
 
 def test_ratios_draw_from_the_same_answers(site: Site) -> None:
-    """One sampler for the two that want any; what the larger ratio trains on holds the smaller's, ratio 0 none."""
+    """One sampler for the two that want any; what the larger ratio trains on holds the
+    smaller's, ratio 0 none."""
     trained = {}
     for ratio, run in site.runs.items():
         made = read_json(run / "job.json")["made"]["arrangement"]
         trained[ratio] = (site.work / "arrangements" / made / "ids").read_text().split()
-    of_model = {ratio: {one for one in ids if one.startswith("diverse/")} for ratio, ids in trained.items()}
+    of_model = {
+        ratio: {one for one in ids if one.startswith("diverse/")}
+        for ratio, ids in trained.items()
+    }
 
-    assert {ratio: len(ids) for ratio, ids in trained.items()} == {0: TASKS, 1: 2 * TASKS, 2: 3 * TASKS}
-    assert len(of_model[2]) == 2 * TASKS and of_model[1] < of_model[2] and not of_model[0]
+    assert {ratio: len(ids) for ratio, ids in trained.items()} == {
+        0: TASKS,
+        1: 2 * TASKS,
+        2: 3 * TASKS,
+    }
+    assert (
+        len(of_model[2]) == 2 * TASKS and of_model[1] < of_model[2] and not of_model[0]
+    )
     assert len(list((site.work / "records").glob("[!.]*"))) == 3, "task, test, answers"
 
 
 def test_the_token_is_there_from_data_to_snapshot(site: Site) -> None:
-    """It is one id in what is trained on and in the snapshot's tokenizer; the embedding's adapters have its row."""
+    """It is one id in what is trained on and in the snapshot's tokenizer; the
+    embedding's adapters have its row."""
     from safetensors import safe_open
 
     from jobs.model.base_model import load_vocabulary
@@ -145,8 +186,16 @@ def test_the_token_is_there_from_data_to_snapshot(site: Site) -> None:
     base = Path(read_json(run / "job.json")["paths"]["base"])
     [sep] = load_vocabulary(snapshot).tokenize("<sep>")
     with safe_open(snapshot / "adapter_model.safetensors", "pt") as file:
-        [name] = [name for name in file.keys() if "embed_tokens" in name and "lora_embedding_A" in name]
-        assert file.get_tensor(name).shape[1] == read_json(base / "config.json")["vocab_size"] == 448
+        [name] = [
+            name
+            for name in file.keys()
+            if "embed_tokens" in name and "lora_embedding_A" in name
+        ]
+        assert (
+            file.get_tensor(name).shape[1]
+            == read_json(base / "config.json")["vocab_size"]
+            == 448
+        )
     assert read_json(base / "meta.json")["added"] == {"<sep>": sep}
     assert read_json(run / "job.json")["made"]["base"] == base.name
 
@@ -155,29 +204,52 @@ def test_scores_are_taken_of_the_base_and_of_the_end(site: Site) -> None:
     """Validity and accuracy at step 0 and at the last step of one epoch, in every run's journal."""
     for ratio, run in site.runs.items():
         steps = [0, (1 + ratio) * TASKS // 4]
-        assert [sorted(scores(run, key)) for key in ("json_valid", "json_accuracy")] == [steps, steps]
+        assert [
+            sorted(scores(run, key)) for key in ("json_valid", "json_accuracy")
+        ] == [
+            steps,
+            steps,
+        ]
         assert [row["step"] for row in metric_rows(run, "loss")][-1] == steps[1]
 
 
-def test_a_grid_that_is_planned_again_samples_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With another ratio and another first row for the token: the answers are by the model as it was before."""
+def test_a_grid_that_is_planned_again_samples_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another ratio and another first row for the token: the answers are by the
+    model as it was before."""
     folder = site.work.parent
     monkeypatch.chdir(folder)
-    more = GRID.replace("[0, 1, 2]", "[3]").replace("add_tokens: [<sep>]", "add_tokens: [<sep>], token_init: mean")
+    more = GRID.replace("[0, 1, 2]", "[3]").replace(
+        "add_tokens: [<sep>]", "add_tokens: [<sep>], token_init: mean"
+    )
     (folder / "more.yaml").write_text(more)
     opened = session.open_grid(folder / "more.yaml", "local", site.work)
-    plan = submit.plan(opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow())
+    plan = submit.plan(
+        opened.site, opened.grid, opened.runs, Ledger(opened.site.workspace), Allow()
+    )
 
     assert [(one.samples, one.after) for one in plan.prepares] == [(False, set())]
 
 
 def test_the_distance_of_the_token_to_its_words_is_taken(site: Site) -> None:
-    """In the embedding and after the last layer, of the base that all runs share and of what each has made of it."""
-    keys = [f"token_distance/{word}{of}" for word in ("thought", "hallucination") for of in ("", "/layer_2")]
-    found = {ratio: [scores(run, key) for key in keys] for ratio, run in site.runs.items()}
+    """In the embedding and after the last layer, of the base that all runs share and of
+    what each has made of it."""
+    keys = [
+        f"token_distance/{word}{of}"
+        for word in ("thought", "hallucination")
+        for of in ("", "/layer_2")
+    ]
+    found = {
+        ratio: [scores(run, key) for key in keys] for ratio, run in site.runs.items()
+    }
     ends = [tuple(curve[max(curve)] for curve in curves) for curves in found.values()]
 
-    assert all(sorted(curve) == [0, (1 + ratio) * TASKS // 4] for ratio, curves in found.items() for curve in curves)
+    assert all(
+        sorted(curve) == [0, (1 + ratio) * TASKS // 4]
+        for ratio, curves in found.items()
+        for curve in curves
+    )
     assert len({tuple(curve[0] for curve in curves) for curves in found.values()}) == 1
     assert len(set(ends)) == len(ends)
 
@@ -185,15 +257,27 @@ def test_the_distance_of_the_token_to_its_words_is_taken(site: Site) -> None:
 @pytest.mark.soak
 @pytest.mark.slurm
 def test_jobs_wait_for_the_answers_on_slurm(zsg_on_slurm: Zsg) -> None:
-    """The sample job, then the prepare jobs that need it, then the runs, then the evaluator, each by dependency."""
+    """The sample job, then the prepare jobs that need it, then the runs, then the
+    evaluator, each by dependency."""
     from test_on_slurm import profile, wait_until_ended
 
     zsg = zsg_on_slurm
     fill(zsg.folder)
-    zsg("submit", zsg.write("grid.yaml", GRID.replace("[0, 1, 2]", "[0, 1]")), "--profile", profile(zsg))
+    zsg(
+        "submit",
+        zsg.write("grid.yaml", GRID.replace("[0, 1, 2]", "[0, 1]")),
+        "--profile",
+        profile(zsg),
+    )
     rows = wait_until_ended(zsg, 400)
 
     assert {row["state"] for row in rows} == {"done"}
-    kinds = [last.kind for last in Ledger(session.Workspace(zsg.work)).submissions.values()]
+    kinds = [
+        last.kind for last in Ledger(session.Workspace(zsg.work)).submissions.values()
+    ]
     assert kinds[:3] == ["sample", "prepare", "prepare"]
-    assert all(0 in scores(zsg.work / "runs" / row["run"], "json_valid") for row in rows if "/" not in row["run"])
+    assert all(
+        0 in scores(zsg.work / "runs" / row["run"], "json_valid")
+        for row in rows
+        if "/" not in row["run"]
+    )

@@ -1,4 +1,5 @@
-"""Does every metric reach a real MLflow exactly once, however often and from whatever state it is sent?"""
+"""Does every metric reach a real MLflow exactly once, however often and from whatever
+state it is sent?"""
 
 import json
 import math
@@ -9,7 +10,13 @@ from pathlib import Path
 
 import pytest
 from grown_journals import write_grid, write_run
-from tracked import MlflowClient, assert_exactly_once, child_runs, journal_points, mlflow_runs
+from tracked import (
+    MlflowClient,
+    assert_exactly_once,
+    child_runs,
+    journal_points,
+    mlflow_runs,
+)
 
 from jobs.contract.folder import Damaged, Workspace, write_json
 from jobs.tracking import deliver
@@ -31,13 +38,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sending_again_sends_nothing(work: Path) -> None:
-    """A second sync finds nothing to send; MLflow equals the journal, and a run that never began is not there."""
+    """A second sync finds nothing to send; MLflow equals the journal, and a run that
+    never began is not there."""
     assert sync(work, "grid") == {"runs": 0, "points": 0}
     assert_exactly_once(work, "grid", ["first"])
 
 
 def test_a_lost_cursor_costs_a_replay_and_no_duplicate(work: Path) -> None:
-    """Without its cursor the delivery finds the run by tag and sends all again: MLflow does not change."""
+    """Without its cursor the delivery finds the run by tag and sends all again: MLflow
+    does not change."""
     shutil.rmtree(work / "runs/first/delivery")
 
     assert sync(work, "grid") == {"runs": 1, "points": 3}
@@ -45,18 +54,28 @@ def test_a_lost_cursor_costs_a_replay_and_no_duplicate(work: Path) -> None:
 
 
 def test_a_cursor_behind_what_was_sent_is_harmless(work: Path) -> None:
-    """Killed between sending and noting it, the delivery sends some points twice: MLflow does not change."""
+    """Killed between sending and noting it, the delivery sends some points twice:
+    MLflow does not change."""
     path = work / "runs/first/delivery/grid.json"
-    write_json(path, json.loads(path.read_text()) | {"sent": {"first": 1}, "seen": None})
+    write_json(
+        path, json.loads(path.read_text()) | {"sent": {"first": 1}, "seen": None}
+    )
 
     assert sync(work, "grid") == {"runs": 1, "points": 2}
     assert_exactly_once(work, "grid", ["first"])
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("exit.json", ""), ("attempt.json", '{"attempt": 1, "subm'), ("job.json", '{"schema": 99}')]
+    ("name", "text"),
+    [
+        ("exit.json", ""),
+        ("attempt.json", '{"attempt": 1, "subm'),
+        ("job.json", '{"schema": 99}'),
+    ],
 )
-def test_a_broken_record_keeps_no_other_run_from_mlflow(work: Path, name: str, text: str) -> None:
+def test_a_broken_record_keeps_no_other_run_from_mlflow(
+    work: Path, name: str, text: str
+) -> None:
     """The others are sent, then its path is told."""
     runs = [f"broken-{name}", f"sound-{name}"]
     for run in runs:
@@ -71,7 +90,8 @@ def test_a_broken_record_keeps_no_other_run_from_mlflow(work: Path, name: str, t
 
 
 def test_what_a_restart_adds_is_sent_once(work: Path) -> None:
-    """After a restart the recomputed steps are not sent again, the new ones are; the run is closed at its end."""
+    """After a restart the recomputed steps are not sent again, the new ones are; the
+    run is closed at its end."""
     write_run(work, "restarted", [[{"loss": 3.0}, {"loss": 2.0}]], outcome=None)
     write_grid(work, "restart", ["restarted"])
     assert sync(work, "restart") == {"runs": 1, "points": 2}
@@ -84,7 +104,8 @@ def test_what_a_restart_adds_is_sent_once(work: Path) -> None:
 
 
 def test_a_restart_that_disagrees_is_flagged(work: Path) -> None:
-    """Another value for a step already journalled is not sent; the run carries a flag that names both."""
+    """Another value for a step already journalled is not sent; the run carries a flag
+    that names both."""
     write_run(work, "differs", [[{"loss": 3.0}], [{"loss": 3.5}]])
     write_grid(work, "differ", ["differs"])
     sync(work, "differ")
@@ -106,7 +127,8 @@ def test_a_loss_that_is_no_number_arrives_as_such(work: Path) -> None:
 
 
 def test_one_experiment_and_one_parent_for_a_grid(work: Path) -> None:
-    """Runs are children of the grid's one parent run, however often it was synced; axes are params."""
+    """Runs are children of the grid's one parent run, however often it was synced; axes
+    are params."""
     rows = mlflow_runs(work, "grid")
     [parent] = [row for row in rows if row["tags"]["zsg.kind"] == "grid"]
     children = [row for row in rows if row["tags"]["zsg.kind"] == "run"]
@@ -120,8 +142,18 @@ def test_two_syncs_at_once_do_not_double(work: Path) -> None:
     """Two deliveries of one grid at the same time make one MLflow run and one of each point."""
     write_run(work, "raced", [[{"loss": float(step)} for step in range(1500)]])
     write_grid(work, "race", ["raced"])
-    command = [sys.executable, "-W", "ignore", "-m", "jobs.tracking.deliver", str(work), "race"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "jobs.tracking.deliver",
+        str(work),
+        "race",
+    ]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
     sent = [json.loads(process.communicate()[0])["points"] for process in both]
 
     assert sum(sent) == 1500 == len(journal_points(work, "raced"))
@@ -129,12 +161,15 @@ def test_two_syncs_at_once_do_not_double(work: Path) -> None:
 
 
 def test_a_run_deleted_in_mlflow_is_filled_again(work: Path) -> None:
-    """A run that is gone from MLflow is made again from the journal, and the others are left alone."""
+    """A run that is gone from MLflow is made again from the journal, and the others are
+    left alone."""
     write_run(work, "gone", [[{"loss": 3.0}, {"loss": 2.0}]])
     write_run(work, "stays", [[{"loss": 1.0}]])
     write_grid(work, "refill", ["gone", "stays"])
     sync(work, "refill")
-    MlflowClient(f"sqlite:///{work}/mlflow.db").delete_run(child_runs(work, "refill")["gone"]["id"])
+    MlflowClient(f"sqlite:///{work}/mlflow.db").delete_run(
+        child_runs(work, "refill")["gone"]["id"]
+    )
 
     assert sync(work, "refill") == {"runs": 1, "points": 2}
     assert_exactly_once(work, "refill", ["gone", "stays"])
@@ -146,20 +181,34 @@ def test_a_lost_store_is_filled_again(work: Path) -> None:
     write_grid(work, "move", ["moved"])
     sync(work, "move")
     path = Workspace(work).grid("move") / "grid.json"
-    write_json(path, json.loads(path.read_text()) | {"tracking": f"sqlite:///{work}/other.db"})
+    write_json(
+        path, json.loads(path.read_text()) | {"tracking": f"sqlite:///{work}/other.db"}
+    )
 
     assert sync(work, "move") == {"runs": 1, "points": 2}
     assert sync(work, "move") == {"runs": 0, "points": 0}
 
 
 def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
-    """A delivery killed while MLflow sets up its tables leaves nothing that the next one trips over."""
+    """A delivery killed while MLflow sets up its tables leaves nothing that the next
+    one trips over."""
     write_run(tmp_path, "first", [[{"loss": 3.0}]])
     write_grid(tmp_path, "grid", ["first"])
-    command = [sys.executable, "-W", "ignore", "-m", "jobs.tracking.deliver", str(tmp_path), "grid"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "jobs.tracking.deliver",
+        str(tmp_path),
+        "grid",
+    ]
     killed = subprocess.Popen(command)
-    drafts = lambda: [path for path in tmp_path.glob(".mlflow.db.draft.*") if len(path.suffix) == 9]  # noqa: E731
-    while not any(draft.stat().st_size > 100_000 for draft in drafts()):  # some tables are there, most are not
+    drafts = lambda: [  # noqa: E731
+        path for path in tmp_path.glob(".mlflow.db.draft.*") if len(path.suffix) == 9
+    ]
+    # some tables are there, most are not
+    while not any(draft.stat().st_size > 100_000 for draft in drafts()):
         assert killed.poll() is None
     killed.kill()
     killed.wait()
@@ -174,8 +223,18 @@ def test_two_first_deliveries_make_one_store(tmp_path: Path) -> None:
     """Two deliveries that both find no store end with one, and with every point once."""
     write_run(tmp_path, "first", [[{"loss": 3.0}]])
     write_grid(tmp_path, "grid", ["first"])
-    command = [sys.executable, "-W", "ignore", "-m", "jobs.tracking.deliver", str(tmp_path), "grid"]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "jobs.tracking.deliver",
+        str(tmp_path),
+        "grid",
+    ]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
 
     assert sum(json.loads(process.communicate()[0])["points"] for process in both) == 1
     assert [process.returncode for process in both] == [0, 0]

@@ -1,4 +1,5 @@
-"""Is a disk that is full, read-only or forbidden told in one message, and does the same command work afterwards?"""
+"""Is a disk that is full, read-only or forbidden told in one message, and does the same
+command work afterwards?"""
 
 import ctypes
 import os
@@ -24,12 +25,18 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path)
 
 
-def run(home: Home, *argv: str | Path, first: Callable[[], None] | None = None) -> Ended:
+def run(
+    home: Home, *argv: str | Path, first: Callable[[], None] | None = None
+) -> Ended:
     """`zsg` in a process of its own, which calls `first` before it starts."""
     done = subprocess.run(
         [sys.executable, "-m", "launcher.cli", *map(str, argv)],
-        cwd=home.folder, env=Zsg(home.folder).env, capture_output=True, text=True, preexec_fn=first,
-    )  # fmt: skip
+        cwd=home.folder,
+        env=Zsg(home.folder).env,
+        capture_output=True,
+        text=True,
+        preexec_fn=first,
+    )
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
@@ -38,19 +45,28 @@ def as_a_user() -> None:
     if os.getuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         for power in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-            assert libc.prctl(PR_CAPBSET_DROP, power, 0, 0, 0) == 0, os.strerror(ctypes.get_errno())
+            assert libc.prctl(PR_CAPBSET_DROP, power, 0, 0, 0) == 0, os.strerror(
+                ctypes.get_errno()
+            )
 
 
-@pytest.mark.parametrize("mode", [READ_ONLY, FORBIDDEN], ids=["read-only", "unreadable"])
+@pytest.mark.parametrize(
+    "mode", [READ_ONLY, FORBIDDEN], ids=["read-only", "unreadable"]
+)
 @pytest.mark.parametrize("below", ["", "new/work"], ids=["itself", "to be made in it"])
-def test_a_workspace_that_is_closed_to_the_user_is_refused(home: Home, mode: int, below: str) -> None:
-    """A folder that may not be read and written is refused before anything is read for it or made in it."""
+def test_a_workspace_that_is_closed_to_the_user_is_refused(
+    home: Home, mode: int, below: str
+) -> None:
+    """A folder that may not be read and written is refused before anything is read for
+    it or made in it."""
     closed = home.root / "closed"
     closed.mkdir()
     before = home.listing()
     closed.chmod(mode)
     try:
-        ended = run(home, "submit", "grid.yaml", "--workspace", closed / below, first=as_a_user)
+        ended = run(
+            home, "submit", "grid.yaml", "--workspace", closed / below, first=as_a_user
+        )
     finally:
         closed.chmod(0o700)
 
@@ -86,7 +102,10 @@ def test_a_full_disk_is_told(home: Home, small_disk: Path) -> None:
     ended = run(home, "submit", "grid.yaml", "--workspace", small_disk / "work")
 
     *said, error = ended.said.splitlines()
-    assert (ended.code, [line.partition(":")[0] for line in said]) == (CLUSTER, ["profile local"]), ended.said
+    assert (ended.code, [line.partition(":")[0] for line in said]) == (
+        CLUSTER,
+        ["profile local"],
+    ), ended.said
     assert "digests.json: No space left on device" in error
     assert list((small_disk / "work").iterdir()) == []
 
@@ -101,14 +120,21 @@ def test_a_disk_that_turned_read_only_is_told(home: Home, small_disk: Path) -> N
     assert f"cannot be made: {small_disk} is not writable" in ended.said
 
 
-@pytest.mark.parametrize("largest", [0, 150, 1500], ids=["nothing", "no digests", "no record of the grid"])
+@pytest.mark.parametrize(
+    "largest", [0, 150, 1500], ids=["nothing", "no digests", "no record of the grid"]
+)
 def test_a_file_that_cannot_grow_is_told(home: Home, largest: int) -> None:
-    """Whichever file meets the end of the disk, it is named, the code is 3, and nothing counts as submitted."""
+    """Whichever file meets the end of the disk, it is named, the code is 3, and nothing
+    counts as submitted."""
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))  # noqa: E731
 
     ended = run(home, "submit", "grid.yaml", first=limit)
 
     errors = [line for line in ended.said.splitlines() if line.startswith("error: ")]
-    assert (ended.code, len(errors), "Traceback" in ended.said) == (CLUSTER, 1, False), ended.said
+    assert (ended.code, len(errors), "Traceback" in ended.said) == (
+        CLUSTER,
+        1,
+        False,
+    ), ended.said
     assert f"{home.folder}/zsg-work/" in errors[0] and "File too large" in errors[0]
     assert "g: 1 submit" in run(home, "plan", "grid.yaml").printed

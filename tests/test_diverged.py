@@ -1,4 +1,5 @@
-"""Is a run whose numbers are no numbers ended, with a cause of its own that says where and what would help?"""
+"""Is a run whose numbers are no numbers ended, with a cause of its own that says where
+and what would help?"""
 
 import warnings
 from types import SimpleNamespace
@@ -21,19 +22,33 @@ with warnings.catch_warnings():
     ("every", "rate", "step", "said"),
     [
         (6, "1e+20", 2, "step 2: "),
-        pytest.param(1, "1e+38", 1, "step 1: the test loss (loss) is not a number", marks=pytest.mark.soak),
+        pytest.param(
+            1,
+            "1e+38",
+            1,
+            "step 1: the test loss (loss) is not a number",
+            marks=pytest.mark.soak,
+        ),
     ],
 )
 def test_a_rate_that_is_too_high_is_told_by_where_it_shows_first(
     bench: Bench, every: int, rate: str, step: int, said: str
 ) -> None:
-    """In a step after, or at a checkpoint before: never as the cluster's fault, and not tried again."""
+    """In a step after, or at a checkpoint before: never as the cluster's fault, and not
+    tried again."""
     record = bench.jobs.run(bench.make(train={"lr": float(rate)}, every=every))
 
-    assert (record["outcome"], record["cause"], record["step"]) == ("failed", "diverged", step)
+    assert (record["outcome"], record["cause"], record["step"]) == (
+        "failed",
+        "diverged",
+        step,
+    )
     assert record["evidence"].startswith(said)
-    assert record["evidence"].endswith(f"lower train.lr (it is {rate})")  # in fp32, which is not advised
-    refusal = verdict(Failure("failed", record["cause"], record["evidence"], record["signature"]), [])
+    # in fp32, which is not advised
+    assert record["evidence"].endswith(f"lower train.lr (it is {rate})")
+    refusal = verdict(
+        Failure("failed", record["cause"], record["evidence"], record["signature"]), []
+    )
     assert refusal is not None
     assert refusal.startswith("it would fail again: diverged: step ")
 
@@ -46,7 +61,10 @@ def losses(tokens: list[float], **settings: Any) -> Any:
     return made
 
 
-@pytest.mark.parametrize(("tokens", "why"), [([], "it is empty"), ([0.0, 0.0], "none of its answers is left")])
+@pytest.mark.parametrize(
+    ("tokens", "why"),
+    [([], "it is empty"), ([0.0, 0.0], "none of its answers is left")],
+)
 def test_a_test_set_without_a_token_is_refused(tokens: list[float], why: str) -> None:
     """Its mean would be no number at every checkpoint, and the run done."""
     with pytest.raises(UserError, match=why):
@@ -61,13 +79,17 @@ def test_answers_that_were_cut_may_count_as_zero() -> None:
 
 
 def test_items_without_an_answer_are_no_divergence() -> None:
-    """They are excluded and counted; an item that has one and no finite loss ends the run, or refuses its base."""
+    """They are excluded and counted; an item that has one and no finite loss ends the
+    run, or refuses its base."""
     nan = float("nan")
     losses([0.0, 2.0])._refuse_broken("loss", 3, torch.tensor([nan, 1.0]))
 
     with pytest.raises(
-        Diverged, match=r"step 3: the test loss \(loss\) is not a number on 1 of 2 items; lower train.lr"
+        Diverged,
+        match=r"step 3: the test loss \(loss\) is not a number on 1 of 2 items; lower train.lr",
     ):
         losses([1.0, 2.0])._refuse_broken("loss", 3, torch.tensor([nan, 1.0]))
-    with pytest.raises(UserError, match=r"before any step, .*use train\.precision: bf16 or fp32"):
+    with pytest.raises(
+        UserError, match=r"before any step, .*use train\.precision: bf16 or fp32"
+    ):
         losses([1.0, 2.0])._refuse_broken("loss", 0, torch.tensor([1.0, float("inf")]))

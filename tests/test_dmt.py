@@ -30,13 +30,18 @@ SIZES = {"code": 2017, "math": 7473, "talk": 500}
 PARTS = {"1": 1, "1/4": 4, "1/16": 16, "1/64": 64, "1/256": 256}
 
 
-def submit(zsg: Zsg, real_data: Path, strategies: str, cap: str = "null") -> dict[str, dict[str, Any]]:
+def submit(
+    zsg: Zsg, real_data: Path, strategies: str, cap: str = "null"
+) -> dict[str, dict[str, Any]]:
     """The grid, run to its end: its status rows by strategy."""
     text = GRID.format(
-        gsm8k=real_data / "gsm8k", code=real_data / "code_alpaca/code_alpaca_2k.json", strategies=strategies,
-        humaneval=real_data / "humaneval/HumanEval.jsonl.gz", cap=cap,
+        gsm8k=real_data / "gsm8k",
+        code=real_data / "code_alpaca/code_alpaca_2k.json",
+        strategies=strategies,
+        humaneval=real_data / "humaneval/HumanEval.jsonl.gz",
+        cap=cap,
         talk=real_data / "sharegpt/fastchat_dummy_conversation.json",
-    )  # fmt: skip
+    )
     zsg("submit", zsg.write("dmt.yaml", text))
     rows = {json.dumps(row["axes"]["strategy"]): row for row in zsg.status()}
     assert {row["state"] for row in rows.values()} == {"done"}
@@ -51,18 +56,32 @@ def corpus_of(zsg: Zsg, run: str) -> Corpus:
 
 def counts_of(zsg: Zsg, run: str) -> dict[str, int]:
     """How many examples of each source that was."""
-    return {name: facts["train"] for name, facts in corpus_of(zsg, run).meta["sources"].items()}
+    return {
+        name: facts["train"]
+        for name, facts in corpus_of(zsg, run).meta["sources"].items()
+    }
 
 
 def train_jobs(zsg: Zsg) -> list[str]:
     """Every train job that was ever submitted."""
-    rows = [json.loads(line) for line in (zsg.work / "ledger.jsonl").read_text().splitlines()]
-    return [item for row in rows if row["event"] == "intent" and row["kind"] == "train" for item in row["items"]]
+    rows = [
+        json.loads(line)
+        for line in (zsg.work / "ledger.jsonl").read_text().splitlines()
+    ]
+    return [
+        item
+        for row in rows
+        if row["event"] == "intent" and row["kind"] == "train"
+        for item in row["items"]
+    ]
 
 
 @pytest.mark.data
-def test_a_mixture_is_trained_in_stages_and_told_by_source(zsg: Zsg, real_data: Path) -> None:
-    """dmt(1/256) trains all special data, then the general with exactly 2 + 2 of them; MLflow says what and how."""
+def test_a_mixture_is_trained_in_stages_and_told_by_source(
+    zsg: Zsg, real_data: Path
+) -> None:
+    """dmt(1/256) trains all special data, then the general with exactly 2 + 2 of them;
+    MLflow says what and how."""
     [row] = submit(zsg, real_data, "[{name: dmt, k: 1/256}]", "512").values()
     made, told = corpus_of(zsg, row["run"]), child_runs(zsg.work, "dmt")[row["run"]]
 
@@ -70,18 +89,29 @@ def test_a_mixture_is_trained_in_stages_and_told_by_source(zsg: Zsg, real_data: 
     assert len(train_jobs(zsg)) == 2
     assert told["params"]["stage2.data.sources.math.train.k"] == "1/256"
     for key in ("loss", "loss/math", "loss/code"):
-        assert sorted(step for one, step, *_ in told["points"] if one == key) == [0, 2, 4]
+        assert sorted(step for one, step, *_ in told["points"] if one == key) == [
+            0,
+            2,
+            4,
+        ]
     last = {key: value for key, step, value, _ in told["points"] if step == 4}
-    assert 36 * last["loss"] == pytest.approx(24 * last["loss/math"] + 12 * last["loss/code"])
+    assert 36 * last["loss"] == pytest.approx(
+        24 * last["loss/math"] + 12 * last["loss/code"]
+    )
     assert len(made.test) == 24 + 12
-    arrangement = json.loads((zsg.work / "runs" / row["run"] / "job.json").read_text())["made"]["arrangement"]
-    assert "sources: code 2 (0.40%), math 2 (0.40%), talk 500 (99.21%)" in zsg("arrange", "show", arrangement)
+    arrangement = json.loads((zsg.work / "runs" / row["run"] / "job.json").read_text())[
+        "made"
+    ]["arrangement"]
+    assert "sources: code 2 (0.40%), math 2 (0.40%), talk 500 (99.21%)" in zsg(
+        "arrange", "show", arrangement
+    )
 
 
 @pytest.mark.soak
 @pytest.mark.data
 def test_the_whole_k_sweep_runs_on_real_files(zsg: Zsg, real_data: Path) -> None:
-    """All strategies and k: exact counts in every last stage, the common first stage one job, nothing done twice."""
+    """All strategies and k: exact counts in every last stage, the common first stage
+    one job, nothing done twice."""
     sweep = [f"{{name: dmt, k: {k}}}" for k in (*PARTS, "0")]
     rows = submit(zsg, real_data, f"[multitask, sequential, {', '.join(sweep)}]")
     talk = {"talk": SIZES["talk"]}
@@ -89,8 +119,14 @@ def test_the_whole_k_sweep_runs_on_real_files(zsg: Zsg, real_data: Path) -> None
     for k, parts in PARTS.items():
         share: Any = 1 if k == "1" else k
         wanted = {name: SIZES[name] // parts for name in ("code", "math")} | talk
-        assert counts_of(zsg, rows[json.dumps({"name": "dmt", "k": share})]["run"]) == wanted
-    assert counts_of(zsg, rows['{"name": "dmt", "k": 0}']["run"]) == {"code": 0, "math": 0} | talk
+        assert (
+            counts_of(zsg, rows[json.dumps({"name": "dmt", "k": share})]["run"])
+            == wanted
+        )
+    assert (
+        counts_of(zsg, rows['{"name": "dmt", "k": 0}']["run"])
+        == {"code": 0, "math": 0} | talk
+    )
     assert counts_of(zsg, rows['"multitask"']["run"]) == SIZES
     assert counts_of(zsg, rows['"sequential"']["run"]) == {"code": 0, "math": 0} | talk
     assert len(train_jobs(zsg)) == len(set(train_jobs(zsg))) == 1 + 3 + 1 + len(sweep)

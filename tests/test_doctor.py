@@ -25,15 +25,38 @@ HERE = dict.fromkeys(doctor.OURS, None)
     ("packages", "folders", "verdict", "said"),
     [
         pytest.param({}, HERE, OK, "", id="an editable install names no owner"),
-        pytest.param({"jobs": ["zsg"], "launcher": ["zsg", "zsg"]}, HERE, OK, "", id="zsg's own"),
-        pytest.param({"jobs": ["zsg", "acme"]}, HERE, PROBLEM, "jobs also belongs to acme", id="two owners"),
-        pytest.param({"launcher": ["acme"]}, HERE, PROBLEM, "launcher also belongs to acme", id="another owner"),
+        pytest.param(
+            {"jobs": ["zsg"], "launcher": ["zsg", "zsg"]}, HERE, OK, "", id="zsg's own"
+        ),
+        pytest.param(
+            {"jobs": ["zsg", "acme"]},
+            HERE,
+            PROBLEM,
+            "jobs also belongs to acme",
+            id="two owners",
+        ),
+        pytest.param(
+            {"launcher": ["acme"]},
+            HERE,
+            PROBLEM,
+            "launcher also belongs to acme",
+            id="another owner",
+        ),
         pytest.param({"numpy": ["numpy"]}, HERE, OK, "", id="strangers elsewhere"),
-        pytest.param({}, {"launcher": Path("/a/launcher"), "jobs": Path("/b/jobs")}, PROBLEM, "shadows", id="a shadow"),
+        pytest.param(
+            {},
+            {"launcher": Path("/a/launcher"), "jobs": Path("/b/jobs")},
+            PROBLEM,
+            "shadows",
+            id="a shadow",
+        ),
     ],
 )
 def test_our_names_are_ours(
-    packages: dict[str, list[str]], folders: dict[str, Path | None], verdict: str, said: str
+    packages: dict[str, list[str]],
+    folders: dict[str, Path | None],
+    verdict: str,
+    said: str,
 ) -> None:
     """Nothing else owns launcher, jobs or zsg_core, and all three come from one folder."""
     check = doctor.owners(packages, folders)
@@ -75,31 +98,54 @@ MOUNTS = """22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
         ("/mnt/s/w", "tmpfs"),
     ],
 )
-def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(path: str, kind: str) -> None:
+def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(
+    path: str, kind: str
+) -> None:
     """The longest mount point above a path counts, and of two on one point the later."""
     assert file_systems.file_system(MOUNTS, Path(path)) == kind
 
 
 @pytest.mark.parametrize(
     ("kind", "uri", "verdict"),
-    [("ext4", None, OK), ("nfs4", None, WARNING), ("lustre", None, WARNING), ("fuse.sshfs", None, WARNING),
-     ("nfs4", "http://127.0.0.1:5000", OK)],
-)  # fmt: skip
-def test_sqlite_on_a_shared_disk_is_warned_of(kind: str, uri: str | None, verdict: str) -> None:
+    [
+        ("ext4", None, OK),
+        ("nfs4", None, WARNING),
+        ("lustre", None, WARNING),
+        ("fuse.sshfs", None, WARNING),
+        ("nfs4", "http://127.0.0.1:5000", OK),
+    ],
+)
+def test_sqlite_on_a_shared_disk_is_warned_of(
+    kind: str, uri: str | None, verdict: str
+) -> None:
     """MLflow's own file is no matter where the profile names another store."""
     assert doctor.store(kind, uri).verdict == verdict
 
 
 @pytest.mark.parametrize(
-    ("missing", "verdict"), [((), OK), (("sacct",), WARNING), (("sbatch",), PROBLEM), (("sacct", "srun"), PROBLEM)]
+    ("missing", "verdict"),
+    [
+        ((), OK),
+        (("sacct",), WARNING),
+        (("sbatch",), PROBLEM),
+        (("sacct", "srun"), PROBLEM),
+    ],
 )
-def test_slurm_can_do_without_sacct_only(missing: tuple[str, ...], verdict: str) -> None:
+def test_slurm_can_do_without_sacct_only(
+    missing: tuple[str, ...], verdict: str
+) -> None:
     """Every other command of Slurm is needed."""
     assert doctor.programs(missing).verdict == verdict
 
 
 @pytest.mark.parametrize(
-    ("name", "verdict"), [("train", PROBLEM), ("track", WARNING), ("report", WARNING), ("evaluate", WARNING)]
+    ("name", "verdict"),
+    [
+        ("train", PROBLEM),
+        ("track", WARNING),
+        ("report", WARNING),
+        ("evaluate", WARNING),
+    ],
 )
 def test_a_missing_extra_is_told_with_its_command(name: str, verdict: str) -> None:
     """Jobs need the training extra; what the others are for can be done elsewhere and later."""
@@ -111,21 +157,32 @@ def test_a_missing_extra_is_told_with_its_command(name: str, verdict: str) -> No
 
 
 def test_every_extra_that_commands_need_is_looked_at() -> None:
-    """Each module that an extra is to bring is brought by it: by a distribution that pyproject.toml lists."""
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    """Each module that an extra is to bring is brought by it: by a distribution that
+    pyproject.toml lists."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     owners = importlib.metadata.packages_distributions()
 
     assert set(doctor.FOR) | {"train"} == set(extras.MODULES)
     for extra, modules in extras.MODULES.items():
-        names = {re.split(r"[ >=<;\[]", need)[0].lower().replace("_", "-") for need in listed[extra]}
+        names = {
+            re.split(r"[ >=<;\[]", need)[0].lower().replace("_", "-")
+            for need in listed[extra]
+        }
         for module in modules:
-            assert {name.lower().replace("_", "-") for name in owners[module]} & names, module
+            assert {
+                name.lower().replace("_", "-") for name in owners[module]
+            } & names, module
 
 
 @pytest.mark.parametrize(
-    ("found", "named", "verdict"), [(["/usr/bin/gcc"], None, OK), ([], "icx", OK), ([], None, WARNING)]
+    ("found", "named", "verdict"),
+    [(["/usr/bin/gcc"], None, OK), ([], "icx", OK), ([], None, WARNING)],
 )
-def test_a_c_compiler_is_looked_for(found: list[str], named: str | None, verdict: str) -> None:
+def test_a_c_compiler_is_looked_for(
+    found: list[str], named: str | None, verdict: str
+) -> None:
     """On the PATH, or what CC names; without one a line says when it matters."""
     check = doctor.compiler(found, named)
 
@@ -169,9 +226,20 @@ def test_the_doctor_of_this_machine(zsg: Zsg) -> None:
 
 def test_the_doctor_imports_no_engine(zsg: Zsg) -> None:
     """Whether torch is there is seen without importing it."""
-    code = "import sys; from launcher import cli; sys.argv = ['zsg', 'doctor']; cli.app(standalone_mode=False);"
-    code += "print([name for name in ('torch', 'mlflow', 'faiss') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=zsg.folder, capture_output=True, text=True, check=True)
+    code = (
+        "import sys; from launcher import cli; sys.argv = ['zsg', 'doctor'];"
+        " cli.app(standalone_mode=False);"
+    )
+    code += (
+        "print([name for name in ('torch', 'mlflow', 'faiss') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=zsg.folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
     assert done.stdout.splitlines()[-1] == "[]"
 
@@ -188,11 +256,32 @@ def test_a_second_owner_of_jobs_is_found(zsg: Zsg) -> None:
     info = "acme-1.0.dist-info"
     with zipfile.ZipFile(zsg.folder / "acme-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("jobs/extra.py", "")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", f"jobs/extra.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--target", "other", "acme-1.0-py3-none-any.whl"], cwd=zsg.folder, check=True)
+        wheel.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n"
+        )
+        wheel.writestr(
+            f"{info}/WHEEL",
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        )
+        wheel.writestr(
+            f"{info}/RECORD",
+            f"jobs/extra.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n",
+        )
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--disable-pip-version-check",
+    ]
+    subprocess.run(
+        [*pip, "--target", "other", "acme-1.0-py3-none-any.whl"],
+        cwd=zsg.folder,
+        check=True,
+    )
     zsg.env["PYTHONPATH"] = str(zsg.folder / "other")
 
     assert "problem  package: jobs also belongs to acme" in zsg("doctor", code=3)

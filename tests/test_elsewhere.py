@@ -12,7 +12,13 @@ from zsg_core.errors import BadData
 from zsg_core.metrics import elsewhere
 from zsg_core.metrics.scoring import Answered
 
-SCORE: dict[str, Any] = {"run": "ab12", "step": 40, "id": "t:0", "metric": "mt_bench", "score": 7}
+SCORE: dict[str, Any] = {
+    "run": "ab12",
+    "step": 40,
+    "id": "t:0",
+    "metric": "mt_bench",
+    "score": 7,
+}
 
 
 def written(path: Path, *rows: dict[str, Any]) -> Path:
@@ -21,16 +27,27 @@ def written(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 @given(st.text(), st.text())
-def test_an_answer_is_one_line_with_all_that_a_scorer_needs(prompt: str, answer: str) -> None:
+def test_an_answer_is_one_line_with_all_that_a_scorer_needs(
+    prompt: str, answer: str
+) -> None:
     """Whatever stands in it."""
-    one = Answered(id="t:0", task="t", prompt=prompt, references=("a", "b"), answer=answer)
+    one = Answered(
+        id="t:0", task="t", prompt=prompt, references=("a", "b"), answer=answer
+    )
     (line,) = elsewhere.lines("ab12", 40, "test_set", [one])
 
     assert line.count("\n") == 1
     assert json.loads(line) == {
-        "schema": 1, "run": "ab12", "step": 40, "suite": "test_set", "id": "t:0", "task": "t", "prompt": prompt,
-        "references": ["a", "b"], "answer": answer,
-    }  # fmt: skip
+        "schema": 1,
+        "run": "ab12",
+        "step": 40,
+        "suite": "test_set",
+        "id": "t:0",
+        "task": "t",
+        "prompt": prompt,
+        "references": ["a", "b"],
+        "answer": answer,
+    }
 
 
 def test_scores_are_read_by_checkpoint_metric_and_item(tmp_path: Path) -> None:
@@ -39,10 +56,19 @@ def test_scores_are_read_by_checkpoint_metric_and_item(tmp_path: Path) -> None:
     (line,) = elsewhere.lines("ab12", 50, "test_set", [one])
     rows = [SCORE, SCORE, SCORE | {"metric": "humaneval/pass_at_1", "score": 0.5}]
 
-    found = elsewhere.scores(written(tmp_path / "s.jsonl", *rows, json.loads(line) | {"metric": "judge:a", "score": 1}))
+    found = elsewhere.scores(
+        written(
+            tmp_path / "s.jsonl",
+            *rows,
+            json.loads(line) | {"metric": "judge:a", "score": 1},
+        )
+    )
 
     assert found == {
-        ("ab12", 40, None): {"mt_bench": {"t:0": 7}, "humaneval/pass_at_1": {"t:0": 0.5}},
+        ("ab12", 40, None): {
+            "mt_bench": {"t:0": 7},
+            "humaneval/pass_at_1": {"t:0": 0.5},
+        },
         ("ab12", 50, "test_set"): {"judge:a": {"t:1": 1}},
     }
 
@@ -50,18 +76,40 @@ def test_scores_are_read_by_checkpoint_metric_and_item(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        pytest.param(SCORE | {"score": 8}, "mt_bench of t:0 was 7 before, and is 8 here", id="another score"),
+        pytest.param(
+            SCORE | {"score": 8},
+            "mt_bench of t:0 was 7 before, and is 8 here",
+            id="another score",
+        ),
         pytest.param(SCORE | {"score": "7"}, "score", id="a text"),
         pytest.param(SCORE | {"score": None}, "score", id="no score"),
-        pytest.param({"run": "ab12", "step": 40, "id": "t:1", "metric": "m"}, "score", id="a key is missing"),
-        pytest.param(SCORE | {"metric": "loss"}, "'loss' is no name", id="the trainer's loss"),
-        pytest.param(SCORE | {"metric": "loss/x"}, "'loss/x' is no name", id="a part of it"),
-        pytest.param(SCORE | {"metric": "m_stderr"}, "'m_stderr' is no name", id="what zsg computes"),
-        pytest.param(SCORE | {"metric": "pass@1"}, "'pass@1' is no name", id="what MLflow does not take"),
+        pytest.param(
+            {"run": "ab12", "step": 40, "id": "t:1", "metric": "m"},
+            "score",
+            id="a key is missing",
+        ),
+        pytest.param(
+            SCORE | {"metric": "loss"}, "'loss' is no name", id="the trainer's loss"
+        ),
+        pytest.param(
+            SCORE | {"metric": "loss/x"}, "'loss/x' is no name", id="a part of it"
+        ),
+        pytest.param(
+            SCORE | {"metric": "m_stderr"},
+            "'m_stderr' is no name",
+            id="what zsg computes",
+        ),
+        pytest.param(
+            SCORE | {"metric": "pass@1"},
+            "'pass@1' is no name",
+            id="what MLflow does not take",
+        ),
         pytest.param(SCORE | {"metric": "../m"}, "is no name", id="a path"),
     ],
 )
-def test_what_is_no_score_is_refused_with_its_line(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+def test_what_is_no_score_is_refused_with_its_line(
+    tmp_path: Path, row: dict[str, Any], said: str
+) -> None:
     """The second line of the file."""
     with pytest.raises(BadData, match=rf"s\.jsonl:2: .*{said}"):
         elsewhere.scores(written(tmp_path / "s.jsonl", SCORE, row))
@@ -77,5 +125,9 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
 
 def test_a_score_of_an_item_that_was_not_answered_is_refused() -> None:
     """With the nearest one that was."""
-    with pytest.raises(BadData, match=r"ab12 step 40: m of 'task1:00', .*Did you mean 'task1:0'"):
-        elsewhere.refuse_others("ab12 step 40", {"m": {"task1:0": 1, "task1:00": 2}}, ["task1:0"])
+    with pytest.raises(
+        BadData, match=r"ab12 step 40: m of 'task1:00', .*Did you mean 'task1:0'"
+    ):
+        elsewhere.refuse_others(
+            "ab12 step 40", {"m": {"task1:0": 1, "task1:00": 2}}, ["task1:0"]
+        )

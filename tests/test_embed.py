@@ -19,7 +19,9 @@ def quiet(text: str) -> None:
 
 def letters(texts: list[str]) -> np.ndarray:
     """A model that counts letters."""
-    return np.array([[text.count(letter) for letter in "0123456789"] for text in texts], np.float32)
+    return np.array(
+        [[text.count(letter) for letter in "0123456789"] for text in texts], np.float32
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +44,8 @@ def test_every_text_has_its_vector_in_its_place(tmp_path):
 
 
 def test_equal_texts_are_embedded_once(tmp_path):
-    """What a batch does to the last bits cannot tell equal texts apart, and no work is done twice."""
+    """What a batch does to the last bits cannot tell equal texts apart, and no work is
+    done twice."""
     seen: list[str] = []
 
     filled(tmp_path / "a", lambda texts: (seen.extend(texts), letters(texts))[1])
@@ -63,10 +66,14 @@ def test_an_embedding_goes_on_where_it_stopped(tmp_path, calls):
     with pytest.raises(KeyboardInterrupt):
         filled(tmp_path / "a", dying)
     half = asked[:]
-    made = filled(tmp_path / "a", lambda texts: (asked.append(texts), letters(texts))[1])
+    made = filled(
+        tmp_path / "a", lambda texts: (asked.append(texts), letters(texts))[1]
+    )
 
     whole: list[list[str]] = []
-    wanted = filled(tmp_path / "b", lambda texts: (whole.append(texts), letters(texts))[1])
+    wanted = filled(
+        tmp_path / "b", lambda texts: (whole.append(texts), letters(texts))[1]
+    )
     assert len(half) == calls
     assert asked == whole
     assert made.tobytes() == wanted.tobytes()
@@ -74,9 +81,13 @@ def test_an_embedding_goes_on_where_it_stopped(tmp_path, calls):
 
 @pytest.mark.parametrize("calls", [0, 1, 2])
 def test_what_another_embedding_knows_is_not_embedded_again(tmp_path, calls):
-    """Lent vectors stand in their places, killed or not; a draft begun before more was known keeps its list."""
+    """Lent vectors stand in their places, killed or not; a draft begun before more was
+    known keeps its list."""
     places = np.flatnonzero([text.startswith(("text 1", "text 3")) for text in TEXTS])
-    lent = [(part, 100 + letters([TEXTS[place] for place in part])) for part in (places[::2], places[1::2])]
+    lent = [
+        (part, 100 + letters([TEXTS[place] for place in part]))
+        for part in (places[::2], places[1::2])
+    ]
     asked: list[str] = []
 
     def dying(texts: list[str]) -> np.ndarray:
@@ -88,25 +99,40 @@ def test_what_another_embedding_knows_is_not_embedded_again(tmp_path, calls):
     with pytest.raises(KeyboardInterrupt):
         filled(tmp_path / "a", dying, known=lent)
     everything = [(np.arange(len(TEXTS)), np.zeros((len(TEXTS), 10), np.float32))]
-    made = filled(tmp_path / "a", lambda texts: (asked.extend(texts), letters(texts))[1], known=everything)
+    made = filled(
+        tmp_path / "a",
+        lambda texts: (asked.extend(texts), letters(texts))[1],
+        known=everything,
+    )
 
     wanted = letters(TEXTS)
     wanted[places] += 100
     assert made.tolist() == wanted.tolist()
-    assert sorted(asked) == sorted({text for text in TEXTS if not text.startswith(("text 1", "text 3"))})
+    assert sorted(asked) == sorted(
+        {text for text in TEXTS if not text.startswith(("text 1", "text 3"))}
+    )
 
 
 def test_texts_are_known_by_all_embeddings_of_the_same_model(tmp_path, monkeypatch):
-    """A list of another split lends from several; another model's and an unfinished one lend nothing."""
+    """A list of another split lends from several; another model's and an unfinished one
+    lend nothing."""
     monkeypatch.setattr(embed.content, "refuse_changed", lambda *given: None)
     asked: list[str] = []
-    monkeypatch.setattr(embed, "encoder", lambda folder: lambda texts: (asked.extend(texts), letters(texts))[1])
+    monkeypatch.setattr(
+        embed,
+        "encoder",
+        lambda folder: lambda texts: (asked.extend(texts), letters(texts))[1],
+    )
     place = Workspace(tmp_path)
 
     def embedded(texts: list[str], model: str) -> Path:
         return embed.embedded(place, texts, tmp_path, model, quiet)
 
-    for texts, model in ((["9", "1"], "other"), (["1", "2"], "model"), (["3", "2"], "model")):
+    for texts, model in (
+        (["9", "1"], "other"),
+        (["1", "2"], "model"),
+        (["3", "2"], "model"),
+    ):
         embedded(texts, model)
     (embedded(["6"], "model") / "COMMIT").unlink()
     asked.clear()
@@ -117,7 +143,13 @@ def test_texts_are_known_by_all_embeddings_of_the_same_model(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("one", "two"), [(["ab", "c"], ["a", "bc"]), (["a"], ["a", ""]), (["a", "b"], ["b", "a"]), (["é"], ["e\u0301"])]
+    ("one", "two"),
+    [
+        (["ab", "c"], ["a", "bc"]),
+        (["a"], ["a", ""]),
+        (["a", "b"], ["b", "a"]),
+        (["é"], ["e\u0301"]),
+    ],
 )
 def test_different_lists_of_texts_have_different_ids(one, two):
     """The id is that of the texts in their order, wherever one ends and the next begins."""
@@ -125,20 +157,28 @@ def test_different_lists_of_texts_have_different_ids(one, two):
 
 
 def test_the_real_model_is_asked_once_for_the_same_texts(tmp_path, monkeypatch):
-    """Unit vectors of MiniLM, mapped from a file that a second corpus with the same texts finds made."""
+    """Unit vectors of MiniLM, mapped from a file that a second corpus with the same
+    texts finds made."""
     settings = Settings.model_validate({"data": {"path": "/d"}})
     model = inputs.embedding_folder(settings)
     digest = embed.content.folder_digest(
-        model, files := embed.content.embedding_files(model), embed.content.sha256_of(files)
+        model,
+        files := embed.content.embedding_files(model),
+        embed.content.sha256_of(files),
     )
     place = Workspace(tmp_path)
     folder = embed.embedded(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
     vectors = embed.vectors(folder)
     monkeypatch.setattr(embed, "encoder", None)  # a second model would be a bug
 
-    assert embed.embedded(place, ["a cat", "a dog", "a cat"], model, digest, quiet) == folder
+    assert (
+        embed.embedded(place, ["a cat", "a dog", "a cat"], model, digest, quiet)
+        == folder
+    )
     assert isinstance(vectors, np.memmap)
     assert (vectors.shape, vectors.dtype) == ((3, 384), np.float32)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1, 1], abs=1e-6)
     assert vectors[0].tolist() == vectors[2].tolist() != vectors[1].tolist()
-    assert sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) == [folder.name]
+    assert sorted(path.name for path in folder.parent.iterdir() if path.is_dir()) == [
+        folder.name
+    ]

@@ -22,7 +22,11 @@ def folder(tmp_path: Path) -> Path:
     """An embedding model as published, without its weights."""
     made = tmp_path / "emb"
     rows = [
-        {"idx": number, "name": str(number), "path": f"{number}_{name}" if number else ""}
+        {
+            "idx": number,
+            "name": str(number),
+            "path": f"{number}_{name}" if number else "",
+        }
         | {"type": f"sentence_transformers.models.{name}"}
         for number, name in enumerate(TYPES)
     ]
@@ -30,7 +34,9 @@ def folder(tmp_path: Path) -> Path:
         (made / row["path"]).mkdir(parents=True, exist_ok=True)
     (made / "modules.json").write_text(json.dumps(rows))
     (made / "config.json").write_text('{"model_type": "bert"}')
-    (made / "sentence_bert_config.json").write_text('{"max_seq_length": 256, "do_lower_case": false}')
+    (made / "sentence_bert_config.json").write_text(
+        '{"max_seq_length": 256, "do_lower_case": false}'
+    )
     (made / "1_Pooling/config.json").write_text('{"pooling_mode_mean_tokens": true}')
     return made
 
@@ -52,12 +58,30 @@ def written(name: str, **told: Any) -> Any:
 
 
 RUNS_CODE = {
-    "a class of the folder": (modules(type="evil.Evil"), r"modules\.json: names a module of type 'evil\.Evil'"),
-    "a class of another package": (modules(type="os.system"), r"modules\.json: .*'os\.system'"),
-    "what begins like the package": (modules(type="sentence_transformers_evil.Pooling"), r"modules\.json: names"),
-    "what is no module of it": (modules(type="sentence_transformers.util.http_get"), r"modules\.json: names"),
-    "a module that lies outside": (modules(path="../other"), r"modules\.json: has a module outside of the folder"),
-    "a module without a type": (modules(type=None), r"modules\.json: has a module without a type"),
+    "a class of the folder": (
+        modules(type="evil.Evil"),
+        r"modules\.json: names a module of type 'evil\.Evil'",
+    ),
+    "a class of another package": (
+        modules(type="os.system"),
+        r"modules\.json: .*'os\.system'",
+    ),
+    "what begins like the package": (
+        modules(type="sentence_transformers_evil.Pooling"),
+        r"modules\.json: names",
+    ),
+    "what is no module of it": (
+        modules(type="sentence_transformers.util.http_get"),
+        r"modules\.json: names",
+    ),
+    "a module that lies outside": (
+        modules(path="../other"),
+        r"modules\.json: has a module outside of the folder",
+    ),
+    "a module without a type": (
+        modules(type=None),
+        r"modules\.json: has a module without a type",
+    ),
     "pickles as they are": (
         written("sentence_bert_config.json", model_args={"weights_only": False}),
         r"sentence_bert_config\.json: model_args sets 'weights_only'",
@@ -67,11 +91,16 @@ RUNS_CODE = {
         r"sentence_bert_config\.json: model_kwargs sets 'use_kernels'",
     ),
     "a tokenizer's own code": (
-        written("sentence_bert_config.json", tokenizer_args={"trust_remote_code": True}),
+        written(
+            "sentence_bert_config.json", tokenizer_args={"trust_remote_code": True}
+        ),
         r"tokenizer_args sets 'trust_remote_code'",
     ),
     "attention of the hub": (
-        written("sentence_bert_config.json", model_args={"attn_implementation": "someone/kernel"}),
+        written(
+            "sentence_bert_config.json",
+            model_args={"attn_implementation": "someone/kernel"},
+        ),
         r"attn_implementation names code of the hub \('someone/kernel'\)",
     ),
     "attention of the hub in the config": (
@@ -98,7 +127,9 @@ RUNS_CODE = {
 
 
 @pytest.mark.parametrize("name", RUNS_CODE)
-def test_an_embedding_folder_that_would_run_code_is_refused(folder: Path, name: str) -> None:
+def test_an_embedding_folder_that_would_run_code_is_refused(
+    folder: Path, name: str
+) -> None:
     """By plan, with the file's name, and again where it is loaded."""
     do, said = RUNS_CODE[name]
     do(folder)
@@ -110,9 +141,15 @@ def test_an_embedding_folder_that_would_run_code_is_refused(folder: Path, name: 
 
 
 def test_what_is_published_is_let_pass(folder: Path) -> None:
-    """The modules of sentence-transformers under their older and newer names, and arguments that load nothing."""
-    modules(type="sentence_transformers.sentence_transformer.modules.pooling.Pooling")(folder)
-    written("sentence_bert_config.json", model_args={"add_pooling_layer": False, "attn_implementation": "sdpa"})(folder)
+    """The modules of sentence-transformers under their older and newer names, and
+    arguments that load nothing."""
+    modules(type="sentence_transformers.sentence_transformer.modules.pooling.Pooling")(
+        folder
+    )
+    written(
+        "sentence_bert_config.json",
+        model_args={"add_pooling_layer": False, "attn_implementation": "sdpa"},
+    )(folder)
     model_folder.check_embedding("k", folder)
     spec = importlib.util.find_spec(inputs.MINILM_PACKAGE)
 
@@ -128,11 +165,18 @@ def test_an_adapter_of_a_module_is_refused(folder: Path) -> None:
         model_folder.check_embedding("k", folder)
 
 
-def test_a_sentence_transformers_that_runs_code_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sentence_transformers_that_runs_code_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before version 6 a class of a local folder is imported without being asked for."""
-    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(__version__="5.1.2"))
+    monkeypatch.setitem(
+        sys.modules, "sentence_transformers", SimpleNamespace(__version__="5.1.2")
+    )
 
-    with pytest.raises(UserError, match=r"sentence-transformers 5\.1\.2 is installed, which runs code.*needs 6"):
+    with pytest.raises(
+        UserError,
+        match=r"sentence-transformers 5\.1\.2 is installed, which runs code.*needs 6",
+    ):
         embed.encoder(folder)(["x"])
 
 
@@ -143,15 +187,24 @@ def test_a_sentence_transformers_that_runs_code_is_refused(folder: Path, monkeyp
             {"_attn_implementation": "someone/kernel"},
             "_attn_implementation is .someone/kernel., which transformers does not have",
         ),
-        ({"transformers_weights": "other.safetensors"}, "transformers would load other files than zsg has judged"),
+        (
+            {"transformers_weights": "other.safetensors"},
+            "transformers would load other files than zsg has judged",
+        ),
     ],
 )
-def test_a_base_that_names_code_or_other_weights_is_refused(tmp_path: Path, told: dict[str, str], said: str) -> None:
+def test_a_base_that_names_code_or_other_weights_is_refused(
+    tmp_path: Path, told: dict[str, str], said: str
+) -> None:
     """A reward model is, too, where it names code."""
     folder = write_llama(tmp_path / "model", **told)
     with pytest.raises(UserError, match=said):
         model_folder.check(folder)
     if "attn" in said:
-        change(folder / "config.json", architectures=["LlamaForSequenceClassification"], num_labels=1)
+        change(
+            folder / "config.json",
+            architectures=["LlamaForSequenceClassification"],
+            num_labels=1,
+        )
         with pytest.raises(UserError, match=said):
             model_folder.check_reward("k", folder)

@@ -38,15 +38,23 @@ setup: {setup}
 
 def light_profile(zsg: Zsg, setup: str = "[]", step_s: float = 0) -> Path:
     """A profile whose train jobs compute nothing, so that they start and end in a moment."""
-    return zsg.write("ends.yaml", PROFILE.format(light=LIGHT, setup=setup, step_s=step_s))
+    return zsg.write(
+        "ends.yaml", PROFILE.format(light=LIGHT, setup=setup, step_s=step_s)
+    )
 
 
-def test_a_setup_line_that_fails_ends_the_job(zsg_on_slurm: Zsg, tasks: Path, made: Path) -> None:
-    """Of a prepare job and of a run: cause `setup` with the line and what it printed; mended, retry runs it."""
+def test_a_setup_line_that_fails_ends_the_job(
+    zsg_on_slurm: Zsg, tasks: Path, made: Path
+) -> None:
+    """Of a prepare job and of a run: cause `setup` with the line and what it printed;
+    mended, retry runs it."""
     zsg, failing = zsg_on_slurm, "['module load cuda/12.1', export A=1]"
     zsg("submit", small_grid(zsg, tasks), "--profile", light_profile(zsg, failing))
     [row] = wait_until_ended(zsg, 120)
-    told = "setup line 1 of 2 ended with 127: module load cuda/12.1 (it printed: module: command not found)"
+    told = (
+        "setup line 1 of 2 ended with 127: module load cuda/12.1 (it printed: module: command not"
+        " found)"
+    )
     assert (row["state"], row["cause"]) == ("failed", "prepare failed")
     assert row["evidence"].startswith(f"setup: {told} (prepare/")
 
@@ -70,18 +78,33 @@ def steps_of(job: str) -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended while we looked
             # It has written `[7.batch]` over its own words, as far as there is room.
-            if (process / "cmdline").read_bytes().startswith(f"slurmstepd: [{job}.b".encode()):
+            if (
+                (process / "cmdline")
+                .read_bytes()
+                .startswith(f"slurmstepd: [{job}.b".encode())
+            ):
                 found.append(int(process.name))
     return found
 
 
 def test_an_allocation_that_outlives_its_run_is_flagged_and_freed(
-    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, monkeypatch: pytest.MonkeyPatch
+    prepared_on_slurm: Zsg,
+    slurm: SlurmCluster,
+    tasks: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its script's slurmstepd is killed with -9: the run is done, its job stays; status says so, cancel ends it."""
+    """Its script's slurmstepd is killed with -9: the run is done, its job stays; status
+    says so, cancel ends it."""
     zsg = prepared_on_slurm
-    zsg("submit", small_grid(zsg, tasks, steps=80), "--profile", light_profile(zsg, step_s=0.1))
-    begun = lambda: [folder for folder in (zsg.work / "runs").glob("*") if reached(folder, 2)]  # noqa: E731
+    zsg(
+        "submit",
+        small_grid(zsg, tasks, steps=80),
+        "--profile",
+        light_profile(zsg, step_s=0.1),
+    )
+    begun = lambda: [  # noqa: E731
+        folder for folder in (zsg.work / "runs").glob("*") if reached(folder, 2)
+    ]
     wait_until(begun, 120)
     job = json.loads((begun()[0] / "attempt.json").read_text())["slurm_job_id"]
     [stepd] = steps_of(slurm.run("squeue", "-h", "-j", job, "-o", "%A").strip())
@@ -95,15 +118,26 @@ def test_an_allocation_that_outlives_its_run_is_flagged_and_freed(
     flags: list[dict[str, Any]] = []
 
     def is_flagged() -> bool:
-        flags[:] = [one for one in reading.status_rows(Workspace(zsg.work), "small") if one["flag"]]
+        flags[:] = [
+            one
+            for one in reading.status_rows(Workspace(zsg.work), "small")
+            if one["flag"]
+        ]
         return bool(flags)
 
     wait_until(is_flagged, 30)
-    assert (flags[0]["state"], f"Slurm job {job} still holds its allocation on n" in flags[0]["flag"]) == ("done", True)
+    assert (
+        flags[0]["state"],
+        f"Slurm job {job} still holds its allocation on n" in flags[0]["flag"],
+    ) == ("done", True)
     decision = cancel.plan(Workspace(zsg.work), ["small"], EVERYTHING, force=False)
     assert decision.stop == decision.ended == [f"runs/{row['run']}"]
-    cancel.carry_out(Workspace(zsg.work), decision.stop, save=False, ended=decision.ended)
-    wait_until(lambda: not slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i"), 60)
+    cancel.carry_out(
+        Workspace(zsg.work), decision.stop, save=False, ended=decision.ended
+    )
+    wait_until(
+        lambda: not slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i"), 60
+    )
     [row] = zsg.status()
     assert (row["state"], row["flag"]) == ("done", None)
 
@@ -111,7 +145,8 @@ def test_an_allocation_that_outlives_its_run_is_flagged_and_freed(
 def test_a_prepare_job_that_is_killed_is_made_again(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, made: Path
 ) -> None:
-    """Ended from outside it leaves no record; its run has failed for it, with the proof, and retry makes it again."""
+    """Ended from outside it leaves no record; its run has failed for it, with the
+    proof, and retry makes it again."""
     zsg = zsg_on_slurm
     shutil.copytree(made / "bases", zsg.work / "bases")  # which takes torch to make
     zsg("submit", small_grid(zsg, tasks), "--profile", light_profile(zsg, "[sleep 60]"))
@@ -126,13 +161,27 @@ def test_a_prepare_job_that_is_killed_is_made_again(
 
     wait_until(has_failed, 90)
     assert rows[0]["cause"] == "prepare failed"
-    assert rows[0]["evidence"].startswith("cancelled: setup line 1 of 1 is the last that began: sleep 60 ")
+    assert rows[0]["evidence"].startswith(
+        "cancelled: setup line 1 of 1 is the last that began: sleep 60 "
+    )
     assert "(prepare/" in rows[0]["evidence"]
-    wait_until(lambda: "CANCELLED AT" in json.loads(zsg("why", rows[0]["run"], "--json"))["evidence"], 60)
+    wait_until(
+        lambda: (
+            "CANCELLED AT"
+            in json.loads(zsg("why", rows[0]["run"], "--json"))["evidence"]
+        ),
+        60,
+    )
     assert not list(zsg.work.glob("prepare/*/exit.json"))
 
     light_profile(zsg)
-    plan = zsg("plan", zsg.folder / "small.yaml", "--profile", zsg.folder / "ends.yaml", "--retry")
+    plan = zsg(
+        "plan",
+        zsg.folder / "small.yaml",
+        "--profile",
+        zsg.folder / "ends.yaml",
+        "--retry",
+    )
     assert "makes arrangements/" in plan.replace("\n", " ")
     zsg("retry", "small", "--yes")
     [row] = wait_until_ended(zsg, 240)
@@ -141,5 +190,9 @@ def test_a_prepare_job_that_is_killed_is_made_again(
 
 def _prepare_name(zsg: Zsg) -> str:
     """The name of the newest prepare job."""
-    found = [one for one in Ledger(Workspace(zsg.work)).submissions.values() if one.kind == "prepare"]
+    found = [
+        one
+        for one in Ledger(Workspace(zsg.work)).submissions.values()
+        if one.kind == "prepare"
+    ]
     return found[-1].name

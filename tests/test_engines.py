@@ -1,4 +1,5 @@
-"""Does every engine and every number of threads give the same order from the same embedding file?"""
+"""Does every engine and every number of threads give the same order from the same
+embedding file?"""
 
 import os
 import subprocess
@@ -14,7 +15,11 @@ from jobs.preparing import engines
 from zsg_core.orders import tma
 from zsg_core.orders.nearest import Blas, minimum_and_average
 
-ENGINES = {"numpy": Blas, "torch": lambda: engines.Torch("cpu"), "faiss": lambda: engines.Faiss(on_gpu=False)}
+ENGINES = {
+    "numpy": Blas,
+    "torch": lambda: engines.Torch("cpu"),
+    "faiss": lambda: engines.Faiss(on_gpu=False),
+}
 ORDER = """
 import sys, numpy as np
 from test_engines import ENGINES
@@ -48,8 +53,19 @@ def test_the_same_file_gives_the_same_digest(tmp_path: Path, threads: str) -> No
 
     digests = set()
     for engine in ENGINES:
-        argv = [sys.executable, "-c", ORDER, str(tmp_path / "train.npy"), str(tmp_path / "test.npy"), engine]
-        digests.add(subprocess.run(argv, env=env, capture_output=True, text=True, check=True).stdout)
+        argv = [
+            sys.executable,
+            "-c",
+            ORDER,
+            str(tmp_path / "train.npy"),
+            str(tmp_path / "test.npy"),
+            engine,
+        ]
+        digests.add(
+            subprocess.run(
+                argv, env=env, capture_output=True, text=True, check=True
+            ).stdout
+        )
     assert digests == {" ".join(RECORDED) + "\n"}
 
 
@@ -60,7 +76,11 @@ def test_an_engine_changes_no_distance_and_no_round(name: str, seed: int) -> Non
     train, test = crowded(seed, 500, 30, 33, 60)
     engine = ENGINES[name]()
 
-    for mine, theirs in zip(minimum_and_average(train, test, engine), minimum_and_average(train, test), strict=True):
+    for mine, theirs in zip(
+        minimum_and_average(train, test, engine),
+        minimum_and_average(train, test),
+        strict=True,
+    ):
         assert mine.tolist() == theirs.tolist()
     assert list(tma.rounds(train, test, engine=engine)) == list(tma.rounds(train, test))
 

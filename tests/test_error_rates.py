@@ -8,12 +8,24 @@ import pytest
 
 from zsg_core.settings.claims import OF_A_GRID
 from zsg_core.stats import curves
-from zsg_core.stats.verdict import HERE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW, Curve, Verdict, judge
+from zsg_core.stats.verdict import (
+    HERE,
+    NOT_SUPPORTED,
+    OPPOSITE,
+    SUPPORTED,
+    TOO_FEW,
+    Curve,
+    Verdict,
+    judge,
+)
 
 pytestmark = pytest.mark.soak
 STUDIES = 600
-MOST = 0.07  # decided where 5 % are nominal: two standard errors of 600 studies above, and rounded up
-[PAIR] = OF_A_GRID.validate_python([{"claim": "rises", "along": "x", "values": ["a", "b"]}])
+# decided where 5 % are nominal: two standard errors of 600 studies above, and rounded up
+MOST = 0.07
+[PAIR] = OF_A_GRID.validate_python(
+    [{"claim": "rises", "along": "x", "values": ["a", "b"]}]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -22,35 +34,54 @@ def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curves, "REPEATS", 300)
 
 
-def study(rng: np.random.Generator, splits: int, of_splits: float, effect: float) -> list[Curve]:
-    """Splits of 24 of 142 tasks, two seeds: a difference of each split, each task, a task in a split, a run."""
+def study(
+    rng: np.random.Generator, splits: int, of_splits: float, effect: float
+) -> list[Curve]:
+    """Splits of 24 of 142 tasks, two seeds: a difference of each split, each task, a
+    task in a split, a run."""
     of_tasks, made = rng.normal(0, 0.47, 142), []
     for split in range(splits):
         own = sorted(rng.choice(142, 24, replace=False).tolist())
-        difference = effect + of_tasks[own] + rng.normal(0, 0.2, 24) + rng.normal(0, of_splits)
+        difference = (
+            effect + of_tasks[own] + rng.normal(0, 0.2, 24) + rng.normal(0, of_splits)
+        )
         for seed in range(2):
             for place, level in enumerate("ab"):
                 ends = 5 + place * difference + rng.normal(0, 0.1 / 2**0.5, 24)
                 units = [f"t{task}" for task in own]
                 losses = np.array([ends + 1, ends])
-                made.append(Curve(level, f"s{split}", str(seed), [0, 10], units, [5] * 24, losses))
+                made.append(
+                    Curve(
+                        level, f"s{split}", str(seed), [0, 10], units, [5] * 24, losses
+                    )
+                )
     return made
 
 
-def judged(splits: int, of_splits: float, effect: float, studies: int = STUDIES) -> list[Verdict]:
+def judged(
+    splits: int, of_splits: float, effect: float, studies: int = STUDIES
+) -> list[Verdict]:
     """The verdicts of so many studies."""
     rng = np.random.default_rng(100 * splits + round(1000 * of_splits))
-    return [judge(PAIR, study(rng, splits, of_splits, effect), ["a", "b"]) for _ in range(studies)]
+    return [
+        judge(PAIR, study(rng, splits, of_splits, effect), ["a", "b"])
+        for _ in range(studies)
+    ]
 
 
 def rates(found: Sequence[Verdict]) -> Iterator[tuple[str, float]]:
     """Each word's share."""
-    yield from ((word, count / len(found)) for word, count in Counter(one.word for one in found).items())
+    yield from (
+        (word, count / len(found))
+        for word, count in Counter(one.word for one in found).items()
+    )
 
 
 @pytest.mark.parametrize("of_splits", [0.05, 0.2])
 @pytest.mark.parametrize("splits", [1, 2, 3, 4, 6, 8])
-def test_a_study_without_an_effect_is_decided_in_five_of_a_hundred(splits: int, of_splits: float) -> None:
+def test_a_study_without_an_effect_is_decided_in_five_of_a_hundred(
+    splits: int, of_splits: float
+) -> None:
     """Whatever splits do; a single split decides of its tasks alone."""
     found = judged(splits, of_splits, 0)
     shares = dict(rates(found))
@@ -58,14 +89,20 @@ def test_a_study_without_an_effect_is_decided_in_five_of_a_hundred(splits: int, 
 
     assert shares.get(SUPPORTED, 0) + shares.get(OPPOSITE, 0) <= MOST
     if splits == 1:
-        assert shares.keys() <= {NOT_SUPPORTED, f"{SUPPORTED} {HERE}", f"{OPPOSITE} {HERE}"}
+        assert shares.keys() <= {
+            NOT_SUPPORTED,
+            f"{SUPPORTED} {HERE}",
+            f"{OPPOSITE} {HERE}",
+        }
     else:
         intervals = [one.effects[0].found.interval for one in found]
         assert np.mean([low <= 0 <= high for low, high in intervals]) >= 1 - MOST
 
 
 @pytest.mark.parametrize("splits", [1, 2, 3])
-def test_without_split_effects_few_splits_decide_of_these_tasks_in_five_of_a_hundred(splits: int) -> None:
+def test_without_split_effects_few_splits_decide_of_these_tasks_in_five_of_a_hundred(
+    splits: int,
+) -> None:
     """Both ways of deciding together."""
     shares = dict(rates(judged(splits, 0.0, 0)))
     print(splits, shares)
@@ -74,9 +111,12 @@ def test_without_split_effects_few_splits_decide_of_these_tasks_in_five_of_a_hun
 
 
 @pytest.mark.parametrize(
-    ("splits", "of_splits", "effect", "least"), [(3, 0.05, 0.3, 0.5), (4, 0.05, 0.3, 0.8), (8, 0.2, 0.4, 0.9)]
+    ("splits", "of_splits", "effect", "least"),
+    [(3, 0.05, 0.3, 0.5), (4, 0.05, 0.3, 0.8), (8, 0.2, 0.4, 0.9)],
 )
-def test_an_effect_is_found(splits: int, of_splits: float, effect: float, least: float) -> None:
+def test_an_effect_is_found(
+    splits: int, of_splits: float, effect: float, least: float
+) -> None:
     """Honest intervals leave power where there is something."""
     shares = dict(rates(judged(splits, of_splits, effect, 200)))
     print(splits, of_splits, effect, shares)
@@ -95,16 +135,32 @@ def test_an_effect_is_found(splits: int, of_splits: float, effect: float, least:
     ],
     ids=["equal", "3 large", "2 large", "8 large", "log-normal"],
 )
-def test_large_tasks_decide_no_more_than_others(sizes: Sequence[int], can_decide: bool) -> None:
+def test_large_tasks_decide_no_more_than_others(
+    sizes: Sequence[int], can_decide: bool
+) -> None:
     """Those that count for fewer than six decide nothing."""
-    rng, words, units = np.random.default_rng(0), [], [f"t{n}" for n in range(len(sizes))]
+    rng, words, units = (
+        np.random.default_rng(0),
+        [],
+        [f"t{n}" for n in range(len(sizes))],
+    )
     for _ in range(STUDIES):
         base, found = rng.normal(5, 1, len(sizes)), []
         for level in "ab":
             own = rng.normal(0, 0.3, len(sizes))
             for seed in range(2):
                 ends = base + own + rng.normal(0, 0.05, len(sizes))
-                found.append(Curve(level, "s", str(seed), [0, 10], units, list(sizes), np.array([ends + 1, ends])))
+                found.append(
+                    Curve(
+                        level,
+                        "s",
+                        str(seed),
+                        [0, 10],
+                        units,
+                        list(sizes),
+                        np.array([ends + 1, ends]),
+                    )
+                )
         words.append(judge(PAIR, found, ["a", "b"]).word)
     decided = 1 - np.mean([word in (NOT_SUPPORTED, TOO_FEW) for word in words])
     print(len(sizes), decided)
@@ -117,7 +173,9 @@ def test_large_tasks_decide_no_more_than_others(sizes: Sequence[int], can_decide
 def test_an_order_of_places_is_decided_in_five_of_a_hundred(places: int) -> None:
     """Where places differ by task and seed alone; of four none is."""
     at, units = [f"l{n}" for n in range(places)], [f"t{n}" for n in range(24)]
-    [claim] = OF_A_GRID.validate_python([{"claim": "correlates", "along": "x", "values": at}])
+    [claim] = OF_A_GRID.validate_python(
+        [{"claim": "correlates", "along": "x", "values": at}]
+    )
     rng, words = np.random.default_rng(places), []
     for _ in range(STUDIES):
         base, found = rng.normal(5, 1, 24), []
@@ -125,7 +183,17 @@ def test_an_order_of_places_is_decided_in_five_of_a_hundred(places: int) -> None
             own = rng.normal(0, 0.3, 24)
             for seed in range(2):
                 ends = base + own + rng.normal(0, 0.05, 24)
-                found.append(Curve(level, "s", str(seed), [0, 10], units, [10] * 24, np.array([ends + 1, ends])))
+                found.append(
+                    Curve(
+                        level,
+                        "s",
+                        str(seed),
+                        [0, 10],
+                        units,
+                        [10] * 24,
+                        np.array([ends + 1, ends]),
+                    )
+                )
         words.append(judge(claim, found, at).word)
     decided = 1 - np.mean([word in (NOT_SUPPORTED, TOO_FEW) for word in words])
     print(places, decided)

@@ -24,13 +24,17 @@ def shape(name: str) -> LlamaShape:
     return shape_of_config({**CONFIGS[name], "vocab_size": 32000})
 
 
-@pytest.mark.parametrize(("name", "count"), [("7B", 6_738_415_616), ("13B", 13_015_864_320), ("33B", 32_528_943_616)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("7B", 6_738_415_616), ("13B", 13_015_864_320), ("33B", 32_528_943_616)],
+)
 def test_parameters_of_published_models(name, count):
     """The counts that the released weights have."""
     assert shape(name).parameters == count
 
 
-# The table "ZeRO stage and memory": GB per GPU before activations in bf16, on 1, 2, 4, 8 and 16 GPUs.
+# The table "ZeRO stage and memory": GB per GPU before activations in bf16, on 1, 2, 4,
+# 8 and 16 GPUs.
 TABLE = [
     ("7B", 1, (134.8, 80.9, 53.9, 40.4, 33.7)),
     ("7B", 2, (134.8, 74.1, 43.8, 28.6, 21.1)),
@@ -43,7 +47,11 @@ TABLE = [
 
 @pytest.mark.parametrize(
     ("name", "stage", "world", "gigabytes"),
-    [(name, stage, world, gb) for name, stage, row in TABLE for world, gb in zip(WORLDS, row, strict=True)],
+    [
+        (name, stage, world, gb)
+        for name, stage, row in TABLE
+        for world, gb in zip(WORLDS, row, strict=True)
+    ],
 )
 def test_memory_equals_the_table(name, stage, world, gigabytes):
     """Tensors per GPU are those of the table, to 2 %."""
@@ -62,18 +70,28 @@ def test_stage_0_divides_nothing(precision, each, world):
 @pytest.mark.parametrize("stage", STAGES)
 def test_fp16_takes_what_bf16_does(stage):
     """Two bytes an element and an fp32 master, whichever the 16 bits are."""
-    one, other = (estimate.tensors(1000, stage, 2, precision) for precision in ("fp16", "bf16"))
+    one, other = (
+        estimate.tensors(1000, stage, 2, precision) for precision in ("fp16", "bf16")
+    )
 
     assert one == other
-    assert estimate.layer_bytes(shape("7B"), "fp16") == estimate.layer_bytes(shape("7B"), "bf16")
+    assert estimate.layer_bytes(shape("7B"), "fp16") == estimate.layer_bytes(
+        shape("7B"), "bf16"
+    )
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @given(parameters=st.integers(10**6, 10**11), world=st.integers(1, 128))
 def test_a_higher_stage_or_more_gpus_never_hold_more(precision, parameters, world):
     """What stays on a GPU from step to step falls with the stage and with the number of GPUs."""
-    held = [estimate.tensors(parameters, stage, world, precision).held for stage in STAGES[1:]]
-    wider = [estimate.tensors(parameters, stage, world + 1, precision).held for stage in STAGES[1:]]
+    held = [
+        estimate.tensors(parameters, stage, world, precision).held
+        for stage in STAGES[1:]
+    ]
+    wider = [
+        estimate.tensors(parameters, stage, world + 1, precision).held
+        for stage in STAGES[1:]
+    ]
 
     assert held == sorted(held, reverse=True)
     assert all(more <= less for more, less in zip(wider, held, strict=True))
@@ -89,17 +107,27 @@ def test_activations_and_the_copy_of_the_step_do_not_meet():
 
 @pytest.mark.soak
 def test_deepspeed_holds_what_is_estimated(tmp_path: Path):
-    """Between two steps DeepSpeed has weights and optimiser, at stage 3 gradients too, to the byte (1 %)."""
+    """Between two steps DeepSpeed has weights and optimiser, at stage 3 gradients too,
+    to the byte (1 %)."""
     script = Path(__file__).with_name("measured_memory.py")
     command = [sys.executable, str(script), str(tmp_path / "meeting")]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     [line] = [line for line in done.stdout.splitlines() if line.startswith("MEASURED ")]
 
     for case, measured in json.loads(line.removeprefix("MEASURED ")).items():
         precision, stage = case.split()
         tensors = estimate.tensors(1_000_000, int(stage), 1, precision)
-        held = tensors.weights + tensors.optimizer + (tensors.gradients if stage == "3" else 0)
+        held = (
+            tensors.weights
+            + tensors.optimizer
+            + (tensors.gradients if stage == "3" else 0)
+        )
         assert measured == pytest.approx(held / 1_000_000, rel=0.01), case
 
 
@@ -108,7 +136,10 @@ RANDOM_CONFIGS = [
     pytest.param({"num_key_value_heads": 2}, id="grouped heads"),
     pytest.param({"head_dim": 24}, id="a head size of its own"),
     pytest.param({"tie_word_embeddings": True}, id="tied"),
-    pytest.param({"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1}, id="biases"),
+    pytest.param(
+        {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
+        id="biases",
+    ),
     pytest.param({"vocab_size": 1, "num_hidden_layers": 1}, id="the smallest"),
 ]
 
@@ -119,20 +150,31 @@ def test_parameters_are_those_of_the_real_model(changes):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = {"hidden_size": 64, "intermediate_size": 100, "num_hidden_layers": 3, "num_attention_heads": 4}
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 100,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
     config = LlamaConfig(**({**sizes, "vocab_size": 333} | changes))
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
 
-    assert shape_of_config(config.to_dict()).parameters == sum(p.numel() for p in model.parameters())
+    assert shape_of_config(config.to_dict()).parameters == sum(
+        p.numel() for p in model.parameters()
+    )
 
 
 @pytest.mark.parametrize("hidden", [8, 128, 250])
 def test_parameters_of_tiny_are_those_of_the_made_model(hidden, tmp_path: Path):
-    """The count from the recipe equals what make_tiny writes down, and what its config.json says."""
+    """The count from the recipe equals what make_tiny writes down, and what its
+    config.json says."""
     from jobs.model.base_model import make_tiny
 
-    made = ModelSettings(hidden=hidden, layers=2, heads=1, vocab=300).shape | {"context": 64, "seed": 0}
+    made = ModelSettings(hidden=hidden, layers=2, heads=1, vocab=300).shape | {
+        "context": 64,
+        "seed": 0,
+    }
     make_tiny(tmp_path / "tiny", made, ["some text to learn from"])
     counted = json.loads((tmp_path / "tiny/meta.json").read_text())["parameters"]
     config = json.loads((tmp_path / "tiny/config.json").read_text())
@@ -148,7 +190,10 @@ def test_parameters_of_tiny_are_those_of_the_made_model(hidden, tmp_path: Path):
         ({**CONFIGS["7B"]}, "vocab_size is missing"),
         ({**CONFIGS["7B"], "vocab_size": "many"}, "vocab_size is 'many', not a count"),
         ({**CONFIGS["7B"], "vocab_size": 0}, "vocab_size is 0, not a count"),
-        ({**CONFIGS["7B"], "vocab_size": 9, "num_key_value_heads": True}, "num_key_value_heads is True, not a count"),
+        (
+            {**CONFIGS["7B"], "vocab_size": 9, "num_key_value_heads": True},
+            "num_key_value_heads is True, not a count",
+        ),
     ],
 )
 def test_a_config_that_is_no_llama_is_refused(config, said):
@@ -157,8 +202,11 @@ def test_a_config_that_is_no_llama_is_refused(config, said):
         shape_of_config(config)
 
 
-def saved_bytes(layers: int, precision: str, kv_heads: int, *, recompute: bool = False) -> int:
-    """Bytes that autograd really saves in a forward pass of a small model over 4 × 128 tokens, nearly all learnt."""
+def saved_bytes(
+    layers: int, precision: str, kv_heads: int, *, recompute: bool = False
+) -> int:
+    """Bytes that autograd really saves in a forward pass of a small model over 4 × 128
+    tokens, nearly all learnt."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -166,10 +214,16 @@ def saved_bytes(layers: int, precision: str, kv_heads: int, *, recompute: bool =
     from jobs.model.layers import set_up
     from jobs.model.packed_attention import NAME
 
-    llama = LlamaForCausalLM(LlamaConfig(**config(layers, kv_heads), attn_implementation=NAME))
+    llama = LlamaForCausalLM(
+        LlamaConfig(**config(layers, kv_heads), attn_implementation=NAME)
+    )
     set_up(llama, recompute=recompute, compiled=False)
-    model = AnswerLoss(llama).to(torch.bfloat16 if precision == "bf16" else torch.float32)
-    of_the_model = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    model = AnswerLoss(llama).to(
+        torch.bfloat16 if precision == "bf16" else torch.float32
+    )
+    of_the_model = {
+        p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]
+    }
     saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -183,7 +237,8 @@ def saved_bytes(layers: int, precision: str, kv_heads: int, *, recompute: bool =
     def keep_given(layer: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         keep(given[0])
 
-    for layer in llama.model.layers if recompute else ():  # its input is kept, but no hook is told
+    # its input is kept, but no hook is told
+    for layer in llama.model.layers if recompute else ():
         layer.register_forward_pre_hook(keep_given)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(tokens, positions, [128] * 4, where, tokens[where + 1], where // 128)
@@ -192,7 +247,12 @@ def saved_bytes(layers: int, precision: str, kv_heads: int, *, recompute: bool =
 
 def config(layers: int, kv_heads: int) -> dict[str, int]:
     """A small Llama."""
-    sizes = {"hidden_size": 64, "intermediate_size": 172, "num_attention_heads": 4, "vocab_size": 100}
+    sizes = {
+        "hidden_size": 64,
+        "intermediate_size": 172,
+        "num_attention_heads": 4,
+        "vocab_size": 100,
+    }
     return {**sizes, "num_hidden_layers": layers, "num_key_value_heads": kv_heads}
 
 
@@ -202,18 +262,30 @@ def test_a_layer_holds_what_autograd_saves(precision, kv_heads):
     """What a further layer saves is the estimate to the byte."""
     two, three = (saved_bytes(layers, precision, kv_heads) for layers in (2, 3))
     small = shape_of_config(config(3, kv_heads))
-    # Without flash attention the examples' outputs, of the queries' width, are put together once more.
+    # Without flash attention the examples' outputs, of the queries' width, are put
+    # together once more.
     together = estimate.ELEMENT[precision] * small.queries
 
     assert three - two == 512 * (estimate.layer_bytes(small, precision) + together)
-    assert 0.9 < three / (estimate.activation_bytes(small, 512, precision) + 512 * 3 * together) <= 1
+    assert (
+        0.9
+        < three
+        / (estimate.activation_bytes(small, 512, precision) + 512 * 3 * together)
+        <= 1
+    )
 
 
 def test_recomputing_keeps_a_layers_input():
     """With recomputation 7B keeps 8 kB a layer and token, and one layer whole."""
-    plain, recomputed = (estimate.activation_bytes(shape("7B"), 1, "bf16", recompute=flag) for flag in (False, True))
+    plain, recomputed = (
+        estimate.activation_bytes(shape("7B"), 1, "bf16", recompute=flag)
+        for flag in (False, True)
+    )
 
-    assert plain - recomputed == 31 * estimate.layer_bytes(shape("7B"), "bf16") - 32 * 2 * 4096
+    assert (
+        plain - recomputed
+        == 31 * estimate.layer_bytes(shape("7B"), "bf16") - 32 * 2 * 4096
+    )
     assert 6e6 < plain < 7e6  # bytes per token
 
 
@@ -232,7 +304,9 @@ def test_a_recomputed_layer_holds_its_input_alone():
         pytest.param(16, 4, 1024, 4096, id="a rank has its share"),
         pytest.param(16, 3, 1024, 6144, id="the largest share"),
         pytest.param(16, 16, 1024, 1024, id="one example"),
-        pytest.param(16, 1, 32_768, 32_768, id="an example longer than the budget stands alone"),
+        pytest.param(
+            16, 1, 32_768, 32_768, id="an example longer than the budget stands alone"
+        ),
     ],
 )
 def test_tokens_of_a_micro_batch(batch, world, max_length, tokens):
@@ -241,20 +315,32 @@ def test_tokens_of_a_micro_batch(batch, world, max_length, tokens):
 
 
 @pytest.mark.parametrize(
-    ("name", "mfu", "tokens_per_s"), [("7B", 0.45, 3400), ("7B", 0.52, 3930), ("13B", 0.48, 1880), ("33B", 0.45, 706)]
+    ("name", "mfu", "tokens_per_s"),
+    [("7B", 0.45, 3400), ("7B", 0.52, 3930), ("13B", 0.48, 1880), ("33B", 0.45, 706)],
 )
 def test_gpu_hours_are_those_of_published_throughput(name, mfu, tokens_per_s):
-    """Examples of 2,048 tokens on an A100 pass at the tokens per second that the MFU stands for, to 2 %."""
+    """Examples of 2,048 tokens on an A100 pass at the tokens per second that the MFU
+    stands for, to 2 %."""
     flops = estimate.training_flops(shape(name), 2048, 2048**2)
 
-    assert 2048 / (3600 * estimate.gpu_hours(flops, 312, mfu)) == pytest.approx(tokens_per_s, rel=0.02)
+    assert 2048 / (3600 * estimate.gpu_hours(flops, 312, mfu)) == pytest.approx(
+        tokens_per_s, rel=0.02
+    )
 
 
 @pytest.mark.parametrize(("tests", "share"), [(595, 0.61), (120, 0.24)])
 def test_the_share_of_evaluation(tests, share):
-    """Scoring the held-out examples every 10 steps of 16 takes the published share of all operations (one point)."""
+    """Scoring the held-out examples every 10 steps of 16 takes the published share of
+    all operations (one point)."""
     small = LlamaShape(
-        hidden=1, intermediate=1, layers=1, heads=1, kv_heads=1, head_dim=1, vocab=10**9, tied=False
+        hidden=1,
+        intermediate=1,
+        layers=1,
+        heads=1,
+        kv_heads=1,
+        head_dim=1,
+        vocab=10**9,
+        tied=False,
     )  # attention is negligible
     train = estimate.training_flops(small, 160 * 350, 0)
     test = estimate.forward_flops(small, tests * 450, 0)
@@ -262,13 +348,21 @@ def test_the_share_of_evaluation(tests, share):
     assert test / (train + test) == pytest.approx(share, abs=0.01)
 
 
-@pytest.mark.parametrize(("name", "gigabytes"), [("7B", 94), ("13B", 182), ("33B", 455)])
+@pytest.mark.parametrize(
+    ("name", "gigabytes"), [("7B", 94), ("13B", 182), ("33B", 455)]
+)
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_disk_of_a_resumable_state(name, gigabytes, stage):
     """Weights, master and moments: 14 bytes per parameter."""
-    assert estimate.state_bytes(shape(name).parameters, stage, "bf16") / GB == pytest.approx(gigabytes, rel=0.01)
+    assert estimate.state_bytes(
+        shape(name).parameters, stage, "bf16"
+    ) / GB == pytest.approx(gigabytes, rel=0.01)
 
 
 def test_the_width_of_tinys_mlp_is_a_multiple_of_8():
     """8/3 of the hidden size, rounded up."""
-    assert [llama.tiny_intermediate(hidden) for hidden in (3, 128, 250)] == [8, 344, 672]
+    assert [llama.tiny_intermediate(hidden) for hidden in (3, 128, 250)] == [
+        8,
+        344,
+        672,
+    ]

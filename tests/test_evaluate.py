@@ -1,4 +1,5 @@
-"""Are a run's checkpoints scored by the weights that they had, each once, by one model, whatever is killed?"""
+"""Are a run's checkpoints scored by the weights that they had, each once, by one model,
+whatever is killed?"""
 
 import json
 import shutil
@@ -7,7 +8,16 @@ from pathlib import Path
 
 import pytest
 from conftest import Zsg
-from evaluated import GREEDY, KEY, PAPER, answered, fresh_copy, metric_rows, scores, serve
+from evaluated import (
+    GREEDY,
+    KEY,
+    PAPER,
+    answered,
+    fresh_copy,
+    metric_rows,
+    scores,
+    serve,
+)
 from forked_jobs import wait_until
 from small_runs import small_grid
 from tracked import assert_exactly_once
@@ -37,17 +47,27 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def evaluated(bench: Bench, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def evaluated(
+    bench: Bench, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The trained run, evaluated by one job that nobody disturbed."""
     copy = fresh_copy(trained, 0, tmp_path_factory.mktemp("undisturbed") / "work")
     shutil.copytree(trained / "snapshots", copy / "snapshots")
     record = bench.jobs.run(serve([copy]))
-    assert (record["outcome"], record["scored"], record["loads"], record["swaps"]) == ("done", 7, 1, 6)
+    assert (record["outcome"], record["scored"], record["loads"], record["swaps"]) == (
+        "done",
+        7,
+        1,
+        6,
+    )
     return copy
 
 
-def test_a_checkpoint_is_scored_as_by_a_process_of_its_own(bench: Bench, evaluated: Path, tmp_path: Path) -> None:
-    """With one model for all snapshots, answers and scores are those of a fresh process for each, to the letter."""
+def test_a_checkpoint_is_scored_as_by_a_process_of_its_own(
+    bench: Bench, evaluated: Path, tmp_path: Path
+) -> None:
+    """With one model for all snapshots, answers and scores are those of a fresh process
+    for each, to the letter."""
     said, scored = answered(evaluated), scores(evaluated)
     assert sorted(scored) == sorted(said) == STEPS
     for step in (0, 9, 18):
@@ -55,15 +75,20 @@ def test_a_checkpoint_is_scored_as_by_a_process_of_its_own(bench: Bench, evaluat
         assert bench.jobs.run(serve([alone]))["outcome"] == "done"
         assert answered(alone)[step] == said[step]
         assert scores(alone)[step] == scored[step]
-    assert len({tuple(texts) for texts in said.values()}) > 1, "other weights, other answers"
+    assert len({tuple(texts) for texts in said.values()}) > 1, (
+        "other weights, other answers"
+    )
 
 
 def test_the_scores_of_items_are_kept_with_their_places(evaluated: Path) -> None:
-    """As the losses of items are, for tables and curves by task; their mean over tasks is the metric."""
+    """As the losses of items are, for tables and curves by task; their mean over tasks
+    is the metric."""
     items = read_test_losses(evaluated, KEY)
 
     assert items.steps == STEPS and len(items.ids) == 6
-    assert dict(zip(items.steps, items.losses.mean(1), strict=True)) == pytest.approx(scores(evaluated))
+    assert dict(zip(items.steps, items.losses.mean(1), strict=True)) == pytest.approx(
+        scores(evaluated)
+    )
 
 
 def test_evaluating_again_does_nothing(bench: Bench, evaluated: Path) -> None:
@@ -74,10 +99,18 @@ def test_evaluating_again_does_nothing(bench: Bench, evaluated: Path) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 2, 5])
-def test_what_a_killed_evaluator_left_another_takes_over(bench: Bench, run: Path, evaluated: Path, after: int) -> None:
-    """Killed once it has scored some checkpoints, or while it works at the first; every score is there once."""
+def test_what_a_killed_evaluator_left_another_takes_over(
+    bench: Bench, run: Path, evaluated: Path, after: int
+) -> None:
+    """Killed once it has scored some checkpoints, or while it works at the first; every
+    score is there once."""
     killed = bench.jobs.start(serve([run], lease_s=1))
-    wait_until(lambda: (len(metric_rows(run)) >= after and list((run / "queue").glob("*.lease"))) or killed[0].ended())
+    wait_until(
+        lambda: (
+            (len(metric_rows(run)) >= after and list((run / "queue").glob("*.lease")))
+            or killed[0].ended()
+        )
+    )
     killed[0].send(signal.SIGKILL)
     assert killed[0].ended(within_s=5)
     assert bench.jobs.run(serve([run], lease_s=1))["outcome"] == "done"
@@ -97,11 +130,16 @@ def test_two_evaluators_share_a_run(bench: Bench, run: Path, evaluated: Path) ->
     assert scores(run) == scores(evaluated)
 
 
-def test_an_evaluator_that_slept_too_long_writes_nothing(bench: Bench, run: Path, evaluated: Path) -> None:
-    """Another takes its checkpoint over; awake again it finds that, and goes on with what is left, in a new file."""
+def test_an_evaluator_that_slept_too_long_writes_nothing(
+    bench: Bench, run: Path, evaluated: Path
+) -> None:
+    """Another takes its checkpoint over; awake again it finds that, and goes on with
+    what is left, in a new file."""
     slow = serve([run], lease_s=1.5)
     [rank] = bench.jobs.start(slow)
-    wait_until(lambda: len(metric_rows(run)) >= 2 and list((run / "queue").glob("*.lease")))
+    wait_until(
+        lambda: len(metric_rows(run)) >= 2 and list((run / "queue").glob("*.lease"))
+    )
     rank.send(signal.SIGSTOP)
     held = next(iter((run / "queue").glob("*.lease")), None)
     bench.jobs.run(serve([run], lease_s=1.5))
@@ -113,7 +151,9 @@ def test_an_evaluator_that_slept_too_long_writes_nothing(bench: Bench, run: Path
     assert held is None or read_json(slow / "exit.json")["lost"] <= 1
 
 
-def test_an_evaluator_that_its_time_limit_stops_has_not_failed(bench: Bench, run: Path, evaluated: Path) -> None:
+def test_an_evaluator_that_its_time_limit_stops_has_not_failed(
+    bench: Bench, run: Path, evaluated: Path
+) -> None:
     """It lets its checkpoint go and tells how far it came; what is left another takes."""
     job = serve([run])
     [rank] = bench.jobs.start(job)
@@ -122,7 +162,11 @@ def test_an_evaluator_that_its_time_limit_stops_has_not_failed(bench: Bench, run
     assert rank.ended(within_s=20)
     record = read_json(job / "exit.json")
 
-    assert (record["outcome"], record["evidence"], record["scored"] >= 1) == ("continue", "SIGUSR2", True)
+    assert (record["outcome"], record["evidence"], record["scored"] >= 1) == (
+        "continue",
+        "SIGUSR2",
+        True,
+    )
     assert not list((run / "queue").glob("*.lease"))
     assert bench.jobs.run(serve([run]))["outcome"] == "done"
     assert sorted(row["step"] for row in metric_rows(run)) == STEPS
@@ -131,35 +175,54 @@ def test_an_evaluator_that_its_time_limit_stops_has_not_failed(bench: Bench, run
 
 def swap(run: Path, one: int, other: int) -> None:
     """Exchanges the weights of two snapshots, and nothing else."""
-    paths = [next((run / "snapshots" / str(step)).glob("*.safetensors")) for step in (one, other)]
+    paths = [
+        next((run / "snapshots" / str(step)).glob("*.safetensors"))
+        for step in (one, other)
+    ]
     texts = [path.read_bytes() for path in paths]
     for path, text in zip(paths, reversed(texts), strict=True):
         path.write_bytes(text)
 
 
-def test_weights_that_are_not_the_snapshots_are_refused(bench: Bench, run: Path) -> None:
-    """By their digest; the other checkpoints are scored, and the job says at its end which were not."""
+def test_weights_that_are_not_the_snapshots_are_refused(
+    bench: Bench, run: Path
+) -> None:
+    """By their digest; the other checkpoints are scored, and the job says at its end
+    which were not."""
     swap(run, 6, 9)
     record = bench.jobs.run(serve([run]))
 
-    assert record["outcome"] == "failed" and "step 6" in record["evidence"] and "digest" in record["evidence"]
+    assert (
+        record["outcome"] == "failed"
+        and "step 6" in record["evidence"]
+        and "digest" in record["evidence"]
+    )
     assert sorted(scores(run)) == [0, 3, 12, 15, 18]
 
 
 def test_a_model_that_computes_another_loss_is_refused(bench: Bench, run: Path) -> None:
-    """Weights that have the right digest must also have the test loss that the trainer measured with them."""
+    """Weights that have the right digest must also have the test loss that the trainer
+    measured with them."""
     path = run / "snapshots/6/meta.json"
     meta = read_json(path)
     write_json(path, meta | {"probe_loss": meta["probe_loss"] * 1.001})
     record = bench.jobs.run(serve([run]))
 
-    assert record["outcome"] == "failed" and "the trainer measured" in record["evidence"]
+    assert (
+        record["outcome"] == "failed" and "the trainer measured" in record["evidence"]
+    )
     assert sorted(scores(run)) == [step for step in STEPS if step != 6]
 
 
-def test_a_metric_asked_for_later_is_taken_of_the_answers_that_were_kept(bench: Bench, evaluated: Path) -> None:
+def test_a_metric_asked_for_later_is_taken_of_the_answers_that_were_kept(
+    bench: Bench, evaluated: Path
+) -> None:
     """No weights are read for it: the snapshots may be gone."""
-    shutil.copytree(evaluated.parent.parent, evaluated.parent.parent.with_name("later"), symlinks=True)
+    shutil.copytree(
+        evaluated.parent.parent,
+        evaluated.parent.parent.with_name("later"),
+        symlinks=True,
+    )
     later = evaluated.parent.parent.with_name("later") / "runs" / evaluated.name
     for path in (later / "snapshots").glob("*/*.safetensors"):
         path.unlink()
@@ -174,10 +237,15 @@ def test_a_metric_asked_for_later_is_taken_of_the_answers_that_were_kept(bench: 
 
 
 def test_snapshots_wait_for_their_evaluator_and_then_go(bench: Bench) -> None:
-    """Of `keep: last` all stay while they are to be scored; the evaluator then removes all but what the rule keeps."""
-    folder = bench.make(snapshots=4, keep="last", metrics=["loss", KEY], state_every=None)
+    """Of `keep: last` all stay while they are to be scored; the evaluator then removes
+    all but what the rule keeps."""
+    folder = bench.make(
+        snapshots=4, keep="last", metrics=["loss", KEY], state_every=None
+    )
     record = bench.jobs.run(folder)
-    there = lambda: sorted(int(path.name) for path in (folder / "snapshots").glob("[0-9]*"))  # noqa: E731
+    there = lambda: sorted(  # noqa: E731
+        int(path.name) for path in (folder / "snapshots").glob("[0-9]*")
+    )
     assert there() == [4, 8, 12, 16, 18]
     assert [row["step"] for row in record["snapshots"] if row["kept"]] == [18]
 
@@ -186,8 +254,11 @@ def test_snapshots_wait_for_their_evaluator_and_then_go(bench: Bench) -> None:
     assert sorted(scores(folder)) == [0, 4, 8, 12, 16, 18]
 
 
-def test_an_evaluator_beside_training_scores_snapshots_as_they_come(bench: Bench) -> None:
-    """It waits for a run that has not begun, ends with it, and disturbs neither its numbers nor its restart."""
+def test_an_evaluator_beside_training_scores_snapshots_as_they_come(
+    bench: Bench,
+) -> None:
+    """It waits for a run that has not begun, ends with it, and disturbs neither its
+    numbers nor its restart."""
     folder = bench.make(snapshots=3, metrics=["loss", KEY])
     evaluator = bench.jobs.start(serve([folder], drains=False))
     rank = bench.jobs.start(folder)
@@ -198,9 +269,11 @@ def test_an_evaluator_beside_training_scores_snapshots_as_they_come(bench: Bench
     assert evaluator[0].ended(within_s=60)
 
     assert sorted(row["step"] for row in metric_rows(folder)) == STEPS
-    assert {p.key: p.value for p in journal.first_points(journal.read(folder))[0] if p.step == 18}["loss"] == (
-        read_json(folder / "exit.json")["loss"]
-    )
+    assert {
+        p.key: p.value
+        for p in journal.first_points(journal.read(folder))[0]
+        if p.step == 18
+    }["loss"] == (read_json(folder / "exit.json")["loss"])
 
 
 def test_adapters_are_put_on_their_base(bench: Bench) -> None:
@@ -215,19 +288,32 @@ def test_adapters_are_put_on_their_base(bench: Bench) -> None:
 
 
 def test_an_idle_evaluator_ends(bench: Bench, run: Path) -> None:
-    """Of a run that is not over, once no snapshot has come for a while; what there is was scored."""
+    """Of a run that is not over, once no snapshot has come for a while; what there is
+    was scored."""
     attempt = read_json(run / "attempt.json")
     write_json(run / "attempt.json", attempt | {"nonce": "another attempt has begun"})
     record = bench.jobs.run(serve([run], drains=False, idle_min=0.02))
 
     assert (record["outcome"], record["scored"]) == ("done", 7)
-    assert json.loads((run / "journal/1-evaluate-0.jsonl").read_text().splitlines()[0])["data"]["how"] == PAPER
+    assert (
+        json.loads((run / "journal/1-evaluate-0.jsonl").read_text().splitlines()[0])[
+            "data"
+        ]["how"]
+        == PAPER
+    )
 
 
-def test_a_grid_is_scored_and_scored_again_without_training(prepared: Zsg, tasks: Path) -> None:
-    """In one submit on this machine; what is asked for later is taken of the kept snapshots; MLflow has all once."""
+def test_a_grid_is_scored_and_scored_again_without_training(
+    prepared: Zsg, tasks: Path
+) -> None:
+    """In one submit on this machine; what is asked for later is taken of the kept
+    snapshots; MLflow has all once."""
     zsg, grid = prepared, small_grid(prepared, tasks, "[random]")
-    words = ("snapshots=4", "metrics=[loss, exact_match]", "generation.max_new_tokens=8")
+    words = (
+        "snapshots=4",
+        "metrics=[loss, exact_match]",
+        "generation.max_new_tokens=8",
+    )
     asked = [word for setting in words for word in ("--set", f"checkpoints.{setting}")]
     zsg("submit", grid, *asked)
     [row] = zsg.status()

@@ -1,4 +1,5 @@
-"""Are checkpoints scored on benchmarks, each once, and does one that cannot be had keep no other from its score?"""
+"""Are checkpoints scored on benchmarks, each once, and does one that cannot be had keep
+no other from its score?"""
 
 import json
 import os
@@ -66,20 +67,37 @@ def judge() -> Iterator[Callable[[Callable[[str, int], Answer]], FakeJudge]]:
         one.close()
 
 
-def asked(folder: Path, cache: Path, server: FakeJudge | None, *metrics: str) -> list[Suite]:
+def asked(
+    folder: Path, cache: Path, server: FakeJudge | None, *metrics: str
+) -> list[Suite]:
     """The suites of some metrics, as a grid would have them."""
-    judge = server and {"base_url": server.uri, "model": "gpt-4", "prompts": str(folder / "judge_prompts.jsonl")}
+    judge = server and {
+        "base_url": server.uri,
+        "model": "gpt-4",
+        "prompts": str(folder / "judge_prompts.jsonl"),
+    }
     benchmarks: dict[str, Any] = {
         "gsm8k": {"path": str(folder / "gsm8k.jsonl"), "max_new_tokens": 8},
         "humaneval": {
-            "path": str(folder / "HumanEval.jsonl"), "max_new_tokens": 8, "allow_code_execution": True, "samples": 2,
+            "path": str(folder / "HumanEval.jsonl"),
+            "max_new_tokens": 8,
+            "allow_code_execution": True,
+            "samples": 2,
         },
         "mt_bench": {
-            "path": str(folder / "question.jsonl"), "max_new_tokens": 4, "judge": judge, "samples": 2 if judge else 1,
+            "path": str(folder / "question.jsonl"),
+            "max_new_tokens": 4,
+            "judge": judge,
+            "samples": 2 if judge else 1,
         },
-    }  # fmt: skip
-    own = {name: benchmarks[name] for name in {metric.partition("/")[0] for metric in metrics}}
-    settings = CheckpointSettings.model_validate({"metrics": list(metrics), "snapshots": 9, "suites": own})
+    }
+    own = {
+        name: benchmarks[name]
+        for name in {metric.partition("/")[0] for metric in metrics}
+    }
+    settings = CheckpointSettings.model_validate(
+        {"metrics": list(metrics), "snapshots": 9, "suites": own}
+    )
     return list(suites.wanted(settings, Inputs(cache).of_suites(settings)))
 
 
@@ -112,22 +130,36 @@ grid: {{seed: [0]}}
 
 
 @pytest.mark.data
-def test_what_a_model_learns_by_heart_it_answers_right(folder: Path, tmp_path: Path, judge) -> None:
-    """One submit: trained on the answers, the checkpoint passes GSM8K and HumanEval and its base does neither.
+def test_what_a_model_learns_by_heart_it_answers_right(
+    folder: Path, tmp_path: Path, judge
+) -> None:
+    """One submit: trained on the answers, the checkpoint passes GSM8K and HumanEval and
+    its base does neither.
 
-    The judge stumbles at every first try; what it says, the reward of the kept answers and all else is in MLflow once,
-    at the step that it is of, and the judge's key is in no file.
+    The judge stumbles at every first try; what it says, the reward of the kept answers
+    and all else is in MLflow once, at the step that it is of, and the judge's key is in
+    no file.
     """
     key = f"sk-{uuid.uuid4().hex}"
     need("sandbox", [] if _has_sandbox() else ["user namespaces or bubblewrap"])
     tried = (429, {"Retry-After": "0.01"}, b"{}"), (200, {}, b'{"choices": []}')
-    server = judge(lambda user, number: tried[number] if number < 2 else rating(user, number))
+    server = judge(
+        lambda user, number: tried[number] if number < 2 else rating(user, number)
+    )
     zsg = Zsg(folder, {VARIABLE: key})
     reward = reward_model(tmp_path)
-    zsg("submit", zsg.write("g.yaml", GRID.format(reward=reward, uri=server.uri, variable=VARIABLE)))
+    zsg(
+        "submit",
+        zsg.write(
+            "g.yaml", GRID.format(reward=reward, uri=server.uri, variable=VARIABLE)
+        ),
+    )
     [row] = zsg.status()
     held = child_runs(zsg.work, "bench")[row["run"]]["points"]
-    by_key = {key: {step: value for own, step, value, _ in held if own == key} for key, *_ in held}
+    by_key = {
+        key: {step: value for own, step, value, _ in held if own == key}
+        for key, *_ in held
+    }
 
     assert by_key["gsm8k/strict"] == {0: 0.0, 80: 100.0}
     assert by_key["humaneval/pass_at_1"] == {0: 0.0, 80: 100.0}
@@ -135,15 +167,31 @@ def test_what_a_model_learns_by_heart_it_answers_right(folder: Path, tmp_path: P
     assert_exactly_once(zsg.work, "bench", [row["run"]])
     assert len(server.asked) == 2 * TURNS and set(server.asked.values()) == {3}
     assert server.keys == {f"Bearer {key}"}
-    assert not [path for path in zsg.work.rglob("*") if path.is_file() and key.encode() in path.read_bytes()]
+    assert not [
+        path
+        for path in zsg.work.rglob("*")
+        if path.is_file() and key.encode() in path.read_bytes()
+    ]
     run = zsg.work / "runs" / row["run"]
-    kept = next(one for one in answers.found(run) if (one["step"], one["suite"]) == (80, "test_set"))
-    said_then = answers.read(run, answers.Place(kept["file"], kept["at"], kept["bytes"]))
+    kept = next(
+        one
+        for one in answers.found(run)
+        if (one["step"], one["suite"]) == (80, "test_set")
+    )
+    said_then = answers.read(
+        run, answers.Place(kept["file"], kept["at"], kept["bytes"])
+    )
     instructions = {
-        f"rows:{n}": one["instruction"] for n, one in enumerate(json.loads((folder / "rows.json").read_text()))
+        f"rows:{n}": one["instruction"]
+        for n, one in enumerate(json.loads((folder / "rows.json").read_text()))
     }
-    pairs = [(instructions["rows:" + one.id.rpartition(":")[2]], one.answer) for one in said_then]
-    assert by_key["reward"][80] == pytest.approx(sum(Reward(reward, "cpu").rewards(pairs)) / len(pairs), rel=1e-5)
+    pairs = [
+        (instructions["rows:" + one.id.rpartition(":")[2]], one.answer)
+        for one in said_then
+    ]
+    assert by_key["reward"][80] == pytest.approx(
+        sum(Reward(reward, "cpu").rewards(pairs)) / len(pairs), rel=1e-5
+    )
 
 
 def _has_sandbox() -> bool:
@@ -157,27 +205,54 @@ def _has_sandbox() -> bool:
 def test_a_judge_that_is_away_keeps_no_other_metric_from_its_score(
     bench: Bench, run: Path, folder: Path, tmp_path: Path, judge
 ) -> None:
-    """It is asked at one checkpoint only, and no value is made up; the next job asks it about the kept answers."""
+    """It is asked at one checkpoint only, and no value is made up; the next job asks it
+    about the kept answers."""
     is_back: list[bool] = []
-    server = judge(lambda user, number: rating(user, number) if is_back else (401, {}, b"who are you?"))
-    wanted = asked(folder, tmp_path / "digests", server, "gsm8k/strict", "gsm8k/flexible", "mt_bench")
+    server = judge(
+        lambda user, number: (
+            rating(user, number) if is_back else (401, {}, b"who are you?")
+        )
+    )
+    wanted = asked(
+        folder,
+        tmp_path / "digests",
+        server,
+        "gsm8k/strict",
+        "gsm8k/flexible",
+        "mt_bench",
+    )
     record = bench.jobs.run(serve([run], suites=wanted))
 
     assert record["outcome"] == "failed"
-    assert "mt_bench: UserError: the judge at" in record["evidence"] and "HTTP 401" in record["evidence"]
-    assert scores(run, "mt_bench") == {} and sorted(scores(run, "gsm8k/strict")) == [0, 9, 18]
+    assert (
+        "mt_bench: UserError: the judge at" in record["evidence"]
+        and "HTTP 401" in record["evidence"]
+    )
+    assert scores(run, "mt_bench") == {} and sorted(scores(run, "gsm8k/strict")) == [
+        0,
+        9,
+        18,
+    ]
     assert server.asked.total() <= TURNS
-    assert evaluations.needed(run, [key for one in wanted for key in one.keys], [9, 18]) == set(), "weights may go"
+    assert (
+        evaluations.needed(run, [key for one in wanted for key in one.keys], [9, 18])
+        == set()
+    ), "weights may go"
     is_back.append(True)
     record = bench.jobs.run(serve([run], suites=wanted))
 
-    assert (record["outcome"], record["loads"]) == ("done", 0), "the answers were kept: no weights are needed"
+    assert (record["outcome"], record["loads"]) == (
+        "done",
+        0,
+    ), "the answers were kept: no weights are needed"
     assert scores(run, "mt_bench") == {0: 4.0, 9: 4.0, 18: 4.0}
     assert [row["step"] for row in metric_rows(run, "gsm8k/strict")] == [0, 9, 18]
     items = read_test_losses(run, "mt_bench")
     assert (items.steps, items.ids[:2], items.losses[0].tolist()) == (
-        [0, 9, 18], ["mt_bench/81:1", "mt_bench/81:2"], [8, 8, 2, 2, 2, 2],
-    )  # fmt: skip
+        [0, 9, 18],
+        ["mt_bench/81:1", "mt_bench/81:2"],
+        [8, 8, 2, 2, 2, 2],
+    )
 
 
 @pytest.mark.data
@@ -185,12 +260,29 @@ def test_a_judge_that_is_away_keeps_no_other_metric_from_its_score(
 def test_a_killed_evaluator_scores_nothing_twice(
     bench: Bench, run: Path, folder: Path, tmp_path: Path, judge, after: int
 ) -> None:
-    """Killed between suites of a step; another takes over, and every key has each step once, as undisturbed."""
+    """Killed between suites of a step; another takes over, and every key has each step
+    once, as undisturbed."""
     server = judge(rating)
-    wanted = asked(folder, tmp_path / "digests", server, "gsm8k/strict", "humaneval/pass_at_1", "mt_bench")
+    wanted = asked(
+        folder,
+        tmp_path / "digests",
+        server,
+        "gsm8k/strict",
+        "humaneval/pass_at_1",
+        "mt_bench",
+    )
     killed = bench.jobs.start(serve([run], suites=wanted, lease_s=1))
-    done = lambda: [row for row in journal.read(run) if row["kind"] == "metric" and "loss" not in row["data"]]  # noqa: E731
-    wait_until(lambda: (len(done()) >= after and list((run / "queue").glob("*.lease"))) or killed[0].ended())
+    done = lambda: [  # noqa: E731
+        row
+        for row in journal.read(run)
+        if row["kind"] == "metric" and "loss" not in row["data"]
+    ]
+    wait_until(
+        lambda: (
+            (len(done()) >= after and list((run / "queue").glob("*.lease")))
+            or killed[0].ended()
+        )
+    )
     killed[0].send(signal.SIGKILL)
     assert killed[0].ended(within_s=5)
     assert bench.jobs.run(serve([run], suites=wanted, lease_s=1))["outcome"] == "done"
@@ -198,28 +290,56 @@ def test_a_killed_evaluator_scores_nothing_twice(
     for key in ("gsm8k/strict", "humaneval/pass_at_1", "mt_bench"):
         assert sorted(row["step"] for row in metric_rows(run, key)) == [0, 9, 18]
     assert not list((run / "queue").glob("*.lease"))
-    assert set(server.asked.values()) == {1}, "what the killed one had been told is kept"
+    assert set(server.asked.values()) == {1}, (
+        "what the killed one had been told is kept"
+    )
     for name, count in (("humaneval", 2 * 3), ("mt_bench", 2 * TURNS)):
-        [place] = {one["suite"]: one for one in answers.found(run) if one["suite"] == name}.values()
-        assert len(answers.read(run, answers.Place(place["file"], place["at"], place["bytes"]))) == count
+        [place] = {
+            one["suite"]: one for one in answers.found(run) if one["suite"] == name
+        }.values()
+        assert (
+            len(
+                answers.read(
+                    run, answers.Place(place["file"], place["at"], place["bytes"])
+                )
+            )
+            == count
+        )
 
 
 @pytest.mark.data
 def test_without_a_judge_answers_are_kept_and_rated_elsewhere(
     bench: Bench, run: Path, folder: Path, tmp_path: Path
 ) -> None:
-    """Once; `zsg answers export` gives them out and `zsg score` takes the ratings in, as the metric mt_bench."""
+    """Once; `zsg answers export` gives them out and `zsg score` takes the ratings in,
+    as the metric mt_bench."""
     [suite] = asked(folder, tmp_path / "digests", None, "mt_bench")
     first, again = (bench.jobs.run(serve([run], suites=[suite])) for _ in range(2))
-    assert [(one["outcome"], one["scored"], one["loads"]) for one in (first, again)] == [("done", 3, 1), ("done", 0, 0)]
+    assert [
+        (one["outcome"], one["scored"], one["loads"]) for one in (first, again)
+    ] == [
+        ("done", 3, 1),
+        ("done", 0, 0),
+    ]
     assert metric_rows(run, "mt_bench") == []
     zsg = Zsg(tmp_path)
     place = ("--workspace", run.parent.parent)
-    rows = [json.loads(line) for line in zsg("answers", "export", run.name, *place, "--step", "9").splitlines()]
-    rated = [row | {"metric": "mt_bench", "score": number} for number, row in enumerate(rows, 1)]
+    rows = [
+        json.loads(line)
+        for line in zsg(
+            "answers", "export", run.name, *place, "--step", "9"
+        ).splitlines()
+    ]
+    rated = [
+        row | {"metric": "mt_bench", "score": number}
+        for number, row in enumerate(rows, 1)
+    ]
     file = zsg.write("ratings.jsonl", "".join(json.dumps(row) + "\n" for row in rated))
 
-    assert [row["id"] for row in rows][:2] == ["mt_bench/81:1", "mt_bench/81:2"] and len(rows) == TURNS
+    assert [row["id"] for row in rows][:2] == [
+        "mt_bench/81:1",
+        "mt_bench/81:2",
+    ] and len(rows) == TURNS
     assert "mt_bench 3.5" in zsg("score", file, *place)
     assert scores(run, "mt_bench") == {9: 3.5}
     assert read_test_losses(run, "mt_bench").losses[0].tolist() == [1, 2, 3, 4, 5, 6]
@@ -241,21 +361,36 @@ def test_without_a_sandbox_nothing_is_run_and_the_job_says_so_at_once(
     made.look_ahead([suite])
     items = object.__new__(Problems)
     items.problems = []
-    answered = [Answered(id="HumanEval/0", task="humaneval", prompt="p", answer="import os")]
+    answered = [
+        Answered(id="HumanEval/0", task="humaneval", prompt="p", answer="import os")
+    ]
     scored, failed = made.score(suite, items, suite.keys, answered)
 
-    assert told == ["HumanEval's answers are kept and not scored: this machine offers no isolation"]
+    assert told == [
+        "HumanEval's answers are kept and not scored: this machine offers no isolation"
+    ]
     assert scored.values == {} and failed == {
         "humaneval/pass_at_1": "ClusterError: this machine offers no isolation",
     }
 
 
-def test_rank_accuracy_without_options_is_told_and_keeps_no_other_from_its_value(bench: Bench, run: Path) -> None:
-    """Of Natural Instructions: the job says what is needed; distances, which are taken beside it, are journalled."""
-    wanted = {"metrics": ["rank_accuracy"], "snapshots": 9, "token_distance": {"token": "</s>", "words": ["the"]}}
+def test_rank_accuracy_without_options_is_told_and_keeps_no_other_from_its_value(
+    bench: Bench, run: Path
+) -> None:
+    """Of Natural Instructions: the job says what is needed; distances, which are taken
+    beside it, are journalled."""
+    wanted = {
+        "metrics": ["rank_accuracy"],
+        "snapshots": 9,
+        "token_distance": {"token": "</s>", "words": ["the"]},
+    }
     inside = CheckpointSettings.model_validate(wanted).inside
     record = bench.jobs.run(serve([run], keys=[], inside=inside))
 
     assert record["outcome"] == "failed"
-    assert "rank_accuracy: no test item was published with options" in record["evidence"]
-    assert sorted(scores(run, "token_distance/the")) == [0, 9, 18] and not metric_rows(run, "rank_accuracy")
+    assert (
+        "rank_accuracy: no test item was published with options" in record["evidence"]
+    )
+    assert sorted(scores(run, "token_distance/the")) == [0, 9, 18] and not metric_rows(
+        run, "rank_accuracy"
+    )

@@ -25,32 +25,58 @@ def taken(*steps: int) -> dict[int, set[str]]:
     return {step: {KEY} for step in steps}
 
 
-def refined(found: Found, state: JobState = DONE, served: Any = (), retrain: bool = False) -> Action:
+def refined(
+    found: Found, state: JobState = DONE, served: Any = (), retrain: bool = False
+) -> Action:
     """What becomes of a run that is not to be trained."""
     action = Action(RUN, "skip", "already done")
     allow = Allow(retrain=retrain)
-    return refine([action], {run_item(RUN): state}, allow, {RUN.id: found}, {RUN.id: set(served)})[0]
+    return refine(
+        [action], {run_item(RUN): state}, allow, {RUN.id: found}, {RUN.id: set(served)}
+    )[0]
 
 
 CASES = [
-    pytest.param(Found(ALL, taken(*ALL)), "skip", "already done", id="nothing is missing"),
-    pytest.param(Found(ALL), "evaluate", "of 4 checkpoints (the first: step 0) is missing", id="all are missing"),
-    pytest.param(Found(ALL, taken(0, 10)), "evaluate", "of 2 checkpoints (the first: step 20)", id="some are missing"),
     pytest.param(
-        Found([0, 30], taken(0)), "evaluate", "2 of them have no snapshot any more", id="some snapshots are gone"
+        Found(ALL, taken(*ALL)), "skip", "already done", id="nothing is missing"
     ),
     pytest.param(
-        Found([0, 30], taken(0, 30)), "skip", "2 of them have no snapshot any more and need training again (--retrain)",
+        Found(ALL),
+        "evaluate",
+        "of 4 checkpoints (the first: step 0) is missing",
+        id="all are missing",
+    ),
+    pytest.param(
+        Found(ALL, taken(0, 10)),
+        "evaluate",
+        "of 2 checkpoints (the first: step 20)",
+        id="some are missing",
+    ),
+    pytest.param(
+        Found([0, 30], taken(0)),
+        "evaluate",
+        "2 of them have no snapshot any more",
+        id="some snapshots are gone",
+    ),
+    pytest.param(
+        Found([0, 30], taken(0, 30)),
+        "skip",
+        "2 of them have no snapshot any more and need training again (--retrain)",
         id="all that is missing is gone",
     ),
     pytest.param(
-        Found([0], answered=frozenset(ALL)), "evaluate", "evaluated from what was kept", id="the answers are kept"
+        Found([0], answered=frozenset(ALL)),
+        "evaluate",
+        "evaluated from what was kept",
+        id="the answers are kept",
     ),
     pytest.param(
-        Found(ALL, taken(0), {KEY: HOW | {"max_new_tokens": 7}}), "skip", "max_new_tokens 7, now 128",
+        Found(ALL, taken(0), {KEY: HOW | {"max_new_tokens": 7}}),
+        "skip",
+        "max_new_tokens 7, now 128",
         id="the key is of other answers",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("found", "kind", "why"), CASES)
@@ -81,7 +107,8 @@ def test_a_run_under_way_gets_an_evaluator_if_it_has_none() -> None:
 
 
 def test_evaluators_are_planned_with_training() -> None:
-    """So many beside an array as the grid asks for, and one that drains; none for runs that want their loss alone."""
+    """So many beside an array as the grid asks for, and one that drains; none for runs
+    that want their loss alone."""
     runs = [replace(RUN, evaluators=2), RUN, a_run("random")]
     assert evaluation_of(runs).runs == runs[:2]
     assert (evaluation_of(runs).beside, evaluation_of(runs).after) == (2, 1)
@@ -95,5 +122,7 @@ def test_metrics_of_answers_need_kept_weights() -> None:
     with pytest.raises(ValidationError, match=r"set checkpoints\.snapshots"):
         CheckpointSettings.model_validate({"metrics": ["loss", KEY]})
     assert a_run(checkpoints=WANTED).id == a_run().id
-    named = CheckpointSettings.model_validate({**WANTED, "generation": {"name": "short", "max_new_tokens": 9}})
+    named = CheckpointSettings.model_validate(
+        {**WANTED, "generation": {"name": "short", "max_new_tokens": 9}}
+    )
     assert named.scored == [f"{KEY}/short"]

@@ -18,17 +18,24 @@ from zsg_core.metrics.scoring import Answered
         pytest.param("“yes”", ("yes",), 0, id="only ASCII punctuation is dropped"),
     ],
 )
-def test_an_answer_matches_after_normalisation(answer: str, references: tuple[str, ...], scored: float) -> None:
+def test_an_answer_matches_after_normalisation(
+    answer: str, references: tuple[str, ...], scored: float
+) -> None:
     """Lower case, no punctuation, single blanks, articles kept; equality with any reference."""
     one = Answered(id="i", task="t", prompt="p", references=references, answer=answer)
 
     assert exact_match.score([one]) == {"exact_match": {"i": scored}}
 
 
-def test_samples_of_an_item_are_averaged_and_items_without_references_left_out() -> None:
+def test_samples_of_an_item_are_averaged_and_items_without_references_left_out() -> (
+    None
+):
     """Half the samples right is 50."""
     said = [("a", "x"), ("a", "y")]
-    answers = [Answered(id=item, task="t", prompt="p", references=("x",), answer=text) for item, text in said]
+    answers = [
+        Answered(id=item, task="t", prompt="p", references=("x",), answer=text)
+        for item, text in said
+    ]
     answers.append(Answered(id="b", task="t", prompt="p", answer="x"))
 
     assert exact_match.score(answers)["exact_match"] == {"a": 50}

@@ -1,4 +1,5 @@
-"""Does MLflow hold every point once, whatever a network, a server under load or a kill does to the delivery?"""
+"""Does MLflow hold every point once, whatever a network, a server under load or a kill
+does to the delivery?"""
 
 import math
 import multiprocessing
@@ -20,7 +21,8 @@ from jobs.tracking.tracker import Refused, Unreachable
 
 TEST_SEEDS, SOAK_SEEDS, POSTGRESQL_SEEDS = range(8), range(50), range(50, 60)
 HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)
-FORKS = multiprocessing.get_context("forkserver")  # a delivery to be killed, which starts in a moment
+# a delivery to be killed, which starts in a moment
+FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["jobs.tracking.deliver"])
 
 
@@ -42,10 +44,14 @@ def send_and_kill(work: Path, grid: str, after_s: float) -> None:
 
 
 def prove_exactly_once(work: Path, mlflow: str, seed: int) -> None:
-    """Journals grow and deliveries fail or are killed, in turn; in the end MLflow equals the journals."""
+    """Journals grow and deliveries fail or are killed, in turn; in the end MLflow
+    equals the journals."""
     chance, grid = random.Random(seed), f"grid-{seed}"
     with FaultyProxy(mlflow, seed, share=chance.choice([0.1, 0.3, 0.5])) as proxy:
-        runs = [GrowingRun(work, f"run-{number}", chance.choice([7, 40, 120]), chance) for number in range(2)]
+        runs = [
+            GrowingRun(work, f"run-{number}", chance.choice([7, 40, 120]), chance)
+            for number in range(2)
+        ]
         names = [run.folder.name for run in runs]
         write_grid(work, grid, names, proxy.uri)
         while not all(run.is_done for run in runs):
@@ -56,10 +62,15 @@ def prove_exactly_once(work: Path, mlflow: str, seed: int) -> None:
         proxy.share = 0.1
         wait_until(lambda: is_sent(work, grid), 60)
         assert_exactly_once(work, grid, names, mlflow)
-        assert all(run["status"] == "FINISHED" for run in child_runs(work, grid, mlflow).values())
+        assert all(
+            run["status"] == "FINISHED"
+            for run in child_runs(work, grid, mlflow).values()
+        )
         proxy.share, proxy.requests = 0.0, []
         assert deliver.sync(Workspace(work), grid) == {"runs": 0, "points": 0}
-        assert [path for path in proxy.sent() if path.endswith(("log-batch", "runs/create"))] == []
+        assert [
+            path for path in proxy.sent() if path.endswith(("log-batch", "runs/create"))
+        ] == []
 
 
 def is_sent(work: Path, grid: str) -> bool:
@@ -73,11 +84,14 @@ def is_sent(work: Path, grid: str) -> bool:
 
 @pytest.mark.parametrize("seed", TEST_SEEDS)
 def test_faults_and_kills(tmp_path: Path, mlflow: str, seed: int) -> None:
-    """Drops, delays, errors of an overloaded server, cuts after it committed, and kills: every point is there once."""
+    """Drops, delays, errors of an overloaded server, cuts after it committed, and
+    kills: every point is there once."""
     prove_exactly_once(tmp_path, mlflow, seed)
 
 
-def test_a_run_whose_creation_got_no_answer_is_one_run(tmp_path: Path, mlflow: str) -> None:
+def test_a_run_whose_creation_got_no_answer_is_one_run(
+    tmp_path: Path, mlflow: str
+) -> None:
     """The server made the run and the connection was cut: the next try finds it."""
     write_run(tmp_path, "cut", [[{"loss": 3.0}]])
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
@@ -86,13 +100,16 @@ def test_a_run_whose_creation_got_no_answer_is_one_run(tmp_path: Path, mlflow: s
         deliver.Delivery(Workspace(tmp_path), "cut", HASTE).send()
 
     assert_exactly_once(tmp_path, "cut", ["cut"], mlflow)
-    assert [path for path in proxy.sent() if path.endswith("runs/create")] == ["/api/2.0/mlflow/runs/create"] * 2
+    assert [path for path in proxy.sent() if path.endswith("runs/create")] == [
+        "/api/2.0/mlflow/runs/create"
+    ] * 2
 
 
 def test_a_run_that_appears_after_all_is_deleted(
     tmp_path: Path, mlflow: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A server that made the run only after a second one was made: the delivery deletes the empty one and says so."""
+    """A server that made the run only after a second one was made: the delivery deletes
+    the empty one and says so."""
     write_run(tmp_path, "late", [[{"loss": 3.0}]], outcome=None)
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         proxy.befalls["runs/create"] = ["", "drop"]
@@ -101,8 +118,12 @@ def test_a_run_that_appears_after_all_is_deleted(
         client = MlflowClient(mlflow)
         experiment = client.get_experiment_by_name("late")
         assert experiment
-        made = client.search_runs([experiment.experiment_id], "tags.`zsg.kind` = 'run'")[0].data.tags
-        tags = {key: made[key] for key in ("zsg.kind", "zsg.run", "zsg.grid", "zsg.began")}
+        made = client.search_runs(
+            [experiment.experiment_id], "tags.`zsg.kind` = 'run'"
+        )[0].data.tags
+        tags = {
+            key: made[key] for key in ("zsg.kind", "zsg.run", "zsg.grid", "zsg.began")
+        }
         client.create_run(experiment.experiment_id, tags=tags)
         write_run(tmp_path, "late", [[{"loss": 3.0}, {"loss": 2.0}]])
         deliver.Delivery(Workspace(tmp_path), "late", HASTE).send()
@@ -111,8 +132,11 @@ def test_a_run_that_appears_after_all_is_deleted(
     assert "had its run twice" in capsys.readouterr().err
 
 
-def test_a_server_that_is_down_costs_nothing_but_time(tmp_path: Path, mlflow: str) -> None:
-    """With no server a delivery says so and keeps what it has to send; once it is back everything arrives."""
+def test_a_server_that_is_down_costs_nothing_but_time(
+    tmp_path: Path, mlflow: str
+) -> None:
+    """With no server a delivery says so and keeps what it has to send; once it is back
+    everything arrives."""
     write_run(tmp_path, "down", [[{"loss": 3.0}, {"loss": 2.0}]])
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         write_grid(tmp_path, "down", ["down"], proxy.uri)
@@ -125,11 +149,16 @@ def test_a_server_that_is_down_costs_nothing_but_time(tmp_path: Path, mlflow: st
     assert_exactly_once(tmp_path, "down", ["down"], mlflow)
 
 
-def test_a_run_that_mlflow_refuses_does_not_keep_the_others(tmp_path: Path, mlflow: str) -> None:
-    """A permanent error is not tried again; the other runs arrive, and the error is raised in the end."""
+def test_a_run_that_mlflow_refuses_does_not_keep_the_others(
+    tmp_path: Path, mlflow: str
+) -> None:
+    """A permanent error is not tried again; the other runs arrive, and the error is
+    raised in the end."""
     names = ["good", "bad", "fine"]
     for name in names:
-        write_run(tmp_path, name, [[{"loss" if name != "bad" else "no such key: ?": 3.0}]])
+        write_run(
+            tmp_path, name, [[{"loss" if name != "bad" else "no such key: ?": 3.0}]]
+        )
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         write_grid(tmp_path, "refused", names, proxy.uri)
         with pytest.raises(Refused, match="no such key"):
@@ -141,8 +170,11 @@ def test_a_run_that_mlflow_refuses_does_not_keep_the_others(tmp_path: Path, mlfl
     assert asked < 40
 
 
-def test_runs_that_share_new_data_are_told_side_by_side(tmp_path: Path, mlflow: str) -> None:
-    """The first delivery of eight runs on the same data arrives whole: their data set is made once, by one of them."""
+def test_runs_that_share_new_data_are_told_side_by_side(
+    tmp_path: Path, mlflow: str
+) -> None:
+    """The first delivery of eight runs on the same data arrives whole: their data set
+    is made once, by one of them."""
     names = [f"run-{number}" for number in range(8)]
     for name in names:
         write_run(tmp_path, name, [[{"loss": 3.0}]])
@@ -153,15 +185,25 @@ def test_runs_that_share_new_data_are_told_side_by_side(tmp_path: Path, mlflow: 
 
     assert deliver.sync(Workspace(tmp_path), "shared") == {"runs": 8, "points": 8}
     assert_exactly_once(tmp_path, "shared", names, mlflow)
-    told = [MlflowClient(mlflow).get_run(run["id"]).inputs for run in child_runs(tmp_path, "shared", mlflow).values()]
-    digests = [sorted(one.dataset.digest for one in inputs.dataset_inputs) for inputs in told]
+    told = [
+        MlflowClient(mlflow).get_run(run["id"]).inputs
+        for run in child_runs(tmp_path, "shared", mlflow).values()
+    ]
+    digests = [
+        sorted(one.dataset.digest for one in inputs.dataset_inputs) for inputs in told
+    ]
     assert digests == [["e" * 36, "i" * 36]] * 8
 
 
-def test_a_row_that_another_machine_has_just_made_is_tried_again(tmp_path: Path, mlflow: str) -> None:
-    """A server that another delivery was quicker at says that the row is there: the next try finds it."""
+def test_a_row_that_another_machine_has_just_made_is_tried_again(
+    tmp_path: Path, mlflow: str
+) -> None:
+    """A server that another delivery was quicker at says that the row is there: the
+    next try finds it."""
     write_run(tmp_path, "beaten", [[{"loss": 3.0}, {"loss": float("nan")}]])
-    write_json(Workspace(tmp_path).arrangement("a") / "meta.json", {"ids_digest": "i" * 36})
+    write_json(
+        Workspace(tmp_path).arrangement("a") / "meta.json", {"ids_digest": "i" * 36}
+    )
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         proxy.befalls = {"log-inputs": ["twice"], "log-batch": ["twice", "", "twice"]}
         write_grid(tmp_path, "beaten", ["beaten"], proxy.uri)
@@ -171,9 +213,17 @@ def test_a_row_that_another_machine_has_just_made_is_tried_again(tmp_path: Path,
 
 
 @pytest.mark.parametrize("befalls", ["a lost cursor", "a lost answer"])
-def test_a_nan_sent_twice_to_an_older_server_is_one(tmp_path: Path, mlflow: str, befalls: str) -> None:
-    """MLflow before 3.15 refuses a NaN that it has, with all beside it: it is left out, and the others arrive."""
-    write_run(tmp_path, "odd", [[{"loss": 3.0}, {"loss": float("nan")}, {"loss": float("inf")}]], outcome=None)
+def test_a_nan_sent_twice_to_an_older_server_is_one(
+    tmp_path: Path, mlflow: str, befalls: str
+) -> None:
+    """MLflow before 3.15 refuses a NaN that it has, with all beside it: it is left out,
+    and the others arrive."""
+    write_run(
+        tmp_path,
+        "odd",
+        [[{"loss": 3.0}, {"loss": float("nan")}, {"loss": float("inf")}]],
+        outcome=None,
+    )
     with FaultyProxy(mlflow, seed=0, share=0.0) as proxy:
         proxy.knows_nans = False
         proxy.befalls["log-batch"] = ["cut"] if befalls == "a lost answer" else []
@@ -182,12 +232,30 @@ def test_a_nan_sent_twice_to_an_older_server_is_one(tmp_path: Path, mlflow: str,
         deliver.Delivery(Workspace(tmp_path), grid, HASTE).send()
         if befalls == "a lost cursor":
             shutil.rmtree(tmp_path / "runs/odd/delivery")
-        write_run(tmp_path, "odd", [[{"loss": 3.0}, {"loss": float("nan")}, {"loss": float("inf")}, {"loss": 1.0}]])
+        write_run(
+            tmp_path,
+            "odd",
+            [
+                [
+                    {"loss": 3.0},
+                    {"loss": float("nan")},
+                    {"loss": float("inf")},
+                    {"loss": 1.0},
+                ]
+            ],
+        )
         deliver.Delivery(Workspace(tmp_path), grid, HASTE).send()
 
-    points = {step: value for _, step, value, _ in child_runs(tmp_path, grid, mlflow)["odd"]["points"]}
+    points = {
+        step: value
+        for _, step, value, _ in child_runs(tmp_path, grid, mlflow)["odd"]["points"]
+    }
     assert len(child_runs(tmp_path, grid, mlflow)["odd"]["points"]) == 4
-    assert (points[0], points[2], points[3]) == (3.0, sys.float_info.max, 1.0) and math.isnan(points[1])
+    assert (points[0], points[2], points[3]) == (
+        3.0,
+        sys.float_info.max,
+        1.0,
+    ) and math.isnan(points[1])
     assert child_runs(tmp_path, grid, mlflow)["odd"]["status"] == "FINISHED"
 
 
@@ -200,6 +268,8 @@ def test_more_faults_and_kills(tmp_path: Path, mlflow: str, seed: int) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", POSTGRESQL_SEEDS)
-def test_faults_and_kills_on_postgresql(tmp_path: Path, mlflow_on_postgresql: str, seed: int) -> None:
+def test_faults_and_kills_on_postgresql(
+    tmp_path: Path, mlflow_on_postgresql: str, seed: int
+) -> None:
     """The same of a server whose database is PostgreSQL."""
     prove_exactly_once(tmp_path, mlflow_on_postgresql, seed)

@@ -16,17 +16,31 @@ from launcher.reporting import outputs
 from launcher.reporting.frames import item_losses, metrics
 from zsg_core.errors import UserError
 
-AXES = {"arrangement.order": "nft", "strategy": {"name": "dmt", "k": "1/4"}, "train.lr": 1e-6}
+AXES = {
+    "arrangement.order": "nft",
+    "strategy": {"name": "dmt", "k": "1/4"},
+    "train.lr": 1e-6,
+}
 TASKS = ["t1", "t1", "t2"]
 
 
 @pytest.fixture
 def held(zsg: Zsg) -> Zsg:
-    """A workspace with a grid of two runs, one of which has another kind of strategy, and one that never began."""
+    """A workspace with a grid of two runs, one of which has another kind of strategy,
+    and one that never began."""
     place = Workspace(zsg.work)
-    listed = [listed_run(f"run{n}", {**AXES, **more}) for n, more in enumerate(({}, {"strategy": "mixed"}, {}))]
+    listed = [
+        listed_run(f"run{n}", {**AXES, **more})
+        for n, more in enumerate(({}, {"strategy": "mixed"}, {}))
+    ]
     for row in listed[:2]:
-        record_run(place, row, [0, 5], TASKS, np.array([[3.0, 2.0, 1.0], [2.0, float("nan"), 0.5]]))
+        record_run(
+            place,
+            row,
+            [0, 5],
+            TASKS,
+            np.array([[3.0, 2.0, 1.0], [2.0, float("nan"), 0.5]]),
+        )
     write_grid(place, "grid", listed)
     return zsg
 
@@ -37,11 +51,22 @@ def test_the_frame_has_every_point_once(held: Zsg) -> None:
 
     points = journal.first_points(journal.read(held.work / "runs/run0"))[0]
     mine = frame[frame.run == "run0"]
-    assert list(frame.columns) == ["run", *AXES, "stage", "step", "examples", "key", "value", "ts"]
+    assert list(frame.columns) == [
+        "run",
+        *AXES,
+        "stage",
+        "step",
+        "examples",
+        "key",
+        "value",
+        "ts",
+    ]
     assert [(row.key, row.step, row.examples) for row in mine.itertuples()] == [
         (p.key, p.step, p.examples) for p in points
     ]
-    assert mine.value.to_numpy() == pytest.approx([p.value for p in points], nan_ok=True)
+    assert mine.value.to_numpy() == pytest.approx(
+        [p.value for p in points], nan_ok=True
+    )
     assert (frame["train.lr"] == 1e-6).all() and set(frame.run) == {"run0", "run1"}
     assert json.loads(mine.strategy.iloc[0]) == AXES["strategy"]
     assert int(mine.ts.iloc[0].timestamp() * 1000) == points[0].ts
@@ -59,7 +84,8 @@ def test_items_are_a_table_of_their_own(held: Zsg) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--items"]])
 def test_both_formats_hold_the_same(held: Zsg, options: list[str]) -> None:
-    """Parquet and CSV have the same rows, and those of the frame; the format follows the file's name."""
+    """Parquet and CSV have the same rows, and those of the frame; the format follows
+    the file's name."""
     for name in ("a.parquet", "a.csv"):
         assert "rows" in held("export", "grid", "--out", name, *options)
     frame = (item_losses if options else metrics)("grid", workspace=held.work)
@@ -75,7 +101,10 @@ def test_a_file_that_is_there_is_not_replaced_unasked(held: Zsg) -> None:
     """It may be anything of the user's; a link or a folder is never replaced."""
     (held.folder / "mine.csv").write_text("mine")
     held("export", "grid", "--out", "mine.csv", code=2)
-    assert "mine.csv: is there already; name another file, or replace it with --replace" in held.said
+    assert (
+        "mine.csv: is there already; name another file, or replace it with --replace"
+        in held.said
+    )
     assert (held.folder / "mine.csv").read_text() == "mine"
 
     (held.folder / "link.csv").symlink_to("mine.csv")

@@ -1,6 +1,8 @@
-"""Does every reader meet changed files with the declared error or the right rows, in bounded memory and time?
+"""Does every reader meet changed files with the declared error or the right rows, in
+bounded memory and time?
 
-A few files of each in the suite, ten thousand in `make soak`. A fault names the file's number and where it is kept.
+A few files of each in the suite, ten thousand in `make soak`. A fault names the file's
+number and where it is kept.
 """
 
 import contextlib
@@ -36,23 +38,65 @@ from zsg_core.metrics import elsewhere, mt_bench
 
 FEW, MANY = 40, 10_000
 
-ALPACA = [{"instruction": f"q {n}", "input": "x" * n, "output": f"a {n}", "history": [["u", "v"]]} for n in range(4)]
+ALPACA = [
+    {
+        "instruction": f"q {n}",
+        "input": "x" * n,
+        "output": f"a {n}",
+        "history": [["u", "v"]],
+    }
+    for n in range(4)
+]
 TALK = [
-    {"conversations": [{"from": "human", "value": f"q {n}"}, {"from": "gpt", "value": "a"}], "system": "s"}
+    {
+        "conversations": [
+            {"from": "human", "value": f"q {n}"},
+            {"from": "gpt", "value": "a"},
+        ],
+        "system": "s",
+    }
     for n in range(3)
 ]
-FLAN = [{"id": n, "source": f"t{n}", "conversations": TALK[0]["conversations"]} for n in range(3)]
+FLAN = [
+    {"id": n, "source": f"t{n}", "conversations": TALK[0]["conversations"]}
+    for n in range(3)
+]
 MESSAGES = [
-    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": [{"type": "text", "text": "a"}]}]},
     {
-        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 1}],
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": [{"type": "text", "text": "a"}]},
+        ]
+    },
+    {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "a", "weight": 1},
+        ],
         "category": "c",
     },
 ]
-P3 = [{"inputs_pretokenized": "q", "targets_pretokenized": "yes", "answer_choices": ["yes", "no"], "task": "t"}] * 2
+P3 = [
+    {
+        "inputs_pretokenized": "q",
+        "targets_pretokenized": "yes",
+        "answer_choices": ["yes", "no"],
+        "task": "t",
+    }
+] * 2
 PAIRS = [{"question": "q", "answer": "a #### 1"}, {"query": "q", "response": "a"}]
-SEEDS = [{"instruction": "i", "instances": [{"input": "x", "output": "y"}, {"output": "z"}]}]
-CODE = [{"task_id": "H/0", "prompt": "p", "entry_point": "f", "canonical_solution": "s", "test": "t"}]
+SEEDS = [
+    {"instruction": "i", "instances": [{"input": "x", "output": "y"}, {"output": "z"}]}
+]
+CODE = [
+    {
+        "task_id": "H/0",
+        "prompt": "p",
+        "entry_point": "f",
+        "canonical_solution": "s",
+        "test": "t",
+    }
+]
 BENCH = [{"question_id": 81, "category": "math", "turns": ["a", "b"]}]
 PROMPT = {
     "type": "single",
@@ -62,8 +106,27 @@ PROMPT = {
     "category": "g",
     "output_format": "[[r]]",
 }
-SCORES = [{"schema": 1, "run": "r", "step": 1, "suite": "mt_bench", "id": "i", "metric": "m", "score": 1.5}]
-ROW = {"seq": 1, "ts": 1, "attempt": 1, "stage": "1", "step": 2, "examples": 3, "kind": "metric", "data": {"loss": 1.0}}
+SCORES = [
+    {
+        "schema": 1,
+        "run": "r",
+        "step": 1,
+        "suite": "mt_bench",
+        "id": "i",
+        "metric": "m",
+        "score": 1.5,
+    }
+]
+ROW = {
+    "seq": 1,
+    "ts": 1,
+    "attempt": 1,
+    "stage": "1",
+    "step": 2,
+    "examples": 3,
+    "kind": "metric",
+    "data": {"loss": 1.0},
+}
 
 LEDGER = [
     {
@@ -132,7 +195,9 @@ def examples(name: str, count: int = 2000) -> Callable[[Path], str | None]:
 
     def read(path: Path) -> str | None:
         seen: set[str] = set()
-        for one in itertools.islice(FORMATS[name].read(path, Intake(skip=path.stat().st_size % 2 == 0)), count):
+        for one in itertools.islice(
+            FORMATS[name].read(path, Intake(skip=path.stat().st_size % 2 == 0)), count
+        ):
             if not isinstance(one, Example) or one.id in seen or not one.turns:
                 return f"no example, or one of an id that was there: {one!r}"
             if not all(isinstance(text, str) for turn in one.turns for text in turn):
@@ -144,10 +209,15 @@ def examples(name: str, count: int = 2000) -> Callable[[Path], str | None]:
 
 
 def alpaca(path: Path) -> str | None:
-    """As `examples`; and where the standard library reads every line, the answers are those that it finds."""
+    """As `examples`; and where the standard library reads every line, the answers are
+    those that it finds."""
     made = [one.answer for one in FORMATS["alpaca"].read(path, Intake())]
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        wanted = [json.loads(line)["output"] for line in path.read_bytes().split(b"\n") if line.strip()]
+        wanted = [
+            json.loads(line)["output"]
+            for line in path.read_bytes().split(b"\n")
+            if line.strip()
+        ]
         if path.read_bytes()[:1] == b"{" and made != wanted:
             return f"other rows than json reads: {made[:3]!r} for {wanted[:3]!r}"
     return None
@@ -159,12 +229,19 @@ def hugging_face(path: Path) -> str | None:
     if wrong:
         return wrong
     with contextlib.suppress(Exception):
-        table = parquet.ParquetFile(path).read() if path.suffix == ".parquet" else pa.ipc.open_stream(path).read_all()
+        table = (
+            parquet.ParquetFile(path).read()
+            if path.suffix == ".parquet"
+            else pa.ipc.open_stream(path).read_all()
+        )
         if len(table) > 2000:
             return None
         table.validate(full=True)
         made = [one.answer for one in FORMATS["huggingface"].read(path, Intake())]
-        if "output" in table.column_names and made != table.column("output").to_pylist():
+        if (
+            "output" in table.column_names
+            and made != table.column("output").to_pylist()
+        ):
             return "other rows than pyarrow reads"
     return None
 
@@ -172,8 +249,15 @@ def hugging_face(path: Path) -> str | None:
 def parquets() -> list[bytes]:
     found = []
     talk = pa.Table.from_pylist(TALK * 5)
-    flat = pa.Table.from_pylist([{"instruction": "q", "output": "a" * n} for n in range(30)])
-    coded = pa.table({"instruction": ["q"] * 9, "output": pa.array(["a", "b", "c"] * 3).dictionary_encode()})
+    flat = pa.Table.from_pylist(
+        [{"instruction": "q", "output": "a" * n} for n in range(30)]
+    )
+    coded = pa.table(
+        {
+            "instruction": ["q"] * 9,
+            "output": pa.array(["a", "b", "c"] * 3).dictionary_encode(),
+        }
+    )
     for table in (talk, flat, coded):
         for options in (
             {"compression": "zstd"},
@@ -188,7 +272,10 @@ def parquets() -> list[bytes]:
 
 def streams() -> list[bytes]:
     found = []
-    talk, coded = pa.Table.from_pylist(TALK), pa.array(["a", "b", "a"]).dictionary_encode()
+    talk, coded = (
+        pa.Table.from_pylist(TALK),
+        pa.array(["a", "b", "a"]).dictionary_encode(),
+    )
     for table in (talk, pa.table({"instruction": ["q"] * 3, "output": coded})):
         for compression in (None, "zstd", "lz4"):
             held = io.BytesIO()
@@ -217,21 +304,38 @@ def ledger(path: Path) -> None:
 def told_by_slurm(path: Path) -> None:
     text = path.read_bytes().decode(errors="replace")
     slurm.parse_squeue(text), slurm.parse_sacct(text), slurm.parse_nodes(text, 0.0)
-    cluster.parse_config(text), cluster.parse_partitions(text), cluster.parse_nodes(text), cluster.parse_assoc_mgr(text)
+    (
+        cluster.parse_config(text),
+        cluster.parse_partitions(text),
+        cluster.parse_nodes(text),
+        cluster.parse_assoc_mgr(text),
+    )
     for line in text.splitlines()[:50]:
-        slurm._tasks(line), cluster.minutes(line), cluster.tres(line), cluster.gpus(line)
+        (
+            slurm._tasks(line),
+            cluster.minutes(line),
+            cluster.tres(line),
+            cluster.gpus(line),
+        )
 
 
 SLURM = [
     b"12_3|RUNNING|None|1-02:03:04|n1|n[1-3]|0|zsg-g-train-a\n12_[4-9%2]|PENDING|Priority|0:00|||0|x\n",
     b"12|COMPLETED|0:0|2026-01-31T10:00:00|0|x\n12_[0-2,5-9:2%3]\nn[01-03,7],m3\n",
-    b"MaxArraySize = 1001\nMaxJobCount=10000\nPartitionName=a Default=YES MaxTime=1-00:00:00 TRES=cpu=4,gres/gpu:a=8\n",
+    (
+        b"MaxArraySize = 1001\nMaxJobCount=10000\nPartitionName=a Default=YES MaxTime=1-00:00:00"
+        b" TRES=cpu=4,gres/gpu:a=8\n"
+    ),
 ]
 
 TARGETS: dict[str, Target] = {
     "alpaca lines": Target("x.jsonl", [lines(ALPACA)], alpaca),
-    "alpaca array": Target("x.json", [array(ALPACA), lines(ALPACA)], examples("alpaca")),
-    "alpaca gzipped": Target("x.jsonl.gz", [gzip.compress(lines(ALPACA), 1, mtime=0)], examples("alpaca")),
+    "alpaca array": Target(
+        "x.json", [array(ALPACA), lines(ALPACA)], examples("alpaca")
+    ),
+    "alpaca gzipped": Target(
+        "x.jsonl.gz", [gzip.compress(lines(ALPACA), 1, mtime=0)], examples("alpaca")
+    ),
     "self_instruct": Target("x.jsonl", [lines(SEEDS)], examples("self_instruct")),
     "sharegpt": Target("x.json", [array(TALK), lines(TALK)], examples("sharegpt")),
     "flan_mini": Target("x.json", [array(FLAN)], examples("flan_mini")),
@@ -243,8 +347,12 @@ TARGETS: dict[str, Target] = {
     "humaneval": Target("x.jsonl", [lines(CODE)], examples("humaneval")),
     "mt_bench": Target("x.jsonl", [lines(BENCH)], examples("mt_bench")),
     "niv2": Target("x.json", [json.dumps(task(3)).encode()], examples("niv2")),
-    "niv2_csv": Target("x.csv", [b'input,output\n"a ""b""\nc",d\ne,f\n'], examples("niv2_csv")),
-    "cot_tsv": Target("x_train.tsv", [b"q\ta\tr\nq2\ta2\tr\\n2\n"], examples("cot_tsv")),
+    "niv2_csv": Target(
+        "x.csv", [b'input,output\n"a ""b""\nc",d\ne,f\n'], examples("niv2_csv")
+    ),
+    "cot_tsv": Target(
+        "x_train.tsv", [b"q\ta\tr\nq2\ta2\tr\\n2\n"], examples("cot_tsv")
+    ),
     "parquet": Target("x.parquet", parquets(), hugging_face),
     "arrow": Target("x.arrow", streams(), hugging_face),
     "state of save_to_disk": Target(
@@ -272,20 +380,40 @@ TARGETS: dict[str, Target] = {
     "wordings": Target("x.json", [b'["Say it.", "Tell it."]'], instructions.read),
     "scores": Target("x.jsonl", [lines(SCORES)], elsewhere.scores),
     "judge prompts": Target(
-        "x.jsonl", [lines([PROMPT | {"name": name} for name in mt_bench.NAMES.values()])], mt_bench.judge_prompts
+        "x.jsonl",
+        [lines([PROMPT | {"name": name} for name in mt_bench.NAMES.values()])],
+        mt_bench.judge_prompts,
     ),
     "grid": Target("grid.yaml", [GRID.encode()], grid.load),
-    "profile": Target("p.yaml", [PROFILE.encode()], lambda path: profiles.load(str(path), path.parent)),
+    "profile": Target(
+        "p.yaml", [PROFILE.encode()], lambda path: profiles.load(str(path), path.parent)
+    ),
     "settings of the command line": Target(
         "x",
         [b"train.lr=1e-3", b"data={path: x, fraction: 1/4}", b"seed=2"],
         lambda path: overrides.parse([path.read_bytes().decode(errors="replace")]),
     ),
-    **{name: llama(name) for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")},
+    **{
+        name: llama(name)
+        for name in (
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "model.safetensors",
+        )
+    },
     "record of a job": Target(
-        "exit.json", [json.dumps({"attempt": 1, "outcome": "done", "step": 3}).encode()], folders.read_json, (ZsgError,)
+        "exit.json",
+        [json.dumps({"attempt": 1, "outcome": "done", "step": 3}).encode()],
+        folders.read_json,
+        (ZsgError,),
     ),
-    "journal": Target("1-train-0.jsonl", [lines([ROW, ROW])], lambda path: list(journal.read_file(path)), (ZsgError,)),
+    "journal": Target(
+        "1-train-0.jsonl",
+        [lines([ROW, ROW])],
+        lambda path: list(journal.read_file(path)),
+        (ZsgError,),
+    ),
     "ledger": Target(
         "ledger.jsonl",
         [lines(LEDGER)],
@@ -303,8 +431,12 @@ def told(folder: Path, name: str, numbers: range) -> str:
     target.prepare(folder)
     (folder / target.file).parent.mkdir(parents=True, exist_ok=True)
     corpus = target.corpus or [(folder / target.file).read_bytes()]
-    found = fuzz.faults(folder, target.file, corpus, target.read, target.declared, numbers)
-    return "\n".join(f"file {one.number} of {name}, kept as {one.kept}: {one.what}" for one in found)
+    found = fuzz.faults(
+        folder, target.file, corpus, target.read, target.declared, numbers
+    )
+    return "\n".join(
+        f"file {one.number} of {name}, kept as {one.kept}: {one.what}" for one in found
+    )
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -324,4 +456,7 @@ def test_a_few_changed_files_of_each_reader(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", TARGETS)
 def test_ten_thousand_changed_files_of_each_reader(tmp_path: Path, name: str) -> None:
     """The declared error or the right rows, each within three gigabytes and twenty seconds."""
-    assert told(tmp_path, name, range(FEW, FEW + int(os.environ.get("ZSG_FUZZED", MANY)))) == ""
+    assert (
+        told(tmp_path, name, range(FEW, FEW + int(os.environ.get("ZSG_FUZZED", MANY))))
+        == ""
+    )

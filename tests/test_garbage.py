@@ -26,7 +26,11 @@ from zsg_core.errors import UserError
 
 def a_recipe(order: str, count: int = 1) -> dict:
     """As much of a recipe as ids are made of."""
-    stage = {"data": {"template": "zsg"}, "arrangement": {"order": order}, "train": {"max_length": 64}}
+    stage = {
+        "data": {"template": "zsg"},
+        "arrangement": {"order": order},
+        "train": {"max_length": 64},
+    }
     return {"base": {"kind": "tiny", "hidden": 64}, "stages": [stage] * count}
 
 
@@ -46,21 +50,43 @@ FIRST = "f" * 12
 
 
 class Place:
-    """A workspace whose grid g lists a done and a failed run, each with things of its own; run `gone` is in no grid."""
+    """A workspace whose grid g lists a done and a failed run, each with things of its
+    own; run `gone` is in no grid."""
 
     def __init__(self, folder: Path) -> None:
         self.workspace = Workspace(folder / "work")
         (folder / "g.yaml").write_text("name: g\n")
-        self.recipes = {"done": a_recipe("nft"), "failed": a_recipe("rt"), "gone": a_recipe("fft")}
-        rows = [{"run": run, "axes": {}, "recipe": self.recipes[run]} for run in ("done", "failed")]
+        self.recipes = {
+            "done": a_recipe("nft"),
+            "failed": a_recipe("rt"),
+            "gone": a_recipe("fft"),
+        }
+        rows = [
+            {"run": run, "axes": {}, "recipe": self.recipes[run]}
+            for run in ("done", "failed")
+        ]
         grid_record.write(self.workspace, "g", folder / "g.yaml", {}, rows)
         self.first, self.second = self.submit(), self.submit()
         for run, recipe in self.recipes.items():
             folder = self.workspace.run(run)
-            job = {"recipe": recipe, "checkpoints": {"keep_state": False}, "code": {"digest": code_of(run)}}
-            write_json(folder / "job.json", job | {"makes": [], "submission": self.second.id})
-            facts = {"cause": None if run == "done" else "died", "snapshots": self.snapshots(run)}
-            attempts.end(folder, attempts.begin(folder, self.second.id), "done" if run == "done" else "failed", **facts)
+            job = {
+                "recipe": recipe,
+                "checkpoints": {"keep_state": False},
+                "code": {"digest": code_of(run)},
+            }
+            write_json(
+                folder / "job.json", job | {"makes": [], "submission": self.second.id}
+            )
+            facts = {
+                "cause": None if run == "done" else "died",
+                "snapshots": self.snapshots(run),
+            }
+            attempts.end(
+                folder,
+                attempts.begin(folder, self.second.id),
+                "done" if run == "done" else "failed",
+                **facts,
+            )
             for step in (2, 4):
                 made(folder / "snapshots" / str(step))
             with publish(folder / "state/4") as draft:
@@ -77,7 +103,10 @@ class Place:
         """All runs, submitted on this machine."""
         ledger = Ledger(self.workspace)
         submission = ledger.intend(
-            scheduler="local", kind="train", grid="g", items=[f"runs/{run}" for run in self.recipes]
+            scheduler="local",
+            kind="train",
+            grid="g",
+            items=[f"runs/{run}" for run in self.recipes],
         )
         ledger.submitted(submission, ["local"] * 3)
         folder = self.workspace.submission(submission.id)
@@ -88,14 +117,18 @@ class Place:
     @staticmethod
     def snapshots(run: str) -> list[dict]:
         """Of the done run's snapshots the first was not to be kept."""
-        rows = [{"step": step, "probe_loss": "1.0", "kept": step == 4} for step in (2, 4)]
+        rows = [
+            {"step": step, "probe_loss": "1.0", "kept": step == 4} for step in (2, 4)
+        ]
         return rows if run == "done" else []
 
     def found(self, grid: str | None = None) -> dict[str, set[str]]:
         """What may be freed, by kind."""
         kinds: dict[str, set[str]] = {}
         for piece in garbage.find(self.workspace, grid):
-            kinds.setdefault(piece.kind, set()).add(str(piece.path.relative_to(self.workspace.root)))
+            kinds.setdefault(piece.kind, set()).add(
+                str(piece.path.relative_to(self.workspace.root))
+            )
         return kinds
 
 
@@ -108,11 +141,16 @@ def place(tmp_path: Path) -> Place:
 def of(place: Place, kind: str, run: str) -> str:
     """The folder of what a run needs."""
     arrangement = recipes.arrangement_id(place.recipes[run])
-    return f"tokens/{tokens_id(place.recipes[run], arrangement)}" if kind == "tokens" else f"{kind}/{arrangement}"
+    return (
+        f"tokens/{tokens_id(place.recipes[run], arrangement)}"
+        if kind == "tokens"
+        else f"{kind}/{arrangement}"
+    )
 
 
 def test_what_is_found(place):
-    """States, extra snapshots and tokens of done runs; what only a run of no grid needs; a superseded submission."""
+    """States, extra snapshots and tokens of done runs; what only a run of no grid
+    needs; a superseded submission."""
     assert place.found() == {
         "states": {"runs/done/state"},
         "snapshots": {"runs/done/snapshots/2"},
@@ -139,35 +177,50 @@ def test_what_is_freed_is_gone_and_the_rest_is_there(place):
     assert freed == shown
     assert {piece.size for piece in freed if piece.kind != "submissions"} == {1000}
     lost = {path for path in before if not path.exists()}
-    assert lost == {path for path in before if any(path.is_relative_to(piece.path) for piece in freed)}
+    assert lost == {
+        path
+        for path in before
+        if any(path.is_relative_to(piece.path) for piece in freed)
+    }
     assert garbage.free(place.workspace) == []
 
 
 def test_an_active_run_keeps_everything(place, monkeypatch):
-    """A run that Slurm has in its queue, though no grid lists it, needs its code, its order and its tokens."""
+    """A run that Slurm has in its queue, though no grid lists it, needs its code, its
+    order and its tokens."""
     ledger = Ledger(place.workspace)
-    again = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/gone"])
+    again = ledger.intend(
+        scheduler="slurm", kind="train", grid="g", items=["runs/gone"]
+    )
     ledger.submitted(again, ["7"])
     queued = slurm.SlurmState("queued", "Priority")
-    monkeypatch.setattr(slurm, "states", lambda jobs, *run, **how: dict.fromkeys(jobs, queued))
+    monkeypatch.setattr(
+        slurm, "states", lambda jobs, *run, **how: dict.fromkeys(jobs, queued)
+    )
 
     found = place.found()
     assert (found.keys(), found["tokens"]) == (
-        {"states", "snapshots", "submissions", "tokens"}, {of(place, "tokens", "done")}
-    )  # fmt: skip
+        {"states", "snapshots", "submissions", "tokens"},
+        {of(place, "tokens", "done")},
+    )
 
 
 def test_a_superseded_job_that_still_runs_keeps_its_folder(place, monkeypatch):
-    """A job that was submitted again while accounting knew nothing of it may live: its submission stays."""
+    """A job that was submitted again while accounting knew nothing of it may live: its
+    submission stays."""
     ledger = Ledger(place.workspace)
-    old = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/failed"])
+    old = ledger.intend(
+        scheduler="slurm", kind="train", grid="g", items=["runs/failed"]
+    )
     ledger.submitted(old, ["7"])
     place.workspace.submission(old.id).mkdir()
     place.submit()
     [job] = old.jobs
     alive = {job: slurm.SlurmState("running")}
     monkeypatch.setattr(slurm, "states", lambda jobs, *run, **how: {})
-    monkeypatch.setattr(slurm, "look", lambda jobs, *run, **how: slurm.Queue(active=dict(alive)))
+    monkeypatch.setattr(
+        slurm, "look", lambda jobs, *run, **how: slurm.Queue(active=dict(alive))
+    )
 
     assert f"submissions/{old.id}" not in place.found()["submissions"]
     alive.clear()
@@ -175,11 +228,13 @@ def test_a_superseded_job_that_still_runs_keeps_its_folder(place, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("user", "freed"), [(None, True), ("gone", True), ("failed", False), ("done", True)],
+    ("user", "freed"),
+    [(None, True), ("gone", True), ("failed", False), ("done", True)],
     ids=["nobody", "one of no grid", "one that is wanted", "one that is done"],
-)  # fmt: skip
+)
 def test_weights_of_a_stage(place, user, freed):
-    """They stay for a run that is wanted and has yet to start from them; marks of others do not keep them."""
+    """They stay for a run that is wanted and has yet to start from them; marks of
+    others do not keep them."""
     made(place.workspace.run("done") / "weights")
     for run in place.recipes:
         job = json.loads((place.workspace.run(run) / "job.json").read_text())
@@ -214,7 +269,8 @@ def test_first_losses_go_when_every_run_is_done(place):
 
 @pytest.mark.parametrize("name", [".0123456789ab.0123abcd", ".0123456789ab.gone"])
 def test_drafts_of_dead_processes(place, name):
-    """What has a temporary name and was not touched for a day; never a lock, nor what was written today."""
+    """What has a temporary name and was not touched for a day; never a lock, nor what
+    was written today."""
     draft = place.workspace.root / "tokens" / name
     draft.mkdir()
     (draft / "ids").touch()
@@ -233,7 +289,8 @@ def test_gc_killed_half_way_is_run_again(place, monkeypatch):
 
     def dies(*what: Any, **how: Any) -> None:
         calls.append(what)
-        if len(calls) == 5:  # each is asked for its old remains first, so this is the third that goes
+        # each is asked for its old remains first, so this is the third that goes
+        if len(calls) == 5:
             raise KeyboardInterrupt
         real(*what, **how)
 
@@ -246,7 +303,8 @@ def test_gc_killed_half_way_is_run_again(place, monkeypatch):
 
 
 def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path) -> None:
-    """Shown by default, freed with --yes; afterwards what is done is done, and what failed can be tried again."""
+    """Shown by default, freed with --yes; afterwards what is done is done, and what
+    failed can be tried again."""
     grid = small_grid(zsg, tasks, "[random]")
     zsg("submit", grid)
     shown = zsg("gc")
@@ -258,12 +316,19 @@ def test_a_grid_goes_on_after_gc(zsg: Zsg, tasks: Path) -> None:
     assert json.loads(zsg("gc", "--json")) == []
     assert "nothing to submit" in zsg("submit", grid)
     [run] = (zsg.work / "runs").iterdir()
-    done = subprocess.run(["find", zsg.work / "arrangements", "-name", "ids"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["find", zsg.work / "arrangements", "-name", "ids"],
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout and (run / "exit.json").exists()
 
 
-def test_what_could_not_be_removed_is_not_called_freed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that is still there says so and frees nothing; a file that another name keeps frees nothing either."""
+def test_what_could_not_be_removed_is_not_called_freed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is still there says so and frees nothing; a file that another name
+    keeps frees nothing either."""
     place = Place(tmp_path)
     os.link(place.workspace.run("done") / "state/4/state.json", tmp_path / "kept")
     found = {piece.path: piece.size for piece in garbage.find(place.workspace)}
@@ -272,13 +337,17 @@ def test_what_could_not_be_removed_is_not_called_freed(tmp_path: Path, monkeypat
     assert found[stuck] >= 1000
     remove = garbage.removal.discard
     monkeypatch.setattr(
-        garbage.removal, "discard", lambda root, path, *more: "" if path == stuck else remove(root, path, *more)
+        garbage.removal,
+        "discard",
+        lambda root, path, *more: "" if path == stuck else remove(root, path, *more),
     )
     freed = {piece.path: piece for piece in garbage.free(place.workspace)}
 
     assert freed[stuck].size == 0
     assert "could not be removed" in freed[stuck].reason
-    assert all(size == freed[path].size for path, size in found.items() if path != stuck)
+    assert all(
+        size == freed[path].size for path, size in found.items() if path != stuck
+    )
 
 
 OLD = (time.time() - 3 * 86400, time.time() - 3 * 86400)
@@ -315,7 +384,8 @@ OTHERS = [
 
 
 def test_what_has_no_name_that_zsg_gives_is_nobodys_garbage(place: Place) -> None:
-    """A workspace may be a home: a hidden name that ends in eight digits says nothing of who made it."""
+    """A workspace may be a home: a hidden name that ends in eight digits says nothing
+    of who made it."""
     paths = [old(place.workspace.root / name) for name in OTHERS]
     garbage.free(place.workspace)
 
@@ -335,12 +405,15 @@ DRAFTS = [
 
 
 def test_a_draft_of_what_zsg_writes_goes(place: Place) -> None:
-    """Beside the name that it was to get, in a folder that zsg makes, also where an older zsg has left it."""
+    """Beside the name that it was to get, in a folder that zsg makes, also where an
+    older zsg has left it."""
     paths = [old(place.workspace.root / name) for name in DRAFTS]
     for path in paths:
         for folder in path.relative_to(place.workspace.root).parents:
             os.utime(place.workspace.root / folder, OLD)
-    freed = [piece.path for piece in garbage.free(place.workspace) if piece.kind == "drafts"]
+    freed = [
+        piece.path for piece in garbage.free(place.workspace) if piece.kind == "drafts"
+    ]
 
     assert [path for path in paths if path.exists()] == []
     assert len(freed) == len(DRAFTS)
@@ -363,8 +436,11 @@ def test_a_draft_of_what_zsg_writes_goes(place: Place) -> None:
         ("mine", ".0123456789ab.0123abcd"),
     ],
 )
-def test_nothing_behind_a_link_is_removed(place: Place, tmp_path: Path, name: str, behind: str) -> None:
-    """Where a folder of the workspace is a link, gc leaves it and what is behind it, and says so of what it would free.
+def test_nothing_behind_a_link_is_removed(
+    place: Place, tmp_path: Path, name: str, behind: str
+) -> None:
+    """Where a folder of the workspace is a link, gc leaves it and what is behind it,
+    and says so of what it would free.
 
     All there is at that place lies outside now, so that a gc that follows would find it.
     """
@@ -401,17 +477,23 @@ def test_a_link_planted_between_look_and_removal_is_not_followed(
     freed = {piece.path: piece for piece in garbage.free(place.workspace)}
 
     assert (tmp_path / "outside/2/COMMIT").exists()
-    assert "is a link" in freed[snapshots / "2"].reason and freed[snapshots / "2"].size == 0
+    assert (
+        "is a link" in freed[snapshots / "2"].reason
+        and freed[snapshots / "2"].size == 0
+    )
 
 
 def test_a_folder_with_a_file_of_the_users_stays(place: Place) -> None:
-    """What she laid into a snapshot is not removed with it: it is named, and the snapshot is still whole."""
+    """What she laid into a snapshot is not removed with it: it is named, and the
+    snapshot is still whole."""
     mine = place.workspace.run("done") / "snapshots/2/my_eval.json"
     mine.write_text("mine")
     said: list[str] = []
     freed = garbage.free(place.workspace, say=said.append)
 
-    assert said == [f"left: {mine.parent} holds my_eval.json, which zsg did not write; move it elsewhere"]
+    assert said == [
+        f"left: {mine.parent} holds my_eval.json, which zsg did not write; move it elsewhere"
+    ]
     assert mine.exists() and (mine.parent / "COMMIT").exists()
     assert "snapshots" not in {piece.kind for piece in freed}
 

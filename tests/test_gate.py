@@ -17,10 +17,16 @@ DELETE_RUN = "/ajax-api/2.0/mlflow/runs/delete"
 
 
 def asked(
-    *headers: tuple[str, str], method: str = "GET", path: str = "/get-artifact", query: str = "", host: bool = True
+    *headers: tuple[str, str],
+    method: str = "GET",
+    path: str = "/get-artifact",
+    query: str = "",
+    host: bool = True,
 ) -> int:
     """The status of the gate's answer; 0 where the request may pass."""
-    answer = judge(KEYS, Request(method, path, query, (*([HOST] if host else []), *headers)))
+    answer = judge(
+        KEYS, Request(method, path, query, (*([HOST] if host else []), *headers))
+    )
     return answer.status if answer else 0
 
 
@@ -31,7 +37,12 @@ def basic(text: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize(
     "headers",
-    [[BEARER], [("authorization", "bearer the-token")], [basic("anybody:the-token")], [COOKIE]],
+    [
+        [BEARER],
+        [("authorization", "bearer the-token")],
+        [basic("anybody:the-token")],
+        [COOKIE],
+    ],
     ids=["bearer", "another case", "password", "cookie"],
 )
 def test_who_knows_the_secret_passes(headers: list[tuple[str, str]]) -> None:
@@ -60,8 +71,21 @@ def test_who_knows_the_secret_passes(headers: list[tuple[str, str]]) -> None:
         [("cookie", "zsg-mlflow=the-session")],
     ],
 )
-@pytest.mark.parametrize("path", ["/", "/get-artifact", "/graphql", "/static-files/x.js", "/health/", "//health", "/x"])
-def test_who_does_not_know_it_is_refused(headers: list[tuple[str, str]], path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/get-artifact",
+        "/graphql",
+        "/static-files/x.js",
+        "/health/",
+        "//health",
+        "/x",
+    ],
+)
+def test_who_does_not_know_it_is_refused(
+    headers: list[tuple[str, str]], path: str
+) -> None:
     """On every path, also beside what is open."""
     assert asked(*headers, path=path) == 401
 
@@ -69,12 +93,16 @@ def test_who_does_not_know_it_is_refused(headers: list[tuple[str, str]], path: s
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 def test_what_is_open_is_read_only(method: str) -> None:
     """Whether it is well, and its version, anybody may ask, and nothing more."""
-    assert (asked(path="/health", host=False), asked(path="/version", method="HEAD")) == (0, 0)
+    assert (
+        asked(path="/health", host=False),
+        asked(path="/version", method="HEAD"),
+    ) == (0, 0)
     assert asked(path="/health", method=method) == 401
 
 
 def test_the_token_in_the_address_brings_the_cookie() -> None:
-    """A page that leaves the token out of the address; the cookie is no script's, no other site's, and not the token.
+    """A page that leaves the token out of the address; the cookie is no script's, no
+    other site's, and not the token.
 
     Only the first page takes it, and only the right one.
     """
@@ -83,15 +111,29 @@ def test_the_token_in_the_address_brings_the_cookie() -> None:
     [cookie] = [value for key, value in answer.headers if key == "Set-Cookie"]
     assert cookie == f"{KEYS.cookie}=the-session; Path=/; HttpOnly; SameSite=Strict"
     assert "the-token" not in answer.text + cookie
-    refused = [asked(path="/", query=query) for query in ("token=other", "token=", "token=the-token&token=other")]
+    refused = [
+        asked(path="/", query=query)
+        for query in ("token=other", "token=", "token=the-token&token=other")
+    ]
     assert refused == [401] * 3
     assert asked(path="/get-artifact", query="token=the-token") == 401
     assert asked(path="/", query="token=the-token", method="POST") == 401
 
 
-@pytest.mark.parametrize("host", ["evil.org", "127.0.0.1.evil.org:5000", "evil.org:5000", "", "[::1", "10.0.0.1:5000"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.org",
+        "127.0.0.1.evil.org:5000",
+        "evil.org:5000",
+        "",
+        "[::1",
+        "10.0.0.1:5000",
+    ],
+)
 def test_a_name_that_is_not_its_own_is_refused(host: str) -> None:
-    """With the right token too: a site may have its own name point to this machine (DNS rebinding)."""
+    """With the right token too: a site may have its own name point to this machine (DNS
+    rebinding)."""
     for headers in ([BEARER], [COOKIE]):
         assert asked(*headers, ("host", host), host=False) == 403
     assert asked(path="/", query="token=the-token", host=False) == 403  # no name, and
@@ -108,7 +150,11 @@ def test_its_own_names_pass_at_any_port(host: str) -> None:
     ("headers", "method", "status"),
     [
         ([("origin", "http://127.0.0.1:5000")], "POST", 0),
-        ([("origin", "http://127.0.0.1:5000"), ("sec-fetch-site", "same-origin")], "POST", 0),
+        (
+            [("origin", "http://127.0.0.1:5000"), ("sec-fetch-site", "same-origin")],
+            "POST",
+            0,
+        ),
         ([("sec-fetch-site", "same-origin")], "POST", 0),
         ([], "POST", 403),
         ([], "GET", 0),
@@ -121,21 +167,35 @@ def test_its_own_names_pass_at_any_port(host: str) -> None:
         ([("origin", "http://localhost:5000")], "POST", 403),
         ([("origin", "http://127.0.0.1:6000")], "GET", 403),
         ([("origin", "null")], "POST", 403),
-        ([("origin", "http://127.0.0.1:5000"), ("origin", "http://evil.org")], "POST", 403),
-        ([("origin", "http://127.0.0.1:6000"), ("sec-fetch-site", "same-site")], "POST", 403),
+        (
+            [("origin", "http://127.0.0.1:5000"), ("origin", "http://evil.org")],
+            "POST",
+            403,
+        ),
+        (
+            [("origin", "http://127.0.0.1:6000"), ("sec-fetch-site", "same-site")],
+            "POST",
+            403,
+        ),
     ],
 )
-def test_a_cookie_counts_from_the_servers_own_pages(headers: list[tuple[str, str]], method: str, status: int) -> None:
-    """Not from another site's, nor from one that another user serves at another port of the same host."""
+def test_a_cookie_counts_from_the_servers_own_pages(
+    headers: list[tuple[str, str]], method: str, status: int
+) -> None:
+    """Not from another site's, nor from one that another user serves at another port of
+    the same host."""
     assert asked(COOKIE, *headers, method=method, path=DELETE_RUN) == status
 
 
 def test_the_first_page_opens_from_anywhere() -> None:
-    """Who follows a link to it, having the cookie, sees it; as a picture or a script of another page it is not sent."""
+    """Who follows a link to it, having the cookie, sees it; as a picture or a script of
+    another page it is not sent."""
     site = ("sec-fetch-site", "cross-site")
     assert asked(COOKIE, site, ("sec-fetch-mode", "navigate"), path="/") == 0
     assert asked(COOKIE, site, ("sec-fetch-mode", "no-cors"), path="/") == 403
-    assert asked(COOKIE, site, ("sec-fetch-mode", "navigate"), path="/get-artifact") == 403
+    assert (
+        asked(COOKIE, site, ("sec-fetch-mode", "navigate"), path="/get-artifact") == 403
+    )
 
 
 def test_the_cookie_is_found_among_others() -> None:
@@ -166,11 +226,19 @@ def test_what_runs_programs_or_calls_addresses_is_closed(path: str) -> None:
 def test_names_of_artifacts_close_nothing() -> None:
     """A folder of artifacts may be called like a part that is closed."""
     for name in ("jobs", "gateway", "webhooks", "assistant"):
-        assert asked(BEARER, method="PUT", path=f"/api/2.0/mlflow-artifacts/artifacts/{name}/a.txt") == 0
+        assert (
+            asked(
+                BEARER,
+                method="PUT",
+                path=f"/api/2.0/mlflow-artifacts/artifacts/{name}/a.txt",
+            )
+            == 0
+        )
 
 
 def test_nothing_but_requests_reaches_mlflow() -> None:
-    """A web socket is closed; a request without a secret is answered, and MLflow never hears of it."""
+    """A web socket is closed; a request without a secret is answered, and MLflow never
+    hears of it."""
     heard: list[str] = []
     sent: list[MutableMapping[str, Any]] = []
 
@@ -184,10 +252,23 @@ def test_nothing_but_requests_reaches_mlflow() -> None:
         sent.append(message)
 
     gate = Gate(app, KEYS)
-    plain = {"method": "GET", "path": "/", "query_string": b"", "headers": [(b"Host", b"127.0.0.1")]}
-    for scope in ({"type": "websocket", "headers": []}, {"type": "http", **plain}, {"type": "lifespan"}):
+    plain = {
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"Host", b"127.0.0.1")],
+    }
+    for scope in (
+        {"type": "websocket", "headers": []},
+        {"type": "http", **plain},
+        {"type": "lifespan"},
+    ):
         asyncio.run(gate(scope, receive, send))
 
     assert heard == ["lifespan"]
-    assert [message.get("status", message.get("code")) for message in sent] == [1008, 401, None]
+    assert [message.get("status", message.get("code")) for message in sent] == [
+        1008,
+        401,
+        None,
+    ]
     assert (b"cache-control", b"no-store") in sent[1]["headers"]

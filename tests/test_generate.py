@@ -16,10 +16,22 @@ with warnings.catch_warnings():
 BOS, EOS = 1, 2
 GREEDY = {"decoding": "greedy", "max_new_tokens": 12, "items": None}
 PAPER = {
-    "decoding": "nucleus", "top_p": 0.9, "temperature": 0.9, "repetition_penalty": 1.2, "not_empty": True,
-    "max_new_tokens": 12, "items": None, "seed": 0,
-}  # fmt: skip
-FAST = {"decoding": "fast_nucleus", "top_p": 0.7, "temperature": 0.5, "max_new_tokens": 12, "seed": 0}
+    "decoding": "nucleus",
+    "top_p": 0.9,
+    "temperature": 0.9,
+    "repetition_penalty": 1.2,
+    "not_empty": True,
+    "max_new_tokens": 12,
+    "items": None,
+    "seed": 0,
+}
+FAST = {
+    "decoding": "fast_nucleus",
+    "top_p": 0.7,
+    "temperature": 0.5,
+    "max_new_tokens": 12,
+    "seed": 0,
+}
 PROMPTS = [[1, *range(5, 5 + length)] for length in (3, 17, 4, 40, 9, 28)]
 NAMES = [f"item{number}" for number in range(len(PROMPTS))]
 
@@ -29,10 +41,19 @@ def llama() -> Any:
     """A tiny model with random weights, as a train job loads it."""
     torch.manual_seed(3)
     config = LlamaConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=44, bos_token_id=BOS, eos_token_id=EOS, initializer_range=0.3,
-    )  # fmt: skip
-    made = LlamaForCausalLM._from_config(config, attn_implementation=packed_attention.NAME)
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=44,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        initializer_range=0.3,
+    )
+    made = LlamaForCausalLM._from_config(
+        config, attn_implementation=packed_attention.NAME
+    )
     return made.eval()
 
 
@@ -42,7 +63,9 @@ def plainly(llama: Any, prompt: list[int], most: int) -> list[int]:
     ids = list(prompt)
     with torch.no_grad():
         while len(ids) < len(prompt) + most:
-            token = int(llama(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+            token = int(
+                llama(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()
+            )
             if token == EOS:
                 break
             ids.append(token)
@@ -60,16 +83,21 @@ EVERY = list(range(len(PROMPTS)))
 
 
 def test_greedy_answers_are_those_of_a_plain_loop(llama: Any) -> None:
-    """In padded batches, with a cache; what would stand beyond the model's positions is left out."""
+    """In padded batches, with a cache; what would stand beyond the model's positions is
+    left out."""
     answers = made(llama, GREEDY, EVERY)
 
-    assert answers == [plainly(llama, prompt, min(12, 44 - len(prompt))) for prompt in PROMPTS]
+    assert answers == [
+        plainly(llama, prompt, min(12, 44 - len(prompt))) for prompt in PROMPTS
+    ]
     assert len(answers[3]) <= 3
     assert llama.config._attn_implementation == packed_attention.NAME
 
 
 @pytest.mark.parametrize("how", [GREEDY, PAPER, FAST], ids=["greedy", "paper", "fast"])
-def test_an_answer_does_not_depend_on_its_company(llama: Any, how: dict[str, Any]) -> None:
+def test_an_answer_does_not_depend_on_its_company(
+    llama: Any, how: dict[str, Any]
+) -> None:
     """Alone, or among others in any order."""
     together = made(llama, how, EVERY)
 
@@ -83,17 +111,21 @@ def letters(ids: Any) -> str:
 
 
 def spelt(ids: Any) -> str:
-    """Tokens as texts of three letters each, so that a stop lies over several tokens, and within one."""
+    """Tokens as texts of three letters each, so that a stop lies over several tokens,
+    and within one."""
     return "".join(f"{int(token):03d}" for token in ids if token != EOS)
 
 
 @pytest.mark.parametrize(
-    ("how", "text"), [(GREEDY, spelt), (PAPER, spelt), (FAST, letters)], ids=["greedy", "paper", "fast"]
+    ("how", "text"),
+    [(GREEDY, spelt), (PAPER, spelt), (FAST, letters)],
+    ids=["greedy", "paper", "fast"],
 )
 def test_an_answer_ends_at_its_first_stop_and_others_stay_as_they_are(
     llama: Any, how: dict[str, Any], text: Any
 ) -> None:
-    """With the token that completes it, in whatever company; the text before it is that of the answer without stops."""
+    """With the token that completes it, in whatever company; the text before it is that
+    of the answer without stops."""
     how = how | {"max_new_tokens": 24}
     free = made(llama, how, EVERY)
     stop = text(free[0])[7:10]  # of the first answer's own text
@@ -102,18 +134,29 @@ def test_an_answer_ends_at_its_first_stop_and_others_stay_as_they_are(
 
     found = generator.answers(PROMPTS, NAMES)
 
-    assert [until(text(answer), stopping["stops"]) for answer in found] == [until(text(a), [stop]) for a in free]
+    assert [until(text(answer), stopping["stops"]) for answer in found] == [
+        until(text(a), [stop]) for a in free
+    ]
     for answer, whole in zip(found, free, strict=True):
         assert answer == whole[: len(answer)]
-        assert len(answer) == len(whole) or (stop in text(answer) and stop not in text(answer[:-1]))
+        assert len(answer) == len(whole) or (
+            stop in text(answer) and stop not in text(answer[:-1])
+        )
     assert len(found[0]) < len(free[0])
-    assert [generator.answers([PROMPTS[n]], [NAMES[n]])[0] for n in (0, 2)] == [found[0], found[2]]
+    assert [generator.answers([PROMPTS[n]], [NAMES[n]])[0] for n in (0, 2)] == [
+        found[0],
+        found[2],
+    ]
 
 
 def test_generation_ends_once_all_answers_are_over(llama: Any) -> None:
     """A stop is looked for every few tokens, so a base that goes on and on costs no 500 of them."""
     calls = []
-    stopping = {"decoding": "greedy", "max_new_tokens": 39, "stops": [letters(made(llama, GREEDY, [0])[0][:1])]}
+    stopping = {
+        "decoding": "greedy",
+        "max_new_tokens": 39,
+        "stops": [letters(made(llama, GREEDY, [0])[0][:1])],
+    }
     generator = Generator(llama, stopping, BOS, EOS, "cpu", letters)
     before = llama.forward
     llama.forward = lambda *args, **named: (calls.append(1), before(*args, **named))[1]
@@ -127,13 +170,19 @@ def test_generation_ends_once_all_answers_are_over(llama: Any) -> None:
 
 def test_answers_that_were_not_over_are_known(llama: Any) -> None:
     """At max_new_tokens, or at the last position; not where the end of sequence or a stop came."""
-    generator = Generator(llama, GREEDY | {"stops": ["."]}, BOS, EOS, "cpu", lambda ids: "." * (7 in ids))
+    generator = Generator(
+        llama, GREEDY | {"stops": ["."]}, BOS, EOS, "cpu", lambda ids: "." * (7 in ids)
+    )
     short, long = [1] * 3, [1] * 40
 
     assert [generator.is_cut(short, [5] * count) for count in (11, 12)] == [False, True]
     assert [generator.is_cut(long, [5] * count) for count in (3, 4)] == [False, True]
     assert not generator.is_cut(short, [5] * 11 + [7])
-    assert [generator.fits([1] * count) for count in (43, 44, 56)] == [True, False, False]
+    assert [generator.fits([1] * count) for count in (43, 44, 56)] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_stops_need_the_text_of_tokens(llama: Any) -> None:
@@ -145,22 +194,29 @@ def test_stops_need_the_text_of_tokens(llama: Any) -> None:
 def test_draws_are_seeded_by_item(llama: Any) -> None:
     """The same again, others under another seed or another name; no answer is empty."""
     first = made(llama, PAPER, EVERY)
-    other = Generator(llama, PAPER, BOS, EOS, "cpu").answers(PROMPTS, [f"x{name}" for name in NAMES])
+    other = Generator(llama, PAPER, BOS, EOS, "cpu").answers(
+        PROMPTS, [f"x{name}" for name in NAMES]
+    )
 
     assert first == made(llama, PAPER, EVERY) != made(llama, PAPER | {"seed": 1}, EVERY)
     assert first != other and all(first)
 
 
 def test_fast_draws_are_of_the_nucleus_by_its_probabilities() -> None:
-    """Of 4000 items: within 0.7 of the mass at temperature 0.5, as often as that says; a sure token always."""
+    """Of 4000 items: within 0.7 of the mass at temperature 0.5, as often as that says;
+    a sure token always."""
     probabilities = torch.tensor([0.1, 0.3, 0.0, 0.36, 0.24])
     logits = (0.5 * probabilities.log()).expand(4000, -1)
     draw = FastNucleus(FAST, 0, [str(number) for number in range(4000)])
     drawn = torch.bincount(draw(torch.empty(0), logits).argmax(-1), minlength=5) / 4000
-    sure = draw(torch.empty(0), torch.tensor([[0.0, 50.0, 0.0, 0.0, 0.0]]).expand(4000, -1)).argmax(-1)
+    sure = draw(
+        torch.empty(0), torch.tensor([[0.0, 50.0, 0.0, 0.0, 0.0]]).expand(4000, -1)
+    ).argmax(-1)
 
     # 0.36 and 0.30 have 0.66 together, so 0.24 is the last of the nucleus.
-    assert drawn.tolist() == pytest.approx([0.0, 0.3 / 0.9, 0.0, 0.36 / 0.9, 0.24 / 0.9], abs=0.03)
+    assert drawn.tolist() == pytest.approx(
+        [0.0, 0.3 / 0.9, 0.0, 0.36 / 0.9, 0.24 / 0.9], abs=0.03
+    )
     assert set(sure.tolist()) == {1}
 
 

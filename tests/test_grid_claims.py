@@ -26,7 +26,11 @@ def load(folder: Path, claims: str) -> grids.Grid:
 
 def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
     """The points are those of the grid without them."""
-    [claim] = (made := load(tmp_path, "{claim: rises, along: arrangement.order, values: [nft, fft]}")).claims
+    [claim] = (
+        made := load(
+            tmp_path, "{claim: rises, along: arrangement.order, values: [nft, fft]}"
+        )
+    ).claims
     (tmp_path / "plain.yaml").write_text(GRID)
 
     assert claim.axis == ("arrangement.order", ["nft", "fft"])
@@ -36,19 +40,30 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("claims", "said"),
     [
-        ("{claim: wins}", "`claim` must say what is claimed, one of: rises, correlates, falls_early"),
+        (
+            "{claim: wins}",
+            "`claim` must say what is claimed, one of: rises, correlates, falls_early",
+        ),
         ("{metric: loss}", "`claim` must say what is claimed"),
         ("nft < rt", "a claim: "),
-        ("{claim: rises, along: arrangement.order}", "values is missing: places of the axis, the lowest value first"),
-        ("{claim: rises, along: x, values: [nft]}", "values: List should have at least 2 items"),
+        (
+            "{claim: rises, along: arrangement.order}",
+            "values is missing: places of the axis, the lowest value first",
+        ),
+        (
+            "{claim: rises, along: x, values: [nft]}",
+            "values: List should have at least 2 items",
+        ),
         (
             "{claim: rises, alnog: x, values: [1, 2]}",
             "unknown key 'alnog' in a claim that rises. Did you mean 'along'?",
         ),
         (
             "{claim: rises, along: arrangment.order, values: [nft, fft]}",
-            "'arrangment.order' is no axis of this grid. Did you mean 'arrangement.order'? "
-            "Axes: arrangement.order, train.lr",
+            (
+                "'arrangment.order' is no axis of this grid. Did you mean 'arrangement.order'? "
+                "Axes: arrangement.order, train.lr"
+            ),
         ),
         (
             "{claim: rises, along: arrangement.order, values: [nft, tma]}",
@@ -57,12 +72,20 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
         ("{claim: falls_early, stage: 2}", "stage 2: the runs have 1 stages at most"),
         (
             "{claim: falls_early, published: wsd-ordr}",
-            "no published curves 'wsd-ordr'. Did you mean 'wsd-order'? There are: early-generalisation-flan-mini",
+            (
+                "no published curves 'wsd-ordr'. Did you mean 'wsd-order'? There are:"
+                " early-generalisation-flan-mini"
+            ),
         ),
-        ("{claim: falls_early, where: {train.lr: 3e-3}}", "no run has train.lr 0.003; there are: 0.001, 0.002"),
+        (
+            "{claim: falls_early, where: {train.lr: 3e-3}}",
+            "no run has train.lr 0.003; there are: 0.001, 0.002",
+        ),
     ],
 )
-def test_a_claim_that_cannot_be_decided_is_refused(tmp_path: Path, claims: str, said: str) -> None:
+def test_a_claim_that_cannot_be_decided_is_refused(
+    tmp_path: Path, claims: str, said: str
+) -> None:
     """With the line of the file, before anything runs."""
     with pytest.raises(UserError) as refused:
         load(tmp_path, claims)
@@ -79,7 +102,8 @@ def test_claims_are_a_list(tmp_path: Path) -> None:
 
 
 def test_a_claim_keeps_the_date_of_its_first_submission(tmp_path: Path) -> None:
-    """One that comes later, or is another in anything but what is drawn beside it, is of the day it came."""
+    """One that comes later, or is another in anything but what is drawn beside it, is
+    of the day it came."""
     rises = "{claim: rises, along: arrangement.order, values: [nft, fft]%s}"
     first = grid_claims.dated(load(tmp_path, rises % "").claims, [], 1000, lambda: 0)
     drawn = load(tmp_path, rises % ", published: wsd-order").claims
@@ -88,18 +112,35 @@ def test_a_claim_keeps_the_date_of_its_first_submission(tmp_path: Path) -> None:
 
     assert [(row["since"], row["done"]) for row in again] == [(1000, 0), (2000, 7)]
     assert grid_claims.doubt(drawn[0], again) is None
-    assert grid_claims.doubt(changed[0], again) == "first submitted when 7 runs were done"
-    assert grid_claims.doubt(changed[0], first) == "not among the claims that were submitted"
+    assert (
+        grid_claims.doubt(changed[0], again) == "first submitted when 7 runs were done"
+    )
+    assert (
+        grid_claims.doubt(changed[0], first)
+        == "not among the claims that were submitted"
+    )
     assert grid_claims.doubt(changed[0], None) is None
 
 
-def test_a_correlation_over_four_places_is_told_to_stay_undecided(tmp_path: Path) -> None:
+def test_a_correlation_over_four_places_is_told_to_stay_undecided(
+    tmp_path: Path,
+) -> None:
     """With the line, before anything runs; one over five is not."""
-    text = "name: g\ndefaults: {{data: {{path: tasks}}}}\ngrid: {{train.steps: [1, 2, 3, 4, 5]}}\nclaims:\n  - {}\n"
+    text = (
+        "name: g\ndefaults: {{data: {{path: tasks}}}}\ngrid: {{train.steps: [1, 2, 3, 4,"
+        " 5]}}\nclaims:\n  - {}\n"
+    )
     path = tmp_path / "grid.yaml"
-    path.write_text(text.format("{claim: correlates, along: train.steps, values: [1, 2, 3, 4]}"))
+    path.write_text(
+        text.format("{claim: correlates, along: train.steps, values: [1, 2, 3, 4]}")
+    )
     [note] = grids.load(path).notes
-    path.write_text(text.format("{claim: correlates, along: train.steps, values: [1, 2, 3, 4, 5]}"))
+    path.write_text(
+        text.format("{claim: correlates, along: train.steps, values: [1, 2, 3, 4, 5]}")
+    )
 
-    assert "grid.yaml:5: this claim will stay undecided: of the 24 orders of 4 places one rises throughout" in note
+    assert (
+        "grid.yaml:5: this claim will stay undecided: of the 24 orders of 4 places one rises"
+        " throughout" in note
+    )
     assert grids.load(path).notes == []

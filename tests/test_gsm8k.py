@@ -16,7 +16,9 @@ def rows(path: Path) -> list[dict]:
 
 def scored(answer: str, gold: str = "#### 18") -> tuple[float, float]:
     """(strict, flexible) of one answer."""
-    found = gsm8k.score([Answered(id="i", task="gsm8k", prompt="p", references=(gold,), answer=answer)])
+    found = gsm8k.score(
+        [Answered(id="i", task="gsm8k", prompt="p", references=(gold,), answer=answer)]
+    )
     return found["gsm8k/strict"]["i"], found["gsm8k/flexible"]["i"]
 
 
@@ -24,24 +26,39 @@ def scored(answer: str, gold: str = "#### 18") -> tuple[float, float]:
 def test_gold_answers_are_right(real_data: Path) -> None:
     """All 1,319 of the test set, by either reading."""
     answers = [
-        Answered(id=str(number), task="gsm8k", prompt="p", references=(row["answer"],), answer=row["answer"])
+        Answered(
+            id=str(number),
+            task="gsm8k",
+            prompt="p",
+            references=(row["answer"],),
+            answer=row["answer"],
+        )
         for number, row in enumerate(rows(real_data / "gsm8k" / "test.jsonl"))
     ]
 
     found = gsm8k.score(answers)
 
-    assert [sum(found[f"gsm8k/{name}"].values()) for name in ("strict", "flexible")] == [131_900, 131_900]
+    assert [
+        sum(found[f"gsm8k/{name}"].values()) for name in ("strict", "flexible")
+    ] == [
+        131_900,
+        131_900,
+    ]
 
 
 @pytest.mark.data
 def test_recorded_model_solutions_score_as_they_are_labelled(real_data: Path) -> None:
-    """800 solutions of four models that end in `A: 18`: read flexibly, none differs from its published label."""
+    """800 solutions of four models that end in `A: 18`: read flexibly, none differs
+    from its published label."""
     different, labelled = [], []
     for row in rows(real_data / "gsm8k" / "example_model_solutions.first200.jsonl"):
         for model, said in row.items():
             if isinstance(said, dict):
                 labelled.append(said["is_correct"])
-                if scored(said["solution"], row["ground_truth"]) != (0, 100 * said["is_correct"]):
+                if scored(said["solution"], row["ground_truth"]) != (
+                    0,
+                    100 * said["is_correct"],
+                ):
                     different.append((row["question"], model))
 
     assert different == []
@@ -52,7 +69,12 @@ def test_recorded_model_solutions_score_as_they_are_labelled(real_data: Path) ->
     ("answer", "strict", "flexible"),
     [
         pytest.param("He has 9.\n#### 18", 100, 100, id="as trained"),
-        pytest.param("#### 18 eggs, not 17", 100, 0, id="strict reads the mark, flexible the last number"),
+        pytest.param(
+            "#### 18 eggs, not 17",
+            100,
+            0,
+            id="strict reads the mark, flexible the last number",
+        ),
         pytest.param("#### 18\n#### 5", 100, 0, id="strict reads the first mark"),
         pytest.param("So it is $18.00.", 0, 100, id="dollars and a full stop"),
         pytest.param("####18", 0, 100, id="the mark needs its blank"),
@@ -99,12 +121,22 @@ def test_flexibly_the_last_number_is_read(answer: str, last: float | None) -> No
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("written", ["So it is $\\boxed{{{}}}$.", "{} ...", "He pays {} $.", "from 10-{}", "${}.00."])
-def test_gold_numbers_are_read_however_they_are_written(real_data: Path, written: str) -> None:
+@pytest.mark.parametrize(
+    "written",
+    ["So it is $\\boxed{{{}}}$.", "{} ...", "He pays {} $.", "from 10-{}", "${}.00."],
+)
+def test_gold_numbers_are_read_however_they_are_written(
+    real_data: Path, written: str
+) -> None:
     """All 1,319, flexibly."""
-    gold = [row["answer"].split("#### ")[1] for row in rows(real_data / "gsm8k" / "test.jsonl")]
+    gold = [
+        row["answer"].split("#### ")[1]
+        for row in rows(real_data / "gsm8k" / "test.jsonl")
+    ]
 
-    assert [gsm8k.flexible(written.format(number)) for number in gold] == [gsm8k.flexible(one) for one in gold]
+    assert [gsm8k.flexible(written.format(number)) for number in gold] == [
+        gsm8k.flexible(one) for one in gold
+    ]
 
 
 def test_strictly_dollars_are_no_answer() -> None:

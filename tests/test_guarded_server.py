@@ -1,4 +1,5 @@
-"""Does a real server of MLflow serve its owner only, and of files only those in its folder of artifacts?"""
+"""Does a real server of MLflow serve its owner only, and of files only those in its
+folder of artifacts?"""
 
 import json
 import os
@@ -26,7 +27,8 @@ PRIVATE = "PRIVATE KEY"
 
 @dataclass
 class Server:
-    """A server, its folder, and what its database says of a run whose artifacts would be a private folder."""
+    """A server, its folder, and what its database says of a run whose artifacts would
+    be a private folder."""
 
     uri: str
     folder: Path
@@ -36,11 +38,22 @@ class Server:
     elsewhere: str = ""
     model: str = ""
 
-    def ask(self, path: str, data: Any = None, method: str | None = None, token: str | None = None) -> tuple[int, str]:
+    def ask(
+        self,
+        path: str,
+        data: Any = None,
+        method: str | None = None,
+        token: str | None = None,
+    ) -> tuple[int, str]:
         """Status and text of what the owner is answered, or who says that token."""
         body = data if isinstance(data, bytes | None) else json.dumps(data).encode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token or self.token}"}
-        asked = urllib.request.Request(f"{self.uri}{path}", body, headers, method=method)
+        headers = {
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {token or self.token}",
+        }
+        asked = urllib.request.Request(
+            f"{self.uri}{path}", body, headers, method=method
+        )
         try:
             with urllib.request.urlopen(asked, timeout=30) as answer:
                 return answer.status, answer.read().decode()
@@ -50,15 +63,19 @@ class Server:
 
     def home_is_untouched(self) -> bool:
         """Whether the private folder has what it had."""
-        return {path.name: path.read_text() for path in self.home.iterdir()} == {"id_rsa": PRIVATE}
+        return {path.name: path.read_text() for path in self.home.iterdir()} == {
+            "id_rsa": PRIVATE
+        }
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose database somebody else has written: runs, models and links lead to a private folder."""
+    """A server whose database somebody else has written: runs, models and links lead to
+    a private folder."""
     folder, home = tmp_path_factory.mktemp("guarded"), tmp_path_factory.mktemp("home")
     (home / "id_rsa").write_text(PRIVATE)
-    (folder / "mlflow.py").write_text("raise SystemExit('code of somebody else')\n")  # no place that modules come from
+    # no place that modules come from
+    (folder / "mlflow.py").write_text("raise SystemExit('code of somebody else')\n")
     started = serve(folder, "--workers", "1")
     uri = next(started)
     made = Server(uri, folder, home, (folder / "token").read_text().strip())
@@ -68,11 +85,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made.elsewhere = client.create_run(experiment).info.run_id
     made.model = client.create_logged_model(experiment, "model", made.run).model_id
     client.create_registered_model("registered")
-    client.create_model_version("registered", f"models:/{made.model}", model_id=made.model)
+    client.create_model_version(
+        "registered", f"models:/{made.model}", model_id=made.model
+    )
     with sqlite3.connect(folder / "mlflow.db") as database:
-        database.execute("update runs set artifact_uri = ? where run_uuid = ?", (home.as_uri(), made.elsewhere))
-        database.execute("update logged_models set artifact_location = ?", (home.as_uri(),))
-        database.execute("update model_versions set source = ?, storage_location = ?", (home.as_uri(), home.as_uri()))
+        database.execute(
+            "update runs set artifact_uri = ? where run_uuid = ?",
+            (home.as_uri(), made.elsewhere),
+        )
+        database.execute(
+            "update logged_models set artifact_location = ?", (home.as_uri(),)
+        )
+        database.execute(
+            "update model_versions set source = ?, storage_location = ?",
+            (home.as_uri(), home.as_uri()),
+        )
     database.close()
     artifacts = folder / "artifacts" / experiment / made.run / "artifacts"
     artifacts.mkdir(parents=True)
@@ -83,9 +110,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     next(started, None)
 
 
-@pytest.mark.parametrize("secret", [[], ["-H", "Authorization: Bearer wrong"], ["-H", "Cookie: zsg-mlflow=wrong"]])
-def test_another_user_gets_nothing(server: Server, stranger: OtherUser, secret: list[str]) -> None:
-    """He reaches the port as every user of the machine does; reads, writes and forgeries alike are refused."""
+@pytest.mark.parametrize(
+    "secret",
+    [[], ["-H", "Authorization: Bearer wrong"], ["-H", "Cookie: zsg-mlflow=wrong"]],
+)
+def test_another_user_gets_nothing(
+    server: Server, stranger: OtherUser, secret: list[str]
+) -> None:
+    """He reaches the port as every user of the machine does; reads, writes and
+    forgeries alike are refused."""
     made = ["-X", "POST", "-H", "Content-Type: application/json", "-d"]
     asks = [
         [f"/get-artifact?run_uuid={server.run}&path=own.txt"],
@@ -93,7 +126,11 @@ def test_another_user_gets_nothing(server: Server, stranger: OtherUser, secret: 
         ["/?token=wrong"],
         ["/ajax-api/2.0/mlflow/runs/delete", *made, json.dumps({"run_id": server.run})],
         ["/api/2.0/mlflow/runs/create", *made, json.dumps({"experiment_id": "1"})],
-        [f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={server.run}&path=own.txt", *made, "his"],
+        [
+            f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={server.run}&path=own.txt",
+            *made,
+            "his",
+        ],
         ["/api/2.0/mlflow-artifacts/artifacts/1/x", "-X", "PUT", "-d", "his"],
         ["/graphql", *made, "{}"],
         ["/ajax-api/3.0/mlflow/assistant/message", *made, "{}"],
@@ -116,18 +153,30 @@ def test_another_user_gets_nothing(server: Server, stranger: OtherUser, secret: 
     client = MlflowClient(server.uri)
     assert client.get_run(server.run).info.lifecycle_stage == "active"
     assert len(client.search_runs(["1"])) == 2
-    assert server.ask(f"/get-artifact?run_uuid={server.run}&path=own.txt") == (200, "own")
+    assert server.ask(f"/get-artifact?run_uuid={server.run}&path=own.txt") == (
+        200,
+        "own",
+    )
 
 
 def test_no_other_user_sees_the_secret(server: Server, stranger: OtherUser) -> None:
     """Not in the list of processes, nor in their environments, nor in the files that keep it."""
     listed = stranger.run("ps", "-eo", "pid,args").stdout
-    processes = [int(line.split()[0]) for line in listed.splitlines() if "launcher.mlflow.start_server" in line]
-    files = [server.folder / "token", server_tokens.folder() / server.uri.removeprefix("http://")]
+    processes = [
+        int(line.split()[0])
+        for line in listed.splitlines()
+        if "launcher.mlflow.start_server" in line
+    ]
+    files = [
+        server.folder / "token",
+        server_tokens.folder() / server.uri.removeprefix("http://"),
+    ]
 
     assert processes and server.token not in listed
     for process in [one for number in processes for one in (number, *group(number))]:
-        assert server.token.encode() not in Path(f"/proc/{process}/cmdline").read_bytes()
+        assert (
+            server.token.encode() not in Path(f"/proc/{process}/cmdline").read_bytes()
+        )
         assert not stranger.can('cat "/proc/$1/environ"', str(process))
     assert [file.read_text().strip() for file in files] == [server.token] * 2
     assert [file.stat().st_mode & 0o777 for file in files] == [0o600] * 2
@@ -156,39 +205,66 @@ def test_no_other_user_sees_the_secret(server: Server, stranger: OtherUser) -> N
     ],
 )
 def test_the_owner_is_not_shown_private_files_either(server: Server, path: str) -> None:
-    """Whatever a database and a folder that somebody else made say: by no endpoint, through no link."""
+    """Whatever a database and a folder that somebody else made say: by no endpoint,
+    through no link."""
     named = {"run": server.run, "elsewhere": server.elsewhere, "model": server.model}
-    status, said = server.ask(path.format(home=quote(str(server.home), safe=""), **named))
+    status, said = server.ask(
+        path.format(home=quote(str(server.home), safe=""), **named)
+    )
 
     assert PRIVATE not in said and '"id_rsa"' not in said
-    assert status in (400, 403, 404, 500) or ("artifacts/list" in path and '"files"' not in said)
+    assert status in (400, 403, 404, 500) or (
+        "artifacts/list" in path and '"files"' not in said
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "method"),
     [
-        ("/ajax-api/2.0/mlflow/upload-artifact?run_uuid={elsewhere}&path=.bashrc", "POST"),
-        ("/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run}&path=folder/.bashrc", "POST"),
-        ("/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run}&path=folder/id_rsa", "POST"),
+        (
+            "/ajax-api/2.0/mlflow/upload-artifact?run_uuid={elsewhere}&path=.bashrc",
+            "POST",
+        ),
+        (
+            "/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run}&path=folder/.bashrc",
+            "POST",
+        ),
+        (
+            "/ajax-api/2.0/mlflow/upload-artifact?run_uuid={run}&path=folder/id_rsa",
+            "POST",
+        ),
         ("/api/2.0/mlflow-artifacts/artifacts/1/{run}/artifacts/folder/id_rsa", "PUT"),
-        ("/ajax-api/2.0/mlflow-artifacts/artifacts/1/{run}/artifacts/folder/new/x", "PUT"),
+        (
+            "/ajax-api/2.0/mlflow-artifacts/artifacts/1/{run}/artifacts/folder/new/x",
+            "PUT",
+        ),
         ("/api/2.0/mlflow-artifacts/artifacts/..%2f..%2fx", "PUT"),
-        ("/api/2.0/mlflow-artifacts/artifacts/1/{run}/artifacts/folder/id_rsa", "DELETE"),
+        (
+            "/api/2.0/mlflow-artifacts/artifacts/1/{run}/artifacts/folder/id_rsa",
+            "DELETE",
+        ),
         ("/api/2.0/mlflow-artifacts/artifacts/1/{run}/artifacts/folder/", "DELETE"),
     ],
 )
-def test_nothing_private_is_overwritten_or_removed(server: Server, path: str, method: str) -> None:
+def test_nothing_private_is_overwritten_or_removed(
+    server: Server, path: str, method: str
+) -> None:
     """Not by its owner either, who looks at what somebody else has sent."""
-    status, _ = server.ask(path.format(run=server.run, elsewhere=server.elsewhere), b"a command\n", method)
+    status, _ = server.ask(
+        path.format(run=server.run, elsewhere=server.elsewhere), b"a command\n", method
+    )
 
     assert server.home_is_untouched()
-    assert status in (400, 403, 404, 405, 500) or path.endswith("folder/")  # which removes the link itself
+    # which removes the link itself
+    assert status in (400, 403, 404, 405, 500) or path.endswith("folder/")
     link = server.folder / "artifacts/1" / server.run / "artifacts/folder"
     if not link.is_symlink():
         link.symlink_to(server.home)
 
 
-def test_artifacts_go_to_the_folder_and_come_back(server: Server, tmp_path: Path) -> None:
+def test_artifacts_go_to_the_folder_and_come_back(
+    server: Server, tmp_path: Path
+) -> None:
     """Through MLflow's own client, with the token that it finds; kept private."""
     client = MlflowClient(server.uri)
     (tmp_path / "new.txt").write_text("new")
@@ -198,9 +274,17 @@ def test_artifacts_go_to_the_folder_and_come_back(server: Server, tmp_path: Path
 
     kept = server.folder / "artifacts/1" / server.run / "artifacts/a/b/new.txt"
     assert Path(back).read_text() == kept.read_text() == "new"
-    assert (listed.path, listed.file_size, kept.stat().st_mode & 0o777) == ("a/b/new.txt", 3, 0o600)
-    assert [one.path for one in client.list_artifacts(server.run)] == ["a", "own.txt"]  # no link is told
-    assert server.ask(f"/get-artifact?run_uuid={server.run}&path=a%2Fb%2Fnew.txt") == (200, "new")
+    assert (listed.path, listed.file_size, kept.stat().st_mode & 0o777) == (
+        "a/b/new.txt",
+        3,
+        0o600,
+    )
+    # no link is told
+    assert [one.path for one in client.list_artifacts(server.run)] == ["a", "own.txt"]
+    assert server.ask(f"/get-artifact?run_uuid={server.run}&path=a%2Fb%2Fnew.txt") == (
+        200,
+        "new",
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,44 +304,67 @@ def test_artifacts_elsewhere_are_refused(server: Server, location: str) -> None:
     place = location.format(home=server.home, artifacts=server.folder / "artifacts")
     made = {"name": f"at {place}", "artifact_location": place}
     assert server.ask("/api/2.0/mlflow/experiments/create", made)[0] in (400, 403)
-    assert server.ask("/api/2.0/mlflow/model-versions/create", {"name": "registered", "source": place})[0] in (400, 403)
+    assert server.ask(
+        "/api/2.0/mlflow/model-versions/create", {"name": "registered", "source": place}
+    )[0] in (400, 403)
     assert MlflowClient(server.uri).get_experiment_by_name(f"at {place}") is None
 
 
 def test_artifacts_below_its_folder_are_taken(server: Server) -> None:
     """Named by its path, or as what is sent through the server."""
     client = MlflowClient(server.uri)
-    for number, place in enumerate(((server.folder / "artifacts/x").as_uri(), "mlflow-artifacts:/y")):
+    for number, place in enumerate(
+        ((server.folder / "artifacts/x").as_uri(), "mlflow-artifacts:/y")
+    ):
         client.create_experiment(f"below {number}", place)
 
 
 def test_a_browsers_way_in(server: Server, tmp_path: Path) -> None:
-    """The printed address brings a cookie with which the page and its files open; another start's is worth nothing."""
-    [address] = re.findall(r"^MLflow: (\S+)", (server.folder / "log").read_text(), re.MULTILINE)
+    """The printed address brings a cookie with which the page and its files open;
+    another start's is worth nothing."""
+    [address] = re.findall(
+        r"^MLflow: (\S+)", (server.folder / "log").read_text(), re.MULTILINE
+    )
     jar = tmp_path / "jar"
 
     def curl(*argv: str) -> str:
-        return subprocess.run(["curl", "-s", *argv], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["curl", "-s", *argv], capture_output=True, text=True, check=True
+        ).stdout
 
     assert address == f"{server.uri}/?token={server.token}"
     assert "location.replace" in curl("-c", str(jar), address)
-    assert re.search(r"#HttpOnly_127.0.0.1\tFALSE\t/\tFALSE\t0\tzsg-mlflow-\w{12}\t[\w-]{43}", jar.read_text())
+    assert re.search(
+        r"#HttpOnly_127.0.0.1\tFALSE\t/\tFALSE\t0\tzsg-mlflow-\w{12}\t[\w-]{43}",
+        jar.read_text(),
+    )
     page = curl("-b", str(jar), f"{server.uri}/")
     script = re.findall(r'src="(static-files/[^"]+\.js)"', page)[0]
-    assert "<title>MLflow</title>" in page and len(curl("-b", str(jar), f"{server.uri}/{script}")) > 1000
+    assert (
+        "<title>MLflow</title>" in page
+        and len(curl("-b", str(jar), f"{server.uri}/{script}")) > 1000
+    )
     status = ["-o", os.devnull, "-w", "%{http_code}"]
     assert curl(*status, f"{server.uri}/{script}") == "401"
-    jar.write_text(jar.read_text().replace(server.token, "other").rpartition("\t")[0] + "\tstale\n")
+    jar.write_text(
+        jar.read_text().replace(server.token, "other").rpartition("\t")[0] + "\tstale\n"
+    )
     assert curl(*status, "-b", str(jar), f"{server.uri}/") == "401"
 
 
 def test_the_secret_stands_in_the_address_line_only(server: Server) -> None:
-    """No log has it, though requests with it in their address were made. The way there and the stakes are told."""
+    """No log has it, though requests with it in their address were made. The way there
+    and the stakes are told."""
     server.ask(f"/?token={server.token}")
     said = (server.folder / "log").read_text()
 
-    assert [line.split()[0] for line in said.splitlines() if server.token in line] == ["MLflow:"]
+    assert [line.split()[0] for line in said.splitlines() if server.token in line] == [
+        "MLflow:"
+    ]
     port = server.uri.rpartition(":")[2]
     assert f"  ssh -N -L {port}:127.0.0.1:{port} " in said
     assert "every user of this machine reaches the port" in said
-    assert f"all files in {server.folder}/artifacts can be read, written and deleted" in said
+    assert (
+        f"all files in {server.folder}/artifacts can be read, written and deleted"
+        in said
+    )

@@ -1,4 +1,5 @@
-"""Is a submission handed over once, whatever sbatch says and however long the controller is away?"""
+"""Is a submission handed over once, whatever sbatch says and however long the
+controller is away?"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,10 @@ from launcher.workspace.ledger import Ledger
 from zsg_core.errors import ClusterError
 
 ITEMS = ["runs/a", "runs/b"]
-AWAY = "sbatch failed: sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+AWAY = (
+    "sbatch failed: sbatch: error: Batch job submission failed: Socket timed out on send/recv"
+    " operation"
+)
 DOWN = "squeue failed: slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 TWO = ["7_0", "7_1"]
 REFUSED = "sbatch failed: sbatch: error: invalid partition specified: nowhere"
@@ -21,12 +25,15 @@ REFUSED = "sbatch failed: sbatch: error: invalid partition specified: nowhere"
 
 @pytest.fixture
 def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledger]:
-    """Hands two jobs over: `sbatch` and `squeue` say what is given, in turn; the ledger, and what happened.
+    """Hands two jobs over: `sbatch` and `squeue` say what is given, in turn; the
+    ledger, and what happened.
 
     A number is what sbatch prints of a job, another text its error.
     """
 
-    def run(sbatch: list[str], squeue: list[str | list[str]], named: str | None = None) -> Ledger:
+    def run(
+        sbatch: list[str], squeue: list[str | list[str]], named: str | None = None
+    ) -> Ledger:
         def submit(*_: object) -> arrays.Told:
             run.calls.append("sbatch")
             said = sbatch.pop(0)
@@ -34,7 +41,9 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledge
                 raise ClusterError(said)
             return arrays.Told(*said.split(";")) if said != "?" else arrays.Told(None)
 
-        def find(name: str, sacct: bool = True, cluster: str | None = None) -> list[str]:
+        def find(
+            name: str, sacct: bool = True, cluster: str | None = None
+        ) -> list[str]:
             run.asked.append((name, cluster))
             return answer(squeue, "squeue")
 
@@ -51,9 +60,20 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledge
         workspace = Workspace(tmp_path)
         ledger, own = Ledger(workspace), profile()
         where = {"cluster": named, "named": True} if named else {}
-        run.submission = ledger.intend(scheduler="slurm", kind="train", grid="g", items=ITEMS, **where)
+        run.submission = ledger.intend(
+            scheduler="slurm", kind="train", grid="g", items=ITEMS, **where
+        )
         sleep = lambda seconds: run.calls.append("sleep")  # noqa: E731
-        handover.send(workspace, own, run.submission, own.train, None, ledger, run.said.append, sleep)
+        handover.send(
+            workspace,
+            own,
+            run.submission,
+            own.train,
+            None,
+            ledger,
+            run.said.append,
+            sleep,
+        )
         return Ledger(workspace)
 
     run.calls, run.said, run.asked = [], [], []
@@ -69,18 +89,30 @@ def test_what_sbatch_takes_is_recorded(send: Callable[..., Ledger]) -> None:
     assert ledger.last("runs/b").job_ids("runs/b") == ["7_1"]
 
 
-@pytest.mark.parametrize("said", ["60", "?"], ids=["another's number", "no number for certain"])
-def test_what_sbatch_prints_is_not_believed(send: Callable[..., Ledger], said: str) -> None:
+@pytest.mark.parametrize(
+    "said", ["60", "?"], ids=["another's number", "no number for certain"]
+)
+def test_what_sbatch_prints_is_not_believed(
+    send: Callable[..., Ledger], said: str
+) -> None:
     """Taken is what Slurm has under our name and for our user, whatever number a wrapper prints."""
     ledger = send([said], [TWO])
 
     assert ledger.last("runs/a").ids == ["7_0", "7_1"]
-    assert said == "?" or any(f"sbatch names job 60, but the jobs {send.submission.name} are 7" in t for t in send.said)
+    assert said == "?" or any(
+        f"sbatch names job 60, but the jobs {send.submission.name} are 7" in t
+        for t in send.said
+    )
 
 
-def test_without_a_job_of_our_name_nothing_is_taken(send: Callable[..., Ledger]) -> None:
+def test_without_a_job_of_our_name_nothing_is_taken(
+    send: Callable[..., Ledger],
+) -> None:
     """One error; the ledger has no id, and the intent stays for the next submit to settle."""
-    with pytest.raises(ClusterError, match=r"names job 60, but Slurm has no job zsg-g-train-.* of yours: nothing was"):
+    with pytest.raises(
+        ClusterError,
+        match=r"names job 60, but Slurm has no job zsg-g-train-.* of yours: nothing was",
+    ):
         send(["60"], [[], [], []])
 
     assert send.calls == ["sbatch", "squeue", "sleep", "squeue", "sleep", "squeue"]
@@ -88,7 +120,8 @@ def test_without_a_job_of_our_name_nothing_is_taken(send: Callable[..., Ledger])
 
 
 def test_the_cluster_is_kept(send: Callable[..., Ledger]) -> None:
-    """The one that sbatch names is asked for the jobs and is in the ledger, and every later call names it."""
+    """The one that sbatch names is asked for the jobs and is in the ledger, and every
+    later call names it."""
     ledger = send(["7;big"], [TWO])
 
     assert send.asked == [(send.submission.name, "big")]
@@ -96,7 +129,9 @@ def test_the_cluster_is_kept(send: Callable[..., Ledger]) -> None:
     assert (job.id, job.cluster, job.named) == ("7_0", "big", True)
 
 
-def test_what_was_cut_short_is_looked_for_on_its_cluster(send: Callable[..., Ledger]) -> None:
+def test_what_was_cut_short_is_looked_for_on_its_cluster(
+    send: Callable[..., Ledger],
+) -> None:
     """The intent names it."""
     send([AWAY], [TWO], named="big")
 
@@ -111,8 +146,11 @@ def test_a_time_out_that_did_submit_is_adopted(send: Callable[..., Ledger]) -> N
     assert ledger.last("runs/a").ids == ["7_0", "7_1"]
 
 
-def test_a_time_out_that_did_not_submit_is_tried_again(send: Callable[..., Ledger]) -> None:
-    """Only after Slurm has said that it has nothing of that name, and after a pause, which is told."""
+def test_a_time_out_that_did_not_submit_is_tried_again(
+    send: Callable[..., Ledger],
+) -> None:
+    """Only after Slurm has said that it has nothing of that name, and after a pause,
+    which is told."""
     ledger = send([AWAY, "7"], [[], TWO])
 
     assert send.calls == ["sbatch", "squeue", "sleep", "sbatch", "squeue", "adopt"]
@@ -136,15 +174,20 @@ def test_a_refusal_is_not_tried_again(send: Callable[..., Ledger]) -> None:
     assert send.submission.void == "sbatch failed"
 
 
-def test_a_controller_that_stays_away_leaves_the_intent(send: Callable[..., Ledger]) -> None:
-    """Nobody knows whether it was submitted: the next submit looks it up, and nothing is given up."""
+def test_a_controller_that_stays_away_leaves_the_intent(
+    send: Callable[..., Ledger],
+) -> None:
+    """Nobody knows whether it was submitted: the next submit looks it up, and nothing
+    is given up."""
     with pytest.raises(ClusterError, match="Unable to contact"):
         send([AWAY], [DOWN] * 10)
     assert send.calls.count("sbatch") == 1
     assert send.submission.void is None
 
 
-def test_a_controller_that_never_takes_it_gives_up_at_last(send: Callable[..., Ledger]) -> None:
+def test_a_controller_that_never_takes_it_gives_up_at_last(
+    send: Callable[..., Ledger],
+) -> None:
     """It answers and has nothing, and sbatch times out again and again."""
     with pytest.raises(ClusterError, match="Socket timed out"):
         send([AWAY] * 10, [[]] * 10)

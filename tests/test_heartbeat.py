@@ -41,17 +41,35 @@ def beating(tmp_path: Path):
 
 
 def test_a_beat_says_who_lives_and_how_far_it_is(beating) -> None:
-    """The first beat comes at once, later ones tell the newest step; the folder holds one file of it."""
+    """The first beat comes at once, later ones tell the newest step; the folder holds
+    one file of it."""
     folder, attempt, pulse, _ = beating
     wait_until(lambda: beat(folder), 10)
-    assert (beat(folder)["doing"], beat(folder)["step"], beat(folder)["nonce"]) == ("starting", None, attempt.nonce)
+    assert (beat(folder)["doing"], beat(folder)["step"], beat(folder)["nonce"]) == (
+        "starting",
+        None,
+        attempt.nonce,
+    )
 
     pulse.begins(0, 9, None)
     pulse.does(TRAINING)
     pulse.reached(1, 100, float("nan"))
     wait_until(lambda: beat(folder)["step"] == 1, 10)
-    assert (beat(folder)["steps"], beat(folder)["train_loss"], beat(folder)["attempt"]) == (9, "nan", 1)
-    wait_until(lambda: sorted(path.name for path in folder.iterdir()) == ["attempt.json", NAME], 10)
+    assert (
+        beat(folder)["steps"],
+        beat(folder)["train_loss"],
+        beat(folder)["attempt"],
+    ) == (
+        9,
+        "nan",
+        1,
+    )
+    wait_until(
+        lambda: (
+            sorted(path.name for path in folder.iterdir()) == ["attempt.json", NAME]
+        ),
+        10,
+    )
 
 
 def test_a_superseded_attempt_stops_beating(beating) -> None:
@@ -63,8 +81,11 @@ def test_a_superseded_attempt_stops_beating(beating) -> None:
     assert not heartbeat._thread.is_alive()
 
 
-def test_a_disk_that_is_full_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no beat can be written the last one is touched, so that the job still shows that it lives."""
+def test_a_disk_that_is_full_is_survived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no beat can be written the last one is touched, so that the job still shows
+    that it lives."""
     attempt = attempts.begin(tmp_path, "s")
     (tmp_path / NAME).write_text(json.dumps({"nonce": attempt.nonce}))
     os.utime(tmp_path / NAME, (0, 0))
@@ -99,7 +120,8 @@ def test_the_rate_is_that_of_the_last_half_hour() -> None:
 
 
 def test_how_long_each_thing_took_is_told() -> None:
-    """The longest evaluation is told apart from the longest step; what is being done is told with its seconds."""
+    """The longest evaluation is told apart from the longest step; what is being done is
+    told with its seconds."""
     clock = Clock()
     pulse = Pulse(clock)
     for measure_s in (100, 300, 200):
@@ -112,7 +134,11 @@ def test_how_long_each_thing_took_is_told() -> None:
 
     facts = pulse.facts()
     assert facts["longest_s"] == {"starting": 0, "training": 7, "measuring": 300}
-    assert (facts["doing"], facts["doing_s"], facts["step_s"]) == ("measuring", 200, 200)
+    assert (facts["doing"], facts["doing_s"], facts["step_s"]) == (
+        "measuring",
+        200,
+        200,
+    )
 
 
 def test_every_rank_has_a_pulse() -> None:

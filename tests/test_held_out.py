@@ -1,4 +1,5 @@
-"""Is the loss on the test set that of its items one by one, however they are shared out and what they share?"""
+"""Is the loss on the test set that of its items one by one, however they are shared out
+and what they share?"""
 
 import copy
 import random
@@ -30,7 +31,9 @@ with warnings.catch_warnings():
     from jobs.training.held_out import HeldOutLoss, summary
 
 WORDS = "the quick brown fox jumps over a lazy dog while it rains on every second tuesday of march".split()
-BYTES = Vocabulary(tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1)
+BYTES = Vocabulary(
+    tokenize=lambda text: [byte + 2 for byte in text.encode()], bos=0, eos=1
+)
 
 
 def tokenized(items: Sequence[Example], max_length: int = 400) -> TokenizedSet:
@@ -45,23 +48,39 @@ def task(number: int, items: int) -> list[Example]:
     shots, told = tuple((words(1, 5), words(1, 2)) for _ in range(2)), words(5, 12)
     texts = [(words(1, 30), words(1, 6)) for _ in range(items)]
     return [
-        Example(id=f"{number}:{i}", task=f"t{number}", definition=told, shots=shots, turns=(text,))
+        Example(
+            id=f"{number}:{i}",
+            task=f"t{number}",
+            definition=told,
+            shots=shots,
+            turns=(text,),
+        )
         for i, text in enumerate(texts)
     ]
 
 
 @pytest.fixture(scope="module")
 def examples() -> TokenizedSet:
-    """Sixteen examples of five tasks; of the longest some lose a shot, and so a part of what they share."""
-    return tokenized([e for number, items in enumerate((5, 1, 5, 2, 3)) for e in task(number, items)])
+    """Sixteen examples of five tasks; of the longest some lose a shot, and so a part of
+    what they share."""
+    return tokenized(
+        [e for number, items in enumerate((5, 1, 5, 2, 3)) for e in task(number, items)]
+    )
 
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[AnswerLoss]:
     """A small random Llama in fp32 whose query heads share keys, in a process group of one."""
     torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(vocab_size=300, num_key_value_heads=2, attn_implementation=NAME, **shape)
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    config = LlamaConfig(
+        vocab_size=300, num_key_value_heads=2, attn_implementation=NAME, **shape
+    )
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     yield AnswerLoss(LlamaForCausalLM(config)).eval()
     dist.destroy_process_group()
@@ -75,9 +94,16 @@ def one_by_one(model: AnswerLoss, examples: TokenizedSet) -> torch.Tensor:
     means = []
     for encoded in examples.encoded:
         with torch.no_grad():
-            logits = plain(input_ids=torch.tensor([encoded.ids]), use_cache=False).logits[0].log_softmax(-1)
+            logits = (
+                plain(input_ids=torch.tensor([encoded.ids]), use_cache=False)
+                .logits[0]
+                .log_softmax(-1)
+            )
         places = [place for span in encoded.spans for place in range(*span)]
-        means.append(-sum(logits[place - 1, encoded.ids[place]].item() for place in places) / len(places))
+        means.append(
+            -sum(logits[place - 1, encoded.ids[place]].item() for place in places)
+            / len(places)
+        )
     return torch.tensor(means, dtype=torch.float64)
 
 
@@ -86,19 +112,30 @@ def one_by_one(model: AnswerLoss, examples: TokenizedSet) -> torch.Tensor:
 def test_items_that_share_a_prefix_score_as_each_alone(
     model: AnswerLoss, examples: TokenizedSet, world: int, budget: int
 ) -> None:
-    """Every item's mean is its own to 1e-5, for any number of ranks and any budget; each is some one rank's."""
+    """Every item's mean is its own to 1e-5, for any number of ranks and any budget;
+    each is some one rank's."""
     alone = one_by_one(model, examples)
-    of_ranks = [HeldOutLoss(model, examples, Ranks(rank, world, 0), "cpu", budget).measure() for rank in range(world)]
+    of_ranks = [
+        HeldOutLoss(model, examples, Ranks(rank, world, 0), "cpu", budget).measure()
+        for rank in range(world)
+    ]
 
     assert torch.allclose(sum(of_ranks), alone, rtol=1e-5, atol=0)  # type: ignore[arg-type]
-    assert all(sum(bool(of_rank[i] != 0) for of_rank in of_ranks) == 1 for i in range(len(examples)))
+    assert all(
+        sum(bool(of_rank[i] != 0) for of_rank in of_ranks) == 1
+        for i in range(len(examples))
+    )
 
 
-def test_what_items_share_is_encoded_once(model: AnswerLoss, examples: TokenizedSet) -> None:
+def test_what_items_share_is_encoded_once(
+    model: AnswerLoss, examples: TokenizedSet
+) -> None:
     """The tokens that are computed are those that it tells, and far fewer than the items have."""
     held_out = HeldOutLoss(model, examples, Ranks(0, 1, 0), "cpu", 4096)
     seen: list[int] = []
-    held_out._engine = lambda tokens, *others: seen.append(len(tokens)) or model(tokens, *others)
+    held_out._engine = lambda tokens, *others: (
+        seen.append(len(tokens)) or model(tokens, *others)
+    )
     held_out._engine.eval = held_out._engine.train = lambda: None  # type: ignore[attr-defined]
     held_out.measure()
 
@@ -106,7 +143,8 @@ def test_what_items_share_is_encoded_once(model: AnswerLoss, examples: Tokenized
 
 
 def test_items_that_share_nothing_are_as_in_training(model: AnswerLoss) -> None:
-    """Where no prefix is worth it the rows are those of TokenizedSet, so the values are so to the bit."""
+    """Where no prefix is worth it the rows are those of TokenizedSet, so the values are
+    so to the bit."""
     examples = tokenized([task(number, 1)[0] for number in range(12)])
     expected = torch.zeros(12, dtype=torch.float64)
     for micro in examples.micro_batches(range(12), 0, 1, 900):
@@ -114,10 +152,15 @@ def test_items_that_share_nothing_are_as_in_training(model: AnswerLoss) -> None:
             expected[micro.items] = model(*micro.on("cpu")).double()
 
     found = HeldOutLoss(model, examples, Ranks(0, 1, 0), "cpu", 900).measure()
-    assert found.tolist() == (expected / torch.tensor(examples.learnt, dtype=torch.float64)).tolist()
+    assert (
+        found.tolist()
+        == (expected / torch.tensor(examples.learnt, dtype=torch.float64)).tolist()
+    )
 
 
-def test_an_item_without_answer_tokens_is_excluded_and_counted(model: AnswerLoss) -> None:
+def test_an_item_without_answer_tokens_is_excluded_and_counted(
+    model: AnswerLoss,
+) -> None:
     """It has no mean; the means are those of the others."""
     examples = tokenized(task(0, 3))
     whole = HeldOutLoss(model, examples, Ranks(0, 1, 0), "cpu", 4096).measure()
@@ -131,7 +174,15 @@ def test_an_item_without_answer_tokens_is_excluded_and_counted(model: AnswerLoss
     assert told["loss_excluded"] == 1
 
 
-def _seeing_all(query: Any, key: Any, value: Any, scaling: Any, lengths: Any, after: Any, grouped: bool) -> Any:
+def _seeing_all(
+    query: Any,
+    key: Any,
+    value: Any,
+    scaling: Any,
+    lengths: Any,
+    after: Any,
+    grouped: bool,
+) -> Any:
     """Every part sees all parts before it: siblings see each other."""
     out = torch.nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped
@@ -139,11 +190,24 @@ def _seeing_all(query: Any, key: Any, value: Any, scaling: Any, lengths: Any, af
     return out.transpose(1, 2).contiguous()
 
 
-def _seeing_little(query: Any, key: Any, value: Any, scaling: Any, lengths: Any, after: Any, grouped: bool) -> Any:
-    """Causal from the top left, as `is_causal` means it: a part sees the beginning of its prefix only."""
+def _seeing_little(
+    query: Any,
+    key: Any,
+    value: Any,
+    scaling: Any,
+    lengths: Any,
+    after: Any,
+    grouped: bool,
+) -> Any:
+    """Causal from the top left, as `is_causal` means it: a part sees the beginning of
+    its prefix only."""
     starts, done = [0, *accumulate(lengths)], []
     for number, (start, stop) in enumerate(pairwise(starts)):
-        before = range(starts[max(after[number], 0)], starts[max(after[number], 0) + 1]) if after[number] >= 0 else ()
+        before = (
+            range(starts[max(after[number], 0)], starts[max(after[number], 0) + 1])
+            if after[number] >= 0
+            else ()
+        )
         places = [*before, *range(start, stop)]
         q, k, v = query[:, :, start:stop], key[:, :, places], value[:, :, places]
         sdpa = torch.nn.functional.scaled_dot_product_attention
@@ -151,10 +215,24 @@ def _seeing_little(query: Any, key: Any, value: Any, scaling: Any, lengths: Any,
     return torch.cat(done, dim=2).transpose(1, 2).contiguous()
 
 
-def _seeing_none(query: Any, key: Any, value: Any, scaling: Any, lengths: Any, after: Any, grouped: bool) -> Any:
+def _seeing_none(
+    query: Any,
+    key: Any,
+    value: Any,
+    scaling: Any,
+    lengths: Any,
+    after: Any,
+    grouped: bool,
+) -> Any:
     """No part sees its prefix."""
     return packed_attention.attend(
-        torch.nn.Module(), query, key, value, None, scaling, row=packed_attention.Row(lengths)
+        torch.nn.Module(),
+        query,
+        key,
+        value,
+        None,
+        scaling,
+        row=packed_attention.Row(lengths),
     )[0]
 
 
@@ -162,7 +240,8 @@ def _seeing_none(query: Any, key: Any, value: Any, scaling: Any, lengths: Any, a
 def test_wrong_attention_among_parts_is_refused(
     model: AnswerLoss, monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]
 ) -> None:
-    """A leak between siblings, a prefix seen in part, one not seen: each is found before anything is trained."""
+    """A leak between siblings, a prefix seen in part, one not seen: each is found
+    before anything is trained."""
     refuse_leaks(model, 300, "cpu")
     monkeypatch.setattr(packed_attention, "_part_by_part", wrong)
 
@@ -171,8 +250,11 @@ def test_wrong_attention_among_parts_is_refused(
 
 
 def test_the_keys_of_a_gpus_one_call_are_each_parts_own() -> None:
-    """Each part's keys are those of what it goes on from and its own, in order; of the queries nothing is repeated."""
-    ends, key_ends, places, longest, longest_keys = packed_attention._spread((3, 2, 1, 2), (-1, 0, 0, -1), "cpu")  # type: ignore[arg-type]
+    """Each part's keys are those of what it goes on from and its own, in order; of the
+    queries nothing is repeated."""
+    ends, key_ends, places, longest, longest_keys = packed_attention._spread(
+        (3, 2, 1, 2), (-1, 0, 0, -1), "cpu"
+    )  # type: ignore[arg-type]
 
     assert (ends.tolist(), longest, longest_keys) == ([0, 3, 5, 6, 8], 3, 5)
     keys = [places[start:stop].tolist() for start, stop in pairwise(key_ends.tolist())]
@@ -180,18 +262,37 @@ def test_the_keys_of_a_gpus_one_call_are_each_parts_own() -> None:
 
 
 def test_a_gpus_one_call_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the kernel's own contract, the last query aligned with the last key, it gives what part by part gives."""
+    """With the kernel's own contract, the last query aligned with the last key, it
+    gives what part by part gives."""
 
     def kernel(
-        q: Any, k: Any, v: Any, ends: Any, key_ends: Any, *most: int, scale: Any, window_size: Any, enable_gqa: Any
+        q: Any,
+        k: Any,
+        v: Any,
+        ends: Any,
+        key_ends: Any,
+        *most: int,
+        scale: Any,
+        window_size: Any,
+        enable_gqa: Any,
     ):  # type: ignore[no-untyped-def]
         assert window_size == (-1, 0) and enable_gqa
         done = []
-        for (a, b), (c, d) in zip(pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True):
+        for (a, b), (c, d) in zip(
+            pairwise(ends.tolist()), pairwise(key_ends.tolist()), strict=True
+        ):
             seen = torch.ones(b - a, d - c, dtype=torch.bool).tril(d - c - (b - a))
-            parts = (q[a:b].transpose(0, 1), k[c:d].transpose(0, 1), v[c:d].transpose(0, 1))
+            parts = (
+                q[a:b].transpose(0, 1),
+                k[c:d].transpose(0, 1),
+                v[c:d].transpose(0, 1),
+            )
             sdpa = torch.nn.functional.scaled_dot_product_attention
-            done.append(sdpa(*parts, attn_mask=seen, scale=scale, enable_gqa=True).transpose(0, 1))
+            done.append(
+                sdpa(*parts, attn_mask=seen, scale=scale, enable_gqa=True).transpose(
+                    0, 1
+                )
+            )
         return torch.cat(done)
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel)
@@ -199,10 +300,17 @@ def test_a_gpus_one_call_is_the_same_attention(monkeypatch: pytest.MonkeyPatch) 
     lengths, after = [9, 4, 1, 6, 5], [-1, 0, 0, -1, 3]
     query, (key, value) = torch.randn(1, 4, 25, 8), torch.randn(2, 1, 2, 25, 8)
     expected, _ = packed_attention.attend(
-        torch.nn.Module(), query, key, value, None, row=packed_attention.Row(lengths, after)
+        torch.nn.Module(),
+        query,
+        key,
+        value,
+        None,
+        row=packed_attention.Row(lengths, after),
     )
 
-    found = packed_attention._in_one_call(query, key, value, None, lengths, after, grouped=True)
+    found = packed_attention._in_one_call(
+        query, key, value, None, lengths, after, grouped=True
+    )
     assert torch.allclose(found, expected[0], atol=1e-6)
 
 
@@ -221,7 +329,9 @@ def _cheapest(sequences: list[list[int]], limits: list[int], most: int) -> int:
     return best
 
 
-def _tokens(run: list[int], sequences: list[list[int]], limits: list[int], most: int) -> int:
+def _tokens(
+    run: list[int], sequences: list[list[int]], limits: list[int], most: int
+) -> int:
     whole = sum(len(sequences[place]) for place in run)
     prefix = min(limits[place] for place in run)
     while len({tuple(sequences[place][:prefix]) for place in run}) > 1:
@@ -232,17 +342,33 @@ def _tokens(run: list[int], sequences: list[list[int]], limits: list[int], most:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_groups_are_the_cheapest(seed: int) -> None:
-    """Each place is in one group, what a group shares is common, nobody's answer, and no division costs less."""
+    """Each place is in one group, what a group shares is common, nobody's answer, and
+    no division costs less."""
     rng = random.Random(seed)
     stems = [[rng.randrange(2) for _ in range(rng.randint(20, 90))] for _ in range(3)]
-    sequences = [rng.choice(stems)[: rng.randint(20, 90)] + [rng.randrange(3) for _ in range(9)] for _ in range(7)]
-    limits, most = [rng.randint(len(s) // 2, len(s) - 1) for s in sequences], rng.choice([120, 1000])
+    sequences = [
+        rng.choice(stems)[: rng.randint(20, 90)] + [rng.randrange(3) for _ in range(9)]
+        for _ in range(7)
+    ]
+    limits, most = (
+        [rng.randint(len(s) // 2, len(s) - 1) for s in sequences],
+        rng.choice([120, 1000]),
+    )
     made = prefixes.groups(sequences, limits, most)
 
     assert sorted(place for group in made for place in group.places) == list(range(7))
-    assert [group.places[0] for group in made] == sorted(group.places[0] for group in made)
+    assert [group.places[0] for group in made] == sorted(
+        group.places[0] for group in made
+    )
     for group in made:
-        assert len({tuple(sequences[place][: group.prefix]) for place in group.places}) == 1
-        assert group.prefix == 0 or prefixes.LEAST <= group.prefix <= min(limits[place] for place in group.places)
-    cost = sum(g.prefix + sum(len(sequences[p]) - g.prefix for p in g.places) for g in made)
+        assert (
+            len({tuple(sequences[place][: group.prefix]) for place in group.places})
+            == 1
+        )
+        assert group.prefix == 0 or prefixes.LEAST <= group.prefix <= min(
+            limits[place] for place in group.places
+        )
+    cost = sum(
+        g.prefix + sum(len(sequences[p]) - g.prefix for p in g.places) for g in made
+    )
     assert cost == _cheapest(sequences, limits, most)

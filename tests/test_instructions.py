@@ -20,7 +20,9 @@ WORDINGS = ["Do it.", "Get it done.", "Please do it."]
 def asked(question: str, **rule: Any) -> str:
     """The question with the one wording `Do it.`."""
     example = Example(id="a:0", task="a", turns=((question, "x"), ("more", "y")))
-    made = instructions.worded(example, WORDINGS[:1], {"place": "after", "replaces": False, **rule})
+    made = instructions.worded(
+        example, WORDINGS[:1], {"place": "after", "replaces": False, **rule}
+    )
     assert made.turns[1:] == example.turns[1:] and made.turns[0][1] == "x"
     return made.input
 
@@ -31,22 +33,41 @@ def asked(question: str, **rule: Any) -> str:
         ("2, 3\n", {}, "2, 3\n\nDo it."),
         ("\n2, 3", {"place": "before"}, "Do it.\n\n2, 3"),
         ("\n2\n\n3\n\n\nAdd them.\nNow.", {"replaces": True}, "2\n\n3\n\n\nDo it."),
-        ("Add them.\n \n2\n\n3\n", {"replaces": True, "place": "before"}, "Do it.\n \n2\n\n3"),
+        (
+            "Add them.\n \n2\n\n3\n",
+            {"replaces": True, "place": "before"},
+            "Do it.\n \n2\n\n3",
+        ),
     ],
 )
-def test_a_wording_is_put_in_its_place(question: str, rule: dict[str, Any], wanted: str) -> None:
+def test_a_wording_is_put_in_its_place(
+    question: str, rule: dict[str, Any], wanted: str
+) -> None:
     """Beside the question, or for its last or first paragraph."""
     assert asked(question, **rule) == wanted
 
 
-def test_the_instruction_of_every_published_example_is_its_last_paragraph(real_data: Path) -> None:
+def test_the_instruction_of_every_published_example_is_its_last_paragraph(
+    real_data: Path,
+) -> None:
     """So DELIA's own data can be given one wording; all of the hundred hold the token before."""
-    found = list(readers.read("delia", real_data / "delia_tell/delia/train_dataset.jsonl", Intake()))
-    made = [instructions.worded(e, ["One <sep>."], {"place": "after", "replaces": True}).input for e in found]
+    found = list(
+        readers.read(
+            "delia", real_data / "delia_tell/delia/train_dataset.jsonl", Intake()
+        )
+    )
+    made = [
+        instructions.worded(
+            e, ["One <sep>."], {"place": "after", "replaces": True}
+        ).input
+        for e in found
+    ]
 
     assert len(made) == 100
     assert all("<sep>" in e.input.rpartition("\n\n")[2] for e in found)
-    assert all(text.endswith("\n\nOne <sep>.") and text.count("<sep>") == 1 for text in made)
+    assert all(
+        text.endswith("\n\nOne <sep>.") and text.count("<sep>") == 1 for text in made
+    )
 
 
 def test_a_question_of_one_paragraph_has_no_instruction_to_replace() -> None:
@@ -73,18 +94,38 @@ def test_wordings_are_read_from_lines_or_a_list(tmp_path: Path) -> None:
             instructions.read(tmp_path / name)
 
 
-def test_examples_draw_their_wordings_and_a_corpus_tells_how_many(make: Any, rows: Any, tmp_path: Path) -> None:  # noqa: F811
-    """By the sample's seed and each example's id; without diversify all have the first, as test examples always do."""
+def test_examples_draw_their_wordings_and_a_corpus_tells_how_many(
+    make: Any,  # noqa: F811
+    rows: Any,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """By the sample's seed and each example's id; without diversify all have the first,
+    as test examples always do."""
     (tmp_path / "wordings.txt").write_text("\n".join(WORDINGS))
-    train = rows("train.jsonl", [{"question": f"{i}", "answer": f"{i}"} for i in range(60)])
-    test = rows("test.jsonl", [{"question": f"t{i}", "answer": f"{i}"} for i in range(5)])
+    train = rows(
+        "train.jsonl", [{"question": f"{i}", "answer": f"{i}"} for i in range(60)]
+    )
+    test = rows(
+        "test.jsonl", [{"question": f"t{i}", "answer": f"{i}"} for i in range(5)]
+    )
 
     def corpus(diversify: bool = True, seed: int = 0) -> Any:
         worded = {"path": str(tmp_path / "wordings.txt"), "diversify": diversify}
-        [made] = make(set="gsm8k", path=train, test_path=test, instructions=worded, sample_seed=seed)
+        [made] = make(
+            set="gsm8k",
+            path=train,
+            test_path=test,
+            instructions=worded,
+            sample_seed=seed,
+        )
         return made
 
-    one, again, other, plain = corpus(), corpus(), corpus(seed=1), corpus(diversify=False)
+    one, again, other, plain = (
+        corpus(),
+        corpus(),
+        corpus(seed=1),
+        corpus(diversify=False),
+    )
     texts = [[e.input for e in made.train] for made in (one, again, other, plain)]
     drawn = Counter(text.rpartition("\n\n")[2] for text in texts[0])
 
@@ -105,8 +146,17 @@ def test_a_seed_counts_only_where_wordings_are_drawn() -> None:
     from zsg_core.recipe import corpus_id, recipe
 
     def corpus(seed: int, **worded: Any) -> str:
-        data = {"set": "gsm8k", "path": "d", "test_path": "t", "instructions": {"path": "w", **worded}}
-        return corpus_id(recipe(Settings.model_validate({"seed": seed, "data": data}), digests(test="t")))
+        data = {
+            "set": "gsm8k",
+            "path": "d",
+            "test_path": "t",
+            "instructions": {"path": "w", **worded},
+        }
+        return corpus_id(
+            recipe(
+                Settings.model_validate({"seed": seed, "data": data}), digests(test="t")
+            )
+        )
 
     assert corpus(0) != corpus(1)
     assert corpus(0, diversify=False) == corpus(1, diversify=False)

@@ -1,4 +1,5 @@
-"""Does every metric count exactly once, whatever died, and does nothing reach a journal that must not?"""
+"""Does every metric count exactly once, whatever died, and does nothing reach a journal
+that must not?"""
 
 import math
 import os
@@ -26,12 +27,24 @@ from jobs.contract.journal import (
 
 def metric(step: int, ts: int, **data) -> dict:
     """A metric row."""
-    return {"kind": "metric", "stage": "1", "step": step, "examples": 16 * step, "ts": ts, "data": data}
+    return {
+        "kind": "metric",
+        "stage": "1",
+        "step": step,
+        "examples": 16 * step,
+        "ts": ts,
+        "data": data,
+    }
 
 
 def start(device: str = "cpu", world: int = 1) -> dict:
     """The row with which an attempt begins."""
-    return {"kind": "event", "step": 0, "ts": 0, "data": {"event": "start", "device": device, "world": world}}
+    return {
+        "kind": "event",
+        "step": 0,
+        "ts": 0,
+        "data": {"event": "start", "device": device, "world": world},
+    }
 
 
 @pytest.fixture
@@ -106,7 +119,9 @@ def test_rows_are_visible_without_a_commit(tmp_path, attempt):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 1e-320, 0.1, -0.0, 1 / 3])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), float("-inf"), 1e-320, 0.1, -0.0, 1 / 3]
+)
 def test_every_number_comes_back_as_it_was(tmp_path, attempt, value):
     """Floats are exact, and what JSON has no word for is kept too."""
     journal = opened(tmp_path, attempt)
@@ -140,7 +155,8 @@ def test_a_journal_is_never_opened_twice(tmp_path, attempt):
 
 
 def test_a_superseded_attempt_writes_nothing_more(tmp_path, attempt):
-    """Once a newer attempt owns the folder, a late row of the old one never reaches its file, and commit raises."""
+    """Once a newer attempt owns the folder, a late row of the old one never reaches its
+    file, and commit raises."""
     journal = opened(tmp_path, attempt)
     journal.row("metric", step=1, examples=16, data={"loss": 1.0})
     journal.commit()
@@ -160,10 +176,20 @@ def test_attempts_are_read_in_their_order(tmp_path):
     """The tenth attempt comes after the ninth; what is no journal is passed over."""
     folder = tmp_path / "journal"
     folder.mkdir()
-    for name in ("10-train-0.jsonl", "9-train-0.jsonl", "1-train-0.jsonl", "notes.jsonl", ".1-train-0.jsonl"):
+    for name in (
+        "10-train-0.jsonl",
+        "9-train-0.jsonl",
+        "1-train-0.jsonl",
+        "notes.jsonl",
+        ".1-train-0.jsonl",
+    ):
         (folder / name).touch()
 
-    assert [path.name for path in files(tmp_path)] == ["1-train-0.jsonl", "9-train-0.jsonl", "10-train-0.jsonl"]
+    assert [path.name for path in files(tmp_path)] == [
+        "1-train-0.jsonl",
+        "9-train-0.jsonl",
+        "10-train-0.jsonl",
+    ]
 
 
 def test_a_run_without_a_journal_has_no_rows(tmp_path):
@@ -187,7 +213,13 @@ def test_the_last_rows_are_those_of_the_tail(tmp_path, attempt):
 
 def test_the_first_row_counts_with_its_timestamp():
     """A value that is recomputed after a restart does not replace the first one."""
-    rows = [start(), metric(10, 1, loss=0.5), metric(20, 2, loss=0.4), start(), metric(20, 9, loss=0.4)]
+    rows = [
+        start(),
+        metric(10, 1, loss=0.5),
+        metric(20, 2, loss=0.4),
+        start(),
+        metric(20, 9, loss=0.4),
+    ]
 
     assert first_points(rows) == (
         [Point("loss", 10, 0.5, 1, "1", 160), Point("loss", 20, 0.4, 2, "1", 320)],
@@ -197,9 +229,17 @@ def test_the_first_row_counts_with_its_timestamp():
 
 def test_keys_and_steps_count_apart():
     """Each (key, step) has a first row of its own."""
-    rows = [metric(1, 1, loss=1.0), metric(1, 2, **{"loss/task": 2.0}), metric(2, 3, loss=3.0)]
+    rows = [
+        metric(1, 1, loss=1.0),
+        metric(1, 2, **{"loss/task": 2.0}),
+        metric(2, 3, loss=3.0),
+    ]
 
-    assert [(p.key, p.step) for p in first_points(rows)[0]] == [("loss", 1), ("loss/task", 1), ("loss", 2)]
+    assert [(p.key, p.step) for p in first_points(rows)[0]] == [
+        ("loss", 1),
+        ("loss/task", 1),
+        ("loss", 2),
+    ]
 
 
 NEXT = math.nextafter(0.5, 1)
@@ -210,19 +250,47 @@ NEXT = math.nextafter(0.5, 1)
     [
         pytest.param([start(), start()], (0.5, 0.5), False, id="equal on CPU"),
         pytest.param([start(), start()], (0.5, NEXT), True, id="one bit apart on CPU"),
-        pytest.param([start(), start()], ("nan", "nan"), False, id="twice not a number"),
+        pytest.param(
+            [start(), start()], ("nan", "nan"), False, id="twice not a number"
+        ),
         pytest.param([start(), start()], (0.5, "nan"), True, id="a number, then none"),
-        pytest.param([start("cuda"), start("cuda")], (0.5, 0.5049), False, id="within a hundredth on GPU"),
-        pytest.param([start("cuda"), start("cuda")], (0.5, 0.53), True, id="farther apart on GPU"),
-        pytest.param([start("cuda"), start("cuda")], (0.5, "nan"), True, id="not a number on GPU"),
-        pytest.param([start("cuda"), start("cpu")], (0.5, 0.5049), False, id="from GPU to CPU"),
-        pytest.param([start(world=1), start(world=2)], (0.5, NEXT), False, id="rounding of other ranks on CPU"),
-        pytest.param([start(world=1), start(world=2)], (0.5, 0.501), True, id="more than rounding of other ranks"),
+        pytest.param(
+            [start("cuda"), start("cuda")],
+            (0.5, 0.5049),
+            False,
+            id="within a hundredth on GPU",
+        ),
+        pytest.param(
+            [start("cuda"), start("cuda")], (0.5, 0.53), True, id="farther apart on GPU"
+        ),
+        pytest.param(
+            [start("cuda"), start("cuda")], (0.5, "nan"), True, id="not a number on GPU"
+        ),
+        pytest.param(
+            [start("cuda"), start("cpu")], (0.5, 0.5049), False, id="from GPU to CPU"
+        ),
+        pytest.param(
+            [start(world=1), start(world=2)],
+            (0.5, NEXT),
+            False,
+            id="rounding of other ranks on CPU",
+        ),
+        pytest.param(
+            [start(world=1), start(world=2)],
+            (0.5, 0.501),
+            True,
+            id="more than rounding of other ranks",
+        ),
     ],
 )
 def test_a_recomputed_value_must_agree(starts, values, disagrees):
     """Bit for bit on CPU, within 1e-5 between numbers of ranks, within 1e-2 on GPU."""
-    rows = [starts[0], metric(10, 1, loss=values[0]), starts[1], metric(10, 2, loss=values[1])]
+    rows = [
+        starts[0],
+        metric(10, 1, loss=values[0]),
+        starts[1],
+        metric(10, 2, loss=values[1]),
+    ]
     points, disagree = first_points(rows)
 
     assert (1, disagrees) == (len(points), bool(disagree))
@@ -237,13 +305,17 @@ def test_a_disagreement_is_told_with_both_values():
 
 def test_speed_need_not_agree():
     """What measures the machine never repeats."""
-    rows = [metric(10, 1, **{"speed/tokens_per_s": 5.0}), metric(10, 2, **{"speed/tokens_per_s": 9.0})]
+    rows = [
+        metric(10, 1, **{"speed/tokens_per_s": 5.0}),
+        metric(10, 2, **{"speed/tokens_per_s": 9.0}),
+    ]
 
     assert first_points(rows)[1] == []
 
 
 def test_a_row_that_lands_late_does_not_count(tmp_path, attempt):
-    """What a superseded attempt's file gains after the next attempt has begun changes no first row."""
+    """What a superseded attempt's file gains after the next attempt has begun changes
+    no first row."""
     first = opened(tmp_path, attempt)
     first.row("metric", step=0, examples=0, data={"loss": 3.0})
     first.close()
@@ -252,23 +324,41 @@ def test_a_row_that_lands_late_does_not_count(tmp_path, attempt):
     second.row("metric", step=5, examples=5, data={"loss": 2.0})
     second.close()
     late = files(tmp_path)[0]
-    late.write_text(late.read_text() + late.read_text().replace('"step": 0', '"step": 5'))
+    late.write_text(
+        late.read_text() + late.read_text().replace('"step": 0', '"step": 5')
+    )
 
-    assert [(point.step, point.value) for point in first_points(read(tmp_path))[0]] == [(0, 3.0), (5, 2.0)]
+    assert [(point.step, point.value) for point in first_points(read(tmp_path))[0]] == [
+        (0, 3.0),
+        (5, 2.0),
+    ]
 
 
 def guest(folder: Path, writer: int, fence: Any = lambda: None) -> Journal:
     """An evaluator's file in a run's folder."""
-    return Journal(folder, Attempt(1, "s", None, 0, f"guest{writer}", "h", 0), GUEST, "1", writer, fence)
+    return Journal(
+        folder,
+        Attempt(1, "s", None, 0, f"guest{writer}", "h", 0),
+        GUEST,
+        "1",
+        writer,
+        fence,
+    )
 
 
 def scored(folder: Path) -> list[tuple[int, str]]:
     """(step, key) of all metrics, as they are read."""
-    return [(row["step"], key) for row in read(folder) if row["kind"] == "metric" for key in row["data"]]
+    return [
+        (row["step"], key)
+        for row in read(folder)
+        if row["kind"] == "metric"
+        for key in row["data"]
+    ]
 
 
 def test_a_guests_rows_stand_whatever_becomes_of_the_owner(tmp_path: Path) -> None:
-    """A later attempt of the run neither fences nor rewinds what evaluators write, and comes before it."""
+    """A later attempt of the run neither fences nor rewinds what evaluators write, and
+    comes before it."""
     owner = Journal(tmp_path, attempts.begin(tmp_path, "s"), "train", "1")
     owner.row("metric", step=5, examples=1, data={"loss": 1.0})
     owner.close()
@@ -286,20 +376,28 @@ def test_a_guests_rows_stand_whatever_becomes_of_the_owner(tmp_path: Path) -> No
     assert [name for name in by_writer(tmp_path)] == ["", "1-evaluate-0.jsonl"]
 
 
-def test_what_a_guest_wrote_after_another_took_over_does_not_count(tmp_path: Path) -> None:
-    """The one that takes over journals how far the other's file counts; the other's late rows are no rows."""
+def test_what_a_guest_wrote_after_another_took_over_does_not_count(
+    tmp_path: Path,
+) -> None:
+    """The one that takes over journals how far the other's file counts; the other's
+    late rows are no rows."""
     slow, taker = guest(tmp_path, 0), guest(tmp_path, 1)
     slow.row("metric", step=5, examples=1, data={"rouge1": 1.0})
     slow.commit()
     size = (tmp_path / "journal/1-evaluate-0.jsonl").stat().st_size
-    taker.row("rewind", step=10, examples=1, data={"sizes": {"1-evaluate-0.jsonl": size}})
+    taker.row(
+        "rewind", step=10, examples=1, data={"sizes": {"1-evaluate-0.jsonl": size}}
+    )
     taker.row("metric", step=10, examples=1, data={"rouge1": 3.0})
     taker.close()
     slow.row("metric", step=10, examples=1, data={"rouge1": 2.0})
     slow.close()
 
     points, disagree = first_points(read(tmp_path))
-    assert ([(p.step, p.value) for p in points], disagree) == ([(5, 1.0), (10, 3.0)], [])
+    assert ([(p.step, p.value) for p in points], disagree) == (
+        [(5, 1.0), (10, 3.0)],
+        [],
+    )
 
 
 def test_a_guest_that_lost_its_lease_writes_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Are answers that must be an object with a label read as a person would read them, and counted once?"""
+"""Are answers that must be an object with a label read as a person would read them, and
+counted once?"""
 
 import json
 from pathlib import Path
@@ -53,10 +54,19 @@ def test_anything_else_is_not_valid(answer: str) -> None:
 
 def test_every_published_answer_is_valid(real_data: Path) -> None:
     """The 111 of DELIA, in single quotes, each with the label that it ends on."""
-    files = [real_data / "delia_tell/delia" / f"{split}_dataset.jsonl" for split in ("train", "eval")]
-    found = [json_answers.label(one.answer) for file in files for one in readers.read("delia", file, Intake())]
+    files = [
+        real_data / "delia_tell/delia" / f"{split}_dataset.jsonl"
+        for split in ("train", "eval")
+    ]
+    found = [
+        json_answers.label(one.answer)
+        for file in files
+        for one in readers.read("delia", file, Intake())
+    ]
     told = [
-        line.rpartition("'hallucination': '")[2][:2] for file in files for line in file.read_text().strip().split("\n")
+        line.rpartition("'hallucination': '")[2][:2]
+        for file in files
+        for line in file.read_text().strip().split("\n")
     ]
 
     assert found == [{"no": "no", "ye": "yes"}[word] for word in told]
@@ -66,17 +76,35 @@ def test_every_published_answer_is_valid(real_data: Path) -> None:
 
 def item(number: int, answer: str, *references: str) -> Answered:
     """An answer to a question of one task."""
-    return Answered(id=str(number), task="t", prompt=str(number), references=references, answer=answer)
+    return Answered(
+        id=str(number),
+        task="t",
+        prompt=str(number),
+        references=references,
+        answer=answer,
+    )
 
 
 def test_validity_and_accuracy_are_shares_of_all_items() -> None:
-    """A perfect model has 100 of both; an invalid answer is wrong; a reference is a word or an object."""
-    no, yes = (json.dumps({"thought": "t", "hallucination": word}) for word in ("no", "yes"))
+    """A perfect model has 100 of both; an invalid answer is wrong; a reference is a
+    word or an object."""
+    no, yes = (
+        json.dumps({"thought": "t", "hallucination": word}) for word in ("no", "yes")
+    )
     perfect = [item(1, no, "no"), item(2, yes, yes)]
-    mixed = [item(1, no, "no"), item(2, no, "yes"), item(3, "no", "no"), item(4, yes, "YES"), item(5, yes, "unsure")]
+    mixed = [
+        item(1, no, "no"),
+        item(2, no, "yes"),
+        item(3, "no", "no"),
+        item(4, yes, "YES"),
+        item(5, yes, "unsure"),
+    ]
     keys = ["json_valid", "json_accuracy"]
 
-    assert metrics.score(keys, perfect).values == {"json_valid": 100.0, "json_accuracy": 100.0}
+    assert metrics.score(keys, perfect).values == {
+        "json_valid": 100.0,
+        "json_accuracy": 100.0,
+    }
     scores = metrics.score(keys, mixed)
     assert scores.values == {"json_valid": 80.0, "json_accuracy": 50.0}
     assert scores.flags == ["json_accuracy: 1 of 5 items have no score"]

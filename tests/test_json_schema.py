@@ -1,4 +1,5 @@
-"""Does an editor that holds the schema of `zsg schema` take every good file, and mark the mistakes?"""
+"""Does an editor that holds the schema of `zsg schema` take every good file, and mark
+the mistakes?"""
 
 import json
 import re
@@ -17,15 +18,21 @@ from zsg_core.schema_errors import leaf_keys
 from zsg_core.settings.run import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
-GRIDS = sorted(ROOT.glob("templates/**/*grid*/*.yaml")) + sorted(ROOT.glob("templates/**/grid.yaml"))
-PROFILES = sorted(ROOT.glob("cluster_profiles/*.yaml")) + sorted(ROOT.glob("templates/**/cluster_profiles/*.yaml"))
+GRIDS = sorted(ROOT.glob("templates/**/*grid*/*.yaml")) + sorted(
+    ROOT.glob("templates/**/grid.yaml")
+)
+PROFILES = sorted(ROOT.glob("cluster_profiles/*.yaml")) + sorted(
+    ROOT.glob("templates/**/cluster_profiles/*.yaml")
+)
 GRID = Draft7Validator(json_schema.grid())
 PROFILE = Draft7Validator(json_schema.profile())
 
 
 def problems(validator: Draft7Validator, text: str) -> list[str]:
     """What the schema finds wrong with a YAML text."""
-    return [error.message for error in validator.iter_errors(YAML(typ="safe").load(text))]
+    return [
+        error.message for error in validator.iter_errors(YAML(typ="safe").load(text))
+    ]
 
 
 @pytest.mark.parametrize("kind", ["grid", "profile"])
@@ -128,9 +135,15 @@ def test_a_mistake_in_a_profile_is_marked(text: str) -> None:
 
 def test_every_setting_is_explained() -> None:
     """Hovering over any key of a grid, or of a profile, says what it means."""
-    of_grid: dict[str, Any] = json_schema.grid()["definitions"]["settings"]["properties"]
+    of_grid: dict[str, Any] = json_schema.grid()["definitions"]["settings"][
+        "properties"
+    ]
     sections = {key.rpartition(".")[0] for key in of_grid}
 
     assert list(of_grid) == leaf_keys(Settings)
-    assert [key for key, value in of_grid.items() if key not in sections and not value.get("description")] == []
+    assert [
+        key
+        for key, value in of_grid.items()
+        if key not in sections and not value.get("description")
+    ] == []
     assert set(json_schema.profile()["properties"]) == set(Profile.model_fields)

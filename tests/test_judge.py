@@ -29,23 +29,39 @@ def fake() -> Iterator[Callable[[Callable[[str, int], Answer]], FakeJudge]]:
 
 def requests(count: int, answer: str = "a") -> list[Request]:
     return [
-        Request(id=f"q:{n}", task="t", system="Be fair.", user=f"{answer} {n}", answer=f"{answer}{n}", prompt="p")
+        Request(
+            id=f"q:{n}",
+            task="t",
+            system="Be fair.",
+            user=f"{answer} {n}",
+            answer=f"{answer}{n}",
+            prompt="p",
+        )
         for n in range(count)
     ]
 
 
 def test_a_judge_is_asked_as_fastchat_asks_and_only_once(fake, tmp_path: Path) -> None:
-    """Greedy, at most 2048 tokens; what was rated is not asked again, by this process or a later one."""
+    """Greedy, at most 2048 tokens; what was rated is not asked again, by this process
+    or a later one."""
     server = fake(lambda user, number: said(f"Fine. [[{int(user[2:]) + 1}]]"))
     kept = Kept(tmp_path / "ratings.jsonl")
     first, again = (judge(requests(5), server.judge(), kept) for _ in range(2))
     later = judge(requests(5), server.judge(), Kept(tmp_path / "ratings.jsonl"))
 
-    assert first.ratings == again.ratings == later.ratings == {f"q:{n}": n + 1 for n in range(5)}
+    assert (
+        first.ratings
+        == again.ratings
+        == later.ratings
+        == {f"q:{n}": n + 1 for n in range(5)}
+    )
     assert (first.asked, again.asked, later.asked, server.asked.total()) == (5, 0, 0, 5)
     assert server.bodies[0] | {"messages": []} == {
-        "model": "gpt-test", "messages": [], "temperature": 0, "max_tokens": 2048,
-    }  # fmt: skip
+        "model": "gpt-test",
+        "messages": [],
+        "temperature": 0,
+        "max_tokens": 2048,
+    }
     assert server.bodies[0]["messages"][0] == {"role": "system", "content": "Be fair."}
     assert server.keys == {f"Bearer {KEY}"}
 
@@ -55,7 +71,16 @@ def test_another_answer_judge_or_prompt_is_asked_for(fake, tmp_path: Path) -> No
     server = fake(lambda user, number: said("[[5]]"))
     kept, one = Kept(tmp_path / "ratings.jsonl"), requests(1)
     judge(one, server.judge(), kept)
-    other = [Request(id="q:0", task="t", system="Be fair.", user="a 0", answer="a0", prompt="else")]
+    other = [
+        Request(
+            id="q:0",
+            task="t",
+            system="Be fair.",
+            user="a 0",
+            answer="a0",
+            prompt="else",
+        )
+    ]
 
     assert judge(requests(1, "b"), server.judge(), kept).asked == 1
     assert judge(one, server.judge(id="another"), kept).asked == 1
@@ -67,7 +92,11 @@ TROUBLE = {
     "a server error": (500, {}, b"oops"),
     "a wait without an end": (503, {"Retry-After": "inf"}, b""),
     "a wait that is no time": (503, {"Retry-After": "nan"}, b""),
-    "an overloaded gateway": (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, b""),
+    "an overloaded gateway": (
+        503,
+        {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"},
+        b"",
+    ),
     "a connection that is closed": (0, {}, b""),
     "a reply that is no JSON": (200, {}, b"<html>"),
     "a reply without choices": (200, {}, b'{"choices": []}'),
@@ -80,28 +109,37 @@ TROUBLE = {
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_what_passes_is_tried_again(fake, tmp_path: Path, trouble: str) -> None:
     """Twice in trouble, then well: a rating, not a gap."""
-    server = fake(lambda user, number: TROUBLE[trouble] if number < 2 else said("[[9]]"))
+    server = fake(
+        lambda user, number: TROUBLE[trouble] if number < 2 else said("[[9]]")
+    )
     judged = judge(requests(3), server.judge(), Kept(tmp_path / "ratings.jsonl"))
 
     assert judged.ratings == {"q:0": 9, "q:1": 9, "q:2": 9}
     assert set(server.asked.values()) == {3}
 
 
-def test_a_server_that_does_not_answer_in_time_is_asked_again(fake, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_in_time_is_asked_again(
+    fake, tmp_path: Path
+) -> None:
     """A request that hangs is given up, not waited for."""
 
     def script(user: str, number: int) -> Answer:
         time.sleep(1 if number == 0 else 0)
         return said("[[3]]")
 
-    judged = judge(requests(1), fake(script).judge(timeout_s=0.2), Kept(tmp_path / "ratings.jsonl"))
+    judged = judge(
+        requests(1), fake(script).judge(timeout_s=0.2), Kept(tmp_path / "ratings.jsonl")
+    )
 
     assert judged.ratings == {"q:0": 3}
 
 
 def test_what_stays_malformed_is_missing_and_not_zero(fake, tmp_path: Path) -> None:
-    """One of three never gets a rating: it is named, with what was said, and asked for again the next time."""
-    server = fake(lambda user, number: said("No comment." if user.endswith("1") else "[[8]]"))
+    """One of three never gets a rating: it is named, with what was said, and asked for
+    again the next time."""
+    server = fake(
+        lambda user, number: said("No comment." if user.endswith("1") else "[[8]]")
+    )
     kept = Kept(tmp_path / "ratings.jsonl")
     judged = judge(requests(3), server.judge(), kept)
 
@@ -121,13 +159,22 @@ def test_a_question_that_the_judge_refuses_is_missing(fake, tmp_path: Path) -> N
     assert server.asked["a 0"] == 1
 
 
-def test_a_judge_that_stays_away_ends_the_judging_with_what_is_rated_kept(fake, tmp_path: Path) -> None:
+def test_a_judge_that_stays_away_ends_the_judging_with_what_is_rated_kept(
+    fake, tmp_path: Path
+) -> None:
     """The error says so; the next call asks for the rest only."""
     is_up = [False]
-    server = fake(lambda user, number: said("[[6]]") if is_up[0] or user.endswith("0") else (503, {}, b"down"))
+    server = fake(
+        lambda user, number: (
+            said("[[6]]") if is_up[0] or user.endswith("0") else (503, {}, b"down")
+        )
+    )
     kept = Kept(tmp_path / "ratings.jsonl")
 
-    with pytest.raises(ClusterError, match=r"did not answer for 0\.1 s: HTTP 503 down\. Ratings so far are kept"):
+    with pytest.raises(
+        ClusterError,
+        match=r"did not answer for 0\.1 s: HTTP 503 down\. Ratings so far are kept",
+    ):
         judge(requests(4), server.judge(limit_s=0.1), kept)
     is_up[0] = True
     judged = judge(requests(4), server.judge(), Kept(kept.path))
@@ -141,10 +188,15 @@ def test_a_judge_that_stays_away_ends_the_judging_with_what_is_rated_kept(fake, 
     [
         pytest.param((401, {}, f"bad key {KEY}".encode()), id="wrong key"),
         pytest.param((404, {}, b"no such model"), id="no such model"),
-        pytest.param((302, {"Location": "http://127.0.0.1:9/"}, b""), id="a redirect, which would take the key along"),
+        pytest.param(
+            (302, {"Location": "http://127.0.0.1:9/"}, b""),
+            id="a redirect, which would take the key along",
+        ),
     ],
 )
-def test_a_wrong_setting_is_told_at_once_and_without_the_key(fake, tmp_path: Path, answer: Answer) -> None:
+def test_a_wrong_setting_is_told_at_once_and_without_the_key(
+    fake, tmp_path: Path, answer: Answer
+) -> None:
     """It would be wrong for every question."""
     server = fake(lambda user, number: answer)
     with pytest.raises(UserError, match=f"HTTP {answer[0]}") as told:
@@ -156,12 +208,25 @@ def test_a_wrong_setting_is_told_at_once_and_without_the_key(fake, tmp_path: Pat
 
 def test_the_key_is_not_in_the_file(fake, tmp_path: Path) -> None:
     """What is kept are digests, the rating and the reply."""
-    judge(requests(1), fake(lambda user, number: said("[[2]]")).judge(), Kept(tmp_path / "ratings.jsonl"))
-    (row,) = [json.loads(line) for line in (tmp_path / "ratings.jsonl").read_text().split("\n") if line]
+    judge(
+        requests(1),
+        fake(lambda user, number: said("[[2]]")).judge(),
+        Kept(tmp_path / "ratings.jsonl"),
+    )
+    (row,) = [
+        json.loads(line)
+        for line in (tmp_path / "ratings.jsonl").read_text().split("\n")
+        if line
+    ]
 
     assert row == {
-        "answer": "a0", "judge": "gpt-test", "prompt": "p", "id": "q:0", "rating": 2.0, "reply": "[[2]]",
-    }  # fmt: skip
+        "answer": "a0",
+        "judge": "gpt-test",
+        "prompt": "p",
+        "id": "q:0",
+        "rating": 2.0,
+        "reply": "[[2]]",
+    }
 
 
 def test_a_file_that_was_cut_is_read_as_far_as_it_goes(fake, tmp_path: Path) -> None:

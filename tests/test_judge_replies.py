@@ -1,4 +1,5 @@
-"""Whatever a judge's server sends: is an item rated or missing with a reason, in time, and is the key kept nowhere?"""
+"""Whatever a judge's server sends: is an item rated or missing with a reason, in time,
+and is the key kept nowhere?"""
 
 import json
 import shutil
@@ -22,14 +23,17 @@ from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench
 from zsg_core.metrics.mt_bench import Request
 
-ASKED = Request(id="q", task="writing", system="s", user="u", answer="a" * 64, prompt="p" * 64)
+ASKED = Request(
+    id="q", task="writing", system="s", user="u", answer="a" * 64, prompt="p" * 64
+)
 LIMIT_S = 0.2
 
 Act = Callable[[socket.socket], Any]
 
 
 class Raw:
-    """A server on loopback that does with each connection what a test says, once it has the request."""
+    """A server on loopback that does with each connection what a test says, once it has
+    the request."""
 
     def __init__(self, act: Act, reads: bool = True) -> None:
         self.asked: list[bytes] = []
@@ -78,7 +82,10 @@ def serve() -> Iterator[Callable[..., Raw]]:
 
 
 def reply(body: bytes, *headers: str, status: str = "200 OK") -> Act:
-    head = "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers))
+    head = "".join(
+        f"{line}\r\n"
+        for line in (f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers)
+    )
     return lambda one: one.sendall(head.encode("latin-1") + b"\r\n" + body)
 
 
@@ -100,7 +107,11 @@ def without_end(piece: bytes, first: bytes = b"") -> Act:
 
 def asked(server: Raw, kept: Path, **options: Any) -> Judged:
     patience = Patience(limit_s=0.01, first_s=0.001, most_s=0.002)
-    one = Judge("m", server.uri, **{"key": KEY, "timeout_s": 5.0, "patience": patience, **options})
+    one = Judge(
+        "m",
+        server.uri,
+        **{"key": KEY, "timeout_s": 5.0, "patience": patience, **options},
+    )
     return judge([ASKED], one, Kept(kept), workers=1)
 
 
@@ -111,7 +122,9 @@ MALFORMED = {
     "no JSON": reply(b"\xff\xfe\x00 <html>"),
     "a list": reply(b"[]"),
     "packed": reply(b"\x1f\x8b\x08\x00" + b"\0" * 64, "Content-Encoding: gzip"),
-    "a chunk of a negative size": reply(b"-5\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+    "a chunk of a negative size": reply(
+        b"-5\r\nabc\r\n0\r\n\r\n", "Transfer-Encoding: chunked"
+    ),
     "a rating that is none": text("[[" + "9" * 100_000 + "]]"),
     "digits and no bracket": text("[" + "1" * 300_000),
     "half a surrogate": reply(b'{"choices": [{"message": {"content": "\\ud800"}}]}'),
@@ -120,7 +133,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("act", MALFORMED.values(), ids=MALFORMED.keys())
-def test_a_reply_that_is_none_makes_its_item_missing(serve, tmp_path: Path, act: Act) -> None:
+def test_a_reply_that_is_none_makes_its_item_missing(
+    serve, tmp_path: Path, act: Act
+) -> None:
     """It is asked for three times, in a moment, and the reason is told."""
     server, began = serve(act), time.monotonic()
     judged = asked(server, tmp_path / "kept")
@@ -131,7 +146,9 @@ def test_a_reply_that_is_none_makes_its_item_missing(serve, tmp_path: Path, act:
     assert time.monotonic() - began < 3
 
 
-def test_a_reply_beyond_the_bytes_that_are_read_is_malformed(serve, tmp_path: Path, monkeypatch) -> None:
+def test_a_reply_beyond_the_bytes_that_are_read_is_malformed(
+    serve, tmp_path: Path, monkeypatch
+) -> None:
     """Also where its length is a lie, or it is all headers."""
     monkeypatch.setattr(judges, "MOST_BYTES", 10_000)
     lie = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999\r\n\r\n"
@@ -148,16 +165,23 @@ def test_a_reply_beyond_the_bytes_that_are_read_is_malformed(serve, tmp_path: Pa
 HANGS = {
     "100 Continue without end": without_end(b"HTTP/1.1 100 Continue\r\n\r\n"),
     "headers that drip": without_end(b"x", b"HTTP/1.1 200 OK\r\nX: "),
-    "a body that drips": without_end(b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n"),
-    "chunks that drip": without_end(b"1\r\nx\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
-    "an error that drips": without_end(b"x", b"HTTP/1.1 500 No\r\nContent-Length: 9000\r\n\r\n"),
+    "a body that drips": without_end(
+        b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n"
+    ),
+    "chunks that drip": without_end(
+        b"1\r\nx\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ),
+    "an error that drips": without_end(
+        b"x", b"HTTP/1.1 500 No\r\nContent-Length: 9000\r\n\r\n"
+    ),
     "nothing": lambda one: time.sleep(0.5),
 }
 
 
 @pytest.mark.parametrize("act", HANGS.values(), ids=HANGS.keys())
 def test_one_clock_is_of_the_whole_reply(serve, tmp_path: Path, act: Act) -> None:
-    """A server that always sends a little more holds no worker; the judge is away, and this is tried twice."""
+    """A server that always sends a little more holds no worker; the judge is away, and
+    this is tried twice."""
     server, began = serve(act), time.monotonic()
     with pytest.raises(ClusterError, match=r"did not answer for 0\.01 s: TimeoutError"):
         asked(server, tmp_path / "kept", timeout_s=LIMIT_S)
@@ -187,7 +211,14 @@ def test_the_clock_is_of_the_name_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reply_that_is_cut_is_asked_for_again(serve, tmp_path: Path) -> None:
     """The server went away in the middle of it."""
     with pytest.raises(ClusterError, match="IncompleteRead"):
-        asked(serve(lambda one: one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{")), tmp_path / "kept")
+        asked(
+            serve(
+                lambda one: one.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"
+                )
+            ),
+            tmp_path / "kept",
+        )
 
 
 ECHOES = {
@@ -200,12 +231,15 @@ ECHOES = {
     "in no rating": text(f"Bearer {KEY}"),
     "in an error": reply(KEY.encode(), status="400 Bad"),
     "in an error, as JSON": reply(
-        json.dumps({"key": "".join(f"%{ord(one):02x}" for one in KEY)}).encode(), status="422 X"
+        json.dumps({"key": "".join(f"%{ord(one):02x}" for one in KEY)}).encode(),
+        status="422 X",
     ),
     "in a busy error": reply(KEY.encode(), status="503 Busy"),
     "in a wrong key": reply(f"Incorrect API key {KEY}".encode(), status="401 No"),
     "in the reason": reply(b"no", status=f"403 {KEY}"),
-    "in a redirect": reply(b"", f"Location: http://127.0.0.1:1/{KEY}", status="302 Found"),
+    "in a redirect": reply(
+        b"", f"Location: http://127.0.0.1:1/{KEY}", status="302 Found"
+    ),
     "in the status line": lambda one: one.sendall(f"HTTP/1.1 {KEY}\r\n\r\n".encode()),
     "in place of HTTP": lambda one: one.sendall(f"Bearer {KEY}\r\n\r\n".encode()),
     "in a chunk's size": reply(f"{KEY}\r\n".encode(), "Transfer-Encoding: chunked"),
@@ -214,7 +248,9 @@ ECHOES = {
 
 
 @pytest.mark.parametrize("act", ECHOES.values(), ids=ECHOES.keys())
-def test_what_a_server_echoes_of_the_key_is_kept_and_told_nowhere(serve, tmp_path: Path, act: Act) -> None:
+def test_what_a_server_echoes_of_the_key_is_kept_and_told_nowhere(
+    serve, tmp_path: Path, act: Act
+) -> None:
     """Neither with the ratings, nor in the reason of a missing item, nor in an error."""
     server = serve(act)
     try:
@@ -238,12 +274,17 @@ def test_a_rating_is_read_before_the_key_is_hidden(serve, tmp_path: Path) -> Non
 
 def test_what_a_server_says_is_shown_without_its_escapes(serve, tmp_path: Path) -> None:
     """An error text with the sequences of a terminal."""
-    judged = asked(serve(reply(b"\x1b]0;TITLE\x07\xe2\x80\xaeno", status="400 Bad")), tmp_path / "kept")
+    judged = asked(
+        serve(reply(b"\x1b]0;TITLE\x07\xe2\x80\xaeno", status="400 Bad")),
+        tmp_path / "kept",
+    )
 
     assert judged.missing == {"q": r"HTTP 400 \x1b]0;TITLE\x07\u202eno"}
 
 
-def test_a_key_is_not_sent_over_plain_http_to_another_machine(serve, tmp_path: Path, monkeypatch) -> None:
+def test_a_key_is_not_sent_over_plain_http_to_another_machine(
+    serve, tmp_path: Path, monkeypatch
+) -> None:
     """By no name of it, and not where a name of this machine turns out to be another's."""
     server = serve(text("[[5]]"))
     for host in ("node7", "localhost.evil.example", "10.0.0.1"):
@@ -252,15 +293,23 @@ def test_a_key_is_not_sent_over_plain_http_to_another_machine(serve, tmp_path: P
             judge([ASKED], one, Kept(tmp_path / "kept"))
     real = exchange.addresses.is_here
     monkeypatch.setattr(
-        exchange.addresses, "is_here", lambda host: host == "localhost" or (host != "127.0.0.1" and real(host))
+        exchange.addresses,
+        "is_here",
+        lambda host: host == "localhost" or (host != "127.0.0.1" and real(host)),
     )
     with pytest.raises(UserError, match="no key is sent there"):
-        judge([ASKED], Judge("m", f"http://localhost:{server.port}/v1", KEY), Kept(tmp_path / "kept"))
+        judge(
+            [ASKED],
+            Judge("m", f"http://localhost:{server.port}/v1", KEY),
+            Kept(tmp_path / "kept"),
+        )
 
     assert not any(KEY.encode() in request for request in server.asked)
 
 
-def test_no_proxy_is_asked_for_this_machine(serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_asked_for_this_machine(
+    serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would be told the key in the clear, and this machine is another one to it."""
     proxy, server = serve(text("[[1]]")), serve(text("[[5]]"))
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
@@ -270,10 +319,14 @@ def test_no_proxy_is_asked_for_this_machine(serve, tmp_path: Path, monkeypatch: 
     assert proxy.asked == []
 
 
-def test_a_proxy_is_told_the_host_and_its_own_login_and_no_key(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_told_the_host_and_its_own_login_and_no_key(
+    serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is encrypted goes through it as it is; that it refuses is told without its password."""
     proxy = serve(reply(b"", status="407 Login"))
-    monkeypatch.setenv("https_proxy", f"http://me:proxy-password@127.0.0.1:{proxy.port}")
+    monkeypatch.setenv(
+        "https_proxy", f"http://me:proxy-password@127.0.0.1:{proxy.port}"
+    )
     monkeypatch.delenv("no_proxy", raising=False)
     patience = Patience(limit_s=0.01, first_s=0.001, most_s=0.002)
     with pytest.raises(ClusterError, match="Tunnel connection failed: 407") as refused:
@@ -285,7 +338,9 @@ def test_a_proxy_is_told_the_host_and_its_own_login_and_no_key(serve, monkeypatc
     assert "proxy-password" not in str(refused.value)
 
 
-def test_an_encrypted_judge_is_asked_and_must_be_who_it_says(serve, tmp_path: Path, monkeypatch) -> None:
+def test_an_encrypted_judge_is_asked_and_must_be_who_it_says(
+    serve, tmp_path: Path, monkeypatch
+) -> None:
     """With a certificate that is trusted; without one the key is not sent."""
     if not shutil.which("openssl"):
         pytest.skip("needs openssl, which makes a certificate")
@@ -354,11 +409,19 @@ def test_ratings_are_read_as_by_fastchat(said: str, rating: float | None) -> Non
 
 @pytest.mark.parametrize(
     "line",
-    ["[" * 100_000, '{"rating": 1e999}', f'{{"answer": "a", "judge": "m", "prompt": "p", "rating": {"9" * 400}}}'],
+    [
+        "[" * 100_000,
+        '{"rating": 1e999}',
+        f'{{"answer": "a", "judge": "m", "prompt": "p", "rating": {"9" * 400}}}',
+    ],
 )
-def test_a_line_of_ratings_that_is_none_is_passed_over(tmp_path: Path, line: str) -> None:
+def test_a_line_of_ratings_that_is_none_is_passed_over(
+    tmp_path: Path, line: str
+) -> None:
     """What is whole after it counts."""
     row = {"answer": ASKED.answer, "judge": "m", "prompt": ASKED.prompt, "rating": 4}
-    (tmp_path / "kept").write_text(f"{line}\n{json.dumps(row | {'rating': 70})}\n{json.dumps(row)}\n")
+    (tmp_path / "kept").write_text(
+        f"{line}\n{json.dumps(row | {'rating': 70})}\n{json.dumps(row)}\n"
+    )
 
     assert Kept(tmp_path / "kept").get("m", ASKED) == 4.0

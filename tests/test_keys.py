@@ -1,4 +1,5 @@
-"""Is what changes a row's meaning refused by its name, what stands beside counted, and all else left in peace?"""
+"""Is what changes a row's meaning refused by its name, what stands beside counted, and
+all else left in peace?"""
 
 import json
 from pathlib import Path
@@ -24,12 +25,17 @@ def talk(**marks: Any) -> dict[str, Any]:
 def told(*messages: dict[str, Any]) -> dict[str, Any]:
     """The same as ShareGPT has it."""
     names = {"user": "human", "assistant": "gpt"}
-    own = [{"from": names[one["role"]], "value": one["content"], **_marks(one)} for one in messages]
+    own = [
+        {"from": names[one["role"]], "value": one["content"], **_marks(one)}
+        for one in messages
+    ]
     return {"conversations": own}
 
 
 def _marks(message: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in message.items() if key not in ("role", "content")}
+    return {
+        key: value for key, value in message.items() if key not in ("role", "content")
+    }
 
 
 QUESTION = {"question": "q", "answer": "a"}
@@ -45,14 +51,30 @@ REFUSED = [
     ("messages", talk(loss_mask=[1, 0]), "messages[1]: `loss_mask: [1,0]`"),
     ("messages", talk(mask=1), "messages[1]: `mask: 1`"),
     ("messages", talk(masked=True), "messages[1]: `masked: true`"),
-    ("messages", talk(train_detail=[{"begin_offset": 0}]), "messages[1]: `train_detail: "),
+    (
+        "messages",
+        talk(train_detail=[{"begin_offset": 0}]),
+        "messages[1]: `train_detail: ",
+    ),
     ("messages", talk(prefix=True), "messages[1]: `prefix: true`"),
     ("messages", talk(deleted=True), "messages[1]: `deleted: true`"),
     ("messages", talk(tool_calls=[{"id": "1"}]), "messages[1]: `tool_calls: "),
     ("messages", talk(children=[ASKED]), "messages[1]: `children: "),
-    ("sharegpt", told(ASKED, ANSWERED | {"weight": 0}), "conversations[1]: `weight: 0`"),
-    ("sharegpt", told(ASKED, ANSWERED | {"loss_weight": 0.0}), "conversations[1]: `loss_weight: 0.0`"),
-    ("flan_mini", {"source": "t", **told(ASKED, ANSWERED | {"train": False})}, "conversations[1]: `train: false`"),
+    (
+        "sharegpt",
+        told(ASKED, ANSWERED | {"weight": 0}),
+        "conversations[1]: `weight: 0`",
+    ),
+    (
+        "sharegpt",
+        told(ASKED, ANSWERED | {"loss_weight": 0.0}),
+        "conversations[1]: `loss_weight: 0.0`",
+    ),
+    (
+        "flan_mini",
+        {"source": "t", **told(ASKED, ANSWERED | {"train": False})},
+        "conversations[1]: `train: false`",
+    ),
     ("sharegpt", {**told(ASKED, ANSWERED), "mask": "gpt"}, '`mask: "gpt"`'),
     ("sharegpt", {**told(ASKED, ANSWERED), "train": False}, "`train: false`"),
     ("messages", {**talk(), "loss_mask": [0, 1, 0, 1]}, "`loss_mask: [0,1,0,1]`"),
@@ -64,12 +86,17 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "row", "said"), REFUSED, ids=[f"{name} {said}" for name, _, said in REFUSED])
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    REFUSED,
+    ids=[f"{name} {said}" for name, _, said in REFUSED],
+)
 @pytest.mark.parametrize("skip", [False, True])
 def test_what_is_not_to_be_learnt_is_refused(
     tmp_path: Path, name: str, row: dict[str, Any], said: str, skip: bool
 ) -> None:
-    """With file, line, key and value. No setting passes over it: leaving out a row that can be read is a choice."""
+    """With file, line, key and value. No setting passes over it: leaving out a row that
+    can be read is a choice."""
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
 
     with pytest.raises(BadData) as caught:
@@ -79,11 +106,23 @@ def test_what_is_not_to_be_learnt_is_refused(
 
 
 COUNTED = [
-    ("messages", talk(reasoning_content="why"), {"`reasoning_content` beside a message's content": 1}),
+    (
+        "messages",
+        talk(reasoning_content="why"),
+        {"`reasoning_content` beside a message's content": 1},
+    ),
     ("messages", talk(thinking="why"), {"`thinking` beside a message's content": 1}),
     ("messages", talk(name="Ada"), {"`name` of a message's speaker": 1}),
-    ("messages", {**talk(), "system": "s"}, {"`system` beside what is read of a row": 1}),
-    ("messages", {**talk(), "rejected_response": "b"}, {"rejected side of a preference": 1}),
+    (
+        "messages",
+        {**talk(), "system": "s"},
+        {"`system` beside what is read of a row": 1},
+    ),
+    (
+        "messages",
+        {**talk(), "rejected_response": "b"},
+        {"rejected side of a preference": 1},
+    ),
     (
         "messages",
         {"chosen_messages": [ASKED, ANSWERED], "rejected_messages": [ASKED, ANSWERED]},
@@ -94,15 +133,35 @@ COUNTED = [
         {"messages": [{**ASKED, "train": True}, ANSWERED]},
         {"`train` of a user's message, of which nothing is learnt": 1},
     ),
-    ("sharegpt", {**told(ASKED, ANSWERED), "system_prompt": "s"}, {"`system_prompt` beside what is read of a row": 1}),
-    ("sharegpt", {**told(ASKED, ANSWERED), "tools": "[]"}, {"`tools` beside what is read of a row": 1}),
+    (
+        "sharegpt",
+        {**told(ASKED, ANSWERED), "system_prompt": "s"},
+        {"`system_prompt` beside what is read of a row": 1},
+    ),
+    (
+        "sharegpt",
+        {**told(ASKED, ANSWERED), "tools": "[]"},
+        {"`tools` beside what is read of a row": 1},
+    ),
     ("gsm8k", {**QUESTION, "context": "c"}, {"`context` beside a question": 1}),
-    ("gsm8k", {**QUESTION, "is_correct": False}, {"row with `is_correct: false`, which is learnt as any other": 1}),
-    ("gsm8k", {**QUESTION, "weight": 0.5}, {"`weight` of a row, and all rows count alike": 1}),
+    (
+        "gsm8k",
+        {**QUESTION, "is_correct": False},
+        {"row with `is_correct: false`, which is learnt as any other": 1},
+    ),
+    (
+        "gsm8k",
+        {**QUESTION, "weight": 0.5},
+        {"`weight` of a row, and all rows count alike": 1},
+    ),
 ]
 
 
-@pytest.mark.parametrize(("name", "row", "notes"), COUNTED, ids=[f"{one[0]} {next(iter(one[2]))}" for one in COUNTED])
+@pytest.mark.parametrize(
+    ("name", "row", "notes"),
+    COUNTED,
+    ids=[f"{one[0]} {next(iter(one[2]))}" for one in COUNTED],
+)
 def test_what_stands_beside_what_is_read_is_counted(
     tmp_path: Path, name: str, row: dict[str, Any], notes: dict[str, int]
 ) -> None:
@@ -118,19 +177,55 @@ def test_what_stands_beside_what_is_read_is_counted(
 
 HARMLESS = [
     ("messages", talk(weight=1)),
-    ("messages", talk(weight=1.0, train=True, loss=None, mask=False, prefix=False, tool_calls=[], deleted=False)),
-    ("messages", {"messages": [{**ASKED, "weight": 0, "loss_mask": 0, "mask": 1}, ANSWERED]}),
-    ("messages", {"messages": [{"role": "tool", "content": "q", "name": "search"}, ANSWERED]}),
-    ("messages", {**talk(), "id": 3, "meta": {"weight": 0}, "label": 0, "lang": "en", "label_text": False}),
-    ("sharegpt", {**told(ASKED, ANSWERED), "mask": "User", "label": "positive", "kto_tag": True}),
-    ("alpaca", {**ORDER, "is_correct": True, "split": "train", "weight": 1, "label": None}),
+    (
+        "messages",
+        talk(
+            weight=1.0,
+            train=True,
+            loss=None,
+            mask=False,
+            prefix=False,
+            tool_calls=[],
+            deleted=False,
+        ),
+    ),
+    (
+        "messages",
+        {"messages": [{**ASKED, "weight": 0, "loss_mask": 0, "mask": 1}, ANSWERED]},
+    ),
+    (
+        "messages",
+        {"messages": [{"role": "tool", "content": "q", "name": "search"}, ANSWERED]},
+    ),
+    (
+        "messages",
+        {
+            **talk(),
+            "id": 3,
+            "meta": {"weight": 0},
+            "label": 0,
+            "lang": "en",
+            "label_text": False,
+        },
+    ),
+    (
+        "sharegpt",
+        {**told(ASKED, ANSWERED), "mask": "User", "label": "positive", "kto_tag": True},
+    ),
+    (
+        "alpaca",
+        {**ORDER, "is_correct": True, "split": "train", "weight": 1, "label": None},
+    ),
     ("gsm8k", {**QUESTION, "context": " ", "choices": []}),
 ]
 
 
 @pytest.mark.parametrize(("name", "row"), HARMLESS)
-def test_a_key_that_changes_nothing_is_left_in_peace(tmp_path: Path, name: str, row: dict[str, Any]) -> None:
-    """Marks that say what holds anyway, marks of what is never learnt, and every key that nobody knows."""
+def test_a_key_that_changes_nothing_is_left_in_peace(
+    tmp_path: Path, name: str, row: dict[str, Any]
+) -> None:
+    """Marks that say what holds anyway, marks of what is never learnt, and every key
+    that nobody knows."""
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
     intake = Intake()
 
@@ -157,18 +252,27 @@ def test_a_mark_is_found_wherever_it_stands(tmp_path: Path, ending: str) -> None
 
 
 def test_rows_of_several_splits_are_not_one_set(tmp_path: Path) -> None:
-    """A column that says train of some rows and test of others: refused with both; one split is read."""
-    for name, splits in {"mixed": ("train", "test", "train"), "one": ("test", "test")}.items():
+    """A column that says train of some rows and test of others: refused with both; one
+    split is read."""
+    for name, splits in {
+        "mixed": ("train", "test", "train"),
+        "one": ("test", "test"),
+    }.items():
         rows = [{**QUESTION, "split": split} for split in splits]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows)
+        )
 
-    with pytest.raises(BadData, match=r"several splits: train \(2 rows\), test \(1 rows\)"):
+    with pytest.raises(
+        BadData, match=r"several splits: train \(2 rows\), test \(1 rows\)"
+    ):
         list(readers.read("gsm8k", tmp_path / "mixed.jsonl", Intake()))
     assert len(list(readers.read("gsm8k", tmp_path / "one.jsonl", Intake()))) == 2
 
 
 def test_preference_rows_keep_their_error_under_skip(tmp_path: Path) -> None:
-    """`loss_weight` in messages is a bad row as it always was: passed over and counted where that is asked for."""
+    """`loss_weight` in messages is a bad row as it always was: passed over and counted
+    where that is asked for."""
     rows = [talk(loss_weight=0.0), talk()]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     intake = Intake(skip=True)

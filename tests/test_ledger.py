@@ -1,4 +1,5 @@
-"""Does the ledger remember every submission, whatever was cut when, and let one submitter in at a time?"""
+"""Does the ledger remember every submission, whatever was cut when, and let one
+submitter in at a time?"""
 
 import signal
 import subprocess
@@ -33,7 +34,11 @@ def test_a_new_workspace_has_an_empty_ledger(workspace):
 def test_what_is_written_is_read(workspace):
     """A ledger read anew knows what the one that wrote it knows."""
     ledger = Ledger(workspace)
-    done, cut, given_up = intend(ledger, "runs/a", "runs/b"), intend(ledger, "runs/c"), intend(ledger, "runs/d")
+    done, cut, given_up = (
+        intend(ledger, "runs/a", "runs/b"),
+        intend(ledger, "runs/c"),
+        intend(ledger, "runs/d"),
+    )
     ledger.submitted(done, ["7_0", "7_1"])
     ledger.released(done)
     ledger.submitted(cut, ["8_0"])
@@ -116,7 +121,9 @@ def test_a_line_cut_anywhere_costs_that_line_only(workspace):
         workspace.ledger.write_bytes(content[:size])
         again = Ledger(workspace)
         third = intend(again, "runs/c")
-        known = {item for s in Ledger(workspace).submissions.values() for item in s.items}
+        known = {
+            item for s in Ledger(workspace).submissions.values() for item in s.items
+        }
         assert {"runs/a", "runs/c"} <= known
         assert ("runs/b" in known) == (size == len(content) - 1)
         assert {first.id, third.id} <= Ledger(workspace).submissions.keys()
@@ -145,7 +152,10 @@ def holder(workspace):
 
 def test_a_second_submitter_is_refused(workspace, holder):
     """While one `zsg submit` is at work another one is told to wait."""
-    with pytest.raises(UserError, match="another zsg submit is at work"), submit_lock(workspace):
+    with (
+        pytest.raises(UserError, match="another zsg submit is at work"),
+        submit_lock(workspace),
+    ):
         pass
 
 
@@ -174,11 +184,17 @@ def test_a_workspace_is_its_owners(workspace):
 def test_a_submission_knows_the_links_of_its_chain(workspace):
     """A job's ids are its own and those of the links behind it, in the order in which they run."""
     ledger = Ledger(workspace)
-    made = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/a", "runs/b"], chain=2)
+    made = ledger.intend(
+        scheduler="slurm", kind="train", grid="g", items=["runs/a", "runs/b"], chain=2
+    )
     ledger.submitted(made, ["7_0", "7_1"])
     ledger.linked(made, ["8_0", "8_1"])
 
     found = Ledger(workspace).last("runs/b")
     assert found
-    assert (found.chain, found.job_ids("runs/b"), found.link_name(2)) == (2, ["7_1", "8_1"], f"{found.name}-2")
+    assert (found.chain, found.job_ids("runs/b"), found.link_name(2)) == (
+        2,
+        ["7_1", "8_1"],
+        f"{found.name}-2",
+    )
     assert found.all_ids == ["7_0", "7_1", "8_0", "8_1"]

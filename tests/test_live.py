@@ -25,11 +25,21 @@ from zsg_core.settings.checkpoints import CheckpointSettings
 
 LIGHT = Path(__file__).with_name("light_engine")
 NOWHERE = "http://127.0.0.1:9"  # the port of `discard`: nobody listens
-TRAIN = {"batch": 2, "epochs": 1, "lr": 1e-3, "lr_floor": 0.1, "warmup_steps": 0, "precision": "fp32"}
+TRAIN = {
+    "batch": 2,
+    "epochs": 1,
+    "lr": 1e-3,
+    "lr_floor": 0.1,
+    "warmup_steps": 0,
+    "precision": "fp32",
+}
 
 
-def write_light_job(work: Path, grid: str, uri: str, steps: int, state_every: int | None = None) -> Path:
-    """A train job without torch (light_engine), all that it needs made, of a profile that delivers live."""
+def write_light_job(
+    work: Path, grid: str, uri: str, steps: int, state_every: int | None = None
+) -> Path:
+    """A train job without torch (light_engine), all that it needs made, of a profile
+    that delivers live."""
     place = Workspace(work)
     ids = [f"item-{number}" for number in range(2 * steps)]
     for folder in (place.corpus("c"), place.arrangement("a"), place.base("b")):
@@ -41,13 +51,36 @@ def write_light_job(work: Path, grid: str, uri: str, steps: int, state_every: in
     write_grid(work, grid, ["light"], uri)
     [row] = (read_json(place.grid(grid) / "grid.json") or {})["runs"]
     train = {**TRAIN, "steps": steps, "tuning": {"method": "full"}}
-    recipe = {**row["recipe"], "stages": [{"arrangement": {"order": "nft"}, "train": train}]}
-    job: dict[str, Any] = {"schema": 1, "kind": "train", "run_id": "light", "submission": "s", "stage_id": "1"}
-    job |= {"resources": {"gpus_per_node": 0, "kill_wait_s": 30}, "tracking": {"uri": uri, "live": True}}
-    job |= {"paths": {"workspace": str(work), "base": str(place.base("b"))}, "code": {"zsg": "0"}, "recipe": recipe}
-    job |= {"before": [], "makes": [], "made": {"corpus": "c", "arrangement": "a", "base": "b"}, "after": []}
+    recipe = {
+        **row["recipe"],
+        "stages": [{"arrangement": {"order": "nft"}, "train": train}],
+    }
+    job: dict[str, Any] = {
+        "schema": 1,
+        "kind": "train",
+        "run_id": "light",
+        "submission": "s",
+        "stage_id": "1",
+    }
     job |= {
-        "checkpoints": CheckpointSettings(every=5, state_every=state_every).model_dump(mode="json"),
+        "resources": {"gpus_per_node": 0, "kill_wait_s": 30},
+        "tracking": {"uri": uri, "live": True},
+    }
+    job |= {
+        "paths": {"workspace": str(work), "base": str(place.base("b"))},
+        "code": {"zsg": "0"},
+        "recipe": recipe,
+    }
+    job |= {
+        "before": [],
+        "makes": [],
+        "made": {"corpus": "c", "arrangement": "a", "base": "b"},
+        "after": [],
+    }
+    job |= {
+        "checkpoints": CheckpointSettings(every=5, state_every=state_every).model_dump(
+            mode="json"
+        ),
         "scored": [],
         "micro_tokens": None,
     }
@@ -58,9 +91,19 @@ def write_light_job(work: Path, grid: str, uri: str, steps: int, state_every: in
 
 def start(folder: Path, step_s: float) -> subprocess.Popen[bytes]:
     """The job, as a node starts it."""
-    env = {**os.environ, "PYTHONPATH": str(LIGHT), "LIGHT_STEP_S": str(step_s), "OMP_NUM_THREADS": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(LIGHT),
+        "LIGHT_STEP_S": str(step_s),
+        "OMP_NUM_THREADS": "1",
+    }
     with (folder / "log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "jobs.entry", str(folder)], env=env, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [sys.executable, "-m", "jobs.entry", str(folder)],
+            env=env,
+            stdout=log,
+            stderr=log,
+        )
 
 
 def deliveries(folder: Path) -> list[int]:
@@ -71,13 +114,17 @@ def deliveries(folder: Path) -> list[int]:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"jobs.tracking.deliver" in words and str(folder.parents[1]).encode() in words:
+        if (
+            b"jobs.tracking.deliver" in words
+            and str(folder.parents[1]).encode() in words
+        ):
             found.append(int(process.name))
     return found
 
 
 def test_points_arrive_while_it_trains(tmp_path: Path, mlflow: str) -> None:
-    """MLflow has points before the job has ended; soon after its end it has all, and no process is left."""
+    """MLflow has points before the job has ended; soon after its end it has all, and no
+    process is left."""
     folder = write_light_job(tmp_path, "live", mlflow, steps=150)
     job = start(folder, step_s=0.1)
     wait_until(lambda: child_points(tmp_path, mlflow), 60)
@@ -103,7 +150,8 @@ def child_points(work: Path, uri: str) -> list[Any]:
 
 
 def test_a_server_that_is_not_there_is_waited_for_by_nobody(tmp_path: Path) -> None:
-    """The job ends as it would alone, at once though its delivery is still trying, which is left behind for seconds."""
+    """The job ends as it would alone, at once though its delivery is still trying,
+    which is left behind for seconds."""
     folder = write_light_job(tmp_path, "dead", NOWHERE, steps=20)
     job = start(folder, step_s=0.05)
     assert job.wait(60) == 0
@@ -140,15 +188,20 @@ def test_a_node_without_mlflow_says_so(
 def test_only_what_is_asked_for_is_delivered_live(tmp_path: Path) -> None:
     """Without `tracking.live` a job starts nothing."""
     folder = write_light_job(tmp_path, "quiet", NOWHERE, steps=1)
-    job = json.loads((folder / "job.json").read_text()) | {"tracking": {"uri": NOWHERE, "live": False}}
+    job = json.loads((folder / "job.json").read_text()) | {
+        "tracking": {"uri": NOWHERE, "live": False}
+    }
 
     assert live.start(folder, job) is None
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(5))
-def test_jobs_killed_at_random_behind_a_faulty_network(tmp_path: Path, mlflow: str, seed: int) -> None:
-    """A job is killed again and again, its requests dropped, refused or cut: in the end every point is there once."""
+def test_jobs_killed_at_random_behind_a_faulty_network(
+    tmp_path: Path, mlflow: str, seed: int
+) -> None:
+    """A job is killed again and again, its requests dropped, refused or cut: in the end
+    every point is there once."""
     chance, grid, kills = random.Random(seed), f"storm-{seed}", 0
     with FaultyProxy(mlflow, seed, share=chance.choice([0.1, 0.3, 0.5])) as proxy:
         folder = write_light_job(tmp_path, grid, proxy.uri, steps=120, state_every=5)

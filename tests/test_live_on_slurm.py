@@ -1,4 +1,5 @@
-"""Do jobs on a real Slurm fill MLflow while they train, and does a server that goes away cost them nothing?"""
+"""Do jobs on a real Slurm fill MLflow while they train, and does a server that goes
+away cost them nothing?"""
 
 import os
 import signal
@@ -42,12 +43,23 @@ def arrived(zsg: Zsg, uri: str, run: str) -> int:
         held = child_runs(zsg.work, "small", uri)
     except AssertionError:  # there is no experiment yet
         return 0
-    return max((step for key, step, *_ in held[run]["points"] if key == "train/loss"), default=0) if held else 0
+    return (
+        max(
+            (step for key, step, *_ in held[run]["points"] if key == "train/loss"),
+            default=0,
+        )
+        if held
+        else 0
+    )
 
 
 def trained(zsg: Zsg, run: str) -> dict[int, int]:
     """The steps so far, and when each was journalled (ms)."""
-    return {step: ts for key, step, _, ts in journal_points(zsg.work, run) if key == "train/loss"}
+    return {
+        step: ts
+        for key, step, _, ts in journal_points(zsg.work, run)
+        if key == "train/loss"
+    }
 
 
 def is_under_way(zsg: Zsg, run: str) -> bool:
@@ -56,7 +68,8 @@ def is_under_way(zsg: Zsg, run: str) -> bool:
 
 
 def assert_undisturbed(steps: dict[int, int], first: int, last: int) -> None:
-    """Between two steps, while no server answered, steps took what they take: no step waited for one."""
+    """Between two steps, while no server answered, steps took what they take: no step
+    waited for one."""
     apart = {step: (steps[step] - steps[step - 1]) / 1000 for step in steps if step > 1}
     during = [apart[step] for step in apart if first < step <= last]
     others = [apart[step] for step in apart if step not in range(first + 1, last + 1)]
@@ -64,8 +77,11 @@ def assert_undisturbed(steps: dict[int, int], first: int, last: int) -> None:
     assert statistics.median(during) < 1.5 * statistics.median(others)
 
 
-def test_a_server_that_is_killed_and_started_again_has_everything(prepared_on_slurm: Zsg, tasks: Path) -> None:
-    """Points arrive while a run trains; no step waits for a server after its `kill -9`; back again it gets them all."""
+def test_a_server_that_is_killed_and_started_again_has_everything(
+    prepared_on_slurm: Zsg, tasks: Path
+) -> None:
+    """Points arrive while a run trains; no step waits for a server after its `kill -9`;
+    back again it gets them all."""
     zsg, folder = prepared_on_slurm, prepared_on_slurm.folder / "server"
     server, uri = start_server(folder, *ONE_WORKER)
     try:
@@ -82,9 +98,14 @@ def test_a_server_that_is_killed_and_started_again_has_everything(prepared_on_sl
         assert is_under_way(zsg, run)
         wait_until(lambda: not is_under_way(zsg, run))
         wait_until(lambda: arrived(zsg, uri, run) == STEPS, 60)
-        wait_until(lambda: child_runs(zsg.work, "small", uri)[run]["status"] == "FINISHED", 60)
+        wait_until(
+            lambda: child_runs(zsg.work, "small", uri)[run]["status"] == "FINISHED", 60
+        )
         assert_exactly_once(zsg.work, "small", [run], uri)
-        assert "does not answer" in (zsg.work / "runs" / run / "delivery" / live.LOG).read_text()
+        assert (
+            "does not answer"
+            in (zsg.work / "runs" / run / "delivery" / live.LOG).read_text()
+        )
         assert_undisturbed(trained(zsg, run), first, last)
     finally:
         server.terminate()

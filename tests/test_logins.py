@@ -25,7 +25,9 @@ def login_file(home: Path) -> Path:
     """MLflow's own file of a login."""
     file = home / ".mlflow/credentials"
     file.parent.mkdir()
-    file.write_text(f"[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = {SECRET}\n")
+    file.write_text(
+        f"[mlflow]\nmlflow_tracking_username = me\nmlflow_tracking_password = {SECRET}\n"
+    )
     return file
 
 
@@ -34,7 +36,9 @@ def test_a_login_of_the_environment_does_not_go_in_the_clear() -> None:
     told = logins.refusal(ELSEWHERE, TOKEN)
 
     assert told is not None
-    assert told.startswith("the server would be told MLFLOW_TRACKING_TOKEN, and its address is plain http")
+    assert told.startswith(
+        "the server would be told MLFLOW_TRACKING_TOKEN, and its address is plain http"
+    )
     assert told.endswith("; or unset them") and SECRET not in told
     assert logins.refusal("https://lab.example", TOKEN) is None
     assert logins.refusal("http://127.0.0.1:5000", TOKEN) is None
@@ -46,9 +50,13 @@ def test_a_login_of_mlflows_file_does_not_go_in_the_clear(login_file: Path) -> N
     told = logins.refusal(ELSEWHERE, {})
 
     assert told is not None
-    assert told.startswith("the server would be told the login of ~/.mlflow/credentials, and its address is plain http")
+    assert told.startswith(
+        "the server would be told the login of ~/.mlflow/credentials, and its address is plain http"
+    )
     assert told.endswith("; or move ~/.mlflow/credentials away")
-    with pytest.raises(Refused, match=r"nothing is sent to MLflow .*credentials") as refused:
+    with pytest.raises(
+        Refused, match=r"nothing is sent to MLflow .*credentials"
+    ) as refused:
         Tracker(ELSEWHERE)
     assert SECRET not in str(refused.value)
     login_file.unlink()
@@ -59,7 +67,11 @@ def test_a_server_of_the_users_own_is_told_its_token_only(login_file: Path) -> N
     """So neither a variable nor a file keeps jobs from it."""
     server_tokens.publish(["login01:5000"], "its own")
 
-    assert logins.list_told("http://login01:5000", TOKEN) == ["the token of your zsg server there, unencrypted"]
+    assert logins.list_told("http://login01:5000", TOKEN) == [
+        "the token of your zsg server there, unencrypted"
+    ]
     assert logins.refusal("http://login01:5000", TOKEN) is None
     assert logins.list_told("http://login01:5001", TOKEN) == ["MLFLOW_TRACKING_TOKEN"]
-    assert logins.list_told("http://login01:5001", {}) == ["the login of ~/.mlflow/credentials"]
+    assert logins.list_told("http://login01:5001", {}) == [
+        "the login of ~/.mlflow/credentials"
+    ]

@@ -21,7 +21,8 @@ __all__ = ["workspace"]
 
 
 def begins(workspace: Workspace, text: str, rank: int = 0, link: int = 0) -> None:
-    """A new attempt under the newest submission, in a link of its chain; its rank logs its mark and a text."""
+    """A new attempt under the newest submission, in a link of its chain; its rank logs
+    its mark and a text."""
     last = Ledger(workspace).last(ITEM)
     assert last
     attempt = attempts.begin(workspace.root / ITEM, last.id)
@@ -44,11 +45,15 @@ def test_the_newest_attempt_is_read_from_its_mark(workspace: Workspace) -> None:
     begins(workspace, "two\n")
 
     assert text_of(logs.of_rank(workspace, ITEM, 0, None)).splitlines()[1:] == ["two"]
-    assert text_of(logs.of_rank(workspace, ITEM, 0, 1)).splitlines()[1:] == ["one", "submitit INFO"]
+    assert text_of(logs.of_rank(workspace, ITEM, 0, 1)).splitlines()[1:] == [
+        "one",
+        "submitit INFO",
+    ]
 
 
 def test_the_links_of_a_chain_have_logs_of_their_own(workspace: Workspace) -> None:
-    """The newest attempt is in the last link that began one: those behind it find the run done and begin none."""
+    """The newest attempt is in the last link that began one: those behind it find the
+    run done and begin none."""
     submitted(workspace)
     ledger = Ledger(workspace)
     last = ledger.last(ITEM)
@@ -57,14 +62,17 @@ def test_the_links_of_a_chain_have_logs_of_their_own(workspace: Workspace) -> No
         ledger.linked(last, link)
     begins(workspace, "one\n")
     begins(workspace, "two\n", link=1)
-    (workspace.submission(last.id) / "9_0_log.out").write_text("nothing is left to do\n")
+    (workspace.submission(last.id) / "9_0_log.out").write_text(
+        "nothing is left to do\n"
+    )
 
     assert text_of(logs.of_rank(workspace, ITEM, 0, None)).endswith("two\n")
     assert text_of(logs.of_rank(workspace, ITEM, 0, 1)).endswith("one\n")
 
 
 def test_attempts_of_earlier_submissions_are_found(workspace: Workspace) -> None:
-    """After a resubmission, which has a folder of its own, the old log is still there; one that is not, is told."""
+    """After a resubmission, which has a folder of its own, the old log is still there;
+    one that is not, is told."""
     submitted(workspace)
     begins(workspace, "one\n")
     submitted(workspace, ids=("8",))
@@ -72,7 +80,9 @@ def test_attempts_of_earlier_submissions_are_found(workspace: Workspace) -> None
 
     assert text_of(logs.of_rank(workspace, ITEM, 0, 1)).endswith("one\n")
     assert text_of(logs.of_rank(workspace, ITEM, 0, 2)).endswith("two\n")
-    with pytest.raises(UserError, match=r"no log of attempt 3; there are logs of attempts: 1, 2"):
+    with pytest.raises(
+        UserError, match=r"no log of attempt 3; there are logs of attempts: 1, 2"
+    ):
         logs.of_rank(workspace, ITEM, 0, 3)
     with pytest.raises(UserError, match="no log of rank 1 yet"):
         logs.of_rank(workspace, ITEM, 1, None)
@@ -89,7 +99,9 @@ def test_attempts_of_earlier_submissions_are_found(workspace: Workspace) -> None
         ("", 2, ""),
     ],
 )
-def test_the_last_lines(tmp_path: Path, text: str, lines: int | None, expected: str) -> None:
+def test_the_last_lines(
+    tmp_path: Path, text: str, lines: int | None, expected: str
+) -> None:
     """As `tail` has them, with or without a last line break."""
     (tmp_path / "log").write_text(text)
 
@@ -117,12 +129,15 @@ def test_a_huge_log_is_not_read_whole(tmp_path: Path) -> None:
 def test_following_goes_on_over_restarts_until_the_run_is_done(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a requeued attempt appends comes, then what one of a new submission writes; the end of the run ends it."""
+    """What a requeued attempt appends comes, then what one of a new submission writes;
+    the end of the run ends it."""
     monkeypatch.setattr(logs, "POLL_S", 0.01)
     submitted(workspace)
     begins(workspace, "early\none\n")
     got: list[bytes] = []
-    reader = threading.Thread(target=lambda: got.extend(logs.follow(workspace, ITEM, 0, 1)))
+    reader = threading.Thread(
+        target=lambda: got.extend(logs.follow(workspace, ITEM, 0, 1))
+    )
     reader.start()
     begins(workspace, "two\n")
     time.sleep(0.1)
@@ -133,6 +148,11 @@ def test_following_goes_on_over_restarts_until_the_run_is_done(
     attempts.end(workspace.root / ITEM, attempt, exit_record.DONE)
     reader.join(10)
 
-    lines = [line for line in b"".join(got).decode().splitlines() if not line.startswith(("===", "submitit"))]
-    assert lines in (["one", "two", "three"], ["two", "three"])  # the second came before the first look
+    lines = [
+        line
+        for line in b"".join(got).decode().splitlines()
+        if not line.startswith(("===", "submitit"))
+    ]
+    # the second came before the first look
+    assert lines in (["one", "two", "three"], ["two", "three"])
     assert not reader.is_alive()

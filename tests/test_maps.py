@@ -1,4 +1,5 @@
-"""Does a report lay hidden states out as they were kept, once each, and only where there are any?"""
+"""Does a report lay hidden states out as they were kept, once each, and only where
+there are any?"""
 
 import re
 from pathlib import Path
@@ -27,27 +28,44 @@ def states(apart: float, seed: int = 0) -> np.ndarray:
     return made
 
 
-def keep(place: Workspace, run: str, step: int, apart: float, seed: int = 0, key: str = LAYER, **more: Any) -> States:
+def keep(
+    place: Workspace,
+    run: str,
+    step: int,
+    apart: float,
+    seed: int = 0,
+    key: str = LAYER,
+    **more: Any,
+) -> States:
     """Keeps states of a run, as an evaluator does."""
     table = states(apart, seed)
     way = {"layer": 15, "items": 8, "by": None, "pooling": "last"}
     ids = [f"{group}/x:{number}" for number, group in enumerate(GROUPS)]
-    one = States(step, key, way, ids, GROUPS, "source", table, silhouettes(table, GROUPS))
+    one = States(
+        step, key, way, ids, GROUPS, "source", table, silhouettes(table, GROUPS)
+    )
     kept_states.keep(place.run(run), one)
     return one
 
 
 def titles(page: str) -> list[str]:
     """The titles of the maps on a page."""
-    section = page.partition("<h2>Hidden states of test items</h2>")[2].partition("<h2>")[0]
+    section = page.partition("<h2>Hidden states of test items</h2>")[2].partition(
+        "<h2>"
+    )[0]
     return re.findall(r"<h3>(.*?)</h3>", section)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A grid of two runs with a base in common, which keep states before training, half-way and at the end."""
+    """A grid of two runs with a base in common, which keep states before training,
+    half-way and at the end."""
     place = Workspace(tmp_path_factory.mktemp("maps"))
-    runs = make(place, "g", [({"arrangement.order": name}, None, 1.0) for name in ("nft", "fft")])
+    runs = make(
+        place,
+        "g",
+        [({"arrangement.order": name}, None, 1.0) for name in ("nft", "fft")],
+    )
     for number, run in enumerate(runs):
         keep(place, run, 0, apart=1.0)
         keep(place, run, 20, apart=2.0)
@@ -57,17 +75,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def test_a_page_has_the_base_once_and_every_end(place: Workspace) -> None:
-    """With the silhouettes of all items and of each source in the title; what is between is in MLflow."""
+    """With the silhouettes of all items and of each source in the title; what is
+    between is in MLflow."""
     end = keep(place, "g1", 50, apart=9.0, seed=1)
     page = (place.grid("g") / "report/report.html").read_text()
     base, nft, fft = titles(page)
 
     assert base.startswith("before training, layer 15: silhouette ")
     assert nft.startswith("nft, after step 50, layer 15: ")
-    means = [end.silhouettes.mean(), *(end.silhouettes[at : at + 8].mean() for at in (0, 8, 16))]
+    means = [
+        end.silhouettes.mean(),
+        *(end.silhouettes[at : at + 8].mean() for at in (0, 8, 16)),
+    ]
     said = "fft, after step 50, layer 15: silhouette {:.2f} (code {:.2f}, general {:.2f}, math {:.2f})"
     assert fft == said.format(*means)
-    assert page.count(">code/x:0, silhouette") == 0 and page.count("<title>code: code/x:0, silhouette") == 2 * 3
+    assert (
+        page.count(">code/x:0, silhouette") == 0
+        and page.count("<title>code: code/x:0, silhouette") == 2 * 3
+    )
 
 
 def test_the_table_beside_the_page_has_every_item(place: Workspace) -> None:
@@ -76,27 +101,42 @@ def test_the_table_beside_the_page_has_every_item(place: Workspace) -> None:
     own = [row for row in found if row["of"] == "nft, after step 50"]
     assert (len(found), len(own), {row["run"] for row in own}) == (3 * 24, 24, {"g0"})
 
-    pca, tsne = ([[float(row[f"{name}_{axis}"]) for axis in (1, 2)] for row in own] for name in ("pca", "tsne"))
+    pca, tsne = (
+        [[float(row[f"{name}_{axis}"]) for axis in (1, 2)] for row in own]
+        for name in ("pca", "tsne")
+    )
     centred = states(9.0) - states(9.0).mean(0)
     plain = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
     np.testing.assert_allclose(np.abs(pca), np.abs(plain), atol=1e-4)
-    again = TSNE(perplexity=23 / 3, init="pca", random_state=0).fit_transform(states(9.0).astype(np.float64))
+    again = TSNE(perplexity=23 / 3, init="pca", random_state=0).fit_transform(
+        states(9.0).astype(np.float64)
+    )
     np.testing.assert_allclose(tsne, again, rtol=1e-4)
-    assert silhouettes(np.array(tsne), ["math" if group == "math" else "other" for group in GROUPS]).mean() > 0.3
+    assert (
+        silhouettes(
+            np.array(tsne), ["math" if group == "math" else "other" for group in GROUPS]
+        ).mean()
+        > 0.3
+    )
 
 
 def test_bases_that_differ_are_told_apart(tmp_path: Path) -> None:
     """Each with the runs that start from it. Of a model that has diverged there is no map."""
     place = Workspace(tmp_path)
     for number, run in enumerate(
-        make(place, "g", [({"arrangement.order": name}, None, 1.0) for name in ("rt", "fft")])
+        make(
+            place,
+            "g",
+            [({"arrangement.order": name}, None, 1.0) for name in ("rt", "fft")],
+        )
     ):
         keep(place, run, 0, apart=1.0 + number)
     keep(place, "g1", 50, apart=np.nan)
 
     assert [title.partition(":")[0] for title in titles(written(place, "g"))] == [
-        "rt, before training, layer 15", "fft, before training, layer 15"
-    ]  # fmt: skip
+        "rt, before training, layer 15",
+        "fft, before training, layer 15",
+    ]
 
 
 def test_without_hidden_states_nothing_is_said_of_them(tmp_path: Path) -> None:

@@ -14,17 +14,28 @@ VALUES = np.array([1.0, 2.0, 3.0, np.nan, 10.0, np.nan])
 
 def test_a_score_of_answers_is_the_mean_over_tasks() -> None:
     """As it is recorded; of 1, 2, 3 of one task and 10 of another it is 6."""
-    answers = [Answered(id=str(n), task=task, prompt="", answer="") for n, task in enumerate(TASKS)]
-    recorded = aggregate({"rouge1": {str(n): value for n, value in enumerate(VALUES)}}, answers).values["rouge1"]
-    [found] = means.means_of(VALUES[:, None], TASKS, over_items=means.is_over_items("rouge1"))
+    answers = [
+        Answered(id=str(n), task=task, prompt="", answer="")
+        for n, task in enumerate(TASKS)
+    ]
+    recorded = aggregate(
+        {"rouge1": {str(n): value for n, value in enumerate(VALUES)}}, answers
+    ).values["rouge1"]
+    [found] = means.means_of(
+        VALUES[:, None], TASKS, over_items=means.is_over_items("rouge1")
+    )
 
     assert found == pytest.approx(recorded) == pytest.approx(6)
 
 
 def test_a_loss_is_the_mean_over_items() -> None:
     """As it is recorded; of 1, 2, 3 and 10 it is 4."""
-    recorded = summary(torch.from_numpy(VALUES), torch.ones(6, dtype=torch.float64))["loss"]
-    [found] = means.means_of(VALUES[:, None], TASKS, over_items=means.is_over_items("loss"))
+    recorded = summary(torch.from_numpy(VALUES), torch.ones(6, dtype=torch.float64))[
+        "loss"
+    ]
+    [found] = means.means_of(
+        VALUES[:, None], TASKS, over_items=means.is_over_items("loss")
+    )
 
     assert found == pytest.approx(recorded) == pytest.approx(4)
 

@@ -36,7 +36,10 @@ def plain_measures(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]
     made |= {"cosine_avg": cosine.mean(axis=1), "euclidean_avg": far.mean(axis=1)}
     made |= {"cosine_centroid": -x @ middle / np.linalg.norm(middle)}
     made |= {"euclidean_centroid": np.linalg.norm(x - middle, axis=1)}
-    return made | {"wsd": cosine.min(1) + cosine.min(1).mean() / cosine.mean(1).mean() * cosine.mean(1)}
+    return made | {
+        "wsd": cosine.min(1)
+        + cosine.min(1).mean() / cosine.mean(1).mean() * cosine.mean(1)
+    }
 
 
 @pytest.mark.parametrize("name", [measures.WSD, *measures.COSINE, *measures.EUCLIDEAN])
@@ -44,12 +47,17 @@ def test_a_measure_is_its_formula(name):
     """Each agrees with plain float64 to twelve digits."""
     train, test = units(0, 300), units(1, 17)
 
-    assert measured(name, train, test) == pytest.approx(plain_measures(train, test)[name].tolist(), abs=1e-12)
+    assert measured(name, train, test) == pytest.approx(
+        plain_measures(train, test)[name].tolist(), abs=1e-12
+    )
 
 
-@pytest.mark.parametrize("name", ["cosine_min", "cosine_max", "cosine_avg", "euclidean_min", "euclidean_avg"])
+@pytest.mark.parametrize(
+    "name", ["cosine_min", "cosine_max", "cosine_avg", "euclidean_min", "euclidean_avg"]
+)
 def test_equal_items_tie_exactly(name):
-    """An item's distance does not depend on where it stands, so equal items tie and the lowest index wins."""
+    """An item's distance does not depend on where it stands, so equal items tie and the
+    lowest index wins."""
     train = np.tile(units(2, 5), (60, 1))
 
     assert len(set(measured(name, train, units(3, 9)))) == 5
@@ -57,7 +65,10 @@ def test_equal_items_tie_exactly(name):
 
 def test_the_farthest_of_the_golden_items():
     """science 1.6: cosine_max is −cosine to the least similar test item."""
-    assert measured("cosine_max", SIMILARITY, TEST) == (-SIMILARITY.min(axis=1).astype(float)).tolist()
+    assert (
+        measured("cosine_max", SIMILARITY, TEST)
+        == (-SIMILARITY.min(axis=1).astype(float)).tolist()
+    )
 
 
 def test_sums_over_test_items_have_one_order():
@@ -65,15 +76,25 @@ def test_sums_over_test_items_have_one_order():
     train, test = units(4, 3), units(5, 5)
     found = measures.euclidean(train, test)
 
-    assert measured("euclidean_avg", train, test) == (fold(np.ascontiguousarray(found.T)) / 5).tolist()
+    assert (
+        measured("euclidean_avg", train, test)
+        == (fold(np.ascontiguousarray(found.T)) / 5).tolist()
+    )
 
 
 def test_a_task_is_the_mean_of_its_items():
-    """Task vectors stand in the order in which tasks first come; for cosines they are unit vectors."""
+    """Task vectors stand in the order in which tasks first come; for cosines they are
+    unit vectors."""
     train = np.array([[1, 0], [0, 1], [0, 1], [3, 4]], np.float32)
 
-    assert measures.task_vectors(train, ["b", "a", "b", "c"], unit=False).tolist() == [[0.5, 0.5], [0, 1], [3, 4]]
-    assert np.allclose(measures.task_vectors(train, ["b", "a", "b", "c"], unit=True)[2], [0.6, 0.8])
+    assert measures.task_vectors(train, ["b", "a", "b", "c"], unit=False).tolist() == [
+        [0.5, 0.5],
+        [0, 1],
+        [3, 4],
+    ]
+    assert np.allclose(
+        measures.task_vectors(train, ["b", "a", "b", "c"], unit=True)[2], [0.6, 0.8]
+    )
 
 
 def test_coarse_weights_are_those_of_the_tasks():
@@ -82,17 +103,23 @@ def test_coarse_weights_are_those_of_the_tasks():
     spec = {"measure": "wsd", "w_min": "1", "w_avg": "mean", "granularity": "coarse"}
     vectors = measures.task_vectors(train, tasks, unit=True)
 
-    found = measures.distances(spec, tasks, lambda: (train, test), lambda: ([], []), BLAS)
+    found = measures.distances(
+        spec, tasks, lambda: (train, test), lambda: ([], []), BLAS
+    )
     assert found.tolist() == measured("wsd", vectors, test)
 
 
 def test_other_weights():
     """Any weights may be given; −1 and 0.5 are taken as they are."""
     train, test = units(8, 20), units(9, 4)
-    near, average = (np.array(column) for column in plain.minimum_and_average(train, test))
+    near, average = (
+        np.array(column) for column in plain.minimum_and_average(train, test)
+    )
     spec = {"measure": "wsd", "w_min": "-1", "w_avg": "0.5"}
 
-    found = measures.distances(spec, ["t"] * 20, lambda: (train, test), lambda: ([], []), BLAS)
+    found = measures.distances(
+        spec, ["t"] * 20, lambda: (train, test), lambda: ([], []), BLAS
+    )
     assert found.tolist() == (-1.0 * near + 0.5 * average).tolist()
 
 
@@ -100,14 +127,17 @@ def test_bigram_divergence_and_its_published_variant():
     """kl sums over distinct bigrams; the authors' code over every occurrence."""
     p = {("a", "b"): 2 / 3, ("b", "a"): 1 / 3}
     q = {("a", "b"): 1 / 2, ("b", "c"): 1 / 2}
-    terms = {pair: share * math.log(share / (q.get(pair, 0) + 1e-10)) for pair, share in p.items()}
+    terms = {
+        pair: share * math.log(share / (q.get(pair, 0) + 1e-10))
+        for pair, share in p.items()
+    }
 
-    assert measures.of_texts("kl", [["a b a  b"], ["a"]], ["a b\nc"]).tolist() == pytest.approx(
-        [sum(terms.values()), 0.0], rel=1e-12
-    )
-    assert measures.of_texts("kl_repeated", [["a b a b"]], ["a b c"]).tolist() == pytest.approx(
-        [2 * terms["a", "b"] + terms["b", "a"]], rel=1e-12
-    )
+    assert measures.of_texts(
+        "kl", [["a b a  b"], ["a"]], ["a b\nc"]
+    ).tolist() == pytest.approx([sum(terms.values()), 0.0], rel=1e-12)
+    assert measures.of_texts(
+        "kl_repeated", [["a b a b"]], ["a b c"]
+    ).tolist() == pytest.approx([2 * terms["a", "b"] + terms["b", "a"]], rel=1e-12)
 
 
 def test_bigrams_do_not_reach_from_one_text_into_the_next():
@@ -118,16 +148,21 @@ def test_bigrams_do_not_reach_from_one_text_into_the_next():
 
 
 def test_transport_is_exact():
-    """Where every item has a twin, an optimal plan moves each to its own: the costs are those distances."""
+    """Where every item has a twin, an optimal plan moves each to its own: the costs are
+    those distances."""
     test = units(10, 6)
     train = test[[3, 1, 0, 2, 5, 4]] + np.float32(0.001)
 
-    assert measured("ot", train, test) == pytest.approx([0.001 * math.sqrt(33) / 6] * 6, rel=1e-3)
+    assert measured("ot", train, test) == pytest.approx(
+        [0.001 * math.sqrt(33) / 6] * 6, rel=1e-3
+    )
 
 
 def test_a_transport_problem_that_is_too_large_is_refused():
     """The message gives the number of costs and what is allowed."""
     train, test = np.zeros((40_001, 1), np.float32), np.zeros((1000, 1), np.float32)
 
-    with pytest.raises(UserError, match="40001000 costs; exact transport takes at most 40000000"):
+    with pytest.raises(
+        UserError, match="40001000 costs; exact transport takes at most 40000000"
+    ):
         measured("ot", train, test)

@@ -1,4 +1,5 @@
-"""Is every trouble with MLflow told in one clear message without a password, and is nothing lost by it?"""
+"""Is every trouble with MLflow told in one clear message without a password, and is
+nothing lost by it?"""
 
 import os
 import shutil
@@ -59,7 +60,9 @@ def proxy(mlflow: str) -> Iterator[FaultyProxy]:
 
 def send(work: Path, grid: str, **how: object) -> dict[str, int]:
     """A delivery that does not wait long."""
-    return deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send(**how)
+    return deliver.Delivery(Workspace(work), grid, HASTE, say=lambda text: None).send(
+        **how
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,8 +70,14 @@ def send(work: Path, grid: str, **how: object) -> dict[str, int]:
     [
         ("http://me:secret@host:5000/api failed", "http://host:5000/api failed"),
         ("postgresql+psycopg://me:s:/e@host/db", "postgresql+psycopg://host/db"),
-        ("http://host:5000/api?api_key=secret&v=1 failed", "http://host:5000/api?api_key=…&v=1 failed"),
-        ("HTTPConnectionPool(host='host', port=1):\n refused", "HTTPConnectionPool(host='host', port=1): refused"),
+        (
+            "http://host:5000/api?api_key=secret&v=1 failed",
+            "http://host:5000/api?api_key=…&v=1 failed",
+        ),
+        (
+            "HTTPConnectionPool(host='host', port=1):\n refused",
+            "HTTPConnectionPool(host='host', port=1): refused",
+        ),
         ("sent to me@lab.org", "sent to me@lab.org"),
     ],
 )
@@ -80,7 +89,10 @@ def test_an_address_is_shown_without_its_password(text: str, shown: str) -> None
 @pytest.mark.parametrize(
     "text",
     [
-        "(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id, datasets.name, datasets.digest",
+        (
+            "(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id,"
+            " datasets.name, datasets.digest"
+        ),
         'duplicate key value violates unique constraint "dataset_pk"',
         "(1062, \"Duplicate entry '1-a' for key 'datasets.PRIMARY'\")",
     ],
@@ -94,19 +106,31 @@ def test_a_row_that_another_request_has_made_may_pass(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("version", "is_old"),
-    [("1.30.1", True), ("2.22.0", True), ("3.0.0rc1", False), ("3.17.2", False), ("<html>2.1", False)],
+    [
+        ("1.30.1", True),
+        ("2.22.0", True),
+        ("3.0.0rc1", False),
+        ("3.17.2", False),
+        ("<html>2.1", False),
+    ],
 )
 def test_which_servers_are_too_old(version: str, is_old: bool) -> None:
-    """Those before 3.0; of one that does not say, or stands behind what says something else, nothing is known."""
+    """Those before 3.0; of one that does not say, or stands behind what says something
+    else, nothing is known."""
     assert trouble.is_too_old(version) == is_old
 
 
-def test_a_server_that_is_too_old_is_refused(proxy: FaultyProxy, tmp_path: Path) -> None:
+def test_a_server_that_is_too_old_is_refused(
+    proxy: FaultyProxy, tmp_path: Path
+) -> None:
     """By its version, before anything is sent; once it is new enough everything arrives."""
     write_run(tmp_path, "aged", [[{"loss": 3.0}]])
     write_grid(tmp_path, "aged", ["aged"], proxy.uri)
     proxy.says["/version"] = b"2.9.2"
-    with pytest.raises(Refused, match=rf"{proxy.uri} is MLflow 2.9.2; zsg needs 3.0 or newer. The journals keep every"):
+    with pytest.raises(
+        Refused,
+        match=rf"{proxy.uri} is MLflow 2.9.2; zsg needs 3.0 or newer. The journals keep every",
+    ):
         send(tmp_path, "aged")
     assert proxy.sent() == []
 
@@ -117,7 +141,8 @@ def test_a_server_that_is_too_old_is_refused(proxy: FaultyProxy, tmp_path: Path)
 def test_wrong_credentials_are_told_and_never_shown(
     proxy: FaultyProxy, zsg: Zsg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line names how to give them; no output holds the password, nor does any file; the right one delivers."""
+    """One line names how to give them; no output holds the password, nor does any file;
+    the right one delivers."""
     write_run(zsg.work, "closed", [[{"loss": 3.0}]])
     write_grid(zsg.work, "closed", ["closed"], proxy.uri)
     proxy.login = f"{NAME}:the right one"
@@ -125,8 +150,16 @@ def test_wrong_credentials_are_told_and_never_shown(
     printed = zsg("sync", "closed", code=3)
 
     assert SECRET not in printed + zsg.said
-    assert zsg.said.count("\n") == 1 and "MLFLOW_TRACKING_PASSWORD" in zsg.said and "~/.mlflow/credentials" in zsg.said
-    assert not [path for path in zsg.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert (
+        zsg.said.count("\n") == 1
+        and "MLFLOW_TRACKING_PASSWORD" in zsg.said
+        and "~/.mlflow/credentials" in zsg.said
+    )
+    assert not [
+        path
+        for path in zsg.folder.rglob("*")
+        if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", NAME)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "the right one")
     assert send(zsg.work, "closed") == {"runs": 1, "points": 1}
@@ -135,21 +168,49 @@ def test_wrong_credentials_are_told_and_never_shown(
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
-        pytest.param(f"http://{NAME}:{SECRET}@host:5000", "~/.mlflow/credentials", id="a password"),
-        pytest.param(f"postgresql://{NAME}:{SECRET}@host/db", "~/.mlflow/credentials", id="a database with a password"),
+        pytest.param(
+            f"http://{NAME}:{SECRET}@host:5000",
+            "~/.mlflow/credentials",
+            id="a password",
+        ),
+        pytest.param(
+            f"postgresql://{NAME}:{SECRET}@host/db",
+            "~/.mlflow/credentials",
+            id="a database with a password",
+        ),
         pytest.param("postgresql:///db", "see zsg server", id="a database"),
-        pytest.param("file:///shared/mlruns", "is no MLflow that zsg can fill", id="a folder"),
-        pytest.param(f"databricks://{SECRET}", "is no MLflow that zsg can fill", id="a service"),
-        pytest.param(f"file:///shared/mlruns?{SECRET}", "is no MLflow that zsg can fill", id="a folder with a query"),
-        pytest.param(f"sqlite:////local/m.db?{SECRET}", "is no MLflow that zsg can fill", id="a file with a query"),
+        pytest.param(
+            "file:///shared/mlruns", "is no MLflow that zsg can fill", id="a folder"
+        ),
+        pytest.param(
+            f"databricks://{SECRET}", "is no MLflow that zsg can fill", id="a service"
+        ),
+        pytest.param(
+            f"file:///shared/mlruns?{SECRET}",
+            "is no MLflow that zsg can fill",
+            id="a folder with a query",
+        ),
+        pytest.param(
+            f"sqlite:////local/m.db?{SECRET}",
+            "is no MLflow that zsg can fill",
+            id="a file with a query",
+        ),
         pytest.param(f"http://host:5000/#{SECRET}", "holds a query", id="a fragment"),
         pytest.param("login01:5000", "give http://HOST:PORT", id="no scheme"),
         pytest.param("http://", "give http://HOST:PORT", id="no host"),
-        pytest.param("http://host:many", "give http://HOST:PORT", id="a port that is none"),
-        pytest.param("sqlite:///mlflow.db", "by its whole path as sqlite:////FILE", id="a path that depends on where"),
+        pytest.param(
+            "http://host:many", "give http://HOST:PORT", id="a port that is none"
+        ),
+        pytest.param(
+            "sqlite:///mlflow.db",
+            "by its whole path as sqlite:////FILE",
+            id="a path that depends on where",
+        ),
     ],
 )
-def test_an_address_that_cannot_be_is_refused(tmp_path: Path, uri: str, said: str) -> None:
+def test_an_address_that_cannot_be_is_refused(
+    tmp_path: Path, uri: str, said: str
+) -> None:
     """When the profile is read, with its file and line, and without the password."""
     path = tmp_path / "mine.yaml"
     path.write_text(f"name: mine\nkind: slurm\ntracking: {{uri: '{uri}'}}\n")
@@ -160,7 +221,10 @@ def test_an_address_that_cannot_be_is_refused(tmp_path: Path, uri: str, said: st
     assert SECRET not in str(refused.value)
 
 
-@pytest.mark.parametrize("uri", ["http://login01:5000", "https://mlflow.lab.org/team", "sqlite:////local/a@b.db"])
+@pytest.mark.parametrize(
+    "uri",
+    ["http://login01:5000", "https://mlflow.lab.org/team", "sqlite:////local/a@b.db"],
+)
 def test_addresses_that_can_be(tmp_path: Path, uri: str) -> None:
     """A server, also below a path, or a file."""
     path = tmp_path / "mine.yaml"
@@ -173,13 +237,22 @@ def test_addresses_that_can_be(tmp_path: Path, uri: str) -> None:
     ("uri", "token", "said"),
     [
         ("http://mallory.example:5000", SECRET, "is plain http to another machine"),
-        ("http://127.0.0.1:1", f"{SECRET}\r\nX: y", "the value of MLFLOW_TRACKING_TOKEN is no key"),
+        (
+            "http://127.0.0.1:1",
+            f"{SECRET}\r\nX: y",
+            "the value of MLFLOW_TRACKING_TOKEN is no key",
+        ),
     ],
 )
-def test_a_login_is_not_sent_in_the_clear_nor_told(monkeypatch, uri: str, token: str, said: str) -> None:
-    """To another machine it goes encrypted or not at all; one that no header can carry is not shown."""
+def test_a_login_is_not_sent_in_the_clear_nor_told(
+    monkeypatch, uri: str, token: str, said: str
+) -> None:
+    """To another machine it goes encrypted or not at all; one that no header can carry
+    is not shown."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
-    with pytest.raises(Refused, match=f"nothing is sent to MLflow at {uri}: ") as refused:
+    with pytest.raises(
+        Refused, match=f"nothing is sent to MLflow at {uri}: "
+    ) as refused:
         Tracker(uri)
 
     assert said in str(refused.value)
@@ -191,17 +264,23 @@ def test_a_host_that_does_not_exist_is_unreachable(tmp_path: Path) -> None:
     write_run(tmp_path, "one", [[{"loss": 3.0}]])
     write_grid(tmp_path, "nowhere", ["one"], "http://no-such-host.invalid:5000")
 
-    with pytest.raises(Unreachable, match=r"does not answer .* http://no-such-host.invalid:5000: .*run zsg sync again"):
+    with pytest.raises(
+        Unreachable,
+        match=r"does not answer .* http://no-such-host.invalid:5000: .*run zsg sync again",
+    ):
         send(tmp_path, "nowhere")
 
 
 def test_long_texts_fit_into_requests(tmp_path: Path, mlflow: str) -> None:
-    """Forty parameters of 6,000 characters beyond ASCII are 1.4 MB as JSON; a server takes 1 MB at once."""
+    """Forty parameters of 6,000 characters beyond ASCII are 1.4 MB as JSON; a server
+    takes 1 MB at once."""
     write_run(tmp_path, "long", [[{"loss": 1.0}]])
     write_grid(tmp_path, "long", ["long"], mlflow)
     path = Workspace(tmp_path).grid("long") / "grid.json"
     record: Any = read_json(path)
-    record["runs"][0]["recipe"]["stages"][0] |= {f"key{number}": "数" * 6000 for number in range(40)}
+    record["runs"][0]["recipe"]["stages"][0] |= {
+        f"key{number}": "数" * 6000 for number in range(40)
+    }
     write_json(path, record)
     deliver.sync(Workspace(tmp_path), "long")
 
@@ -210,13 +289,16 @@ def test_long_texts_fit_into_requests(tmp_path: Path, mlflow: str) -> None:
 
 
 def test_a_deleted_experiment_is_told_and_a_restored_one_goes_on(work: Path) -> None:
-    """MLflow keeps the name of a deleted experiment: the message says what frees it. Restored, only news are sent."""
+    """MLflow keeps the name of a deleted experiment: the message says what frees it.
+    Restored, only news are sent."""
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     experiment = client.get_experiment_by_name("grid")
     assert experiment
     client.delete_experiment(experiment.experiment_id)
     write_run(work, "one", [[{"loss": 3.0}, {"loss": 2.0}, {"loss": 1.0}]])
-    with pytest.raises(Refused, match="'grid' was deleted in MLflow: `MLFLOW_TRACKING_URI=") as refused:
+    with pytest.raises(
+        Refused, match="'grid' was deleted in MLflow: `MLFLOW_TRACKING_URI="
+    ) as refused:
         send(work, "grid")
 
     do_as_told(str(refused.value), "restore")
@@ -227,10 +309,14 @@ def test_a_deleted_experiment_is_told_and_a_restored_one_goes_on(work: Path) -> 
 def do_as_told(message: str, word: str) -> None:
     """Runs the command of a message that has this word, in a shell, in an empty folder."""
     [command] = [part for part in message.split("`") if f" {word} " in part]
-    env = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    env = {
+        key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"
+    }
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     with tempfile.TemporaryDirectory() as empty:
-        subprocess.run(command, shell=True, check=True, cwd=empty, env=env, capture_output=True)
+        subprocess.run(
+            command, shell=True, check=True, cwd=empty, env=env, capture_output=True
+        )
         assert not list(Path(empty).iterdir())
 
 
@@ -252,26 +338,34 @@ def test_a_deleted_experiment_begins_anew_as_told(work: Path) -> None:
     [
         (
             "http://host:5000",
-            "`MLFLOW_TRACKING_URI=http://host:5000 mlflow experiments restore -x 7`, or where its server runs, "
-            "`MLFLOW_TRACKING_URI=http://host:5000 mlflow gc --backend-store-uri DATABASE --experiment-ids 7` with the "
-            "address of its database, to begin anew",
+            (
+                "`MLFLOW_TRACKING_URI=http://host:5000 mlflow experiments restore -x 7`, or where"
+                " its server runs, `MLFLOW_TRACKING_URI=http://host:5000 mlflow gc"
+                " --backend-store-uri DATABASE --experiment-ids 7` with the address of its"
+                " database, to begin anew"
+            ),
         ),
         (
             "sqlite:////my work/mlflow.db",
-            "`MLFLOW_TRACKING_URI='sqlite:////my work/mlflow.db' mlflow experiments restore -x 7`, or "
-            "`MLFLOW_TRACKING_URI='sqlite:////my work/mlflow.db' mlflow gc --backend-store-uri "
-            "'sqlite:////my work/mlflow.db' --experiment-ids 7` to begin anew",
+            (
+                "`MLFLOW_TRACKING_URI='sqlite:////my work/mlflow.db' mlflow experiments restore -x"
+                " 7`, or `MLFLOW_TRACKING_URI='sqlite:////my work/mlflow.db' mlflow gc"
+                " --backend-store-uri 'sqlite:////my work/mlflow.db' --experiment-ids 7` to begin"
+                " anew"
+            ),
         ),
     ],
 )
 def test_the_commands_that_are_told_name_their_store(place: str, told: str) -> None:
-    """Without it MLflow takes another one, or none; of a server only its own machine knows the database."""
+    """Without it MLflow takes another one, or none; of a server only its own machine
+    knows the database."""
     assert trouble.bring_back(place, "7") == told
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["with its cursor", "without"])
 def test_a_restored_run_is_no_second_one(work: Path, is_known: bool) -> None:
-    """Deleted, filled anew and then restored, a run is there twice: the next delivery leaves one, and it is whole."""
+    """Deleted, filled anew and then restored, a run is there twice: the next delivery
+    leaves one, and it is whole."""
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     old = child_runs(work, "grid")["one"]["id"]
     client.delete_run(old)
@@ -288,8 +382,11 @@ def test_a_restored_run_is_no_second_one(work: Path, is_known: bool) -> None:
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["with its cursor", "without"])
-def test_a_renamed_experiment_is_filled_under_its_new_name(work: Path, is_known: bool) -> None:
-    """It is found by its runs, and told; no second one is made, and the page is that of the renamed one."""
+def test_a_renamed_experiment_is_filled_under_its_new_name(
+    work: Path, is_known: bool
+) -> None:
+    """It is found by its runs, and told; no second one is made, and the page is that of
+    the renamed one."""
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     client.rename_experiment("1", "archive")
     if not is_known:
@@ -299,29 +396,45 @@ def test_a_renamed_experiment_is_filled_under_its_new_name(work: Path, is_known:
     sent = deliver.sync(Workspace(work), "grid", say=said.append)
 
     assert sent == {"runs": 1, "points": 1 if is_known else 3}
-    assert said == ["grid: its experiment is called 'archive' in MLflow by now, which is filled"]
+    assert said == [
+        "grid: its experiment is called 'archive' in MLflow by now, which is filled"
+    ]
     assert_exactly_once(work, "archive", ["one"])
     assert {one.name for one in client.search_experiments()} == {"Default", "archive"}
     assert "experiments=%5B%221%22%5D" in deliver.page(Workspace(work), "grid")
 
 
-def test_runs_that_stand_in_two_experiments_are_filled_where_they_are(work: Path) -> None:
-    """Renamed, and its later runs in a new one, as older zsg made it: each stays where it is, and that is told."""
+def test_runs_that_stand_in_two_experiments_are_filled_where_they_are(
+    work: Path,
+) -> None:
+    """Renamed, and its later runs in a new one, as older zsg made it: each stays where
+    it is, and that is told."""
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")
     client.rename_experiment("1", "archive")
     write_run(work, "two", [[{"loss": 5.0}]])
     write_grid(work, "grid", ["one", "two"])
-    second = client.create_run(client.create_experiment("grid"), tags=tags_of(work, "two")).info.run_id
+    second = client.create_run(
+        client.create_experiment("grid"), tags=tags_of(work, "two")
+    ).info.run_id
     folder = work / "runs/two/delivery"
     folder.mkdir()
-    facts = {"uri": f"sqlite:///{work}/mlflow.db", "run": second, "began": tags_of(work, "two")["zsg.began"]}
+    facts = {
+        "uri": f"sqlite:///{work}/mlflow.db",
+        "run": second,
+        "began": tags_of(work, "two")["zsg.began"],
+    }
     write_json(folder / "grid.json", {"sent": {}, "params": False, **facts})
     said: list[str] = []
 
-    assert deliver.sync(Workspace(work), "grid", say=said.append) == {"runs": 1, "points": 1}
+    assert deliver.sync(Workspace(work), "grid", say=said.append) == {
+        "runs": 1,
+        "points": 1,
+    }
     assert_exactly_once(work, "archive", ["one"])
     assert_exactly_once(work, "grid", ["two"])
-    assert said[1:] == ["grid: 1 of its runs stand in MLflow's experiment 'grid', and are filled there"]
+    assert said[1:] == [
+        "grid: 1 of its runs stand in MLflow's experiment 'grid', and are filled there"
+    ]
 
 
 def tags_of(work: Path, run: str) -> dict[str, str]:
@@ -330,8 +443,11 @@ def tags_of(work: Path, run: str) -> dict[str, str]:
     return {"zsg.kind": "run", "zsg.run": run, "zsg.grid": "grid", "zsg.began": began}
 
 
-def test_an_archived_study_of_the_same_name_is_not_filled(work: Path, tmp_path: Path) -> None:
-    """Another workspace's grid that was renamed has none of our runs: ours get an experiment of their own."""
+def test_an_archived_study_of_the_same_name_is_not_filled(
+    work: Path, tmp_path: Path
+) -> None:
+    """Another workspace's grid that was renamed has none of our runs: ours get an
+    experiment of their own."""
     MlflowClient(f"sqlite:///{work}/mlflow.db").rename_experiment("1", "archive")
     other = tmp_path / "other"
     write_run(other, "one", [[{"loss": 3.0}, {"loss": 2.5}]])
@@ -342,8 +458,11 @@ def test_an_archived_study_of_the_same_name_is_not_filled(work: Path, tmp_path: 
     assert_exactly_once(work, "archive", ["one"])
 
 
-def test_the_same_run_of_another_workspace_is_another_one(work: Path, tmp_path: Path) -> None:
-    """Trained twice, in two workspaces that share an MLflow, a run is two, each with its own points once."""
+def test_the_same_run_of_another_workspace_is_another_one(
+    work: Path, tmp_path: Path
+) -> None:
+    """Trained twice, in two workspaces that share an MLflow, a run is two, each with
+    its own points once."""
     other = tmp_path / "other"
     write_run(other, "one", [[{"loss": 3.0}, {"loss": 2.5}]])
     write_grid(other, "grid", ["one"], f"sqlite:///{work}/mlflow.db")
@@ -351,8 +470,13 @@ def test_the_same_run_of_another_workspace_is_another_one(work: Path, tmp_path: 
         send(other, "grid")
         send(work, "grid")
 
-    runs = [row for row in mlflow_runs(work, "grid") if row["tags"]["zsg.kind"] == "run"]
-    found = {row["tags"]["zsg.workspace"]: sorted(point[2] for point in row["points"]) for row in runs}
+    runs = [
+        row for row in mlflow_runs(work, "grid") if row["tags"]["zsg.kind"] == "run"
+    ]
+    found = {
+        row["tags"]["zsg.workspace"]: sorted(point[2] for point in row["points"])
+        for row in runs
+    }
     assert len(runs) == 2
     assert found == {str(work): [2.0, 3.0], str(other): [2.5, 3.0]}
 
@@ -367,19 +491,23 @@ def test_a_database_of_another_mlflow_is_told(tmp_path: Path, store: Path) -> No
         database.execute("update alembic_version set version_num = '451aebb31d03'")
     database.close()
 
-    with pytest.raises(Refused, match=f"`mlflow db upgrade sqlite:///{work}/mlflow.db`"):
+    with pytest.raises(
+        Refused, match=f"`mlflow db upgrade sqlite:///{work}/mlflow.db`"
+    ):
         send(work, "grid")
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system that is quickly filled."""
-    with mounted("8m", tmp_path / "disk", lazily=True) as folder:  # MLflow keeps its stores open
+    # MLflow keeps its stores open
+    with mounted("8m", tmp_path / "disk", lazily=True) as folder:
         yield folder
 
 
 def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
-    """Full when the store is made, and when it is filled: one message, at once; with room again all arrives once."""
+    """Full when the store is made, and when it is filled: one message, at once; with
+    room again all arrives once."""
     work = small_disk / "work"
     write_run(work, "one", [[{"loss": 0.0}]], outcome=None)
     write_grid(work, "grid", ["one"])

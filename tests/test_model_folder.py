@@ -1,4 +1,5 @@
-"""Is every folder that is not the Llama of its config.json refused from its files alone, and every other one taken?"""
+"""Is every folder that is not the Llama of its config.json refused from its files
+alone, and every other one taken?"""
 
 import json
 import struct
@@ -7,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_folders import ENDS, SMALL, change, shapes, write_llama, write_tensors, write_tokenizer
+from model_folders import (
+    ENDS,
+    SMALL,
+    change,
+    shapes,
+    write_llama,
+    write_tensors,
+    write_tokenizer,
+)
 
 from launcher.grids import model_folder
 from zsg_core.errors import UserError
@@ -21,12 +30,19 @@ def config(**told: Any) -> Callable[[Path], None]:
     return lambda folder: change(folder / "config.json", **told)
 
 
-def weights(dtype: str = "BF16", drop: str = "", dtypes: dict[str, str] | None = None, **more: list[int]) -> Any:
+def weights(
+    dtype: str = "BF16",
+    drop: str = "",
+    dtypes: dict[str, str] | None = None,
+    **more: list[int],
+) -> Any:
     """Other weights: without some, with more, of another dtype. Dots of names are written __."""
     added = {name.replace("__", "."): shape for name, shape in more.items()}
 
     def write(folder: Path) -> None:
-        shaped = {name: shape for name, shape in shapes(SMALL).items() if name != drop} | added
+        shaped = {
+            name: shape for name, shape in shapes(SMALL).items() if name != drop
+        } | added
         write_tensors(folder / "model.safetensors", shaped, dtype, **(dtypes or {}))
 
     return write
@@ -37,7 +53,9 @@ def text(name: str, content: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(content)
 
 
-def tokenizer(added: dict[str, int] | None = None, **told: Any) -> Callable[[Path], None]:
+def tokenizer(
+    added: dict[str, int] | None = None, **told: Any
+) -> Callable[[Path], None]:
     """Another tokenizer."""
     return lambda folder: write_tokenizer(folder, added, **told)
 
@@ -49,8 +67,14 @@ def shards(*held: list[str]) -> Callable[[Path], None]:
         (folder / "model.safetensors").unlink()
         names = [f"model-{number}.safetensors" for number in range(len(held))]
         for name, tensors in zip(names, held, strict=True):
-            write_tensors(folder / name, {tensor: shapes(SMALL)[tensor] for tensor in tensors})
-        where = {tensor: name for name, tensors in zip(names, held, strict=True) for tensor in tensors}
+            write_tensors(
+                folder / name, {tensor: shapes(SMALL)[tensor] for tensor in tensors}
+            )
+        where = {
+            tensor: name
+            for name, tensors in zip(names, held, strict=True)
+            for tensor in tensors
+        }
         change(folder / "model.safetensors.index.json", weight_map=where)
 
     return write
@@ -59,7 +83,9 @@ def shards(*held: list[str]) -> Callable[[Path], None]:
 def packed(header: dict[str, Any], size: int) -> Callable[[Path], object]:
     """A file of weights with this header."""
     raw = json.dumps(header).encode()
-    return lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(size))
+    return lambda folder: (folder / "model.safetensors").write_bytes(
+        struct.pack("<Q", len(raw)) + raw + bytes(size)
+    )
 
 
 def untied(folder: Path) -> None:
@@ -77,7 +103,9 @@ def byte_level(folder: Path) -> None:
     """A byte-level tokenizer called Llama's, without ends of its own."""
     write_tokenizer(folder, tokenizer_class="LlamaTokenizerFast")
     told = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in told.items() if k not in ENDS}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({k: v for k, v in told.items() if k not in ENDS})
+    )
 
 
 def without(name: str, key: str) -> Callable[[Path], None]:
@@ -92,17 +120,49 @@ def without(name: str, key: str) -> Callable[[Path], None]:
 
 
 NAMES = [*shapes(SMALL)]
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
 REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
-    "an adapter's config": (text("adapter_config.json", "{}"), ["adapter lies beside", "adapter_config.json", "merge"]),
-    "an adapter's weights": (text("adapter_model.safetensors", "x"), ["adapter lies beside", "adapter_model"]),
-    "quantised by its config": (config(quantization_config={"quant_method": "awq"}), ["quantised (awq", "unquantised"]),
-    "quantised, no method said": (config(quantization_config={"bits": 4}), ["quantised (compressed"]),
-    "compressed tensors": (config(compression_config={"format": "int"}), ["quantised (compressed"]),
-    "a dtype of 8 bits in the config": (config(dtype="float8_e4m3fn"), ["quantised (float8_e4m3fn"]),
-    "a quantiser's own file": (text("quantize_config.json", "{}"), ["quantize_config.json lies beside"]),
-    "weights of 8 bits": (weights("F8_E4M3"), ["12 of 12 tensors are no floats", "F8_E4M3"]),
-    "one tensor of 8 bits": (weights(dtypes={"lm_head.weight": "I8"}), ["1 of 12 tensors", "lm_head.weight is I8"]),
+    "an adapter's config": (
+        text("adapter_config.json", "{}"),
+        ["adapter lies beside", "adapter_config.json", "merge"],
+    ),
+    "an adapter's weights": (
+        text("adapter_model.safetensors", "x"),
+        ["adapter lies beside", "adapter_model"],
+    ),
+    "quantised by its config": (
+        config(quantization_config={"quant_method": "awq"}),
+        ["quantised (awq", "unquantised"],
+    ),
+    "quantised, no method said": (
+        config(quantization_config={"bits": 4}),
+        ["quantised (compressed"],
+    ),
+    "compressed tensors": (
+        config(compression_config={"format": "int"}),
+        ["quantised (compressed"],
+    ),
+    "a dtype of 8 bits in the config": (
+        config(dtype="float8_e4m3fn"),
+        ["quantised (float8_e4m3fn"],
+    ),
+    "a quantiser's own file": (
+        text("quantize_config.json", "{}"),
+        ["quantize_config.json lies beside"],
+    ),
+    "weights of 8 bits": (
+        weights("F8_E4M3"),
+        ["12 of 12 tensors are no floats", "F8_E4M3"],
+    ),
+    "one tensor of 8 bits": (
+        weights(dtypes={"lm_head.weight": "I8"}),
+        ["1 of 12 tensors", "lm_head.weight is I8"],
+    ),
     "weights of 64 bits": (weights("F64"), ["12 of 12 tensors are no floats", "F64"]),
     "packed weights": (
         weights(
@@ -112,18 +172,36 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ),
         ["quantised (they hold 'model.layers.0.mlp.up_proj.qweight')"],
     ),
-    "scales beside weights": (weights(model__layers__0__mlp__up_proj__weight_scale_inv=[1]), ["weight_scale_inv"]),
+    "scales beside weights": (
+        weights(model__layers__0__mlp__up_proj__weight_scale_inv=[1]),
+        ["weight_scale_inv"],
+    ),
     "fewer rows than vocab_size": (
         config(vocab_size=320),
-        ["2 tensors have another shape", "model.embed_tokens.weight: 300 × 32, by vocab_size × hidden_size 320 × 32"],
+        [
+            "2 tensors have another shape",
+            "model.embed_tokens.weight: 300 × 32, by vocab_size × hidden_size 320 × 32",
+        ],
     ),
     "fewer key heads": (
         config(num_key_value_heads=1),
-        ["2 tensors", "k_proj.weight: 32 × 32, by num_key_value_heads·head_dim × hidden_size 16 × 32"],
+        [
+            "2 tensors",
+            "k_proj.weight: 32 × 32, by num_key_value_heads·head_dim × hidden_size 16 × 32",
+        ],
     ),
-    "other heads": (config(head_dim=8), ["4 tensors", "by num_key_value_heads·head_dim × hidden_size 16 × 32"]),
-    "a wider MLP": (config(intermediate_size=96), ["3 tensors", "mlp.down_proj.weight: 32 × 64"]),
-    "a wider model": (config(hidden_size=64), ["12 tensors", "embed_tokens.weight: 300 × 32"]),
+    "other heads": (
+        config(head_dim=8),
+        ["4 tensors", "by num_key_value_heads·head_dim × hidden_size 16 × 32"],
+    ),
+    "a wider MLP": (
+        config(intermediate_size=96),
+        ["3 tensors", "mlp.down_proj.weight: 32 × 64"],
+    ),
+    "a wider model": (
+        config(hidden_size=64),
+        ["12 tensors", "embed_tokens.weight: 300 × 32"],
+    ),
     "biases that are not said": (
         weights(model__layers__0__self_attn__q_proj__bias=[32]),
         ["1 tensors have no place", "q_proj.bias", "config.json has no attention_bias"],
@@ -136,20 +214,40 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         config(attention_bias=True),
         ["lack 4 tensors", "self_attn.k_proj.bias", "(config.json has attention_bias)"],
     ),
-    "biases of the MLP that are not there": (config(mlp_bias=True), ["lack 3 tensors", "mlp_bias"]),
+    "biases of the MLP that are not there": (
+        config(mlp_bias=True),
+        ["lack 3 tensors", "mlp_bias"],
+    ),
     "more layers than said": (
         weights(model__layers__1__input_layernorm__weight=[32]),
         ["1 tensors have no place", "num_hidden_layers is 1"],
     ),
-    "fewer layers than said": (config(num_hidden_layers=2), ["lack 9 tensors", "model.layers.1."]),
-    "norms of heads": (weights(model__layers__0__self_attn__q_norm__weight=[16]), ["no place", "q_norm"]),
-    "an output layer beside a tied one": (untied, ["tie_word_embeddings", "lm_head.weight is not the embedding"]),
-    "a tensor in two shards": (shards(NAMES, NAMES[:1]), ["'lm_head.weight' lies in two weight files"]),
-    "a shard that lacks a tensor": (shards(NAMES[:4], NAMES[5:]), ["lack 1 tensors", NAMES[4]]),
+    "fewer layers than said": (
+        config(num_hidden_layers=2),
+        ["lack 9 tensors", "model.layers.1."],
+    ),
+    "norms of heads": (
+        weights(model__layers__0__self_attn__q_norm__weight=[16]),
+        ["no place", "q_norm"],
+    ),
+    "an output layer beside a tied one": (
+        untied,
+        ["tie_word_embeddings", "lm_head.weight is not the embedding"],
+    ),
+    "a tensor in two shards": (
+        shards(NAMES, NAMES[:1]),
+        ["'lm_head.weight' lies in two weight files"],
+    ),
+    "a shard that lacks a tensor": (
+        shards(NAMES[:4], NAMES[5:]),
+        ["lack 1 tensors", NAMES[4]],
+    ),
     "a shard of another kind": (
         lambda folder: (
             shards(NAMES)(folder),
-            change(folder / "model.safetensors.index.json", weight_map={"a": "config.json"}),
+            change(
+                folder / "model.safetensors.index.json", weight_map={"a": "config.json"}
+            ),
         ),
         ["names 'config.json', which is no .safetensors file"],
     ),
@@ -158,16 +256,27 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["no safetensors file"],
     ),
     "tensors that overlap": (
-        packed({key: {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]} for key in "ab"}, 2),
+        packed(
+            {
+                key: {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}
+                for key in "ab"
+            },
+            2,
+        ),
         ["'b' does not begin where"],
     ),
-    "a shape of text": (packed({"a": {"dtype": "F32", "shape": "2", "data_offsets": [0, 4]}}, 4), ["no safetensors"]),
+    "a shape of text": (
+        packed({"a": {"dtype": "F32", "shape": "2", "data_offsets": [0, 4]}}, 4),
+        ["no safetensors"],
+    ),
     "a shape below nothing": (
         packed({"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, 4),
         ["no safetensors"],
     ),
     "a header without end": (
-        lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 2**63) + b"{}"),
+        lambda folder: (folder / "model.safetensors").write_bytes(
+            struct.pack("<Q", 2**63) + b"{}"
+        ),
         ["cut short"],
     ),
     "weights of llama.cpp": (
@@ -175,23 +284,33 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["gguf_file", "save_pretrained"],
     ),
     "weights of Meta": (
-        lambda folder: (folder / "model.safetensors").rename(folder / "consolidated.00.pth"),
+        lambda folder: (folder / "model.safetensors").rename(
+            folder / "consolidated.00.pth"
+        ),
         ["convert_llama_weights_to_hf"],
     ),
     "weights under another name": (
-        lambda folder: (folder / "model.safetensors").rename(folder / "model.fp16.safetensors"),
+        lambda folder: (folder / "model.safetensors").rename(
+            folder / "model.fp16.safetensors"
+        ),
         ["model.fp16.safetensors", "looks for model.safetensors"],
     ),
     "rotary scaling that nobody knows": (
         config(rope_scaling={"type": "su", "factor": 2.0}),
         ["rope_scaling has the type 'su'", "yarn"],
     ),
-    "rotary scaling without its factor": (config(rope_scaling={"type": "linear"}), ["type 'linear' needs factor"]),
+    "rotary scaling without its factor": (
+        config(rope_scaling={"type": "linear"}),
+        ["type 'linear' needs factor"],
+    ),
     "rotary scaling of no number": (
         config(rope_scaling={"type": "dynamic", "factor": "2"}),
         ["factor is '2', not a number above 0"],
     ),
-    "llama3 without its origin": (config(rope_scaling=LLAMA3), ["needs original_max_position_embeddings"]),
+    "llama3 without its origin": (
+        config(rope_scaling=LLAMA3),
+        ["needs original_max_position_embeddings"],
+    ),
     "longrope of another head": (
         config(
             rope_parameters={
@@ -208,40 +327,100 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         ["differs by kinds of layers"],
     ),
     "two rotary bases": (
-        config(rope_theta=10000.0, rope_parameters={"rope_type": "default", "rope_theta": 500000.0}),
+        config(
+            rope_theta=10000.0,
+            rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        ),
         ["rope_theta is 10000, and rope_parameters.rope_theta 500000"],
     ),
-    "half of each head turned": (config(partial_rotary_factor=0.5), ["partial_rotary_factor is 0.5", "not compute"]),
-    "a softcap": (config(final_logit_softcapping=30.0), ["final_logit_softcapping is 30.0"]),
-    "windows in some layers": (config(layer_types=["sliding_attention"]), ["layer_types", "full_attention"]),
-    "heads that do not divide": (config(num_attention_heads=3), ["hidden_size 32 is no multiple"]),
+    "half of each head turned": (
+        config(partial_rotary_factor=0.5),
+        ["partial_rotary_factor is 0.5", "not compute"],
+    ),
+    "a softcap": (
+        config(final_logit_softcapping=30.0),
+        ["final_logit_softcapping is 30.0"],
+    ),
+    "windows in some layers": (
+        config(layer_types=["sliding_attention"]),
+        ["layer_types", "full_attention"],
+    ),
+    "heads that do not divide": (
+        config(num_attention_heads=3),
+        ["hidden_size 32 is no multiple"],
+    ),
     "heads of an odd size": (config(head_dim=15), ["head_dim is 15", "even"]),
-    "key heads that do not divide": (config(num_attention_heads=4, num_key_value_heads=3), ["num_key_value_heads 3"]),
-    "an activation that nobody knows": (config(hidden_act="swiglu"), ["hidden_act 'swiglu' is none"]),
-    "dropout in attention": (config(attention_dropout=0.1), ["attention_dropout is not 0"]),
+    "key heads that do not divide": (
+        config(num_attention_heads=4, num_key_value_heads=3),
+        ["num_key_value_heads 3"],
+    ),
+    "an activation that nobody knows": (
+        config(hidden_act="swiglu"),
+        ["hidden_act 'swiglu' is none"],
+    ),
+    "dropout in attention": (
+        config(attention_dropout=0.1),
+        ["attention_dropout is not 0"],
+    ),
     "a size as text": (config(hidden_size="32"), ["hidden_size is '32', not a count"]),
-    "a size that is true": (config(vocab_size=True), ["vocab_size is True, not a count"]),
-    "positions of none": (config(max_position_embeddings=None), ["max_position_embeddings is None, not a count"]),
-    "more layers than there can be": (config(num_hidden_layers=10**12), ["num_hidden_layers must be"]),
-    "a flag as text": (config(attention_bias="false"), ["attention_bias is 'false', neither true nor false"]),
-    "an epsilon as text": (config(rms_norm_eps="1e-5"), ["rms_norm_eps is '1e-5', not a number"]),
-    "architectures of text": (config(architectures="LlamaForCausalLM"), ["architectures is 'LlamaForCausalLM', not"]),
-    "ids beyond the rows": (config(eos_token_id=[1, 300]), ["eos_token_id is 300, but vocab_size is 300"]),
+    "a size that is true": (
+        config(vocab_size=True),
+        ["vocab_size is True, not a count"],
+    ),
+    "positions of none": (
+        config(max_position_embeddings=None),
+        ["max_position_embeddings is None, not a count"],
+    ),
+    "more layers than there can be": (
+        config(num_hidden_layers=10**12),
+        ["num_hidden_layers must be"],
+    ),
+    "a flag as text": (
+        config(attention_bias="false"),
+        ["attention_bias is 'false', neither true nor false"],
+    ),
+    "an epsilon as text": (
+        config(rms_norm_eps="1e-5"),
+        ["rms_norm_eps is '1e-5', not a number"],
+    ),
+    "architectures of text": (
+        config(architectures="LlamaForCausalLM"),
+        ["architectures is 'LlamaForCausalLM', not"],
+    ),
+    "ids beyond the rows": (
+        config(eos_token_id=[1, 300]),
+        ["eos_token_id is 300, but vocab_size is 300"],
+    ),
     "padding beyond the rows": (config(pad_token_id=300), ["pad_token_id is 300"]),
-    "code of its own": (config(auto_map={"AutoModelForCausalLM": "m.Own"}), ["auto_map", "'m.Own'", "does not run"]),
+    "code of its own": (
+        config(auto_map={"AutoModelForCausalLM": "m.Own"}),
+        ["auto_map", "'m.Own'", "does not run"],
+    ),
     "a tokenizer with code of its own": (
         tokenizer(auto_map={"AutoTokenizer": ["t.Own", None]}),
         ["tokenizer_config.json: auto_map", "t.Own"],
     ),
-    "a tokenizer with code, as older files say": (tokenizer(auto_map=["t.Own", None]), ["auto_map", "t.Own"]),
-    "a tokenizer without a begin": (tokenizer(bos_token=None), ["no BOS token", "set bos_token"]),
-    "a tokenizer without an end": (without("tokenizer_config.json", "eos_token"), ["no EOS token"]),
+    "a tokenizer with code, as older files say": (
+        tokenizer(auto_map=["t.Own", None]),
+        ["auto_map", "t.Own"],
+    ),
+    "a tokenizer without a begin": (
+        tokenizer(bos_token=None),
+        ["no BOS token", "set bos_token"],
+    ),
+    "a tokenizer without an end": (
+        without("tokenizer_config.json", "eos_token"),
+        ["no EOS token"],
+    ),
     "a tokenizer without a word of its ends": (
         lambda folder: (folder / "tokenizer_config.json").unlink(),
         ["2 faults", "no BOS token", "no EOS token"],
     ),
     "a byte-level tokenizer called Llama's": (byte_level, ["no BOS token"]),
-    "an end that is no token": (tokenizer(eos_token="<|end|>"), ["'<|end|>', which is none of its tokens"]),
+    "an end that is no token": (
+        tokenizer(eos_token="<|end|>"),
+        ["'<|end|>', which is none of its tokens"],
+    ),
     "an end beyond the rows": (
         tokenizer({"<|end|>": 300}, eos_token={"content": "<|end|>"}),
         ["'<|end|>' has id 300, beyond", "300 rows"],
@@ -250,22 +429,42 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         tokenizer({"note": 301, "more": 300}),
         ["2 tokens of the tokenizer lie beyond", "'more' with id 300"],
     ),
-    "older added words beyond the rows": (text("added_tokens.json", '{"note": 300}'), ["'note' with id 300"]),
+    "older added words beyond the rows": (
+        text("added_tokens.json", '{"note": 300}'),
+        ["'note' with id 300"],
+    ),
     "a dictionary beyond the rows": (
         lambda folder: (
             config(vocab_size=258)(folder),
-            write_tensors(folder / "model.safetensors", shapes(SMALL | {"vocab_size": 258})),
+            write_tensors(
+                folder / "model.safetensors", shapes(SMALL | {"vocab_size": 258})
+            ),
             tokenizer({"note": 258})(folder),
         ),
         ["1 token of the tokenizer lie beyond the embedding's 258 rows"],
     ),
-    "a tokenizer of nothing": (text("tokenizer.json", "{}"), ["no tokenizer: it has no dictionary"]),
-    "a tokenizer of text": (text("tokenizer.json", '{"model": {"vocab": {"a": "1"}}}'), ["a token without an id"]),
-    "a tokenizer that is a pointer": (text("tokenizer.json", LFS), ["tokenizer.json is a git-lfs pointer", "lfs pull"]),
-    "a tokenizer.model that is a pointer": (text("tokenizer.model", LFS), ["tokenizer.model is a git-lfs pointer"]),
+    "a tokenizer of nothing": (
+        text("tokenizer.json", "{}"),
+        ["no tokenizer: it has no dictionary"],
+    ),
+    "a tokenizer of text": (
+        text("tokenizer.json", '{"model": {"vocab": {"a": "1"}}}'),
+        ["a token without an id"],
+    ),
+    "a tokenizer that is a pointer": (
+        text("tokenizer.json", LFS),
+        ["tokenizer.json is a git-lfs pointer", "lfs pull"],
+    ),
+    "a tokenizer.model that is a pointer": (
+        text("tokenizer.model", LFS),
+        ["tokenizer.model is a git-lfs pointer"],
+    ),
     "weights by a name of their own": (
         config(transformers_weights="other.safetensors"),
-        ["transformers_weights is 'other.safetensors'", "other files than zsg has judged"],
+        [
+            "transformers_weights is 'other.safetensors'",
+            "other files than zsg has judged",
+        ],
     ),
     "a config for another version": (
         config(configuration_files=["config.4.0.0.json", "config.json"]),
@@ -275,8 +474,14 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         config(attn_implementation="somebody/kernels"),
         ["attn_implementation is 'somebody/kernels'", "look for code of that name"],
     ),
-    "a kernel by the inner name": (config(_attn_implementation="some/one"), ["_attn_implementation is 'some/one'"]),
-    "a kernel for each part": (config(attn_implementation={"": "some/one"}), ["attn_implementation is {"]),
+    "a kernel by the inner name": (
+        config(_attn_implementation="some/one"),
+        ["_attn_implementation is 'some/one'"],
+    ),
+    "a kernel for each part": (
+        config(attn_implementation={"": "some/one"}),
+        ["attn_implementation is {"],
+    ),
     "a tokenizer for another version": (
         tokenizer(fast_tokenizer_files=["../elsewhere/tokenizer.4.0.0.json"]),
         ["fast_tokenizer_files is", "in place of tokenizer.json"],
@@ -290,8 +495,13 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "shards in a folder beside": (
         lambda folder: (
-            (folder / "model.safetensors").rename(folder.parent / "model-0.safetensors"),
-            change(folder / "model.safetensors.index.json", weight_map=dict.fromkeys(NAMES, "../model-0.safetensors")),
+            (folder / "model.safetensors").rename(
+                folder.parent / "model-0.safetensors"
+            ),
+            change(
+                folder / "model.safetensors.index.json",
+                weight_map=dict.fromkeys(NAMES, "../model-0.safetensors"),
+            ),
         ),
         ["lacks 1 of 1 weight files, the first '../model-0.safetensors'"],
     ),
@@ -299,14 +509,29 @@ REFUSED: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda folder: (
             (folder / "model.safetensors").unlink(),
             text("weights-1.bin", "x")(folder),
-            change(folder / "pytorch_model.bin.index.json", weight_map=dict.fromkeys(NAMES, "weights-1.bin")),
+            change(
+                folder / "pytorch_model.bin.index.json",
+                weight_map=dict.fromkeys(NAMES, "weights-1.bin"),
+            ),
         ),
         ["names 'weights-1.bin', which is no pytorch_model….bin file"],
     ),
-    "a config that is a pointer": (text("config.json", LFS), ["config.json is a git-lfs pointer"]),
-    "settings of a tokenizer that are a pointer": (text("tokenizer_config.json", LFS), ["is a git-lfs pointer"]),
-    "a special_tokens_map of text": (text("special_tokens_map.json", "[]"), ["map.json: must be a JSON"]),
-    "nesting without end": (text("special_tokens_map.json", "[" * 10**6), ["cannot be read as JSON"]),
+    "a config that is a pointer": (
+        text("config.json", LFS),
+        ["config.json is a git-lfs pointer"],
+    ),
+    "settings of a tokenizer that are a pointer": (
+        text("tokenizer_config.json", LFS),
+        ["is a git-lfs pointer"],
+    ),
+    "a special_tokens_map of text": (
+        text("special_tokens_map.json", "[]"),
+        ["map.json: must be a JSON"],
+    ),
+    "nesting without end": (
+        text("special_tokens_map.json", "[" * 10**6),
+        ["cannot be read as JSON"],
+    ),
     "generation's end beyond the rows": (
         text("generation_config.json", '{"eos_token_id": [1, 400]}'),
         ["generation_config.json: eos_token_id"],
@@ -333,7 +558,8 @@ TAKEN: dict[str, Callable[[Path], object]] = {
     "in half precision": weights("F16"),
     "in two precisions": weights(dtypes={"model.norm.weight": "F32"}),
     "with rotary frequencies, as older files": weights(
-        dtypes={f"{LAYER}.self_attn.rotary_emb.inv_freq": "F64"}, model__layers__0__self_attn__rotary_emb__inv_freq=[8]
+        dtypes={f"{LAYER}.self_attn.rotary_emb.inv_freq": "F64"},
+        model__layers__0__self_attn__rotary_emb__inv_freq=[8],
     ),
     "tied, the table written twice": config(tie_word_embeddings=True),
     "tied, the table written once": lambda folder: (
@@ -360,19 +586,30 @@ TAKEN: dict[str, Callable[[Path], object]] = {
         sliding_window=None,
         quantization_config=None,
     ),
-    "scaled as Llama 3": config(rope_scaling=LLAMA3 | {"original_max_position_embeddings": 1024}, rope_theta=500000.0),
-    "scaled linearly, as older files": config(rope_scaling={"type": "linear", "factor": 4}),
+    "scaled as Llama 3": config(
+        rope_scaling=LLAMA3 | {"original_max_position_embeddings": 1024},
+        rope_theta=500000.0,
+    ),
+    "scaled linearly, as older files": config(
+        rope_scaling={"type": "linear", "factor": 4}
+    ),
     "scaled by yarn": config(rope_scaling={"rope_type": "yarn", "factor": 4.0}),
     "a padding id below nothing": config(pad_token_id=-1),
-    "code for what zsg does not load": config(auto_map={"AutoModelForSequenceClassification": "m.Own"}),
+    "code for what zsg does not load": config(
+        auto_map={"AutoModelForSequenceClassification": "m.Own"}
+    ),
     "padding beyond the rows that no text has": tokenizer({"<pad>": 300}),
     "ends in the older file": lambda folder: (
         (folder / "tokenizer_config.json").unlink(),
         change(folder / "special_tokens_map.json", **ENDS),
     ),
     "ends by the class": lambda folder: (
-        (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"<s>": 0, "</s>": 1}}})),
-        (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}'),
+        (folder / "tokenizer.json").write_text(
+            json.dumps({"model": {"vocab": {"<s>": 0, "</s>": 1}}})
+        ),
+        (folder / "tokenizer_config.json").write_text(
+            '{"tokenizer_class": "LlamaTokenizer"}'
+        ),
     ),
     "a tokenizer of sentencepiece": lambda folder: (
         (folder / "tokenizer.json").rename(folder / "tokenizer.model"),
@@ -382,14 +619,20 @@ TAKEN: dict[str, Callable[[Path], object]] = {
         (folder / "model.safetensors").rename(folder / "weights"),
         (folder / "model.safetensors").symlink_to("weights"),
     ),
-    "with links out of it that nobody reads": lambda folder: (folder / "README.md").symlink_to("/etc/passwd"),
-    "with tokenizer.json named as the one of every version": tokenizer(fast_tokenizer_files=["tokenizer.json"]),
+    "with links out of it that nobody reads": (
+        lambda folder: (folder / "README.md").symlink_to("/etc/passwd")
+    ),
+    "with tokenizer.json named as the one of every version": tokenizer(
+        fast_tokenizer_files=["tokenizer.json"]
+    ),
     "with an attention that transformers has": config(attn_implementation="sdpa"),
 }
 
 
 @pytest.mark.parametrize("change_it", TAKEN.values(), ids=TAKEN.keys())
-def test_a_folder_that_is_whole_is_taken(tmp_path: Path, change_it: Callable[[Path], object]) -> None:
+def test_a_folder_that_is_whole_is_taken(
+    tmp_path: Path, change_it: Callable[[Path], object]
+) -> None:
     """What published folders have and transformers loads as the config says."""
     change_it(write_llama(tmp_path / "model"))
 
@@ -402,8 +645,13 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     change(folder / "config.json", vocab_size=257, hidden_act="x")
     (folder / "adapter_config.json").write_text("{}")
 
-    with pytest.raises(UserError, match=r"5 faults: .*adapter.*hidden_act.*another shape.*beyond the embedding's 257"):
-        model_folder.check(write_tokenizer(folder, {"note": 300}, bos_token=None) or folder)
+    with pytest.raises(
+        UserError,
+        match=r"5 faults: .*adapter.*hidden_act.*another shape.*beyond the embedding's 257",
+    ):
+        model_folder.check(
+            write_tokenizer(folder, {"note": 300}, bos_token=None) or folder
+        )
 
 
 def test_a_folder_of_an_adapter_alone_is_called_one(tmp_path: Path) -> None:
@@ -418,14 +666,27 @@ def test_a_folder_of_an_adapter_alone_is_called_one(tmp_path: Path) -> None:
     ("told", "length", "said"),
     [
         ({"max_position_embeddings": 512}, 512, None),
-        ({"max_position_embeddings": 512}, 513, r"k 513 is beyond the model's 512 positions .*max_position_embeddings"),
+        (
+            {"max_position_embeddings": 512},
+            513,
+            r"k 513 is beyond the model's 512 positions .*max_position_embeddings",
+        ),
         ({}, 2048, None),
         ({}, 2049, r"beyond the model's 2048 positions .*no max_position_embeddings"),
-        ({"sliding_window": 64, "max_position_embeddings": 512}, 65, "model's 64 positions .*sliding_window"),
+        (
+            {"sliding_window": 64, "max_position_embeddings": 512},
+            65,
+            "model's 64 positions .*sliding_window",
+        ),
         ({"sliding_window": 64, "max_position_embeddings": 512}, 64, None),
         ({"sliding_window": 64, "use_sliding_window": False}, 65, None),
         (
-            {"rope_scaling": {"type": "longrope", "original_max_position_embeddings": 100}},
+            {
+                "rope_scaling": {
+                    "type": "longrope",
+                    "original_max_position_embeddings": 100,
+                }
+            },
             101,
             "beyond the model's 100 positions .*longrope",
         ),
@@ -434,7 +695,8 @@ def test_a_folder_of_an_adapter_alone_is_called_one(tmp_path: Path) -> None:
 def test_a_length_beyond_the_positions_is_refused(
     tmp_path: Path, told: dict[str, Any], length: int, said: str | None
 ) -> None:
-    """transformers takes 2048 positions where config.json names none; a window and longrope count, too."""
+    """transformers takes 2048 positions where config.json names none; a window and
+    longrope count, too."""
     folder = write_llama(tmp_path / "model", **told)
     if said is None:
         model_folder.check_length("k", length, folder)
@@ -446,21 +708,38 @@ def test_a_length_beyond_the_positions_is_refused(
 def test_what_is_not_as_it_seems_is_told(tmp_path: Path) -> None:
     """Each as a line of the plan; a plain folder has none."""
     assert model_folder.notes(write_llama(tmp_path / "plain")) == []
-    folder = write_llama(tmp_path / "model", sliding_window=64, max_position_embeddings=512, eos_token_id=2)
+    folder = write_llama(
+        tmp_path / "model",
+        sliding_window=64,
+        max_position_embeddings=512,
+        eos_token_id=2,
+    )
     weights(dtypes={"lm_head.weight": "F32"}, v_head__weight=[1, 32])(folder)
     write_tokenizer(folder, {"<pad>": 300})
     told = " ".join(model_folder.notes(folder))
 
-    assert "sliding_window of 64" in told and "'v_head.weight'; they are left out" in told
-    assert "several dtypes, BF16, F32" in told and "'<pad>', lie beyond the embedding's 300 rows" in told
-    assert "eos_token_id is 2, the tokenizer's eos_token is '</s>', 1; zsg takes the tokenizer's" in told
+    assert (
+        "sliding_window of 64" in told and "'v_head.weight'; they are left out" in told
+    )
+    assert (
+        "several dtypes, BF16, F32" in told
+        and "'<pad>', lie beyond the embedding's 300 rows" in told
+    )
+    assert (
+        "eos_token_id is 2, the tokenizer's eos_token is '</s>', 1; zsg takes the tokenizer's"
+        in told
+    )
 
 
-def test_a_module_outside_of_an_embedding_models_folder_is_refused(tmp_path: Path) -> None:
+def test_a_module_outside_of_an_embedding_models_folder_is_refused(
+    tmp_path: Path,
+) -> None:
     """No digest would know of it."""
     for place in ("../other", "/other", "a/../../other"):
         (tmp_path / "modules.json").write_text(
-            json.dumps([{"path": place, "type": "sentence_transformers.models.Pooling"}])
+            json.dumps(
+                [{"path": place, "type": "sentence_transformers.models.Pooling"}]
+            )
         )
         with pytest.raises(UserError, match="outside of the folder"):
             model_folder.check_embedding("k", tmp_path)
@@ -471,7 +750,9 @@ def test_an_embedding_model_of_pointers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[]")
     (tmp_path / "model.safetensors").write_text(LFS)
 
-    with pytest.raises(UserError, match=r"k: .*model\.safetensors is a git-lfs pointer"):
+    with pytest.raises(
+        UserError, match=r"k: .*model\.safetensors is a git-lfs pointer"
+    ):
         model_folder.check_embedding("k", tmp_path)
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "config.json").write_text('{"auto_map": {"AutoModel": "m.Own"}}')
@@ -489,9 +770,13 @@ def test_an_embedding_model_of_pointers_is_refused(tmp_path: Path) -> None:
         (config(id2label=7), "classifies into 2"),
     ],
 )
-def test_a_reward_model_is_judged_by_its_files(tmp_path: Path, change_it: Callable[[Path], object], said: str) -> None:
+def test_a_reward_model_is_judged_by_its_files(
+    tmp_path: Path, change_it: Callable[[Path], object], said: str
+) -> None:
     """The brothers of a base's faults; one that is whole passes."""
-    folder = write_llama(tmp_path / "m", architectures=["LlamaForSequenceClassification"], num_labels=1)
+    folder = write_llama(
+        tmp_path / "m", architectures=["LlamaForSequenceClassification"], num_labels=1
+    )
     model_folder.check_reward("k", folder)
     change_it(folder)
     if said.startswith("classifies"):

@@ -24,7 +24,9 @@ from zsg_core.moved_modules import FOLDERS, MODULES
 def test_a_former_name_is_found_and_told(line: str) -> None:
     """In a process that has imported nothing else of zsg."""
     code = f"import warnings; warnings.simplefilter('error', ResourceWarning)\n{line}"
-    done = subprocess.run([sys.executable, "-W", "default", "-c", code], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "default", "-c", code], capture_output=True, text=True
+    )
 
     assert done.returncode == 0, done.stderr
     assert "DeprecationWarning: " in done.stderr and " is now " in done.stderr
@@ -51,11 +53,14 @@ def test_every_former_name_is_free_and_leads_to_a_module(name: str) -> None:
     new = moved_modules.new_name(name)
     assert new is not None and moved_modules.new_name(new) is None
     code = "import sys, importlib.util; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
-    assert subprocess.run([sys.executable, "-c", code, new], check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code, new], check=False).returncode == 0
+    )
 
 
 def test_other_names_are_left_to_python() -> None:
     """Also those that only begin alike."""
-    assert [moved_modules.new_name(name) for name in ("jobs", "jobs.folders", "zsg_core.scoresheet", "torch")] == [
-        None
-    ] * 4
+    assert [
+        moved_modules.new_name(name)
+        for name in ("jobs", "jobs.folders", "zsg_core.scoresheet", "torch")
+    ] == [None] * 4

@@ -16,23 +16,40 @@ from jobs.runtime.needs import refuse_unprepared
 NEEDS = ("corpora/c", "arrangements/a", "bases/b")
 
 
-def a_job(root: Path, *made: str, after: tuple[str, ...] = ("prepare/p", "prepare/q")) -> dict[str, Any]:
+def a_job(
+    root: Path, *made: str, after: tuple[str, ...] = ("prepare/p", "prepare/q")
+) -> dict[str, Any]:
     """A train job in a workspace where these of the things it needs are there."""
     for name in made:
         with publish(root / name):
             pass
     return {
-        "schema": SCHEMA, "kind": "train", "run_id": "r", "stage_id": "1", "submission": "s", "before": [],
-        "makes": [], "checkpoints": {"keep_state": False}, "after": list(after), "tracking": {}, "code": {},
+        "schema": SCHEMA,
+        "kind": "train",
+        "run_id": "r",
+        "stage_id": "1",
+        "submission": "s",
+        "before": [],
+        "makes": [],
+        "checkpoints": {"keep_state": False},
+        "after": list(after),
+        "tracking": {},
+        "code": {},
         "made": {"corpus": "c", "arrangement": "a", "base": "b"},
         "paths": {"workspace": str(root), "base": str(root / "bases/b")},
-    }  # fmt: skip
+    }
 
 
 def ended(root: Path, item: str, outcome: str = "failed") -> None:
     """A job that told its end."""
     attempt = attempts.begin(root / item, "s")
-    attempts.end(root / item, attempt, outcome, cause="bad input", evidence="x.json: no Instances")
+    attempts.end(
+        root / item,
+        attempt,
+        outcome,
+        cause="bad input",
+        evidence="x.json: no Instances",
+    )
 
 
 def test_a_job_with_all_that_it_needs_goes_on(tmp_path: Path) -> None:
@@ -54,7 +71,10 @@ def test_each_thing_needed_is_looked_for(tmp_path: Path, lacking: str) -> None:
     with pytest.raises(Known) as error:
         refuse_unprepared(job)
     assert error.value.cause == "prepare failed"
-    assert str(error.value) == f"{lacking} is not there: prepare/q: bad input: x.json: no Instances"
+    assert (
+        str(error.value)
+        == f"{lacking} is not there: prepare/q: bad input: x.json: no Instances"
+    )
 
 
 def test_a_stage_before_is_blamed_by_its_name(tmp_path: Path) -> None:
@@ -81,6 +101,10 @@ def test_the_end_of_an_unprepared_job_is_recorded_at_once(tmp_path: Path) -> Non
     done = subprocess.run(argv, env=dict(os.environ), capture_output=True, text=True)
 
     record = read_json(folder / "exit.json")
-    assert (done.returncode, record["outcome"], record["cause"]) == (1, "failed", "prepare failed")
+    assert (done.returncode, record["outcome"], record["cause"]) == (
+        1,
+        "failed",
+        "prepare failed",
+    )
     assert "prepare/p: bad input: x.json: no Instances" in record["evidence"]
     assert "| torch" not in done.stderr

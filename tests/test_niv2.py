@@ -1,4 +1,5 @@
-"""Are Natural Instructions read as they stand on disk, and are broken ones told by file and instance?"""
+"""Are Natural Instructions read as they stand on disk, and are broken ones told by file
+and instance?"""
 
 import re
 from pathlib import Path
@@ -29,7 +30,9 @@ def test_tasks_are_in_file_order(tmp_path):
     ("content", "said"),
     [
         pytest.param("", "names no task", id="an empty list"),
-        pytest.param("a\nb\na\n", "a is listed more than once", id="a task named twice"),
+        pytest.param(
+            "a\nb\na\n", "a is listed more than once", id="a task named twice"
+        ),
         pytest.param("../secret\n", "not a task name", id="a way out of the folder"),
         pytest.param("a\\b\n", "not a task name", id="a backslash"),
         pytest.param(".hidden\n", "not a task name", id="a leading dot"),
@@ -46,7 +49,9 @@ def test_a_bad_split_file_is_refused(tmp_path, content, said):
 
 def test_a_missing_split_file_is_told_with_the_layout(tmp_path):
     """A folder of another layout gets the layout that is expected."""
-    with pytest.raises(UserError, match=r"train_tasks\.txt: not found.*tasks/<task>\.json.*data\.path"):
+    with pytest.raises(
+        UserError, match=r"train_tasks\.txt: not found.*tasks/<task>\.json.*data\.path"
+    ):
         niv2.task_names(tmp_path, "train")
 
 
@@ -56,13 +61,18 @@ def test_a_named_task_without_a_file_is_told(tmp_path):
     (folder / "tasks/task002_sort.json").unlink(missing_ok=True)
     (folder / niv2.SPLITS["train"]).write_text("task002_sort\n")
 
-    with pytest.raises(UserError, match=r"task002_sort\.json: not found, but the split files"):
+    with pytest.raises(
+        UserError, match=r"task002_sort\.json: not found, but the split files"
+    ):
         niv2.files(folder)
 
 
 def test_an_example_has_all_parts_of_its_instance(tmp_path):
-    """Definition, positive examples, input and references stand in the example; its id is its place."""
-    content = task(0, **{"Instances": [{"id": "x", "input": "in", "output": ["one", "two"]}]})
+    """Definition, positive examples, input and references stand in the example; its id
+    is its place."""
+    content = task(
+        0, **{"Instances": [{"id": "x", "input": "in", "output": ["one", "two"]}]}
+    )
     folder = write_niv2(tmp_path / "d", {"task1": content, "task9": task(1)})
 
     assert read_task(folder, "task1") == [
@@ -82,7 +92,9 @@ def test_an_example_has_all_parts_of_its_instance(tmp_path):
     [
         pytest.param({"Definition": "Do it"}, id="a bare definition"),
         pytest.param({"Definition": ["Do it", "another"]}, id="two definitions"),
-        pytest.param({"Instances": [{"input": "in", "output": "out"}]}, id="a bare output"),
+        pytest.param(
+            {"Instances": [{"input": "in", "output": "out"}]}, id="a bare output"
+        ),
         pytest.param({"Positive Examples": []}, id="no positive example"),
         pytest.param({"Unknown": 1}, id="an unknown key"),
     ],
@@ -96,16 +108,38 @@ def test_older_dialects_are_read(tmp_path, changes):
 
 OFTEN = [
     pytest.param({"Definition": []}, "'Definition' must be a text", id="no definition"),
-    pytest.param({"Definition": "  "}, "'Definition' must be a text", id="a blank definition"),
-    pytest.param({"Instances": {}}, "Expected `array`, got `object` - at `$.Instances`", id="no list of instances"),
-    pytest.param({"Positive Examples": None}, "Expected `array`, got `null`", id="no list of examples"),
-    pytest.param({"Positive Examples": [{"input": "x"}]}, "missing required field `output`", id="half an example"),
+    pytest.param(
+        {"Definition": "  "}, "'Definition' must be a text", id="a blank definition"
+    ),
+    pytest.param(
+        {"Instances": {}},
+        "Expected `array`, got `object` - at `$.Instances`",
+        id="no list of instances",
+    ),
+    pytest.param(
+        {"Positive Examples": None},
+        "Expected `array`, got `null`",
+        id="no list of examples",
+    ),
+    pytest.param(
+        {"Positive Examples": [{"input": "x"}]},
+        "missing required field `output`",
+        id="half an example",
+    ),
 ]
 INSTANCES = [
     pytest.param({"output": ["x"]}, "missing required field `input`", id="no input"),
     pytest.param("x", "Expected `object`, got `str`", id="an instance that is a text"),
-    pytest.param({"input": "x", "output": []}, "'output' must be a list of at least one text", id="no answer"),
-    pytest.param({"input": "x", "output": [3]}, "Expected `str`, got `int` - at `$.output[0]`", id="a number"),
+    pytest.param(
+        {"input": "x", "output": []},
+        "'output' must be a list of at least one text",
+        id="no answer",
+    ),
+    pytest.param(
+        {"input": "x", "output": [3]},
+        "Expected `str`, got `int` - at `$.output[0]`",
+        id="a number",
+    ),
     pytest.param({"input": "x"}, "missing required field `output`", id="no output"),
 ]
 
@@ -121,18 +155,28 @@ def test_a_broken_task_is_refused_by_file_and_place(tmp_path, changes, said):
 
 @pytest.mark.parametrize(("row", "said"), INSTANCES)
 def test_a_broken_instance_is_refused_or_counted(tmp_path, row, said):
-    """The message names file, place and reason; under skip the others are read and keep their ids."""
+    """The message names file, place and reason; under skip the others are read and keep
+    their ids."""
     good = {"input": "in", "output": "out"}
-    folder = write_niv2(tmp_path / "d", {"task1": task(0, Instances=[row, good]), "task9": task(1)})
+    folder = write_niv2(
+        tmp_path / "d", {"task1": task(0, Instances=[row, good]), "task9": task(1)}
+    )
     intake = Intake(skip=True)
 
-    with pytest.raises(UserError, match=rf"task1\.json: Instances\[0\]: .*{re.escape(said)}.*on_bad_row: skip"):
+    with pytest.raises(
+        UserError,
+        match=rf"task1\.json: Instances\[0\]: .*{re.escape(said)}.*on_bad_row: skip",
+    ):
         read_task(folder, "task1")
     assert [example.id for example in read_task(folder, "task1", intake)] == ["task1:1"]
     assert (intake.skipped, len(intake.reasons)) == (1, 1)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"3"], ids=["cut", "not UTF-8", "a list", "a number"])
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"\xff", b"[]", b"3"],
+    ids=["cut", "not UTF-8", "a list", "a number"],
+)
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, content):
     """A task file that cannot be read names itself."""
     folder = write_niv2(tmp_path / "d")
@@ -147,7 +191,13 @@ def test_files_are_the_splits_and_the_tasks_they_name(tmp_path):
     folder = write_niv2(tmp_path / "d")
     (folder / "tasks/unused.json").write_text("{}")
 
-    names = ["train_tasks.txt", "test_tasks.txt", "task001_add.json", "task002_sort.json", "task900_count.json"]
+    names = [
+        "train_tasks.txt",
+        "test_tasks.txt",
+        "task001_add.json",
+        "task002_sort.json",
+        "task900_count.json",
+    ]
     assert [path.name for path in niv2.files(folder)] == names
 
 
@@ -161,10 +211,14 @@ def test_a_task_in_both_splits_is_refused(tmp_path):
 
 
 def test_task_files_by_a_pattern_have_no_published_split(tmp_path):
-    """Copies that keep a task's splits in a folder of its name are read by a pattern; the folder names the task."""
+    """Copies that keep a task's splits in a folder of its name are read by a pattern;
+    the folder names the task."""
     folder = write_niv2(tmp_path / "d", {"task1": task(2), "task9": task(1)})
     (folder / "task1").mkdir()
     (folder / "tasks/task1.json").rename(folder / "task1/train.json")
 
-    assert [example.id for example in niv2.read(folder / "*/train.json", Intake())] == ["task1:0", "task1:1"]
+    assert [example.id for example in niv2.read(folder / "*/train.json", Intake())] == [
+        "task1:0",
+        "task1:1",
+    ]
     assert niv2.lists(folder / "*/train.json") is None

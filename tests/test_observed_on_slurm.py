@@ -1,4 +1,5 @@
-"""Do status, logs and why tell the truth of jobs on a real Slurm that are killed, frozen or requeued?"""
+"""Do status, logs and why tell the truth of jobs on a real Slurm that are killed,
+frozen or requeued?"""
 
 import contextlib
 import json
@@ -23,8 +24,16 @@ def ranks_of(zsg: Zsg) -> dict[int, int]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended while we looked
             command = (process / "cmdline").read_bytes()
-            variables = dict(v.split(b"=", 1) for v in (process / "environ").read_bytes().split(b"\0") if b"=" in v)
-            if b"submitit.core._submit" in command and str(zsg.work).encode() in command and b"srun" not in command:
+            variables = dict(
+                v.split(b"=", 1)
+                for v in (process / "environ").read_bytes().split(b"\0")
+                if b"=" in v
+            )
+            if (
+                b"submitit.core._submit" in command
+                and str(zsg.work).encode() in command
+                and b"srun" not in command
+            ):
                 found[int(variables[b"SLURM_PROCID"])] = int(process.name)
     return found
 
@@ -42,10 +51,15 @@ def frozen(processes: list[int]) -> Iterator[None]:
                 os.kill(process, signal.SIGCONT)
 
 
-def test_a_rank_that_is_killed_is_named(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """While it runs status shows its heart; killed on the second node, its rank is what why names, and logs show."""
+def test_a_rank_that_is_killed_is_named(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """While it runs status shows its heart; killed on the second node, its rank is what
+    why names, and logs show."""
     zsg = prepared_on_slurm
-    zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg, nodes=2))
+    zsg(
+        "submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg, nodes=2)
+    )
     _wait_for_step(zsg, 4)
     [live] = zsg.status()
     os.kill(ranks_of(zsg)[1], signal.SIGKILL)
@@ -56,16 +70,24 @@ def test_a_rank_that_is_killed_is_named(prepared_on_slurm: Zsg, slurm: SlurmClus
     assert live["heartbeat_s"] < 20
     assert row["state"] == "failed"
     assert (told["cause"], "task 1: Killed" in told["evidence"]) == ("died", True), told
-    proof = (zsg.work / told["file"]).read_bytes().split(b"\n")[told["line"] - 1].decode()
+    proof = (
+        (zsg.work / told["file"]).read_bytes().split(b"\n")[told["line"] - 1].decode()
+    )
     assert proof == told["evidence"]
-    assert "=== zsg attempt 1, rank 1 of 2" in zsg("logs", row["run"], "--rank", "1", "--all").splitlines()[0]
+    assert (
+        "=== zsg attempt 1, rank 1 of 2"
+        in zsg("logs", row["run"], "--rank", "1", "--all").splitlines()[0]
+    )
     [group] = json.loads(zsg("why", "small", "--json"))
     assert (group["cause"], group["count"], group["runs"]) == ("died", 1, [row["run"]])
 
 
 @pytest.mark.soak
-def test_a_run_that_shows_nothing_is_unknown(prepared_on_slurm: Zsg, tasks: Path) -> None:
-    """A minute after its processes froze a run is no longer called running; awake again it is, and ends done."""
+def test_a_run_that_shows_nothing_is_unknown(
+    prepared_on_slurm: Zsg, tasks: Path
+) -> None:
+    """A minute after its processes froze a run is no longer called running; awake again
+    it is, and ends done."""
     zsg = prepared_on_slurm
     zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg))
     _wait_for_step(zsg, 4)
@@ -75,6 +97,8 @@ def test_a_run_that_shows_nothing_is_unknown(prepared_on_slurm: Zsg, tasks: Path
         wait_until(lambda: zsg.status()[0]["state"] == "unknown", 30)
         [row] = zsg.status()
         assert row["cause"].startswith("no sign of life for ")
-        assert "Slurm still holds" in zsg("plan", zsg.folder / "small.yaml", "--profile", profile(zsg), "--retry")
+        assert "Slurm still holds" in zsg(
+            "plan", zsg.folder / "small.yaml", "--profile", profile(zsg), "--retry"
+        )
     wait_until(lambda: zsg.status()[0]["state"] in ("running", "done"), 60)
     assert wait_until_ended(zsg, 300)[0]["state"] == "done"

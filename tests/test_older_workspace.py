@@ -1,4 +1,5 @@
-"""Is a workspace that an older zsg (e79a027) made used where it is right, and never where it was wrong?"""
+"""Is a workspace that an older zsg (e79a027) made used where it is right, and never
+where it was wrong?"""
 
 import json
 
@@ -6,7 +7,8 @@ import older_workspace
 import pytest
 from conftest import Zsg
 
-UNCHANGED, WARM_UP, SHARDS = "143339638565", "e39fb13a7f26", "de967d090829"  # the ids at e79a027
+# the ids at e79a027
+UNCHANGED, WARM_UP, SHARDS = "143339638565", "e39fb13a7f26", "de967d090829"
 METRIC = "exact_match"
 
 
@@ -24,31 +26,44 @@ def planned(zsg: Zsg, grid: str) -> dict[str, str]:
 
 
 def test_what_was_right_is_done_and_what_was_wrong_is_new(older: Zsg) -> None:
-    """Of three runs that are done one stays so; another warm-up and shards that are no tasks have new ids, told."""
+    """Of three runs that are done one stays so; another warm-up and shards that are no
+    tasks have new ids, told."""
     first, second, third = planned(older, "before.yaml").items()
 
     assert first == (UNCHANGED, "skip")
     assert {second[1], third[1]} == {"submit"}
     assert {second[0], third[0]}.isdisjoint({UNCHANGED, WARM_UP, SHARDS})
-    assert f"run {second[0]} is new: an older zsg made it as {WARM_UP}, and the rates of its warm-up" in older.said
-    assert f"run {third[0]} is new: an older zsg made it as {SHARDS}, and how its data are read" in older.said
+    assert (
+        f"run {second[0]} is new: an older zsg made it as {WARM_UP}, and the rates of its warm-up"
+        in older.said
+    )
+    assert (
+        f"run {third[0]} is new: an older zsg made it as {SHARDS}, and how its data are read"
+        in older.said
+    )
 
 
 def test_answers_of_another_way_are_taken_anew_beside_the_old(older: Zsg) -> None:
-    """A run that was scored in the way of then is scored again under a name of its own; nothing is trained."""
+    """A run that was scored in the way of then is scored again under a name of its own;
+    nothing is trained."""
     assert planned(older, "scored.yaml") == {UNCHANGED: "evaluate"}
     assert f"{METRIC}/v2" in older.said
 
 
 @pytest.mark.soak
 def test_submitted_again_only_what_was_wrong_is_trained(older: Zsg) -> None:
-    """Of the old runs nothing changes; the new ones are trained from data made anew, and then all is done."""
+    """Of the old runs nothing changes; the new ones are trained from data made anew,
+    and then all is done."""
     kept = {path: path.read_bytes() for path in older.work.glob("runs/*/journal/*")}
     older("submit", "before.yaml", "--yes")
 
     assert {path: path.read_bytes() for path in kept} == kept
     assert set(planned(older, "before.yaml").values()) == {"skip"}
-    ids = {line for path in older.work.glob("arrangements/*/ids") for line in path.read_text().split()}
+    ids = {
+        line
+        for path in older.work.glob("arrangements/*/ids")
+        for line in path.read_text().split()
+    }
     assert (
         len({one for one in ids if one.startswith("sst_say:")}) == 2
     )  # the two that a task gives, not two of each shard

@@ -1,4 +1,5 @@
-"""Does a grid run on a real Slurm, over several nodes, exactly as on one machine, whatever is killed?"""
+"""Does a grid run on a real Slurm, over several nodes, exactly as on one machine,
+whatever is killed?"""
 
 import contextlib
 import json
@@ -43,9 +44,13 @@ LONG = 200  # steps that leave time to disturb a run
 ACTIVE = {"waiting", "queued", "running"}
 
 
-def profile(zsg: Zsg, nodes: int = 1, parallel: int = 4, prepare_cpus: int = 1, zero: int = 1) -> Path:
+def profile(
+    zsg: Zsg, nodes: int = 1, parallel: int = 4, prepare_cpus: int = 1, zero: int = 1
+) -> Path:
     """A profile of the test cluster."""
-    text = PROFILE.format(nodes=nodes, parallel=parallel, prepare_cpus=prepare_cpus, zero=zero)
+    text = PROFILE.format(
+        nodes=nodes, parallel=parallel, prepare_cpus=prepare_cpus, zero=zero
+    )
     return zsg.write(f"nodes{nodes}-zero{zero}.yaml", text)
 
 
@@ -63,20 +68,26 @@ def wait_until_ended(zsg: Zsg, limit_s: float) -> list[dict]:
 def agree_with_sacct(slurm: SlurmCluster, rows: list[dict]) -> None:
     """Every row is done by zsg and COMPLETED by accounting, under the id that zsg gives.
 
-    A run tells its end before its process has left and Slurm has noticed: accounting is given a minute.
+    A run tells its end before its process has left and Slurm has noticed: accounting is
+    given a minute.
     """
     until = time.monotonic() + 60
     for row in rows:
         expected = [f"{row['slurm']}|COMPLETED"]
-        while (shown := _accounted(slurm, row["slurm"])) != expected and time.monotonic() < until:
+        while (
+            shown := _accounted(slurm, row["slurm"])
+        ) != expected and time.monotonic() < until:
             time.sleep(1)
         assert (row["state"], shown) == ("done", expected)
 
 
 def assert_no_step_twice(zsg: Zsg, run: str, steps: int) -> None:
-    """Over all its attempts a run has computed each step once: every later one went on where the last had saved."""
+    """Over all its attempts a run has computed each step once: every later one went on
+    where the last had saved."""
     rows = journal.read(zsg.work / "runs" / run)
-    assert [row["step"] for row in rows if "train/loss" in row["data"]] == list(range(1, steps + 1))
+    assert [row["step"] for row in rows if "train/loss" in row["data"]] == list(
+        range(1, steps + 1)
+    )
 
 
 def some_real_tasks(real: Path, folder: Path, train: int, test: int) -> Path:
@@ -84,18 +95,30 @@ def some_real_tasks(real: Path, folder: Path, train: int, test: int) -> Path:
     (folder / "splits/default").mkdir(parents=True)
     (folder / "tasks").symlink_to(real / "niv2/tasks")
     for split, count in (("train", train), ("test", test)):
-        names = (real / f"niv2/splits/default/{split}_tasks.txt").read_text().splitlines()[:count]
+        names = (
+            (real / f"niv2/splits/default/{split}_tasks.txt")
+            .read_text()
+            .splitlines()[:count]
+        )
         (folder / f"splits/default/{split}_tasks.txt").write_text("\n".join(names))
     return folder
 
 
 @pytest.mark.data
-def test_real_data_on_two_nodes(zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Path, tmp_path: Path) -> None:
-    """A slice of Natural Instructions in two orders on two nodes: done, as sacct says, every point once in MLflow."""
+def test_real_data_on_two_nodes(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Path, tmp_path: Path
+) -> None:
+    """A slice of Natural Instructions in two orders on two nodes: done, as sacct says,
+    every point once in MLflow."""
     zsg = zsg_on_slurm
     data = some_real_tasks(real_data, tmp_path / "data", train=10, test=4)
     text = NIV2.format(data=data, hidden=96, layers=2, per_task=4, batch=8, every=2)
-    zsg("submit", zsg.write("grid.yaml", text.replace("nft, rt,", "nft,")), "--profile", profile(zsg, nodes=2))
+    zsg(
+        "submit",
+        zsg.write("grid.yaml", text.replace("nft, rt,", "nft,")),
+        "--profile",
+        profile(zsg, nodes=2),
+    )
     rows = wait_until_ended(zsg, 400)
     zsg("sync")
 
@@ -107,12 +130,22 @@ def test_real_data_on_two_nodes(zsg_on_slurm: Zsg, slurm: SlurmCluster, real_dat
 
 @pytest.mark.data
 @pytest.mark.soak
-def test_real_data_in_full(zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Path) -> None:
-    """118 training tasks, 24 held-out tasks × 5, 3.4 million parameters, 207 steps in three orders on two nodes."""
+def test_real_data_in_full(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Path
+) -> None:
+    """118 training tasks, 24 held-out tasks × 5, 3.4 million parameters, 207 steps in
+    three orders on two nodes."""
     zsg = zsg_on_slurm
     started = time.monotonic()
-    text = NIV2.format(data=real_data / "niv2", hidden=192, layers=6, per_task=28, batch=16, every=10)
-    zsg("submit", zsg.write("grid.yaml", text), "--profile", profile(zsg, nodes=2, parallel=1, prepare_cpus=2))
+    text = NIV2.format(
+        data=real_data / "niv2", hidden=192, layers=6, per_task=28, batch=16, every=10
+    )
+    zsg(
+        "submit",
+        zsg.write("grid.yaml", text),
+        "--profile",
+        profile(zsg, nodes=2, parallel=1, prepare_cpus=2),
+    )
     rows = wait_until_ended(zsg, 2400)
     zsg("sync")
 
@@ -126,18 +159,31 @@ def test_real_data_in_full(zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Pa
 
 
 def test_one_and_two_nodes_compute_the_same(zsg_on_slurm: Zsg, tasks: Path) -> None:
-    """One rank, two nodes, two nodes with ZeRO-3: the same digest, losses within 1e-5 over 20 steps in fp32."""
+    """One rank, two nodes, two nodes with ZeRO-3: the same digest, losses within 1e-5
+    over 20 steps in fp32."""
     zsg = zsg_on_slurm
-    works = {(nodes, zero): zsg.folder / f"work{nodes}-{zero}" for nodes, zero in ((1, 1), (2, 1), (2, 3))}
+    works = {
+        (nodes, zero): zsg.folder / f"work{nodes}-{zero}"
+        for nodes, zero in ((1, 1), (2, 1), (2, 3))
+    }
     ended, losses = {}, {}
     for where, work in works.items():
         if losses:
             copy_made(works[1, 1], work)
         zsg.env["ZSG_WORKSPACE"] = str(work)
-        zsg("submit", small_grid(zsg, tasks, steps=20), "--profile", profile(zsg, where[0], zero=where[1]))
+        zsg(
+            "submit",
+            small_grid(zsg, tasks, steps=20),
+            "--profile",
+            profile(zsg, where[0], zero=where[1]),
+        )
         [row] = wait_until_ended(zsg, 300)
-        ended[where] = json.loads((work / "runs" / row["run"] / "exit.json").read_text())
-        losses[where] = {(k, s): v for k, s, v, _ in journal_points(work, row["run"]) if "loss" in k}
+        ended[where] = json.loads(
+            (work / "runs" / row["run"] / "exit.json").read_text()
+        )
+        losses[where] = {
+            (k, s): v for k, s, v, _ in journal_points(work, row["run"]) if "loss" in k
+        }
 
     assert [ended[where]["world"] for where in works] == [1, 2, 2]
     assert len({ended[where]["digest"] for where in works}) == 1
@@ -153,13 +199,23 @@ def test_a_submit_killed_anywhere_leaves_one_job_per_run(
 ) -> None:
     """`kill -9` once the ledger has so many rows, then submit again: Slurm holds each job once."""
     zsg = zsg_on_slurm
-    slurm.run("scontrol", "update", "partitionname=main", "state=down")  # jobs wait instead of running
+    # jobs wait instead of running
+    slurm.run("scontrol", "update", "partitionname=main", "state=down")
     grid, place = small_grid(zsg, tasks, "[cluster, random, round_robin]"), profile(zsg)
-    submit = zsg.start("submit", grid, "--profile", place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    submit = zsg.start(
+        "submit",
+        grid,
+        "--profile",
+        place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     _kill_at(submit, zsg.work / "ledger.jsonl", rows)
     zsg("submit", grid, "--profile", place)
 
-    queued = slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i %j %r").splitlines()
+    queued = slurm.run(
+        "squeue", "-h", "-r", "--user", "root", "-o", "%i %j %r"
+    ).splitlines()
     assert len(queued) == 1 + 3  # prepare, and one job per run
     assert not [line for line in queued if line.endswith("JobHeldUser")]
     assert sorted(row["slurm"] for row in zsg.status()) == sorted(
@@ -169,35 +225,64 @@ def test_a_submit_killed_anywhere_leaves_one_job_per_run(
 
 
 def test_adopted_jobs_run(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """An sbatch that submits and then says "Socket timed out" is believed by what Slurm holds, and the jobs run."""
+    """An sbatch that submits and then says "Socket timed out" is believed by what Slurm
+    holds, and the jobs run."""
     zsg = zsg_on_slurm
     broken = zsg.folder / "bin"
     broken.mkdir()
-    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, env=zsg.env, check=True).stdout.strip()
-    (broken / "sbatch").write_text(f'#!/bin/sh\n{real} "$@" >/dev/null\necho "Socket timed out" >&2\nexit 1\n')
+    real = subprocess.run(
+        ["which", "sbatch"], capture_output=True, text=True, env=zsg.env, check=True
+    ).stdout.strip()
+    (broken / "sbatch").write_text(
+        f'#!/bin/sh\n{real} "$@" >/dev/null\necho "Socket timed out" >&2\nexit 1\n'
+    )
     (broken / "sbatch").chmod(0o755)
     path = zsg.env["PATH"]
     zsg.env["PATH"] = f"{broken}{os.pathsep}{path}"
-    zsg("submit", small_grid(zsg, tasks, "[cluster, random]", steps=4), "--profile", profile(zsg))
+    zsg(
+        "submit",
+        small_grid(zsg, tasks, "[cluster, random]", steps=4),
+        "--profile",
+        profile(zsg),
+    )
     zsg.env["PATH"] = path
 
     rows = wait_until_ended(zsg, 300)
     assert [row["state"] for row in rows] == ["done", "done"]
-    assert "2 skip" in zsg("submit", zsg.folder / "small.yaml", "--profile", profile(zsg))
+    assert "2 skip" in zsg(
+        "submit", zsg.folder / "small.yaml", "--profile", profile(zsg)
+    )
     agree_with_sacct(slurm, rows)
     names = {name for row in rows for name in _names(slurm, row["slurm"])}
     assert len(names) == 1
-    assert len(slurm.run("sacct", "-X", "-n", "-P", "--name", names.pop(), "-o", "JobID").split()) == 2
+    assert (
+        len(
+            slurm.run(
+                "sacct", "-X", "-n", "-P", "--name", names.pop(), "-o", "JobID"
+            ).split()
+        )
+        == 2
+    )
 
 
-def test_a_requeued_run_goes_on(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """Requeued in the middle, a run goes on where it was as its second attempt, and adds no point twice."""
+def test_a_requeued_run_goes_on(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """Requeued in the middle, a run goes on where it was as its second attempt, and
+    adds no point twice."""
     zsg = prepared_on_slurm
-    zsg("submit", small_grid(zsg, tasks, steps=LONG, state_every=5), "--profile", profile(zsg))
+    zsg(
+        "submit",
+        small_grid(zsg, tasks, steps=LONG, state_every=5),
+        "--profile",
+        profile(zsg),
+    )
     job = _wait_for_step(zsg, 8)
     slurm.run("scontrol", "requeue", job)
     _wait_for_state(slurm, job, "PENDING")
-    assert zsg.status()[0]["state"] == "queued", "a run that waits to start again has not ended"
+    assert zsg.status()[0]["state"] == "queued", (
+        "a run that waits to start again has not ended"
+    )
     slurm.start_requeued()
     [row] = wait_until_ended(zsg, 300)
     zsg("sync")
@@ -211,9 +296,13 @@ def test_a_requeued_run_goes_on(prepared_on_slurm: Zsg, slurm: SlurmCluster, tas
 def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
 ) -> None:
-    """Not to go on by itself a run waits for the next submit, cancelled for --retry; no step is lost, no rank left."""
+    """Not to go on by itself a run waits for the next submit, cancelled for --retry; no
+    step is lost, no rank left."""
     zsg = prepared_on_slurm
-    grid, place = small_grid(zsg, tasks, steps=LONG, state_every=50), profile(zsg, nodes=2)
+    grid, place = (
+        small_grid(zsg, tasks, steps=LONG, state_every=50),
+        profile(zsg, nodes=2),
+    )
     place.write_text(place.read_text().replace("{par", "{on_time_limit: none, par"))
     zsg("submit", grid, "--profile", place)
     job = _wait_for_step(zsg, 4)
@@ -230,7 +319,9 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     _assert_leaves(zsg, slurm, job)
     [row] = zsg.status()
     assert row["state"] == "cancelled"
-    assert f"and goes on from step {row['step']}" in zsg("plan", grid, "--profile", place)
+    assert f"and goes on from step {row['step']}" in zsg(
+        "plan", grid, "--profile", place
+    )
 
     zsg("submit", grid, "--profile", place, "--retry")
     [row] = wait_until_ended(zsg, 300)
@@ -241,12 +332,30 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
 
 
 @pytest.mark.soak
-def test_a_preempted_run_goes_on(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """A job of a higher partition takes the nodes; afterwards the run goes on where it was, by itself."""
+def test_a_preempted_run_goes_on(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """A job of a higher partition takes the nodes; afterwards the run goes on where it
+    was, by itself."""
     zsg = prepared_on_slurm
-    zsg("submit", small_grid(zsg, tasks, steps=LONG, state_every=5), "--profile", profile(zsg, nodes=2))
+    zsg(
+        "submit",
+        small_grid(zsg, tasks, steps=LONG, state_every=5),
+        "--profile",
+        profile(zsg, nodes=2),
+    )
     job = _wait_for_step(zsg, 8)
-    slurm.run("sbatch", "-p", "urgent", "-N2", "--exclusive", "-o", "/dev/null", "--wrap", "true")
+    slurm.run(
+        "sbatch",
+        "-p",
+        "urgent",
+        "-N2",
+        "--exclusive",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        "true",
+    )
     _wait_for_state(slurm, job, "PENDING")
     assert zsg.status()[0]["state"] == "queued"
     slurm.start_requeued()
@@ -256,14 +365,24 @@ def test_a_preempted_run_goes_on(prepared_on_slurm: Zsg, slurm: SlurmCluster, ta
     assert_no_step_twice(zsg, row["run"], LONG)
 
 
-def test_a_failed_prepare_fails_its_runs(zsg_on_slurm: Zsg, tasks: Path, tmp_path: Path) -> None:
-    """Runs whose prepare job failed never stay pending: they are `failed`, with the line that says why."""
+def test_a_failed_prepare_fails_its_runs(
+    zsg_on_slurm: Zsg, tasks: Path, tmp_path: Path
+) -> None:
+    """Runs whose prepare job failed never stay pending: they are `failed`, with the
+    line that says why."""
     zsg = zsg_on_slurm
     path = break_an_instance(tasks, tmp_path / "broken")
-    zsg("submit", small_grid(zsg, tmp_path / "broken", "[cluster, random]"), "--profile", profile(zsg))
+    zsg(
+        "submit",
+        small_grid(zsg, tmp_path / "broken", "[cluster, random]"),
+        "--profile",
+        profile(zsg),
+    )
     rows = wait_until_ended(zsg, 120)
 
-    assert {(row["state"], row["cause"]) for row in rows} == {("failed", "prepare failed")}
+    assert {(row["state"], row["cause"]) for row in rows} == {
+        ("failed", "prepare failed")
+    }
     assert all(f"{path}: Instances[3]: Expected" in row["evidence"] for row in rows)
 
 
@@ -286,7 +405,8 @@ def _kill_at(submit: subprocess.Popen, ledger: Path, rows: int) -> None:
 
 
 def _wait_for_step(zsg: Zsg, step: int) -> str:
-    """The Slurm id of the one run, at once when it has reached a step: to ask Slurm then would give it a start."""
+    """The Slurm id of the one run, at once when it has reached a step: to ask Slurm
+    then would give it a start."""
     wait_until(lambda: zsg.status()[0]["state"] == "running", 240)
     [row] = zsg.status()
     wait_until(lambda: reached(zsg.work / "runs" / row["run"], step), 240)

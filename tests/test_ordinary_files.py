@@ -1,4 +1,5 @@
-"""Is a file of a model's folder read, digested and copied only where it lies in the folder, or in its hub's cache?"""
+"""Is a file of a model's folder read, digested and copied only where it lies in the
+folder, or in its hub's cache?"""
 
 import os
 import socket
@@ -32,7 +33,10 @@ def link(name: str, to: str) -> Callable[[Path], object]:
 
 def pipe(name: str) -> Callable[[Path], object]:
     """A pipe in place of a file, at which a reader would wait for ever."""
-    return lambda folder: ((folder / name).unlink(missing_ok=True), os.mkfifo(folder / name))
+    return lambda folder: (
+        (folder / name).unlink(missing_ok=True),
+        os.mkfifo(folder / name),
+    )
 
 
 def sparse(name: str, size: int) -> Callable[[Path], object]:
@@ -51,32 +55,65 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
         link("config.json", "../secret"),
         r"config\.json is a link to .*secret, .* copy the folder .*cp -rL",
     ),
-    "an absolute link": (link("tokenizer.json", "/etc/passwd"), "is a link to /etc/passwd"),
-    "what only a snapshot copies": (link("generation_config.json", "../secret"), "generation_config.json is a link"),
-    "a template": (link("chat_template.jinja", "../secret"), r"chat_template\.jinja is a link"),
+    "an absolute link": (
+        link("tokenizer.json", "/etc/passwd"),
+        "is a link to /etc/passwd",
+    ),
+    "what only a snapshot copies": (
+        link("generation_config.json", "../secret"),
+        "generation_config.json is a link",
+    ),
+    "a template": (
+        link("chat_template.jinja", "../secret"),
+        r"chat_template\.jinja is a link",
+    ),
     "a template of several": (template_link, r"rag\.jinja is a link"),
-    "a folder of templates": (link("additional_chat_templates", "../folder"), "is a link to a folder"),
-    "what a digest's pattern takes": (link("tokenizer.private", "../secret"), r"tokenizer\.private is a link"),
+    "a folder of templates": (
+        link("additional_chat_templates", "../folder"),
+        "is a link to a folder",
+    ),
+    "what a digest's pattern takes": (
+        link("tokenizer.private", "../secret"),
+        r"tokenizer\.private is a link",
+    ),
     "weights": (link("model-00002-of-00002.safetensors", "../secret"), "is a link"),
     "by another link": (
-        lambda folder: (link("hop", "../secret")(folder), link("vocab.json", "hop")(folder)),
+        lambda folder: (
+            link("hop", "../secret")(folder),
+            link("vocab.json", "hop")(folder),
+        ),
         r"vocab\.json is a link to .*secret",
     ),
     "by a linked folder": (
-        lambda folder: (link("sub", "../folder")(folder), link("vocab.json", "sub/file")(folder)),
+        lambda folder: (
+            link("sub", "../folder")(folder),
+            link("vocab.json", "sub/file")(folder),
+        ),
         r"vocab\.json is a link",
     ),
-    "to nowhere": (link("added_tokens.json", "nowhere"), "cannot be read: No such file"),
+    "to nowhere": (
+        link("added_tokens.json", "nowhere"),
+        "cannot be read: No such file",
+    ),
     "in a circle": (link("added_tokens.json", "added_tokens.json"), "cannot be read"),
-    "an adapter's": (link("adapter_config.json", "../secret"), r"adapter_config\.json is a link"),
+    "an adapter's": (
+        link("adapter_config.json", "../secret"),
+        r"adapter_config\.json is a link",
+    ),
     "a pipe": (pipe("tokenizer_config.json"), "no ordinary file"),
     "a pipe of weights": (pipe("model.safetensors"), "no ordinary file"),
     "a link to a pipe": (
         lambda folder: (pipe("pipe")(folder), link("tokenizer.json", "pipe")(folder)),
         "no ordinary file",
     ),
-    "a link to a device": (link("tokenizer.json", "/dev/zero"), "is a link to /dev/zero"),
-    "a tokenizer of a terabyte": (sparse("tokenizer.model", 10**12), "has 1,000,000,000,000 bytes"),
+    "a link to a device": (
+        link("tokenizer.json", "/dev/zero"),
+        "is a link to /dev/zero",
+    ),
+    "a tokenizer of a terabyte": (
+        sparse("tokenizer.model", 10**12),
+        "has 1,000,000,000,000 bytes",
+    ),
     "a name that clears a terminal": (
         lambda folder: (folder / "tokenizer\x1b[2J").touch(),
         r"tokenizer\\x1b\[2J: its name does not print",
@@ -89,8 +126,11 @@ STRANGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("plant", "said"), STRANGE.values(), ids=STRANGE.keys())
-def test_a_folder_with_something_strange_is_refused(tmp_path: Path, plant: Callable[[Path], object], said: str) -> None:
-    """Before anything of it is read, with the path; by plan, for every kind of model, and by the digest on a node."""
+def test_a_folder_with_something_strange_is_refused(
+    tmp_path: Path, plant: Callable[[Path], object], said: str
+) -> None:
+    """Before anything of it is read, with the path; by plan, for every kind of model,
+    and by the digest on a node."""
     (tmp_path / "secret").write_text('{"model_type": "secret"}')
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/file").write_text("secret")
@@ -109,7 +149,8 @@ def test_a_folder_with_something_strange_is_refused(tmp_path: Path, plant: Calla
 
 
 def cached(cache: Path, kind: str = "models") -> Path:
-    """A Llama as huggingface_hub keeps it: each file of a snapshot a link to a blob of its repository."""
+    """A Llama as huggingface_hub keeps it: each file of a snapshot a link to a blob of
+    its repository."""
     repository = cache / f"{kind}--org--llama"
     folder = write_llama(repository / "snapshots" / REVISION)
     (repository / "blobs").mkdir()
@@ -121,7 +162,8 @@ def cached(cache: Path, kind: str = "models") -> Path:
 
 
 def test_a_snapshot_in_a_hubs_cache_is_taken(tmp_path: Path) -> None:
-    """Wherever the cache lies, reached by a link or not; its digest is that of a plain folder with the same files."""
+    """Wherever the cache lies, reached by a link or not; its digest is that of a plain
+    folder with the same files."""
     plain = write_llama(tmp_path / "plain")
     folder = cached(tmp_path / "anywhere/hub")
     (tmp_path / "link").symlink_to(folder)
@@ -129,8 +171,13 @@ def test_a_snapshot_in_a_hubs_cache_is_taken(tmp_path: Path) -> None:
 
     for one in (folder, tmp_path / "link"):
         model_folder.check(one)
-        assert digests.of_folder(one, content.model_files) == digests.of_folder(plain, content.model_files)
-    assert [path.name for path in content.copied_files(folder)] == ["tokenizer.json", "tokenizer_config.json"]
+        assert digests.of_folder(one, content.model_files) == digests.of_folder(
+            plain, content.model_files
+        )
+    assert [path.name for path in content.copied_files(folder)] == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
 
 
 def outside(repository: Path, name: str) -> Path:
@@ -179,7 +226,9 @@ def test_a_folder_that_imitates_a_cache_reaches_no_other_file(
         content.model_files(folder)
 
 
-def test_blobs_beside_a_folder_that_is_no_snapshot_are_not_a_cache(tmp_path: Path) -> None:
+def test_blobs_beside_a_folder_that_is_no_snapshot_are_not_a_cache(
+    tmp_path: Path,
+) -> None:
     """The names of the layout decide: snapshots in a folder called models--…."""
     folder = cached(tmp_path / "hub", kind="mine")
 
@@ -188,7 +237,8 @@ def test_blobs_beside_a_folder_that_is_no_snapshot_are_not_a_cache(tmp_path: Pat
 
 
 def test_an_embedding_model_is_judged_whole(tmp_path: Path) -> None:
-    """All of it is read: no link in a folder of it, no linked folder, no pipe; in a hub's cache it is taken."""
+    """All of it is read: no link in a folder of it, no linked folder, no pipe; in a
+    hub's cache it is taken."""
     repository = tmp_path / "models--org--mini"
     folder = repository / "snapshots" / REVISION
     (folder / "1_Pooling").mkdir(parents=True)
@@ -201,7 +251,11 @@ def test_an_embedding_model_is_judged_whole(tmp_path: Path) -> None:
     secret = outside(repository, "secret")
     for name, plant, said in (
         ("1_Pooling/any", lambda path: path.symlink_to(secret), "any is a link to"),
-        ("2_Dense", lambda path: path.symlink_to(tmp_path), "2_Dense is a link to a folder"),
+        (
+            "2_Dense",
+            lambda path: path.symlink_to(tmp_path),
+            "2_Dense is a link to a folder",
+        ),
         ("pipe", os.mkfifo, "pipe is no ordinary file"),
     ):
         plant(folder / name)
@@ -238,17 +292,32 @@ def test_only_known_names_are_copied(tmp_path: Path) -> None:
     for name in ("rag.jinja", "notes.txt"):
         (folder / "additional_chat_templates" / name).write_text("x")
 
-    copied = [str(path.relative_to(folder)) for path in content.copied_files(folder, "generation_config.json")]
-    assert copied == ["tokenizer.json", "tokenizer_config.json", "vocab.json", "additional_chat_templates/rag.jinja"]
+    copied = [
+        str(path.relative_to(folder))
+        for path in content.copied_files(folder, "generation_config.json")
+    ]
+    assert copied == [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+        "additional_chat_templates/rag.jinja",
+    ]
 
 
 def test_a_copy_is_not_more_open_than_its_source(tmp_path: Path) -> None:
-    """Nor than the process lets files be; nothing is copied over what is there, and no link is written through."""
+    """Nor than the process lets files be; nothing is copied over what is there, and no
+    link is written through."""
     folder = write_llama(tmp_path / "model")
     source = folder / "tokenizer.json"
     before = os.umask(0o022)
     try:
-        for rights, made in ((0o600, 0o600), (0o640, 0o640), (0o666, 0o644), (0o400, 0o600), (0o755, 0o644)):
+        for rights, made in (
+            (0o600, 0o600),
+            (0o640, 0o640),
+            (0o666, 0o644),
+            (0o400, 0o600),
+            (0o755, 0o644),
+        ):
             source.chmod(rights)
             to = tmp_path / f"{rights:o}"
             ordinary_files.copy(folder, source, to)
@@ -264,7 +333,9 @@ def test_a_copy_is_not_more_open_than_its_source(tmp_path: Path) -> None:
     assert (tmp_path / "kept").read_text() == "mine"
 
 
-def test_a_link_that_another_user_plants_is_not_followed(stranger: OtherUser, open_to_all: Path) -> None:
+def test_a_link_that_another_user_plants_is_not_followed(
+    stranger: OtherUser, open_to_all: Path
+) -> None:
     """The folder was sent around: the owner of the link gets nothing of who uses the model."""
     folder = write_llama(open_to_all / "model")
     private = open_to_all / "private"
@@ -277,7 +348,9 @@ def test_a_link_that_another_user_plants_is_not_followed(stranger: OtherUser, op
     with pytest.raises(UserError, match=r"chat_template\.jinja is a link to .*private"):
         model_folder.check(folder)
     with pytest.raises(UserError, match="is a link to"):
-        ordinary_files.copy(folder, folder / "chat_template.jinja", open_to_all / "copy")
+        ordinary_files.copy(
+            folder, folder / "chat_template.jinja", open_to_all / "copy"
+        )
     assert not (open_to_all / "copy").exists()
 
 
@@ -294,7 +367,8 @@ def test_an_adapter_that_came_after_plan_is_refused_on_the_node(tmp_path: Path) 
 
 
 def test_a_reward_models_templates_are_in_its_digest(tmp_path: Path) -> None:
-    """They decide what it reads; a base's decide nothing, and a reward model without any has the digest it had."""
+    """They decide what it reads; a base's decide nothing, and a reward model without
+    any has the digest it had."""
     folder = write_llama(tmp_path / "model")
 
     def digest(list_files: content.Files) -> str:
@@ -324,4 +398,6 @@ def test_links_out_of_a_folder_of_data_are_told(tmp_path: Path) -> None:
         inputs._tell_links(tmp_path / path, content.data_files("messages"))
 
     [told] = said
-    assert told.startswith(f"note: {tmp_path}/data/train.jsonl is a link to {tmp_path}/elsewhere.jsonl; ")
+    assert told.startswith(
+        f"note: {tmp_path}/data/train.jsonl is a link to {tmp_path}/elsewhere.jsonl; "
+    )

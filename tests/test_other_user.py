@@ -6,7 +6,9 @@ from pathlib import Path
 from other_user import OtherUser
 
 
-def test_the_other_user_reads_what_is_open_and_not_what_is_private(stranger: OtherUser, open_to_all: Path) -> None:
+def test_the_other_user_reads_what_is_open_and_not_what_is_private(
+    stranger: OtherUser, open_to_all: Path
+) -> None:
     """What is 0644 in an open folder is read, what is 0600 is not."""
     shown = open_to_all / "shown"
     private = open_to_all / "private"
@@ -15,4 +17,6 @@ def test_the_other_user_reads_what_is_open_and_not_what_is_private(stranger: Oth
         path.chmod(mode)
     assert stranger.run("cat", shown).stdout == "word"
     assert not stranger.can('cat "$1"', private)
-    assert stranger.run("id", "-u").stdout.strip() == str(stranger.uid) != str(os.getuid())
+    assert (
+        stranger.run("id", "-u").stdout.strip() == str(stranger.uid) != str(os.getuid())
+    )

@@ -1,4 +1,5 @@
-"""Is zsg's trainer the plain loop in torch that anybody would write, however many ranks, ZeRO stages, micro-batches?"""
+"""Is zsg's trainer the plain loop in torch that anybody would write, however many
+ranks, ZeRO stages, micro-batches?"""
 
 import itertools
 import json
@@ -12,39 +13,80 @@ import numpy as np
 import pytest
 
 Row = dict[str, Any]
-QUIET = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-Way = tuple[int, int, int, str]  # ranks, ZeRO stage, micro-batches to a step, and "", "recompute" or "compile"
-SOME = [(1, 0, 1, ""), (1, 1, 4, ""), (2, 2, 2, ""), (2, 3, 4, ""), (2, 3, 4, "recompute")]
+QUIET = {
+    "OMP_NUM_THREADS": "1",
+    "DS_ACCELERATOR": "cpu",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+}
+# ranks, ZeRO stage, micro-batches to a step, and "", "recompute" or "compile"
+Way = tuple[int, int, int, str]
+SOME = [
+    (1, 0, 1, ""),
+    (1, 1, 4, ""),
+    (2, 2, 2, ""),
+    (2, 3, 4, ""),
+    (2, 3, 4, "recompute"),
+]
 EVERY = list(itertools.product((1, 2, 4), (0, 1, 2, 3), (1, 2, 4), ("",)))
-OTHERWISE = [*((2, stage, 2, "recompute") for stage in (0, 1, 2, 3)), (1, 1, 2, "compile"), (2, 2, 2, "compile")]
+OTHERWISE = [
+    *((2, stage, 2, "recompute") for stage in (0, 1, 2, 3)),
+    (1, 1, 2, "compile"),
+    (2, 2, 2, "compile"),
+]
 
 
 def trained(folder: Path, steps: int, ways: list[Way]) -> tuple[Row, list[Row]]:
-    """What the plain loop came to, and what zsg's trainer did in each way: ranks, ZeRO stage, micro-batches, how."""
-    script, asked = Path(__file__).with_name("trained_ranks.py"), json.dumps({"steps": steps, "ways": ways})
-    env = {key: value for key, value in os.environ.items() if not key.startswith("SLURM")} | QUIET
-    done = subprocess.run([sys.executable, script, folder, asked], env=env, capture_output=True, text=True)
+    """What the plain loop came to, and what zsg's trainer did in each way: ranks, ZeRO
+    stage, micro-batches, how."""
+    script, asked = (
+        Path(__file__).with_name("trained_ranks.py"),
+        json.dumps({"steps": steps, "ways": ways}),
+    )
+    env = {
+        key: value for key, value in os.environ.items() if not key.startswith("SLURM")
+    } | QUIET
+    done = subprocess.run(
+        [sys.executable, script, folder, asked], env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-4000:]
-    plain, *rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"way"')]
+    plain, *rows = [
+        json.loads(line)
+        for line in done.stdout.splitlines()
+        if line.startswith('{"way"')
+    ]
     assert [tuple(row["way"]) for row in rows] == ways
     return plain, rows
 
 
 def furthest(plain: Row, row: Row, steps: int) -> float:
     """The largest difference in loss over the first steps."""
-    return max(abs(one - other) for one, other in zip(plain["losses"][:steps], row["losses"][:steps], strict=True))
+    return max(
+        abs(one - other)
+        for one, other in zip(
+            plain["losses"][:steps], row["losses"][:steps], strict=True
+        )
+    )
 
 
 def apart(plain: Row, row: Row) -> float:
     """The distance of the first step's gradients, relative to their length."""
-    expected, found = (np.load(one["gradients"]).astype(np.float64) for one in (plain, row))
+    expected, found = (
+        np.load(one["gradients"]).astype(np.float64) for one in (plain, row)
+    )
     return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def is_the_plain_loop(plain: Row, row: Row) -> None:
-    """Gradients to 1e-6, losses to 1e-5 over 20 steps and 1e-4 over 50, the same ids in the same steps."""
-    print(f"{row['way']}: gradients {apart(plain, row):.1e}, losses {furthest(plain, row, len(row['losses'])):.1e}")
-    assert max(row["micro_batches"]) == row["way"][2], "not as many micro-batches as meant"
+    """Gradients to 1e-6, losses to 1e-5 over 20 steps and 1e-4 over 50, the same ids in
+    the same steps."""
+    print(
+        f"{row['way']}: gradients {apart(plain, row):.1e}, losses"
+        f" {furthest(plain, row, len(row['losses'])):.1e}"
+    )
+    assert max(row["micro_batches"]) == row["way"][2], (
+        "not as many micro-batches as meant"
+    )
     assert apart(plain, row) <= 1e-6
     assert furthest(plain, row, 20) <= 1e-5
     assert furthest(plain, row, len(row["losses"])) <= 1e-4
@@ -59,8 +101,11 @@ def some(tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, dict[Way, Row]]
 
 
 @pytest.mark.parametrize("way", SOME)
-def test_the_trainer_is_a_plain_loop(some: tuple[Row, dict[Any, Row]], way: Way) -> None:
-    """With AdamW, clipping and the schedule, it gives the gradients and losses of one example at a time in torch."""
+def test_the_trainer_is_a_plain_loop(
+    some: tuple[Row, dict[Any, Row]], way: Way
+) -> None:
+    """With AdamW, clipping and the schedule, it gives the gradients and losses of one
+    example at a time in torch."""
     plain, rows = some
     is_the_plain_loop(plain, rows[way])
 
@@ -69,11 +114,14 @@ def test_the_model_learns_in_those_steps(some: tuple[Row, dict[Any, Row]]) -> No
     """The losses that are compared move by far more than they may differ."""
     plain, _ = some
     assert max(plain["losses"]) - min(plain["losses"]) > 0.1
-    assert np.linalg.norm(np.load(plain["gradients"])) == pytest.approx(1.0, rel=1e-5), "nothing was clipped"
+    assert np.linalg.norm(np.load(plain["gradients"])) == pytest.approx(
+        1.0, rel=1e-5
+    ), "nothing was clipped"
 
 
 def test_recomputing_changes_no_bit(some: tuple[Row, dict[Any, Row]]) -> None:
-    """Losses and gradients of layers that compute their activations twice are those of layers that keep them."""
+    """Losses and gradients of layers that compute their activations twice are those of
+    layers that keep them."""
     _, rows = some
     kept, recomputed = rows[2, 3, 4, ""], rows[2, 3, 4, "recompute"]
     assert recomputed["losses"] == kept["losses"]
@@ -82,7 +130,11 @@ def test_recomputing_changes_no_bit(some: tuple[Row, dict[Any, Row]]) -> None:
 
 @pytest.mark.soak
 def test_the_trainer_is_a_plain_loop_in_every_way(tmp_path: Path) -> None:
-    """Fifty steps for 1, 2, 4 ranks, ZeRO 0 to 3, and 1, 2, 4 micro-batches to a step; recomputed, compiled."""
-    plain, rows = trained(tmp_path, 50, sorted([*EVERY, *OTHERWISE], key=lambda way: way[0]))  # world after world
+    """Fifty steps for 1, 2, 4 ranks, ZeRO 0 to 3, and 1, 2, 4 micro-batches to a step;
+    recomputed, compiled."""
+    # world after world
+    plain, rows = trained(
+        tmp_path, 50, sorted([*EVERY, *OTHERWISE], key=lambda way: way[0])
+    )
     for row in rows:
         is_the_plain_loop(plain, row)

@@ -19,7 +19,14 @@ class Clock:
         self.slept: list[float] = []
 
     def patience(self, limit_s: float) -> Patience:
-        return Patience(limit_s, 1.0, 8.0, clock=lambda: self.now, sleep=self.sleep, chance=random.Random(0))
+        return Patience(
+            limit_s,
+            1.0,
+            8.0,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+            chance=random.Random(0),
+        )
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -39,7 +46,10 @@ def test_pauses_double_up_to_a_bound_and_are_drawn() -> None:
     clock, made = Clock(), []
     assert clock.patience(1e9).again(lambda: fail(6, made), lambda error: True) == 7
 
-    assert all(most / 2 <= slept <= most for slept, most in zip(clock.slept, [1, 2, 4, 8, 8, 8], strict=True))
+    assert all(
+        most / 2 <= slept <= most
+        for slept, most in zip(clock.slept, [1, 2, 4, 8, 8, 8], strict=True)
+    )
     assert len(set(clock.slept)) == 6
 
 
@@ -54,14 +64,19 @@ def test_patience_ends() -> None:
 
 
 def test_who_asks_to_wait_is_waited_for_within_the_limit() -> None:
-    """A busy server says how long; one that asks for longer than patience lasts is tried once more and given up."""
+    """A busy server says how long; one that asks for longer than patience lasts is
+    tried once more and given up."""
     clock, made = Clock(), []
-    clock.patience(100).again(lambda: fail(1, made), lambda error: True, lambda error: 20)
+    clock.patience(100).again(
+        lambda: fail(1, made), lambda error: True, lambda error: 20
+    )
     assert clock.slept == [20]
 
     clock, made = Clock(), []
     with pytest.raises(ValueError, match="busy"):
-        clock.patience(10).again(lambda: fail(99, made), lambda error: True, lambda error: 1e9)
+        clock.patience(10).again(
+            lambda: fail(99, made), lambda error: True, lambda error: 1e9
+        )
     assert clock.slept == [10]
 
 
@@ -82,9 +97,21 @@ def response(status: int) -> requests.HTTPError:
 
 
 TRANSIENT = [
-    MlflowException("API request to http://x failed with exception ConnectionResetError"),
-    RestException({"error_code": "BAD_REQUEST", "message": "QueuePool limit of size 5 overflow 10 reached"}),
-    RestException({"error_code": "BAD_REQUEST", "message": "(sqlite3.OperationalError) database is locked"}),
+    MlflowException(
+        "API request to http://x failed with exception ConnectionResetError"
+    ),
+    RestException(
+        {
+            "error_code": "BAD_REQUEST",
+            "message": "QueuePool limit of size 5 overflow 10 reached",
+        }
+    ),
+    RestException(
+        {
+            "error_code": "BAD_REQUEST",
+            "message": "(sqlite3.OperationalError) database is locked",
+        }
+    ),
     RestException({"error_code": "RESOURCE_EXHAUSTED", "message": "slow down"}),
     RestException({"error_code": "TEMPORARILY_UNAVAILABLE", "message": "soon"}),
     RestException({"error_code": "INTERNAL_ERROR", "message": "oops"}),
@@ -119,4 +146,6 @@ def test_a_follower_asks_a_dead_server_less_and_less() -> None:
     """Two seconds while all is well; after many failures minutes, never more than five."""
     assert follow.pause_s(0) == follow.EVERY_S
     assert all(1 <= follow.pause_s(1) <= 4 for _ in range(20))
-    assert all(150 <= follow.pause_s(failures) <= 300 for failures in range(8, 2000, 50))
+    assert all(
+        150 <= follow.pause_s(failures) <= 300 for failures in range(8, 2000, 50)
+    )

@@ -8,7 +8,15 @@ from builders import digests
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.grids.selection import Selection
-from launcher.planning.plan import MOST_GROUPS, Action, Allow, Plan, decide, make, run_item
+from launcher.planning.plan import (
+    MOST_GROUPS,
+    Action,
+    Allow,
+    Plan,
+    decide,
+    make,
+    run_item,
+)
 from launcher.status.status import JobState
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
@@ -18,13 +26,21 @@ from zsg_core.training.schedule import checkpoint_steps
 
 def done(every: int) -> JobState:
     """A finished run of 40 steps that was measured at every so many."""
-    return JobState(state="done", steps=40, checkpoints=tuple(checkpoint_steps(40, every)))
+    return JobState(
+        state="done", steps=40, checkpoints=tuple(checkpoint_steps(40, every))
+    )
 
 
 def a_run(order: str = "cluster", nodes: int = 1, every: int = 10, **changes) -> Run:
     """A run; `changes` are mappings of its settings."""
-    wanted = {"arrangement": {"order": order}, "checkpoints": {"every": every}, **changes}
-    settings = Settings.model_validate({**wanted, "data": {"path": "/d", **changes.get("data", {})}})
+    wanted = {
+        "arrangement": {"order": order},
+        "checkpoints": {"every": every},
+        **changes,
+    }
+    settings = Settings.model_validate(
+        {**wanted, "data": {"path": "/d", **changes.get("data", {})}}
+    )
     embedding = "e" if order in ("nft", "rt", "fft") else None
     recipe = recipes.recipe(settings, digests(embedding=embedding))
     return Run(
@@ -39,25 +55,42 @@ def a_run(order: str = "cluster", nodes: int = 1, every: int = 10, **changes) ->
     )
 
 
-def planned(runs: list[Run], made: set[str] = frozenset(), makers: dict[str, str] | None = None) -> Plan:  # type: ignore[assignment]
+def planned(
+    runs: list[Run], made: set[str] = frozenset(), makers: dict[str, str] | None = None
+) -> Plan:  # type: ignore[assignment]
     """The plan for new runs, with what is made and what active prepare jobs will make."""
     actions = [Action(run, "submit", "new") for run in runs]
     return make(actions, lambda need: need in made, makers or {})
 
 
-RETRY, RETRAIN, NOTHING, BOTH = Allow(retry=True), Allow(retrain=True), Allow(), Allow(retry=True, retrain=True)
+RETRY, RETRAIN, NOTHING, BOTH = (
+    Allow(retry=True),
+    Allow(retrain=True),
+    Allow(),
+    Allow(retry=True, retrain=True),
+)
 ALWAYS = [NOTHING, RETRY, RETRAIN, BOTH]
 
 
 @pytest.mark.parametrize(
     ("state", "kinds"),
     [
-        pytest.param(JobState(state="absent"), ["submit"] * 4, id="a new run is submitted"),
-        pytest.param(JobState(state="waiting"), ["skip"] * 4, id="a waiting run is left alone"),
-        pytest.param(JobState(state="queued"), ["skip"] * 4, id="a queued run is left alone"),
-        pytest.param(JobState(state="running"), ["skip"] * 4, id="a running run is left alone"),
+        pytest.param(
+            JobState(state="absent"), ["submit"] * 4, id="a new run is submitted"
+        ),
+        pytest.param(
+            JobState(state="waiting"), ["skip"] * 4, id="a waiting run is left alone"
+        ),
+        pytest.param(
+            JobState(state="queued"), ["skip"] * 4, id="a queued run is left alone"
+        ),
+        pytest.param(
+            JobState(state="running"), ["skip"] * 4, id="a running run is left alone"
+        ),
         pytest.param(done(every=10), ["skip"] * 4, id="a finished run is left alone"),
-        pytest.param(done(every=5), ["skip"] * 4, id="a finer stride holds the wanted steps"),
+        pytest.param(
+            done(every=5), ["skip"] * 4, id="a finer stride holds the wanted steps"
+        ),
         pytest.param(
             done(every=20),
             ["skip", "skip", "retrain", "retrain"],
@@ -69,7 +102,9 @@ ALWAYS = [NOTHING, RETRY, RETRAIN, BOTH]
             id="a stride that misses wanted steps is trained again only with --retrain",
         ),
         pytest.param(
-            JobState(state="failed"), ["skip", "retry", "skip", "retry"], id="a failed run goes again only with --retry"
+            JobState(state="failed"),
+            ["skip", "retry", "skip", "retry"],
+            id="a failed run goes again only with --retry",
         ),
         pytest.param(
             JobState(state="cancelled"),
@@ -92,30 +127,47 @@ def test_what_is_done_about_a_run(state, kinds):
     """The action follows from the run's state and from what the user allows."""
     run = a_run()
 
-    assert [decide([run], {run_item(run): state}, allow)[0].kind for allow in ALWAYS] == kinds
+    assert [
+        decide([run], {run_item(run): state}, allow)[0].kind for allow in ALWAYS
+    ] == kinds
 
 
-HAD = [{"step": step, "probe_loss": 50.0 - step, "kept": step == 40} for step in (20, 40)]
+HAD = [
+    {"step": step, "probe_loss": 50.0 - step, "kept": step == 40} for step in (20, 40)
+]
 
 
 @pytest.mark.parametrize(
     ("wanted", "lacks"),
     [
-        pytest.param({"snapshots": 20, "keep": "last"}, None, id="what it was trained with"),
-        pytest.param({"snapshots": 20, "keep": {"best": 1}}, None, id="another rule that names the same"),
+        pytest.param(
+            {"snapshots": 20, "keep": "last"}, None, id="what it was trained with"
+        ),
+        pytest.param(
+            {"snapshots": 20, "keep": {"best": 1}},
+            None,
+            id="another rule that names the same",
+        ),
         pytest.param({"snapshots": 20}, 20, id="one that was removed"),
-        pytest.param({"snapshots": 10, "keep": "last"}, 10, id="one that was never written"),
+        pytest.param(
+            {"snapshots": 10, "keep": "last"}, 10, id="one that was never written"
+        ),
     ],
 )
 def test_snapshots_that_a_finished_run_lacks_need_training(wanted, lacks):
-    """Weights cannot be made afterwards: plan says which are missing, and trains again only with --retrain."""
+    """Weights cannot be made afterwards: plan says which are missing, and trains again
+    only with --retrain."""
     run = a_run(checkpoints={"every": 10, **wanted})
     state = replace(done(every=10), snapshots=tuple(HAD))
     [action] = decide([run], {run_item(run): state}, NOTHING)
     [allowed] = decide([run], {run_item(run): state}, RETRAIN)
 
     assert (allowed.kind == "retrain") == (lacks is not None)
-    assert action.reason == "already done" if lacks is None else f"(the first: step {lacks})" in action.reason
+    assert (
+        action.reason == "already done"
+        if lacks is None
+        else f"(the first: step {lacks})" in action.reason
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,11 +182,14 @@ def test_snapshots_that_a_finished_run_lacks_need_training(wanted, lacks):
             id="failed, with the cause, the evidence and what to do",
         ),
         pytest.param(
-            JobState(state="waiting", stopped=True, saved=7), "goes on from step 7", id="stopped by its time limit"
+            JobState(state="waiting", stopped=True, saved=7),
+            "goes on from step 7",
+            id="stopped by its time limit",
         ),
         pytest.param(
             JobState(state="cancelled", cause="signal", saved=7),
-            "cancelled: signal (zsg retry --only state=cancelled submits it again and goes on from step 7)",
+            "cancelled: signal (zsg retry --only state=cancelled submits it again and goes on from"
+            " step 7)",
             id="cancelled, with a state",
         ),
         pytest.param(
@@ -169,7 +224,8 @@ def test_a_skipped_run_needs_nothing():
 
 
 def test_runs_of_one_corpus_share_one_prepare():
-    """Orders by task of one sample are made by one job, and all their runs wait for it as one array."""
+    """Orders by task of one sample are made by one job, and all their runs wait for it
+    as one array."""
     runs = [a_run("cluster"), a_run("round_robin"), a_run("random")]
     plan = planned(runs)
     (prepare,), (group,) = plan.prepares, plan.groups
@@ -208,11 +264,15 @@ def test_nothing_that_is_made_is_made_again():
 
 
 def test_runs_whose_needs_are_made_wait_for_nothing():
-    """With everything there is no prepare job and nothing to wait for; others keep waiting apart."""
+    """With everything there is no prepare job and nothing to wait for; others keep
+    waiting apart."""
     one, other = a_run("cluster"), a_run("round_robin")
     plan = planned([one, other], made=set(one.needs))
 
-    assert [(group.runs, len(group.after)) for group in plan.groups] == [([one], 0), ([other], 1)]
+    assert [(group.runs, len(group.after)) for group in plan.groups] == [
+        ([one], 0),
+        ([other], 1),
+    ]
 
 
 def test_what_an_active_prepare_makes_is_awaited_and_not_made_twice():
@@ -237,7 +297,9 @@ def test_a_run_may_wait_for_an_active_prepare_and_a_new_one():
 def test_what_is_made_is_not_awaited_from_an_active_prepare():
     """A prepare job that still runs holds up nobody whose things are there already."""
     run = a_run()
-    plan = planned([run], made=set(run.needs), makers=dict.fromkeys(run.needs, "prepare/active"))
+    plan = planned(
+        [run], made=set(run.needs), makers=dict.fromkeys(run.needs, "prepare/active")
+    )
 
     assert [group.after for group in plan.groups] == [()]
 
@@ -247,7 +309,10 @@ def test_jobs_of_different_size_are_different_arrays():
     runs = [a_run(nodes=1), a_run(nodes=2, seed=1), a_run(nodes=1, train={"lr": 1e-3})]
     plan = planned(runs, made={need for run in runs for need in run.needs})
 
-    assert [(group.size.nodes, group.runs) for group in plan.groups] == [(1, [runs[0], runs[2]]), (2, [runs[1]])]
+    assert [(group.size.nodes, group.runs) for group in plan.groups] == [
+        (1, [runs[0], runs[2]]),
+        (2, [runs[1]]),
+    ]
 
 
 def test_a_prepare_is_named_by_what_it_makes():
@@ -265,44 +330,78 @@ def test_each_run_is_in_exactly_one_group():
     runs = [a_run(order, seed=seed) for order in orders for seed in seeds]
     plan = planned(runs)
 
-    assert sorted(run.id for group in plan.groups for run in group.runs) == sorted(run.id for run in runs)
-    assert sorted(run.id for prepare in plan.prepares for run in prepare.runs) == sorted(run.id for run in runs)
+    assert sorted(run.id for group in plan.groups for run in group.runs) == sorted(
+        run.id for run in runs
+    )
+    assert sorted(
+        run.id for prepare in plan.prepares for run in prepare.runs
+    ) == sorted(run.id for run in runs)
 
 
 @pytest.mark.parametrize(
     ("quick", "lacks"),
     [
-        pytest.param({40: range(0, 41, 10)}, "", id="the quick set at every checkpoint, the whole at its own"),
         pytest.param(
-            {40: [0, 20, 40]}, "2 of the 5 checkpoints of loss_quick_40 now wanted", id="too few of the quick"
+            {40: range(0, 41, 10)},
+            "",
+            id="the quick set at every checkpoint, the whole at its own",
         ),
-        pytest.param({}, "5 of the 5 checkpoints of loss_quick_40 now wanted", id="the whole set is another curve"),
-        pytest.param({60: range(41)}, "5 of the 5 checkpoints of loss_quick_40 now wanted", id="so are other items"),
+        pytest.param(
+            {40: [0, 20, 40]},
+            "2 of the 5 checkpoints of loss_quick_40 now wanted",
+            id="too few of the quick",
+        ),
+        pytest.param(
+            {},
+            "5 of the 5 checkpoints of loss_quick_40 now wanted",
+            id="the whole set is another curve",
+        ),
+        pytest.param(
+            {60: range(41)},
+            "5 of the 5 checkpoints of loss_quick_40 now wanted",
+            id="so are other items",
+        ),
     ],
 )
 def test_a_quick_set_has_cells_of_its_own(quick, lacks):
-    """A run measured at 0, 20 and 40 whole lacks no whole loss, and of the quick loss what it has not."""
+    """A run measured at 0, 20 and 40 whole lacks no whole loss, and of the quick loss
+    what it has not."""
     run = a_run(checkpoints={"every": 10, "quick": {"items": 40, "full_every": 20}})
     state = JobState(
-        state="done", steps=40, checkpoints=(0, 20, 40), quick={f"loss_quick_{n}": tuple(of) for n, of in quick.items()}
+        state="done",
+        steps=40,
+        checkpoints=(0, 20, 40),
+        quick={f"loss_quick_{n}": tuple(of) for n, of in quick.items()},
     )
     [action] = decide([run], {run_item(run): state}, NOTHING)
 
-    assert action.reason.startswith(f"done, but {lacks} are missing" if lacks else "already done")
+    assert action.reason.startswith(
+        f"done, but {lacks} are missing" if lacks else "already done"
+    )
 
 
 def test_runs_that_are_not_selected_are_left_alone():
     """Whatever their state, and whatever else is allowed; what is selected is decided as ever."""
-    runs = [a_run(seed=seed, train={"lr": lr}) for seed, lr in ((0, 1e-3), (1, 1e-3), (2, 1e-4))]
+    runs = [
+        a_run(seed=seed, train={"lr": lr})
+        for seed, lr in ((0, 1e-3), (1, 1e-3), (2, 1e-4))
+    ]
     states = {
-        run_item(run): JobState(state=state) for run, state in zip(runs, ("failed", "absent", "done"), strict=True)
+        run_item(run): JobState(state=state)
+        for run, state in zip(runs, ("failed", "absent", "done"), strict=True)
     }
-    chosen = Allow(retry=True, selection=Selection.parse(["train.lr=0.001"], ["state=new"]))
+    chosen = Allow(
+        retry=True, selection=Selection.parse(["train.lr=0.001"], ["state=new"])
+    )
     actions = decide(runs, states, chosen)
 
     assert [action.kind for action in actions] == ["retry", "skip", "skip"]
     assert [action.reason for action in actions[1:]] == ["not selected"] * 2
-    assert [run.id for group in make(actions, lambda need: False, {}).groups for run in group.runs] == [runs[0].id]
+    assert [
+        run.id
+        for group in make(actions, lambda need: False, {}).groups
+        for run in group.runs
+    ] == [runs[0].id]
 
 
 def test_a_selection_that_names_no_run_of_the_grid_is_refused():
@@ -316,14 +415,19 @@ def test_a_selection_that_names_no_run_of_the_grid_is_refused():
 
 @pytest.mark.parametrize(("corpora", "arrays"), [(20, 20), (21, 1)])
 def test_many_groups_become_one_that_waits_for_the_end_of_all(corpora, arrays):
-    """Up to 20 arrays each wait for what they need; more are one, and each run keeps what it needs itself."""
+    """Up to 20 arrays each wait for what they need; more are one, and each run keeps
+    what it needs itself."""
     runs = [a_run(data={"sample_seed": seed}) for seed in range(corpora)]
     plan = planned(runs)
 
     assert len(plan.groups) == arrays
     assert {group.whatever_they_made for group in plan.groups} == {arrays == 1}
-    assert sorted(item for group in plan.groups for item in group.after) == sorted(p.item for p in plan.prepares)
-    assert [plan.needed[run.id] for run in runs] == [(prepare.item,) for prepare in plan.prepares]
+    assert sorted(item for group in plan.groups for item in group.after) == sorted(
+        p.item for p in plan.prepares
+    )
+    assert [plan.needed[run.id] for run in runs] == [
+        (prepare.item,) for prepare in plan.prepares
+    ]
 
 
 def test_groups_of_other_sizes_or_with_nothing_to_wait_for_stay_apart():
@@ -332,15 +436,22 @@ def test_groups_of_other_sizes_or_with_nothing_to_wait_for_stay_apart():
     ready = a_run(data={"sample_seed": 99})
     plan = planned([*runs, ready], made=set(ready.needs))
 
-    assert [(group.size.nodes, len(group.runs), bool(group.after)) for group in plan.groups] == [
-        (1, 1, False), (1, 15, True), (2, 15, True),
-    ]  # fmt: skip
+    assert [
+        (group.size.nodes, len(group.runs), bool(group.after)) for group in plan.groups
+    ] == [
+        (1, 1, False),
+        (1, 15, True),
+        (2, 15, True),
+    ]
 
 
 def test_among_many_arrays_a_run_is_submitted_before_those_that_start_from_it() -> None:
     """Else they would have nothing to wait for."""
     firsts = [a_run(data={"sample_seed": seed}) for seed in range(MOST_GROUPS + 2)]
-    seconds = [replace(a_run(data={"sample_seed": 100 + seed}), before=run) for seed, run in enumerate(firsts)]
+    seconds = [
+        replace(a_run(data={"sample_seed": 100 + seed}), before=run)
+        for seed, run in enumerate(firsts)
+    ]
     plan = planned(seconds)
 
     seen: set[str] = set()

@@ -1,4 +1,5 @@
-"""Does `zsg plan` say what the grid language makes of a file: which points are runs, and which are one run?"""
+"""Does `zsg plan` say what the grid language makes of a file: which points are runs,
+and which are one run?"""
 
 import json
 import shutil
@@ -23,32 +24,51 @@ HEAD = "name: g\ndefaults:\n  data: {path: data, sampling: first}\n  train: {bat
 
 @pytest.fixture
 def planned(zsg: Zsg):
-    """Plans a grid that follows name, data and a fixed seed of the weights: the rows, and what was said."""
+    """Plans a grid that follows name, data and a fixed seed of the weights: the rows,
+    and what was said."""
     write_niv2(zsg.folder / "data")
 
     def plan(text: str, *options: str) -> tuple[list[dict[str, Any]], str]:
-        rows = json.loads(zsg("plan", zsg.write("grid.yaml", HEAD + text), "--json", *options))
+        rows = json.loads(
+            zsg("plan", zsg.write("grid.yaml", HEAD + text), "--json", *options)
+        )
         return rows, zsg.said
 
     return plan
 
 
 def test_only_seeds_that_take_effect_make_runs(planned) -> None:
-    """Of three seeds the order by task, of the first examples and fixed weights, sees none; a random order sees all."""
-    rows, said = planned("grid: {arrangement.order: [cluster, random], seed: [0, 1, 2]}\n")
+    """Of three seeds the order by task, of the first examples and fixed weights, sees
+    none; a random order sees all."""
+    rows, said = planned(
+        "grid: {arrangement.order: [cluster, random], seed: [0, 1, 2]}\n"
+    )
 
-    assert [(row["axes"]["arrangement.order"], row["axes"]["seed"]) for row in rows] == [
-        ("cluster", 0), ("random", 0), ("random", 1), ("random", 2),
-    ]  # fmt: skip
-    assert f"note: 3 points are one run, {rows[0]['run']}: they differ only in settings that change nothing" in said
+    assert [
+        (row["axes"]["arrangement.order"], row["axes"]["seed"]) for row in rows
+    ] == [
+        ("cluster", 0),
+        ("random", 0),
+        ("random", 1),
+        ("random", 2),
+    ]
+    assert (
+        f"note: 3 points are one run, {rows[0]['run']}: they differ only in settings that change"
+        " nothing" in said
+    )
     assert "(seed); the first of them stands for all" in said
 
 
 def test_points_of_several_blocks_that_are_equal_are_one_run(planned) -> None:
     """A run that two blocks ask for, in other words too, is planned once, and the plan says so."""
-    rows, said = planned("grid:\n- {data.fraction: [1/4, 1/2]}\n- {data: {fraction: 0.25}}\n")
+    rows, said = planned(
+        "grid:\n- {data.fraction: [1/4, 1/2]}\n- {data: {fraction: 0.25}}\n"
+    )
 
-    assert [row["axes"] for row in rows] == [{"data.fraction": "1/4"}, {"data.fraction": "1/2"}]
+    assert [row["axes"] for row in rows] == [
+        {"data.fraction": "1/4"},
+        {"data.fraction": "1/2"},
+    ]
     assert "note: 2 points are one run" in said
 
 
@@ -63,29 +83,52 @@ def test_set_makes_the_run_that_the_file_would_make(planned) -> None:
 
 def test_an_exclude_without_effect_is_said(planned) -> None:
     """A rule that leaves nothing out is probably a mistake: plan goes on and names its line."""
-    rows, said = planned("grid: {seed: [0, 1], arrangement.order: [random]}\nexclude:\n- {seed: 7}\n")
+    rows, said = planned(
+        "grid: {seed: [0, 1], arrangement.order: [random]}\nexclude:\n- {seed: 7}\n"
+    )
 
     assert len(rows) == 2
     assert "grid.yaml:7: this `exclude` matches no point of the grid" in said
 
 
 def test_only_and_except_say_which_runs_are_meant(planned) -> None:
-    """Options add up; runs that they do not name are skipped as such, and the same axes are shown."""
+    """Options add up; runs that they do not name are skipped as such, and the same axes
+    are shown."""
     grid = "grid: {arrangement.order: [cluster, random], data.fraction: [1/4, 1/2]}\n"
-    rows, _ = planned(grid, "--only", "order=random", "--only", "data.fraction=0.25", "--except", "state=done")
+    rows, _ = planned(
+        grid,
+        "--only",
+        "order=random",
+        "--only",
+        "data.fraction=0.25",
+        "--except",
+        "state=done",
+    )
 
     assert [(row["action"], row["reason"]) for row in rows] == [
-        ("submit", "new"), ("skip", "not selected"), ("submit", "new"), ("submit", "new"),
-    ]  # fmt: skip
+        ("submit", "new"),
+        ("skip", "not selected"),
+        ("submit", "new"),
+        ("submit", "new"),
+    ]
 
 
 def test_a_long_plan_is_whole(zsg: Zsg) -> None:
     """A table of hundreds of runs has a line for each, its columns in line, and nothing is cut."""
     write_niv2(zsg.folder / "data")
     seeds = ", ".join(map(str, range(300)))
-    printed = zsg("plan", zsg.write("grid.yaml", HEAD + "grid:\n  train.lr: [1e-3]\n  train.init_seed: ["
-                  + seeds + "]\n")).splitlines()  # fmt: skip
-    rows = [line.split() for line in printed if line.endswith(" submit new") or " submit " in line][:300]
+    printed = zsg(
+        "plan",
+        zsg.write(
+            "grid.yaml",
+            HEAD + "grid:\n  train.lr: [1e-3]\n  train.init_seed: [" + seeds + "]\n",
+        ),
+    ).splitlines()
+    rows = [
+        line.split()
+        for line in printed
+        if line.endswith(" submit new") or " submit " in line
+    ][:300]
 
     assert printed[0].split() == ["run", "init_seed", "action", "why"]
     assert [row[1] for row in rows] == [str(seed) for seed in range(300)]
@@ -108,11 +151,28 @@ def a_cluster(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(submit, "refuse_without_slurm", lambda: None)
 
 
-TORCH = "training needs torch, transformers, deepspeed, which are not installed here: pip install 'zsg[train]'"
+TORCH = (
+    "training needs torch, transformers, deepspeed, which are not installed here: pip install"
+    " 'zsg[train]'"
+)
 REFUSALS = [  # what is different here; the profile's lines; the exit code; what is said
-    pytest.param(full_disk, "kind: local", 2, "GB of states would be on disk at once", id="the disk"),
-    pytest.param(bare_python, "kind: local", 3, TORCH, id="no torch here, and jobs run here"),
-    pytest.param(bare_python, "inherits: slurm-minimal", 3, TORCH, id="no torch in the Python that jobs start"),
+    pytest.param(
+        full_disk,
+        "kind: local",
+        2,
+        "GB of states would be on disk at once",
+        id="the disk",
+    ),
+    pytest.param(
+        bare_python, "kind: local", 3, TORCH, id="no torch here, and jobs run here"
+    ),
+    pytest.param(
+        bare_python,
+        "inherits: slurm-minimal",
+        3,
+        TORCH,
+        id="no torch in the Python that jobs start",
+    ),
     pytest.param(
         a_cluster,
         "inherits: a100-80g\nmax_gpus: 7",
@@ -158,9 +218,12 @@ def test_plan_ends_as_submit_would(
     ended,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What submit refuses, plan, a dry run and a detached submit refuse in the same words, with the same exit code."""
+    """What submit refuses, plan, a dry run and a detached submit refuse in the same
+    words, with the same exit code."""
     Path("own.yaml").write_text(f"name: own\n{lines}\n")
-    Path("grid.yaml").write_text(HEAD + "grid: {arrangement.order: [cluster, random]}\n")
+    Path("grid.yaml").write_text(
+        HEAD + "grid: {arrangement.order: [cluster, random]}\n"
+    )
     different(monkeypatch)
     if different is bare_python and "slurm" in lines:
         a_cluster(monkeypatch)
@@ -177,13 +240,18 @@ def test_plan_ends_as_submit_would(
     assert (detached.code, detached.said.partition("error: ")[2].strip()) == (code, why)
     assert (planned.code, dry.code, rows.code) == (code, code, code)
     assert f"submit would refuse: {why}" in planned.printed.splitlines()
-    assert "own: 2 submit" not in planned.printed and "g: 2 submit" in planned.printed, "the plan is shown all the same"
+    assert (
+        "own: 2 submit" not in planned.printed and "g: 2 submit" in planned.printed
+    ), "the plan is shown all the same"
     assert [row["refused"] for row in json.loads(rows.printed)] == [[why], [why]]
     assert not Path("zsg-work/ledger.jsonl").exists()
 
 
-def test_what_may_be_elsewhere_is_no_refusal(ended, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where setup lines, a container or PYTHONPATH may bring jobs their packages, plan tells what is missing here."""
+def test_what_may_be_elsewhere_is_no_refusal(
+    ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where setup lines, a container or PYTHONPATH may bring jobs their packages, plan
+    tells what is missing here."""
     bare_python(monkeypatch)
     Path("grid.yaml").write_text(HEAD)
     for number, lines in enumerate(
@@ -200,20 +268,29 @@ def test_what_may_be_elsewhere_is_no_refusal(ended, monkeypatch: pytest.MonkeyPa
         assert f"note: {TORCH}; not needed where" in planned.said
 
 
-def test_plan_says_where_it_could_not_look(ended, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_says_where_it_could_not_look(
+    ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Away from the cluster a plan is no refusal, and says that the limits were not looked at."""
     monkeypatch.setattr(shutil, "which", lambda name: None)
     Path("grid.yaml").write_text(HEAD)
     planned = ended("plan", "grid.yaml", "--profile", "slurm-minimal")
 
     assert planned.code == 0
-    assert "the cluster's limits were not looked at: there is no scontrol here" in planned.said
+    assert (
+        "the cluster's limits were not looked at: there is no scontrol here"
+        in planned.said
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "asked"),
     [
-        pytest.param("train.tuning: {method: lora}", ["torch", "transformers", "deepspeed", "peft"], id="LoRA"),
+        pytest.param(
+            "train.tuning: {method: lora}",
+            ["torch", "transformers", "deepspeed", "peft"],
+            id="LoRA",
+        ),
         pytest.param(
             "arrangement: {order: nft, measure: ot}",
             ["torch", "transformers", "deepspeed", "sentence_transformers", "ot"],
@@ -236,7 +313,9 @@ def test_packages_are_asked_for_where_they_are_needed(
 ) -> None:
     """A plan looks for what its own jobs import, and for nothing else."""
     looked: list[str] = []
-    monkeypatch.setattr(extras, "missing", lambda modules: [looked.extend(modules)] and [])
+    monkeypatch.setattr(
+        extras, "missing", lambda modules: [looked.extend(modules)] and []
+    )
     Path("grid.yaml").write_text(HEAD + f"  {changes}\n")
 
     assert ended("plan", "grid.yaml").code == 0

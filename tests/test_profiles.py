@@ -41,7 +41,10 @@ def test_a_profile_beside_the_grid_goes_first(tmp_path, monkeypatch):
         (tmp_path / place / "cluster_profiles/local.yaml").write_text(text)
     monkeypatch.chdir(tmp_path / "here")
 
-    beside, here = profiles.load("local", tmp_path / "grids"), profiles.load("local", tmp_path)
+    beside, here = (
+        profiles.load("local", tmp_path / "grids"),
+        profiles.load("local", tmp_path),
+    )
     monkeypatch.chdir(tmp_path)
     last = profiles.load("local", tmp_path)
 
@@ -51,11 +54,16 @@ def test_a_profile_beside_the_grid_goes_first(tmp_path, monkeypatch):
 
 def test_an_unknown_name_is_told_what_is_known(tmp_path):
     """The message lists the profiles there are."""
-    with pytest.raises(UserError, match=r"profile 'a800x' not found\..* Known: .*local.*path of a \.yaml file"):
+    with pytest.raises(
+        UserError,
+        match=r"profile 'a800x' not found\..* Known: .*local.*path of a \.yaml file",
+    ):
         profiles.load("a800x", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../local", "x/../local", "/etc/passwd", "", "a\0b", "x" * 300])
+@pytest.mark.parametrize(
+    "name", ["../local", "x/../local", "/etc/passwd", "", "a\0b", "x" * 300]
+)
 def test_a_name_is_no_path(name, tmp_path):
     """A name cannot reach outside the folders of profiles."""
     with pytest.raises(UserError, match="not found"):
@@ -65,22 +73,60 @@ def test_a_name_is_no_path(name, tmp_path):
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        pytest.param("name: a\nkind: slurm\nslurm:\n  particion: x\n", 4, "Did you mean 'partition'", id="a key"),
-        pytest.param("name: a\nkind: slurm\ntrian: {}\n", 3, "Did you mean 'train'", id="a key at the top"),
-        pytest.param("name: a\nkind: slrum\n", 2, "'local' or 'slurm', found 'slrum'", id="a kind"),
-        pytest.param("name: a\nkind: slurm\ntrain: {nodes: 0}\n", 3, "train.nodes", id="no nodes"),
         pytest.param(
-            "name: a\nkind: slurm\ndeepspeed: {zero_stage: 4}\n", 3, "deepspeed.zero_stage", id="a ZeRO stage"
+            "name: a\nkind: slurm\nslurm:\n  particion: x\n",
+            4,
+            "Did you mean 'partition'",
+            id="a key",
+        ),
+        pytest.param(
+            "name: a\nkind: slurm\ntrian: {}\n",
+            3,
+            "Did you mean 'train'",
+            id="a key at the top",
+        ),
+        pytest.param(
+            "name: a\nkind: slrum\n",
+            2,
+            "'local' or 'slurm', found 'slrum'",
+            id="a kind",
+        ),
+        pytest.param(
+            "name: a\nkind: slurm\ntrain: {nodes: 0}\n", 3, "train.nodes", id="no nodes"
+        ),
+        pytest.param(
+            "name: a\nkind: slurm\ndeepspeed: {zero_stage: 4}\n",
+            3,
+            "deepspeed.zero_stage",
+            id="a ZeRO stage",
         ),
         pytest.param("kind: local\n", 1, "name is missing", id="no name"),
         pytest.param("[]\n", 1, "a profile is a mapping", id="a list"),
         pytest.param("", 1, "a profile is a mapping", id="an empty file"),
-        pytest.param("name: a\nkind: local\nprepare: {nodes: 2}\n", 3, "one process", id="prepare on two nodes"),
         pytest.param(
-            "name: a\nkind: local\nprepare: {ranks_per_node: 2}\n", 3, "one process", id="prepare of two ranks"
+            "name: a\nkind: local\nprepare: {nodes: 2}\n",
+            3,
+            "one process",
+            id="prepare on two nodes",
         ),
-        pytest.param("name: a\nkind: local\nsetup: module load x\n", 3, "setup", id="setup that is no list"),
-        pytest.param("name: a\nkind: local\nfunction-x: 1\n", 3, "unknown key 'function-x'", id="a key like our own"),
+        pytest.param(
+            "name: a\nkind: local\nprepare: {ranks_per_node: 2}\n",
+            3,
+            "one process",
+            id="prepare of two ranks",
+        ),
+        pytest.param(
+            "name: a\nkind: local\nsetup: module load x\n",
+            3,
+            "setup",
+            id="setup that is no list",
+        ),
+        pytest.param(
+            "name: a\nkind: local\nfunction-x: 1\n",
+            3,
+            "unknown key 'function-x'",
+            id="a key like our own",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_line(load, text, line, said):
@@ -136,33 +182,70 @@ def test_a_profile_has_a_plain_name(load, name):
         load(f'name: "{name}"\nkind: local\n')
 
 
-@pytest.mark.parametrize("value", ["gpu:a800:8", "a100,80g", "main", "user@site", "rack=1", "x+y", "a/b", "v1.2"])
+@pytest.mark.parametrize(
+    "value",
+    ["gpu:a800:8", "a100,80g", "main", "user@site", "rack=1", "x+y", "a/b", "v1.2"],
+)
 def test_what_slurm_options_are_made_of_is_taken(load, value):
     """The words of real clusters pass."""
-    assert load(f'name: a\nkind: slurm\nslurm: {{gres: "{value}"}}\n').slurm.gres == value
+    assert (
+        load(f'name: a\nkind: slurm\nslurm: {{gres: "{value}"}}\n').slurm.gres == value
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("slurm:\n  sbatch:\n    exclusiv: true", 5, "no option --exclusiv. Did you mean 'exclusive'?"),
-        ("slurm:\n  sbatch: {partition: x}", 4, "zsg sets --partition itself, by slurm.partition"),
+        (
+            "slurm:\n  sbatch:\n    exclusiv: true",
+            5,
+            "no option --exclusiv. Did you mean 'exclusive'?",
+        ),
+        (
+            "slurm:\n  sbatch: {partition: x}",
+            4,
+            "zsg sets --partition itself, by slurm.partition",
+        ),
         ("slurm:\n  sbatch: {time: 60}", 4, "by train.time_min and prepare.time_min"),
         ("slurm:\n  sbatch: {array: 0-3}", 4, "zsg sets --array itself"),
         ("slurm:\n  sbatch: {hold: true}", 4, "its jobs depend on it"),
-        ("slurm:\n  sbatch: {clusters: 'a,b'}", 4, "slurm.sbatch.clusters: a,b is not one cluster"),
-        ("slurm:\n  sbatch: {clusters: all}", 4, "slurm.sbatch.clusters: all is not one cluster"),
+        (
+            "slurm:\n  sbatch: {clusters: 'a,b'}",
+            4,
+            "slurm.sbatch.clusters: a,b is not one cluster",
+        ),
+        (
+            "slurm:\n  sbatch: {clusters: all}",
+            4,
+            "slurm.sbatch.clusters: all is not one cluster",
+        ),
         ("slurm:\n  sbatch: {clusters: true}", 4, "is not one cluster"),
-        ("environment:\n  keep: [HOME, SLURM_EXACT]", 4, "SLURM_EXACT is an option of Slurm's own programs"),
-        ("environment:\n  keep: [SBATCH_QOS]", 4, "SBATCH_QOS is an option of Slurm's own programs"),
+        (
+            "environment:\n  keep: [HOME, SLURM_EXACT]",
+            4,
+            "SLURM_EXACT is an option of Slurm's own programs",
+        ),
+        (
+            "environment:\n  keep: [SBATCH_QOS]",
+            4,
+            "SBATCH_QOS is an option of Slurm's own programs",
+        ),
         ("slurm:\n  sbatch: {comment: a b}", 4, "slurm.sbatch.comment"),
         ("slurm:\n  sbatch: {exclusive: false}", 4, "slurm.sbatch.exclusive"),
         ("slurm:\n  sbatch: {--nice: 1}", 4, "slurm.sbatch"),
         ("slurm: {gres: gpu:8, gpus_by: gpus}", 3, "leave slurm.gpus_by out"),
         ("slurm: {gres: gpu:8, gpu_type: a800}", 3, "leave slurm.gpu_type out"),
-        ("slurm: {gpus_by: gpu}", 3, "'gpus-per-node', 'gres', 'gpus' or 'gpus-per-task'"),
+        (
+            "slurm: {gpus_by: gpu}",
+            3,
+            "'gpus-per-node', 'gres', 'gpus' or 'gpus-per-task'",
+        ),
         ("network: {interfaces: ['=bond0']}", 3, "network.interfaces"),
-        ("network: {hcas: [mlx5]}\nenvironment: {set: {NCCL_IB_HCA: x}}", 4, "sets NCCL_IB_HCA already"),
+        (
+            "network: {hcas: [mlx5]}\nenvironment: {set: {NCCL_IB_HCA: x}}",
+            4,
+            "sets NCCL_IB_HCA already",
+        ),
         ("container: {python: /opt/python}", 3, "only with a container.prefix"),
         ("container: {prefix: [a b]}", 3, "container.prefix"),
         ("environment: {cache: tmp}", 3, "environment.cache"),
@@ -171,7 +254,8 @@ def test_what_slurm_options_are_made_of_is_taken(load, value):
     ],
 )
 def test_what_contradicts_or_cannot_be_passed_on_is_refused(load, text, line, said):
-    """An option of sbatch that zsg sets, or that there is not; two settings of one thing; what a shell could read."""
+    """An option of sbatch that zsg sets, or that there is not; two settings of one
+    thing; what a shell could read."""
     with pytest.raises(UserError) as error:
         load(f"name: a\nkind: slurm\n{text}\n")
 
@@ -182,34 +266,54 @@ def test_what_contradicts_or_cannot_be_passed_on_is_refused(load, text, line, sa
 @pytest.mark.parametrize("value", ["a100&ib", "[rack1|rack2]", "a100*2", "!old"])
 def test_constraints_join_features_as_slurm_has_them(load, value):
     """They are quoted where they are written."""
-    assert load(f'name: a\nkind: slurm\nslurm: {{constraint: "{value}"}}\n').slurm.constraint == value
+    assert (
+        load(
+            f'name: a\nkind: slurm\nslurm: {{constraint: "{value}"}}\n'
+        ).slurm.constraint
+        == value
+    )
 
 
-@pytest.mark.parametrize("value", ["$TMPDIR", "$SLURM_TMPDIR/x", "/scratch/$USER", "/local", "/a/b.c/d-e"])
+@pytest.mark.parametrize(
+    "value", ["$TMPDIR", "$SLURM_TMPDIR/x", "/scratch/$USER", "/local", "/a/b.c/d-e"]
+)
 def test_a_cache_is_a_folder_that_may_depend_on_the_node(load, value):
     """A variable of the node's, or a path with one in it."""
-    assert load(f'name: a\nkind: slurm\nenvironment: {{cache: "{value}"}}\n').environment.cache == value
+    assert (
+        load(
+            f'name: a\nkind: slurm\nenvironment: {{cache: "{value}"}}\n'
+        ).environment.cache
+        == value
+    )
 
 
 def test_interfaces_are_named_once_for_nccl_and_gloo(load):
     """NCCL takes whole names only after a `=`, which gloo does not know."""
-    profile = load("name: a\nkind: slurm\nnetwork: {interfaces: [bond0, eth1], hcas: [mlx5_0]}\n")
+    profile = load(
+        "name: a\nkind: slurm\nnetwork: {interfaces: [bond0, eth1], hcas: [mlx5_0]}\n"
+    )
 
     assert profile.network.variables == {
-        "NCCL_SOCKET_IFNAME": "=bond0,eth1", "GLOO_SOCKET_IFNAME": "bond0,eth1", "NCCL_IB_HCA": "=mlx5_0",
-    }  # fmt: skip
+        "NCCL_SOCKET_IFNAME": "=bond0,eth1",
+        "GLOO_SOCKET_IFNAME": "bond0,eth1",
+        "NCCL_IB_HCA": "=mlx5_0",
+    }
 
 
 def test_setup_lines_are_kept_verbatim(load):
     """`setup` is the one place for shell text, and is not touched."""
-    lines = load('name: a\nkind: slurm\nsetup:\n  - source "$HOME/my env/bin/activate"\n').setup
+    lines = load(
+        'name: a\nkind: slurm\nsetup:\n  - source "$HOME/my env/bin/activate"\n'
+    ).setup
 
     assert lines == ['source "$HOME/my env/bin/activate"']
 
 
 def test_variables_of_a_job_follow_its_size(load):
     """Threads are the CPUs of a process, unless the profile sets them itself."""
-    profile = load("name: a\nkind: slurm\ntrain: {cpus_per_rank: 6}\nenvironment: {set: {NCCL_DEBUG: WARN}}\n")
+    profile = load(
+        "name: a\nkind: slurm\ntrain: {cpus_per_rank: 6}\nenvironment: {set: {NCCL_DEBUG: WARN}}\n"
+    )
 
     assert profile.environment.of(profile.train) == {
         "PYTHONSAFEPATH": "1",
@@ -244,17 +348,45 @@ setup: [module load x]
 @pytest.mark.parametrize(
     ("said", "place", "expected"),
     [
-        pytest.param("", "train", {"nodes": 2, "cpus_per_rank": 8}, id="nothing said: the parent's"),
-        pytest.param("train: {nodes: 4}", "train", {"nodes": 4, "cpus_per_rank": 8}, id="a key of a mapping"),
-        pytest.param("environment: {set: {B: x, C: y}}", "environment.set", {"A": "1", "B": "x", "C": "y"}, id="deep"),
-        pytest.param("slurm: {srun_args: [--c]}", "slurm", {"partition": "gpu", "srun_args": ["--c"]}, id="a list"),
-        pytest.param("slurm: {partition: null}", "slurm", {"partition": None, "srun_args": ["--a", "--b"]}, id="null"),
+        pytest.param(
+            "",
+            "train",
+            {"nodes": 2, "cpus_per_rank": 8},
+            id="nothing said: the parent's",
+        ),
+        pytest.param(
+            "train: {nodes: 4}",
+            "train",
+            {"nodes": 4, "cpus_per_rank": 8},
+            id="a key of a mapping",
+        ),
+        pytest.param(
+            "environment: {set: {B: x, C: y}}",
+            "environment.set",
+            {"A": "1", "B": "x", "C": "y"},
+            id="deep",
+        ),
+        pytest.param(
+            "slurm: {srun_args: [--c]}",
+            "slurm",
+            {"partition": "gpu", "srun_args": ["--c"]},
+            id="a list",
+        ),
+        pytest.param(
+            "slurm: {partition: null}",
+            "slurm",
+            {"partition": None, "srun_args": ["--a", "--b"]},
+            id="null",
+        ),
         pytest.param("setup: []", "", {"setup": []}, id="an empty list"),
     ],
 )
 def test_a_child_is_laid_over_its_parent(family, said, place, expected):
-    """Mappings are laid over one another key by key; everything else, lists too, is replaced whole."""
-    values = family("child", parent=PARENT, child=f"name: child\ninherits: parent\n{said}\n").model_dump()
+    """Mappings are laid over one another key by key; everything else, lists too, is
+    replaced whole."""
+    values = family(
+        "child", parent=PARENT, child=f"name: child\ninherits: parent\n{said}\n"
+    ).model_dump()
     for key in place.split(".") if place else []:
         values = values[key]
 
@@ -264,52 +396,109 @@ def test_a_child_is_laid_over_its_parent(family, said, place, expected):
 def test_a_chain_of_three_reads_the_nearest_first(family):
     """A grandparent counts where neither child nor parent says anything."""
     middle = "name: middle\ninherits: parent\ntrain: {nodes: 3}\n"
-    child = family("child", parent=PARENT, middle=middle, child="name: child\ninherits: middle\nmax_parallel: 7\n")
+    child = family(
+        "child",
+        parent=PARENT,
+        middle=middle,
+        child="name: child\ninherits: middle\nmax_parallel: 7\n",
+    )
 
-    assert (child.name, child.max_parallel, child.train.nodes, child.train.cpus_per_rank) == ("child", 7, 3, 8)
+    assert (
+        child.name,
+        child.max_parallel,
+        child.train.nodes,
+        child.train.cpus_per_rank,
+    ) == (
+        "child",
+        7,
+        3,
+        8,
+    )
 
 
 @pytest.mark.parametrize(
     ("files", "place", "said"),
     [
         pytest.param(
-            {"child": "name: c\ninherits: parent\n", "parent": "name: p\nkind: slurm\nslurm:\n  particion: x\n"},
-            "parent.yaml:4: ", "Did you mean 'partition'", id="a key of the parent",
+            {
+                "child": "name: c\ninherits: parent\n",
+                "parent": "name: p\nkind: slurm\nslurm:\n  particion: x\n",
+            },
+            "parent.yaml:4: ",
+            "Did you mean 'partition'",
+            id="a key of the parent",
         ),
         pytest.param(
-            {"child": "name: c\ninherits: parent\nslurm:\n  particion: x\n", "parent": PARENT},
-            "child.yaml:4: ", "Did you mean 'partition'", id="a key of the child",
+            {
+                "child": "name: c\ninherits: parent\nslurm:\n  particion: x\n",
+                "parent": PARENT,
+            },
+            "child.yaml:4: ",
+            "Did you mean 'partition'",
+            id="a key of the child",
         ),
         pytest.param(
-            {"child": "name: c\n\ninherits: parent\ntrain: {nodes: 0}\n", "parent": PARENT},
-            "child.yaml:4: ", "train.nodes", id="a value of the child over a good one",
+            {
+                "child": "name: c\n\ninherits: parent\ntrain: {nodes: 0}\n",
+                "parent": PARENT,
+            },
+            "child.yaml:4: ",
+            "train.nodes",
+            id="a value of the child over a good one",
         ),
         pytest.param(
-            {"child": "name: c\nkind: slurm\ninherits: p\ntrain: {time_min: 9}\n", "p": "train:\n  nodes: x\n"},
-            "p.yaml:2: ", "train.nodes", id="a value of the parent in a mapping of both",
+            {
+                "child": "name: c\nkind: slurm\ninherits: p\ntrain: {time_min: 9}\n",
+                "p": "train:\n  nodes: x\n",
+            },
+            "p.yaml:2: ",
+            "train.nodes",
+            id="a value of the parent in a mapping of both",
         ),
         pytest.param(
             {"child": "name: c\ninherits: parent\nkind: local\n", "parent": PARENT},
-            "parent.yaml:6: ", "local profile has none", id="settings that do not go together",
+            "parent.yaml:6: ",
+            "local profile has none",
+            id="settings that do not go together",
         ),
         pytest.param(
-            {"child": "inherits: parent\n", "parent": PARENT}, "child.yaml:1: ", "name is missing", id="no name"
+            {"child": "inherits: parent\n", "parent": PARENT},
+            "child.yaml:1: ",
+            "name is missing",
+            id="no name",
         ),
         pytest.param(
             {"child": "name: c\ninherits: parent\n", "parent": "[]\n"},
-            "parent.yaml:1: ", "a profile is a mapping", id="a parent that is a list",
+            "parent.yaml:1: ",
+            "a profile is a mapping",
+            id="a parent that is a list",
         ),
         pytest.param(
             {"child": "name: c\ninherits: parnet\n", "parent": PARENT},
-            "child.yaml:2: ", "profile 'parnet' not found. Did you mean 'parent'? Known: ", id="an unknown parent",
+            "child.yaml:2: ",
+            "profile 'parnet' not found. Did you mean 'parent'? Known: ",
+            id="an unknown parent",
         ),
         pytest.param(
-            {"child": "name: c\ninherits: ../no.yaml\n"}, "child.yaml:2: ", "there is no file", id="a missing file"
+            {"child": "name: c\ninherits: ../no.yaml\n"},
+            "child.yaml:2: ",
+            "there is no file",
+            id="a missing file",
         ),
-        pytest.param({"child": "name: c\ninherits: [a, b]\n"}, "child.yaml:2: ", "found ['a', 'b']", id="two parents"),
-        pytest.param({"child": "name: c\ninherits: child\n"}, "child.yaml:2: ", "inherit from itself", id="itself"),
+        pytest.param(
+            {"child": "name: c\ninherits: [a, b]\n"},
+            "child.yaml:2: ",
+            "found ['a', 'b']",
+            id="two parents",
+        ),
+        pytest.param(
+            {"child": "name: c\ninherits: child\n"},
+            "child.yaml:2: ",
+            "inherit from itself",
+            id="itself",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_a_family_is_told_where_it_stands(family, files, place, said):
     """The message names the file and line of the offending key, in the child or in the parent."""
     with pytest.raises(UserError) as error:
@@ -321,9 +510,15 @@ def test_a_mistake_in_a_family_is_told_where_it_stands(family, files, place, sai
 
 def test_a_circle_of_profiles_is_told_with_its_chain(family):
     """Each profile of the circle is named, in the order in which they inherit."""
-    files = {name: f"name: {name}\ninherits: {parent}\n" for name, parent in ("ab", "bc", "ca")}
+    files = {
+        name: f"name: {name}\ninherits: {parent}\n"
+        for name, parent in ("ab", "bc", "ca")
+    }
 
-    with pytest.raises(UserError, match=r"a\.yaml inherits \S*b\.yaml inherits \S*c\.yaml inherits \S*a\.yaml$"):
+    with pytest.raises(
+        UserError,
+        match=r"a\.yaml inherits \S*b\.yaml inherits \S*c\.yaml inherits \S*a\.yaml$",
+    ):
         family("a", **files)
 
 
@@ -333,23 +528,39 @@ def test_a_parent_is_found_beside_the_file_that_inherits(tmp_path):
     (tmp_path / "site/base.yaml").write_text(PARENT)
     (tmp_path / "site/child.yaml").write_text("name: child\ninherits: base.yaml\n")
 
-    assert profiles.load(str(tmp_path / "site/child.yaml"), tmp_path / "elsewhere").train.nodes == 2
+    assert (
+        profiles.load(
+            str(tmp_path / "site/child.yaml"), tmp_path / "elsewhere"
+        ).train.nodes
+        == 2
+    )
 
 
 def test_a_shipped_profile_inherits_from_what_is_shipped(tmp_path):
     """A user's profile of the parent's name does not change what the shipped child means."""
     (tmp_path / "cluster_profiles").mkdir()
-    (tmp_path / "cluster_profiles/a100-80g.yaml").write_text("name: a100-80g\nkind: local\n")
+    (tmp_path / "cluster_profiles/a100-80g.yaml").write_text(
+        "name: a100-80g\nkind: local\n"
+    )
 
     assert profiles.load("a800-80g", tmp_path).kind == "slurm"
 
 
 def test_the_shipped_gpu_nodes_differ_as_their_gpus_do(tmp_path):
     """An A800 node is an A100 node but for what a slower NVLink costs."""
-    a100, a800 = (profiles.load(name, tmp_path).model_dump() for name in ("a100-80g", "a800-80g"))
+    a100, a800 = (
+        profiles.load(name, tmp_path).model_dump() for name in ("a100-80g", "a800-80g")
+    )
 
-    assert {key for key in a100 if a100[key] != a800[key]} == {"name", "inherits", "gpu"}
-    assert {key for key in a100["gpu"] if a100["gpu"][key] != a800["gpu"][key]} == {"name", "mfu"}
+    assert {key for key in a100 if a100[key] != a800[key]} == {
+        "name",
+        "inherits",
+        "gpu",
+    }
+    assert {key for key in a100["gpu"] if a100["gpu"][key] != a800["gpu"][key]} == {
+        "name",
+        "mfu",
+    }
 
 
 def test_network_interfaces_can_be_left_out(load):
@@ -362,24 +573,37 @@ def test_network_interfaces_can_be_left_out(load):
 def test_plan_says_where_its_profile_comes_from(zsg, tasks):
     """`zsg plan` names the file of the profile and those it inherits from."""
     (zsg.folder / "cluster_profiles").mkdir()
-    zsg.write("cluster_profiles/mine.yaml", "name: mine\ninherits: slurm-minimal\nslurm: {partition: main}\n")
-    grid = zsg.write("grid.yaml", f"name: g\ndefaults: {{data: {{path: {tasks}}}}}\ngrid: {{seed: [0, 1]}}\n")
+    zsg.write(
+        "cluster_profiles/mine.yaml",
+        "name: mine\ninherits: slurm-minimal\nslurm: {partition: main}\n",
+    )
+    grid = zsg.write(
+        "grid.yaml",
+        f"name: g\ndefaults: {{data: {{path: {tasks}}}}}\ngrid: {{seed: [0, 1]}}\n",
+    )
     zsg("plan", grid, "--profile", "mine")
 
     [line] = [line for line in zsg.said.splitlines() if line.startswith("profile ")]
-    assert line.startswith(f"profile mine: {zsg.folder}/cluster_profiles/mine.yaml inherits ")
+    assert line.startswith(
+        f"profile mine: {zsg.folder}/cluster_profiles/mine.yaml inherits "
+    )
     assert line.endswith("/cluster_profiles/slurm-minimal.yaml")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_grid_plans_on_every_shipped_profile(name, zsg, tasks):
     """Each shipped profile plans a grid as it stands."""
-    grid = zsg.write("grid.yaml", f"name: g\ndefaults: {{data: {{path: {tasks}}}}}\ngrid: {{seed: [0, 1]}}\n")
+    grid = zsg.write(
+        "grid.yaml",
+        f"name: g\ndefaults: {{data: {{path: {tasks}}}}}\ngrid: {{seed: [0, 1]}}\n",
+    )
 
     assert "2 submit" in zsg("plan", grid, "--profile", name)
 
 
 def test_module_lines_are_said_to_go_into_setup(load):
     """A key that other launchers have is answered with ours, not with what is spelt alike."""
-    with pytest.raises(UserError, match=r"unknown key 'modules'\. Did you mean 'setup'\?"):
+    with pytest.raises(
+        UserError, match=r"unknown key 'modules'\. Did you mean 'setup'\?"
+    ):
         load("name: a\nkind: slurm\nmodules: [cuda]\n")

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_core.data.examples import Example
-from zsg_core.data.prompts import VICUNA_SYSTEM, Template, embedding_text, encode, source, training_texts
+from zsg_core.data.prompts import (
+    VICUNA_SYSTEM,
+    Template,
+    embedding_text,
+    encode,
+    source,
+    training_texts,
+)
 
 BOS, EOS = 1, 2
 
@@ -40,11 +47,23 @@ def encoded(made: Example, max_length: int = 1024, shots: int = 2):
     return encoded_by("zsg", made, max_length, shots)
 
 
-def encoded_by(name: str, made: Example, max_length: int = 1024, shots: int = 2, truncate: str = "prompt"):
+def encoded_by(
+    name: str,
+    made: Example,
+    max_length: int = 1024,
+    shots: int = 2,
+    truncate: str = "prompt",
+):
     """An example in characters, in a template."""
     template = Template(name, shots)
     return encode(
-        made, template=template, tokenize=characters, bos=BOS, eos=EOS, max_length=max_length, truncate=truncate
+        made,
+        template=template,
+        tokenize=characters,
+        bos=BOS,
+        eos=EOS,
+        max_length=max_length,
+        truncate=truncate,
     )
 
 
@@ -54,11 +73,17 @@ def learnt(made) -> list[str]:
 
 
 NO_SHOT = "Definition: Add the numbers.\n\nNow complete the following example -\nInput: 3 4.\nOutput: "
-ONE_SHOT = NO_SHOT.replace("Now", " Positive Example 1 -\nInput: 1 2.\n Output: 3.\n\nNow")
-TWO_SHOTS = ONE_SHOT.replace("Now", " Positive Example 2 -\nInput: 2 2.\n Output: 4.\n\nNow")
+ONE_SHOT = NO_SHOT.replace(
+    "Now", " Positive Example 1 -\nInput: 1 2.\n Output: 3.\n\nNow"
+)
+TWO_SHOTS = ONE_SHOT.replace(
+    "Now", " Positive Example 2 -\nInput: 2 2.\n Output: 4.\n\nNow"
+)
 
 
-@pytest.mark.parametrize(("shots", "expected"), [(0, NO_SHOT), (1, ONE_SHOT), (2, TWO_SHOTS)])
+@pytest.mark.parametrize(
+    ("shots", "expected"), [(0, NO_SHOT), (1, ONE_SHOT), (2, TWO_SHOTS)]
+)
 def test_the_source_is_that_of_tk_instruct(shots, expected):
     """Definition, up to two positive examples, the input; no negative example, no explanation."""
     assert expected == source(example(), shots)
@@ -106,7 +131,14 @@ def test_pieces_are_tokenised_separately():
         pieces.append(piece)
         return characters(piece)
 
-    encode(example(), template=Template("zsg"), tokenize=tokenize, bos=BOS, eos=EOS, max_length=1024)
+    encode(
+        example(),
+        template=Template("zsg"),
+        tokenize=tokenize,
+        bos=BOS,
+        eos=EOS,
+        max_length=1024,
+    )
 
     assert set(pieces) == {"\nAssistant: ", "7", f"User: {NO_SHOT}"}
 
@@ -117,10 +149,22 @@ FRAME = len("\nAssistant: ") + len("7") + 2
 @pytest.mark.parametrize(
     ("max_length", "expected"),
     [
-        pytest.param(len("User: " + TWO_SHOTS) + FRAME, TWO_SHOTS, id="both fit exactly"),
-        pytest.param(len("User: " + TWO_SHOTS) + FRAME - 1, ONE_SHOT, id="the second is one token too long"),
-        pytest.param(len("User: " + ONE_SHOT) + FRAME - 1, NO_SHOT, id="the first is one token too long"),
-        pytest.param(len("User: " + NO_SHOT) + FRAME, NO_SHOT, id="only the input fits"),
+        pytest.param(
+            len("User: " + TWO_SHOTS) + FRAME, TWO_SHOTS, id="both fit exactly"
+        ),
+        pytest.param(
+            len("User: " + TWO_SHOTS) + FRAME - 1,
+            ONE_SHOT,
+            id="the second is one token too long",
+        ),
+        pytest.param(
+            len("User: " + ONE_SHOT) + FRAME - 1,
+            NO_SHOT,
+            id="the first is one token too long",
+        ),
+        pytest.param(
+            len("User: " + NO_SHOT) + FRAME, NO_SHOT, id="only the input fits"
+        ),
     ],
 )
 def test_positive_examples_that_do_not_fit_are_left_out(max_length, expected):
@@ -157,10 +201,24 @@ WORDS = st.text("ab .", max_size=120)
 
 
 @settings(deadline=None)
-@given(WORDS, WORDS, WORDS, st.lists(st.tuples(WORDS, WORDS), max_size=3), st.integers(0, 2), st.integers(16, 300))
-def test_no_example_exceeds_its_length(definition, given_, answer, shots, count, max_length):
-    """At most `max_length` tokens; at least `</s>` is learnt, and the answer is cut only if alone too long."""
-    made = encoded(example(definition=definition, input=given_, answer=answer, shots=tuple(shots)), max_length, count)
+@given(
+    WORDS,
+    WORDS,
+    WORDS,
+    st.lists(st.tuples(WORDS, WORDS), max_size=3),
+    st.integers(0, 2),
+    st.integers(16, 300),
+)
+def test_no_example_exceeds_its_length(
+    definition, given_, answer, shots, count, max_length
+):
+    """At most `max_length` tokens; at least `</s>` is learnt, and the answer is cut
+    only if alone too long."""
+    made = encoded(
+        example(definition=definition, input=given_, answer=answer, shots=tuple(shots)),
+        max_length,
+        count,
+    )
 
     assert len(made.ids) <= max_length
     assert (made.ids[0], made.ids[-1]) == (BOS, EOS)
@@ -174,7 +232,9 @@ def test_similarity_is_measured_on_prompt_and_answer():
 
 def test_a_tokenizer_learns_from_what_the_model_sees():
     """Prompt and answer, without the special tokens."""
-    assert training_texts([example()], Template("zsg")) == [f"User: {NO_SHOT}\nAssistant: 7"]
+    assert training_texts([example()], Template("zsg")) == [
+        f"User: {NO_SHOT}\nAssistant: 7"
+    ]
 
 
 def dialogue(**changes) -> Example:
@@ -184,8 +244,13 @@ def dialogue(**changes) -> Example:
 
 
 ZSG = "<s>User: How are you?\nAssistant: Well.</s>\nUser: And now?\nAssistant: Better.</s>"
-VICUNA = f"<s>{VICUNA_SYSTEM} USER: How are you? ASSISTANT: Well.</s>USER: And now? ASSISTANT: Better.</s>"
-LLAMA2 = "<s>[INST] How are you? [/INST] Well. </s><s>[INST] And now? [/INST] Better. </s>"
+VICUNA = (
+    f"<s>{VICUNA_SYSTEM} USER: How are you? ASSISTANT: Well.</s>USER: And now? ASSISTANT:"
+    " Better.</s>"
+)
+LLAMA2 = (
+    "<s>[INST] How are you? [/INST] Well. </s><s>[INST] And now? [/INST] Better. </s>"
+)
 PLAIN = "<s>How are you?  Well.\n</s>And now?Better.</s>"
 
 
@@ -199,7 +264,8 @@ PLAIN = "<s>How are you?  Well.\n</s>And now?Better.</s>"
     ],
 )
 def test_every_answer_of_a_dialogue_is_learnt_with_its_end(name, expected, answers):
-    """Each template writes the published text; each assistant turn and its `</s>` carry loss, nothing else does."""
+    """Each template writes the published text; each assistant turn and its `</s>` carry
+    loss, nothing else does."""
     made = encoded_by(name, dialogue())
 
     assert (text(made.ids), learnt(made), made.cut) == (expected, answers, 0)
@@ -220,14 +286,24 @@ def test_a_system_text_stands_before_the_first_question(name, begin):
 
 
 def test_a_token_over_the_edge_of_an_answer_is_learnt():
-    """Where question and answer are tokenised together, a token that spans both belongs to the answer."""
+    """Where question and answer are tokenised together, a token that spans both belongs
+    to the answer."""
     pairs = {"ab": 500}
 
     def tokenize(piece: str) -> list[int]:
-        return [pairs.get(piece[i : i + 2], ord(piece[i])) for i in range(len(piece)) if piece[i - 1 : i + 1] != "ab"]
+        return [
+            pairs.get(piece[i : i + 2], ord(piece[i]))
+            for i in range(len(piece))
+            if piece[i - 1 : i + 1] != "ab"
+        ]
 
     made = encode(
-        dialogue(turns=(("xa", "by"),)), template=Template("plain"), tokenize=tokenize, bos=1, eos=2, max_length=64
+        dialogue(turns=(("xa", "by"),)),
+        template=Template("plain"),
+        tokenize=tokenize,
+        bos=1,
+        eos=2,
+        max_length=64,
     )
 
     assert (made.ids, made.spans) == ([1, ord("x"), 500, ord("y"), 2], ((2, 5),))
@@ -237,7 +313,10 @@ def test_a_token_over_the_edge_of_an_answer_is_learnt():
 def test_a_later_turn_that_does_not_fit_is_left_out_whole(short_by):
     """The first turn stays as it is; the tokens of all left-out turns are counted."""
     turns = (("a", "b"), ("c", "d"), ("e", "f"))
-    one, two = (len(f"<User: a\nAssistant: b|{more}") for more in ("", "\nUser: c\nAssistant: d|"))
+    one, two = (
+        len(f"<User: a\nAssistant: b|{more}")
+        for more in ("", "\nUser: c\nAssistant: d|")
+    )
     whole = two + two - one
 
     made = encoded_by("zsg", dialogue(turns=turns), whole - short_by)
@@ -247,10 +326,14 @@ def test_a_later_turn_that_does_not_fit_is_left_out_whole(short_by):
 
 
 @settings(deadline=None)
-@given(st.sampled_from(["zsg", "vicuna", "llama2", "plain"]), st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4),
-       st.integers(16, 300))  # fmt: skip
+@given(
+    st.sampled_from(["zsg", "vicuna", "llama2", "plain"]),
+    st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=4),
+    st.integers(16, 300),
+)
 def test_every_span_ends_with_the_end_of_a_turn(name, turns, max_length):
-    """However it is shortened: at most `max_length` tokens, and as many `</s>` as spans, each the last of its span."""
+    """However it is shortened: at most `max_length` tokens, and as many `</s>` as
+    spans, each the last of its span."""
     made = encoded_by(name, dialogue(turns=tuple(turns)), max_length)
 
     assert len(made.ids) <= max_length
@@ -281,7 +364,8 @@ OF_TURNS = len("xUser: 2 + 2?\nAssistant: foury")  # `<s>` and `</s>` are a toke
 )
 @pytest.mark.parametrize("name", ["zsg", "plain"])
 def test_the_head_is_kept_whatever_it_is(name, max_length, answers):
-    """Under `head` the first tokens of the whole stay, and what is left of the answers is learnt."""
+    """Under `head` the first tokens of the whole stay, and what is left of the answers
+    is learnt."""
     made = example(definition="", shots=(), turns=TURNS)
     whole = encoded_by(name, made)
     cut = encoded_by(name, made, max_length, truncate="head")
@@ -295,7 +379,13 @@ def test_the_head_is_kept_whatever_it_is(name, max_length, answers):
 def test_positive_examples_give_way_only_to_the_question_under_head():
     """As in Tk-Instruct the source alone must fit; the answer is no reason to drop an example."""
     long = example(answer="x" * 50)
-    kept, dropped = (encoded_by("zsg", long, len(TWO_SHOTS) - less, truncate="head") for less in (0, 1))
+    kept, dropped = (
+        encoded_by("zsg", long, len(TWO_SHOTS) - less, truncate="head")
+        for less in (0, 1)
+    )
 
-    assert (text(kept.ids), learnt(kept)) == (f"<s>User: {TWO_SHOTS}"[: len("<s>") - 1 + len(TWO_SHOTS)], [])
+    assert (text(kept.ids), learnt(kept)) == (
+        f"<s>User: {TWO_SHOTS}"[: len("<s>") - 1 + len(TWO_SHOTS)],
+        [],
+    )
     assert text(dropped.ids).startswith(f"<s>User: {ONE_SHOT}\nAssistant: xxx")

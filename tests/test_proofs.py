@@ -1,4 +1,5 @@
-"""Does `zsg doctor --model` prove what files cannot tell, and does a plan know of what it was proven?"""
+"""Does `zsg doctor --model` prove what files cannot tell, and does a plan know of what
+it was proven?"""
 
 import json
 import shutil
@@ -32,7 +33,10 @@ def test_a_folder_that_loads_is_proven_once(zsg: Zsg, llama: Path) -> None:
     folder = zsg.folder / "model"
     shutil.copytree(llama, folder)
     data = write_niv2(zsg.folder / "data")
-    text = f"name: g\ndefaults:\n  data.path: {data}\n  model: {{name: m, path: {folder}}}\n  train.max_length: 64\n"
+    text = (
+        f"name: g\ndefaults:\n  data.path: {data}\n  model: {{name: m, path: {folder}}}\n "
+        " train.max_length: 64\n"
+    )
     grid, place = zsg.write("grid.yaml", text), Workspace(zsg.work)
     zsg("plan", grid)
     assert UNPROVEN in zsg.said
@@ -52,9 +56,15 @@ def test_weights_that_are_no_numbers_are_told(llama: Path, tmp_path: Path) -> No
     shutil.copytree(llama, folder)
     held = bytearray((folder / "model.safetensors").read_bytes())
     length = struct.unpack("<Q", held[:8])[0]
-    begin = 8 + length + json.loads(held[8 : 8 + length])["model.norm.weight"]["data_offsets"][0]
+    begin = (
+        8
+        + length
+        + json.loads(held[8 : 8 + length])["model.norm.weight"]["data_offsets"][0]
+    )
     held[begin : begin + 4] = struct.pack("<f", float("nan"))
     (folder / "model.safetensors").write_bytes(held)
 
-    assert [*proof.faults(folder)] == ["1 tensors hold NaN or infinity, the first model.norm.weight"]
+    assert [*proof.faults(folder)] == [
+        "1 tensors hold NaN or infinity, the first model.norm.weight"
+    ]
     assert [*proof.faults(llama)] == []

@@ -17,7 +17,8 @@ def choice(*options: str) -> rank_classification.Choice:
 
 
 def test_an_item_with_options_is_one_example_per_option() -> None:
-    """Each has an id and an answer of its own and the item's prompt, so that any loss job can read them."""
+    """Each has an id and an answer of its own and the item's prompt, so that any loss
+    job can read them."""
     made = choice("Yes", "No", "Maybe")
 
     assert [(one.id, one.answer, one.input) for one in made.examples] == [
@@ -25,7 +26,11 @@ def test_an_item_with_options_is_one_example_per_option() -> None:
         ("t:0#1", "No", "Is it?"),
         ("t:0#2", "Maybe", "Is it?"),
     ]
-    assert made.right == 1 and {one.right_answers for one in made.examples} == {("Yes",), ("No",), ("Maybe",)}
+    assert made.right == 1 and {one.right_answers for one in made.examples} == {
+        ("Yes",),
+        ("No",),
+        ("Maybe",),
+    }
 
 
 @pytest.mark.parametrize(
@@ -42,13 +47,17 @@ def test_an_item_with_options_is_one_example_per_option() -> None:
 def test_the_least_loss_chooses(losses: list[float], scored: dict[str, float]) -> None:
     """100 where it is the right option's; no score where a loss is missing."""
     one = choice("Yes", "No")
-    found = rank_classification.score([one], {f"t:0#{number}": loss for number, loss in enumerate(losses)})
+    found = rank_classification.score(
+        [one], {f"t:0#{number}": loss for number, loss in enumerate(losses)}
+    )
 
     assert found == {"rank_accuracy": scored}
 
 
 @pytest.mark.parametrize(
-    "options", [["No"], ["No", "No"], ["Yes", "Maybe"]], ids=["one", "equal", "without the answer"]
+    "options",
+    [["No"], ["No", "No"], ["Yes", "Maybe"]],
+    ids=["one", "equal", "without the answer"],
 )
 def test_options_that_are_no_choice_are_refused(options: list[str]) -> None:
     """An item is a choice among two or more different options, one of which is right."""

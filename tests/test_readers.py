@@ -1,4 +1,5 @@
-"""Are the published formats read as they are in the wild, and is everything else met by the declared error?"""
+"""Are the published formats read as they are in the wild, and is everything else met by
+the declared error?"""
 
 import gzip
 import json
@@ -21,15 +22,27 @@ COUNTS = [
     ("niv2", "niv2_variants/early_2021_schema/*.json", 5 * 60),
     ("niv2", "niv2_variants/sapt_continual/SuperNI/*/train.json", 3 * 60),
     ("niv2", "niv2_variants/sapt_continual/SuperNI/*/test.json", 60 + 18 + 60),
-    ("niv2_csv", "niv2_variants/tk_instruct_csv/with_instructions/*/hundred.csv", 94 + 100),
+    (
+        "niv2_csv",
+        "niv2_variants/tk_instruct_csv/with_instructions/*/hundred.csv",
+        94 + 100,
+    ),
     ("niv2_csv", "niv2_variants/tk_instruct_csv/with_instructions/*/ten.csv", 20),
-    ("niv2_csv", "niv2_variants/tk_instruct_csv/without_instructions/*/hundred.csv", 94 + 100),
+    (
+        "niv2_csv",
+        "niv2_variants/tk_instruct_csv/without_instructions/*/hundred.csv",
+        94 + 100,
+    ),
     ("niv2_csv", "niv2_variants/tk_instruct_csv/without_instructions/*/ten.csv", 20),
     ("p3", "p3_t0/data_per_template", 3608),
     ("sharegpt", "sharegpt/fastchat_dummy_conversation.json", 500),
     ("sharegpt", "sharegpt/llamafactory_glaive_toolcall_en_demo.first120.json", 120),
     ("messages", "messages_format/delia_train_dataset.jsonl", 100),
-    ("messages", "messages_format/llamafactory_reason_tool_use_demo.filtered.jsonl", 25),
+    (
+        "messages",
+        "messages_format/llamafactory_reason_tool_use_demo.filtered.jsonl",
+        25,
+    ),
     ("messages", "messages_format/llamafactory_v1_dpo_demo.jsonl", 10),
     ("delia", "delia_tell/delia/train_dataset.jsonl", 100),
     ("delia", "delia_tell/delia/eval_dataset.jsonl", 11),
@@ -55,7 +68,9 @@ COUNTS = [
 
 
 @pytest.mark.data
-@pytest.mark.parametrize(("name", "path", "count"), COUNTS, ids=[path for _, path, _ in COUNTS])
+@pytest.mark.parametrize(
+    ("name", "path", "count"), COUNTS, ids=[path for _, path, _ in COUNTS]
+)
 def test_real_files_have_the_counts_of_their_readmes(real_data, name, path, count):
     """Every row of a published file is an example, under an id of its own."""
     intake = Intake()
@@ -90,7 +105,13 @@ PARTS = [
     {"role": "assistant", "content": THOUGHT},
 ]
 HISTORY = {"instruction": "c", "output": "d", "history": [["a", "b"]]}
-PROBLEM = {"task_id": "H/0", "prompt": "a", "entry_point": "f", "canonical_solution": "b", "test": "t"}
+PROBLEM = {
+    "task_id": "H/0",
+    "prompt": "a",
+    "entry_point": "f",
+    "canonical_solution": "b",
+    "test": "t",
+}
 ROWS = [
     ("sharegpt", {"conversations": SHAREGPT}, (("a", "b"),)),
     ("sharegpt", {"items": SHAREGPT + SHAREGPT}, (("a", "b"), ("a", "b"))),
@@ -103,14 +124,30 @@ ROWS = [
     ("gsm8k", {"question": "a", "answer": "b"}, (("a", "b"),)),
     ("gsm8k", {"query": "a", "response": "b"}, (("a", "b"),)),
     ("tell", {"prompt": "a", "response": "b"}, (("a", "b"),)),
-    ("p3", {"inputs_pretokenized": "a", "targets_pretokenized": "b", "inputs": [1]}, (("a", "b"),)),
+    (
+        "p3",
+        {"inputs_pretokenized": "a", "targets_pretokenized": "b", "inputs": [1]},
+        (("a", "b"),),
+    ),
     ("p3", {"prompt": "a\n", "completion": "b<|endoftext|>"}, (("a\n", "b"),)),
-    ("alpaca", {"instruction": "a", "input": "x", "output": "b", "response": "b"}, (("a\nx", "b"),)),
+    (
+        "alpaca",
+        {"instruction": "a", "input": "x", "output": "b", "response": "b"},
+        (("a\nx", "b"),),
+    ),
     ("alpaca", {"instruction": "a", "input": "", "output": "b"}, (("a", "b"),)),
     ("alpaca", HISTORY, (("a", "b"), ("c", "d"))),
-    ("self_instruct", {"instruction": "a", "instances": [{"input": "", "output": "b"}]}, (("a", "b"),)),
+    (
+        "self_instruct",
+        {"instruction": "a", "instances": [{"input": "", "output": "b"}]},
+        (("a", "b"),),
+    ),
     ("humaneval", PROBLEM, (("a", "b"),)),
-    ("mt_bench", {"question_id": 1, "category": "c", "turns": ["a", "c"]}, (("a", ""), ("c", ""))),
+    (
+        "mt_bench",
+        {"question_id": 1, "category": "c", "turns": ["a", "c"]},
+        (("a", ""), ("c", "")),
+    ),
 ]
 
 
@@ -125,12 +162,16 @@ def test_a_row_becomes_the_turns_that_it_holds(tmp_path, name, row, turns):
 
 
 def test_a_chain_of_thought_ends_with_the_answer(tmp_path):
-    """Question, answer and rationale of a line become one turn; `\\n` of two characters is a newline."""
+    """Question, answer and rationale of a line become one turn; `\\n` of two characters
+    is a newline."""
     (tmp_path / "aqua_train.tsv").write_text("q\\nOptions\t(A)\twhy\n")
 
     [made] = readers.read("cot_tsv", tmp_path, Intake())
 
-    assert (made.task, made.turns) == ("aqua", (("q\nOptions", "why\nThe answer is (A)."),))
+    assert (made.task, made.turns) == (
+        "aqua",
+        (("q\nOptions", "why\nThe answer is (A)."),),
+    )
 
 
 def test_what_is_left_out_of_a_dialogue_is_counted(tmp_path):
@@ -141,23 +182,46 @@ def test_what_is_left_out_of_a_dialogue_is_counted(tmp_path):
 
     list(readers.read("sharegpt", tmp_path / "x.json", intake))
 
-    assert intake.notes == {"opening of the assistant": 2, "last message without an answer": 2}
+    assert intake.notes == {
+        "opening of the assistant": 2,
+        "last message without an answer": 2,
+    }
 
 
 BAD_ROWS = [
     ("sharegpt", {"conversations": [SHAREGPT[0], *SHAREGPT]}, "has no answer yet"),
     ("sharegpt", {"conversations": [*SHAREGPT, SHAREGPT[1]]}, "nothing was asked"),
     ("sharegpt", {"conversations": []}, "no message of a user is answered"),
-    ("sharegpt", {"conversations": [{"from": "elf", "value": "x"}]}, "unknown role 'elf'"),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "elf", "value": "x"}]},
+        "unknown role 'elf'",
+    ),
     ("sharegpt", {"conversations": [{"value": "x"}]}, "needs `from` or `role`"),
-    ("sharegpt", {"conversations": [*SHAREGPT, {"from": "system", "value": "x"}]}, "after the dialogue has begun"),
+    (
+        "sharegpt",
+        {"conversations": [*SHAREGPT, {"from": "system", "value": "x"}]},
+        "after the dialogue has begun",
+    ),
     ("sharegpt", {"id": 3}, "needs `conversations` or `items`"),
-    ("messages", {"messages": [{"role": "user", "content": [{"type": "image", "value": "x"}]}]}, "type 'image'"),
-    ("messages", {"messages": [{"role": "assistant", "content": "x", "loss_weight": 0.0}]}, "loss_weight 0.0"),
+    (
+        "messages",
+        {"messages": [{"role": "user", "content": [{"type": "image", "value": "x"}]}]},
+        "type 'image'",
+    ),
+    (
+        "messages",
+        {"messages": [{"role": "assistant", "content": "x", "loss_weight": 0.0}]},
+        "loss_weight 0.0",
+    ),
     ("flan_mini", {"source": "a\nb", "conversations": SHAREGPT}, "no name of a task"),
     ("flan_mini", {"source": "", "conversations": SHAREGPT}, "no name of a task"),
     ("gsm8k", {"question": "a"}, "needs question and answer, or query and response"),
-    ("gsm8k", {"question": 3, "answer": "b"}, "Expected `str | null`, got `int` - at `$.question`"),
+    (
+        "gsm8k",
+        {"question": 3, "answer": "b"},
+        "Expected `str | null`, got `int` - at `$.question`",
+    ),
     ("alpaca", {"instruction": "a"}, "missing required field `output`"),
     ("self_instruct", {"instruction": "a", "instances": []}, "`instances` is empty"),
     ("p3", {"prompt": "a"}, "needs inputs_pretokenized"),
@@ -167,13 +231,20 @@ BAD_ROWS = [
 
 @pytest.mark.parametrize(("name", "row", "said"), BAD_ROWS)
 @pytest.mark.parametrize("suffix", ["jsonl", "json"])
-def test_a_bad_row_is_told_by_file_and_place_or_counted(tmp_path, name, row, said, suffix):
-    """A row in the middle: the error names its line or index and the reason; under skip the others are read."""
+def test_a_bad_row_is_told_by_file_and_place_or_counted(
+    tmp_path, name, row, said, suffix
+):
+    """A row in the middle: the error names its line or index and the reason; under skip
+    the others are read."""
     good = next(good for format_name, good, _ in ROWS if format_name == name)
-    others = [{**good, "question_id": n} if name == "mt_bench" else good for n in (8, 9)]
+    others = [
+        {**good, "question_id": n} if name == "mt_bench" else good for n in (8, 9)
+    ]
     given_ = [others[0], row, others[1]]
     path = tmp_path / f"x.{suffix}"
-    path.write_text("".join(map(line, given_)) if suffix == "jsonl" else json.dumps(given_))
+    path.write_text(
+        "".join(map(line, given_)) if suffix == "jsonl" else json.dumps(given_)
+    )
     intake, where = Intake(skip=True), ":2" if suffix == "jsonl" else "[1]"
 
     with pytest.raises(UserError) as caught:
@@ -217,7 +288,8 @@ BROKEN = {
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_meets_the_declared_error(tmp_path, content, skip):
-    """UserError that names the file, and nothing else; passing bad rows over leaves no example either."""
+    """UserError that names the file, and nothing else; passing bad rows over leaves no
+    example either."""
     path = tmp_path / "flan_mini.json"
     path.write_bytes(content)
 
@@ -228,13 +300,19 @@ def test_a_broken_file_meets_the_declared_error(tmp_path, content, skip):
 def test_a_broken_record_of_an_array_is_told_by_its_index(tmp_path):
     """The text of an array cannot be trusted after it, so this is an error under skip too."""
     path = tmp_path / "flan_mini.json"
-    path.write_text("[" + ", ".join([json.dumps(GOOD)] * 5 + ['{"source": }'] + [json.dumps(GOOD)]) + "]")
+    path.write_text(
+        "["
+        + ", ".join([json.dumps(GOOD)] * 5 + ['{"source": }'] + [json.dumps(GOOD)])
+        + "]"
+    )
 
     with pytest.raises(UserError, match=r"broken at its record \[5\]"):
         list(readers.read("flan_mini", path, Intake(skip=True)))
 
 
-@pytest.mark.parametrize("content", [b'a,b\n"x', b"input\nx\n", b"", b"\xff", b'input,output\n"a"b,c\n'])
+@pytest.mark.parametrize(
+    "content", [b'a,b\n"x', b"input\nx\n", b"", b"\xff", b'input,output\n"a"b,c\n']
+)
 def test_a_broken_csv_meets_the_declared_error(tmp_path, content):
     """Quotes that do not close, a missing column, no UTF-8."""
     (tmp_path / "task1").mkdir()
@@ -257,11 +335,20 @@ def test_two_samples_of_one_task_are_refused(tmp_path):
 @pytest.mark.parametrize("suffix", ["json", "jsonl", "json.gz", "jsonl.gz"])
 def test_byte_order_marks_gzip_and_blank_lines_are_no_rows(tmp_path, suffix):
     """What editors and archives add is left aside, and line numbers stay those of the file."""
-    text = json.dumps([GOOD, GOOD]) if "jsonl" not in suffix else "\n" + line(GOOD) + "\n\n" + line(GOOD)
+    text = (
+        json.dumps([GOOD, GOOD])
+        if "jsonl" not in suffix
+        else "\n" + line(GOOD) + "\n\n" + line(GOOD)
+    )
     content = b"\xef\xbb\xbf" + text.encode()
-    (tmp_path / f"x.{suffix}").write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    (tmp_path / f"x.{suffix}").write_bytes(
+        gzip.compress(content) if suffix.endswith("gz") else content
+    )
 
-    assert [example.id for example in readers.read("flan_mini", tmp_path / f"x.{suffix}", Intake())] == ["t:0", "t:1"]
+    assert [
+        example.id
+        for example in readers.read("flan_mini", tmp_path / f"x.{suffix}", Intake())
+    ] == ["t:0", "t:1"]
 
 
 def test_a_broken_archive_meets_the_declared_error(tmp_path):
@@ -279,7 +366,9 @@ def test_a_row_of_a_hundred_megabytes_is_read(tmp_path, array):
     text = "x }, { " * (100_000_000 // 7)
     row = {**GOOD, "conversations": [SHAREGPT[0], {"from": "gpt", "value": text}]}
     path = tmp_path / "x.json"
-    path.write_text(json.dumps([GOOD, row, GOOD]) if array else line(GOOD) + line(row) + line(GOOD))
+    path.write_text(
+        json.dumps([GOOD, row, GOOD]) if array else line(GOOD) + line(row) + line(GOOD)
+    )
 
     made = list(readers.read("flan_mini", path, Intake()))
 
@@ -297,17 +386,27 @@ def test_a_row_without_end_is_refused_before_memory_is(tmp_path, begin, monkeypa
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.text(st.sampled_from('}{[]," \\a\n'), max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["source", "a"]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.text(st.sampled_from('}{[]," \\a\n'), max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["source", "a"]), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.dictionaries(st.sampled_from(["source", "b"]), VALUES, max_size=3)), st.integers(1, 60),
-       st.sampled_from([None, 1]))  # fmt: skip
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["source", "b"]), VALUES, max_size=3)),
+    st.integers(1, 60),
+    st.sampled_from([None, 1]),
+)
 def test_an_array_is_cut_between_its_records_and_nowhere_else(records, block, indent):
-    """However texts imitate the end of a record, and wherever blocks end: the pieces hold the same records in order."""
+    """However texts imitate the end of a record, and wherever blocks end: the pieces
+    hold the same records in order."""
     text = json.dumps(records, indent=indent).encode()
     rest = text[1 + block :]
 
@@ -317,41 +416,77 @@ def test_an_array_is_cut_between_its_records_and_nowhere_else(records, block, in
         return taken
 
     found = [
-        record for _, made in json_array.pieces(text[1 : 1 + block], read, msgspec.json.decode) for record in made or []
+        record
+        for _, made in json_array.pieces(text[1 : 1 + block], read, msgspec.json.decode)
+        for record in made or []
     ]
 
     assert found == records
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80)
-@given(st.sampled_from(sorted(readers.FORMATS)), st.binary(max_size=80), st.lists(VALUES, max_size=4), st.booleans(),
-       st.integers(0, 200), st.integers(0, 255))  # fmt: skip
-def test_no_bytes_meet_anything_but_the_declared_error(tmp_path, name, noise, values, skip, place, byte):
-    """Noise, rows of any type, and good rows with one byte changed: an example or a UserError, for every format."""
+@settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=80,
+)
+@given(
+    st.sampled_from(sorted(readers.FORMATS)),
+    st.binary(max_size=80),
+    st.lists(VALUES, max_size=4),
+    st.booleans(),
+    st.integers(0, 200),
+    st.integers(0, 255),
+)
+def test_no_bytes_meet_anything_but_the_declared_error(
+    tmp_path, name, noise, values, skip, place, byte
+):
+    """Noise, rows of any type, and good rows with one byte changed: an example or a
+    UserError, for every format."""
     good = [row for format_name, row, _ in ROWS if format_name == name]
     changed = bytearray("".join(map(line, good)).encode() or b"a\tb\tc\n")
     changed[place % len(changed)] = byte
-    for content in (noise, "".join(map(line, values)).encode(), json.dumps(values).encode(), bytes(changed)):
-        for path in (tmp_path / f"x.{end}" for end in ("json", "jsonl", "tsv", "csv", "parquet", "arrow")):
+    for content in (
+        noise,
+        "".join(map(line, values)).encode(),
+        json.dumps(values).encode(),
+        bytes(changed),
+    ):
+        for path in (
+            tmp_path / f"x.{end}"
+            for end in ("json", "jsonl", "tsv", "csv", "parquet", "arrow")
+        ):
             path.write_bytes(content)
             try:
-                assert all(isinstance(made, Example) for made in readers.read(name, path, Intake(skip)))
+                assert all(
+                    isinstance(made, Example)
+                    for made in readers.read(name, path, Intake(skip))
+                )
             except UserError as error:
                 assert str(tmp_path) in str(error)
 
 
 @pytest.mark.parametrize(
     ("path", "found"),
-    [("", ["train.jsonl"]), ("b.json", ["b.json"]), ("*.json", ["b.json", "c.json"]), ("d/*.json", ["e.json"])],
+    [
+        ("", ["train.jsonl"]),
+        ("b.json", ["b.json"]),
+        ("*.json", ["b.json", "c.json"]),
+        ("d/*.json", ["e.json"]),
+    ],
 )
 def test_a_path_is_a_file_a_folder_or_a_pattern(tmp_path, path, found):
-    """A folder stands for its train file; names are told from the folder above a file or pattern."""
+    """A folder stands for its train file; names are told from the folder above a file
+    or pattern."""
     (tmp_path / "d").mkdir()
     for name in ("b.json", "c.json", "train.jsonl", "d/e.json"):
         (tmp_path / name).touch()
 
-    assert [file.name for file in matching(tmp_path / path, (".jsonl", ".json"))] == found
-    assert root(tmp_path / path) == (tmp_path / "d" if path.startswith("d") else tmp_path)
+    assert [
+        file.name for file in matching(tmp_path / path, (".jsonl", ".json"))
+    ] == found
+    assert root(tmp_path / path) == (
+        tmp_path / "d" if path.startswith("d") else tmp_path
+    )
 
 
 def test_lines_are_numbered_across_blocks(tmp_path, monkeypatch):
@@ -366,18 +501,32 @@ def test_lines_are_numbered_across_blocks(tmp_path, monkeypatch):
 def test_a_hugging_face_folder_is_read_by_its_columns(tmp_path):
     """What `save_to_disk` writes, one split of it, and Parquet files: the same examples."""
     datasets = pytest.importorskip("datasets")
-    talk = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
-    made = datasets.Dataset.from_list([{**talk, "category": "Chat", "prompt_id": str(n)} for n in range(3)])
+    talk = {
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+        ]
+    }
+    made = datasets.Dataset.from_list(
+        [{**talk, "category": "Chat", "prompt_id": str(n)} for n in range(3)]
+    )
     made.save_to_disk(str(tmp_path / "one"))
-    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(str(tmp_path / "dict"))
+    datasets.DatasetDict({"train": made, "test": made}).save_to_disk(
+        str(tmp_path / "dict")
+    )
     (tmp_path / "hub").mkdir()
     made.to_parquet(str(tmp_path / "hub/train-00000-of-00001.parquet"))
 
-    read = [list(readers.read("huggingface", tmp_path / name, Intake())) for name in ("one", "dict/train", "hub")]
+    read = [
+        list(readers.read("huggingface", tmp_path / name, Intake()))
+        for name in ("one", "dict/train", "hub")
+    ]
 
     assert [example.id for example in read[0]] == ["Chat:0", "Chat:1", "Chat:2"]
     assert read[0] == read[1] == read[2]
-    with pytest.raises(UserError, match="a folder of splits; give one of them: test, train"):
+    with pytest.raises(
+        UserError, match="a folder of splits; give one of them: test, train"
+    ):
         list(readers.read("huggingface", tmp_path / "dict", Intake()))
 
 
@@ -386,5 +535,8 @@ def test_unknown_columns_are_told_with_those_that_are_known(tmp_path):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_list([{"text": "a"}]).to_parquet(str(tmp_path / "x.parquet"))
 
-    with pytest.raises(UserError, match=r"x\.parquet: the columns text are none that zsg knows\. Known: conversations"):
+    with pytest.raises(
+        UserError,
+        match=r"x\.parquet: the columns text are none that zsg knows\. Known: conversations",
+    ):
         list(readers.read("huggingface", tmp_path, Intake()))

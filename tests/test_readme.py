@@ -18,16 +18,27 @@ from launcher.grids import grid, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [path for path in ("README.md", *(f"{name}/README.md" for name in ("templates", "cluster_profiles")))]
+DOCUMENTS = [
+    path
+    for path in (
+        "README.md",
+        *(f"{name}/README.md" for name in ("templates", "cluster_profiles")),
+    )
+]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 PICTURE_BYTES = 150_000
 
 
 def commands_of(text: str) -> Iterator[str]:
-    """Every command line of a document: of its `sh` blocks, and what begins with a program in running text."""
+    """Every command line of a document: of its `sh` blocks, and what begins with a
+    program in running text."""
     for block in re.findall(r"```sh\n(.*?)```", text, re.S):
         for line in block.splitlines():
-            yield from (part.strip() for part in line.partition("  #")[0].split("&&") if part.strip())
+            yield from (
+                part.strip()
+                for part in line.partition("  #")[0].split("&&")
+                if part.strip()
+            )
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
     yield from re.findall(r"`((?:[\w./]*zsg|make|python -m) [^`]+)`", prose)
 
@@ -37,22 +48,43 @@ def assert_it_can_be_run(command: str) -> None:
     program, *words = shlex.split(command.replace("[", "").replace("]", ""))
     match program.rpartition("/")[2]:
         case "make":
-            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M), command
+            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M), (
+                command
+            )
         case "pip":
-            listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+            listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+                "optional-dependencies"
+            ]
             [extras] = re.findall(r"'zsg\[([\w,]+)\]'", command)
-            assert words[0] == "install" and set(extras.split(",")) <= listed.keys(), command
+            assert words[0] == "install" and set(extras.split(",")) <= listed.keys(), (
+                command
+            )
         case "cd":
             assert len(words) == 1
         case "python":
             assert words[0] == "-m" and importlib.util.find_spec(words[1]), command
         case "zsg":
             if words[0].startswith("-"):
-                assert words[0] in {name for one in typer.main.get_command(app).params for name in one.opts}
+                assert words[0] in {
+                    name
+                    for one in typer.main.get_command(app).params
+                    for name in one.opts
+                }
                 return
-            known = {name for parameter in COMMANDS[words[0]].params for name in parameter.opts}
-            given = {option for word in words[1:] if word.startswith("-") for option in word.split("|")}
-            assert given <= known | {"--help"}, f"{command}: there is no {given - known}"
+            known = {
+                name
+                for parameter in COMMANDS[words[0]].params
+                for name in parameter.opts
+            }
+            given = {
+                option
+                for word in words[1:]
+                if word.startswith("-")
+                for option in word.split("|")
+            }
+            assert given <= known | {"--help"}, (
+                f"{command}: there is no {given - known}"
+            )
         case _:
             pytest.fail(f"nothing checks {command!r}")
 
@@ -67,12 +99,21 @@ def test_every_command_of_a_document_exists(document: str) -> None:
         assert_it_can_be_run(command)
 
 
-WRITTEN = [*sorted(path for path in ROOT.rglob("*.md") if not {".venv", "node_modules"} & set(path.parts))]
+WRITTEN = [
+    *sorted(
+        path
+        for path in ROOT.rglob("*.md")
+        if not {".venv", "node_modules"} & set(path.parts)
+    )
+]
 
 
 def imports_of(text: str) -> Iterator[tuple[str, str]]:
-    """(module, name) of every import that a text shows, and of every dotted name of our packages in code marks."""
-    for module, names in re.findall(r"\bfrom ((?:launcher|jobs|zsg_core)[\w.]*) import ([\w, ]+)", text):
+    """(module, name) of every import that a text shows, and of every dotted name of our
+    packages in code marks."""
+    for module, names in re.findall(
+        r"\bfrom ((?:launcher|jobs|zsg_core)[\w.]*) import ([\w, ]+)", text
+    ):
         yield from ((module, name.strip()) for name in names.split(",") if name.strip())
     for dotted in re.findall(r"`((?:launcher|jobs|zsg_core)(?:\.\w+)+)`", text):
         module, _, name = dotted.rpartition(".")
@@ -81,7 +122,10 @@ def imports_of(text: str) -> Iterator[tuple[str, str]]:
 
 def texts_for_people() -> Iterator[tuple[str, str]]:
     """Every document, the help of every command, and the descriptions of every key."""
-    yield from ((str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")) for path in WRITTEN)
+    yield from (
+        (str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"))
+        for path in WRITTEN
+    )
     for name, command in COMMANDS.items():
         for one in (command, *getattr(command, "commands", {}).values()):
             yield f"zsg {name} --help", one.help or ""
@@ -90,15 +134,23 @@ def texts_for_people() -> Iterator[tuple[str, str]]:
 
 
 def test_every_import_that_is_shown_exists() -> None:
-    """What README, CHANGELOG, help or a key's description shows as a module or an import can be imported."""
-    found = [(where, *shown) for where, text in texts_for_people() for shown in imports_of(text)]
+    """What README, CHANGELOG, help or a key's description shows as a module or an
+    import can be imported."""
+    found = [
+        (where, *shown)
+        for where, text in texts_for_people()
+        for shown in imports_of(text)
+    ]
 
     assert ("README.md", "launcher.reporting.frames", "metrics") in found
     assert ("zsg export --help", "launcher.reporting.frames", "metrics") in found
     assert ("CHANGELOG.md", "jobs.contract.item_losses", "read_test_losses") in found
     for where, module, name in found:
         owner = importlib.import_module(module)
-        there = hasattr(owner, name) or importlib.util.find_spec(f"{module}.{name}") is not None
+        there = (
+            hasattr(owner, name)
+            or importlib.util.find_spec(f"{module}.{name}") is not None
+        )
         assert there, f"{where}: there is no {module}.{name}"
 
 
@@ -118,7 +170,9 @@ def test_every_command_is_in_the_readme(name: str) -> None:
 def test_every_command_has_help_with_an_example(name: str) -> None:
     """`zsg NAME --help` ends with examples, and these can be run."""
     _, marked, examples = (COMMANDS[name].help or "").partition("Example")
-    shown = re.findall(r"zsg [^,;]+", examples.replace(", then", ";").replace("\n", " "))
+    shown = re.findall(
+        r"zsg [^,;]+", examples.replace(", then", ";").replace("\n", " ")
+    )
 
     assert marked and shown
     assert all(example.split()[1] == name for example in shown)
@@ -137,11 +191,14 @@ def test_help_is_printed(zsg: Zsg) -> None:
 
 
 def test_the_grid_of_the_readme_plans(zsg: Zsg, tasks: Path) -> None:
-    """The README's grid plans once its data are there: 5 order × seed points and 2 zipped ones, times the seeds."""
+    """The README's grid plans once its data are there: 5 order × seed points and 2
+    zipped ones, times the seeds."""
     [text] = re.findall(r"```yaml\n(.*?)```", README, re.S)
     as_written = grid.load(zsg.write("grid.yaml", text))
     text = re.sub(r"path: natural-instructions", f"path: {tasks}", text)
-    text = re.sub(r"model: {name: llama-2-7b, path: [^}]*}", "model: {name: tiny}", text)
+    text = re.sub(
+        r"model: {name: llama-2-7b, path: [^}]*}", "model: {name: tiny}", text
+    )
     planned = zsg("plan", zsg.write("tiny.yaml", text))
 
     assert len(as_written.points) == 8 + 2
@@ -152,7 +209,9 @@ def test_the_grid_of_the_readme_plans(zsg: Zsg, tasks: Path) -> None:
 def test_links_lead_somewhere(document: str) -> None:
     """Every relative link of a document names a file of the repository."""
     here = (ROOT / document).parent
-    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / document).read_text(encoding="utf-8"))
+    links = re.findall(
+        r"\]\(([^)\s]+)\)", (ROOT / document).read_text(encoding="utf-8")
+    )
 
     assert all((here / link).exists() for link in links if "://" not in link)
 

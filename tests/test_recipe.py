@@ -17,7 +17,8 @@ from zsg_core.settings.run import Settings
 
 DIGESTS = digests("d" * 64)
 
-# Ids name folders and MLflow runs; if one of these changes, results made before are no longer found.
+# Ids name folders and MLflow runs; if one of these changes, results made before are no
+# longer found.
 GOLDEN = {
     "run": "da9ddeafccf1",
     "corpus": "42c7f19e9183",
@@ -28,7 +29,9 @@ GOLDEN = {
 
 def settings(**changes) -> Settings:
     """Settings with a data path; `changes` are mappings laid over the defaults."""
-    return Settings.model_validate({**changes, "data": {"path": "/d", **changes.get("data", {})}})
+    return Settings.model_validate(
+        {**changes, "data": {"path": "/d", **changes.get("data", {})}}
+    )
 
 
 def ids(wanted: Settings, given: InputDigests = DIGESTS) -> dict[str, str | None]:
@@ -80,7 +83,11 @@ EFFECTS = [
     ("virtual ranks", {"train": {"virtual_ranks": 2}}, {"run"}),
     ("a share of warm-up", {"train": {"warmup_share": 0.03}}, {"run"}),
     ("what truncation keeps", {"train": {"truncate": "head"}}, {"run"}),
-    ("what a lost answer counts", {"train": {"truncate": "head", "truncated_answers": "zero"}}, {"run"}),
+    (
+        "what a lost answer counts",
+        {"train": {"truncate": "head", "truncated_answers": "zero"}},
+        {"run"},
+    ),
     ("a step that may be lost", {"train": {"overflow": "skip"}}, {"run"}),
     ("fp16", {"train": {"precision": "fp16", "loss_scale": 128.0}}, {"run"}),
     ("one virtual rank", {"train": {"virtual_ranks": 1, "warmup_share": None}}, set()),
@@ -88,61 +95,131 @@ EFFECTS = [
     ("the epsilon", {"train": {"eps": 1e-5}}, {"run"}),
     ("the weight decay", {"train": {"weight_decay": 0.1}}, {"run"}),
     ("the clipping", {"train": {"clip": 0.5}}, {"run"}),
-    ("nodes and processes", {"resources": {"nodes": 4, "ranks_per_node": 8, "time_min": 5}}, set()),
+    (
+        "nodes and processes",
+        {"resources": {"nodes": 4, "ranks_per_node": 8, "time_min": 5}},
+        set(),
+    ),
     ("when metrics are taken", {"checkpoints": {"every": 1}}, set()),
-    ("which weights are kept", {"checkpoints": {"snapshots": 10, "keep": "last"}}, set()),
+    (
+        "which weights are kept",
+        {"checkpoints": {"snapshots": 10, "keep": "last"}},
+        set(),
+    ),
     ("where the data lies", {"data": {"path": "/elsewhere"}}, set()),
     ("an unused embedding model", {"arrangement": {"embedding": "/e"}}, set()),
-    ("a default written out", {"data": {"train_per_task": 20}, "train": {"lr": 1e-6, "betas": (0.9, 0.95)}}, set()),
+    (
+        "a default written out",
+        {"data": {"train_per_task": 20}, "train": {"lr": 1e-6, "betas": (0.9, 0.95)}},
+        set(),
+    ),
     ("a size of tiny written out", {"model": {"hidden": 128, "vocab": 4096}}, set()),
-    ("a seed equal to the one of all", {"arrangement": {"seed": 0}, "train": {"init_seed": 0}}, set()),
+    (
+        "a seed equal to the one of all",
+        {"arrangement": {"seed": 0}, "train": {"init_seed": 0}},
+        set(),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("change", "effect"), [e[1:] for e in EFFECTS], ids=[e[0] for e in EFFECTS])
+@pytest.mark.parametrize(
+    ("change", "effect"), [e[1:] for e in EFFECTS], ids=[e[0] for e in EFFECTS]
+)
 def test_a_setting_changes_the_ids_of_what_depends_on_it(change, effect):
     """Runs share a corpus, an arrangement or a base exactly when nothing that makes it differs."""
     assert effect == changed(ids(settings()), ids(settings(**change)))
 
 
 def test_a_warm_up_by_a_share_is_marked():
-    """Its rates changed, and so did its run: ids of e79a027 stay wherever nothing is warmed up by a share."""
+    """Its rates changed, and so did its run: ids of e79a027 stay wherever nothing is
+    warmed up by a share."""
     made = digests(model="m" * 64)
     model = {"name": "m", "path": "/m"}
     run_of = lambda train: ids(settings(model=model, train=train), made)["run"]  # noqa: E731
-    kept = [{"preset": "dmt", "warmup_steps": 5}, {"warmup_share": 0.0}, {"preset": "paper"}]
+    kept = [
+        {"preset": "dmt", "warmup_steps": 5},
+        {"warmup_share": 0.0},
+        {"preset": "paper"},
+    ]
 
     assert run_of({"preset": "dmt"}) == "f0d0e87a8fe3" != "2748d3917aeb"
     assert run_of({"warmup_share": 0.03}) == "65fd1c89f704" != "3934e173c631"
-    assert [run_of(train) for train in kept] == ["943b999c725c", "c29278de73a3", "ffb829132b4d"]
+    assert [run_of(train) for train in kept] == [
+        "943b999c725c",
+        "c29278de73a3",
+        "ffb829132b4d",
+    ]
 
 
 def test_data_sets_are_in_the_recipe_where_they_count():
-    """Said, they make another corpus; where they decide nothing, and where they are not said, ids are as at e79a027."""
+    """Said, they make another corpus; where they decide nothing, and where they are not
+    said, ids are as at e79a027."""
     sets = {"data_sets": {"a": "x_*"}}
     t0, capped = {"mix": {"rates": "t0"}}, {"mix": {"rates": "capped"}}
     corpus_of = lambda data: ids(settings(data={"set": "p3", **data}))["corpus"]  # noqa: E731
     counting = [{"templates": 4}, {**t0, "rate_max": 20}, {**capped, "rate_max": 20}]
 
-    assert [corpus_of(data) for data in counting] == ["29bf9303252d", "e2983d8da99d", "37ab5dfcc1ea"]
+    assert [corpus_of(data) for data in counting] == [
+        "29bf9303252d",
+        "e2983d8da99d",
+        "37ab5dfcc1ea",
+    ]
     assert all(corpus_of({**data, **sets}) != corpus_of(data) for data in counting)
-    assert all(corpus_of({**data, "data_sets": "t0"}) == corpus_of(data) for data in counting[:2])
-    assert corpus_of({**capped, "rate_max": 20, "data_sets": "t0"}) != corpus_of({**capped, "rate_max": 20})
-    assert [corpus_of({**data, **sets}) for data in ({}, capped)] == ["890321a6d27a", "89da643ce000"]
+    assert all(
+        corpus_of({**data, "data_sets": "t0"}) == corpus_of(data)
+        for data in counting[:2]
+    )
+    assert corpus_of({**capped, "rate_max": 20, "data_sets": "t0"}) != corpus_of(
+        {**capped, "rate_max": 20}
+    )
+    assert [corpus_of({**data, **sets}) for data in ({}, capped)] == [
+        "890321a6d27a",
+        "89da643ce000",
+    ]
 
 
 NO_EFFECT = [
-    ("the order's seed under cluster", {"arrangement": {"order": "cluster"}}, {"arrangement": {"seed": 1}}),
-    ("the order's seed under nft", {"arrangement": {"order": "nft"}}, {"arrangement": {"seed": 1}}),
-    ("the sample's seed when the first are taken", {"data": {"sampling": "first"}}, {"data": {"sample_seed": 1}}),
-    ("the test's seed when the first are taken", {"data": {"sampling": "first"}}, {"data": {"test_seed": 1}}),
-    ("the weights' seed of a given model", {"model": {"name": "m", "path": "/m"}}, {"train": {"init_seed": 1}}),
-    ("a given model's name", {"model": {"name": "m", "path": "/m"}}, {"model": {"name": "other"}}),
-    ("a given model's path", {"model": {"name": "m", "path": "/m"}}, {"model": {"path": "/copy/of/m"}}),
+    (
+        "the order's seed under cluster",
+        {"arrangement": {"order": "cluster"}},
+        {"arrangement": {"seed": 1}},
+    ),
+    (
+        "the order's seed under nft",
+        {"arrangement": {"order": "nft"}},
+        {"arrangement": {"seed": 1}},
+    ),
+    (
+        "the sample's seed when the first are taken",
+        {"data": {"sampling": "first"}},
+        {"data": {"sample_seed": 1}},
+    ),
+    (
+        "the test's seed when the first are taken",
+        {"data": {"sampling": "first"}},
+        {"data": {"test_seed": 1}},
+    ),
+    (
+        "the weights' seed of a given model",
+        {"model": {"name": "m", "path": "/m"}},
+        {"train": {"init_seed": 1}},
+    ),
+    (
+        "a given model's name",
+        {"model": {"name": "m", "path": "/m"}},
+        {"model": {"name": "other"}},
+    ),
+    (
+        "a given model's path",
+        {"model": {"name": "m", "path": "/m"}},
+        {"model": {"path": "/copy/of/m"}},
+    ),
 ]
 
 
-@pytest.mark.parametrize(("given", "change"), [e[1:] for e in NO_EFFECT], ids=[e[0] for e in NO_EFFECT])
+@pytest.mark.parametrize(
+    ("given", "change"), [e[1:] for e in NO_EFFECT], ids=[e[0] for e in NO_EFFECT]
+)
 def test_what_does_nothing_makes_no_replicate(given, change):
     """A seed that takes no effect, and a name or path beside a digest, leave every id as it is."""
     keys = given.keys() | change.keys()
@@ -157,7 +234,11 @@ def test_what_does_nothing_makes_no_replicate(given, change):
     [
         pytest.param(digests("x", model="m", embedding="e"), ALL, id="the data"),
         pytest.param(digests(model="x", embedding="e"), {"run"}, id="the model"),
-        pytest.param(digests(model="m", embedding="x"), {"run", "arrangement"}, id="the embedding model"),
+        pytest.param(
+            digests(model="m", embedding="x"),
+            {"run", "arrangement"},
+            id="the embedding model",
+        ),
     ],
 )
 def test_a_changed_file_changes_the_ids(given, effect):
@@ -171,7 +252,9 @@ def test_a_changed_file_changes_the_ids(given, effect):
 @pytest.mark.parametrize("fraction", ["0.25", 0.25, "2/8", "25e-2"])
 def test_a_quarter_is_a_quarter_however_it_is_written(fraction):
     """1/4 and 0.25 are one run."""
-    assert ids(settings(data={"fraction": "1/4"})) == ids(settings(data={"fraction": fraction}))
+    assert ids(settings(data={"fraction": "1/4"})) == ids(
+        settings(data={"fraction": fraction})
+    )
 
 
 def test_a_tenth_is_exact():
@@ -186,7 +269,12 @@ def test_seed_sets_sample_order_and_weights():
     made = recipe(settings(seed=7), DIGESTS)
 
     data, arrangement = made["stages"][0]["data"], made["stages"][0]["arrangement"]
-    assert (7, 7, 7, 0) == (data["train"]["seed"], arrangement["seed"], made["base"]["seed"], data["test"]["seed"])
+    assert (7, 7, 7, 0) == (
+        data["train"]["seed"],
+        arrangement["seed"],
+        made["base"]["seed"],
+        data["test"]["seed"],
+    )
 
 
 def test_a_seed_of_its_own_goes_before_seed():
@@ -197,7 +285,8 @@ def test_a_seed_of_its_own_goes_before_seed():
 
 
 def test_a_recipe_is_plain_json():
-    """A recipe written to job.json and read back is the same recipe, so the node computes the same ids."""
+    """A recipe written to job.json and read back is the same recipe, so the node
+    computes the same ids."""
     made = recipe(settings(), DIGESTS)
 
     assert made == json.loads(json.dumps(made))
@@ -210,7 +299,9 @@ def runs(tmp_path):
 
     def of(block: str) -> tuple[list[Run], list[str]]:
         path = tmp_path / "grid.yaml"
-        path.write_text(f"name: g\ndefaults:\n  data: {{path: {tmp_path / 'data'}}}\ngrid: {block}\n")
+        path.write_text(
+            f"name: g\ndefaults:\n  data: {{path: {tmp_path / 'data'}}}\ngrid: {block}\n"
+        )
         profile = Profile.model_validate({"name": "p", "kind": "local"})
         return resolve(grid.load(path), profile, Inputs(tmp_path / "digests.json"))
 
@@ -219,7 +310,9 @@ def runs(tmp_path):
 
 def test_equal_points_are_one_run_and_said_so(runs):
     """Points that differ only in a seed without effect merge, and the note names the seed."""
-    resolved, notes = runs("{arrangement.order: [cluster, random], arrangement.seed: [0, 1, 2]}")
+    resolved, notes = runs(
+        "{arrangement.order: [cluster, random], arrangement.seed: [0, 1, 2]}"
+    )
 
     assert len(resolved) == 4
     assert [note.partition(",")[0] for note in notes] == ["3 points are one run"]
@@ -236,7 +329,9 @@ def test_different_points_are_different_runs_without_a_note(runs):
 @pytest.mark.parametrize(("template", "told"), [("zsg", 1), ("vicuna", 0)])
 def test_the_prompt_of_dmt_is_recalled(runs, template, told):
     """The preset leaves data alone, and a note says which prompt was published with it."""
-    _, notes = runs(f"{{train.preset: dmt, train.max_length: 1024, data.template: {template}}}")
+    _, notes = runs(
+        f"{{train.preset: dmt, train.max_length: 1024, data.template: {template}}}"
+    )
 
     assert told == sum("data.template: vicuna" in note for note in notes)
 

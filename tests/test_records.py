@@ -21,17 +21,23 @@ BROKEN, SOUND = "runs/broken", "runs/sound"
 
 
 @pytest.fixture(params=["local", "slurm"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
     """A workspace of two runs that have ended."""
     return two_runs(tmp_path, request.param, monkeypatch)
 
 
-def two_runs(folder: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def two_runs(
+    folder: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> Workspace:
     """The same, of one scheduler."""
     place = Workspace(folder)
     monkeypatch.setattr(FakeSlurm, "workspace", place)
     ledger = Ledger(place)
-    submission = ledger.intend(scheduler=scheduler, kind="train", grid="g", items=[BROKEN, SOUND])
+    submission = ledger.intend(
+        scheduler=scheduler, kind="train", grid="g", items=[BROKEN, SOUND]
+    )
     ledger.submitted(submission, ["7_0", "7_1"])
     for item in (BROKEN, SOUND):
         folder = place.root / item
@@ -48,12 +54,22 @@ def newer(path: Path) -> None:
 
 def lacking(path: Path) -> None:
     """A record without one of its keys."""
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "nonce"}))
+    path.write_text(
+        json.dumps(
+            {
+                key: value
+                for key, value in json.loads(path.read_text()).items()
+                if key != "nonce"
+            }
+        )
+    )
 
 
 HARM: dict[str, Callable[[Path], object]] = {
     "emptied": lambda path: path.write_text(""),
-    "half written": lambda path: path.write_text(path.read_text()[: len(path.read_text()) // 2]),
+    "half written": lambda path: path.write_text(
+        path.read_text()[: len(path.read_text()) // 2]
+    ),
     "another's": lambda path: path.write_text('["of", "another", "program"]'),
     "null": lambda path: path.write_text("null"),
     "binary": lambda path: path.write_bytes(b"\xff\xfe\0"),
@@ -64,25 +80,36 @@ HARM: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
 @pytest.mark.parametrize("name", ["exit.json", "attempt.json"])
-def test_a_broken_record_hides_no_other_run(place: Workspace, name: str, harm: Callable[[Path], object]) -> None:
-    """Nobody knows how that run ended, and the file is named; the other is told of as ever, also once remembered."""
+def test_a_broken_record_hides_no_other_run(
+    place: Workspace, name: str, harm: Callable[[Path], object]
+) -> None:
+    """Nobody knows how that run ended, and the file is named; the other is told of as
+    ever, also once remembered."""
     path = place.root / BROKEN / name
     harm(path)
     for _ in range(2):
-        found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm(), settled=Settled(place))
+        found = collect(
+            place, [BROKEN, SOUND], Ledger(place), FakeSlurm(), settled=Settled(place)
+        )
 
         assert (found[SOUND].state, found[SOUND].loss) == ("done", 1.5)
         assert found[BROKEN].state == "unknown"
         assert str(path) in str(found[BROKEN].cause)
 
 
-def test_a_run_under_way_is_active_though_its_record_is_broken(tmp_path: Path, monkeypatch) -> None:
+def test_a_run_under_way_is_active_though_its_record_is_broken(
+    tmp_path: Path, monkeypatch
+) -> None:
     """Else the next submit would start it twice."""
     place = two_runs(tmp_path, "slurm", monkeypatch)
     (place.root / BROKEN / "exit.json").write_text("")
-    found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm("7_0|PENDING|Priority"))
+    found = collect(
+        place, [BROKEN, SOUND], Ledger(place), FakeSlurm("7_0|PENDING|Priority")
+    )
 
-    assert found[BROKEN].is_active and str(place.root / BROKEN / "exit.json") in str(found[BROKEN].flag)
+    assert found[BROKEN].is_active and str(place.root / BROKEN / "exit.json") in str(
+        found[BROKEN].flag
+    )
 
 
 def test_a_memory_of_another_version_is_not_used(place: Workspace) -> None:
@@ -90,23 +117,36 @@ def test_a_memory_of_another_version_is_not_used(place: Workspace) -> None:
     expected = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm())
     state = {"state": "failed", "speed": 3}
     for text in (
-        json.dumps({"schema": 1, "ends": {SOUND: [Settled(place).key(place.root / SOUND, "x"), state]}}),
-        json.dumps({"schema": 1, "fields": ["state", "speed"], "ends": {SOUND: [[], state]}}),
+        json.dumps(
+            {
+                "schema": 1,
+                "ends": {SOUND: [Settled(place).key(place.root / SOUND, "x"), state]},
+            }
+        ),
+        json.dumps(
+            {"schema": 1, "fields": ["state", "speed"], "ends": {SOUND: [[], state]}}
+        ),
         "[]",
         '{"schema": 1, "ends": 7}',
         "",
     ):
         place.ends.write_text(text)
-        found = collect(place, [BROKEN, SOUND], Ledger(place), FakeSlurm(), settled=Settled(place))
+        found = collect(
+            place, [BROKEN, SOUND], Ledger(place), FakeSlurm(), settled=Settled(place)
+        )
 
-        assert {item: one.state for item, one in found.items()} == {item: one.state for item, one in expected.items()}
+        assert {item: one.state for item, one in found.items()} == {
+            item: one.state for item, one in expected.items()
+        }
 
 
 def test_a_job_of_a_newer_zsg_is_refused_with_its_path(tmp_path: Path) -> None:
     """And what is no job; none there is none."""
     assert job_file.read(tmp_path) is None
     write_json(tmp_path / "job.json", {"schema": 2})
-    with pytest.raises(Damaged, match=rf"{tmp_path}/job.json: has schema 2, and this zsg reads up to 1"):
+    with pytest.raises(
+        Damaged, match=rf"{tmp_path}/job.json: has schema 2, and this zsg reads up to 1"
+    ):
         job_file.read(tmp_path)
     write_json(tmp_path / "job.json", [])
     with pytest.raises(Damaged, match=rf"{tmp_path}/job.json: is no job"):
@@ -116,17 +156,33 @@ def test_a_job_of_a_newer_zsg_is_refused_with_its_path(tmp_path: Path) -> None:
 def test_an_exit_record_tells_what_it_was_given_and_no_more(tmp_path: Path) -> None:
     """In a fixed order; what a later zsg adds to it is passed over."""
     attempt = attempts.begin(tmp_path, "s")
-    attempts.end(tmp_path, attempt, "continue", cause="time limit", saved=4, goes_on=None)
+    attempts.end(
+        tmp_path, attempt, "continue", cause="time limit", saved=4, goes_on=None
+    )
     written = json.loads((tmp_path / "exit.json").read_text())
 
     assert list(written) == [
-        "schema", "attempt", "submission", "nonce", "slurm_job_id", "outcome", "cause", "evidence", "step", "ended",
-        "saved", "goes_on",
-    ]  # fmt: skip
+        "schema",
+        "attempt",
+        "submission",
+        "nonce",
+        "slurm_job_id",
+        "outcome",
+        "cause",
+        "evidence",
+        "step",
+        "ended",
+        "saved",
+        "goes_on",
+    ]
     write_json(tmp_path / "exit.json", written | {"mood": "good"})
     record = exit_record.read(tmp_path)
     assert isinstance(record, ExitRecord)
-    assert (record.reached, given(record.steps), given(record.goes_on, "unset")) == (4, None, None)
+    assert (record.reached, given(record.steps), given(record.goes_on, "unset")) == (
+        4,
+        None,
+        None,
+    )
 
 
 def test_an_end_is_told_though_the_one_before_is_broken(tmp_path: Path) -> None:
@@ -152,7 +208,9 @@ def test_a_broken_heartbeat_is_none(tmp_path: Path) -> None:
     assert heartbeat.read(tmp_path, "n") is None
     heartbeat.path(tmp_path).write_text('{"nonce": "n", "doing": 7}')
     assert heartbeat.read(tmp_path, "n") is None
-    heartbeat.path(tmp_path).write_text('{"nonce": "n", "doing": "training", "later": 1}')
+    heartbeat.path(tmp_path).write_text(
+        '{"nonce": "n", "doing": "training", "later": 1}'
+    )
     beat = heartbeat.read(tmp_path, "n")
     assert beat is not None and beat[0].doing == "training"
     assert heartbeat.read(tmp_path, "m") is None
@@ -162,7 +220,11 @@ def test_a_wish_to_stop_counts_for_its_submission(tmp_path: Path) -> None:
     """Of a broken one its path is told."""
     cancellation.ask(tmp_path, "s", save=True)
     request = cancellation.asked(tmp_path, "s")
-    assert request is not None and request.save and cancellation.asked(tmp_path, "t") is None
+    assert (
+        request is not None
+        and request.save
+        and cancellation.asked(tmp_path, "t") is None
+    )
     (tmp_path / "cancel.json").write_text("{}")
     with pytest.raises(Damaged, match=r"cancel.json: is not what zsg writes there"):
         cancellation.asked(tmp_path, "s")
@@ -170,9 +232,17 @@ def test_a_wish_to_stop_counts_for_its_submission(tmp_path: Path) -> None:
 
 def test_a_broken_evaluate_job_hides_no_run(place: Workspace) -> None:
     """It is listed itself, since nobody can tell whether its work is done."""
-    write_json(place.grid("g") / "grid.json", {"name": "g", "runs": [{"run": "sound", "axes": {}}]})
+    write_json(
+        place.grid("g") / "grid.json",
+        {"name": "g", "runs": [{"run": "sound", "axes": {}}]},
+    )
     ledger = Ledger(place)
-    ledger.submitted(ledger.intend(scheduler="local", kind="evaluate", grid="g", items=["evaluate/e"]), ())
+    ledger.submitted(
+        ledger.intend(
+            scheduler="local", kind="evaluate", grid="g", items=["evaluate/e"]
+        ),
+        (),
+    )
     (place.root / "evaluate/e").mkdir(parents=True)
     (place.root / "evaluate/e/job.json").write_text("")
     rows = reading.status_rows(place, "g", run=FakeSlurm())
@@ -180,7 +250,9 @@ def test_a_broken_evaluate_job_hides_no_run(place: Workspace) -> None:
     assert [row["run"] for row in rows] == ["sound", "evaluate/e"]
 
 
-def test_a_broken_record_keeps_no_other_job_from_being_stopped(tmp_path: Path, monkeypatch) -> None:
+def test_a_broken_record_keeps_no_other_job_from_being_stopped(
+    tmp_path: Path, monkeypatch
+) -> None:
     """Of the one whose process nobody knows it is said so, with the file."""
     place = two_runs(tmp_path, "local", monkeypatch)
     (place.root / BROKEN / "attempt.json").write_text("")

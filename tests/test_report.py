@@ -24,14 +24,24 @@ HOSTILE = "</script><script>alert(1)</script>\"' $x_1$ <b>\u202e雪"
 
 def losses(level: float) -> Any:
     """Curves of six items that fall to a level; task t2 falls late, at once."""
-    table = level + 3 * np.exp(-np.arange(len(STEPS)))[:, None] + np.zeros((1, len(TASKS)))
+    table = (
+        level + 3 * np.exp(-np.arange(len(STEPS)))[:, None] + np.zeros((1, len(TASKS)))
+    )
     table[:4, 2:4] += 0.8
     return table
 
 
-def make(place: Workspace, name: str, runs: list[tuple[dict[str, Any], int | None, float]], **more: Any) -> list[str]:
+def make(
+    place: Workspace,
+    name: str,
+    runs: list[tuple[dict[str, Any], int | None, float]],
+    **more: Any,
+) -> list[str]:
     """A grid of recorded runs, (axes, seed, level) each, all done; their ids."""
-    listed = [listed_run(f"{name}{number}", axes, seed) for number, (axes, seed, _) in enumerate(runs)]
+    listed = [
+        listed_run(f"{name}{number}", axes, seed)
+        for number, (axes, seed, _) in enumerate(runs)
+    ]
     for row, (_, _, level) in zip(listed, runs, strict=True):
         record_run(place, row, STEPS, TASKS, losses(level))
     write_grid(place, name, listed, **more)
@@ -53,31 +63,48 @@ def rows(place: Workspace, name: str, file: str) -> list[dict[str, str]]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace with one grid: rt with three seeds that take effect, nft with one run."""
     place = Workspace(tmp_path_factory.mktemp("report"))
-    runs = [({"arrangement.order": "rt", "seed": seed}, seed, 1.0 + 0.1 * seed) for seed in range(3)]
+    runs = [
+        ({"arrangement.order": "rt", "seed": seed}, seed, 1.0 + 0.1 * seed)
+        for seed in range(3)
+    ]
     make(place, "seeds", [*runs, ({"arrangement.order": "nft", "seed": 0}, None, 0.5)])
     return place
 
 
 def test_bands_come_from_real_replicates_only(place: Workspace) -> None:
-    """Three seeds make one curve from lowest to highest; a single run has no band, its bootstrap stands apart."""
+    """Three seeds make one curve from lowest to highest; a single run has no band, its
+    bootstrap stands apart."""
     page = written(place, "seeds")
     ends = [row for row in rows(place, "seeds", "curves.csv") if row["step"] == "50"]
-    finals = {row["arrangement.order"]: row for row in rows(place, "seeds", "finals.csv")}
+    finals = {
+        row["arrangement.order"]: row for row in rows(place, "seeds", "finals.csv")
+    }
 
     level = 3 * np.exp(-5)
     found = {
-        row["arrangement.order"]: [float(row[key]) for key in ("lowest", "mean", "highest", "runs")] for row in ends
+        row["arrangement.order"]: [
+            float(row[key]) for key in ("lowest", "mean", "highest", "runs")
+        ]
+        for row in ends
     }
-    assert found["rt"] == pytest.approx([1 + level, 1.1 + level, 1.2 + level, 3], rel=1e-6)
+    assert found["rt"] == pytest.approx(
+        [1 + level, 1.1 + level, 1.2 + level, 3], rel=1e-6
+    )
     assert found["nft"] == pytest.approx([0.5 + level] * 3 + [1], rel=1e-6)
     assert "mean of 3 replicates" in page
     assert (finals["nft"]["final_seeds_low"], finals["nft"]["runs"]) == ("", "1")
-    assert float(finals["rt"]["final_seeds_low"]) < 1.1 + level < float(finals["rt"]["final_seeds_high"])
-    assert float(finals["nft"]["final_tasks_low"]) == pytest.approx(0.5 + level)  # all its items are alike
+    assert (
+        float(finals["rt"]["final_seeds_low"])
+        < 1.1 + level
+        < float(finals["rt"]["final_seeds_high"])
+    )
+    # all its items are alike
+    assert float(finals["nft"]["final_tasks_low"]) == pytest.approx(0.5 + level)
 
 
 def test_drops_are_told_with_task_step_and_size(place: Workspace) -> None:
-    """The task that was made to fall late is the first, from the checkpoint before to the one after."""
+    """The task that was made to fall late is the first, from the checkpoint before to
+    the one after."""
     written(place, "seeds")
     late = [row for row in rows(place, "seeds", "drops.csv") if row["task"] == "t2"]
 
@@ -87,23 +114,36 @@ def test_drops_are_told_with_task_step_and_size(place: Workspace) -> None:
 
 
 def test_runs_of_other_data_have_other_tasks(tmp_path: Path) -> None:
-    """A task that falls is drawn with the curves of the runs that have it; the others are no error."""
+    """A task that falls is drawn with the curves of the runs that have it; the others
+    are no error."""
     place = Workspace(tmp_path)
-    listed = [listed_run(f"set{number}", {"data.path": f"/d{number}"}, None) for number in range(2)]
+    listed = [
+        listed_run(f"set{number}", {"data.path": f"/d{number}"}, None)
+        for number in range(2)
+    ]
     for row, prefix in zip(listed, ("a", "b"), strict=True):
-        record_run(place, row, STEPS, [f"{prefix}/{task}" for task in TASKS], losses(1.0))
+        record_run(
+            place, row, STEPS, [f"{prefix}/{task}" for task in TASKS], losses(1.0)
+        )
     write_grid(place, "sets", listed)
 
     assert "Sudden drops of test tasks" in written(place, "sets")
-    assert {row["task"] for row in rows(place, "sets", "drops.csv") if float(row["size"]) > 0.8} == {"a/t2", "b/t2"}
+    assert {
+        row["task"]
+        for row in rows(place, "sets", "drops.csv")
+        if float(row["size"]) > 0.8
+    } == {"a/t2", "b/t2"}
 
 
 def test_the_page_needs_nothing_else(place: Workspace) -> None:
-    """No address of anything to load, every script but its own forbidden; figures are drawn in the page's colours."""
+    """No address of anything to load, every script but its own forbidden; figures are
+    drawn in the page's colours."""
     page = written(place, "seeds")
 
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!#|data:,)[^"']+""", page) == []
-    assert set(re.findall(r"https?://[^\s\"'<)]+", page)) <= {"http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"'<)]+", page)) <= {
+        "http://www.w3.org/1999/xlink"
+    }
     assert "default-src 'none'" in page and page.count("<script") == 1
     assert page.count("<figure") >= 3 and "var(--z2)" in page
     assert {path.name for path in (place.grid("seeds") / "report").iterdir()} == {
@@ -114,21 +154,40 @@ def test_the_page_needs_nothing_else(place: Workspace) -> None:
 
 
 def test_hostile_names_stay_texts(tmp_path: Path) -> None:
-    """Markup, quotes, dollars and odd characters in a grid's values are shown, and make no element."""
+    """Markup, quotes, dollars and odd characters in a grid's values are shown, and make
+    no element."""
     place = Workspace(tmp_path)
-    make(place, "odd", [({"arrangement.order": value}, None, 1.0) for value in (HOSTILE, "_x", "b")])
+    make(
+        place,
+        "odd",
+        [({"arrangement.order": value}, None, 1.0) for value in (HOSTILE, "_x", "b")],
+    )
     page = written(place, "odd")
 
-    assert page.count("<script") == 1 and "alert(1)</script>" not in page and "<b>" not in page
-    assert "&lt;/script&gt;" in page and "雪" in page and "\u202e" not in page.partition("<svg")[0]
+    assert (
+        page.count("<script") == 1
+        and "alert(1)</script>" not in page
+        and "<b>" not in page
+    )
+    assert (
+        "&lt;/script&gt;" in page
+        and "雪" in page
+        and "\u202e" not in page.partition("<svg")[0]
+    )
 
 
 def test_stages_are_one_curve_that_shows_where_each_begins(tmp_path: Path) -> None:
-    """Of two runs with a first stage in common each has its points too; what stages end at and drops name the stage."""
+    """Of two runs with a first stage in common each has its points too; what stages end
+    at and drops name the stage."""
     place = Workspace(tmp_path)
-    start, *listed = (listed_run(run, {"strategy.k": run}) for run in ("start", "a", "b"))
+    start, *listed = (
+        listed_run(run, {"strategy.k": run}) for run in ("start", "a", "b")
+    )
     for number, row in enumerate(listed):  # in what only later stages have
-        row["recipe"]["stages"] = [*row["recipe"]["stages"], {**row["recipe"]["stages"][0], "part": number}]
+        row["recipe"]["stages"] = [
+            *row["recipe"]["stages"],
+            {**row["recipe"]["stages"][0], "part": number},
+        ]
     table = losses(1.0)
     record_run(place, start, STEPS[:3], TASKS, table[:3])
     for row in listed:
@@ -137,22 +196,39 @@ def test_stages_are_one_curve_that_shows_where_each_begins(tmp_path: Path) -> No
     page = written(place, "staged")
 
     for key in ("a", "b"):
-        of = [row for row in rows(place, "staged", "curves.csv") if row["strategy.k"] == key]
+        of = [
+            row
+            for row in rows(place, "staged", "curves.csv")
+            if row["strategy.k"] == key
+        ]
         assert [int(row["step"]) for row in of] == STEPS
     for row in rows(place, "staged", "finals.csv"):
-        assert (row["stage_1_step"], float(row["stage_1_final"])) == ("20", pytest.approx(table[2].mean()))
+        assert (row["stage_1_step"], float(row["stage_1_final"])) == (
+            "20",
+            pytest.approx(table[2].mean()),
+        )
         assert float(row["final"]) == pytest.approx(table[5].mean())
-    late = {(row["from"], row["stage"]) for row in rows(place, "staged", "drops.csv") if row["task"] == "t2"}
+    late = {
+        (row["from"], row["stage"])
+        for row in rows(place, "staged", "drops.csv")
+        if row["task"] == "t2"
+    }
     assert late == {("30", "2")}
     assert "after stage 1" in page and "is where the next stage begins" in page
 
 
 def test_one_stage_is_shown_by_itself_over_splits(tmp_path: Path) -> None:
-    """Counted from its beginning, examples too; runs of other held-out splits are replicates then."""
+    """Counted from its beginning, examples too; runs of other held-out splits are
+    replicates then."""
     place = Workspace(tmp_path)
-    start, *listed = (listed_run(run, {"data.held_out": run}) for run in ("start", "a", "b"))
+    start, *listed = (
+        listed_run(run, {"data.held_out": run}) for run in ("start", "a", "b")
+    )
     for number, row in enumerate(listed):
-        row["recipe"]["stages"] = [*row["recipe"]["stages"], {**row["recipe"]["stages"][0], "part": number}]
+        row["recipe"]["stages"] = [
+            *row["recipe"]["stages"],
+            {**row["recipe"]["stages"][0], "part": number},
+        ]
     table = losses(1.0)
     record_run(place, start, STEPS[:3], TASKS, table[:3])
     for row in listed:
@@ -162,16 +238,24 @@ def test_one_stage_is_shown_by_itself_over_splits(tmp_path: Path) -> None:
     shown = rows(place, "staged", "curves.csv")
 
     assert [int(row["step"]) for row in shown] == [step - 20 for step in STEPS[2:]]
-    assert [float(row["examples"]) for row in shown] == [16 * (step - 20) for step in STEPS[2:]]
+    assert [float(row["examples"]) for row in shown] == [
+        16 * (step - 20) for step in STEPS[2:]
+    ]
     assert {row["runs"] for row in shown} == {"2"}
-    with pytest.raises(UserError, match="--stage 3: the runs of grid staged have 2 stages at most"):
+    with pytest.raises(
+        UserError, match="--stage 3: the runs of grid staged have 2 stages at most"
+    ):
         written(place, "staged", stage=3)
 
 
 def test_a_run_whose_first_stage_is_under_way_or_broken_is_told(tmp_path: Path) -> None:
-    """What an earlier stage has recorded counts: the run is not finished; where that stage failed, so has the run."""
+    """What an earlier stage has recorded counts: the run is not finished; where that
+    stage failed, so has the run."""
     place = Workspace(tmp_path)
-    listed = [listed_run(run, {"train.lr": lr}) for run, lr in (("open", 0.1), ("broken", 0.2))]
+    listed = [
+        listed_run(run, {"train.lr": lr})
+        for run, lr in (("open", 0.1), ("broken", 0.2))
+    ]
     for row, outcome in zip(listed, (None, "failed"), strict=True):
         before = listed_run(f"before-{row['run']}", {})
         record_run(
@@ -183,7 +267,10 @@ def test_a_run_whose_first_stage_is_under_way_or_broken_is_told(tmp_path: Path) 
             outcome=outcome,
             **({"cause": "killed"} if outcome else {}),
         )
-        write_json(place.run(row["run"]) / "job.json", {"before": [before["run"]], "paths": {"workspace": ""}})
+        write_json(
+            place.run(row["run"]) / "job.json",
+            {"before": [before["run"]], "paths": {"workspace": ""}},
+        )
     write_grid(place, "begun", listed)
     top = written(place, "begun").partition("<figure")[0]
 
@@ -191,13 +278,18 @@ def test_a_run_whose_first_stage_is_under_way_or_broken_is_told(tmp_path: Path) 
 
 
 def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:
-    """Failed, unfinished, unbegun, flagged and former runs are named before any figure; means hold done runs only."""
+    """Failed, unfinished, unbegun, flagged and former runs are named before any figure;
+    means hold done runs only."""
     place = Workspace(tmp_path)
     listed = [listed_run(f"run{n}", {"seed": n}, n) for n in range(6)]
     for row, end in zip(listed, ("done", "failed", None, "done", "done"), strict=False):
         steps = STEPS if end == "done" else STEPS[:3]
-        cause = {"cause": "out of memory", "evidence": "line 7"} if end == "failed" else {}
-        record_run(place, row, steps, TASKS, losses(1.0)[: len(steps)], outcome=end, **cause)
+        cause = (
+            {"cause": "out of memory", "evidence": "line 7"} if end == "failed" else {}
+        )
+        record_run(
+            place, row, steps, TASKS, losses(1.0)[: len(steps)], outcome=end, **cause
+        )
     attempt = attempts.begin(place.run("run4"), "s")
     again = Journal(place.run("run4"), attempt, "train", "1")
     again.row("metric", step=50, examples=800, data={"loss": 99.0})
@@ -214,23 +306,42 @@ def test_what_is_missing_is_said_at_the_top(tmp_path: Path) -> None:
     assert {row["runs"] for row in rows(place, "gaps", "curves.csv")} == {"3"}
 
 
-@pytest.mark.parametrize(("asked", "said"), [
-    ({"metric": "rouge"}, "--metric rouge: no run has it; there are loss, speed/tokens_per_s, train/loss"),
-    ({"panel": "lr"}, "--panel lr: not one of the axes in which the runs differ: arrangement.order, none"),
-])  # fmt: skip
-def test_what_cannot_be_shown_is_refused(place: Workspace, asked: dict[str, str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"metric": "rouge"},
+            "--metric rouge: no run has it; there are loss, speed/tokens_per_s, train/loss",
+        ),
+        (
+            {"panel": "lr"},
+            "--panel lr: not one of the axes in which the runs differ: arrangement.order, none",
+        ),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(
+    place: Workspace, asked: dict[str, str], said: str
+) -> None:
     """An unknown metric or axis is a user's error that names what there is."""
     with pytest.raises(UserError, match=re.escape(said)):
         written(place, "seeds", **asked)
 
 
 def test_an_axis_gets_panels_and_the_others_colours(tmp_path: Path) -> None:
-    """Of two axes that with fewest values has the panels, or the one asked for; colours are the other's."""
+    """Of two axes that with fewest values has the panels, or the one asked for; colours
+    are the other's."""
     place = Workspace(tmp_path)
-    points = [({"arrangement.order": order, "train.lr": lr}, None, 1.0) for order in "abc" for lr in (0.1, 0.2)]
+    points = [
+        ({"arrangement.order": order, "train.lr": lr}, None, 1.0)
+        for order in "abc"
+        for lr in (0.1, 0.2)
+    ]
     make(place, "two", points)
 
-    titles = {panel: re.findall(r"<h3>([^<,]*)</h3>", written(place, "two", panel=panel)) for panel in (None, "order")}
+    titles = {
+        panel: re.findall(r"<h3>([^<,]*)</h3>", written(place, "two", panel=panel))
+        for panel in (None, "order")
+    }
     assert titles[None][:2] == ["lr 0.1", "lr 0.2"]
     assert titles["order"][:3] == ["order a", "order b", "order c"]
 
@@ -242,7 +353,10 @@ def test_curves_run_over_tokens_and_examples(place: Workspace) -> None:
         written(place, "seeds", x=x)
         found[x] = float(rows(place, "seeds", "curves.csv")[1][x])
 
-    assert found == {"examples": 160, "tokens": sum(1000 + step for step in range(1, 11))}
+    assert found == {
+        "examples": 160,
+        "tokens": sum(1000 + step for step in range(1, 11)),
+    }
 
 
 def test_a_grid_under_way_is_reported(tmp_path: Path) -> None:
@@ -255,7 +369,11 @@ def test_a_grid_under_way_is_reported(tmp_path: Path) -> None:
     page = written(place, "live")
 
     assert "0 of 2 runs done" in page
-    assert [row["step"] for row in rows(place, "live", "curves.csv")] == ["0", "10", "20"]
+    assert [row["step"] for row in rows(place, "live", "curves.csv")] == [
+        "0",
+        "10",
+        "20",
+    ]
 
 
 def test_nothing_recorded_is_a_users_error(tmp_path: Path) -> None:
@@ -267,20 +385,33 @@ def test_nothing_recorded_is_a_users_error(tmp_path: Path) -> None:
         written(place, "empty")
 
 
-@pytest.mark.parametrize("values", [(1e308, -1e308, 1.0), (-1.7e308, 0.0, 0.0), (1.7e308,) * 3], ids=str)
-def test_values_too_large_to_draw_are_refused(tmp_path: Path, values: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    "values", [(1e308, -1e308, 1.0), (-1.7e308, 0.0, 0.0), (1.7e308,) * 3], ids=str
+)
+def test_values_too_large_to_draw_are_refused(
+    tmp_path: Path, values: tuple[float, ...]
+) -> None:
     """With the metric, the run and the step; other metrics of the grid are drawn as ever."""
     place = Workspace(tmp_path)
     journalled(place, "odd", "odd/x", values)
 
-    with pytest.raises(UserError, match=r"--metric odd/x: run odd0 has -?1\.?\d?e\+308 at step 0, which is too large"):
+    with pytest.raises(
+        UserError,
+        match=r"--metric odd/x: run odd0 has -?1\.?\d?e\+308 at step 0, which is too large",
+    ):
         written(place, "odd", metric="odd/x")
     assert "1 of 1 runs done" in written(place, "odd")
 
 
 @pytest.mark.parametrize(
     "values",
-    [(1e299, -1e299, 1.0), (math.inf, 1.0, 2.0), (-math.inf, math.inf, math.nan), (math.nan,) * 3, (5e-324, 0.0, 1.0)],
+    [
+        (1e299, -1e299, 1.0),
+        (math.inf, 1.0, 2.0),
+        (-math.inf, math.inf, math.nan),
+        (math.nan,) * 3,
+        (5e-324, 0.0, 1.0),
+    ],
     ids=str,
 )
 def test_odd_values_are_drawn(tmp_path: Path, values: tuple[float, ...]) -> None:
@@ -291,8 +422,11 @@ def test_odd_values_are_drawn(tmp_path: Path, values: tuple[float, ...]) -> None
     assert "metric odd/x" in written(place, "odd", metric="odd/x")
 
 
-def journalled(place: Workspace, name: str, key: str, values: tuple[float, ...]) -> None:
-    """A grid of one run that has these values of a metric, at its first steps, beside its losses."""
+def journalled(
+    place: Workspace, name: str, key: str, values: tuple[float, ...]
+) -> None:
+    """A grid of one run that has these values of a metric, at its first steps, beside
+    its losses."""
     [run] = make(place, name, [({"arrangement.order": "rt"}, None, 1.0)])
     attempt = attempts.begin(place.run(run), "s")
     journal = Journal(place.run(run), attempt, "train", "1")
@@ -310,8 +444,11 @@ def one_run(tmp_path: Path) -> Workspace:
     return place
 
 
-def test_a_folder_of_the_users_keeps_what_is_hers(one_run: Workspace, tmp_path: Path) -> None:
-    """Files that this report does not have stay as they are; for one that it would replace nothing is written.
+def test_a_folder_of_the_users_keeps_what_is_hers(
+    one_run: Workspace, tmp_path: Path
+) -> None:
+    """Files that this report does not have stay as they are; for one that it would
+    replace nothing is written.
 
     Written again it replaces what it wrote, and says only of its own that it lies beside the page.
     """
@@ -320,14 +457,23 @@ def test_a_folder_of_the_users_keeps_what_is_hers(one_run: Workspace, tmp_path: 
     for name in ("verdicts.csv", "maps.png", "notes.txt"):
         (mine / name).write_text("mine")
     (mine / "curves.csv").write_text("mine")
-    with pytest.raises(UserError, match=r"mine holds curves\.csv, which zsg did not write"):
+    with pytest.raises(
+        UserError, match=r"mine holds curves\.csv, which zsg did not write"
+    ):
         report.write(one_run, "g", Asked(), mine)
-    assert sorted(path.name for path in mine.iterdir()) == ["curves.csv", "maps.png", "notes.txt", "verdicts.csv"]
+    assert sorted(path.name for path in mine.iterdir()) == [
+        "curves.csv",
+        "maps.png",
+        "notes.txt",
+        "verdicts.csv",
+    ]
 
     (mine / "curves.csv").unlink()
     report.write(one_run, "g", Asked(), mine)
     page = report.write(one_run, "g", Asked(), mine)
-    assert [(mine / name).read_text() for name in ("verdicts.csv", "maps.png", "notes.txt")] == ["mine"] * 3
+    assert [
+        (mine / name).read_text() for name in ("verdicts.csv", "maps.png", "notes.txt")
+    ] == ["mine"] * 3
     assert report.beside(page) == list(report.BESIDE)
 
 
@@ -339,7 +485,9 @@ def test_a_report_that_was_changed_is_not_replaced(one_run: Workspace) -> None:
     assert (page.parent / "finals.csv").exists()
 
     page.write_text(page.read_text() + "<!-- my note -->")
-    with pytest.raises(UserError, match=r"holds report\.html, .* changed since; nothing was written"):
+    with pytest.raises(
+        UserError, match=r"holds report\.html, .* changed since; nothing was written"
+    ):
         report.write(one_run, "g", Asked())
     assert page.read_text().endswith("<!-- my note -->")
 
@@ -353,11 +501,17 @@ def test_an_older_reports_folder_is_taken_over(one_run: Workspace) -> None:
     page = report.write(one_run, "g", Asked())
 
     assert "old" not in (page.read_text()[:3], (folder / "curves.csv").read_text()[:3])
-    assert not (folder / "maps.png").exists() and (folder / "notes.txt").read_text() == "old"
+    assert (
+        not (folder / "maps.png").exists()
+        and (folder / "notes.txt").read_text() == "old"
+    )
 
 
-def test_a_report_is_not_written_through_a_link(one_run: Workspace, tmp_path: Path) -> None:
-    """Neither its folder in the workspace nor a file of it may be one; a folder that the user names may."""
+def test_a_report_is_not_written_through_a_link(
+    one_run: Workspace, tmp_path: Path
+) -> None:
+    """Neither its folder in the workspace nor a file of it may be one; a folder that
+    the user names may."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/report.html").write_text("mine")
     (one_run.grid("g") / "report").symlink_to(tmp_path / "outside")
@@ -374,14 +528,18 @@ def test_a_report_is_not_written_through_a_link(one_run: Workspace, tmp_path: Pa
     assert report.write(one_run, "g", Asked(), tmp_path / "link").exists()
 
 
-def test_a_list_that_somebody_made_takes_no_file_of_the_users(one_run: Workspace, tmp_path: Path) -> None:
-    """What a folder's list names besides the names of a report, or with no digest of the file, is not ours."""
+def test_a_list_that_somebody_made_takes_no_file_of_the_users(
+    one_run: Workspace, tmp_path: Path
+) -> None:
+    """What a folder's list names besides the names of a report, or with no digest of
+    the file, is not ours."""
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")
     (mine / "maps.csv").write_text("mine")
     write_json(
-        mine / ".zsg-report.json", {"schema": 1, "files": {"notes.txt": ["x"], "../x": ["y"], "maps.csv": ["z"]}}
+        mine / ".zsg-report.json",
+        {"schema": 1, "files": {"notes.txt": ["x"], "../x": ["y"], "maps.csv": ["z"]}},
     )
     with pytest.raises(UserError, match=r"mine holds maps\.csv"):
         report.write(one_run, "g", Asked(), mine)

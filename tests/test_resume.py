@@ -1,4 +1,5 @@
-"""Does an interrupted run end with the weights, the numbers and the digests of one that was never disturbed?"""
+"""Does an interrupted run end with the weights, the numbers and the digests of one that
+was never disturbed?"""
 
 import json
 import random
@@ -16,8 +17,16 @@ from jobs.contract.item_losses import read_test_losses
 from jobs.contract.journal import files, read
 from jobs.training.state import newest_step
 
-LEFT_S = 60.0  # within which a rank notices that its peer is gone; far less than the half hour of a collective
-CONFIGURATIONS = [(1, 1, "fp32"), (1, 2, "bf16"), (2, 1, "fp32"), (2, 2, "bf16"), (2, 3, "fp32"), (2, 3, "bf16")]
+# within which a rank notices that its peer is gone; far less than the half hour of a collective
+LEFT_S = 60.0
+CONFIGURATIONS = [
+    (1, 1, "fp32"),
+    (1, 2, "bf16"),
+    (2, 1, "fp32"),
+    (2, 2, "bf16"),
+    (2, 3, "fp32"),
+    (2, 3, "bf16"),
+]
 
 
 Question = Callable[[], bool]
@@ -50,8 +59,11 @@ def after_commit(folder: Path, chance: random.Random) -> Question:
 MOMENTS = [mid_step, mid_save, mid_commit, after_commit]
 
 
-def disturb(bench: Bench, folder: Path, world: int, chance: random.Random, number: int) -> None:
-    """Starts the run and kills a rank, or all, at a random moment; a rank that is left must end by itself."""
+def disturb(
+    bench: Bench, folder: Path, world: int, chance: random.Random, number: int
+) -> None:
+    """Starts the run and kills a rank, or all, at a random moment; a rank that is left
+    must end by itself."""
     moment = MOMENTS[number % len(MOMENTS)](folder, chance)
     ranks = bench.jobs.start(folder, world)
     wait_until(lambda: moment() or ranks[0].ended())
@@ -59,7 +71,9 @@ def disturb(bench: Bench, folder: Path, world: int, chance: random.Random, numbe
     for rank in victims:
         rank.send(signal.SIGKILL)
     for rank in ranks:
-        assert rank.ended(within_s=LEFT_S), f"rank {ranks.index(rank)} outlives {len(victims)} killed: {rank.stack()}"
+        assert rank.ended(within_s=LEFT_S), (
+            f"rank {ranks.index(rank)} outlives {len(victims)} killed: {rank.stack()}"
+        )
 
 
 def survives(bench: Bench, seed: int, configuration: tuple[int, int, str]) -> None:
@@ -71,7 +85,8 @@ def survives(bench: Bench, seed: int, configuration: tuple[int, int, str]) -> No
     for kill in range(3):
         disturb(bench, folder, world, chance, seed + kill)
         saved.append(newest_step(folder))
-    had_ended = (read_json(folder / "exit.json") or {}).get("outcome") == "done"  # before the last kill
+    # before the last kill
+    had_ended = (read_json(folder / "exit.json") or {}).get("outcome") == "done"
     record = bench.jobs.run(folder, world)
 
     assert record["outcome"] == "done", record
@@ -79,25 +94,32 @@ def survives(bench: Bench, seed: int, configuration: tuple[int, int, str]) -> No
     goes_on = starts(folder)[-1]["from"] == (saved[-1] or 0)
     assert had_ended or goes_on, "the last attempt did not go on from what was saved"
     assert not (folder / "state").exists()
-    print(f"seed {seed}, {world} rank(s), ZeRO-{zero}, {precision}: went on from {[s['from'] for s in starts(folder)]}")
+    print(
+        f"seed {seed}, {world} rank(s), ZeRO-{zero}, {precision}: went on from"
+        f" {[s['from'] for s in starts(folder)]}"
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_killed_run_ends_with_the_same_weights(bench: Bench, seed: int) -> None:
-    """`kill -9` at random moments, saves and commits among them: weights, numbers and digests are the undisturbed."""
+    """`kill -9` at random moments, saves and commits among them: weights, numbers and
+    digests are the undisturbed."""
     survives(bench, seed, [(1, 1, "fp32"), (2, 2, "bf16")][seed % 2])
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 120))
-def test_a_killed_run_ends_with_the_same_weights_in_every_configuration(bench: Bench, seed: int) -> None:
+def test_a_killed_run_ends_with_the_same_weights_in_every_configuration(
+    bench: Bench, seed: int
+) -> None:
     """Twenty times, over numbers of ranks, ZeRO stages and precisions."""
     survives(bench, seed, CONFIGURATIONS[seed % len(CONFIGURATIONS)])
 
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_the_announced_end_loses_no_step(bench: Bench, world: int) -> None:
-    """On USR2 a run saves after the step it is in, is to be continued, and computes no step twice."""
+    """On USR2 a run saves after the step it is in, is to be continued, and computes no
+    step twice."""
     folder, record = bench.stopped(signal.SIGUSR2, world, state_every=None)
 
     assert (record["outcome"], record["evidence"]) == ("continue", "SIGUSR2")
@@ -106,7 +128,11 @@ def test_the_announced_end_loses_no_step(bench: Bench, world: int) -> None:
     steps = [row["step"] for row in read(folder) if "train/loss" in row["data"]]
     assert steps == list(range(1, MANY * STEPS + 1))
     assert told(folder) == bench.undisturbed(world, 1, "fp32", MANY)
-    rewinds = [(row["attempt"], row["step"], row["examples"]) for row in read(folder) if row["kind"] == "rewind"]
+    rewinds = [
+        (row["attempt"], row["step"], row["examples"])
+        for row in read(folder)
+        if row["kind"] == "rewind"
+    ]
     assert rewinds == [(2, record["step"], 8 * record["step"])]
 
 
@@ -121,7 +147,8 @@ def test_the_announced_end_loses_no_step(bench: Bench, world: int) -> None:
 def test_a_cancelled_run_saves_only_if_there_is_time(
     bench: Bench, state_every: int | None, kill_wait_s: int, saves: bool
 ) -> None:
-    """On SIGTERM a run saves if its last save says that SIGKILL will not come in between, and is cancelled."""
+    """On SIGTERM a run saves if its last save says that SIGKILL will not come in
+    between, and is cancelled."""
     folder = bench.make(epochs=MANY, state_every=state_every)
     job = read_json(folder / "job.json")
     job["resources"]["kill_wait_s"] = kill_wait_s
@@ -145,7 +172,8 @@ def test_a_finished_run_keeps_its_state_only_if_asked(bench: Bench) -> None:
 
 
 def test_another_number_of_ranks_starts_over_and_says_so(bench: Bench) -> None:
-    """A state of two ranks is not read by one: the run starts over, says why, and its numbers agree."""
+    """A state of two ranks is not read by one: the run starts over, says why, and its
+    numbers agree."""
     folder, _ = bench.stopped(signal.SIGUSR2, world=2)
     record = bench.jobs.run(folder)
 
@@ -155,7 +183,8 @@ def test_another_number_of_ranks_starts_over_and_says_so(bench: Bench) -> None:
 
 
 def test_other_ids_than_the_schedules_are_refused(bench: Bench) -> None:
-    """If what was consumed is not what the schedule says, nothing is trained and both digests are named."""
+    """If what was consumed is not what the schedule says, nothing is trained and both
+    digests are named."""
     folder, _ = bench.stopped(signal.SIGUSR2, world=2)
     path = next((folder / "state").glob("*/state.json"))
     saved = json.loads(path.read_text())
@@ -169,7 +198,8 @@ def test_other_ids_than_the_schedules_are_refused(bench: Bench) -> None:
 
 
 def test_a_full_disk_leaves_the_older_state(bench: Bench) -> None:
-    """If a state cannot be written, the run fails with the reason, leaves nothing half written, and can go on."""
+    """If a state cannot be written, the run fails with the reason, leaves nothing half
+    written, and can go on."""
     folder, first = bench.stopped(signal.SIGUSR2)
     record = bench.jobs.run(folder, largest_file=1_000_000)
 
@@ -182,11 +212,15 @@ def test_a_full_disk_leaves_the_older_state(bench: Bench) -> None:
 
 
 def test_a_superseded_attempt_commits_no_state(bench: Bench) -> None:
-    """Once a newer attempt owns the folder, the older one ends, with at most the commit that was under way."""
+    """Once a newer attempt owns the folder, the older one ends, with at most the commit
+    that was under way."""
     folder = bench.make(epochs=MANY, state_every=1)
     [rank] = bench.jobs.start(folder)
     wait_until(lambda: newest_step(folder))
-    write_json(folder / "attempt.json", read_json(folder / "attempt.json") | {"nonce": "of another", "attempt": 2})
+    write_json(
+        folder / "attempt.json",
+        read_json(folder / "attempt.json") | {"nonce": "of another", "attempt": 2},
+    )
     newest = newest_step(folder)
 
     assert rank.ended(within_s=EXIT_S)
@@ -198,20 +232,26 @@ QUICK = {"items": 3, "full_every": 9}
 
 
 def test_a_quick_set_is_a_curve_of_its_own_through_a_restart(bench: Bench) -> None:
-    """The quick loss is there at every checkpoint, the whole one at its own; a restart changes no bit of either."""
+    """The quick loss is there at every checkpoint, the whole one at its own; a restart
+    changes no bit of either."""
     folder, _ = bench.stopped(signal.SIGUSR2, quick=QUICK)
     first = read_test_losses(folder)
     assert bench.jobs.run(folder)["outcome"] == "done"
     facts, last = told(folder), MANY * STEPS
     undisturbed = bench.undisturbed(1, 1, "fp32", MANY)
 
-    assert facts["quick"] == {"loss_quick_3": sorted({*range(0, last + 1, 6), *range(0, last + 1, 9)})}
+    assert facts["quick"] == {
+        "loss_quick_3": sorted({*range(0, last + 1, 6), *range(0, last + 1, 9)})
+    }
     assert facts["checkpoints"] == list(range(0, last + 1, 9))
     assert [facts["loss", step] for step in range(0, last + 1, 18)] == [
         undisturbed["loss", step] for step in range(0, last + 1, 18)
     ]
     whole, quick = read_test_losses(folder), read_test_losses(folder, "loss_quick_3")
-    assert (whole.steps, quick.steps) == (facts["checkpoints"], facts["quick"]["loss_quick_3"])
+    assert (whole.steps, quick.steps) == (
+        facts["checkpoints"],
+        facts["quick"]["loss_quick_3"],
+    )
     assert whole.losses[: len(first.steps)].tolist() == first.losses.tolist()
     for key, kept in (("loss", whole), ("loss_quick_3", quick)):
         means = [facts[key, step] for step in kept.steps]
@@ -220,27 +260,39 @@ def test_a_quick_set_is_a_curve_of_its_own_through_a_restart(bench: Bench) -> No
 
 
 def test_what_a_base_scores_is_computed_once(bench: Bench) -> None:
-    """A run takes step 0 from another one of its base, says so, and has what it would have computed."""
+    """A run takes step 0 from another one of its base, says so, and has what it would
+    have computed."""
     first = bench.make(quick=QUICK)
     bench.jobs.run(first)
     second = bench.make(quick=QUICK, state_every=None)
-    shutil.copytree(first.parent.parent / "first_losses", second.parent.parent / "first_losses")
+    shutil.copytree(
+        first.parent.parent / "first_losses", second.parent.parent / "first_losses"
+    )
     bench.jobs.run(second)
     taken = [
-        [row["data"]["what"] for row in read(folder) if row["data"].get("event") == "taken"]
+        [
+            row["data"]["what"]
+            for row in read(folder)
+            if row["data"].get("event") == "taken"
+        ]
         for folder in (first, second)
     ]
 
     assert taken == [[], ["loss", "loss_quick_3"]]
     assert told(first) == told(second)
-    assert read_test_losses(first).losses.tobytes() == read_test_losses(second).losses.tobytes()
+    assert (
+        read_test_losses(first).losses.tobytes()
+        == read_test_losses(second).losses.tobytes()
+    )
 
 
 def test_another_precision_takes_nothing(bench: Bench) -> None:
     """What a base scores in fp32 is not taken for bf16."""
     first, second = bench.make(), bench.make(precision="bf16")
     bench.jobs.run(first)
-    shutil.copytree(first.parent.parent / "first_losses", second.parent.parent / "first_losses")
+    shutil.copytree(
+        first.parent.parent / "first_losses", second.parent.parent / "first_losses"
+    )
     bench.jobs.run(second)
 
     assert not [row for row in read(second) if row["data"].get("event") == "taken"]

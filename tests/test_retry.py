@@ -28,7 +28,9 @@ from zsg_core.errors import UserError
 DAY_MS = 24 * 3600 * 1000
 
 
-def failure(cause: str | None, evidence: str = "why", signature: str | None = None) -> Failure:
+def failure(
+    cause: str | None, evidence: str = "why", signature: str | None = None
+) -> Failure:
     """A run that failed."""
     return Failure("failed", cause, evidence, signature)
 
@@ -36,28 +38,76 @@ def failure(cause: str | None, evidence: str = "why", signature: str | None = No
 @pytest.mark.parametrize(
     ("now", "earlier", "refusal"),
     [
-        pytest.param(failure("node failure"), [{"cause": "node failure"}] * 4, None, id="a node, again"),
-        pytest.param(failure("node failure"), [{"cause": "node failure"}] * 5, "5 times already", id="nodes, for ever"),
-        pytest.param(failure("nccl timeout"), [{"cause": "node failure"}] * 9, None, id="each cause for itself"),
-        pytest.param(failure("out of memory"), [], "it would fail again: out of memory: why", id="memory"),
-        pytest.param(failure("bad data"), [], "it would fail again", id="data"),
-        pytest.param(failure("traceback", signature="ab"), [], None, id="an error, once"),
         pytest.param(
-            failure("traceback", signature="ab"), [{"cause": "traceback", "signature": "ab"}], "once already",
+            failure("node failure"),
+            [{"cause": "node failure"}] * 4,
+            None,
+            id="a node, again",
+        ),
+        pytest.param(
+            failure("node failure"),
+            [{"cause": "node failure"}] * 5,
+            "5 times already",
+            id="nodes, for ever",
+        ),
+        pytest.param(
+            failure("nccl timeout"),
+            [{"cause": "node failure"}] * 9,
+            None,
+            id="each cause for itself",
+        ),
+        pytest.param(
+            failure("out of memory"),
+            [],
+            "it would fail again: out of memory: why",
+            id="memory",
+        ),
+        pytest.param(failure("bad data"), [], "it would fail again", id="data"),
+        pytest.param(
+            failure("traceback", signature="ab"), [], None, id="an error, once"
+        ),
+        pytest.param(
+            failure("traceback", signature="ab"),
+            [{"cause": "traceback", "signature": "ab"}],
+            "once already",
             id="the same error",
         ),
         pytest.param(
-            failure("traceback", signature="ab"), [{"cause": "traceback", "signature": "cd"}], None, id="another error"
+            failure("traceback", signature="ab"),
+            [{"cause": "traceback", "signature": "cd"}],
+            None,
+            id="another error",
         ),
-        pytest.param(failure("prepare failed", "bad data: row 3"), [], "it would fail again", id="data of prepare"),
-        pytest.param(failure("prepare failed", "node failure: n1"), [], None, id="node of prepare"),
-        pytest.param(failure("cancelled"), [{"cause": "cancelled"}] * 99, None, id="cancelled by the user"),
+        pytest.param(
+            failure("prepare failed", "bad data: row 3"),
+            [],
+            "it would fail again",
+            id="data of prepare",
+        ),
+        pytest.param(
+            failure("prepare failed", "node failure: n1"),
+            [],
+            None,
+            id="node of prepare",
+        ),
+        pytest.param(
+            failure("cancelled"),
+            [{"cause": "cancelled"}] * 99,
+            None,
+            id="cancelled by the user",
+        ),
         pytest.param(failure(None), [{"cause": None}] * 2, None, id="nobody knows"),
-        pytest.param(failure(None), [{"cause": None}] * 3, "3 times already", id="nobody knows, again and again"),
+        pytest.param(
+            failure(None),
+            [{"cause": None}] * 3,
+            "3 times already",
+            id="nobody knows, again and again",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_tried_again(now, earlier, refusal):
-    """As often as its cause allows, counted over the run's retries; then it is said that it would fail again."""
+    """As often as its cause allows, counted over the run's retries; then it is said
+    that it would fail again."""
     why = verdict(now, earlier)
 
     assert why is None if refusal is None else why and refusal in why
@@ -88,24 +138,51 @@ def test_only_what_ended_lately_counts():
     old, new = ("2026-01-01T00:00:00", "2026-01-03T00:00:00")
     text = f"7_0|{old}|n1|0|a\n7_1|{new}|n[2-3]|0|a\n8|Unknown|n4|0|a\n"
 
-    assert slurm.parse_nodes(text, time.mktime((2026, 1, 2, 0, 0, 0, 0, 0, -1))) == {("7_1", "0", "a"): ["n2", "n3"]}
+    assert slurm.parse_nodes(text, time.mktime((2026, 1, 2, 0, 0, 0, 0, 0, -1))) == {
+        ("7_1", "0", "a"): ["n2", "n3"]
+    }
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    """Grid g with runs a1 (failed, a node), b2 (failed, memory), c3 (cancelled) and d4 (done), of one submission."""
+    """Grid g with runs a1 (failed, a node), b2 (failed, memory), c3 (cancelled) and d4
+    (done), of one submission."""
     made = Workspace(tmp_path / "work")
     (tmp_path / "g.yaml").write_text("name: g\n")
-    rows = [{"run": run, "axes": {"seed": seed}} for seed, run in enumerate(("a1", "b2", "c3", "d4"))]
-    facts = {"file": str(tmp_path / "g.yaml"), "opened_with": "local", "smoke": False, "overrides": []}
+    rows = [
+        {"run": run, "axes": {"seed": seed}}
+        for seed, run in enumerate(("a1", "b2", "c3", "d4"))
+    ]
+    facts = {
+        "file": str(tmp_path / "g.yaml"),
+        "opened_with": "local",
+        "smoke": False,
+        "overrides": [],
+    }
     grid_record.write(made, "g", tmp_path / "g.yaml", facts, rows)
     ledger = Ledger(made)
-    submission = ledger.intend(scheduler="local", kind="train", grid="g", items=[f"runs/{row['run']}" for row in rows])
+    submission = ledger.intend(
+        scheduler="local",
+        kind="train",
+        grid="g",
+        items=[f"runs/{row['run']}" for row in rows],
+    )
     ledger.submitted(submission, ["local"] * 4)
-    ends = [("failed", "node failure"), ("failed", "out of memory"), ("cancelled", "signal"), ("done", None)]
+    ends = [
+        ("failed", "node failure"),
+        ("failed", "out of memory"),
+        ("cancelled", "signal"),
+        ("done", None),
+    ]
     for row, (outcome, cause) in zip(rows, ends, strict=True):
         folder = made.run(row["run"])
-        attempts.end(folder, attempts.begin(folder, submission.id), outcome, cause=cause, evidence="line")
+        attempts.end(
+            folder,
+            attempts.begin(folder, submission.id),
+            outcome,
+            cause=cause,
+            evidence="line",
+        )
     return made
 
 
@@ -120,7 +197,15 @@ def workspace(tmp_path: Path) -> Workspace:
         (["seed=0"], (), False, ["a1"], []),
         (["state=done"], (), False, [], []),
     ],
-    ids=["what failed", "forced", "by a cause", "by another", "what was cancelled", "by a setting", "never done ones"],
+    ids=[
+        "what failed",
+        "forced",
+        "by a cause",
+        "by another",
+        "what was cancelled",
+        "by a setting",
+        "never done ones",
+    ],
 )
 def test_what_is_chosen(workspace, only, causes, force, runs, refused):
     """Failed runs, others where they are asked for, as far as the rules allow."""
@@ -142,10 +227,17 @@ def test_a_changed_file_is_an_error():
 
 
 def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
-    """The nodes of a retry's failure and of those of the last day are left out; older ones serve again."""
-    before = Ledger(workspace).intend(scheduler="slurm", kind="train", grid="g", items=["runs/a1"])
+    """The nodes of a retry's failure and of those of the last day are left out; older
+    ones serve again."""
+    before = Ledger(workspace).intend(
+        scheduler="slurm", kind="train", grid="g", items=["runs/a1"]
+    )
     Ledger(workspace).submitted(before, ["7_0"])
-    monkeypatch.setattr(slurm, "nodes", lambda jobs, since: {job: ["n1", "n2"] for job in jobs if job.id == "7_0"})
+    monkeypatch.setattr(
+        slurm,
+        "nodes",
+        lambda jobs, since: {job: ["n1", "n2"] for job in jobs if job.id == "7_0"},
+    )
     state = JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")
     found = failed_nodes.of(workspace, Ledger(workspace), {"runs/a1": state})
     rows = retry.rows(workspace, {"runs/a1": state}, found)
@@ -153,7 +245,14 @@ def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
     assert list(failed_nodes.to_avoid(Ledger(workspace), rows)) == ["n1", "n2"]
 
     ledger = Ledger(workspace)
-    ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/a1"], retries=rows, exclude=["n1", "n2"])
+    ledger.intend(
+        scheduler="slurm",
+        kind="train",
+        grid="g",
+        items=["runs/a1"],
+        retries=rows,
+        exclude=["n1", "n2"],
+    )
     assert list(failed_nodes.to_avoid(Ledger(workspace), {})) == ["n1", "n2"]
     assert Ledger(workspace).retries("runs/a1") == [rows["runs/a1"]]
     monkeypatch.setattr(failed_nodes, "KEPT_OFF_S", -1.0)
@@ -161,23 +260,32 @@ def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
 
 
 def test_without_accounting_the_attempts_own_node_is_left_out(workspace, monkeypatch):
-    """Where sacct knows nothing, the host of rank 0 stands for the job; of an old attempt nothing does."""
+    """Where sacct knows nothing, the host of rank 0 stands for the job; of an old
+    attempt nothing does."""
     monkeypatch.setattr(slurm, "nodes", lambda jobs, since: {})
     state = {"runs/a1": JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")}
     newest = Attempt(1, "s", None, 0, "n", "n9", now_ms())
     attempts.write(workspace.run("a1"), newest)
     assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": ["n9"]}
-    attempts.write(workspace.run("a1"), msgspec.structs.replace(newest, started=now_ms() - 2 * DAY_MS))
+    attempts.write(
+        workspace.run("a1"),
+        msgspec.structs.replace(newest, started=now_ms() - 2 * DAY_MS),
+    )
     assert failed_nodes.of(workspace, Ledger(workspace), state) == {"runs/a1": []}
 
 
-def test_a_killed_run_is_tried_again_and_what_is_done_is_not(prepared: Zsg, tasks: Path) -> None:
-    """By the recorded file, profile and settings, from any folder; only the failed run; twice is once."""
+def test_a_killed_run_is_tried_again_and_what_is_done_is_not(
+    prepared: Zsg, tasks: Path
+) -> None:
+    """By the recorded file, profile and settings, from any folder; only the failed run;
+    twice is once."""
     zsg = prepared
     grid = small_grid(zsg, tasks, "[cluster, random]", steps=48)
     place = zsg.write("one.yaml", "{name: one, kind: local, max_parallel: 1}")
     options = ("--profile", place, "--set", "train.lr=1e-3")
-    submit = zsg.start("submit", grid, *options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    submit = zsg.start(
+        "submit", grid, *options, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     os.kill(wait_for_step(zsg.work, 3), signal.SIGKILL)
     assert submit.wait(120) == 3
     states = {row["run"]: (row["state"], row["cause"]) for row in zsg.status()}
@@ -187,7 +295,9 @@ def test_a_killed_run_is_tried_again_and_what_is_done_is_not(prepared: Zsg, task
     zsg.folder = zsg.folder / "elsewhere"
     zsg.folder.mkdir()
     zsg("retry", "small", "--yes")
-    assert {row["run"]: row["state"] for row in zsg.status()} == dict.fromkeys(states, "done")
+    assert {row["run"]: row["state"] for row in zsg.status()} == dict.fromkeys(
+        states, "done"
+    )
     assert zsg("retry", "small", "--yes") == "small: nothing to try again\n"
     grid.unlink()
     zsg("retry", "small", "--only", "state=done", "--yes")
@@ -199,27 +309,48 @@ def test_the_file_must_be_there(workspace, tmp_path):
 
     (tmp_path / "g.yaml").unlink()
     assert retry.choose(workspace, "g", EVERYTHING, (), False).runs == ["a1"]
-    with pytest.raises(UserError, match=r"which is gone; put it back, or submit its copy, .*grids/g/grid\.yaml"):
+    with pytest.raises(
+        UserError,
+        match=r"which is gone; put it back, or submit its copy, .*grids/g/grid\.yaml",
+    ):
         session.open_again(workspace, "g")
 
 
 def test_what_is_left_is_told_with_what_takes_it(workspace):
-    """A cancelled run is left unless it is asked for, by its state or by its id; done ones are not spoken of."""
+    """A cancelled run is left unless it is asked for, by its state or by its id; done
+    ones are not spoken of."""
     left = retry.choose(workspace, "g", EVERYTHING, (), False)
-    assert left.told("g") == ["left: 1 cancelled (c3); zsg retry g --only state=cancelled"]
+    assert left.told("g") == [
+        "left: 1 cancelled (c3); zsg retry g --only state=cancelled"
+    ]
 
-    assert retry.choose(workspace, "g", Selection.parse(["c3"], None), (), False).runs == ["c3"]
+    assert retry.choose(
+        workspace, "g", Selection.parse(["c3"], None), (), False
+    ).runs == ["c3"]
 
 
-def test_a_killed_run_of_a_living_submit_is_failed_and_a_retry_may_be_detached(prepared: Zsg, tasks: Path) -> None:
-    """Killed with -9 while another run of its submit trains, a run does not wait; retried, the terminal is free."""
+def test_a_killed_run_of_a_living_submit_is_failed_and_a_retry_may_be_detached(
+    prepared: Zsg, tasks: Path
+) -> None:
+    """Killed with -9 while another run of its submit trains, a run does not wait;
+    retried, the terminal is free."""
     zsg = prepared
     zsg.env["PATH"] = f"{Path(sys.executable).parent}:{zsg.env['PATH']}"
     light = Path(__file__).with_name("light_engine")
-    own = "{{name: own, kind: local, max_parallel: 1, environment: {{set: {{PYTHONPATH: {}, LIGHT_STEP_S: '{}'}}}}}}"
+    own = (
+        "{{name: own, kind: local, max_parallel: 1, environment: {{set: {{PYTHONPATH: {},"
+        " LIGHT_STEP_S: '{}'}}}}}}"
+    )
     place = zsg.write("own.yaml", own.format(light, 0.2))
     grid = small_grid(zsg, tasks, "[cluster, random]", steps=24)
-    submit = zsg.start("submit", grid, "--profile", place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    submit = zsg.start(
+        "submit",
+        grid,
+        "--profile",
+        place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     os.kill(wait_for_step(zsg.work, 2), signal.SIGKILL)
     wait_until(lambda: "failed" in {row["state"] for row in zsg.status()}, 30)
     assert submit.poll() is None

@@ -1,4 +1,5 @@
-"""Is an answer's reward that of the model's head at its last token, whatever else is in its batch?"""
+"""Is an answer's reward that of the model's head at its last token, whatever else is in
+its batch?"""
 
 import json
 from pathlib import Path
@@ -15,12 +16,19 @@ from zsg_core.metrics.scoring import Answered
 
 BASE = {"vocab": 300, "hidden": 32, "layers": 2, "heads": 2, "context": 2048, "seed": 3}
 # Of very different lengths, one of them beyond 1024 tokens.
-PAIRS = [("Add 2 and 3.", "5"), ("Say it.", "it " * 40), ("Why?", ""), ("Go on.", "on and " * 500), ("Say it.", "it")]
+PAIRS = [
+    ("Add 2 and 3.", "5"),
+    ("Say it.", "it " * 40),
+    ("Why?", ""),
+    ("Go on.", "on and " * 500),
+    ("Say it.", "it"),
+]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny models of random weights: as UltraRM, for classification, for classification without a padding token."""
+    """Tiny models of random weights: as UltraRM, for classification, for classification
+    without a padding token."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
@@ -47,7 +55,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def alone(folder: Path, instruction: str, answer: str) -> float:
-    """The reward of one text by the model's parts, without padding, batches or heads of transformers."""
+    """The reward of one text by the model's parts, without padding, batches or heads of
+    transformers."""
     import torch
     from safetensors.torch import load_file
     from transformers import AutoTokenizer, LlamaModel
@@ -59,9 +68,13 @@ def alone(folder: Path, instruction: str, answer: str) -> float:
     else:
         ids = tokenizer(f"Human: {instruction}\n\nAssistant: {answer}")["input_ids"]
     weights = load_file(folder / "model.safetensors")
-    head = weights["regression_head.weight" if folder.name == "ultrarm" else "score.weight"]
+    head = weights[
+        "regression_head.weight" if folder.name == "ultrarm" else "score.weight"
+    ]
     with torch.inference_mode():
-        hidden = LlamaModel.from_pretrained(folder)(torch.tensor([ids[:1024]])).last_hidden_state
+        hidden = LlamaModel.from_pretrained(folder)(
+            torch.tensor([ids[:1024]])
+        ).last_hidden_state
     return float(hidden[0, -1] @ head[0])
 
 
@@ -73,7 +86,9 @@ def test_a_reward_is_that_of_the_text_alone(
     monkeypatch.setattr(reward, "BATCH_TOKENS", 1500)
     found = Reward(folders[kind], "cpu").rewards(PAIRS)
 
-    assert found == pytest.approx([alone(folders[kind], *pair) for pair in PAIRS], rel=1e-4, abs=1e-5)
+    assert found == pytest.approx(
+        [alone(folders[kind], *pair) for pair in PAIRS], rel=1e-4, abs=1e-5
+    )
     assert len(set(found)) == len(PAIRS)
 
 
@@ -81,12 +96,20 @@ def test_items_have_the_mean_reward_of_their_samples(folders: dict[str, Path]) -
     """By the instruction, not by the prompt in the run's template."""
     model = Reward(folders["ultrarm"], "cpu")
     said = [("a", "5"), ("b", "it"), ("a", "6")]
-    answers = [Answered(id=item, task="t", prompt="<s>templated", answer=text) for item, text in said]
-    first, other, second = model.rewards([("Add.", "5"), ("Say it.", "it"), ("Add.", "6")])
+    answers = [
+        Answered(id=item, task="t", prompt="<s>templated", answer=text)
+        for item, text in said
+    ]
+    first, other, second = model.rewards(
+        [("Add.", "5"), ("Say it.", "it"), ("Add.", "6")]
+    )
 
     found = model.score(answers, {"a": "Add.", "b": "Say it."})
 
-    assert found["reward"] == {"a": pytest.approx((first + second) / 2), "b": pytest.approx(other)}
+    assert found["reward"] == {
+        "a": pytest.approx((first + second) / 2),
+        "b": pytest.approx(other),
+    }
 
 
 @pytest.mark.parametrize(
@@ -99,7 +122,9 @@ def test_items_have_the_mean_reward_of_their_samples(folders: dict[str, Path]) -
         ([2, 2, 2], [[0, 1, 2]]),
     ],
 )
-def test_batches_hold_rows_of_like_length(lengths: list[int], made: list[list[int]]) -> None:
+def test_batches_hold_rows_of_like_length(
+    lengths: list[int], made: list[list[int]]
+) -> None:
     """Longest first, at most 20 tokens with padding; a longer row is a batch of its own."""
     assert list(reward.batches(lengths, 20)) == made
 
@@ -114,7 +139,9 @@ def changed(folder: Path, target: Path, **config: Any) -> Path:
     return target
 
 
-def test_what_is_no_reward_model_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_what_is_no_reward_model_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     """transformers would make up the weights of a head that is not there."""
     two = {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
     with pytest.raises(UserError, match=r"no weights for regression_head\.weight"):
@@ -122,19 +149,32 @@ def test_what_is_no_reward_model_is_refused(folders: dict[str, Path], tmp_path: 
     with pytest.raises(UserError, match="classifies into 2"):
         Reward(changed(folders["classifier"], tmp_path / "two", **two))
     with pytest.raises(UserError, match=r"no weights for score\.weight"):
-        Reward(changed(folders["base"], tmp_path / "none", architectures=["LlamaForSequenceClassification"],
-                       id2label={"0": "reward"}, label2id={"reward": 0}))  # fmt: skip
+        Reward(
+            changed(
+                folders["base"],
+                tmp_path / "none",
+                architectures=["LlamaForSequenceClassification"],
+                id2label={"0": "reward"},
+                label2id={"reward": 0},
+            )
+        )
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no reward model"):
         Reward(tmp_path / "empty")
 
 
-def test_a_plan_tells_a_reward_model_from_its_files_alone(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_a_plan_tells_a_reward_model_from_its_files_alone(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     """As the evaluator would when it loads it, hours later."""
     for name in ("ultrarm", "classifier", "chat"):
         model_folder.check_reward("checkpoints.reward_model", folders[name])
     two = {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
-    with pytest.raises(UserError, match=r"checkpoints\.reward_model: .*is no reward model"):
+    with pytest.raises(
+        UserError, match=r"checkpoints\.reward_model: .*is no reward model"
+    ):
         model_folder.check_reward("checkpoints.reward_model", folders["base"])
     with pytest.raises(UserError, match="classifies into 2"):
-        model_folder.check_reward("k", changed(folders["classifier"], tmp_path / "two", **two))
+        model_folder.check_reward(
+            "k", changed(folders["classifier"], tmp_path / "two", **two)
+        )

@@ -11,18 +11,27 @@ from zsg_core.metrics.scoring import Answered, aggregate
 def mean_scores(pairs: list[tuple[str, str]]) -> dict[str, float]:
     """The corpus values of (reference, answer) pairs."""
     answers = [
-        Answered(id=f"t:{number}", task="t", prompt=str(number), references=(right,), answer=said)
+        Answered(
+            id=f"t:{number}",
+            task="t",
+            prompt=str(number),
+            references=(right,),
+            answer=said,
+        )
         for number, (right, said) in enumerate(pairs)
     ]
     return aggregate(rouge.score(answers), answers).values
 
 
-# The middle of the expected bootstrap intervals, which lies within its own noise of the mean: 0.05 points.
+# The middle of the expected bootstrap intervals, which lies within its own noise of the
+# mean: 0.05 points.
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("of_lines", "count", "expected"),
     [
-        pytest.param(True, 1000, {"rouge1": 40.524, "rougeL": 40.275}, id="texts of a line"),
+        pytest.param(
+            True, 1000, {"rouge1": 40.524, "rougeL": 40.275}, id="texts of a line"
+        ),
         pytest.param(False, 250, {"rouge1": 46.411}, id="texts of many lines"),
     ],
 )
@@ -32,11 +41,17 @@ def test_scores_are_those_of_the_published_test_data(
     """Stemmed F, as google-research's own tests expect it."""
     folder = real_data / "zsg" / "rouge_testdata"
     if of_lines:
-        texts = [(folder / f"{side}_large.txt").read_text().splitlines() for side in ("target", "prediction")]
+        texts = [
+            (folder / f"{side}_large.txt").read_text().splitlines()
+            for side in ("target", "prediction")
+        ]
     else:
         files = folder / "pyrouge_files"
         texts = [
-            [(files / f"{side}_multi.{number}.txt").read_text() for number in range(count)]
+            [
+                (files / f"{side}_multi.{number}.txt").read_text()
+                for number in range(count)
+            ]
             for side in ("target", "prediction")
         ]
     pairs = list(zip(*texts, strict=True))
@@ -48,16 +63,26 @@ def test_scores_are_those_of_the_published_test_data(
 
 
 def test_the_best_reference_counts_for_each_kind_by_itself() -> None:
-    """By hand: `a b c` has ROUGE-1 of 100 with its words turned round, and ROUGE-L of 80 with two of them in order."""
-    one = Answered(id="i", task="t", prompt="p", references=("c b a", "a b"), answer="a b c")
+    """By hand: `a b c` has ROUGE-1 of 100 with its words turned round, and ROUGE-L of
+    80 with two of them in order."""
+    one = Answered(
+        id="i", task="t", prompt="p", references=("c b a", "a b"), answer="a b c"
+    )
 
-    assert rouge.score([one]) == {"rouge1": {"i": pytest.approx(100)}, "rougeL": {"i": pytest.approx(80)}}
+    assert rouge.score([one]) == {
+        "rouge1": {"i": pytest.approx(100)},
+        "rougeL": {"i": pytest.approx(80)},
+    }
 
 
 def test_words_are_stemmed_and_an_empty_answer_scores_0() -> None:
-    """`running` is `run`; of nothing said nothing is right; an item without references has no score."""
+    """`running` is `run`; of nothing said nothing is right; an item without references
+    has no score."""
     said = [("a", "running"), ("b", "")]
-    answers = [Answered(id=item, task="t", prompt="p", references=("run",), answer=text) for item, text in said]
+    answers = [
+        Answered(id=item, task="t", prompt="p", references=("run",), answer=text)
+        for item, text in said
+    ]
     answers.append(Answered(id="c", task="t", prompt="p", answer="x"))
 
     assert rouge.score(answers)["rougeL"] == {"a": 100, "b": 0}

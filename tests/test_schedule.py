@@ -27,7 +27,11 @@ LENGTHS = st.lists(st.integers(1, 100), max_size=20)
 def test_every_example_comes_once_per_epoch_in_order(examples, batch, epochs):
     """The batches of all steps, one after the other, are the arrangement once per epoch."""
     total = steps(examples, batch, epochs)
-    consumed = [place for step in range(1, total + 1) for place in batch_positions(step, batch, examples, epochs)]
+    consumed = [
+        place
+        for step in range(1, total + 1)
+        for place in batch_positions(step, batch, examples, epochs)
+    ]
 
     assert consumed == list(range(examples)) * epochs
 
@@ -37,7 +41,10 @@ def test_every_example_comes_once_per_epoch_in_order(examples, batch, epochs):
 def test_every_batch_but_the_last_is_full(examples, batch, epochs):
     """A step is B whole examples."""
     total = steps(examples, batch, epochs)
-    sizes = [len(batch_positions(step, batch, examples, epochs)) for step in range(1, total + 1)]
+    sizes = [
+        len(batch_positions(step, batch, examples, epochs))
+        for step in range(1, total + 1)
+    ]
 
     assert set(sizes[:-1]) <= {batch}
     assert 1 <= sizes[-1] <= batch
@@ -65,7 +72,10 @@ def test_ranks_share_a_batch_exactly(lengths, world):
     """Every item has one rank, for 1, 2 or 16 ranks."""
     shares = share(lengths, world)
 
-    assert (world, list(range(len(lengths)))) == (len(shares), sorted(item for rank in shares for item in rank))
+    assert (world, list(range(len(lengths)))) == (
+        len(shares),
+        sorted(item for rank in shares for item in rank),
+    )
 
 
 @settings(deadline=None)
@@ -85,23 +95,29 @@ def test_ties_between_ranks_go_to_the_lowest():
 @settings(deadline=None)
 @given(LENGTHS, st.integers(1, 200))
 def test_micro_batches_stay_within_their_budget(lengths, budget):
-    """The tokens of a group are within the budget, unless it is one item; every item is in one group."""
+    """The tokens of a group are within the budget, unless it is one item; every item is
+    in one group."""
     groups = micro_batches(range(len(lengths)), lengths, budget)
 
-    assert sorted(item for group in groups for item in group) == list(range(len(lengths)))
+    assert sorted(item for group in groups for item in group) == list(
+        range(len(lengths))
+    )
     assert all(len(g) == 1 or sum(lengths[i] for i in g) <= budget for g in groups)
 
 
 @pytest.mark.parametrize("step", [1, 2, 100, 900, 1700, 1797])
 def test_the_rate_is_the_published_cosine(step):
     """lr·max(0.1, 0.1 + 0.45·(1 + cos πx)), x the share of steps done."""
-    published = 1e-6 * max(0.1, 0.1 + 0.45 * (1 + math.cos(math.pi * (step - 1) / 1797)))
+    published = 1e-6 * max(
+        0.1, 0.1 + 0.45 * (1 + math.cos(math.pi * (step - 1) / 1797))
+    )
 
     assert math.isclose(learning_rate(step, 1797, 1e-6, 0.1), published, rel_tol=1e-12)
 
 
 def test_the_rate_begins_at_its_peak_and_ends_near_its_floor():
-    """Without warm-up the first step has the full rate; half-way it is the mean of peak and floor."""
+    """Without warm-up the first step has the full rate; half-way it is the mean of peak
+    and floor."""
     rates = [learning_rate(step, 1000, 2.0, 0.1) for step in (1, 501, 1000)]
 
     assert rates == pytest.approx([2.0, 1.1, 0.2], abs=1e-4)
@@ -109,14 +125,22 @@ def test_the_rate_begins_at_its_peak_and_ends_near_its_floor():
 
 def test_warm_up_is_linear():
     """The rate rises in equal parts to the peak, then the cosine begins."""
-    assert [learning_rate(step, 100, 1.0, 0.1, warmup=4) for step in range(1, 6)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [learning_rate(step, 100, 1.0, 0.1, warmup=4) for step in range(1, 6)] == [
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+    ]
 
 
 @settings(deadline=None)
 @given(st.integers(1, 200), st.floats(0, 0.99), st.integers(0, 20))
 def test_the_rate_never_rises_after_warm_up_nor_leaves_its_bounds(total, floor, warmup):
     """Between floor and peak, falling."""
-    rates = [learning_rate(step, total, 1.0, floor, warmup) for step in range(1, total + 1)][warmup:]
+    rates = [
+        learning_rate(step, total, 1.0, floor, warmup) for step in range(1, total + 1)
+    ][warmup:]
 
     assert rates == sorted(rates, reverse=True)
     assert all(floor - 1e-12 <= rate <= 1 for rate in rates)
@@ -129,8 +153,18 @@ def test_the_rate_never_rises_after_warm_up_nor_leaves_its_bounds(total, floor, 
         pytest.param(25, 10, [0, 10, 20, 25], id="the last step is added"),
         pytest.param(5, 10, [0, 5], id="fewer steps than the stride"),
         pytest.param(0, 10, [0], id="no step at all"),
-        pytest.param(60, "1-4:1, 4-20:8, 20-:30", [0, 1, 2, 3, 4, 12, 20, 50, 60], id="dense at first, then sparse"),
-        pytest.param(6, "1-4:2, 10-20:5", [0, 1, 3, 6], id="spans beyond the end count for nothing"),
+        pytest.param(
+            60,
+            "1-4:1, 4-20:8, 20-:30",
+            [0, 1, 2, 3, 4, 12, 20, 50, 60],
+            id="dense at first, then sparse",
+        ),
+        pytest.param(
+            6,
+            "1-4:2, 10-20:5",
+            [0, 1, 3, 6],
+            id="spans beyond the end count for nothing",
+        ),
         pytest.param(20, [5, 7, 100], [0, 5, 7, 20], id="the steps themselves"),
     ],
 )
@@ -147,7 +181,9 @@ def test_checkpoints_are_at_zero_at_every_stride_and_at_the_end(total, every, ex
         pytest.param("1-50:0", "no stride", id="a stride of nothing"),
         pytest.param("50-1:1", "goes back", id="an end before its beginning"),
         pytest.param("1-50:1, 40-60:1", "overlaps", id="spans that overlap"),
-        pytest.param("1-:1, 50-60:1", "nothing can follow", id="a span after an open one"),
+        pytest.param(
+            "1-:1, 50-60:1", "nothing can follow", id="a span after an open one"
+        ),
         pytest.param("1-9999999999:1", "not a span", id="a number nobody means"),
     ],
 )
@@ -161,12 +197,22 @@ def test_spans_that_cannot_be_are_refused(text, said):
     ("quick", "expected"),
     [
         (None, {"loss": [0, 10, 20, 25]}),
-        ({"items": 9, "full_every": 100}, {"loss": [0, 25], "loss_quick_9": [0, 10, 20, 25]}),
-        ({"items": 9, "full_every": [12]}, {"loss": [0, 12, 25], "loss_quick_9": [0, 10, 12, 20, 25]}),
-        ({"items": 9, "full_every": "0-4:2"}, {"loss": [0, 2, 4, 25], "loss_quick_9": [0, 2, 4, 10, 20, 25]}),
+        (
+            {"items": 9, "full_every": 100},
+            {"loss": [0, 25], "loss_quick_9": [0, 10, 20, 25]},
+        ),
+        (
+            {"items": 9, "full_every": [12]},
+            {"loss": [0, 12, 25], "loss_quick_9": [0, 10, 12, 20, 25]},
+        ),
+        (
+            {"items": 9, "full_every": "0-4:2"},
+            {"loss": [0, 2, 4, 25], "loss_quick_9": [0, 2, 4, 10, 20, 25]},
+        ),
     ],
 )
 def test_what_is_measured_when(quick, expected):
-    """Without a quick set all items at every checkpoint; with one it is measured wherever anything is."""
+    """Without a quick set all items at every checkpoint; with one it is measured
+    wherever anything is."""
     assert schedule.measured(25, 10, quick) == expected
     assert [schedule.quick_items(key) for key in expected] == [0, 9][: len(expected)]

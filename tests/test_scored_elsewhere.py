@@ -1,4 +1,5 @@
-"""Do answers leave a workspace whole, and do scores of them come back once, to where they belong?"""
+"""Do answers leave a workspace whole, and do scores of them come back once, to where
+they belong?"""
 
 import json
 import uuid
@@ -21,7 +22,11 @@ from zsg_core.metrics.scoring import Answered
 HOW = {"decoding": "greedy", "max_new_tokens": 8, "items": None}
 ANSWERED = [
     Answered(
-        id=f"{task}:{number}", task=task, prompt=f"[bold] :smile: {number}?\n", references=("x",), answer=f"é {number}"
+        id=f"{task}:{number}",
+        task=task,
+        prompt=f"[bold] :smile: {number}?\n",
+        references=("x",),
+        answer=f"é {number}",
     )
     for task, number in [("a", 0), ("a", 1), ("b", 0)]
 ]
@@ -29,11 +34,18 @@ ANSWERED = [
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """The folder of a run that has answered its items at steps 0 and 40, as an evaluator leaves it."""
+    """The folder of a run that has answered its items at steps 0 and 40, as an
+    evaluator leaves it."""
     folder = Workspace(tmp_path / "zsg-work").run("ab12cd34ef56")
     folder.mkdir(parents=True)
-    write_json(folder / "job.json", {"run_id": folder.name, "stage_id": "stage", "before": None})
-    ids = [one.id for one in [*ANSWERED[::-1], Answered(id="c:0", task="c", prompt="", answer="")]]
+    write_json(
+        folder / "job.json",
+        {"run_id": folder.name, "stage_id": "stage", "before": None},
+    )
+    ids = [
+        one.id
+        for one in [*ANSWERED[::-1], Answered(id="c:0", task="c", prompt="", answer="")]
+    ]
     item_losses.describe(folder, ids, [item[0] for item in ids], [1] * 4, {})
     attempt = Attempt(1, "s", None, 0, uuid.uuid4().hex, "host", 0)
     journal = Journal(folder, attempt, journals.GUEST, "stage", fence=lambda: None)
@@ -46,7 +58,12 @@ def run(tmp_path: Path) -> Path:
 def answer(run: Path, journal: Journal, step: int, how: dict[str, Any]) -> None:
     """What an evaluator journals of a step."""
     place = answers.keep(run, journal.name, {"step": step}, ANSWERED)
-    told = {"event": evaluations.ANSWERS, "suite": TEST_SET, "how": how, "keys": ["rouge1"]}
+    told = {
+        "event": evaluations.ANSWERS,
+        "suite": TEST_SET,
+        "how": how,
+        "keys": ["rouge1"],
+    }
     told |= {"file": place.file, "at": place.at, "bytes": place.size}
     journal.row("event", step=step, examples=16 * step, data=told)
     journal.row("metric", step=step, examples=16 * step, data={"rouge1": 12.5})
@@ -60,10 +77,13 @@ def points(run: Path) -> dict[tuple[str, int], float]:
 
 
 def test_answers_go_out_and_scores_come_back(zsg: Zsg, run: Path) -> None:
-    """Each line that was exported comes back with a metric and a score; the second time nothing is added."""
+    """Each line that was exported comes back with a metric and a score; the second time
+    nothing is added."""
     out = zsg("answers", "export", "ab12", "--step", "40")
     rows = [json.loads(line) for line in out.splitlines()]
-    scored = [row | {"metric": "judge", "score": 10 * place} for place, row in enumerate(rows)]
+    scored = [
+        row | {"metric": "judge", "score": 10 * place} for place, row in enumerate(rows)
+    ]
     file = zsg.write("scores.jsonl", "".join(json.dumps(row) + "\n" for row in scored))
 
     assert [(row["step"], row["id"], row["prompt"], row["answer"]) for row in rows] == [
@@ -77,8 +97,11 @@ def test_answers_go_out_and_scores_come_back(zsg: Zsg, run: Path) -> None:
 
 
 def test_scores_are_kept_by_item_and_tell_where_they_are_from(run: Path) -> None:
-    """Items as those of a loss, by the test set's order; an item without a score is NaN and flagged."""
-    scores, before = scored_elsewhere.record(run, 40, {"judge": {"b:0": 3, "a:0": 1}}, "scores.jsonl")
+    """Items as those of a loss, by the test set's order; an item without a score is NaN
+    and flagged."""
+    scores, before = scored_elsewhere.record(
+        run, 40, {"judge": {"b:0": 3, "a:0": 1}}, "scores.jsonl"
+    )
     held = item_losses.read_test_losses(run, "judge")
     (event,) = [row for row in answers.found(run) if row["step"] == 40]
 
@@ -90,7 +113,8 @@ def test_scores_are_kept_by_item_and_tell_where_they_are_from(run: Path) -> None
 
 
 def test_what_a_writer_left_that_was_killed_does_not_count(run: Path) -> None:
-    """Its rows are written off by who takes its lease over; the lease of a writer that lives is respected."""
+    """Its rows are written off by who takes its lease over; the lease of a writer that
+    lives is respected."""
     path = leases.path_of(run, 40, scored_elsewhere.SUITE)
     journal = scored_elsewhere._journal(run, lambda: None)
     lease = leases.claim(path, "zsg score", journal.name, ["judge"])
@@ -110,9 +134,27 @@ def test_what_a_writer_left_that_was_killed_does_not_count(run: Path) -> None:
 @pytest.mark.parametrize(
     ("step", "given", "error", "said"),
     [
-        pytest.param(50, {"a:0": 1}, UserError, "has no answers of step 50; there are of steps 0, 40", id="a step"),
-        pytest.param(40, {"a:9": 1}, BadData, "step 40: m of 'a:9', of which there is no answer", id="an item"),
-        pytest.param(40, {"c:0": 1}, BadData, "m of 'c:0'", id="an item of the test set that was not answered"),
+        pytest.param(
+            50,
+            {"a:0": 1},
+            UserError,
+            "has no answers of step 50; there are of steps 0, 40",
+            id="a step",
+        ),
+        pytest.param(
+            40,
+            {"a:9": 1},
+            BadData,
+            "step 40: m of 'a:9', of which there is no answer",
+            id="an item",
+        ),
+        pytest.param(
+            40,
+            {"c:0": 1},
+            BadData,
+            "m of 'c:0'",
+            id="an item of the test set that was not answered",
+        ),
     ],
 )
 def test_scores_of_what_was_not_answered_are_refused(
@@ -139,4 +181,7 @@ def test_answers_made_in_two_ways_are_told_apart(run: Path) -> None:
 def test_a_workspace_without_answers_says_how_to_get_some(zsg: Zsg, run: Path) -> None:
     """No empty file that would pass for answers."""
     assert zsg("answers", "export", "ab12", "--step", "7", code=2) == ""
-    assert "no run has answers of step 7 yet" in zsg.said and "checkpoints.metrics" in zsg.said
+    assert (
+        "no run has answers of step 7 yet" in zsg.said
+        and "checkpoints.metrics" in zsg.said
+    )

@@ -22,7 +22,9 @@ FORMS = {
     "in a header": f"Bearer {KEY}",
     "as JSON": json.dumps(KEY),
     "as JSON, every character escaped": "".join(f"\\u{ord(one):04x}" for one in KEY),
-    "as JSON in JSON": json.dumps(json.dumps("".join(f"\\u{ord(one):04X}" for one in KEY))),
+    "as JSON in JSON": json.dumps(
+        json.dumps("".join(f"\\u{ord(one):04X}" for one in KEY))
+    ),
     "as bytes of Python": repr(KEY.encode()),
     "in a query": urllib.parse.quote(KEY, safe=""),
     "in a query, every character": "".join(f"%{ord(one):02x}" for one in KEY),
@@ -35,8 +37,14 @@ FORMS = {
     "its beginning": f"{KEY[:10]}***",
     "its end": f"***{KEY[-9:]}",
     "with a slash escaped": KEY.replace("/", "\\/"),
-    **{f"in base64 behind {n}": base64.b64encode(b"x" * n + KEY.encode()).decode() for n in range(4)},
-    **{f"in base32 behind {n}": base64.b32encode(b"x" * n + KEY.encode()).decode() for n in range(5)},
+    **{
+        f"in base64 behind {n}": base64.b64encode(b"x" * n + KEY.encode()).decode()
+        for n in range(4)
+    },
+    **{
+        f"in base32 behind {n}": base64.b32encode(b"x" * n + KEY.encode()).decode()
+        for n in range(5)
+    },
     "with blanks between": " ".join(KEY),
     "with a dot between": ".".join(KEY),
     "one character a line": "\n".join(KEY),
@@ -63,7 +71,9 @@ def test_a_key_is_hidden_in_every_form(form: str) -> None:
     assert base64.b64encode(KEY.encode()).decode()[:8] not in hidden
 
 
-@pytest.mark.parametrize("text", ["", "100 % of \\ & &amp; %41 \\u0041", "sk-", "a SECRET", "x" * 1000])
+@pytest.mark.parametrize(
+    "text", ["", "100 % of \\ & &amp; %41 \\u0041", "sk-", "a SECRET", "x" * 1000]
+)
 def test_other_texts_stay_as_they_are(text: str) -> None:
     """Escapes that hold no key, too."""
     assert secrets.hide(text, [KEY, ""]) == text
@@ -75,7 +85,14 @@ def test_a_short_key_is_hidden_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\\" * 300_000, "%25" * 100_000 + "zz", KEY * 15_000, "://:" * 50_000, "?key" * 50_000]
+    "text",
+    [
+        "\\" * 300_000,
+        "%25" * 100_000 + "zz",
+        KEY * 15_000,
+        "://:" * 50_000,
+        "?key" * 50_000,
+    ],
 )
 def test_long_texts_take_no_time_that_grows_with_their_square(text: str) -> None:
     """Whatever a server sends."""
@@ -93,10 +110,15 @@ def test_long_texts_take_no_time_that_grows_with_their_square(text: str) -> None
         ("http://hunter2@host", "http://host"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
         ("https://host/v1?api_key=hunter2&v=1", "https://host/v1?api_key=…&v=1"),
-        ("https://host/v1?v=1&access_token=hunter2#x", "https://host/v1?v=1&access_token=…#x"),
+        (
+            "https://host/v1?v=1&access_token=hunter2#x",
+            "https://host/v1?v=1&access_token=…#x",
+        ),
     ],
 )
-def test_addresses_are_shown_without_what_is_secret_in_them(text: str, shown: str) -> None:
+def test_addresses_are_shown_without_what_is_secret_in_them(
+    text: str, shown: str
+) -> None:
     """User, password and keys go, the rest stays."""
     assert secrets.hide_in_addresses(text) == shown
 
@@ -112,11 +134,22 @@ def test_what_the_environment_says_is_secret_is_hidden() -> None:
     }
     text = "tok-0123456789 proxy-password /home/me/key.pem short en_GB.UTF-8"
 
-    assert secrets.hide_known(text, environment) == "… … /home/me/key.pem short en_GB.UTF-8"
+    assert (
+        secrets.hide_known(text, environment)
+        == "… … /home/me/key.pem short en_GB.UTF-8"
+    )
 
 
 @pytest.mark.parametrize(
-    "name", ["OPENAI_API_KEY", "JUDGE_TOKEN", "API_KEY", "LAB_APIKEY", "MY_JUDGE_KEY", "X_API_KEY_2"]
+    "name",
+    [
+        "OPENAI_API_KEY",
+        "JUDGE_TOKEN",
+        "API_KEY",
+        "LAB_APIKEY",
+        "MY_JUDGE_KEY",
+        "X_API_KEY_2",
+    ],
 )
 def test_variables_that_may_be_a_judges_key(name: str) -> None:
     """Their names say so."""
@@ -150,14 +183,19 @@ def test_variables_that_may_be_a_judges_key(name: str) -> None:
 )
 def test_other_variables_are_not_sent(name: str) -> None:
     """Neither what is no key nor what is another service's, and it is said what to do."""
-    assert "JUDGE_API_KEY" in str(secrets.refuse_name(name, "https://huggingface.co.evil.example/v1"))
+    assert "JUDGE_API_KEY" in str(
+        secrets.refuse_name(name, "https://huggingface.co.evil.example/v1")
+    )
 
 
 def test_a_services_key_is_sent_to_that_service() -> None:
     """To its own hosts, and to none that only looks so."""
     assert secrets.refuse_name("HF_TOKEN", "https://router.huggingface.co/v1") is None
     assert secrets.refuse_name("HF_TOKEN", "https://evilhuggingface.co/v1") is not None
-    assert secrets.refuse_name("GITHUB_TOKEN", "https://models.github.ai/inference") is None
+    assert (
+        secrets.refuse_name("GITHUB_TOKEN", "https://models.github.ai/inference")
+        is None
+    )
 
 
 @pytest.mark.parametrize("value", ["sk-1\r", "sk-1\r\n", " sk-1\t", "sk-1\n\n"])
@@ -167,9 +205,19 @@ def test_a_keys_line_end_is_no_part_of_it(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["sk-SECRET\r\nX: y", "sk-SECRET\x00", "sk-SECRET…", "sk SECRET", "sk-SECRET\x7f", "sk-SECRETé"]
+    "value",
+    [
+        "sk-SECRET\r\nX: y",
+        "sk-SECRET\x00",
+        "sk-SECRET…",
+        "sk SECRET",
+        "sk-SECRET\x7f",
+        "sk-SECRETé",
+    ],
 )
-def test_a_key_that_no_header_can_carry_is_refused_without_being_told(value: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_without_being_told(
+    value: str,
+) -> None:
     """The message names the variable."""
     with pytest.raises(UserError, match="THE_API_KEY is no key") as refused:
         secrets.key_of("THE_API_KEY", {"THE_API_KEY": value})
@@ -186,19 +234,25 @@ def test_an_empty_key_is_none() -> None:
 TOKEN = "tok-0123456789abcdef"
 
 
-def test_how_a_job_ended_does_not_tell_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_a_job_ended_does_not_tell_its_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A library quotes a header in its error: neither the record nor what the job says has it."""
     monkeypatch.setenv("LAB_API_KEY", TOKEN)
     told = entry._cause(ValueError(f"Invalid header value b'Bearer {TOKEN}'"))
     said: list[str] = []
     monkeypatch.setattr(entry.sys.stderr, "write", said.append)
-    entry._saying("evaluating", None, SimpleNamespace(does=said.append, says=said.append))(f"asked with {TOKEN}")
+    entry._saying(
+        "evaluating", None, SimpleNamespace(does=said.append, says=said.append)
+    )(f"asked with {TOKEN}")
 
     assert told["evidence"] == "ValueError: Invalid header value b'Bearer …'"
     assert said == ["asked with …\n", "evaluating", "asked with …"]
 
 
-def test_a_job_and_its_log_have_the_same_hash_of_an_error_that_told_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_and_its_log_have_the_same_hash_of_an_error_that_told_a_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The log shows the traceback with the key hidden."""
     monkeypatch.setenv("LAB_API_KEY", TOKEN)
     try:
@@ -210,7 +264,9 @@ def test_a_job_and_its_log_have_the_same_hash_of_an_error_that_told_a_key(monkey
     assert tracebacks.of_error(caught) == tracebacks.in_lines(log.splitlines())
 
 
-def test_a_bug_of_a_command_shows_its_traceback_without_keys(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_of_a_command_shows_its_traceback_without_keys(
+    monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And ends with 1."""
     monkeypatch.setenv("LAB_API_KEY", TOKEN)
 

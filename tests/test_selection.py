@@ -6,9 +6,14 @@ from launcher.grids.selection import Selection
 from zsg_core.errors import UserError
 
 AXES = {
-    "arrangement.order": "nft", "data.fraction": "1/4", "train.lr": 1e-6, "seed": 3, "train.betas": [0.9, 0.95],
-    "strategy": {"name": "dmt", "k": "1/256"}, "train": {"batch": 16, "lr": 5.0, "tuning": {"method": "lora"}},
-}  # fmt: skip
+    "arrangement.order": "nft",
+    "data.fraction": "1/4",
+    "train.lr": 1e-6,
+    "seed": 3,
+    "train.betas": [0.9, 0.95],
+    "strategy": {"name": "dmt", "k": "1/256"},
+    "train": {"batch": 16, "lr": 5.0, "tuning": {"method": "lora"}},
+}
 RUN = ("3f2a00000000", AXES, "failed")
 OTHER = ("a10000000000", {"arrangement.order": "a b'$(x)\n", "seed": 4}, "absent")
 
@@ -21,11 +26,17 @@ OTHER = ("a10000000000", {"arrangement.order": "a b'$(x)\n", "seed": 4}, "absent
         pytest.param("state=failed", True, id="its state"),
         pytest.param("state=done", False, id="another state"),
         pytest.param("arrangement.order=nft", True, id="an axis"),
-        pytest.param("order=nft", True, id="the end of an axis' name, as tables show it"),
+        pytest.param(
+            "order=nft", True, id="the end of an axis' name, as tables show it"
+        ),
         pytest.param("arrangement.order=nf", False, id="a part of a value"),
         pytest.param("data.fraction=0.25", True, id="an equal fraction"),
         pytest.param("train.lr=0.000001", True, id="an equal number"),
-        pytest.param("train.lr=5", False, id="the axis counts, not the section that it is laid over"),
+        pytest.param(
+            "train.lr=5",
+            False,
+            id="the axis counts, not the section that it is laid over",
+        ),
         pytest.param("seed=3", True, id="a whole number"),
         pytest.param("train.betas=[0.9, 0.95]", True, id="a list"),
         pytest.param("strategy=dmt", True, id="a mapping by its name"),
@@ -101,5 +112,7 @@ def test_a_shortened_key_of_several_axes_is_refused():
     """Never guessed: the whole keys are named."""
     axes = {"train.seed": 1, "data.seed": 1}
 
-    with pytest.raises(UserError, match=r"several axes end so: train\.seed, data\.seed"):
+    with pytest.raises(
+        UserError, match=r"several axes end so: train\.seed, data\.seed"
+    ):
         Selection.parse(["seed=1"], []).matches("0", axes, "done")

@@ -24,9 +24,17 @@ def test_it_is_found_by_the_servers_address_alone() -> None:
     server_tokens.publish(["Login01:5000", "[::1]:5000"], "secret")
 
     assert server_tokens.of("http://login01:5000") == "secret"
-    assert server_tokens.of("http://LOGIN01:5000/api/2.0/mlflow/runs/get?run_id=1") == "secret"
+    assert (
+        server_tokens.of("http://LOGIN01:5000/api/2.0/mlflow/runs/get?run_id=1")
+        == "secret"
+    )
     assert server_tokens.of("http://[::1]:5000/x") == "secret"
-    others = ["http://login01:5001", "http://login02:5000", "https://login01:5000", "http://me@login01:5000"]
+    others = [
+        "http://login01:5001",
+        "http://login02:5000",
+        "https://login01:5000",
+        "http://me@login01:5000",
+    ]
     others += [
         "http://login01:5000.evil.org",
         "sqlite:////login01:5000",
@@ -38,12 +46,15 @@ def test_it_is_found_by_the_servers_address_alone() -> None:
 
 
 def test_a_request_takes_it_there_only() -> None:
-    """Instead of the login that MLflow's client has for others; a request to another server is left as it is."""
+    """Instead of the login that MLflow's client has for others; a request to another
+    server is left as it is."""
     server_tokens.publish(["login01:5000"], "secret")
     own = {"Authorization": "Basic bWU6cHc="}
 
     def sent(url: str, headers: dict[str, str] | None = None) -> str | None:
-        prepared = requests.Request("GET", url, headers=headers, auth=OwnServers()).prepare()
+        prepared = requests.Request(
+            "GET", url, headers=headers, auth=OwnServers()
+        ).prepare()
         return prepared.headers.get("Authorization")
 
     assert sent("http://login01:5000/api") == "Bearer secret"
@@ -53,9 +64,13 @@ def test_a_request_takes_it_there_only() -> None:
 
 
 def test_only_its_owner_reads_it(home: Path) -> None:
-    """File and folders are private; it is gone with its server, but not that of a later one at the same address."""
+    """File and folders are private; it is gone with its server, but not that of a later
+    one at the same address."""
     [file] = server_tokens.publish(["login01:5000"], "old")
-    modes = [path.stat().st_mode & 0o777 for path in (home / ".zsg", home / ".zsg/mlflow", file)]
+    modes = [
+        path.stat().st_mode & 0o777
+        for path in (home / ".zsg", home / ".zsg/mlflow", file)
+    ]
     server_tokens.publish(["login01:5000"], "new")
     server_tokens.withdraw([file], "old")
     kept = server_tokens.of("http://login01:5000")
@@ -71,7 +86,10 @@ def test_one_that_others_may_read_is_refused(mode: int) -> None:
     """With its path and what to do."""
     [file] = server_tokens.publish(["login01:5000"], "secret")
     file.chmod(mode)
-    with pytest.raises(Exposed, match=r"login01:5000 holds a token, but is not yours alone .* remove it"):
+    with pytest.raises(
+        Exposed,
+        match=r"login01:5000 holds a token, but is not yours alone .* remove it",
+    ):
         server_tokens.of("http://login01:5000")
 
 
@@ -86,11 +104,17 @@ def test_links_are_not_followed(home: Path, tmp_path: Path) -> None:
     with pytest.raises(Exposed):
         server_tokens.of("http://login01:5000")
     server_tokens.publish(["login01:5000"], "secret")
-    assert other.read_text() == "theirs" and server_tokens.of("http://login01:5000") == "secret"
+    assert (
+        other.read_text() == "theirs"
+        and server_tokens.of("http://login01:5000") == "secret"
+    )
 
     (home / ".zsg").rename(tmp_path / "moved")
     (home / ".zsg").symlink_to(tmp_path / "moved")
-    for do in (lambda: server_tokens.of("http://login01:5000"), lambda: server_tokens.publish(["a:1"], "secret")):
+    for do in (
+        lambda: server_tokens.of("http://login01:5000"),
+        lambda: server_tokens.publish(["a:1"], "secret"),
+    ):
         with pytest.raises(Exposed, match="no folder that only you may write"):
             do()
 

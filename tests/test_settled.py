@@ -27,14 +27,21 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def look(workspace: Workspace) -> JobState:
     """What `zsg status` finds."""
     slurm = FakeSlurm("8|PENDING|Priority", "7|CANCELLED|0:0")
-    return collect(workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace))[ITEM]
+    return collect(
+        workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace)
+    )[ITEM]
 
 
-def test_an_end_is_read_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_is_read_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second look opens nothing in the run's folder and says the same."""
     ended(workspace, submitted(workspace), "done")
     first = look(workspace)
-    monkeypatch.setattr("launcher.status.status._ended", lambda *_: pytest.fail("its record was read again"))
+    monkeypatch.setattr(
+        "launcher.status.status._ended",
+        lambda *_: pytest.fail("its record was read again"),
+    )
 
     assert (first.state, look(workspace)) == ("done", first)
 
@@ -43,14 +50,26 @@ def test_an_end_is_read_once(workspace: Workspace, monkeypatch: pytest.MonkeyPat
     ("change", "state"),
     [
         pytest.param(lambda w: submitted(w, ids=("8",)), "queued", id="a resubmission"),
-        pytest.param(lambda w: started(w, next(iter(Ledger(w).submissions.values()))), "unknown", id="a requeue"),
         pytest.param(
-            lambda w: ended(w, next(iter(Ledger(w).submissions.values())), "failed"), "failed", id="a run by hand"
+            lambda w: started(w, next(iter(Ledger(w).submissions.values()))),
+            "unknown",
+            id="a requeue",
         ),
-        pytest.param(lambda w: shutil.rmtree(w.root / ITEM), "cancelled", id="a folder that was removed"),
+        pytest.param(
+            lambda w: ended(w, next(iter(Ledger(w).submissions.values())), "failed"),
+            "failed",
+            id="a run by hand",
+        ),
+        pytest.param(
+            lambda w: shutil.rmtree(w.root / ITEM),
+            "cancelled",
+            id="a folder that was removed",
+        ),
     ],
 )
-def test_what_happens_since_counts(workspace: Workspace, change: Change, state: str) -> None:
+def test_what_happens_since_counts(
+    workspace: Workspace, change: Change, state: str
+) -> None:
     """A new submission, attempt or record is seen at once."""
     ended(workspace, submitted(workspace), "done")
     assert look(workspace).state == "done"
@@ -68,7 +87,9 @@ def test_the_memory_may_be_lost_or_spoilt(workspace: Workspace) -> None:
         assert look(workspace) == first
 
 
-def test_a_folder_that_changed_just_now_is_not_remembered(workspace: Workspace, monkeypatch) -> None:
+def test_a_folder_that_changed_just_now_is_not_remembered(
+    workspace: Workspace, monkeypatch
+) -> None:
     """A second change within the clock's tick would go unseen."""
     monkeypatch.setattr(settled_of, "RESTED_S", 5.0)
     ended(workspace, submitted(workspace), "done")

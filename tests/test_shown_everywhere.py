@@ -1,8 +1,9 @@
 """Does any text from outside reach a terminal, a page or a CSV as it is?
 
-A text that escapes, turns, hides, forges, links and computes is planted into every field that grids, profiles, data,
-model folders, judges, logs and Slurm can fill. Commands are driven in this process, and all they print and write is
-read for what must not be there.
+A text that escapes, turns, hides, forges, links and computes is planted into every
+field that grids, profiles, data, model folders, judges, logs and Slurm can fill.
+Commands are driven in this process, and all they print and write is read for what must
+not be there.
 """
 
 import ast
@@ -36,8 +37,9 @@ from launcher.workspace.ledger import Ledger
 
 FORGED = "error: all is well"
 POISON = (
-    "\x1b[8mhidden\x1b]0;title\x07\x9b8m\x00\r\x08\x7f\u202e\u2066\u200b\u3164\U000e0041 </script><script>alert(1)"
-    f"</script> [bold]m[/bold] [link=http://x]y[/link] :smile: =1+1;=2+2 $x_1$ \u2028\x85\n{FORGED}\n"
+    "\x1b[8mhidden\x1b]0;title\x07\x9b8m\x00\r\x08\x7f\u202e\u2066\u200b\u3164\U000e0041"
+    " </script><script>alert(1)</script> [bold]m[/bold] [link=http://x]y[/link] :smile: =1+1;=2+2"
+    f" $x_1$ \u2028\x85\n{FORGED}\n"
 )
 SEEN = r"\x1b[8mhidden\x1b]0;title\x07\x9b8m\x00"  # how it begins where it is shown
 BLANKS = "\u00a0\u202f\u3000"
@@ -49,12 +51,17 @@ Command = Callable[..., str]
 
 def unsafe(text: str) -> set[str]:
     """The characters of a text that a terminal or a page would obey, or that nobody sees."""
-    return {one for one in text if not (one.isprintable() or one in f"\n\t{BLANKS}")} | {"\u3164"} & set(text)
+    return {
+        one for one in text if not (one.isprintable() or one in f"\n\t{BLANKS}")
+    } | {"\u3164"} & set(text)
 
 
 @pytest.fixture
-def zsg_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """`zsg …` in this process: all that it prints, after a look that nothing of it is obeyed or forged."""
+def zsg_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Command:
+    """`zsg …` in this process: all that it prints, after a look that nothing of it is
+    obeyed or forged."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     monkeypatch.setenv("COLUMNS", "300")
@@ -69,13 +76,19 @@ def zsg_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
         for text in (printed, said):
             assert not unsafe(text), (argv, unsafe(text), text)
             assert "😄" not in text
-            assert argv[0] == "logs" or not re.search(rf"^{FORGED}", text, flags=re.M), text
+            assert argv[0] == "logs" or not re.search(
+                rf"^{FORGED}", text, flags=re.M
+            ), text
         return printed + said
 
     return call
 
 
-def fields(schema: Mapping[str, Any], node: Mapping[str, Any], place: tuple[str | int, ...] = ()) -> Iterator[Any]:
+def fields(
+    schema: Mapping[str, Any],
+    node: Mapping[str, Any],
+    place: tuple[str | int, ...] = (),
+) -> Iterator[Any]:
     """The places of a JSON Schema where a text may stand."""
     if "$ref" in node:
         target: Any = schema
@@ -89,7 +102,10 @@ def fields(schema: Mapping[str, Any], node: Mapping[str, Any], place: tuple[str 
         yield place
     for key, value in node.get("properties", {}).items():
         yield from fields(schema, value, (*place, key))
-    for name, more in (("NAME", node.get("additionalProperties")), (0, node.get("items"))):
+    for name, more in (
+        ("NAME", node.get("additionalProperties")),
+        (0, node.get("items")),
+    ):
         if isinstance(more, dict):
             yield from fields(schema, more, (*place, name))
 
@@ -108,15 +124,25 @@ def merged(one: Any, other: Any) -> Any:
     return {**one, **{key: merged(one.get(key), value) for key, value in other.items()}}
 
 
-GRID = {"name": "g", "profile": "local", "defaults": {"data": {"path": "tasks"}, "train": {"steps": 2}}}
-OF_GRID = [place for place in dict.fromkeys(fields(json_schema.grid(), json_schema.grid())) if place[0] != "grid"]
+GRID = {
+    "name": "g",
+    "profile": "local",
+    "defaults": {"data": {"path": "tasks"}, "train": {"steps": 2}},
+}
+OF_GRID = [
+    place
+    for place in dict.fromkeys(fields(json_schema.grid(), json_schema.grid()))
+    if place[0] != "grid"
+]
 OF_PROFILE = list(dict.fromkeys(fields(json_schema.profile(), json_schema.profile())))
 
 
 def some(places: list[tuple[str | int, ...]]) -> list[tuple[str | int, ...]]:
     """One place of each name, within the defaults, of those outside at the top."""
     near = [place for place in places if place[0] == "defaults" or len(place) <= 3]
-    return list({place[-2:] if place[-1] == 0 else place[-1]: place for place in near}.values())
+    return list(
+        {place[-2:] if place[-1] == 0 else place[-1]: place for place in near}.values()
+    )
 
 
 def plan_of(zsg: Command, folder: Path, place: tuple[str | int, ...]) -> str:
@@ -130,16 +156,24 @@ def plan_of(zsg: Command, folder: Path, place: tuple[str | int, ...]) -> str:
 
 
 PROFILE_FIELDS = [
-    ("profile of", *place) for place in (*OF_PROFILE, ("environment", "set", "X"), ("slurm", "sbatch", "x"))
+    ("profile of", *place)
+    for place in (*OF_PROFILE, ("environment", "set", "X"), ("slurm", "sbatch", "x"))
 ]
 
 
-@pytest.mark.parametrize("places", [some(OF_GRID), PROFILE_FIELDS], ids=["grid", "profile"])
-def test_no_text_of_a_grid_or_a_profile_is_obeyed(zsg_here: Command, tmp_path: Path, places: list[Any]) -> None:
-    """The poison at every place where a text may stand, as a key, and as the file's name: shown, or refused."""
+@pytest.mark.parametrize(
+    "places", [some(OF_GRID), PROFILE_FIELDS], ids=["grid", "profile"]
+)
+def test_no_text_of_a_grid_or_a_profile_is_obeyed(
+    zsg_here: Command, tmp_path: Path, places: list[Any]
+) -> None:
+    """The poison at every place where a text may stand, as a key, and as the file's
+    name: shown, or refused."""
     write_niv2(tmp_path / "tasks")
     (tmp_path / "grid.yaml").write_text(json.dumps(GRID))
-    told = [plan_of(zsg_here, tmp_path, place) for place in places[:: 1 + len(places) // 40]]
+    told = [
+        plan_of(zsg_here, tmp_path, place) for place in places[:: 1 + len(places) // 40]
+    ]
 
     assert sum(SEEN in one for one in told) > len(told) / 2
     for odd in (
@@ -153,22 +187,52 @@ def test_no_text_of_a_grid_or_a_profile_is_obeyed(zsg_here: Command, tmp_path: P
 
 
 @pytest.mark.soak
-def test_no_text_at_any_depth_of_a_grid_is_obeyed(zsg_here: Command, tmp_path: Path) -> None:
+def test_no_text_at_any_depth_of_a_grid_is_obeyed(
+    zsg_here: Command, tmp_path: Path
+) -> None:
     """All of the places, those within axes and stages too."""
     write_niv2(tmp_path / "tasks")
     for place in dict.fromkeys(fields(json_schema.grid(), json_schema.grid())):
         plan_of(zsg_here, tmp_path, place)
 
 
-def test_a_terminal_gets_no_colour_and_no_order_but_the_consoles_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In tables, lines and cells that forget it, with colours on: nothing of a text is markup, escape or picture."""
-    console = show.ShowingConsole(file=io.StringIO(), force_terminal=True, width=400, _environ={"TERM": "xterm"})
+def test_a_terminal_gets_no_colour_and_no_order_but_the_consoles_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In tables, lines and cells that forget it, with colours on: nothing of a text is
+    markup, escape or picture."""
+    console = show.ShowingConsole(
+        file=io.StringIO(), force_terminal=True, width=400, _environ={"TERM": "xterm"}
+    )
     monkeypatch.setattr(show, "_out", console)
     monkeypatch.setattr(show, "_err", console)
-    row = {"run": POISON, "grid": POISON, "state": "failed", "axes": {POISON: POISON}, "slurm": POISON, "wanted": True}
-    row |= {"step": 3, "steps": 9, "attempt": 1, "loss": 1.0, "cause": POISON, "evidence": POISON, "reason": POISON}
+    row = {
+        "run": POISON,
+        "grid": POISON,
+        "state": "failed",
+        "axes": {POISON: POISON},
+        "slurm": POISON,
+        "wanted": True,
+    }
+    row |= {
+        "step": 3,
+        "steps": 9,
+        "attempt": 1,
+        "loss": 1.0,
+        "cause": POISON,
+        "evidence": POISON,
+        "reason": POISON,
+    }
     row |= {"eta_s": None, "gpus": None, "heartbeat_s": 3.0, "tokens_per_s": None}
-    row |= {"rank": 0, "file": POISON, "line": 1, "silent": None, "signature": POISON, "next": POISON, "flag": None}
+    row |= {
+        "rank": 0,
+        "file": POISON,
+        "line": 1,
+        "silent": None,
+        "signature": POISON,
+        "next": POISON,
+        "flag": None,
+    }
     show.status([row, {**row, "axes": {POISON: ":smile:"}}], whole=True)
     show.status([row] * 300)
     show.why(row)
@@ -189,16 +253,35 @@ def test_a_question_shows_what_is_agreed_to(monkeypatch: pytest.MonkeyPatch) -> 
     asked: list[str] = []
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(asking.typer, "confirm", lambda text, **_: bool(asked.append(text)))
+    monkeypatch.setattr(
+        asking.typer, "confirm", lambda text, **_: bool(asked.append(text))
+    )
 
     assert asking.agreed(False)("remove \x1b[8mall\u202e?") is False
     assert asked == [r"remove \x1b[8mall\u202e?"]
 
 
-PRINT = {"print", "sys.stdout.write", "sys.stderr.write", "typer.echo", "typer.secho", "typer.confirm", "typer.prompt"}
-MAY_PRINT = {"launcher/views/show.py", "launcher/views/asking.py", "jobs/runtime/telling.py"}
-# They print JSON for the process that has started them, and two counts of a data set that is made here.
-PRINT_JSON = {"jobs/preparing/proof.py", "jobs/evaluating/cell.py", "jobs/tracking/deliver.py"}
+PRINT = {
+    "print",
+    "sys.stdout.write",
+    "sys.stderr.write",
+    "typer.echo",
+    "typer.secho",
+    "typer.confirm",
+    "typer.prompt",
+}
+MAY_PRINT = {
+    "launcher/views/show.py",
+    "launcher/views/asking.py",
+    "jobs/runtime/telling.py",
+}
+# They print JSON for the process that has started them, and two counts of a data set
+# that is made here.
+PRINT_JSON = {
+    "jobs/preparing/proof.py",
+    "jobs/evaluating/cell.py",
+    "jobs/tracking/deliver.py",
+}
 PRINT_OWN = {"zsg_core/skills/__main__.py"}
 MAY_DRAW = {"launcher/views/show.py", "launcher/views/columns.py"}
 
@@ -212,7 +295,10 @@ def test_nothing_is_printed_but_by_the_modules_that_make_it_showable() -> None:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) in PRINT:
                     printing.add(name)
-                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rich":
+                if (
+                    isinstance(node, ast.ImportFrom)
+                    and (node.module or "").split(".")[0] == "rich"
+                ):
                     drawing.add(name)
 
     assert printing == MAY_PRINT | PRINT_JSON | PRINT_OWN
@@ -224,9 +310,13 @@ def test_what_a_setup_line_runs_is_shown(zsg_here: Command, tmp_path: Path) -> N
     write_niv2(tmp_path / "tasks")
     (tmp_path / "grid.yaml").write_text(json.dumps(GRID))
     line = f"module load x\x1b[8m; touch RAN #\x1b[28m\n{FORGED}"
-    (tmp_path / "p.yaml").write_text(json.dumps({"name": "p", "inherits": "slurm-minimal", "setup": [line]}))
+    (tmp_path / "p.yaml").write_text(
+        json.dumps({"name": "p", "inherits": "slurm-minimal", "setup": [line]})
+    )
 
-    assert r"module load x\x1b[8m; touch RAN #\x1b[28m" in zsg_here("plan", "grid.yaml", "--profile", "p.yaml")
+    assert r"module load x\x1b[8m; touch RAN #\x1b[28m" in zsg_here(
+        "plan", "grid.yaml", "--profile", "p.yaml"
+    )
 
 
 @pytest.mark.parametrize(
@@ -278,7 +368,12 @@ def test_what_is_written_on_the_command_line_is_shown_not_obeyed(
 def odd(tmp_path: Path) -> Workspace:
     """A workspace of a grid whose values, tasks, failures, flags and logs are poison."""
     place = Workspace(tmp_path / "zsg-work")
-    listed = [listed_run(f"{n:x}" * 12, {"arrangement.order": f"{POISON}{n}", "data.path": POISON}) for n in range(3)]
+    listed = [
+        listed_run(
+            f"{n:x}" * 12, {"arrangement.order": f"{POISON}{n}", "data.path": POISON}
+        )
+        for n in range(3)
+    ]
     tasks = [POISON, POISON, f"=1{POISON}"]
     losses = np.array([[3.0, 2.0, 1.0], [2.0, 3.0, 0.5], [1.0, 1.0, 0.1]])
     ended = {"cause": POISON, "evidence": POISON, "signature": POISON}
@@ -287,18 +382,26 @@ def odd(tmp_path: Path) -> Workspace:
     write_grid(place, "g", listed, file=POISON, corpora=["c"], overrides=[POISON])
     write_json(place.corpus("c") / NOTES, [POISON])
     ledger = Ledger(place)
-    here = ledger.intend(scheduler="local", kind="train", grid="g", items=[f"runs/{'1' * 12}"])
+    here = ledger.intend(
+        scheduler="local", kind="train", grid="g", items=[f"runs/{'1' * 12}"]
+    )
     ledger.submitted(here, ())
-    queued = ledger.intend(scheduler="slurm", kind="train", grid="g", items=[f"runs/{'2' * 12}"])
+    queued = ledger.intend(
+        scheduler="slurm", kind="train", grid="g", items=[f"runs/{'2' * 12}"]
+    )
     ledger.submitted(queued, ("7",))
     folder = place.run("1" * 12)
     journal = Journal(folder, attempts.begin(folder, "submission"), "evaluate", "1")
     journal.row("metric", step=9, examples=144, data={"rouge1": 1.0})
-    journal.row("event", step=9, examples=144, data={"event": POISON, "flags": [POISON]})
+    journal.row(
+        "event", step=9, examples=144, data={"event": POISON, "flags": [POISON]}
+    )
     journal.close()
     attempt = attempts.begin(folder, here.id)
     attempts.end(folder, attempt, "failed", step=9, **ended)
-    (folder / "log.txt").write_text(f"{log_marks.line(attempt, 0, 1, 'n1')}\n{POISON}\nValueError: {POISON}\n")
+    (folder / "log.txt").write_text(
+        f"{log_marks.line(attempt, 0, 1, 'n1')}\n{POISON}\nValueError: {POISON}\n"
+    )
     return place
 
 
@@ -314,12 +417,15 @@ def assert_a_table_computes_nothing(path: Path) -> None:
 def test_no_text_of_a_workspace_is_obeyed(
     zsg_here: Command, odd: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What runs, logs and records hold is shown by every command that tells of them, and JSON keeps it exactly."""
+    """What runs, logs and records hold is shown by every command that tells of them,
+    and JSON keeps it exactly."""
     bin = tmp_path / "bin"
     bin.mkdir()
     ours = Ledger(odd).submissions
     name = next(job.name for one in ours.values() for job in one.jobs)
-    line = f"7|PENDING|{POISON}|N/A|0:00|{POISON}|{os.getuid()}|{name}".replace("\0", "")
+    line = f"7|PENDING|{POISON}|N/A|0:00|{POISON}|{os.getuid()}|{name}".replace(
+        "\0", ""
+    )
     (bin / "answer").write_text(line)
     for program in ("squeue", "sacct", "scontrol", "sinfo"):
         (bin / program).write_text(f"#!/bin/sh\ncat {bin}/answer\n")
@@ -353,7 +459,8 @@ def test_no_text_of_a_workspace_is_obeyed(
 def test_no_text_of_a_workspace_is_obeyed_by_a_page_or_a_spreadsheet(
     zsg_here: Command, odd: Workspace, tmp_path: Path
 ) -> None:
-    """The report's page with its drawings has one script; its tables and those of export have no formula."""
+    """The report's page with its drawings has one script; its tables and those of
+    export have no formula."""
     zsg_here("report", "g")
     zsg_here("export", "g", "--out", "all.csv")
     zsg_here("export", "g", "--items", "--out", "items.csv")
@@ -367,43 +474,94 @@ def test_no_text_of_a_workspace_is_obeyed_by_a_page_or_a_spreadsheet(
         assert_a_table_computes_nothing(path)
 
 
-@pytest.mark.parametrize("place", ["model_type", "architectures", "torch_dtype", "rope_scaling", "hidden_act", "index"])
-def test_no_text_of_a_model_folder_is_obeyed(zsg_here: Command, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    "place",
+    [
+        "model_type",
+        "architectures",
+        "torch_dtype",
+        "rope_scaling",
+        "hidden_act",
+        "index",
+    ],
+)
+def test_no_text_of_a_model_folder_is_obeyed(
+    zsg_here: Command, tmp_path: Path, place: str
+) -> None:
     """Its config, the files that its index names, and tensors of an odd name."""
     write_niv2(tmp_path / "tasks")
-    told = {"architectures": [POISON], "rope_scaling": {"rope_type": POISON, "factor": 2.0}}
+    told = {
+        "architectures": [POISON],
+        "rope_scaling": {"rope_type": POISON, "factor": 2.0},
+    }
     folder = tmp_path / "model"
-    model_folders.write_llama(folder, **({} if place == "index" else {place: told.get(place, POISON)}))
+    model_folders.write_llama(
+        folder, **({} if place == "index" else {place: told.get(place, POISON)})
+    )
     if place == "index":
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {POISON: POISON}}))
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {POISON: POISON}})
+        )
         (folder / "model.safetensors").unlink()
-    grid = {**GRID, "defaults": {**GRID["defaults"], "model": {"name": "own", "path": "model"}}}
+    grid = {
+        **GRID,
+        "defaults": {**GRID["defaults"], "model": {"name": "own", "path": "model"}},
+    }
     (tmp_path / "grid.yaml").write_text(json.dumps(grid))
 
     assert SEEN in zsg_here("plan", "grid.yaml")
 
 
-ODD_TASKS = ["=cmd|' /C calc'!A0", "<script>alert(1)</script>", "[bold]m[/bold] :smile:", "-1+1\u3164", "$x_1$;=2+2"]
+ODD_TASKS = [
+    "=cmd|' /C calc'!A0",
+    "<script>alert(1)</script>",
+    "[bold]m[/bold] :smile:",
+    "-1+1\u3164",
+    "$x_1$;=2+2",
+]
 
 
 @pytest.mark.soak
 def test_a_run_on_odd_data_is_obeyed_nowhere(zsg: Zsg) -> None:
-    """Trained, reported and delivered: terminal, page, tables and MLflow show odd names; Parquet and JSON keep them."""
-    turns = [{"role": "user", "content": POISON}, {"role": "assistant", "content": f"a {POISON}"}]
-    rows = [{"messages": turns, "category": task} for task in ODD_TASKS for _ in range(4)]
-    (zsg.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    """Trained, reported and delivered: terminal, page, tables and MLflow show odd
+    names; Parquet and JSON keep them."""
+    turns = [
+        {"role": "user", "content": POISON},
+        {"role": "assistant", "content": f"a {POISON}"},
+    ]
+    rows = [
+        {"messages": turns, "category": task} for task in ODD_TASKS for _ in range(4)
+    ]
+    (zsg.folder / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
     (zsg.folder / "bad\x1b]0;T\x07\u202e\udcff.jsonl").write_text("{broken")
     defaults = {
         "model": {"name": "tiny", "hidden": 32, "layers": 1, "heads": 2, "vocab": 400},
-        "data": {"set": "messages", "path": "rows.jsonl", "held_out": {"by": "seed", "tasks": 3}},
-        "train": {"batch": 16, "lr": 1e-3, "max_length": 64, "precision": "fp32", "steps": 2},
+        "data": {
+            "set": "messages",
+            "path": "rows.jsonl",
+            "held_out": {"by": "seed", "tasks": 3},
+        },
+        "train": {
+            "batch": 16,
+            "lr": 1e-3,
+            "max_length": 64,
+            "precision": "fp32",
+            "steps": 2,
+        },
         "checkpoints": {"every": 2},
     }
     odd = [f"run {name}" for name in ODD_TASKS[:2]]
     for name in odd:
-        (zsg.folder / f"{name.replace('/', '_')}.jsonl").write_text((zsg.folder / "rows.jsonl").read_text())
+        (zsg.folder / f"{name.replace('/', '_')}.jsonl").write_text(
+            (zsg.folder / "rows.jsonl").read_text()
+        )
     paths = [f"{name.replace('/', '_')}.jsonl" for name in odd]
-    zsg.write("g.yaml", json.dumps({"name": "g", "defaults": defaults, "grid": {"data.path": paths}}))
+    zsg.write(
+        "g.yaml",
+        json.dumps({"name": "g", "defaults": defaults, "grid": {"data.path": paths}}),
+    )
     bad = merged(defaults, {"data": {"path": "bad*.jsonl"}})
     zsg.write("b.yaml", json.dumps({"name": "b", "defaults": bad}))
 
@@ -420,7 +578,12 @@ def test_a_run_on_odd_data_is_obeyed_nowhere(zsg: Zsg) -> None:
         told += zsg(*argv) + zsg.said
     runs = [row["run"] for row in zsg.status()]
     for run in runs[:2]:
-        told += zsg("logs", run, "--all") + zsg("arrange", "show", run) + zsg("verify", run, "--steps", "0") + zsg.said
+        told += (
+            zsg("logs", run, "--all")
+            + zsg("arrange", "show", run)
+            + zsg("verify", run, "--steps", "0")
+            + zsg.said
+        )
     zsg("export", "g", "--items", "--out", "items.csv")
     zsg("export", "g", "--items", "--out", "items.parquet")
 
@@ -435,4 +598,6 @@ def test_a_run_on_odd_data_is_obeyed_nowhere(zsg: Zsg) -> None:
     from tracked import mlflow_runs  # which takes seconds to import
 
     for row in mlflow_runs(zsg.work, "g"):
-        assert not unsafe(json.dumps([row["name"], row["tags"], row["params"]], ensure_ascii=False))
+        assert not unsafe(
+            json.dumps([row["name"], row["tags"], row["params"]], ensure_ascii=False)
+        )

@@ -23,7 +23,8 @@ from zsg_core.shown_text import ShownLog, make_showable
     ],
 )
 def test_what_does_not_print_is_shown_by_its_escape(text: str, shown: str) -> None:
-    """Escapes of a terminal, C1 controls, bidi marks, half characters, tags; letters of all scripts stay."""
+    """Escapes of a terminal, C1 controls, bidi marks, half characters, tags; letters of
+    all scripts stay."""
     assert make_showable(text) == shown
 
 
@@ -38,8 +39,11 @@ def test_what_does_not_print_is_shown_by_its_escape(text: str, shown: str) -> No
         ("م\u200d\u200d", "م" + r"\u200d\u200d"),
     ],
 )
-def test_what_python_prints_but_nobody_sees_is_shown_by_its_escape(text: str, shown: str) -> None:
-    """Fillers, blank letters, joiners in Latin words, and forms of signs that have none: none of them hides."""
+def test_what_python_prints_but_nobody_sees_is_shown_by_its_escape(
+    text: str, shown: str
+) -> None:
+    """Fillers, blank letters, joiners in Latin words, and forms of signs that have
+    none: none of them hides."""
     assert make_showable(text) == shown
 
 
@@ -62,7 +66,10 @@ def test_letters_of_all_scripts_are_shown_as_they_are(text: str) -> None:
 
 def test_a_flood_of_marks_is_cut() -> None:
     """Marks that pile up over the lines above are escaped beyond the eighth of a letter."""
-    assert make_showable("a" + "\u0301" * 10 + "b") == "a" + "\u0301" * 8 + r"\u0301\u0301b"
+    assert (
+        make_showable("a" + "\u0301" * 10 + "b")
+        == "a" + "\u0301" * 8 + r"\u0301\u0301b"
+    )
     assert make_showable("ก" + "\u0e47" * 10) == "ก" + "\u0e47" * 8 + r"\u0e47\u0e47"
     assert make_showable("か" + "\u3099" * 9) == "か" + "\u3099" * 8 + r"\u3099"
 
@@ -74,11 +81,21 @@ def test_a_cell_has_no_line_end() -> None:
 
 
 def test_nothing_that_a_terminal_obeys_is_left() -> None:
-    """No control, no format sign, no half character of all blocks that have some; and shown twice is shown once."""
-    numbers = (*range(0x3100), *range(0xD7A0, 0x11000), *range(0x1D000, 0x20000), *range(0xE0000, 0xE0200))
+    """No control, no format sign, no half character of all blocks that have some; and
+    shown twice is shown once."""
+    numbers = (
+        *range(0x3100),
+        *range(0xD7A0, 0x11000),
+        *range(0x1D000, 0x20000),
+        *range(0xE0000, 0xE0200),
+    )
     shown = "".join(make_showable("x" + chr(number), keep="") for number in numbers)
-    assert not set(shown) & set("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159")
-    kinds = {unicodedata.category(one) for one in set(shown) - set("\u00a0\u202f\u3000 ")}
+    assert not set(shown) & set(
+        "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159"
+    )
+    kinds = {
+        unicodedata.category(one) for one in set(shown) - set("\u00a0\u202f\u3000 ")
+    }
     assert not kinds & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
     assert make_showable(shown[:100_000]) == shown[:100_000]
 

@@ -22,12 +22,29 @@ RUNNING = "7|RUNNING|None|2026-11-25T10:00:00|2:00:00|n2"
 
 
 def beats(workspace: Workspace, age_s: float = 3, **facts: Any) -> attempts.Attempt:
-    """An attempt of the run under way, in a submitted job with 16 GPUs, that gave its last sign `age_s` ago."""
+    """An attempt of the run under way, in a submitted job with 16 GPUs, that gave its
+    last sign `age_s` ago."""
     folder = workspace.root / ITEM
     attempt = started(workspace, submitted(workspace))
-    write_json(folder / "job.json", {"resources": {"nodes": 2, "gpus_per_node": 8, "hang_min": 20}})
-    beat = {"nonce": attempt.nonce, **Pulse().facts(), "doing": "training", "doing_s": 1000, "step": 40, "steps": 100}
-    beat |= {"step_s": 5, "loss": 1.5, "train_loss": "nan", "steps_per_s": 0.1, "tokens_per_s": 1234.5} | facts
+    write_json(
+        folder / "job.json",
+        {"resources": {"nodes": 2, "gpus_per_node": 8, "hang_min": 20}},
+    )
+    beat = {
+        "nonce": attempt.nonce,
+        **Pulse().facts(),
+        "doing": "training",
+        "doing_s": 1000,
+        "step": 40,
+        "steps": 100,
+    }
+    beat |= {
+        "step_s": 5,
+        "loss": 1.5,
+        "train_loss": "nan",
+        "steps_per_s": 0.1,
+        "tokens_per_s": 1234.5,
+    } | facts
     (folder / NAME).write_text(json.dumps(beat))
     rest(folder, age_s)
     return attempt
@@ -40,18 +57,31 @@ def rest(folder: Path, age_s: float) -> None:
 
 
 def test_a_live_run_tells_what_it_does(workspace: Workspace) -> None:
-    """Step, losses, speed, time left, age of the heartbeat, GPUs held and node, without a look at the journal."""
+    """Step, losses, speed, time left, age of the heartbeat, GPUs held and node, without
+    a look at the journal."""
     beats(workspace)
     found = state(workspace, FakeSlurm(RUNNING))
 
-    assert (found.state, found.attempt, found.step, found.steps, found.loss) == ("running", 1, 40, 100, 1.5)
-    assert (found.tokens_per_s, found.gpus, found.node, found.flag) == (1234.5, 16, "n2", None)
+    assert (found.state, found.attempt, found.step, found.steps, found.loss) == (
+        "running",
+        1,
+        40,
+        100,
+        1.5,
+    )
+    assert (found.tokens_per_s, found.gpus, found.node, found.flag) == (
+        1234.5,
+        16,
+        "n2",
+        None,
+    )
     assert found.eta_s == pytest.approx(600 - 5 - 3, abs=1)
     assert found.heartbeat_s == pytest.approx(3, abs=1)
 
 
 def test_without_a_sign_of_life_nobody_knows(workspace: Workspace) -> None:
-    """After a minute of silence a job is `unknown` whatever squeue says, and is not submitted again meanwhile."""
+    """After a minute of silence a job is `unknown` whatever squeue says, and is not
+    submitted again meanwhile."""
     beats(workspace, age_s=61)
     found = state(workspace, FakeSlurm(RUNNING))
 
@@ -72,31 +102,49 @@ def test_a_suspended_job_may_be_silent(workspace: Workspace) -> None:
     """Slurm has stopped its processes."""
     beats(workspace, age_s=300)
 
-    assert state(workspace, FakeSlurm(RUNNING.replace("RUNNING", "SUSPENDED"))).state == "running"
+    assert (
+        state(workspace, FakeSlurm(RUNNING.replace("RUNNING", "SUSPENDED"))).state
+        == "running"
+    )
 
 
 @pytest.mark.parametrize("outcome", [None, "continue", "failed"])
-def test_a_requeued_job_starts_before_its_attempt_begins(workspace: Workspace, outcome: str | None) -> None:
-    """Signs and records older than the job's start are of the attempt before: it is starting, as no known attempt."""
+def test_a_requeued_job_starts_before_its_attempt_begins(
+    workspace: Workspace, outcome: str | None
+) -> None:
+    """Signs and records older than the job's start are of the attempt before: it is
+    starting, as no known attempt."""
     attempt = beats(workspace)
     if outcome:
         attempts.end(workspace.root / ITEM, attempt, outcome)
     rest(workspace.root / ITEM, 130)
     found = state(workspace, FakeSlurm(RUNNING.replace("2:00:00", "0:05")))
 
-    assert (found.state, found.doing, found.attempt, found.step) == ("running", "starting", None, None)
+    assert (found.state, found.doing, found.attempt, found.step) == (
+        "running",
+        "starting",
+        None,
+        None,
+    )
 
 
 def test_a_job_that_never_begins_is_unknown(workspace: Workspace) -> None:
     """Minutes after its start without an attempt, something is wrong on its node."""
     submitted(workspace)
 
-    assert state(workspace, FakeSlurm(RUNNING.replace("2:00:00", "0:59"))).doing == "starting"
-    assert state(workspace, FakeSlurm(RUNNING)).cause == "not begun 7200 s after its start on n2"
+    assert (
+        state(workspace, FakeSlurm(RUNNING.replace("2:00:00", "0:59"))).doing
+        == "starting"
+    )
+    assert (
+        state(workspace, FakeSlurm(RUNNING)).cause
+        == "not begun 7200 s after its start on n2"
+    )
 
 
 def test_a_job_whose_processes_leave_has_failed(workspace: Workspace) -> None:
-    """A record that this start has written counts while Slurm still clears up; the run is not submitted yet."""
+    """A record that this start has written counts while Slurm still clears up; the run
+    is not submitted yet."""
     ended(workspace, submitted(workspace), "failed")
 
     found = state(workspace, FakeSlurm(RUNNING.replace("RUNNING", "COMPLETING")))
@@ -116,25 +164,45 @@ def test_no_end_is_told_of_what_still_lives(workspace: Workspace, sacct: str) ->
 @pytest.mark.parametrize(
     ("facts", "flag"),
     [
-        pytest.param({"step_s": 1300, "doing_s": 9000}, "no step for 22 min, 16 GPUs held", id="no step"),
-        pytest.param({"step_s": 1100, "doing_s": 9000}, None, id="a slow step"),
-        pytest.param({"step_s": 1300, "doing_s": 60}, None, id="an evaluation has ended just now"),
         pytest.param(
-            {"doing": "measuring", "step_s": 1300, "doing_s": 1300}, "measuring for 22 min, 16 GPUs held",
+            {"step_s": 1300, "doing_s": 9000},
+            "no step for 22 min, 16 GPUs held",
+            id="no step",
+        ),
+        pytest.param({"step_s": 1100, "doing_s": 9000}, None, id="a slow step"),
+        pytest.param(
+            {"step_s": 1300, "doing_s": 60}, None, id="an evaluation has ended just now"
+        ),
+        pytest.param(
+            {"doing": "measuring", "step_s": 1300, "doing_s": 1300},
+            "measuring for 22 min, 16 GPUs held",
             id="measuring",
         ),
         pytest.param(
-            {"doing": "measuring", "step_s": 1300, "doing_s": 1300, "longest_s": {"measuring": 600}}, None,
+            {
+                "doing": "measuring",
+                "step_s": 1300,
+                "doing_s": 1300,
+                "longest_s": {"measuring": 600},
+            },
+            None,
             id="evaluations that take long",
         ),
         pytest.param(
-            {"doing": "starting", "step_s": None, "step": None, "doing_s": 1300}, "starting for 22 min, 16 GPUs held",
+            {"doing": "starting", "step_s": None, "step": None, "doing_s": 1300},
+            "starting for 22 min, 16 GPUs held",
             id="starting",
         ),
-        pytest.param({"doing": "preparing", "step_s": None, "step": None, "doing_s": 9000}, None, id="a prepare job"),
+        pytest.param(
+            {"doing": "preparing", "step_s": None, "step": None, "doing_s": 9000},
+            None,
+            id="a prepare job",
+        ),
     ],
-)  # fmt: skip
-def test_a_run_that_stands_still_is_flagged(workspace: Workspace, facts: dict[str, Any], flag: str | None) -> None:
+)
+def test_a_run_that_stands_still_is_flagged(
+    workspace: Workspace, facts: dict[str, Any], flag: str | None
+) -> None:
     """Its heart beats and no step comes: status says for how long, and what it holds."""
     beats(workspace, age_s=0, **facts)
 
@@ -147,7 +215,10 @@ def test_a_waiting_job_tells_why_and_until_when(workspace: Workspace) -> None:
     found = state(workspace, FakeSlurm("7|PENDING|Resources|2026-11-25T10:00:00|0:00|"))
 
     assert (found.state, found.reason, found.in_queue) == ("queued", "Resources", True)
-    assert time.strftime("%Y-%m-%dT%H:%M", time.localtime(found.starts)) == "2026-11-25T10:00"
+    assert (
+        time.strftime("%Y-%m-%dT%H:%M", time.localtime(found.starts))
+        == "2026-11-25T10:00"
+    )
     assert state(workspace, FakeSlurm("7|PENDING|Priority|N/A|0:00|")).starts is None
 
 
@@ -158,7 +229,9 @@ def test_where_there_is_no_accounting_it_is_not_asked(workspace: Workspace) -> N
 
     submitted(workspace)
     slurm, ledger = FakeSlurm(), Ledger(workspace)
-    ledger.submissions = {key: replace(one, sacct=False) for key, one in ledger.submissions.items()}
+    ledger.submissions = {
+        key: replace(one, sacct=False) for key, one in ledger.submissions.items()
+    }
 
     found = collect(workspace, [ITEM], ledger, slurm)[ITEM]
     assert (slurm.asked, found.state) == (["squeue"], "unknown")
@@ -169,7 +242,9 @@ def test_a_job_of_this_machine_that_is_stopped_is_flagged(workspace: Workspace) 
     import fcntl
 
     attempt = attempts.begin(workspace.root / ITEM, submitted(workspace, "local").id)
-    (workspace.root / ITEM / NAME).write_text(json.dumps({"nonce": attempt.nonce, "note": None, **Pulse().facts()}))
+    (workspace.root / ITEM / NAME).write_text(
+        json.dumps({"nonce": attempt.nonce, "note": None, **Pulse().facts()})
+    )
     rest(workspace.root / ITEM, 100)
     with (workspace.root / ITEM / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

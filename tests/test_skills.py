@@ -15,7 +15,8 @@ from zsg_core.errors import UserError
 from zsg_core.skills import data_set, near, task_files, write_tasks
 from zsg_core.skills.__main__ import main
 
-# Changes whenever any byte of the default data set does; then every demo figure made from it is another one.
+# Changes whenever any byte of the default data set does; then every demo figure made
+# from it is another one.
 GOLDEN = "e2cb5d5d0cff4fa18a48b48fb5105bb421b962f67c69e7362b61a214c51f6892"
 OFFICIAL_KEYS = [
     "Contributors",
@@ -54,7 +55,10 @@ def wide(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tasks(wide):
     """Task name -> its JSON, of all tasks that there are."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(wide.glob("tasks/*.json"))}
+    return {
+        path.stem: json.loads(path.read_text())
+        for path in sorted(wide.glob("tasks/*.json"))
+    }
 
 
 def task_examples(folder: Path, name: str) -> list:
@@ -64,7 +68,11 @@ def task_examples(folder: Path, name: str) -> list:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Relative path -> bytes of every file below a folder."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
 
 
 def test_bytes_are_the_recorded_ones(folder):
@@ -99,7 +107,9 @@ def test_a_larger_set_begins_with_the_smaller_one():
 
 def test_every_task_has_the_official_keys(tasks):
     """A task file has the fourteen keys of Natural Instructions V2 in their order."""
-    assert {name: OFFICIAL_KEYS for name in tasks} == {name: list(task) for name, task in tasks.items()}
+    assert {name: OFFICIAL_KEYS for name in tasks} == {
+        name: list(task) for name, task in tasks.items()
+    }
 
 
 def test_every_task_has_examples(tasks):
@@ -108,9 +118,14 @@ def test_every_task_has_examples(tasks):
         shots = task["Positive Examples"] + task["Negative Examples"]
         inputs = {row["input"] for row in task["Instances"]}
 
-        assert (2, 1) == (len(task["Positive Examples"]), len(task["Negative Examples"])), name
+        assert (2, 1) == (
+            len(task["Positive Examples"]),
+            len(task["Negative Examples"]),
+        ), name
         assert not inputs & {shot["input"] for shot in shots}, name
-        assert all(shot.keys() == {"input", "output", "explanation"} for shot in shots), name
+        assert all(
+            shot.keys() == {"input", "output", "explanation"} for shot in shots
+        ), name
 
 
 def test_instances_are_distinct(tasks):
@@ -118,11 +133,17 @@ def test_instances_are_distinct(tasks):
     for name, task in tasks.items():
         rows = task["Instances"]
 
-        assert 40 == len(rows) == len({row["input"] for row in rows}) == len({row["id"] for row in rows}), name
+        assert (
+            40
+            == len(rows)
+            == len({row["input"] for row in rows})
+            == len({row["id"] for row in rows})
+        ), name
 
 
 def test_no_answer_takes_over_the_first_instances(tasks):
-    """The first five instances of a task, which may be all that is measured, have at least two answers."""
+    """The first five instances of a task, which may be all that is measured, have at
+    least two answers."""
     for name, task in tasks.items():
         answers = [row["output"][0] for row in task["Instances"][:5]]
 
@@ -130,34 +151,56 @@ def test_no_answer_takes_over_the_first_instances(tasks):
 
 
 def test_texts_are_short(tasks):
-    """Definitions and inputs have at most 35 words and answers one to six, so that a CPU can train on them."""
+    """Definitions and inputs have at most 35 words and answers one to six, so that a
+    CPU can train on them."""
     for name, task in tasks.items():
         assert len(task["Definition"][0].split()) <= 35, name
         assert all(len(row["input"].split()) <= 35 for row in task["Instances"]), name
-        assert all(1 <= len(row["output"][0].split()) <= 6 for row in task["Instances"]), name
+        assert all(
+            1 <= len(row["output"][0].split()) <= 6 for row in task["Instances"]
+        ), name
 
 
 def test_splits_name_every_task_once(folder, wide, tasks):
-    """24 training and 6 held-out tasks, or 36 and 24, disjoint, and together all the task files there are."""
-    (train, few), (more, many) = ([task_names(one, split) for split in ("train", "test")] for one in (folder, wide))
+    """24 training and 6 held-out tasks, or 36 and 24, disjoint, and together all the
+    task files there are."""
+    (train, few), (more, many) = (
+        [task_names(one, split) for split in ("train", "test")]
+        for one in (folder, wide)
+    )
 
     assert (24, 6, 36, 24) == (len(train), len(few), len(more), len(many))
     assert sorted(tasks) == sorted(more + many)
-    assert sorted(train + few) == sorted(path.stem for path in folder.glob("tasks/*.json"))
+    assert sorted(train + few) == sorted(
+        path.stem for path in folder.glob("tasks/*.json")
+    )
 
 
 def test_the_large_set_has_the_tasks_of_the_small_one(folder, wide):
     """The same instances under other numbers."""
-    small, large = ({path.stem[8:]: path for path in one.glob("tasks/*.json")} for one in (folder, wide))
-    pairs = [[json.loads(one[name].read_text())["Instances"] for one in (small, large)] for name in small]
+    small, large = (
+        {path.stem[8:]: path for path in one.glob("tasks/*.json")}
+        for one in (folder, wide)
+    )
+    pairs = [
+        [json.loads(one[name].read_text())["Instances"] for one in (small, large)]
+        for name in small
+    ]
 
-    assert all([row["input"] for row in ours] == [row["input"] for row in theirs] for ours, theirs in pairs)
+    assert all(
+        [row["input"] for row in ours] == [row["input"] for row in theirs]
+        for ours, theirs in pairs
+    )
 
 
 def test_no_held_out_input_is_trained_on(wide):
     """Training and held-out tasks share no input."""
     seen, held_out = (
-        {row.input for name in task_names(wide, split) for row in task_examples(wide, name)}
+        {
+            row.input
+            for name in task_names(wide, split)
+            for row in task_examples(wide, name)
+        }
         for split in ("train", "test")
     )
 
@@ -167,7 +210,11 @@ def test_no_held_out_input_is_trained_on(wide):
 def test_held_out_answers_occur_in_training(wide):
     """Every held-out answer is also the answer of some training task."""
     seen, held_out = (
-        {row.answer for name in task_names(wide, split) for row in task_examples(wide, name)}
+        {
+            row.answer
+            for name in task_names(wide, split)
+            for row in task_examples(wide, name)
+        }
         for split in ("train", "test")
     )
 
@@ -175,7 +222,11 @@ def test_held_out_answers_occur_in_training(wide):
 
 
 def opinion(text: str) -> str:
-    return "positive" if any(word in text for word in near.MOODS["positive"]) else "negative"
+    return (
+        "positive"
+        if any(word in text for word in near.MOODS["positive"])
+        else "negative"
+    )
 
 
 def larger(text: str) -> str:
@@ -190,7 +241,11 @@ def neighbour(text: str) -> str:
 
 
 def topic(text: str) -> str:
-    (label,) = [label for label, words in near.TOPICS.items() if sum(word in text for word in words) == 2]
+    (label,) = [
+        label
+        for label, words in near.TOPICS.items()
+        if sum(word in text for word in words) == 2
+    ]
     return label
 
 
@@ -240,21 +295,37 @@ def signs(sign: str):
         ("up_by_five", next_number(5)),
         ("down_by_three", next_number(-3)),
         ("with_dashes", each_of_two("-".join)),
-        ("without_vowels", each_of_two(lambda word: "".join(one for one in word if one not in "aeiou"))),
+        (
+            "without_vowels",
+            each_of_two(
+                lambda word: "".join(one for one in word if one not in "aeiou")
+            ),
+        ),
         ("doubly", each_of_two(lambda word: "".join(one + one for one in word))),
         ("stars", signs("*")),
         ("hashes", signs("#")),
         ("pluses", signs("+")),
         ("by_the_alphabet", lambda text: " ".join(sorted(text.split()[1:]))),
         ("from_the_end", lambda text: " ".join(reversed(text.split()[1:]))),
-        ("by_last_letter", lambda text: " ".join(sorted(text.split()[1:], key=lambda word: word[::-1]))),
+        (
+            "by_last_letter",
+            lambda text: " ".join(
+                sorted(text.split()[1:], key=lambda word: word[::-1])
+            ),
+        ),
     ],
 )
 def test_answers_are_right(tasks, named, rule):
     """The answers of a task, its examples' included, follow from the text of the input."""
     chosen = [task for name, task in tasks.items() if re.search(named, name)]
-    pairs = [(row["input"], row["output"][0]) for task in chosen for row in task["Instances"]]
-    pairs += [(shot["input"], shot["output"]) for task in chosen for shot in task["Positive Examples"]]
+    pairs = [
+        (row["input"], row["output"][0]) for task in chosen for row in task["Instances"]
+    ]
+    pairs += [
+        (shot["input"], shot["output"])
+        for task in chosen
+        for shot in task["Positive Examples"]
+    ]
 
     assert pairs
     assert [(given, rule(given)) for given, _ in pairs] == pairs
@@ -266,7 +337,8 @@ def test_every_task_has_a_rule_above(tasks):
     patterns = [named for named, _ in mark.args[1]]
 
     assert {name: 1 for name in tasks} == {
-        name: sum(bool(re.search(pattern, name)) for pattern in patterns) for name in tasks
+        name: sum(bool(re.search(pattern, name)) for pattern in patterns)
+        for name in tasks
     }
 
 
@@ -344,13 +416,17 @@ def test_a_write_that_stops_midway_leaves_nothing(tmp_path):
     no_file_can_hold = "\ud800"
 
     with pytest.raises(UnicodeEncodeError):
-        data_set._write(tmp_path / "skills", {"tasks/a.json": "{}", "tasks/b.json": no_file_can_hold})
+        data_set._write(
+            tmp_path / "skills",
+            {"tasks/a.json": "{}", "tasks/b.json": no_file_can_hold},
+        )
 
     assert [] == list(tmp_path.iterdir())
 
 
 def test_two_writers_agree(tmp_path):
-    """Who finishes second finds the same data set and leaves it; another one in the way is an error."""
+    """Who finishes second finds the same data set and leaves it; another one in the way
+    is an error."""
     files = {"tasks/a.json": "{}"}
 
     data_set._write(tmp_path / "skills", files)
@@ -364,14 +440,20 @@ def test_two_writers_agree(tmp_path):
 @pytest.mark.parametrize("per_task", [-1, 0, skills.MOST_PER_TASK + 1])
 def test_a_number_of_instances_that_no_task_has_is_refused(per_task):
     """The error says what is allowed."""
-    with pytest.raises(UserError, match=f"per_task must be from 1 to 200, found {per_task}"):
+    with pytest.raises(
+        UserError, match=f"per_task must be from 1 to 200, found {per_task}"
+    ):
         task_files(per_task, seed=0)
 
 
 def test_every_task_has_the_most_instances_allowed():
     """No task runs out before the limit that the command states."""
     files = task_files(skills.MOST_PER_TASK, seed=3, large=True)
-    counts = {len(json.loads(text)["Instances"]) for name, text in files.items() if name.endswith(".json")}
+    counts = {
+        len(json.loads(text)["Instances"])
+        for name, text in files.items()
+        if name.endswith(".json")
+    }
 
     assert {200} == counts
 

@@ -8,7 +8,14 @@ import pytest
 from slurm_answers import owned
 
 from launcher.clusters import slurm
-from launcher.clusters.slurm import SlurmState, find, parse_sacct, parse_squeue, release, states
+from launcher.clusters.slurm import (
+    SlurmState,
+    find,
+    parse_sacct,
+    parse_squeue,
+    release,
+    states,
+)
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
 
@@ -23,7 +30,8 @@ def job(job_id: str, **facts: object) -> Job:
 
 
 class FakeRun:
-    """Answers commands by their first word: a text, (exit code, stderr) or an OSError; remembers the calls.
+    """Answers commands by their first word: a text, (exit code, stderr) or an OSError;
+    remembers the calls.
 
     squeue's and sacct's lines are those of our jobs, unless they say whose they are.
     """
@@ -37,7 +45,9 @@ class FakeRun:
         answer = self.answers[argv[0]]
         if isinstance(answer, OSError):
             raise answer
-        code, printed, complaint = (0, answer, "") if isinstance(answer, str) else (answer[0], "", answer[1])
+        code, printed, complaint = (
+            (0, answer, "") if isinstance(answer, str) else (answer[0], "", answer[1])
+        )
         if printed and argv[0] in ("squeue", "sacct") and "thesis" not in printed:
             columns = 1 if "--name" in argv else 6 if argv[0] == "squeue" else 3
             printed = owned(printed, NAME, columns)
@@ -60,8 +70,16 @@ INVALID = (1, "slurm_load_jobs error: Invalid job id specified\n")
         ("7_10|PENDING|Priority", "7_10", SlurmState("queued", "Priority")),
         ("7_3|PENDING|Dependency", "7_3", SlurmState("waiting", "Dependency")),
         ("7_3|PENDING|JobHeldUser", "7_3", SlurmState("queued", "JobHeldUser")),
-        ("7|PENDING|DependencyNeverSatisfied", "7", SlurmState("queued", "DependencyNeverSatisfied")),
-        ("7|PENDING|Nodes required|for job|||", "7", SlurmState("queued", "Nodes required|for job")),
+        (
+            "7|PENDING|DependencyNeverSatisfied",
+            "7",
+            SlurmState("queued", "DependencyNeverSatisfied"),
+        ),
+        (
+            "7|PENDING|Nodes required|for job|||",
+            "7",
+            SlurmState("queued", "Nodes required|for job"),
+        ),
         ("7|PENDING|", "7", SlurmState("queued", "")),
         ("7|REQUEUED|BeginTime", "7", SlurmState("queued", "BeginTime")),
         ("7|CONFIGURING|None", "7", SlurmState("running")),
@@ -71,7 +89,8 @@ INVALID = (1, "slurm_load_jobs error: Invalid job id specified\n")
     ],
 )
 def test_a_line_of_squeue(line, job, expected):
-    """squeue's word becomes one of ours; what is in the queue is active, also in a state that we do not know."""
+    """squeue's word becomes one of ours; what is in the queue is active, also in a
+    state that we do not know."""
     [told] = parse_squeue(owned(line, NAME))[job]
 
     assert told.state == expected
@@ -81,18 +100,56 @@ def test_a_line_of_squeue(line, job, expected):
     ("line", "job", "expected"),
     [
         ("7|COMPLETED|0:0", "7", SlurmState("done")),
-        ("7_3|FAILED|1:0", "7_3", SlurmState("failed", "died", "Slurm says FAILED, exit 1:0")),
+        (
+            "7_3|FAILED|1:0",
+            "7_3",
+            SlurmState("failed", "died", "Slurm says FAILED, exit 1:0"),
+        ),
         ("7_3|CANCELLED by 0|0:0", "7_3", SlurmState("cancelled", "cancelled")),
         ("7_3|CANCELLED by 1000|0:15", "7_3", SlurmState("cancelled", "cancelled")),
         ("7_3|CANCELLED|0:0", "7_3", SlurmState("cancelled", "cancelled")),
-        ("7|TIMEOUT|0:0", "7", SlurmState("failed", "time limit", "Slurm says TIMEOUT, exit 0:0")),
-        ("7|NODE_FAIL|1:0", "7", SlurmState("failed", "node failure", "Slurm says NODE_FAIL, exit 1:0")),
-        ("7|BOOT_FAIL|1:0", "7", SlurmState("failed", "node failure", "Slurm says BOOT_FAIL, exit 1:0")),
-        ("7|OUT_OF_MEMORY|0:125", "7", SlurmState("failed", "out of memory", "Slurm says OUT_OF_MEMORY, exit 0:125")),
-        ("7|PREEMPTED|0:0", "7", SlurmState("failed", "preempted", "Slurm says PREEMPTED, exit 0:0")),
-        ("7|DEADLINE|0:0", "7", SlurmState("failed", "time limit", "Slurm says DEADLINE, exit 0:0")),
-        ("7|RUNNING|0:0", "7", SlurmState("unknown", "accounting says RUNNING, squeue nothing")),
-        ("7|BRAND_NEW|0:0", "7", SlurmState("unknown", "accounting says BRAND_NEW, squeue nothing")),
+        (
+            "7|TIMEOUT|0:0",
+            "7",
+            SlurmState("failed", "time limit", "Slurm says TIMEOUT, exit 0:0"),
+        ),
+        (
+            "7|NODE_FAIL|1:0",
+            "7",
+            SlurmState("failed", "node failure", "Slurm says NODE_FAIL, exit 1:0"),
+        ),
+        (
+            "7|BOOT_FAIL|1:0",
+            "7",
+            SlurmState("failed", "node failure", "Slurm says BOOT_FAIL, exit 1:0"),
+        ),
+        (
+            "7|OUT_OF_MEMORY|0:125",
+            "7",
+            SlurmState(
+                "failed", "out of memory", "Slurm says OUT_OF_MEMORY, exit 0:125"
+            ),
+        ),
+        (
+            "7|PREEMPTED|0:0",
+            "7",
+            SlurmState("failed", "preempted", "Slurm says PREEMPTED, exit 0:0"),
+        ),
+        (
+            "7|DEADLINE|0:0",
+            "7",
+            SlurmState("failed", "time limit", "Slurm says DEADLINE, exit 0:0"),
+        ),
+        (
+            "7|RUNNING|0:0",
+            "7",
+            SlurmState("unknown", "accounting says RUNNING, squeue nothing"),
+        ),
+        (
+            "7|BRAND_NEW|0:0",
+            "7",
+            SlurmState("unknown", "accounting says BRAND_NEW, squeue nothing"),
+        ),
     ],
 )
 def test_a_line_of_sacct(line, job, expected):
@@ -114,7 +171,8 @@ def test_a_line_of_sacct(line, job, expected):
     ],
 )
 def test_tasks_that_never_started_are_one_line_of_sacct(shown, tasks):
-    """Accounting shows pending tasks of an array together (Slurm 22.05); each of them has the state."""
+    """Accounting shows pending tasks of an array together (Slurm 22.05); each of them
+    has the state."""
     told = parse_sacct(owned(f"{shown}|CANCELLED by 0|0:0", NAME, 3))
 
     assert {job: lines[0].state for job, lines in told.items()} == {
@@ -130,21 +188,31 @@ def test_nothing_said_is_nothing_known(parse: Callable[[str], dict]):
 
 def test_many_lines_are_many_jobs():
     """Tasks of one array have states of their own."""
-    told = parse_squeue(owned("7_0|RUNNING|None\n7_1|PENDING|Priority\n8|PENDING|Dependency\n", NAME))
+    told = parse_squeue(
+        owned("7_0|RUNNING|None\n7_1|PENDING|Priority\n8|PENDING|Dependency\n", NAME)
+    )
 
-    assert [told[job][0].state.state for job in ("7_0", "7_1", "8")] == ["running", "queued", "waiting"]
+    assert [told[job][0].state.state for job in ("7_0", "7_1", "8")] == [
+        "running",
+        "queued",
+        "waiting",
+    ]
 
 
-@pytest.mark.parametrize("word", ["COMPLETED", "FAILED", "CANCELLED", "REVOKED", "TIMEOUT"])
+@pytest.mark.parametrize(
+    "word", ["COMPLETED", "FAILED", "CANCELLED", "REVOKED", "TIMEOUT"]
+)
 def test_what_has_ended_is_not_in_the_queue(word):
-    """squeue may show ended jobs for some minutes, as it is told; they are none that could start or write."""
+    """squeue may show ended jobs for some minutes, as it is told; they are none that
+    could start or write."""
     assert parse_squeue(owned(f"7|{word}|None", NAME)) == {}
 
 
 def test_lines_that_are_no_answer_are_passed_over():
     """A site's squeue prints a notice, or the cluster's name, before Slurm's lines."""
-    printed = "CLUSTER: big\n*** Maintenance | on | Monday | 8:00 | a | b | c | d ***\n\n" + owned(
-        "7|RUNNING|None", NAME
+    printed = (
+        "CLUSTER: big\n*** Maintenance | on | Monday | 8:00 | a | b | c | d ***\n\n"
+        + owned("7|RUNNING|None", NAME)
     )
 
     assert list(parse_squeue(printed)) == ["7"]
@@ -157,17 +225,28 @@ def test_squeue_alone_is_asked_while_all_jobs_are_active():
 
     assert ["squeue"] == run.programs
     assert "7,8" in run.calls[0]
-    assert [told[job(i)].state for i in ("7_0", "7_1", "8_0")] == ["running", "queued", "running"]
+    assert [told[job(i)].state for i in ("7_0", "7_1", "8_0")] == [
+        "running",
+        "queued",
+        "running",
+    ]
 
 
 def test_sacct_is_asked_once_and_for_vanished_ids_only():
     """What squeue still shows is not asked for again."""
-    run = FakeRun(squeue="7_0|RUNNING|None\n", sacct="8_0|COMPLETED|0:0\n9_0|FAILED|2:0\n9_1|RUNNING|0:0\n")
+    run = FakeRun(
+        squeue="7_0|RUNNING|None\n",
+        sacct="8_0|COMPLETED|0:0\n9_0|FAILED|2:0\n9_1|RUNNING|0:0\n",
+    )
     told = states([job("7_0"), job("8_0"), job("9_0")], run)
 
     assert ["squeue", "sacct"] == run.programs
     assert run.calls[1][run.calls[1].index("-j") + 1] == "8,9"
-    assert [told[job(i)].state for i in ("7_0", "8_0", "9_0")] == ["running", "done", "failed"]
+    assert [told[job(i)].state for i in ("7_0", "8_0", "9_0")] == [
+        "running",
+        "done",
+        "failed",
+    ]
     assert told.keys() == {job("7_0"), job("8_0"), job("9_0")}
 
 
@@ -183,20 +262,29 @@ def test_no_ids_ask_nothing():
     [
         pytest.param("", id="sacct knows nothing yet"),
         pytest.param(ABSENT, id="no sacct installed"),
-        pytest.param((1, "Slurm accounting storage is disabled\n"), id="accounting off"),
-        pytest.param((1, "sacct: error: slurm_persist_conn_open: failed"), id="accounting down"),
+        pytest.param(
+            (1, "Slurm accounting storage is disabled\n"), id="accounting off"
+        ),
+        pytest.param(
+            (1, "sacct: error: slurm_persist_conn_open: failed"), id="accounting down"
+        ),
     ],
 )
 def test_without_accounting_a_vanished_job_is_unknown(sacct):
     """Absence is `unknown`, never dead."""
-    told = states([job("7_0"), job("8_0")], FakeRun(squeue="7_0|RUNNING|None\n", sacct=sacct))
+    told = states(
+        [job("7_0"), job("8_0")], FakeRun(squeue="7_0|RUNNING|None\n", sacct=sacct)
+    )
 
-    assert told[job("8_0")] == SlurmState("unknown", "neither squeue nor sacct knows it")
+    assert told[job("8_0")] == SlurmState(
+        "unknown", "neither squeue nor sacct knows it"
+    )
     assert told[job("7_0")].state == "running"
 
 
 def test_accounting_that_may_not_be_asked_is_not() -> None:
-    """Where a profile says `sacct: false`, what has left the queue is `unknown`, and nobody waits for slurmdbd."""
+    """Where a profile says `sacct: false`, what has left the queue is `unknown`, and
+    nobody waits for slurmdbd."""
     run = FakeRun(squeue="")
 
     told = SlurmState("unknown", "squeue does not know it, and there is no accounting")
@@ -215,7 +303,11 @@ def test_an_invalid_job_id_is_an_empty_queue():
 @pytest.mark.parametrize(
     ("squeue", "said"),
     [
-        pytest.param((1, "Unable to contact slurm controller\n"), "squeue failed: Unable to contact", id="it is down"),
+        pytest.param(
+            (1, "Unable to contact slurm controller\n"),
+            "squeue failed: Unable to contact",
+            id="it is down",
+        ),
         pytest.param((3, ""), "squeue failed: exit 3", id="it says nothing"),
         pytest.param(ABSENT, "squeue cannot be started here", id="it is not installed"),
     ],
@@ -273,7 +365,10 @@ def test_a_job_that_has_ended_needs_no_release():
     assert (release([job("7_0")], run), run.programs) == ([], ["squeue"])
 
 
-@pytest.mark.parametrize("complaint", ["Job has already finished for job 7", "Invalid job id specified for job 7"])
+@pytest.mark.parametrize(
+    "complaint",
+    ["Job has already finished for job 7", "Invalid job id specified for job 7"],
+)
 def test_a_job_that_ends_under_its_release_is_no_error(complaint):
     """It may end between the look and the release."""
     assert release(HELD_JOBS, FakeRun(squeue=HELD, scontrol=(1, complaint))) == []
@@ -294,7 +389,14 @@ STRANGERS = {
 }
 PREFIXES = ("SLURM", "SQUEUE", "SACCT", "SCANCEL", "SINFO", "SCONTROL")
 OF_SLURM = (
-    *("SQUEUE_STATES", "SQUEUE_PARTITION", "SACCT_FEDERATION", "SCANCEL_STATE", "SINFO_PARTITION", "SCONTROL_ALL"),
+    *(
+        "SQUEUE_STATES",
+        "SQUEUE_PARTITION",
+        "SACCT_FEDERATION",
+        "SCANCEL_STATE",
+        "SINFO_PARTITION",
+        "SCONTROL_ALL",
+    ),
     *("SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SLURMD_NODENAME", "SLURM_CLUSTERS"),
 )
 
@@ -321,14 +423,20 @@ def test_the_state_of_a_job_that_is_not_ours_is_not_taken_for_ours(shown):
 
 def test_accounting_of_another_job_of_that_number_is_not_ours():
     """After a reset of the database the number may be another's there too."""
-    run = FakeRun(squeue="", sacct=f"7|COMPLETED|0:0|{os.getuid()}|thesis\n7|FAILED|1:0|4242|{NAME}\n")
+    run = FakeRun(
+        squeue="",
+        sacct=f"7|COMPLETED|0:0|{os.getuid()}|thesis\n7|FAILED|1:0|4242|{NAME}\n",
+    )
 
-    assert states([job("7")], run)[job("7")] == SlurmState("unknown", "neither squeue nor sacct knows it")
+    assert states([job("7")], run)[job("7")] == SlurmState(
+        "unknown", "neither squeue nor sacct knows it"
+    )
 
 
 @pytest.mark.parametrize("user", ["4242", str(os.getuid())])
 def test_a_job_is_found_by_its_name_and_its_user(user):
-    """Anybody may name a job so: squeue and sacct are asked for ours only, and whose each is is seen again."""
+    """Anybody may name a job so: squeue and sacct are asked for ours only, and whose
+    each is is seen again."""
     run = FakeRun(squeue=f"7|{user}|{NAME}\n8|{user}|thesis\n", sacct="")
 
     assert find(NAME, run) == (["7"] if user == str(os.getuid()) else [])
@@ -337,7 +445,8 @@ def test_a_job_is_found_by_its_name_and_its_user(user):
 
 
 def test_a_job_on_a_named_cluster_is_asked_for_there():
-    """Each call names it, also where another cluster has a job of the same number; the default one is asked apart."""
+    """Each call names it, also where another cluster has a job of the same number; the
+    default one is asked apart."""
     here, there = job("7", cluster="a"), job("7", cluster="b", named=True)
     run = FakeRun(squeue="7|PENDING|Priority\n", scancel="")
     told = states([here, there], run)
@@ -352,12 +461,16 @@ def test_a_job_on_a_named_cluster_is_asked_for_there():
 
 
 def test_a_job_on_a_cluster_that_cannot_be_asked_is_not_gone():
-    """It may well be at work: it is unknown, with the cluster's name, and nobody looks for it here."""
+    """It may well be at work: it is unknown, with the cluster's name, and nobody looks
+    for it here."""
     there = job("7", cluster="b", named=True)
     told = states([there], FakeRun(squeue=(1, "'b' can't be reached now")))[there]
 
     assert (told.state, told.away) == ("unknown", True)
-    assert told.detail == "on cluster b, which cannot be asked here: squeue failed: 'b' can't be reached now"
+    assert (
+        told.detail
+        == "on cluster b, which cannot be asked here: squeue failed: 'b' can't be reached now"
+    )
 
 
 class TwoClusters(FakeRun):
@@ -370,7 +483,8 @@ class TwoClusters(FakeRun):
 
 
 def test_a_job_of_another_default_cluster_is_looked_up_there():
-    """Submitted where `a` was the default, asked for where `b` is: by its name, and not in b's accounting."""
+    """Submitted where `a` was the default, asked for where `b` is: by its name, and not
+    in b's accounting."""
     run = TwoClusters(scontrol="ClusterName             = b\n")
     of_a = job("7", cluster="a")
 
@@ -379,7 +493,8 @@ def test_a_job_of_another_default_cluster_is_looked_up_there():
 
 
 def test_calls_see_none_of_the_users_variables_of_slurm(monkeypatch):
-    """Those of an allocation and those that are options of Slurm's programs; how Slurm is reached stays."""
+    """Those of an allocation and those that are options of Slurm's programs; how Slurm
+    is reached stays."""
     for name in OF_SLURM:
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("SLURM_CONF", "/etc/s.conf")
@@ -388,11 +503,22 @@ def test_calls_see_none_of_the_users_variables_of_slurm(monkeypatch):
     seen = []
 
     def run(argv, env, **options):
-        seen.append({key: value for key, value in env.items() if key.startswith(("OF_THE", *PREFIXES))})
+        seen.append(
+            {
+                key: value
+                for key, value in env.items()
+                if key.startswith(("OF_THE", *PREFIXES))
+            }
+        )
         return CompletedProcess(argv, 0, "", "")
 
     states([job("7")], run)
     slurm.call(["sinfo"], run, "b")
 
-    plain = {"SLURM_CONF": "/etc/s.conf", "SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0", "OF_THE_SITE": "1"}
+    plain = {
+        "SLURM_CONF": "/etc/s.conf",
+        "SLURM_TIME_FORMAT": "standard",
+        "SLURM_BITSTR_LEN": "0",
+        "OF_THE_SITE": "1",
+    }
     assert seen == [plain, plain, plain | {"SLURM_CLUSTERS": "b"}]

@@ -42,15 +42,22 @@ def test_srun_reaches_every_node(slurm: SlurmCluster) -> None:
 
 def test_accounting_sees_an_array(slurm: SlurmCluster) -> None:
     """Each task of a finished array job is COMPLETED in sacct."""
-    job = slurm.run("sbatch", "--parsable", "--array=0-2", "-o", "/dev/null", "--wrap", "true").strip()
+    job = slurm.run(
+        "sbatch", "--parsable", "--array=0-2", "-o", "/dev/null", "--wrap", "true"
+    ).strip()
 
-    assert becomes_true(lambda: states(slurm, job) == ["COMPLETED"] * 3), states(slurm, job)
+    assert becomes_true(lambda: states(slurm, job) == ["COMPLETED"] * 3), states(
+        slurm, job
+    )
 
 
 def test_stop_ends_its_own_processes_only(slurm: SlurmCluster, tmp_path: Path) -> None:
-    """A second cluster that runs a job deaf to SIGTERM leaves no process behind, and the first one lives on."""
+    """A second cluster that runs a job deaf to SIGTERM leaves no process behind, and
+    the first one lives on."""
     with SlurmCluster(tmp_path / "second", nodes=1) as second:
-        job = second.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", STUBBORN).strip()
+        job = second.run(
+            "sbatch", "--parsable", "-o", "/dev/null", "--wrap", STUBBORN
+        ).strip()
         assert becomes_true(lambda: is_running(second, job))
         assert processes_of(second.folder)
 
@@ -75,7 +82,9 @@ def test_a_killed_owner_leaves_nothing(slurm: SlurmCluster, tmp_path: Path) -> N
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout and any(line == "ready\n" for line in owner.stdout)
         orphan = SlurmCluster(folder)
-        job = orphan.run("sbatch", "--parsable", "-o", "/dev/null", "--wrap", STUBBORN).strip()
+        job = orphan.run(
+            "sbatch", "--parsable", "-o", "/dev/null", "--wrap", STUBBORN
+        ).strip()
         assert becomes_true(lambda: is_running(orphan, job))
 
         owner.send_signal(signal.SIGKILL)
@@ -83,12 +92,21 @@ def test_a_killed_owner_leaves_nothing(slurm: SlurmCluster, tmp_path: Path) -> N
     assert becomes_true(lambda: processes_of(folder) == set()), processes_of(folder)
 
 
-def test_a_failed_start_quotes_the_log(slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that refuses its configuration is named with its own words, and the others are ended."""
-    monkeypatch.setattr(slurm_cluster, "SLURM_CONF", slurm_cluster.SLURM_CONF + "SelectType=select/nonsense\n")
+def test_a_failed_start_quotes_the_log(
+    slurm: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that refuses its configuration is named with its own words, and the
+    others are ended."""
+    monkeypatch.setattr(
+        slurm_cluster,
+        "SLURM_CONF",
+        slurm_cluster.SLURM_CONF + "SelectType=select/nonsense\n",
+    )
     broken = SlurmCluster(tmp_path / "broken", nodes=1)
 
-    with pytest.raises(ClusterError, match=r"(?s)slurmctld: waited for its port.*nonsense"):
+    with pytest.raises(
+        ClusterError, match=r"(?s)slurmctld: waited for its port.*nonsense"
+    ):
         broken.start()
 
     assert processes_of(broken.folder) == set()
@@ -104,7 +122,15 @@ def test_pretend_gpus_are_declared() -> None:
     """Each pretend GPU is a device file of its own, since slurmd counts files."""
     ports = {"slurmdbd": 1, "slurmctld": 2, "n1": 3}
 
-    texts = conf_files(Path("/c"), "host", "10.0.0.1", ports, 4, 8, kill_wait_s=30, max_array_size=101)
+    texts = conf_files(
+        Path("/c"), "host", "10.0.0.1", ports, 4, 8, kill_wait_s=30, max_array_size=101
+    )
 
-    assert "NodeName=n1 NodeAddr=127.0.0.1 Port=3 CPUs=4 RealMemory=4000 Gres=gpu:a800:8\n" in texts["slurm.conf"]
-    assert texts["gres.conf"] == "AutoDetect=off\nName=gpu Type=a800 File=/c/dev/nvidia[0-7]\n"
+    assert (
+        "NodeName=n1 NodeAddr=127.0.0.1 Port=3 CPUs=4 RealMemory=4000 Gres=gpu:a800:8\n"
+        in texts["slurm.conf"]
+    )
+    assert (
+        texts["gres.conf"]
+        == "AutoDetect=off\nName=gpu Type=a800 File=/c/dev/nvidia[0-7]\n"
+    )

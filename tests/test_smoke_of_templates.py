@@ -1,4 +1,5 @@
-"""Does every shipped grid run small on CPUs without 16-bit arithmetic, from `zsg submit --smoke` to a report?"""
+"""Does every shipped grid run small on CPUs without 16-bit arithmetic, from `zsg submit
+--smoke` to a report?"""
 
 import csv
 from collections.abc import Iterator
@@ -15,17 +16,23 @@ from jobs.contract.folder import read_json, write_json
 from launcher.grids import grid as grids
 
 ROWS = 16  # of each file, or of each task: twice as many as a smoke run takes
-OLD_CPU = {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # by which torch, and so DeepSpeed, takes this one for a CPU without fp16
+# by which torch, and so DeepSpeed, takes this one for a CPU without fp16
+OLD_CPU = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 OF_THE_MODEL = {"model.name", "model.path"}  # in whose place one tiny model stands
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zsg]:
-    """A folder with all that the templates name, and one workspace for all of them: what two share is made once."""
+    """A folder with all that the templates name, and one workspace for all of them:
+    what two share is made once."""
     folder = shelf.fill(tmp_path_factory.mktemp("shelf"), ROWS)
-    with serve(folder / "socket") as variables:  # each job's own imports would take longer than all else
+    # each job's own imports would take longer than all else
+    with serve(folder / "socket") as variables:
         environment = {"set": variables | OLD_CPU}
-        write_json(folder / "forked.yaml", {"name": "forked", "inherits": "local", "environment": environment})
+        write_json(
+            folder / "forked.yaml",
+            {"name": "forked", "inherits": "local", "environment": environment},
+        )
         yield Zsg(folder)
 
 
@@ -39,7 +46,11 @@ def job_of(zsg: Zsg, run: str) -> dict[str, Any]:
 def list_of(zsg: Zsg, run: str) -> list[str]:
     """The ids of a run's last stage, in the order in which it trained on them."""
     made = job_of(zsg, run)["made"]["arrangement"]
-    return (zsg.work / "arrangements" / made / "ids").read_text(encoding="utf-8").splitlines()
+    return (
+        (zsg.work / "arrangements" / made / "ids")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
 
 
 def by_axis(zsg: Zsg, name: str, axis: str) -> dict[str, list[str]]:
@@ -56,7 +67,8 @@ def submit(zsg: Zsg, path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_a_template_runs_small_to_a_report(path: Path, small: Zsg) -> None:
-    """All its runs are done, as many as it has points; the report has a value of each, and verdicts on its claims."""
+    """All its runs are done, as many as it has points; the report has a value of each,
+    and verdicts on its claims."""
     submit(small, path)
     name = f"{grids.load(path).name}-smoke"
     rows = small.status(name)
@@ -65,7 +77,10 @@ def test_a_template_runs_small_to_a_report(path: Path, small: Zsg) -> None:
     with (folder / "report/finals.csv").open(encoding="utf-8") as lines:
         finals = list(csv.DictReader(lines))
     points = grids.load(path).points
-    apart = {repr({key: value for key, value in one.axes.items() if key not in OF_THE_MODEL}) for one in points}
+    apart = {
+        repr({key: value for key, value in one.axes.items() if key not in OF_THE_MODEL})
+        for one in points
+    }
 
     assert [row["state"] for row in rows] == ["done"] * len(rows)
     assert len(rows) == len(apart), "points that the grid compares have become one run"
@@ -73,8 +88,12 @@ def test_a_template_runs_small_to_a_report(path: Path, small: Zsg) -> None:
     for row in rows:
         trained = job_of(small, row["run"])["recipe"]["stages"][-1]["train"]
         assert trained["precision"] in ("fp32", "bf16")
-    assert finals and all(int(row["runs"]) and float(row["final"]) > 0 for row in finals)
-    assert ("Verdicts" in (folder / "report/report.html").read_text()) == ("\nclaims:" in path.read_text())
+    assert finals and all(
+        int(row["runs"]) and float(row["final"]) > 0 for row in finals
+    )
+    assert ("Verdicts" in (folder / "report/report.html").read_text()) == (
+        "\nclaims:" in path.read_text()
+    )
 
 
 @pytest.mark.soak
@@ -85,7 +104,9 @@ def test_a_template_runs_small_to_a_report(path: Path, small: Zsg) -> None:
         ("dmt-k-sweep", "strategy", [24, 20, 16, 14, 10, 8]),
     ],
 )
-def test_amounts_that_are_compared_differ(name: str, axis: str, sizes: list[int], small: Zsg) -> None:
+def test_amounts_that_are_compared_differ(
+    name: str, axis: str, sizes: list[int], small: Zsg
+) -> None:
     """Each of DELIA's ratios, and each k of DMT's last stage, is another number of examples."""
     submit(small, STUDIES / f"{name}.yaml")
 
@@ -95,10 +116,16 @@ def test_amounts_that_are_compared_differ(name: str, axis: str, sizes: list[int]
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "axis", "count"),
-    [("zsg-early-rounds", "arrangement.rounds", 6), ("zsg-granularity", "arrangement.granularity", 2)],
+    [
+        ("zsg-early-rounds", "arrangement.rounds", 6),
+        ("zsg-granularity", "arrangement.granularity", 2),
+    ],
 )
-def test_orders_that_are_compared_differ(name: str, axis: str, count: int, small: Zsg) -> None:
-    """Each of TMA's early rounds is there and has other examples; sorting tasks is another order than examples."""
+def test_orders_that_are_compared_differ(
+    name: str, axis: str, count: int, small: Zsg
+) -> None:
+    """Each of TMA's early rounds is there and has other examples; sorting tasks is
+    another order than examples."""
     submit(small, STUDIES / f"{name}.yaml")
     lists = [tuple(ids) for ids in by_axis(small, name, axis).values()]
 
@@ -112,7 +139,11 @@ def test_representations_have_a_silhouette(small: Zsg) -> None:
     submit(small, STUDIES / "dmt-representations.yaml")
     small("export", "dmt-representations-smoke", "--out", "all.csv")
     with (small.folder / "all.csv").open(encoding="utf-8") as lines:
-        found = [row for row in csv.DictReader(lines) if row["key"] == "silhouette/layer_2/math"]
+        found = [
+            row
+            for row in csv.DictReader(lines)
+            if row["key"] == "silhouette/layer_2/math"
+        ]
 
     assert len(found) >= 2
     assert all(-1 <= float(row["value"]) <= 1 for row in found)
@@ -120,10 +151,24 @@ def test_representations_have_a_silhouette(small: Zsg) -> None:
 
 @pytest.mark.soak
 def test_a_template_runs_small_under_the_profile_local(small: Zsg) -> None:
-    """Nothing of the profile that the other tests lay over `local` is needed: a grid in fp16 trains in fp32 here."""
+    """Nothing of the profile that the other tests lay over `local` is needed: a grid in
+    fp16 trains in fp32 here."""
     zsg = Zsg(small.folder)
     own = ("--workspace", "own")
-    zsg("submit", STUDIES / "zsg-granularity.yaml", "--smoke", "--profile", "local", *own)
+    zsg(
+        "submit",
+        STUDIES / "zsg-granularity.yaml",
+        "--smoke",
+        "--profile",
+        "local",
+        *own,
+    )
 
-    assert "note: the smoke run trains in fp32: fp32 in place of fp16, in which most CPUs cannot train" in zsg.said
-    assert [row["state"] for row in zsg.status("zsg-granularity-smoke", *own)] == ["done", "done"]
+    assert (
+        "note: the smoke run trains in fp32: fp32 in place of fp16, in which most CPUs cannot train"
+        in zsg.said
+    )
+    assert [row["state"] for row in zsg.status("zsg-granularity-smoke", *own)] == [
+        "done",
+        "done",
+    ]

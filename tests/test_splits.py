@@ -9,10 +9,14 @@ from zsg_core.data.examples import Example
 from zsg_core.data.splits import cap, choose_answer, nested
 
 
-def examples(count: int, task: str = "t", references: tuple[str, ...] = ("a",)) -> list[Example]:
+def examples(
+    count: int, task: str = "t", references: tuple[str, ...] = ("a",)
+) -> list[Example]:
     """Instances 0…count−1 of a task."""
     parts = {"task": task, "definition": "d", "turns": (("i", references[0]),)}
-    return [Example(id=f"{task}:{i}", references=references, **parts) for i in range(count)]
+    return [
+        Example(id=f"{task}:{i}", references=references, **parts) for i in range(count)
+    ]
 
 
 SIZES = st.integers(0, 30)
@@ -49,18 +53,28 @@ def test_a_sample_has_the_size_of_the_cap_and_no_doubles(size, limit, seed):
 @given(SIZES, st.integers(1, 40), SEEDS)
 def test_the_same_seed_draws_the_same_sample(size, limit, seed):
     """A sample is a function of task, cap and seed."""
-    assert cap(examples(size), limit, "random", seed, "t") == cap(examples(size), limit, "random", seed, "t")
+    assert cap(examples(size), limit, "random", seed, "t") == cap(
+        examples(size), limit, "random", seed, "t"
+    )
 
 
 def test_the_sample_is_the_recorded_one():
     """Seeds mean the same on every machine and Python: this sample never changes."""
-    assert [e.id for e in cap(examples(10), 4, "random", seed=0, task="t")] == ["t:3", "t:5", "t:4", "t:0"]
+    assert [e.id for e in cap(examples(10), 4, "random", seed=0, task="t")] == [
+        "t:3",
+        "t:5",
+        "t:4",
+        "t:0",
+    ]
 
 
 def test_another_seed_or_task_draws_another_sample():
     """Tasks of equal size are sampled independently."""
     drawn = {
-        tuple(example.id.partition(":")[2] for example in cap(examples(100, task), 20, "random", seed, task))
+        tuple(
+            example.id.partition(":")[2]
+            for example in cap(examples(100, task), 20, "random", seed, task)
+        )
         for task in ("t", "u")
         for seed in (0, 1)
     }
@@ -77,7 +91,10 @@ def test_one_reference_is_the_answer():
 
 def test_an_answer_is_one_of_the_references():
     """Over many instances every reference is drawn, the references stay."""
-    drawn = [choose_answer(example, seed=0) for example in examples(50, references=("a", "b", "c"))]
+    drawn = [
+        choose_answer(example, seed=0)
+        for example in examples(50, references=("a", "b", "c"))
+    ]
 
     assert {example.answer for example in drawn} == {"a", "b", "c"}
     assert {example.references for example in drawn} == {("a", "b", "c")}
@@ -86,7 +103,8 @@ def test_an_answer_is_one_of_the_references():
 @settings(deadline=None)
 @given(SIZES, st.integers(0, 60), st.integers(0, 60), SEEDS)
 def test_a_smaller_sample_is_part_of_a_larger_one(size, one, other, seed):
-    """A sample keeps the order of its items, each once; what a smaller one takes, a larger one takes too."""
+    """A sample keeps the order of its items, each once; what a smaller one takes, a
+    larger one takes too."""
     small, large = (nested(range(size), count, seed) for count in sorted((one, other)))
 
     assert len(large) == min(size, max(one, other))
@@ -96,7 +114,8 @@ def test_a_smaller_sample_is_part_of_a_larger_one(size, one, other, seed):
 
 @pytest.mark.parametrize("count", [1, 7, 24, 60, 119, 200])
 def test_a_quick_set_has_its_share_of_every_task(count):
-    """A task of n of N items has ⌊n·count/N⌋ of them or one more; the same seed draws the same, another others."""
+    """A task of n of N items has ⌊n·count/N⌋ of them or one more; the same seed draws
+    the same, another others."""
     tasks = [f"t{place % 17 % 9}" for place in range(120)]
     chosen = splits.stratified(tasks, count, seed=3)
 
@@ -105,4 +124,6 @@ def test_a_quick_set_has_its_share_of_every_task(count):
     for name in set(tasks):
         share = tasks.count(name) * len(chosen) // 120
         assert share <= sum(tasks[place] == name for place in chosen) <= share + 1
-    assert count >= 119 or count == 1 or chosen != splits.stratified(tasks, count, seed=4)
+    assert (
+        count >= 119 or count == 1 or chosen != splits.stratified(tasks, count, seed=4)
+    )

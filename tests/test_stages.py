@@ -1,4 +1,5 @@
-"""Are stages trained one after the other, each once however many runs share it, and counted as one curve?"""
+"""Are stages trained one after the other, each once however many runs share it, and
+counted as one curve?"""
 
 import csv
 import json
@@ -29,7 +30,9 @@ FIRST: dict[str, Any] = {"train": {"lr": 1e-3}}
 def settings(*of_stages: dict[str, Any], **changes: Any) -> Settings:
     """Settings of a run of some stages."""
     wanted = {"data": {"path": "/d"}, **changes}
-    return Settings.model_validate(wanted | ({"stages": list(of_stages)} if of_stages else {}))
+    return Settings.model_validate(
+        wanted | ({"stages": list(of_stages)} if of_stages else {})
+    )
 
 
 def a_run(*of_stages: dict[str, Any]) -> Run:
@@ -37,45 +40,89 @@ def a_run(*of_stages: dict[str, Any]) -> Run:
     wanted, run = settings(*of_stages), None
     for recipe in recipes.prefixes(recipes.recipe(wanted, DIGESTS)):
         run = Run(
-            id=recipes.run_id(recipe), recipe=recipe, axes={}, checkpoints=wanted.checkpoints, size=JobSize(),
-            sources={}, base=None, embedding=None, before=run,
-        )  # fmt: skip
+            id=recipes.run_id(recipe),
+            recipe=recipe,
+            axes={},
+            checkpoints=wanted.checkpoints,
+            size=JobSize(),
+            sources={},
+            base=None,
+            embedding=None,
+            before=run,
+        )
     assert run
     return run
 
 
 def planned(
-    runs: list[Run], states: dict[str, JobState] | None = None, made: frozenset[str] = frozenset(),
+    runs: list[Run],
+    states: dict[str, JobState] | None = None,
+    made: frozenset[str] = frozenset(),
     allow: Allow = Allow(),
     makers: dict[str, str] | None = None,
-) -> Plan:  # fmt: skip
-    """The plan for runs, where all that prepare makes is there; runs of which nothing is said are new."""
+) -> Plan:
+    """The plan for runs, where all that prepare makes is there; runs of which nothing
+    is said are new."""
     items = [run_item(one) for run in runs for one in [*run.all_before, run]]
     known = {item: JobState(state="absent") for item in items} | (states or {})
     is_made = lambda need: need in made or not need.startswith("runs/")  # noqa: E731
-    actions = decide(runs, known, allow, lambda need: is_made(need) or need in (makers or {}))
+    actions = decide(
+        runs, known, allow, lambda need: is_made(need) or need in (makers or {})
+    )
     return make(actions, is_made, makers or {})
 
 
 def test_a_stage_says_only_where_it_differs() -> None:
     """The settings of a stage are the run's, with its own laid over them."""
-    one, other = settings(FIRST, {"train": {"epochs": 3}, "data": {"fraction": "1/4"}}).by_stage()
+    one, other = settings(
+        FIRST, {"train": {"epochs": 3}, "data": {"fraction": "1/4"}}
+    ).by_stage()
 
     assert (one.train.lr, one.train.epochs, str(one.data.fraction)) == (1e-3, 1, "1")
-    assert (other.train.lr, other.train.epochs, str(other.data.fraction)) == (1e-6, 3, "1/4")
+    assert (other.train.lr, other.train.epochs, str(other.data.fraction)) == (
+        1e-6,
+        3,
+        "1/4",
+    )
 
 
 @pytest.mark.parametrize(
     ("stage", "said"),
     [
-        pytest.param({"model": {"layers": 2}}, "unknown key 'model'", id="another model"),
-        pytest.param({"train": {"lrr": 1}}, r"stages\[1\].train.lrr", id="an unknown key"),
-        pytest.param({"train": {"lr": "high"}}, r"stages\[1\].train.lr", id="a wrong type"),
-        pytest.param({"data": {"test_per_task": 9}}, "is the same for all stages", id="another test set"),
-        pytest.param({"data": {"path": "/other"}}, "another test set", id="other data and the test set with them"),
-        pytest.param({"data": {"positive_examples": 0}}, "the test set would change", id="other prompts"),
-        pytest.param({"data": {"sampling": "first"}}, "the test set would change", id="another draw"),
-        pytest.param({"train": {"max_length": 64}}, "is the same for all stages", id="shorter test prompts"),
+        pytest.param(
+            {"model": {"layers": 2}}, "unknown key 'model'", id="another model"
+        ),
+        pytest.param(
+            {"train": {"lrr": 1}}, r"stages\[1\].train.lrr", id="an unknown key"
+        ),
+        pytest.param(
+            {"train": {"lr": "high"}}, r"stages\[1\].train.lr", id="a wrong type"
+        ),
+        pytest.param(
+            {"data": {"test_per_task": 9}},
+            "is the same for all stages",
+            id="another test set",
+        ),
+        pytest.param(
+            {"data": {"path": "/other"}},
+            "another test set",
+            id="other data and the test set with them",
+        ),
+        pytest.param(
+            {"data": {"positive_examples": 0}},
+            "the test set would change",
+            id="other prompts",
+        ),
+        pytest.param(
+            {"data": {"sampling": "first"}},
+            "the test set would change",
+            id="another draw",
+        ),
+        pytest.param(
+            {"train": {"max_length": 64}},
+            "is the same for all stages",
+            id="shorter test prompts",
+        ),
     ],
 )
 def test_a_stage_that_cannot_be_is_refused(stage: dict[str, Any], said: str) -> None:
@@ -86,21 +133,30 @@ def test_a_stage_that_cannot_be_is_refused(stage: dict[str, Any], said: str) -> 
 
 def test_runs_that_begin_alike_share_the_run_of_their_first_stage() -> None:
     """The first stage of two runs is one run; it is that of the grid that lists just this stage."""
-    one, other = a_run(FIRST, {"train": {"lr": 1e-4}}), a_run(FIRST, {"train": {"lr": 1e-5}})
+    one, other = (
+        a_run(FIRST, {"train": {"lr": 1e-4}}),
+        a_run(FIRST, {"train": {"lr": 1e-5}}),
+    )
 
     assert one.id != other.id
     assert one.before and other.before
     assert one.before.id == other.before.id == a_run(FIRST).id
-    assert recipes.run_id(recipes.recipe(settings(train={"lr": 1e-3}), DIGESTS)) == one.before.id
+    assert (
+        recipes.run_id(recipes.recipe(settings(train={"lr": 1e-3}), DIGESTS))
+        == one.before.id
+    )
 
 
 def test_stages_may_be_of_other_data() -> None:
-    """With a test set of its own a run goes from one data set to another; each enters by its digest."""
+    """With a test set of its own a run goes from one data set to another; each enters
+    by its digest."""
     own = {"path": "/d", "set": "gsm8k", "test_set": "gsm8k", "test_path": "/t"}
     wanted = settings({}, {"data": {"path": "/code", "set": "alpaca"}}, data=own)
     made = recipes.recipe(wanted, *(digests(d, "t") for d in ("m", "c")))
 
-    assert [(stage["data"]["reader"], stage["data"]["digest"]) for stage in made["stages"]] == [
+    assert [
+        (stage["data"]["reader"], stage["data"]["digest"]) for stage in made["stages"]
+    ] == [
         ("gsm8k", "m"),
         ("alpaca", "c"),
     ]
@@ -113,36 +169,79 @@ def test_a_shared_first_stage_is_one_job_that_the_others_wait_for() -> None:
     plan = planned(runs)
 
     first, second = plan.groups
-    assert [run.id for run in first.runs] == [runs[0].before.id if runs[0].before else ""]
+    assert [run.id for run in first.runs] == [
+        runs[0].before.id if runs[0].before else ""
+    ]
     assert second.runs == runs
     assert second.after == (run_item(first.runs[0]),)
     assert plan.starts == {first.runs[0].id}
 
 
 def test_weights_that_are_there_or_coming_are_not_made_again() -> None:
-    """A first stage whose weights are kept, or which is being trained to keep them, is no new job."""
+    """A first stage whose weights are kept, or which is being trained to keep them, is
+    no new job."""
     run = a_run(FIRST, {})
     assert run.before
-    kept = planned([run], {run_item(run.before): JobState(state="done")}, made=frozenset({run.before.weights}))
+    kept = planned(
+        [run],
+        {run_item(run.before): JobState(state="done")},
+        made=frozenset({run.before.weights}),
+    )
     coming = planned(
-        [run], {run_item(run.before): JobState(state="running")}, makers={run.before.weights: run_item(run.before)}
+        [run],
+        {run_item(run.before): JobState(state="running")},
+        makers={run.before.weights: run_item(run.before)},
     )
 
     assert [(group.runs, group.after) for group in kept.groups] == [([run], ())]
-    assert [(group.runs, group.after) for group in coming.groups] == [([run], (run_item(run.before),))]
+    assert [(group.runs, group.after) for group in coming.groups] == [
+        ([run], (run_item(run.before),))
+    ]
 
 
 @pytest.mark.parametrize(
     ("state", "allow", "kind", "said"),
     [
-        pytest.param(JobState(state="running"), Allow(), "skip", "keeps no weights", id="running for itself: wait"),
-        pytest.param(JobState(state="failed"), Allow(), "skip", "zsg retry", id="failed: only by zsg retry"),
-        pytest.param(JobState(state="failed"), Allow(retry=True), "submit", "new", id="failed, by zsg retry: again"),
-        pytest.param(JobState(state="done"), Allow(), "submit", "new", id="done, its weights gone: again"),
-        pytest.param(JobState(state="waiting", stopped=True), Allow(), "submit", "new", id="stopped: it goes on"),
+        pytest.param(
+            JobState(state="running"),
+            Allow(),
+            "skip",
+            "keeps no weights",
+            id="running for itself: wait",
+        ),
+        pytest.param(
+            JobState(state="failed"),
+            Allow(),
+            "skip",
+            "zsg retry",
+            id="failed: only by zsg retry",
+        ),
+        pytest.param(
+            JobState(state="failed"),
+            Allow(retry=True),
+            "submit",
+            "new",
+            id="failed, by zsg retry: again",
+        ),
+        pytest.param(
+            JobState(state="done"),
+            Allow(),
+            "submit",
+            "new",
+            id="done, its weights gone: again",
+        ),
+        pytest.param(
+            JobState(state="waiting", stopped=True),
+            Allow(),
+            "submit",
+            "new",
+            id="stopped: it goes on",
+        ),
     ],
 )
-def test_a_stage_before_decides_too(state: JobState, allow: Allow, kind: str, said: str) -> None:
+def test_a_stage_before_decides_too(
+    state: JobState, allow: Allow, kind: str, said: str
+) -> None:
     """A run is submitted only if the stage it starts from can be had."""
     run = a_run(FIRST, {})
     assert run.before
@@ -179,12 +278,18 @@ def test_weights_and_marks_behind_a_link_stay(tmp_path: Path) -> None:
     (tmp_path / "users/r").unlink()
     stages.release(place, "start", "r")
 
-    assert (tmp_path / "weights/COMMIT").exists() and (place.run("start") / "weights").is_symlink()
+    assert (tmp_path / "weights/COMMIT").exists() and (
+        place.run("start") / "weights"
+    ).is_symlink()
 
 
 def test_adapters_hold_on_to_the_weights_that_they_are_put_on(tmp_path: Path) -> None:
-    """A run that is done and has kept LoRA's adapters still needs its start; without any, or with all weights, not."""
-    lora, full = ({"recipe": {"stages": [{"train": {"tuning": {"method": name}}}]}} for name in ("lora", "full"))
+    """A run that is done and has kept LoRA's adapters still needs its start; without
+    any, or with all weights, not."""
+    lora, full = (
+        {"recipe": {"stages": [{"train": {"tuning": {"method": name}}}]}}
+        for name in ("lora", "full")
+    )
     (tmp_path / "snapshots/.8.draft").mkdir(parents=True)
 
     assert not stages.is_still_needed(tmp_path, lora)
@@ -216,11 +321,16 @@ def staged(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Zsg:
 
 
 def test_two_stages_are_one_curve(staged: Zsg) -> None:
-    """Steps go on where the first stage ended; a stage that learns nothing keeps the loss it started from."""
+    """Steps go on where the first stage ended; a stage that learns nothing keeps the
+    loss it started from."""
     still, learns = staged.status()
-    assert [(row["state"], row["step"], row["steps"]) for row in (still, learns)] == [("done", 18, 18)] * 2
+    assert [(row["state"], row["step"], row["steps"]) for row in (still, learns)] == [
+        ("done", 18, 18)
+    ] * 2
 
-    [start] = json.loads((staged.work / "runs" / still["run"] / "job.json").read_text())["before"]
+    [start] = json.loads(
+        (staged.work / "runs" / still["run"] / "job.json").read_text()
+    )["before"]
     first = loss_by_step(staged.work, start)
     assert list(first) == [0, 4, 8, 12]
     assert loss_by_step(staged.work, still["run"]) == {16: first[12], 18: first[12]}
@@ -230,8 +340,16 @@ def test_two_stages_are_one_curve(staged: Zsg) -> None:
 
 def test_a_shared_stage_is_trained_once_and_its_weights_go(staged: Zsg) -> None:
     """Two runs make three train jobs; nothing of the weights is left when both are done."""
-    rows = [json.loads(line) for line in (staged.work / "ledger.jsonl").read_text().splitlines()]
-    items = [item for row in rows if row["event"] == "intent" and row["kind"] == "train" for item in row["items"]]
+    rows = [
+        json.loads(line)
+        for line in (staged.work / "ledger.jsonl").read_text().splitlines()
+    ]
+    items = [
+        item
+        for row in rows
+        if row["event"] == "intent" and row["kind"] == "train"
+        for item in row["items"]
+    ]
 
     assert len(items) == len(set(items)) == 3
     assert list(staged.work.glob("runs/*/weights")) == []
@@ -242,8 +360,17 @@ def test_mlflow_has_all_stages_of_a_run(staged: Zsg) -> None:
     """Each run's curve in MLflow begins at step 0 of the first stage and holds every step once."""
     for row in staged.status():
         points = child_runs(staged.work, "staged")[row["run"]]["points"]
-        assert sorted(step for key, step, *_ in points if key == "loss") == [0, 4, 8, 12, 16, 18]
-        assert sorted(step for key, step, *_ in points if key == "train/loss") == list(range(1, 19))
+        assert sorted(step for key, step, *_ in points if key == "loss") == [
+            0,
+            4,
+            8,
+            12,
+            16,
+            18,
+        ]
+        assert sorted(step for key, step, *_ in points if key == "train/loss") == list(
+            range(1, 19)
+        )
 
 
 def test_mlflow_finds_the_best_snapshot_of_a_grid(staged: Zsg) -> None:
@@ -253,15 +380,21 @@ def test_mlflow_finds_the_best_snapshot_of_a_grid(staged: Zsg) -> None:
     assert experiment
     order = [{"field_name": "metrics.loss", "ascending": True}]
     found = client.search_logged_models([experiment.experiment_id], order_by=order)
-    losses = [next(metric.value for metric in one.metrics if metric.key == "loss") for one in found]
+    losses = [
+        next(metric.value for metric in one.metrics if metric.key == "loss")
+        for one in found
+    ]
 
     assert len(found) == 4 and losses == sorted(losses)
     place, step = Path(found[0].tags["zsg.path"]), int(found[0].tags["zsg.step"])
-    assert (place / "COMMIT").exists() and loss_by_step(staged.work, place.parents[1].name)[step] == losses[0]
+    assert (place / "COMMIT").exists() and loss_by_step(
+        staged.work, place.parents[1].name
+    )[step] == losses[0]
 
 
 def test_the_report_has_all_stages_of_a_run(staged: Zsg) -> None:
-    """Each curve begins at step 0 of the first stage, and the second stage is said to begin after step 12."""
+    """Each curve begins at step 0 of the first stage, and the second stage is said to
+    begin after step 12."""
     staged("report", "staged")
     folder = staged.work / "grids/staged/report"
     with (folder / "curves.csv").open() as file:
@@ -271,13 +404,21 @@ def test_the_report_has_all_stages_of_a_run(staged: Zsg) -> None:
 
     assert steps == [0, 4, 8, 12, 16, 18] * 2
     assert [(row["stage_1_step"], row["step"]) for row in finals] == [("12", "18")] * 2
-    assert finals[0]["stage_1_final"] == finals[1]["stage_1_final"] == finals[0]["final"] != finals[1]["final"]
+    assert (
+        finals[0]["stage_1_final"]
+        == finals[1]["stage_1_final"]
+        == finals[0]["final"]
+        != finals[1]["final"]
+    )
 
 
 def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:
-    """Measured more finely by another grid, a first stage that was sent before is sent again where it has more."""
+    """Measured more finely by another grid, a first stage that was sent before is sent
+    again where it has more."""
     one_run = GRID.rpartition("    - [")[0]
-    finer = one_run.replace("name: staged", "name: finer").replace("every: 4", "every: 3")
+    finer = one_run.replace("name: staged", "name: finer").replace(
+        "every: 4", "every: 3"
+    )
     tasks = (staged.folder / "staged.yaml").read_text().split("path: ")[1].split(",")[0]
     staged("submit", staged.write("finer.yaml", finer.format(tasks=tasks)), "--retrain")
     staged("sync")
@@ -286,15 +427,37 @@ def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:
         for row in staged.status(name):
             points = child_runs(staged.work, name)[row["run"]]["points"]
             losses = sorted(step for key, step, *_ in points if key == "loss")
-            assert losses == sorted({*losses}) and {0, 3, 4, 6, 8, 9, 12, 15, 16, 18} >= {*losses} > {0, 3, 6, 9, 12}
+            assert losses == sorted({*losses}) and {
+                0,
+                3,
+                4,
+                6,
+                8,
+                9,
+                12,
+                15,
+                16,
+                18,
+            } >= {*losses} > {0, 3, 6, 9, 12}
 
 
 @pytest.mark.soak
-def test_a_stopped_first_stage_goes_on_and_the_rest_follows(zsg: Zsg, tasks: Path) -> None:
+def test_a_stopped_first_stage_goes_on_and_the_rest_follows(
+    zsg: Zsg, tasks: Path
+) -> None:
     """Interrupted in its first stage, a run of two stages is finished by the next submit."""
-    grid = zsg.write("staged.yaml", GRID.format(tasks=tasks).replace("[{}", "[{train: {epochs: 20}}"))
-    submit = zsg.start("submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(lambda: any('"train/loss"' in path.read_text() for path in zsg.work.glob("runs/*/journal/*.jsonl")))
+    grid = zsg.write(
+        "staged.yaml", GRID.format(tasks=tasks).replace("[{}", "[{train: {epochs: 20}}")
+    )
+    submit = zsg.start(
+        "submit", grid, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_until(
+        lambda: any(
+            '"train/loss"' in path.read_text()
+            for path in zsg.work.glob("runs/*/journal/*.jsonl")
+        )
+    )
     submit.send_signal(signal.SIGINT)
     submit.wait(timeout=120)
 
@@ -302,5 +465,9 @@ def test_a_stopped_first_stage_goes_on_and_the_rest_follows(zsg: Zsg, tasks: Pat
     rows = zsg.status()
     assert [row["state"] for row in rows] == ["done", "done"]
     for row in rows:
-        steps = [step for key, step, *_ in child_runs(zsg.work, "staged")[row["run"]]["points"] if key == "train/loss"]
+        steps = [
+            step
+            for key, step, *_ in child_runs(zsg.work, "staged")[row["run"]]["points"]
+            if key == "train/loss"
+        ]
         assert sorted(steps) == list(range(1, row["steps"] + 1))

@@ -1,4 +1,5 @@
-"""Can a new user type `zsg init` and go on: plan, submit, a cluster's profile, an editor that knows the keys?"""
+"""Can a new user type `zsg init` and go on: plan, submit, a cluster's profile, an
+editor that knows the keys?"""
 
 import json
 import re
@@ -27,13 +28,23 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.soak
 def test_init_plan_submit(zsg: Zsg) -> None:
-    """The three commands that a new user types, the last one cut to two steps, end with two finished runs."""
+    """The three commands that a new user types, the last one cut to two steps, end with
+    two finished runs."""
     said = zsg("init")
     zsg("plan", "grid.yaml")
-    zsg("submit", "grid.yaml", "--set", "train.steps=2", "--set", "data.train_per_task=2")
+    zsg(
+        "submit",
+        "grid.yaml",
+        "--set",
+        "train.steps=2",
+        "--set",
+        "data.train_per_task=2",
+    )
 
     assert "next: zsg plan grid.yaml && zsg submit grid.yaml" in said
-    assert [(row["state"], row["step"]) for row in zsg.status("starter")] == [("done", 2)] * 2
+    assert [(row["state"], row["step"]) for row in zsg.status("starter")] == [
+        ("done", 2)
+    ] * 2
     record = json.loads((zsg.work / "grids/starter/grid.json").read_text())
     assert record["overrides"] == ["train.steps=2", "data.train_per_task=2"]
 
@@ -44,8 +55,11 @@ def test_init_says_where_to_go(zsg: Zsg) -> None:
 
     assert "next: cd 'my study' && zsg plan grid.yaml" in said
     assert sorted(path.name for path in (zsg.folder / "my study").iterdir()) == [
-        "cluster_profiles", "grid.yaml", "schema", "tasks",
-    ]  # fmt: skip
+        "cluster_profiles",
+        "grid.yaml",
+        "schema",
+        "tasks",
+    ]
 
 
 def test_the_starter_is_the_same_data_as_the_command_makes(begun: Path) -> None:
@@ -53,10 +67,15 @@ def test_the_starter_is_the_same_data_as_the_command_makes(begun: Path) -> None:
     before = sorted(path.stat().st_mtime_ns for path in (begun / "tasks").rglob("*"))
     skills.write_tasks(begun / "tasks", starter.PER_TASK)
 
-    assert sorted(path.stat().st_mtime_ns for path in (begun / "tasks").rglob("*")) == before
+    assert (
+        sorted(path.stat().st_mtime_ns for path in (begun / "tasks").rglob("*"))
+        == before
+    )
 
 
-def test_every_commented_setting_of_the_grid_is_a_setting(begun: Path, tmp_path: Path) -> None:
+def test_every_commented_setting_of_the_grid_is_a_setting(
+    begun: Path, tmp_path: Path
+) -> None:
     """Switched on together, the lines that are commented out still make a grid."""
     text, switched = OPTION.subn(r"\1\2", (begun / "grid.yaml").read_text())
     path = tmp_path / "grid.yaml"
@@ -68,15 +87,25 @@ def test_every_commented_setting_of_the_grid_is_a_setting(begun: Path, tmp_path:
     assert opened.notes == []
 
 
-def test_every_commented_setting_of_the_profile_is_a_setting(begun: Path, tmp_path: Path) -> None:
-    """Switched on together, the lines that are commented out still make a profile, laid over the shipped one."""
-    text, switched = OPTION.subn(r"\1\2", (begun / "cluster_profiles/my-cluster.yaml").read_text())
+def test_every_commented_setting_of_the_profile_is_a_setting(
+    begun: Path, tmp_path: Path
+) -> None:
+    """Switched on together, the lines that are commented out still make a profile, laid
+    over the shipped one."""
+    text, switched = OPTION.subn(
+        r"\1\2", (begun / "cluster_profiles/my-cluster.yaml").read_text()
+    )
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     profile = profiles.load(str(path), tmp_path)
 
     assert switched == 5
-    assert (profile.name, profile.kind, profile.slurm.partition, profile.train.nodes) == (
+    assert (
+        profile.name,
+        profile.kind,
+        profile.slurm.partition,
+        profile.train.nodes,
+    ) == (
         "my-cluster",
         "slurm",
         "gpu",
@@ -93,7 +122,9 @@ def test_a_grid_of_the_starter_finds_its_profile(begun: Path) -> None:
 def test_an_editor_finds_the_schema(begun: Path, name: str) -> None:
     """The first line names a schema, relative to the file, that the file holds to."""
     path = begun / name
-    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", path.read_text().splitlines()[0])
+    named = re.fullmatch(
+        r"# yaml-language-server: \$schema=(\S+)", path.read_text().splitlines()[0]
+    )
     assert named
     schema = json.loads((path.parent / named[1]).read_text())
 

@@ -12,14 +12,28 @@ import pytest
 from jobs.contract.folder import Workspace, write_json
 from jobs.runtime import signals as asking
 from jobs.runtime.signals import GO_ON, LEAVE, PAUSE, Signals, Verdict
-from jobs.training.state import Cells, Choice, Job, Saved, choose, find, newest_step, remove
+from jobs.training.state import (
+    Cells,
+    Choice,
+    Job,
+    Saved,
+    choose,
+    find,
+    newest_step,
+    remove,
+)
 from launcher.workspace import linked_folders
 from zsg_core.errors import UserError
 
 WHAT = {"run_id": "r", "stage_id": "s", "recipe": "c", "schedule": "d"}
 WAY = {"device": "cpu", "world": 2, "zero_stage": 1}
 IDS = {step: f"ids{step}" for step in range(41)}
-JOB = Job(what=WHAT, way=WAY, digests=IDS, cells=frozenset((step, "loss") for step in range(0, 41, 10)))
+JOB = Job(
+    what=WHAT,
+    way=WAY,
+    digests=IDS,
+    cells=frozenset((step, "loss") for step in range(0, 41, 10)),
+)
 SIZES = {"1-train-0.jsonl": 100, "2-train-0.jsonl": 50}
 MEASURED = frozenset((step, "loss") for step in range(0, 31, 10))
 
@@ -27,9 +41,17 @@ MEASURED = frozenset((step, "loss") for step in range(0, 31, 10))
 def saved(step: int, **changes: object) -> Saved:
     """A state of the job."""
     made = Saved(
-        step=step, ids=f"ids{step}", what=WHAT, way=WAY, journal={"1-train-0.jsonl": 100}, seconds=1.0, loss=0.5,
-        attempt=1, saved=0, versions={},
-    )  # fmt: skip
+        step=step,
+        ids=f"ids{step}",
+        what=WHAT,
+        way=WAY,
+        journal={"1-train-0.jsonl": 100},
+        seconds=1.0,
+        loss=0.5,
+        attempt=1,
+        saved=0,
+        versions={},
+    )
     return replace(made, **changes)
 
 
@@ -39,7 +61,8 @@ def chosen(*found: Saved, measured: Cells = MEASURED) -> Choice:
 
 
 def test_the_newest_state_is_gone_on_from():
-    """Of several that serve it is the one with most steps, whatever the order in which they are found."""
+    """Of several that serve it is the one with most steps, whatever the order in which
+    they are found."""
     assert chosen(saved(5), saved(25), saved(15)) == Choice(saved(25))
 
 
@@ -51,27 +74,56 @@ def test_without_a_state_a_run_begins_at_its_beginning():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        pytest.param({"way": WAY | {"world": 4}}, "is of another world (4, now 2)", id="other ranks"),
-        pytest.param({"way": WAY | {"zero_stage": 3}}, "is of another zero_stage (3, now 1)", id="other ZeRO stage"),
-        pytest.param({"way": WAY | {"device": "cuda"}}, "is of another device (cuda, now cpu)", id="other device"),
-        pytest.param({"what": WHAT | {"run_id": "x"}}, "is of another run_id (x, now r)", id="other run"),
-        pytest.param({"what": WHAT | {"schedule": "x"}}, "is of another schedule (x, now d)", id="other order"),
+        pytest.param(
+            {"way": WAY | {"world": 4}},
+            "is of another world (4, now 2)",
+            id="other ranks",
+        ),
+        pytest.param(
+            {"way": WAY | {"zero_stage": 3}},
+            "is of another zero_stage (3, now 1)",
+            id="other ZeRO stage",
+        ),
+        pytest.param(
+            {"way": WAY | {"device": "cuda"}},
+            "is of another device (cuda, now cpu)",
+            id="other device",
+        ),
+        pytest.param(
+            {"what": WHAT | {"run_id": "x"}},
+            "is of another run_id (x, now r)",
+            id="other run",
+        ),
+        pytest.param(
+            {"what": WHAT | {"schedule": "x"}},
+            "is of another schedule (x, now d)",
+            id="other order",
+        ),
         pytest.param(
             {"what": WHAT | {"recipe": "x", "stage_id": "y"}},
             "is of another stage_id (y, now s) and recipe (x, now c)",
             id="other recipe",
         ),
         pytest.param(
-            {"journal": {"1-train-0.jsonl": 101}}, "has lost rows of its journal 1-train-0.jsonl", id="cut journal"
+            {"journal": {"1-train-0.jsonl": 101}},
+            "has lost rows of its journal 1-train-0.jsonl",
+            id="cut journal",
         ),
-        pytest.param({"journal": {"3-train-0.jsonl": 1}}, "has lost rows of its journal 3-train-0.jsonl", id="lost"),
+        pytest.param(
+            {"journal": {"3-train-0.jsonl": 1}},
+            "has lost rows of its journal 3-train-0.jsonl",
+            id="lost",
+        ),
     ],
 )
 def test_a_state_that_is_not_this_jobs_is_passed_over(changes, reason):
-    """The older one serves, and what the newer one lacks is said; without an older one the run starts over."""
+    """The older one serves, and what the newer one lacks is said; without an older one
+    the run starts over."""
     other = saved(25, **changes)
 
-    assert chosen(other, saved(15)) == Choice(saved(15), f"the state of step 25 {reason}")
+    assert chosen(other, saved(15)) == Choice(
+        saved(15), f"the state of step 25 {reason}"
+    )
     assert chosen(other) == Choice(None, f"the state of step 25 {reason}")
 
 
@@ -79,7 +131,9 @@ def test_a_state_beyond_a_new_checkpoint_is_passed_over():
     """What is to be measured at step 20 cannot be measured from step 25 on."""
     choice = chosen(saved(25), measured=frozenset({(0, "loss"), (10, "loss")}))
 
-    assert choice == Choice(None, "the state of step 25 has no loss of step 20, which is a checkpoint now")
+    assert choice == Choice(
+        None, "the state of step 25 has no loss of step 20, which is a checkpoint now"
+    )
 
 
 def test_a_state_beyond_a_snapshot_that_was_never_written_is_passed_over():
@@ -96,7 +150,10 @@ def test_other_ids_are_refused_with_both_digests():
     choice = chosen(saved(25, ids="wrong"), saved(15))
 
     assert choice.saved is None
-    assert choice.refusal == "the digest of the ids consumed is wrong, by the schedule ids25"
+    assert (
+        choice.refusal
+        == "the digest of the ids consumed is wrong, by the schedule ids25"
+    )
 
 
 def test_only_a_number_names_a_state(tmp_path: Path):
@@ -127,13 +184,21 @@ def test_only_a_number_names_a_state(tmp_path: Path):
     ],
 )
 def test_what_is_done_after_a_step(asked, due, fits, expected):
-    """A pause always saves, a SIGTERM only if there is time, the clock only if nobody asks to stop."""
+    """A pause always saves, a SIGTERM only if there is time, the clock only if nobody
+    asks to stop."""
     assert asking.decide(asked, due, fits) == expected
 
 
 @pytest.mark.parametrize(
     ("last_save_s", "waited_s", "fits"),
-    [(None, 0, False), (0.1, 0, True), (20, 0, True), (20.1, 0, False), (5, 15, True), (5, 15.1, False)],
+    [
+        (None, 0, False),
+        (0.1, 0, True),
+        (20, 0, True),
+        (20.1, 0, False),
+        (5, 15, True),
+        (5, 15.1, False),
+    ],
 )
 def test_a_save_fits_if_the_last_one_would(last_save_s, waited_s, fits):
     """Ten seconds of a KillWait of 30 are kept; what has passed since the signal counts."""
@@ -142,10 +207,17 @@ def test_a_save_fits_if_the_last_one_would(last_save_s, waited_s, fits):
 
 @pytest.mark.parametrize(
     ("asked", "save_s", "waited_s", "left"),
-    [(PAUSE, 5, 5, None), (GO_ON, 5, 5, None), (LEAVE, 5, 5, 10), (LEAVE, 0, 0, 20), (LEAVE, 15, 15, 0)],
+    [
+        (PAUSE, 5, 5, None),
+        (GO_ON, 5, 5, None),
+        (LEAVE, 5, 5, 10),
+        (LEAVE, 0, 0, 20),
+        (LEAVE, 15, 15, 0),
+    ],
 )
 def test_what_is_being_written_may_take_so_long(asked, save_s, waited_s, left):
-    """Only before SIGKILL there is a limit: of a KillWait of 30, what has passed and what a save takes are gone."""
+    """Only before SIGKILL there is a limit: of a KillWait of 30, what has passed and
+    what a save takes are gone."""
     assert asking.left_s(asked, save_s, waited_s, 30) == left
 
 
@@ -202,12 +274,17 @@ def signals(clock):
     ],
 )
 def test_a_watched_signal_waits_to_be_asked_for(signals, clock, number, asks, outcome):
-    """Once the loop watches, a signal interrupts nothing; what it asks and how the job then ends follow from it."""
+    """Once the loop watches, a signal interrupts nothing; what it asks and how the job
+    then ends follow from it."""
     signals.watch()
     assert (signals.asks, signals.name, signals.waited_s) == (GO_ON, None, 0)
     os.kill(os.getpid(), number)
 
-    assert (signals.asks, signals.name, asking.outcome(signals.asks)) == (asks, signal.Signals(number).name, outcome)
+    assert (signals.asks, signals.name, asking.outcome(signals.asks)) == (
+        asks,
+        signal.Signals(number).name,
+        outcome,
+    )
     clock.now += 7
     assert signals.waited_s == 7
 
@@ -226,8 +303,11 @@ def test_an_unwatched_signal_interrupts(signals):
         pytest.param(signal.SIGINT, 0, True, id="Ctrl-C twice"),
     ],
 )
-def test_who_asks_twice_does_not_want_to_wait(signals, clock, number, after_s, interrupts):
-    """A second request to end interrupts even a save; the two SIGTERMs of one preemption are one request."""
+def test_who_asks_twice_does_not_want_to_wait(
+    signals, clock, number, after_s, interrupts
+):
+    """A second request to end interrupts even a save; the two SIGTERMs of one
+    preemption are one request."""
     signals.watch()
     os.kill(os.getpid(), signal.SIGTERM)
     clock.now += after_s
@@ -246,7 +326,8 @@ def test_the_time_limit_itself_does_not_cut_the_save_that_its_warning_began(sign
 
 
 def test_what_zsg_did_not_make_stays_with_the_states(tmp_path: Path):
-    """Hidden files, a folder whose name is no step, and a state with a file of another in it are left and told."""
+    """Hidden files, a folder whose name is no step, and a state with a file of another
+    in it are left and told."""
     folder = tmp_path / "runs/r/state"
     for name in ("2", "4", "007"):
         write_json(folder / name / "state.json", {"schema": 99})
@@ -256,7 +337,11 @@ def test_what_zsg_did_not_make_stays_with_the_states(tmp_path: Path):
     assert remove(tmp_path / "runs/r") == [
         f"{folder / '4'} holds notes.txt, which zsg did not write; move it elsewhere"
     ]
-    assert sorted(path.name for path in folder.iterdir()) == [".env.20240131", "007", "4"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".env.20240131",
+        "007",
+        "4",
+    ]
 
 
 @pytest.mark.parametrize("linked", ["state", "runs/r", "runs"])
@@ -272,9 +357,12 @@ def test_states_behind_a_link_stay(tmp_path: Path, linked: str):
     assert (tmp_path / outside / "4/state.json").exists() and place.is_symlink()
 
 
-@pytest.mark.parametrize("linked", ["runs", "runs/r", "runs/r/state", "runs/r/snapshots"])
+@pytest.mark.parametrize(
+    "linked", ["runs", "runs/r", "runs/r/state", "runs/r/snapshots"]
+)
 def test_plan_refuses_a_run_folder_that_is_a_link(tmp_path: Path, linked: str):
-    """Jobs would remove nothing there; a workspace that is a link itself is one of the user's choice."""
+    """Jobs would remove nothing there; a workspace that is a link itself is one of the
+    user's choice."""
     (tmp_path / "elsewhere/r/state").mkdir(parents=True)
     (tmp_path / "link").symlink_to("work")
     path = tmp_path / "work" / linked

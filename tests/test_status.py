@@ -32,10 +32,20 @@ class FakeSlurm:
         self.answers = {"squeue": squeue, "sacct": sacct}
         self.asked: list[str] = []
 
-    def __call__(self, argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, argv: list[str], **options: object
+    ) -> subprocess.CompletedProcess[str]:
         self.asked.append(argv[0])
         ledger = Ledger(self.workspace) if self.workspace else None
-        names = {job.id: job.name for one in ledger.submissions.values() for job in one.jobs} if ledger else {}
+        names = (
+            {
+                job.id: job.name
+                for one in ledger.submissions.values()
+                for job in one.jobs
+            }
+            if ledger
+            else {}
+        )
         answer = owned(self.answers[argv[0]], names, 6 if argv[0] == "squeue" else 3)
         return subprocess.CompletedProcess(argv, 0, answer, "")
 
@@ -48,10 +58,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return made
 
 
-def submitted(workspace: Workspace, scheduler: str = "slurm", ids: tuple[str, ...] = ("7",)) -> Submission:
+def submitted(
+    workspace: Workspace, scheduler: str = "slurm", ids: tuple[str, ...] = ("7",)
+) -> Submission:
     """A submission of the one run."""
     ledger = Ledger(workspace)
-    submission = ledger.intend(scheduler=scheduler, kind="train", grid="g", items=[ITEM])
+    submission = ledger.intend(
+        scheduler=scheduler, kind="train", grid="g", items=[ITEM]
+    )
     if ids:
         ledger.submitted(submission, ids)
     return submission
@@ -61,7 +75,12 @@ def started(workspace: Workspace, submission: Submission) -> attempts.Attempt:
     """An attempt of the run under way, at step 4 of 9 with a loss."""
     attempt = attempts.begin(workspace.root / ITEM, submission.id)
     journal = Journal(workspace.root / ITEM, attempt, "train", "s")
-    journal.row("event", step=0, examples=0, data={"event": "start", "steps": 9, "device": "cpu", "world": 1})
+    journal.row(
+        "event",
+        step=0,
+        examples=0,
+        data={"event": "start", "steps": 9, "device": "cpu", "world": 1},
+    )
     journal.row("metric", step=4, examples=8, data={"loss": 1.5})
     journal.close()
     return attempt
@@ -69,7 +88,13 @@ def started(workspace: Workspace, submission: Submission) -> attempts.Attempt:
 
 def ended(workspace: Workspace, submission: Submission, outcome: str) -> None:
     """An attempt of the run that has told its end."""
-    attempts.end(workspace.root / ITEM, started(workspace, submission), outcome, cause="why", steps=9)
+    attempts.end(
+        workspace.root / ITEM,
+        started(workspace, submission),
+        outcome,
+        cause="why",
+        steps=9,
+    )
 
 
 def state(workspace: Workspace, slurm: FakeSlurm | None = None) -> JobState:
@@ -91,17 +116,26 @@ def test_the_record_outweighs_accounting(workspace: Workspace) -> None:
     slurm = FakeSlurm(sacct="7|COMPLETED|0:0")
     ended(workspace, submitted(workspace), "failed")
 
-    assert (state(workspace, slurm).state, state(workspace, slurm).cause) == ("failed", "why")
+    assert (state(workspace, slurm).state, state(workspace, slurm).cause) == (
+        "failed",
+        "why",
+    )
     assert "sacct" not in slurm.asked
 
 
 @pytest.mark.parametrize(
     ("squeue", "expected"),
-    [("7|PENDING|BeginTime", "queued"), ("7|PENDING|Dependency", "waiting"), ("7|RUNNING|None", "running")],
+    [
+        ("7|PENDING|BeginTime", "queued"),
+        ("7|PENDING|Dependency", "waiting"),
+        ("7|RUNNING|None", "running"),
+    ],
     ids=["waits", "waits anew for its prepare job", "runs"],
 )
 @pytest.mark.parametrize("outcome", ["cancelled", "continue", "failed"])
-def test_a_requeued_job_has_not_ended(workspace: Workspace, squeue: str, expected: str, outcome: str) -> None:
+def test_a_requeued_job_has_not_ended(
+    workspace: Workspace, squeue: str, expected: str, outcome: str
+) -> None:
     """A job that Slurm holds again is active, though its last attempt recorded an end."""
     ended(workspace, submitted(workspace), outcome)
 
@@ -109,24 +143,51 @@ def test_a_requeued_job_has_not_ended(workspace: Workspace, squeue: str, expecte
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "local"])
-def test_a_stopped_run_waits_for_the_next_submit(workspace: Workspace, scheduler: str) -> None:
-    """A run that its time limit or a preemption stopped is neither failed nor done: it waits, and says what to do."""
+def test_a_stopped_run_waits_for_the_next_submit(
+    workspace: Workspace, scheduler: str
+) -> None:
+    """A run that its time limit or a preemption stopped is neither failed nor done: it
+    waits, and says what to do."""
     attempt = started(workspace, submitted(workspace, scheduler))
-    attempts.end(workspace.root / ITEM, attempt, "continue", cause="signal", step=5, steps=9, saved=5)
+    attempts.end(
+        workspace.root / ITEM,
+        attempt,
+        "continue",
+        cause="signal",
+        step=5,
+        steps=9,
+        saved=5,
+    )
 
     found = state(workspace)
-    assert (found.state, found.stopped, found.saved, found.step, found.steps) == ("waiting", True, 5, 5, 9)
+    assert (found.state, found.stopped, found.saved, found.step, found.steps) == (
+        "waiting",
+        True,
+        5,
+        5,
+        9,
+    )
     assert (found.cause, found.evidence) == (
         "stopped at step 5 (time limit or preemption)",
         "zsg submit goes on",
     )
 
 
-def stopped(workspace: Workspace, submission: Submission, goes_on: str | None, why: str) -> None:
+def stopped(
+    workspace: Workspace, submission: Submission, goes_on: str | None, why: str
+) -> None:
     """An attempt of the run that its time limit has stopped at step 5."""
     attempt = started(workspace, submission)
-    facts = {"cause": "time limit", "evidence": why, "goes_on": goes_on, "continued": 1, "stalled": 0}
-    attempts.end(workspace.root / ITEM, attempt, "continue", step=5, steps=9, saved=5, **facts)
+    facts = {
+        "cause": "time limit",
+        "evidence": why,
+        "goes_on": goes_on,
+        "continued": 1,
+        "stalled": 0,
+    }
+    attempts.end(
+        workspace.root / ITEM, attempt, "continue", step=5, steps=9, saved=5, **facts
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,23 +199,36 @@ def stopped(workspace: Workspace, submission: Submission, goes_on: str | None, w
     ],
     ids=["requeued", "on its way out", "requeue was lost"],
 )
-def test_a_run_that_waits_for_its_requeue(workspace: Workspace, squeue: str, expected: str, evidence: str) -> None:
-    """Neither failed nor done: queued, with its attempt and its step; if Slurm has lost it, a submit goes on."""
+def test_a_run_that_waits_for_its_requeue(
+    workspace: Workspace, squeue: str, expected: str, evidence: str
+) -> None:
+    """Neither failed nor done: queued, with its attempt and its step; if Slurm has lost
+    it, a submit goes on."""
     stopped(workspace, submitted(workspace), "requeue", "requeued")
 
     found = state(workspace, FakeSlurm(squeue))
     assert (found.state, found.attempt, found.evidence) == (expected, 1, evidence)
-    assert found.state == "running" or (found.step, found.cause) == (5, "stopped at step 5 (time limit)")
+    assert found.state == "running" or (found.step, found.cause) == (
+        5,
+        "stopped at step 5 (time limit)",
+    )
     assert found.stopped == (expected == "waiting")
 
 
 def test_a_run_that_may_not_go_on_by_itself_says_why(workspace: Workspace) -> None:
     """At its limit a run waits for a submit, with the reason."""
-    stopped(workspace, submitted(workspace), None, "the most that slurm.max_continues allows; zsg submit goes on")
+    stopped(
+        workspace,
+        submitted(workspace),
+        None,
+        "the most that slurm.max_continues allows; zsg submit goes on",
+    )
 
     found = state(workspace)
     assert (found.state, found.stopped) == ("waiting", True)
-    assert found.evidence == "the most that slurm.max_continues allows; zsg submit goes on"
+    assert (
+        found.evidence == "the most that slurm.max_continues allows; zsg submit goes on"
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,9 +239,16 @@ def test_a_run_that_may_not_go_on_by_itself_says_why(workspace: Workspace) -> No
         ("8|PENDING|Dependency\n9|PENDING|Dependency", "waiting", "8"),
         ("8|RUNNING|None\n9|PENDING|Dependency", "running", "8"),
     ],
-    ids=["the first", "the next is queued", "the next is not yet freed", "the next runs"],
+    ids=[
+        "the first",
+        "the next is queued",
+        "the next is not yet freed",
+        "the next runs",
+    ],
 )
-def test_of_a_chain_the_acting_link_is_shown(workspace: Workspace, squeue: str, expected: str, job: str) -> None:
+def test_of_a_chain_the_acting_link_is_shown(
+    workspace: Workspace, squeue: str, expected: str, job: str
+) -> None:
     """All links are asked of at once; a stopped run whose next link waits goes on by itself."""
     submission = submitted(workspace)
     Ledger(workspace).linked(submission, ["8"])
@@ -182,7 +263,9 @@ def test_of_a_chain_the_acting_link_is_shown(workspace: Workspace, squeue: str, 
 
 
 @pytest.mark.parametrize("reason", ["Dependency", "DependencyNeverSatisfied"])
-def test_links_behind_a_failed_run_do_not_hide_it(workspace: Workspace, reason: str) -> None:
+def test_links_behind_a_failed_run_do_not_hide_it(
+    workspace: Workspace, reason: str
+) -> None:
     """Until Slurm drops the links that will never start, the run has failed all the same."""
     submission = submitted(workspace)
     Ledger(workspace).linked(submission, ["8"])
@@ -192,7 +275,8 @@ def test_links_behind_a_failed_run_do_not_hide_it(workspace: Workspace, reason: 
 
 
 def test_a_chain_that_died_is_what_its_first_bad_link_was(workspace: Workspace) -> None:
-    """Accounting's word of the link that died counts, not that of those that were dropped behind it."""
+    """Accounting's word of the link that died counts, not that of those that were
+    dropped behind it."""
     submission = submitted(workspace)
     for job in ("8", "9"):
         Ledger(workspace).linked(submission, [job])
@@ -207,7 +291,10 @@ def test_a_run_stopped_while_it_started_is_where_it_was(workspace: Workspace) ->
     attempt = started(workspace, submitted(workspace))
     attempts.end(workspace.root / ITEM, attempt, "continue", cause="signal", saved=5)
 
-    assert (state(workspace).step, state(workspace).cause) == (5, "stopped at step 5 (time limit or preemption)")
+    assert (state(workspace).step, state(workspace).cause) == (
+        5,
+        "stopped at step 5 (time limit or preemption)",
+    )
 
 
 def test_a_run_that_died_tells_what_it_saved(workspace: Workspace) -> None:
@@ -222,12 +309,19 @@ def test_a_run_that_could_not_go_on_says_why(workspace: Workspace) -> None:
     """Why a run has started over though it had a state stands beside it while it runs."""
     attempt = attempts.begin(workspace.root / ITEM, submitted(workspace).id)
     journal = Journal(workspace.root / ITEM, attempt, "train", "s")
-    data = {"event": "start", "steps": 9, "passed_over": "the state of step 4 is of another world (2, now 1)"}
+    data = {
+        "event": "start",
+        "steps": 9,
+        "passed_over": "the state of step 4 is of another world (2, now 1)",
+    }
     journal.row("event", step=0, examples=0, data=data)
     journal.close()
 
     found = state(workspace, FakeSlurm("7|RUNNING|None"))
-    assert (found.state, found.evidence) == ("running", "the state of step 4 is of another world (2, now 1)")
+    assert (found.state, found.evidence) == (
+        "running",
+        "the state of step 4 is of another world (2, now 1)",
+    )
 
 
 def test_an_older_submissions_record_is_history(workspace: Workspace) -> None:
@@ -245,13 +339,23 @@ def test_an_older_attempts_record_is_history(workspace: Workspace) -> None:
     started(workspace, submission)
 
     found = state(workspace, FakeSlurm("7|RUNNING|None"))
-    assert (found.state, found.attempt, found.step, found.steps, found.loss) == ("running", 2, 4, 9, 1.5)
+    assert (found.state, found.attempt, found.step, found.steps, found.loss) == (
+        "running",
+        2,
+        4,
+        9,
+        1.5,
+    )
 
 
 @pytest.mark.parametrize(
     ("sacct", "expected", "cause"),
     [
-        ("7|COMPLETED|0:0", "unknown", "Slurm says COMPLETED, but the job left no record"),
+        (
+            "7|COMPLETED|0:0",
+            "unknown",
+            "Slurm says COMPLETED, but the job left no record",
+        ),
         ("7|TIMEOUT|0:0", "failed", "time limit"),
         ("7|NODE_FAIL|1:0", "failed", "node failure"),
         ("7|CANCELLED by 0|0:0", "cancelled", "cancelled"),
@@ -259,8 +363,11 @@ def test_an_older_attempts_record_is_history(workspace: Workspace) -> None:
     ],
     ids=["completed", "timeout", "node failure", "cancelled", "nothing known"],
 )
-def test_accounting_speaks_for_the_dead(workspace: Workspace, sacct: str, expected: str, cause: str) -> None:
-    """A job gone from the queue without a record is what sacct says, and unknown, not dead, if it says nothing."""
+def test_accounting_speaks_for_the_dead(
+    workspace: Workspace, sacct: str, expected: str, cause: str
+) -> None:
+    """A job gone from the queue without a record is what sacct says, and unknown, not
+    dead, if it says nothing."""
     submitted(workspace)
 
     found = state(workspace, FakeSlurm(sacct=sacct))
@@ -279,10 +386,20 @@ def test_a_run_waiting_for_a_failed_prepare_has_failed(workspace: Workspace) -> 
     submitted(workspace)
     write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
     attempt = attempts.begin(workspace.root / "prepare/p", "s")
-    attempts.end(workspace.root / "prepare/p", attempt, "failed", cause="bad input", evidence="row 3")
+    attempts.end(
+        workspace.root / "prepare/p",
+        attempt,
+        "failed",
+        cause="bad input",
+        evidence="row 3",
+    )
 
     found = state(workspace, FakeSlurm(sacct="7|CANCELLED by 0|0:0"))
-    assert (found.state, found.cause, found.evidence) == ("failed", "prepare failed", "bad input: row 3 (prepare/p)")
+    assert (found.state, found.cause, found.evidence) == (
+        "failed",
+        "prepare failed",
+        "bad input: row 3 (prepare/p)",
+    )
 
 
 def test_a_local_job_runs_while_its_lock_is_held(workspace: Workspace) -> None:
@@ -296,7 +413,8 @@ def test_a_local_job_runs_while_its_lock_is_held(workspace: Workspace) -> None:
 
 
 def test_a_local_job_waits_while_its_submit_lives(workspace: Workspace) -> None:
-    """A job not yet started waits for as long as the submit that is to run it lives; one that was killed does not."""
+    """A job not yet started waits for as long as the submit that is to run it lives;
+    one that was killed does not."""
     submission = submitted(workspace, "local")
     folder = workspace.submission(submission.id)
     folder.mkdir(parents=True)
@@ -317,7 +435,9 @@ def test_a_run_never_submitted_is_absent(workspace: Workspace) -> None:
 
 def seen(workspace: Workspace, slurm: FakeSlurm) -> JobState:
     """What `zsg status` finds, which remembers ends."""
-    return collect(workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace))[ITEM]
+    return collect(
+        workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace)
+    )[ITEM]
 
 
 def rested(workspace: Workspace, seconds: float) -> None:
@@ -329,25 +449,59 @@ def rested(workspace: Workspace, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("outcome", "squeue", "ago_s", "is_held"),
     [
-        pytest.param("failed", "7|RUNNING|None|N/A|3:00:00|n1", 3600, True, id="it has failed"),
-        pytest.param("done", "7|RUNNING|None|N/A|3:00:00|n1", 3600, True, id="it runs on"),
-        pytest.param("done", "7|SUSPENDED|None|N/A|3:00:00|n1", 3600, True, id="it is suspended"),
-        pytest.param("done", "7|RUNNING|None|N/A|3:00:00|n1", 20, False, id="it is on its way out"),
-        pytest.param("done", "7|COMPLETING|None|N/A|3:00:00|n1", 200, False, id="an epilogue"),
-        pytest.param("done", "7|COMPLETING|None|N/A|3:00:00|n1", 3600, True, id="an epilogue that hangs"),
         pytest.param(
-            "done", "7|RUNNING|None|N/A|0:20|n1", 3600, False, id="started again just now, it finds nothing to do"
+            "failed", "7|RUNNING|None|N/A|3:00:00|n1", 3600, True, id="it has failed"
         ),
-        pytest.param("done", "7|PENDING|Priority|N/A|0:00|", 3600, False, id="put back by an administrator"),
+        pytest.param(
+            "done", "7|RUNNING|None|N/A|3:00:00|n1", 3600, True, id="it runs on"
+        ),
+        pytest.param(
+            "done", "7|SUSPENDED|None|N/A|3:00:00|n1", 3600, True, id="it is suspended"
+        ),
+        pytest.param(
+            "done",
+            "7|RUNNING|None|N/A|3:00:00|n1",
+            20,
+            False,
+            id="it is on its way out",
+        ),
+        pytest.param(
+            "done", "7|COMPLETING|None|N/A|3:00:00|n1", 200, False, id="an epilogue"
+        ),
+        pytest.param(
+            "done",
+            "7|COMPLETING|None|N/A|3:00:00|n1",
+            3600,
+            True,
+            id="an epilogue that hangs",
+        ),
+        pytest.param(
+            "done",
+            "7|RUNNING|None|N/A|0:20|n1",
+            3600,
+            False,
+            id="started again just now, it finds nothing to do",
+        ),
+        pytest.param(
+            "done",
+            "7|PENDING|Priority|N/A|0:00|",
+            3600,
+            False,
+            id="put back by an administrator",
+        ),
         pytest.param("done", "", 3600, False, id="it has left"),
     ],
 )
 def test_an_allocation_that_outlives_its_run_is_flagged(
     workspace: Workspace, outcome: str, squeue: str, ago_s: float, is_held: bool
 ) -> None:
-    """With what it holds, since when, and what to do; within a minute of the end, but not while a job is leaving."""
+    """With what it holds, since when, and what to do; within a minute of the end, but
+    not while a job is leaving."""
     ended(workspace, submitted(workspace), outcome)
-    write_json(workspace.root / ITEM / "job.json", {"resources": {"nodes": 2, "gpus_per_node": 4}})
+    write_json(
+        workspace.root / ITEM / "job.json",
+        {"resources": {"nodes": 2, "gpus_per_node": 4}},
+    )
     rested(workspace, ago_s)
     slurm = FakeSlurm(squeue)
     found = seen(workspace, slurm)
@@ -373,32 +527,63 @@ def test_a_job_that_is_done_and_gone_is_asked_for_once(workspace: Workspace) -> 
 
 
 def test_what_is_done_can_be_read_without_slurm(workspace: Workspace) -> None:
-    """On a machine without squeue, or while it does not answer, a workspace of done runs is shown as ever."""
+    """On a machine without squeue, or while it does not answer, a workspace of done
+    runs is shown as ever."""
     ended(workspace, submitted(workspace), "done")
     rested(workspace, 3600)
 
     def broken(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         raise FileNotFoundError(argv[0])
 
-    for slurm, flagged in ((broken, False), (FakeSlurm("7|RUNNING|None|N/A|3:00:00|n1"), True)):
-        found = collect(workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace))[ITEM]
+    for slurm, flagged in (
+        (broken, False),
+        (FakeSlurm("7|RUNNING|None|N/A|3:00:00|n1"), True),
+    ):
+        found = collect(
+            workspace, [ITEM], Ledger(workspace), slurm, settled=Settled(workspace)
+        )[ITEM]
         assert (found.state, found.flag is not None) == ("done", flagged)
 
 
 @pytest.mark.parametrize(
     ("sacct", "expected", "evidence"),
     [
-        ("7|CANCELLED by 0|0:0\n6|NODE_FAIL|0:0", "failed", "node failure: Slurm says NODE_FAIL, exit 0:0 (prepare/p)"),
-        ("7|CANCELLED by 0|0:0\n6|FAILED|0:9", "failed", "died: Slurm says FAILED, exit 0:9 (prepare/p)"),
-        ("7|CANCELLED by 0|0:0\n6|OUT_OF_MEMORY|0:125", "failed", "out of memory: Slurm says OUT_OF_MEMORY"),
-        ("7|CANCELLED by 0|0:0\n6|CANCELLED by 0|0:0", "failed", "cancelled: it left no record (prepare/p)"),
-        ("", "unknown", "neither squeue nor sacct knows it: it left no record (prepare/p)"),
+        (
+            "7|CANCELLED by 0|0:0\n6|NODE_FAIL|0:0",
+            "failed",
+            "node failure: Slurm says NODE_FAIL, exit 0:0 (prepare/p)",
+        ),
+        (
+            "7|CANCELLED by 0|0:0\n6|FAILED|0:9",
+            "failed",
+            "died: Slurm says FAILED, exit 0:9 (prepare/p)",
+        ),
+        (
+            "7|CANCELLED by 0|0:0\n6|OUT_OF_MEMORY|0:125",
+            "failed",
+            "out of memory: Slurm says OUT_OF_MEMORY",
+        ),
+        (
+            "7|CANCELLED by 0|0:0\n6|CANCELLED by 0|0:0",
+            "failed",
+            "cancelled: it left no record (prepare/p)",
+        ),
+        (
+            "",
+            "unknown",
+            "neither squeue nor sacct knows it: it left no record (prepare/p)",
+        ),
     ],
 )
-def test_a_run_whose_prepare_job_died_says_so(workspace: Workspace, sacct: str, expected: str, evidence: str) -> None:
-    """Killed without a record, the prepare job is named, with what Slurm says of it; squeue is asked once."""
+def test_a_run_whose_prepare_job_died_says_so(
+    workspace: Workspace, sacct: str, expected: str, evidence: str
+) -> None:
+    """Killed without a record, the prepare job is named, with what Slurm says of it;
+    squeue is asked once."""
     ledger = Ledger(workspace)
-    prepare = ledger.intend(scheduler="slurm", kind="prepare", grid="g", items=["prepare/p"])
+    prepare = ledger.intend(
+        scheduler="slurm", kind="prepare", grid="g", items=["prepare/p"]
+    )
     ledger.submitted(prepare, ["6"])
     submitted(workspace)
     write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
@@ -413,48 +598,90 @@ def test_a_run_whose_prepare_job_died_says_so(workspace: Workspace, sacct: str, 
 @pytest.mark.parametrize(
     ("outcome", "cause", "expected"),
     [
-        ("cancelled", "signal", ("cancelled", NEVER_STARTED, "signal: SIGINT (prepare/p)")),
-        ("failed", "bad data", ("failed", "prepare failed", "bad data: SIGINT (prepare/p)")),
-        (None, None, ("cancelled", NEVER_STARTED, "died: the process ended without a record (killed?) (prepare/p)")),
+        (
+            "cancelled",
+            "signal",
+            ("cancelled", NEVER_STARTED, "signal: SIGINT (prepare/p)"),
+        ),
+        (
+            "failed",
+            "bad data",
+            ("failed", "prepare failed", "bad data: SIGINT (prepare/p)"),
+        ),
+        (
+            None,
+            None,
+            (
+                "cancelled",
+                NEVER_STARTED,
+                "died: the process ended without a record (killed?) (prepare/p)",
+            ),
+        ),
     ],
 )
 def test_a_local_run_whose_submit_was_ended_only_never_started(
-    workspace: Workspace, outcome: str | None, cause: str | None, expected: tuple[str, str, str]
+    workspace: Workspace,
+    outcome: str | None,
+    cause: str | None,
+    expected: tuple[str, str, str],
 ) -> None:
-    """The next submit starts it, as ever; only what its prepare job has told to be wrong is a failure."""
+    """The next submit starts it, as ever; only what its prepare job has told to be
+    wrong is a failure."""
     ledger = Ledger(workspace)
-    prepare = ledger.intend(scheduler="local", kind="prepare", grid="g", items=["prepare/p"])
+    prepare = ledger.intend(
+        scheduler="local", kind="prepare", grid="g", items=["prepare/p"]
+    )
     ledger.submitted(prepare, ["local"])
     submitted(workspace, "local", ("local",))
     write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
     attempt = attempts.begin(workspace.root / "prepare/p", prepare.id)
     if outcome:
-        attempts.end(workspace.root / "prepare/p", attempt, outcome, cause=cause, evidence="SIGINT")
+        attempts.end(
+            workspace.root / "prepare/p",
+            attempt,
+            outcome,
+            cause=cause,
+            evidence="SIGINT",
+        )
     found = state(workspace)
 
     assert (found.state, found.cause, found.evidence) == expected
 
 
-def test_a_run_cancelled_while_its_prepare_job_works_was_cancelled(workspace: Workspace) -> None:
+def test_a_run_cancelled_while_its_prepare_job_works_was_cancelled(
+    workspace: Workspace,
+) -> None:
     """What waits for a job that lives, or that has made its things, did not end for it."""
     ledger = Ledger(workspace)
-    prepare = ledger.intend(scheduler="slurm", kind="prepare", grid="g", items=["prepare/p"])
+    prepare = ledger.intend(
+        scheduler="slurm", kind="prepare", grid="g", items=["prepare/p"]
+    )
     ledger.submitted(prepare, ["6"])
     submitted(workspace)
     write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
     slurm = FakeSlurm("6|RUNNING|None|N/A|1:00|n1", "7|CANCELLED by 0|0:0")
 
-    assert (state(workspace, slurm).state, state(workspace, slurm).cause) == ("cancelled", "cancelled")
+    assert (state(workspace, slurm).state, state(workspace, slurm).cause) == (
+        "cancelled",
+        "cancelled",
+    )
 
 
-def test_a_setup_line_that_kept_a_job_from_beginning_is_its_cause(workspace: Workspace) -> None:
-    """Where not even Python could start, as in a container that a module was to bring, its log is the proof."""
+def test_a_setup_line_that_kept_a_job_from_beginning_is_its_cause(
+    workspace: Workspace,
+) -> None:
+    """Where not even Python could start, as in a container that a module was to bring,
+    its log is the proof."""
     submission = submitted(workspace)
     log = workspace.submission(submission.id) / "7_0_log.out"
     log.parent.mkdir(parents=True)
-    begins = "=== zsg start 0, job 7, node n1, 2026-11-28T22:00:00Z ===\n=== zsg setup line 1 of 1: module load x ===\n"
+    begins = (
+        "=== zsg start 0, job 7, node n1, 2026-11-28T22:00:00Z ===\n=== zsg setup line 1 of 1:"
+        " module load x ===\n"
+    )
     log.write_text(
-        f"{begins}module: command not found\n\n=== zsg setup line 1 of 1 ended with 127 ===\nsrun: no such\n"
+        f"{begins}module: command not found\n\n=== zsg setup line 1 of 1 ended with 127 ===\nsrun:"
+        " no such\n"
     )
     told = "setup line 1 of 1 ended with 127: module load x (it printed: module: command not found)"
     for sacct in ("7|FAILED|127:0", ""):
@@ -464,6 +691,8 @@ def test_a_setup_line_that_kept_a_job_from_beginning_is_its_cause(workspace: Wor
     log.write_text(begins)
     found = state(workspace, FakeSlurm(sacct="7|TIMEOUT|0:0"))
     assert (found.state, found.cause) == ("failed", "time limit")
-    assert "setup line 1 of 1 is the last that began: module load x" in (found.evidence or "")
+    assert "setup line 1 of 1 is the last that began: module load x" in (
+        found.evidence or ""
+    )
     log.write_text(f"{begins}\n=== zsg setup done ===\n")
     assert state(workspace, FakeSlurm(sacct="7|FAILED|1:0")).cause == "died"

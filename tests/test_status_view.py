@@ -11,10 +11,21 @@ from launcher.status import status_view as view
 from launcher.views import show
 from launcher.workspace.job_state import ABSENT, JobState
 
-LIVE = {"heartbeat_s": 4.0, "tokens_per_s": 12345.6, "eta_s": 3 * 3600 + 420, "gpus": 16, "doing": "training"}
+LIVE = {
+    "heartbeat_s": 4.0,
+    "tokens_per_s": 12345.6,
+    "eta_s": 3 * 3600 + 420,
+    "gpus": 16,
+    "doing": "training",
+}
 
 
-def shown(rows: list[dict[str, Any]], width: int, monkeypatch: pytest.MonkeyPatch, whole: bool = False) -> str:
+def shown(
+    rows: list[dict[str, Any]],
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
+    whole: bool = False,
+) -> str:
     """What `zsg status` prints in a terminal of some width."""
     console = Console(width=width, file=io.StringIO(), highlight=False)
     monkeypatch.setattr(show, "_out", console)
@@ -23,7 +34,8 @@ def shown(rows: list[dict[str, Any]], width: int, monkeypatch: pytest.MonkeyPatc
 
 
 def many() -> list[dict[str, Any]]:
-    """A hundred runs of two orders: done, under way, pending, one that failed and one that hangs."""
+    """A hundred runs of two orders: done, under way, pending, one that failed and one
+    that hangs."""
     rows = []
     for number in range(100):
         axes = {"arrangement.order": ("nft", "rt")[number % 2], "seed": number // 2}
@@ -32,23 +44,55 @@ def many() -> list[dict[str, Any]]:
             facts = {"state": "done", "step": 30, "loss": 1 + number / 100}
         elif number < 80:
             facts = {"state": "running", "step": 12, "loss": 2.5, **LIVE}
-        one = dict.fromkeys(view.SHOWN) | row(f"{number:012x}", "queued", axes=axes) | facts
+        one = (
+            dict.fromkeys(view.SHOWN)
+            | row(f"{number:012x}", "queued", axes=axes)
+            | facts
+        )
         rows.append(one)
     rows[61] |= {"flag": "no step for 25 min, 16 GPUs held"}
-    rows[1] |= {"state": "failed", "cause": "out of memory", "evidence": "CUDA out of memory", "loss": None}
+    rows[1] |= {
+        "state": "failed",
+        "cause": "out of memory",
+        "evidence": "CUDA out of memory",
+        "loss": None,
+    }
     return rows
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_many_runs_are_shown_in_groups(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line for each value of the first axis, then the runs that need a look; nothing is wider than the terminal."""
+def test_many_runs_are_shown_in_groups(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line for each value of the first axis, then the runs that need a look;
+    nothing is wider than the terminal."""
     text = shown(many(), width, monkeypatch)
     lines = text.splitlines()
 
     assert all(len(line) <= width for line in lines)
-    assert lines[0].split() == ["order", "done", "running", "queued", "failed", "loss", "left", "GPUs", "flags"]
+    assert lines[0].split() == [
+        "order",
+        "done",
+        "running",
+        "queued",
+        "failed",
+        "loss",
+        "left",
+        "GPUs",
+        "flags",
+    ]
     assert lines[1].split() == ["nft", "30", "10", "10", "1.000–2.500", "3h07", "160"]
-    assert lines[2].split() == ["rt", "29", "10", "10", "1", "1.030–2.500", "3h07", "160", "1"]
+    assert lines[2].split() == [
+        "rt",
+        "29",
+        "10",
+        "10",
+        "1",
+        "1.030–2.500",
+        "3h07",
+        "160",
+        "1",
+    ]
     assert "2 of 100 runs need a look" in text
     assert "no step for 25" in text and "out of memory" in text.replace("\n", " ")
     assert len(lines) < 16
@@ -61,7 +105,9 @@ def test_all_runs_are_shown_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
-def test_what_runs_shows_more_in_a_wider_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_shows_more_in_a_wider_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Time left always, then speed, GPUs and the age of the heartbeat; each run in one line."""
     text = shown(many()[62:80], width, monkeypatch)
     lines = text.splitlines()
@@ -73,7 +119,15 @@ def test_what_runs_shows_more_in_a_wider_terminal(width: int, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, ""), (0, "0s"), (119, "119s"), (120, "2m"), (3599, "59m"), (11220, "3h07"), (200_000, "2d07")],
+    [
+        (None, ""),
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (3599, "59m"),
+        (11220, "3h07"),
+        (200_000, "2d07"),
+    ],
 )
 def test_a_duration_is_short(seconds: float | None, text: str) -> None:
     """Two parts at most."""
@@ -88,8 +142,14 @@ def test_a_waiting_run_says_why_and_until_when() -> None:
 
 
 def test_rows_are_json_whatever_the_loss_is() -> None:
-    """A loss that is not finite is a text, for JSON has no such number; what was never submitted is unknown."""
-    states = {"runs/a": JobState(state="running", loss=float("nan")), "runs/b": JobState(state=ABSENT)}
-    rows = view.rows_of("g", [{"run": "a", "axes": {}}, {"run": "b", "axes": {}}], states)
+    """A loss that is not finite is a text, for JSON has no such number; what was never
+    submitted is unknown."""
+    states = {
+        "runs/a": JobState(state="running", loss=float("nan")),
+        "runs/b": JobState(state=ABSENT),
+    }
+    rows = view.rows_of(
+        "g", [{"run": "a", "axes": {}}, {"run": "b", "axes": {}}], states
+    )
 
     assert (rows[0]["loss"], rows[1]["state"]) == ("nan", "unknown")

@@ -1,4 +1,5 @@
-"""Does a large or limited submission reach a real Slurm as planned? Its partition is down, so that nothing starts."""
+"""Does a large or limited submission reach a real Slurm as planned? Its partition is
+down, so that nothing starts."""
 
 import json
 import subprocess
@@ -40,7 +41,10 @@ def zsg_waiting(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> Iterator
 def many(zsg: Zsg, count: int, axis: str = "train.init_seed") -> Path:
     """A grid of so many runs."""
     data = json.dumps(str(zsg.folder / UGLY), ensure_ascii=False)
-    return zsg.write("many.yaml", GRID.format(tasks=data, axis=axis, values=", ".join(map(str, range(count)))))
+    return zsg.write(
+        "many.yaml",
+        GRID.format(tasks=data, axis=axis, values=", ".join(map(str, range(count)))),
+    )
 
 
 def queued(slurm: SlurmCluster, shown: str = "%F %r %j") -> list[str]:
@@ -49,39 +53,63 @@ def queued(slurm: SlurmCluster, shown: str = "%F %r %j") -> list[str]:
 
 
 def test_a_large_grid_is_few_arrays(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
-    """Arrays are as large as Slurm's MaxArraySize, whatever the profile allows; no job is held, no name is run."""
+    """Arrays are as large as Slurm's MaxArraySize, whatever the profile allows; no job
+    is held, no name is run."""
     said = zsg_waiting("submit", many(zsg_waiting, 120), "--no-canary")
     arrays = Counter(line.split()[0] for line in queued(slurm) if "-train-" in line)
 
     assert sorted(arrays.values()) == [120 - MAX_ARRAY, MAX_ARRAY]
     assert not [line for line in queued(slurm) if "JobHeldUser" in line]
     assert "120 submit" in said
-    scripts = [path.read_text() for path in (zsg_waiting.work / "submissions").glob("*/*_submission.sh")]
+    scripts = [
+        path.read_text()
+        for path in (zsg_waiting.work / "submissions").glob("*/*_submission.sh")
+    ]
     assert len(scripts) == 3
     assert not [text for text in scripts if "pwned" in text]
-    assert "nothing to submit" in zsg_waiting("submit", many(zsg_waiting, 120), "--no-canary")
+    assert "nothing to submit" in zsg_waiting(
+        "submit", many(zsg_waiting, 120), "--no-canary"
+    )
 
 
-def test_half_an_array_is_cancelled_and_submitted_again(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
-    """Of tasks cancelled one by one before they start Slurm keeps nothing: they are unknown, and just they go again."""
+def test_half_an_array_is_cancelled_and_submitted_again(
+    zsg_waiting: Zsg, slurm: SlurmCluster
+) -> None:
+    """Of tasks cancelled one by one before they start Slurm keeps nothing: they are
+    unknown, and just they go again."""
     grid = many(zsg_waiting, 9)
     zsg_waiting("submit", grid, "--no-canary")
     [array] = {line.split()[0] for line in queued(slurm) if "-train-" in line}
     slurm.run("scancel", f"{array}_[1,3,5,7]")
     shown = slurm.run("squeue", "-h", "-o", "%i", "-j", array).strip()
     states = [row["state"] for row in zsg_waiting.status()]
-    said = zsg_waiting("submit", grid, "--no-canary", "--retry", "--only", "state=unknown", "--except", "init_seed=7")
+    said = zsg_waiting(
+        "submit",
+        grid,
+        "--no-canary",
+        "--retry",
+        "--only",
+        "state=unknown",
+        "--except",
+        "init_seed=7",
+    )
 
     assert shown == f"{array}_[0,2,4,6,8%9]"
     # Which reason Slurm gives first for a task that waits is a matter of moments.
-    assert [state if state == "unknown" else "there" for state in states] == ["there", "unknown"] * 4 + ["there"]
+    assert [state if state == "unknown" else "there" for state in states] == [
+        "there",
+        "unknown",
+    ] * 4 + ["there"]
     assert set(states) <= {"waiting", "queued", "unknown"}
     assert "many: 3 retry, 6 skip" in said
     assert len([line for line in queued(slurm) if "-train-" in line]) == 5 + 3
 
 
-def test_more_than_the_account_may_have_is_submitted_in_part(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
-    """What MaxSubmitJobs has room for goes, the rest is left by name; with no room nothing goes, which is an error."""
+def test_more_than_the_account_may_have_is_submitted_in_part(
+    zsg_waiting: Zsg, slurm: SlurmCluster
+) -> None:
+    """What MaxSubmitJobs has room for goes, the rest is left by name; with no room
+    nothing goes, which is an error."""
     slurm.run("sacctmgr", "-i", "modify", "user", "root", "set", "MaxSubmitJobs=6")
     time.sleep(0.5)  # slurmdbd tells the controller
     grid = many(zsg_waiting, 9)
@@ -89,34 +117,58 @@ def test_more_than_the_account_may_have_is_submitted_in_part(zsg_waiting: Zsg, s
     said = zsg_waiting("submit", grid)
     zsg_waiting("submit", grid, code=3)
 
-    assert planned.count("left for the next submit: MaxSubmitJobs of account root is 6, and 0 are there") == 4
+    assert (
+        planned.count(
+            "left for the next submit: MaxSubmitJobs of account root is 6, and 0 are there"
+        )
+        == 4
+    )
     assert "4 runs left for later" in said and "many: 4 skip, 5 submit" in said
     assert len(queued(slurm)) == 6
-    assert "nothing was submitted: 4 runs left for later: MaxSubmitJobs of account root is 6" in zsg_waiting.said
+    assert (
+        "nothing was submitted: 4 runs left for later: MaxSubmitJobs of account root is 6"
+        in zsg_waiting.said
+    )
 
 
-def test_what_slurm_would_never_start_is_refused(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
-    """More time than the partition grants, which this Slurm would take and never run, leaves no trace."""
-    zsg_waiting("submit", many(zsg_waiting, 2), "--set", "resources.time_min=61", code=2)
+def test_what_slurm_would_never_start_is_refused(
+    zsg_waiting: Zsg, slurm: SlurmCluster
+) -> None:
+    """More time than the partition grants, which this Slurm would take and never run,
+    leaves no trace."""
+    zsg_waiting(
+        "submit", many(zsg_waiting, 2), "--set", "resources.time_min=61", code=2
+    )
 
     assert "train.time_min is 61, but partition main grants 60" in zsg_waiting.said
     assert queued(slurm) == []
     assert not (zsg_waiting.work / "ledger.jsonl").exists()
 
 
-def test_many_groups_are_one_array_that_waits_for_the_end_of_all(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
+def test_many_groups_are_one_array_that_waits_for_the_end_of_all(
+    zsg_waiting: Zsg, slurm: SlurmCluster
+) -> None:
     """21 samples are 21 prepare jobs in one array, and their runs one array after it."""
     zsg_waiting("submit", many(zsg_waiting, 21, "data.sample_seed"), "--no-canary")
     waits = {line for line in queued(slurm, "%j %E") if "-train-" in line}
-    prepares = {line.split()[1] for line in queued(slurm, "%j %F") if "-prepare-" in line}
+    prepares = {
+        line.split()[1] for line in queued(slurm, "%j %F") if "-prepare-" in line
+    }
 
     assert len(prepares) == 1
-    assert {line.split()[1] for line in waits} == {f"afterany:{prepares.pop()}_*(unfulfilled)"}
-    jobs = [json.loads(path.read_text()) for path in (zsg_waiting.work / "runs").glob("*/job.json")]
+    assert {line.split()[1] for line in waits} == {
+        f"afterany:{prepares.pop()}_*(unfulfilled)"
+    }
+    jobs = [
+        json.loads(path.read_text())
+        for path in (zsg_waiting.work / "runs").glob("*/job.json")
+    ]
     assert {len(job["after"]) for job in jobs} == {1}
 
 
-def test_a_controller_that_restarts_meanwhile_is_waited_for(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
+def test_a_controller_that_restarts_meanwhile_is_waited_for(
+    zsg_waiting: Zsg, slurm: SlurmCluster
+) -> None:
     """Stopped before anything is asked, and back some seconds later: each run is submitted once."""
     slurm.stop_controller()
     back = threading.Timer(4, slurm.start_controller)
@@ -130,19 +182,30 @@ def test_a_controller_that_restarts_meanwhile_is_waited_for(zsg_waiting: Zsg, sl
     assert not [line for line in queued(slurm) if "JobHeldUser" in line]
 
 
-def test_a_controller_that_leaves_under_sbatch_doubles_nothing(zsg_waiting: Zsg, slurm: SlurmCluster) -> None:
-    """sbatch submits, the controller goes before it answers: what it kept is adopted when it is back."""
+def test_a_controller_that_leaves_under_sbatch_doubles_nothing(
+    zsg_waiting: Zsg, slurm: SlurmCluster
+) -> None:
+    """sbatch submits, the controller goes before it answers: what it kept is adopted
+    when it is back."""
     broken = zsg_waiting.folder / "bin"
     broken.mkdir()
-    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, env=zsg_waiting.env, check=True)
+    real = subprocess.run(
+        ["which", "sbatch"],
+        capture_output=True,
+        text=True,
+        env=zsg_waiting.env,
+        check=True,
+    )
     flag, pid = zsg_waiting.folder / "gone", slurm.daemons["slurmctld"].pid
     (broken / "sbatch").write_text(
-        f"#!/bin/sh\n{real.stdout.strip()} \"$@\" || exit 1\n[ -e '{flag.name}' ] && exit 0\n"
-        f"touch '{flag.name}'; kill {pid}; echo 'Socket timed out on send/recv operation' >&2; exit 1\n"
+        f"#!/bin/sh\n{real.stdout.strip()} \"$@\" || exit 1\n[ -e '{flag.name}' ] && exit 0\ntouch"
+        f" '{flag.name}'; kill {pid}; echo 'Socket timed out on send/recv operation' >&2; exit 1\n"
     )
     (broken / "sbatch").chmod(0o755)
     zsg_waiting.env["PATH"] = f"{broken}:{zsg_waiting.env['PATH']}"
-    submit = zsg_waiting.start("submit", many(zsg_waiting, 3), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    submit = zsg_waiting.start(
+        "submit", many(zsg_waiting, 3), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     slurm.daemons["slurmctld"].wait(60)
     slurm.start_controller()
     _, said = submit.communicate(timeout=120)
@@ -154,8 +217,11 @@ def test_a_controller_that_leaves_under_sbatch_doubles_nothing(zsg_waiting: Zsg,
     )
 
 
-def test_an_sbatch_that_fails_leaves_nothing(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """A licence that does not exist is an error in Slurm's words; nothing is submitted, and nothing is stuck."""
+def test_an_sbatch_that_fails_leaves_nothing(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """A licence that does not exist is an error in Slurm's words; nothing is submitted,
+    and nothing is stuck."""
     zsg = zsg_on_slurm
     place = profile(zsg)
     good = place.read_text()
@@ -169,13 +235,17 @@ def test_an_sbatch_that_fails_leaves_nothing(zsg_on_slurm: Zsg, slurm: SlurmClus
     assert "1 submit" in zsg("submit", small_grid(zsg, tasks), "--profile", place)
 
 
-def test_a_refused_train_array_holds_nothing(zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """If Slurm takes the prepare job and refuses the runs, the prepare job is released, and the next submit goes on."""
+def test_a_refused_train_array_holds_nothing(
+    zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """If Slurm takes the prepare job and refuses the runs, the prepare job is released,
+    and the next submit goes on."""
     zsg = zsg_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
     place, grid = profile(zsg), small_grid(zsg, tasks)
     good = place.read_text()
-    place.write_text(good.replace("slurm: {", "slurm: {gres: unheard-of:1, "))  # asked for by train jobs only
+    # asked for by train jobs only
+    place.write_text(good.replace("slurm: {", "slurm: {gres: unheard-of:1, "))
     zsg("submit", grid, "--profile", place, code=3)
 
     assert "sbatch failed" in zsg.said
@@ -184,4 +254,6 @@ def test_a_refused_train_array_holds_nothing(zsg_on_slurm: Zsg, slurm: SlurmClus
     assert "JobHeldUser" not in held
     place.write_text(good)
     zsg("submit", grid, "--profile", place)
-    assert len(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()) == 2
+    assert (
+        len(slurm.run("squeue", "-h", "-r", "--user", "root", "-o", "%i").split()) == 2
+    )

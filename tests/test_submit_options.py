@@ -1,4 +1,5 @@
-"""Do submit's options do what they say: trials, dry runs, detached runs, questions, runs taken out of the grid?"""
+"""Do submit's options do what they say: trials, dry runs, detached runs, questions,
+runs taken out of the grid?"""
 
 import json
 import os
@@ -22,13 +23,16 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(zsg: Zsg, tasks: Path) -> 
 
 
 def test_a_smoke_run_is_another_smaller_experiment(zsg: Zsg, tasks: Path) -> None:
-    """`submit --smoke` runs every axis with a tiny model and few steps under other ids and another name."""
+    """`submit --smoke` runs every axis with a tiny model and few steps under other ids
+    and another name."""
     grid = small_grid(zsg, tasks, "[random, cluster]")
     real = {row["run"] for row in json.loads(zsg("plan", grid, "--json"))}
 
     zsg("submit", grid, "--smoke")
     rows = zsg.status()
-    assert [(row["grid"], row["state"], row["steps"]) for row in rows] == [("small-smoke", "done", 4)] * 2
+    assert [(row["grid"], row["state"], row["steps"]) for row in rows] == [
+        ("small-smoke", "done", 4)
+    ] * 2
     assert [row["axes"]["arrangement.order"] for row in rows] == ["random", "cluster"]
     assert not real & {row["run"] for row in rows}
     assert_exactly_once(zsg.work, "small-smoke", [row["run"] for row in rows])
@@ -36,7 +40,8 @@ def test_a_smoke_run_is_another_smaller_experiment(zsg: Zsg, tasks: Path) -> Non
 
 
 def test_a_detached_submit_leaves_its_jobs_running(prepared: Zsg, tasks: Path) -> None:
-    """`submit --detach` returns while the jobs run; what the grid no longer lists is named and goes on."""
+    """`submit --detach` returns while the jobs run; what the grid no longer lists is
+    named and goes on."""
     zsg = prepared
     said = zsg("submit", small_grid(zsg, tasks, steps=LONG), "--detach")
     process = int(said.split("running on as process ")[1].split()[0])
@@ -46,26 +51,41 @@ def test_a_detached_submit_leaves_its_jobs_running(prepared: Zsg, tasks: Path) -
 
         other = small_grid(zsg, tasks, "[nft]", steps=LONG)
         assert f"no longer in the grid: {running['run']}" in zsg("plan", other)
-        assert [row["action"] for row in json.loads(zsg("plan", other, "--json"))] == ["submit", "unwanted"]
+        assert [row["action"] for row in json.loads(zsg("plan", other, "--json"))] == [
+            "submit",
+            "unwanted",
+        ]
         os.kill(process, signal.SIGINT)
 
     wait_until(lambda: zsg.status()[0]["state"] == "cancelled")
 
 
-def test_a_run_taken_out_of_the_grid_stays_in_sight_and_in_mlflow(prepared: Zsg, tasks: Path) -> None:
-    """While it runs, status shows it as no longer wanted; its metrics reach MLflow to the end, marked as such."""
+def test_a_run_taken_out_of_the_grid_stays_in_sight_and_in_mlflow(
+    prepared: Zsg, tasks: Path
+) -> None:
+    """While it runs, status shows it as no longer wanted; its metrics reach MLflow to
+    the end, marked as such."""
     zsg = prepared
     zsg("submit", small_grid(zsg, tasks, steps=LONG), "--detach")
     with held(zsg.work):
         [running] = zsg.status()
         zsg("submit", small_grid(zsg, tasks, "[random]"), "--detach")
-        assert [(row["run"] == running["run"], row["wanted"]) for row in zsg.status()] == [(False, True), (True, False)]
+        assert [
+            (row["run"] == running["run"], row["wanted"]) for row in zsg.status()
+        ] == [
+            (False, True),
+            (True, False),
+        ]
 
     wait_until(lambda: [row["state"] for row in zsg.status()] == ["done"])
     zsg("sync")
-    assert_exactly_once(zsg.work, "small", [*{row["run"] for row in zsg.status()} | {running["run"]}])
+    assert_exactly_once(
+        zsg.work, "small", [*{row["run"] for row in zsg.status()} | {running["run"]}]
+    )
     listed = {
-        r["tags"]["zsg.run"]: r["tags"]["zsg.listed"] for r in mlflow_runs(zsg.work, "small") if "zsg.run" in r["tags"]
+        r["tags"]["zsg.run"]: r["tags"]["zsg.listed"]
+        for r in mlflow_runs(zsg.work, "small")
+        if "zsg.run" in r["tags"]
     }
     assert listed[running["run"]] == "no"
 
@@ -75,7 +95,13 @@ def test_submit_to_slurm_asks_in_a_terminal(zsg_on_slurm: Zsg, tasks: Path) -> N
     grid = small_grid(zsg_on_slurm, tasks)
     ours, theirs = pty.openpty()
     submit = zsg_on_slurm.start(
-        "submit", grid, "--profile", "slurm-minimal", stdin=theirs, stdout=subprocess.PIPE, stderr=theirs
+        "submit",
+        grid,
+        "--profile",
+        "slurm-minimal",
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
     )
     os.close(theirs)
     said = b""

@@ -22,9 +22,21 @@ from zsg_core.metrics import metrics
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.suites import File, Suite
 
-JUDGE = {"base_url": "http://127.0.0.1:1/v1", "model": "gpt-4", "key_env": "JUDGE_API_KEY", "prompts": "p.jsonl"}
+JUDGE = {
+    "base_url": "http://127.0.0.1:1/v1",
+    "model": "gpt-4",
+    "key_env": "JUDGE_API_KEY",
+    "prompts": "p.jsonl",
+}
 WHOLE: dict[str, Any] = {
-    "metrics": ["loss", "mt_bench", "rouge1", "reward", "gsm8k/strict", "humaneval/pass_at_1"],
+    "metrics": [
+        "loss",
+        "mt_bench",
+        "rouge1",
+        "reward",
+        "gsm8k/strict",
+        "humaneval/pass_at_1",
+    ],
     "snapshots": 10,
     "reward_model": "rm",
     "suites": {
@@ -49,18 +61,45 @@ def changed(path: str, value: Any, whole: dict[str, Any] = WHOLE) -> dict[str, A
 def wanted(settings: dict[str, Any], template: str = "zsg") -> dict[str, Suite]:
     """The suites that settings ask for, with digests that are their files' names."""
     asked = CheckpointSettings.model_validate(settings)
-    files = {name: File(f"/{given}", f"digest of {given}") for name, (_, given) in suites.needs(asked).items()}
+    files = {
+        name: File(f"/{given}", f"digest of {given}")
+        for name, (_, given) in suites.needs(asked).items()
+    }
     return {one.name: one for one in suites.wanted(asked, files, template)}
 
 
 MISTAKES = [
-    ("suites.gsm8k", None, r"gsm8k/strict is of a benchmark.* set checkpoints\.suites\.gsm8k: \{path"),
-    ("metrics", ["rouge1", "reward", "gsm8k/strict", "mt_bench"], "suites.humaneval does nothing without a metric"),
+    (
+        "suites.gsm8k",
+        None,
+        r"gsm8k/strict is of a benchmark.* set checkpoints\.suites\.gsm8k: \{path",
+    ),
+    (
+        "metrics",
+        ["rouge1", "reward", "gsm8k/strict", "mt_bench"],
+        "suites.humaneval does nothing without a metric",
+    ),
     ("reward_model", None, "metric reward and checkpoints.reward_model"),
-    ("metrics", ["gsm8k/strict", "mt_bench", "humaneval/pass_at_1"], "metric reward and checkpoints.reward_model"),
-    ("suites.humaneval.allow_code_execution", None, "allow_code_execution: true.*zsg answers export"),
-    ("metrics", [*WHOLE["metrics"], "humaneval/pass_at_10"], "pass_at_10 needs 10 answers.*samples is 1"),
-    ("suites.humaneval", {"path": "h", "samples": 2, "temperature": 0.0}, "all 2 samples are the same"),
+    (
+        "metrics",
+        ["gsm8k/strict", "mt_bench", "humaneval/pass_at_1"],
+        "metric reward and checkpoints.reward_model",
+    ),
+    (
+        "suites.humaneval.allow_code_execution",
+        None,
+        "allow_code_execution: true.*zsg answers export",
+    ),
+    (
+        "metrics",
+        [*WHOLE["metrics"], "humaneval/pass_at_10"],
+        "pass_at_10 needs 10 answers.*samples is 1",
+    ),
+    (
+        "suites.humaneval",
+        {"path": "h", "samples": 2, "temperature": 0.0},
+        "all 2 samples are the same",
+    ),
     ("suites.mt_bench.judge.base_url", "api.openai.com", "base_url"),
     ("suites.mt_bench.judge.key_env", "sk-not a name", "key_env"),
     ("snapshots", None, "set checkpoints.snapshots"),
@@ -68,14 +107,17 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("path", "value", "said"), MISTAKES)
-def test_what_a_metric_needs_and_lacks_is_said(path: str, value: Any, said: str) -> None:
+def test_what_a_metric_needs_and_lacks_is_said(
+    path: str, value: Any, said: str
+) -> None:
     """And what does nothing is refused; each with what to set."""
     with pytest.raises(ValidationError, match=said):
         CheckpointSettings.model_validate(changed(path, value))
 
 
 def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
-    """Of the file's content, of the judge and of the reward model too; paths and addresses are no part of it."""
+    """Of the file's content, of the judge and of the reward model too; paths and
+    addresses are no part of it."""
     made = wanted(WHOLE)
 
     assert {name: list(one.keys) for name, one in made.items()} == {
@@ -85,15 +127,22 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
         "mt_bench": ["mt_bench"],
     }
     assert made["test_set"].way("reward")["reward_model"] == "digest of rm"
-    assert made["test_set"].way("reward")["words"] == "text", "an older zsg's rewards are of other tokens"
+    assert made["test_set"].way("reward")["words"] == "text", (
+        "an older zsg's rewards are of other tokens"
+    )
     assert "reward_model" not in made["test_set"].way("rouge1")
     assert made["gsm8k"].way("gsm8k/strict") == {
-        "decoding": "greedy", "max_new_tokens": 512, "items": 100, "file": "digest of gsm8k.jsonl",
+        "decoding": "greedy",
+        "max_new_tokens": 512,
+        "items": 100,
+        "file": "digest of gsm8k.jsonl",
         "stops": ["\nUser:", "Question:", "</s>", "<|im_end|>"],
-    }  # fmt: skip
+    }
     assert made["humaneval"].how["decoding"] == "greedy" and made["humaneval"].runs_code
     assert made["mt_bench"].way("mt_bench")["judge"] == "gpt-4"
-    assert not any("127.0.0.1" in str(one.way(key)) for one in made.values() for key in one.keys)
+    assert not any(
+        "127.0.0.1" in str(one.way(key)) for one in made.values() for key in one.keys
+    )
     assert suites.key_variables(made.values()) == ["JUDGE_API_KEY"]
     told = json.loads(json.dumps(msgspec.to_builtins(list(made.values()))))
     assert msgspec.convert(told, list[Suite]) == list(made.values())
@@ -108,24 +157,33 @@ STOPS = {
 
 
 @pytest.mark.parametrize("template", STOPS)
-def test_an_answer_is_over_at_the_templates_next_turn_and_the_suites_own_stops(template: str) -> None:
-    """HumanEval's are of completions, so not of a template that asks for a whole program, whose second line is one."""
+def test_an_answer_is_over_at_the_templates_next_turn_and_the_suites_own_stops(
+    template: str,
+) -> None:
+    """HumanEval's are of completions, so not of a template that asks for a whole
+    program, whose second line is one."""
     made = wanted(WHOLE, template)
     turn = STOPS[template]
 
     assert made["test_set"].how["stops"] == made["mt_bench"].how["stops"] == turn
     assert made["gsm8k"].how["stops"] == [*turn, "Question:", "</s>", "<|im_end|>"]
     completions = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]
-    assert made["humaneval"].how["stops"] == (completions if template == "plain" else turn)
+    assert made["humaneval"].how["stops"] == (
+        completions if template == "plain" else turn
+    )
 
 
 def test_rank_accuracy_is_taken_otherwise_under_plain_alone() -> None:
-    """Where a prompt may end in a blank, which a tokenizer joins to one option and not to another."""
+    """Where a prompt may end in a blank, which a tokenizer joins to one option and not
+    to another."""
     settings = {"metrics": ["rank_accuracy"], "snapshots": 10}
-    before = {"options": "published", "chosen_by": "least loss, summed over tokens"}  # of an older zsg
+    # of an older zsg
+    before = {"options": "published", "chosen_by": "least loss, summed over tokens"}
 
     assert wanted(settings)["representations"].way("rank_accuracy") == before
-    assert wanted(settings, "plain")["representations"].way("rank_accuracy") == before | {"prompt": "the same tokens"}
+    assert wanted(settings, "plain")["representations"].way(
+        "rank_accuracy"
+    ) == before | {"prompt": "the same tokens"}
 
 
 def test_several_samples_are_drawn() -> None:
@@ -133,38 +191,61 @@ def test_several_samples_are_drawn() -> None:
     several = wanted(changed("suites.humaneval.samples", 10))["humaneval"].how
     cooler = wanted(changed("suites.humaneval.temperature", 0.2))["humaneval"].how
 
-    assert (several["decoding"], several["temperature"], several["top_p"], several["samples"]) == (
-        "nucleus", 0.8, 0.95, 10,
-    )  # fmt: skip
+    assert (
+        several["decoding"],
+        several["temperature"],
+        several["top_p"],
+        several["samples"],
+    ) == (
+        "nucleus",
+        0.8,
+        0.95,
+        10,
+    )
     assert (cooler["decoding"], cooler["temperature"]) == ("nucleus", 0.2)
 
 
 def test_what_is_scored_elsewhere_is_answered_all_the_same() -> None:
-    """Without a judge, and where code may not be run, evaluators keep answers; named ways have keys of their own."""
+    """Without a judge, and where code may not be run, evaluators keep answers; named
+    ways have keys of their own."""
     made = changed("suites.mt_bench.judge", None)
-    made = changed("suites.humaneval", {"path": "h", "allow_code_execution": False, "name": "twice"}, made)
+    made = changed(
+        "suites.humaneval",
+        {"path": "h", "allow_code_execution": False, "name": "twice"},
+        made,
+    )
     asked = wanted(made)
 
     assert asked["mt_bench"].keys == ("answers/mt_bench",)
-    assert asked["humaneval"].keys == ("answers/humaneval/twice",) and not asked["humaneval"].runs_code
+    assert (
+        asked["humaneval"].keys == ("answers/humaneval/twice",)
+        and not asked["humaneval"].runs_code
+    )
     assert suites.key_variables(asked.values()) == []
 
 
 def test_benchmarks_are_no_part_of_a_run() -> None:
-    """What is measured changes no weights: the run stays the same, and its checkpoints are scored later."""
+    """What is measured changes no weights: the run stays the same, and its checkpoints
+    are scored later."""
     assert a_run(checkpoints=WHOLE).id == a_run().id
 
 
 @pytest.mark.parametrize(
     ("key", "metric"),
     [
-        ("rouge1", "rouge1"), ("rouge1/short", "rouge1"), ("gsm8k/strict", "gsm8k/strict"), ("mt_bench", "mt_bench"),
-        ("gsm8k/flexible/strict", "gsm8k/flexible"), ("humaneval/pass_at_10", "humaneval/pass_at_10"),
-        ("humaneval/pass_at_1/ten", "humaneval/pass_at_1"), ("mt_bench/gpt-4", "mt_bench"),
+        ("rouge1", "rouge1"),
+        ("rouge1/short", "rouge1"),
+        ("gsm8k/strict", "gsm8k/strict"),
+        ("mt_bench", "mt_bench"),
+        ("gsm8k/flexible/strict", "gsm8k/flexible"),
+        ("humaneval/pass_at_10", "humaneval/pass_at_10"),
+        ("humaneval/pass_at_1/ten", "humaneval/pass_at_1"),
+        ("mt_bench/gpt-4", "mt_bench"),
     ],
-)  # fmt: skip
+)
 def test_a_key_tells_its_metric(key: str, metric: str) -> None:
-    """Also where the metric's own name has two parts, and where it carries the name of the way of answering."""
+    """Also where the metric's own name has two parts, and where it carries the name of
+    the way of answering."""
     assert metrics.of_key(key) == metric
 
 
@@ -195,7 +276,11 @@ def placed(folder: Path) -> dict[str, Any]:
     """Settings whose files lie in a folder."""
     made = changed("reward_model", None)
     made["metrics"].remove("reward")
-    for name, file in (("gsm8k", "gsm8k.jsonl"), ("humaneval", "HumanEval.jsonl"), ("mt_bench", "question.jsonl")):
+    for name, file in (
+        ("gsm8k", "gsm8k.jsonl"),
+        ("humaneval", "HumanEval.jsonl"),
+        ("mt_bench", "question.jsonl"),
+    ):
         made["suites"][name]["path"] = str(folder / file)
     made["suites"]["mt_bench"]["judge"]["prompts"] = str(folder / "judge_prompts.jsonl")
     return made
@@ -203,12 +288,24 @@ def placed(folder: Path) -> dict[str, Any]:
 
 BROKEN = [
     ("gsm8k.jsonl", None, r"suites\.gsm8k\.path: .*no such file"),
-    ("gsm8k.jsonl", '{"question": "1 + 1?", "answer": "two"}\n', r"suites\.gsm8k\.path: gsm8k:0: its reference holds"),
+    (
+        "gsm8k.jsonl",
+        '{"question": "1 + 1?", "answer": "two"}\n',
+        r"suites\.gsm8k\.path: gsm8k:0: its reference holds",
+    ),
     ("gsm8k.jsonl", '{"query": "1 + 1?"}\n', r"suites\.gsm8k\.path: .*gsm8k\.jsonl"),
     ("HumanEval.jsonl", '{"task_id": "a"}\n', r"suites\.humaneval\.path: .*prompt"),
     ("HumanEval.jsonl", "", r"suites\.humaneval\.path: .*holds no example"),
-    ("reference_answer/gpt-4.jsonl", "", r"judge\.prompts: mt_bench/101: .*reference answer, and has none"),
-    ("judge_prompts.jsonl", '{"name": "a", "system_prompt": "", "prompt_template": ""}\n', "has no prompt named"),
+    (
+        "reference_answer/gpt-4.jsonl",
+        "",
+        r"judge\.prompts: mt_bench/101: .*reference answer, and has none",
+    ),
+    (
+        "judge_prompts.jsonl",
+        '{"name": "a", "system_prompt": "", "prompt_template": ""}\n',
+        "has no prompt named",
+    ),
 ]
 
 
@@ -228,12 +325,17 @@ def test_a_file_that_no_evaluator_could_use_is_refused(
         suite_files.check([CheckpointSettings.model_validate(placed(tmp_path))])
 
 
-def test_a_key_that_is_not_set_is_said_before_anything_is_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_not_set_is_said_before_anything_is_submitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """By its name; an evaluate job would find out hours later."""
     run = replace(
         a_run(checkpoints=WHOLE),
         suite_files={
-            name: File(path, "d") for name, (_, path) in suites.needs(a_run(checkpoints=WHOLE).checkpoints).items()
+            name: File(path, "d")
+            for name, (_, path) in suites.needs(
+                a_run(checkpoints=WHOLE).checkpoints
+            ).items()
         },
     )
     wanted = Plan([Action(run, "evaluate", "")], [], [])

@@ -10,7 +10,9 @@ from zsg_core import threads
 
 
 @pytest.fixture(params=[1, 3])
-def count(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def count(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[int]:
     """Arithmetic in so many threads."""
     monkeypatch.setattr(threads, "count", lambda: request.param)
     threads._pool.cache_clear()
@@ -52,12 +54,17 @@ def test_an_error_ends_the_sharing(count: int) -> None:
 
 
 def test_blas_has_one_thread_in_each_and_its_own_afterwards() -> None:
-    """Threads of NumPy's BLAS that wait for the next product would take the cores from the other work."""
+    """Threads of NumPy's BLAS that wait for the next product would take the cores from
+    the other work."""
     seen: list[list[int]] = []
     _ = np.eye(2) @ np.eye(2)  # so that it is there to be asked
 
     def blas() -> list[int]:
-        of_numpy = [one for one in threadpool_info() if one["user_api"] == "blas" and "numpy" in one["filepath"]]
+        of_numpy = [
+            one
+            for one in threadpool_info()
+            if one["user_api"] == "blas" and "numpy" in one["filepath"]
+        ]
         return [one["num_threads"] for one in of_numpy]
 
     with threadpool_limits(2, user_api="blas"):

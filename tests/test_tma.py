@@ -11,28 +11,47 @@ from zsg_core.orders import candidates, nearest, tma
 
 # science 1.6: with the unit vectors as test items, a training item's coordinates are its cosines.
 SIMILARITY = np.array(
-    [[0.9, 0.1, 0.2], [0.9, 0.8, 0.1], [0.3, 0.8, 0.7], [0.2, 0.2, 0.7], [0, 0.5, 0.6], [-0.2, 0.4, 0.5]], np.float32
+    [
+        [0.9, 0.1, 0.2],
+        [0.9, 0.8, 0.1],
+        [0.3, 0.8, 0.7],
+        [0.2, 0.2, 0.7],
+        [0, 0.5, 0.6],
+        [-0.2, 0.4, 0.5],
+    ],
+    np.float32,
 )
 TEST = np.eye(3, dtype=np.float32)
 
 
-def crowded(seed: int, count: int, tests: int, dimensions: int, distinct: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors of which many are equal, many differ in the last bit, and many have equal similarities."""
+def crowded(
+    seed: int, count: int, tests: int, dimensions: int, distinct: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors of which many are equal, many differ in the last bit, and many have equal
+    similarities."""
     draw = np.random.RandomState(seed)
     some = draw.randn(distinct, dimensions).astype(np.float32)
-    some[::3] = np.round(some[::3])  # small integers: exact ties between different vectors
+    # small integers: exact ties between different vectors
+    some[::3] = np.round(some[::3])
     train = some[draw.randint(distinct, size=count)]
     moved = draw.rand(count) < 0.3
-    train[moved, draw.randint(dimensions)] = np.nextafter(train[moved, 0], np.float32(2))
-    test = np.concatenate([some[: tests // 2], draw.randn(tests - tests // 2, dimensions)]).astype(np.float32)
+    train[moved, draw.randint(dimensions)] = np.nextafter(
+        train[moved, 0], np.float32(2)
+    )
+    test = np.concatenate(
+        [some[: tests // 2], draw.randn(tests - tests // 2, dimensions)]
+    ).astype(np.float32)
     test[tests // 3 :: 2] = test[0]
     return train, test
 
 
 CROWDS = st.tuples(
-    st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 9), st.sampled_from([1, 2, 3, 7, 8, 33]),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 60),
+    st.integers(1, 9),
+    st.sampled_from([1, 2, 3, 7, 8, 33]),
     st.integers(1, 20),
-).map(lambda sizes: crowded(*sizes))  # fmt: skip
+).map(lambda sizes: crowded(*sizes))
 
 
 @pytest.mark.parametrize(
@@ -52,29 +71,42 @@ def test_golden_rounds(farthest, cap, wanted):
 @settings(deadline=None, max_examples=150)
 @given(CROWDS, st.booleans(), st.none() | st.integers(0, 70))
 def test_rounds_are_those_of_the_plain_rule(crowd, farthest, cap):
-    """With exact ties, near-ties, equal training items and equal test items, near and far, capped and not."""
+    """With exact ties, near-ties, equal training items and equal test items, near and
+    far, capped and not."""
     train, test = crowd
 
-    assert list(tma.rounds(train, test, farthest=farthest, cap=cap)) == plain.rounds(train, test, farthest, cap)
+    assert list(tma.rounds(train, test, farthest=farthest, cap=cap)) == plain.rounds(
+        train, test, farthest, cap
+    )
 
 
 @pytest.fixture
 def short_lists(monkeypatch):
-    """Lists so short that they run out, are filled again and shortened, as only large data make them."""
+    """Lists so short that they run out, are filled again and shortened, as only large
+    data make them."""
     for module, name, value in [
-        (tma, "SHORTEST", 1), (tma, "PER_ROUND", 0), (tma, "WINDOW", 2), (tma, "LONGEST", 64), (candidates, "WHOLE", 1),
-        (candidates, "LEAST_SAMPLE", 2), (candidates, "MOST_SAMPLE", 4), (candidates, "CHUNK", 7),
-    ]:  # fmt: skip
+        (tma, "SHORTEST", 1),
+        (tma, "PER_ROUND", 0),
+        (tma, "WINDOW", 2),
+        (tma, "LONGEST", 64),
+        (candidates, "WHOLE", 1),
+        (candidates, "LEAST_SAMPLE", 2),
+        (candidates, "MOST_SAMPLE", 4),
+        (candidates, "CHUNK", 7),
+    ]:
         monkeypatch.setattr(module, name, value)
 
 
 @pytest.mark.parametrize("farthest", [False, True])
 @pytest.mark.parametrize("seed", range(25))
 def test_lists_that_run_out_are_filled_again(short_lists, seed, farthest):
-    """However short the lists and however bad the guess of their floors, the rounds are the same."""
+    """However short the lists and however bad the guess of their floors, the rounds are
+    the same."""
     train, test = crowded(seed, 200, 1 + seed % 7, 5, 5 + 8 * seed)
 
-    assert list(tma.rounds(train, test, farthest=farthest)) == plain.rounds(train, test, farthest)
+    assert list(tma.rounds(train, test, farthest=farthest)) == plain.rounds(
+        train, test, farthest
+    )
 
 
 def test_uncapped_rounds_take_every_item_once():
@@ -96,7 +128,9 @@ def test_every_engine_and_any_number_of_rows_at_once_give_the_same_rounds(monkey
         def _product(self, rows, test):
             bound = 0.95 * tma.error_bound(rows, test)
             made = super()._product(rows, test)
-            return made + np.random.RandomState(len(rows)).uniform(-bound / 2, bound / 2, made.shape).astype(np.float32)
+            return made + np.random.RandomState(len(rows)).uniform(
+                -bound / 2, bound / 2, made.shape
+            ).astype(np.float32)
 
     assert list(tma.rounds(train, test, engine=Wrong())) == wanted
     monkeypatch.setattr(candidates, "CHUNK", 13)

@@ -13,7 +13,10 @@ from zsg_core.data.prompts import Encoded
 
 SPAN = st.tuples(st.integers(0, 99), st.integers(0, 99))
 ENCODED = st.builds(
-    Encoded, st.lists(st.integers(0, 2**31 - 1), max_size=9), st.lists(SPAN, max_size=3).map(tuple), st.integers(0, 9)
+    Encoded,
+    st.lists(st.integers(0, 2**31 - 1), max_size=9),
+    st.lists(SPAN, max_size=3).map(tuple),
+    st.integers(0, 9),
 )
 
 
@@ -24,10 +27,14 @@ def examples(count: int) -> list[Example]:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ENCODED, max_size=6))
-def test_what_is_kept_is_what_was_encoded(tmp_path_factory: pytest.TempPathFactory, made: list[Encoded]) -> None:
+def test_what_is_kept_is_what_was_encoded(
+    tmp_path_factory: pytest.TempPathFactory, made: list[Encoded]
+) -> None:
     """Ids, spans and lost tokens of every example come back, in any order of asking."""
     folder = tmp_path_factory.mktemp("tokens") / "id"
-    kept = tokens(folder, lambda: examples(len(made)), lambda example: made[int(example.input)])
+    kept = tokens(
+        folder, lambda: examples(len(made)), lambda example: made[int(example.input)]
+    )
 
     found = [kept[place] for place in reversed(range(len(kept)))][::-1]
     assert [Encoded(list(map(int, e.ids)), e.spans, e.cut) for e in found] == made
@@ -46,8 +53,12 @@ def make(folder: Path, log: Path) -> None:
 
 def test_of_many_jobs_one_makes_them(tmp_path: Path) -> None:
     """Four processes ask at once: every example is encoded once, and all of them read the same."""
-    several = [multiprocessing.get_context("fork").Process(target=make, args=(tmp_path / "id", tmp_path / "log"))
-               for _ in range(4)]  # fmt: skip
+    several = [
+        multiprocessing.get_context("fork").Process(
+            target=make, args=(tmp_path / "id", tmp_path / "log")
+        )
+        for _ in range(4)
+    ]
     for process in several:
         process.start()
     for process in several:

@@ -31,34 +31,55 @@ SMALL = {
     "vocab_size": 300,
 }
 SEVEN_B = LlamaShape(
-    hidden=4096, intermediate=11008, layers=32, heads=32, kv_heads=32, head_dim=128, vocab=32000, tied=False
+    hidden=4096,
+    intermediate=11008,
+    layers=32,
+    heads=32,
+    kv_heads=32,
+    head_dim=128,
+    vocab=32000,
+    tied=False,
 )
 
 
 def lora(*targets: str, r: int = 16) -> dict[str, Any]:
     """LoRA as a recipe has it."""
-    return TuningSettings(method="lora", r=r, targets=list(targets) or None).resolved(seed=0)  # type: ignore[arg-type]
+    return TuningSettings(method="lora", r=r, targets=list(targets) or None).resolved(
+        seed=0
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("tuning", "millions"),
     [
         pytest.param(lora(), 8.39, id="LoRA on q and v"),
-        pytest.param(lora("q_proj", "k_proj", "v_proj", "o_proj"), 16.78, id="LoRA on q, k, v, o"),
+        pytest.param(
+            lora("q_proj", "k_proj", "v_proj", "o_proj"), 16.78, id="LoRA on q, k, v, o"
+        ),
         pytest.param(lora("embed_tokens"), 0.58, id="LoRA on the embedding"),
         pytest.param({"method": "bitfit"}, 0.0, id="biases"),
         pytest.param({"method": "ln"}, 0.266, id="norms"),
         pytest.param({"method": "full"}, 6738.4, id="all"),
     ],
 )
-def test_counts_of_a_7b_model_are_the_published(tuning: dict[str, Any], millions: float) -> None:
+def test_counts_of_a_7b_model_are_the_published(
+    tuning: dict[str, Any], millions: float
+) -> None:
     """The numbers of the papers' formulas for LLaMA-2-7B."""
     assert trainable(SEVEN_B, tuning) / 1e6 == pytest.approx(millions, rel=0.005)
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 2}, {"attention_bias": True, "mlp_bias": True}])
-@pytest.mark.parametrize("tuning", [lora(*LORA_TARGETS, r=3), lora("v_proj"), {"method": "ln"}, {"method": "full"}])
-def test_what_is_trained_is_what_is_counted(tuning: dict[str, Any], changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"num_key_value_heads": 2}, {"attention_bias": True, "mlp_bias": True}],
+)
+@pytest.mark.parametrize(
+    "tuning",
+    [lora(*LORA_TARGETS, r=3), lora("v_proj"), {"method": "ln"}, {"method": "full"}],
+)
+def test_what_is_trained_is_what_is_counted(
+    tuning: dict[str, Any], changes: dict[str, Any]
+) -> None:
     """The parameters with a gradient are as many as the count says, on a real model."""
     config = LlamaConfig(**(SMALL | changes))
     model = LlamaForCausalLM(config)
@@ -83,7 +104,9 @@ def test_adapters_begin_as_nothing_and_are_drawn_by_the_seed() -> None:
         model.load_state_dict(weights)
         restrict(model, lora())
         assert torch.equal(model(tokens, use_cache=False).logits, before)
-        drawn.append(torch.cat([p.flatten() for p in model.parameters() if p.requires_grad]))
+        drawn.append(
+            torch.cat([p.flatten() for p in model.parameters() if p.requires_grad])
+        )
     assert torch.equal(*drawn)
 
 
@@ -94,19 +117,31 @@ def test_biases_can_be_trained_only_where_there_are_some() -> None:
     model = LlamaForCausalLM(LlamaConfig(**SMALL, attention_bias=True))
     restrict(model, {"method": "bitfit"})
 
-    assert {name.rpartition(".")[2] for name, p in model.named_parameters() if p.requires_grad} == {"bias"}
+    assert {
+        name.rpartition(".")[2]
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    } == {"bias"}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        pytest.param({"train": {"tuning": {"method": "ln", "r": 4}}}, "LoRA's", id="a rank without LoRA"),
         pytest.param(
-            {"stages": [{"train": {"tuning": {"method": "lora"}}}, {}]}, "only be trained in the last", id="LoRA first"
+            {"train": {"tuning": {"method": "ln", "r": 4}}},
+            "LoRA's",
+            id="a rank without LoRA",
+        ),
+        pytest.param(
+            {"stages": [{"train": {"tuning": {"method": "lora"}}}, {}]},
+            "only be trained in the last",
+            id="LoRA first",
         ),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(changes: dict[str, Any], said: str) -> None:
+def test_settings_that_would_do_nothing_are_refused(
+    changes: dict[str, Any], said: str
+) -> None:
     """A setting that is not honoured is an error."""
     with pytest.raises(ValueError, match=said):
         Settings.model_validate({"data": {"path": "/d"}, **changes})
@@ -125,13 +160,19 @@ grid:
 
 
 def test_adapters_and_norms_learn_in_a_grid(zsg: Zsg, tasks: Path) -> None:
-    """Runs that tune LoRA's adapters or the norms finish, learn, and say how many parameters they trained."""
+    """Runs that tune LoRA's adapters or the norms finish, learn, and say how many
+    parameters they trained."""
     zsg("submit", zsg.write("tuned.yaml", GRID.format(tasks=tasks)))
     rows = zsg.status()
 
     assert [row["state"] for row in rows] == ["done", "done"]
     assert all(row["loss"] < loss_by_step(zsg.work, row["run"])[0] for row in rows)
     starts = [
-        next(r["data"] for r in journal.read(zsg.work / "runs" / row["run"]) if "trained" in r["data"]) for row in rows
+        next(
+            r["data"]
+            for r in journal.read(zsg.work / "runs" / row["run"])
+            if "trained" in r["data"]
+        )
+        for row in rows
     ]
     assert [start["trained"] for start in starts] == [2 * 2 * 4 * (64 + 64), 64 * 5]

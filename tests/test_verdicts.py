@@ -15,10 +15,18 @@ from jobs.contract.journal import Journal
 from launcher.grids import grid_claims, published
 from launcher.reporting import report, verdicts
 from launcher.reporting.report import Asked
-from zsg_core.stats.verdict import HERE, HERE_OF_ONE, NOT_SUPPORTED, OPPOSITE, SUPPORTED, TOO_FEW
+from zsg_core.stats.verdict import (
+    HERE,
+    HERE_OF_ONE,
+    NOT_SUPPORTED,
+    OPPOSITE,
+    SUPPORTED,
+    TOO_FEW,
+)
 
 STEPS = [0, 10, 20, 30]
-SUPPORTED_HERE, OPPOSITE_HERE = f"{SUPPORTED} {HERE}", f"{OPPOSITE} {HERE}"  # of one held-out split
+# of one held-out split
+SUPPORTED_HERE, OPPOSITE_HERE = f"{SUPPORTED} {HERE}", f"{OPPOSITE} {HERE}"
 ORDERS = ("nft", "rt", "fft")
 CLAIMS = """
 claims:
@@ -27,12 +35,19 @@ claims:
 
 
 def record(
-    place: Workspace, runs: list[tuple[dict[str, Any], float]], tasks: int = 8, name: str = "g", **more: Any
+    place: Workspace,
+    runs: list[tuple[dict[str, Any], float]],
+    tasks: int = 8,
+    name: str = "g",
+    **more: Any,
 ) -> None:
-    """A grid of runs (axes, level), each task with a height of its own and two items; what it claims beside it."""
+    """A grid of runs (axes, level), each task with a height of its own and two items;
+    what it claims beside it."""
     names = [f"t{n // 2}" for n in range(2 * tasks)]
     height = np.random.default_rng(0).normal(0, 1, 2 * tasks)
-    listed = [listed_run(f"{name}{number:04}", axes) for number, (axes, _) in enumerate(runs)]
+    listed = [
+        listed_run(f"{name}{number:04}", axes) for number, (axes, _) in enumerate(runs)
+    ]
     for number, (row, (_, level)) in enumerate(zip(listed, runs, strict=True)):
         noise = np.random.default_rng(number).normal(0, 0.01, (len(STEPS), 2 * tasks))
         losses = level + height + 3 * np.exp(-np.arange(len(STEPS)))[:, None] + noise
@@ -41,20 +56,36 @@ def record(
     (place.grid(name) / "grid.yaml").write_text(f"name: {name}\n{CLAIMS}")
 
 
-@pytest.mark.parametrize(("step", "word"), [(0.1, SUPPORTED_HERE), (-0.1, OPPOSITE_HERE), (0.0, NOT_SUPPORTED)])
-def test_a_claim_is_decided_from_journals(tmp_path: Path, step: float, word: str) -> None:
+@pytest.mark.parametrize(
+    ("step", "word"),
+    [(0.1, SUPPORTED_HERE), (-0.1, OPPOSITE_HERE), (0.0, NOT_SUPPORTED)],
+)
+def test_a_claim_is_decided_from_journals(
+    tmp_path: Path, step: float, word: str
+) -> None:
     """The losses of items make those of tasks, at the places of the axis that the claim names."""
     place = Workspace(tmp_path)
-    record(place, [({"arrangement.order": order}, 1 + step * n) for n, order in enumerate(ORDERS)])
+    record(
+        place,
+        [
+            ({"arrangement.order": order}, 1 + step * n)
+            for n, order in enumerate(ORDERS)
+        ],
+    )
     [decided] = verdicts.of_grid(place, "g")
 
     assert decided.verdict.word == word
     assert list(decided.verdict.levels) == list(ORDERS)
-    assert (decided.verdict.tasks, decided.verdict.splits, decided.verdict.runs) == (8, 1, 3)
+    assert (decided.verdict.tasks, decided.verdict.splits, decided.verdict.runs) == (
+        8,
+        1,
+        3,
+    )
 
 
 def test_a_value_whose_point_became_another_run_is_no_error(tmp_path: Path) -> None:
-    """As of a smoke run, in which small parts of the data become one: there are too few curves to decide by."""
+    """As of a smoke run, in which small parts of the data become one: there are too few
+    curves to decide by."""
     place = Workspace(tmp_path)
     record(place, [({"arrangement.order": order}, 1.0) for order in ORDERS[:2]])
     [decided] = verdicts.of_grid(place, "g")
@@ -68,7 +99,10 @@ def test_each_value_of_another_axis_has_a_verdict_of_its_own(tmp_path: Path) -> 
     for lr, sign in ((1e-3, 1), (2e-3, -1)):
         for seed in (0, 1):
             axes = {"train.lr": lr, "seed": seed, "data.held_out": {"by": "list"}}
-            runs += [({**axes, "arrangement.order": order}, 1 + sign * n / 10) for n, order in enumerate(ORDERS)]
+            runs += [
+                ({**axes, "arrangement.order": order}, 1 + sign * n / 10)
+                for n, order in enumerate(ORDERS)
+            ]
     record(place, runs)
     decided = verdicts.of_grid(place, "g")
 
@@ -81,17 +115,33 @@ def test_each_value_of_another_axis_has_a_verdict_of_its_own(tmp_path: Path) -> 
 def test_runs_that_are_not_done_do_not_count(tmp_path: Path) -> None:
     """They are told, and nothing is decided without them."""
     place = Workspace(tmp_path)
-    record(place, [({"arrangement.order": order}, 1.0) for order in ORDERS], outcome="failed")
+    record(
+        place,
+        [({"arrangement.order": order}, 1.0) for order in ORDERS],
+        outcome="failed",
+    )
     [decided] = verdicts.of_grid(place, "g")
 
     assert decided.verdict.word == TOO_FEW
-    assert decided.verdict.notes[-1] == "3 runs are not done, or have no test items' losses of the metric"
+    assert (
+        decided.verdict.notes[-1]
+        == "3 runs are not done, or have no test items' losses of the metric"
+    )
 
 
-def test_places_that_are_mappings_are_found_however_they_are_written(tmp_path: Path) -> None:
-    """`{k: 1, name: dmt}` of a claim is `{name: dmt, k: 1}` of an axis; other runs are not of the claim."""
-    place, strategies = Workspace(tmp_path), [{"name": "dmt", "k": k} for k in (1, 0, "1/4")]
-    record(place, [({"strategy": strategy}, 1 + n / 10) for n, strategy in enumerate(strategies)])
+def test_places_that_are_mappings_are_found_however_they_are_written(
+    tmp_path: Path,
+) -> None:
+    """`{k: 1, name: dmt}` of a claim is `{name: dmt, k: 1}` of an axis; other runs are
+    not of the claim."""
+    place, strategies = (
+        Workspace(tmp_path),
+        [{"name": "dmt", "k": k} for k in (1, 0, "1/4")],
+    )
+    record(
+        place,
+        [({"strategy": strategy}, 1 + n / 10) for n, strategy in enumerate(strategies)],
+    )
     claims = "claims: [{claim: rises, along: strategy, values: [{k: 1, name: dmt}, {k: 0, name: dmt}]}]"
     (place.grid("g") / "grid.yaml").write_text(f"name: g\n{claims}\n")
     [decided] = verdicts.of_grid(place, "g")
@@ -104,17 +154,26 @@ def test_items_are_drawn_where_all_are_of_one_task(tmp_path: Path) -> None:
     place, listed = Workspace(tmp_path), []
     for number, order in enumerate(ORDERS):
         listed.append(listed_run(f"run{number}", {"arrangement.order": order}))
-        losses = 1 + number / 10 + np.random.default_rng(number).normal(0, 0.05, (len(STEPS), 40))
+        losses = (
+            1
+            + number / 10
+            + np.random.default_rng(number).normal(0, 0.05, (len(STEPS), 40))
+        )
         record_run(place, listed[-1], STEPS, ["gsm8k"] * 40, losses)
     write_grid(place, "g", listed)
     (place.grid("g") / "grid.yaml").write_text(f"name: g\n{CLAIMS}")
     [decided] = verdicts.of_grid(place, "g")
 
-    assert (decided.verdict.word, decided.verdict.tasks) == (f"{SUPPORTED} {HERE_OF_ONE}", 40)
+    assert (decided.verdict.word, decided.verdict.tasks) == (
+        f"{SUPPORTED} {HERE_OF_ONE}",
+        40,
+    )
     assert "over items" in decided.verdict.notes[0]
 
 
-def test_a_claim_on_the_loss_of_a_source_is_decided_by_its_items(tmp_path: Path) -> None:
+def test_a_claim_on_the_loss_of_a_source_is_decided_by_its_items(
+    tmp_path: Path,
+) -> None:
     """Of several sources trained on together, one may be forgotten while another is learnt."""
     place, listed = Workspace(tmp_path), []
     for number, order in enumerate(ORDERS):
@@ -122,10 +181,17 @@ def test_a_claim_on_the_loss_of_a_source_is_decided_by_its_items(tmp_path: Path)
         noise = np.random.default_rng(number).normal(0, 0.01, (len(STEPS), 16))
         losses = 1 + noise + np.repeat([number / 10, -number / 10], 8)
         record_run(
-            place, listed[-1], STEPS, [f"{source}/t{n}" for source in ("math", "code") for n in range(8)], losses
+            place,
+            listed[-1],
+            STEPS,
+            [f"{source}/t{n}" for source in ("math", "code") for n in range(8)],
+            losses,
         )
     write_grid(place, "g", listed)
-    claims = [CLAIMS.partition("claims:")[2].replace("{", f"{{metric: loss/{of}, ") for of in ("math", "code", "cod")]
+    claims = [
+        CLAIMS.partition("claims:")[2].replace("{", f"{{metric: loss/{of}, ")
+        for of in ("math", "code", "cod")
+    ]
     (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:{''.join(claims)}")
     decided = [one.verdict for one in verdicts.of_grid(place, "g")]
 
@@ -141,7 +207,11 @@ def test_a_task_that_is_nowhere_measured_is_left_out(tmp_path: Path) -> None:
     place, listed = Workspace(tmp_path), []
     for number, order in enumerate(ORDERS):
         listed.append(listed_run(f"run{number}", {"arrangement.order": order}))
-        losses = 1 + number / 10 + np.random.default_rng(number).normal(0, 0.01, (len(STEPS), 8))
+        losses = (
+            1
+            + number / 10
+            + np.random.default_rng(number).normal(0, 0.01, (len(STEPS), 8))
+        )
         losses[:, 0] = np.nan
         record_run(place, listed[-1], STEPS, [f"t{n}" for n in range(8)], losses)
     write_grid(place, "g", listed)
@@ -164,55 +234,80 @@ def test_a_grid_without_claims_has_no_verdicts(tmp_path: Path) -> None:
 def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> None:
     """Claim, word and effects are in the page; a grid without claims has no such section."""
     place = Workspace(tmp_path)
-    record(place, [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)])
+    record(
+        place,
+        [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)],
+    )
     page = report.write(place, "g", Asked()).read_text(encoding="utf-8")
     assert "<h2>Verdicts</h2>" in page
     assert "end of loss: nft &lt; rt &lt; fft" in page
     assert f">{SUPPORTED_HERE}<" in page
 
     (place.grid("g") / "grid.yaml").write_text("name: g\n")
-    assert "Verdicts" not in report.write(place, "g", Asked()).read_text(encoding="utf-8")
+    assert "Verdicts" not in report.write(place, "g", Asked()).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_claim_of_a_stage_is_of_its_part_of_the_curve(tmp_path: Path) -> None:
-    """It begins where the stage before ended: what is at the last checkpoint of that is its first point."""
+    """It begins where the stage before ended: what is at the last checkpoint of that is
+    its first point."""
     place = Workspace(tmp_path)
     start = listed_run("start", {})
     listed = [listed_run(order, {"arrangement.order": order}) for order in ORDERS]
     names = [f"t{number}" for number in range(8)]
     record_run(place, start, [0, 10, 20], names, np.tile([[9.0], [2.0], [5.0]], 8))
     for number, row in enumerate(listed):
-        row["recipe"]["stages"] = [*row["recipe"]["stages"], {**row["recipe"]["stages"][0], "part": number}]
+        row["recipe"]["stages"] = [
+            *row["recipe"]["stages"],
+            {**row["recipe"]["stages"][0], "part": number},
+        ]
         later = 4 + number / 10 + np.random.default_rng(number).normal(0, 0.001, (2, 8))
         record_run(place, row, [30, 40], names, later, before=["start"], first=20)
     write_grid(place, "g", listed)
     claim = "claim: rises, of: area, along: arrangement.order, values: [nft, rt, fft]"
-    (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:\n  - {{{claim}, stage: 2}}\n  - {{{claim}}}\n")
+    (place.grid("g") / "grid.yaml").write_text(
+        f"name: g\nclaims:\n  - {{{claim}, stage: 2}}\n  - {{{claim}}}\n"
+    )
     of_stage, of_all = verdicts.of_grid(place, "g")
 
     assert of_stage.curves["nft"][0] == [0, 10, 20]
     assert of_stage.curves["nft"][1] == pytest.approx([5, 4, 4], abs=0.01)
     assert of_all.curves["nft"][0] == [0, 10, 20, 30, 40]
-    assert of_stage.verdict.levels["fft"] > of_stage.verdict.levels["nft"] > of_all.verdict.levels["nft"] - 2
+    assert (
+        of_stage.verdict.levels["fft"]
+        > of_stage.verdict.levels["nft"]
+        > of_all.verdict.levels["nft"] - 2
+    )
 
 
 def test_a_claim_that_came_after_results_is_told(tmp_path: Path) -> None:
     """The verdict stands, with what to bear in mind."""
     place = Workspace(tmp_path)
-    record(place, [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)])
+    record(
+        place,
+        [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)],
+    )
     path = place.grid("g") / "grid.json"
     [decided] = verdicts.of_grid(place, "g")
     dated = grid_claims.dated([decided.claim], [], 0, lambda: 3)
     write_json(path, {**read_json(path), "claims": dated})
     [doubted] = verdicts.of_grid(place, "g")
 
-    assert doubted.verdict.notes == [*decided.verdict.notes, "first submitted when 3 runs were done"]
+    assert doubted.verdict.notes == [
+        *decided.verdict.notes,
+        "first submitted when 3 runs were done",
+    ]
 
 
 def test_verdicts_are_drawn_beside_published_curves(tmp_path: Path) -> None:
-    """Each on axes of its own; the table of verdicts lies beside; a grid without claims leaves neither."""
+    """Each on axes of its own; the table of verdicts lies beside; a grid without claims
+    leaves neither."""
     place = Workspace(tmp_path)
-    record(place, [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)])
+    record(
+        place,
+        [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)],
+    )
     grid = place.grid("g") / "grid.yaml"
     grid.write_text(grid.read_text().replace("fft]}", "fft], published: wsd-order}"))
     page = report.write(place, "g", Asked())
@@ -236,7 +331,8 @@ def test_published_curves_are_whole(name: str) -> None:
 
 
 def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
-    """A score of answers from 10 to 90, each the mean over a task of 60 items and nine of one: no 87 to 13."""
+    """A score of answers from 10 to 90, each the mean over a task of 60 items and nine
+    of one: no 87 to 13."""
     place, listed = Workspace(tmp_path), []
     names = ["large"] * 60 + [f"small{n}" for n in range(9)]
     for order, large, small in (("nft", 100.0, 0.0), ("rt", 0.0, 100.0)):
@@ -245,8 +341,20 @@ def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
         attempt = attempts.begin(place.run(order), "s")
         journal = Journal(place.run(order), attempt, "train", "1")
         scores = np.array([large] * 60 + [small] * 9)
-        item_losses.keep(journal, "exact_match", scores, step=30, examples=480, places=range(len(names)))
-        journal.row("metric", step=30, examples=480, data={"exact_match": (large + 9 * small) / 10})
+        item_losses.keep(
+            journal,
+            "exact_match",
+            scores,
+            step=30,
+            examples=480,
+            places=range(len(names)),
+        )
+        journal.row(
+            "metric",
+            step=30,
+            examples=480,
+            data={"exact_match": (large + 9 * small) / 10},
+        )
         journal.close()
         attempts.end(place.run(order), attempt, "done", step=30)
     write_grid(place, "g", listed)
@@ -257,9 +365,16 @@ def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
         finals = {row["arrangement.order"]: row for row in csv.DictReader(lines)}
     [decided] = verdicts.of_grid(place, "g")
 
-    assert {order: float(row["final"]) for order, row in finals.items()} == {"nft": 10, "rt": 90}
+    assert {order: float(row["final"]) for order, row in finals.items()} == {
+        "nft": 10,
+        "rt": 90,
+    }
     assert decided.verdict.levels == pytest.approx({"nft": 10, "rt": 90})
     assert decided.verdict.effects[0].found.value == pytest.approx(80)
     for row in finals.values():
         for kind in ("items", "tasks"):
-            assert float(row[f"final_{kind}_low"]) <= float(row["final"]) <= float(row[f"final_{kind}_high"])
+            assert (
+                float(row[f"final_{kind}_low"])
+                <= float(row["final"])
+                <= float(row[f"final_{kind}_high"])
+            )

@@ -1,4 +1,5 @@
-"""Does `zsg verify` find that a run is what it says it is, find what was tampered with, and say what it cannot know?"""
+"""Does `zsg verify` find that a run is what it says it is, find what was tampered with,
+and say what it cannot know?"""
 
 import json
 import shutil
@@ -13,11 +14,25 @@ from train_bench import Bench
 
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import files
-from launcher.verification.check import DIFFERS, HOLDS, NOT_CHECKED, Check, Differs, NotChecked
+from launcher.verification.check import (
+    DIFFERS,
+    HOLDS,
+    NOT_CHECKED,
+    Check,
+    Differs,
+    NotChecked,
+)
 from launcher.verification.comparison import Replayed, compare, same_bits
 from launcher.verification.verify import verify
 
-CPU = {"device": "cpu", "world": 1, "zero_stage": 1, "threads": 1, "precision": "fp32", "versions": {"torch": "2.13"}}
+CPU = {
+    "device": "cpu",
+    "world": 1,
+    "zero_stage": 1,
+    "threads": 1,
+    "precision": "fp32",
+    "versions": {"torch": "2.13"},
+}
 
 
 class Forked:
@@ -41,7 +56,8 @@ class Forked:
 
 
 class Verifier:
-    """A run of two ranks that has ended, with its last state and two snapshots; and verifying of copies of it."""
+    """A run of two ranks that has ended, with its last state and two snapshots; and
+    verifying of copies of it."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
@@ -62,7 +78,10 @@ class Verifier:
         def nowhere() -> Workspace:
             raise AssertionError("a folder needs no workspace to be found in")
 
-        return {check.name: check for check in verify(str(folder), nowhere, steps, print, start)}
+        return {
+            check.name: check
+            for check in verify(str(folder), nowhere, steps, print, start)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +94,11 @@ def verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def but(found: Mapping[str, Check], verdict: str) -> set[str]:
@@ -84,19 +107,25 @@ def but(found: Mapping[str, Check], verdict: str) -> set[str]:
 
 
 def test_a_real_run_verifies_from_its_state(verifier: Verifier) -> None:
-    """Two ranks go on from the newest full state: all that is journalled after it comes again, to the bit."""
+    """Two ranks go on from the newest full state: all that is journalled after it comes
+    again, to the bit."""
     before = contents(verifier.folder.parent.parent)
     found = verifier(verifier.folder, steps=10)
 
     assert but(found, HOLDS) == {"other steps"}
-    assert "steps 17–18 from the state of step 16, 2 ranks on cpu" in found["replay"].says
+    assert (
+        "steps 17–18 from the state of step 16, 2 ranks on cpu" in found["replay"].says
+    )
     assert "2 digests of weights are equal to the bit" in found["replay"].says
     assert "16 of 18 were not trained again" in found["other steps"].says
     assert contents(verifier.folder.parent.parent) == before
 
 
-def test_a_run_without_a_state_is_trained_again_from_the_beginning(verifier: Verifier, tmp_path: Path) -> None:
-    """As many steps as are asked for, the test loss of the untrained model among them; its snapshot comes again."""
+def test_a_run_without_a_state_is_trained_again_from_the_beginning(
+    verifier: Verifier, tmp_path: Path
+) -> None:
+    """As many steps as are asked for, the test loss of the untrained model among them;
+    its snapshot comes again."""
     folder = verifier.copy(tmp_path / "w")
     shutil.rmtree(folder / "state")
     found = verifier(folder, steps=8)
@@ -132,21 +161,53 @@ def change_loss(folder: Path, key: str, step: int) -> None:
     """Puts another last digit into the journalled value of a step."""
     path = files(folder)[0]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    value = next(row["data"][key] for row in rows if row["step"] == step and key in row["data"])
-    edit(path, f'"{key}": {value!r}', f'"{key}": {repr(value)[:5]}{9 - int(repr(value)[5])}{repr(value)[6:]}')
+    value = next(
+        row["data"][key] for row in rows if row["step"] == step and key in row["data"]
+    )
+    edit(
+        path,
+        f'"{key}": {value!r}',
+        f'"{key}": {repr(value)[:5]}{9 - int(repr(value)[5])}{repr(value)[6:]}',
+    )
 
 
 PLANTED = {
-    "a setting of the recipe": ("recipe", lambda run: edit(run / "job.json", '"lr": 0.002', '"lr": 0.003')),
-    "the code": ("code", lambda run: flip(next(run.parent.parent.glob("code/*/jobs/runtime/signals.py")), 5)),
-    "the base": ("base", lambda run: flip(next(run.parent.parent.glob("bases/*/tokenizer.json")), 99)),
+    "a setting of the recipe": (
+        "recipe",
+        lambda run: edit(run / "job.json", '"lr": 0.002', '"lr": 0.003'),
+    ),
+    "the code": (
+        "code",
+        lambda run: flip(
+            next(run.parent.parent.glob("code/*/jobs/runtime/signals.py")), 5
+        ),
+    ),
+    "the base": (
+        "base",
+        lambda run: flip(next(run.parent.parent.glob("bases/*/tokenizer.json")), 99),
+    ),
     "the order": ("arrangement", swap),
-    "the test set": ("corpus", lambda run: flip(next(run.parent.parent.glob("corpora/*/test.npy")), -8)),
+    "the test set": (
+        "corpus",
+        lambda run: flip(next(run.parent.parent.glob("corpora/*/test.npy")), -8),
+    ),
     "a test loss": ("losses", lambda run: change_loss(run, "loss", 6)),
-    "a row of the journal": ("journal", lambda run: _drop(files(run)[0], '"train/loss"')),
-    "a snapshot": ("weights", lambda run: flip(next(run.glob("snapshots/8/*.safetensors")), -1)),
-    "the last weights": ("weights", lambda run: _change(run / "exit.json", weights="0" * 64)),
-    "the ids of the state": ("state", lambda run: _change(run / "state/16/state.json", ids="0" * 64)),
+    "a row of the journal": (
+        "journal",
+        lambda run: _drop(files(run)[0], '"train/loss"'),
+    ),
+    "a snapshot": (
+        "weights",
+        lambda run: flip(next(run.glob("snapshots/8/*.safetensors")), -1),
+    ),
+    "the last weights": (
+        "weights",
+        lambda run: _change(run / "exit.json", weights="0" * 64),
+    ),
+    "the ids of the state": (
+        "state",
+        lambda run: _change(run / "state/16/state.json", ids="0" * 64),
+    ),
 }
 
 
@@ -176,14 +237,19 @@ def test_what_was_tampered_with_is_named_first(
     )
 
 
-def test_an_order_is_found_whose_record_was_tampered_with_too(verifier: Verifier, tmp_path: Path) -> None:
+def test_an_order_is_found_whose_record_was_tampered_with_too(
+    verifier: Verifier, tmp_path: Path
+) -> None:
     """The journal has the digest of the ids that were consumed."""
     from zsg_core.digest import ids_digest
 
     folder = verifier.copy(tmp_path / "w")
     swap(folder)
     made = next(folder.parent.parent.glob("arrangements/*"))
-    _change(made / "meta.json", ids_digest=ids_digest((made / "ids").read_text().splitlines()))
+    _change(
+        made / "meta.json",
+        ids_digest=ids_digest((made / "ids").read_text().splitlines()),
+    )
     found = verifier(folder)
 
     assert found["arrangement"].verdict == HOLDS
@@ -192,7 +258,8 @@ def test_an_order_is_found_whose_record_was_tampered_with_too(verifier: Verifier
 
 
 def test_data_that_have_changed_are_named(verifier: Verifier, tmp_path: Path) -> None:
-    """The user's own files are held against the recipe; where they are gone, that is said and nothing differs."""
+    """The user's own files are held against the recipe; where they are gone, that is
+    said and nothing differs."""
     folder = verifier.copy(tmp_path / "w")
     for prepare in folder.parent.parent.glob("prepare/*/job.json"):
         edit(prepare, str(verifier.bench.data), str(tmp_path / "tasks"))
@@ -202,15 +269,27 @@ def test_data_that_have_changed_are_named(verifier: Verifier, tmp_path: Path) ->
     flip(next((tmp_path / "tasks/tasks").glob("*.json")), 40)
     changed = verifier(folder)["data"]
 
-    assert [one.verdict for one in (gone, there, changed)] == [NOT_CHECKED, HOLDS, DIFFERS]
+    assert [one.verdict for one in (gone, there, changed)] == [
+        NOT_CHECKED,
+        HOLDS,
+        DIFFERS,
+    ]
     assert f"{tmp_path / 'tasks'} is not" in changed.says
 
 
 @pytest.mark.parametrize(
     ("plant", "proof"),
     [
-        pytest.param(lambda run: change_loss(run, "train/loss", 17), "step 17: train/loss is", id="a training loss"),
-        pytest.param(lambda run: _spoil(run / "state/16"), "step 17: ", id="a weight in the state"),
+        pytest.param(
+            lambda run: change_loss(run, "train/loss", 17),
+            "step 17: train/loss is",
+            id="a training loss",
+        ),
+        pytest.param(
+            lambda run: _spoil(run / "state/16"),
+            "step 17: ",
+            id="a weight in the state",
+        ),
     ],
 )
 def test_what_only_training_again_can_find(
@@ -236,34 +315,57 @@ def _spoil(state: Path) -> None:
     torch.save(saved, path)
 
 
-def test_a_workspace_that_has_moved_verifies(verifier: Verifier, tmp_path: Path) -> None:
+def test_a_workspace_that_has_moved_verifies(
+    verifier: Verifier, tmp_path: Path
+) -> None:
     """What the records name by its old place is found beside the run."""
     folder = verifier.copy(tmp_path / "elsewhere")
-    edit(folder / "job.json", f'"workspace": "{verifier.folder.parent.parent}"', '"workspace": "/gone"')
+    edit(
+        folder / "job.json",
+        f'"workspace": "{verifier.folder.parent.parent}"',
+        '"workspace": "/gone"',
+    )
     text = (folder / "job.json").read_text()
-    (folder / "job.json").write_text(text.replace(str(verifier.folder.parent.parent), "/gone"))
+    (folder / "job.json").write_text(
+        text.replace(str(verifier.folder.parent.parent), "/gone")
+    )
 
     assert but(verifier(folder, steps=1), HOLDS) == {"other steps"}
 
 
-def test_of_a_folder_alone_is_said_what_it_lacks(verifier: Verifier, tmp_path: Path) -> None:
+def test_of_a_folder_alone_is_said_what_it_lacks(
+    verifier: Verifier, tmp_path: Path
+) -> None:
     """What stands in the run's own folder is checked; for the rest is said what is not there."""
     folder = verifier.copy(tmp_path / "w").rename(tmp_path / "alone")
     shutil.rmtree(tmp_path / "w")
     text = (folder / "job.json").read_text()
-    (folder / "job.json").write_text(text.replace(str(verifier.folder.parent.parent), "/gone"))
+    (folder / "job.json").write_text(
+        text.replace(str(verifier.folder.parent.parent), "/gone")
+    )
     found = verifier(folder, steps=10)
 
     assert {name for name, check in found.items() if check.verdict == HOLDS} == {
-        "recipe", "journal", "losses", "weights",
-    }  # fmt: skip
+        "recipe",
+        "journal",
+        "losses",
+        "weights",
+    }
     assert DIFFERS not in {check.verdict for check in found.values()}
-    assert all("is not in" in found[name].says for name in ("code", "base", "corpus", "arrangement", "replay"))
+    assert all(
+        "is not in" in found[name].says
+        for name in ("code", "base", "corpus", "arrangement", "replay")
+    )
 
 
 def start_row(**changes: object) -> dict:
     """What an attempt told when it began."""
-    return {"kind": "event", "step": 0, "attempt": 1, "data": {"event": "start", **CPU, **changes}}
+    return {
+        "kind": "event",
+        "step": 0,
+        "attempt": 1,
+        "data": {"event": "start", **CPU, **changes},
+    }
 
 
 def metric(**values: float) -> dict:
@@ -277,18 +379,28 @@ def metric(**values: float) -> dict:
         ({}, {}, 2.0, "equal to the bit"),
         ({}, {}, 2.0000001, None),
         ({}, {"threads": 2}, 2.0000001, "agree within 1e-05"),
-        ({"precision": "bf16"}, {"precision": "bf16", "versions": {"torch": "2.14"}}, 2.01, "agree within 0.01"),
+        (
+            {"precision": "bf16"},
+            {"precision": "bf16", "versions": {"torch": "2.14"}},
+            2.01,
+            "agree within 0.01",
+        ),
         ({"device": "cuda"}, {"device": "cuda"}, 2.01, "agree within 0.01"),
         ({"device": "cuda"}, {"device": "cuda"}, 2.1, None),
         ({"train": 8}, {"train": 9}, 2.0, None),
     ],
 )
-def test_how_near_values_must_be(then: dict, now: dict, again: float, agree: str | None) -> None:
-    """Equal if computed in the same way on CPUs, else within what is told; then weights are not compared."""
+def test_how_near_values_must_be(
+    then: dict, now: dict, again: float, agree: str | None
+) -> None:
+    """Equal if computed in the same way on CPUs, else within what is told; then weights
+    are not compared."""
     recorded = {(1, "train/loss"): 2.0, (1, "digest of weights"): "a"}
     rows = [start_row(**now), metric(**{"train/loss": again})]
     weights = "b" if agree and "within" in agree else "a"
-    rows.append({"kind": "digest", "step": 1, "attempt": 1, "data": {"weights": weights}})
+    rows.append(
+        {"kind": "digest", "step": 1, "attempt": 1, "data": {"weights": weights}}
+    )
     starts = [start_row(**then)["data"]]
 
     if agree is None:
@@ -300,12 +412,17 @@ def test_how_near_values_must_be(then: dict, now: dict, again: float, agree: str
 
 def test_other_versions_are_both_told() -> None:
     """Whoever sees values that are only near sees why."""
-    with pytest.raises(NotChecked, match=r"versions was torch 2\.11, is torch 2\.13 here"):
+    with pytest.raises(
+        NotChecked, match=r"versions was torch 2\.11, is torch 2\.13 here"
+    ):
         same_bits([start_row(versions={"torch": "2.11"})["data"]], CPU)
 
 
-def test_the_command_ends_with_what_it_found(verifier: Verifier, tmp_path: Path) -> None:
-    """0 for a run that verifies, trained again in processes of its own; 1 for one that differs, which stands first."""
+def test_the_command_ends_with_what_it_found(
+    verifier: Verifier, tmp_path: Path
+) -> None:
+    """0 for a run that verifies, trained again in processes of its own; 1 for one that
+    differs, which stands first."""
     folder = verifier.copy(tmp_path / "w")
     zsg = Zsg(tmp_path)
     place = ("--workspace", tmp_path / "w")
@@ -313,7 +430,10 @@ def test_the_command_ends_with_what_it_found(verifier: Verifier, tmp_path: Path)
     _change(folder / "exit.json", loss="9.5")
     told = json.loads(zsg("verify", folder, "--steps", "0", "--json", code=1))
 
-    assert "✓ replay         steps 17–17 from the state of step 16, 2 ranks on cpu" in printed
+    assert (
+        "✓ replay         steps 17–17 from the state of step 16, 2 ranks on cpu"
+        in printed
+    )
     assert printed.endswith("0 differ, 13 hold, 1 not checked (–)\n")
     assert (told[0]["check"], told[0]["verdict"]) == ("losses", "differs")
     assert "zsg verify looks at runs" in zsg_error(zsg, "verify", "prepare/p", *place)

@@ -1,4 +1,5 @@
-"""Is it known at any time on which cluster a job is, and has a run one job whatever its earlier submissions left?"""
+"""Is it known at any time on which cluster a job is, and has a run one job whatever its
+earlier submissions left?"""
 
 import os
 import subprocess
@@ -24,11 +25,17 @@ BIG = profile(slurm={"sbatch": {"clusters": "big"}})
 
 @pytest.mark.parametrize(
     ("own", "variable", "expected"),
-    [(profile(), None, None), (profile(), "moon", "moon"), (BIG, None, "big"), (BIG, "moon", "big")],
+    [
+        (profile(), None, None),
+        (profile(), "moon", "moon"),
+        (BIG, None, "big"),
+        (BIG, "moon", "big"),
+    ],
     ids=["the default one", "by the variable", "by the profile", "the profile counts"],
 )
 def test_the_cluster_of_a_profile(own, variable, expected):
-    """Named by the profile, or else by SLURM_CLUSTERS; each is told that the user may not think of."""
+    """Named by the profile, or else by SLURM_CLUSTERS; each is told that the user may
+    not think of."""
     environ = {"SLURM_CLUSTERS": variable} if variable else {}
 
     assert which_cluster.named(own, environ) == expected
@@ -50,11 +57,26 @@ def test_variables_of_sbatch_are_told_as_not_honoured():
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """The ledger of a workspace in which a run was submitted to cluster `a`, and again to the default one of `b`."""
+    """The ledger of a workspace in which a run was submitted to cluster `a`, and again
+    to the default one of `b`."""
     made = Ledger(Workspace(tmp_path))
-    first = made.intend(scheduler="slurm", kind="train", grid="g", items=["runs/r"], cluster="a", named=True)
+    first = made.intend(
+        scheduler="slurm",
+        kind="train",
+        grid="g",
+        items=["runs/r"],
+        cluster="a",
+        named=True,
+    )
     made.submitted(first, ["7"])
-    second = made.intend(scheduler="slurm", kind="train", grid="g", items=["runs/r"], cluster="b", chain=1)
+    second = made.intend(
+        scheduler="slurm",
+        kind="train",
+        grid="g",
+        items=["runs/r"],
+        cluster="b",
+        chain=1,
+    )
     made.submitted(second, ["7"])
     made.linked(second, ["8"])
     return made
@@ -67,17 +89,30 @@ def test_jobs_keep_their_cluster_and_their_name(ledger: Ledger, tmp_path: Path):
     newest = read.last("runs/r")
 
     assert facts == [("7", "a", True), ("7", "b", False), ("8", "b", False)]
-    assert newest and [job.name for job in newest.jobs] == [newest.name, newest.link_name(1)]
+    assert newest and [job.name for job in newest.jobs] == [
+        newest.name,
+        newest.link_name(1),
+    ]
     assert read.replaced(["runs/r"]) == {"runs/r": read.jobs_of("runs/r")[:1]}
 
 
-def test_a_retry_ends_what_was_submitted_before(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
-    """Every job that a run was ever given and Slurm still has is cancelled first; a cluster that is away is told."""
+def test_a_retry_ends_what_was_submitted_before(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+):
+    """Every job that a run was ever given and Slurm still has is cancelled first; a
+    cluster that is away is told."""
     jobs = ledger.jobs_of("runs/r")
-    found = Queue(active={jobs[1]: SlurmState("queued"), jobs[2]: SlurmState("running", word="COMPLETING")})
+    found = Queue(
+        active={
+            jobs[1]: SlurmState("queued"),
+            jobs[2]: SlurmState("running", word="COMPLETING"),
+        }
+    )
     found.away[jobs[0]] = "on cluster a, which cannot be asked here: no route"
     cancelled, said = [], []
-    monkeypatch.setattr(slurm, "look", lambda asked: found if list(asked) == jobs else None)
+    monkeypatch.setattr(
+        slurm, "look", lambda asked: found if list(asked) == jobs else None
+    )
     monkeypatch.setattr(slurm, "cancel", cancelled.append)
     run = a_run()
     plan = planned([run])
@@ -85,8 +120,12 @@ def test_a_retry_ends_what_was_submitted_before(ledger: Ledger, monkeypatch: pyt
     submits.end_replaced(replace(plan, prepares=[]), ledger, said.append)
 
     assert cancelled == [[jobs[1]]]
-    assert said[0].startswith("Slurm still has 7 of earlier submissions of these jobs: cancelled")
-    assert said[1].startswith("job 7 of an earlier submission is on cluster a, which cannot be asked here")
+    assert said[0].startswith(
+        "Slurm still has 7 of earlier submissions of these jobs: cancelled"
+    )
+    assert said[1].startswith(
+        "job 7 of an earlier submission is on cluster a, which cannot be asked here"
+    )
 
 
 def test_no_job_waits_for_one_on_another_cluster(tmp_path: Path):
@@ -96,20 +135,33 @@ def test_no_job_waits_for_one_on_another_cluster(tmp_path: Path):
     plan = planned([run])
     [group] = plan.groups
     item = group.after[0]
-    maker = made.intend(scheduler="slurm", kind="prepare", grid="g", items=[item], cluster="a", named=True)
+    maker = made.intend(
+        scheduler="slurm",
+        kind="prepare",
+        grid="g",
+        items=[item],
+        cluster="a",
+        named=True,
+    )
     made.submitted(maker, ["7"])
     here = replace(plan, prepares=[])
 
     on = lambda name: Site(Workspace(tmp_path), profile(), Cluster(named=name))  # noqa: E731
     [told] = submits._elsewhere(on("b"), made, here, {})
-    assert f"{item} is under way on cluster a, and a job on cluster b cannot wait for it" in told
+    assert (
+        f"{item} is under way on cluster a, and a job on cluster b cannot wait for it"
+        in told
+    )
     assert submits._elsewhere(on("a"), made, here, {}) == []
     assert submits._elsewhere(on("b"), made, plan, {}) == []  # it is made anew
 
 
 def test_a_job_whose_place_a_later_submission_has_taken_does_nothing(tmp_path: Path):
     """Slurm may start it all the same: it neither takes the folder over nor writes into it."""
-    write_json(tmp_path / "job.json", {"schema": SCHEMA, "kind": "train", "submission": "later", "run_id": "r"})
+    write_json(
+        tmp_path / "job.json",
+        {"schema": SCHEMA, "kind": "train", "submission": "later", "run_id": "r"},
+    )
     done = subprocess.run(
         [sys.executable, "-m", "jobs.entry", str(tmp_path)],
         env=os.environ | {"ZSG_SUBMISSION": "earlier"},
@@ -122,27 +174,43 @@ def test_a_job_whose_place_a_later_submission_has_taken_does_nothing(tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
 
 
-def test_status_does_not_call_a_job_gone_whose_cluster_is_away(ledger: Ledger, tmp_path: Path):
+def test_status_does_not_call_a_job_gone_whose_cluster_is_away(
+    ledger: Ledger, tmp_path: Path
+):
     """It is unknown, says on which cluster it is, and is not submitted again meanwhile."""
     from launcher.status.status import collect
 
-    gone = ledger.intend(scheduler="slurm", kind="train", grid="g", items=["runs/s"], cluster="moon", named=True)
+    gone = ledger.intend(
+        scheduler="slurm",
+        kind="train",
+        grid="g",
+        items=["runs/s"],
+        cluster="moon",
+        named=True,
+    )
     ledger.submitted(gone, ["9"])
 
     def answer(argv: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         if "moon" in argv or "a" in argv:
             return subprocess.CompletedProcess(argv, 1, "", "can't be reached now")
         names = {job.id: job.name for job in ledger.jobs_of("runs/r")[1:]}
-        return subprocess.CompletedProcess(argv, 0, owned("7|RUNNING|None\n8|PENDING|Dependency", names), "")
+        return subprocess.CompletedProcess(
+            argv, 0, owned("7|RUNNING|None\n8|PENDING|Dependency", names), ""
+        )
 
     found = collect(Workspace(tmp_path), ["runs/r", "runs/s"], ledger, answer)
     assert (found["runs/r"].state, found["runs/r"].slurm) == ("running", "7")
     assert (found["runs/s"].state, found["runs/s"].is_active) == ("unknown", True)
-    assert found["runs/s"].cause == "on cluster moon, which cannot be asked here: squeue failed: can't be reached now"
+    assert (
+        found["runs/s"].cause
+        == "on cluster moon, which cannot be asked here: squeue failed: can't be reached now"
+    )
 
 
 def test_a_default_cluster_that_does_not_answer_is_an_error(ledger: Ledger):
     """Then nothing can be said of anything."""
-    answer = lambda argv, **options: subprocess.CompletedProcess(argv, 1, "", "Unable to contact")  # noqa: E731
+    answer = lambda argv, **options: subprocess.CompletedProcess(  # noqa: E731
+        argv, 1, "", "Unable to contact"
+    )
     with pytest.raises(ClusterError, match="Unable to contact"):
         slurm.look(ledger.jobs_of("runs/r"), answer)

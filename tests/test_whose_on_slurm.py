@@ -1,4 +1,5 @@
-"""Is a job on a real Slurm touched only if it is ours, whatever a wrapper prints and the user's shell is full of?"""
+"""Is a job on a real Slurm touched only if it is ours, whatever a wrapper prints and
+the user's shell is full of?"""
 
 import subprocess
 from collections.abc import Iterator
@@ -37,14 +38,28 @@ def queued(slurm: SlurmCluster, shown: str = "%i %j") -> list[str]:
 @pytest.fixture
 def thesis(slurm: SlurmCluster) -> Iterator[str]:
     """The id of another job of the user's, which waits."""
-    job = slurm.run("sbatch", "--parsable", "-p", "main", "-J", "thesis", "-H", "-o", "/dev/null", "--wrap", "sleep 9")
+    job = slurm.run(
+        "sbatch",
+        "--parsable",
+        "-p",
+        "main",
+        "-J",
+        "thesis",
+        "-H",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        "sleep 9",
+    )
     yield job.strip()
     slurm.run("scancel", job.strip())
 
 
 def stand_before(zsg: Zsg, name: str, text: str) -> None:
     """Puts a script before a program of Slurm's on the PATH; `REAL` in it is that program."""
-    real = subprocess.run(["which", name], capture_output=True, text=True, env=zsg.env, check=True).stdout.strip()
+    real = subprocess.run(
+        ["which", name], capture_output=True, text=True, env=zsg.env, check=True
+    ).stdout.strip()
     folder = zsg.folder / "bin"
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{text.replace('REAL', real)}")
@@ -55,14 +70,21 @@ def stand_before(zsg: Zsg, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     "printed",
     [
-        pytest.param('echo "reminder: your job {job} holds 1 of your 4 GPUs"; exec REAL "$@"', id="a line before"),
-        pytest.param('echo "Submitted batch job {job}"; REAL "$@" > /dev/null', id="its line in place of sbatch's"),
+        pytest.param(
+            'echo "reminder: your job {job} holds 1 of your 4 GPUs"; exec REAL "$@"',
+            id="a line before",
+        ),
+        pytest.param(
+            'echo "Submitted batch job {job}"; REAL "$@" > /dev/null',
+            id="its line in place of sbatch's",
+        ),
     ],
 )
 def test_another_job_of_the_users_is_not_taken_for_ours(
     prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, thesis: str, printed: str
 ) -> None:
-    """Whatever sbatch's wrapper says: our own job is released and shown, and cancel ends it and leaves the other."""
+    """Whatever sbatch's wrapper says: our own job is released and shown, and cancel
+    ends it and leaves the other."""
     zsg = prepared_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
     stand_before(zsg, "sbatch", printed.format(job=thesis))
@@ -80,14 +102,17 @@ def test_another_job_of_the_users_is_not_taken_for_ours(
 def test_a_number_that_is_anothers_now_is_not_touched(
     prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, thesis: str
 ) -> None:
-    """The ledger names the user's other job, as after Slurm began to count anew: unknown, told, and left alone."""
+    """The ledger names the user's other job, as after Slurm began to count anew:
+    unknown, told, and left alone."""
     zsg = prepared_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
     zsg("submit", small_grid(zsg, tasks), "--profile", light_profile(zsg))
     [ours] = [line.split()[0] for line in queued(slurm) if "zsg-small-train" in line]
     slurm.run("scancel", ours)
     ledger = zsg.work / "ledger.jsonl"
-    ledger.write_text(ledger.read_text().replace(f'"ids": ["{ours}"]', f'"ids": ["{thesis}"]'))
+    ledger.write_text(
+        ledger.read_text().replace(f'"ids": ["{ours}"]', f'"ids": ["{thesis}"]')
+    )
     [row] = zsg.status()
     zsg("cancel", "small", "--yes")
 
@@ -97,14 +122,26 @@ def test_a_number_that_is_anothers_now_is_not_touched(
     assert queued(slurm) == [f"{thesis} thesis"]
 
 
-def test_variables_of_squeue_change_nothing(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """With SQUEUE_*, SLURM_TIME_FORMAT and the like: queued, nothing is submitted twice, cancel ends it."""
+def test_variables_of_squeue_change_nothing(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """With SQUEUE_*, SLURM_TIME_FORMAT and the like: queued, nothing is submitted
+    twice, cancel ends it."""
     zsg = prepared_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
     grid, place = small_grid(zsg, tasks), light_profile(zsg)
     zsg("submit", grid, "--profile", place)
-    zsg.env |= {"SQUEUE_STATES": "RUNNING", "SQUEUE_PARTITION": "urgent", "SQUEUE_FORMAT": "%N", "SCANCEL_STATE": "R"}
-    zsg.env |= {"SLURM_TIME_FORMAT": "relative", "SACCT_FORMAT": "User", "SLURM_BITSTR_LEN": "3"}
+    zsg.env |= {
+        "SQUEUE_STATES": "RUNNING",
+        "SQUEUE_PARTITION": "urgent",
+        "SQUEUE_FORMAT": "%N",
+        "SCANCEL_STATE": "R",
+    }
+    zsg.env |= {
+        "SLURM_TIME_FORMAT": "relative",
+        "SACCT_FORMAT": "User",
+        "SLURM_BITSTR_LEN": "3",
+    }
     [row] = zsg.status()
     again = zsg("submit", grid, "--profile", place, "--retry")
     before = len(queued(slurm))
@@ -115,8 +152,11 @@ def test_variables_of_squeue_change_nothing(prepared_on_slurm: Zsg, slurm: Slurm
     assert queued(slurm) == []
 
 
-def test_a_job_that_was_replaced_is_seen_and_ended(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """A squeue that hid the first job made its run unknown, and it was tried again: status tells, cancel ends both."""
+def test_a_job_that_was_replaced_is_seen_and_ended(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """A squeue that hid the first job made its run unknown, and it was tried again:
+    status tells, cancel ends both."""
     zsg = prepared_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
     grid, place = small_grid(zsg, tasks), light_profile(zsg)
@@ -136,8 +176,11 @@ def test_a_job_that_was_replaced_is_seen_and_ended(prepared_on_slurm: Zsg, slurm
     assert queued(slurm) == []
 
 
-def test_a_named_cluster_is_named_in_every_call(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
-    """Submitted under SLURM_CLUSTERS, looked at and cancelled without it; another name later moves nothing."""
+def test_a_named_cluster_is_named_in_every_call(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
+    """Submitted under SLURM_CLUSTERS, looked at and cancelled without it; another name
+    later moves nothing."""
     zsg = prepared_on_slurm
     slurm.run("scontrol", "update", "partitionname=main", "state=down")
     grid, place = small_grid(zsg, tasks), light_profile(zsg)
@@ -150,17 +193,22 @@ def test_a_named_cluster_is_named_in_every_call(prepared_on_slurm: Zsg, slurm: S
     zsg("cancel", "small", "--yes")
 
     assert row["state"] == "queued"
-    assert {line[:7] for line in (zsg.folder / "calls").read_text().splitlines()} == {"-M zsg "}
+    assert {line[:7] for line in (zsg.folder / "calls").read_text().splitlines()} == {
+        "-M zsg "
+    }
     assert queued(slurm) == []
     zsg.env["SLURM_CLUSTERS"] = "zsg,moon"
     zsg("plan", grid, "--profile", place, code=2)
     assert "SLURM_CLUSTERS is 'zsg,moon': zsg needs one cluster" in zsg.said
 
 
-def test_submitted_from_inside_an_allocation(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_submitted_from_inside_an_allocation(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
     """In salloc with memory per CPU, where the profile asks for memory per node: the run is done.
 
-    Its script sees none of the allocation's settings, only the variables to keep and what Slurm says of the job itself.
+    Its script sees none of the allocation's settings, only the variables to keep and
+    what Slurm says of the job itself.
     """
     zsg = prepared_on_slurm
     grid, place = small_grid(zsg, tasks), light_profile(zsg, ", mem_gb: 1")
@@ -168,28 +216,48 @@ def test_submitted_from_inside_an_allocation(prepared_on_slurm: Zsg, slurm: Slur
     home.mkdir()
     (home / ".bash_profile").write_text("export FROM_LOGIN_FILE=1\n")
     zsg.env |= {"HOME": str(home), "SECRET": "of the shell"}
-    program, allocation = zsg.program, ["salloc", "-Q", "-p", "main", "-n2", "--mem-per-cpu=100"]
+    program, allocation = (
+        zsg.program,
+        ["salloc", "-Q", "-p", "main", "-n2", "--mem-per-cpu=100"],
+    )
     zsg.program = [*allocation, *program]
     zsg("submit", grid, "--profile", place, "--yes")
     zsg.program = program
     [row] = wait_until_ended(zsg, 120)
-    seen = dict(line.split("=", 1) for line in (zsg.folder / "job.env").read_text().splitlines() if "=" in line)
+    seen = dict(
+        line.split("=", 1)
+        for line in (zsg.folder / "job.env").read_text().splitlines()
+        if "=" in line
+    )
 
     assert (row["state"], row["cause"]) == ("done", None)
-    assert not {"SLURM_MEM_PER_CPU", "FROM_LOGIN_FILE", "SECRET", "SLURM_TIME_FORMAT"} & seen.keys()
+    assert (
+        not {"SLURM_MEM_PER_CPU", "FROM_LOGIN_FILE", "SECRET", "SLURM_TIME_FORMAT"}
+        & seen.keys()
+    )
     assert (seen["SLURM_NTASKS"], seen["SLURM_MEM_PER_NODE"]) == ("1", "1024")
     assert seen["SLURM_CONF"] == slurm.env["SLURM_CONF"]
 
 
-def test_submitted_from_an_array_task(prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path) -> None:
+def test_submitted_from_an_array_task(
+    prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
+) -> None:
     """A driver that is itself a task of an array: the run is done under its own id."""
     zsg = prepared_on_slurm
     grid, place = small_grid(zsg, tasks), light_profile(zsg)
     words = [*zsg.program, "submit", str(grid), "--profile", str(place), "--yes"]
     quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
-    driver = zsg.write("driver.sh", f"#!/bin/bash\n#SBATCH --array=3 --output=driver.log -p main\n{quoted}\n")
+    driver = zsg.write(
+        "driver.sh",
+        f"#!/bin/bash\n#SBATCH --array=3 --output=driver.log -p main\n{quoted}\n",
+    )
     done = subprocess.run(
-        ["sbatch", "--parsable", driver], cwd=zsg.folder, env=zsg.env, capture_output=True, text=True, check=True
+        ["sbatch", "--parsable", driver],
+        cwd=zsg.folder,
+        env=zsg.env,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     log = zsg.folder / "driver.log"
     wait_until(lambda: log.exists() and "small: 1 submit" in log.read_text(), 60)

@@ -31,9 +31,14 @@ Traceback (most recent call last):
     return self.engine(*micro.on(self.device))
 torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB
 """
-BUG = "Traceback (most recent call last):\n  File \"/a/jobs/training/train.py\", line 1, in run\n    x\nKeyError: 'x'\n"
+BUG = (
+    'Traceback (most recent call last):\n  File "/a/jobs/training/train.py", line 1, in run\n   '
+    " x\nKeyError: 'x'\n"
+)
 KILLED = "srun: error: n2: task 1: Killed\n"
-CANCELLED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00:00 ***\n"
+CANCELLED = (
+    "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00:00 ***\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,9 @@ CANCELLED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-25T10:00
         ("all is well\n", None, None),
     ],
 )
-def test_a_log_proves_what_came_first(text: str, cause: Cause | None, proof: str | None) -> None:
+def test_a_log_proves_what_came_first(
+    text: str, cause: Cause | None, proof: str | None
+) -> None:
     """Of all that a rank complains about, the cause that the rest follows from, with its line."""
     found = why.in_log(text.encode())
 
@@ -60,7 +67,13 @@ def test_a_log_proves_what_came_first(text: str, cause: Cause | None, proof: str
 
 @pytest.mark.parametrize(
     ("logs", "rank"),
-    [([GLOO, OOM, GLOO], 1), ([GLOO, BUG], 1), ([NCCL, GLOO], 0), (["", "", GLOO], 2), (["", ""], None)],
+    [
+        ([GLOO, OOM, GLOO], 1),
+        ([GLOO, BUG], 1),
+        ([NCCL, GLOO], 0),
+        (["", "", GLOO], 2),
+        (["", ""], None),
+    ],
 )
 def test_the_rank_that_failed_is_found(logs: list[str], rank: int | None) -> None:
     """Ranks that lost a peer are no reason."""
@@ -76,16 +89,29 @@ def explain(workspace: Workspace, sacct: str = "") -> dict[str, Any]:
 def test_a_record_proves_itself(workspace: Workspace) -> None:
     """What the job has said of its end is shown with the line of its record."""
     attempt = started(workspace, submitted(workspace))
-    attempts.end(workspace.root / ITEM, attempt, "failed", cause=Cause.DISK_FULL, evidence="x: No space left on device")
+    attempts.end(
+        workspace.root / ITEM,
+        attempt,
+        "failed",
+        cause=Cause.DISK_FULL,
+        evidence="x: No space left on device",
+    )
     told = explain(workspace)
 
-    assert (told["cause"], told["evidence"]) == ("disk full", "x: No space left on device")
+    assert (told["cause"], told["evidence"]) == (
+        "disk full",
+        "x: No space left on device",
+    )
     assert told["file"] == f"{ITEM}/exit.json"
-    assert "No space" in (workspace.root / told["file"]).read_text().splitlines()[told["line"] - 1]
+    assert (
+        "No space"
+        in (workspace.root / told["file"]).read_text().splitlines()[told["line"] - 1]
+    )
 
 
 def test_a_peers_log_outweighs_the_record_of_who_lost_it(workspace: Workspace) -> None:
-    """Rank 0 has recorded that it lost a peer; the log of rank 1 says why, and is quoted with file and line."""
+    """Rank 0 has recorded that it lost a peer; the log of rank 1 says why, and is
+    quoted with file and line."""
     submitted(workspace)
     begins(workspace, GLOO, rank=0)
     attempt = attempts.read(workspace.root / ITEM)
@@ -93,7 +119,13 @@ def test_a_peers_log_outweighs_the_record_of_who_lost_it(workspace: Workspace) -
     last = Ledger(workspace).last(ITEM)
     assert last
     (workspace.submission(last.id) / "7_1_log.out").write_text("starting\n" + OOM)
-    attempts.end(workspace.root / ITEM, attempt, "failed", cause=Cause.PEER_LOST, evidence="Connection closed by peer")
+    attempts.end(
+        workspace.root / ITEM,
+        attempt,
+        "failed",
+        cause=Cause.PEER_LOST,
+        evidence="Connection closed by peer",
+    )
     told = explain(workspace)
 
     assert (told["cause"], told["rank"]) == ("out of memory", 1)
@@ -121,7 +153,9 @@ def test_what_ended_without_a_word_shows_its_last_line(workspace: Workspace) -> 
     told = explain(workspace, "7|FAILED|9:0")
 
     assert (told["cause"], told["evidence"]) == ("died", "Slurm says FAILED, exit 9:0")
-    assert (workspace.root / told["file"]).read_text().splitlines()[told["line"] - 1] == "step 3"
+    assert (workspace.root / told["file"]).read_text().splitlines()[
+        told["line"] - 1
+    ] == "step 3"
 
 
 def rest(workspace: Workspace) -> None:
@@ -138,26 +172,46 @@ def test_a_failed_prepare_is_quoted(workspace: Workspace) -> None:
     submitted(workspace)
     write_json(workspace.root / ITEM / "job.json", {"after": ["prepare/p"]})
     attempt = attempts.begin(workspace.root / "prepare/p", "s")
-    attempts.end(workspace.root / "prepare/p", attempt, "failed", cause=Cause.BAD_DATA, evidence="t.json: row 3: bad")
+    attempts.end(
+        workspace.root / "prepare/p",
+        attempt,
+        "failed",
+        cause=Cause.BAD_DATA,
+        evidence="t.json: row 3: bad",
+    )
     told = explain(workspace, "7|CANCELLED by 0|0:0")
 
     assert (told["cause"], told["file"]) == ("prepare failed", "prepare/p/exit.json")
     assert "row 3" in told["evidence"]
 
 
-def row(run: str, cause: Cause, evidence: str, signature: str | None = None) -> dict[str, Any]:
+def row(
+    run: str, cause: Cause, evidence: str, signature: str | None = None
+) -> dict[str, Any]:
     """A failed run."""
-    return {"run": run, "cause": cause, "evidence": evidence, "signature": signature, "file": None, "line": None} | {
-        "rank": None, "silent": None, "next": None
-    }  # fmt: skip
+    return {
+        "run": run,
+        "cause": cause,
+        "evidence": evidence,
+        "signature": signature,
+        "file": None,
+        "line": None,
+    } | {"rank": None, "silent": None, "next": None}
 
 
 def test_failures_are_grouped_by_cause() -> None:
-    """Bugs by their hash, messages by what does not vary in them, the rest by the cause alone; the largest first."""
+    """Bugs by their hash, messages by what does not vary in them, the rest by the cause
+    alone; the largest first."""
     rows = [row(f"b{n}", Cause.TRACEBACK, f"KeyError: {n}", "aa") for n in range(2)]
     rows += [row("c", Cause.TRACEBACK, "KeyError: 1", "bb")]
-    rows += [row(f"o{n}", Cause.OUT_OF_MEMORY, f"Tried to allocate {n} GiB") for n in range(3)]
-    rows += [row(f"d{n}", Cause.BAD_DATA, f"/data/{n}/t.json: row {n}: no output") for n in range(4)]
+    rows += [
+        row(f"o{n}", Cause.OUT_OF_MEMORY, f"Tried to allocate {n} GiB")
+        for n in range(3)
+    ]
+    rows += [
+        row(f"d{n}", Cause.BAD_DATA, f"/data/{n}/t.json: row {n}: no output")
+        for n in range(4)
+    ]
 
     found = why.by_cause(rows)
     assert [(group["count"], group["cause"], group["runs"][0]) for group in found] == [
@@ -184,10 +238,18 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
     ("cause", "state", "refusal", "expected"),
     [
         pytest.param(
-            Cause.DIED, JobState(state="failed"), None, "zsg retry g starts it again", id="failed, nothing saved"
+            Cause.DIED,
+            JobState(state="failed"),
+            None,
+            "zsg retry g starts it again",
+            id="failed, nothing saved",
         ),
         pytest.param(
-            Cause.NODE_FAILURE, JobState(state="failed", saved=8), None, "zsg retry g goes on from step 8", id="saved"
+            Cause.NODE_FAILURE,
+            JobState(state="failed", saved=8),
+            None,
+            "zsg retry g goes on from step 8",
+            id="saved",
         ),
         pytest.param(
             Cause.DIED,
@@ -236,14 +298,16 @@ def test_a_word_of_the_log_is_found_in_a_file(tmp_path: Path) -> None:
 def test_the_next_step_is_the_command_that_works(
     cause: Cause, state: JobState, refusal: str | None, expected: str
 ) -> None:
-    """By the run's own state: which command takes it up, and from where; a saved state only where there is one."""
+    """By the run's own state: which command takes it up, and from where; a saved state
+    only where there is one."""
     told = why.row("r", "g", state, why.Found(cause), refusal)["next"]
 
     assert told.rpartition("then: ")[2] == expected
 
 
 def test_what_why_says_is_what_retry_does(workspace: Workspace) -> None:
-    """Of a job that died where no accounting says so, both name the same command, and it takes the run."""
+    """Of a job that died where no accounting says so, both name the same command, and
+    it takes the run."""
     submission = submitted(workspace)
     begins(workspace, KILLED)
     rest(workspace)
@@ -257,12 +321,15 @@ def test_what_why_says_is_what_retry_does(workspace: Workspace) -> None:
 
 
 def test_the_words_of_a_setup_are_no_reason_of_a_later_end() -> None:
-    """What a job's script printed before its attempt proves nothing of how that ended; a line that failed does."""
+    """What a job's script printed before its attempt proves nothing of how that ended;
+    a line that failed does."""
     mark = "=== zsg attempt 1, rank 0 of 1, job 7, node n1, 2026-11-28T22:00:00Z ===\n"
     found = why.in_log(f"cp: No space left on device\n{mark}{KILLED}".encode())
     assert found is not None
     assert found.cause == Cause.DIED
 
-    failed = why.in_log(b"module: command not found\n=== zsg setup line 1 of 2 ended with 127 ===\n")
+    failed = why.in_log(
+        b"module: command not found\n=== zsg setup line 1 of 2 ended with 127 ===\n"
+    )
     assert failed is not None
     assert failed.cause == Cause.SETUP

@@ -65,13 +65,17 @@ def test_every_key_and_item_knows_its_line(load):
     """Keys and items are found on the line on which they stand."""
     document = load("# grid\na: 1\nb:\n  c: 2\n  d:\n    - x\n    - {e: 3}\n")
 
-    lines = {place: document.line(place) for place in [("a",), ("b", "c"), ("b", "d", 0), ("b", "d", 1, "e")]}
+    lines = {
+        place: document.line(place)
+        for place in [("a",), ("b", "c"), ("b", "d", 0), ("b", "d", 1, "e")]
+    }
 
     assert {("a",): 2, ("b", "c"): 4, ("b", "d", 0): 6, ("b", "d", 1, "e"): 7} == lines
 
 
 def test_an_unknown_place_has_the_line_of_what_holds_it(load):
-    """A place that is not in the file, such as a missing key, is shown where it should have been."""
+    """A place that is not in the file, such as a missing key, is shown where it should
+    have been."""
     document = load("a:\n  b:\n    c: 1\n")
 
     assert 2 == document.line(("a", "b", "missing", 0))
@@ -88,27 +92,52 @@ def test_an_error_begins_with_file_and_line(load):
     ("content", "line", "said"),
     [
         pytest.param("a: 1\na: 2\n", 2, "duplicate key", id="a doubled key"),
-        pytest.param("\"a\": 1\n'a': 2\n", 2, "duplicate key", id="a doubled key in other quotes"),
-        pytest.param("b: 1\na:\n\tc: 1\n", 3, "not valid YAML", id="a tab as indentation"),
+        pytest.param(
+            "\"a\": 1\n'a': 2\n", 2, "duplicate key", id="a doubled key in other quotes"
+        ),
+        pytest.param(
+            "b: 1\na:\n\tc: 1\n", 3, "not valid YAML", id="a tab as indentation"
+        ),
         pytest.param("b: 1\na: [1", 2, "not valid YAML", id="an open bracket"),
         pytest.param("b: 1\na: @b\n", 2, "not valid YAML", id="a reserved character"),
         pytest.param("a: *x\n", 1, "undefined alias", id="an alias of nothing"),
         pytest.param("a: 1\n---\nb: 1\n", 2, "another document", id="two documents"),
         pytest.param("b: 1\na: 2020-01-01\n", 2, "date; quote it", id="a date"),
-        pytest.param("b: 1\na: 2020-01-01T10:00:00Z\n", 2, "TimeStamp; quote it", id="a timestamp"),
+        pytest.param(
+            "b: 1\na: 2020-01-01T10:00:00Z\n",
+            2,
+            "TimeStamp; quote it",
+            id="a timestamp",
+        ),
         pytest.param("b: 1\na: !foo bar\n", 2, "tag !foo", id="a tag on a text"),
         pytest.param("b: 1\na: !foo {b: 1}\n", 2, "tag !foo", id="a tag on a mapping"),
         pytest.param("b: 1\na: !foo [1]\n", 2, "tag !foo", id="a tag on a list"),
-        pytest.param("a: !!python/object/apply:os.system ['true']\n", 1, "tag", id="a tag that builds an object"),
+        pytest.param(
+            "a: !!python/object/apply:os.system ['true']\n",
+            1,
+            "tag",
+            id="a tag that builds an object",
+        ),
         pytest.param("a: !!set {a, b}\n", 1, "CommentedSet", id="a set"),
-        pytest.param("a: !!omap [a: 1]\n", 1, "CommentedOrderedMap", id="an ordered map"),
+        pytest.param(
+            "a: !!omap [a: 1]\n", 1, "CommentedOrderedMap", id="an ordered map"
+        ),
         pytest.param("a: !!binary aGk=\n", 1, "bytes", id="bytes"),
-        pytest.param("b: &x {c: 1}\na:\n  <<: *x\n", 2, "merges nothing", id="a merge key"),
+        pytest.param(
+            "b: &x {c: 1}\na:\n  <<: *x\n", 2, "merges nothing", id="a merge key"
+        ),
         pytest.param("1: 2\n", 1, "key 1 is not a text", id="a number as key"),
-        pytest.param("true: 2\n", 1, "key True is not a text", id="a truth value as key"),
+        pytest.param(
+            "true: 2\n", 1, "key True is not a text", id="a truth value as key"
+        ),
         pytest.param("~: 2\n", 1, "key None is not a text", id="nothing as key"),
         pytest.param("? [a]\n: b\n", 1, "is not a text", id="a list as key"),
-        pytest.param("b: 1\na: 0x" + "f" * 5000 + "\n", 2, "18 digits", id="a number too long to be printed"),
+        pytest.param(
+            "b: 1\na: 0x" + "f" * 5000 + "\n",
+            2,
+            "18 digits",
+            id="a number too long to be printed",
+        ),
     ],
 )
 def test_oddities_are_refused_with_file_and_line(load, content, line, said):
@@ -140,9 +169,12 @@ def test_what_is_no_yaml_text_is_refused(load, content):
 
 
 def test_an_alias_bomb_is_refused(load):
-    """A few lines of nested aliases that stand for a billion values are refused before they are expanded."""
+    """A few lines of nested aliases that stand for a billion values are refused before
+    they are expanded."""
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
-    bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10))
+    bomb += "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+    )
 
     with pytest.raises(UserError, match="aliases multiply them"):
         load(bomb)
@@ -150,7 +182,12 @@ def test_an_alias_bomb_is_refused(load):
 
 def test_an_alias_gives_the_value_again(load):
     """An anchored value may be repeated, and an anchor may be set anew."""
-    assert load("a: &x [1]\nb: *x\nc: &x 2\nd: *x\n").value == {"a": [1], "b": [1], "c": 2, "d": 2}
+    assert load("a: &x [1]\nb: *x\nc: &x 2\nd: *x\n").value == {
+        "a": [1],
+        "b": [1],
+        "c": 2,
+        "d": 2,
+    }
 
 
 @pytest.mark.parametrize("content", ["", "\n", "# only a comment\n", "---\n"])

@@ -1,4 +1,5 @@
-"""What tests of train jobs share: a workspace in which real jobs are made, started and stopped; what they tell."""
+"""What tests of train jobs share: a workspace in which real jobs are made, started and
+stopped; what they tell."""
 
 import json
 import time
@@ -31,39 +32,68 @@ class Bench:
         skills.write_tasks(self.data, per_task=6)
 
     def make(
-        self, zero: int = 1, precision: str = "fp32", epochs: int = 1, train: dict[str, Any] | None = None,
-        more: dict[str, Any] | None = None, is_start: bool = False, **checkpoints: Any,
-    ) -> Path:  # fmt: skip
-        """The folder of a new run of 18 steps an epoch, ready to start; no two runs share a workspace.
+        self,
+        zero: int = 1,
+        precision: str = "fp32",
+        epochs: int = 1,
+        train: dict[str, Any] | None = None,
+        more: dict[str, Any] | None = None,
+        is_start: bool = False,
+        **checkpoints: Any,
+    ) -> Path:
+        """The folder of a new run of 18 steps an epoch, ready to start; no two runs
+        share a workspace.
 
-        `train` are further settings of training, `more` others, dotted, laid over all; `is_start`: whether others are
-        to start from its weights.
+        `train` are further settings of training, `more` others, dotted, laid over all;
+        `is_start`: whether others are to start from its weights.
         """
         self._made += 1
         folder = self.folder / f"run{self._made}"
         folder.mkdir()
         grid = {
             "model": {"name": "tiny", "hidden": 64, "layers": 2, "vocab": 600},
-            "data": {"path": str(self.data), "train_per_task": 6, "test_per_task": 1, "positive_examples": 0},
-            "train": {"batch": 8, "lr": 2e-3, "max_length": 96, "precision": precision, "epochs": epochs}
-            | (train or {}),
+            "data": {
+                "path": str(self.data),
+                "train_per_task": 6,
+                "test_per_task": 1,
+                "positive_examples": 0,
+            },
+            "train": (
+                {
+                    "batch": 8,
+                    "lr": 2e-3,
+                    "max_length": 96,
+                    "precision": precision,
+                    "epochs": epochs,
+                }
+                | (train or {})
+            ),
             "checkpoints": {"every": 6, "state_every": 4, **checkpoints},
         }
         profile = {"name": "p", "kind": "slurm", "deepspeed": {"zero_stage": zero}}
-        write_json(folder / "grid.yaml", {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}})
+        write_json(
+            folder / "grid.yaml",
+            {"name": "g", "defaults": grid, "grid": {"arrangement.order": ["random"]}},
+        )
         write_json(folder / "p.yaml", profile)
         sets = [f"{key}={json.dumps(value)}" for key, value in (more or {}).items()]
-        opened = open_grid(folder / "grid.yaml", str(folder / "p.yaml"), folder / "work", sets=sets)
+        opened = open_grid(
+            folder / "grid.yaml", str(folder / "p.yaml"), folder / "work", sets=sets
+        )
         return self._prepare(opened.site, opened.runs[0], is_start)
 
     def _prepare(self, site: Site, run: Run, is_start: bool) -> Path:
         prepare = Prepare("prepare/p", [run], set(run.needs))
         job_files.write_prepare(site.workspace, prepare, site.profile, "s")
-        job_files.write_train(site.workspace, run, site.profile, "s", (), is_start=is_start)
+        job_files.write_train(
+            site.workspace, run, site.profile, "s", (), is_start=is_start
+        )
         assert self.jobs.run(site.workspace.root / "prepare/p")["outcome"] == "done"
         return site.workspace.root / run_item(run)
 
-    def undisturbed(self, world: int, zero: int, precision: str, epochs: int = 1) -> dict[Any, Any]:
+    def undisturbed(
+        self, world: int, zero: int, precision: str, epochs: int = 1
+    ) -> dict[Any, Any]:
         """What the run tells that nobody disturbs and that saves nothing."""
         key = (world, zero, precision, epochs)
         if key not in self._undisturbed:
@@ -72,7 +102,9 @@ class Bench:
             self._undisturbed[key] = told(folder)
         return self._undisturbed[key]
 
-    def stopped(self, number: int, world: int = 1, step: int = 9, **how: Any) -> tuple[Path, dict[str, Any]]:
+    def stopped(
+        self, number: int, world: int = 1, step: int = 9, **how: Any
+    ) -> tuple[Path, dict[str, Any]]:
         """A long run that was sent a signal once it had reached a step, and its exit record."""
         folder = self.make(epochs=MANY, **how)
         stop(self.jobs.start(folder, world), folder, step, number)
@@ -80,13 +112,19 @@ class Bench:
 
 
 def told(folder: Path) -> dict[Any, Any]:
-    """Every number that counts by (key, step), every digest of ids, the weights; all attempts must agree on them."""
+    """Every number that counts by (key, step), every digest of ids, the weights; all
+    attempts must agree on them."""
     points, disagree = first_points(read(folder))
     assert disagree == []
-    facts: dict[Any, Any] = {(p.key, p.step): p.value for p in points if not p.key.startswith(SPEED)}
+    facts: dict[Any, Any] = {
+        (p.key, p.step): p.value for p in points if not p.key.startswith(SPEED)
+    }
     for row in read(folder):
         if row["kind"] == "digest":
-            assert facts.setdefault(("ids", row["step"]), row["data"]["ids"]) == row["data"]["ids"]
+            assert (
+                facts.setdefault(("ids", row["step"]), row["data"]["ids"])
+                == row["data"]["ids"]
+            )
     record = read_json(folder / "exit.json")
     return facts | {
         "weights": record["weights"],

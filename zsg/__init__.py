@@ -1,6 +1,8 @@
-"""What programs may import of zsg: these names stay; modules below `launcher`, `jobs` and `zsg_core` may move.
+"""What programs may import of zsg: these names stay; modules below `launcher`, `jobs`
+and `zsg_core` may move.
 
-`Example`: one instruction example of a data set. `Answered`: what a model answered to one, as it is scored.
+`Example`: one instruction example of a data set. `Answered`: what a model answered to
+one, as it is scored.
 """
 
 from importlib.metadata import version

@@ -1,6 +1,8 @@
-"""Judges the addresses of servers that grids and profiles name: what may stand in them, and which are this machine.
+"""Judges the addresses of servers that grids and profiles name: what may stand in them,
+and which are this machine.
 
-Pure: no name is looked up here. Whoever sends a key over plain http also looks at the address that the connection has.
+Pure: no name is looked up here. Whoever sends a key over plain http also looks at the
+address that the connection has.
 """
 
 import ipaddress
@@ -9,14 +11,15 @@ from urllib.parse import SplitResult, urlsplit
 
 MOST_CHARACTERS = 2000
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\.?")
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")  # what a resolver may take for a number, of which it makes an address
+# what a resolver may take for a number, of which it makes an address
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 
 
 def refusal(address: str) -> str | None:
     """Why this is no address of a server, in words that do not repeat it; None if it is one.
 
-    Allowed: http or https, a host's name or its IP address written in full, a port, a path. No user, no password, no
-    query: a key would stand in records and messages.
+    Allowed: http or https, a host's name or its IP address written in full, a port, a
+    path. No user, no password, no query: a key would stand in records and messages.
     """
     if len(address) > MOST_CHARACTERS:
         return f"is longer than {MOST_CHARACTERS:,} characters"
@@ -57,12 +60,14 @@ def host_of(address: str) -> str:
 
 
 def refuse_key_in_the_clear(address: str) -> str | None:
-    """Why no key may be sent to an address; None where it goes encrypted, or only to this machine."""
+    """Why no key may be sent to an address; None where it goes encrypted, or only to
+    this machine."""
     if not is_plain(address) or is_here(host_of(address)):
         return None
     return (
-        "is plain http to another machine, and whoever stands between would read the key: give https://…, or reach it "
-        "by a tunnel to this machine (ssh -L 8000:HOST:PORT) as http://127.0.0.1:8000"
+        "is plain http to another machine, and whoever stands between would read the key: give"
+        " https://…, or reach it by a tunnel to this machine (ssh -L 8000:HOST:PORT) as"
+        " http://127.0.0.1:8000"
     )
 
 
@@ -88,7 +93,13 @@ def _host_refusal(host: str) -> str | None:
         try:
             found = ipaddress.IPv4Address(host)
         except ValueError:
-            return "names a host by numbers that are no IP address: four of them, 0 to 255, with dots between"
+            return (
+                "names a host by numbers that are no IP address: four of them, 0 to 255, with dots"
+                " between"
+            )
         if found.is_unspecified:
-            return "names 0.0.0.0, which is no host but a word for all addresses: for this machine give 127.0.0.1"
+            return (
+                "names 0.0.0.0, which is no host but a word for all addresses: for this machine"
+                " give 127.0.0.1"
+            )
     return None

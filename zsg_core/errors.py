@@ -27,7 +27,8 @@ class BadData(UserError):
 
 
 class Diverged(UserError):
-    """A loss or a gradient of a run is not finite: with its settings it would come to that again. `step`: where."""
+    """A loss or a gradient of a run is not finite: with its settings it would come to
+    that again. `step`: where."""
 
     def __init__(self, step: int, message: str) -> None:
         super().__init__(f"step {step}: {message}")

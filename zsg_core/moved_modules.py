@@ -1,6 +1,8 @@
-"""Finds modules by the names that they had before they moved, so that scripts and notebooks of users go on working.
+"""Finds modules by the names that they had before they moved, so that scripts and
+notebooks of users go on working.
 
-The old names are to go with the release after next; each use of one is a DeprecationWarning that tells the new name.
+The old names are to go with the release after next; each use of one is a
+DeprecationWarning that tells the new name.
 """
 
 import importlib
@@ -107,7 +109,10 @@ class MovedModules(MetaPathFinder):
     """Answers for old names with the one module that there is, never with a second copy of it."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """The module of an old name; None for every other one."""
         name = new_name(fullname)
@@ -115,7 +120,9 @@ class MovedModules(MetaPathFinder):
             return None
         warnings.warn(f"{fullname} is now {name}", DeprecationWarning, stacklevel=2)
         module = importlib.import_module(name)
-        return ModuleSpec(fullname, _Same(module), is_package=hasattr(module, "__path__"))
+        return ModuleSpec(
+            fullname, _Same(module), is_package=hasattr(module, "__path__")
+        )
 
 
 class _Same(Loader):
@@ -130,6 +137,7 @@ class _Same(Loader):
 
 
 def install() -> None:
-    """Has this process find modules by their old names. It comes first, else folders would be searched for copies."""
+    """Has this process find modules by their old names. It comes first, else folders
+    would be searched for copies."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, MovedModules())

@@ -1,9 +1,11 @@
 """Decides what makes two runs the same: the resolved recipe and the ids derived from it.
 
-A recipe holds every value that can change a run's numbers, defaults written out, so that a later change of
-a default can never change what an old id means; and nothing else: no path, node, profile or metric. Files
-enter by the digest of their content. Made once and shared under ids of their own: the corpus (which examples),
-the base (a tiny model with its tokenizer, or a model with added tokens) and the arrangement (their order).
+A recipe holds every value that can change a run's numbers, defaults written out, so
+that a later change of a default can never change what an old id means; and nothing
+else: no path, node, profile or metric. Files enter by the digest of their content. Made
+once and shared under ids of their own: the corpus (which examples), the base (a tiny
+model with its tokenizer, or a model with added tokens) and the arrangement (their
+order).
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,9 +22,11 @@ from zsg_core.training.schedule import HUGGING_FACE
 
 Recipe = dict[str, Any]
 
-SCHEMA = 1  # raised when the same recipe would train differently, so that old results are never taken for new
+# raised when the same recipe would train differently, so that old results are never taken for new
+SCHEMA = 1
 
-# Settings of training that came later, absent where they do nothing: recipes made before keep their ids.
+# Settings of training that came later, absent where they do nothing: recipes made
+# before keep their ids.
 LATER = {
     key: TrainSettings.model_fields[key].default
     for key in (
@@ -36,23 +40,26 @@ LATER = {
     )
 }
 
-# Marks of what an older zsg made otherwise, and what that is. A recipe without its marks is the one of then.
+# Marks of what an older zsg made otherwise, and what that is. A recipe without its
+# marks is the one of then.
 MARKS = {
     "warmup": "the rates of its warm-up",
     "read": "how its data are read",
     "added_tokens": "how texts are read that hold its tokenizer's added tokens",
 }
-READS_TEXT = {"added_tokens": "split"}  # of a base, where an older zsg made control tokens of a text's words
+# of a base, where an older zsg made control tokens of a text's words
+READS_TEXT = {"added_tokens": "split"}
 
-SEVERAL_ANSWERS = ("niv2",)  # sets of which a label is drawn among several right answers
+# sets of which a label is drawn among several right answers
+SEVERAL_ANSWERS = ("niv2",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDigests:
     """Digests of a source's files; None where it has none of the kind.
 
-    `marks` and `test_marks` say what is read of data and test otherwise than by earlier versions, see
-    `zsg_core.data.readers.format.Look`; mostly nothing.
+    `marks` and `test_marks` say what is read of data and test otherwise than by earlier
+    versions, see `zsg_core.data.readers.format.Look`; mostly nothing.
     """
 
     data: str
@@ -70,17 +77,21 @@ class InputDigests:
     sources: Mapping[str, SourceDigests]
     model: str | None = None
     embedding: str | None = None
-    control: tuple[str, ...] = ()  # tokens of the model that an older zsg made of the words of texts
+    # tokens of the model that an older zsg made of the words of texts
+    control: tuple[str, ...] = ()
 
 
 def uses_embedding(settings: Settings) -> bool:
     """Whether the order needs a similarity, and so an embedding model."""
     asked = settings.arrangement
-    return asked.order == TMA or (asked.order in BY_SIMILARITY and asked.measure not in OF_TEXT)
+    return asked.order == TMA or (
+        asked.order in BY_SIMILARITY and asked.measure not in OF_TEXT
+    )
 
 
 def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
-    """The resolved recipe: seeds that do nothing are left out, so that they make no false replicates.
+    """The resolved recipe: seeds that do nothing are left out, so that they make no
+    false replicates.
 
     `digests` are those of each stage's inputs, or one where all stages have the same.
     """
@@ -92,7 +103,9 @@ def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
         for source in sources(stage["data"]).values():
             if "self_sample" in source:  # by the model as it is before tokens are added
                 answers = before_tokens(base)
-                source["self_sample"]["model"] = id_of_base(answers) or answers["digest"]
+                source["self_sample"]["model"] = (
+                    id_of_base(answers) or answers["digest"]
+                )
                 source["self_sample"] |= READS_TEXT if of_stages[0].control else {}
     return {"schema": SCHEMA, "base": base, "stages": made}
 
@@ -100,9 +113,13 @@ def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
 def prefixes(made: Recipe) -> list[Recipe]:
     """The recipe after its first stage, after its second, …; the last is the recipe itself.
 
-    A prefix is a recipe like any other: runs that begin alike share the run that it is the recipe of.
+    A prefix is a recipe like any other: runs that begin alike share the run that it is
+    the recipe of.
     """
-    return [{**made, "stages": made["stages"][: count + 1]} for count in range(len(made["stages"]))]
+    return [
+        {**made, "stages": made["stages"][: count + 1]}
+        for count in range(len(made["stages"]))
+    ]
 
 
 def run_id(made: Recipe) -> str:
@@ -129,73 +146,115 @@ def without_marks(made: Any) -> tuple[Any, set[str]]:
 
 
 def unseeded(made: Any) -> Any:
-    """A recipe without the seeds that make replicates: runs that have it in common differ in nothing else.
+    """A recipe without the seeds that make replicates: runs that have it in common
+    differ in nothing else.
 
-    The seeds of the test set and of which tasks are held out stay: another test set is another question.
+    The seeds of the test set and of which tasks are held out stay: another test set is
+    another question.
     """
     if isinstance(made, list):
         return [unseeded(value) for value in made]
     if not isinstance(made, dict):
         return made
-    return {k: v if k in ("test", "held_out") else unseeded(v) for k, v in made.items() if k != "seed"}
+    return {
+        k: v if k in ("test", "held_out") else unseeded(v)
+        for k, v in made.items()
+        if k != "seed"
+    }
 
 
 def records_id(source: Recipe, skip: bool) -> str:
-    """The id of a data set's records, normalised: what reads which files, and whether bad rows are passed over.
+    """The id of a data set's records, normalised: what reads which files, and whether
+    bad rows are passed over.
 
-    `source` has reader and digest, and self_sample where the answers are a model's own; `read` where they are read
-    otherwise than by earlier versions.
+    `source` has reader and digest, and self_sample where the answers are a model's own;
+    `read` where they are read otherwise than by earlier versions.
     """
     rule = {"on_bad_row": "skip"} if skip else {}
-    own = {key: source[key] for key in ("reader", "digest", "read", "self_sample") if key in source}
+    own = {
+        key: source[key]
+        for key in ("reader", "digest", "read", "self_sample")
+        if key in source
+    }
     return content_id({"kind": "records", "schema": SCHEMA, **own, **rule})
 
 
 def sampled(data: Recipe) -> dict[str, str]:
-    """The sources of a corpus' recipe whose answers are a model's own, each with the id of its records."""
-    own = {name: source for name, source in sources(data).items() if "self_sample" in source}
-    return {name: records_id(source, source.get("on_bad_row") == "skip") for name, source in own.items()}
+    """The sources of a corpus' recipe whose answers are a model's own, each with the id
+    of its records."""
+    own = {
+        name: source
+        for name, source in sources(data).items()
+        if "self_sample" in source
+    }
+    return {
+        name: records_id(source, source.get("on_bad_row") == "skip")
+        for name, source in own.items()
+    }
 
 
 def corpus_id(made: Recipe) -> str:
     """The id of the last stage's sampled training and test examples."""
-    return content_id({"kind": "corpus", "schema": SCHEMA, "data": made["stages"][-1]["data"]})
+    return content_id(
+        {"kind": "corpus", "schema": SCHEMA, "data": made["stages"][-1]["data"]}
+    )
 
 
 def arrangement_id(made: Recipe) -> str:
-    """The id of the last stage's ordered training list: its examples and how they are put in order."""
+    """The id of the last stage's ordered training list: its examples and how they are
+    put in order."""
     stage = made["stages"][-1]
     asked = {"data": stage["data"], "arrangement": stage["arrangement"]}
     return content_id({"kind": "arrangement", "schema": SCHEMA, **asked})
 
 
 def base_id(made: Recipe) -> str | None:
-    """The id of a base that zsg makes: tiny, or any with added tokens; None for a model as the user supplies it."""
+    """The id of a base that zsg makes: tiny, or any with added tokens; None for a model
+    as the user supplies it."""
     return id_of_base(made["base"])
 
 
 def id_of_base(base: Recipe) -> str | None:
     """The same of a base's own recipe."""
     is_made = base["kind"] == TINY or "added" in base
-    return content_id({"kind": "base", "schema": SCHEMA, "base": base}) if is_made else None
+    return (
+        content_id({"kind": "base", "schema": SCHEMA, "base": base})
+        if is_made
+        else None
+    )
 
 
 def before_tokens(base: Recipe) -> Recipe:
-    """The recipe of the base to which tokens were added, whose files no mark of how texts are read changes."""
-    return {key: value for key, value in base.items() if key not in ("added", *READS_TEXT)}
+    """The recipe of the base to which tokens were added, whose files no mark of how
+    texts are read changes."""
+    return {
+        key: value for key, value in base.items() if key not in ("added", *READS_TEXT)
+    }
 
 
 def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     train = settings.train.model_dump(mode="json", exclude={"init_seed", "tuning"})
-    train = {key: value for key, value in train.items() if key not in LATER or value != LATER[key]}
-    if settings.train.warmup_share:  # the first rate and the rounding; runs made before it warmed up in another way
+    train = {
+        key: value
+        for key, value in train.items()
+        if key not in LATER or value != LATER[key]
+    }
+    # the first rate and the rounding; runs made before it warmed up in another way
+    if settings.train.warmup_share:
         train["warmup"] = HUGGING_FACE
-    train["tuning"] = settings.train.tuning.resolved(_seed(settings, settings.train.init_seed))
-    return {"data": _corpus(settings, digests), "arrangement": _arrangement(settings, digests), "train": train}
+    train["tuning"] = settings.train.tuning.resolved(
+        _seed(settings, settings.train.init_seed)
+    )
+    return {
+        "data": _corpus(settings, digests),
+        "arrangement": _arrangement(settings, digests),
+        "train": train,
+    }
 
 
 def sources(data: Recipe) -> dict[str, Recipe]:
-    """The sources of a corpus' recipe, in the order in which their examples stand: that of their names.
+    """The sources of a corpus' recipe, in the order in which their examples stand: that
+    of their names.
 
     Of one data set the recipe is its own source, under the name ''.
     """
@@ -203,8 +262,13 @@ def sources(data: Recipe) -> dict[str, Recipe]:
 
 
 def tested(data: Recipe) -> dict[str, Recipe]:
-    """What is tested of each source of a corpus' recipe, by the sources' names; of those that are tested at all."""
-    return {name: source["test"] for name, source in sources(data).items() if "test" in source}
+    """What is tested of each source of a corpus' recipe, by the sources' names; of
+    those that are tested at all."""
+    return {
+        name: source["test"]
+        for name, source in sources(data).items()
+        if "test" in source
+    }
 
 
 def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
@@ -215,15 +279,20 @@ def _corpus(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     shared |= {} if data.mix is None else {"mix": _mix(settings)}
     if data.sources is None:
         return _source(settings, made[ONE], digests.sources[ONE]) | shared
-    # A tiny model's tokenizer learns from every source but its own answers; else one that is neither trained on nor
-    # tested is not there.
+    # A tiny model's tokenizer learns from every source but its own answers; else one
+    # that is neither trained on nor tested is not there.
     is_read = settings.model.name == TINY
     used = {
         name: own
         for name, own in made.items()
         if (own.is_sampled if own.self_sample else own.k or is_tested(own) or is_read)
     }
-    return {"sources": {name: _source(settings, own, digests.sources[name]) for name, own in used.items()}} | shared
+    return {
+        "sources": {
+            name: _source(settings, own, digests.sources[name])
+            for name, own in used.items()
+        }
+    } | shared
 
 
 def is_tested(source: Source) -> bool:
@@ -231,23 +300,42 @@ def is_tested(source: Source) -> bool:
     return source.test_path is not None or source.held_out is not None
 
 
-def _source(settings: Settings, source: Source, digests: SourceDigests) -> dict[str, Any]:
+def _source(
+    settings: Settings, source: Source, digests: SourceDigests
+) -> dict[str, Any]:
     data = settings.data
-    made: dict[str, Any] = {"reader": source.set, "digest": digests.data, **_read(digests.marks)}
+    made: dict[str, Any] = {
+        "reader": source.set,
+        "digest": digests.data,
+        **_read(digests.marks),
+    }
     if data.sources is None or is_tested(source):
-        tested = _drawn(source, source.test_set or source.set, source.test_per_task, data.test_seed)
+        tested = _drawn(
+            source, source.test_set or source.set, source.test_per_task, data.test_seed
+        )
         made["held_out"] = _held_out(source, digests)
-        made["test"] = {"per_task": source.test_per_task, **_tasks(source.test_tasks), **tested}
-        worded = source.instructions and source.instructions.of_test(digests.instructions)
+        made["test"] = {
+            "per_task": source.test_per_task,
+            **_tasks(source.test_tasks),
+            **tested,
+        }
+        worded = source.instructions and source.instructions.of_test(
+            digests.instructions
+        )
         made["test"] |= {"instructions": worded} if worded else {}
     if source.self_sample is not None:
-        how = {"template": _template(settings, [source]), "precision": settings.train.precision}
+        how = {
+            "template": _template(settings, [source]),
+            "precision": settings.train.precision,
+        }
         made["self_sample"] = source.self_sample.recipe | how
     made["train"] = _trained(settings, source, digests)
     return made | ({"on_bad_row": "skip"} if source.on_bad_row == "skip" else {})
 
 
-def _trained(settings: Settings, source: Source, digests: SourceDigests) -> dict[str, Any]:
+def _trained(
+    settings: Settings, source: Source, digests: SourceDigests
+) -> dict[str, Any]:
     """What of a source is trained on, without whatever does nothing."""
     if source.k == 0:
         return {"k": "0"}
@@ -257,30 +345,53 @@ def _trained(settings: Settings, source: Source, digests: SourceDigests) -> dict
     made |= _tagged(source, digests)
     if source.instructions is not None:
         made["instructions"] = source.instructions.of_train(digests.instructions, seed)
-    made |= {key: getattr(source, key) for key in ("templates", "count") if getattr(source, key) is not None}
+    made |= {
+        key: getattr(source, key)
+        for key in ("templates", "count")
+        if getattr(source, key) is not None
+    }
     made |= _data_sets(settings, source)
-    made |= {} if source.ratio is None else {"ratio": str(source.ratio), "ratio_to": source.ratio_to}
+    made |= (
+        {}
+        if source.ratio is None
+        else {"ratio": str(source.ratio), "ratio_to": source.ratio_to}
+    )
     made["fraction"] = str(source.fraction)
     made |= {} if source.k == 1 else {"k": str(source.k)}
     made |= {} if source.rate_max is None else {"rate_max": source.rate_max}
     made |= {} if source.share is None else {"share": str(source.share)}
-    if source.fraction != 1 or made.keys() & {"templates", "count", "ratio", "k"} or settings.data.mix:
-        made |= {"seed": seed, "parts": "nested"}  # splits.nested; parts made before it were drawn one by one
+    if (
+        source.fraction != 1
+        or made.keys() & {"templates", "count", "ratio", "k"}
+        or settings.data.mix
+    ):
+        # splits.nested; parts made before it were drawn one by one
+        made |= {"seed": seed, "parts": "nested"}
     return made
 
 
 def _data_sets(settings: Settings, source: Source) -> dict[str, Any]:
     """Which tasks are one data set, where it is said and counts for anything."""
     rule, mix = source.data_sets, settings.data.mix
-    by_set = mix is not None and mix.rates == "capped" and source.rate_max is not None  # else each task counts alone
-    counts = source.templates is not None or by_set or (mix is not None and mix.rates == "t0")
-    if rule is None or not counts or (rule == "t0" and not by_set):  # by T0's names is what is done without it
+    # else each task counts alone
+    by_set = mix is not None and mix.rates == "capped" and source.rate_max is not None
+    counts = (
+        source.templates is not None
+        or by_set
+        or (mix is not None and mix.rates == "t0")
+    )
+    # by T0's names is what is done without it
+    if rule is None or not counts or (rule == "t0" and not by_set):
         return {}
     return {"data_sets": rule}
 
 
 def _tagged(source: Source, digests: SourceDigests) -> dict[str, Any]:
-    rules = {key: getattr(source, key) for key in ("keep_tags", "drop_tags") if getattr(source, key) is not None}
+    rules = {
+        key: getattr(source, key)
+        for key in ("keep_tags", "drop_tags")
+        if getattr(source, key) is not None
+    }
     return rules | ({"tags": digests.tags} if source.tags is not None else {})
 
 
@@ -290,17 +401,26 @@ def _mix(settings: Settings) -> dict[str, Any]:
     return mix.model_dump(mode="json", exclude_none=True)
 
 
-def _drawn(source: Source, reader: str, per_task: int | None, seed: int) -> dict[str, Any]:
-    # Where all examples are taken and none has several answers, nothing is drawn and no seed makes a replicate.
+def _drawn(
+    source: Source, reader: str, per_task: int | None, seed: int
+) -> dict[str, Any]:
+    # Where all examples are taken and none has several answers, nothing is drawn and no
+    # seed makes a replicate.
     if per_task is None and reader not in SEVERAL_ANSWERS:
         return {"sampling": "all"}
-    return {"sampling": source.sampling, **({"seed": seed} if source.sampling == "random" else {})}
+    return {
+        "sampling": source.sampling,
+        **({"seed": seed} if source.sampling == "random" else {}),
+    }
 
 
 def _template(settings: Settings, made: Iterable[Source]) -> dict[str, Any]:
     data = settings.data
     is_niv2 = any("niv2" in (source.set, source.test_set) for source in made)
-    return {"name": data.template, **({"positive_examples": data.positive_examples} if is_niv2 else {})}
+    return {
+        "name": data.template,
+        **({"positive_examples": data.positive_examples} if is_niv2 else {}),
+    }
 
 
 def _held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
@@ -308,7 +428,11 @@ def _held_out(source: Source, digests: SourceDigests) -> dict[str, Any]:
         own = {"reader": source.test_set or source.set, "digest": digests.test}
         return {"by": "path", **own, **_read(digests.test_marks)}
     rule = source.held_out or HeldOut()
-    return {"by": "list"} if rule.by == "list" else rule.model_dump(mode="json", exclude_none=True)
+    return (
+        {"by": "list"}
+        if rule.by == "list"
+        else rule.model_dump(mode="json", exclude_none=True)
+    )
 
 
 def _read(marks: Recipe) -> Recipe:
@@ -332,10 +456,15 @@ def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
         made |= _measured(asked)
     elif asked.order == TMA:
         made |= {"list": asked.list or "min"}
-        made |= {key: getattr(asked, key) for key in ("cap", "rounds") if getattr(asked, key) is not None}
+        made |= {
+            key: getattr(asked, key)
+            for key in ("cap", "rounds")
+            if getattr(asked, key) is not None
+        }
     if uses_embedding(settings):
         made["embedding"] = digests.embedding
-        made["similarity"] = "folded"  # distance.fold; orders made before it were summed from first to last
+        # distance.fold; orders made before it were summed from first to last
+        made["similarity"] = "folded"
     return made
 
 
@@ -346,7 +475,9 @@ def _measured(asked: ArrangementSettings) -> dict[str, Any]:
         made |= {"w_min": _weight(weights.min), "w_avg": _weight(weights.avg)}
     if asked.granularity == "coarse":
         made["granularity"] = "coarse"
-    return made | ({"choose": asked.choose} if asked.choose not in (None, "all") else {})
+    return made | (
+        {"choose": asked.choose} if asked.choose not in (None, "all") else {}
+    )
 
 
 def _weight(weight: float | str) -> str:
@@ -357,16 +488,22 @@ def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str
     seed = _seed(settings, settings.train.init_seed)
     added = settings.model.added(seed)
     if added and set(added["tokens"]) <= set(digests.control):
-        added = {"tokens": added["tokens"], "init": "kept"}  # all have rows, and no seed draws any
+        # all have rows, and no seed draws any
+        added = {"tokens": added["tokens"], "init": "kept"}
     more = {"added": added} if added else {}
     if set(digests.control) - set(settings.model.add_tokens or ()):
         more |= READS_TEXT
     if settings.model.name != TINY:
         return {"kind": "folder", "digest": digests.model, **more}
-    # The tokenizer learns from every training task whatever is sampled, so that all runs of a grid share it.
+    # The tokenizer learns from every training task whatever is sampled, so that all
+    # runs of a grid share it.
     text = _seen(corpus)
     if "sources" in corpus:
-        read = {name: source for name, source in corpus["sources"].items() if "self_sample" not in source}
+        read = {
+            name: source
+            for name, source in corpus["sources"].items()
+            if "self_sample" not in source
+        }
         text["sources"] = {name: _seen(source) for name, source in read.items()}
     tokenizer = {"kind": "byte-level BPE", "text": text}
     shape = {**settings.model.shape, "context": max(1024, settings.train.max_length)}

@@ -1,4 +1,5 @@
-"""Says what is wrong with a setting in one line: what was found, what is allowed, the nearest valid name."""
+"""Says what is wrong with a setting in one line: what was found, what is allowed, the
+nearest valid name."""
 
 import difflib
 import re
@@ -21,23 +22,36 @@ PLAIN = {  # where the words of pydantic are those of a programmer
 
 
 def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Place, str]:
-    """The place of the first error within the settings, and its message; of unknown keys before missing ones.
+    """The place of the first error within the settings, and its message; of unknown
+    keys before missing ones.
 
     A key that is misspelt is both, and its own name is what is to be corrected.
     """
     problems = error.errors()
-    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+    problem = next(
+        (one for one in problems if one["type"] == "extra_forbidden"), problems[0]
+    )
     place = problem["loc"]
     name = ".".join(str(part) for part in place)
     if problem["type"] == "extra_forbidden":
-        return place, unknown_key(str(place[-1]), known_keys(schema, place[:-1]), ".".join(map(str, place[:-1])))
+        return place, unknown_key(
+            str(place[-1]),
+            known_keys(schema, place[:-1]),
+            ".".join(map(str, place[:-1])),
+        )
     if problem["type"] == "missing":
         return place[:-1], f"{name} is missing and has no default"
     message = PLAIN.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     found = problem["input"]
     shown = "" if isinstance(found, dict) else f", found {brief(found)}"
-    known = re.findall(r"'([^']*)'", message) if problem["type"] == "literal_error" else []
-    return place, f"{name}: {message}{'' if repr(found) in message else shown}.{nearest(str(found), known)}".rstrip(".")
+    known = (
+        re.findall(r"'([^']*)'", message) if problem["type"] == "literal_error" else []
+    )
+    return (
+        place,
+        f"{name}: {message}{'' if repr(found) in message else shown}."
+        f"{nearest(str(found), known)}".rstrip("."),
+    )
 
 
 def unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
@@ -75,7 +89,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as a message shows it: on one line, escaped, not longer than a line, no password of an address in it."""
+    """A value as a message shows it: on one line, escaped, not longer than a line, no
+    password of an address in it."""
     shown = hide_in_addresses(repr(value))
     return shown if len(shown) <= 120 else f"{shown[:80]}… ({len(shown):,} characters)"
 
@@ -95,7 +110,8 @@ def known_keys(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]
 def leaf_keys(schema: type[BaseModel], key: str = "", prefix: str = "") -> list[str]:
     """Every dotted key that names a mapping or a value of the settings.
 
-    Where names are the user's own, as those of data.sources, the ones that `key` says stand for all.
+    Where names are the user's own, as those of data.sources, the ones that `key` says
+    stand for all.
     """
     keys: list[str] = []
     first, _, rest = key.partition(".")
@@ -117,7 +133,9 @@ def model_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if _is_union(annotation) or typing.get_origin(annotation) in (dict, Annotated):
-        return next((m for part in typing.get_args(annotation) if (m := model_of(part))), None)
+        return next(
+            (m for part in typing.get_args(annotation) if (m := model_of(part))), None
+        )
     return None
 
 
@@ -129,4 +147,7 @@ def is_named(annotation: Any) -> bool:
 
 
 def _is_union(annotation: Any) -> bool:
-    return isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return (
+        isinstance(annotation, types.UnionType)
+        or typing.get_origin(annotation) is typing.Union
+    )

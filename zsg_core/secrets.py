@@ -1,7 +1,9 @@
-"""Owns what is secret: which variables hold keys, what a key may look like, and how none is ever shown or kept.
+"""Owns what is secret: which variables hold keys, what a key may look like, and how
+none is ever shown or kept.
 
-A server may send back what it was sent, whole or in part, escaped or encoded; an error of a library may quote a header.
-So every text that comes from outside passes `hide` or `hide_known` before it is kept or told.
+A server may send back what it was sent, whole or in part, escaped or encoded; an error
+of a library may quote a header. So every text that comes from outside passes `hide` or
+`hide_known` before it is kept or told.
 """
 
 import base64
@@ -18,8 +20,11 @@ PART = 8  # characters in a row of a key that are hidden wherever they stand
 SHORTEST_KNOWN = 8  # of variables' values: a shorter one could be any word of a message
 
 # How the names of variables end that hold a key for a server of the user's own choice.
-_KEY_NAME = re.compile(r"(?:[A-Za-z0-9_]*_)?(?:API_?KEY|JUDGE_KEY|TOKEN)(?:_?[0-9]{1,3})?", re.IGNORECASE)
-# Keys that belong to one service: by how their names begin, and the hosts of that service that serve models, if any.
+_KEY_NAME = re.compile(
+    r"(?:[A-Za-z0-9_]*_)?(?:API_?KEY|JUDGE_KEY|TOKEN)(?:_?[0-9]{1,3})?", re.IGNORECASE
+)
+# Keys that belong to one service: by how their names begin, and the hosts of that
+# service that serve models, if any.
 _OF_SERVICES: Mapping[str, tuple[str, ...]] = {
     "AWS_": (),
     "AZURE_DEVOPS": (),
@@ -41,9 +46,11 @@ _OF_SERVICES: Mapping[str, tuple[str, ...]] = {
     "WANDB_": (),
 }
 _SECRET_NAME = re.compile(
-    r"(?:^|_)(?:API_?KEY|KEY|TOKEN|PASSWORD|PASSWD|PASS|PASSPHRASE|SECRET|CREDENTIALS?|JWT|PAT)(?:$|_)", re.IGNORECASE
+    r"(?:^|_)(?:API_?KEY|KEY|TOKEN|PASSWORD|PASSWD|PASS|PASSPHRASE|SECRET|CREDENTIALS?|JWT|PAT)(?:$|_)",
+    re.IGNORECASE,
 )
-Span = tuple[int, int]  # of a text: the place of the first character, and that behind the last
+# of a text: the place of the first character, and that behind the last
+Span = tuple[int, int]
 _NAMES_A_FILE = re.compile(r"_(?:FILE|PATH|DIR|HOME|SOCK)$", re.IGNORECASE)
 _NAMES_AN_ADDRESS = re.compile(r"(?:_PROXY|_URL|_URI|_DSN|_ENDPOINT)$", re.IGNORECASE)
 
@@ -51,7 +58,8 @@ _USER = re.compile(r"://[^/\s'\"]*@")
 # A password may hold a slash; what follows a colon and is a number is a port.
 _USER_WITH_SLASH = re.compile(r"://[^/\s'\":]{0,200}:(?!\d+(?:/|$))[^\s'\"]{0,400}@")
 _IN_QUERY = re.compile(
-    r"([?&;][\w.-]{0,40}(?:key|token|secret|passw|pwd|auth|sig|credential)[\w.-]{0,40}=)[^&;\s'\"#]+", re.IGNORECASE
+    r"([?&;][\w.-]{0,40}(?:key|token|secret|passw|pwd|auth|sig|credential)[\w.-]{0,40}=)[^&;\s'\"#]+",
+    re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"://[^/\s:]*:([^\s]*)@")
 
@@ -72,30 +80,35 @@ def refuse_name(name: str, address: str) -> str | None:
     """
     if not _KEY_NAME.fullmatch(name):
         return (
-            f"{name} is not sent to anybody: only variables whose names end in _API_KEY or _TOKEN are taken for a "
-            "judge's key. Put the key into one, such as JUDGE_API_KEY"
+            f"{name} is not sent to anybody: only variables whose names end in _API_KEY or _TOKEN"
+            " are taken for a judge's key. Put the key into one, such as JUDGE_API_KEY"
         )
     host = (urlsplit(address).hostname or "").lower().rstrip(".")
     for begins, hosts in _OF_SERVICES.items():
-        if name.upper().startswith(begins) and not any(host == one or host.endswith(f".{one}") for one in hosts):
+        if name.upper().startswith(begins) and not any(
+            host == one or host.endswith(f".{one}") for one in hosts
+        ):
             return (
-                f"{name} is a key of another service's, and {host or 'this address'} is none of its hosts. If it is "
-                f'meant to be sent there, say so by a variable of its own: export JUDGE_API_KEY="${name}", and name '
+                f"{name} is a key of another service's, and {host or 'this address'} is none of its"
+                " hosts. If it is "
+                "meant to be sent there, say so by a variable of its own: export"
+                f' JUDGE_API_KEY="${name}", and name '
                 "JUDGE_API_KEY"
             )
     return None
 
 
 def key_of(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The key that a variable holds, without blanks and line ends around it; None where there is none.
+    """The key that a variable holds, without blanks and line ends around it; None where
+    there is none.
 
     UserError, without the value, for characters that no key has and no header of HTTP can carry.
     """
     key = environment.get(name, "").strip()
     if not all("!" <= one <= "~" for one in key):
         raise UserError(
-            f"the value of {name} is no key: it holds a blank, a line end, a control character or a letter beyond "
-            f"ASCII. Set it anew, to the key alone"
+            f"the value of {name} is no key: it holds a blank, a line end, a control character or a"
+            " letter beyond ASCII. Set it anew, to the key alone"
         )
     return key or None
 
@@ -106,11 +119,17 @@ def is_secret(name: str) -> bool:
 
 
 def hide_known(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A text without the secrets of this process: the values of variables whose names say so, passwords in others."""
+    """A text without the secrets of this process: the values of variables whose names
+    say so, passwords in others."""
     values = [value.strip() for name, value in environment.items() if is_secret(name)]
-    addresses = [value for name, value in environment.items() if _NAMES_AN_ADDRESS.search(name)]
+    addresses = [
+        value for name, value in environment.items() if _NAMES_AN_ADDRESS.search(name)
+    ]
     values += [found[1] for value in addresses if (found := _PASSWORD.search(value))]
-    return hide(hide_in_addresses(text), (one for one in values if len(one) >= SHORTEST_KNOWN and one[0] != "/"))
+    return hide(
+        hide_in_addresses(text),
+        (one for one in values if len(one) >= SHORTEST_KNOWN and one[0] != "/"),
+    )
 
 
 def hide_in_addresses(text: str) -> str:
@@ -120,7 +139,8 @@ def hide_in_addresses(text: str) -> str:
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
-    """A text without these secrets: not whole, not in part, and neither escaped nor encoded nor backwards.
+    """A text without these secrets: not whole, not in part, and neither escaped nor
+    encoded nor backwards.
 
     Nor with signs or blanks between its characters, or in other case.
     """
@@ -146,7 +166,9 @@ def hide(text: str, secrets: Iterable[str]) -> str:
     return "".join(made) + text[end:]
 
 
-def _spans_in(plain: str, places: Sequence[Span], windows: Iterable[str]) -> Iterator[Span]:
+def _spans_in(
+    plain: str, places: Sequence[Span], windows: Iterable[str]
+) -> Iterator[Span]:
     """Where the windows stand in a text, of which each character of `plain` has its place."""
     for window in windows:
         for first, last in _found(plain, window):
@@ -155,12 +177,17 @@ def _spans_in(plain: str, places: Sequence[Span], windows: Iterable[str]) -> Ite
 
 def _only_letters(text: str, places: Sequence[Span]) -> tuple[str, list[Span]]:
     """A text's letters and digits in small, and their places."""
-    kept = [(one.lower(), place) for one, place in zip(text, places, strict=True) if one.isascii() and one.isalnum()]
+    kept = [
+        (one.lower(), place)
+        for one, place in zip(text, places, strict=True)
+        if one.isascii() and one.isalnum()
+    ]
     return "".join(one for one, _ in kept), [place for _, place in kept]
 
 
 def _unescaped(text: str) -> tuple[str, list[Span]]:
-    """The text with its escapes undone, and where each of its characters stands in the text as it is."""
+    """The text with its escapes undone, and where each of its characters stands in the
+    text as it is."""
     made: list[str] = []
     places: list[Span] = []
     end = 0
@@ -210,7 +237,9 @@ def _windows(secrets: tuple[str, ...]) -> frozenset[str]:
     """The shortest texts by which secrets are known, in each of their forms."""
     found: set[str] = set()
     for secret in secrets:
-        least = len(secret) if len(secret) < PART else min(PART, max(6, len(secret) // 2))
+        least = (
+            len(secret) if len(secret) < PART else min(PART, max(6, len(secret) // 2))
+        )
         found |= _cut(secret, least) | _cut(secret[::-1], least)
         if len(secret) >= 6:
             for form in _encoded(secret.encode(errors="replace")):
@@ -220,11 +249,14 @@ def _windows(secrets: tuple[str, ...]) -> frozenset[str]:
 
 @lru_cache(maxsize=64)
 def _windows_of_letters(secrets: tuple[str, ...]) -> frozenset[str]:
-    """The same of their letters and digits alone, in small; none of a secret that has few of them."""
+    """The same of their letters and digits alone, in small; none of a secret that has
+    few of them."""
     found: set[str] = set()
     for secret in secrets:
         forms = [(secret, PART), (secret[::-1], PART)]
-        forms += [(form, 2 * PART) for form in _encoded(secret.encode(errors="replace"))]
+        forms += [
+            (form, 2 * PART) for form in _encoded(secret.encode(errors="replace"))
+        ]
         for form, least in forms:
             letters, _ = _only_letters(form, [(0, 0)] * len(form))
             if len(letters) >= least:
@@ -234,16 +266,20 @@ def _windows_of_letters(secrets: tuple[str, ...]) -> frozenset[str]:
 
 def _cut(text: str, least: int) -> set[str]:
     """Every so many characters in a row of a text; the whole text if it is no longer."""
-    return {text[place : place + least] for place in range(max(1, len(text) - least + 1))}
+    return {
+        text[place : place + least] for place in range(max(1, len(text) - least + 1))
+    }
 
 
 def _encoded(secret: bytes) -> Iterator[str]:
     yield secret.hex()
     yield secret.hex().upper()
-    for before in range(3):  # base64 has three forms, by how many bytes stand before in its group of three
+    # base64 has three forms, by how many bytes stand before in its group of three
+    for before in range(3):
         whole = base64.b64encode(b"\0" * before + secret).decode().rstrip("=")
         own = whole[(8 * before + 5) // 6 :]
-        own = own if (len(secret) + before) % 3 == 0 else own[:-1]  # its last character holds other bits too
+        # its last character holds other bits too
+        own = own if (len(secret) + before) % 3 == 0 else own[:-1]
         yield own
         yield own.replace("+", "-").replace("/", "_")
     for before in range(5):  # and base32 five

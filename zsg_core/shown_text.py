@@ -1,46 +1,66 @@
 """Makes texts of others safe to show: in a terminal, on a page, in a log.
 
-Texts of profiles, grids, data, model folders, judges and Slurm may hold escapes that hide, colour or rewrite what a
-terminal shows, marks that turn the order of what is read, and signs that are not seen at all. `make_showable` is the
-one function that all of them pass before somebody sees them. What it gives back is for eyes only: what it writes
-`\\x1b` may have been an escape or these four letters. Who needs the text itself takes JSON or Parquet.
+Texts of profiles, grids, data, model folders, judges and Slurm may hold escapes that
+hide, colour or rewrite what a terminal shows, marks that turn the order of what is
+read, and signs that are not seen at all. `make_showable` is the one function that all
+of them pass before somebody sees them. What it gives back is for eyes only: what it
+writes `\\x1b` may have been an escape or these four letters. Who needs the text itself
+takes JSON or Parquet.
 """
 
 import re
 import unicodedata
 
 LINE_ENDS_AND_TABS = "\n\t"
-MOST_MARKS = 8  # combining marks on one letter; scripts that are written need fewer, floods of them cover other lines
+# combining marks on one letter; scripts that are written need fewer, floods of them
+# cover other lines
+MOST_MARKS = 8
 
 _PLAIN = re.compile(r"[\x20-\x7e\n\t]*")
-# Letters and signs of Europe and East Asia: no mark, no joiner and nothing invisible is among those that print.
+# Letters and signs of Europe and East Asia: no mark, no joiner and nothing invisible is
+# among those that print.
 _COMMON = re.compile(
     "[\x20-\x7e\u00a1-\u02ff\u0370-\u0482\u048a-\u058f\u2010-\u205e\u2070-\u20cf\u2100-\u27ff\u2900-\u2bff"
     "\u3001-\u3029\u3030-\u3098\u309b-\u3163\u3165-\ua4cf\uac00-\ud7a3\uff01-\uff9f\U0001f300-\U0001faff]*"
 )
 _RUN = re.compile(r"[^\x20-\x7e]+")  # what is looked at letter by letter
-_COLOURS = re.compile(r"\x1b\[[0-9;:]{0,32}[mKAG]")  # what progress bars and coloured logs write between letters
+# what progress bars and coloured logs write between letters
+_COLOURS = re.compile(r"\x1b\[[0-9;:]{0,32}[mKAG]")
 _UNFINISHED = re.compile(r"(?:\x1b(?:\[[0-9;:]{0,32})?|\r)\Z")
 
 # Blanks that Chinese and French texts are full of; they look like what they are.
 _BLANKS = frozenset("\u00a0\u202f\u3000")
-# Python takes these for letters or signs that print, but nothing is seen: fillers, joiners, an empty braille cell.
+# Python takes these for letters or signs that print, but nothing is seen: fillers,
+# joiners, an empty braille cell.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159")
-_SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))  # say which form the sign before them has
+# say which form the sign before them has
+_SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 _JOINERS = "\u200c\u200d"
-# Between two of these a joiner says how they are written: scripts from Arabic to Mongolian, and pictures.
-_JOINED = ((0x0600, 0x109F), (0x1780, 0x18AF), (0x2190, 0x2BFF), (0xA840, 0xAAFF), (0xFE0E, 0xFE0F), (0x1F000, 0x1FAFF))
+# Between two of these a joiner says how they are written: scripts from Arabic to
+# Mongolian, and pictures.
+_JOINED = (
+    (0x0600, 0x109F),
+    (0x1780, 0x18AF),
+    (0x2190, 0x2BFF),
+    (0xA840, 0xAAFF),
+    (0xFE0E, 0xFE0F),
+    (0x1F000, 0x1FAFF),
+)
 
 
 def make_showable(text: str, *, keep: str = LINE_ENDS_AND_TABS) -> str:
-    r"""The text with every sign that does not print, or is not seen, written as its escape, as `\x1b` or `\u202e`.
+    r"""The text with every sign that does not print, or is not seen, written as its
+    escape, as `\x1b` or `\u202e`.
 
-    Letters of all scripts stay, with the joiners and the forms of pictures that belong to them; of a flood of
-    combining marks the first eight stay. Of blanks stay those that texts have: ASCII's, no-break, ideographic.
+    Letters of all scripts stay, with the joiners and the forms of pictures that belong
+    to them; of a flood of combining marks the first eight stay. Of blanks stay those
+    that texts have: ASCII's, no-break, ideographic.
 
     `keep`: characters that stay although they do not print; "" for one line or one cell.
     """
-    if text.isascii() and (text.isprintable() or (keep == LINE_ENDS_AND_TABS and _PLAIN.fullmatch(text))):
+    if text.isascii() and (
+        text.isprintable() or (keep == LINE_ENDS_AND_TABS and _PLAIN.fullmatch(text))
+    ):
         return text
     if text.isprintable() and _COMMON.fullmatch(text):
         return text
@@ -48,10 +68,12 @@ def make_showable(text: str, *, keep: str = LINE_ENDS_AND_TABS) -> str:
 
 
 class ShownLog:
-    """Makes the pieces of a log showable as they come, which may end within a sequence that a terminal would obey.
+    """Makes the pieces of a log showable as they come, which may end within a sequence
+    that a terminal would obey.
 
-    Colours and what moves a terminal's mark for progress bars are left out; where a bar goes back to the beginning of
-    its line to write over it, the next line begins, so that nothing is covered.
+    Colours and what moves a terminal's mark for progress bars are left out; where a bar
+    goes back to the beginning of its line to write over it, the next line begins, so
+    that nothing is covered.
     """
 
     def __init__(self) -> None:
@@ -79,11 +101,16 @@ def _shown_of_log(text: str) -> str:
 
 
 def _shown_run(found: "re.Match[str]", keep: str) -> str:
-    """The signs of a run that is not ASCII's printing ones; the signs around it say what its joiners join."""
+    """The signs of a run that is not ASCII's printing ones; the signs around it say
+    what its joiners join."""
     text, made, marks = found.string, [], 0
     for place in range(found.start(), found.end()):
         one = text[place]
-        marks = marks + 1 if unicodedata.combining(one) or unicodedata.category(one) in ("Mn", "Me") else 0
+        marks = (
+            marks + 1
+            if unicodedata.combining(one) or unicodedata.category(one) in ("Mn", "Me")
+            else 0
+        )
         shown = one in keep or _is_seen(text, place)
         made.append(one if shown and marks <= MOST_MARKS else _escaped(one))
     return "".join(made)
@@ -97,9 +124,12 @@ def _is_seen(text: str, place: int) -> bool:
         after = text[place + 1] if place + 1 < len(text) else ""
         return _is_among(before, _JOINED) and _is_among(after, _JOINED)
     if _is_among(one, _SELECTORS):
-        # One says which form of the sign before it is meant; more of them, or one behind a letter, hide something.
+        # One says which form of the sign before it is meant; more of them, or one
+        # behind a letter, hide something.
         is_letter = before.isascii() and before.isalpha()
-        return before.isprintable() and not (before.isspace() or is_letter or _is_among(before, _SELECTORS))
+        return before.isprintable() and not (
+            before.isspace() or is_letter or _is_among(before, _SELECTORS)
+        )
     return (one.isprintable() or one in _BLANKS) and one not in _INVISIBLE
 
 

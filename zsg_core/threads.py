@@ -1,8 +1,9 @@
 """Says how many threads arithmetic may use, and shares independent pieces of work among them.
 
-NumPy lets go of Python's lock while it computes, so plain threads do. Pieces write to places of their own: the result
-is the same with any number of threads. BLAS then has one thread in each of them: threads of its own would wait, busily,
-for the next product on the cores that the other work wants.
+NumPy lets go of Python's lock while it computes, so plain threads do. Pieces write to
+places of their own: the result is the same with any number of threads. BLAS then has
+one thread in each of them: threads of its own would wait, busily, for the next product
+on the cores that the other work wants.
 """
 
 import os
@@ -19,7 +20,8 @@ Piece = TypeVar("Piece")
 
 @cache
 def count() -> int:
-    """As many as BLAS takes: OMP_NUM_THREADS where it is set, and never more than the cores this process may use."""
+    """As many as BLAS takes: OMP_NUM_THREADS where it is set, and never more than the
+    cores this process may use."""
     cores = len(os.sched_getaffinity(0))
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
@@ -28,7 +30,8 @@ def count() -> int:
 def share(work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]) -> None:
     """Starts `work` in every thread; each takes the next piece when it is done with one.
 
-    What `work` sets up before its first piece is its thread's own. An error ends the sharing and is raised here.
+    What `work` sets up before its first piece is its thread's own. An error ends the
+    sharing and is raised here.
     """
     left = iter(list(pieces))  # of a list, as threads may all ask it at once
     if count() == 1:

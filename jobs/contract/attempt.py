@@ -1,7 +1,9 @@
-"""Says which start of a job may write: the newest attempt owns the folder, all others exit without writing.
+"""Says which start of a job may write: the newest attempt owns the folder, all others
+exit without writing.
 
-Slurm may requeue a job while ranks of its last start still live. Each start writes `attempt.json`; every
-commit and every journal flush first reads it back, and an attempt that finds another's nonce stops.
+Slurm may requeue a job while ranks of its last start still live. Each start writes
+`attempt.json`; every commit and every journal flush first reads it back, and an attempt
+that finds another's nonce stops.
 """
 
 import os
@@ -26,7 +28,8 @@ class Superseded(Exception):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One start of a job. `submission` ties it to the launcher's ledger, the rest to the scheduler."""
+    """One start of a job. `submission` ties it to the launcher's ledger, the rest to
+    the scheduler."""
 
     attempt: int
     submission: str
@@ -58,12 +61,17 @@ def node() -> str:
 
 
 def where(attempt: Attempt) -> dict[str, Any]:
-    """Where an attempt runs, as its journal tells it: the scheduler's id, and the nodes as Slurm writes them."""
-    return {"slurm_job_id": attempt.slurm_job_id, "nodes": os.environ.get("SLURM_JOB_NODELIST", attempt.host)}
+    """Where an attempt runs, as its journal tells it: the scheduler's id, and the nodes
+    as Slurm writes them."""
+    return {
+        "slurm_job_id": attempt.slurm_job_id,
+        "nodes": os.environ.get("SLURM_JOB_NODELIST", attempt.host),
+    }
 
 
 def read(folder: Path) -> Attempt | None:
-    """The newest attempt of a folder; None if there has been none. Damaged for what is no attempt."""
+    """The newest attempt of a folder; None if there has been none. Damaged for what is
+    no attempt."""
     return read_record(folder / NAME, Attempt)
 
 
@@ -80,7 +88,9 @@ def path(folder: Path) -> Path:
 def end_of_newest(folder: Path) -> ExitRecord | None:
     """How the newest attempt ended; None while it is under way, or if there is none."""
     record, newest = exit_record.read(folder), read(folder)
-    is_current = record is not None and newest is not None and record.nonce == newest.nonce
+    is_current = (
+        record is not None and newest is not None and record.nonce == newest.nonce
+    )
     return record if is_current else None
 
 
@@ -102,7 +112,8 @@ def begin(folder: Path, submission: str) -> Attempt:
 
 
 def done_before(folder: Path, submission: str) -> bool:
-    """Whether this very job had told that it was done before Slurm started it again, or its chain's next link."""
+    """Whether this very job had told that it was done before Slurm started it again, or
+    its chain's next link."""
     record = exit_record.read_if_sound(folder)
     if record is None or (record.outcome, record.submission) != (DONE, submission):
         return False
@@ -111,11 +122,15 @@ def done_before(folder: Path, submission: str) -> bool:
 
 
 def await_begin(folder: Path, timeout_s: float) -> Attempt | None:
-    """For ranks other than 0: the attempt that rank 0 of this very start wrote, or None after the time-out."""
+    """For ranks other than 0: the attempt that rank 0 of this very start wrote, or None
+    after the time-out."""
     until = time.monotonic() + timeout_s
     while True:
         newest = read(folder)
-        if newest and (newest.slurm_job_id, newest.restart_count) == (slurm_job_id(), restart_count()):
+        if newest and (newest.slurm_job_id, newest.restart_count) == (
+            slurm_job_id(),
+            restart_count(),
+        ):
             return newest
         if time.monotonic() > until:
             return None
@@ -126,17 +141,25 @@ def check(folder: Path, attempt: Attempt) -> None:
     """Raises Superseded if a newer attempt owns the folder."""
     newest = read(folder)
     if newest is None or newest.nonce != attempt.nonce:
-        raise Superseded(f"{folder} belongs to attempt {newest.attempt if newest else '?'}, this is {attempt.attempt}")
+        raise Superseded(
+            f"{folder} belongs to attempt {newest.attempt if newest else '?'}, this is"
+            f" {attempt.attempt}"
+        )
 
 
 def end(folder: Path, attempt: Attempt, outcome: str, **facts: Any) -> None:
-    """Writes exit.json, unless the attempt is superseded or another rank has already said why it ended.
+    """Writes exit.json, unless the attempt is superseded or another rank has already
+    said why it ended.
 
     What only followed from something gives way to what it followed from.
     """
     check(folder, attempt)
     last = exit_record.read_if_sound(folder)
-    if last and last.nonce == attempt.nonce and not causes.precedes(facts.get("cause"), last.cause):
+    if (
+        last
+        and last.nonce == attempt.nonce
+        and not causes.precedes(facts.get("cause"), last.cause)
+    ):
         return
     record = ExitRecord(
         attempt=attempt.attempt,

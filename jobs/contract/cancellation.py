@@ -1,7 +1,8 @@
-"""Keeps the wish that a job stop, so that no requeue, no link of a chain and no late start revives it.
+"""Keeps the wish that a job stop, so that no requeue, no link of a chain and no late
+start revives it.
 
-`cancel.json` is written before anything is signalled, and names the submission that it stops: what is submitted later
-is not meant.
+`cancel.json` is written before anything is signalled, and names the submission that it
+stops: what is submitted later is not meant.
 """
 
 from pathlib import Path
@@ -19,7 +20,8 @@ TOLD = {"cause": Cause.CANCELLED, "evidence": "by zsg cancel"}  # in the exit re
 
 
 class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The wish that a submission's job stop; `save`: it may first save its state. `asked`: ms since the epoch."""
+    """The wish that a submission's job stop; `save`: it may first save its state.
+    `asked`: ms since the epoch."""
 
     schema: int = SCHEMA
     submission: str
@@ -29,7 +31,9 @@ class CancelRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 def ask(folder: Path, submission: str, save: bool) -> None:
     """Asks the job of a folder to stop; `save`: it may first save its state."""
-    write_record(folder / NAME, CancelRequest(submission=submission, save=save, asked=now_ms()))
+    write_record(
+        folder / NAME, CancelRequest(submission=submission, save=save, asked=now_ms())
+    )
 
 
 def asked(folder: Path, submission: str) -> CancelRequest | None:

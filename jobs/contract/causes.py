@@ -1,4 +1,5 @@
-"""Names why a job ended before it was done: one closed set of words, and how an error or a log line becomes one.
+"""Names why a job ended before it was done: one closed set of words, and how an error
+or a log line becomes one.
 
 exit.json, `zsg status`, `zsg why` and the rules of retrying all speak of these and of no others.
 """
@@ -25,21 +26,26 @@ class Cause(StrEnum):
     SIGNAL = "signal"  # told to stop, by whom only the scheduler knows
     PREPARE_FAILED = "prepare failed"  # the job that was to make what this one needs
     STAGE_FAILED = "a stage before failed"  # the run from whose weights this one starts
-    CANARY_FAILED = "canary failed"  # the run that went first, before the others of its grid
+    # the run that went first, before the others of its grid
+    CANARY_FAILED = "canary failed"
     BAD_DATA = "bad data"  # a row or file of the data cannot be read
     BAD_INPUT = "bad input"  # something else that was asked for cannot be done
     SETUP = "setup"  # a line of the profile's setup, before the job began
     DIVERGED = "diverged"  # the loss or a gradient is not finite
-    CLUSTER = "cluster"  # something that zsg found wrong outside itself; the evidence says what
+    # something that zsg found wrong outside itself; the evidence says what
+    CLUSTER = "cluster"
     TRACEBACK = "traceback"  # an error that nobody foresaw
     DIED = "died"  # ended without a word
 
 
-# What a line of a log, or an error's text, proves. The texts are those of torch 2.13, NCCL and Slurm 22.05.
+# What a line of a log, or an error's text, proves. The texts are those of torch 2.13,
+# NCCL and Slurm 22.05.
 _PROOFS = {
     Cause.OUT_OF_MEMORY: (
-        r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|can't allocate memory"
-        r"|Cannot allocate memory|oom_kill event|oom-kill|task \d+: Out Of Memory|^(?:\w+\.)*OutOfMemoryError\b"
+        r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|can't allocate"
+        r" memory"
+        r"|Cannot allocate memory|oom_kill event|oom-kill|task \d+: Out Of"
+        r" Memory|^(?:\w+\.)*OutOfMemoryError\b"
         r"|^MemoryError\b"
     ),
     Cause.DISK_FULL: r"No space left on device|Disk quota exceeded|File too large",
@@ -47,11 +53,13 @@ _PROOFS = {
     Cause.TIME_LIMIT: r"DUE TO TIME LIMIT",
     Cause.PREEMPTED: r"DUE TO PREEMPTION",
     Cause.NCCL_TIMEOUT: (
-        r"Watchdog caught collective operation timeout|Timed out waiting \d+ ?ms for (?:recv|send) operation"
+        r"Watchdog caught collective operation timeout|Timed out waiting \d+ ?ms for (?:recv|send)"
+        r" operation"
         r"|ran for \d+ milliseconds before timing out"
     ),
     Cause.PEER_LOST: (
-        r"Connection closed by peer|Connection reset by peer|Broken pipe|Connection was likely closed"
+        r"Connection closed by peer|Connection reset by peer|Broken pipe|Connection was likely"
+        r" closed"
         r"|ncclRemoteError|remote process exited|NCCL communicator was aborted|recvBytes failed"
     ),
     Cause.CANCELLED: r"slurmstepd: error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT [^ ]+ \*\*\*",
@@ -63,8 +71,15 @@ _PROOFS = {
     Cause.CLUSTER: r"^zsg_core\.errors\.ClusterError: ",
 }
 _COMPILED = {cause: re.compile(pattern) for cause, pattern in _PROOFS.items()}
-# Where several causes are found, in the logs of several ranks, the one that others follow from counts: these last.
-CONSEQUENCES = (Cause.DIED, Cause.NCCL_TIMEOUT, Cause.PEER_LOST, Cause.SIGNAL, Cause.CANCELLED)
+# Where several causes are found, in the logs of several ranks, the one that others
+# follow from counts: these last.
+CONSEQUENCES = (
+    Cause.DIED,
+    Cause.NCCL_TIMEOUT,
+    Cause.PEER_LOST,
+    Cause.SIGNAL,
+    Cause.CANCELLED,
+)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -83,13 +98,17 @@ def known(word: str | None) -> Cause | None:
 
 def of_line(line: str) -> Cause | None:
     """What a line of a log proves; None for most."""
-    return next((cause for cause, pattern in _COMPILED.items() if pattern.search(line)), None)
+    return next(
+        (cause for cause, pattern in _COMPILED.items() if pattern.search(line)), None
+    )
 
 
 def of_error(error: BaseException) -> Cause:
     """Why a job ended with this error, or with one that this error came of."""
     for one in _chain(error):
-        if isinstance(one, MemoryError) or (isinstance(one, OSError) and one.errno == errno.ENOMEM):
+        if isinstance(one, MemoryError) or (
+            isinstance(one, OSError) and one.errno == errno.ENOMEM
+        ):
             return Cause.OUT_OF_MEMORY
         if isinstance(one, OSError) and one.errno in _FULL:
             return Cause.DISK_FULL
@@ -104,7 +123,8 @@ def of_error(error: BaseException) -> Cause:
 
 
 def weight(cause: str | None) -> int:
-    """How near the beginning of a failure a cause is: the least counts, the others follow from it."""
+    """How near the beginning of a failure a cause is: the least counts, the others
+    follow from it."""
     if cause is None:
         return 2 + len(CONSEQUENCES)
     if cause in CONSEQUENCES:
@@ -121,4 +141,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error, and those that it was raised from, the last first."""
     while error is not None:
         yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        error = error.__cause__ or (
+            None if error.__suppress_context__ else error.__context__
+        )

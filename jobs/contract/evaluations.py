@@ -1,8 +1,8 @@
 """Says which metrics of a run's checkpoints evaluators are to take, and which they have taken.
 
-Trainers ask before they remove a snapshot, evaluators before they work at one, plans before they submit. A metric of
-a step is taken once its row is in an evaluator's journal in the run's folder; that answers are kept, once their event
-is.
+Trainers ask before they remove a snapshot, evaluators before they work at one, plans
+before they submit. A metric of a step is taken once its row is in an evaluator's
+journal in the run's folder; that answers are kept, once their event is.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,9 @@ def taken(run: Path) -> Taken:
             if row["kind"] == "metric":
                 found.setdefault(row["step"], set()).update(row["data"])
             elif row["data"].get("event") == ANSWERS:
-                found.setdefault(row["step"], set()).update(filter(is_answers, row["data"]["keys"]))
+                found.setdefault(row["step"], set()).update(
+                    filter(is_answers, row["data"]["keys"])
+                )
     return found
 
 
@@ -40,12 +42,15 @@ def answered(run: Path) -> Answered:
     for rows in _guests(run):
         for row in rows:
             if row["data"].get("event") == ANSWERS:
-                found.setdefault((row["step"], row["data"]["suite"]), []).append(row["data"]["how"])
+                found.setdefault((row["step"], row["data"]["suite"]), []).append(
+                    row["data"]["how"]
+                )
     return found
 
 
 def ways(run: Path) -> dict[str, dict[str, Any]]:
-    """How each key was taken: how answers were made and scored, or what was looked at. The first counts."""
+    """How each key was taken: how answers were made and scored, or what was looked at.
+    The first counts."""
     found: dict[str, dict[str, Any]] = {}
     for rows in _guests(run):
         for row in rows:
@@ -64,29 +69,40 @@ def _guests(run: Path) -> list[Iterable[dict[str, Any]]]:
 
 def there(run: Path, is_first_stage: bool) -> list[int]:
     """The steps of which there are weights: the base's, step 0, and those of the snapshots."""
-    steps = {int(path.name) for path in (run / "snapshots").glob("[0-9]*") if is_committed(path)}
+    steps = {
+        int(path.name)
+        for path in (run / "snapshots").glob("[0-9]*")
+        if is_committed(path)
+    }
     return sorted(steps | ({0} if is_first_stage else set()))
 
 
-def lacking(keys: Sequence[str], step: int, found: Mapping[int, Collection[str]]) -> list[str]:
+def lacking(
+    keys: Sequence[str], step: int, found: Mapping[int, Collection[str]]
+) -> list[str]:
     """The keys that are yet to be taken of a step."""
     return [key for key in keys if key not in found.get(step, ())]
 
 
 def _done_with(run: Path) -> Taken:
-    """The keys of each step for which nobody needs its weights: taken, or not to be had though answers are kept."""
+    """The keys of each step for which nobody needs its weights: taken, or not to be had
+    though answers are kept."""
     found = taken(run)
     for rows in _guests(run):
         for row in rows:
             if row["data"].get("event") == ANSWERS:
-                found.setdefault(row["step"], set()).update(row["data"].get("failed", ()))
+                found.setdefault(row["step"], set()).update(
+                    row["data"].get("failed", ())
+                )
     return found
 
 
 def needed(run: Path, keys: Sequence[str], steps: Iterable[int]) -> set[int]:
     """The steps whose snapshots are being evaluated, or still are to be."""
     found = _done_with(run) if keys else {}
-    return {step for step in steps if lacking(keys, step, found) or is_leased(run, step)}
+    return {
+        step for step in steps if lacking(keys, step, found) or is_leased(run, step)
+    }
 
 
 def is_needed(run: Path, keys: Sequence[str], step: int) -> bool:
@@ -107,7 +123,8 @@ def is_over(run: Path) -> bool:
 
 
 def tidy(run: Path, keys: Sequence[str]) -> list[int]:
-    """Removes of a run that is done the snapshots that were only there to be evaluated; returns their steps."""
+    """Removes of a run that is done the snapshots that were only there to be evaluated;
+    returns their steps."""
     end, removed = attempts.end_of_newest(run), []
     if end is None or end.outcome != DONE:
         return []
@@ -115,6 +132,11 @@ def tidy(run: Path, keys: Sequence[str]) -> list[int]:
         folder, step = run / "snapshots" / str(row["step"]), row["step"]
         if not row["kept"] and is_committed(folder) and not is_needed(run, keys, step):
             root = run.parent.parent
-            if not removal.discard(root, folder, removal.IN_WEIGHTS, lambda step=step: is_needed(run, keys, step)):
+            if not removal.discard(
+                root,
+                folder,
+                removal.IN_WEIGHTS,
+                lambda step=step: is_needed(run, keys, step),
+            ):
                 removed.append(step)
     return removed

@@ -16,12 +16,15 @@ Loss = float | str | None  # a loss that is no number is a text
 
 
 class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of one attempt. What is unset, jobs of that kind do not tell, or an older zsg did not.
+    """The end of one attempt. What is unset, jobs of that kind do not tell, or an older
+    zsg did not.
 
-    `outcome`: done, continue (stopped before its end), failed or cancelled. `nonce` and `submission` are those of the
-    attempt. `ended`: ms since the epoch. `saved`: the newest saved step. `signature`: equal for failures of one kind.
-    `continued`, `stalled`, `goes_on`: see jobs.runtime.going_on. A train job tells its progress (`steps`, `first`,
-    `loss`, …), its checkpoints and snapshots; an evaluate job what it `scored`; a canary what it saw of its `run`.
+    `outcome`: done, continue (stopped before its end), failed or cancelled. `nonce` and
+    `submission` are those of the attempt. `ended`: ms since the epoch. `saved`: the
+    newest saved step. `signature`: equal for failures of one kind. `continued`,
+    `stalled`, `goes_on`: see jobs.runtime.going_on. A train job tells its progress
+    (`steps`, `first`, `loss`, …), its checkpoints and snapshots; an evaluate job what
+    it `scored`; a canary what it saw of its `run`.
     """
 
     schema: int = SCHEMA
@@ -65,7 +68,9 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def why(self) -> str:
         """Why it ended, in its own words."""
-        return ": ".join(str(part) for part in (self.cause or self.outcome, self.evidence) if part)
+        return ": ".join(
+            str(part) for part in (self.cause or self.outcome, self.evidence) if part
+        )
 
 
 def given(value: Any, otherwise: Any = None) -> Any:
@@ -74,7 +79,8 @@ def given(value: Any, otherwise: Any = None) -> Any:
 
 
 def read(folder: Path) -> ExitRecord | None:
-    """How the last attempt that told its end has ended, which need not be the newest one; None if none has.
+    """How the last attempt that told its end has ended, which need not be the newest
+    one; None if none has.
 
     Damaged for what is no such record.
     """
@@ -82,7 +88,8 @@ def read(folder: Path) -> ExitRecord | None:
 
 
 def read_if_sound(folder: Path) -> ExitRecord | None:
-    """The same for who goes on without it: one that cannot be read is none, and the next end replaces it."""
+    """The same for who goes on without it: one that cannot be read is none, and the
+    next end replaces it."""
     try:
         return read(folder)
     except Damaged:

@@ -2,29 +2,40 @@
 
 workspace/
   ledger.jsonl           the launcher's record of submissions
-  runs/<run id>/         one train job:    job.json attempt.json exit.json journal/ delivery/ rendezvous.json state/
-                         heartbeat.json test_set.json weights/ and users/ where other runs start from it
-    snapshots/<step>/    the weights after a step, a Hugging Face folder: model-0000r-of-0000W.safetensors of each
-                         rank, their index, config and tokenizer (LoRA: adapter_model.safetensors and
-                         adapter_config.json, to be put on the base they name), meta.json, COMMIT
-    queue/               <step>.<suite>.lease while somebody evaluates that snapshot: it is not removed
+  runs/<run id>/         one train job: job.json attempt.json exit.json journal/ delivery/
+                         rendezvous.json state/ heartbeat.json test_set.json, weights/
+                         and users/ where other runs start from it
+    snapshots/<step>/    the weights after a step, a Hugging Face folder:
+                         model-0000r-of-0000W.safetensors of each rank, their index,
+                         config and tokenizer (LoRA: adapter_model.safetensors and
+                         adapter_config.json, to be put on the base they name),
+                         meta.json, COMMIT
+    queue/               <step>.<suite>.lease while somebody evaluates that snapshot: it
+                         is not removed
     answers/             what the model answered at each checkpoint: see jobs.contract.answers
-    <suite>-<digest>.json  which items a benchmark has whose scores are in the journal, as test_set.json does
+    <suite>-<digest>.json  which items a benchmark has whose scores are in the journal,
+                           as test_set.json does
     representations/     hidden states at each checkpoint: see jobs.evaluating.kept_states
   prepare/<key>/         one prepare job:  job.json attempt.json exit.json journal/ heartbeat.json
   evaluate/<key>/        one evaluate job: the same; what it finds goes to the runs that it serves
-  records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT, and what `datasets` reads
-  corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT; notes.json where there is to tell
+  records/<id>/          one data set, normalised: *.arrow tasks.json meta.json COMMIT,
+                         and what `datasets` reads
+  corpora/<id>/          places in records: train.npy test.npy meta.json COMMIT;
+                         notes.json where there is to tell
   embeddings/<id>/       vectors.npy meta.json COMMIT: the vectors of one list of texts
   arrangements/<id>/     ids places.npy meta.json COMMIT
   first_losses/<id>/     losses.npy COMMIT: what a base scores on a test set before it is trained
-  tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy ends.npy meta.json COMMIT
+  tokens/<id>/           an arrangement as a model's token ids: ids.npy spans.npy
+                         ends.npy meta.json COMMIT
   bases/<id>/            a tiny model and its tokenizer in Hugging Face form, meta.json, COMMIT
-  code/<digest>/         the packages that jobs import, as they were when submitted, COMMIT; <commit>.patch
+  code/<digest>/         the packages that jobs import, as they were when submitted,
+                         COMMIT; <commit>.patch
   submissions/<id>/      what submitit writes, and the logs
-  downloads/<o>+<n>/     data sets of the Hugging Face hub: <commit>/<split>/ with their files, meta.json, COMMIT
+  downloads/<o>+<n>/     data sets of the Hugging Face hub: <commit>/<split>/ with their
+                         files, meta.json, COMMIT
   grids/<name>/          the grid file as last submitted, and which runs it wants
-  ratings.jsonl          what judges said of answers, by the digest of the answer; nobody is asked twice
+  ratings.jsonl          what judges said of answers, by the digest of the answer;
+                         nobody is asked twice
   ended.json .clock      what `zsg status` remembers; derived, may be removed
 """
 
@@ -43,10 +54,12 @@ from jobs.files import ownership
 from zsg_core.errors import ClusterError
 
 SCHEMA = 1
-MOST_JSON = 512 << 20  # bytes of a file that is read whole; a grid of 10,000 runs has a tenth
+# bytes of a file that is read whole; a grid of 10,000 runs has a tenth
+MOST_JSON = 512 << 20
 COMMIT = "COMMIT"
 JOB = "job.json"  # see jobs.contract.job_file
-NOTES = "notes.json"  # of a corpus: what whoever reads its results must know, in words; absent where there is nothing
+# of a corpus: what whoever reads its results must know, in words; absent where there is nothing
+NOTES = "notes.json"
 
 
 @dataclass(frozen=True)
@@ -137,7 +150,8 @@ def is_committed(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def publish(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes `folder` in one rename, its commit marker written last.
+    """Yields a temporary folder that becomes `folder` in one rename, its commit marker
+    written last.
 
     Two jobs may make the same thing at once: it is the same, so the first to finish wins.
     """
@@ -152,7 +166,8 @@ def publish(folder: Path) -> Iterator[Path]:
 
 
 def commit(draft: Path, folder: Path) -> None:
-    """Renames a draft, marked and on disk, to its final name; where that is committed already, it stays as it is."""
+    """Renames a draft, marked and on disk, to its final name; where that is committed
+    already, it stays as it is."""
     (draft / COMMIT).touch()
     for path in [*draft.rglob("*"), draft]:
         sync(path)
@@ -168,8 +183,11 @@ def commit(draft: Path, folder: Path) -> None:
 def alone(folder: Path) -> Iterator[None]:
     """Holds other processes off from making `folder` until this one is done or dead."""
     ownership.make_folder(folder.parent)
-    with os.fdopen(ownership.open_lock(folder.parent / f".{folder.name}.lock"), "w") as lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)  # let go by the system however this process ends
+    with os.fdopen(
+        ownership.open_lock(folder.parent / f".{folder.name}.lock"), "w"
+    ) as lock:
+        # let go by the system however this process ends
+        fcntl.lockf(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -181,8 +199,8 @@ def write_json(path: Path, value: Any) -> None:
 def to_json(value: Any, indent: int | None = None) -> str:
     """JSON that can be written as UTF-8, readable in any script.
 
-    Names of files that are no UTF-8, which Python reads as halves of characters, are written as escapes; reading gives
-    back what they were.
+    Names of files that are no UTF-8, which Python reads as halves of characters, are
+    written as escapes; reading gives back what they were.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     try:
@@ -228,19 +246,23 @@ class Damaged(ClusterError, ValueError):
 
 
 def read_json(path: Path) -> Any | None:
-    """The JSON of a file, or None if there is none. Damaged for what is none, or of more than MOST_JSON bytes."""
+    """The JSON of a file, or None if there is none. Damaged for what is none, or of
+    more than MOST_JSON bytes."""
     try:
         with path.open("rb") as file:
             text = file.read(MOST_JSON + 1)
     except FileNotFoundError:
         return None
     if len(text) > MOST_JSON:
-        raise Damaged(f"{path}: has more than {MOST_JSON:,} bytes; zsg wrote less there")
+        raise Damaged(
+            f"{path}: has more than {MOST_JSON:,} bytes; zsg wrote less there"
+        )
     try:
         return json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise Damaged(
-            f"{path}: is no JSON any more ({str(error)[:200]}); zsg wrote it whole, so look at the disk"
+            f"{path}: is no JSON any more ({str(error)[:200]}); zsg wrote it whole, so look at the"
+            " disk"
         ) from None
 
 

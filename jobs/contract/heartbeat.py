@@ -1,9 +1,11 @@
-"""Shows that a job lives: rank 0 keeps one small file in the job's folder fresh, however long a step takes.
+"""Shows that a job lives: rank 0 keeps one small file in the job's folder fresh,
+however long a step takes.
 
-heartbeat.json is rewritten every ten seconds by a thread, from before any engine is imported: attempt, nonce, ts (ms),
-doing and for how many seconds, step, steps and how long ago that step was reached, steps and tokens a second, the last
-losses. How old a beat is says the file's own time; the durations in it need no clock that machines share. A disk that
-is full is no reason to fail: the file is then only touched.
+heartbeat.json is rewritten every ten seconds by a thread, from before any engine is
+imported: attempt, nonce, ts (ms), doing and for how many seconds, step, steps and how
+long ago that step was reached, steps and tokens a second, the last losses. How old a
+beat is says the file's own time; the durations in it need no clock that machines share.
+A disk that is full is no reason to fail: the file is then only touched.
 """
 
 import contextlib
@@ -31,7 +33,8 @@ SAMPLES, SAMPLE_S = 180, 10.0  # the rate is that of the last half hour
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """What a heartbeat tells; of jobs without steps `step`, `steps`, `step_s` and the losses are None."""
+    """What a heartbeat tells; of jobs without steps `step`, `steps`, `step_s` and the
+    losses are None."""
 
     schema: int = SCHEMA
     attempt: int = 0
@@ -56,20 +59,25 @@ def path(folder: Path) -> Path:
 
 
 def read(folder: Path, nonce: str) -> tuple[Beat, float] | None:
-    """The heartbeat of an attempt, and when it was written (s, by the file's own time); None if there is none.
+    """The heartbeat of an attempt, and when it was written (s, by the file's own time);
+    None if there is none.
 
     Another attempt's is none, nor is one that cannot be read: the next is written within seconds.
     """
     try:
         with path(folder).open("rb") as file:
-            written, beat = os.fstat(file.fileno()).st_mtime, msgspec.json.decode(file.read(), type=Beat)
+            written, beat = (
+                os.fstat(file.fileno()).st_mtime,
+                msgspec.json.decode(file.read(), type=Beat),
+            )
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return (beat, written) if beat.nonce == nonce else None
 
 
 class Pulse:
-    """What this process is doing and how far it has come. Its owner tells, a Heartbeat's thread reads."""
+    """What this process is doing and how far it has come. Its owner tells, a
+    Heartbeat's thread reads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -82,7 +90,8 @@ class Pulse:
         self._reached: float | None = None
         self._tokens = 0
         self._longest: dict[str, float] = {}
-        self._samples: deque[tuple[float, int, int]] = deque(maxlen=SAMPLES)  # (when, step, tokens so far)
+        # (when, step, tokens so far)
+        self._samples: deque[tuple[float, int, int]] = deque(maxlen=SAMPLES)
 
     def does(self, what: str) -> None:
         """From now on this is being done."""
@@ -112,30 +121,49 @@ class Pulse:
     def facts(self) -> dict[str, Any]:
         """What a beat tells."""
         now = self._clock()
-        facts: dict[str, Any] = {"doing": self.doing, "doing_s": now - self._since, "step": self.step}
-        facts |= {"steps": self.steps, "step_s": None if self._reached is None else now - self._reached}
+        facts: dict[str, Any] = {
+            "doing": self.doing,
+            "doing_s": now - self._since,
+            "step": self.step,
+        }
+        facts |= {
+            "steps": self.steps,
+            "step_s": None if self._reached is None else now - self._reached,
+        }
         facts |= {"loss": self.loss, "train_loss": self.train_loss, "note": self.note}
         return facts | {"longest_s": dict(self._longest), **self._rates()}
 
     def _rates(self) -> dict[str, float]:
-        """Steps and tokens a second between the oldest sample and the last step, evaluations and saves included."""
+        """Steps and tokens a second between the oldest sample and the last step,
+        evaluations and saves included."""
         if self._reached is None or self.step is None or not self._samples:
             return {}
         since, step, tokens = self._samples[0]
         over_s = self._reached - since
         if over_s <= 0:
             return {}
-        return {"steps_per_s": (self.step - step) / over_s, "tokens_per_s": (self._tokens - tokens) / over_s}
+        return {
+            "steps_per_s": (self.step - step) / over_s,
+            "tokens_per_s": (self._tokens - tokens) / over_s,
+        }
 
     def _took(self, what: str, seconds: float) -> None:
         self._longest[what] = max(seconds, self._longest.get(what, 0.0))
 
 
 class Heartbeat:
-    """Beats until it is stopped, the process ends or a newer attempt owns the folder. Never raises, never waits."""
+    """Beats until it is stopped, the process ends or a newer attempt owns the folder.
+    Never raises, never waits."""
 
-    def __init__(self, folder: Path, attempt: Attempt, pulse: Pulse, every_s: float = EVERY_S) -> None:
-        self._folder, self._attempt, self._pulse, self._every_s = folder, attempt, pulse, every_s
+    def __init__(
+        self, folder: Path, attempt: Attempt, pulse: Pulse, every_s: float = EVERY_S
+    ) -> None:
+        self._folder, self._attempt, self._pulse, self._every_s = (
+            folder,
+            attempt,
+            pulse,
+            every_s,
+        )
         self._path, self._draft = path(folder), folder / f".{NAME}.{attempt.nonce}"
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -160,7 +188,11 @@ class Heartbeat:
         return True
 
     def _beat(self) -> None:
-        facts = {"schema": SCHEMA, "attempt": self._attempt.attempt, "nonce": self._attempt.nonce}
+        facts = {
+            "schema": SCHEMA,
+            "attempt": self._attempt.attempt,
+            "nonce": self._attempt.nonce,
+        }
         facts |= {"ts": attempts.now_ms(), **self._pulse.facts()}
         try:
             self._draft.write_text(to_json(plain(facts)), encoding="utf-8")

@@ -1,4 +1,5 @@
-"""job.json: what a job is to do, written by the launcher before the job is submitted, read by whoever looks at it."""
+"""job.json: what a job is to do, written by the launcher before the job is submitted,
+read by whoever looks at it."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from jobs.contract.records import refuse_newer
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The job of a folder; None if there is none. Damaged for what is no job, or one of a newer zsg."""
+    """The job of a folder; None if there is none. Damaged for what is no job, or one of
+    a newer zsg."""
     job = read_json(path(folder))
     refuse_newer(path(folder), job)
     if job is not None and not isinstance(job, dict):
@@ -17,7 +19,8 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def read_if_sound(folder: Path) -> dict[str, Any]:
-    """The same for who goes on without it: empty where there is none, or one that cannot be read."""
+    """The same for who goes on without it: empty where there is none, or one that
+    cannot be read."""
     try:
         return read(folder) or {}
     except Damaged:

@@ -1,10 +1,12 @@
-"""Lets one evaluator at a time work at a snapshot: a lease is a file in the run's `queue/`, kept fresh while it works.
+"""Lets one evaluator at a time work at a snapshot: a lease is a file in the run's
+`queue/`, kept fresh while it works.
 
 <run>/queue/<step>.<suite>.lease   {nonce, holder, host, journal, keys, since}
 
-Created by a link, which one of several can make. Its holder touches it every ten seconds; one that has not been
-touched for a minute, by the clock of the file system that both see, is taken away by who wants the place. A holder
-that was only asleep finds another's nonce before it writes, and writes nothing.
+Created by a link, which one of several can make. Its holder touches it every ten
+seconds; one that has not been touched for a minute, by the clock of the file system
+that both see, is taken away by who wants the place. A holder that was only asleep finds
+another's nonce before it writes, and writes nothing.
 """
 
 import contextlib
@@ -32,7 +34,8 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Lease:
-    """One that is held. `before`: what the leases said that were taken away for it, whose writers are to be cut."""
+    """One that is held. `before`: what the leases said that were taken away for it,
+    whose writers are to be cut."""
 
     path: Path
     nonce: str
@@ -68,20 +71,29 @@ def path_of(run: Path, step: int, suite: str) -> Path:
 
 def is_leased(run: Path, step: int) -> bool:
     """Whether somebody who gives signs of life evaluates the snapshot of a step."""
-    return any(_age_s(path) <= LOST_S for path in (run / "queue").glob(f"{step}.*.lease"))
+    return any(
+        _age_s(path) <= LOST_S for path in (run / "queue").glob(f"{step}.*.lease")
+    )
 
 
-def claim(path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: float = LOST_S) -> Lease | None:
+def claim(
+    path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: float = LOST_S
+) -> Lease | None:
     """The lease, if nobody holds it or its holder has been silent for `lost_s` seconds.
 
-    `holder`, `journal` and `keys` are for others to read: the job, the file of the run's journal that it writes, and
-    the metrics that it takes.
+    `holder`, `journal` and `keys` are for others to read: the job, the file of the
+    run's journal that it writes, and the metrics that it takes.
     """
     ownership.make_folder(path.parent)
     if path.exists() and not _bury(path, lost_s):
         return None
     nonce = uuid.uuid4().hex
-    facts: dict[str, Any] = {"nonce": nonce, "holder": holder, "host": attempts.node(), "journal": journal}
+    facts: dict[str, Any] = {
+        "nonce": nonce,
+        "holder": holder,
+        "host": attempts.node(),
+        "journal": journal,
+    }
     facts |= {"keys": list(keys), "since": attempts.now_ms()}
     draft = path.with_name(f".{path.name}.{nonce[:8]}")
     write_json(draft, facts)
@@ -92,11 +104,14 @@ def claim(path: Path, holder: str, journal: str, keys: Sequence[str], lost_s: fl
     finally:
         draft.unlink(missing_ok=True)
     buried = (_read(grave) for grave in _graves(path))
-    return Lease(path, nonce, tuple(said for said in buried if said and said["nonce"] != nonce))
+    return Lease(
+        path, nonce, tuple(said for said in buried if said and said["nonce"] != nonce)
+    )
 
 
 def sweep(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
-    """Removes the leases of work that was done, whose holders were killed before they let them go."""
+    """Removes the leases of work that was done, whose holders were killed before they
+    let them go."""
     for path in (run / "queue").glob("[0-9]*.*.lease"):
         step = path.name.partition(".")[0]
         said = _read(path) if removal.STEP.fullmatch(step) else None
@@ -107,7 +122,8 @@ def sweep(run: Path, is_taken: Callable[[int, Sequence[str]], bool]) -> None:
 def _bury(path: Path, lost_s: float) -> bool:
     """Takes a lease away that nobody keeps fresh; whether the place is free now.
 
-    It lies in a grave until who gets the place has cut its writer, or is dead too and the next one does.
+    It lies in a grave until who gets the place has cut its writer, or is dead too and
+    the next one does.
     """
     said = _read(path)
     if said is None or _age_s(path) <= lost_s:
@@ -120,7 +136,8 @@ def _bury(path: Path, lost_s: float) -> bool:
     moved = _read(grave)
     if moved and moved["nonce"] == said["nonce"]:
         return True
-    with contextlib.suppress(FileExistsError):  # a living one, which has come between two lines: it is put back
+    # a living one, which has come between two lines: it is put back
+    with contextlib.suppress(FileExistsError):
         os.link(grave, path)
     grave.unlink()
     return False

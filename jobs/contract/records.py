@@ -1,7 +1,8 @@
 """Reads and writes the small files of a run folder, each as one typed record.
 
-A record has its own class, a msgspec Struct, in the module that is named after its file; no other module knows the
-file's name or its keys. Keys that this zsg does not know are passed over: a later one of the same schema wrote them.
+A record has its own class, a msgspec Struct, in the module that is named after its
+file; no other module knows the file's name or its keys. Keys that this zsg does not
+know are passed over: a later one of the same schema wrote them.
 """
 
 from pathlib import Path
@@ -32,7 +33,8 @@ def read_record(path: Path, kind: type[T]) -> T | None:
 
 
 def _read_or_refuse(path: Path, kind: type[T]) -> T | None:
-    """The record, where Python's JSON reads more than msgspec's (halves of characters in names); else why not."""
+    """The record, where Python's JSON reads more than msgspec's (halves of characters
+    in names); else why not."""
     value = read_json(path)
     refuse_newer(path, value)
     if value is None and not path.exists():
@@ -40,16 +42,22 @@ def _read_or_refuse(path: Path, kind: type[T]) -> T | None:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise Damaged(f"{path}: is not what zsg writes there: {error}; look at the disk") from None
+        raise Damaged(
+            f"{path}: is not what zsg writes there: {error}; look at the disk"
+        ) from None
 
 
 def refuse_newer(path: Path, value: Any) -> None:
     """Raises Damaged for what a zsg wrote whose schema this one does not know."""
     schema = value.get("schema") if isinstance(value, dict) else None
     if isinstance(schema, int) and schema > SCHEMA:
-        raise Damaged(f"{path}: has schema {schema}, and this zsg reads up to {SCHEMA}: use the zsg that wrote it")
+        raise Damaged(
+            f"{path}: has schema {schema}, and this zsg reads up to {SCHEMA}: use the zsg that"
+            " wrote it"
+        )
 
 
 def write_record(path: Path, record: msgspec.Struct) -> None:
-    """Writes a record that is either the old or the new one, whatever dies. Fields that are unset are left out."""
+    """Writes a record that is either the old or the new one, whatever dies. Fields that
+    are unset are left out."""
     write_json(path, msgspec.to_builtins(record))

@@ -1,9 +1,12 @@
-"""Removes what zsg has made, by the names that zsg gives, and follows no link, whoever plants it and when.
+"""Removes what zsg has made, by the names that zsg gives, and follows no link, whoever
+plants it and when.
 
-A folder of a workspace may hold what others put there: files of the user's, or links to folders outside. So everything
-that is removed is named by a handle of the folder that it lies in, and each folder is opened by a handle of the one
-above it, never as a link. A link that takes a folder's place between the look and the removal is met as what it is.
-A folder with a name in it that zsg does not give stays as it is, and whoever asked is told why.
+A folder of a workspace may hold what others put there: files of the user's, or links to
+folders outside. So everything that is removed is named by a handle of the folder that
+it lies in, and each folder is opened by a handle of the one above it, never as a link.
+A link that takes a folder's place between the look and the removal is met as what it
+is. A folder with a name in it that zsg does not give stays as it is, and whoever asked
+is told why.
 """
 
 import contextlib
@@ -36,7 +39,8 @@ IN_SUBMISSION = (
     ".submission_file_*.sh",
     ".*.pkl",
 )
-# What a write that died leaves beside a file of ours, and what a network file system makes of an open file.
+# What a write that died leaves beside a file of ours, and what a network file system
+# makes of an open file.
 _PASSING = re.compile(r"\..+\.[0-9a-f]{8}|\.nfs[0-9a-f]+")
 STEP = re.compile(r"0|[1-9][0-9]{0,17}")
 NEEDED = "it is needed"
@@ -70,10 +74,14 @@ def _open_in(handle: int, name: str, at: Path) -> int:
     if name in ("..", "."):
         raise Linked(f"{at} leads out of its folder")
     try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+        return os.open(
+            name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle
+        )
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise Linked(f"{at} is a link or no folder; zsg removes nothing behind it") from None
+            raise Linked(
+                f"{at} is a link or no folder; zsg removes nothing behind it"
+            ) from None
         raise
 
 
@@ -84,12 +92,17 @@ def names_in(handle: int) -> list[str]:
 
 
 def discard(
-    root: Path, folder: Path, names: Sequence[str] | None, is_wanted: Callable[[], bool] = lambda: False
+    root: Path,
+    folder: Path,
+    names: Sequence[str] | None,
+    is_wanted: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Removes a folder that at no moment is there in part under its name; "" if it is gone, else why it stays.
+    """Removes a folder that at no moment is there in part under its name; "" if it is
+    gone, else why it stays.
 
-    `root`: the workspace. `names`: patterns of all that may lie in the folder, None for whatever lies there.
-    `is_wanted` is asked when the folder has lost its name: by one who began to read it before, it is put back.
+    `root`: the workspace. `names`: patterns of all that may lie in the folder, None for
+    whatever lies there. `is_wanted` is asked when the folder has lost its name: by one
+    who began to read it before, it is put back.
     """
     try:
         with opened(root, folder.parent) as parent:
@@ -100,7 +113,12 @@ def discard(
         return str(error)
 
 
-def _discard(parent: int, folder: Path, names: Sequence[str] | None, is_wanted: Callable[[], bool]) -> str:
+def _discard(
+    parent: int,
+    folder: Path,
+    names: Sequence[str] | None,
+    is_wanted: Callable[[], bool],
+) -> str:
     name, gone = folder.name, f".{folder.name}.gone"
     shutil.rmtree(gone, ignore_errors=True, dir_fd=parent)
     if reason := _why_it_stays(parent, folder, names):
@@ -136,15 +154,21 @@ def _why_it_stays(parent: int, folder: Path, names: Sequence[str] | None) -> str
     if not others:
         return ""
     more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
-    return f"{folder} holds {', '.join(others[:MOST_NAMED])}{more}, which zsg did not write; move it elsewhere"
+    return (
+        f"{folder} holds {', '.join(others[:MOST_NAMED])}{more}, which zsg did not write; move it"
+        " elsewhere"
+    )
 
 
 def _is_ours(name: str, names: Sequence[str]) -> bool:
-    return _PASSING.fullmatch(name) is not None or any(fnmatchcase(name, pattern) for pattern in names)
+    return _PASSING.fullmatch(name) is not None or any(
+        fnmatchcase(name, pattern) for pattern in names
+    )
 
 
 def remove_file(root: Path, path: Path) -> str:
-    """Removes a file, or a link in its place and never what it leads to; "" if it is gone, else why it stays."""
+    """Removes a file, or a link in its place and never what it leads to; "" if it is
+    gone, else why it stays."""
     try:
         with opened(root, path.parent) as parent:
             os.unlink(path.name, dir_fd=parent)
@@ -172,7 +196,8 @@ def remove_drafts(root: Path, folder: Path, pattern: re.Pattern[str]) -> list[st
 
 
 def remove_in(handle: int, name: str) -> None:
-    """Removes a file or a folder of an opened folder; a link is left. What cannot be removed stays without a word."""
+    """Removes a file or a folder of an opened folder; a link is left. What cannot be
+    removed stays without a word."""
     with contextlib.suppress(OSError):
         kind = os.lstat(name, dir_fd=handle).st_mode
         if stat.S_ISDIR(kind):
@@ -188,11 +213,16 @@ def remove_empty(root: Path, folder: Path) -> None:
 
 
 def steps(root: Path, folder: Path) -> list[Path]:
-    """The folders of a folder whose names are steps, none of them a link nor behind one; by their numbers."""
+    """The folders of a folder whose names are steps, none of them a link nor behind
+    one; by their numbers."""
     try:
         with opened(root, folder) as handle:
             named = [name for name in names_in(handle) if STEP.fullmatch(name)]
-            real = [name for name in named if stat.S_ISDIR(os.lstat(name, dir_fd=handle).st_mode)]
+            real = [
+                name
+                for name in named
+                if stat.S_ISDIR(os.lstat(name, dir_fd=handle).st_mode)
+            ]
     except (FileNotFoundError, Linked):
         return []
     return [folder / name for name in sorted(real, key=int)]

@@ -1,8 +1,9 @@
 """Keeps the weights of a stage for as long as a run that starts from them has not had them.
 
-Every run that will start from `runs/<id>/weights` leaves a mark in `runs/<id>/users/` before it is submitted,
-and takes it away when it is done; the last one takes the weights with it. A run that has kept LoRA's adapters
-leaves its mark: they are nothing without the weights that they are put on.
+Every run that will start from `runs/<id>/weights` leaves a mark in `runs/<id>/users/`
+before it is submitted, and takes it away when it is done; the last one takes the
+weights with it. A run that has kept LoRA's adapters leaves its mark: they are nothing
+without the weights that they are put on.
 """
 
 import contextlib
@@ -36,7 +37,9 @@ def release(workspace: Workspace, start: str, run: str) -> None:
     with _locked(workspace.run(start)) as folder:
         removal.remove_file(workspace.root, folder / run)
         if not users(workspace, start):
-            removal.discard(workspace.root, folder.parent / "weights", removal.IN_WEIGHTS)
+            removal.discard(
+                workspace.root, folder.parent / "weights", removal.IN_WEIGHTS
+            )
 
 
 def is_still_needed(run: Path, job: Mapping[str, Any]) -> bool:
@@ -46,7 +49,8 @@ def is_still_needed(run: Path, job: Mapping[str, Any]) -> bool:
 
 
 def newest(folders: Sequence[Path]) -> tuple[Attempt | None, ExitRecord | None]:
-    """The attempt of the newest of a run's stages that has begun, and how it ended; `folders` has the run's own last.
+    """The attempt of the newest of a run's stages that has begun, and how it ended;
+    `folders` has the run's own last.
 
     No end while it is under way; nor of an earlier stage that is done, after which the run goes on.
     """

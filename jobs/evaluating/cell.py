@@ -1,9 +1,12 @@
-"""Examines a program inside the sandbox: run as a text of its own, by a Python that knows nothing of zsg.
+"""Examines a program inside the sandbox: run as a text of its own, by a Python that
+knows nothing of zsg.
 
-Two processes. The examiner, the first of its namespace, holds the tests and gives the verdict. The candidate, its
-child, is a process without rights in which the program runs; the tests call its function through a socket that carries
-plain values only. So nothing that the program prints, overrides or leaves behind can become a verdict: it shares no
-memory with the tests, cannot read or end the examiner, and does not hold the pipe that the verdict goes through.
+Two processes. The examiner, the first of its namespace, holds the tests and gives the
+verdict. The candidate, its child, is a process without rights in which the program
+runs; the tests call its function through a socket that carries plain values only. So
+nothing that the program prints, overrides or leaves behind can become a verdict: it
+shares no memory with the tests, cannot read or end the examiner, and does not hold the
+pipe that the verdict goes through.
 """
 
 import ctypes
@@ -26,13 +29,23 @@ from typing import Any, NoReturn
 
 MOST_BYTES = 16 << 20  # of one message
 MOST_DIGITS = 250_000  # hexadecimal, of a whole number; HumanEval's have a few
-MOST_FRACTION = 25_000  # the same of a fraction's parts, of which Python computes what divides both
+# the same of a fraction's parts, of which Python computes what divides both
+MOST_FRACTION = 25_000
 BEGUN = "begun"  # a line of its own, from which on the exam's wall clock runs
-EXAMINER_BYTES = 1 << 30  # memory of the examiner, which must hold what the candidate answers
+# memory of the examiner, which must hold what the candidate answers
+EXAMINER_BYTES = 1 << 30
 _libc = ctypes.CDLL(None, use_errno=True)
 
 # From linux/mount.h, linux/prctl.h, linux/seccomp.h and linux/filter.h.
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 MNT_DETACH, AT_RECURSIVE, AT_FDCWD = 2, 0x8000, -100
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 4, 22, 24, 38
 CAPABILITIES_V3 = 0x20080522
@@ -41,26 +54,79 @@ KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 CLONE_NEW_ANY = 0x7E020000  # every kind of namespace
 X32 = 0x40000000  # calls of another binary interface
 
-# System calls that no program of a benchmark needs: what makes namespaces or mounts, memory that no limit counts, or a
-# look into other processes. (audit architecture, numbers by name)
+# System calls that no program of a benchmark needs: what makes namespaces or mounts,
+# memory that no limit counts, or a look into other processes. (audit architecture,
+# numbers by name)
 CALLS = {
-    "x86_64": (0xC000003E, {
-        "clone": 56, "clone3": 435, "socket": 41, "pivot_root": 155, "unshare": 272, "setns": 308, "mount": 165,
-        "umount2": 166, "chroot": 161, "ptrace": 101, "shmget": 29, "msgget": 68, "semget": 64, "add_key": 248,
-        "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
-        "memfd_create": 319, "memfd_secret": 447, "process_vm_readv": 310, "process_vm_writev": 311,
-        "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432,
-        "mount_setattr": 442,
-    }),
-    "aarch64": (0xC00000B7, {
-        "clone": 220, "clone3": 435, "socket": 198, "pivot_root": 41, "unshare": 97, "setns": 268, "mount": 40,
-        "umount2": 39, "chroot": 51, "ptrace": 117, "shmget": 194, "msgget": 186, "semget": 190, "add_key": 217,
-        "request_key": 218, "keyctl": 219, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282,
-        "memfd_create": 279, "memfd_secret": 447, "process_vm_readv": 270, "process_vm_writev": 271,
-        "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsmount": 432,
-        "mount_setattr": 442,
-    }),
-}  # fmt: skip
+    "x86_64": (
+        0xC000003E,
+        {
+            "clone": 56,
+            "clone3": 435,
+            "socket": 41,
+            "pivot_root": 155,
+            "unshare": 272,
+            "setns": 308,
+            "mount": 165,
+            "umount2": 166,
+            "chroot": 161,
+            "ptrace": 101,
+            "shmget": 29,
+            "msgget": 68,
+            "semget": 64,
+            "add_key": 248,
+            "request_key": 249,
+            "keyctl": 250,
+            "bpf": 321,
+            "perf_event_open": 298,
+            "userfaultfd": 323,
+            "memfd_create": 319,
+            "memfd_secret": 447,
+            "process_vm_readv": 310,
+            "process_vm_writev": 311,
+            "io_uring_setup": 425,
+            "open_tree": 428,
+            "move_mount": 429,
+            "fsopen": 430,
+            "fsmount": 432,
+            "mount_setattr": 442,
+        },
+    ),
+    "aarch64": (
+        0xC00000B7,
+        {
+            "clone": 220,
+            "clone3": 435,
+            "socket": 198,
+            "pivot_root": 41,
+            "unshare": 97,
+            "setns": 268,
+            "mount": 40,
+            "umount2": 39,
+            "chroot": 51,
+            "ptrace": 117,
+            "shmget": 194,
+            "msgget": 186,
+            "semget": 190,
+            "add_key": 217,
+            "request_key": 218,
+            "keyctl": 219,
+            "bpf": 280,
+            "perf_event_open": 241,
+            "userfaultfd": 282,
+            "memfd_create": 279,
+            "memfd_secret": 447,
+            "process_vm_readv": 270,
+            "process_vm_writev": 271,
+            "io_uring_setup": 425,
+            "open_tree": 428,
+            "move_mount": 429,
+            "fsopen": 430,
+            "fsmount": 432,
+            "mount_setattr": 442,
+        },
+    ),
+}
 
 
 class Ended(Exception):
@@ -72,7 +138,8 @@ class Late(BaseException):
 
 
 def main(spec: dict[str, Any]) -> NoReturn:
-    """Puts up the walls that `spec` asks for, reads the exam from stdin and writes the verdict to stdout."""
+    """Puts up the walls that `spec` asks for, reads the exam from stdin and writes the
+    verdict to stdout."""
     if spec["furnish"]:
         furnish(spec)
     else:
@@ -85,7 +152,8 @@ def main(spec: dict[str, Any]) -> NoReturn:
     theirs.close()
     threading.Thread(target=end_with, args=(spec["leash"],), daemon=True).start()
     confine(spec["uids"] and spec["uids"][1], {resource.RLIMIT_AS: EXAMINER_BYTES})
-    # The candidate may be the same user: it must not read this memory, nor open the pipe to the verdict's reader.
+    # The candidate may be the same user: it must not read this memory, nor open the
+    # pipe to the verdict's reader.
     _checked(_libc.prctl(PR_SET_DUMPABLE, 0), "dumpable")
     exam = json.load(sys.stdin)
     sys.stdout.write(f"{BEGUN}\n")
@@ -97,7 +165,8 @@ def main(spec: dict[str, Any]) -> NoReturn:
 
 
 def end_with(leash: int) -> None:
-    """Ends this process, and so its namespace and all in it, as soon as nobody holds the other end of a pipe."""
+    """Ends this process, and so its namespace and all in it, as soon as nobody holds
+    the other end of a pipe."""
     os.read(leash, 1)
     os._exit(1)
 
@@ -108,8 +177,9 @@ def end_with(leash: int) -> None:
 def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str | None:
     """Runs the tests on the candidate's function: None where they pass, else why not.
 
-    The clock is a signal, which Python hears between two steps of its own; one step in C may take for ever. Whoever
-    started the exam has a clock, too (jobs.evaluating.sandbox), and ends it soon after this one.
+    The clock is a signal, which Python hears between two steps of its own; one step in
+    C may take for ever. Whoever started the exam has a clock, too
+    (jobs.evaluating.sandbox), and ends it soon after this one.
     """
 
     def late(*_: object) -> None:
@@ -122,7 +192,8 @@ def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str 
         ask({"program": exam["program"], "entry_point": exam["entry_point"]})
         function = calling(ask)
         space: dict[str, Any] = {"__name__": "tests"}
-        exec(defining(exam["prompt"]), space)  # what the tests use beside the function is not the program's
+        # what the tests use beside the function is not the program's
+        exec(defining(exam["prompt"]), space)
         exec(exam["test"], space)
         space[exam["entry_point"]] = function
         space["check"](function)
@@ -138,7 +209,8 @@ def examine(exam: dict[str, str], channel: socket.socket, wall_s: float) -> str 
 
 
 def told(error: BaseException) -> str:
-    """An error's kind and text; of one that has no text, as one of a number with too many digits, the kind."""
+    """An error's kind and text; of one that has no text, as one of a number with too
+    many digits, the kind."""
     try:
         return f"{type(error).__name__}: {error}"[:300]
     except Exception:
@@ -154,7 +226,8 @@ def defining(prompt: str) -> CodeType:
 
 
 def asking(channel: socket.socket) -> Callable[[Any], Any]:
-    """A function that sends a question to the candidate and returns its answer; Ended where there is none."""
+    """A function that sends a question to the candidate and returns its answer; Ended
+    where there is none."""
     answers = channel.makefile("rb")
 
     def ask(question: Any) -> Any:
@@ -164,26 +237,48 @@ def asking(channel: socket.socket) -> Callable[[Any], Any]:
         except OSError:
             line = b""
         if not line.endswith(b"\n"):
-            raise Ended("answered too much" if line else "the program ended before its tests did")
+            raise Ended(
+                "answered too much"
+                if line
+                else "the program ended before its tests did"
+            )
         try:
             answer = json.loads(line)
             if "raised" in answer:
                 raise Ended(str(answer["raised"])[:300])
-            return unpacked(answer["value"]), [unpacked(one) for one in answer["arguments"]]
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError) as error:
-            raise Ended(f"no plain value was answered ({type(error).__name__})") from None
+            return unpacked(answer["value"]), [
+                unpacked(one) for one in answer["arguments"]
+            ]
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+            MemoryError,
+        ) as error:
+            raise Ended(
+                f"no plain value was answered ({type(error).__name__})"
+            ) from None
 
     return ask
 
 
 def calling(ask: Callable[[Any], Any]) -> Callable[..., Any]:
-    """The candidate's function as the tests call it. What it does to lists, sets and dicts it is given is done here."""
+    """The candidate's function as the tests call it. What it does to lists, sets and
+    dicts it is given is done here."""
 
     def function(*arguments: Any, **named: Any) -> Any:
         given = [*arguments, *named.values()]
-        value, after = ask({"arguments": [packed(one) for one in given], "named": list(named)})
+        value, after = ask(
+            {"arguments": [packed(one) for one in given], "named": list(named)}
+        )
         for one, now in zip(given, after, strict=False):
-            if type(one) is type(now) and isinstance(one, (list, set, dict)) and one != now:
+            if (
+                type(one) is type(now)
+                and isinstance(one, (list, set, dict))
+                and one != now
+            ):
                 one.clear()
                 one.extend(now) if isinstance(one, list) else one.update(now)
         return value
@@ -216,14 +311,19 @@ def candidate(channel: socket.socket, spec: dict[str, Any]) -> NoReturn:
         confine(spec["uids"] and spec["uids"][0], limits)
         sys.path.append("/site")
         serve(channel)
-    except BaseException as error:  # the walls did not go up: the first question is answered by that
-        channel.sendall(json.dumps({"raised": f"{type(error).__name__}: {error}"}).encode() + b"\n")
+    except (
+        BaseException
+    ) as error:  # the walls did not go up: the first question is answered by that
+        channel.sendall(
+            json.dumps({"raised": f"{type(error).__name__}: {error}"}).encode() + b"\n"
+        )
     finally:
         os._exit(1)
 
 
 def serve(channel: socket.socket) -> None:
-    """One answer for each question: the value and the arguments as they are now, or what was raised."""
+    """One answer for each question: the value and the arguments as they are now, or
+    what was raised."""
     space: dict[str, Any] = {"__name__": "program"}
     function: Callable[..., Any] | None = None
     for line in channel.makefile("rb"):
@@ -236,8 +336,14 @@ def serve(channel: socket.socket) -> None:
             else:
                 given = [unpacked(one) for one in question["arguments"]]
                 place = len(given) - len(question["named"])
-                value = function(*given[:place], **dict(zip(question["named"], given[place:], strict=True)))
-                answer = {"value": packed(value), "arguments": [packed(one) for one in given]}
+                value = function(
+                    *given[:place],
+                    **dict(zip(question["named"], given[place:], strict=True)),
+                )
+                answer = {
+                    "value": packed(value),
+                    "arguments": [packed(one) for one in given],
+                }
         except BaseException as error:
             answer = {"raised": f"{type(error).__name__}: {error}"[:300]}
         channel.sendall(json.dumps(answer).encode() + b"\n")
@@ -247,7 +353,8 @@ def serve(channel: socket.socket) -> None:
 
 
 def packed(value: Any) -> Any:
-    """A plain value as JSON that keeps types apart; TypeError for any other, as no object may cross over."""
+    """A plain value as JSON that keeps types apart; TypeError for any other, as no
+    object may cross over."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = value.item()
     if value is None or isinstance(value, (bool, str)):
@@ -266,8 +373,13 @@ def packed(value: Any) -> Any:
         return ["fraction", [hex(value.numerator), hex(value.denominator)]]
     if isinstance(value, dict):
         return ["dict", [[packed(key), packed(held)] for key, held in value.items()]]
-    for kind, name in ((list, "list"), (tuple, "tuple"), ((set, KeysView), "set"), (frozenset, "frozenset"),
-                       (Iterator, "iterator")):  # fmt: skip
+    for kind, name in (
+        (list, "list"),
+        (tuple, "tuple"),
+        ((set, KeysView), "set"),
+        (frozenset, "frozenset"),
+        (Iterator, "iterator"),
+    ):
         if isinstance(value, kind):
             return [name, [packed(one) for one in value]]
     raise TypeError(f"a {type(value).__name__} is no plain value")
@@ -316,11 +428,17 @@ _MADE: dict[str, Callable[[Any], Any]] = {
 
 
 def confine(uid: int | None, limits: dict[int, int]) -> None:
-    """Gives up all rights of this process and of its children, for good. OSError where that does not work."""
-    for limit, most in {**limits, resource.RLIMIT_CORE: 0, resource.RLIMIT_MEMLOCK: 0}.items():
+    """Gives up all rights of this process and of its children, for good. OSError where
+    that does not work."""
+    for limit, most in {
+        **limits,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+    }.items():
         resource.setrlimit(limit, (most, most))
     for capability in range(64):
-        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # may be denied: what is not permitted cannot be raised
+        # may be denied: what is not permitted cannot be raised
+        _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -332,9 +450,15 @@ def confine(uid: int | None, limits: dict[int, int]) -> None:
 
 
 def forbid_calls() -> None:
-    """Denies the CALLS, and sockets but those of this machine's own files, to this process and its children."""
+    """Denies the CALLS, and sockets but those of this machine's own files, to this
+    process and its children."""
     architecture, numbers = CALLS[platform.machine()]
-    rows = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, 0)]
+    rows = [
+        (LOAD, 0, 0, 4),
+        (EQUAL, 1, 0, architecture),
+        (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, 0),
+    ]
     rows += [(AT_LEAST, 0, 1, X32), (RETURN, 0, 0, KILL)]
     # Without clone3, whose flags no filter can see, the C library makes threads by clone.
     rows += [(EQUAL, 0, 1, numbers["clone3"]), (RETURN, 0, 0, ERRNO | errno.ENOSYS)]
@@ -347,23 +471,36 @@ def forbid_calls() -> None:
         (ANY_BIT, 0, 1, CLONE_NEW_ANY),
         (RETURN, 0, 0, ERRNO | errno.EPERM),
     ]
-    rows += [(LOAD, 0, 0, 0), (EQUAL, 0, 3, numbers["socket"]), first, (EQUAL, 1, 0, socket.AF_UNIX)]
+    rows += [
+        (LOAD, 0, 0, 0),
+        (EQUAL, 0, 3, numbers["socket"]),
+        first,
+        (EQUAL, 1, 0, socket.AF_UNIX),
+    ]
     rows += [(RETURN, 0, 0, ERRNO | errno.EACCES), (RETURN, 0, 0, ALLOW)]
-    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in rows))
+    program = ctypes.create_string_buffer(
+        b"".join(struct.pack("HBBI", *row) for row in rows)
+    )
     header = struct.pack("HP", len(rows), ctypes.addressof(program))
     _checked(_libc.prctl(PR_SET_SECCOMP, 2, header, 0, 0), "seccomp")
 
 
 def furnish(spec: dict[str, Any]) -> None:
-    """Makes a new root of what `spec` lists, in a mount namespace of one's own, and forgets the old one.
+    """Makes a new root of what `spec` lists, in a mount namespace of one's own, and
+    forgets the old one.
 
-    As bubblewrap does: the new root, in memory, stands on /tmp while what it needs is bound into it.
+    As bubblewrap does: the new root, in memory, stands on /tmp while what it needs is
+    bound into it.
     """
-    os.umask(0o022)  # a job's own keeps others out, and the program is another user in here
+    # a job's own keeps others out, and the program is another user in here
+    os.umask(0o022)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
     mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     Path("/tmp/old").mkdir()
-    _checked(_libc.syscall(CALLS[platform.machine()][1]["pivot_root"], b"/tmp", b"/tmp/old"), "pivot_root")
+    _checked(
+        _libc.syscall(CALLS[platform.machine()][1]["pivot_root"], b"/tmp", b"/tmp/old"),
+        "pivot_root",
+    )
     os.chdir("/")
     for source, target in spec["binds"]:
         make_place(target, is_folder=Path(f"/old{source}").is_dir())
@@ -382,12 +519,15 @@ def furnish(spec: dict[str, Any]) -> None:
 
 
 def limit_tmp(spec: dict[str, Any]) -> None:
-    """Limits the files in a /tmp that bubblewrap mounted: it knows a limit of bytes alone, and empty files have none.
+    """Limits the files in a /tmp that bubblewrap mounted: it knows a limit of bytes
+    alone, and empty files have none.
 
     Where that is not permitted, nothing is said: the trial of the sandbox finds it.
     """
     with suppress(OSError):
-        mount("tmpfs", "/tmp", "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV, _of_tmp(spec))
+        mount(
+            "tmpfs", "/tmp", "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV, _of_tmp(spec)
+        )
 
 
 def _of_tmp(spec: dict[str, Any]) -> str:
@@ -403,18 +543,33 @@ def make_place(path: str, is_folder: bool) -> None:
 
 
 def make_read_only(target: str) -> None:
-    """Forbids to write to a mount and, from Linux 5.12 on, to those within it, which others own by then anyway."""
+    """Forbids to write to a mount and, from Linux 5.12 on, to those within it, which
+    others own by then anyway."""
     attributes = struct.pack("QQQQ", MS_RDONLY | MS_NOSUID, 0, 0, 0)
     number = CALLS[platform.machine()][1]["mount_setattr"]
-    if _libc.syscall(number, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes)):
-        kept = os.statvfs(target).f_flag & 0x40F  # what a namespace inherits it cannot take away: nodev, noexec, …
+    if _libc.syscall(
+        number, AT_FDCWD, target.encode(), AT_RECURSIVE, attributes, len(attributes)
+    ):
+        # what a namespace inherits it cannot take away: nodev, noexec, …
+        kept = os.statvfs(target).f_flag & 0x40F
         mount("none", target, flags=MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
 
 
-def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
+def mount(
+    source: str,
+    target: str,
+    kind: str | None = None,
+    flags: int = 0,
+    data: str | None = None,
+) -> None:
     """mount(2). OSError with what was to be mounted where."""
-    words = [None if text is None else text.encode() for text in (source, target, kind, data)]
-    _checked(_libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]), f"mount on {target}")
+    words = [
+        None if text is None else text.encode() for text in (source, target, kind, data)
+    ]
+    _checked(
+        _libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]),
+        f"mount on {target}",
+    )
 
 
 def _checked(result: int, what: str) -> None:

@@ -10,14 +10,26 @@ from zsg_core.metrics.scoring import Answered, ByItem
 
 
 def score(
-    sandbox: Sandbox, problems: Iterable[Problem], answers: Sequence[Answered], ks: Sequence[int] = (1,)
+    sandbox: Sandbox,
+    problems: Iterable[Problem],
+    answers: Sequence[Answered],
+    ks: Sequence[int] = (1,),
 ) -> dict[str, ByItem]:
-    """`humaneval/pass_at_k` of each item, × 100. BadData for an answer to no problem, NoSandbox where it gives way."""
+    """`humaneval/pass_at_k` of each item, × 100. BadData for an answer to no problem,
+    NoSandbox where it gives way."""
     known = {one.task_id: one for one in problems}
     if strange := next((one.id for one in answers if one.id not in known), None):
-        raise BadData(f"{strange!r} is no problem of HumanEval's file, and cannot be tested")
+        raise BadData(
+            f"{strange!r} is no problem of HumanEval's file, and cannot be tested"
+        )
     verdicts = sandbox.run_all([exam(known[one.id], one.answer) for one in answers])
-    return human_eval.score(((one.id, verdict.passed) for one, verdict in zip(answers, verdicts, strict=True)), ks=ks)
+    return human_eval.score(
+        (
+            (one.id, verdict.passed)
+            for one, verdict in zip(answers, verdicts, strict=True)
+        ),
+        ks=ks,
+    )
 
 
 def exam(problem: Problem, answer: str) -> Exam:

@@ -1,14 +1,17 @@
-"""The evaluate job: takes metrics of the checkpoints of several runs, as their snapshots come, with one loaded model.
+"""The evaluate job: takes metrics of the checkpoints of several runs, as their
+snapshots come, with one loaded model.
 
-Its `serves` lists the runs, and of each the suites that are wanted (served). Of a step that lacks a key of a suite, it
-takes the lease (leases), puts the snapshot's weights into the model and proves that they are there (held_weights),
-answers the suite's items (items, generate), keeps the answers (answers), scores them (scorers) or looks inside the
-model (representations), and journals what it found in the run's folder. The row of metrics comes last, so what can be
-scored is so as a whole or not at all; killed at any moment, it leaves a lease that another takes over. A metric that
-cannot be had is named where the job tells its end; a later job takes it.
+Its `serves` lists the runs, and of each the suites that are wanted (served). Of a step
+that lacks a key of a suite, it takes the lease (leases), puts the snapshot's weights
+into the model and proves that they are there (held_weights), answers the suite's items
+(items, generate), keeps the answers (answers), scores them (scorers) or looks inside
+the model (representations), and journals what it found in the run's folder. The row of
+metrics comes last, so what can be scored is so as a whole or not at all; killed at any
+moment, it leaves a lease that another takes over. A metric that cannot be had is named
+where the job tells its end; a later job takes it.
 
-It ends when all its runs have ended and nothing is left, or after some idle minutes; where it drains, it waits for what
-others hold and does not idle.
+It ends when all its runs have ended and nothing is left, or after some idle minutes;
+where it drains, it waits for what others hold and does not idle.
 """
 
 import contextlib
@@ -59,7 +62,8 @@ Say = Callable[[str], None]
 
 @dataclass
 class Done:
-    """What the exit record tells: how many suites of steps were scored, how often weights were put into the model."""
+    """What the exit record tells: how many suites of steps were scored, how often
+    weights were put into the model."""
 
     scored: int = 0
     swaps: int = 0
@@ -76,39 +80,58 @@ class Stopped(Exception):
 
 
 def run(job: dict[str, Any], item: str, attempt: Attempt, say: Say) -> Done:
-    """Evaluates until nothing is left. Raises ClusterError at its end if a step could not be evaluated, or Stopped."""
+    """Evaluates until nothing is left. Raises ClusterError at its end if a step could
+    not be evaluated, or Stopped."""
     return Evaluator(job, item, attempt, say).run()
 
 
 class Evaluator:
     """One start of an evaluate job."""
 
-    def __init__(self, job: dict[str, Any], item: str, attempt: Attempt, say: Say) -> None:
+    def __init__(
+        self, job: dict[str, Any], item: str, attempt: Attempt, say: Say
+    ) -> None:
         workspace = Workspace(Path(job["paths"]["workspace"]))
         self._job, self._item, self._attempt, self._say = job, item, attempt, say
         self._served = [
-            Served(workspace.run(one["run"]), convert(one["suites"], tuple[Suite, ...])) for one in job["serves"]
+            Served(workspace.run(one["run"]), convert(one["suites"], tuple[Suite, ...]))
+            for one in job["serves"]
         ]
         self._device = alone()
         self._held = HeldWeights(self._device)
         self._scorers = Scorers(workspace.ratings, self._device, say)
         self._keeper = Keeper(job["lease_s"] / 6)
-        self._holding: tuple[Served, int, float] | None = None  # whose weights of which step, and their test loss
-        self._probed: tuple[Served, int, HeldOutLoss] | None = None  # with how many loads: of which model
+        # whose weights of which step, and their test loss
+        self._holding: tuple[Served, int, float] | None = None
+        # with how many loads: of which model
+        self._probed: tuple[Served, int, HeldOutLoss] | None = None
         self._done = Done()
 
     def run(self) -> Done:
-        self._scorers.look_ahead([suite for one in self._served for suite in one.suites])
+        self._scorers.look_ahead(
+            [suite for one in self._served for suite in one.suites]
+        )
         idle_since = time.monotonic()
         try:
             while True:
                 if self._work_once():
                     idle_since = time.monotonic()
                     continue
-                left = [one for one in self._served if next(one.open_work(), None) is not None]
-                if not left and all(evaluations.is_over(one.folder) or self._job["drains"] for one in self._served):
+                left = [
+                    one
+                    for one in self._served
+                    if next(one.open_work(), None) is not None
+                ]
+                if not left and all(
+                    evaluations.is_over(one.folder) or self._job["drains"]
+                    for one in self._served
+                ):
                     break
-                if not self._job["drains"] and time.monotonic() - idle_since > 60 * self._job["resources"]["idle_min"]:
+                if (
+                    not self._job["drains"]
+                    and time.monotonic() - idle_since
+                    > 60 * self._job["resources"]["idle_min"]
+                ):
                     break
                 time.sleep(POLL_S)
         except KeyboardInterrupt:
@@ -121,7 +144,9 @@ class Evaluator:
             for (step, suite), why in one.troubles.items()
         ]
         if troubles:
-            raise ClusterError(f"{len(troubles)} steps could not be evaluated; the first, of run {troubles[0]}")
+            raise ClusterError(
+                f"{len(troubles)} steps could not be evaluated; the first, of run {troubles[0]}"
+            )
         return self._done
 
     def _stop(self) -> None:
@@ -133,7 +158,12 @@ class Evaluator:
             if one.journal:
                 one.journal.close()
             found = evaluations.taken(one.folder)
-            leases.sweep(one.folder, lambda step, keys, found=found: not evaluations.lacking(keys, step, found))
+            leases.sweep(
+                one.folder,
+                lambda step, keys, found=found: (
+                    not evaluations.lacking(keys, step, found)
+                ),
+            )
 
     def _work_once(self) -> bool:
         """Evaluates one suite at one step of some run; False if there is none to be had."""
@@ -147,7 +177,9 @@ class Evaluator:
         """Whether the step could be had, and was dealt with."""
         path = leases.path_of(one.folder, step, suite.name)
         journal = self._journal_of(one)
-        lease = leases.claim(path, self._item, journal.name, suite.keys, self._job["lease_s"])
+        lease = leases.claim(
+            path, self._item, journal.name, suite.keys, self._job["lease_s"]
+        )
         if lease is None:
             return False
         self._keeper.held = lease
@@ -157,7 +189,9 @@ class Evaluator:
             lease.forget()
             if (step, suite) not in one.open_work():
                 return False  # another was quicker
-            (self._look_inside if suite.name == INSIDE else self._evaluate)(one, suite, journal, step)
+            (self._look_inside if suite.name == INSIDE else self._evaluate)(
+                one, suite, journal, step
+            )
         except Lost as lost:
             self._say(str(lost))
             self._done.lost += 1
@@ -166,8 +200,12 @@ class Evaluator:
             if not isinstance(error, ZsgError):
                 tell(traceback.format_exc())
             self._holding = None
-            one.troubles[step, suite.name] = hide_known(f"{type(error).__name__}: {error}")
-            self._say(f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}")
+            one.troubles[step, suite.name] = hide_known(
+                f"{type(error).__name__}: {error}"
+            )
+            self._say(
+                f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}"
+            )
         finally:
             self._keeper.held = None
             lease.release()
@@ -184,11 +222,21 @@ class Evaluator:
     def _journal_of(self, one: Served) -> Journal:
         """This evaluator's file in the run's journal, fenced by the lease that is held."""
         if one.journal is None:
-            taken = [int(path.stem.split("-")[2]) for path in journals.guest_files(one.folder)]
+            taken = [
+                int(path.stem.split("-")[2])
+                for path in journals.guest_files(one.folder)
+            ]
             stage, number = one.job["stage_id"], max(taken, default=-1) + 1
             while one.journal is None:
                 try:
-                    one.journal = Journal(one.folder, self._attempt, journals.GUEST, stage, number, fence=self._fence)
+                    one.journal = Journal(
+                        one.folder,
+                        self._attempt,
+                        journals.GUEST,
+                        stage,
+                        number,
+                        fence=self._fence,
+                    )
                 except FileExistsError:  # another evaluator was quicker
                     number += 1
         return one.journal
@@ -197,13 +245,18 @@ class Evaluator:
         if self._keeper.held:
             self._keeper.held.check()
 
-    def _take_over(self, one: Served, journal: Journal, step: int, before: Mapping[str, Any]) -> None:
+    def _take_over(
+        self, one: Served, journal: Journal, step: int, before: Mapping[str, Any]
+    ) -> None:
         """Journals that nothing counts any more that the former holder of a lease may yet write."""
         path = one.folder / "journal" / str(before["journal"])
         size = path.stat().st_size if path.exists() else 0
         journal.row("rewind", step=step, examples=0, data={"sizes": {path.name: size}})
         journal.commit()
-        self._say(f"{one.folder.name} step {step}: taken over from {before['holder']}, which gives no sign of life")
+        self._say(
+            f"{one.folder.name} step {step}: taken over from {before['holder']}, which gives no"
+            " sign of life"
+        )
 
     def _evaluate(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
         lacking = evaluations.lacking(suite.keys, step, one.taken())
@@ -214,54 +267,125 @@ class Evaluator:
             answered, facts = self._answer(one, suite, step, told[0] if told else None)
             kept = answers.keep(one.folder, journal.name, facts, answered)
         else:
-            answered, facts = answers.read(one.folder, kept), {"asked": kept.asked} if kept.asked else {}
+            answered, facts = (
+                answers.read(one.folder, kept),
+                ({"asked": kept.asked} if kept.asked else {}),
+            )
         asked = [key for key in lacking if not is_answers(key)]
         items = one.items(suite)
         scores, failed = self._scorers.score(suite, items, asked, answered)
         done = [key for key in lacking if key not in failed]
-        where = {"event": evaluations.ANSWERS, "suite": suite.name, "how": suite.how, "keys": done}
-        where |= {"scored_by": by} if (by := {k: v for k, v in suite.scored_by.items() if k in done}) else {}
+        where = {
+            "event": evaluations.ANSWERS,
+            "suite": suite.name,
+            "how": suite.how,
+            "keys": done,
+        }
+        where |= (
+            {"scored_by": by}
+            if (by := {k: v for k, v in suite.scored_by.items() if k in done})
+            else {}
+        )
         flags = [*asking.flags(facts.get("asked", {}), suite.how), *scores.flags]
-        where |= {"file": kept.file, "at": kept.at, "bytes": kept.size, "flags": flags, **facts}
-        journal.row("event", step=step, examples=examples, data=where | ({"failed": failed} if failed else {}))
+        where |= {
+            "file": kept.file,
+            "at": kept.at,
+            "bytes": kept.size,
+            "flags": flags,
+            **facts,
+        }
+        journal.row(
+            "event",
+            step=step,
+            examples=examples,
+            data=where | ({"failed": failed} if failed else {}),
+        )
         self._keep_items(one, items, journal, scores, step, examples)
-        data = scores.values | {f"{key}_stderr": value for key, value in scores.error.items()}
+        data = scores.values | {
+            f"{key}_stderr": value for key, value in scores.error.items()
+        }
         # Asked for, and nothing to be had.
-        data |= {key: math.nan for key in asked if key in done and key not in scores.values}
+        data |= {
+            key: math.nan for key in asked if key in done and key not in scores.values
+        }
         if data:
             journal.row("metric", step=step, examples=examples, data=data)
         journal.commit()
         if failed:
-            one.troubles[step, suite.name] = "; ".join(f"{key}: {why}" for key, why in failed.items())
+            one.troubles[step, suite.name] = "; ".join(
+                f"{key}: {why}" for key, why in failed.items()
+            )
         self._done.scored += bool(done)
-        told_of = [f"{key} {scores.values[key]:.4g}" if key in scores.values else key for key in done]
+        told_of = [
+            f"{key} {scores.values[key]:.4g}" if key in scores.values else key
+            for key in done
+        ]
         told_of += [f"{key} is not to be had: {why}" for key, why in failed.items()]
-        self._say(f"{one.folder.name} step {step}: {'; '.join([', '.join(told_of), *flags])}")
+        self._say(
+            f"{one.folder.name} step {step}: {'; '.join([', '.join(told_of), *flags])}"
+        )
 
-    def _look_inside(self, one: Served, suite: Suite, journal: Journal, step: int) -> None:
-        """Takes the metrics that are taken inside the model; journals how, each item's values, the metrics."""
+    def _look_inside(
+        self, one: Served, suite: Suite, journal: Journal, step: int
+    ) -> None:
+        """Takes the metrics that are taken inside the model; journals how, each item's
+        values, the metrics."""
         loss, examples = one.told(step) or (None, 0)
-        ways = {key: suite.way(key) for key in evaluations.lacking(suite.keys, step, one.taken())}
+        ways = {
+            key: suite.way(key)
+            for key in evaluations.lacking(suite.keys, step, one.taken())
+        }
         probe, started = self._hold(one, step, loss), time.perf_counter()
-        meta = (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {}) if step else {}
+        meta = (
+            (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {})
+            if step
+            else {}
+        )
         inside = Inside(
-            self._held.llama, self._device, one.folder, step, meta.get("weights"), one.vocabulary, one.test[0],
-            list(tested(one.job["recipe"]["stages"][-1]["data"])), one.choices,
-            lambda examples: self._held_out(one, examples), self._fence,
-        )  # fmt: skip
+            self._held.llama,
+            self._device,
+            one.folder,
+            step,
+            meta.get("weights"),
+            one.vocabulary,
+            one.test[0],
+            list(tested(one.job["recipe"]["stages"][-1]["data"])),
+            one.choices,
+            lambda examples: self._held_out(one, examples),
+            self._fence,
+        )
         looked = inside.look(ways)
         if looked.failed:
-            one.troubles[step, suite.name] = "; ".join(f"{key}: {why}" for key, why in looked.failed.items())
-            self._say(f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}")
+            one.troubles[step, suite.name] = "; ".join(
+                f"{key}: {why}" for key, why in looked.failed.items()
+            )
+            self._say(
+                f"{one.folder.name} step {step}: {one.troubles[step, suite.name]}"
+            )
         ways = {key: way for key, way in ways.items() if key not in looked.failed}
         if not ways:
             return
-        told = {"event": INSIDE, "ways": ways, "files": looked.files, "weights": meta.get("weights")}
-        told |= {"probe_loss": probe, "device": self._device, "seconds": time.perf_counter() - started}
-        told |= {**attempts.where(self._attempt), "by": self._item, "flags": looked.flags}
+        told = {
+            "event": INSIDE,
+            "ways": ways,
+            "files": looked.files,
+            "weights": meta.get("weights"),
+        }
+        told |= {
+            "probe_loss": probe,
+            "device": self._device,
+            "seconds": time.perf_counter() - started,
+        }
+        told |= {
+            **attempts.where(self._attempt),
+            "by": self._item,
+            "flags": looked.flags,
+        }
         journal.row("event", step=step, examples=examples, data=told)
         for key, (places, values) in looked.by_item.items():
-            item_losses.keep(journal, key, values, step=step, examples=examples, places=places)
+            item_losses.keep(
+                journal, key, values, step=step, examples=examples, places=places
+            )
         journal.row("metric", step=step, examples=examples, data=looked.values)
         journal.commit()
         self._done.scored += 1
@@ -275,18 +399,37 @@ class Evaluator:
         started = time.perf_counter()
         probe = self._hold(one, step, loss)
         swapped, words, items = time.perf_counter(), one.vocabulary, one.items(suite)
-        generate = Asking(lambda how: Generator(self._held.llama, how, words.bos, words.eos, self._device, words.text))
+        generate = Asking(
+            lambda how: Generator(
+                self._held.llama, how, words.bos, words.eos, self._device, words.text
+            )
+        )
         answered = items.answer(generate)
-        meta = (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {}) if step else {}
-        facts = {"weights": meta.get("weights"), "probe_loss": probe, "engine": "transformers", "device": self._device}
-        facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}
-        facts |= {"swap_s": swapped - started, "generate_s": time.perf_counter() - swapped}
+        meta = (
+            (read_json(one.folder / "snapshots" / str(step) / "meta.json") or {})
+            if step
+            else {}
+        )
+        facts = {
+            "weights": meta.get("weights"),
+            "probe_loss": probe,
+            "engine": "transformers",
+            "device": self._device,
+        }
+        facts |= {
+            "versions": {name: importlib.metadata.version(name) for name in VERSIONS}
+        }
+        facts |= {
+            "swap_s": swapped - started,
+            "generate_s": time.perf_counter() - swapped,
+        }
         facts |= {"tokens": generate.tokens, "asked": generate.told(items, answered)}
         facts |= {**attempts.where(self._attempt), "by": self._item}
         return answered, facts | {"step": step, "suite": suite.name, "how": suite.how}
 
     def _hold(self, one: Served, step: int, loss: float | None) -> float:
-        """Puts the weights of a step into the model, unless they are there, and returns their loss on the test set.
+        """Puts the weights of a step into the model, unless they are there, and returns
+        their loss on the test set.
 
         ClusterError where they are not those that the trainer had.
         """
@@ -301,28 +444,56 @@ class Evaluator:
         else:
             self._held.hold_base(one.job)
         probe = self._probe(one)
-        refuse_other(probe, loss, one.job["recipe"]["stages"][-1]["train"]["precision"], f"step {step}")
+        refuse_other(
+            probe,
+            loss,
+            one.job["recipe"]["stages"][-1]["train"]["precision"],
+            f"step {step}",
+        )
         self._holding = one, step, probe
         return probe
 
     def _probe(self, one: Served) -> float:
-        """The loss of the weights that are held on the run's test set, computed as the run computes it."""
+        """The loss of the weights that are held on the run's test set, computed as the
+        run computes it."""
         if self._probed is None or self._probed[:2] != (one, self._held.loads):
             self._probed = one, self._held.loads, self._held_out(one, one.test[0])
         held_out = self._probed[2]
         return summary(held_out.measure(), held_out.tokens)["loss"]
 
     def _held_out(self, one: Served, tokens: TokenizedSet) -> HeldOutLoss:
-        """The loss of examples by the weights that are held, computed as the run computes that of its test set."""
-        budget = one.job["micro_tokens"] or schedule.MICRO_TOKENS[self._device.partition(":")[0]]
-        rule = one.job["recipe"]["stages"][-1]["train"].get("truncated_answers", "exclude")
-        return HeldOutLoss(self._held.model, tokens, Ranks(0, 1, 0), self._device, budget, None, rule)
+        """The loss of examples by the weights that are held, computed as the run
+        computes that of its test set."""
+        budget = (
+            one.job["micro_tokens"]
+            or schedule.MICRO_TOKENS[self._device.partition(":")[0]]
+        )
+        rule = one.job["recipe"]["stages"][-1]["train"].get(
+            "truncated_answers", "exclude"
+        )
+        return HeldOutLoss(
+            self._held.model, tokens, Ranks(0, 1, 0), self._device, budget, None, rule
+        )
 
     def _keep_items(
-        self, one: Served, items: Items, journal: Journal, scores: Scores, step: int, examples: int
+        self,
+        one: Served,
+        items: Items,
+        journal: Journal,
+        scores: Scores,
+        step: int,
+        examples: int,
     ) -> None:
         ids = [items.ids[place] for place in items.places]
         item_losses.describe_suite(one.folder, items.name, items.ids, items.tasks)
         for key, by_item in scores.by_item.items():
             values = np.array([by_item.get(item, math.nan) for item in ids])
-            item_losses.keep(journal, key, values, step=step, examples=examples, places=items.places, of=items.name)
+            item_losses.keep(
+                journal,
+                key,
+                values,
+                step=step,
+                examples=examples,
+                places=items.places,
+                of=items.name,
+            )

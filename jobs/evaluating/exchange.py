@@ -1,8 +1,10 @@
-"""Posts a request and reads the whole reply by one clock and within one number of bytes, whatever the server does.
+"""Posts a request and reads the whole reply by one clock and within one number of
+bytes, whatever the server does.
 
-The clock runs from the look-up of the name to the reply's last byte: a byte a minute, `100 Continue` without end, a
-chunk that never comes and a handshake that hangs all end with it. No redirect is followed, for it would take the key
-along, and nothing is unpacked. Proxies are those of the environment, but never for this machine.
+The clock runs from the look-up of the name to the reply's last byte: a byte a minute,
+`100 Continue` without end, a chunk that never comes and a handshake that hangs all end
+with it. No redirect is followed, for it would take the key along, and nothing is
+unpacked. Proxies are those of the environment, but never for this machine.
 """
 
 import base64
@@ -59,7 +61,8 @@ class Limits:
 
 
 class _Timed:
-    """What both kinds of sockets do by the limits of an exchange; a socket's own timeout begins anew at every read."""
+    """What both kinds of sockets do by the limits of an exchange; a socket's own
+    timeout begins anew at every read."""
 
     limits: Limits
 
@@ -89,11 +92,19 @@ class _EncryptedSocket(_Timed, ssl.SSLSocket):
 class _Connection(http.client.HTTPConnection):
     """A connection by the limits, encrypted where there is a `context`."""
 
-    def __init__(self, host: str, port: int, limits: Limits, context: ssl.SSLContext | None, only_here: bool) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        limits: Limits,
+        context: ssl.SSLContext | None,
+        only_here: bool,
+    ) -> None:
         super().__init__(host, port)
         self._limits, self._context, self._only_here = limits, context, only_here
         self.name = host  # by which the server's certificate must be
-        self.held: bytearray | None = None  # what is sent as one: a server that answers headers alone would hang up
+        # what is sent as one: a server that answers headers alone would hang up
+        self.held: bytearray | None = None
 
     def send(self, data: Any) -> None:
         if self.held is None:
@@ -115,7 +126,9 @@ class _Connection(http.client.HTTPConnection):
             self._tunnel()  # type: ignore[attr-defined]
         if self._context:
             sock.settimeout(self._limits.left_s())
-            encrypted = self._context.wrap_socket(sock, server_hostname=self.name, do_handshake_on_connect=False)
+            encrypted = self._context.wrap_socket(
+                sock, server_hostname=self.name, do_handshake_on_connect=False
+            )
             self.sock = encrypted
             encrypted.limits = self._limits  # type: ignore[attr-defined]
             encrypted.settimeout(self._limits.left_s())
@@ -123,13 +136,20 @@ class _Connection(http.client.HTTPConnection):
 
 
 def post(
-    address: str, body: bytes, headers: Mapping[str, str], limit_s: float, most_bytes: int, *, only_here: bool = False
+    address: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    limit_s: float,
+    most_bytes: int,
+    *,
+    only_here: bool = False,
 ) -> Reply:
     """The reply to a POST, of any status.
 
-    `limit_s`: of the whole exchange; `most_bytes`: of all that is read, headers too; `only_here`: nothing is sent
-    unless the connection is to this machine. Raises OSError (TimeoutError among them), http.client.HTTPException,
-    ValueError, TooLong and NotHere: their texts may quote what was sent.
+    `limit_s`: of the whole exchange; `most_bytes`: of all that is read, headers too;
+    `only_here`: nothing is sent unless the connection is to this machine. Raises
+    OSError (TimeoutError among them), http.client.HTTPException, ValueError, TooLong
+    and NotHere: their texts may quote what was sent.
     """
     limits = Limits(limit_s, most_bytes)
     parts = urlsplit(address)
@@ -148,14 +168,19 @@ def post(
             target, more = address, proxy.headers
         else:
             connection.set_tunnel(host, port, proxy.headers)
-    own = {"Host": _host(host, parts.port), "Accept-Encoding": "identity", "Connection": "close"}
+    own = {
+        "Host": _host(host, parts.port),
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
     with closing(connection):
         connection.connect()
         connection.held = bytearray()
         connection.request("POST", target, body, {**own, **more, **headers})
         connection.flush()
         with closing(connection.getresponse()) as response:
-            said = response.read(most_bytes)  # never of the length that a header tells: so much memory would be taken
+            # never of the length that a header tells: so much memory would be taken
+            said = response.read(most_bytes)
             if response.length:
                 raise http.client.IncompleteRead(b"", response.length)
             return Reply(response.status, response.headers.get("Retry-After"), said)
@@ -180,7 +205,8 @@ class _Proxy:
 
 
 def _proxy(scheme: str, host: str) -> _Proxy | None:
-    """The proxy that the environment names for a host; None for this machine, which it would not be to a proxy."""
+    """The proxy that the environment names for a host; None for this machine, which it
+    would not be to a proxy."""
     if addresses.is_here(host) or urllib.request.proxy_bypass(host):
         return None
     named = urllib.request.getproxies().get(scheme)
@@ -188,11 +214,15 @@ def _proxy(scheme: str, host: str) -> _Proxy | None:
         return None
     parts = urlsplit(named if "://" in named else f"http://{named}")
     if parts.scheme != "http" or not parts.hostname:
-        raise OSError(f"the proxy for {scheme} that the environment names is not http://HOST:PORT")
+        raise OSError(
+            f"the proxy for {scheme} that the environment names is not http://HOST:PORT"
+        )
     headers = {}
     if parts.username:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Proxy-Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
+        headers["Proxy-Authorization"] = (
+            f"Basic {base64.b64encode(user.encode()).decode()}"
+        )
     return _Proxy(parts.hostname, parts.port or 80, headers)
 
 
@@ -214,7 +244,8 @@ def _connected(host: str, port: int, limits: Limits) -> _Socket:
 
 
 def _addresses(host: str, port: int, limits: Limits) -> list[Any]:
-    """What a name stands for. A look-up cannot be told to end: it is left behind where it takes too long."""
+    """What a name stands for. A look-up cannot be told to end: it is left behind where
+    it takes too long."""
     found: list[Any] = []
 
     def look_up() -> None:

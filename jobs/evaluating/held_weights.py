@@ -1,7 +1,9 @@
-"""Holds one model for many snapshots: their weights are put in its place, and it is proved that they are there.
+"""Holds one model for many snapshots: their weights are put in its place, and it is
+proved that they are there.
 
-The proof is twofold. The tensors that were read have the digest of the snapshot's meta.json; and the model, computing
-as the trainer does, has the test loss that the trainer measured with these weights, which stands there too.
+The proof is twofold. The tensors that were read have the digest of the snapshot's
+meta.json; and the model, computing as the trainer does, has the test loss that the
+trainer measured with these weights, which stands there too.
 """
 
 import json
@@ -21,8 +23,10 @@ from jobs.model.base_model import load_model
 from jobs.model.tuning import restrict
 from zsg_core.errors import ClusterError
 
-_OF_THE_FILE = ("dtype", "torch_dtype", "architectures", "transformers_version")  # of a config: not of the model
-EXACT, HALF = 1e-5, 1e-2  # relative, as for a value that is computed again on other ranks: see journal.first_points
+# of a config: not of the model
+_OF_THE_FILE = ("dtype", "torch_dtype", "architectures", "transformers_version")
+# relative, as for a value that is computed again on other ranks: see journal.first_points
+EXACT, HALF = 1e-5, 1e-2
 
 
 def alone() -> str:
@@ -35,7 +39,8 @@ def alone() -> str:
 
 
 class HeldWeights:
-    """A Llama on a device, whose weights change. `loads` counts how often a model was made, `swaps` weights put in."""
+    """A Llama on a device, whose weights change. `loads` counts how often a model was
+    made, `swaps` weights put in."""
 
     def __init__(self, device: str) -> None:
         self._device, self._kind = device, ""
@@ -50,14 +55,20 @@ class HeldWeights:
         self._load(base, job, "" if _is_lora(job) else _kind(base, job))
 
     def hold(self, folder: Path, job: Mapping[str, Any]) -> None:
-        """Puts a snapshot's weights in. ClusterError where they are not those that its meta.json tells of."""
+        """Puts a snapshot's weights in. ClusterError where they are not those that its
+        meta.json tells of."""
         kind = _kind(folder, job)
         if kind != self._kind:
             self._load(_base(folder) if _is_lora(job) else folder, job, kind)
-        digest, wanted = self._put(folder), (read_json(folder / "meta.json") or {})["weights"]
+        digest, wanted = (
+            self._put(folder),
+            (read_json(folder / "meta.json") or {})["weights"],
+        )
         if digest != wanted:
             self._kind = ""
-            raise ClusterError(f"{folder}: its weights have the digest {digest}, by its meta.json {wanted}")
+            raise ClusterError(
+                f"{folder}: its weights have the digest {digest}, by its meta.json {wanted}"
+            )
         self.swaps += 1
 
     def _load(self, folder: Path, job: Mapping[str, Any], kind: str) -> None:
@@ -66,11 +77,18 @@ class HeldWeights:
         with_adapters = bool(kind) and _is_lora(job)
         if with_adapters:
             restrict(llama, _tuning(job))
-        self.llama, self._kind = llama.to(self._device).eval().requires_grad_(False), kind
+        self.llama, self._kind = (
+            llama.to(self._device).eval().requires_grad_(False),
+            kind,
+        )
         self.model = AnswerLoss(self.llama)
         engine = SimpleNamespace(module=self.model)
         parts = weights.parts(engine)
-        named = weights.named_adapters([p for p in parts if ".lora_" in p.name]) if with_adapters else parts
+        named = (
+            weights.named_adapters([p for p in parts if ".lora_" in p.name])
+            if with_adapters
+            else parts
+        )
         self._parts = {part.name: part.parameter for part in named}
         self.loads += 1
 
@@ -83,23 +101,31 @@ class HeldWeights:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():
                     tensor = file.get_tensor(name)
-                    if name not in self._parts or self._parts[name].shape != tensor.shape:
-                        raise ClusterError(f"{path}: the model has no tensor {name} of shape {tuple(tensor.shape)}")
+                    if (
+                        name not in self._parts
+                        or self._parts[name].shape != tensor.shape
+                    ):
+                        raise ClusterError(
+                            f"{path}: the model has no tensor {name} of shape {tuple(tensor.shape)}"
+                        )
                     digests[name] = weights.tensor_digest(tensor)
                     self._parts[name].data.copy_(tensor)
         return weights.combined(digests)
 
 
 def refuse_other(loss: float, told: float | None, precision: str, what: str) -> None:
-    """Raises ClusterError if the loss of the weights that are held is not the one that the trainer told of them."""
+    """Raises ClusterError if the loss of the weights that are held is not the one that
+    the trainer told of them."""
     if told is None:
         return
     tolerance = EXACT if precision == "fp32" else HALF
-    same = math.isclose(loss, told, rel_tol=tolerance) or (math.isnan(loss) and math.isnan(told))
+    same = math.isclose(loss, told, rel_tol=tolerance) or (
+        math.isnan(loss) and math.isnan(told)
+    )
     if not same:
         raise ClusterError(
-            f"{what}: the weights that are held have the test loss {loss!r}, the trainer measured {told!r} there: "
-            "these are not the same weights, or not computed in the same way"
+            f"{what}: the weights that are held have the test loss {loss!r}, the trainer measured"
+            f" {told!r} there: these are not the same weights, or not computed in the same way"
         )
 
 
@@ -121,5 +147,9 @@ def _kind(folder: Path, job: Mapping[str, Any]) -> str:
     precision = job["recipe"]["stages"][-1]["train"]["precision"]
     if _is_lora(job):
         return json.dumps([precision, str(_base(folder)), _tuning(job)], sort_keys=True)
-    config = {k: v for k, v in (read_json(folder / "config.json") or {}).items() if k not in _OF_THE_FILE}
+    config = {
+        k: v
+        for k, v in (read_json(folder / "config.json") or {}).items()
+        if k not in _OF_THE_FILE
+    }
     return json.dumps([precision, config], sort_keys=True)

@@ -1,6 +1,8 @@
-"""Takes hidden states out of a Llama as it stands: of chosen layers, each sequence's mean over chosen tokens.
+"""Takes hidden states out of a Llama as it stands: of chosen layers, each sequence's
+mean over chosen tokens.
 
-Sequences stand one after the other in rows without padding, and attend only to themselves, as in training.
+Sequences stand one after the other in rows without padding, and attend only to
+themselves, as in training.
 """
 
 from collections.abc import Sequence
@@ -20,29 +22,44 @@ Span = tuple[int, int]  # half-open, of a sequence's tokens
 
 @torch.no_grad()
 def means(
-    llama: Any, sequences: Sequence[Sequence[int]], spans: Sequence[Span], layers: Sequence[int], device: str
+    llama: Any,
+    sequences: Sequence[Sequence[int]],
+    spans: Sequence[Span],
+    layers: Sequence[int],
+    device: str,
 ) -> NDArray[np.float32]:
     """(L, N, H): of each layer and sequence the mean over the tokens of its span, in float32.
 
-    Layer 0 is the input embedding, layer N the output of the Nth decoder layer, the last after the final norm.
-    UserError for a layer that the model does not have.
+    Layer 0 is the input embedding, layer N the output of the Nth decoder layer, the
+    last after the final norm. UserError for a layer that the model does not have.
     """
     most = llama.config.num_hidden_layers
     if beyond := [layer for layer in layers if layer > most]:
-        raise UserError(f"the model has no layer {beyond[0]}: its layers are 0, the input embedding, to {most}")
-    found = np.empty((len(layers), len(sequences), llama.config.hidden_size), np.float32)
+        raise UserError(
+            f"the model has no layer {beyond[0]}: its layers are 0, the input embedding, to {most}"
+        )
+    found = np.empty(
+        (len(layers), len(sequences), llama.config.hidden_size), np.float32
+    )
     budget = schedule.MICRO_TOKENS[device.partition(":")[0]]
-    for places in schedule.micro_batches(range(len(sequences)), [len(one) for one in sequences], budget):
+    for places in schedule.micro_batches(
+        range(len(sequences)), [len(one) for one in sequences], budget
+    ):
         row = pack([Part(place, sequences[place]) for place in places])
         tokens, positions, lengths, *_ = row.on(device)
         states = llama.model(
-            input_ids=tokens[None], position_ids=positions[None], use_cache=False, row=Row(lengths),
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            use_cache=False,
+            row=Row(lengths),
             output_hidden_states=True,
-        ).hidden_states  # fmt: skip
+        ).hidden_states
         starts = np.cumsum([0, *row.lengths[:-1]])
         for number, layer in enumerate(layers):
             of_row = states[layer][0]
             for place, start in zip(places, starts, strict=True):
                 first, stop = spans[place]
-                found[number, place] = of_row[start + first : start + stop].float().mean(0).cpu().numpy()
+                found[number, place] = (
+                    of_row[start + first : start + stop].float().mean(0).cpu().numpy()
+                )
     return found

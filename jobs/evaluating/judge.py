@@ -1,7 +1,8 @@
-"""Has answers rated by a judge at an OpenAI-compatible address; what it said is kept and never asked for twice.
+"""Has answers rated by a judge at an OpenAI-compatible address; what it said is kept
+and never asked for twice.
 
-The key comes from the environment, from the variable that the grid names, and is written nowhere: what a server sends
-back of it is hidden before it is kept or told.
+The key comes from the environment, from the variable that the grid names, and is
+written nowhere: what a server sends back of it is hidden before it is kept or told.
 """
 
 import http.client
@@ -52,22 +53,29 @@ class Busy(Exception):
 class Judge:
     """A model at an address, which replies at temperature 0. Its id is its model's name.
 
-    `timeout_s`: of one whole reply, from looking up the name to its last byte; `patience`: for how long a question is
-    put again to a judge that is busy or out of reach.
+    `timeout_s`: of one whole reply, from looking up the name to its last byte;
+    `patience`: for how long a question is put again to a judge that is busy or out of
+    reach.
     """
 
     id: str
     uri: str
     key: str = field(default="", repr=False)
     timeout_s: float = 120.0
-    patience: Patience = field(default_factory=lambda: Patience(limit_s=300, first_s=1, most_s=30), repr=False)
+    patience: Patience = field(
+        default_factory=lambda: Patience(limit_s=300, first_s=1, most_s=30), repr=False
+    )
 
     @classmethod
-    def of(cls, how: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> "Judge":
-        """The judge of a suite: model, base_url, and key_env, which names the variable of the key, or None.
+    def of(
+        cls, how: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+    ) -> "Judge":
+        """The judge of a suite: model, base_url, and key_env, which names the variable
+        of the key, or None.
 
-        UserError where that variable is not set or holds what can be no key, and for what is no address. Whether a
-        variable of this name may be sent at all, the settings say.
+        UserError where that variable is not set or holds what can be no key, and for
+        what is no address. Whether a variable of this name may be sent at all, the
+        settings say.
         """
         name, address = how["key_env"], how["base_url"].rstrip("/")
         if why := addresses.refusal(address):
@@ -77,34 +85,46 @@ class Judge:
         key = secrets.key_of(name, environment)
         if key is None:
             raise UserError(
-                f"the judge's key is missing: {name}, which checkpoints.suites.mt_bench.judge.key_env names, is not "
-                "set in this job's environment; set it where you call zsg submit"
+                f"the judge's key is missing: {name}, which"
+                " checkpoints.suites.mt_bench.judge.key_env names, is not set in this job's"
+                " environment; set it where you call zsg submit"
             )
         return cls(how["model"], address, key)
 
     def reply(self, system: str, user: str) -> str:
         """What the judge says, as it stands; asked again while it is busy or out of reach.
 
-        ClusterError once patience has ended, UserError for a wrong key, address or model; Malformed and Refused as
-        they say.
+        ClusterError once patience has ended, UserError for a wrong key, address or
+        model; Malformed and Refused as they say.
         """
         try:
             return self.patience.again(
-                lambda: self._once(system, user), lambda error: isinstance(error, Busy), _asked_to_wait_s
+                lambda: self._once(system, user),
+                lambda error: isinstance(error, Busy),
+                _asked_to_wait_s,
             )
         except Busy as error:
             raise ClusterError(
-                f"the judge at {self.uri} did not answer for {self.patience.limit_s:g} s: {error}. Ratings so far are "
-                "kept; try again later"
+                f"the judge at {self.uri} did not answer for {self.patience.limit_s:g} s: {error}."
+                " Ratings so far are kept; try again later"
             ) from None
 
     def hide(self, text: str) -> str:
-        """A text of the server's without the key, however it is written there, and without other keys of this job."""
+        """A text of the server's without the key, however it is written there, and
+        without other keys of this job."""
         return secrets.hide_known(secrets.hide(text, [self.key]))
 
     def _once(self, system: str, user: str) -> str:
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
-        asked = {"model": self.id, "messages": messages, "temperature": 0, "max_tokens": MOST_TOKENS}
+        messages = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": user},
+        ]
+        asked = {
+            "model": self.id,
+            "messages": messages,
+            "temperature": 0,
+            "max_tokens": MOST_TOKENS,
+        }
         reply = self._post(json.dumps(asked).encode())
         if not 200 <= reply.status < 300:
             raise self._meaning(reply)
@@ -117,11 +137,18 @@ class Judge:
         return content
 
     def _post(self, body: bytes) -> Reply:
-        """The server's reply. Busy, Malformed and UserError: no other error leaves, as its text may quote the key."""
+        """The server's reply. Busy, Malformed and UserError: no other error leaves, as
+        its text may quote the key."""
         in_the_clear = addresses.is_plain(self.uri)
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        )
         try:
-            if self.key and in_the_clear and not addresses.is_here(addresses.host_of(self.uri)):
+            if (
+                self.key
+                and in_the_clear
+                and not addresses.is_here(addresses.host_of(self.uri))
+            ):
                 raise exchange.NotHere
             return exchange.post(
                 f"{self.uri}/chat/completions",
@@ -133,8 +160,8 @@ class Judge:
             )
         except exchange.NotHere:
             raise UserError(
-                f"the judge at {self.uri} is asked over plain http, which is not this machine: no key is sent there. "
-                "Give https://…"
+                f"the judge at {self.uri} is asked over plain http, which is not this machine: no"
+                " key is sent there. Give https://…"
             ) from None
         except exchange.TooLong:
             raise Malformed(f"the reply has more than {MOST_BYTES:,} bytes") from None
@@ -146,11 +173,13 @@ class Judge:
     def _meaning(self, reply: Reply) -> Exception:
         said = self._told(reply.body.decode(errors="replace"))
         if reply.status in _BUSY:
-            return Busy(f"HTTP {reply.status} {said}", min(_seconds(reply.retry_after), WAIT_S))
+            return Busy(
+                f"HTTP {reply.status} {said}", min(_seconds(reply.retry_after), WAIT_S)
+            )
         if reply.status in _WRONG or 300 <= reply.status < 400:
             return UserError(
-                f"the judge at {self.uri} answered HTTP {reply.status} for model {self.id}: {said}. Look at the "
-                "judge's base_url, model and key"
+                f"the judge at {self.uri} answered HTTP {reply.status} for model {self.id}: {said}."
+                " Look at the judge's base_url, model and key"
             )
         return Refused(f"HTTP {reply.status} {said}")
 
@@ -173,10 +202,11 @@ def _seconds(retry_after: str | None) -> float:
 
 
 class Kept:
-    """The judge's replies so far, by digest of the answer, judge and digest of the prompt: a file of JSON lines.
+    """The judge's replies so far, by digest of the answer, judge and digest of the
+    prompt: a file of JSON lines.
 
-    Several jobs may append to it at once; of two replies to one question the first counts. A line that was cut is
-    passed over.
+    Several jobs may append to it at once; of two replies to one question the first
+    counts. A line that was cut is passed over.
     """
 
     def __init__(self, path: Path) -> None:
@@ -193,10 +223,18 @@ class Kept:
 
     def add(self, judge: str, request: Request, value: float, reply: str) -> None:
         """Keeps a rating, and the reply that it was read from; on disk when this returns."""
-        row = {"answer": request.answer, "judge": judge, "prompt": request.prompt, "id": request.id, "rating": value,
-               "reply": reply}  # fmt: skip
+        row = {
+            "answer": request.answer,
+            "judge": judge,
+            "prompt": request.prompt,
+            "id": request.id,
+            "rating": value,
+            "reply": reply,
+        }
         # A newline before it too: a line that was cut before must not take this one along.
-        line = b"\n" + json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n"
+        line = (
+            b"\n" + json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n"
+        )
         with self._lock:
             self._held.setdefault((request.answer, judge, request.prompt), value)
             file = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
@@ -211,7 +249,9 @@ class Kept:
             row = json.loads(line)
             value = float(row["rating"])
             if 1 <= value <= 10:
-                self._held.setdefault((row["answer"], row["judge"], row["prompt"]), value)
+                self._held.setdefault(
+                    (row["answer"], row["judge"], row["prompt"]), value
+                )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             pass
 
@@ -225,11 +265,18 @@ class Judged:
     asked: int  # questions that were not kept from before
 
 
-def judge(requests: Iterable[Request], by: Judge, kept: Kept, workers: int = 8, attempts: int = 3) -> Judged:
+def judge(
+    requests: Iterable[Request],
+    by: Judge,
+    kept: Kept,
+    workers: int = 8,
+    attempts: int = 3,
+) -> Judged:
     """The judge's ratings, each asked for at most once in the life of `kept`.
 
-    A reply without a rating is asked for again, `attempts` times in all; then its item is missing, not 0. ClusterError
-    and UserError as `Judge.reply` raises them: what was rated until then is kept.
+    A reply without a rating is asked for again, `attempts` times in all; then its item
+    is missing, not 0. ClusterError and UserError as `Judge.reply` raises them: what was
+    rated until then is kept.
     """
     listed = list(requests)
     new = [one for one in listed if kept.get(by.id, one) is None]
@@ -243,7 +290,9 @@ def judge(requests: Iterable[Request], by: Judge, kept: Kept, workers: int = 8, 
         finally:
             for told in asked:
                 told.cancel()
-    ratings = {one.id: value for one in listed if (value := kept.get(by.id, one)) is not None}
+    ratings = {
+        one.id: value for one in listed if (value := kept.get(by.id, one)) is not None
+    }
     return Judged(ratings, missing, len(new))
 
 

@@ -1,6 +1,7 @@
 """Keeps the hidden states of a run's test items at each checkpoint: pictures need no model.
 
-<run>/representations/<step>.layer_15[.NAME].safetensors   `states` (N, H) float32, `silhouettes` (N,) float64; its
+<run>/representations/<step>.layer_15[.NAME].safetensors   `states` (N, H) float32,
+    `silhouettes` (N,) float64; its
     metadata has the text `about`, a JSON of {schema, step, key, way, ids, groups, by, weights}
 """
 
@@ -20,7 +21,8 @@ FOLDER = "representations"
 
 @dataclass(frozen=True)
 class States:
-    """The hidden states (N, H) of N test items in one layer after a step; each item is of a group."""
+    """The hidden states (N, H) of N test items in one layer after a step; each item is
+    of a group."""
 
     step: int
     key: str  # of the metric that they are kept with
@@ -34,19 +36,34 @@ class States:
 
 
 def name_of(step: int, key: str) -> str:
-    """The file of a step and key, in the run's folder; `silhouette/NAME/layer_15` has 12.layer_15.NAME.safetensors."""
-    return f"{FOLDER}/{'.'.join([str(step), *reversed(key.split('/')[1:])])}.safetensors"
+    """The file of a step and key, in the run's folder; `silhouette/NAME/layer_15` has
+    12.layer_15.NAME.safetensors."""
+    return (
+        f"{FOLDER}/{'.'.join([str(step), *reversed(key.split('/')[1:])])}.safetensors"
+    )
 
 
 def keep(run: Path, one: States) -> str:
     """Writes the states, whole or not at all; returns the file's name in the run's folder."""
     from safetensors.numpy import save
 
-    about = {"schema": SCHEMA, "step": one.step, "key": one.key, "way": one.way, "ids": one.ids, "groups": one.groups}
+    about = {
+        "schema": SCHEMA,
+        "step": one.step,
+        "key": one.key,
+        "way": one.way,
+        "ids": one.ids,
+        "groups": one.groups,
+    }
     about |= {"by": one.by, "weights": one.weights}
-    tensors = {"states": np.ascontiguousarray(one.states), "silhouettes": one.silhouettes}
+    tensors = {
+        "states": np.ascontiguousarray(one.states),
+        "silhouettes": one.silhouettes,
+    }
     name = name_of(one.step, one.key)
-    write_bytes(run / name, save(tensors, {"about": json.dumps(about, ensure_ascii=False)}))
+    write_bytes(
+        run / name, save(tensors, {"about": json.dumps(about, ensure_ascii=False)})
+    )
     return name
 
 

@@ -1,6 +1,8 @@
-"""Scores answers by a reward model: a folder with a head for classification into one, or one as UltraRM's.
+"""Scores answers by a reward model: a folder with a head for classification into one,
+or one as UltraRM's.
 
-Each answer's reward is its own: batches are of texts of about the same length, padded on the right to the longest.
+Each answer's reward is its own: batches are of texts of about the same length, padded
+on the right to the longest.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +23,8 @@ class Reward:
     """A reward model, loaded once: in bfloat16 on a GPU, in float32 on a CPU."""
 
     def __init__(self, folder: Path, device: str | None = None) -> None:
-        """Loads the model. UserError for a folder that holds none, or a head that does not give one number."""
+        """Loads the model. UserError for a folder that holds none, or a head that does
+        not give one number."""
         import torch
         from transformers import AutoTokenizer
 
@@ -29,14 +32,23 @@ class Reward:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
         self._model, self._rewards = _loaded(folder, dtype)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        self._tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         self._model.to(self.device).eval()
 
-    def score(self, answers: Iterable[Answered], instructions: Mapping[str, str]) -> dict[str, ByItem]:
-        """Each item's reward; `instructions` are what a user would have asked, by item, without the run's template."""
+    def score(
+        self, answers: Iterable[Answered], instructions: Mapping[str, str]
+    ) -> dict[str, ByItem]:
+        """Each item's reward; `instructions` are what a user would have asked, by item,
+        without the run's template."""
         listed = list(answers)
         rewards = self.rewards([(instructions[one.id], one.answer) for one in listed])
-        return {"reward": mean_by_item((one.id, reward) for one, reward in zip(listed, rewards, strict=True))}
+        return {
+            "reward": mean_by_item(
+                (one.id, reward) for one, reward in zip(listed, rewards, strict=True)
+            )
+        }
 
     def rewards(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """The reward of each (instruction, answer), at the text's last token."""
@@ -44,20 +56,28 @@ class Reward:
         found = [0.0] * len(rows)
         with self._torch.inference_mode():
             for places in batches([len(row) for row in rows], BATCH_TOKENS):
-                for place, reward in zip(places, self._of([rows[place] for place in places]), strict=True):
+                for place, reward in zip(
+                    places, self._of([rows[place] for place in places]), strict=True
+                ):
                     found[place] = reward
         return found
 
     def _tokens(self, instruction: str, answer: str) -> list[int]:
         """A text by the model's own chat template, or by UltraRM's where it has none.
 
-        Control tokens are the template's alone: an answer that writes `</s>` closes no turn of its own.
+        Control tokens are the template's alone: an answer that writes `</s>` closes no
+        turn of its own.
         """
         if self._tokenizer.chat_template:
-            said = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
+            said = [
+                {"role": "user", "content": instruction},
+                {"role": "assistant", "content": answer},
+            ]
             ids = self._chat_tokens.chat(said)
         else:
-            ids = self._chat_tokens.text(HUMAN.format_map({"instruction": instruction, "completion": answer}))
+            ids = self._chat_tokens.text(
+                HUMAN.format_map({"instruction": instruction, "completion": answer})
+            )
         return ids[:MOST_TOKENS]
 
     @cached_property
@@ -67,13 +87,17 @@ class Reward:
     def _of(self, rows: Sequence[Sequence[int]]) -> list[float]:
         torch, longest = self._torch, max(map(len, rows))
         filler = self._filler({row[-1] for row in rows})
-        ids = torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows], device=self.device)
+        ids = torch.tensor(
+            [[*row, *[filler] * (longest - len(row))] for row in rows],
+            device=self.device,
+        )
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         mask = (torch.arange(longest, device=self.device) < lengths[:, None]).long()
         return self._rewards(self._model, ids, mask, filler).float().tolist()
 
     def _filler(self, last: set[int]) -> int:
-        """The padding token, or another that ends no text of a batch: heads find a text's end by it."""
+        """The padding token, or another that ends no text of a batch: heads find a
+        text's end by it."""
         pad = self._tokenizer.pad_token_id
         if pad is not None and pad not in last:
             return pad
@@ -81,7 +105,8 @@ class Reward:
 
 
 def batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
-    """Places of rows, longest first, in batches whose longest row times their number is at most `most` tokens."""
+    """Places of rows, longest first, in batches whose longest row times their number is
+    at most `most` tokens."""
     held: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
         if held and lengths[held[0]] * (len(held) + 1) > most:
@@ -97,20 +122,32 @@ def _loaded(folder: Path, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no reward model: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"{folder}: no reward model: {str(error).splitlines()[0]}"
+        ) from None
     kinds = config.architectures or []
     if any(kind.endswith("ForSequenceClassification") for kind in kinds):
         if config.num_labels != 1:
-            raise UserError(f"{folder}: classifies into {config.num_labels}; a reward model has one output")
+            raise UserError(
+                f"{folder}: classifies into {config.num_labels}; a reward model has one output"
+            )
         model, told = AutoModelForSequenceClassification.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, dtype=dtype, output_loading_info=True
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=dtype,
+            output_loading_info=True,
         )
         return _complete(folder, model, told), _of_classifier
     if config.model_type != "llama":
-        raise UserError(f"{folder}: a {config.model_type!r} model of kind {kinds}; a reward model is one for sequence "
-                        "classification, or a Llama with a regression_head as UltraRM")  # fmt: skip
+        raise UserError(
+            f"{folder}: a {config.model_type!r} model of kind {kinds}; a reward model is one for"
+            " sequence classification, or a Llama with a regression_head as UltraRM"
+        )
     model, told = _with_regression_head().from_pretrained(
         folder, local_files_only=True, dtype=dtype, output_loading_info=True
     )
@@ -118,14 +155,18 @@ def _loaded(folder: Path, dtype: Any) -> tuple[Any, Any]:
 
 
 def _complete(folder: Path, model: Any, told: dict[str, Any]) -> Any:
-    """The model; UserError where weights were made up, as transformers does for what it does not find."""
+    """The model; UserError where weights were made up, as transformers does for what it
+    does not find."""
     if missing := sorted(told["missing_keys"]):
-        raise UserError(f"{folder}: no reward model: it holds no weights for {', '.join(missing[:3])}")
+        raise UserError(
+            f"{folder}: no reward model: it holds no weights for {', '.join(missing[:3])}"
+        )
     return model
 
 
 def _with_regression_head() -> Any:
-    """The class of UltraRM (Cui et al. 2023): a Llama, and a linear map of its last hidden states without bias."""
+    """The class of UltraRM (Cui et al. 2023): a Llama, and a linear map of its last
+    hidden states without bias."""
     from torch import nn
     from transformers import LlamaConfig, LlamaModel, PreTrainedModel
 
@@ -148,6 +189,10 @@ def _of_classifier(model: Any, ids: Any, mask: Any, filler: int) -> Any:
 
 
 def _of_regression_head(model: Any, ids: Any, mask: Any, filler: int) -> Any:
-    hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    last = hidden.gather(1, (mask.sum(1) - 1)[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
+    hidden = model.model(
+        input_ids=ids, attention_mask=mask, use_cache=False
+    ).last_hidden_state
+    last = hidden.gather(
+        1, (mask.sum(1) - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
+    )[:, 0]
     return last.float() @ model.regression_head.weight[0].float()

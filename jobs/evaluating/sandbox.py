@@ -1,8 +1,10 @@
-"""Runs programs that a model wrote where they can do no harm, or refuses: HumanEval's tests need it.
+"""Runs programs that a model wrote where they can do no harm, or refuses: HumanEval's
+tests need it.
 
-A sandbox is a set of Linux namespaces, made by bubblewrap or by util-linux's unshare: no network, no files but Python's
-own and a small /tmp in memory, processes that see and signal each other only, and go with their first. Within it
-cell.py gives up all rights, sets the limits and examines a program. Nothing outlives an exam, on disk or in memory.
+A sandbox is a set of Linux namespaces, made by bubblewrap or by util-linux's unshare:
+no network, no files but Python's own and a small /tmp in memory, processes that see and
+signal each other only, and go with their first. Within it cell.py gives up all rights,
+sets the limits and examines a program. Nothing outlives an exam, on disk or in memory.
 """
 
 import json
@@ -25,25 +27,29 @@ from jobs.evaluating import cell
 from zsg_core.errors import ClusterError, UserError
 
 NO_VERDICT = "no verdict"  # how a verdict begins that nobody gave
-START_S = 30.0  # what a busy machine may need to start an exam, before its own wall clock runs
+# what a busy machine may need to start an exam, before its own wall clock runs
+START_S = 30.0
 GRACE_S = 2.0  # after which an examiner that has not heard its own clock is ended
 POLL_S = 0.25
 FIRST_UID = 2_000_000_000  # users that no machine has, for exams that root starts
 ELSEWHERE = (
-    "`zsg answers export` writes the answers to a file, for running them elsewhere, and `zsg score` reads the scores"
+    "`zsg answers export` writes the answers to a file, for running them elsewhere, and `zsg score`"
+    " reads the scores"
 )
 
 
 class NoSandbox(ClusterError):
-    """This machine offers no isolation that holds; the message says what is missing in each that was tried."""
+    """This machine offers no isolation that holds; the message says what is missing in
+    each that was tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a program may use. The wall clock is that of HumanEval, 3 s.
 
-    `memory_mb` and the size of a file are per process, so that an exam may take `processes` times as much; `disk_mb`
-    and `files` are all that /tmp holds. As many exams run at once as there are CPUs.
+    `memory_mb` and the size of a file are per process, so that an exam may take
+    `processes` times as much; `disk_mb` and `files` are all that /tmp holds. As many
+    exams run at once as there are CPUs.
     """
 
     wall_s: float = 3.0
@@ -66,7 +72,8 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """A program and its tests: `test` defines `check(candidate)`, and may use what `prompt` defines."""
+    """A program and its tests: `test` defines `check(candidate)`, and may use what
+    `prompt` defines."""
 
     program: str
     entry_point: str
@@ -90,26 +97,51 @@ class Sandbox:
     limits: Limits
     room: "Room"
     wrap: Callable[["Room", Limits], list[str]]
-    uids: "count[int] | None" = field(default_factory=lambda: _users() if is_real_root() else None)
+    uids: "count[int] | None" = field(
+        default_factory=lambda: _users() if is_real_root() else None
+    )
 
     def run(self, exam: Exam) -> Verdict:
         """The verdict on one program; it is ended, with all it started, when this returns."""
         made = None if self.uids is None else [next(self.uids), next(self.uids)]
         end, leash = os.pipe()
-        spec = {**self.limits.spec(), **self.room.spec(), "uids": made, "furnish": self.wrap is unshared, "leash": end}
-        command = [*self.wrap(self.room, self.limits), *self.room.python, _cell(), json.dumps(spec)]
+        spec = {
+            **self.limits.spec(),
+            **self.room.spec(),
+            "uids": made,
+            "furnish": self.wrap is unshared,
+            "leash": end,
+        }
+        command = [
+            *self.wrap(self.room, self.limits),
+            *self.room.python,
+            _cell(),
+            json.dumps(spec),
+        ]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=ENVIRONMENT,
-            start_new_session=True, pass_fds=[end],
-        )  # fmt: skip
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=ENVIRONMENT,
+            start_new_session=True,
+            pass_fds=[end],
+        )
         os.close(end)
         try:
-            has_begun, answer = _followed(process, json.dumps(vars(exam)).encode(), self.limits.wall_s + GRACE_S)
+            has_begun, answer = _followed(
+                process, json.dumps(vars(exam)).encode(), self.limits.wall_s + GRACE_S
+            )
         finally:
-            os.close(leash)  # the first process of the namespace ends by that, and all others with it
+            # the first process of the namespace ends by that, and all others with it
+            os.close(leash)
             _end(process)
         if answer is None and has_begun:
-            return Verdict(False, f"took longer than {self.limits.wall_s:g} s, and its examiner with it")
+            return Verdict(
+                False,
+                f"took longer than {self.limits.wall_s:g} s, and its examiner with it",
+            )
         if answer is None:
             return Verdict(False, f"{NO_VERDICT} in time")
         said, complaint = answer
@@ -118,13 +150,18 @@ class Sandbox:
             return Verdict(told["passed"] is True, str(told["why"]))
         except (ValueError, TypeError, KeyError):
             return Verdict(
-                False, f"no verdict (exit {process.returncode}): {complaint.decode(errors='replace')[-300:]}"
+                False,
+                f"no verdict (exit {process.returncode}):"
+                f" {complaint.decode(errors='replace')[-300:]}",
             )
 
-    def run_all(self, exams: Sequence[Exam], workers: int | None = None) -> list[Verdict]:
+    def run_all(
+        self, exams: Sequence[Exam], workers: int | None = None
+    ) -> list[Verdict]:
         """The verdicts on several, as many at once as this process may use CPUs.
 
-        NoSandbox if the machine has ceased to give verdicts: then a program that has none need not have failed.
+        NoSandbox if the machine has ceased to give verdicts: then a program that has
+        none need not have failed.
         """
         with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
             verdicts = list(pool.map(self.run, exams))
@@ -132,20 +169,28 @@ class Sandbox:
             any(one.why.startswith(NO_VERDICT) for one in verdicts)
             and not (proof := self.run(trial(self.limits.files))).passed
         ):
-            raise NoSandbox(f"the sandbox of {self.name} no longer holds on this machine: {proof.why}")
+            raise NoSandbox(
+                f"the sandbox of {self.name} no longer holds on this machine: {proof.why}"
+            )
         return verdicts
 
 
-def find(*, allowed: bool, limits: Limits | None = None, ways: "Mapping[str, Way] | None" = None) -> Sandbox:
-    """The first way of isolation that a program cannot break out of, tried for real on this machine.
+def find(
+    *,
+    allowed: bool,
+    limits: Limits | None = None,
+    ways: "Mapping[str, Way] | None" = None,
+) -> Sandbox:
+    """The first way of isolation that a program cannot break out of, tried for real on
+    this machine.
 
-    `allowed` is the grid's `allow_code_execution`; UserError without it. NoSandbox, with what is missing, where none
-    holds.
+    `allowed` is the grid's `allow_code_execution`; UserError without it. NoSandbox,
+    with what is missing, where none holds.
     """
     if not allowed:
         raise UserError(
-            "HumanEval runs code that a model wrote, which is off unless the grid says `allow_code_execution: true`. "
-            f"Or {ELSEWHERE}"
+            "HumanEval runs code that a model wrote, which is off unless the grid says"
+            f" `allow_code_execution: true`. Or {ELSEWHERE}"
         )
     missing = []
     for name, (program, wrap) in (ways or WAYS).items():
@@ -158,22 +203,30 @@ def find(*, allowed: bool, limits: Limits | None = None, ways: "Mapping[str, Way
             return sandbox
         missing.append(f"{name}: {proof.why}")
     raise NoSandbox(
-        f"this machine offers no isolation to run a model's code in ({'; '.join(missing)}). Either user namespaces "
-        f"must be allowed (sysctl user.max_user_namespaces) or bubblewrap installed. Or {ELSEWHERE}"
+        f"this machine offers no isolation to run a model's code in ({'; '.join(missing)}). Either"
+        " user namespaces must be allowed (sysctl user.max_user_namespaces) or bubblewrap"
+        f" installed. Or {ELSEWHERE}"
     )
 
 
 # ---- what a program may see
 
 
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1",
-               "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
 
 @dataclass(frozen=True)
 class Room:
-    """The files in a sandbox: (source, target) of what is bound into it, (points at, link), and how Python starts."""
+    """The files in a sandbox: (source, target) of what is bound into it, (points at,
+    link), and how Python starts."""
 
     binds: list[tuple[str, str]]
     links: list[tuple[str, str]]
@@ -181,11 +234,21 @@ class Room:
 
     @classmethod
     def here(cls) -> "Room":
-        """This Python, its standard library, numpy where it is installed (HumanEval asks for it), and no more."""
+        """This Python, its standard library, numpy where it is installed (HumanEval
+        asks for it), and no more."""
         program = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
         base = os.path.realpath(sys.base_prefix)
         binds, links = [], []
-        for name in ("/usr/bin", "/usr/lib", "/usr/lib64", "/bin", "/lib", "/lib64", f"{base}/bin", f"{base}/lib"):
+        for name in (
+            "/usr/bin",
+            "/usr/lib",
+            "/usr/lib64",
+            "/bin",
+            "/lib",
+            "/lib64",
+            f"{base}/bin",
+            f"{base}/lib",
+        ):
             path = Path(name)
             if path.is_symlink():
                 links.append((str(path.readlink()), name))
@@ -206,7 +269,13 @@ class Room:
 def _numpy() -> list[Path]:
     found = find_spec("numpy")
     package = Path(found.origin).parent if found and found.origin else None
-    return [] if package is None else [path for path in (package, package.parent / "numpy.libs") if path.is_dir()]
+    return (
+        []
+        if package is None
+        else [
+            path for path in (package, package.parent / "numpy.libs") if path.is_dir()
+        ]
+    )
 
 
 def _cell() -> str:
@@ -217,39 +286,95 @@ def _cell() -> str:
 
 
 def is_real_root() -> bool:
-    """Whether this is the machine's root, whom no limit on processes holds: he hands each exam to another user."""
-    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+    """Whether this is the machine's root, whom no limit on processes holds: he hands
+    each exam to another user."""
+    return os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == [
+        "0",
+        "0",
+        "4294967295",
+    ]
 
 
 def _users() -> "count[int]":
-    """Users for exams: others than those of any zsg beside this one, as a user's processes are counted together."""
+    """Users for exams: others than those of any zsg beside this one, as a user's
+    processes are counted together."""
     return count(FIRST_UID + os.getpid() % 100_000 * 1_000)
 
 
 def bubblewrapped(room: Room, limits: Limits) -> list[str]:
     """A command in a room that bubblewrap furnishes."""
-    spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    # To limit the files in /tmp, cell.py mounts it again; it gives up all rights before a program is there to run.
+    spaces = [
+        "--unshare-ipc",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
+    # To limit the files in /tmp, cell.py mounts it again; it gives up all rights before
+    # a program is there to run.
     rights, files, own = ["--unshare-user", "--cap-add", "CAP_SYS_ADMIN"], [], []
     if is_real_root():  # who hands over to users that do not own the folders in between
         names = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID")
-        rights, own = [word for name in names for word in ("--cap-add", name)], ["--perms", "1777"]
-        between = {str(folder): None for _, target in room.binds for folder in [*Path(target).parents][::-1]}
-        files = [word for folder in between for word in ("--perms", "0755", "--dir", folder)]
-    files += [word for source, target in room.binds for word in ("--ro-bind", source, target)]
-    files += [word for source, target in room.links for word in ("--symlink", source, target)]
+        rights, own = (
+            [word for name in names for word in ("--cap-add", name)],
+            ["--perms", "1777"],
+        )
+        between = {
+            str(folder): None
+            for _, target in room.binds
+            for folder in [*Path(target).parents][::-1]
+        }
+        files = [
+            word for folder in between for word in ("--perms", "0755", "--dir", folder)
+        ]
+    files += [
+        word for source, target in room.binds for word in ("--ro-bind", source, target)
+    ]
+    files += [
+        word for source, target in room.links for word in ("--symlink", source, target)
+    ]
     files += [word for device in DEVICES for word in ("--dev-bind", device, device)]
-    files += ["--size", str(limits.disk_mb << 20), *own, "--tmpfs", "/tmp", "--remount-ro", "/"]
-    return ["bwrap", *spaces, "--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", *rights, *files, "--"]
+    files += [
+        "--size",
+        str(limits.disk_mb << 20),
+        *own,
+        "--tmpfs",
+        "/tmp",
+        "--remount-ro",
+        "/",
+    ]
+    return [
+        "bwrap",
+        *spaces,
+        "--die-with-parent",
+        "--as-pid-1",
+        "--cap-drop",
+        "ALL",
+        *rights,
+        *files,
+        "--",
+    ]
 
 
 def unshared(room: Room, limits: Limits) -> list[str]:
     """A command in namespaces of its own, which furnishes its room itself."""
     user = [] if is_real_root() else ["--user", "--map-root-user"]
-    return ["unshare", *user, "--mount", "--ipc", "--net", "--uts", "--pid", "--fork", "--kill-child=KILL", "--"]
+    return [
+        "unshare",
+        *user,
+        "--mount",
+        "--ipc",
+        "--net",
+        "--uts",
+        "--pid",
+        "--fork",
+        "--kill-child=KILL",
+        "--",
+    ]
 
 
-Way = tuple[str, Callable[[Room, Limits], list[str]]]  # the program it needs, the words before the command
+# the program it needs, the words before the command
+Way = tuple[str, Callable[[Room, Limits], list[str]]]
 WAYS: dict[str, Way] = {
     "bubblewrap": ("bwrap", bubblewrapped),
     "namespaces": ("unshare", unshared),
@@ -259,16 +384,22 @@ WAYS: dict[str, Way] = {
 _BEGUN = f"{cell.BEGUN}\n".encode()
 
 
-def _followed(process: subprocess.Popen[bytes], exam: bytes, most_s: float) -> tuple[bool, tuple[bytes, bytes] | None]:
-    """Whether an examiner has begun, and what it said and complained; None where it did not end in time.
+def _followed(
+    process: subprocess.Popen[bytes], exam: bytes, most_s: float
+) -> tuple[bool, tuple[bytes, bytes] | None]:
+    """Whether an examiner has begun, and what it said and complained; None where it did
+    not end in time.
 
-    It may take START_S to begin, and `most_s` from then on: its own clock waits for whatever runs in C.
+    It may take START_S to begin, and `most_s` from then on: its own clock waits for
+    whatever runs in C.
     """
     given: bytes | None = exam
     has_begun, until = False, time.monotonic() + START_S
     while True:
         try:
-            answer = process.communicate(given, min(POLL_S, max(0.0, until - time.monotonic())))
+            answer = process.communicate(
+                given, min(POLL_S, max(0.0, until - time.monotonic()))
+            )
             return answer[0].startswith(_BEGUN), answer
         except subprocess.TimeoutExpired as late:
             given = None  # is being written still
@@ -292,19 +423,32 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def trial(most_files: int = Limits.files) -> Exam:
     """A program that tries to break out, and a test that fails with what it could do."""
     home = Path.home()
-    seen = [str(path) for folder in {home, Path.cwd(), Path(__file__).parent} for path in _names(folder)]
+    seen = [
+        str(path)
+        for folder in {home, Path.cwd(), Path(__file__).parent}
+        for path in _names(folder)
+    ]
     return Exam(
-        program=BREAK_OUT.replace("SEEN", repr(seen)).replace("MOST_FILES", str(most_files)),
+        program=BREAK_OUT.replace("SEEN", repr(seen)).replace(
+            "MOST_FILES", str(most_files)
+        ),
         entry_point="could",
         prompt="def could():\n    pass\n",
-        test="def check(candidate):\n    found = candidate()\n    assert not found, f'a program could {found}'\n",
+        test=(
+            "def check(candidate):\n    found = candidate()\n    assert not found, f'a program"
+            " could {found}'\n"
+        ),
     )
 
 
 def _names(folder: Path) -> list[Path]:
     """What is in a folder, but for what leads to the Python that a program needs."""
     try:
-        return [path for path in folder.iterdir() if not Path(sys.base_prefix).is_relative_to(path)][:100]
+        return [
+            path
+            for path in folder.iterdir()
+            if not Path(sys.base_prefix).is_relative_to(path)
+        ][:100]
     except OSError:
         return []
 
@@ -355,8 +499,14 @@ def could():
         return not 0 < os.statvfs("/tmp").f_files <= MOST_FILES  # 0: without a limit
 
     tries("open a network socket", lambda: socket.socket(socket.AF_INET))
-    tries("see network interfaces", lambda: [name for _, name in socket.if_nameindex() if name != "lo"])
-    tries("read the home or the work folder", lambda: [path for path in SEEN if os.path.lexists(path)])
+    tries(
+        "see network interfaces",
+        lambda: [name for _, name in socket.if_nameindex() if name != "lo"],
+    )
+    tries(
+        "read the home or the work folder",
+        lambda: [path for path in SEEN if os.path.lexists(path)],
+    )
     for folder in ["/", "/etc", "/dev", "/site", os.path.dirname(os.__file__), "/usr", "/usr/lib"]:
         tries("write to " + folder, lambda: write(folder))
     tries("see other processes", lambda: os.path.exists("/proc/1"))

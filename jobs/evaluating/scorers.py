@@ -1,7 +1,8 @@
 """Scores answers by whatever a metric needs: their texts alone, a reward model, a sandbox, a judge.
 
-A metric that cannot be had, since there is no sandbox or the judge is away, is told and stands in no other's way. What
-has failed so is not tried again by this job: a judge is waited for for minutes, and the next job may find it.
+A metric that cannot be had, since there is no sandbox or the judge is away, is told and
+stands in no other's way. What has failed so is not tried again by this job: a judge is
+waited for for minutes, and the next job may find it.
 """
 
 import json
@@ -30,25 +31,43 @@ Say = Callable[[str], None]
 class Scorers:
     """All scorers of a job; what takes long to load or to find is kept."""
 
-    def __init__(self, ratings: Path, device: str, say: Say, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        ratings: Path,
+        device: str,
+        say: Say,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         """`ratings`: the file that keeps what judges said."""
-        self._ratings, self._device, self._say, self._environment = ratings, device, say, environment
+        self._ratings, self._device, self._say, self._environment = (
+            ratings,
+            device,
+            say,
+            environment,
+        )
         self._sandbox: Sandbox | None = None
         self._rewards: dict[str, Reward] = {}
         self._kept: Kept | None = None
         self._away: dict[str, str] = {}  # what cannot be had, and why
 
     def look_ahead(self, suites: Sequence[Suite]) -> None:
-        """Says at once, before hours of answering, that there is no sandbox where one will be needed."""
+        """Says at once, before hours of answering, that there is no sandbox where one
+        will be needed."""
         if any(suite.runs_code for suite in suites):
             try:
-                self._say(f"HumanEval's programs are run by {self._found_sandbox().name}")
+                self._say(
+                    f"HumanEval's programs are run by {self._found_sandbox().name}"
+                )
             except ZsgError as error:
                 self._away[HUMANEVAL] = str(error)
                 self._say(f"HumanEval's answers are kept and not scored: {error}")
 
     def score(
-        self, suite: Suite, items: Items, keys: Sequence[str], answered: Sequence[Answered]
+        self,
+        suite: Suite,
+        items: Items,
+        keys: Sequence[str],
+        answered: Sequence[Answered],
     ) -> tuple[Scores, dict[str, str]]:
         """The scores by keys of the suite, and why the other keys have none."""
         found: dict[str, ByItem] = {}
@@ -62,11 +81,18 @@ class Scorers:
             except Exception as error:
                 if not isinstance(error, ZsgError):
                     tell(traceback.format_exc())
-                failed |= dict.fromkeys(own, hide_known(f"{type(error).__name__}: {error}"))
+                failed |= dict.fromkeys(
+                    own, hide_known(f"{type(error).__name__}: {error}")
+                )
         return aggregate(found, answered), failed
 
     def _scored(
-        self, scorer: str, suite: Suite, items: Items, keys: list[str], answered: Sequence[Answered]
+        self,
+        scorer: str,
+        suite: Suite,
+        items: Items,
+        keys: list[str],
+        answered: Sequence[Answered],
     ) -> dict[str, ByItem]:
         needed = _needed(scorer, suite)
         if needed in self._away:
@@ -75,7 +101,9 @@ class Scorers:
             if isinstance(items, OwnTestSet) and scorer == REWARD:
                 made = self._reward(suite).score(answered, items.instructions)
             elif isinstance(items, Problems):
-                made = code_scores.score(self._found_sandbox(), items.problems, answered, _ks(keys))
+                made = code_scores.score(
+                    self._found_sandbox(), items.problems, answered, _ks(keys)
+                )
             elif isinstance(items, Dialogues):
                 made = self._judged(suite, items, answered)
             else:
@@ -93,27 +121,39 @@ class Scorers:
     def _reward(self, suite: Suite) -> Reward:
         file = suite.files[REWARD]
         if file.digest not in self._rewards:
-            content.refuse_changed(Path(file.path), content.suite_files(REWARD), file.digest)
+            content.refuse_changed(
+                Path(file.path), content.suite_files(REWARD), file.digest
+            )
             self._rewards[file.digest] = Reward(Path(file.path), self._device)
         return self._rewards[file.digest]
 
-    def _judged(self, suite: Suite, items: Dialogues, answered: Sequence[Answered]) -> dict[str, ByItem]:
-        assert suite.judge is not None, "without a judge answers are kept, and not scored"
+    def _judged(
+        self, suite: Suite, items: Dialogues, answered: Sequence[Answered]
+    ) -> dict[str, ByItem]:
+        assert suite.judge is not None, (
+            "without a judge answers are kept, and not scored"
+        )
         file = suite.files[PROMPTS]
-        content.refuse_changed(Path(file.path), content.suite_files(PROMPTS), file.digest)
+        content.refuse_changed(
+            Path(file.path), content.suite_files(PROMPTS), file.digest
+        )
         prompts = mt_bench.judge_prompts(Path(file.path))
         self._kept = self._kept or Kept(self._ratings)
         by, ratings = Judge.of(suite.judge, self._environment), []
         missing: dict[str, str] = {}
         for said in mt_bench.conversations(answered):
-            judged = judge.judge(mt_bench.requests(items.questions, prompts, said), by, self._kept)
+            judged = judge.judge(
+                mt_bench.requests(items.questions, prompts, said), by, self._kept
+            )
             ratings.append(judged.ratings)
             missing |= judged.missing
         for item, why in missing.items():
             self._say(f"{item} has no rating: {why}")
         if not any(ratings):
-            raise ClusterError(f"the judge {suite.judge['model']} rated none of {len(answered)} answers: "
-                               f"{next(iter(missing.values()), 'there is none')}")  # fmt: skip
+            raise ClusterError(
+                f"the judge {suite.judge['model']} rated none of {len(answered)} answers: "
+                f"{next(iter(missing.values()), 'there is none')}"
+            )
         return mt_bench.score(ratings)
 
 
@@ -125,7 +165,10 @@ def _scorer(key: str) -> str:
 
 def _needed(scorer: str, suite: Suite) -> str:
     """What a scorer depends on, so that what is away for one suite is not so for another."""
-    of = {REWARD: [one.path for name, one in suite.files.items() if name == REWARD], MT_BENCH: suite.judge}
+    of = {
+        REWARD: [one.path for name, one in suite.files.items() if name == REWARD],
+        MT_BENCH: suite.judge,
+    }
     return f"{scorer} {json.dumps(of[scorer])}" if scorer in of else scorer
 
 

@@ -1,4 +1,5 @@
-"""Knows a run that an evaluate job serves: what is wanted of it, what is there, and how its model is asked."""
+"""Knows a run that an evaluate job serves: what is wanted of it, what is there, and how
+its model is asked."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,7 +27,8 @@ class Served:
     folder: Path
     suites: tuple[Suite, ...]
     journal: Journal | None = None
-    troubles: dict[tuple[int, str], str] = field(default_factory=dict)  # of a step and a suite, what could not be had
+    # of a step and a suite, what could not be had
+    troubles: dict[tuple[int, str], str] = field(default_factory=dict)
     _read: tuple[list[tuple[Path, int]], Any] = field(default=([], None))
     _items: dict[str, Items] = field(default_factory=dict)
 
@@ -45,7 +47,11 @@ class Served:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         steps = evaluations.there(self.folder, is_first_stage=False)
-        folder = self.folder / "snapshots" / str(steps[-1]) if steps else Path(self.job["paths"]["base"])
+        folder = (
+            self.folder / "snapshots" / str(steps[-1])
+            if steps
+            else Path(self.job["paths"]["base"])
+        )
         return load_vocabulary(folder, self.job["recipe"]["base"])
 
     @cached_property
@@ -56,14 +62,21 @@ class Served:
     @cached_property
     def choices(self) -> Choices:
         """The items of the run's test set that have options, as its loss reads them."""
-        within = partial(encoder_of, stage := self.job["recipe"]["stages"][-1], self.vocabulary)
+        within = partial(
+            encoder_of, stage := self.job["recipe"]["stages"][-1], self.vocabulary
+        )
         return Choices(self.test[1], within, how_encoded(stage)["max_length"])
 
     def items(self, suite: Suite) -> Items:
         """The items of a suite, as this run's model is asked them; read once."""
         if suite.name not in self._items:
             how = how_encoded(self.job["recipe"]["stages"][-1])
-            asker = Asker(Template.of(how["template"]), self.vocabulary, how["max_length"], how["truncate"])
+            asker = Asker(
+                Template.of(how["template"]),
+                self.vocabulary,
+                how["max_length"],
+                how["truncate"],
+            )
             self._items[suite.name] = items.items(suite, lambda: self.test, asker)
         return self._items[suite.name]
 
@@ -80,8 +93,13 @@ class Served:
             if step == 0 and not self._has_begun:
                 continue
             for suite in self.suites:
-                is_open = (step, suite.name) not in self.troubles and evaluations.lacking(suite.keys, step, taken)
-                if is_open and (step in there or suite.how in answered.get((step, suite.name), ())):
+                is_open = (
+                    step,
+                    suite.name,
+                ) not in self.troubles and evaluations.lacking(suite.keys, step, taken)
+                if is_open and (
+                    step in there or suite.how in answered.get((step, suite.name), ())
+                ):
                     yield step, suite
 
     def taken(self) -> evaluations.Taken:
@@ -91,9 +109,14 @@ class Served:
     @property
     def _journalled(self) -> tuple[evaluations.Taken, evaluations.Answered]:
         """What evaluators have journalled, read again where a file of theirs has grown."""
-        now = [(path, path.stat().st_size) for path in journals.guest_files(self.folder)]
+        now = [
+            (path, path.stat().st_size) for path in journals.guest_files(self.folder)
+        ]
         if now != self._read[0] or self._read[1] is None:
-            self._read = now, (evaluations.taken(self.folder), evaluations.answered(self.folder))
+            self._read = (
+                now,
+                (evaluations.taken(self.folder), evaluations.answered(self.folder)),
+            )
         return self._read[1]
 
     @property
@@ -103,7 +126,8 @@ class Served:
         return told is not None and told[0] is not None
 
     def told(self, step: int) -> tuple[float | None, int] | None:
-        """The trainer's loss at a step, and the examples up to there; None where it has journalled nothing of it."""
+        """The trainer's loss at a step, and the examples up to there; None where it has
+        journalled nothing of it."""
         found: tuple[float | None, int] | None = None
         for row in journals.by_writer(self.folder)[""]:
             if row["kind"] == "metric" and row["step"] == step:

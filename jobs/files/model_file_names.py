@@ -1,9 +1,12 @@
-"""The names of the files of a Hugging Face model folder: those that are copied, and those that zsg's own folders have.
+"""The names of the files of a Hugging Face model folder: those that are copied, and
+those that zsg's own folders have.
 
-Only what stands here is copied into a snapshot or a base: a folder may hold anything beside the model.
+Only what stands here is copied into a snapshot or a base: a folder may hold anything
+beside the model.
 """
 
-# Of every tokenizer class of transformers 5.23 (VOCAB_FILES_NAMES), and what all classes read beside them.
+# Of every tokenizer class of transformers 5.23 (VOCAB_FILES_NAMES), and what all
+# classes read beside them.
 TOKENIZER_NAMES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -25,7 +28,8 @@ TEMPLATE_NAMES = ("chat_template.jinja", LEGACY_TEMPLATE)
 TEMPLATE_FOLDER = "additional_chat_templates"
 GENERATION = "generation_config.json"
 
-# Patterns of what lies in folders of weights that zsg made; older versions of it copied by broader ones.
+# Patterns of what lies in folders of weights that zsg made; older versions of it copied
+# by broader ones.
 MADE_BESIDE_WEIGHTS = (
     "model.safetensors",
     "model-*-of-*.safetensors",

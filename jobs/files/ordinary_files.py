@@ -1,13 +1,15 @@
-"""Judges the files of a model's folder before they are read, digested or copied: the folder may come from anywhere.
+"""Judges the files of a model's folder before they are read, digested or copied: the
+folder may come from anywhere.
 
-A link in it may lead to any file of the user's, which a digest would read and a snapshot carry to others; a pipe in
-place of a file would never end. So a link may only lead to a file within the folder, or, where the folder is a snapshot
-in a hub's cache, to one of the blobs of that very repository:
+A link in it may lead to any file of the user's, which a digest would read and a
+snapshot carry to others; a pipe in place of a file would never end. So a link may only
+lead to a file within the folder, or, where the folder is a snapshot in a hub's cache,
+to one of the blobs of that very repository:
 
     <cache>/models--ORG--NAME/snapshots/REVISION/config.json -> ../../blobs/HASH
 
-(huggingface_hub, guide "Understand caching"; with HF_HOME the cache lies elsewhere, and looks the same.) The folder
-itself may be a link: that the user has typed.
+(huggingface_hub, guide "Understand caching"; with HF_HOME the cache lies elsewhere, and
+looks the same.) The folder itself may be a link: that the user has typed.
 """
 
 import os
@@ -20,45 +22,69 @@ from zsg_core.errors import UserError
 from zsg_core.shown_text import make_showable
 
 MOST_FILES = 20_000  # of an embedding model's folder
-MOST_BYTES = 200_000_000  # of a file that holds no weights; the largest published tokenizer.json has 35 million
+# of a file that holds no weights; the largest published tokenizer.json has 35 million
+MOST_BYTES = 200_000_000
 _REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 _COPY = "if it is what you mean, copy the folder with its links followed (cp -rL) and give the copy"
 
 
-def refuse_strange(folder: Path, paths: Iterable[Path], *, are_weights: bool = False) -> None:
-    """UserError for one that is a link out of the folder, no ordinary file, has no plain name or no sensible size."""
+def refuse_strange(
+    folder: Path, paths: Iterable[Path], *, are_weights: bool = False
+) -> None:
+    """UserError for one that is a link out of the folder, no ordinary file, has no
+    plain name or no sensible size."""
     real = folder.resolve()
     blobs = _blobs(real)
     for path in paths:
         said = make_showable(str(path), keep="")
         if not path.name.isprintable():
-            raise UserError(f"{said}: its name does not print; rename it, or take it out of the folder")
+            raise UserError(
+                f"{said}: its name does not print; rename it, or take it out of the folder"
+            )
         try:
             target = path.resolve(strict=True)
             found = target.lstat()
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-            why = error.strerror if isinstance(error, OSError) and error.strerror else "it leads nowhere"
+            why = (
+                error.strerror
+                if isinstance(error, OSError) and error.strerror
+                else "it leads nowhere"
+            )
             raise UserError(f"{said}: cannot be read: {why}") from None
-        if not (target.is_relative_to(real) or (blobs is not None and target.parent == blobs)):
+        if not (
+            target.is_relative_to(real)
+            or (blobs is not None and target.parent == blobs)
+        ):
             to = make_showable(str(target), keep="")
-            raise UserError(f"{said} is a link to {to}, which lies outside of the folder; zsg follows none: {_COPY}")
+            raise UserError(
+                f"{said} is a link to {to}, which lies outside of the folder; zsg follows none:"
+                f" {_COPY}"
+            )
         if not stat.S_ISREG(found.st_mode):
             raise UserError(f"{said} is no ordinary file; take it out of the folder")
         _refuse_size(said, found, are_weights)
 
 
 def refuse_strange_tree(folder: Path) -> None:
-    """The same of every file of a folder and of those in it; and for a link to a folder, which no digest goes into."""
+    """The same of every file of a folder and of those in it; and for a link to a
+    folder, which no digest goes into."""
     count = 0
     for at, folders, files in os.walk(folder):
         for name in folders:
             if Path(at, name).is_symlink():
                 said = make_showable(str(Path(at, name)), keep="")
-                raise UserError(f"{said} is a link to a folder, which zsg does not follow: {_COPY}")
+                raise UserError(
+                    f"{said} is a link to a folder, which zsg does not follow: {_COPY}"
+                )
         count += len(files)
         if count > MOST_FILES:
-            raise UserError(f"{folder}: holds more than {MOST_FILES:,} files; is it the folder of one model?")
-        refuse_strange(folder, [Path(at, name) for name in sorted(files)], are_weights=True)  # in any form
+            raise UserError(
+                f"{folder}: holds more than {MOST_FILES:,} files; is it the folder of one model?"
+            )
+        # in any form
+        refuse_strange(
+            folder, [Path(at, name) for name in sorted(files)], are_weights=True
+        )
 
 
 def led_out(folder: Path, paths: Iterable[Path]) -> list[tuple[Path, Path]]:
@@ -66,13 +92,19 @@ def led_out(folder: Path, paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     real = folder.resolve()
     blobs = _blobs(real)
     found = [(path, path.resolve()) for path in paths]
-    return [(path, to) for path, to in found if not (to.is_relative_to(real) or to.parent == blobs)]
+    return [
+        (path, to)
+        for path, to in found
+        if not (to.is_relative_to(real) or to.parent == blobs)
+    ]
 
 
 def copy(folder: Path, path: Path, to: Path) -> None:
-    """Copies a file of the folder, with no more rights than it has itself. UserError where `refuse_strange` raises it.
+    """Copies a file of the folder, with no more rights than it has itself. UserError
+    where `refuse_strange` raises it.
 
-    What is opened is what was judged: no link in its place since is followed, and a pipe does not block.
+    What is opened is what was judged: no link in its place since is followed, and a
+    pipe does not block.
     """
     refuse_strange(folder, [path])
     source = os.open(path.resolve(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -87,12 +119,17 @@ def copy(folder: Path, path: Path, to: Path) -> None:
 
 def _refuse_size(said: str, found: os.stat_result, are_weights: bool) -> None:
     if not are_weights and found.st_size > MOST_BYTES:
-        raise UserError(f"{said} has {found.st_size:,} bytes; a model's has at most {MOST_BYTES:,}")
+        raise UserError(
+            f"{said} has {found.st_size:,} bytes; a model's has at most {MOST_BYTES:,}"
+        )
 
 
 def _blobs(real: Path) -> Path | None:
-    """Where the files of a hub's cache lie that a folder is a snapshot of, or lies in one; None elsewhere."""
+    """Where the files of a hub's cache lie that a folder is a snapshot of, or lies in
+    one; None elsewhere."""
     for at in (real, *real.parents):
-        if at.parent.name == "snapshots" and _REPOSITORY.fullmatch(at.parent.parent.name):
+        if at.parent.name == "snapshots" and _REPOSITORY.fullmatch(
+            at.parent.parent.name
+        ):
             return at.parent.parent / "blobs"
     return None

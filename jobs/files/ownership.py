@@ -1,13 +1,16 @@
-"""Says whose a file or folder is and who else may write it; makes folders and locks that are their owner's alone.
+"""Says whose a file or folder is and who else may write it; makes folders and locks
+that are their owner's alone.
 
-What others may write must not become code of the user's: a workspace holds the packages that jobs import, pickles of
-submitit and saved states. Trusted are the user and root, who may do everything anyway. A group counts as the user's
-own if nobody else is in it, as on systems that give every user one (and umask 002). A folder of /tmp's kind (sticky)
+What others may write must not become code of the user's: a workspace holds the packages
+that jobs import, pickles of submitit and saved states. Trusted are the user and root,
+who may do everything anyway. A group counts as the user's own if nobody else is in it,
+as on systems that give every user one (and umask 002). A folder of /tmp's kind (sticky)
 lets nobody replace what is another's.
 
-A group's workspace is made on request (a profile's `share: group`). Its folders have mode 2770, by which `make_folder`
-knows that what it makes below is for the group, too. The first ones are sticky: nobody but who made the workspace can
-replace in them what is another's. What is run is never taken from another member.
+A group's workspace is made on request (a profile's `share: group`). Its folders have
+mode 2770, by which `make_folder` knows that what it makes below is for the group, too.
+The first ones are sticky: nobody but who made the workspace can replace in them what is
+another's. What is run is never taken from another member.
 """
 
 import grp
@@ -47,8 +50,8 @@ _OTHER_ACL = "system.posix_acl_access"
 
 @dataclass(frozen=True)
 class Fault:
-    """Why others may have written, or may write, a file or folder. `mend`: the command by which its owner ends that,
-    None where it is not the user's.
+    """Why others may have written, or may write, a file or folder. `mend`: the command
+    by which its owner ends that, None where it is not the user's.
     """
 
     path: Path
@@ -60,16 +63,18 @@ class Fault:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, and those above it that are missing, each for its owner alone, whatever the umask.
+    """Makes a folder, and those above it that are missing, each for its owner alone,
+    whatever the umask.
 
-    Below a folder of a group's workspace each is the group's, too. One that is there stays as it is.
-    Raises FileExistsError where a file has its place.
+    Below a folder of a group's workspace each is the group's, too. One that is there
+    stays as it is. Raises FileExistsError where a file has its place.
     """
     missing = _missing(path)
     if missing and is_shared(missing[-1].parent):
         for one in reversed(missing):
             one.mkdir(mode=PRIVATE, exist_ok=True)
-            with suppress(PermissionError):  # another member was quicker, and it is that one's
+            # another member was quicker, and it is that one's
+            with suppress(PermissionError):
                 one.chmod(SHARED)
         return
     _make(missing, path)
@@ -102,7 +107,8 @@ def is_shared(folder: Path) -> bool:
 
 
 def is_groups(root: Path) -> bool:
-    """Whether a workspace was made for a group: `mkdir` gives no folder such a mode, whatever the umask."""
+    """Whether a workspace was made for a group: `mkdir` gives no folder such a mode,
+    whatever the umask."""
     return root.is_dir() and stat.S_IMODE(root.stat().st_mode) == PLACE
 
 
@@ -118,7 +124,8 @@ def is_member(root: Path) -> bool:
 
 
 def share(root: Path) -> None:
-    """Opens a workspace that was just made to its group, with the folders that everybody in it makes things in."""
+    """Opens a workspace that was just made to its group, with the folders that
+    everybody in it makes things in."""
     root.chmod(PLACE)
     for name in PLACES:
         (root / name).mkdir(mode=PRIVATE)
@@ -128,11 +135,15 @@ def share(root: Path) -> None:
 def open_lock(path: Path) -> int:
     """A descriptor of a file to be locked, which is made unless it is there.
 
-    Only who may open a file can lock it, and reading is enough: whoever else might could hold the user's work up for
-    ever.
+    Only who may open a file can lock it, and reading is enough: whoever else might
+    could hold the user's work up for ever.
     """
     shared = is_shared(path.parent)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660 if shared else 0o600)
+    handle = os.open(
+        path,
+        os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+        0o660 if shared else 0o600,
+    )
     with suppress(PermissionError):  # another member's, in a group's workspace
         found = stat.S_IMODE(os.fstat(handle).st_mode)
         if (wanted := (found | 0o660) & ~0o007 if shared else found & ~0o077) != found:
@@ -146,12 +157,14 @@ def keep_others_out() -> None:
 
 
 def keep_private(place: Path) -> None:
-    """From now on what this process makes is for the owner alone; in a group's workspace for the group."""
+    """From now on what this process makes is for the owner alone; in a group's
+    workspace for the group."""
     os.umask(0o007 if place.is_dir() and is_shared(place) else 0o077)
 
 
 def is_trusted(uid: int) -> bool:
-    """Whether what this user may do need not be guarded against: the user's own doing, or root's."""
+    """Whether what this user may do need not be guarded against: the user's own doing,
+    or root's."""
     return uid in (os.geteuid(), 0)
 
 
@@ -164,7 +177,8 @@ def name_of(uid: int) -> str:
 
 
 def fault_of(path: Path) -> Fault | None:
-    """Why others may write a file or folder, or a link's own target; None if nobody else may, or it is not there."""
+    """Why others may write a file or folder, or a link's own target; None if nobody
+    else may, or it is not there."""
     try:
         own, found = path.lstat(), path.stat()
     except FileNotFoundError:
@@ -175,14 +189,17 @@ def fault_of(path: Path) -> Fault | None:
     writers = _writers(path, found)
     if writers is None:
         return None
-    return Fault(path, f"may be written by {writers}", f"chmod go-w {shlex.quote(str(path))}")
+    return Fault(
+        path, f"may be written by {writers}", f"chmod go-w {shlex.quote(str(path))}"
+    )
 
 
 def fault_on_the_way(root: Path, path: Path, *, is_run: bool = True) -> Fault | None:
-    """The first fault of a workspace, of a path in it and of the folders between; None if none has any.
+    """The first fault of a workspace, of a path in it and of the folders between; None
+    if none has any.
 
-    In a group's workspace the folders on the way are the group's, and so may the last be, unless it `is_run`: holds
-    code or pickles.
+    In a group's workspace the folders on the way are the group's, and so may the last
+    be, unless it `is_run`: holds code or pickles.
     """
     way = steps_to(root, path)
     group = is_groups(root)
@@ -200,7 +217,8 @@ def _is_for(folder: Path, root: Path) -> bool:
 
 
 def fault_within(folder: Path) -> Fault | None:
-    """The first fault of a folder and all that is in it. A link in it is one: it leads to who knows whose."""
+    """The first fault of a folder and all that is in it. A link in it is one: it leads
+    to who knows whose."""
     if fault := fault_of(folder):
         return fault
     for path in _all_in(folder):
@@ -219,7 +237,8 @@ def steps_to(root: Path, path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Above:
-    """Who could put another folder in the place of one. `by_all`: anybody could, not only a group or a colleague."""
+    """Who could put another folder in the place of one. `by_all`: anybody could, not
+    only a group or a colleague."""
 
     path: Path
     what: str
@@ -230,7 +249,8 @@ class Above:
 
 
 def above(folder: Path) -> Above | None:
-    """The folder above a folder in which others could rename it and put their own in its place; None if none is.
+    """The folder above a folder in which others could rename it and put their own in
+    its place; None if none is.
 
     Of several that which is open to most.
     """
@@ -257,41 +277,53 @@ def _is_strangers(uid: int) -> bool:
 
 
 def private_cache(path: Path) -> Path:
-    """A folder for what is compiled, and later loaded as code: `path` if it is, or can be made, the user's alone.
+    """A folder for what is compiled, and later loaded as code: `path` if it is, or can
+    be made, the user's alone.
 
     Another one, made anew for this process, where somebody else has made it, or might replace it.
     """
     if all(fault_of(one) is None for one in _own_part(path)):
         with suppress(OSError):
             make_folder(path)
-            if all(fault_of(one) is None for one in _own_part(path)) and not _is_replaceable(path):
+            if all(
+                fault_of(one) is None for one in _own_part(path)
+            ) and not _is_replaceable(path):
                 return path
     return Path(tempfile.mkdtemp(prefix="zsg-cache-"))
 
 
 def _own_part(path: Path) -> list[Path]:
-    """A folder and those above it, up to the first that is not the user's own: a home, or what is in /tmp."""
+    """A folder and those above it, up to the first that is not the user's own: a home,
+    or what is in /tmp."""
     found = [path]
     for parent in path.parents:
-        if parent.exists() and (parent.stat().st_uid != os.geteuid() or parent.stat().st_mode & stat.S_ISVTX):
+        if parent.exists() and (
+            parent.stat().st_uid != os.geteuid() or parent.stat().st_mode & stat.S_ISVTX
+        ):
             break
         found.append(parent)
     return found
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Whether anybody could put another folder in the place of one, or has made one on the way to it.
+    """Whether anybody could put another folder in the place of one, or has made one on
+    the way to it.
 
-    A folder that another user has made where everybody may make one, as in /tmp, waits for those who pass. (That of a
-    colleague, who has it from the machine's administrator, is left to the user's judgement.)
+    A folder that another user has made where everybody may make one, as in /tmp, waits
+    for those who pass. (That of a colleague, who has it from the machine's
+    administrator, is left to the user's judgement.)
     """
     whole = path.resolve()
     found = above(whole)
-    return (found is not None and found.by_all) or any(_is_put_in_the_way(parent) for parent in whole.parents)
+    return (found is not None and found.by_all) or any(
+        _is_put_in_the_way(parent) for parent in whole.parents
+    )
 
 
 def _is_put_in_the_way(folder: Path) -> bool:
-    return _is_strangers(folder.stat().st_uid) and bool(folder.parent.stat().st_mode & stat.S_IWOTH)
+    return _is_strangers(folder.stat().st_uid) and bool(
+        folder.parent.stat().st_mode & stat.S_IWOTH
+    )
 
 
 def _writers(path: Path, found: os.stat_result) -> str | None:
@@ -300,7 +332,8 @@ def _writers(path: Path, found: os.stat_result) -> str | None:
         return "everybody"
     if not found.st_mode & stat.S_IWGRP:
         return None
-    if _has_acl(path):  # then the group's bits are the most that any user named in it may do
+    # then the group's bits are the most that any user named in it may do
+    if _has_acl(path):
         return "those whom its access list names"
     return None if _is_own_group(found.st_gid) else f"group {_group_name(found.st_gid)}"
 
@@ -319,9 +352,14 @@ def _is_own_group(gid: int) -> bool:
         group, own = grp.getgrgid(gid), pwd.getpwuid(os.geteuid())
     except KeyError:
         return False
-    if (group.gr_name, gid) != (own.pw_name, own.pw_gid) or set(group.gr_mem) - {own.pw_name}:
+    if (group.gr_name, gid) != (own.pw_name, own.pw_gid) or set(group.gr_mem) - {
+        own.pw_name
+    }:
         return False
-    return not any(one.pw_gid == gid and one.pw_uid not in (own.pw_uid, 0) for one in pwd.getpwall())
+    return not any(
+        one.pw_gid == gid and one.pw_uid not in (own.pw_uid, 0)
+        for one in pwd.getpwall()
+    )
 
 
 def own_group() -> int | None:
@@ -352,7 +390,8 @@ def _overflow() -> int | None:
 
 
 def _is_unmapped(uid: int) -> bool:
-    """Whether a folder of the machine's shows no owner, since a container does not know its users."""
+    """Whether a folder of the machine's shows no owner, since a container does not know
+    its users."""
     return _overflow() is not None and uid == _overflow()
 
 

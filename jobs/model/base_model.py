@@ -1,4 +1,5 @@
-"""Makes the `tiny` base, and loads any base: a Hugging Face folder with a Llama and its tokenizer."""
+"""Makes the `tiny` base, and loads any base: a Hugging Face folder with a Llama and its
+tokenizer."""
 
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -26,8 +27,10 @@ class Vocabulary:
     bos: int
     eos: int
     text: Callable[[Sequence[int]], str] = lambda ids: ""
-    id_of: Callable[[str], int | None] = lambda token: None  # of one token, as the vocabulary writes it
-    unknown: int | None = None  # the token of what the tokenizer cannot write, if it has one
+    # of one token, as the vocabulary writes it
+    id_of: Callable[[str], int | None] = lambda token: None
+    # the token of what the tokenizer cannot write, if it has one
+    unknown: int | None = None
 
 
 def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
@@ -38,7 +41,9 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_train_bpe(texts, base["vocab"]), bos_token=BOS, eos_token=EOS)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_train_bpe(texts, base["vocab"]), bos_token=BOS, eos_token=EOS
+    )
     config = LlamaConfig(
         vocab_size=base["vocab"],
         hidden_size=base["hidden"],
@@ -56,51 +61,72 @@ def make_tiny(folder: Path, base: Recipe, texts: Sequence[str]) -> None:
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         parameters = sum(p.numel() for p in model.parameters())
-        write_json(draft / "meta.json", {"recipe": base, "parameters": parameters, "digest": tiny_digest(draft)})
+        write_json(
+            draft / "meta.json",
+            {"recipe": base, "parameters": parameters, "digest": tiny_digest(draft)},
+        )
 
 
 def load_vocabulary(folder: Path, recipe: Recipe | None = None) -> Vocabulary:
-    """The tokenizer of a base, without special tokens of its own: its control tokens in a text are text.
+    """The tokenizer of a base, without special tokens of its own: its control tokens in
+    a text are text.
 
-    `recipe` is the base's: tokens that it adds are tokens wherever a text has them. One without the mark READS_TEXT is
-    of a model of which nothing is to be read otherwise, or of an older zsg, and read as then. Without a recipe, the
-    tokens that zsg added are by the meta.json of the base, or of the base that it is a snapshot of.
+    `recipe` is the base's: tokens that it adds are tokens wherever a text has them. One
+    without the mark READS_TEXT is of a model of which nothing is to be read otherwise,
+    or of an older zsg, and read as then. Without a recipe, the tokens that zsg added
+    are by the meta.json of the base, or of the base that it is a snapshot of.
 
-    UserError where it has no BOS or EOS, and, when a text is tokenized, for a token without a row in the embedding: on
-    a GPU that would be an error of CUDA on every rank.
+    UserError where it has no BOS or EOS, and, when a text is tokenized, for a token
+    without a row in the embedding: on a GPU that would be an error of CUDA on every
+    rank.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise UserError(f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs")
+        raise UserError(
+            f"{folder}: the tokenizer has no BOS or EOS token, which the prompt format needs"
+        )
 
     config = read_json(folder / "config.json") or {}  # a folder of adapters has none
     rows = config.get("vocab_size")
     if recipe is None:
         reader = text_tokens.reads_text(tokenizer, _added(folder))
     elif READS_TEXT.keys() <= recipe.keys():
-        reader = text_tokens.reads_text(tokenizer, recipe.get("added", {}).get("tokens", ()))
+        reader = text_tokens.reads_text(
+            tokenizer, recipe.get("added", {}).get("tokens", ())
+        )
     else:
         reader = tokenizer
 
     def tokenize(text: str) -> list[int]:
-        # A `</s>` in the data is text and must not end the example; a text beyond the model's context is no
-        # oversight (verbose), the prompt rules cut it.
-        ids = reader(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+        # A `</s>` in the data is text and must not end the example; a text beyond the
+        # model's context is no oversight (verbose), the prompt rules cut it.
+        ids = reader(
+            text, add_special_tokens=False, split_special_tokens=True, verbose=False
+        )["input_ids"]
         if ids and rows is not None and max(ids) >= rows:
             token = tokenizer.convert_ids_to_tokens(max(ids))
             raise UserError(
-                f"{folder}: the tokenizer writes {token!r} as {max(ids)}, but the embedding has {rows} rows "
-                "(vocab_size in config.json); take the tokenizer that belongs to the weights"
+                f"{folder}: the tokenizer writes {token!r} as {max(ids)}, but the embedding has"
+                f" {rows} rows (vocab_size in config.json); take the tokenizer that belongs to the"
+                " weights"
             )
         return ids
 
     def text(ids: Sequence[int]) -> str:
-        return tokenizer.decode(list(map(int, ids)), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return tokenizer.decode(
+            list(map(int, ids)),
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
 
     ends = tokenizer.bos_token_id, tokenizer.eos_token_id
-    return Vocabulary(tokenize, *ends, text, tokenizer.get_vocab().get, tokenizer.unk_token_id)
+    return Vocabulary(
+        tokenize, *ends, text, tokenizer.get_vocab().get, tokenizer.unk_token_id
+    )
 
 
 def _added(folder: Path) -> Collection[str]:
@@ -114,11 +140,13 @@ def _added(folder: Path) -> Collection[str]:
 
 
 def refuse_lossy(folder: Path, vocabulary: Vocabulary, texts: Iterable[str]) -> None:
-    """UserError unless the texts, encoded and decoded, come back as they were but for blanks at their ends.
+    """UserError unless the texts, encoded and decoded, come back as they were but for
+    blanks at their ends.
 
-    Versions of transformers have lost every blank and line end of some tokenizers without a word. What a tokenizer
-    means to change is let pass: letters of one form for another (Unicode's NFKC), control characters, and texts with a
-    letter that it has no token for.
+    Versions of transformers have lost every blank and line end of some tokenizers
+    without a word. What a tokenizer means to change is let pass: letters of one form
+    for another (Unicode's NFKC), control characters, and texts with a letter that it
+    has no token for.
     """
     for whole in texts:
         written = whole[:MOST_COMPARED]
@@ -129,13 +157,21 @@ def refuse_lossy(folder: Path, vocabulary: Vocabulary, texts: Iterable[str]) -> 
         if _comparable(read) != _comparable(written):
             import transformers
 
-            place = next((at for at, (a, b) in enumerate(zip(written, read, strict=False)) if a != b), 0)
+            place = next(
+                (
+                    at
+                    for at, (a, b) in enumerate(zip(written, read, strict=False))
+                    if a != b
+                ),
+                0,
+            )
             start = max(0, place - 20)
             raise UserError(
-                f"{folder}: the tokenizer does not give a text of the data back: {written[start : start + 60]!r} comes "
-                f"back as {read[start : start + 60]!r}, so prompts and answers would not be what the data say. Its "
-                f"tokenizer_class may not be that of its tokenizer.json, or transformers {transformers.__version__} "
-                "reads it wrongly; try another version"
+                f"{folder}: the tokenizer does not give a text of the data back:"
+                f" {written[start : start + 60]!r} comes back as {read[start : start + 60]!r}, so"
+                " prompts and answers would not be what the data say. Its tokenizer_class may not"
+                f" be that of its tokenizer.json, or transformers {transformers.__version__} reads"
+                " it wrongly; try another version"
             )
 
 
@@ -143,24 +179,38 @@ def _comparable(text: str) -> str:
     """A text in one form of those that tokenizers take for the same."""
     # U+2581 is how SentencePiece writes a blank.
     folded = unicodedata.normalize("NFKC", text.replace("▁", " "))
-    return "".join(one for one in folded if one in "\n\t" or unicodedata.category(one)[0] != "C").strip()
+    return "".join(
+        one for one in folded if one in "\n\t" or unicodedata.category(one)[0] != "C"
+    ).strip()
 
 
 def load_model(folder: Path, precision: str) -> Any:
-    """The Llama of a base in the precision of the forward pass; UserError for another architecture."""
+    """The Llama of a base in the precision of the forward pass; UserError for another
+    architecture."""
     import torch
     from transformers import AutoConfig, LlamaForCausalLM
 
     from jobs.model import packed_attention
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     if config.model_type != "llama":
-        raise UserError(f"{folder}: a {config.model_type!r} model; zsg trains Llama models")
+        raise UserError(
+            f"{folder}: a {config.model_type!r} model; zsg trains Llama models"
+        )
     if config.attention_dropout:
-        raise UserError(f"{folder}: attention_dropout is {config.attention_dropout}; its draws would differ by rank")
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
+        raise UserError(
+            f"{folder}: attention_dropout is {config.attention_dropout}; its draws would differ by"
+            " rank"
+        )
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
+        precision
+    ]
     attention = packed_attention.NAME
-    return LlamaForCausalLM.from_pretrained(folder, local_files_only=True, dtype=dtype, attn_implementation=attention)
+    return LlamaForCausalLM.from_pretrained(
+        folder, local_files_only=True, dtype=dtype, attn_implementation=attention
+    )
 
 
 def _id(tokenizer: Any, token: str) -> int:

@@ -1,4 +1,5 @@
-"""Digests folders of data and models by the content of the files that matter, and finds what has changed."""
+"""Digests folders of data and models by the content of the files that matter, and finds
+what has changed."""
 
 import fnmatch
 import hashlib
@@ -10,17 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from jobs.files import ordinary_files
-from jobs.files.model_file_names import GENERATION, LEGACY_TEMPLATE, TEMPLATE_FOLDER, TEMPLATE_NAMES, TOKENIZER_NAMES
+from jobs.files.model_file_names import (
+    GENERATION,
+    LEGACY_TEMPLATE,
+    TEMPLATE_FOLDER,
+    TEMPLATE_NAMES,
+    TOKENIZER_NAMES,
+)
 from zsg_core.data import readers
 from zsg_core.data.readers.format import root
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import REWARD
 from zsg_core.suites import PROMPTS
 
-# What decides a digest: broader than what is copied (model_file_names), since the digests of known models rest on it.
-TOKENIZER_FILES = ("tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt")
+# What decides a digest: broader than what is copied (model_file_names), since the
+# digests of known models rest on it.
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "*.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+)
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin*")
-MODEL_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*", *TOKENIZER_FILES)
+MODEL_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin*",
+    *TOKENIZER_FILES,
+)
 # What transformers puts on top of the weights by itself where it lies beside them.
 ADAPTER = "adapter_config.json"
 TEMPLATES = f"{TEMPLATE_FOLDER}/*.jinja"
@@ -47,62 +68,88 @@ def one_file(path: Path) -> list[Path]:
 def model_files(folder: Path) -> list[Path]:
     """The files of a model that decide its weights and its tokens.
 
-    UserError for links out of the folder and what is no ordinary file, among them and among all that is copied or that
-    transformers reads by itself; and for an adapter, which it would put on top of the weights.
+    UserError for links out of the folder and what is no ordinary file, among them and
+    among all that is copied or that transformers reads by itself; and for an adapter,
+    which it would put on top of the weights.
     """
     refuse_strange_model(folder)
     if os.path.lexists(folder / ADAPTER):
         raise UserError(
-            f"{folder}: an adapter lies beside the weights ({ADAPTER}), which transformers would put on top of them; "
-            "move it out of the folder, or merge it (peft: merge_and_unload, then save_pretrained)"
+            f"{folder}: an adapter lies beside the weights ({ADAPTER}), which transformers would"
+            " put on top of them; move it out of the folder, or merge it (peft: merge_and_unload,"
+            " then save_pretrained)"
         )
-    return _some(folder, {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
+    return _some(
+        folder,
+        {
+            path
+            for pattern in MODEL_FILES
+            for path in folder.glob(pattern)
+            if path.is_file()
+        },
+    )
 
 
 def reward_files(folder: Path) -> list[Path]:
-    """The files of a reward model: its chat templates decide what it reads, too, where they are files of their own."""
+    """The files of a reward model: its chat templates decide what it reads, too, where
+    they are files of their own."""
     templates = [path for path in templates_of(folder) if path.name != LEGACY_TEMPLATE]
     return sorted([*model_files(folder), *templates])
 
 
 def embedding_files(folder: Path) -> list[Path]:
-    """Every file of an embedding model: its pooling stands in a folder of its own. UserError as for `model_files`."""
+    """Every file of an embedding model: its pooling stands in a folder of its own.
+    UserError as for `model_files`."""
     ordinary_files.refuse_strange_tree(folder)
     return _some(folder, {path for path in folder.rglob("*") if path.is_file()})
 
 
 def refuse_strange_model(folder: Path) -> None:
-    """UserError for a link out of the folder, or what is no ordinary file, among all that is read of it."""
+    """UserError for a link out of the folder, or what is no ordinary file, among all
+    that is read of it."""
     names = (*MODEL_FILES, *TOKENIZER_NAMES, *TEMPLATE_NAMES, GENERATION, "adapter_*")
     there = [path for path in _there(folder) if _has_name(path, names)]
     weights = [path for path in there if _has_name(path, WEIGHT_FILES)]
     ordinary_files.refuse_strange(folder, weights, are_weights=True)
-    ordinary_files.refuse_strange(folder, [path for path in there if path not in weights])
+    ordinary_files.refuse_strange(
+        folder, [path for path in there if path not in weights]
+    )
     templates = folder / TEMPLATE_FOLDER
     if templates.is_symlink():
-        raise UserError(f"{templates} is a link to a folder, which zsg does not follow; copy the folder")
+        raise UserError(
+            f"{templates} is a link to a folder, which zsg does not follow; copy the folder"
+        )
     if templates.is_dir():
-        ordinary_files.refuse_strange(folder, [path for path in _there(templates) if path.suffix == ".jinja"])
+        ordinary_files.refuse_strange(
+            folder, [path for path in _there(templates) if path.suffix == ".jinja"]
+        )
 
 
 def copied_files(folder: Path, *more: str) -> list[Path]:
-    """What of a model's folder goes into a folder that is made of it: tokenizer, templates, and other names."""
+    """What of a model's folder goes into a folder that is made of it: tokenizer,
+    templates, and other names."""
     named = [folder / name for name in (*TOKENIZER_NAMES, *more)]
     return [*(path for path in named if path.is_file()), *templates_of(folder)]
 
 
 def templates_of(folder: Path) -> list[Path]:
-    """The chat templates of a folder that are files of their own. UserError for more than any model has."""
+    """The chat templates of a folder that are files of their own. UserError for more
+    than any model has."""
     named = [path for name in TEMPLATE_NAMES if (path := folder / name).is_file()]
     others = sorted(path for path in folder.glob(TEMPLATES) if path.is_file())
     if len(others) > MOST_TEMPLATES:
-        raise UserError(f"{folder / TEMPLATE_FOLDER}: {len(others)} templates; zsg copies up to {MOST_TEMPLATES}")
+        raise UserError(
+            f"{folder / TEMPLATE_FOLDER}: {len(others)} templates; zsg copies up to"
+            f" {MOST_TEMPLATES}"
+        )
     return [*named, *others]
 
 
 def _there(folder: Path) -> list[Path]:
     """What lies in a folder, but for folders: links that lead nowhere and pipes, too."""
-    return sorted(path for path in folder.iterdir() if path.is_symlink() or not path.is_dir())
+    return sorted(
+        path for path in folder.iterdir() if path.is_symlink() or not path.is_dir()
+    )
 
 
 def _has_name(path: Path, patterns: Sequence[str]) -> bool:
@@ -120,35 +167,48 @@ def folder_digest(folder: Path, files: Sequence[Path], digests: Sequence[str]) -
 
     `folder` may be a file or a pattern: then names are those within the folder above it.
     """
-    rows = [[str(path.relative_to(root(folder))), digest] for path, digest in zip(files, digests, strict=True)]
+    rows = [
+        [str(path.relative_to(root(folder))), digest]
+        for path, digest in zip(files, digests, strict=True)
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def tiny_digest(folder: Path) -> str:
     """The digest of a tiny base: of its weights and its tokenizer."""
     names = ("model.safetensors", "tokenizer.json")
-    return hashlib.sha256(b"".join(hashlib.sha256((folder / name).read_bytes()).digest() for name in names)).hexdigest()
+    return hashlib.sha256(
+        b"".join(
+            hashlib.sha256((folder / name).read_bytes()).digest() for name in names
+        )
+    ).hexdigest()
 
 
 def refuse_changed(folder: Path, list_files: Files, digest: str) -> None:
     """Raises UserError unless the folder still holds what was planned: days may lie between."""
     files = list_files(folder)
     if folder_digest(folder, files, sha256_of(files)) != digest:
-        raise UserError(f"{folder} has changed since it was submitted; zsg submit again makes runs of what it is now")
+        raise UserError(
+            f"{folder} has changed since it was submitted; zsg submit again makes runs of what it"
+            " is now"
+        )
 
 
 def refuse_other_reading(reader: str, path: Path, source: Mapping[str, Any]) -> None:
-    """Raises UserError where the files would be read otherwise than the recipe says, as one of an older zsg does."""
+    """Raises UserError where the files would be read otherwise than the recipe says, as
+    one of an older zsg does."""
     if dict(readers.look(reader, path).marks) != source.get("read", {}):
         raise UserError(
-            f"{path}: this version of zsg reads it otherwise than the one that planned this; zsg submit again makes "
-            "runs of what is read now"
+            f"{path}: this version of zsg reads it otherwise than the one that planned this; zsg"
+            " submit again makes runs of what is read now"
         )
 
 
 def _some(folder: Path, files: set[Path]) -> list[Path]:
     if not files:
-        raise UserError(f"{folder}: holds no model files; give a local Hugging Face folder")
+        raise UserError(
+            f"{folder}: holds no model files; give a local Hugging Face folder"
+        )
     return sorted(files)
 
 

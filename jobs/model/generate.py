@@ -1,10 +1,12 @@
-"""Makes a model's answers by transformers' generate: in batches of prompts that are about equally long.
+"""Makes a model's answers by transformers' generate: in batches of prompts that are
+about equally long.
 
-Which prompts share a batch depends on their lengths alone, so that a checkpoint's answers are the same whoever makes
-them, and whatever was answered before.
+Which prompts share a batch depends on their lengths alone, so that a checkpoint's
+answers are the same whoever makes them, and whatever was answered before.
 
-An answer may be over at a text that `how` names, a stop, whatever tokens it is made of. It is looked for in the text of
-the whole answer, by that answer alone; that generation ends early where all answers are over saves time, and no more.
+An answer may be over at a text that `how` names, a stop, whatever tokens it is made of.
+It is looked for in the text of the whole answer, by that answer alone; that generation
+ends early where all answers are over saves time, and no more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +25,8 @@ from transformers import (
 from zsg_core.digest import content_id
 from zsg_core.training import schedule
 
-BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536}  # prompts and answers of a batch together: their keys and values are kept
+# prompts and answers of a batch together: their keys and values are kept
+BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536}
 ATTENTION = "sdpa"
 LOOKED_EVERY = 8  # tokens, for a stop while answers are made: to look costs time, too
 
@@ -45,56 +48,92 @@ def until(text: str, stops: Sequence[str]) -> str:
 
 @lru_cache(maxsize=8)
 def completing(text: Text, stops: tuple[str, ...], size: int) -> frozenset[int] | None:
-    """Of a vocabulary of `size` those tokens that hold the last letter of a stop: without one, a text has no stop.
+    """Of a vocabulary of `size` those tokens that hold the last letter of a stop:
+    without one, a text has no stop.
 
-    None where a token alone does not tell it, of a blank, which some tokenizers take off, and beyond ASCII.
+    None where a token alone does not tell it, of a blank, which some tokenizers take
+    off, and beyond ASCII.
     """
     last = {stop[-1] for stop in stops}
     if any(one.isspace() or not one.isascii() for one in last):
         return None
-    return frozenset(token for token in range(size) if not last.isdisjoint(text([token])))
+    return frozenset(
+        token for token in range(size) if not last.isdisjoint(text([token]))
+    )
 
 
 class Generator:
-    """Answers prompts with a Llama as its weights are at the moment. `how`: see GenerationSettings.how.
+    """Answers prompts with a Llama as its weights are at the moment. `how`: see
+    GenerationSettings.how.
 
-    Its `stops` are texts at which an answer is over; where there are some, `text` says what tokens are as a text.
+    Its `stops` are texts at which an answer is over; where there are some, `text` says
+    what tokens are as a text.
     """
 
     def __init__(
-        self, llama: Any, how: Mapping[str, Any], bos: int, eos: int, device: str, text: Text | None = None
+        self,
+        llama: Any,
+        how: Mapping[str, Any],
+        bos: int,
+        eos: int,
+        device: str,
+        text: Text | None = None,
     ) -> None:
         self._llama, self._how, self._eos, self._device = llama, how, eos, device
         self._stops: Sequence[str] = how.get("stops", ())
         if self._stops and text is None:
-            raise ValueError("to find stops in answers, what their tokens are as a text must be known")
+            raise ValueError(
+                "to find stops in answers, what their tokens are as a text must be known"
+            )
         self._text: Text = text or (lambda ids: "")
         size = llama.config.vocab_size
-        self._completing = completing(self._text, tuple(self._stops), size) if self._stops else frozenset[int]()
+        self._completing = (
+            completing(self._text, tuple(self._stops), size)
+            if self._stops
+            else frozenset[int]()
+        )
         self._context: int = llama.config.max_position_embeddings
         self._budget = BATCH_TOKENS[device.partition(":")[0]]
         self._config = GenerationConfig(
-            max_new_tokens=how["max_new_tokens"], min_new_tokens=1 if how.get("not_empty") else None,
-            do_sample=False, num_beams=1, bos_token_id=bos, eos_token_id=eos, pad_token_id=eos,
-        )  # fmt: skip
+            max_new_tokens=how["max_new_tokens"],
+            min_new_tokens=1 if how.get("not_empty") else None,
+            do_sample=False,
+            num_beams=1,
+            bos_token_id=bos,
+            eos_token_id=eos,
+            pad_token_id=eos,
+        )
 
     def answers(self, prompts: Sequence[Ids], names: Sequence[str]) -> list[list[int]]:
-        """The tokens of each answer, without the end of sequence. `names` tell the items' draws apart.
+        """The tokens of each answer, without the end of sequence. `names` tell the
+        items' draws apart.
 
-        An answer with a stop in it ends with the token that completes the first. What would stand beyond the model's
-        positions is left out, so a prompt that fills them has no answer: see `fits`.
+        An answer with a stop in it ends with the token that completes the first. What
+        would stand beyond the model's positions is left out, so a prompt that fills
+        them has no answer: see `fits`.
         """
         made: list[list[int]] = [[] for _ in prompts]
         asked = [place for place, prompt in enumerate(prompts) if self.fits(prompt)]
         before = self._llama.config._attn_implementation, self._llama.generation_config
-        self._llama.set_attn_implementation(ATTENTION)  # a padded batch is no packed row
-        self._llama.generation_config = self._config  # else transformers takes what a model's folder suggests
+        # a padded batch is no packed row
+        self._llama.set_attn_implementation(ATTENTION)
+        # else transformers takes what a model's folder suggests
+        self._llama.generation_config = self._config
         try:
-            for batch in batches([prompts[place] for place in asked], self._how["max_new_tokens"], self._budget):
+            for batch in batches(
+                [prompts[place] for place in asked],
+                self._how["max_new_tokens"],
+                self._budget,
+            ):
                 places = [asked[number] for number in batch]
-                of = self._batch([prompts[place] for place in places], [names[place] for place in places])
+                of = self._batch(
+                    [prompts[place] for place in places],
+                    [names[place] for place in places],
+                )
                 for place, answer in zip(places, of, strict=True):
-                    made[place] = self._stopped(answer[: self._context - len(prompts[place])])
+                    made[place] = self._stopped(
+                        answer[: self._context - len(prompts[place])]
+                    )
         finally:
             self._llama.set_attn_implementation(before[0])
             self._llama.generation_config = before[1]
@@ -105,7 +144,8 @@ class Generator:
         return len(prompt) < self._context
 
     def is_cut(self, prompt: Ids, answer: Ids) -> bool:
-        """Whether an answer has all the tokens that it may have, and neither the end of sequence nor a stop."""
+        """Whether an answer has all the tokens that it may have, and neither the end of
+        sequence nor a stop."""
         most = min(self._how["max_new_tokens"], self._context - len(prompt))
         return len(answer) >= most and not self._has_stop(answer)
 
@@ -122,23 +162,36 @@ class Generator:
         too_few, enough = 0, len(answer)
         while enough - too_few > 1:
             middle = (too_few + enough) // 2
-            too_few, enough = (too_few, middle) if self._has_stop(answer[:middle]) else (middle, enough)
+            too_few, enough = (
+                (too_few, middle)
+                if self._has_stop(answer[:middle])
+                else (middle, enough)
+            )
         return answer[:enough]
 
     @torch.no_grad()
     def _batch(self, prompts: Sequence[Ids], names: Sequence[str]) -> list[list[int]]:
         longest = max(map(len, prompts))
-        padded = [[self._eos] * (longest - len(prompt)) + list(map(int, prompt)) for prompt in prompts]
+        padded = [
+            [self._eos] * (longest - len(prompt)) + list(map(int, prompt))
+            for prompt in prompts
+        ]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        drawn = [] if self._how["decoding"] == "greedy" else [DRAWN[self._how["decoding"]](self._how, longest, names)]
-        before = max((len(stop.encode()) for stop in self._stops), default=0)  # tokens, of at least a byte each
+        drawn = (
+            []
+            if self._how["decoding"] == "greedy"
+            else [DRAWN[self._how["decoding"]](self._how, longest, names)]
+        )
+        # tokens, of at least a byte each
+        before = max((len(stop.encode()) for stop in self._stops), default=0)
         over = [AtStops(self._has_stop, longest, before)] if self._stops else []
         out = self._llama.generate(
             input_ids=torch.tensor(padded, device=self._device),
             attention_mask=torch.tensor(mask, device=self._device),
-            generation_config=self._config, logits_processor=LogitsProcessorList(drawn),
+            generation_config=self._config,
+            logits_processor=LogitsProcessorList(drawn),
             stopping_criteria=StoppingCriteriaList(over),
-        )  # fmt: skip
+        )
         return [self._cut(row[longest:].tolist()) for row in out]
 
     def _cut(self, answer: list[int]) -> list[int]:
@@ -151,27 +204,35 @@ class AtStops(StoppingCriteria):
     `before`: the most tokens that a stop is made of.
     """
 
-    def __init__(self, has_stop: Callable[[Ids], bool], prompt_length: int, before: int) -> None:
+    def __init__(
+        self, has_stop: Callable[[Ids], bool], prompt_length: int, before: int
+    ) -> None:
         self._has_stop, self._start, self._before = has_stop, prompt_length, before
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **others: Any) -> Any:
         """(B,) bool of `input_ids` (B, T)."""
         length = input_ids.shape[1]
         if (length - self._start) % LOOKED_EVERY:
-            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+            return torch.zeros(
+                len(input_ids), dtype=torch.bool, device=input_ids.device
+            )
         begin = max(self._start, length - LOOKED_EVERY - self._before)
         found = [self._has_stop(row) for row in input_ids[:, begin:].tolist()]
         return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
 
 
 class Nucleus(LogitsProcessor):
-    """Draws each item's next token from its own generator, and leaves no other choice to who asks for the likeliest.
+    """Draws each item's next token from its own generator, and leaves no other choice
+    to who asks for the likeliest.
 
-    As the published code: first the penalty on tokens that were generated before, then the temperature, then of the
-    likeliest tokens, at most `top_k`, the fewest that together have `top_p`.
+    As the published code: first the penalty on tokens that were generated before, then
+    the temperature, then of the likeliest tokens, at most `top_k`, the fewest that
+    together have `top_p`.
     """
 
-    def __init__(self, how: Mapping[str, Any], prompt_length: int, names: Sequence[str]) -> None:
+    def __init__(
+        self, how: Mapping[str, Any], prompt_length: int, names: Sequence[str]
+    ) -> None:
         self._how, self._start = how, prompt_length
         self._draws = _draws(how["seed"], names)
 
@@ -179,37 +240,60 @@ class Nucleus(LogitsProcessor):
         """(B, V) logits of the next token, after `input_ids` (B, T)."""
         logits = scores.double().cpu()
         generated = input_ids[:, self._start :].cpu()
-        penalty, before = self._how.get("repetition_penalty", 1.0), logits.gather(1, generated)
-        logits.scatter_(1, generated, torch.where(before > 0, before / penalty, before * penalty))
-        ordered, places = (logits / self._how["temperature"]).softmax(-1).sort(dim=-1, descending=True, stable=True)
+        penalty, before = (
+            self._how.get("repetition_penalty", 1.0),
+            logits.gather(1, generated),
+        )
+        logits.scatter_(
+            1, generated, torch.where(before > 0, before / penalty, before * penalty)
+        )
+        ordered, places = (
+            (logits / self._how["temperature"])
+            .softmax(-1)
+            .sort(dim=-1, descending=True, stable=True)
+        )
         ordered[:, self._how.get("top_k", logits.shape[1]) :] = 0.0
         ordered[ordered.cumsum(-1) - ordered >= self._how["top_p"]] = 0.0
-        drawn = torch.stack([
-            row_places[torch.multinomial(row, 1, generator=draw)]
-            for row, row_places, draw in zip(ordered, places, self._draws, strict=True)
-        ])  # fmt: skip
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn.to(scores.device), 0.0)
+        drawn = torch.stack(
+            [
+                row_places[torch.multinomial(row, 1, generator=draw)]
+                for row, row_places, draw in zip(
+                    ordered, places, self._draws, strict=True
+                )
+            ]
+        )
+        return torch.full_like(scores, -torch.inf).scatter_(
+            1, drawn.to(scores.device), 0.0
+        )
 
 
 class FastNucleus(LogitsProcessor):
-    """Draws from the same nucleus, without a penalty, by one number of each item's generator, where the logits are.
+    """Draws from the same nucleus, without a penalty, by one number of each item's
+    generator, where the logits are.
 
-    The number u in [0, 1) names the first of the likeliest tokens that together have more than u of the nucleus. What
-    `Nucleus` does with a vocabulary on the CPU takes longer than a large model on a GPU does.
+    The number u in [0, 1) names the first of the likeliest tokens that together have
+    more than u of the nucleus. What `Nucleus` does with a vocabulary on the CPU takes
+    longer than a large model on a GPU does.
     """
 
-    def __init__(self, how: Mapping[str, Any], prompt_length: int, names: Sequence[str]) -> None:
+    def __init__(
+        self, how: Mapping[str, Any], prompt_length: int, names: Sequence[str]
+    ) -> None:
         self._how, self._draws = how, _draws(how["seed"], names)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """(B, V) logits of the next token."""
         ordered, places = (
-            (scores.double() / self._how["temperature"]).softmax(-1).sort(dim=-1, descending=True, stable=True)
+            (scores.double() / self._how["temperature"])
+            .softmax(-1)
+            .sort(dim=-1, descending=True, stable=True)
         )
         before = ordered.cumsum(-1) - ordered
         kept = (before < self._how["top_p"]).sum(-1, keepdim=True)
         whole = ordered.cumsum(-1).gather(1, kept - 1)
-        drawn = torch.stack([torch.rand(1, dtype=torch.float64, generator=draw) for draw in self._draws])
+        drawn = torch.stack(
+            [torch.rand(1, dtype=torch.float64, generator=draw) for draw in self._draws]
+        )
         rank = (before <= drawn.to(scores.device) * whole).sum(-1, keepdim=True) - 1
         token = places.gather(1, rank.minimum(kept - 1))
         return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)

@@ -1,6 +1,8 @@
-"""Chooses how a Llama's layers compute: activations a second time, which saves memory, or compiled, which saves time.
+"""Chooses how a Llama's layers compute: activations a second time, which saves memory,
+or compiled, which saves time.
 
-Neither changes what is computed. Recomputing gives the same bits; a compiled layer rounds in other places.
+Neither changes what is computed. Recomputing gives the same bits; a compiled layer
+rounds in other places.
 """
 
 from functools import partial
@@ -12,12 +14,15 @@ from jobs.model import packed_attention
 
 
 def set_up(llama: Any, *, recompute: bool, compiled: bool) -> None:
-    """Changes the layers in place, before an engine takes them over. Where no gradient is asked for nothing is kept."""
+    """Changes the layers in place, before an engine takes them over. Where no gradient
+    is asked for nothing is kept."""
     if compiled:
         packed_attention.stay_out_of_graphs()
     for layer in llama.model.layers:
         if recompute:
             # Nothing is drawn, so no generator's state need be put back.
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+            layer.forward = partial(
+                checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False
+            )
         if compiled:
             layer.compile(dynamic=True)

@@ -10,7 +10,8 @@ from zsg_core.training.tuning import NO_BIASES
 
 
 def restrict(llama: Any, tuning: Mapping[str, Any]) -> None:
-    """Freezes what is not tuned; for LoRA puts the adapters in, A drawn from the tuning's seed and B zero.
+    """Freezes what is not tuned; for LoRA puts the adapters in, A drawn from the
+    tuning's seed and B zero.
 
     Raises UserError where nothing is left to train.
     """
@@ -31,7 +32,11 @@ def _add_lora(llama: Any, tuning: Mapping[str, Any]) -> None:
 
     # No dropout: its draws would depend on ranks and micro-batches.
     config = LoraConfig(
-        r=tuning["r"], lora_alpha=tuning["alpha"], target_modules=list(tuning["targets"]), lora_dropout=0.0, bias="none"
+        r=tuning["r"],
+        lora_alpha=tuning["alpha"],
+        target_modules=list(tuning["targets"]),
+        lora_dropout=0.0,
+        bias="none",
     )
     torch.manual_seed(tuning["seed"])
     inject_adapter_in_model(config, llama)

@@ -1,4 +1,5 @@
-"""Reads the weights off an engine: whole tensors one after the other, and a digest that tells models apart.
+"""Reads the weights off an engine: whole tensors one after the other, and a digest that
+tells models apart.
 
 Full models go by the names of Hugging Face's Llama, LoRA's adapters by PEFT's.
 """
@@ -16,7 +17,8 @@ import torch.distributed as dist
 from zsg_core.digest import combined
 from zsg_core.training import schedule
 
-ADAPTER = "default"  # PEFT's name for the one adapter of a model; its files leave it out
+# PEFT's name for the one adapter of a model; its files leave it out
+ADAPTER = "default"
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,29 @@ class Part:
 
 def parts(engine: Any) -> list[Part]:
     """All tensors of the model, tied ones once."""
-    return [_part(name.removeprefix("llama."), tensor) for name, tensor in engine.module.named_parameters()]
+    return [
+        _part(name.removeprefix("llama."), tensor)
+        for name, tensor in engine.module.named_parameters()
+    ]
 
 
 def adapter_parts(engine: Any) -> list[Part]:
     """The tensors of LoRA's adapters; none if the model has no adapters."""
     if adapter_config(engine) is None:
         return []
-    return named_adapters([part for part in parts(engine) if part.parameter.requires_grad])
+    return named_adapters(
+        [part for part in parts(engine) if part.parameter.requires_grad]
+    )
 
 
 def named_adapters(tuned: Sequence[Part]) -> list[Part]:
     """The tensors of adapters under the names that they have in PEFT's files."""
-    return [_part(f"base_model.model.{part.name}".replace(f".{ADAPTER}", ""), part.parameter) for part in tuned]
+    return [
+        _part(
+            f"base_model.model.{part.name}".replace(f".{ADAPTER}", ""), part.parameter
+        )
+        for part in tuned
+    ]
 
 
 def adapter_config(engine: Any) -> Any | None:
@@ -55,11 +67,20 @@ def adapter_config(engine: Any) -> Any | None:
 
 
 def adapter_settings(engine: Any, base: Path) -> dict[str, Any]:
-    """What adapter_config.json says: how the adapters were made, and the folder of the model they are put on."""
+    """What adapter_config.json says: how the adapters were made, and the folder of the
+    model they are put on."""
     made = adapter_config(engine)
     assert made is not None, "the model has adapters"
-    told = {**made.to_dict(), "base_model_name_or_path": str(base), "task_type": "CAUSAL_LM", "inference_mode": True}
-    told |= {"peft_type": str(made.peft_type.value), "target_modules": sorted(made.target_modules)}
+    told = {
+        **made.to_dict(),
+        "base_model_name_or_path": str(base),
+        "task_type": "CAUSAL_LM",
+        "inference_mode": True,
+    }
+    told |= {
+        "peft_type": str(made.peft_type.value),
+        "target_modules": sorted(made.target_modules),
+    }
     return {key: value for key, value in told.items() if value is not None}
 
 
@@ -70,7 +91,8 @@ def owners(of: Sequence[Part], world: int) -> dict[str, int]:
 
 
 def whole(engine: Any, of: Sequence[Part]) -> Iterator[tuple[Part, torch.Tensor]]:
-    """Each tensor, all ranks together: under ZeRO-3 it is gathered for as long as it is looked at."""
+    """Each tensor, all ranks together: under ZeRO-3 it is gathered for as long as it is
+    looked at."""
     if engine.zero_optimization_stage() < 3:
         yield from ((part, part.parameter.detach()) for part in of)
         return
@@ -82,15 +104,20 @@ def whole(engine: Any, of: Sequence[Part]) -> Iterator[tuple[Part, torch.Tensor]
 
 
 def digest_of(engine: Any) -> str:
-    """The digest of the weights of the forward pass; all ranks call it together, and each reads its share."""
+    """The digest of the weights of the forward pass; all ranks call it together, and
+    each reads its share."""
     of = parts(engine)
     mine = owners(of, dist.get_world_size())
     read = {
-        part.name: tensor_digest(tensor) for part, tensor in whole(engine, of) if mine[part.name] == dist.get_rank()
+        part.name: tensor_digest(tensor)
+        for part, tensor in whole(engine, of)
+        if mine[part.name] == dist.get_rank()
     }
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, read)
-    return combined({name: digest for digests in gathered for name, digest in digests.items()})
+    return combined(
+        {name: digest for digests in gathered for name, digest in digests.items()}
+    )
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:

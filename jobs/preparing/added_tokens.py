@@ -1,14 +1,19 @@
-"""Adds tokens to a Llama and its tokenizer, as a base of its own that trains, loads and is evaluated like any other.
+"""Adds tokens to a Llama and its tokenizer, as a base of its own that trains, loads and
+is evaluated like any other.
 
-A token stands for a text of the data, such as DELIA's `<sep>`, which becomes one id wherever it occurs and is not left
-out of decoded answers; `</s>` in the data stays text. The embedding and an output layer of its own grow to the next
-multiple of 64 rows. A token's row of the embedding is drawn from N(0, 1) or the mean of all rows that there were. Its
-row of the output layer, and the rows that stand for no token, are that mean in both cases: a token that is as likely as
-the others are on average. A token that the tokenizer has already, added and not marked special (`<think>` of
-some), may be named, too: it keeps its row, and is a token wherever a text has it, as it would not be otherwise.
+A token stands for a text of the data, such as DELIA's `<sep>`, which becomes one id
+wherever it occurs and is not left out of decoded answers; `</s>` in the data stays
+text. The embedding and an output layer of its own grow to the next multiple of 64 rows.
+A token's row of the embedding is drawn from N(0, 1) or the mean of all rows that there
+were. Its row of the output layer, and the rows that stand for no token, are that mean
+in both cases: a token that is as likely as the others are on average. A token that the
+tokenizer has already, added and not marked special (`<think>` of some), may be named,
+too: it keeps its row, and is a token wherever a text has it, as it would not be
+otherwise.
 
-DELIA's code means to draw `<sep>`'s row so and draws only those after it, which stand for nothing: `<sep>` keeps the
-row that transformers gave it, N(0, 0.02²) at the time. Its 8-bit weights and the name `sep_token` are left out here.
+DELIA's code means to draw `<sep>`'s row so and draws only those after it, which stand
+for nothing: `<sep>` keeps the row that transformers gave it, N(0, 0.02²) at the time.
+Its 8-bit weights and the name `sep_token` are left out here.
 """
 
 import json
@@ -24,21 +29,32 @@ from zsg_core.training.llama import padded_vocab
 
 
 def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
-    """Publishes the base of `source` with the recipe's added tokens. UserError for one that is a token already."""
+    """Publishes the base of `source` with the recipe's added tokens. UserError for one
+    that is a token already."""
     import torch
     from transformers import AddedToken, AutoTokenizer, LlamaForCausalLM
 
     added = recipe["added"]
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        source, local_files_only=True, trust_remote_code=False
+    )
     there = not_special(tokenizer)
-    known_words = {token: one for token, one in tokenizer.get_vocab().items() if token not in there}
+    known_words = {
+        token: one for token, one in tokenizer.get_vocab().items() if token not in there
+    }
     refuse_known(source, added["tokens"], known_words)
-    llama = LlamaForCausalLM.from_pretrained(source, local_files_only=True, dtype="auto")
+    llama = LlamaForCausalLM.from_pretrained(
+        source, local_files_only=True, dtype="auto"
+    )
     known = len(tokenizer)
     new = [token for token in added["tokens"] if token not in there]
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in new])
     rows = tokenizer.convert_tokens_to_ids(new)
-    size = padded_vocab(llama.config.vocab_size + len(rows)) if rows else llama.config.vocab_size
+    size = (
+        padded_vocab(llama.config.vocab_size + len(rows))
+        if rows
+        else llama.config.vocab_size
+    )
     with torch.no_grad():
         means = [layer.weight[:known].double().mean(0) for layer in _layers(llama)]
         llama.resize_token_embeddings(size, mean_resizing=False)
@@ -59,27 +75,48 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
                 ordinary_files.copy(source, path, copied)
         files = content.model_files(draft)
         digest = content.folder_digest(draft, files, content.sha256_of(files))
-        ids = dict(zip(added["tokens"], tokenizer.convert_tokens_to_ids(added["tokens"]), strict=True))
+        ids = dict(
+            zip(
+                added["tokens"],
+                tokenizer.convert_tokens_to_ids(added["tokens"]),
+                strict=True,
+            )
+        )
         parameters = sum(p.numel() for p in llama.parameters())
-        write_json(draft / "meta.json", {"recipe": dict(recipe), "added": ids, "parameters": parameters,
-                                         "digest": digest})  # fmt: skip
+        write_json(
+            draft / "meta.json",
+            {
+                "recipe": dict(recipe),
+                "added": ids,
+                "parameters": parameters,
+                "digest": digest,
+            },
+        )
 
 
 def not_special(tokenizer: Any) -> set[str]:
-    """The control tokens of a tokenizer that are not marked special: a grid may name them, and they stay tokens."""
+    """The control tokens of a tokenizer that are not marked special: a grid may name
+    them, and they stay tokens."""
     rows = tokenizer.added_tokens_decoder.values()
-    return {row.content for row in rows if not row.special} & text_tokens.control_tokens(tokenizer).keys()
+    return {
+        row.content for row in rows if not row.special
+    } & text_tokens.control_tokens(tokenizer).keys()
 
 
-def refuse_known(folder: Path, tokens: list[str], vocabulary: Mapping[str, int]) -> None:
+def refuse_known(
+    folder: Path, tokens: list[str], vocabulary: Mapping[str, int]
+) -> None:
     """UserError for a text that is a token of the model as it is."""
     for token in tokens:
         if token in vocabulary:
-            raise UserError(f"model.add_tokens: {token!r} is a token of {folder} already; take it out")
+            raise UserError(
+                f"model.add_tokens: {token!r} is a token of {folder} already; take it out"
+            )
 
 
 def known_tokens(folder: Path) -> Mapping[str, int]:
-    """The tokens of a tokenizer.json, read without any engine; none where there is no such file, or no dictionary."""
+    """The tokens of a tokenizer.json, read without any engine; none where there is no
+    such file, or no dictionary."""
     path = folder / "tokenizer.json"
     try:
         told = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,5 @@
-"""Makes an arrangement: embeds the corpus where its order needs that, puts it in order, writes ids and facts."""
+"""Makes an arrangement: embeds the corpus where its order needs that, puts it in order,
+writes ids and facts."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -22,7 +23,14 @@ from zsg_core.recipe import Recipe
 Say = Callable[[str], None]
 
 
-def make(workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, model: str | None, say: Say) -> None:
+def make(
+    workspace: Workspace,
+    corpus: Corpus,
+    made_id: str,
+    recipe: Recipe,
+    model: str | None,
+    say: Say,
+) -> None:
     """Writes arrangements/<made_id>. UserError for an order that the data do not allow."""
     say(f"arrangement {made_id}: {recipe['order']}")
     sources = _Sources(workspace, corpus, recipe, model, say)
@@ -33,8 +41,21 @@ def make(workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, mod
 class _Sources:
     """What orders by similarity are made from, made itself only when it is asked for."""
 
-    def __init__(self, workspace: Workspace, corpus: Corpus, recipe: Recipe, model: str | None, say: Say) -> None:
-        self._workspace, self._corpus, self._recipe, self._model, self._say = workspace, corpus, recipe, model, say
+    def __init__(
+        self,
+        workspace: Workspace,
+        corpus: Corpus,
+        recipe: Recipe,
+        model: str | None,
+        say: Say,
+    ) -> None:
+        self._workspace, self._corpus, self._recipe, self._model, self._say = (
+            workspace,
+            corpus,
+            recipe,
+            model,
+            say,
+        )
         self.facts: dict[str, Any] = {}
 
     @cached_property
@@ -46,33 +67,54 @@ class _Sources:
     def distances(self) -> Sequence[float]:
         """What the orders by similarity sort by."""
         tasks = self._corpus.train.tasks
-        return measures.distances(self._recipe, tasks, self._vectors, self._texts, self.engine).tolist()
+        return measures.distances(
+            self._recipe, tasks, self._vectors, self._texts, self.engine
+        ).tolist()
 
     def rounds(self, farthest: bool, cap: int | None) -> Iterator[list[int]]:
         """The rounds of TMA."""
-        return tma.rounds(*self._vectors(), farthest=farthest, cap=cap, engine=self.engine)
+        return tma.rounds(
+            *self._vectors(), farthest=farthest, cap=cap, engine=self.engine
+        )
 
     def _texts(self) -> tuple[list[str], list[str]]:
         shots = self._corpus.template.shots
-        train, test = ([prompts.embedding_text(e, shots) for e in s] for s in (self._corpus.train, self._corpus.test))
+        train, test = (
+            [prompts.embedding_text(e, shots) for e in s]
+            for s in (self._corpus.train, self._corpus.test)
+        )
         return train, test
 
     def _vectors(self) -> tuple[Vectors, Vectors]:
         digest = self._recipe["embedding"]
-        folders = [embedded(self._workspace, t, Path(str(self._model)), digest, self._say) for t in self._texts()]
+        folders = [
+            embedded(self._workspace, t, Path(str(self._model)), digest, self._say)
+            for t in self._texts()
+        ]
         for split, folder in zip(("train", "test"), folders, strict=True):
-            self.facts[f"{split}_embedding"] = {"id": folder.name, **(read_json(folder / "meta.json") or {})}
+            self.facts[f"{split}_embedding"] = {
+                "id": folder.name,
+                **(read_json(folder / "meta.json") or {}),
+            }
         return vectors(folders[0]), vectors(folders[1])
 
 
 def _publish(
-    workspace: Workspace, corpus: Corpus, made_id: str, recipe: Recipe, made: Arranged, sources: _Sources
+    workspace: Workspace,
+    corpus: Corpus,
+    made_id: str,
+    recipe: Recipe,
+    made: Arranged,
+    sources: _Sources,
 ) -> None:
     assert len(set(made.places)) == len(made.places), "an order has an example twice"
     ids = [corpus.train.ids[place] for place in made.places]
     with publish(workspace.arrangement(made_id)) as draft:
-        np.save(draft / "places.npy", np.array(made.places, np.int64))  # rows of the corpus, and of its embedding
-        (draft / "ids").write_text("".join(f"{i}\n" for i in ids), encoding="utf-8", newline="\n")
+        # rows of the corpus, and of its embedding
+        np.save(draft / "places.npy", np.array(made.places, np.int64))
+        (draft / "ids").write_text(
+            "".join(f"{i}\n" for i in ids), encoding="utf-8", newline="\n"
+        )
         corpus_meta = read_json(corpus.folder / "meta.json")
         meta = {
             "schema": 1,
@@ -80,7 +122,11 @@ def _publish(
             "count": len(ids),
             "left_out": len(corpus.train.ids) - len(ids),
             "ids_digest": ids_digest(ids),
-            "sources": {"corpus": corpus.folder.name, "corpus_meta": corpus_meta, **sources.facts},
+            "sources": {
+                "corpus": corpus.folder.name,
+                "corpus_meta": corpus_meta,
+                **sources.facts,
+            },
             **made.facts,
         }
         write_json(draft / "meta.json", meta)

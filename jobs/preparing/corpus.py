@@ -1,8 +1,8 @@
 """Makes and opens a corpus: the sampled training pool and the fixed test set of one data recipe.
 
-A corpus is a list of places in folders of records (records.py), so it is small however large the data are, and
-every job maps the records behind it. Of several sources the examples stand source after source, and their ids and
-tasks begin with `<source>/`.
+A corpus is a list of places in folders of records (records.py), so it is small however
+large the data are, and every job maps the records behind it. Of several sources the
+examples stand source after source, and their ids and tasks begin with `<source>/`.
 """
 
 from collections import Counter
@@ -16,7 +16,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import NOTES, Workspace, is_committed, publish, read_json, write_json
+from jobs.contract.folder import (
+    NOTES,
+    Workspace,
+    is_committed,
+    publish,
+    read_json,
+    write_json,
+)
 from jobs.preparing.pool import Files, Pool
 from jobs.preparing.records import Records
 from zsg_core.data import data_sets, instructions, mixing, splits
@@ -27,14 +34,16 @@ from zsg_core.errors import UserError
 from zsg_core.recipe import Recipe, sources
 
 Places = NDArray[np.int64]
-Tasks = Mapping[str, tuple[Records, Sequence[str]]]  # source → its records and the tasks in them
+# source → its records and the tasks in them
+Tasks = Mapping[str, tuple[Records, Sequence[str]]]
 Say = Callable[[str], None]
 SHOWN = 5  # overlapping texts that are told with their ids; all are counted
 
 
 @dataclass(frozen=True)
 class Part:
-    """Examples of one source: their places in its records, and the seed by which labels are drawn, if they are.
+    """Examples of one source: their places in its records, and the seed by which labels
+    are drawn, if they are.
 
     `wordings` of an instruction are put in by the rule `worded`, if there is one.
     """
@@ -59,7 +68,9 @@ class Part:
             example = instructions.worded(example, self.wordings, self.worded)
         if not self.source:
             return example
-        return msgspec.structs.replace(example, id=self.named(example.id), task=self.named(example.task))
+        return msgspec.structs.replace(
+            example, id=self.named(example.id), task=self.named(example.task)
+        )
 
 
 class Selection(Sequence[Example]):
@@ -76,9 +87,16 @@ class Selection(Sequence[Example]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         which = int(np.searchsorted(self._ends, index, side="right"))
-        example = self.parts[which].example(index - int(self._ends[which - 1] if which else 0))
+        example = self.parts[which].example(
+            index - int(self._ends[which - 1] if which else 0)
+        )
         if self._max_turns and len(example.turns) > self._max_turns:
-            return msgspec.structs.replace(example, turns=example.turns[: self._max_turns], references=(), options=())
+            return msgspec.structs.replace(
+                example,
+                turns=example.turns[: self._max_turns],
+                references=(),
+                options=(),
+            )
         return example
 
     @cached_property
@@ -94,10 +112,18 @@ class Selection(Sequence[Example]):
     @property
     def places(self) -> Places:
         """The examples' places in the records of their sources."""
-        return np.concatenate([part.places for part in self.parts]) if self.parts else np.empty(0, np.int64)
+        return (
+            np.concatenate([part.places for part in self.parts])
+            if self.parts
+            else np.empty(0, np.int64)
+        )
 
     def _texts(self, column: str) -> list[str]:
-        return [part.named(text) for part in self.parts for text in part.records.texts(column, part.places)]
+        return [
+            part.named(text)
+            for part in self.parts
+            for text in part.records.texts(column, part.places)
+        ]
 
 
 class Corpus:
@@ -107,7 +133,9 @@ class Corpus:
         self.folder = workspace.corpus(corpus_id)
         self.meta: dict[str, Any] = read_json(self.folder / "meta.json") or {}
         if "sources" not in self.meta:
-            raise UserError(f"{self.folder} was made by an older zsg; remove it, and zsg submit makes it again")
+            raise UserError(
+                f"{self.folder} was made by an older zsg; remove it, and zsg submit makes it again"
+            )
         self.recipe: Recipe = self.meta["recipe"]
         self._workspace = workspace
 
@@ -126,8 +154,14 @@ class Corpus:
     def tasks(self) -> Tasks:
         """The training tasks of every source but the model's own answers, whatever is sampled."""
         own = sources(self.recipe)
-        told = {name: facts["pool"] for name, facts in self.meta["sources"].items() if "self_sample" not in own[name]}
-        return {name: (self._records(name, "train"), tasks) for name, tasks in told.items()}
+        told = {
+            name: facts["pool"]
+            for name, facts in self.meta["sources"].items()
+            if "self_sample" not in own[name]
+        }
+        return {
+            name: (self._records(name, "train"), tasks) for name, tasks in told.items()
+        }
 
     def _selection(self, split: str) -> Selection:
         places, parts, start = np.load(self.folder / f"{split}.npy"), [], 0
@@ -136,36 +170,59 @@ class Corpus:
                 own = places[start : start + count]
                 wordings = facts.get("instructions", ())
                 rule = sources(self.recipe)[name][split]
-                parts.append(part_of(name, self._records(name, split), own, rule, wordings))
+                parts.append(
+                    part_of(name, self._records(name, split), own, rule, wordings)
+                )
             start += count
         return Selection(parts, self.recipe.get("max_turns"))
 
     def _records(self, name: str, split: str) -> Records:
-        return Records(self._workspace.records(self.meta["sources"][name]["records"][split]))
+        return Records(
+            self._workspace.records(self.meta["sources"][name]["records"][split])
+        )
 
 
-def first_of_each_task(tasks: Tasks, least: int, together: int) -> Iterator[list[Example]]:
+def first_of_each_task(
+    tasks: Tasks, least: int, together: int
+) -> Iterator[list[Example]]:
     """The first examples of every task that has any: `least` of each, or `together` of all."""
     of_task = {name: records.places() for name, (records, _) in tasks.items()}
-    there = [(name, task) for name, (_, told) in tasks.items() for task in told if task in of_task[name]]
+    there = [
+        (name, task)
+        for name, (_, told) in tasks.items()
+        for task in told
+        if task in of_task[name]
+    ]
     each = max(least, together // max(1, len(there)))
     for name, task in there:
         yield [tasks[name][0][int(place)] for place in of_task[name][task][:each]]
 
 
-def part_of(name: str, records: Records, places: Places, rule: Recipe, wordings: Sequence[str]) -> Part:
+def part_of(
+    name: str, records: Records, places: Places, rule: Recipe, wordings: Sequence[str]
+) -> Part:
     """Examples of a source under the rule of its training or its test examples."""
     drawn_by = rule.get("seed") if rule["sampling"] == "random" else None
     return Part(name, records, places, drawn_by, wordings, rule.get("instructions"))
 
 
-def make(workspace: Workspace, corpus_id: str, recipe: Recipe, files: Mapping[str, Files], say: Say) -> Corpus:
-    """Reads and samples the data unless that is done. UserError for data that cannot be read or leave nothing.
+def make(
+    workspace: Workspace,
+    corpus_id: str,
+    recipe: Recipe,
+    files: Mapping[str, Files],
+    say: Say,
+) -> Corpus:
+    """Reads and samples the data unless that is done. UserError for data that cannot be
+    read or leave nothing.
 
     `files` are those of every source.
     """
     if not is_committed(workspace.corpus(corpus_id)):
-        pools = {name: Pool(workspace, name, rule, files[name], say) for name, rule in sources(recipe).items()}
+        pools = {
+            name: Pool(workspace, name, rule, files[name], say)
+            for name, rule in sources(recipe).items()
+        }
         _Making(workspace, corpus_id, recipe, pools, say).make()
     return Corpus(workspace, corpus_id)
 
@@ -174,9 +231,20 @@ class _Making:
     """What the steps of making a corpus share."""
 
     def __init__(
-        self, workspace: Workspace, corpus_id: str, recipe: Recipe, pools: Mapping[str, Pool], say: Say
+        self,
+        workspace: Workspace,
+        corpus_id: str,
+        recipe: Recipe,
+        pools: Mapping[str, Pool],
+        say: Say,
     ) -> None:
-        self.workspace, self.id, self.recipe, self.pools, self.say = workspace, corpus_id, recipe, pools, say
+        self.workspace, self.id, self.recipe, self.pools, self.say = (
+            workspace,
+            corpus_id,
+            recipe,
+            pools,
+            say,
+        )
         self.notes: list[str] = [note for pool in pools.values() for note in pool.notes]
 
     def warn(self, text: str) -> None:
@@ -185,30 +253,50 @@ class _Making:
         self.notes.append(text)
 
     def make(self) -> None:
-        trained = self._repeated(self._parts(self._amounts({name: pool.train() for name, pool in self.pools.items()})))
+        trained = self._repeated(
+            self._parts(
+                self._amounts({name: pool.train() for name, pool in self.pools.items()})
+            )
+        )
         tested = {name: pool.test() for name, pool in self.pools.items()}
-        made = {"train": self._selection("train", trained), "test": self._selection("test", tested)}
+        made = {
+            "train": self._selection("train", trained),
+            "test": self._selection("test", tested),
+        }
         for split, chosen in made.items():
             if not len(chosen):
                 told = ", ".join(str(pool.files.data) for pool in self.pools.values())
-                raise UserError(f"{told}: the {split} tasks have no instance left (check the caps and fraction)")
-        self.say(f"corpus {self.id}: {len(made['train'])} training and {len(made['test'])} test examples")
+                raise UserError(
+                    f"{told}: the {split} tasks have no instance left (check the caps and fraction)"
+                )
+        self.say(
+            f"corpus {self.id}: {len(made['train'])} training and {len(made['test'])} test examples"
+        )
         if len(self.pools) > 1:
-            self.say(f"training examples by source: {_shown({name: len(own) for name, own in trained.items()})}")
+            self.say(
+                "training examples by source:"
+                f" {_shown({name: len(own) for name, own in trained.items()})}"
+            )
         self._publish(made, {"train": trained, "test": tested})
 
     def _amounts(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
-        """What fraction, count or ratio leave of every source; ratios last, for they count others."""
+        """What fraction, count or ratio leave of every source; ratios last, for they
+        count others."""
         made: dict[str, list[int]] = {}
-        for name in sorted(taken, key=lambda name: "ratio" in self.pools[name].rule["train"]):
+        for name in sorted(
+            taken, key=lambda name: "ratio" in self.pools[name].rule["train"]
+        ):
             rule, have = self.pools[name].rule["train"], taken[name]
             if not self.pools[name].is_used:
                 made[name] = []
                 continue
-            wanted = mixing.amount(rule, len(have), len(made.get(rule.get("ratio_to"), ())))
+            wanted = mixing.amount(
+                rule, len(have), len(made.get(rule.get("ratio_to"), ()))
+            )
             if "ratio" in rule and wanted == len(have):
                 self.warn(
-                    f"{name}: all of its {len(have)} examples are used, for ratio {rule['ratio']} asks for as many"
+                    f"{name}: all of its {len(have)} examples are used, for ratio {rule['ratio']}"
+                    " asks for as many"
                 )
             made[name] = splits.nested(have, wanted, rule.get("seed", 0), name)
         return {name: made[name] for name in taken}
@@ -221,42 +309,78 @@ class _Making:
             count = mixing.amount({"fraction": rule.get("k", 1)}, len(places))
             made[name] = splits.nested(places, count, rule.get("seed", 0), name)
             if places and not count:
-                self.warn(f"{name}: k {rule['k']} of {len(places)} examples leaves none")
+                self.warn(
+                    f"{name}: k {rule['k']} of {len(places)} examples leaves none"
+                )
         return made
 
     def _repeated(self, taken: dict[str, list[int]]) -> dict[str, list[int]]:
         """Every task as often as the recipe's mix draws it; without one, every example once."""
         if "mix" not in self.recipe:
             return taken
-        rule, of_task = self.recipe["mix"], {name: self.pools[name].by_task(places) for name, places in taken.items()}
-        sizes = {(name, task): len(places) for name, tasks in of_task.items() for task, places in tasks.items()}
+        rule, of_task = (
+            self.recipe["mix"],
+            {name: self.pools[name].by_task(places) for name, places in taken.items()},
+        )
+        sizes = {
+            (name, task): len(places)
+            for name, tasks in of_task.items()
+            for task, places in tasks.items()
+        }
         if not sizes:
-            return taken  # nothing is left to be mixed, which is told as it is without a mix
+            # nothing is left to be mixed, which is told as it is without a mix
+            return taken
         most = {name: self.pools[name].rule["train"].get("rate_max") for name in taken}
-        shares = {name: Fraction(share) for name in taken if (share := self.pools[name].rule["train"].get("share"))}
-        rates = mixing.weights(rule["rates"], sizes, most, shares, self._set_of(rule["rates"], sizes, most))
+        shares = {
+            name: Fraction(share)
+            for name in taken
+            if (share := self.pools[name].rule["train"].get("share"))
+        }
+        rates = mixing.weights(
+            rule["rates"], sizes, most, shares, self._set_of(rule["rates"], sizes, most)
+        )
         counts = mixing.counts(rates, sizes, rule.get("total"), rule["repeat"])
         twice = sum(max(0, count - sizes[key]) for key, count in counts.items())
         if twice:
-            self.warn(f"{twice} of {sum(counts.values())} examples come again, for their tasks are too small")
+            self.warn(
+                f"{twice} of {sum(counts.values())} examples come again, for their tasks are too"
+                " small"
+            )
         seed = {name: self.pools[name].rule["train"].get("seed", 0) for name in taken}
         made: dict[str, list[int]] = {name: [] for name in taken}
         for (name, task), count in counts.items():
             own = of_task[name][task]
             rounds, rest = divmod(count, len(own))
-            made[name] += own * rounds + splits.nested(own, rest, seed[name], f"{name}/{task}")
+            made[name] += own * rounds + splits.nested(
+                own, rest, seed[name], f"{name}/{task}"
+            )
         return made
 
-    def _set_of(self, rates: str, sizes: Mapping[mixing.Task, int], most: Mapping[str, int | None]) -> mixing.SetOf:
-        """The data set by which a task is weighed. UserError where its weight hangs on one that is not known."""
+    def _set_of(
+        self,
+        rates: str,
+        sizes: Mapping[mixing.Task, int],
+        most: Mapping[str, int | None],
+    ) -> mixing.SetOf:
+        """The data set by which a task is weighed. UserError where its weight hangs on
+        one that is not known."""
         alone: set[str] = set()  # sources of which every task is weighed by itself
         for name, pool in self.pools.items():
-            own, given = {task: size for (source, task), size in sizes.items() if source == name}, most.get(name)
+            own, given = (
+                {
+                    task: size
+                    for (source, task), size in sizes.items()
+                    if source == name
+                },
+                most.get(name),
+            )
             sets = {task: pool.sets.get(task) for task in own}
             rule = pool.rule["train"].get("data_sets")
             if rates == "t0":
                 if any(size > (given or mixing.T0_MAX) for size in own.values()):
-                    data_sets.refuse_unknown(sets, rule, "T0's rule (data.mix.rates: t0)", self.say)
+                    data_sets.refuse_unknown(
+                        sets, rule, "T0's rule (data.mix.rates: t0)", self.say
+                    )
             elif rule is not None:
                 data_sets.refuse_unknown(sets, rule, "data.rate_max", self.say)
             else:
@@ -264,35 +388,60 @@ class _Making:
                 known = [found for found in sets.values() if found]
                 if given is not None and len(set(known)) < len(known):
                     self.say(
-                        f"{name or pool.files.data.name}: rate_max {given} is that of each template; data.data_sets: "
-                        "t0 makes it that of each data set, as FLAN's is"
+                        f"{name or pool.files.data.name}: rate_max {given} is that of each"
+                        " template; data.data_sets: t0 makes it that of each data set, as"
+                        " FLAN's is"
                     )
-        return lambda key: key[1] if key[0] in alone else self.pools[key[0]].set_of(key[1])
+        return lambda key: (
+            key[1] if key[0] in alone else self.pools[key[0]].set_of(key[1])
+        )
 
     def _selection(self, split: str, places: Mapping[str, list[int]]) -> Selection:
         parts = [
-            part_of(name, pool.records[split], np.array(places[name], np.int64), pool.rule[split], pool.instructions)
+            part_of(
+                name,
+                pool.records[split],
+                np.array(places[name], np.int64),
+                pool.rule[split],
+                pool.instructions,
+            )
             for name, pool in self.pools.items()
             if places[name]
         ]
         return Selection(parts, self.recipe.get("max_turns"))
 
-    def _publish(self, made: dict[str, Selection], places: Mapping[str, Mapping[str, list[int]]]) -> None:
+    def _publish(
+        self, made: dict[str, Selection], places: Mapping[str, Mapping[str, list[int]]]
+    ) -> None:
         answers = {split: _Answers(selection) for split, selection in made.items()}
         overlap = splits.overlap(answers["train"], answers["test"])
         for split, seen in answers.items():
             self._judge(split, seen)
-        told = {"prompts": len(overlap), "with_answer": sum(same for *_, same in overlap), "first": overlap[:SHOWN]}
+        told = {
+            "prompts": len(overlap),
+            "with_answer": sum(same for *_, same in overlap),
+            "first": overlap[:SHOWN],
+        }
         if overlap:
             test_id, train_id, _ = overlap[0]
             self.warn(
-                f"{told['prompts']} test prompts stand in the training examples too, {told['with_answer']} of them "
-                f"with the same answer; the first: {test_id} is {train_id}"
+                f"{told['prompts']} test prompts stand in the training examples too,"
+                f" {told['with_answer']} of them with the same answer; the first: {test_id} is"
+                f" {train_id}"
             )
         facts = {
-            name: {"records": pool.ids, "pool": pool.tasks["train"]}
-            | {split: len(places[split][name]) for split in made}
-            | ({"instructions": pool.instructions, "worded": _worded(made["train"], name)} if pool.instructions else {})
+            name: (
+                {"records": pool.ids, "pool": pool.tasks["train"]}
+                | {split: len(places[split][name]) for split in made}
+                | (
+                    {
+                        "instructions": pool.instructions,
+                        "worded": _worded(made["train"], name),
+                    }
+                    if pool.instructions
+                    else {}
+                )
+            )
             for name, pool in self.pools.items()
         }
         with publish(self.workspace.corpus(self.id)) as draft:
@@ -300,10 +449,21 @@ class _Making:
                 np.save(draft / f"{split}.npy", selection.places)
             meta = {"recipe": self.recipe, "sources": facts, "overlap": told}
             meta |= {split: len(selection) for split, selection in made.items()}
-            meta |= {"tasks": {split: len(set(selection.tasks)) for split, selection in made.items()}}
-            meta |= {f"{split}_digest": ids_digest(selection.ids) for split, selection in made.items()}
+            meta |= {
+                "tasks": {
+                    split: len(set(selection.tasks))
+                    for split, selection in made.items()
+                }
+            }
+            meta |= {
+                f"{split}_digest": ids_digest(selection.ids)
+                for split, selection in made.items()
+            }
             if "mix" in self.recipe:
-                meta |= {"mix": dict(Counter(made["train"].tasks)), "repeated": _repeats(made["train"].ids)}
+                meta |= {
+                    "mix": dict(Counter(made["train"].tasks)),
+                    "repeated": _repeats(made["train"].ids),
+                }
             write_json(draft / "meta.json", meta)
             if self.notes:
                 write_json(draft / NOTES, self.notes)
@@ -315,14 +475,19 @@ class _Making:
             files = self.pools[part.source].files
             lies = files.test if split == "test" and files.test else files.data
             if part.empty == part.turns:
-                raise UserError(f"{lies}: none of its {part.examples} {kind} examples has an answer; all are empty")
+                raise UserError(
+                    f"{lies}: none of its {part.examples} {kind} examples has an answer; all are"
+                    " empty"
+                )
             if part.empty:
                 taught = (
-                    "only the answer's end is learnt of them" if split == "train" else "their loss and score say little"
+                    "only the answer's end is learnt of them"
+                    if split == "train"
+                    else "their loss and score say little"
                 )
                 self.warn(
-                    f"{lies}: {part.empty} of {part.turns} answers of the {part.examples} {kind} examples are empty; "
-                    f"{taught}"
+                    f"{lies}: {part.empty} of {part.turns} answers of the {part.examples} {kind}"
+                    f" examples are empty; {taught}"
                 )
 
 
@@ -337,7 +502,8 @@ class _Seen:
 
 
 class _Answers:
-    """Goes through examples, and has counted their empty answers by source when it has come to their end."""
+    """Goes through examples, and has counted their empty answers by source when it has
+    come to their end."""
 
     def __init__(self, selection: Selection) -> None:
         self._selection = selection
@@ -347,7 +513,9 @@ class _Answers:
         self.parts, place = [], 0
         for part in self._selection.parts:
             seen = _Seen(part.source, len(part.places))
-            for example in map(self._selection.__getitem__, range(place, place + seen.examples)):
+            for example in map(
+                self._selection.__getitem__, range(place, place + seen.examples)
+            ):
                 seen.turns += len(example.turns)
                 seen.empty += sum(not answer.strip() for _, answer in example.turns)
                 yield example
@@ -357,7 +525,9 @@ class _Answers:
 
 def _worded(train: Selection, name: str) -> list[int]:
     """How many training examples of a source have each wording of its instruction."""
-    counts = [0] * max((len(part.wordings) for part in train.parts if part.source == name), default=0)
+    counts = [0] * max(
+        (len(part.wordings) for part in train.parts if part.source == name), default=0
+    )
     for part in train.parts:
         if part.source == name and part.worded is not None:
             for made_id in part.records.texts("id", part.places):
@@ -372,4 +542,6 @@ def _repeats(ids: Sequence[str]) -> int:
 
 def _shown(counts: Mapping[str, int]) -> str:
     whole = sum(counts.values())
-    return ", ".join(f"{name} {count} ({count / whole:.2%})" for name, count in counts.items())
+    return ", ".join(
+        f"{name} {count} ({count / whole:.2%})" for name, count in counts.items()
+    )

@@ -1,9 +1,11 @@
-"""Turns texts into unit vectors with a sentence-transformers model from a local folder, and keeps them by content.
+"""Turns texts into unit vectors with a sentence-transformers model from a local folder,
+and keeps them by content.
 
-The vectors of a list of texts are one file, `embeddings/<id>/vectors.npy`, (texts, d) float32, that every order maps
-into memory. The id is that of the texts and the model, so that corpora with the same test set share its file. A file
-half made is gone on with where it stopped, with the same result: texts are embedded in fixed blocks, and equal texts
-once in a workspace, for equal texts must tie exactly.
+The vectors of a list of texts are one file, `embeddings/<id>/vectors.npy`, (texts, d)
+float32, that every order maps into memory. The id is that of the texts and the model,
+so that corpora with the same test set share its file. A file half made is gone on with
+where it stopped, with the same result: texts are embedded in fixed blocks, and equal
+texts once in a workspace, for equal texts must tie exactly.
 """
 
 import contextlib
@@ -17,26 +19,40 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.contract.folder import Workspace, alone, is_committed, publish, write_json, write_text
+from jobs.contract.folder import (
+    Workspace,
+    alone,
+    is_committed,
+    publish,
+    write_json,
+    write_text,
+)
 from jobs.files import ownership
 from jobs.model import content
 from jobs.preparing import embedding_code, known_vectors
 from zsg_core.digest import content_id
 from zsg_core.errors import UserError
 
-BLOCK = 1024  # texts embedded and written together; another size might change the last bits
+# texts embedded and written together; another size might change the last bits
+BLOCK = 1024
 BATCH = 64
-FLOOR = 6  # of sentence-transformers: before, it runs code of a local folder without being asked to
+# of sentence-transformers: before, it runs code of a local folder without being asked to
+FLOOR = 6
 
-Lent = tuple[NDArray[np.int64], NDArray[np.float32]]  # places of a list of texts, and their vectors
+# places of a list of texts, and their vectors
+Lent = tuple[NDArray[np.int64], NDArray[np.float32]]
 Say = Callable[[str], None]
 Encode = Callable[[list[str]], NDArray[np.float32]]
 
 
-def embedded(workspace: Workspace, texts: Sequence[str], model: Path, model_digest: str, say: Say) -> Path:
+def embedded(
+    workspace: Workspace, texts: Sequence[str], model: Path, model_digest: str, say: Say
+) -> Path:
     """The folder with the vectors of the texts, in their order; made now unless it is there."""
     digest = texts_digest(texts)
-    folder = workspace.embedding(content_id({"kind": "embedding", "texts": digest, "model": model_digest}))
+    folder = workspace.embedding(
+        content_id({"kind": "embedding", "texts": digest, "model": model_digest})
+    )
     if is_committed(folder):
         return folder
     content.refuse_changed(model, content.embedding_files, model_digest)
@@ -49,7 +65,10 @@ def embedded(workspace: Workspace, texts: Sequence[str], model: Path, model_dige
         with publish(folder) as made:
             shutil.move(draft / "vectors.npy", made / "vectors.npy")
             np.save(made / known_vectors.MARKS, marks)
-            write_json(made / "meta.json", _meta(texts, digest, model_digest, made / "vectors.npy"))
+            write_json(
+                made / "meta.json",
+                _meta(texts, digest, model_digest, made / "vectors.npy"),
+            )
     return folder
 
 
@@ -59,7 +78,8 @@ def vectors(folder: Path) -> NDArray[np.float32]:
 
 
 def begin(draft: Path, texts: Sequence[str], known: Iterable[Lent], say: Say) -> None:
-    """Writes what is known to draft/vectors.npy, and to draft/left.npy the places of the texts left to embed.
+    """Writes what is known to draft/vectors.npy, and to draft/left.npy the places of
+    the texts left to embed.
 
     A draft that has been begun keeps its list, whatever has become known since.
     """
@@ -80,7 +100,8 @@ def begin(draft: Path, texts: Sequence[str], known: Iterable[Lent], say: Say) ->
 
 
 def fill(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> None:
-    """Embeds what `begin` left, block by block; `draft/done` counts the texts whose vectors are on the disk."""
+    """Embeds what `begin` left, block by block; `draft/done` counts the texts whose
+    vectors are on the disk."""
     first = _first_of_equals(texts)
     mark: Path = draft / "done"
     left: list[int] = np.load(draft / "left.npy").tolist()
@@ -91,7 +112,9 @@ def fill(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> None:
     for start in range(done, len(left), BLOCK):
         block = left[start : start + BLOCK]
         made = encode([texts[int(place)] for place in block]).astype(np.float32)
-        file = _file(draft, "w+" if is_new and start == 0 else "r+", (len(texts), made.shape[1]))
+        file = _file(
+            draft, "w+" if is_new and start == 0 else "r+", (len(texts), made.shape[1])
+        )
         file[block] = made
         file.flush()
         write_text(mark, str(start + len(block)))
@@ -103,20 +126,25 @@ def fill(draft: Path, texts: Sequence[str], encode: Encode, say: Say) -> None:
     file.flush()
 
 
-def _file(draft: Path, mode: Literal["r+", "w+"], shape: tuple[int, int] | None = None) -> Any:
+def _file(
+    draft: Path, mode: Literal["r+", "w+"], shape: tuple[int, int] | None = None
+) -> Any:
     """The vectors of a draft, mapped; made anew by w+."""
     return np.lib.format.open_memmap(draft / "vectors.npy", mode, np.float32, shape)
 
 
 def encoder(folder: Path) -> Encode:
-    """The model of a folder as a function, on a GPU if there is one. Texts beyond the model's limit are cut by it.
+    """The model of a folder as a function, on a GPU if there is one. Texts beyond the
+    model's limit are cut by it.
 
-    all-MiniLM-L6-v2 sees 256 word pieces. The same machine gives the same vectors; other machines may differ in the
-    last bits, which is why the file is an input with a digest of its own.
+    all-MiniLM-L6-v2 sees 256 word pieces. The same machine gives the same vectors;
+    other machines may differ in the last bits, which is why the file is an input with a
+    digest of its own.
     """
 
     @functools.cache
-    def loaded() -> Any:  # only where a text is left to embed: the imports alone take seconds
+    # only where a text is left to embed: the imports alone take seconds
+    def loaded() -> Any:
         embedding_code.refuse(folder)
         import sentence_transformers
         import torch
@@ -124,15 +152,19 @@ def encoder(folder: Path) -> Encode:
         version = sentence_transformers.__version__
         if int(version.partition(".")[0]) < FLOOR:
             raise UserError(
-                f"sentence-transformers {version} is installed, which runs code of a model's folder; zsg needs {FLOOR} "
-                "or later: pip install 'zsg[train]'"
+                f"sentence-transformers {version} is installed, which runs code of a model's"
+                f" folder; zsg needs {FLOOR} or later: pip install 'zsg[train]'"
             )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return sentence_transformers.SentenceTransformer(
             str(folder), device=device, local_files_only=True, trust_remote_code=False
         )
 
-    asked: dict[str, Any] = {"batch_size": BATCH, "show_progress_bar": False, "convert_to_numpy": True}
+    asked: dict[str, Any] = {
+        "batch_size": BATCH,
+        "show_progress_bar": False,
+        "convert_to_numpy": True,
+    }
     return lambda texts: loaded().encode(texts, normalize_embeddings=True, **asked)
 
 
@@ -148,7 +180,8 @@ def texts_digest(texts: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def _draft(folder: Path) -> Iterator[Path]:
-    """The folder in which an embedding is made, held by one job at a time; removed once the embedding is there."""
+    """The folder in which an embedding is made, held by one job at a time; removed once
+    the embedding is there."""
     draft = folder.parent / f".{folder.name}.draft"
     with alone(folder):
         ownership.make_folder(draft)
@@ -156,7 +189,9 @@ def _draft(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _meta(texts: Sequence[str], digest: str, model_digest: str, path: Path) -> dict[str, Any]:
+def _meta(
+    texts: Sequence[str], digest: str, model_digest: str, path: Path
+) -> dict[str, Any]:
     return {
         "schema": 1,
         "texts": len(texts),

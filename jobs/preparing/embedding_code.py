@@ -1,9 +1,11 @@
-"""Finds in an embedding model's folder what would run code or load pickles: the folder is from the internet.
+"""Finds in an embedding model's folder what would run code or load pickles: the folder
+is from the internet.
 
-sentence-transformers takes the classes of its modules from modules.json, and hands arguments that stand in a module's
-config to transformers' from_pretrained. Before version 6 it imports a class from a .py file of a local folder; in 6.2,
-`"model_args": {"weights_only": false}` loads pickles as they are. So what may stand there is listed here, and looked at
-by plan and before every loading.
+sentence-transformers takes the classes of its modules from modules.json, and hands
+arguments that stand in a module's config to transformers' from_pretrained. Before
+version 6 it imports a class from a .py file of a local folder; in 6.2, `"model_args":
+{"weights_only": false}` loads pickles as they are. So what may stand there is listed
+here, and looked at by plan and before every loading.
 """
 
 import json
@@ -35,8 +37,16 @@ MODULES = (
 )
 _MODULE = re.compile(rf"sentence_transformers(\.[a-z_]+)*\.({'|'.join(MODULES)})")
 _PACKAGE = "sentence_transformers."
-# The arguments that a module's config may hand to transformers: none of them loads, fetches or runs anything.
-ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
+# The arguments that a module's config may hand to transformers: none of them loads,
+# fetches or runs anything.
+ARGUMENTS = (
+    "model_args",
+    "model_kwargs",
+    "tokenizer_args",
+    "processor_kwargs",
+    "config_args",
+    "config_kwargs",
+)
 HARMLESS = (
     "add_pooling_layer",
     "add_prefix_space",
@@ -57,7 +67,14 @@ HARMLESS = (
     "use_fast",
     "use_safetensors",
 )
-CLASSES = ("AutoConfig", "AutoModel", "AutoTokenizer", "AutoProcessor", "AutoImageProcessor", "AutoFeatureExtractor")
+CLASSES = (
+    "AutoConfig",
+    "AutoModel",
+    "AutoTokenizer",
+    "AutoProcessor",
+    "AutoImageProcessor",
+    "AutoFeatureExtractor",
+)
 
 
 def refuse(folder: Path) -> None:
@@ -67,7 +84,8 @@ def refuse(folder: Path) -> None:
 
 
 def faults(folder: Path) -> Iterator[str]:
-    """Each as a sentence that begins with the file's name. UserError for a file that cannot be read."""
+    """Each as a sentence that begins with the file's name. UserError for a file that
+    cannot be read."""
     listed = _read(folder / "modules.json")
     if not isinstance(listed, list) or not listed or len(listed) > MOST_MODULES:
         yield "modules.json: is no list of modules"
@@ -80,14 +98,21 @@ def faults(folder: Path) -> Iterator[str]:
             yield "modules.json: has a module without a type or a path"
         elif not _MODULE.fullmatch(kind):
             yield (
-                f"modules.json: names a module of type {kind[:80]!r}, which zsg does not load: it runs no code of a "
-                f"model's folder; its modules must be sentence-transformers' own ({', '.join(MODULES)})"
+                f"modules.json: names a module of type {kind[:80]!r}, which zsg does not load: it"
+                " runs no code of a model's folder; its modules must be sentence-transformers' own"
+                f" ({', '.join(MODULES)})"
             )
-        elif PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts or "\0" in place:
+        elif (
+            PurePosixPath(place).is_absolute()
+            or ".." in PurePosixPath(place).parts
+            or "\0" in place
+        ):
             yield f"modules.json: has a module outside of the folder, {place[:80]!r}"
         else:
             folders.add(folder / place)
-    for path in sorted(path for one in folders if one.is_dir() for path in one.glob("*config*.json")):
+    for path in sorted(
+        path for one in folders if one.is_dir() for path in one.glob("*config*.json")
+    ):
         told = _read(path)
         if isinstance(told, dict):
             for fault in _of_config(told):
@@ -95,15 +120,20 @@ def faults(folder: Path) -> Iterator[str]:
 
 
 def kernel(told: dict[str, Any]) -> Iterator[str]:
-    """The fault of a config that names an implementation of attention on the hub, which is code that is fetched."""
-    for key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+    """The fault of a config that names an implementation of attention on the hub, which
+    is code that is fetched."""
+    for key in (
+        "attn_implementation",
+        "_attn_implementation",
+        "_attn_implementation_internal",
+    ):
         named = told.get(key)
         values = list(named.values()) if isinstance(named, dict) else [named]
         for value in values:
             if isinstance(value, str) and "/" in value:
                 yield (
-                    f"{key} names code of the hub ({value[:80]!r}), which zsg does not fetch or run; take it out of a "
-                    "copy of the folder"
+                    f"{key} names code of the hub ({value[:80]!r}), which zsg does not fetch or"
+                    " run; take it out of a copy of the folder"
                 )
 
 
@@ -116,7 +146,10 @@ def _of_config(told: dict[str, Any]) -> Iterator[str]:
         named = {}
     for key in CLASSES:
         if named.get(key):
-            yield f"auto_map names code of its own ({brief(named[key])}), which zsg does not run; take another model"
+            yield (
+                f"auto_map names code of its own ({brief(named[key])}), which zsg does not run;"
+                " take another model"
+            )
     for key in ARGUMENTS:
         given = told.get(key)
         if not given:
@@ -128,8 +161,8 @@ def _of_config(told: dict[str, Any]) -> Iterator[str]:
         for name, value in given.items():
             if name not in HARMLESS or isinstance(value, dict | list):
                 yield (
-                    f"{key} sets {name[:80]!r}, which may load or run what else lies in the folder; zsg lets pass "
-                    f"{', '.join(HARMLESS)}; take it out of a copy of the folder"
+                    f"{key} sets {name[:80]!r}, which may load or run what else lies in the folder;"
+                    f" zsg lets pass {', '.join(HARMLESS)}; take it out of a copy of the folder"
                 )
     for name in _classes(told):
         if not name.startswith(_PACKAGE):
@@ -149,7 +182,9 @@ def _classes(told: dict[str, Any]) -> Iterator[str]:
 def _read(path: Path) -> Any:
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise UserError(f"{path} has more than {MOST_BYTES:,} bytes; it is no config of a model")
+            raise UserError(
+                f"{path} has more than {MOST_BYTES:,} bytes; it is no config of a model"
+            )
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON: {str(error)[:200]}") from None

@@ -1,7 +1,9 @@
-"""Chooses what proposes nearest neighbours on this machine: faiss on a GPU, torch on a GPU, or NumPy.
+"""Chooses what proposes nearest neighbours on this machine: faiss on a GPU, torch on a
+GPU, or NumPy.
 
-An engine may only be used after it has shown that its similarities lie within the error bound that the orders rely
-on (TF32, for one, does not); then every order is the canonical one, whichever engine it is.
+An engine may only be used after it has shown that its similarities lie within the error
+bound that the orders rely on (TF32, for one, does not); then every order is the
+canonical one, whichever engine it is.
 """
 
 import threading
@@ -31,14 +33,20 @@ class Torch:
     def load(self, test: Vectors) -> Any:
         return self._torch.from_numpy(np.array(test, np.float32)).to(self._device)
 
-    def closest(self, rows: Vectors, test: Any, margin: float) -> tuple[Indices, Indices, Indices]:
+    def closest(
+        self, rows: Vectors, test: Any, margin: float
+    ) -> tuple[Indices, Indices, Indices]:
         made = self._product(rows, test)
         best, top = made.max(dim=1, keepdim=True)
         near = made >= best - margin
         near.scatter_(1, top, False)
-        return _array(top[:, 0]), *(_array(column) for column in near.nonzero(as_tuple=True))
+        return _array(top[:, 0]), *(
+            _array(column) for column in near.nonzero(as_tuple=True)
+        )
 
-    def above(self, rows: Vectors, test: Any, least: Singles) -> tuple[Indices, Indices, Singles]:
+    def above(
+        self, rows: Vectors, test: Any, least: Singles
+    ) -> tuple[Indices, Indices, Singles]:
         made = self._product(rows, test)
         found = (made >= self.load(least)).nonzero(as_tuple=True)
         return _array(found[0]), _array(found[1]), _array(made[found])
@@ -60,7 +68,9 @@ class Faiss:
     def load(self, test: Vectors) -> Vectors:
         return np.ascontiguousarray(test, np.float32)
 
-    def closest(self, rows: Vectors, test: Vectors, margin: float) -> tuple[Indices, Indices, Indices]:
+    def closest(
+        self, rows: Vectors, test: Vectors, margin: float
+    ) -> tuple[Indices, Indices, Indices]:
         limit = np.float32(margin)
         values, found = self._nearest(rows, test, lambda values: values[:, :1] - limit)
         near = values >= values[:, :1] - limit
@@ -68,7 +78,9 @@ class Faiss:
         places, columns = np.nonzero(near)
         return found[:, 0], places, found[places, columns]
 
-    def above(self, rows: Vectors, test: Vectors, least: Singles) -> tuple[Indices, Indices, Singles]:
+    def above(
+        self, rows: Vectors, test: Vectors, least: Singles
+    ) -> tuple[Indices, Indices, Singles]:
         values, found = self._nearest(test, rows, lambda values: least[:, None])
         columns, places = np.nonzero((values >= least[:, None]) & (found >= 0))
         return found[columns, places], columns, values[columns, places]
@@ -84,37 +96,51 @@ class Faiss:
                 return values, found
             k = min(4 * k, len(among))
 
-    def _search(self, asking: Vectors, among: Vectors, k: int) -> tuple[Singles, NDArray[np.int64]]:
+    def _search(
+        self, asking: Vectors, among: Vectors, k: int
+    ) -> tuple[Singles, NDArray[np.int64]]:
         metric = self._faiss.METRIC_INNER_PRODUCT
-        with self._one:  # a search has threads of its own, and the memory of a GPU serves one at a time
+        # a search has threads of its own, and the memory of a GPU serves one at a time
+        with self._one:
             if self._resources is not None and k <= 2048:  # what a GPU can sort
-                return self._faiss.knn_gpu(self._resources, asking, among, k, metric=metric)
+                return self._faiss.knn_gpu(
+                    self._resources, asking, among, k, metric=metric
+                )
             return self._faiss.knn(asking, among, k, metric=metric)
 
 
 def choose(say: Say) -> Engine:
-    """The fastest engine here that keeps to its error bound; NumPy, which needs no proof, if no other does."""
+    """The fastest engine here that keeps to its error bound; NumPy, which needs no
+    proof, if no other does."""
     for make in (_faiss_gpu, _torch_gpu):
         engine = make()
         if engine is not None and keeps_its_bound(engine):
             return engine
         if engine is not None:
-            say(f"{engine.name} is not exact enough for orders (TF32?); another engine is taken")
+            say(
+                f"{engine.name} is not exact enough for orders (TF32?); another engine is taken"
+            )
     return Blas()
 
 
 def keeps_its_bound(engine: Engine, dimensions: int = 384) -> bool:
-    """Whether an engine finds what the canonical rule finds, among neighbours that only exact arithmetic can tell.
+    """Whether an engine finds what the canonical rule finds, among neighbours that only
+    exact arithmetic can tell.
 
-    Every similarity must lie within the error bound, and no neighbour within the margin may be missing.
+    Every similarity must lie within the error bound, and no neighbour within the margin
+    may be missing.
     """
     draw = np.random.RandomState(0)
     train = draw.randn(300, dimensions).astype(np.float32)
     train /= np.linalg.norm(train, axis=1, keepdims=True)
-    test = np.concatenate([train[:40], np.nextafter(train[:40], np.float32(1)), -train[40:60]])
+    test = np.concatenate(
+        [train[:40], np.nextafter(train[:40], np.float32(1)), -train[40:60]]
+    )
     exact = train.astype(np.float64) @ test.astype(np.float64).T
     bound, loaded = error_bound(train, test), engine.load(test)
-    rows, columns, values = engine.above(train, loaded, np.full(len(test), -2, np.float32))
+    rows, columns, values = engine.above(
+        train, loaded, np.full(len(test), -2, np.float32)
+    )
     if len(rows) != exact.size or np.abs(exact[rows, columns] - values).max() > bound:
         return False
     top, rows, columns = engine.closest(train, loaded, 2.1 * bound)

@@ -1,7 +1,7 @@
 """Finds which texts another embedding of the workspace has vectors of already, by their digests.
 
-Studies hold out many splits of the same tasks and draw many samples of them: their lists of texts differ, and most
-of the texts do not.
+Studies hold out many splits of the same tasks and draw many samples of them: their
+lists of texts differ, and most of the texts do not.
 """
 
 import hashlib
@@ -23,8 +23,11 @@ def marks(texts: Sequence[str]) -> Marks:
     return np.frombuffer(digests, np.uint64).reshape(len(texts), 2)
 
 
-def lent(embeddings: Path, wanted: Marks, model_digest: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """(places among the wanted, their vectors) out of every embedding by the same model; a place comes once."""
+def lent(
+    embeddings: Path, wanted: Marks, model_digest: str
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """(places among the wanted, their vectors) out of every embedding by the same
+    model; a place comes once."""
     left = np.arange(len(wanted))
     for folder in sorted(embeddings.glob("[!.]*")):
         if not len(left):
@@ -32,7 +35,9 @@ def lent(embeddings: Path, wanted: Marks, model_digest: str) -> Iterator[tuple[N
         if (found := _marks_of(folder, model_digest)) is None:
             continue
         order = np.argsort(found[:, 0], kind="stable")
-        there = np.searchsorted(found[order, 0], wanted[left, 0]).clip(max=len(order) - 1)
+        there = np.searchsorted(found[order, 0], wanted[left, 0]).clip(
+            max=len(order) - 1
+        )
         rows = order[there]
         same = (found[rows] == wanted[left]).all(axis=1)
         if same.any():
@@ -41,7 +46,8 @@ def lent(embeddings: Path, wanted: Marks, model_digest: str) -> Iterator[tuple[N
 
 
 def _marks_of(folder: Path, model_digest: str) -> Marks | None:
-    """The marks of an embedding by this model; None of another, an unfinished one or one of an older zsg."""
+    """The marks of an embedding by this model; None of another, an unfinished one or
+    one of an older zsg."""
     if not is_committed(folder) or not (folder / MARKS).exists():
         return None
     meta = read_json(folder / "meta.json") or {}

@@ -1,4 +1,5 @@
-"""Opens one source of data: its records, which of its tasks are trained on and tested, and which examples are taken."""
+"""Opens one source of data: its records, which of its tasks are trained on and tested,
+and which examples are taken."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -37,7 +38,9 @@ class Files:
     def of(cls, paths: Mapping[str, str | None]) -> "Files":
         """As job.json has them."""
         keys = ("data", "test", "tags", "instructions")
-        data, *others = (Path(path) if (path := paths.get(key)) else None for key in keys)
+        data, *others = (
+            Path(path) if (path := paths.get(key)) else None for key in keys
+        )
         assert data is not None, "job.json names the data of every source"
         return cls(data, *others)
 
@@ -48,36 +51,57 @@ class Files:
 
 
 class Pool:
-    """One source under its recipe. Reads the data unless their records are there; UserError for bad data.
+    """One source under its recipe. Reads the data unless their records are there;
+    UserError for bad data.
 
-    `records`, `ids` of records and `tasks` are by split; a source that is not tested has an empty list of test tasks.
+    `records`, `ids` of records and `tasks` are by split; a source that is not tested
+    has an empty list of test tasks.
     """
 
-    def __init__(self, workspace: Workspace, name: str, rule: Recipe, files: Files, say: Say) -> None:
+    def __init__(
+        self, workspace: Workspace, name: str, rule: Recipe, files: Files, say: Say
+    ) -> None:
         self.name, self.rule, self.files, self._say = name, rule, files, say
         skip, held_out = rule.get("on_bad_row") == "skip", rule.get("held_out", {})
         of_split = {"train": (rule, files.data)}
         of_split["test"] = (held_out, files.test) if files.test else of_split["train"]
-        self.ids = {split: _read(workspace, source, path, skip, say) for split, (source, path) in of_split.items()}
-        self.notes: list[str] = []  # what there is to say of the source whoever made its records, for its users to see
+        self.ids = {
+            split: _read(workspace, source, path, skip, say)
+            for split, (source, path) in of_split.items()
+        }
+        # what there is to say of the source whoever made its records, for its users to see
+        self.notes: list[str] = []
         for split, (_, path) in of_split.items():
             if split == "train" or self.ids["test"] != self.ids["train"]:
-                told = told_of(read_json(workspace.records(self.ids[split]) / "meta.json") or {})
+                told = told_of(
+                    read_json(workspace.records(self.ids[split]) / "meta.json") or {}
+                )
                 self.notes += [f"{path}: {text}" for text in told]
-        self.records = {split: Records(workspace.records(made_id)) for split, made_id in self.ids.items()}
+        self.records = {
+            split: Records(workspace.records(made_id))
+            for split, made_id in self.ids.items()
+        }
         # As it was when the records were made: the files may have changed since.
-        self._lists = (read_json(workspace.records(self.ids["train"]) / "meta.json") or {})["lists"]
+        self._lists = (
+            read_json(workspace.records(self.ids["train"]) / "meta.json") or {}
+        )["lists"]
         self.tasks = self._tasks()
 
     @cached_property
     def instructions(self) -> list[str]:
-        """The wordings of its instruction; none where the data's own stay. UserError if the file has changed."""
-        rules = [self.rule[split]["instructions"] for split in self.rule.keys() & {"train", "test"}
-                 if "instructions" in self.rule[split]]  # fmt: skip
+        """The wordings of its instruction; none where the data's own stay. UserError if
+        the file has changed."""
+        rules = [
+            self.rule[split]["instructions"]
+            for split in self.rule.keys() & {"train", "test"}
+            if "instructions" in self.rule[split]
+        ]
         if not rules:
             return []
         assert self.files.instructions is not None, "job.json names the file"
-        content.refuse_changed(self.files.instructions, content.one_file, rules[0]["digest"])
+        content.refuse_changed(
+            self.files.instructions, content.one_file, rules[0]["digest"]
+        )
         return instructions.read(self.files.instructions)
 
     @property
@@ -86,14 +110,19 @@ class Pool:
         return self.rule["train"].get("k") != "0"
 
     def train(self) -> list[int]:
-        """Places in the training records: of all tasks and templates that are used, what tags and caps leave."""
+        """Places in the training records: of all tasks and templates that are used,
+        what tags and caps leave."""
         if not self.is_used:
             return []
         rule = self.rule["train"]
         names = self.tasks["train"]
         if "templates" in rule:
-            data_sets.refuse_unknown(self.sets, rule.get("data_sets"), "data.templates", self._say)
-            names = splits.choose_templates(names, rule["templates"], self.set_of, rule.get("seed", 0))
+            data_sets.refuse_unknown(
+                self.sets, rule.get("data_sets"), "data.templates", self._say
+            )
+            names = splits.choose_templates(
+                names, rule["templates"], self.set_of, rule.get("seed", 0)
+            )
         return self._sample(names, self._of_task("train"), rule, self._wanted)
 
     @cached_property
@@ -101,22 +130,31 @@ class Pool:
         """The data set that each training task is a template of, None where it is not known."""
         files = readers.FORMATS[self.rule["reader"]].files
         folders = lambda: data_sets.folders_of(self.files.data, files(self.files.data))  # noqa: E731
-        return data_sets.of_tasks(self.tasks["train"], self.rule["train"].get("data_sets"), folders)
+        return data_sets.of_tasks(
+            self.tasks["train"], self.rule["train"].get("data_sets"), folders
+        )
 
     def set_of(self, task: str) -> str:
-        """The data set that a training task is a template of; the task itself where none is known."""
+        """The data set that a training task is a template of; the task itself where
+        none is known."""
         return self.sets.get(task) or task
 
     def test(self) -> list[int]:
         """Places in the test records."""
         if "test" not in self.rule:
             return []
-        return self._sample(self.tasks["test"], self._of_task("test"), self.rule["test"], None)
+        return self._sample(
+            self.tasks["test"], self._of_task("test"), self.rule["test"], None
+        )
 
     def by_task(self, places: list[int]) -> dict[str, list[int]]:
         """The places of each task, tasks in the order in which they come first."""
         found: dict[str, list[int]] = {}
-        for task, place in zip(self.records["train"].texts("task", np.array(places, np.int64)), places, strict=True):
+        for task, place in zip(
+            self.records["train"].texts("task", np.array(places, np.int64)),
+            places,
+            strict=True,
+        ):
             found.setdefault(task, []).append(place)
         return found
 
@@ -133,10 +171,20 @@ class Pool:
             return {"train": pool, "test": list(self._of_task("test"))}
         if rule["by"] == "list":
             if not self._lists:
-                raise UserError(f"{self.files.data}: there is no list of held-out tasks beside the data")
-            absent = [name for names in self._lists.values() for name in names if name not in of_task]
+                raise UserError(
+                    f"{self.files.data}: there is no list of held-out tasks beside the data"
+                )
+            absent = [
+                name
+                for names in self._lists.values()
+                for name in names
+                if name not in of_task
+            ]
             if absent:
-                told = f"{len(absent)} of the listed tasks have no example: {', '.join(absent[:SHOWN])}, …"
+                told = (
+                    f"{len(absent)} of the listed tasks have no example:"
+                    f" {', '.join(absent[:SHOWN])}, …"
+                )
                 self._say(told)
                 self.notes.append(f"{self.files.data}: {told}")
             return self._lists
@@ -144,42 +192,69 @@ class Pool:
         return {"train": train, "test": test}
 
     def _sample(
-        self, names: list[str], of_task: dict[str, NDArray[np.int64]], rule: Recipe, wanted: NDArray[np.bool_] | None
+        self,
+        names: list[str],
+        of_task: dict[str, NDArray[np.int64]],
+        rule: Recipe,
+        wanted: NDArray[np.bool_] | None,
     ) -> list[int]:
         chosen: list[int] = []
         for name in names[: rule.get("tasks")]:
             places = of_task[name] if name in of_task else np.empty(0, np.int64)
             left = (places if wanted is None else places[wanted[places]]).tolist()
-            chosen += splits.cap(left, rule["per_task"], rule["sampling"], rule.get("seed", 0), name)
+            chosen += splits.cap(
+                left, rule["per_task"], rule["sampling"], rule.get("seed", 0), name
+            )
         return chosen
 
     @cached_property
     def _wanted(self) -> NDArray[np.bool_] | None:
-        """(records,) whether the tags let an example be trained on; None where no tags are asked for."""
+        """(records,) whether the tags let an example be trained on; None where no tags
+        are asked for."""
         rule, records = self.rule["train"], self.records["train"]
         patterns = [
-            (re.compile(rule[key], re.I), key == "keep_tags") for key in ("keep_tags", "drop_tags") if key in rule
+            (re.compile(rule[key], re.I), key == "keep_tags")
+            for key in ("keep_tags", "drop_tags")
+            if key in rule
         ]
         if not patterns:
             return None
         if self.files.tags:
             content.refuse_changed(self.files.tags, content.one_file, rule["tags"])
             ids = records.texts("id", np.arange(len(records)))
-            tags: Any = tag_files.read(self.files.tags, ids, self._published_ids, self._say)
+            tags: Any = tag_files.read(
+                self.files.tags, ids, self._published_ids, self._say
+            )
         else:
             tags = (records[place].tags for place in range(len(records)))
-        made = np.array([all(any(map(p.search, own)) == wish for p, wish in patterns) for own in tags], bool)
-        self._say(f"{self.name or self.files.data.name}: tags leave {int(made.sum())} of {len(made)} examples")
+        made = np.array(
+            [
+                all(any(map(p.search, own)) == wish for p, wish in patterns)
+                for own in tags
+            ],
+            bool,
+        )
+        self._say(
+            f"{self.name or self.files.data.name}: tags leave {int(made.sum())} of {len(made)}"
+            " examples"
+        )
         return made
 
     def _published_ids(self) -> list[str | None]:
-        """The ids that the training examples' rows were published with. UserError if the data have changed."""
+        """The ids that the training examples' rows were published with. UserError if
+        the data have changed."""
         reader = self.rule["reader"]
-        content.refuse_changed(self.files.data, content.data_files(reader), self.rule["digest"])
-        return readers.own_ids(reader, self.files.data, self.rule.get("on_bad_row") == "skip")
+        content.refuse_changed(
+            self.files.data, content.data_files(reader), self.rule["digest"]
+        )
+        return readers.own_ids(
+            reader, self.files.data, self.rule.get("on_bad_row") == "skip"
+        )
 
 
-def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say) -> str:
+def _read(
+    workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say
+) -> str:
     """Makes the folder of records of a source unless it is there; its id."""
     reader = source["reader"]
     made_id = records_id(source, skip)
@@ -187,15 +262,24 @@ def _read(workspace: Workspace, source: Recipe, path: Path, skip: bool, say: Say
     if is_committed(folder):
         return made_id
     if "self_sample" in source:
-        raise ClusterError(f"{folder}: the model's own answers have not been sampled; submit again, a job samples them")
+        raise ClusterError(
+            f"{folder}: the model's own answers have not been sampled; submit again, a job samples"
+            " them"
+        )
     content.refuse_changed(path, content.data_files(reader), source["digest"])
     content.refuse_other_reading(reader, path, source)
     intake = Intake(skip)
     with publish(folder) as draft:
         examples = readers.read(reader, path, intake)
-        count = write_records(draft, examples, made_id, with_options=readers.FORMATS[reader].options)
+        count = write_records(
+            draft, examples, made_id, with_options=readers.FORMATS[reader].options
+        )
         Records(draft).refuse_doubled(path)
-        made = {"reader": reader, "source": source["digest"], "lists": readers.lists(reader, path)}
+        made = {
+            "reader": reader,
+            "source": source["digest"],
+            "lists": readers.lists(reader, path),
+        }
         write_json(draft / "meta.json", {**made, "count": count, **intake.facts()})
     say(f"records {made_id}: {count} examples of {reader}")
     for text in told_of(intake.facts()):
@@ -207,5 +291,10 @@ def told_of(facts: Mapping[str, Any]) -> list[str]:
     """What a reading has passed over and left out, in words; `facts` are those of its intake."""
     told: list[str] = []
     if facts.get("skipped"):
-        told.append(f"{facts['skipped']} bad rows were passed over; the first: {facts['reasons'][0]}")
-    return told + [f"left out {count} times: {what}" for what, count in facts.get("left_out", {}).items()]
+        told.append(
+            f"{facts['skipped']} bad rows were passed over; the first: {facts['reasons'][0]}"
+        )
+    return told + [
+        f"left out {count} times: {what}"
+        for what, count in facts.get("left_out", {}).items()
+    ]

@@ -1,7 +1,8 @@
 """The prepare job: samples the data, embeds it, puts it in order, makes the base; each thing once.
 
-One prepare job serves every run that shares its corpus. What is already there is left alone, so the job may
-be killed and repeated at any moment. Where data are a model's own answers, a sample job makes them before, on a GPU.
+One prepare job serves every run that shares its corpus. What is already there is left
+alone, so the job may be killed and repeated at any moment. Where data are a model's own
+answers, a sample job makes them before, on a GPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from zsg_core.data import prompts
 from zsg_core.data.prompts import Template
 from zsg_core.recipe import Recipe
 
-BASE_TEXTS_PER_TASK = 100  # what the tokenizer learns from: the published cap, whatever the run samples,
+# what the tokenizer learns from: the published cap, whatever the run samples,
+BASE_TEXTS_PER_TASK = 100
 BASE_TEXTS = 10_000  # or more of each where there are few tasks
 
 Say = Callable[[str], None]
@@ -30,36 +32,65 @@ def run(job: dict[str, Any], say: Say) -> None:
     """Makes every corpus, base and arrangement that the job lists."""
     workspace = Workspace(Path(job["paths"]["workspace"]))
     files = {name: Files.of(paths) for name, paths in job["paths"]["sources"].items()}
-    corpus = corpora.make(workspace, job["corpus"]["id"], job["corpus"]["recipe"], files, say)
+    corpus = corpora.make(
+        workspace, job["corpus"]["id"], job["corpus"]["recipe"], files, say
+    )
     for base in job["bases"]:
         texts = partial(_base_texts, corpus.tasks, corpus.template)
         _make_base(workspace, base["recipe"], base["from"], texts, say)
     for wanted in job["arrangements"]:
         if not is_committed(workspace.arrangement(wanted["id"])):
-            arrangement.make(workspace, corpus, wanted["id"], wanted["recipe"], job["paths"]["embedding"], say)
+            arrangement.make(
+                workspace,
+                corpus,
+                wanted["id"],
+                wanted["recipe"],
+                job["paths"]["embedding"],
+                say,
+            )
 
 
 def sample(job: dict[str, Any], say: Say) -> None:
     """Makes the answers that the job lists, by the base before tokens are added to it."""
-    workspace, data = Workspace(Path(job["paths"]["workspace"])), job["corpus"]["recipe"]
+    workspace, data = (
+        Workspace(Path(job["paths"]["workspace"])),
+        job["corpus"]["recipe"],
+    )
     files = {name: Files.of(paths) for name, paths in job["paths"]["sources"].items()}
 
     def tasks() -> Tasks:
-        read = {name: rule for name, rule in recipes.sources(data).items() if "self_sample" not in rule}
-        pools = {name: Pool(workspace, name, rule, files[name], say) for name, rule in read.items()}
-        return {name: (pool.records["train"], pool.tasks["train"]) for name, pool in pools.items()}
+        read = {
+            name: rule
+            for name, rule in recipes.sources(data).items()
+            if "self_sample" not in rule
+        }
+        pools = {
+            name: Pool(workspace, name, rule, files[name], say)
+            for name, rule in read.items()
+        }
+        return {
+            name: (pool.records["train"], pool.tasks["train"])
+            for name, pool in pools.items()
+        }
 
     texts = partial(_base_texts, tasks, Template.of(data["template"]))
     for wanted in job["samples"]:
         base = _make_base(workspace, wanted["base"], wanted["from"], texts, say)
         source = recipes.sources(data)[wanted["source"]]
-        self_sample.make(workspace, wanted["id"], source, files[wanted["source"]].data, base, say)
+        self_sample.make(
+            workspace, wanted["id"], source, files[wanted["source"]].data, base, say
+        )
 
 
 def _make_base(
-    workspace: Workspace, recipe: Recipe, given: str | None, texts: Callable[[], Sequence[str]], say: Say
+    workspace: Workspace,
+    recipe: Recipe,
+    given: str | None,
+    texts: Callable[[], Sequence[str]],
+    say: Say,
 ) -> Path:
-    """The folder of a base, made now unless it is there: `tiny`, or the one of the folder `given` with more tokens."""
+    """The folder of a base, made now unless it is there: `tiny`, or the one of the
+    folder `given` with more tokens."""
     made_id = recipes.id_of_base(recipe)
     if made_id is None:
         assert given is not None, "a model that zsg does not make has a folder"
@@ -70,7 +101,9 @@ def _make_base(
         if is_committed(folder):
             return folder
         if "added" in recipe:
-            source = _make_base(workspace, recipes.before_tokens(recipe), given, texts, say)
+            source = _make_base(
+                workspace, recipes.before_tokens(recipe), given, texts, say
+            )
             say(f"base {made_id}: adding {', '.join(recipe['added']['tokens'])}")
             added_tokens.make(folder, source, recipe)
         else:
@@ -82,7 +115,8 @@ def _make_base(
 def _base_texts(tasks: Callable[[], Tasks], template: Template) -> list[str]:
     texts: list[str] = []
     for task in corpora.first_of_each_task(tasks(), BASE_TEXTS_PER_TASK, BASE_TEXTS):
-        # A task's definition and positive examples repeat in every prompt; learning them once is enough.
+        # A task's definition and positive examples repeat in every prompt; learning
+        # them once is enough.
         whole = task[:1] if task[0].definition else task
         texts += prompts.training_texts(whole, template)
         texts += [f"{e.input}\n{e.answer}" for e in task] if task[0].definition else []

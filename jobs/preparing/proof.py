@@ -1,8 +1,9 @@
 """Proves of a model's folder what its files cannot tell: `python -m jobs.preparing.proof FOLDER`.
 
-It is loaded as the nodes load it, on the CPU in its own precision: nothing made up or left out, no weight that is no
-number, a forward pass of finite logits, and a tokenizer that gives text back. The last line on stdout is JSON:
-`faults`, each a sentence, and the `versions` that it was proven with.
+It is loaded as the nodes load it, on the CPU in its own precision: nothing made up or
+left out, no weight that is no number, a forward pass of finite logits, and a tokenizer
+that gives text back. The last line on stdout is JSON: `faults`, each a sentence, and
+the `versions` that it was proven with.
 """
 
 import importlib.metadata
@@ -16,7 +17,11 @@ from jobs.model.base_model import load_vocabulary, refuse_lossy
 from zsg_core.errors import UserError
 
 VERSIONS = ("torch", "transformers", "tokenizers")
-TEXTS = ("Hello, big world!\n Is it 12.5 or 13?", "def f(x):\n    return x + 1\n\nf(2)", "a  b\tc")
+TEXTS = (
+    "Hello, big world!\n Is it 12.5 or 13?",
+    "def f(x):\n    return x + 1\n\nf(2)",
+    "a  b\tc",
+)
 
 
 def faults(folder: Path) -> Iterator[str]:
@@ -35,25 +40,38 @@ def faults(folder: Path) -> Iterator[str]:
         folder, local_files_only=True, dtype="auto", output_loading_info=True
     )
     llama, told = loaded
-    for what, key in (("made up", "missing_keys"), ("left out", "unexpected_keys"), ("misshapen", "mismatched_keys")):
+    for what, key in (
+        ("made up", "missing_keys"),
+        ("left out", "unexpected_keys"),
+        ("misshapen", "mismatched_keys"),
+    ):
         names = sorted(map(str, told.get(key) or ()))
         if names:
             yield f"{len(names)} tensors were {what}, the first {names[0][:120]}"
-    bad = [name for name, weight in llama.named_parameters() if not torch.isfinite(weight).all()]
+    bad = [
+        name
+        for name, weight in llama.named_parameters()
+        if not torch.isfinite(weight).all()
+    ]
     if bad:
         yield f"{len(bad)} tensors hold NaN or infinity, the first {bad[0]}"
         return
     with torch.no_grad():
         logits = llama.eval()(input_ids=torch.tensor([ids]), use_cache=False).logits
     if not torch.isfinite(logits).all():
-        yield f"a forward pass in {str(llama.dtype).removeprefix('torch.')} gives logits that are NaN or infinity"
+        yield (
+            f"a forward pass in {str(llama.dtype).removeprefix('torch.')} gives logits that are NaN"
+            " or infinity"
+        )
 
 
 def main() -> None:
     """The command: prints what was found; whatever transformers raises is a fault, too."""
     try:
         found = [*faults(Path(sys.argv[1]))]
-    except Exception as error:  # of every kind: that the folder does not load is the answer
+    except (
+        Exception
+    ) as error:  # of every kind: that the folder does not load is the answer
         lines = str(error).strip().splitlines() or [type(error).__name__]
         found = [f"it does not load: {type(error).__name__}: {lines[0][:300]}"]
     print(json.dumps({"faults": found, "versions": versions()}))  # noqa: T201

@@ -1,8 +1,10 @@
-"""Keeps normalised examples as a memory-mapped Arrow folder, which Hugging Face `datasets.load_from_disk` opens too.
+"""Keeps normalised examples as a memory-mapped Arrow folder, which Hugging Face
+`datasets.load_from_disk` opens too.
 
-A folder of records holds all examples of one data set as published, before any choice: it is made once, and
-every corpus and job maps it instead of parsing again. What the examples of a task share, definition and positive
-examples, stands once in tasks.json. Only formats that may have options have a column of them.
+A folder of records holds all examples of one data set as published, before any choice:
+it is made once, and every corpus and job maps it instead of parsing again. What the
+examples of a task share, definition and positive examples, stands once in tasks.json.
+Only formats that may have options have a column of them.
 """
 
 import contextlib
@@ -24,24 +26,44 @@ from zsg_core.errors import BadData
 DATA, TASKS = "data-00000-of-00001.arrow", "tasks.json"
 ROWS, BYTES = 1000, 64 << 20  # of a batch, at most: text is addressed by 31 bits
 _TURN = pa.struct([("user", pa.string()), ("assistant", pa.string())])
-SCHEMA = pa.schema([
-    ("id", pa.string()), ("task", pa.string()), ("system", pa.string()), ("turns", pa.list_(_TURN)),
-    ("references", pa.list_(pa.string())), ("tags", pa.list_(pa.string())),
-])  # fmt: skip
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("task", pa.string()),
+        ("system", pa.string()),
+        ("turns", pa.list_(_TURN)),
+        ("references", pa.list_(pa.string())),
+        ("tags", pa.list_(pa.string())),
+    ]
+)
 OPTIONS = pa.field("options", pa.list_(pa.string()))
 
 
-def write(folder: Path, examples: Iterable[Example], name: str = "zsg", with_options: bool = False) -> int:
-    """Writes the records; how many they are. `name` tells them from others in the caches of `datasets`.
+def write(
+    folder: Path,
+    examples: Iterable[Example],
+    name: str = "zsg",
+    with_options: bool = False,
+) -> int:
+    """Writes the records; how many they are. `name` tells them from others in the
+    caches of `datasets`.
 
     Options are kept only `with_options`.
     """
     count, tasks, schema = 0, {}, SCHEMA.append(OPTIONS) if with_options else SCHEMA
-    with pa.OSFile(str(folder / DATA), "wb") as file, pa.ipc.new_stream(file, schema) as stream, _uncollected():
+    with (
+        pa.OSFile(str(folder / DATA), "wb") as file,
+        pa.ipc.new_stream(file, schema) as stream,
+        _uncollected(),
+    ):
         for batch in _batches(examples):
             stream.write_batch(_arrow(batch, schema))
             count += len(batch)
-            tasks |= {e.task: {"definition": e.definition, "shots": e.shots} for e in batch if e.definition}
+            tasks |= {
+                e.task: {"definition": e.definition, "shots": e.shots}
+                for e in batch
+                if e.definition
+            }
     write_json(folder / TASKS, tasks)
     _write_state(folder, name)
     return count
@@ -49,7 +71,8 @@ def write(folder: Path, examples: Iterable[Example], name: str = "zsg", with_opt
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    # Millions of small tuples, none in a cycle: looking for cycles among them takes a tenth of the time.
+    # Millions of small tuples, none in a cycle: looking for cycles among them takes a
+    # tenth of the time.
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -95,25 +118,39 @@ class Records(Sequence[Example]):
         codes = coded.indices.to_numpy()
         order = np.argsort(codes, kind="stable")
         ends = np.cumsum(np.bincount(codes, minlength=len(coded.dictionary)))
-        return dict(zip(coded.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True))
+        return dict(
+            zip(coded.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=True)
+        )
 
     def refuse_doubled(self, source: Path) -> None:
         """BadData where an id stands twice: orders and journals name examples by it."""
         counts = self._column("id").value_counts()
         most = int(np.argmax(counts.field("counts").to_numpy()))
         if counts[most]["counts"].as_py() > 1:
-            raise BadData(f"{source}: the id {counts[most]['values'].as_py()!r} stands more than once")
+            raise BadData(
+                f"{source}: the id {counts[most]['values'].as_py()!r} stands more than once"
+            )
 
     def _column(self, name: str) -> Any:
-        chunks = pa.chunked_array([batch.column(name) for batch in self._batches], SCHEMA.field(name).type)
+        chunks = pa.chunked_array(
+            [batch.column(name) for batch in self._batches], SCHEMA.field(name).type
+        )
         return chunks.combine_chunks()
 
 
-def _reading(batch: pa.RecordBatch, tasks: dict[str, tuple[str, tuple[Turn, ...]]]) -> Callable[[int], Example]:
+def _reading(
+    batch: pa.RecordBatch, tasks: dict[str, tuple[str, tuple[Turn, ...]]]
+) -> Callable[[int], Example]:
     column = dict(zip(batch.schema.names, batch.columns, strict=True))
     made_id, task, system = (_text(column[name]) for name in ("id", "task", "system"))
-    user, assistant = (_text(column["turns"].values.field(side)) for side in ("user", "assistant"))
-    turns, references, tags = _span(column["turns"]), _texts_of(column["references"]), _texts_of(column["tags"])
+    user, assistant = (
+        _text(column["turns"].values.field(side)) for side in ("user", "assistant")
+    )
+    turns, references, tags = (
+        _span(column["turns"]),
+        _texts_of(column["references"]),
+        _texts_of(column["tags"]),
+    )
     options = _texts_of(column["options"]) if OPTIONS.name in column else lambda row: ()
 
     def example(row: int) -> Example:
@@ -150,7 +187,9 @@ def _texts_of(array: pa.ListArray) -> Callable[[int], tuple[str, ...]]:
 
 
 def _bounds(array: pa.Array) -> memoryview:
-    assert array.offset == 0, "a batch that was read from a file begins where its buffers do"
+    assert array.offset == 0, (
+        "a batch that was read from a file begins where its buffers do"
+    )
     return memoryview(array.buffers()[1] or bytes(4)).cast("i")
 
 
@@ -161,7 +200,16 @@ def _shared(definition: str, shots: list[list[str]]) -> tuple[str, tuple[Turn, .
 def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
     stream = iter(examples)
     while batch := list(islice(stream, ROWS)):
-        if sum(len(text) for e in batch for texts in (*e.turns, e.options) for text in texts) * 4 < BYTES:
+        if (
+            sum(
+                len(text)
+                for e in batch
+                for texts in (*e.turns, e.options)
+                for text in texts
+            )
+            * 4
+            < BYTES
+        ):
             yield batch
         else:
             yield from ([example] for example in batch)
@@ -170,7 +218,9 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
 def _arrow(batch: Sequence[Example], schema: pa.Schema) -> pa.RecordBatch:
     turns = [turn for example in batch for turn in example.turns]
     users, assistants = zip(*turns, strict=True) if turns else ((), ())
-    pairs = pa.StructArray.from_arrays([_texts(users), _texts(assistants)], fields=list(_TURN))
+    pairs = pa.StructArray.from_arrays(
+        [_texts(users), _texts(assistants)], fields=list(_TURN)
+    )
     arrays = [
         _texts([e.id for e in batch]),
         _texts([e.task for e in batch]),
@@ -188,7 +238,9 @@ def _texts(texts: Sequence[str]) -> pa.StringArray:
 
 
 def _lists(texts: Sequence[Sequence[str]]) -> pa.ListArray:
-    return pa.ListArray.from_arrays(_offsets(texts), _texts([text for some in texts for text in some]))
+    return pa.ListArray.from_arrays(
+        _offsets(texts), _texts([text for some in texts for text in some])
+    )
 
 
 def _offsets(lists: Sequence[Sequence[Any]]) -> pa.Int32Array:
@@ -196,8 +248,20 @@ def _offsets(lists: Sequence[Sequence[Any]]) -> pa.Int32Array:
 
 
 def _write_state(folder: Path, name: str) -> None:
-    # What `datasets` writes beside its Arrow files; it reads the columns' types from the files themselves.
-    state = {"_data_files": [{"filename": DATA}], "_fingerprint": name, "_format_columns": None}
-    state |= {"_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None}
-    (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    # What `datasets` writes beside its Arrow files; it reads the columns' types from
+    # the files themselves.
+    state = {
+        "_data_files": [{"filename": DATA}],
+        "_fingerprint": name,
+        "_format_columns": None,
+    }
+    state |= {
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": None,
+    }
+    (folder / "state.json").write_text(
+        json.dumps(state, indent=1) + "\n", encoding="utf-8"
+    )
     (folder / "dataset_info.json").write_text("{}\n", encoding="utf-8")

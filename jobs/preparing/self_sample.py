@@ -1,13 +1,17 @@
-"""Samples a model's own answers to the questions of a data set, as records that a corpus draws from (DELIA).
+"""Samples a model's own answers to the questions of a data set, as records that a
+corpus draws from (DELIA).
 
 records/<id>/          as of any data set; meta.json tells how many questions have no answer and why
 records/.<id>.draft/   answers.jsonl while they are made, a line for each batch: [[id, text], …]
-                       cut.jsonl, a line for each batch before its answers: the ids of those that are cut off
+                       cut.jsonl, a line for each batch before its answers: the ids of
+                       those that are cut off
 
-The model reads a system text, a question, the answer that the data have, and the question again; it answers the second
-time, so that length and form are those of the data and the words its own (build_cache.py of DELIA's code). Killed at
-any moment it goes on after the last whole line. The draws are seeded by question, and batches depend on the lengths of
-all prompts alone: a job that went on has the answers that one in one go would have had.
+The model reads a system text, a question, the answer that the data have, and the
+question again; it answers the second time, so that length and form are those of the
+data and the words its own (build_cache.py of DELIA's code). Killed at any moment it
+goes on after the last whole line. The draws are seeded by question, and batches depend
+on the lengths of all prompts alone: a job that went on has the answers that one in one
+go would have had.
 """
 
 import contextlib
@@ -22,7 +26,14 @@ from typing import Any
 
 import msgspec
 
-from jobs.contract.folder import Workspace, alone, is_committed, publish, read_json, write_json
+from jobs.contract.folder import (
+    Workspace,
+    alone,
+    is_committed,
+    publish,
+    read_json,
+    write_json,
+)
 from jobs.files import ownership
 from jobs.model import content
 from jobs.model.base_model import Vocabulary, load_model, load_vocabulary, refuse_lossy
@@ -44,54 +55,97 @@ Answers = dict[str, str]  # id → text as the model wrote it
 
 @dataclass(frozen=True)
 class Asked:
-    """The questions that are asked, the ids of each prompt, and how many are passed over as too long."""
+    """The questions that are asked, the ids of each prompt, and how many are passed
+    over as too long."""
 
     examples: list[Example]
     prompts: list[list[int]]
     too_long: int
 
 
-def make(workspace: Workspace, made_id: str, source: Recipe, path: Path, base: Path, say: Say) -> None:
-    """Publishes records/<made_id> unless it is there. UserError where no question can be asked, or none is answered."""
+def make(
+    workspace: Workspace, made_id: str, source: Recipe, path: Path, base: Path, say: Say
+) -> None:
+    """Publishes records/<made_id> unless it is there. UserError where no question can
+    be asked, or none is answered."""
     folder = workspace.records(made_id)
     draft = folder.parent / f".{folder.name}.draft"
     with alone(folder):
         if is_committed(folder):  # another job has made it while this one waited
             return
-        content.refuse_changed(path, content.data_files(source["reader"]), source["digest"])
+        content.refuse_changed(
+            path, content.data_files(source["reader"]), source["digest"]
+        )
         content.refuse_other_reading(source["reader"], path, source)
         rule, intake = source["self_sample"], Intake(source.get("on_bad_row") == "skip")
-        vocabulary, context = load_vocabulary(base, rule), position_count(read_json(base / "config.json") or {})
+        vocabulary, context = (
+            load_vocabulary(base, rule),
+            position_count(read_json(base / "config.json") or {}),
+        )
         examples = list(readers.read(source["reader"], path, intake))
-        refuse_lossy(base, vocabulary, (asked for example in examples[:TRIED] for asked, _ in example.turns))
+        refuse_lossy(
+            base,
+            vocabulary,
+            (asked for example in examples[:TRIED] for asked, _ in example.turns),
+        )
         asked = ask(chosen(examples, rule), rule, vocabulary, context)
         if not asked.examples:
             room = f"{context} positions with answers of {rule['how']['max_new_tokens']} tokens"
-            raise UserError(f"{path}: its questions are too long for {room}; lower self_sample.max_new_tokens")
+            raise UserError(
+                f"{path}: its questions are too long for {room}; lower self_sample.max_new_tokens"
+            )
         ownership.make_folder(draft)
         device = _answer(asked, draft / "answers.jsonl", rule, base, vocabulary, say)
-        facts = {"asked": len(asked.examples), "too_long": asked.too_long, "device": device}
-        facts |= {"versions": {name: importlib.metadata.version(name) for name in VERSIONS}}
+        facts = {
+            "asked": len(asked.examples),
+            "too_long": asked.too_long,
+            "device": device,
+        }
+        facts |= {
+            "versions": {name: importlib.metadata.version(name) for name in VERSIONS}
+        }
         facts |= {"at_limit": len(_cut(draft / "cut.jsonl"))}
-        _publish(folder, source, asked, read(draft / "answers.jsonl"), facts | intake.facts(), say)
+        _publish(
+            folder,
+            source,
+            asked,
+            read(draft / "answers.jsonl"),
+            facts | intake.facts(),
+            say,
+        )
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def chosen(examples: Sequence[Example], rule: Recipe) -> list[Example]:
     """The questions that are asked: all, or so many of them."""
-    return splits.nested(examples, rule.get("items", len(examples)), rule["how"]["seed"], "self_sample")
+    return splits.nested(
+        examples, rule.get("items", len(examples)), rule["how"]["seed"], "self_sample"
+    )
 
 
-def ask(examples: Sequence[Example], rule: Recipe, vocabulary: Vocabulary, context: int) -> Asked:
-    """The prompts of questions. One is passed over where prompt and answer are beyond the model's positions."""
+def ask(
+    examples: Sequence[Example], rule: Recipe, vocabulary: Vocabulary, context: int
+) -> Asked:
+    """The prompts of questions. One is passed over where prompt and answer are beyond
+    the model's positions."""
     kept, made = [], []
     for example in examples:
         asked, answered = example.turns[0]
-        again = msgspec.structs.replace(example, system=rule["system"], turns=((asked, answered), (asked, "")))
-        encoded = prompts.encode(
-            again, template=Template.of(rule["template"]), tokenize=vocabulary.tokenize, bos=vocabulary.bos,
-            eos=vocabulary.eos, max_length=context - rule["how"]["max_new_tokens"],
-        ) if context > rule["how"]["max_new_tokens"] + 16 else None  # fmt: skip
+        again = msgspec.structs.replace(
+            example, system=rule["system"], turns=((asked, answered), (asked, ""))
+        )
+        encoded = (
+            prompts.encode(
+                again,
+                template=Template.of(rule["template"]),
+                tokenize=vocabulary.tokenize,
+                bos=vocabulary.bos,
+                eos=vocabulary.eos,
+                max_length=context - rule["how"]["max_new_tokens"],
+            )
+            if context > rule["how"]["max_new_tokens"] + 16
+            else None
+        )
         if encoded is not None and len(encoded.spans) == 2 and not encoded.cut:
             kept.append(example)
             made.append(encoded.ids[: encoded.spans[1][0]])
@@ -105,11 +159,16 @@ def read(path: Path) -> Answers:
     whole, newline, torn = path.read_bytes().rpartition(b"\n")
     if torn:
         os.truncate(path, len(whole + newline))
-    return {made_id: text for line in whole.splitlines() for made_id, text in json.loads(line)}
+    return {
+        made_id: text
+        for line in whole.splitlines()
+        for made_id, text in json.loads(line)
+    }
 
 
 def _cut(path: Path) -> set[str]:
-    """Whose answers ended at max_new_tokens or the last position; what a kill has cut off of a line is passed over."""
+    """Whose answers ended at max_new_tokens or the last position; what a kill has cut
+    off of a line is passed over."""
     found: set[str] = set()
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
@@ -117,8 +176,11 @@ def _cut(path: Path) -> set[str]:
     return found
 
 
-def _answer(asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Vocabulary, say: Say) -> str:
-    """Answers what has no answer in the file yet, batch by batch; the device that it was done on."""
+def _answer(
+    asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Vocabulary, say: Say
+) -> str:
+    """Answers what has no answer in the file yet, batch by batch; the device that it
+    was done on."""
     import torch
 
     from jobs.model import generate
@@ -129,11 +191,17 @@ def _answer(asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Voca
         say(f"sampling {len(names)} answers, going on after {len(held)}")
     budget = generate.BATCH_TOKENS[device.partition(":")[0]]
     batches = generate.batches(asked.prompts, rule["how"]["max_new_tokens"], budget)
-    left = [own for batch in batches if (own := [place for place in batch if names[place] not in held])]
+    left = [
+        own
+        for batch in batches
+        if (own := [place for place in batch if names[place] not in held])
+    ]
     if not left:
         return device
     llama = load_model(base, rule["precision"]).to(device).eval().requires_grad_(False)
-    generator = generate.Generator(llama, rule["how"], vocabulary.bos, vocabulary.eos, device)
+    generator = generate.Generator(
+        llama, rule["how"], vocabulary.bos, vocabulary.eos, device
+    )
     done = len(held)
     not_over = path.with_name("cut.jsonl")
     with path.open("ab") as file, not_over.open("a", encoding="utf-8") as cut:
@@ -142,9 +210,17 @@ def _answer(asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Voca
             of = [names[place] for place in batch]
             shown = [asked.prompts[place] for place in batch]
             made = generator.answers(shown, of)
-            rows = [[name, vocabulary.text(ids)] for name, ids in zip(of, made, strict=True)]
+            rows = [
+                [name, vocabulary.text(ids)] for name, ids in zip(of, made, strict=True)
+            ]
             cut.write(
-                json.dumps([name for name, *pair in zip(of, shown, made, strict=True) if generator.is_cut(*pair)])
+                json.dumps(
+                    [
+                        name
+                        for name, *pair in zip(of, shown, made, strict=True)
+                        if generator.is_cut(*pair)
+                    ]
+                )
             )
             cut.write("\n")
             cut.flush()
@@ -156,38 +232,74 @@ def _answer(asked: Asked, path: Path, rule: Recipe, base: Path, vocabulary: Voca
     return device
 
 
-def _publish(folder: Path, source: Recipe, asked: Asked, answers: Answers, facts: dict[str, Any], say: Say) -> None:
+def _publish(
+    folder: Path,
+    source: Recipe,
+    asked: Asked,
+    answers: Answers,
+    facts: dict[str, Any],
+    say: Say,
+) -> None:
     rule = source["self_sample"]
     made = list(_examples(asked.examples, answers, rule["cut"]))
-    worded = sum(bool(answers[example.id][: rule["cut"]].strip()) for example in asked.examples)
+    worded = sum(
+        bool(answers[example.id][: rule["cut"]].strip()) for example in asked.examples
+    )
     empty = len(asked.examples) - len(made)
     told = {"too long for the model": facts["too_long"], "empty": empty}
-    say(f"records {folder.name}: {len(made)} answers of the model's own" + "".join(
-        f"; {count} questions left out: {why}" for why, count in told.items() if count))  # fmt: skip
+    say(
+        f"records {folder.name}: {len(made)} answers of the model's own"
+        + "".join(
+            f"; {count} questions left out: {why}"
+            for why, count in told.items()
+            if count
+        )
+    )
     if facts["at_limit"]:
-        say(f"{facts['at_limit']} of {len(answers)} answers were not over after max_new_tokens, and are cut off there")
+        say(
+            f"{facts['at_limit']} of {len(answers)} answers were not over after max_new_tokens, and"
+            " are cut off there"
+        )
     turn = prompts.next_turn(rule["template"]["name"])
     if turn and (on := sum(turn in text for text in answers.values())):
-        say(f"{on} of {len(answers)} answers go on after {turn.strip()!r}, where the user's next question would begin")
+        say(
+            f"{on} of {len(answers)} answers go on after {turn.strip()!r}, where the user's next"
+            " question would begin"
+        )
     if worded:
         say(
-            f"self_sample.cut took {rule['cut']} characters off every answer, and of {worded} they were no blanks; "
-            "set it to 0 where the model does not begin with blanks"
+            f"self_sample.cut took {rule['cut']} characters off every answer, and of {worded} they"
+            " were no blanks; set it to 0 where the model does not begin with blanks"
         )
     if not made:
-        raise UserError("self_sample: every answer is empty; is this a model that was taught to chat?")
+        raise UserError(
+            "self_sample: every answer is empty; is this a model that was taught to chat?"
+        )
     with publish(folder) as draft:
         records.write(draft, made, folder.name)
         records.Records(draft).refuse_doubled(folder)
-        facts |= {"empty": empty, "cut_words": worded, "digest": content.sha256_of([draft / records.DATA])[0]}
-        meta = {"reader": source["reader"], "source": source["digest"], "lists": None, "count": len(made)}
+        facts |= {
+            "empty": empty,
+            "cut_words": worded,
+            "digest": content.sha256_of([draft / records.DATA])[0],
+        }
+        meta = {
+            "reader": source["reader"],
+            "source": source["digest"],
+            "lists": None,
+            "count": len(made),
+        }
         write_json(draft / "meta.json", {**meta, "self_sample": rule, "sampled": facts})
 
 
-def _examples(asked: Sequence[Example], answers: Answers, cut: int) -> Iterator[Example]:
+def _examples(
+    asked: Sequence[Example], answers: Answers, cut: int
+) -> Iterator[Example]:
     """The questions with the model's answers, in their order; without those that are blank."""
     for example in asked:
         text = answers[example.id][cut:]
         if text.strip():
             turn = example.turns[0][0], text
-            yield msgspec.structs.replace(example, system="", turns=(turn,), references=(), options=())
+            yield msgspec.structs.replace(
+                example, system="", turns=(turn,), references=(), options=()
+            )

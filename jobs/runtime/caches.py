@@ -1,7 +1,7 @@
 """Keeps what engines compile, and later load as code, in folders that are the user's alone.
 
-Their names are known to all: of Triton, torch's inductor and its extensions they lie in a node's /tmp, where anybody
-may make them first.
+Their names are known to all: of Triton, torch's inductor and its extensions they lie in
+a node's /tmp, where anybody may make them first.
 """
 
 import os
@@ -18,12 +18,15 @@ VARIABLES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", INDUCTOR)
 
 
 def keep_private(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Has every cache of compiled code be in a folder that nobody else may write: another one where others may."""
+    """Has every cache of compiled code be in a folder that nobody else may write:
+    another one where others may."""
     environ.setdefault(INDUCTOR, f"{tempfile.gettempdir()}/zsg-{os.getuid()}/inductor")
     for name in VARIABLES:
         if name in environ:
             asked = Path(environ[name]).absolute()
             found = ownership.private_cache(asked)
             if found != asked:
-                tell(f"{name}: {asked} is not yours alone; this job compiles into {found}")
+                tell(
+                    f"{name}: {asked} is not yours alone; this job compiles into {found}"
+                )
                 environ[name] = str(found)

@@ -1,7 +1,9 @@
-"""Waits until the run that goes first has shown that the others may follow: a finite first checkpoint, and its speed.
+"""Waits until the run that goes first has shown that the others may follow: a finite
+first checkpoint, and its speed.
 
-The runs of a large grid wait for this job with afterok. It ends well once the run has a finite loss after its first
-step and has told how fast it trains, or is done; and badly, with the reason, once the run has ended without that.
+The runs of a large grid wait for this job with afterok. It ends well once the run has a
+finite loss after its first step and has told how fast it trains, or is done; and badly,
+with the reason, once the run has ended without that.
 """
 
 import math
@@ -25,13 +27,15 @@ from jobs.files import ownership
 from jobs.runtime import slurm_environment
 
 POLL_S = 2.0
-SILENT_S = 120.0  # without a heartbeat for so long, Slurm is asked whether it still has the run
+# without a heartbeat for so long, Slurm is asked whether it still has the run
+SILENT_S = 120.0
 SPEED_KEY = f"{SPEED}tokens_per_s"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the first run has shown. `tokens_per_s` of all its ranks together; None for a run that was done before."""
+    """What the first run has shown. `tokens_per_s` of all its ranks together; None for
+    a run that was done before."""
 
     run: str
     step: int
@@ -39,11 +43,15 @@ class Shown:
     tokens_per_s: float | None
 
 
-def watch(job: dict[str, Any], say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep) -> Shown:
+def watch(
+    job: dict[str, Any],
+    say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Shown:
     """Returns what the run has shown once it suffices, and keeps its speed for estimates.
 
-    Raises Known, the cause, if it never will. `job["canary"]`: the run, the submission and Slurm ids of its job;
-    `job["makes"]`: the file where its speed is kept.
+    Raises Known, the cause, if it never will. `job["canary"]`: the run, the submission
+    and Slurm ids of its job; `job["makes"]`: the file where its speed is kept.
     """
     told, since = job["canary"], time.time()
     root = Path(job["paths"]["workspace"])
@@ -57,22 +65,28 @@ def watch(job: dict[str, Any], say: Callable[[str], None], sleep: Callable[[floa
             break
         if ended is None and _is_gone(run, told["slurm"], since):
             raise Known(
-                Cause.CANARY_FAILED, f"run {told['run']} has left Slurm's queue without a word; zsg why {told['run']}"
+                Cause.CANARY_FAILED,
+                f"run {told['run']} has left Slurm's queue without a word; zsg why {told['run']}",
             )
         sleep(POLL_S)
     if shown.tokens_per_s:
         path = root / job["makes"][0]
         ownership.make_folder(path.parent)
         write_json(path, asdict(shown))
-    say(f"run {shown.run} has loss {shown.loss} at step {shown.step}: the others may start")
+    say(
+        f"run {shown.run} has loss {shown.loss} at step {shown.step}: the others may start"
+    )
     return shown
 
 
-def judge(run: str, rows: Iterable[dict[str, Any]], ended: ExitRecord | None) -> Shown | None:
-    """What a run has shown, from its journal and exit record; None while that does not suffice. Known if it failed.
+def judge(
+    run: str, rows: Iterable[dict[str, Any]], ended: ExitRecord | None
+) -> Shown | None:
+    """What a run has shown, from its journal and exit record; None while that does not
+    suffice. Known if it failed.
 
-    The first loss after a step of its own must be a number; speeds are those of the steps but the first two, which warm
-    up, where there are more.
+    The first loss after a step of its own must be a number; speeds are those of the
+    steps but the first two, which warm up, where there are more.
     """
     first, losses, speeds = None, list[tuple[int, float]](), list[float]()
     for row in rows:
@@ -83,12 +97,20 @@ def judge(run: str, rows: Iterable[dict[str, Any]], ended: ExitRecord | None) ->
             continue
         if SPEED_KEY in data:
             speeds.append(float(data[SPEED_KEY]))
-        loss = next((value for key, value in data.items() if key == "loss" or key.startswith("loss_quick_")), None)
+        loss = next(
+            (
+                value
+                for key, value in data.items()
+                if key == "loss" or key.startswith("loss_quick_")
+            ),
+            None,
+        )
         if loss is not None and first is not None and row["step"] > first:
             losses.append((row["step"], float(loss)))
     if losses and not math.isfinite(losses[0][1]):
         raise Known(
-            Cause.CANARY_FAILED, f"run {run} has the loss {losses[0][1]} at its first checkpoint, step {losses[0][0]}"
+            Cause.CANARY_FAILED,
+            f"run {run} has the loss {losses[0][1]} at its first checkpoint, step {losses[0][0]}",
         )
     speed = statistics.median(speeds[2:] or speeds) if speeds else None
     if ended and ended.outcome == DONE:
@@ -97,18 +119,38 @@ def judge(run: str, rows: Iterable[dict[str, Any]], ended: ExitRecord | None) ->
     if losses and speed:
         return Shown(run, *losses[0], speed)
     if ended and ended.outcome != CONTINUE:
-        raise Known(Cause.CANARY_FAILED, f"run {run} went first and ended before its first checkpoint: {ended.why}")
+        raise Known(
+            Cause.CANARY_FAILED,
+            f"run {run} went first and ended before its first checkpoint: {ended.why}",
+        )
     return None
 
 
 def _is_gone(run: Path, ids: list[str], since: float) -> bool:
-    """Whether a run that gives no sign of life is not in Slurm's queue either; False where nobody can be asked."""
+    """Whether a run that gives no sign of life is not in Slurm's queue either; False
+    where nobody can be asked."""
     heartbeat = heartbeats.path(run)
-    silent_s = time.time() - max(since, heartbeat.stat().st_mtime if heartbeat.exists() else 0)
+    silent_s = time.time() - max(
+        since, heartbeat.stat().st_mtime if heartbeat.exists() else 0
+    )
     squeue = shutil.which("squeue")
     if silent_s < SILENT_S or squeue is None:
         return False
     # Once the run's job is forgotten, its number may be another's.
-    argv = [squeue, "--noheader", "--all", "--user", str(os.getuid()), "--jobs", ",".join(ids), "--format", "%T"]
-    shown = subprocess.run(argv, capture_output=True, text=True, env=slurm_environment.of_calls())
-    return (shown.returncode == 0 and not shown.stdout.strip()) or "Invalid job id" in shown.stderr
+    argv = [
+        squeue,
+        "--noheader",
+        "--all",
+        "--user",
+        str(os.getuid()),
+        "--jobs",
+        ",".join(ids),
+        "--format",
+        "%T",
+    ]
+    shown = subprocess.run(
+        argv, capture_output=True, text=True, env=slurm_environment.of_calls()
+    )
+    return (
+        shown.returncode == 0 and not shown.stdout.strip()
+    ) or "Invalid job id" in shown.stderr

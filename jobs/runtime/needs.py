@@ -1,6 +1,8 @@
-"""Looks whether what a train job needs has been made, before any engine is loaded, and says who did not make it.
+"""Looks whether what a train job needs has been made, before any engine is loaded, and
+says who did not make it.
 
-A train job may wait for the ends of many prepare jobs, not all of them its own: that they ended says nothing.
+A train job may wait for the ends of many prepare jobs, not all of them its own: that
+they ended says nothing.
 """
 
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ from jobs.contract.folder import Workspace, is_committed
 
 
 def refuse_unprepared(job: dict[str, Any]) -> None:
-    """Raises Known, the cause, if corpus, order or weights are missing or half made, with what their maker said."""
+    """Raises Known, the cause, if corpus, order or weights are missing or half made,
+    with what their maker said."""
     workspace = Workspace(Path(job["paths"]["workspace"]))
     lacking = [folder for folder in _needed(workspace, job) if not is_committed(folder)]
     if not lacking:
@@ -23,8 +26,15 @@ def refuse_unprepared(job: dict[str, Any]) -> None:
     told = [(item, _told(workspace.root / item)) for item in job["after"]]
     blamed = next(((item, why) for item, why in told if why), None)
     is_stage = blamed[0].startswith("runs/") if blamed else False
-    why = f"{blamed[0]}: {blamed[1]}" if blamed else "no job that makes it has ended yet; submit again when it has"
-    raise Known(Cause.STAGE_FAILED if is_stage else Cause.PREPARE_FAILED, f"{names} is not there: {why}")
+    why = (
+        f"{blamed[0]}: {blamed[1]}"
+        if blamed
+        else "no job that makes it has ended yet; submit again when it has"
+    )
+    raise Known(
+        Cause.STAGE_FAILED if is_stage else Cause.PREPARE_FAILED,
+        f"{names} is not there: {why}",
+    )
 
 
 def _needed(workspace: Workspace, job: dict[str, Any]) -> Iterator[Path]:

@@ -1,7 +1,9 @@
-"""Refuses to run a job with other code than was submitted: the checkout may have changed, or another package be first.
+"""Refuses to run a job with other code than was submitted: the checkout may have
+changed, or another package be first.
 
-`code/<digest>/` of the workspace holds the packages that nodes import. Whoever starts a job puts it first on
-PYTHONPATH and names it in ZSG_CODE; a job replayed by hand runs whatever code replays it.
+`code/<digest>/` of the workspace holds the packages that nodes import. Whoever starts a
+job puts it first on PYTHONPATH and names it in ZSG_CODE; a job replayed by hand runs
+whatever code replays it.
 """
 
 import os
@@ -16,18 +18,21 @@ VARIABLE = "ZSG_CODE"
 
 
 def refuse_other(job: Mapping[str, Any]) -> None:
-    """Raises ClusterError in a job that was started by a submit and runs other code, or under another Python."""
+    """Raises ClusterError in a job that was started by a submit and runs other code, or
+    under another Python."""
     wanted = os.environ.get(VARIABLE)
     if wanted is None:
         return
     here = Path(__file__).resolve().parents[2]
     if here != Path(wanted).resolve():
         raise ClusterError(
-            f"the code that was submitted is {wanted}, but jobs is imported from {here}: a `setup` line of the profile "
-            "or a site's module puts it first on Python's path; take that out of PYTHONPATH and submit again"
+            f"the code that was submitted is {wanted}, but jobs is imported from {here}: a `setup`"
+            " line of the profile or a site's module puts it first on Python's path; take that out"
+            " of PYTHONPATH and submit again"
         )
     then, now = str(job["code"].get("python", "")), platform.python_version()
     if then and then.split(".")[:2] != now.split(".")[:2]:
         raise ClusterError(
-            f"submitted under Python {then}, started under {now}: a `setup` line changes python; use one"
+            f"submitted under Python {then}, started under {now}: a `setup` line changes python;"
+            " use one"
         )

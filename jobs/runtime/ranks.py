@@ -1,7 +1,8 @@
 """Brings the ranks of one job together: one process per GPU, from Slurm's environment, without ssh.
 
-Rank 0 opens the store on a free port and writes address and port to `rendezvous.json`, named by this start of
-the job, so that neither a requeue nor a neighbour on the node can meet the wrong port.
+Rank 0 opens the store on a free port and writes address and port to `rendezvous.json`,
+named by this start of the job, so that neither a requeue nor a neighbour on the node
+can meet the wrong port.
 """
 
 import os
@@ -19,7 +20,8 @@ from jobs.contract.folder import read_json, write_json
 from jobs.runtime import slurm_environment
 from zsg_core.errors import ClusterError
 
-TIMEOUT = timedelta(minutes=30)  # of every collective; torch's 10 minutes end jobs that only wait for a disk
+# of every collective; torch's 10 minutes end jobs that only wait for a disk
+TIMEOUT = timedelta(minutes=30)
 MEETING_S = 600.0
 
 
@@ -40,40 +42,58 @@ def from_slurm(environ: Any = os.environ) -> Ranks:
     """The ranks as srun numbered them; a single process outside Slurm."""
     if "SLURM_PROCID" not in environ or "SLURM_NTASKS" not in environ:
         return Ranks(0, 1, 0)
-    return Ranks(int(environ["SLURM_PROCID"]), int(environ["SLURM_NTASKS"]), int(environ.get("SLURM_LOCALID", 0)))
+    return Ranks(
+        int(environ["SLURM_PROCID"]),
+        int(environ["SLURM_NTASKS"]),
+        int(environ.get("SLURM_LOCALID", 0)),
+    )
 
 
 def meet(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
     """Starts torch.distributed for all ranks and returns the device, `cuda:<n>` or `cpu`.
 
-    Raises ClusterError if rank 0 does not say where it is within ten minutes, or if GPUs were asked for and
-    torch sees none: training on in silence on the CPU would hold them for nothing.
+    Raises ClusterError if rank 0 does not say where it is within ten minutes, or if
+    GPUs were asked for and torch sees none: training on in silence on the CPU would
+    hold them for nothing.
     """
     import torch
 
     cuda = torch.cuda.is_available()
     if gpus_per_node and not cuda:
-        raise ClusterError(f"{gpus_per_node} GPUs were asked for on this node, but torch sees none (driver? build?)")
+        raise ClusterError(
+            f"{gpus_per_node} GPUs were asked for on this node, but torch sees none (driver?"
+            " build?)"
+        )
     device = f"cuda:{ranks.local % torch.cuda.device_count()}" if cuda else "cpu"
     if cuda:
         torch.cuda.set_device(device)
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"
     # DeepSpeed asks for mpi4py unless these five are set.
-    os.environ |= {"RANK": str(ranks.rank), "WORLD_SIZE": str(ranks.world), "LOCAL_RANK": str(ranks.local)}
+    os.environ |= {
+        "RANK": str(ranks.rank),
+        "WORLD_SIZE": str(ranks.world),
+        "LOCAL_RANK": str(ranks.local),
+    }
     store = _store(folder, ranks)
     os.environ |= {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
     torch.distributed.init_process_group(
-        "nccl" if cuda else "gloo", store=store, rank=ranks.rank, world_size=ranks.world, timeout=TIMEOUT
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=ranks.rank,
+        world_size=ranks.world,
+        timeout=TIMEOUT,
     )
     _start_deepspeed("nccl" if cuda else "gloo")
     return device
 
 
 def wait_as_long_everywhere() -> None:
-    """Gives every group of ranks the time limit of the first; called once DeepSpeed has made its own.
+    """Gives every group of ranks the time limit of the first; called once DeepSpeed has
+    made its own.
 
-    Those take torch's default, whatever the limit of the group that they are made from: 10 minutes on GPUs.
+    Those take torch's default, whatever the limit of the group that they are made from:
+    10 minutes on GPUs.
     """
     from torch.distributed import distributed_c10d
 
@@ -107,24 +127,43 @@ def _store(folder: Path, ranks: Ranks) -> Any:
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     path = folder / "rendezvous.json"
-    start = {"slurm_job_id": attempts.slurm_job_id(), "restart_count": attempts.restart_count()}
+    start = {
+        "slurm_job_id": attempts.slurm_job_id(),
+        "restart_count": attempts.restart_count(),
+    }
     if ranks.is_main:
         address = node_address() if ranks.world > 1 else "127.0.0.1"
-        store = TCPStore(address, 0, ranks.world, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+        store = TCPStore(
+            address,
+            0,
+            ranks.world,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=TIMEOUT,
+        )
         write_json(path, {**start, "address": address, "port": store.port})
         return store
     until = time.monotonic() + MEETING_S
     while time.monotonic() < until:
         found = read_json(path)
         if found and {key: found[key] for key in start} == start:
-            return TCPStore(found["address"], found["port"], ranks.world, is_master=False, timeout=TIMEOUT)
+            return TCPStore(
+                found["address"],
+                found["port"],
+                ranks.world,
+                is_master=False,
+                timeout=TIMEOUT,
+            )
         time.sleep(0.2)
-    raise ClusterError(f"rank {ranks.rank}: rank 0 wrote no {path} within {MEETING_S:.0f} s; see its log")
+    raise ClusterError(
+        f"rank {ranks.rank}: rank 0 wrote no {path} within {MEETING_S:.0f} s; see its log"
+    )
 
 
 def _start_deepspeed(backend: str) -> None:
     import deepspeed
 
-    # On CPU DeepSpeed would compile this operator with g++ and ninja, which nodes need not have; gloo serves.
+    # On CPU DeepSpeed would compile this operator with g++ and ninja, which nodes need
+    # not have; gloo serves.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)

@@ -1,6 +1,8 @@
-"""Tells a job that a `setup` line of its profile failed before it began: the script has started it all the same.
+"""Tells a job that a `setup` line of its profile failed before it began: the script has
+started it all the same.
 
-So the run's record names the line, and what it printed, in place of a job that is gone without a word.
+So the run's record names the line, and what it printed, in place of a job that is gone
+without a word.
 """
 
 import os
@@ -15,7 +17,8 @@ FAILED = "ZSG_SETUP_FAILED"  # `2 of 3 ended with 127: module load cuda`
 LOG = "ZSG_LOG"  # of the script: rank 0's
 TAIL = 1 << 16  # bytes of the log in which the line's output is looked for
 MOST_LINES, MOST_CHARACTERS = 3, 600
-_OWN = re.compile(r"^\S*slurm_script: (?:eval: )?line \d+: ")  # what bash puts before its complaints
+# what bash puts before its complaints
+_OWN = re.compile(r"^\S*slurm_script: (?:eval: )?line \d+: ")
 
 
 def refuse_failed(environ: Mapping[str, str] = os.environ) -> None:
@@ -27,7 +30,9 @@ def refuse_failed(environ: Mapping[str, str] = os.environ) -> None:
 
 def evidence(told: str, said: str) -> str:
     """The line that failed and what it printed, in a sentence."""
-    return f"setup line {told}" + (f" (it printed: {said})" if said else " (it printed nothing)")
+    return f"setup line {told}" + (
+        f" (it printed: {said})" if said else " (it printed nothing)"
+    )
 
 
 def printed(log: str) -> str:
@@ -48,6 +53,10 @@ def output(text: bytes) -> str:
         return ""
     after = text[begins[-1].end() :]
     end = log_marks.SETUP_ENDED_PATTERN.search(after)
-    lines = after[: end.start() if end else len(after)].decode("utf-8", "replace").splitlines()
+    lines = (
+        after[: end.start() if end else len(after)]
+        .decode("utf-8", "replace")
+        .splitlines()
+    )
     said = [_OWN.sub("", line.strip()) for line in lines if line.strip()]
     return "; ".join(said[-MOST_LINES:])[-MOST_CHARACTERS:]

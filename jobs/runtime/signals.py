@@ -1,7 +1,8 @@
 """Says what a signal asks of a job, and what all ranks make of it together: go on, save, stop.
 
-Slurm announces a time limit by USR1 or USR2 (`--signal`), a preemption by the same where the site asks for it.
-scancel, requeue and plain preemption send SIGTERM, and SIGKILL after KillWait.
+Slurm announces a time limit by USR1 or USR2 (`--signal`), a preemption by the same
+where the site asks for it. scancel, requeue and plain preemption send SIGTERM, and
+SIGKILL after KillWait.
 """
 
 import signal
@@ -12,13 +13,16 @@ from types import FrameType
 
 from jobs.contract.exit_record import CANCELLED, CONTINUE
 
-GO_ON, LEAVE, PAUSE = 0, 1, 2  # what the signals of all ranks amount to: the highest counts
+# what the signals of all ranks amount to: the highest counts
+GO_ON, LEAVE, PAUSE = 0, 1, 2
 MARGIN_S = 10.0  # of KillWait, kept for the way out
-SAME_S = 5.0  # on a preemption slurmstepd and srun each send a SIGTERM: that is one request
+# on a preemption slurmstepd and srun each send a SIGTERM: that is one request
+SAME_S = 5.0
 
 
 class Signals:
-    """Remembers the first signal that asks this process to stop; asked again to end, it ends at once."""
+    """Remembers the first signal that asks this process to stop; asked again to end, it
+    ends at once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.received: int | None = None
@@ -37,7 +41,8 @@ class Signals:
             raise KeyboardInterrupt
 
     def _asks_again(self, number: int, now: float) -> bool:
-        """The SIGTERM after a USR2 is the time limit itself: the save that is under way may still end."""
+        """The SIGTERM after a USR2 is the time limit itself: the save that is under way
+        may still end."""
         if number not in (signal.SIGTERM, signal.SIGINT):
             return False
         first, self._told_to_end = self._told_to_end, self._told_to_end or now
@@ -78,22 +83,33 @@ class Verdict:
 
 
 def decide(asked: int, due: bool, fits: bool) -> Verdict:
-    """`asked`: by the signals of all ranks. `due`: a state is. `fits`: a save ends well before SIGKILL."""
+    """`asked`: by the signals of all ranks. `due`: a state is. `fits`: a save ends well
+    before SIGKILL."""
     if asked == GO_ON:
         return Verdict(save=due, stop=False)
     return Verdict(save=asked == PAUSE or fits, stop=True)
 
 
 def save_fits(last_save_s: float | None, waited_s: float, kill_wait_s: float) -> bool:
-    """Whether a save as long as the last one, begun now, ends before SIGKILL; of one never measured nobody knows."""
+    """Whether a save as long as the last one, begun now, ends before SIGKILL; of one
+    never measured nobody knows."""
     return last_save_s is not None and waited_s + last_save_s <= kill_wait_s - MARGIN_S
 
 
-def left_s(asked: int, save_s: float, waited_s: float, kill_wait_s: float) -> float | None:
-    """Seconds for what is being written, before a save of `save_s` and SIGKILL; None: as long as it takes."""
-    return max(0.0, kill_wait_s - MARGIN_S - waited_s - save_s) if asked == LEAVE else None
+def left_s(
+    asked: int, save_s: float, waited_s: float, kill_wait_s: float
+) -> float | None:
+    """Seconds for what is being written, before a save of `save_s` and SIGKILL; None:
+    as long as it takes."""
+    return (
+        max(0.0, kill_wait_s - MARGIN_S - waited_s - save_s) if asked == LEAVE else None
+    )
 
 
-def is_due(step: int, every: int | None, since_s: float, every_min: float | None) -> bool:
+def is_due(
+    step: int, every: int | None, since_s: float, every_min: float | None
+) -> bool:
     """Whether a state is to be saved after `step`, `since_s` seconds after the last one."""
-    return bool(every and step % every == 0) or bool(every_min and since_s >= 60 * every_min)
+    return bool(every and step % every == 0) or bool(
+        every_min and since_s >= 60 * every_min
+    )

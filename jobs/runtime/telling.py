@@ -1,4 +1,5 @@
-"""Tells what a job, or a process beside it, has to say: a line in its log, or in the terminal it is called from."""
+"""Tells what a job, or a process beside it, has to say: a line in its log, or in the
+terminal it is called from."""
 
 import sys
 import traceback
@@ -14,6 +15,8 @@ def tell(text: object) -> None:
     sys.stderr.flush()
 
 
-def tell_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def tell_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     """Tells the traceback of an error that nobody caught; for `sys.excepthook`."""
     tell("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))

@@ -1,6 +1,8 @@
-"""Gives a traceback a short hash that is the same for the same bug, wherever and whenever it strikes.
+"""Gives a traceback a short hash that is the same for the same bug, wherever and
+whenever it strikes.
 
-What differs between two runs of one bug is left out: folders, line numbers, addresses, ids, numbers, quoted values.
+What differs between two runs of one bug is left out: folders, line numbers, addresses,
+ids, numbers, quoted values.
 """
 
 import hashlib
@@ -11,7 +13,9 @@ from collections.abc import Iterable, Sequence
 from zsg_core.secrets import hide_known
 
 _FRAME = re.compile(r'\s+File "([^"]+)", line \d+, in (.+)')
-_ERROR = re.compile(r"((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Warning|Failure|Superseded)\w*)(?:: (.*))?$")
+_ERROR = re.compile(
+    r"((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit|Warning|Failure|Superseded)\w*)(?:: (.*))?$"
+)
 _VARIES = (
     (re.compile(r"0x[0-9a-fA-F]+"), "<address>"),
     (re.compile(r"'[^']*'|\"[^\"]*\""), "<value>"),
@@ -31,7 +35,11 @@ def of_error(error: BaseException) -> str:
 
 def in_lines(lines: Sequence[str]) -> str | None:
     """The hash of the last traceback in a log; None if there is none."""
-    begins = [n for n, line in enumerate(lines) if line.endswith("Traceback (most recent call last):")]
+    begins = [
+        n
+        for n, line in enumerate(lines)
+        if line.endswith("Traceback (most recent call last):")
+    ]
     return _of(lines[begins[-1] + 1 :]) if begins else None
 
 

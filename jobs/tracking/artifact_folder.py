@@ -1,8 +1,9 @@
 """Reads and writes files below one folder, without following a link on the way, at no time.
 
-MLflow keeps the address of each run's artifacts in its database, and takes any: whoever wrote the database, or may
-call the server, names a folder of the user's, or one with a link in it. So files are reached from the one folder that
-is allowed, name by name, each opened relative to the last and none of them through a link. What is swapped for a link
+MLflow keeps the address of each run's artifacts in its database, and takes any: whoever
+wrote the database, or may call the server, names a folder of the user's, or one with a
+link in it. So files are reached from the one folder that is allowed, name by name, each
+opened relative to the last and none of them through a link. What is swapped for a link
 meanwhile is not followed either.
 """
 
@@ -17,7 +18,8 @@ from pathlib import Path
 
 UNDER_WAY = ".zsg-part."  # begins the name of a file that is being written
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe of that name would never open
+# a pipe of that name would never open
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Parts = Sequence[str]
@@ -45,7 +47,8 @@ def split(path: str) -> list[str]:
 
 
 def below(root: Path, path: str) -> list[str]:
-    """The names from `root` to an absolute path that is `root` or lies below it. NotBelow for all others."""
+    """The names from `root` to an absolute path that is `root` or lies below it.
+    NotBelow for all others."""
     if ".." not in path.split("/"):
         for known in (root, root.resolve()):
             with contextlib.suppress(ValueError):
@@ -90,7 +93,8 @@ def read(root: Path, parts: Parts, to: Path) -> None:
 
 
 def write(root: Path, parts: Parts, source: Path) -> None:
-    """Puts a copy of `source` there, in place of one of the same name; folders that lack are made, private."""
+    """Puts a copy of `source` there, in place of one of the same name; folders that
+    lack are made, private."""
     draft = f"{UNDER_WAY}{uuid.uuid4().hex}"
     with _opened(root, parts[:-1], make=True) as folder:
         try:
@@ -109,7 +113,9 @@ def delete(root: Path, parts: Parts) -> None:
     if not parts:
         raise NotBelow("the folder of artifacts itself is not deleted")
     with contextlib.suppress(FileNotFoundError), _opened(root, parts[:-1]) as folder:
-        if stat.S_ISDIR(os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mode):
+        if stat.S_ISDIR(
+            os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mode
+        ):
             shutil.rmtree(parts[-1], dir_fd=folder)
         else:
             os.unlink(parts[-1], dir_fd=folder)

@@ -1,4 +1,5 @@
-"""Delivers again and again beside whoever fills the journals, until that one has ended; errors only delay it."""
+"""Delivers again and again beside whoever fills the journals, until that one has ended;
+errors only delay it."""
 
 import contextlib
 import os
@@ -16,11 +17,13 @@ EVERY_S = 2.0
 MOST_S = 300.0  # between tries of a server that does not answer
 
 
-def until_left(parent: int, send: Callable[[], object], last_s: float | None = None) -> None:
+def until_left(
+    parent: int, send: Callable[[], object], last_s: float | None = None
+) -> None:
     """Calls `send` every two seconds until told to stop or left by `parent`, then once more.
 
-    `last_s`: the most seconds that the end may take; then it is cut short, for the journals have everything. Exits
-    with 3 if the last call failed.
+    `last_s`: the most seconds that the end may take; then it is cut short, for the
+    journals have everything. Exits with 3 if the last call failed.
     """
     stop: list[int] = []
 
@@ -29,7 +32,8 @@ def until_left(parent: int, send: Callable[[], object], last_s: float | None = N
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, told)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):  # Slurm's to the job beside which this runs
+    # Slurm's to the job beside which this runs
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     ended = lambda: bool(stop) or os.getppid() != parent  # noqa: E731
     failures = 0
@@ -43,7 +47,8 @@ def until_left(parent: int, send: Callable[[], object], last_s: float | None = N
             failures = 0
         except (ZsgError, OSError) as error:
             failures += 1
-            with contextlib.suppress(OSError):  # a log that cannot grow is no reason to stop
+            # a log that cannot grow is no reason to stop
+            with contextlib.suppress(OSError):
                 tell(f"{time.strftime('%F %T')} {hide_known(str(error))}")
             if is_last:
                 sys.exit(3)
@@ -53,7 +58,8 @@ def until_left(parent: int, send: Callable[[], object], last_s: float | None = N
 
 
 def pause_s(failures: int) -> float:
-    """How long to wait after so many failures in a row; drawn, so that a cluster's jobs do not come back together."""
+    """How long to wait after so many failures in a row; drawn, so that a cluster's jobs
+    do not come back together."""
     most = min(MOST_S, EVERY_S * 2.0 ** min(failures, 20))
     return random.uniform(most / 2, most) if failures else EVERY_S
 

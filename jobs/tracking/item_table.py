@@ -1,4 +1,5 @@
-"""Writes the loss of every test item at every checkpoint as tables, for MLflow and for whoever reads Parquet."""
+"""Writes the loss of every test item at every checkpoint as tables, for MLflow and for
+whoever reads Parquet."""
 
 from pathlib import Path
 
@@ -10,10 +11,12 @@ ITEMS, TASKS = "item_losses.parquet", "task_losses.parquet"
 
 
 def write(runs: list[Path], folder: Path) -> list[Path]:
-    """The tables of a run whose stages are journalled in `runs`, its own last; none where no item was measured.
+    """The tables of a run whose stages are journalled in `runs`, its own last; none
+    where no item was measured.
 
-    item_losses.parquet: step, item, task, tokens, loss; task_losses.parquet: step, task, loss. Rows stand by step,
-    and items in the order of the test set. A step that two stages have counts as the earlier has it.
+    item_losses.parquet: step, item, task, tokens, loss; task_losses.parquet: step,
+    task, loss. Rows stand by step, and items in the order of the test set. A step that
+    two stages have counts as the earlier has it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -29,7 +32,9 @@ def write(runs: list[Path], folder: Path) -> list[Path]:
         tasks.append(_tasks(losses, rows))
     written = [folder / ITEMS, folder / TASKS]
     for path, parts in zip(written, (items, tasks), strict=True):
-        columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        columns = {
+            key: np.concatenate([part[key] for part in parts]) for key in parts[0]
+        }
         pq.write_table(pa.table(columns), path, compression="zstd")
     return written
 

@@ -1,7 +1,8 @@
 """Says which login MLflow's client would send to an address, and why it must not.
 
-The client sends the login that its variables name, or else that of its file, to whatever server it asks. A server of
-the user's own (`zsg server`) is told its own token and nothing else; see jobs.tracking.server_tokens.
+The client sends the login that its variables name, or else that of its file, to
+whatever server it asks. A server of the user's own (`zsg server`) is told its own token
+and nothing else; see jobs.tracking.server_tokens.
 """
 
 import os
@@ -25,7 +26,8 @@ def list_told(uri: str, environment: Mapping[str, str] = os.environ) -> list[str
 
 
 def refusal(uri: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Why MLflow's client must not be pointed at an address: others could read the login on its way."""
+    """Why MLflow's client must not be pointed at an address: others could read the
+    login on its way."""
     told = [] if is_own_server(uri) else list_told(uri, environment)
     why = addresses.refuse_key_in_the_clear(uri) if told else None
     if why is None:

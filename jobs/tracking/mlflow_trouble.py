@@ -1,7 +1,9 @@
-"""Reads the errors of MLflow: which may pass in a moment, and what to do about those that will not. Pure.
+"""Reads the errors of MLflow: which may pass in a moment, and what to do about those
+that will not. Pure.
 
-MLflow says much with one code: a server without free connections to its database answers 400, as for a wrong request,
-and a full disk is an internal error. So the texts decide too.
+MLflow says much with one code: a server without free connections to its database
+answers 400, as for a wrong request, and a full disk is an internal error. So the texts
+decide too.
 """
 
 import re
@@ -11,19 +13,28 @@ from zsg_core import secrets
 from zsg_core.shown_text import make_showable
 
 TRANSIENT_STATUS = (408, 429)  # and all from 500 on
-# Two requests at once make the same row: a data set, a parameter, a point. sqlite's words, PostgreSQL's and MySQL's.
-THERE_ALREADY = ("UNIQUE constraint failed", "duplicate key value violates unique constraint", "Duplicate entry")
-TRANSIENT_TEXT = ("QueuePool limit", "database is locked", *THERE_ALREADY)  # which come as 400
+# Two requests at once make the same row: a data set, a parameter, a point. sqlite's
+# words, PostgreSQL's and MySQL's.
+THERE_ALREADY = (
+    "UNIQUE constraint failed",
+    "duplicate key value violates unique constraint",
+    "Duplicate entry",
+)
+# which come as 400
+TRANSIENT_TEXT = ("QueuePool limit", "database is locked", *THERE_ALREADY)
 LOGIN = (
-    "check what lets you in: of a zsg server its token, in ~/.zsg/mlflow of this machine (zsg server says how); of "
-    "others the name and the password, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or for nodes too the "
-    "file ~/.mlflow/credentials"
+    "check what lets you in: of a zsg server its token, in ~/.zsg/mlflow of this machine (zsg"
+    " server says how); of others the name and the password, MLFLOW_TRACKING_USERNAME and"
+    " MLFLOW_TRACKING_PASSWORD, or for nodes too the file ~/.mlflow/credentials"
 )
 ROOM, RIGHTS = "make room on its disk", "its file or folder may not be written"
-# By a part of the text what a person has to do, whatever the status; the first that is found counts.
+# By a part of the text what a person has to do, whatever the status; the first that is
+# found counts.
 ADVICE = {
-    "out-of-date database schema": "another MLflow made this database. If an older one: back it up, then `mlflow db "
-    "upgrade {database}`; if a newer one: install that",
+    "out-of-date database schema": (
+        "another MLflow made this database. If an older one: back it up, then `mlflow db "
+        "upgrade {database}`; if a newer one: install that"
+    ),
     "database or disk is full": ROOM,
     "No space left on device": ROOM,
     "Disk quota exceeded": ROOM,
@@ -39,17 +50,23 @@ MOST_SHOWN = 500
 
 def may_pass(status: int, text: str) -> bool:
     """Whether the same request may succeed in a moment: an overloaded server, a locked database."""
-    is_busy = status >= 500 or status in TRANSIENT_STATUS or any(one in text for one in TRANSIENT_TEXT)
+    is_busy = (
+        status >= 500
+        or status in TRANSIENT_STATUS
+        or any(one in text for one in TRANSIENT_TEXT)
+    )
     return is_busy and not advice(text)
 
 
 def is_there_already(text: str) -> bool:
-    """Whether a row was to be made that is there already: by another request a moment ago, or by this one."""
+    """Whether a row was to be made that is there already: by another request a moment
+    ago, or by this one."""
     return any(one in text for one in THERE_ALREADY)
 
 
 def advice(text: str, place: str = "") -> str:
-    """What a person can do about an error that will not pass, to end a message with; nothing where none is known.
+    """What a person can do about an error that will not pass, to end a message with;
+    nothing where none is known.
 
     `place`: the address of the MLflow that said it, without a password.
     """
@@ -58,7 +75,8 @@ def advice(text: str, place: str = "") -> str:
 
 
 def bring_back(place: str, experiment: str) -> str:
-    """The commands that bring a deleted experiment back, or free its name; each names the store, as MLflow needs it."""
+    """The commands that bring a deleted experiment back, or free its name; each names
+    the store, as MLflow needs it."""
     told = f"MLFLOW_TRACKING_URI={shlex.quote(place)} mlflow"
     gone = f"`{told} gc --backend-store-uri {_database(place)} --experiment-ids {experiment}`"
     if place.startswith("http"):
@@ -71,7 +89,8 @@ def _database(place: str) -> str:
 
 
 def shown(text: str) -> str:
-    """An error's text as people may see it: short, on one line, no password of an address and no token in it."""
+    """An error's text as people may see it: short, on one line, no password of an
+    address and no token in it."""
     said = secrets.hide_known(text.partition("\n[SQL:")[0][: 10 * MOST_SHOWN])
     return make_showable(" ".join(said.split())[:MOST_SHOWN])
 
@@ -82,6 +101,7 @@ def without_password(text: str) -> str:
 
 
 def is_too_old(version: str) -> bool:
-    """Whether a server of this version lacks what zsg asks of it; of one that tells none nothing is known."""
+    """Whether a server of this version lacks what zsg asks of it; of one that tells
+    none nothing is known."""
     found = re.match(r"(\d+)\.(\d+)", version)
     return bool(found) and (int(found[1]), int(found[2])) < OLDEST

@@ -1,7 +1,8 @@
 """Tries again what may succeed in a moment, less and less often, and gives up in the end.
 
-The pauses double and are drawn at random (full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter"): a
-hundred jobs that lost the same server must not come back to it together.
+The pauses double and are drawn at random (full jitter: AWS Architecture Blog,
+"Exponential Backoff And Jitter"): a hundred jobs that lost the same server must not
+come back to it together.
 """
 
 import random
@@ -15,7 +16,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Patience:
-    """For how long something is tried again: at the least twice, and until `limit_s` have gone by."""
+    """For how long something is tried again: at the least twice, and until `limit_s`
+    have gone by."""
 
     limit_s: float = 60.0
     first_s: float = 0.1
@@ -35,18 +37,23 @@ class Patience:
         is_transient: Callable[[Exception], bool],
         asked_s: Callable[[Exception], float] = lambda _: 0.0,
     ) -> T:
-        """What `do` returns, tried until it does; raises its error if that is not transient, or patience has ended.
+        """What `do` returns, tried until it does; raises its error if that is not
+        transient, or patience has ended.
 
-        `do` must be safe to be done twice: what failed may have been done. `asked_s`: how long an error asks to wait,
-        which is done unless patience ends before.
+        `do` must be safe to be done twice: what failed may have been done. `asked_s`:
+        how long an error asks to wait, which is done unless patience ends before.
         """
         began, failures = self.clock(), 0
         while True:
             try:
                 return do()
             except Exception as error:
-                pause_s = max(self.pauses_s(failures), min(asked_s(error), self.limit_s))
-                if not is_transient(error) or (failures and self.clock() - began + pause_s > self.limit_s):
+                pause_s = max(
+                    self.pauses_s(failures), min(asked_s(error), self.limit_s)
+                )
+                if not is_transient(error) or (
+                    failures and self.clock() - began + pause_s > self.limit_s
+                ):
                     raise
             failures += 1
             self.sleep(pause_s)

@@ -1,6 +1,8 @@
-"""Says what MLflow is told of a run beside its points: parameters, tags, data sets. Knows files, not MLflow.
+"""Says what MLflow is told of a run beside its points: parameters, tags, data sets.
+Knows files, not MLflow.
 
-What decides a run's numbers is a parameter; facts of its attempts are tags, for a parameter can never change.
+What decides a run's numbers is a parameter; facts of its attempts are tags, for a
+parameter can never change.
 """
 
 import json
@@ -24,9 +26,11 @@ _COUNTS = re.compile(r"[0-9]+|'.*'")  # by which flags of one kind differ
 
 
 class DataSet(NamedTuple):
-    """A data set by name and digest; `context` says what the run used it for, `source` where in a workspace it is.
+    """A data set by name and digest; `context` says what the run used it for, `source`
+    where in a workspace it is.
 
-    MLflow keeps one row of it for all runs, and its first source for ever, wherever the workspace is moved.
+    MLflow keeps one row of it for all runs, and its first source for ever, wherever the
+    workspace is moved.
     """
 
     name: str
@@ -37,12 +41,19 @@ class DataSet(NamedTuple):
 
 def name_of(row: Row) -> str:
     """How MLflow's tables name a run: by what varies."""
-    return " ".join(f"{key.split('.')[-1]}={text(value)}" for key, value in row["axes"].items()) or row["run"]
+    return (
+        " ".join(
+            f"{key.split('.')[-1]}={text(value)}" for key, value in row["axes"].items()
+        )
+        or row["run"]
+    )
 
 
 def params(row: Row) -> dict[str, str]:
     """What varies first, under the names of the grid file; then the recipe, flattened."""
-    named = {key: text(value) for key, value in row["axes"].items()} | {"model.name": row["model"]}
+    named = {key: text(value) for key, value in row["axes"].items()} | {
+        "model.name": row["model"]
+    }
     first, *others = row["recipe"]["stages"]
     later = {f"stage{number}": stage for number, stage in enumerate(others, start=2)}
     for key, value in _flat({**first, **later, "base": row["recipe"]["base"]}):
@@ -51,17 +62,26 @@ def params(row: Row) -> dict[str, str]:
 
 
 def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
-    """How far a run is whose stages are in `folders`: state, attempt, the scheduler's ids, its end, a flag."""
+    """How far a run is whose stages are in `folders`: state, attempt, the scheduler's
+    ids, its end, a flag."""
     attempt, record = stages.newest(folders)
     told = {"state": "running"}
-    told |= {key: str(getattr(attempt, key, None)) for key in ("attempt", "host", "slurm_job_id", "restart_count")}
+    told |= {
+        key: str(getattr(attempt, key, None))
+        for key in ("attempt", "host", "slurm_job_id", "restart_count")
+    }
     if record:
         told |= {"state": record.outcome, "ended": str(record.ended)}
-        why = {key: given(getattr(record, key)) for key in ("cause", "evidence", "digest", "skipped")}
+        why = {
+            key: given(getattr(record, key))
+            for key in ("cause", "evidence", "digest", "skipped")
+        }
         told |= {key: str(value) for key, value in why.items() if value}
         told["state"] = "running" if record.outcome == CONTINUE else record.outcome
     if disagree:
-        told["flag"] = f"a restart computed other values ({len(disagree)}): {disagree[0]}"
+        told["flag"] = (
+            f"a restart computed other values ({len(disagree)}): {disagree[0]}"
+        )
     return told
 
 
@@ -70,36 +90,68 @@ def doubts(rows: Iterable[Sequence[Row]]) -> dict[str, str]:
 
     Of several kinds, as answers that were cut and scores that are all 0, the first of each is told.
     """
-    told = [(row["step"], flag) for of in rows for row in of for flag in row["data"].get("flags", ())]
+    told = [
+        (row["step"], flag)
+        for of in rows
+        for row in of
+        for flag in row["data"].get("flags", ())
+    ]
     if not told:
         return {}
     kinds: dict[str, tuple[int, str]] = {}
     for step, flag in told:
         kinds.setdefault(_COUNTS.sub("", flag), (step, flag))
     steps = len({step for step, _ in told})
-    first, *others = [f"step {step}: {flag}" for step, flag in list(kinds.values())[:MOST_FLAGS]]
-    return {"scores_flag": "; ".join([f"at {steps} checkpoint{'s' * (steps > 1)}; the first, {first}", *others])}
+    first, *others = [
+        f"step {step}: {flag}" for step, flag in list(kinds.values())[:MOST_FLAGS]
+    ]
+    return {
+        "scores_flag": "; ".join(
+            [f"at {steps} checkpoint{'s' * (steps > 1)}; the first, {first}", *others]
+        )
+    }
 
 
 def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
-    """Strategy, order, the digests, the code and the machines behind a run; `starts` are its journal's start rows.
+    """Strategy, order, the digests, the code and the machines behind a run; `starts`
+    are its journal's start rows.
 
-    What is not known, as of things that were removed since, is not there: MLflow keeps what it was told before.
+    What is not known, as of things that were removed since, is not there: MLflow keeps
+    what it was told before.
     """
     job = job_file.read(folder) or {}
     workspace, made = workspace_of(folder), job["made"]
     corpus = _corpus(workspace, made)
     # The values that count are the first attempt's, and so is the code that computed them.
     first = starts[0]["data"] if starts else {}
-    told = {f"code.{key}": str(value) for key, value in (first.get("code") or job["code"]).items()}
-    told |= {f"version.{key}": str(value) for key, value in list(first.get("versions", {}).items())[:MOST_VERSIONS]}
-    told |= {"order": " → ".join(stage["arrangement"]["order"] for stage in row["recipe"]["stages"])}
+    told = {
+        f"code.{key}": str(value)
+        for key, value in (first.get("code") or job["code"]).items()
+    }
+    told |= {
+        f"version.{key}": str(value)
+        for key, value in list(first.get("versions", {}).items())[:MOST_VERSIONS]
+    }
+    told |= {
+        "order": " → ".join(
+            stage["arrangement"]["order"] for stage in row["recipe"]["stages"]
+        )
+    }
     told |= {"strategy": str(row.get("strategy"))} if row.get("strategy") else {}
-    told |= {"arrangement": made["arrangement"], "corpus": made["corpus"], "stage": job["stage_id"]}
-    digests = {"arrangement.ids_digest": _arrangement(workspace, made).get("ids_digest")}
+    told |= {
+        "arrangement": made["arrangement"],
+        "corpus": made["corpus"],
+        "stage": job["stage_id"],
+    }
+    digests = {
+        "arrangement.ids_digest": _arrangement(workspace, made).get("ids_digest")
+    }
     digests |= {key: corpus.get(key) for key in ("train_digest", "test_digest")}
     sources = _sources(row["recipe"]["stages"][-1])
-    told |= {f"data.digest{name and '.'}{name}": digest for name, digest in list(sources.items())[:MOST_SOURCES]}
+    told |= {
+        f"data.digest{name and '.'}{name}": digest
+        for name, digest in list(sources.items())[:MOST_SOURCES]
+    }
     told |= {"attempts": _attempts(starts)} if starts else {}
     if made["base"]:
         base = read_json(workspace.base(made["base"]) / "meta.json") or {}
@@ -109,35 +161,54 @@ def facts(folder: Path, row: Row, starts: Sequence[Row]) -> dict[str, str]:
 
 
 def workspace_of(folder: Path) -> Workspace:
-    """The workspace that a run's folder lies in by now; job.json names the one in which it was submitted."""
+    """The workspace that a run's folder lies in by now; job.json names the one in which
+    it was submitted."""
     return Workspace(folder.absolute().parent.parent)
 
 
 def data_sets(folders: Sequence[Path]) -> list[DataSet]:
-    """What a run is trained on in each stage and tested on, by zsg's own digests; none before prepare has made it."""
+    """What a run is trained on in each stage and tested on, by zsg's own digests; none
+    before prepare has made it."""
     found: list[DataSet] = []
     for folder in folders:
         job = job_file.read(folder) or {}
         workspace, made = workspace_of(folder), job["made"]
         if digest := _arrangement(workspace, made).get("ids_digest"):
-            place = workspace.arrangement(made["arrangement"]).relative_to(workspace.root)
-            found.append(DataSet(f"arrangement {made['arrangement']}", digest, "training", str(place)))
-        if folder == folders[-1] and (digest := _corpus(workspace, made).get("test_digest")):  # which all stages share
+            place = workspace.arrangement(made["arrangement"]).relative_to(
+                workspace.root
+            )
+            found.append(
+                DataSet(
+                    f"arrangement {made['arrangement']}", digest, "training", str(place)
+                )
+            )
+        # which all stages share
+        if folder == folders[-1] and (
+            digest := _corpus(workspace, made).get("test_digest")
+        ):
             place = workspace.corpus(made["corpus"]).relative_to(workspace.root)
-            found.append(DataSet(f"test set of {made['corpus']}", digest, "testing", str(place)))
+            found.append(
+                DataSet(f"test set of {made['corpus']}", digest, "testing", str(place))
+            )
     return list(dict.fromkeys(found))
 
 
 def kept_snapshots(folder: Path) -> list[int]:
     """The steps of the snapshots that a run that has ended has kept, if its grid asked for any."""
     record = exit_record.read(folder)
-    return [one["step"] for one in given(record.snapshots, []) if one["kept"]] if record else []
+    return (
+        [one["step"] for one in given(record.snapshots, []) if one["kept"]]
+        if record
+        else []
+    )
 
 
 class Keys:
-    """Which metric keys MLflow is told: at most so many of a run, since its pages stand still beyond.
+    """Which metric keys MLflow is told: at most so many of a run, since its pages stand
+    still beyond.
 
-    Keys of single sources (`loss/NAME`) are the many; each is decided on when it first comes, and for ever.
+    Keys of single sources (`loss/NAME`) are the many; each is decided on when it first
+    comes, and for ever.
     """
 
     def __init__(self) -> None:
@@ -157,7 +228,11 @@ class Keys:
         """The tag that says which keys are not sent; none where all are."""
         keys = [key for key, is_kept in self._kept.items() if not is_kept]
         first = ", ".join(keys[:NAMED_KEYS]) + (", …" if len(keys) > NAMED_KEYS else "")
-        return {"keys_left_out": f"{len(keys)}, which zsg export has: {first}"} if keys else {}
+        return (
+            {"keys_left_out": f"{len(keys)}, which zsg export has: {first}"}
+            if keys
+            else {}
+        )
 
 
 def _of_source(key: str) -> bool:
@@ -169,14 +244,20 @@ def _attempts(starts: Sequence[Row]) -> str:
     told: list[str] = []
     for row in starts:
         of = row["data"]
-        where = " ".join(str(of[key]) for key in ("slurm_job_id", "nodes") if of.get(key))
-        told.append(f"{row['attempt']}: from step {of.get('from', 0)}{where and ' in '}{where}")
+        where = " ".join(
+            str(of[key]) for key in ("slurm_job_id", "nodes") if of.get(key)
+        )
+        told.append(
+            f"{row['attempt']}: from step {of.get('from', 0)}{where and ' in '}{where}"
+        )
     return "; ".join(told)[-4000:]
 
 
 def _sources(stage: Row) -> dict[str, str]:
     found = recipes.sources(stage["data"]) if "data" in stage else {}
-    return {name: source["digest"] for name, source in found.items() if "digest" in source}
+    return {
+        name: source["digest"] for name, source in found.items() if "digest" in source
+    }
 
 
 def _arrangement(workspace: Workspace, made: Row) -> dict[str, Any]:

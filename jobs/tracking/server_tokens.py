@@ -1,10 +1,13 @@
-"""Keeps the tokens of the user's own MLflow servers where the user's jobs find them, and nobody else.
+"""Keeps the tokens of the user's own MLflow servers where the user's jobs find them,
+and nobody else.
 
-`zsg server` lets in who knows its token. While it runs, the token stands in ~/.zsg/mlflow/HOST:PORT, one file for
-every name by which a profile's `tracking.uri` may call it, readable by its owner only; `zsg sync` and the jobs, whose
-home is the same on most clusters, take it from there and send it to that address alone. Where nodes have another
-home, a copy of that file there does the same. MLFLOW_TRACKING_TOKEN is for servers behind https: it would go to
-whatever address a profile names, so over plain http it is sent to this machine only.
+`zsg server` lets in who knows its token. While it runs, the token stands in
+~/.zsg/mlflow/HOST:PORT, one file for every name by which a profile's `tracking.uri` may
+call it, readable by its owner only; `zsg sync` and the jobs, whose home is the same on
+most clusters, take it from there and send it to that address alone. Where nodes have
+another home, a copy of that file there does the same. MLFLOW_TRACKING_TOKEN is for
+servers behind https: it would go to whatever address a profile names, so over plain
+http it is sent to this machine only.
 """
 
 import contextlib
@@ -30,13 +33,15 @@ def folder() -> Path:
 
 
 def publish(places: Iterable[str], token: str) -> list[Path]:
-    """Writes the token of a server that answers at these HOST:PORT. Returns the files. Exposed, OSError."""
+    """Writes the token of a server that answers at these HOST:PORT. Returns the files.
+    Exposed, OSError."""
     _make_private(folder())
     return [write_private(folder() / place.lower(), token) for place in places]
 
 
 def withdraw(files: Iterable[Path], token: str) -> None:
-    """Removes the files that still hold this token: a later server at the same address has another."""
+    """Removes the files that still hold this token: a later server at the same address
+    has another."""
     for file in files:
         with contextlib.suppress(OSError, Exposed):
             if read_private(file) == token:
@@ -44,7 +49,8 @@ def withdraw(files: Iterable[Path], token: str) -> None:
 
 
 def of(url: str) -> str | None:
-    """The token of the server at this address, if it is one of the user's own that runs. Exposed."""
+    """The token of the server at this address, if it is one of the user's own that
+    runs. Exposed."""
     parts = urlsplit(url)
     place = parts.netloc.lower()
     if parts.scheme != "http" or PLACE.fullmatch(place) is None:
@@ -58,26 +64,38 @@ def of(url: str) -> str | None:
 
 
 def write_private(path: Path, text: str) -> Path:
-    """Writes a file that only its owner may read, in place of what was there; links are not followed."""
+    """Writes a file that only its owner may read, in place of what was there; links are
+    not followed."""
     draft = path.with_name(f".{uuid.uuid4().hex}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+    with os.fdopen(
+        os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w"
+    ) as file:
         file.write(f"{text}\n")
     draft.replace(path)
     return path
 
 
 def read_private(path: Path) -> str:
-    """The text of such a file. FileNotFoundError where there is none; Exposed for one that others may read."""
+    """The text of such a file. FileNotFoundError where there is none; Exposed for one
+    that others may read."""
     try:
         opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Exposed(f"{path} cannot be read as a plain file ({error.strerror}); remove it") from None
+        raise Exposed(
+            f"{path} cannot be read as a plain file ({error.strerror}); remove it"
+        ) from None
     try:
         found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise Exposed(f"{path} holds a token, but is not yours alone (mode 0600); remove it")
+        if (
+            not stat.S_ISREG(found.st_mode)
+            or found.st_uid != os.getuid()
+            or found.st_mode & 0o077
+        ):
+            raise Exposed(
+                f"{path} holds a token, but is not yours alone (mode 0600); remove it"
+            )
         return os.read(opened, MOST_BYTES).decode("ascii", "replace").strip()
     finally:
         os.close(opened)
@@ -92,5 +110,12 @@ def _make_private(path: Path) -> None:
 
 def _refuse_exposed(path: Path) -> None:
     found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise Exposed(f"{path} is no folder that only you may write; tokens are neither kept there nor read from it")
+    if (
+        not stat.S_ISDIR(found.st_mode)
+        or found.st_uid != os.getuid()
+        or found.st_mode & 0o022
+    ):
+        raise Exposed(
+            f"{path} is no folder that only you may write; tokens are neither kept there nor read"
+            " from it"
+        )

@@ -1,8 +1,10 @@
-"""Speaks to MLflow; the only module that does. Every call may be made twice, and what is transient is tried again.
+"""Speaks to MLflow; the only module that does. Every call may be made twice, and what
+is transient is tried again.
 
-MLflow's client by itself tries again for many minutes, but not where its server has run out of connections to its
-database, which it calls a bad request (400): so the trying is ours, and the client's is off.
-See jobs.tracking.mlflow_trouble for what its errors mean.
+MLflow's client by itself tries again for many minutes, but not where its server has run
+out of connections to its database, which it calls a bad request (400): so the trying is
+ours, and the client's is off. See jobs.tracking.mlflow_trouble for what its errors
+mean.
 """
 
 import contextlib
@@ -25,8 +27,12 @@ from typing import TypeVar
 
 from jobs.files import ownership
 
-os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}  # read when mlflow is imported
-os.environ |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+# read when mlflow is imported
+os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+os.environ |= {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # seconds
 os.environ.setdefault("MLFLOW_TRACKING_AUTH", "zsg")  # OwnServers
 
@@ -46,7 +52,9 @@ from mlflow.entities import (
 )
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking.request_auth.abstract_request_auth_provider import RequestAuthProvider
+from mlflow.tracking.request_auth.abstract_request_auth_provider import (
+    RequestAuthProvider,
+)
 from mlflow.tracking.request_auth.registry import (
     _request_auth_provider_registry,  # pyright: ignore[reportPrivateUsage]
 )
@@ -62,15 +70,22 @@ from zsg_core.errors import ClusterError, UserError
 from zsg_core.shown_text import make_showable
 
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100  # of one request
-MOST_BYTES = 600_000  # of its texts, as JSON: with a thousand metrics it stays below MLflow's limit of a megabyte
+# of its texts, as JSON: with a thousand metrics it stays below MLflow's limit of a megabyte
+MOST_BYTES = 600_000
 MOST_CURVES = 40
-LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"  # the runs that a grid wants now
+# the runs that a grid wants now
+LISTED = "tags.`zsg.kind` = 'run' and tags.`zsg.listed` = 'yes'"
 TAG_LENGTH, PARAM_LENGTH, DIGEST_LENGTH = 5000, 6000, 36
 PAGE = 1000  # runs of one answer
 VERSION_S = 10.0
 BUSY_S = 60.0  # how long another process may hold a sqlite store
-# What in a store has the address of artifacts, the experiments' own last: the others are found by theirs.
-LOCATED = (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("experiments", "artifact_location"))
+# What in a store has the address of artifacts, the experiments' own last: the others
+# are found by theirs.
+LOCATED = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("experiments", "artifact_location"),
+)
 
 KEPT = "The journals keep everything; run zsg sync again"
 
@@ -100,13 +115,16 @@ class Data:
 
 
 class OwnServers(RequestAuthProvider):
-    """Sends to each `zsg server` of the user's the token that it published, and to nobody else anything.
+    """Sends to each `zsg server` of the user's the token that it published, and to
+    nobody else anything.
 
-    It goes by the address of every single request. A login that MLflow's client has is for other servers: to one of
-    the user's own it is not sent.
+    It goes by the address of every single request. A login that MLflow's client has is
+    for other servers: to one of the user's own it is not sent.
     """
 
-    def get_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base tells no type
+    def get_name(
+        self,
+    ) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base tells no type
         """What MLFLOW_TRACKING_AUTH calls it."""
         return "zsg"
 
@@ -124,18 +142,25 @@ _request_auth_provider_registry.register(OwnServers)
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same call may succeed in a moment: no connection, an overloaded server, a locked database."""
+    """Whether the same call may succeed in a moment: no connection, an overloaded
+    server, a locked database."""
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return trouble.may_pass(error.response.status_code, error.response.text)
     if isinstance(error, requests.RequestException):
-        return not isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
-    if isinstance(error, SQLAlchemyError):  # of a store that is being opened; later MLflow wraps them
+        return not isinstance(
+            error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema
+        )
+    # of a store that is being opened; later MLflow wraps them
+    if isinstance(error, SQLAlchemyError):
         return trouble.may_pass(500, str(error))
-    return isinstance(error, MlflowException) and trouble.may_pass(error.get_http_status_code(), str(error))
+    return isinstance(error, MlflowException) and trouble.may_pass(
+        error.get_http_status_code(), str(error)
+    )
 
 
 def open_client(uri: str, moved_to: str | None = None) -> MlflowClient:
-    """MLflow's client, over a store that is whole; and whose artifacts are in `moved_to`, wherever they were."""
+    """MLflow's client, over a store that is whole; and whose artifacts are in
+    `moved_to`, wherever they were."""
     if uri.startswith("sqlite:///"):
         path = Path(uri.removeprefix("sqlite:///"))
         make_store(path)
@@ -147,39 +172,50 @@ def open_client(uri: str, moved_to: str | None = None) -> MlflowClient:
 def make_store(path: Path) -> None:
     """Makes a sqlite store that is not there, under another name until it is whole.
 
-    MLflow 3.17 sets its tables up in many steps without a lock: killed among them, or done twice at once, it
-    leaves a file that it can never open again ("table _alembic_tmp_tags already exists").
+    MLflow 3.17 sets its tables up in many steps without a lock: killed among them, or
+    done twice at once, it leaves a file that it can never open again ("table
+    _alembic_tmp_tags already exists").
     """
     if path.exists():
         return
     for noisy in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     ownership.make_folder(path.parent)
-    with os.fdopen(ownership.open_lock(path.with_name(f".{path.name}.lock")), "a") as lock:
+    with os.fdopen(
+        ownership.open_lock(path.with_name(f".{path.name}.lock")), "a"
+    ) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return  # another process was first
-        of_ours = re.compile(rf"\.{re.escape(path.name)}\.draft\.[0-9a-f]{{8}}(-journal|-wal|-shm)?")
+        of_ours = re.compile(
+            rf"\.{re.escape(path.name)}\.draft\.[0-9a-f]{{8}}(-journal|-wal|-shm)?"
+        )
         for left in path.parent.iterdir():
             if of_ours.fullmatch(left.name) and not left.is_symlink():
                 left.unlink()
-        # A name of its own: MLflow keeps the connections of a process to a path, also to one that was removed.
+        # A name of its own: MLflow keeps the connections of a process to a path, also
+        # to one that was removed.
         draft = path.with_name(f".{path.name}.draft.{uuid.uuid4().hex[:8]}")
-        SqlAlchemyStore(f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()).engine.dispose()
+        SqlAlchemyStore(
+            f"sqlite:///{draft}", (path.parent / "mlartifacts").as_uri()
+        ).engine.dispose()
         draft.rename(path)
 
 
 def follow_artifacts(path: Path, artifacts: str) -> None:
     """Tells a sqlite store that was moved with its folder of artifacts where that folder is by now.
 
-    MLflow keeps the whole address of each experiment's, run's and model's artifacts: it would make the old folder
-    anew, put new files there and find none of the old. Only addresses of a folder of that name, as this module has
-    them made, are written anew: that of an experiment is the folder itself, or MLflow's own <folder>/<its id>.
+    MLflow keeps the whole address of each experiment's, run's and model's artifacts: it
+    would make the old folder anew, put new files there and find none of the old. Only
+    addresses of a folder of that name, as this module has them made, are written anew:
+    that of an experiment is the folder itself, or MLflow's own <folder>/<its id>.
     """
     name = artifacts.rpartition("/")[2]
     with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as database:
         try:
-            found = database.execute("select experiment_id, artifact_location from experiments").fetchall()
+            found = database.execute(
+                "select experiment_id, artifact_location from experiments"
+            ).fetchall()
         except sqlite3.Error:
             return  # what is wrong with it MLflow says itself
         moved: list[tuple[int, str, str]] = []
@@ -194,8 +230,8 @@ def follow_artifacts(path: Path, artifacts: str) -> None:
                 for number, old, new in moved:
                     for table, column in LOCATED:
                         database.execute(
-                            f"update {table} set {column} = ? || substr({column}, ?) "
-                            f"where experiment_id = ? and ({column} = ? or substr({column}, 1, ?) = ?)",
+                            f"update {table} set {column} = ? || substr({column}, ?) where"
+                            f" experiment_id = ? and ({column} = ? or substr({column}, 1, ?) = ?)",
                             (new, len(old) + 1, number, old, len(old) + 1, f"{old}/"),
                         )
         except sqlite3.Error as error:
@@ -207,7 +243,8 @@ def _as_uri(location: str) -> str:
 
 
 def _identity(metric: Metric) -> tuple[str, int, int, str]:
-    """What makes two points of a run the same to MLflow, which keeps an infinity as the largest number there is."""
+    """What makes two points of a run the same to MLflow, which keeps an infinity as the
+    largest number there is."""
     value = "nan"
     if not math.isnan(metric.value):
         value = repr(max(-sys.float_info.max, min(sys.float_info.max, metric.value)))
@@ -223,17 +260,29 @@ def _fitting(texts: Sequence[str]) -> int:
 class Tracker:
     """One MLflow. Raises Unreachable or Refused; may be used by several threads.
 
-    `artifacts`: where the artifacts of new experiments go; None: where the server says. With `moves` they are moved
-    together with the sqlite store, whose old ones are looked for there too.
+    `artifacts`: where the artifacts of new experiments go; None: where the server says.
+    With `moves` they are moved together with the sqlite store, whose old ones are
+    looked for there too.
     """
 
     def __init__(
-        self, uri: str, artifacts: str | None = None, patience: Patience | None = None, moves: bool = False
+        self,
+        uri: str,
+        artifacts: str | None = None,
+        patience: Patience | None = None,
+        moves: bool = False,
     ) -> None:
-        self.uri, self._artifacts, self._patience = uri, artifacts, patience or Patience()
+        self.uri, self._artifacts, self._patience = (
+            uri,
+            artifacts,
+            patience or Patience(),
+        )
         self._refuse_login()
-        self._client = self._again(lambda: open_client(uri, artifacts if moves else None))
-        self._known_data: set[tuple[str, str, str]] = set()  # experiment, name and digest of what MLflow has
+        self._client = self._again(
+            lambda: open_client(uri, artifacts if moves else None)
+        )
+        # experiment, name and digest of what MLflow has
+        self._known_data: set[tuple[str, str, str]] = set()
         self._new_data = threading.Lock()
 
     def experiment(self, name: str) -> str:
@@ -244,11 +293,14 @@ class Tracker:
         found = self._again(lambda: self._experiment(name))
         if found.lifecycle_stage != LifecycleStage.ACTIVE:
             again = trouble.bring_back(self._place, found.experiment_id)
-            raise Refused(f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}")
+            raise Refused(
+                f"{self._place}: the experiment {name!r} was deleted in MLflow: {again}. {KEPT}"
+            )
         return found.experiment_id
 
     def _refuse_login(self) -> None:
-        """Raises Refused where MLflow's client would send a login in the clear, or one that is none."""
+        """Raises Refused where MLflow's client would send a login in the clear, or one
+        that is none."""
         if not self.uri.startswith("http"):
             return
         if why := logins.refusal(self.uri):
@@ -256,20 +308,30 @@ class Tracker:
         try:
             token = secrets.key_of(logins.TOKEN)
         except UserError as error:
-            raise Refused(f"nothing is sent to MLflow at {self._place}: {error}. {KEPT}") from None
+            raise Refused(
+                f"nothing is sent to MLflow at {self._place}: {error}. {KEPT}"
+            ) from None
         if token:
             os.environ[logins.TOKEN] = token  # without the line end that a file had
 
     def refuse_too_old(self) -> None:
         """Raises Refused for a server that lacks what zsg asks of it."""
-        if self.uri.startswith("http") and trouble.is_too_old(version := self._version()):
+        if self.uri.startswith("http") and trouble.is_too_old(
+            version := self._version()
+        ):
             oldest = ".".join(map(str, trouble.OLDEST))
-            raise Refused(f"{self._place} is MLflow {version}; zsg needs {oldest} or newer. {KEPT}")
+            raise Refused(
+                f"{self._place} is MLflow {version}; zsg needs {oldest} or newer. {KEPT}"
+            )
 
     def named(self, name: str) -> str | None:
         """The id of the experiment of that name, if there is one that is not deleted."""
         found = self._again(lambda: self._client.get_experiment_by_name(name))
-        return found.experiment_id if found and found.lifecycle_stage == LifecycleStage.ACTIVE else None
+        return (
+            found.experiment_id
+            if found and found.lifecycle_stage == LifecycleStage.ACTIVE
+            else None
+        )
 
     def name_of(self, experiment: str) -> str:
         """What an experiment is called by now."""
@@ -279,14 +341,23 @@ class Tracker:
         """The experiments that have an active run with these tags: id → name."""
         return self._again(lambda: self._experiments_with(tags))
 
-    def find(self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()) -> dict[str, list[str]]:
-        """The active runs that carry these tags: id → the values of the tags `keys`, where it carries those."""
+    def find(
+        self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()
+    ) -> dict[str, list[str]]:
+        """The active runs that carry these tags: id → the values of the tags `keys`,
+        where it carries those."""
         return self._again(lambda: self._find(experiment, tags, keys))
 
     def find_or_create(
-        self, experiment: str, known_by: Mapping[str, str], tags: Mapping[str, str], name: str, started: int | None
+        self,
+        experiment: str,
+        known_by: Mapping[str, str],
+        tags: Mapping[str, str],
+        name: str,
+        started: int | None,
     ) -> tuple[str, bool]:
-        """The run that carries the tags `known_by`, made if there is none; and whether there may be a second one.
+        """The run that carries the tags `known_by`, made if there is none; and whether
+        there may be a second one.
 
         There may be if an attempt to create it got no answer: the server may yet be at it.
         """
@@ -298,7 +369,10 @@ class Tracker:
                 return min(found)
             is_doubtful, was = True, is_doubtful
             made = self._client.create_run(
-                experiment, started, {**tags, **known_by}, make_showable(name, keep="")[:200]
+                experiment,
+                started,
+                {**tags, **known_by},
+                make_showable(name, keep="")[:200],
             )
             is_doubtful = was
             return made.info.run_id
@@ -313,14 +387,27 @@ class Tracker:
         try:
             info = self._again(lambda: self._client.get_run(run)).info
         except Refused as error:
-            if getattr(error.__cause__, "error_code", None) == "RESOURCE_DOES_NOT_EXIST":
+            if (
+                getattr(error.__cause__, "error_code", None)
+                == "RESOURCE_DOES_NOT_EXIST"
+            ):
                 return None
             raise
-        return info.experiment_id if info.lifecycle_stage == LifecycleStage.ACTIVE else None
+        return (
+            info.experiment_id
+            if info.lifecycle_stage == LifecycleStage.ACTIVE
+            else None
+        )
 
-    def log(self, run: str, points: Sequence[Point], params: Mapping[str, str] | None = None) -> Iterator[int]:
-        """Sends in requests of the size that MLflow takes; yields after each how many points it had."""
-        left = [Param(key, make_showable(value)[:PARAM_LENGTH]) for key, value in (params or {}).items()]
+    def log(
+        self, run: str, points: Sequence[Point], params: Mapping[str, str] | None = None
+    ) -> Iterator[int]:
+        """Sends in requests of the size that MLflow takes; yields after each how many
+        points it had."""
+        left = [
+            Param(key, make_showable(value)[:PARAM_LENGTH])
+            for key, value in (params or {}).items()
+        ]
         metrics = [Metric(p.key, p.value, p.ts, p.step) for p in points]
         while left or metrics:
             count = _fitting([param.value for param in left[:MOST_PARAMS]])
@@ -332,7 +419,10 @@ class Tracker:
 
     def tag(self, run: str, tags: Mapping[str, str]) -> None:
         """Sets tags, in as many requests as it takes."""
-        made = [RunTag(key, make_showable(value)[:TAG_LENGTH]) for key, value in tags.items()]
+        made = [
+            RunTag(key, make_showable(value)[:TAG_LENGTH])
+            for key, value in tags.items()
+        ]
         while made:
             count = _fitting([tag.value for tag in made[:MOST_TAGS]])
             self._log(run, tags=made[:count])
@@ -352,12 +442,18 @@ class Tracker:
     def read(self, experiment: str, run: str, data: Sequence[Data]) -> None:
         """Notes which data sets a run of an experiment has read.
 
-        MLflow looks whether it knows a data set and then makes it, without a lock: of two requests at once that bring
-        the same new one, one fails. So a new one is told alone; once it is known, runs are told side by side.
+        MLflow looks whether it knows a data set and then makes it, without a lock: of
+        two requests at once that bring the same new one, one fails. So a new one is
+        told alone; once it is known, runs are told side by side.
         """
         inputs = [
             DatasetInput(
-                Dataset(one.name, one.digest[:DIGEST_LENGTH], "local", json.dumps({"uri": one.source})),
+                Dataset(
+                    one.name,
+                    one.digest[:DIGEST_LENGTH],
+                    "local",
+                    json.dumps({"uri": one.source}),
+                ),
                 [InputTag("mlflow.data.context", one.context)],
             )
             for one in data
@@ -370,7 +466,8 @@ class Tracker:
     def upload(self, run: str, file: Path, folder: str) -> None:
         """Keeps a file among a run's artifacts, in place of one of the same name.
 
-        Of a sqlite store only in the folder beside it: the store may be somebody else's, and name any folder.
+        Of a sqlite store only in the folder beside it: the store may be somebody
+        else's, and name any folder.
         """
         if self._artifacts is None:
             self._again(lambda: self._client.log_artifact(run, str(file), folder))
@@ -379,33 +476,74 @@ class Tracker:
         place = self._again(lambda: self._client.get_run(run)).info.artifact_uri
         try:
             parts = artifact_folder.below(root, local_file_uri_to_path(place))
-            artifact_folder.write(root, [*parts, *artifact_folder.split(folder), file.name], file)
+            artifact_folder.write(
+                root, [*parts, *artifact_folder.split(folder), file.name], file
+            )
         except artifact_folder.NotBelow as error:
-            raise Refused(f"{self._place}: nothing is written to {place}: {error}. {KEPT}") from None
+            raise Refused(
+                f"{self._place}: nothing is written to {place}: {error}. {KEPT}"
+            ) from None
 
-    def model(self, experiment: str, run: str, name: str, tags: Mapping[str, str], points: Sequence[Point]) -> None:
-        """Makes the model of that name, of a run, with what was measured of it; its weights stay where they are."""
-        made = self._again(lambda: self._find_or_create_model(experiment, run, name, tags))
-        metrics = [Metric(p.key, p.value, p.ts, p.step, model_id=made, run_id=run) for p in points]
+    def model(
+        self,
+        experiment: str,
+        run: str,
+        name: str,
+        tags: Mapping[str, str],
+        points: Sequence[Point],
+    ) -> None:
+        """Makes the model of that name, of a run, with what was measured of it; its
+        weights stay where they are."""
+        made = self._again(
+            lambda: self._find_or_create_model(experiment, run, name, tags)
+        )
+        metrics = [
+            Metric(p.key, p.value, p.ts, p.step, model_id=made, run_id=run)
+            for p in points
+        ]
         self._again(lambda: self._link(run, made, points[0].step))
         self._log_points(run, metrics, is_of_model=True)
         self._again(lambda: self._client.finalize_logged_model(made, "READY"))
 
     def page(self, experiment: str) -> str:
-        """The path, below MLflow's address, of the page that draws the loss of an experiment's runs by step.
+        """The path, below MLflow's address, of the page that draws the loss of an
+        experiment's runs by step.
 
-        One of many runs gets its list with charts instead, best first: an address cannot name them all.
+        One of many runs gets its list with charts instead, best first: an address
+        cannot name them all.
         """
-        runs = self._again(lambda: self._client.search_runs([experiment], LISTED, max_results=MOST_CURVES + 1))
+        runs = self._again(
+            lambda: self._client.search_runs(
+                [experiment], LISTED, max_results=MOST_CURVES + 1
+            )
+        )
         if not 0 < len(runs) <= MOST_CURVES:
             # Ordered by when they began, MLflow would fold all runs away under that of the grid.
-            listed = {"searchFilter": LISTED, "orderByKey": "metrics.`loss`", "orderByAsc": "true"}
+            listed = {
+                "searchFilter": LISTED,
+                "orderByKey": "metrics.`loss`",
+                "orderByAsc": "true",
+            }
             listed |= {"compareRunsMode": "CHART"}
             return f"#/experiments/{experiment}/runs?{urllib.parse.urlencode(listed)}"
-        query = {"runs": [run.info.run_id for run in runs], "metric": "loss", "experiments": [experiment]}
-        query |= {"plot_metric_keys": ["loss"], "plot_layout": {"autosize": True, "xaxis": {}, "yaxis": {}}}
-        query |= {"show_point": True, "deselected_curves": [], "last_linear_y_axis_range": []}
-        words = {key: json.dumps(value, separators=(",", ":")) for key, value in query.items()}
+        query = {
+            "runs": [run.info.run_id for run in runs],
+            "metric": "loss",
+            "experiments": [experiment],
+        }
+        query |= {
+            "plot_metric_keys": ["loss"],
+            "plot_layout": {"autosize": True, "xaxis": {}, "yaxis": {}},
+        }
+        query |= {
+            "show_point": True,
+            "deselected_curves": [],
+            "last_linear_y_axis_range": [],
+        }
+        words = {
+            key: json.dumps(value, separators=(",", ":"))
+            for key, value in query.items()
+        }
         words |= {"x_axis": "step", "y_axis_scale": "linear", "line_smoothness": "1"}
         return f"#/metric?{urllib.parse.urlencode(words)}"
 
@@ -416,9 +554,12 @@ class Tracker:
         # Without the tag MLflow's pages take the experiment for one of prompts and traces.
         kind = {"mlflow.experimentKind": "custom_model_development"}
         try:
-            return self._client.get_experiment(self._client.create_experiment(name, self._artifacts, kind))
+            return self._client.get_experiment(
+                self._client.create_experiment(name, self._artifacts, kind)
+            )
         except MlflowException:
-            found = self._client.get_experiment_by_name(name)  # another machine was first
+            # another machine was first
+            found = self._client.get_experiment_by_name(name)
             if found is None:
                 raise
             return found
@@ -427,25 +568,39 @@ class Tracker:
         names: dict[str, str] = {}
         token = None
         while True:
-            page = self._client.search_experiments(ViewType.ACTIVE_ONLY, PAGE, page_token=token)
+            page = self._client.search_experiments(
+                ViewType.ACTIVE_ONLY, PAGE, page_token=token
+            )
             names |= {one.experiment_id: one.name for one in page}
             if not (token := page.token):
                 break
-        runs = self._client.search_runs([*names], _query(tags), ViewType.ACTIVE_ONLY, PAGE)
-        return {one: names[one] for one in sorted({run.info.experiment_id for run in runs})}
+        runs = self._client.search_runs(
+            [*names], _query(tags), ViewType.ACTIVE_ONLY, PAGE
+        )
+        return {
+            one: names[one] for one in sorted({run.info.experiment_id for run in runs})
+        }
 
-    def _find(self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()) -> dict[str, list[str]]:
+    def _find(
+        self, experiment: str, tags: Mapping[str, str], keys: Sequence[str] = ()
+    ) -> dict[str, list[str]]:
         query = _query(tags)
         found: dict[str, list[str]] = {}
         token = None
         while True:
-            page = self._client.search_runs([experiment], query, ViewType.ACTIVE_ONLY, PAGE, page_token=token)
-            found |= {run.info.run_id: [run.data.tags.get(key, "") for key in keys] for run in page}
+            page = self._client.search_runs(
+                [experiment], query, ViewType.ACTIVE_ONLY, PAGE, page_token=token
+            )
+            found |= {
+                run.info.run_id: [run.data.tags.get(key, "") for key in keys]
+                for run in page
+            }
             if not (token := page.token):
                 return found
 
     def _version(self) -> str:
-        """What the server says it is; nothing where it does not say, or stands behind what does not let us ask."""
+        """What the server says it is; nothing where it does not say, or stands behind
+        what does not let us ask."""
         try:
             answer = requests.get(f"{self.uri.rstrip('/')}/version", timeout=VERSION_S)
         except requests.RequestException:
@@ -456,32 +611,44 @@ class Tracker:
     def _place(self) -> str:
         return trouble.without_password(self.uri)
 
-    def _find_or_create_model(self, experiment: str, run: str, name: str, tags: Mapping[str, str]) -> str:
+    def _find_or_create_model(
+        self, experiment: str, run: str, name: str, tags: Mapping[str, str]
+    ) -> str:
         query = f"source_run_id = '{run}' AND name = '{name}'"
         found = self._client.search_logged_models([experiment], query)
         if found:
-            if tags.items() - (found[0].tags or {}).items():  # its snapshot lies elsewhere by now
+            # its snapshot lies elsewhere by now
+            if tags.items() - (found[0].tags or {}).items():
                 self._client.set_logged_model_tags(found[0].model_id, dict(tags))
             return found[0].model_id
-        made = self._client.create_logged_model(experiment, name, run, {**tags, "mlflow.model.isExternal": "true"})
+        made = self._client.create_logged_model(
+            experiment, name, run, {**tags, "mlflow.model.isExternal": "true"}
+        )
         return made.model_id
 
     def _link(self, run: str, model: str, step: int) -> None:
         outputs = self._client.get_run(run).outputs
-        if model not in [one.model_id for one in (outputs.model_outputs if outputs else [])]:
+        if model not in [
+            one.model_id for one in (outputs.model_outputs if outputs else [])
+        ]:
             self._client.log_outputs(run, [LoggedModelOutput(model, step)])
 
     def _log(self, run: str, **entities: Sequence[object]) -> None:
         self._again(lambda: self._client.log_batch(run, **entities))  # pyright: ignore[reportArgumentType]
 
     def _log_points(
-        self, run: str, metrics: Sequence[Metric], params: Sequence[Param] = (), is_of_model: bool = False
+        self,
+        run: str,
+        metrics: Sequence[Metric],
+        params: Sequence[Param] = (),
+        is_of_model: bool = False,
     ) -> None:
         """Sends points, also such as MLflow has: sent again, a point changes nothing.
 
-        Before 3.15 MLflow does not know a NaN again that it has, and refuses the whole request. So where it says that
-        something is there already, that is left out: the NaNs first, and all points where that is not enough. Of a
-        model's points, which all stand as the run's own too, only the NaNs, by which no model is ranked.
+        Before 3.15 MLflow does not know a NaN again that it has, and refuses the whole
+        request. So where it says that something is there already, that is left out: the
+        NaNs first, and all points where that is not enough. Of a model's points, which
+        all stand as the run's own too, only the NaNs, by which no model is ranked.
         """
         left = list(metrics)
 
@@ -498,14 +665,25 @@ class Tracker:
 
         self._again(once)
 
-    def _lacking(self, run: str, metrics: Sequence[Metric], only_nans: bool) -> list[Metric]:
-        """Those of a request that the run lacks: looked at are the NaNs, or all where there are none."""
+    def _lacking(
+        self, run: str, metrics: Sequence[Metric], only_nans: bool
+    ) -> list[Metric]:
+        """Those of a request that the run lacks: looked at are the NaNs, or all where
+        there are none."""
         nans = [one for one in metrics if math.isnan(one.value)]
-        keys = {one.key for one in (nans or metrics)}
+        keys = {one.key for one in nans or metrics}
         if only_nans and not nans:
             return list(metrics)
-        held = {_identity(one) for key in keys for one in self._client.get_metric_history(run, key)}
-        return [one for one in metrics if (nans and not math.isnan(one.value)) or _identity(one) not in held]
+        held = {
+            _identity(one)
+            for key in keys
+            for one in self._client.get_metric_history(run, key)
+        }
+        return [
+            one
+            for one in metrics
+            if (nans and not math.isnan(one.value)) or _identity(one) not in held
+        ]
 
     def _again(self, do: Callable[[], T]) -> T:
         try:
@@ -513,5 +691,9 @@ class Tracker:
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
             said = f"{self._place}: {trouble.shown(str(error))}"
             if is_transient(error) and not trouble.is_there_already(str(error)):
-                raise Unreachable(f"MLflow does not answer or is overloaded: {said}. {KEPT}") from error
-            raise Refused(f"MLflow refused: {said}{trouble.advice(str(error), self._place)}. {KEPT}") from error
+                raise Unreachable(
+                    f"MLflow does not answer or is overloaded: {said}. {KEPT}"
+                ) from error
+            raise Refused(
+                f"MLflow refused: {said}{trouble.advice(str(error), self._place)}. {KEPT}"
+            ) from error

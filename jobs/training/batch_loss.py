@@ -1,5 +1,6 @@
-"""Makes one loss of a batch's examples: a token mean over all of them, the mean of several virtual ranks' own, or a
-mean over examples whose losses are scaled by their tasks."""
+"""Makes one loss of a batch's examples: a token mean over all of them, the mean of
+several virtual ranks' own, or a mean over examples whose losses are scaled by their
+tasks."""
 
 from collections.abc import Sequence
 
@@ -14,26 +15,34 @@ from zsg_core.training import schedule
 class BatchLoss:
     """The loss of one step, added up from micro-batches on one rank.
 
-    Virtual rank r of n holds the items r, r+n, … of the batch. The loss is the mean, over those that have learnt
-    tokens, of the token mean of each one's items; with one of them the token mean of the batch. Who computes an
-    item changes nothing: the weights come from the whole batch, `learnt` tokens an item.
+    Virtual rank r of n holds the items r, r+n, … of the batch. The loss is the mean,
+    over those that have learnt tokens, of the token mean of each one's items; with one
+    of them the token mean of the batch. Who computes an item changes nothing: the
+    weights come from the whole batch, `learnt` tokens an item.
     """
 
-    def __init__(self, learnt: Sequence[int], virtual_ranks: int, world: int, device: str) -> None:
+    def __init__(
+        self, learnt: Sequence[int], virtual_ranks: int, world: int, device: str
+    ) -> None:
         self._device, self._count = device, virtual_ranks
         tokens = [sum(learnt[rank::virtual_ranks]) for rank in range(virtual_ranks)]
         self._tokens = [(rank, held) for rank, held in enumerate(tokens) if held]
         self._sums = torch.zeros(virtual_ranks, device=device)
         # The engine averages over ranks.
-        weights = [world / (held * len(self._tokens)) if held else 0.0 for held in tokens]
+        weights = [
+            world / (held * len(self._tokens)) if held else 0.0 for held in tokens
+        ]
         self._weights = torch.tensor(weights, device=device)
 
     def add(self, sums: torch.Tensor, items: Sequence[int]) -> torch.Tensor:
-        """This micro-batch's part of the loss, to be differentiated; `sums` are −Σ log p of its `items`, or (1,)."""
+        """This micro-batch's part of the loss, to be differentiated; `sums` are −Σ log
+        p of its `items`, or (1,)."""
         if self._count == 1:
             held = sums.sum()[None]  # as ever, to the last bit
         else:
-            owners = torch.tensor([item % self._count for item in items] or [0], device=self._device)
+            owners = torch.tensor(
+                [item % self._count for item in items] or [0], device=self._device
+            )
             held = torch.zeros_like(self._sums).index_add(0, owners, sums)
         self._sums += held.detach()
         return (held * self._weights).sum()
@@ -48,10 +57,13 @@ class BatchLoss:
 class ScaledLoss:
     """The loss of one step that is the mean over its examples of −Σ log p, each over its own scale.
 
-    Examples of which nothing is learnt do not count. Who computes an item changes nothing, as in BatchLoss.
+    Examples of which nothing is learnt do not count. Who computes an item changes
+    nothing, as in BatchLoss.
     """
 
-    def __init__(self, learnt: Sequence[int], scales: Sequence[float], world: int, device: str) -> None:
+    def __init__(
+        self, learnt: Sequence[int], scales: Sequence[float], world: int, device: str
+    ) -> None:
         self._device, self._world = device, world
         counted = sum(tokens > 0 for tokens in learnt)
         self._weights = [1 / (scale * counted) for scale in scales]
@@ -59,7 +71,9 @@ class ScaledLoss:
 
     def add(self, sums: torch.Tensor, items: Sequence[int]) -> torch.Tensor:
         """As BatchLoss.add."""
-        weights = torch.tensor([self._weights[item] for item in items] or [0.0], device=self._device)
+        weights = torch.tensor(
+            [self._weights[item] for item in items] or [0.0], device=self._device
+        )
         part = (sums * weights).sum()
         self._sum += part.detach()
         return part * self._world  # the engine averages over ranks
@@ -71,26 +85,40 @@ class ScaledLoss:
 
 
 def loss_of_step(
-    train: TokenizedSet, places: Sequence[int], virtual_ranks: int, world: int, device: str
+    train: TokenizedSet,
+    places: Sequence[int],
+    virtual_ranks: int,
+    world: int,
+    device: str,
 ) -> BatchLoss | ScaledLoss:
     """The loss of a step that trains on the examples at `places`."""
     learnt = [train.learnt[place] for place in places]
     if train.scales:
-        return ScaledLoss(learnt, [train.scales[place] for place in places], world, device)
+        return ScaledLoss(
+            learnt, [train.scales[place] for place in places], world, device
+        )
     return BatchLoss(learnt, virtual_ranks, world, device)
 
 
 def refuse_empty(learnt: Sequence[int], batch: int, epochs: int, steps: int) -> None:
-    """Raises UserError for a step of which nothing is learnt, since max_length cut all its answers away."""
+    """Raises UserError for a step of which nothing is learnt, since max_length cut all
+    its answers away."""
     for step in range(1, steps + 1):
-        if not any(learnt[place] for place in schedule.batch_positions(step, batch, len(learnt), epochs)):
+        if not any(
+            learnt[place]
+            for place in schedule.batch_positions(step, batch, len(learnt), epochs)
+        ):
             raise UserError(
-                f"step {step} would learn nothing: train.truncate: head leaves none of its {batch} examples an answer "
-                "token. Raise train.max_length or train.batch, or use train.truncate: prompt"
+                f"step {step} would learn nothing: train.truncate: head leaves none of its {batch}"
+                " examples an answer token. Raise train.max_length or train.batch, or use"
+                " train.truncate: prompt"
             )
 
 
-def item_means(sums: torch.Tensor, learnt: torch.Tensor, truncated_answers: str) -> torch.Tensor:
-    """(M,) mean loss of each test item over its answer tokens; of an item that has none left NaN, or 0 for `zero`."""
+def item_means(
+    sums: torch.Tensor, learnt: torch.Tensor, truncated_answers: str
+) -> torch.Tensor:
+    """(M,) mean loss of each test item over its answer tokens; of an item that has none
+    left NaN, or 0 for `zero`."""
     means = sums / learnt
     return means.masked_fill(learnt == 0, 0.0) if truncated_answers == "zero" else means

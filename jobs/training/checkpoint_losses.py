@@ -1,7 +1,8 @@
-"""Takes a checkpoint's losses: of the whole test set, of the quick one, or of both, as the grid asks.
+"""Takes a checkpoint's losses: of the whole test set, of the quick one, or of both, as
+the grid asks.
 
-Each set is always computed in the same way, whatever else a step measures: a value computed again after a restart,
-or under another schedule, must be the same to the bit.
+Each set is always computed in the same way, whatever else a step measures: a value
+computed again after a restart, or under another schedule, must be the same to the bit.
 """
 
 from pathlib import Path
@@ -32,62 +33,104 @@ class CheckpointLosses:
     """
 
     def __init__(
-        self, job: dict[str, Any], engine: Any, test: TokenizedSet, ranks: Ranks, device: str, budget: int,
-        *, first: int, steps: int,
-    ) -> None:  # fmt: skip
+        self,
+        job: dict[str, Any],
+        engine: Any,
+        test: TokenizedSet,
+        ranks: Ranks,
+        device: str,
+        budget: int,
+        *,
+        first: int,
+        steps: int,
+    ) -> None:
         self._ranks, self._test = ranks, test
-        own = schedule.measured(steps, *(job["checkpoints"][key] for key in ("every", "quick", "snapshots")))
+        own = schedule.measured(
+            steps, *(job["checkpoints"][key] for key in ("every", "quick", "snapshots"))
+        )
         # Where a later stage begins, the stage before has measured.
-        wanted = {key: {first + step for step in steps if step or not first} for key, steps in own.items()}
-        self.cells = frozenset((step, key) for key, steps in wanted.items() for step in steps)
+        wanted = {
+            key: {first + step for step in steps if step or not first}
+            for key, steps in own.items()
+        }
+        self.cells = frozenset(
+            (step, key) for key, steps in wanted.items() for step in steps
+        )
         self.steps = frozenset(step for step, _ in self.cells)
         stage = job["recipe"]["stages"][-1]
         tested = recipes.tested(stage["data"])
         self.sources = list(tested)
-        seed = max(rule.get("seed", 0) for rule in tested.values())  # one in common, where they draw at all
+        # one in common, where they draw at all
+        seed = max(rule.get("seed", 0) for rule in tested.values())
         self.parts = {
-            key: splits.stratified(test.tasks, schedule.quick_items(key), seed) for key in wanted if key != "loss"
+            key: splits.stratified(test.tasks, schedule.quick_items(key), seed)
+            for key in wanted
+            if key != "loss"
         }
         rule = stage["train"].get("truncated_answers", "exclude")
-        self.sets = {key: HeldOutLoss(engine, test, ranks, device, budget, self.parts.get(key), rule) for key in wanted}
+        self.sets = {
+            key: HeldOutLoss(
+                engine, test, ranks, device, budget, self.parts.get(key), rule
+            )
+            for key in wanted
+        }
         self._refuse_empty(stage["train"])
         self._settings = stage["train"]
         self._kept = {
-            key: first_losses.folder(job, held_out, ranks, device, budget) for key, held_out in self.sets.items()
+            key: first_losses.folder(job, held_out, ranks, device, budget)
+            for key, held_out in self.sets.items()
         }
 
     def _refuse_empty(self, settings: dict[str, Any]) -> None:
-        """Raises UserError where a loss is wanted of items none of which has a token to be tested on."""
+        """Raises UserError where a loss is wanted of items none of which has a token to
+        be tested on."""
         for key, held_out in self.sets.items():
-            counts = settings.get("truncated_answers") == "zero" and len(held_out.tokens)
+            counts = settings.get("truncated_answers") == "zero" and len(
+                held_out.tokens
+            )
             if not counts and not held_out.tokens.any():
-                why = "none of its answers is left within train.max_length" if len(held_out.tokens) else "it is empty"
+                why = (
+                    "none of its answers is left within train.max_length"
+                    if len(held_out.tokens)
+                    else "it is empty"
+                )
                 raise UserError(
-                    f"{key} is wanted at checkpoints, but the test set has no token to measure it on: {why}; set "
-                    "data.test_path, data.test_per_task or train.max_length"
+                    f"{key} is wanted at checkpoints, but the test set has no token to measure it"
+                    f" on: {why}; set data.test_path, data.test_per_task or train.max_length"
                 )
 
     def _refuse_broken(self, key: str, step: int, means: torch.Tensor) -> None:
-        """Raises Diverged, or UserError for a base, where an item that has an answer has no finite loss."""
+        """Raises Diverged, or UserError for a base, where an item that has an answer
+        has no finite loss."""
         broken = int((~torch.isfinite(means) & (self.sets[key].tokens > 0)).sum())
         if not broken:
             return
-        said = f"the test loss ({key}) is not a number on {broken} of {len(means)} items"
+        said = (
+            f"the test loss ({key}) is not a number on {broken} of {len(means)} items"
+        )
         if step == 0:
-            raise UserError(f"before any step, {said}; {advice(self._settings)}, or look at the base model")
+            raise UserError(
+                f"before any step, {said}; {advice(self._settings)}, or look at the base model"
+            )
         raise Diverged(step, f"{said}; {advice(self._settings)}")
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a start row tells: the digest of each set's tokens."""
-        return {"test_sets": {key: held_out.digest for key, held_out in self.sets.items()}}
+        return {
+            "test_sets": {key: held_out.digest for key, held_out in self.sets.items()}
+        }
 
     def describe(self, run: Path, attempt: Attempt) -> None:
         """Writes which items there are; by rank 0, before anything is measured."""
         attempts.check(run, attempt)
-        item_losses.describe(run, self._test.ids, self._test.tasks, self._test.learnt, self.parts)
+        item_losses.describe(
+            run, self._test.ids, self._test.tasks, self._test.learnt, self.parts
+        )
 
-    def measure(self, step: int, examples: int, journal: Journal | None) -> dict[str, float]:
+    def measure(
+        self, step: int, examples: int, journal: Journal | None
+    ) -> dict[str, float]:
         """The metrics of a checkpoint; every item's loss goes to the journal."""
         data: dict[str, float] = {}
         for key, held_out in self.sets.items():
@@ -97,17 +140,27 @@ class CheckpointLosses:
             self._refuse_broken(key, step, means)
             data |= summary(means, held_out.tokens, key)
             if len(self.sources) > 1:
-                ids = [self._test.ids[place] for place in self.parts.get(key, range(len(self._test)))]
+                ids = [
+                    self._test.ids[place]
+                    for place in self.parts.get(key, range(len(self._test)))
+                ]
                 data |= by_source(means, ids, self.sources, key)
             if journal:
                 if source:
-                    taken = {"event": "taken", "what": key, "from": f"first_losses/{source.name}"}
+                    taken = {
+                        "event": "taken",
+                        "what": key,
+                        "from": f"first_losses/{source.name}",
+                    }
                     journal.row("event", step=step, examples=examples, data=taken)
-                item_losses.keep(journal, key, means.numpy(), step=step, examples=examples)
+                item_losses.keep(
+                    journal, key, means.numpy(), step=step, examples=examples
+                )
         return data
 
     def _means(self, key: str, step: int) -> tuple[torch.Tensor, Path | None]:
-        """The items' means, and where they are from if another run with this base has computed them."""
+        """The items' means, and where they are from if another run with this base has
+        computed them."""
         kept = self._kept[key] if step == 0 else None
         if kept is None:
             return self.sets[key].measure(), None

@@ -1,9 +1,10 @@
 """Writes and checks the DeepSpeed JSON of a run: every key that matters stated, no key unknown.
 
-DeepSpeed takes a misspelt key at the top level in silence and trains on with its default, and its defaults have
-changed (clipping, overflow checks, overlap). So the models below say what a run's JSON holds, no more and no less,
-and it is held against them when it is written and again when a job starts from it. The time limit of collectives
-is no key of it: see jobs.runtime.ranks.
+DeepSpeed takes a misspelt key at the top level in silence and trains on with its
+default, and its defaults have changed (clipping, overflow checks, overlap). So the
+models below say what a run's JSON holds, no more and no less, and it is held against
+them when it is written and again when a job starts from it. The time limit of
+collectives is no key of it: see jobs.runtime.ranks.
 """
 
 import math
@@ -17,7 +18,8 @@ from zsg_core.settings.fields import Count, Positive, Strict
 
 Config = dict[str, Any]
 Size = Annotated[int, Field(ge=0)]
-LOSS_SCALE_WINDOW = 1024  # steps without an overflow after which the loss scale doubles; BMTrain's
+# steps without an overflow after which the loss scale doubles; BMTrain's
+LOSS_SCALE_WINDOW = 1024
 
 
 class Bf16(Strict):
@@ -31,7 +33,8 @@ class Bf16(Strict):
 
 
 class Fp16(Strict):
-    """`loss_scale` 0 means dynamic. The first scale is set by updates.py: this JSON has powers of two only."""
+    """`loss_scale` 0 means dynamic. The first scale is set by updates.py: this JSON has
+    powers of two only."""
 
     enabled: bool
     auto_cast: Literal[False]
@@ -51,7 +54,8 @@ class DataTypes(Strict):
 
 
 class Zero(Strict):
-    """ZeRO at stages 0 to 2. Offloading and quantising are not among its keys: they change speed or numbers."""
+    """ZeRO at stages 0 to 2. Offloading and quantising are not among its keys: they
+    change speed or numbers."""
 
     stage: Literal[0, 1, 2]
     overlap_comm: bool
@@ -84,7 +88,8 @@ class CheckpointTags(Strict):
 
 
 class Whole(Strict):
-    """The JSON. A step's boundary is `step()`, and its gradient the ranks' mean: jobs.training.train rests on both."""
+    """The JSON. A step's boundary is `step()`, and its gradient the ranks' mean:
+    jobs.training.train rests on both."""
 
     train_micro_batch_size_per_gpu: Literal[1]
     gradient_accumulation_steps: Literal[1]
@@ -112,14 +117,20 @@ class WholeAtStage3(Whole):
     zero_optimization: Zero3  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-def deepspeed_config(*, zero_stage: int, precision: str, clip: float, loss_scale: float | None = None) -> Config:
+def deepspeed_config(
+    *, zero_stage: int, precision: str, clip: float, loss_scale: float | None = None
+) -> Config:
     """The configuration for a ZeRO stage (0–3) and a precision (bf16, fp16, fp32).
 
-    Raises UserError for 16 bits at stage 0: there DeepSpeed 0.19 steps through an optimiser of its own whose
-    result differs from stages 1–3 (measured) and which starts fp16 from a loss scale of its own.
+    Raises UserError for 16 bits at stage 0: there DeepSpeed 0.19 steps through an
+    optimiser of its own whose result differs from stages 1–3 (measured) and which
+    starts fp16 from a loss scale of its own.
     """
     if zero_stage == 0 and precision != "fp32":
-        raise UserError(f"deepspeed.zero_stage 0 cannot train in {precision} as stages 1–3 do; use stage 1, or fp32")
+        raise UserError(
+            f"deepspeed.zero_stage 0 cannot train in {precision} as stages 1–3 do; use stage 1, or"
+            " fp32"
+        )
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -186,12 +197,17 @@ def _zero(stage: int) -> Config:
 
 
 def checked(config: Config) -> Config:
-    """The same configuration; UserError for a key that is unknown, missing, or of a value that jobs cannot run by."""
+    """The same configuration; UserError for a key that is unknown, missing, or of a
+    value that jobs cannot run by."""
     zero = config.get("zero_optimization")
-    schema = WholeAtStage3 if isinstance(zero, dict) and zero.get("stage") == 3 else Whole
+    schema = (
+        WholeAtStage3 if isinstance(zero, dict) and zero.get("stage") == 3 else Whole
+    )
     try:
         schema.model_validate(config)
     except ValidationError as error:
         _, message = first_problem(error, schema)
-        raise UserError(f"job.json, deepspeed: {message}. `zsg submit` writes it anew") from None
+        raise UserError(
+            f"job.json, deepspeed: {message}. `zsg submit` writes it anew"
+        ) from None
     return config

@@ -1,7 +1,9 @@
-"""Keeps what an untrained base scores on a test set, which is the same for every run that starts from it.
+"""Keeps what an untrained base scores on a test set, which is the same for every run
+that starts from it.
 
-first_losses/<id>/losses.npy in the workspace, float64, one value per item. The id is made of all that the values
-depend on to the last bit: the weights, the tokens, and how they are computed.
+first_losses/<id>/losses.npy in the workspace, float64, one value per item. The id is
+made of all that the values depend on to the last bit: the weights, the tokens, and how
+they are computed.
 """
 
 import importlib.metadata
@@ -21,20 +23,38 @@ from zsg_core.digest import content_id
 RULE = 1  # raised when the same weights and tokens would give other values
 
 
-def folder(job: dict[str, Any], held_out: HeldOutLoss, ranks: Ranks, device: str, budget: int) -> Path | None:
-    """Where the losses of a job's base belong; None if it starts from the weights of another run."""
+def folder(
+    job: dict[str, Any], held_out: HeldOutLoss, ranks: Ranks, device: str, budget: int
+) -> Path | None:
+    """Where the losses of a job's base belong; None if it starts from the weights of
+    another run."""
     if job["before"]:
         return None
-    workspace, base, made = Workspace(Path(job["paths"]["workspace"])), job["recipe"]["base"], job["made"]["base"]
+    workspace, base, made = (
+        Workspace(Path(job["paths"]["workspace"])),
+        job["recipe"]["base"],
+        job["made"]["base"],
+    )
     train = job["recipe"]["stages"][-1]["train"]
-    what = {"rule": RULE, "base": (read_json(workspace.base(made) / "meta.json") or base) if made else base}
+    what = {
+        "rule": RULE,
+        "base": (read_json(workspace.base(made) / "meta.json") or base)
+        if made
+        else base,
+    }
     # What is tuned is the same forward as long as nothing was; LoRA adds to it.
     what |= {"lora": train["tuning"] if train["tuning"]["method"] == "lora" else None}
-    what |= {"tokens": held_out.digest, "precision": train["precision"], "budget": budget, "world": ranks.world}
+    what |= {
+        "tokens": held_out.digest,
+        "precision": train["precision"],
+        "budget": budget,
+        "world": ranks.world,
+    }
     what |= {"truncated_answers": train.get("truncated_answers")}
     what |= {
         "machine": machine(device),
-        "versions": versions() | {"transformers": importlib.metadata.version("transformers")},
+        "versions": versions()
+        | {"transformers": importlib.metadata.version("transformers")},
     }
     return workspace.first_losses(content_id(what))
 
@@ -52,7 +72,8 @@ def keep(kept: Path, losses: NDArray[np.float64]) -> None:
 
 
 def machine(device: str) -> list[Any]:
-    """What of a machine decides the last bits: which GPU, or the kind of processor and the threads."""
+    """What of a machine decides the last bits: which GPU, or the kind of processor and
+    the threads."""
     if device != "cpu":
         return [torch.cuda.get_device_name(device)]
     return [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]

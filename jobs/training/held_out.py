@@ -1,7 +1,8 @@
-"""Measures the loss on the held-out examples: shared out over the ranks, without padding, one value per item.
+"""Measures the loss on the held-out examples: shared out over the ranks, without
+padding, one value per item.
 
-What several items begin with is encoded once: see zsg_core.data.prefixes. Which items share does not depend on the
-number of ranks.
+What several items begin with is encoded once: see zsg_core.data.prefixes. Which items
+share does not depend on the number of ranks.
 """
 
 import hashlib
@@ -23,30 +24,56 @@ from zsg_core.training import schedule
 
 
 class HeldOutLoss:
-    """The loss of a model on a test set, or on those items of it at `places`, as often as it is asked for.
+    """The loss of a model on a test set, or on those items of it at `places`, as often
+    as it is asked for.
 
     `budget` is the most tokens of a training micro-batch. All ranks make it and call it together.
     """
 
     def __init__(
-        self, engine: Any, test: TokenizedSet, ranks: Ranks, device: str, budget: int,
-        places: Sequence[int] | None = None, truncated_answers: str = "exclude", sharing: bool = True,
-    ) -> None:  # fmt: skip
-        self._engine, self._device, self._truncated_answers = engine, device, truncated_answers
-        self._items = test.encoded if places is None else [test.encoded[place] for place in places]
+        self,
+        engine: Any,
+        test: TokenizedSet,
+        ranks: Ranks,
+        device: str,
+        budget: int,
+        places: Sequence[int] | None = None,
+        truncated_answers: str = "exclude",
+        sharing: bool = True,
+    ) -> None:
+        self._engine, self._device, self._truncated_answers = (
+            engine,
+            device,
+            truncated_answers,
+        )
+        self._items = (
+            test.encoded
+            if places is None
+            else [test.encoded[place] for place in places]
+        )
         self._spans = [test.spans(item) for item in self._items]
-        self.tokens = torch.tensor([sum(b - a for a, b in spans) for spans in self._spans], dtype=torch.float64)
-        self._groups = self._grouped(budget) if sharing else [Group((place,)) for place in range(len(self._items))]
+        self.tokens = torch.tensor(
+            [sum(b - a for a, b in spans) for spans in self._spans], dtype=torch.float64
+        )
+        self._groups = (
+            self._grouped(budget)
+            if sharing
+            else [Group((place,)) for place in range(len(self._items))]
+        )
         self._micros = self._micro_batches(ranks, budget)
 
     @torch.no_grad()
     def measure(self) -> torch.Tensor:
-        """(M,) float64: the mean loss of each item over its answer tokens, of which there are `tokens`, (M,).
+        """(M,) float64: the mean loss of each item over its answer tokens, of which
+        there are `tokens`, (M,).
 
         Of an item without any see `item_means`.
         """
         self._engine.eval()
-        sums = torch.zeros(len(self._items) + 1, dtype=torch.float64, device=self._device)  # the last for prefixes
+        # the last for prefixes
+        sums = torch.zeros(
+            len(self._items) + 1, dtype=torch.float64, device=self._device
+        )
         for micro in self._micros:
             nll = self._engine(*micro.on(self._device)).double()
             if micro.items:
@@ -66,25 +93,52 @@ class HeldOutLoss:
 
     @cached_property
     def token_counts(self) -> dict[str, int]:
-        """Σn of what is encoded, and the Σn² by which attention costs: what `zsg plan` estimates from."""
-        lengths = [[len(self._items[place].ids) for place in group.places] for group in self._groups]
-        shared = [(group.prefix, of) for group, of in zip(self._groups, lengths, strict=True)]
-        squares = sum(prefix**2 + sum(n**2 - prefix**2 for n in of) for prefix, of in shared)
-        return {"sum": sum(_size(prefix, of) for prefix, of in shared), "squares": squares}
+        """Σn of what is encoded, and the Σn² by which attention costs: what `zsg plan`
+        estimates from."""
+        lengths = [
+            [len(self._items[place].ids) for place in group.places]
+            for group in self._groups
+        ]
+        shared = [
+            (group.prefix, of) for group, of in zip(self._groups, lengths, strict=True)
+        ]
+        squares = sum(
+            prefix**2 + sum(n**2 - prefix**2 for n in of) for prefix, of in shared
+        )
+        return {
+            "sum": sum(_size(prefix, of) for prefix, of in shared),
+            "squares": squares,
+        }
 
     def _grouped(self, most: int) -> list[Group]:
-        limits = [_unlearnt(item, spans) for item, spans in zip(self._items, self._spans, strict=True)]
+        limits = [
+            _unlearnt(item, spans)
+            for item, spans in zip(self._items, self._spans, strict=True)
+        ]
         return prefixes.groups([item.ids for item in self._items], limits, most)
 
     def _micro_batches(self, ranks: Ranks, budget: int) -> list[MicroBatch]:
-        """This rank's part; as many for every rank, since ZeRO-3 gathers weights in each of them together."""
+        """This rank's part; as many for every rank, since ZeRO-3 gathers weights in
+        each of them together."""
         factor = schedule.EVALUATED[self._device.partition(":")[0]]
-        sizes = [_size(group.prefix, [len(self._items[p].ids) for p in group.places]) for group in self._groups]
-        learnt = [sum(int(self.tokens[place]) for place in group.places) for group in self._groups]
-        costs = [size + (factor - 1) * count for size, count in zip(sizes, learnt, strict=True)]
+        sizes = [
+            _size(group.prefix, [len(self._items[p].ids) for p in group.places])
+            for group in self._groups
+        ]
+        learnt = [
+            sum(int(self.tokens[place]) for place in group.places)
+            for group in self._groups
+        ]
+        costs = [
+            size + (factor - 1) * count
+            for size, count in zip(sizes, learnt, strict=True)
+        ]
         shares = schedule.share(sizes, ranks.world)
         rows = [schedule.micro_batches(own, costs, factor * budget) for own in shares]
-        mine = [self._pack([self._groups[number] for number in row]) for row in rows[ranks.rank]]
+        mine = [
+            self._pack([self._groups[number] for number in row])
+            for row in rows[ranks.rank]
+        ]
         return mine + [IDLE] * (max(map(len, rows)) - len(mine))
 
     def _pack(self, groups: list[Group]) -> MicroBatch:
@@ -93,12 +147,19 @@ class HeldOutLoss:
             begin, after = group.prefix, -1
             if begin:
                 after = len(parts)
-                parts.append(Part(len(self._items), self._items[group.places[0]].ids[:begin]))
-            parts += [Part(p, self._items[p].ids[begin:], begin, self._spans[p], after) for p in group.places]
+                parts.append(
+                    Part(len(self._items), self._items[group.places[0]].ids[:begin])
+                )
+            parts += [
+                Part(p, self._items[p].ids[begin:], begin, self._spans[p], after)
+                for p in group.places
+            ]
         return pack(parts)
 
 
-def summary(means: torch.Tensor, tokens: torch.Tensor, key: str = "loss") -> dict[str, float]:
+def summary(
+    means: torch.Tensor, tokens: torch.Tensor, key: str = "loss"
+) -> dict[str, float]:
     """What a checkpoint says of a test set: the mean over its items, the mean over its tokens.
 
     Items whose loss is not finite are excluded and counted.
@@ -106,15 +167,27 @@ def summary(means: torch.Tensor, tokens: torch.Tensor, key: str = "loss") -> dic
     finite = torch.isfinite(means)
     data = {
         key: means[finite].mean().item() if finite.any() else float("nan"),
-        f"{key}_token_mean": ((means * tokens)[finite].sum() / tokens[finite].sum()).item(),
+        f"{key}_token_mean": (
+            (means * tokens)[finite].sum() / tokens[finite].sum()
+        ).item(),
     }
-    return data if finite.all() else data | {f"{key}_excluded": float((~finite).sum().item())}
+    return (
+        data
+        if finite.all()
+        else data | {f"{key}_excluded": float((~finite).sum().item())}
+    )
 
 
-def by_source(means: torch.Tensor, ids: Sequence[str], sources: Sequence[str], key: str = "loss") -> dict[str, float]:
-    """The mean over the items of each of several sources, by which their `ids` begin; as `summary` takes it."""
+def by_source(
+    means: torch.Tensor, ids: Sequence[str], sources: Sequence[str], key: str = "loss"
+) -> dict[str, float]:
+    """The mean over the items of each of several sources, by which their `ids` begin;
+    as `summary` takes it."""
     whose = [made_id.partition("/")[0] for made_id in ids]
-    found = {name: means[torch.tensor([one == name for one in whose], dtype=torch.bool)] for name in sources}
+    found = {
+        name: means[torch.tensor([one == name for one in whose], dtype=torch.bool)]
+        for name in sources
+    }
     finite = {name: of[torch.isfinite(of)] for name, of in found.items()}
     return {f"{key}/{name}": of.mean().item() for name, of in finite.items() if len(of)}
 

@@ -1,15 +1,20 @@
-"""Keeps the weights of a train job after chosen steps: as folders that load, while training goes on.
+"""Keeps the weights of a train job after chosen steps: as folders that load, while
+training goes on.
 
-<run>/snapshots/<step>/   see jobs.contract.folder; meta.json has step, attempt, weights (their digest), dtype, bytes,
-                          base (path and digest of what the run started from) and probe_loss (the test loss measured
+<run>/snapshots/<step>/   see jobs.contract.folder; meta.json has step, attempt, weights
+                          (their digest), dtype, bytes,
+                          base (path and digest of what the run started from) and
+                              probe_loss (the test loss measured
                           there)
 <run>/queue/<step>.<suite>.lease   somebody evaluates that snapshot: see jobs.contract.leases
 
-A snapshot that evaluators still need stays, whatever the rule says, and goes once they have what they want of it.
+A snapshot that evaluators still need stays, whatever the rule says, and goes once they
+have what they want of it.
 
-What is committed stays as it is: a resumed run that comes by again compares digests, and journals it if they differ.
-The journal says which snapshots there are: events `snapshot` (digest, bytes, seconds, probe_loss) and `snapshot
-removed`, and `speed/snapshot_stall_s`, the seconds for which training stood still.
+What is committed stays as it is: a resumed run that comes by again compares digests,
+and journals it if they differ. The journal says which snapshots there are: events
+`snapshot` (digest, bytes, seconds, probe_loss) and `snapshot removed`, and
+`speed/snapshot_stall_s`, the seconds for which training stood still.
 """
 
 import queue
@@ -35,7 +40,8 @@ from jobs.training.weight_folders import Base, WeightFolders, Written
 from zsg_core.errors import ClusterError
 from zsg_core.training.snapshots import Rule, kept
 
-_DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")  # of an attempt, by its nonce
+# of an attempt, by its nonce
+_DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
 _DRAFT_OF_WEIGHTS = re.compile(r"\.weights\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
 
 Note = Callable[[str, int, dict[str, Any]], None]  # journals a row: kind, step, data
@@ -50,31 +56,57 @@ class Told:
 
 
 class Snapshots:
-    """The snapshots of one run, as one attempt writes them; every method is called by all ranks together."""
+    """The snapshots of one run, as one attempt writes them; every method is called by
+    all ranks together."""
 
     def __init__(
-        self, engine: Any, run: Path, attempt: Attempt, ranks: Ranks, base: Base, steps: Collection[int], rule: Rule,
-        note: Note, scored: Sequence[str] = (),
-    ) -> None:  # fmt: skip
-        """`steps` are counted from the first stage's start. `note` does nothing on ranks other than 0.
+        self,
+        engine: Any,
+        run: Path,
+        attempt: Attempt,
+        ranks: Ranks,
+        base: Base,
+        steps: Collection[int],
+        rule: Rule,
+        note: Note,
+        scored: Sequence[str] = (),
+    ) -> None:
+        """`steps` are counted from the first stage's start. `note` does nothing on
+        ranks other than 0.
 
         `scored`: the metrics that evaluators are to take of every snapshot.
         """
-        self._run, self._root, self._attempt, self._ranks = run, run / "snapshots", attempt, ranks
-        self._steps, self._rule, self._note, self._scored = frozenset(steps), rule, note, scored
-        self._folders = WeightFolders(engine, run, attempt, ranks, base, self._has_written)
+        self._run, self._root, self._attempt, self._ranks = (
+            run,
+            run / "snapshots",
+            attempt,
+            ranks,
+        )
+        self._steps, self._rule, self._note, self._scored = (
+            frozenset(steps),
+            rule,
+            note,
+            scored,
+        )
+        self._folders = WeightFolders(
+            engine, run, attempt, ranks, base, self._has_written
+        )
         self._told: dict[int, Told] = {}
-        self._there: dict[int, float | None] = {}  # the loss of each that is on disk; rank 0's thread's alone
-        self._news: queue.Queue[Written | int] = queue.Queue()  # written, or the step of one that was removed
+        # the loss of each that is on disk; rank 0's thread's alone
+        self._there: dict[int, float | None] = {}
+        # written, or the step of one that was removed
+        self._news: queue.Queue[Written | int] = queue.Queue()
         self._step: int | None = None
-        self._said: list[str] = []  # why snapshots were not removed; rank 0's thread's alone
+        # why snapshots were not removed; rank 0's thread's alone
+        self._said: list[str] = []
         if self._root.is_symlink():
             raise ClusterError(
-                f"{self._root} is a link; zsg writes and removes snapshots in a folder of its own: remove the link, "
-                "and zsg retry"
+                f"{self._root} is a link; zsg writes and removes snapshots in a folder of its own:"
+                " remove the link, and zsg retry"
             )
         if ranks.is_main:
-            attempts.check(run, attempt)  # what a newer attempt is writing is no dead draft
+            # what a newer attempt is writing is no dead draft
+            attempts.check(run, attempt)
             _remove_drafts(run)
             self._told, self._there = _told(run), _on_disk(self._root)
         dist.barrier()  # nobody writes a draft before those of dead attempts are gone
@@ -92,19 +124,22 @@ class Snapshots:
         return self._write(loss)
 
     def begin(self, step: int) -> None:
-        """Begins to copy the weights if `step` has a snapshot; they must not change until `write`."""
+        """Begins to copy the weights if `step` has a snapshot; they must not change
+        until `write`."""
         self._folders.raise_error()
         self._tell()
         if step in self._steps:
             self._begin(step)
 
     def write(self, loss: float | None) -> None:
-        """Hands what `begin` has copied to the writer, with the loss that was measured meanwhile."""
+        """Hands what `begin` has copied to the writer, with the loss that was measured
+        meanwhile."""
         if self._step is not None:
             self._write(loss)
 
     def finish(self, within_s: float | None = None) -> bool:
-        """Waits until what has begun is written, at most `within_s` seconds: False if that was too short."""
+        """Waits until what has begun is written, at most `within_s` seconds: False if
+        that was too short."""
         if not self._folders.is_used:
             return True
         is_finished = self._folders.finish(within_s)
@@ -118,7 +153,8 @@ class Snapshots:
         self._folders.finish()
 
     def listed(self) -> list[dict[str, Any]]:
-        """For the exit record: each snapshot that was ever written, and whether the rule keeps it."""
+        """For the exit record: each snapshot that was ever written, and whether the
+        rule keeps it."""
         stay = self._stay()
         return [
             {"step": step, "probe_loss": told.probe_loss, "kept": step in stay}
@@ -150,11 +186,20 @@ class Snapshots:
         step, loss = int(written.folder.name), written.meta["probe_loss"]
         if step not in self._told:
             self._told[step] = Told(written.digest, loss)
-            told = {"digest": written.digest, "bytes": written.bytes, "seconds": written.seconds, "probe_loss": loss}
+            told = {
+                "digest": written.digest,
+                "bytes": written.bytes,
+                "seconds": written.seconds,
+                "probe_loss": loss,
+            }
             self._note("event", step, {"event": "snapshot", **told})
         first, now = self._told[step].digest, written.again or written.digest
         if now != first:
-            self._note("event", step, {"event": "snapshot differs", "first": first, "again": now})
+            self._note(
+                "event",
+                step,
+                {"event": "snapshot differs", "first": first, "again": now},
+            )
 
     # What follows runs on rank 0's thread.
 
@@ -166,7 +211,12 @@ class Snapshots:
         go = self._there.keys() - self._stay()
         for step in sorted(go - needed(self._run, self._scored, go)):
             wanted = partial(is_needed, self._run, self._scored, step)
-            reason = removal.discard(self._run.parent.parent, self._root / str(step), removal.IN_WEIGHTS, wanted)
+            reason = removal.discard(
+                self._run.parent.parent,
+                self._root / str(step),
+                removal.IN_WEIGHTS,
+                wanted,
+            )
             if not reason:
                 del self._there[step]
                 self._news.put(step)
@@ -175,7 +225,11 @@ class Snapshots:
                 tell(f"a snapshot is not removed: {reason}")
 
     def _stay(self) -> frozenset[int]:
-        return kept(self._there, {step: _number(loss) for step, loss in self._there.items()}, self._rule)
+        return kept(
+            self._there,
+            {step: _number(loss) for step, loss in self._there.items()},
+            self._rule,
+        )
 
 
 def _told(run: Path) -> dict[int, Told]:
@@ -183,14 +237,23 @@ def _told(run: Path) -> dict[int, Told]:
     found: dict[int, Told] = {}
     for row in journals.read(run):
         if row["kind"] == "event" and row["data"].get("event") == "snapshot":
-            found.setdefault(row["step"], Told(row["data"]["digest"], row["data"]["probe_loss"]))
+            found.setdefault(
+                row["step"], Told(row["data"]["digest"], row["data"]["probe_loss"])
+            )
     return found
 
 
 def _on_disk(root: Path) -> dict[int, float | None]:
     """The loss of each snapshot that is there."""
-    committed = [path for path in root.glob("*") if removal.STEP.fullmatch(path.name) and is_committed(path)]
-    return {int(path.name): (read_json(path / "meta.json") or {})["probe_loss"] for path in committed}
+    committed = [
+        path
+        for path in root.glob("*")
+        if removal.STEP.fullmatch(path.name) and is_committed(path)
+    ]
+    return {
+        int(path.name): (read_json(path / "meta.json") or {})["probe_loss"]
+        for path in committed
+    }
 
 
 def _number(loss: Any) -> float | None:

@@ -1,7 +1,7 @@
 """Measures the machine while it trains: tokens a second, the share of its GPUs' peak, memory.
 
-MFU (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) counts the operations that training must do, none that is
-done twice to save memory, and no padding.
+MFU (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) counts the operations that
+training must do, none that is done twice to save memory, and no padding.
 """
 
 import json
@@ -28,22 +28,32 @@ class Speed:
         self._on_gpu = device.startswith("cuda")
 
     def of_step(self, lengths: Sequence[int], started: float) -> dict[str, float]:
-        """A step over examples of these many tokens that began at `started`, by time.perf_counter."""
+        """A step over examples of these many tokens that began at `started`, by
+        time.perf_counter."""
         seconds, tokens = time.perf_counter() - started, sum(lengths)
         data = {f"{SPEED}tokens_per_s": tokens / seconds}
         if self._peak and self._shape:
-            flops = training_flops(self._shape, tokens, sum(length * length for length in lengths))
+            flops = training_flops(
+                self._shape, tokens, sum(length * length for length in lengths)
+            )
             data[f"{SPEED}mfu"] = flops / seconds / self._peak
         return data
 
     def memory(self) -> dict[str, float]:
-        """The most that this rank has held so far, in GB of 1e9 bytes: on its GPU, or of the machine's memory."""
+        """The most that this rank has held so far, in GB of 1e9 bytes: on its GPU, or
+        of the machine's memory."""
         if self._on_gpu:
             import torch
 
             return {f"{SPEED}gpu_memory_gb": torch.cuda.max_memory_allocated() / GB}
-        return {f"{SPEED}memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB}
+        return {
+            f"{SPEED}memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            * 1024
+            / GB
+        }
 
 
 def _shape(base: Path) -> LlamaShape:
-    return shape_of_config(json.loads((base / "config.json").read_text(encoding="utf-8")))
+    return shape_of_config(
+        json.loads((base / "config.json").read_text(encoding="utf-8"))
+    )

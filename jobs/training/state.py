@@ -1,10 +1,12 @@
 """Saves the full state of a train job, and finds the one from which an interrupted run goes on.
 
-<run>/state/<step>/   state.json, and in ranks/ what DeepSpeed writes: weights, optimiser, every rank's RNG
+<run>/state/<step>/   state.json, and in ranks/ what DeepSpeed writes: weights,
+                      optimiser, every rank's RNG
 
-A state is written under a hidden name that only this attempt uses and renamed when all of it is on disk, so
-what has a number for a name is whole. The newest is kept; it goes when the run is done. Engines are imported
-only where states are saved and loaded: the launcher asks for steps.
+A state is written under a hidden name that only this attempt uses and renamed when all
+of it is on disk, so what has a number for a name is whole. The newest is kept; it goes
+when the run is done. Engines are imported only where states are saved and loaded: the
+launcher asks for steps.
 """
 
 import random
@@ -28,7 +30,8 @@ from jobs.runtime.telling import tell
 from zsg_core.errors import ClusterError
 
 RANKS = "ranks"  # DeepSpeed's tag
-_DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")  # of an attempt, by its nonce
+# of an attempt, by its nonce
+_DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
 
 Cells = frozenset[tuple[int, str]]
 
@@ -41,7 +44,8 @@ class Saved:
     ids: str  # digest of the ids consumed so far
     what: dict[str, Any]  # run_id, stage_id, recipe, schedule
     way: dict[str, Any]  # world, zero_stage, device: how the state is cut into files
-    journal: dict[str, int]  # bytes of every journal file when all rows up to `step` were on disk
+    # bytes of every journal file when all rows up to `step` were on disk
+    journal: dict[str, int]
     seconds: float
     loss: float | None
     attempt: int
@@ -58,20 +62,25 @@ class Job:
     way: dict[str, Any]
     digests: Mapping[int, str]  # of the ids consumed after each step
     cells: Cells  # (step, key) of every loss that is wanted
-    lacking: frozenset[int] = frozenset()  # steps whose snapshots are wanted and were never written
+    # steps whose snapshots are wanted and were never written
+    lacking: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The state to go on from, if any, why newer ones do not serve, and why nothing may be trained at all."""
+    """The state to go on from, if any, why newer ones do not serve, and why nothing may
+    be trained at all."""
 
     saved: Saved | None = None
     passed_over: str | None = None
     refusal: str | None = None
 
 
-def choose(found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured: Cells) -> Choice:
-    """The newest state that is this job's. `sizes` are the journal's bytes, `measured` the losses that it has.
+def choose(
+    found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured: Cells
+) -> Choice:
+    """The newest state that is this job's. `sizes` are the journal's bytes, `measured`
+    the losses that it has.
 
     Refused is a state that is this job's and yet was trained on other ids than its schedule says.
     """
@@ -83,20 +92,28 @@ def choose(found: Sequence[Saved], job: Job, sizes: Mapping[str, int], measured:
             continue
         expected = job.digests.get(saved.step)
         if saved.ids != expected:
-            return Choice(refusal=f"the digest of the ids consumed is {saved.ids}, by the schedule {expected}")
+            return Choice(
+                refusal=f"the digest of the ids consumed is {saved.ids}, by the schedule {expected}"
+            )
         return Choice(saved, "; ".join(reasons) or None)
     return Choice(passed_over="; ".join(reasons) or None)
 
 
-def _unusable(saved: Saved, job: Job, sizes: Mapping[str, int], measured: Cells) -> str | None:
+def _unusable(
+    saved: Saved, job: Job, sizes: Mapping[str, int], measured: Cells
+) -> str | None:
     for ours, theirs in ((job.what, saved.what), (job.way, saved.way)):
         differ = [key for key in ours if ours[key] != theirs.get(key)]
         if differ:
-            return "is of another " + " and ".join(f"{key} ({theirs.get(key)}, now {ours[key]})" for key in differ)
+            return "is of another " + " and ".join(
+                f"{key} ({theirs.get(key)}, now {ours[key]})" for key in differ
+            )
     short = [name for name, size in saved.journal.items() if sizes.get(name, 0) < size]
     if short:
         return f"has lost rows of its journal {short[0]}"
-    missing = min((cell for cell in job.cells - measured if cell[0] <= saved.step), default=None)
+    missing = min(
+        (cell for cell in job.cells - measured if cell[0] <= saved.step), default=None
+    )
     if missing:
         return f"has no {missing[1]} of step {missing[0]}, which is a checkpoint now"
     lost = sorted(step for step in job.lacking if step <= saved.step)
@@ -109,17 +126,23 @@ def find(run: Path) -> list[Saved]:
     """All committed states of a run folder."""
     texts = [read_json(path / "state.json") for path in _committed(run)]
     # One of another schema is nobody's.
-    return [Saved(**text) for text in texts if text and {field.name for field in fields(Saved)} == set(text)]
+    return [
+        Saved(**text)
+        for text in texts
+        if text and {field.name for field in fields(Saved)} == set(text)
+    ]
 
 
 def of_the_user(run: Path, found: Sequence[Saved]) -> tuple[list[Saved], list[str]]:
-    """Those that nobody else may have written, and why not the others: a state is a pickle, and to load it is to run
-    what it says.
+    """Those that nobody else may have written, and why not the others: a state is a
+    pickle, and to load it is to run what it says.
     """
     own, strange = [], []
     for saved in found:
         folder = run.absolute() / "state" / str(saved.step)
-        fault = ownership.fault_on_the_way(folder.parents[3], folder) or ownership.fault_within(folder)
+        fault = ownership.fault_on_the_way(
+            folder.parents[3], folder
+        ) or ownership.fault_within(folder)
         if fault:
             strange.append(f"the state of step {saved.step} is not loaded: {fault}")
         else:
@@ -136,7 +159,10 @@ def remove(run: Path) -> list[str]:
     """Removes all states, and the folder unless something else lies in it; why some of it stays."""
     root, folder = run.parent.parent, run / "state"
     reasons = removal.remove_drafts(root, folder, _DRAFT)
-    reasons += [removal.discard(root, path, removal.IN_STATE) for path in removal.steps(root, folder)]
+    reasons += [
+        removal.discard(root, path, removal.IN_STATE)
+        for path in removal.steps(root, folder)
+    ]
     removal.remove_empty(root, folder)
     return list(filter(None, reasons))
 
@@ -150,30 +176,50 @@ def has_any(run: Path) -> bool:
 def why_it_stays(run: Path) -> str:
     """Why `remove` would leave something of the states; "" if it would not."""
     root, folder = run.parent.parent, run / "state"
-    inside = [removal.why_it_stays(root, path, removal.IN_STATE) for path in removal.steps(root, folder)]
+    inside = [
+        removal.why_it_stays(root, path, removal.IN_STATE)
+        for path in removal.steps(root, folder)
+    ]
     return next(filter(None, [removal.why_it_stays(root, folder, None), *inside]), "")
 
 
 def _committed(run: Path) -> list[Path]:
-    return [path for path in (run / "state").glob("*") if removal.STEP.fullmatch(path.name)]
+    return [
+        path for path in (run / "state").glob("*") if removal.STEP.fullmatch(path.name)
+    ]
 
 
 class States:
-    """The states of one run, as one attempt sees them; every method is called by all ranks together."""
+    """The states of one run, as one attempt sees them; every method is called by all
+    ranks together."""
 
-    def __init__(self, run: Path, attempt: Attempt, ranks: Ranks, job: Job, journal: Journal | None) -> None:
-        self._run, self._attempt, self._ranks, self._job, self._journal = run, attempt, ranks, job, journal
+    def __init__(
+        self,
+        run: Path,
+        attempt: Attempt,
+        ranks: Ranks,
+        job: Job,
+        journal: Journal | None,
+    ) -> None:
+        self._run, self._attempt, self._ranks, self._job, self._journal = (
+            run,
+            attempt,
+            ranks,
+            job,
+            journal,
+        )
         self._root = run / "state"
         if self._root.is_symlink():
             raise ClusterError(
-                f"{self._root} is a link; zsg saves and removes states in a folder of its own: remove the link, and "
-                "zsg retry"
+                f"{self._root} is a link; zsg saves and removes states in a folder of its own:"
+                " remove the link, and zsg retry"
             )
         self.step = 0  # of the newest state that is ours
         self.save_s: float | None = None  # how long the last save took
 
     def choose(self) -> Choice:
-        """Rank 0's choice, told to all. Removes what dead attempts left half written; raises on a refusal."""
+        """Rank 0's choice, told to all. Removes what dead attempts left half written;
+        raises on a refusal."""
         choice = Choice()
         if self._ranks.is_main:
             assert self._journal
@@ -182,13 +228,15 @@ class States:
             found, strange = of_the_user(self._run, find(self._run))
             choice = choose(found, self._job, self._journal.before, measured)
             if strange:
-                reasons = [reason for reason in (choice.passed_over, *strange) if reason]
+                reasons = [
+                    reason for reason in (choice.passed_over, *strange) if reason
+                ]
                 choice = replace(choice, passed_over="; ".join(reasons))
         choice = self._tell(choice)
         if choice.refusal:
             raise ClusterError(
-                f"{self._root} cannot be gone on from: {choice.refusal}. The data or the code have changed; "
-                "remove the folder to train from the start"
+                f"{self._root} cannot be gone on from: {choice.refusal}. The data or the code have"
+                " changed; remove the folder to train from the start"
             )
         if choice.saved:
             self.step, self.save_s = choice.saved.step, choice.saved.seconds
@@ -200,13 +248,18 @@ class States:
         try:
             path, client = engine.load_checkpoint(str(folder), RANKS)
         except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-            raise ClusterError(f"{folder} cannot be read: {error}; remove it to train from the start") from error
+            raise ClusterError(
+                f"{folder} cannot be read: {error}; remove it to train from the start"
+            ) from error
         if path is None:
-            raise ClusterError(f"{folder} has no files of DeepSpeed; remove it to train from the start")
+            raise ClusterError(
+                f"{folder} has no files of DeepSpeed; remove it to train from the start"
+            )
         _set_rng(client["rng"][self._ranks.rank])
 
     def save(self, engine: Any, step: int, ids: str, loss: float | None) -> None:
-        """Commits the state after `step`, then removes older ones. Raises ClusterError if it cannot be written."""
+        """Commits the state after `step`, then removes older ones. Raises ClusterError
+        if it cannot be written."""
         if step == self.step:
             return  # nothing has happened since
         started = time.monotonic()
@@ -218,10 +271,16 @@ class States:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         except (OSError, RuntimeError) as error:
-            shutil.rmtree(draft, ignore_errors=True)  # a full disk must take the record of this end
+            # a full disk must take the record of this end
+            shutil.rmtree(draft, ignore_errors=True)
+            former = (
+                f"that of step {self.step} is intact"
+                if self.step
+                else "there is none before it"
+            )
             raise ClusterError(
-                f"the state of step {step} could not be saved in {self._root} ({_reason(error)}); "
-                f"{f'that of step {self.step} is intact' if self.step else 'there is none before it'}"
+                f"the state of step {step} could not be saved in {self._root} "
+                f"({_reason(error)}); {former}"
             ) from error
         self.step, self.save_s = step, time.monotonic() - started
 
@@ -229,17 +288,23 @@ class States:
         import torch.distributed as dist
 
         if self._ranks.is_main:
-            ownership.make_private_folder(self._root)  # in a group's workspace, too: others' states are not loaded
+            # in a group's workspace, too: others' states are not loaded
+            ownership.make_private_folder(self._root)
             ownership.make_private_folder(draft)
         states: list[Any] = [None] * self._ranks.world
         dist.all_gather_object(states, _rng())
-        engine.save_checkpoint(str(draft), RANKS, client_state={"rng": states}, save_latest=False)
-        # On a network file system only who wrote a file can bring it to the disk; who that was is DeepSpeed's affair.
+        engine.save_checkpoint(
+            str(draft), RANKS, client_state={"rng": states}, save_latest=False
+        )
+        # On a network file system only who wrote a file can bring it to the disk; who
+        # that was is DeepSpeed's affair.
         for path in draft.rglob("*"):
             sync(path)
         dist.barrier()
 
-    def _commit(self, draft: Path, step: int, ids: str, loss: float | None, started: float) -> None:
+    def _commit(
+        self, draft: Path, step: int, ids: str, loss: float | None, started: float
+    ) -> None:
         problem: BaseException | None = None
         if self._ranks.is_main:
             try:
@@ -250,12 +315,17 @@ class States:
         if problem:
             raise problem
 
-    def _publish(self, draft: Path, step: int, ids: str, loss: float | None, started: float) -> None:
+    def _publish(
+        self, draft: Path, step: int, ids: str, loss: float | None, started: float
+    ) -> None:
         assert self._journal
         self._journal.commit()
         for script in draft.glob("*.py"):  # DeepSpeed adds two to every checkpoint
             script.unlink()
-        write_json(draft / "state.json", plain(asdict(self._saved(step, ids, loss, time.monotonic() - started))))
+        write_json(
+            draft / "state.json",
+            plain(asdict(self._saved(step, ids, loss, time.monotonic() - started))),
+        )
         sync(draft)
         attempts.check(self._run, self._attempt)
         final = self._root / str(step)
@@ -327,4 +397,8 @@ def _set_rng(state: dict[str, Any]) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        str(error).strip().splitlines()[0]
+        if str(error).strip()
+        else type(error).__name__
+    )

@@ -1,4 +1,5 @@
-"""Says by what the loss of each training example is divided, where a run scales the losses of its tasks."""
+"""Says by what the loss of each training example is divided, where a run scales the
+losses of its tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,15 @@ from jobs.preparing.corpus import Corpus
 from zsg_core.data import output_space
 
 
-def scales(train: dict[str, Any], corpus: Corpus, ids: Sequence[str], learnt: Sequence[int], base: Path) -> list[float]:
-    """The scale of each example of a list, of whose tokens so many are `learnt`; empty where nothing is scaled.
+def scales(
+    train: dict[str, Any],
+    corpus: Corpus,
+    ids: Sequence[str],
+    learnt: Sequence[int],
+    base: Path,
+) -> list[float]:
+    """The scale of each example of a list, of whose tokens so many are `learnt`; empty
+    where nothing is scaled.
 
     Classes are counted in the whole corpus, so that they are the same for each of its orders.
     """

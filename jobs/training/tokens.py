@@ -1,7 +1,10 @@
-"""Keeps a training list as token ids: made once, mapped by every rank, run and restart that needs it.
+"""Keeps a training list as token ids: made once, mapped by every rank, run and restart
+that needs it.
 
-tokens/<id>/   ids.npy (T,) int32: the examples' tokens one after the other; spans.npy (S, 2) int32: what of each is
-               learnt; ends.npy (N, 3) int64: where each example's tokens and spans end, and how many tokens it lost
+tokens/<id>/   ids.npy (T,) int32: the examples' tokens one after the other; spans.npy
+               (S, 2) int32: what of each is
+               learnt; ends.npy (N, 3) int64: where each example's tokens and spans
+                   end, and how many tokens it lost
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +25,11 @@ class Tokens(Sequence[Encoded]):
     """The examples of a folder; each is made when it is asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self._ids, self._spans, ends = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FILES)
-        self._bounds = np.concatenate([np.zeros((1, 3), np.int64), ends])  # row by row where an example begins and ends
+        self._ids, self._spans, ends = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FILES
+        )
+        # row by row where an example begins and ends
+        self._bounds = np.concatenate([np.zeros((1, 3), np.int64), ends])
 
     def __len__(self) -> int:
         return len(self._bounds) - 1
@@ -31,7 +37,10 @@ class Tokens(Sequence[Encoded]):
     def __getitem__(self, place: int) -> Encoded:  # type: ignore[override]
         if not 0 <= place < len(self):
             raise IndexError(place)
-        (first, span, _), (stop, last, cut) = self._bounds[place], self._bounds[place + 1]
+        (first, span, _), (stop, last, cut) = (
+            self._bounds[place],
+            self._bounds[place + 1],
+        )
         spans = tuple((int(a), int(b)) for a, b in self._spans[span:last])
         return Encoded(self._ids[first:stop], spans, int(cut))
 
@@ -46,14 +55,19 @@ def how_encoded(stage: Mapping[str, Any]) -> dict[str, Any]:
 def tokens_id(recipe: Mapping[str, Any], arrangement: str) -> str:
     """The id of the tokens of an arrangement as the last stage of a recipe reads them."""
     how = how_encoded(recipe["stages"][-1])
-    return content_id({"kind": "tokens", "arrangement": arrangement, "base": recipe["base"], **how})
+    return content_id(
+        {"kind": "tokens", "arrangement": arrangement, "base": recipe["base"], **how}
+    )
 
 
 _FILES = ("ids", "spans", "ends")
 
 
-def tokens(folder: Path, examples: Callable[[], Sequence[Example]], encode: Encode) -> Tokens:
-    """The tokens of the examples, in their order; made now unless they are there. One process makes, others wait.
+def tokens(
+    folder: Path, examples: Callable[[], Sequence[Example]], encode: Encode
+) -> Tokens:
+    """The tokens of the examples, in their order; made now unless they are there. One
+    process makes, others wait.
 
     `examples` is asked for them only if they are to be made.
     """
@@ -73,8 +87,13 @@ def _write(draft: Path, examples: Sequence[Example], encode: Encode) -> None:
             spans += encoded.spans
             sizes = [sizes[0] + len(encoded.ids), sizes[1] + len(encoded.spans)]
             ends.append([*sizes, encoded.cut])
-    np.save(draft / "ids.npy", np.memmap(draft / "ids", np.int32, "r") if sizes[0] else np.empty(0, np.int32))
+    np.save(
+        draft / "ids.npy",
+        np.memmap(draft / "ids", np.int32, "r") if sizes[0] else np.empty(0, np.int32),
+    )
     (draft / "ids").unlink()
     np.save(draft / "spans.npy", np.array(spans, np.int32).reshape(-1, 2))
     np.save(draft / "ends.npy", np.array(ends, np.int64).reshape(-1, 3))
-    write_json(draft / "meta.json", {"schema": 1, "examples": len(ends), "tokens": sizes[0]})
+    write_json(
+        draft / "meta.json", {"schema": 1, "examples": len(ends), "tokens": sizes[0]}
+    )

@@ -1,10 +1,12 @@
-"""The train job: one stage over one arrangement, in order, with the loss on the test set at every checkpoint.
+"""The train job: one stage over one arrangement, in order, with the loss on the test
+set at every checkpoint.
 
 Steps are counted from the start of the run's first stage, so that a run's stages are one curve.
 
-The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the loss is one mean over
-the learnt tokens of the whole batch, whatever the number of ranks. See, in this package, answer_loss for the loss of an
-example, batch_loss for that of a batch, batches for what each rank is given, updates for steps that are lost,
+The loop is DeepSpeed's engine and nothing else. A step is `batch` whole examples; the
+loss is one mean over the learnt tokens of the whole batch, whatever the number of
+ranks. See, in this package, answer_loss for the loss of an example, batch_loss for that
+of a batch, batches for what each rank is given, updates for steps that are lost,
 checkpoint_losses for the test set, state for what an interrupted run goes on from.
 """
 
@@ -50,7 +52,8 @@ from zsg_core.training import schedule
 
 
 class Stopped(Exception):
-    """All ranks agreed to stop early; `progress` is how far they came, `outcome` what it means for the run."""
+    """All ranks agreed to stop early; `progress` is how far they came, `outcome` what
+    it means for the run."""
 
     def __init__(self, progress: "Progress", outcome: str) -> None:
         super().__init__(f"stopped after step {progress.step}")
@@ -59,7 +62,8 @@ class Stopped(Exception):
 
 @dataclass
 class Progress:
-    """What the exit record tells of a finished or stopped stage: `steps` with the `first` of the stages before.
+    """What the exit record tells of a finished or stopped stage: `steps` with the
+    `first` of the stages before.
 
     `loss` is the last that was measured; `skipped` steps of this stage were lost.
     """
@@ -72,12 +76,14 @@ class Progress:
     digest: str | None = None
     weights: str | None = None
     skipped: int = 0
-    snapshots: list[dict[str, Any]] = field(default_factory=list)  # see jobs.training.snapshots
+    # see jobs.training.snapshots
+    snapshots: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Who trains where: the run's folder, this attempt and rank, rank 0's journal, signals, its pulse."""
+    """Who trains where: the run's folder, this attempt and rank, rank 0's journal,
+    signals, its pulse."""
 
     folder: Path
     attempt: Attempt
@@ -90,34 +96,48 @@ class Place:
 def run(job: dict[str, Any], place: Place) -> Progress:
     """Trains the job's stage to its end, going on from the newest saved state that is this job's.
 
-    Raises Stopped when any rank was told to stop, UserError for a base that cannot be trained, Diverged when a
-    number is not finite, ClusterError when what prepare made is missing, or a state cannot be saved or gone on from.
+    Raises Stopped when any rank was told to stop, UserError for a base that cannot be
+    trained, Diverged when a number is not finite, ClusterError when what prepare made
+    is missing, or a state cannot be saved or gone on from.
     """
     train, test = train_and_test(job)
     if place.ranks.is_main and job["made"]["base"] is None and not job["before"]:
-        refuse_changed(Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"])
+        refuse_changed(
+            Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"]
+        )
     device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
-    llama = load_model(Path(job["paths"]["base"]), job["recipe"]["stages"][-1]["train"]["precision"])
+    llama = load_model(
+        Path(job["paths"]["base"]), job["recipe"]["stages"][-1]["train"]["precision"]
+    )
     return fine_tune(job, place, device, llama, train, test)
 
 
 def fine_tune(
-    job: dict[str, Any], place: Place, device: str, llama: Any, train: TokenizedSet, test: TokenizedSet
+    job: dict[str, Any],
+    place: Place,
+    device: str,
+    llama: Any,
+    train: TokenizedSet,
+    test: TokenizedSet,
 ) -> Progress:
-    """Trains a Llama whose attention is packed_attention's on sets of one's own; all ranks have met before."""
+    """Trains a Llama whose attention is packed_attention's on sets of one's own; all
+    ranks have met before."""
     engine = _engine(job, llama, device)
     refuse_leaks(engine, llama.config.vocab_size, device)
     trainer = Trainer(job, place, engine, device, train, test)
     with without_pauses():
         progress = trainer.run()
     for folder in job["makes"]:
-        trainer.snapshots.save(Path(job["paths"]["workspace"]) / folder, asdict(progress))
+        trainer.snapshots.save(
+            Path(job["paths"]["workspace"]) / folder, asdict(progress)
+        )
     return progress
 
 
 @contextlib.contextmanager
 def without_pauses() -> Iterator[None]:
-    """Python's collector off, for when one rank collects all others wait; what exists already is never looked at."""
+    """Python's collector off, for when one rank collects all others wait; what exists
+    already is never looked at."""
     gc.freeze()
     gc.disable()
     try:
@@ -131,32 +151,74 @@ class Trainer:
     """One stage on its engine: the only mutable thing of a train job."""
 
     def __init__(
-        self, job: dict[str, Any], place: Place, engine: Any, device: str, train: TokenizedSet, test: TokenizedSet
+        self,
+        job: dict[str, Any],
+        place: Place,
+        engine: Any,
+        device: str,
+        train: TokenizedSet,
+        test: TokenizedSet,
     ) -> None:
-        self.job, self.engine, self.device, self.train, self.test = job, engine, device, train, test
-        self.place, self.ranks, self.journal, self.signals = place, place.ranks, place.journal, place.signals
+        self.job, self.engine, self.device, self.train, self.test = (
+            job,
+            engine,
+            device,
+            train,
+            test,
+        )
+        self.place, self.ranks, self.journal, self.signals = (
+            place,
+            place.ranks,
+            place.journal,
+            place.signals,
+        )
         s = self.settings = job["recipe"]["stages"][-1]["train"]
         self.first, self.examples_before = _before(job)
         self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
         refuse_empty(train.learnt, s["batch"], s["epochs"], self.steps)
-        self.warmup = schedule.warmup(self.steps, s["warmup_steps"], s.get("warmup_share"), s.get("warmup"))
+        self.warmup = schedule.warmup(
+            self.steps, s["warmup_steps"], s.get("warmup_share"), s.get("warmup")
+        )
         self.updates = Updates(engine, s, place.ranks.world)
-        self.budget = job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
+        self.budget = (
+            job["micro_tokens"] or schedule.MICRO_TOKENS[device.partition(":")[0]]
+        )
         self.losses = CheckpointLosses(
-            job, engine, test, self.ranks, device, self.budget, first=self.first, steps=self.steps
+            job,
+            engine,
+            test,
+            self.ranks,
+            device,
+            self.budget,
+            first=self.first,
+            steps=self.steps,
         )
         self.ahead: list[MicroBatch] | None = None  # of the next step
         self.speed = Speed(job, place.ranks.world, device)
         self.ids = IdDigest()
-        self.consumed: list[tuple[int, int, int]] = []  # (step, place in the batch, place in the arrangement)
-        self.progress = Progress(step=self.first, steps=self.first + self.steps, first=self.first)
+        # (step, place in the batch, place in the arrangement)
+        self.consumed: list[tuple[int, int, int]] = []
+        self.progress = Progress(
+            step=self.first, steps=self.first + self.steps, first=self.first
+        )
         when = job["checkpoints"]
         self.snapshots = Snapshots(
-            engine, place.folder, place.attempt, place.ranks, Base.of(job),
-            [self.first + step for step in schedule.snapshot_steps(self.steps, when["snapshots"])], when["keep"],
-            self._note, job["scored"],
-        )  # fmt: skip
-        self.states = States(place.folder, place.attempt, place.ranks, self._identity(), place.journal)
+            engine,
+            place.folder,
+            place.attempt,
+            place.ranks,
+            Base.of(job),
+            [
+                self.first + step
+                for step in schedule.snapshot_steps(self.steps, when["snapshots"])
+            ],
+            when["keep"],
+            self._note,
+            job["scored"],
+        )
+        self.states = States(
+            place.folder, place.attempt, place.ranks, self._identity(), place.journal
+        )
         self.saved_at = time.monotonic()
 
     def run(self) -> Progress:
@@ -187,39 +249,60 @@ class Trainer:
         what |= {"recipe": content_id(self.job["recipe"], 64), "schedule": digests[-1]}
         of_step = {self.first + step: digest for step, digest in enumerate(digests)}
         cells, lacking = self.losses.cells, self.snapshots.lacking
-        return StateJob(what=what, way=self._way(), digests=of_step, cells=cells, lacking=lacking)
+        return StateJob(
+            what=what, way=self._way(), digests=of_step, cells=cells, lacking=lacking
+        )
 
     def _way(self) -> dict[str, Any]:
-        kind, stage = self.device.partition(":")[0], self.engine.zero_optimization_stage()
+        kind, stage = (
+            self.device.partition(":")[0],
+            self.engine.zero_optimization_stage(),
+        )
         return {"device": kind, "world": self.ranks.world, "zero_stage": int(stage)}
 
     def _go_on(self, saved: Saved) -> None:
         self.states.load(self.engine, saved)
         self.ids = IdDigest(saved.ids)
-        self.progress.step, self.progress.loss, self.progress.digest = saved.step, saved.loss, saved.ids
+        self.progress.step, self.progress.loss, self.progress.digest = (
+            saved.step,
+            saved.loss,
+            saved.ids,
+        )
         self.progress.skipped = self.updates.skipped
 
     def _save_or_stop(self, step: int) -> None:
-        """Does after a step what rank 0's clock and the signals of all ranks ask for, on all ranks alike."""
-        when, kill_wait_s = self.job["checkpoints"], self.job["resources"]["kill_wait_s"]
+        """Does after a step what rank 0's clock and the signals of all ranks ask for,
+        on all ranks alike."""
+        when, kill_wait_s = (
+            self.job["checkpoints"],
+            self.job["resources"]["kill_wait_s"],
+        )
         since_s = time.monotonic() - self.saved_at
         due = asking.is_due(step, when["state_every"], since_s, when["state_every_min"])
         fits = asking.save_fits(self.states.save_s, self.signals.waited_s, kill_wait_s)
-        mine = [self.signals.asks, int(due and self.ranks.is_main), int(fits and self.ranks.is_main)]
+        mine = [
+            self.signals.asks,
+            int(due and self.ranks.is_main),
+            int(fits and self.ranks.is_main),
+        ]
         flags = torch.tensor(mine, device=self.device)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         asked, due, fits = flags.tolist()
         verdict, is_whole = asking.decide(asked, bool(due), bool(fits)), True
         if verdict.save or verdict.stop:
             save_s = self.states.save_s if verdict.save else None
-            within_s = asking.left_s(asked, save_s or 0.0, self.signals.waited_s, kill_wait_s)
+            within_s = asking.left_s(
+                asked, save_s or 0.0, self.signals.waited_s, kill_wait_s
+            )
             is_whole = self.snapshots.finish(within_s)
         # No state may be past a snapshot that may yet be lost.
         if verdict.save and is_whole:
             self._digest_consumed()
             self.progress.digest = self.ids.hex()
             self.place.pulse.does(SAVING)
-            self.states.save(self.engine, step, self.progress.digest, self.progress.loss)
+            self.states.save(
+                self.engine, step, self.progress.digest, self.progress.loss
+            )
             self.saved_at = time.monotonic()
         if verdict.stop:
             self.progress.step, self.progress.snapshots = step, self.snapshots.listed()
@@ -227,24 +310,58 @@ class Trainer:
 
     def _start(self, choice: Choice) -> None:
         step = choice.saved.step if choice.saved else self.first
-        self.place.pulse.begins(step, self.progress.steps, choice.saved.loss if choice.saved else None)
+        self.place.pulse.begins(
+            step, self.progress.steps, choice.saved.loss if choice.saved else None
+        )
         self.place.pulse.says(choice.passed_over)
-        facts = {"event": "start", **self._way(), "from": step, "passed_over": choice.passed_over}
+        facts = {
+            "event": "start",
+            **self._way(),
+            "from": step,
+            "passed_over": choice.passed_over,
+        }
         facts |= attempts.where(self.place.attempt)
-        facts |= {"steps": self.progress.steps, "train": len(self.train), "test": len(self.test)}
-        facts |= {"shortened": {"train": self.train.shortened, "test": self.test.shortened}}
-        facts |= {"unanswered": {"train": self.train.unanswered, "test": self.test.unanswered}}
-        facts |= {"tokens": {"train": self.train.token_counts, "test": self.losses.sets["loss"].token_counts}}
-        facts |= {"precision": self.settings["precision"], "threads": torch.get_num_threads()}
-        facts |= {"recomputed": self.job["recompute"], **({"compiled": True} if self.job["compile"] else {})}
+        facts |= {
+            "steps": self.progress.steps,
+            "train": len(self.train),
+            "test": len(self.test),
+        }
+        facts |= {
+            "shortened": {"train": self.train.shortened, "test": self.test.shortened}
+        }
+        facts |= {
+            "unanswered": {"train": self.train.unanswered, "test": self.test.unanswered}
+        }
+        facts |= {
+            "tokens": {
+                "train": self.train.token_counts,
+                "test": self.losses.sets["loss"].token_counts,
+            }
+        }
+        facts |= {
+            "precision": self.settings["precision"],
+            "threads": torch.get_num_threads(),
+        }
+        facts |= {
+            "recomputed": self.job["recompute"],
+            **({"compiled": True} if self.job["compile"] else {}),
+        }
         facts |= {"versions": versions(), "code": self.job["code"], **self.losses.facts}
         facts |= {"machine": machine(self.device)}
-        sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in self.engine.module.parameters()]
-        facts |= {"parameters": sum(size for size, _ in sizes), "trained": sum(size for size, tuned in sizes if tuned)}
+        sizes = [
+            (getattr(p, "ds_numel", p.numel()), p.requires_grad)
+            for p in self.engine.module.parameters()
+        ]
+        facts |= {
+            "parameters": sum(size for size, _ in sizes),
+            "trained": sum(size for size, tuned in sizes if tuned),
+        }
         if self.journal:
             self.losses.describe(self.place.folder, self.place.attempt)
             self.journal.rewind(step=step, examples=self._examples(step))
-            self.journal.row("event", step=step, examples=self._examples(step), data=facts)
+            self.journal.row(
+                "event", step=step, examples=self._examples(step), data=facts
+            )
 
     def _step(self, step: int) -> None:
         started = time.perf_counter()
@@ -253,10 +370,14 @@ class Trainer:
         places = self._places(step)
         skipped = self.updates.skipped  # the rate follows the steps that were taken
         taken = step - self.first - skipped
-        rate = schedule.learning_rate(taken, self.steps, s["lr"], s["lr_floor"], self.warmup, s.get("warmup"))
+        rate = schedule.learning_rate(
+            taken, self.steps, s["lr"], s["lr_floor"], self.warmup, s.get("warmup")
+        )
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        loss_of = loss_of_step(self.train, places, s.get("virtual_ranks", 1), self.ranks.world, self.device)
+        loss_of = loss_of_step(
+            self.train, places, s.get("virtual_ranks", 1), self.ranks.world, self.device
+        )
         for micro in self.ahead or self._micro_batches(step):
             self.engine.backward(loss_of.add(self._forward(micro), micro.items))
             self.consumed += [(step, item, places[item]) for item in micro.items]
@@ -268,7 +389,12 @@ class Trainer:
         lengths = [self.train.lengths[place] for place in places]
         self.place.pulse.reached(step, sum(lengths), loss)
         if self.journal:
-            data = {"train/loss": loss, "train/lr": rate, "train/tokens": sum(lengths), **self.updates.metrics()}
+            data = {
+                "train/loss": loss,
+                "train/lr": rate,
+                "train/tokens": sum(lengths),
+                **self.updates.metrics(),
+            }
             self._note("metric", step, data | self.speed.of_step(lengths, started))
 
     def _note(self, kind: str, step: int, data: dict[str, Any]) -> None:
@@ -277,10 +403,14 @@ class Trainer:
 
     def _places(self, step: int) -> list[int]:
         s = self.settings
-        return schedule.batch_positions(step - self.first, s["batch"], len(self.train), s["epochs"])
+        return schedule.batch_positions(
+            step - self.first, s["batch"], len(self.train), s["epochs"]
+        )
 
     def _micro_batches(self, step: int) -> list[MicroBatch]:
-        return self.train.micro_batches(self._places(step), self.ranks.rank, self.ranks.world, self.budget)
+        return self.train.micro_batches(
+            self._places(step), self.ranks.rank, self.ranks.world, self.budget
+        )
 
     def _checkpoint(self, step: int) -> None:
         self.place.pulse.does(MEASURING)
@@ -288,40 +418,59 @@ class Trainer:
         data = self.losses.measure(step, self._examples(step), self.journal)
         self._digest_consumed()
         self.progress.step, self.progress.examples = step, self._examples(step)
-        self.progress.loss, self.progress.digest = data.get("loss", self.progress.loss), self.ids.hex()
+        self.progress.loss, self.progress.digest = (
+            data.get("loss", self.progress.loss),
+            self.ids.hex(),
+        )
         self.place.pulse.loss = self.progress.loss
         digests = {"ids": self.ids.hex()}
         if step == self.first + self.steps:
             digests["weights"] = self.progress.weights = weights.digest_of(self.engine)
         if self.journal:
             data = {**data, **self.speed.memory()}
-            self.journal.row("metric", step=step, examples=self._examples(step), data=data)
-            self.journal.row("digest", step=step, examples=self._examples(step), data=digests)
+            self.journal.row(
+                "metric", step=step, examples=self._examples(step), data=data
+            )
+            self.journal.row(
+                "digest", step=step, examples=self._examples(step), data=digests
+            )
             self.journal.commit()
 
     def _forward(self, micro: MicroBatch) -> torch.Tensor:
         return self.engine(*micro.on(self.device))
 
     def _digest_consumed(self) -> None:
-        """Adds to the digest what the ranks really trained on since the last checkpoint, put back in order."""
+        """Adds to the digest what the ranks really trained on since the last
+        checkpoint, put back in order."""
         gathered: list[Any] = [None] * self.ranks.world
         dist.all_gather_object(gathered, self.consumed)
-        for step, ids in _steps(sorted(row for rows in gathered for row in rows), self.train.ids):
+        for step, ids in _steps(
+            sorted(row for rows in gathered for row in rows), self.train.ids
+        ):
             if len(ids) != self._examples(step) - self._examples(step - 1):
-                raise ClusterError(f"step {step}: {len(ids)} examples were trained, not the whole batch")
+                raise ClusterError(
+                    f"step {step}: {len(ids)} examples were trained, not the whole batch"
+                )
             self.ids.add(step - self.first, ids)
         self.consumed = []
 
     def _examples(self, step: int) -> int:
-        own = min((step - self.first) * self.settings["batch"], len(self.train) * self.settings["epochs"])
+        own = min(
+            (step - self.first) * self.settings["batch"],
+            len(self.train) * self.settings["epochs"],
+        )
         return self.examples_before + own
 
 
-def _steps(rows: list[tuple[int, int, int]], ids: list[str]) -> Iterator[tuple[int, list[str]]]:
+def _steps(
+    rows: list[tuple[int, int, int]], ids: list[str]
+) -> Iterator[tuple[int, list[str]]]:
     steps: dict[int, list[str]] = {}
     for step, item, place in rows:
         if item != len(steps.setdefault(step, [])):
-            raise ClusterError(f"step {step}: item {item} of the batch was trained twice or not at all")
+            raise ClusterError(
+                f"step {step}: item {item} of the batch was trained twice or not at all"
+            )
         steps[step].append(ids[place])
     yield from steps.items()
 
@@ -346,8 +495,15 @@ def _engine(job: dict[str, Any], llama: Any, device: str) -> Any:
     model = AnswerLoss(llama)
     tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
-        tuned, lr=s["lr"], betas=tuple(s["betas"]), eps=s["eps"], weight_decay=s["weight_decay"], fused=True
+        tuned,
+        lr=s["lr"],
+        betas=tuple(s["betas"]),
+        eps=s["eps"],
+        weight_decay=s["weight_decay"],
+        fused=True,
     )
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=checked(job["deepspeed"]))
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=checked(job["deepspeed"])
+    )
     wait_as_long_everywhere()
     return engine

@@ -1,4 +1,5 @@
-"""Opens what a train job trains and tests on: the arrangement and the test set of its recipe, as token ids."""
+"""Opens what a train job trains and tests on: the arrangement and the test set of its
+recipe, as token ids."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -18,21 +19,30 @@ from zsg_core.digest import ids_digest
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.training.llama import position_count
 
-TRIED = 4  # examples of the training list, and of the test set, that a tokenizer is tried on
+# examples of the training list, and of the test set, that a tokenizer is tried on
+TRIED = 4
 
 
 def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
-    """The training list in its order, and the test set. Training tokens are made by the first job that needs them.
+    """The training list in its order, and the test set. Training tokens are made by the
+    first job that needs them.
 
-    ClusterError where what prepare made is not what it was; UserError for prompts beyond the model's reach.
+    ClusterError where what prepare made is not what it was; UserError for prompts
+    beyond the model's reach.
     """
-    workspace, made, base = Workspace(Path(job["paths"]["workspace"])), job["made"], Path(job["paths"]["base"])
+    workspace, made, base = (
+        Workspace(Path(job["paths"]["workspace"])),
+        job["made"],
+        Path(job["paths"]["base"]),
+    )
     arrangement = workspace.arrangement(made["arrangement"])
     stage, corpus = job["recipe"]["stages"][-1], Corpus(workspace, made["corpus"])
     longest = stage["train"]["max_length"]
     context = position_count(read_json(base / "config.json") or {})
     if longest > context:
-        raise UserError(f"train.max_length {longest} is beyond the model's {context} positions; lower it")
+        raise UserError(
+            f"train.max_length {longest} is beyond the model's {context} positions; lower it"
+        )
     vocabulary = load_vocabulary(base, job["recipe"]["base"])
     refuse_lossy(base, vocabulary, _some_texts(corpus))
     encode = encoder_of(stage, vocabulary)
@@ -43,38 +53,68 @@ def train_and_test(job: dict[str, Any]) -> tuple[TokenizedSet, TokenizedSet]:
     train.scales = scales(stage["train"], corpus, ids, train.learnt, base)
     return (
         train,
-        TokenizedSet(corpus.test.ids, [encode(example) for example in corpus.test], corpus.test.tasks),
+        TokenizedSet(
+            corpus.test.ids,
+            [encode(example) for example in corpus.test],
+            corpus.test.tasks,
+        ),
     )
 
 
-def test_set(job: dict[str, Any], vocabulary: Vocabulary) -> tuple[TokenizedSet, Sequence[Example]]:
-    """What a train job tests on, as token ids and as examples, for whoever evaluates its snapshots."""
+def test_set(
+    job: dict[str, Any], vocabulary: Vocabulary
+) -> tuple[TokenizedSet, Sequence[Example]]:
+    """What a train job tests on, as token ids and as examples, for whoever evaluates
+    its snapshots."""
     workspace = Workspace(Path(job["paths"]["workspace"]))
     examples = list(Corpus(workspace, job["made"]["corpus"]).test)
     encode = encoder_of(job["recipe"]["stages"][-1], vocabulary)
     encoded = [encode(example) for example in examples]
-    return TokenizedSet([e.id for e in examples], encoded, [e.task for e in examples]), examples
+    return TokenizedSet(
+        [e.id for e in examples], encoded, [e.task for e in examples]
+    ), examples
 
 
-def encoder_of(stage: dict[str, Any], vocabulary: Vocabulary, max_length: int | None = None) -> Encode:
-    """How a stage of a recipe turns an example into token ids; within another `max_length`, if one is given."""
+def encoder_of(
+    stage: dict[str, Any], vocabulary: Vocabulary, max_length: int | None = None
+) -> Encode:
+    """How a stage of a recipe turns an example into token ids; within another
+    `max_length`, if one is given."""
     how = how_encoded(stage)
-    return encoder(vocabulary, Template.of(how["template"]), max_length or how["max_length"], how["truncate"])
+    return encoder(
+        vocabulary,
+        Template.of(how["template"]),
+        max_length or how["max_length"],
+        how["truncate"],
+    )
 
 
-def encoder(vocabulary: Vocabulary, template: Template, max_length: int, truncate: str = "prompt") -> Encode:
+def encoder(
+    vocabulary: Vocabulary,
+    template: Template,
+    max_length: int,
+    truncate: str = "prompt",
+) -> Encode:
     """How a run turns an example into token ids."""
     ends = {"bos": vocabulary.bos, "eos": vocabulary.eos}
-    how: dict[str, Any] = {"template": template, "max_length": max_length, "truncate": truncate, **ends}
+    how: dict[str, Any] = {
+        "template": template,
+        "max_length": max_length,
+        "truncate": truncate,
+        **ends,
+    }
     return partial(prompts.encode, tokenize=vocabulary.tokenize, **how)
 
 
 def ordered_ids(arrangement: Path) -> list[str]:
-    """The ids as an arrangement's `ids` file lists them: the one place where order enters training."""
+    """The ids as an arrangement's `ids` file lists them: the one place where order
+    enters training."""
     ids = (arrangement / "ids").read_text(encoding="utf-8").splitlines()
     meta = read_json(arrangement / "meta.json")
     if not meta or ids_digest(ids) != meta["ids_digest"]:
-        raise ClusterError(f"{arrangement}: `ids` is not the list that its meta.json describes; remove the folder")
+        raise ClusterError(
+            f"{arrangement}: `ids` is not the list that its meta.json describes; remove the folder"
+        )
     return ids
 
 

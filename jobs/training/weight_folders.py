@@ -1,10 +1,13 @@
-"""Writes weights in the background: every rank its share, into a folder that is there whole or not at all.
+"""Writes weights in the background: every rank its share, into a folder that is there
+whole or not at all.
 
-    <parent>/.<name>.<nonce>/   a draft: what each rank has written, and report-<rank>.json once that is on disk
+    <parent>/.<name>.<nonce>/   a draft: what each rank has written, and
+                                report-<rank>.json once that is on disk
     <parent>/<name>/            the same with index, config, tokenizer, meta.json and, last, COMMIT
 
-Training waits while a rank copies its share of the weights; a thread hashes, writes and syncs the copy. Rank 0's
-gives the folder its name when all ranks have reported. They meet in the draft: a thread must not use collectives.
+Training waits while a rank copies its share of the weights; a thread hashes, writes and
+syncs the copy. Rank 0's gives the folder its name when all ranks have reported. They
+meet in the draft: a thread must not use collectives.
 """
 
 import contextlib
@@ -23,7 +26,14 @@ import torch.distributed as dist
 
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt, Superseded
-from jobs.contract.folder import SCHEMA, commit, is_committed, read_json, sync, write_json
+from jobs.contract.folder import (
+    SCHEMA,
+    commit,
+    is_committed,
+    read_json,
+    sync,
+    write_json,
+)
 from jobs.contract.journal import plain
 from jobs.files import ordinary_files, ownership
 from jobs.files.model_file_names import GENERATION
@@ -33,7 +43,8 @@ from zsg_core.errors import ClusterError
 
 IN_FLIGHT = 2  # copies per rank; a third waits for the disk
 POLL_S = 0.02
-SEEN_S = 300.0  # within which rank 0 sees what another rank has written to a shared disk
+# within which rank 0 sees what another rank has written to a shared disk
+SEEN_S = 300.0
 ADAPTER_FILE = "adapter_model.safetensors"
 
 Copy = dict[str, torch.Tensor]
@@ -48,7 +59,8 @@ class Base:
 
     @classmethod
     def of(cls, job: dict[str, Any]) -> "Base":
-        """A train job's: a folder of the user's, a base that zsg has made, or the end of the stage before."""
+        """A train job's: a folder of the user's, a base that zsg has made, or the end
+        of the stage before."""
         path, digest = Path(job["paths"]["base"]), job["recipe"]["base"].get("digest")
         if job["before"] or job["made"]["base"]:
             meta = read_json(path / "meta.json") or {}
@@ -58,7 +70,8 @@ class Base:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A folder that is there. `again`: the digest of weights that were not written, as it was there before."""
+    """A folder that is there. `again`: the digest of weights that were not written, as
+    it was there before."""
 
     folder: Path
     meta: dict[str, Any]  # meta.json
@@ -84,21 +97,37 @@ class _Task:
 
 
 class WeightFolders:
-    """Writes the weights of an engine. `copy`, `write` and `finish` are called by all ranks together."""
+    """Writes the weights of an engine. `copy`, `write` and `finish` are called by all
+    ranks together."""
 
     def __init__(
-        self, engine: Any, run: Path, attempt: Attempt, ranks: Ranks, base: Base,
+        self,
+        engine: Any,
+        run: Path,
+        attempt: Attempt,
+        ranks: Ranks,
+        base: Base,
         then: Callable[[Written], None] = lambda written: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`then` is called on rank 0's thread for each folder that is there."""
-        self._engine, self._run, self._attempt, self._ranks, self._then = engine, run, attempt, ranks, then
+        self._engine, self._run, self._attempt, self._ranks, self._then = (
+            engine,
+            run,
+            attempt,
+            ranks,
+            then,
+        )
         self._base = base
         adapters = weights.adapter_parts(engine)
         self._parts = adapters or weights.parts(engine)
         # PEFT reads one file; adapters are small.
         owners = weights.owners(self._parts, 1 if adapters else ranks.world)
         self._mine = [part for part in self._parts if owners[part.name] == ranks.rank]
-        self._shard = ADAPTER_FILE if adapters else f"model-{ranks.rank + 1:05}-of-{ranks.world:05}.safetensors"
+        self._shard = (
+            ADAPTER_FILE
+            if adapters
+            else f"model-{ranks.rank + 1:05}-of-{ranks.world:05}.safetensors"
+        )
         self._is_adapter = bool(adapters)
         self._side = torch.cuda.Stream() if torch.cuda.is_available() else None
         self._free: queue.Queue[Copy] = queue.Queue()
@@ -131,7 +160,8 @@ class WeightFolders:
         self._waited_s = time.perf_counter() - started
 
     def write(self, folder: Path, facts: dict[str, Any]) -> float:
-        """Has the copy written to `folder`, `facts` in its meta.json; returns for how long training has stood still.
+        """Has the copy written to `folder`, `facts` in its meta.json; returns for how
+        long training has stood still.
 
         That is what `copy` and `write` took on the slowest rank, in seconds.
         """
@@ -144,24 +174,33 @@ class WeightFolders:
         task = _Task(folder, draft, facts, self._held, time.monotonic())
         self._held = None
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="weights", daemon=True)
+            self._thread = threading.Thread(
+                target=self._work, name="weights", daemon=True
+            )
             self._thread.start()
         self._tasks.put(task)
-        stood_s = torch.tensor(self._waited_s + time.perf_counter() - started, device=self._engine.device)
+        stood_s = torch.tensor(
+            self._waited_s + time.perf_counter() - started, device=self._engine.device
+        )
         dist.all_reduce(stood_s, op=dist.ReduceOp.MAX)
         return stood_s.item()
 
     def finish(self, within_s: float | None = None) -> bool:
-        """Returns when all is written, or False if some rank has not written its share `within_s` seconds.
+        """Returns when all is written, or False if some rank has not written its share
+        `within_s` seconds.
 
         Raises ClusterError on all ranks if one of them could not write.
         """
         is_written = self._wait(lambda: self._free.qsize() == self._made, within_s)
         if not self._all(is_written):
             return False
-        seen = self._wait(lambda: not self._ranks.is_main or not self._unpublished, SEEN_S)
+        seen = self._wait(
+            lambda: not self._ranks.is_main or not self._unpublished, SEEN_S
+        )
         if not seen and not self._error:
-            self._error = ClusterError(f"{self._unpublished[0].draft}: what the other ranks wrote cannot be seen")
+            self._error = ClusterError(
+                f"{self._unpublished[0].draft}: what the other ranks wrote cannot be seen"
+            )
         self._all(seen)
         if self._thread:
             self._tasks.put(None)
@@ -170,7 +209,8 @@ class WeightFolders:
         return True
 
     def raise_error(self) -> None:
-        """Raises what this rank's thread has met: ClusterError with path and reason, or Superseded."""
+        """Raises what this rank's thread has met: ClusterError with path and reason, or
+        Superseded."""
         if self._error:
             raise self._error
 
@@ -204,9 +244,13 @@ class WeightFolders:
     def _new_copy(self) -> Copy:
         self._made += 1
         pinned = self._side is not None
-        made = {p.name: torch.empty(p.shape, dtype=p.parameter.dtype, pin_memory=pinned) for p in self._mine}
+        made = {
+            p.name: torch.empty(p.shape, dtype=p.parameter.dtype, pin_memory=pinned)
+            for p in self._mine
+        }
         for room in made.values():
-            room.zero_()  # a page that was never written to is not there yet: training would wait for it
+            # a page that was never written to is not there yet: training would wait for it
+            room.zero_()
         return made
 
     def _copy_one(self, held: torch.Tensor, tensor: torch.Tensor) -> None:
@@ -216,7 +260,8 @@ class WeightFolders:
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
             held.copy_(tensor, non_blocking=True)
-        tensor.record_stream(self._side)  # ZeRO-3 gives a gathered tensor back before the copy has been made
+        # ZeRO-3 gives a gathered tensor back before the copy has been made
+        tensor.record_stream(self._side)
 
     # What follows runs on the thread.
 
@@ -258,11 +303,13 @@ class WeightFolders:
             shutil.rmtree(task.draft, ignore_errors=True)
             raise
         except (OSError, SafetensorError) as error:
-            shutil.rmtree(task.draft, ignore_errors=True)  # a full disk must take the record of this end
-            attempts.check(self._run, self._attempt)  # a newer attempt removes the drafts of older ones
+            # a full disk must take the record of this end
+            shutil.rmtree(task.draft, ignore_errors=True)
+            # a newer attempt removes the drafts of older ones
+            attempts.check(self._run, self._attempt)
             raise ClusterError(
-                f"the weights of step {task.facts['step']} could not be written to {task.folder} ({error}); "
-                "those written before are intact"
+                f"the weights of step {task.facts['step']} could not be written to {task.folder}"
+                f" ({error}); those written before are intact"
             ) from error
 
     def _write_share(self, task: _Task) -> None:
@@ -270,7 +317,11 @@ class WeightFolders:
 
         attempts.check(self._run, self._attempt)
         ownership.make_folder(task.draft)
-        report: dict[str, Any] = {"tensors": {name: weights.tensor_digest(held) for name, held in task.copy.items()}}
+        report: dict[str, Any] = {
+            "tensors": {
+                name: weights.tensor_digest(held) for name, held in task.copy.items()
+            }
+        }
         report |= {"bytes": sum(part.bytes for part in self._mine), "file": None}
         if self._mine and not is_committed(task.folder):
             save_file(task.copy, task.draft / self._shard, metadata={"format": "pt"})
@@ -280,11 +331,19 @@ class WeightFolders:
 
     def _reports(self, task: _Task) -> list[dict[str, Any]]:
         """Those of all ranks; none as long as one is missing."""
-        paths = [task.draft / f"report-{rank}.json" for rank in range(self._ranks.world)]
-        return [json.loads(path.read_text()) for path in paths] if all(path.exists() for path in paths) else []
+        paths = [
+            task.draft / f"report-{rank}.json" for rank in range(self._ranks.world)
+        ]
+        return (
+            [json.loads(path.read_text()) for path in paths]
+            if all(path.exists() for path in paths)
+            else []
+        )
 
     def _publish(self, task: _Task, reports: list[dict[str, Any]]) -> Written:
-        digest = weights.combined({name: one for report in reports for name, one in report["tensors"].items()})
+        digest = weights.combined(
+            {name: one for report in reports for name, one in report["tensors"].items()}
+        )
         size = sum(report["bytes"] for report in reports)
         attempts.check(self._run, self._attempt)
         if all(report["file"] or not report["tensors"] for report in reports):
@@ -307,23 +366,39 @@ class WeightFolders:
         shutil.rmtree(task.draft, ignore_errors=True)
         meta = read_json(task.folder / "meta.json") or {}
         return Written(
-            folder=task.folder, meta=meta, seconds=time.monotonic() - task.since, again=None if is_new else digest
-        )  # fmt: skip
+            folder=task.folder,
+            meta=meta,
+            seconds=time.monotonic() - task.since,
+            again=None if is_new else digest,
+        )
 
     def _complete(self, draft: Path, reports: list[dict[str, Any]], size: int) -> None:
         """Adds what makes weights a folder that Hugging Face loads."""
-        for path in content.copied_files(self._base.path, *([] if self._is_adapter else [GENERATION])):
+        for path in content.copied_files(
+            self._base.path, *([] if self._is_adapter else [GENERATION])
+        ):
             copied = draft / path.relative_to(self._base.path)
             ownership.make_folder(copied.parent)
             ordinary_files.copy(self._base.path, path, copied)
         if self._is_adapter:
-            write_json(draft / "adapter_config.json", weights.adapter_settings(self._engine, self._base.path))
+            write_json(
+                draft / "adapter_config.json",
+                weights.adapter_settings(self._engine, self._base.path),
+            )
             return
         config = read_json(self._base.path / "config.json") or {}
         config.pop("torch_dtype", None)
-        write_json(draft / "config.json", config | {"dtype": self._dtype, "architectures": ["LlamaForCausalLM"]})
-        where = {name: report["file"] for report in reports for name in report["tensors"]}
-        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
+        write_json(
+            draft / "config.json",
+            config | {"dtype": self._dtype, "architectures": ["LlamaForCausalLM"]},
+        )
+        where = {
+            name: report["file"] for report in reports for name in report["tensors"]
+        }
+        index = {
+            "metadata": {"total_size": size},
+            "weight_map": dict(sorted(where.items())),
+        }
         write_json(draft / "model.safetensors.index.json", index)
 
     @property

@@ -1,4 +1,5 @@
-"""Computes the digests of a folder of weights from its files, without an engine: they are those of the engine."""
+"""Computes the digests of a folder of weights from its files, without an engine: they
+are those of the engine."""
 
 import hashlib
 import json
@@ -10,9 +11,11 @@ DTYPES = {"F32": "torch.float32", "BF16": "torch.bfloat16", "F16": "torch.float1
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The digest of each tensor by its name, as `weights.tensor_digest` has it. ValueError for half a file.
+    """The digest of each tensor by its name, as `weights.tensor_digest` has it.
+    ValueError for half a file.
 
-    A safetensors file: eight bytes with the length of a JSON header, the header, the tensors' bytes.
+    A safetensors file: eight bytes with the length of a JSON header, the header, the
+    tensors' bytes.
     """
     found: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -24,7 +27,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
         start = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(data[8:start])
         header.pop("__metadata__", None)

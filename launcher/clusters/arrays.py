@@ -1,4 +1,5 @@
-"""Hands job folders to Slurm through submitit, as held arrays; the only module that knows submitit."""
+"""Hands job folders to Slurm through submitit, as held arrays; the only module that
+knows submitit."""
 
 import re
 import shlex
@@ -22,12 +23,14 @@ from launcher.clusters.slurm import Run
 from zsg_core.errors import ClusterError
 
 
-def parameters(profile: Profile, size: JobSize, name: str, dependency: str | None, kind: str) -> dict[str, Any]:
+def parameters(
+    profile: Profile, size: JobSize, name: str, dependency: str | None, kind: str
+) -> dict[str, Any]:
     """submitit's parameters for a group of equal jobs; pure. `dependency` is as sbatch reads it.
 
-    Held, because each job's pickle is put in place only after sbatch; `export`: all, since what sbatch is started with
-    is what the profile hands on, and nothing else (`submit`); whole minutes and no wckey, since submitit trips over
-    both.
+    Held, because each job's pickle is put in place only after sbatch; `export`: all,
+    since what sbatch is started with is what the profile hands on, and nothing else
+    (`submit`); whole minutes and no wckey, since submitit trips over both.
     """
     slurm = profile.slurm
     more: dict[str, Any] = {"hold": True, "export": "ALL", "requeue": True}
@@ -51,29 +54,46 @@ def parameters(profile: Profile, size: JobSize, name: str, dependency: str | Non
         "stderr_to_stdout": True,
         "wckey": "",
         "setup": setup_lines(profile, size),
-        "srun_args": ["--export=ALL", f"--cpus-per-task={size.cpus_per_rank}", *slurm.srun_args],
+        "srun_args": [
+            "--export=ALL",
+            f"--cpus-per-task={size.cpus_per_rank}",
+            *slurm.srun_args,
+        ],
         "additional_parameters": more | slurm.sbatch,
     }
     return {key: value for key, value in wanted.items() if value is not None}
 
 
 def _gpus(profile: Profile, size: JobSize, kind: str) -> dict[str, str]:
-    """How a job asks for its GPUs, as sbatch's option and its value: a train job for all, an evaluator for one."""
+    """How a job asks for its GPUs, as sbatch's option and its value: a train job for
+    all, an evaluator for one."""
     slurm, each = profile.slurm, gpus_per_node(profile, kind)
     if slurm.gres:
-        one = ",".join(re.sub(r"^(gpu(?::[^:]+)?):\d+$", r"\1:1", part) for part in slurm.gres.split(","))
-        return {"gres": slurm.gres if kind == "train" else one} if kind in WITH_GPUS else {}
+        one = ",".join(
+            re.sub(r"^(gpu(?::[^:]+)?):\d+$", r"\1:1", part)
+            for part in slurm.gres.split(",")
+        )
+        return (
+            {"gres": slurm.gres if kind == "train" else one}
+            if kind in WITH_GPUS
+            else {}
+        )
     if not each:
         return {}
     of_type = f"{slurm.gpu_type}:" if slurm.gpu_type else ""
     count = {"gpus": each * size.nodes, "gpus-per-task": 1}.get(slurm.gpus_by, each)
-    return {slurm.gpus_by: f"{'gpu:' if slurm.gpus_by == 'gres' else ''}{of_type}{count}"}
+    return {
+        slurm.gpus_by: f"{'gpu:' if slurm.gpus_by == 'gres' else ''}{of_type}{count}"
+    }
 
 
 def setup_lines(profile: Profile, size: JobSize) -> list[str]:
-    """What a job's script runs first: its variables, caches on the node's own disk, the profile's lines, each of which
-    must succeed."""
-    exports = [f"export {key}={value}" for key, value in sorted(profile.variables(size).items())]
+    """What a job's script runs first: its variables, caches on the node's own disk, the
+    profile's lines, each of which must succeed."""
+    exports = [
+        f"export {key}={value}"
+        for key, value in sorted(profile.variables(size).items())
+    ]
     disk = re.sub(r"^\$(\w+)", r"${\1:-/tmp}", profile.environment.cache)
     caches = [f'export TRITON_CACHE_DIR="{disk}/zsg-$UID/triton"']
     caches += [f'export TORCH_EXTENSIONS_DIR="{disk}/zsg-$UID/torch-extensions"']
@@ -82,12 +102,17 @@ def setup_lines(profile: Profile, size: JobSize) -> list[str]:
 
 
 def job_lines(submission: str, links_left: int) -> list[str]:
-    """What a job's script exports last, so that the job knows whose it is and how many links wait behind it."""
-    return [f"export {going_on.SUBMISSION}={submission}", f"export {going_on.LINKS_LEFT}={links_left}"]
+    """What a job's script exports last, so that the job knows whose it is and how many
+    links wait behind it."""
+    return [
+        f"export {going_on.SUBMISSION}={submission}",
+        f"export {going_on.LINKS_LEFT}={links_left}",
+    ]
 
 
 def behind(ids: Sequence[str]) -> str:
-    """What the next link of a chain waits for: each task for its own in the array before, and for no other.
+    """What the next link of a chain waits for: each task for its own in the array
+    before, and for no other.
 
     A task whose own was not successful is never started.
     """
@@ -96,12 +121,15 @@ def behind(ids: Sequence[str]) -> str:
 
 def python(profile: Profile) -> str:
     """The shell words that start Python in each srun step."""
-    return shlex.join([*profile.container.prefix, profile.container.python or sys.executable])
+    return shlex.join(
+        [*profile.container.prefix, profile.container.python or sys.executable]
+    )
 
 
 @dataclass(frozen=True)
 class Told:
-    """What sbatch says of what it has submitted. `id`: None where it is not certain which job that is."""
+    """What sbatch says of what it has submitted. `id`: None where it is not certain
+    which job that is."""
 
     id: str | None
     cluster: str | None = None
@@ -109,24 +137,42 @@ class Told:
 
 
 def submit(
-    folder: Path, count: int, wanted: dict[str, Any], python: str, env: Mapping[str, str], run: Run = subprocess.run
+    folder: Path,
+    count: int,
+    wanted: dict[str, Any],
+    python: str,
+    env: Mapping[str, str],
+    run: Run = subprocess.run,
 ) -> Told:
-    """Submits one held array of so many tasks, or one job, started by `python`; sbatch has `env` and nothing else.
+    """Submits one held array of so many tasks, or one job, started by `python`; sbatch
+    has `env` and nothing else.
 
-    Each task still lacks the pickle that it will look for (`adopt`). Raises ClusterError if sbatch failed; whether it
-    did submit must then be looked up by name.
+    Each task still lacks the pickle that it will look for (`adopt`). Raises
+    ClusterError if sbatch failed; whether it did submit must then be looked up by name.
     """
     sbatch = shutil.which("sbatch")
     if sbatch is None:
-        raise ClusterError("sbatch failed: it is not on the PATH; submit from a login node of the cluster")
+        raise ClusterError(
+            "sbatch failed: it is not on the PATH; submit from a login node of the cluster"
+        )
     draft = folder / f".submission_file_{uuid.uuid4().hex}.sh"
     draft.write_text(script(folder, count, wanted, python), encoding="utf-8")
     try:
-        done = run([sbatch, str(draft)], capture_output=True, text=True, errors="replace", env=dict(env))
+        done = run(
+            [sbatch, str(draft)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=dict(env),
+        )
     except OSError as error:
-        raise ClusterError(f"sbatch failed: it cannot be started here: {error}") from error
+        raise ClusterError(
+            f"sbatch failed: it cannot be started here: {error}"
+        ) from error
     if done.returncode:
-        raise ClusterError(f"sbatch failed: {done.stderr.strip() or f'exit {done.returncode}'}")
+        raise ClusterError(
+            f"sbatch failed: {done.stderr.strip() or f'exit {done.returncode}'}"
+        )
     return replace(told_by(done.stdout), script=draft)
 
 
@@ -144,7 +190,8 @@ _PARSABLE = re.compile(r"(?P<id>\d+)(?:;(?P<cluster>\S+))?")
 
 
 def told_by(printed: str) -> Told:
-    """Reads sbatch's own line, or that of its --parsable; a site's wrapper or plugin may print any other. Pure.
+    """Reads sbatch's own line, or that of its --parsable; a site's wrapper or plugin
+    may print any other. Pure.
 
     What a wrapper says of jobs is no answer, and of several answers none is certain.
     """
@@ -167,7 +214,8 @@ def adopt(
     minutes: int = 5,
     script: Path | None = None,
 ) -> None:
-    """Completes a submission: writes the pickle that each held task will look for, and keeps its script by its id."""
+    """Completes a submission: writes the pickle that each held task will look for, and
+    keeps its script by its id."""
     if len(ids) != len(job_folders):
         raise ClusterError(
             f"{name}: Slurm has {len(ids)} jobs of that name, the ledger {len(job_folders)}; "
@@ -175,9 +223,12 @@ def adopt(
         )
     for path, job_id in zip(job_folders, ids, strict=True):
         call = DelayedSubmission(entry.run, str(path))
-        call.set_timeout(minutes, 0)  # submitit wants a number; our handler takes its signal over
+        # submitit wants a number; our handler takes its signal over
+        call.set_timeout(minutes, 0)
         draft = folder / f".{job_id}.pkl"
         call.dump(draft)
         draft.rename(JobPaths(folder, job_id).submitted_pickle)
     if script:
-        JobPaths(folder, ids[0]).move_temporary_file(script, "submission_file", keep_as_symlink=True)
+        JobPaths(folder, ids[0]).move_temporary_file(
+            script, "submission_file", keep_as_symlink=True
+        )

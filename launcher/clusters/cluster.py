@@ -1,4 +1,5 @@
-"""Asks what a Slurm cluster is: its settings, its partitions, and what accounting grants this user. Once each.
+"""Asks what a Slurm cluster is: its settings, its partitions, and what accounting
+grants this user. Once each.
 
 Answers are parsed by pure functions; what they mean for a grid, launcher.planning.limits decides.
 """
@@ -19,7 +20,8 @@ Row = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What Slurm told. `associations` and `qos` are empty where accounting enforces nothing or does not answer.
+    """What Slurm told. `associations` and `qos` are empty where accounting enforces
+    nothing or does not answer.
 
     `named`: the cluster that was asked, where it is not simply the default one.
     """
@@ -37,21 +39,43 @@ class Cluster:
 
     @property
     def default_partition(self) -> str | None:
-        return next((name for name, row in self.partitions.items() if row.get("Default") == "YES"), None)
+        return next(
+            (
+                name
+                for name, row in self.partitions.items()
+                if row.get("Default") == "YES"
+            ),
+            None,
+        )
 
     def enforces(self, what: str) -> bool:
-        """Whether accounting refuses jobs by `associations`, `limits` or `qos`; the last two imply the first."""
-        said = set(self.config.get("AccountingStorageEnforce", "none").lower().split(","))
-        return bool(said & ({what, "all"} | ({"limits", "qos", "safe"} if what == "associations" else set())))
+        """Whether accounting refuses jobs by `associations`, `limits` or `qos`; the
+        last two imply the first."""
+        said = set(
+            self.config.get("AccountingStorageEnforce", "none").lower().split(",")
+        )
+        return bool(
+            said
+            & (
+                {what, "all"}
+                | ({"limits", "qos", "safe"} if what == "associations" else set())
+            )
+        )
 
 
 def ask(run: Run = subprocess.run, named: str | None = None) -> Cluster:
-    """The cluster, by two calls, and a third where accounting sets limits. ClusterError if the controller is away.
+    """The cluster, by two calls, and a third where accounting sets limits. ClusterError
+    if the controller is away.
 
     `named`: the cluster to ask, if not the default one.
     """
     user = pwd.getpwuid(os.getuid()).pw_name
-    found = Cluster(config=config(run, named), partitions=partitions(run, named), user=user, named=named)
+    found = Cluster(
+        config=config(run, named),
+        partitions=partitions(run, named),
+        user=user,
+        named=named,
+    )
     if not found.enforces("associations"):
         return found
     argv = ["scontrol", "show", "assoc_mgr", f"users={user}", "flags=assoc,qos"]
@@ -72,7 +96,9 @@ def parse_config(text: str) -> Row:
 
 def partitions(run: Run = subprocess.run, named: str | None = None) -> dict[str, Row]:
     """The settings of every partition the user can see, by its name."""
-    return parse_partitions(slurm.call(["scontrol", "show", "partition", "--oneliner"], run, named))
+    return parse_partitions(
+        slurm.call(["scontrol", "show", "partition", "--oneliner"], run, named)
+    )
 
 
 def parse_partitions(text: str) -> dict[str, Row]:
@@ -82,35 +108,61 @@ def parse_partitions(text: str) -> dict[str, Row]:
 
 
 def parse_assoc_mgr(text: str) -> tuple[list[Row], dict[str, Row]]:
-    """The associations of `scontrol show assoc_mgr`, and its QoS by name: `MaxSubmitJobs=5(4)` is a limit, and used."""
-    records = [_words(block) for block in re.split(r"^(?=ClusterName=|QOS=)", text, flags=re.M)]
+    """The associations of `scontrol show assoc_mgr`, and its QoS by name:
+    `MaxSubmitJobs=5(4)` is a limit, and used."""
+    records = [
+        _words(block) for block in re.split(r"^(?=ClusterName=|QOS=)", text, flags=re.M)
+    ]
     associations = [row for row in records if row.get("UserName")]
-    return associations, {row["QOS"].partition("(")[0]: row for row in records if "QOS" in row}
+    return associations, {
+        row["QOS"].partition("(")[0]: row for row in records if "QOS" in row
+    }
 
 
-def nodes(partition: str, run: Run = subprocess.run, named: str | None = None) -> list[Row]:
+def nodes(
+    partition: str, run: Run = subprocess.run, named: str | None = None
+) -> list[Row]:
     """Each node of a partition: its generic resources, memory in MB, CPUs, features."""
-    argv = ["sinfo", "--noheader", "--Node", "--partition", partition, "--format", "%N|%G|%m|%c|%f"]
+    argv = [
+        "sinfo",
+        "--noheader",
+        "--Node",
+        "--partition",
+        partition,
+        "--format",
+        "%N|%G|%m|%c|%f",
+    ]
     return parse_nodes(slurm.call(argv, run, named))
 
 
 def parse_nodes(text: str) -> list[Row]:
     """Reads lines `n1|gpu:a800:8(S:0-1)|512000|64|ib,a800`."""
     keys = ("name", "gres", "memory_mb", "cpus", "features")
-    return [dict(zip(keys, line.split("|", 4), strict=True)) for line in text.split("\n") if line.count("|") >= 4]
+    return [
+        dict(zip(keys, line.split("|", 4), strict=True))
+        for line in text.split("\n")
+        if line.count("|") >= 4
+    ]
 
 
 def gpus(gres: str) -> dict[str, int]:
-    """How many GPUs of each type a node has, from `gpu:a800:8(S:0-1),nvme:1`; the type may be empty."""
+    """How many GPUs of each type a node has, from `gpu:a800:8(S:0-1),nvme:1`; the type
+    may be empty."""
     found: dict[str, int] = {}
-    for kind, count in re.findall(r"(?:^|,)gpu(?::([A-Za-z_][\w.-]*))?:([0-9]{1,9})", re.sub(r"\([^)]*\)", "", gres)):
+    for kind, count in re.findall(
+        r"(?:^|,)gpu(?::([A-Za-z_][\w.-]*))?:([0-9]{1,9})",
+        re.sub(r"\([^)]*\)", "", gres),
+    ):
         found[kind] = found.get(kind, 0) + int(count)
     return found
 
 
 def minutes(limit: str) -> float:
-    """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes; infinite where there is none."""
-    found = re.fullmatch(r"(?:([0-9]{1,9})-)?([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})", limit)
+    """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes;
+    infinite where there is none."""
+    found = re.fullmatch(
+        r"(?:([0-9]{1,9})-)?([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})", limit
+    )
     if not found:
         return math.inf
     days, hours, whole, seconds = (int(part or 0) for part in found.groups())
@@ -119,7 +171,11 @@ def minutes(limit: str) -> float:
 
 def tres(text: str) -> dict[str, int]:
     """What `cpu=8,mem=8000M,node=2,gres/gpu=4` counts; what has a unit is left out."""
-    return {key: int(value) for key, value in _pairs(text) if re.fullmatch(r"[0-9]{1,18}", value)}
+    return {
+        key: int(value)
+        for key, value in _pairs(text)
+        if re.fullmatch(r"[0-9]{1,18}", value)
+    }
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,8 @@ LONGEST_NAME = 64
 
 @dataclass(frozen=True)
 class Layers:
-    """A profile's files, the asked-for one first and each followed by its parent, and their values laid together."""
+    """A profile's files, the asked-for one first and each followed by its parent, and
+    their values laid together."""
 
     documents: tuple[Document, ...]
     value: dict[str, Any]
@@ -28,38 +29,51 @@ class Layers:
         return [document.path for document in self.documents]
 
     def error(self, place: Place, message: str) -> UserError:
-        """An error that names file and line of a place: of the uppermost file in which it stands."""
+        """An error that names file and line of a place: of the uppermost file in which
+        it stands."""
         while place and not any(place in document.lines for document in self.documents):
             place = place[:-1]
-        holder = next((document for document in self.documents if place in document.lines), self.documents[0])
+        holder = next(
+            (document for document in self.documents if place in document.lines),
+            self.documents[0],
+        )
         return holder.error(place, message)
 
 
 def read(name: str, beside: Path) -> Layers:
     """The layers of a profile's name, or of a path that ends in .yaml.
 
-    Names are looked for in cluster_profiles/ beside the grid, then in the current folder, then among the shipped
-    ones; those of a parent first beside the file that inherits, from where its paths are taken too.
-    Raises UserError for what is not found, is no mapping, or inherits from itself.
+    Names are looked for in cluster_profiles/ beside the grid, then in the current
+    folder, then among the shipped ones; those of a parent first beside the file that
+    inherits, from where its paths are taken too. Raises UserError for what is not
+    found, is no mapping, or inherits from itself.
     """
-    folders = [beside / "cluster_profiles", Path("cluster_profiles"), shipped("cluster_profiles")]
+    folders = [
+        beside / "cluster_profiles",
+        Path("cluster_profiles"),
+        shipped("cluster_profiles"),
+    ]
     documents = [_load(_find(name, folders))]
     while documents[-1].value.get(INHERITS) is not None:
         parent = _parent(documents[-1], folders)
         chain = [document.path for document in documents]
         if parent.resolve() in [path.resolve() for path in chain]:
             shown = " inherits ".join(str(path) for path in [*chain, parent])
-            raise documents[-1].error((INHERITS,), f"a profile cannot inherit from itself: {shown}")
+            raise documents[-1].error(
+                (INHERITS,), f"a profile cannot inherit from itself: {shown}"
+            )
         documents.append(_load(parent))
     value: dict[str, Any] = {}
     for document in reversed(documents):
-        value.pop("name", None)  # a file that says who it is must not pass for its parent
+        # a file that says who it is must not pass for its parent
+        value.pop("name", None)
         value = laid_over(value, document.value)
     return Layers(tuple(documents), value)
 
 
 def laid_over(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    """The child's values over the parent's: mappings key by key, everything else (lists too) replaced whole."""
+    """The child's values over the parent's: mappings key by key, everything else (lists
+    too) replaced whole."""
     merged = dict(parent)
     for key, value in child.items():
         below = merged.get(key)
@@ -72,14 +86,19 @@ def laid_over(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, 
 def _load(path: Path) -> Document:
     document = yaml_file.load(path)
     if not isinstance(document.value, dict):
-        raise document.error((), "a profile is a mapping; see cluster_profiles/README.md")
+        raise document.error(
+            (), "a profile is a mapping; see cluster_profiles/README.md"
+        )
     return document
 
 
 def _parent(document: Document, folders: list[Path]) -> Path:
     name, here = document.value[INHERITS], document.path.parent
     if not isinstance(name, str):
-        raise document.error((INHERITS,), f"inherits: a profile's name or the path of a .yaml file, found {name!r}")
+        raise document.error(
+            (INHERITS,),
+            f"inherits: a profile's name or the path of a .yaml file, found {name!r}",
+        )
     if _is_path(name) and not (here / name).is_file():
         raise document.error((INHERITS,), f"inherits: there is no file {here / name}")
     try:
@@ -92,12 +111,24 @@ def _find(name: str, folders: list[Path]) -> Path:
     if _is_path(name):
         return Path(name)
     for folder in folders:
-        if "/" not in name and len(name) <= LONGEST_NAME and (folder / f"{name}.yaml").is_file():
+        if (
+            "/" not in name
+            and len(name) <= LONGEST_NAME
+            and (folder / f"{name}.yaml").is_file()
+        ):
             return folder / f"{name}.yaml"
-    known = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.yaml")})
+    known = sorted(
+        {
+            path.stem
+            for folder in folders
+            if folder.is_dir()
+            for path in folder.glob("*.yaml")
+        }
+    )
     hint = nearest(name, known)
     raise UserError(
-        f"profile {brief(name)} not found.{hint} Known: {', '.join(known)}; or give the path of a .yaml file"
+        f"profile {brief(name)} not found.{hint} Known: {', '.join(known)}; or give the path of a"
+        " .yaml file"
     )
 
 

@@ -1,20 +1,29 @@
-"""Says which options of sbatch a profile may pass on by name, and who sets those that it may not."""
+"""Says which options of sbatch a profile may pass on by name, and who sets those that
+it may not."""
 
 from zsg_core.schema_errors import nearest
 
-# Long options of sbatch(1), Slurm 22.05 to 25.05, that change where and how a job runs and that zsg leaves alone.
+# Long options of sbatch(1), Slurm 22.05 to 25.05, that change where and how a job runs
+# and that zsg leaves alone.
 PASSED = frozenset(
-    """acctg-freq batch bb bbf begin burst-buffer clusters cluster-constraint comment consolidate-segments contiguous
-    core-spec cores-per-socket cpu-freq cpus-per-gpu deadline delay-boot distribution exclude exclusive
-    extra extra-node-info get-user-env gid gpu-bind gpu-freq gpus-per-socket gres-flags hint licenses mail-type
-    mail-user mcs-label mem-bind mem-per-cpu mem-per-gpu mincpus network nice no-kill nodefile nodelist
-    ntasks-per-core ntasks-per-gpu ntasks-per-socket oom-kill-step overcommit oversubscribe power prefer priority
-    profile propagate reboot resv-ports segment sockets-per-node spread-job stepmgr switches thread-spec
-    threads-per-core time-min tmp tres-bind tres-per-task uid use-min-nodes wait-all-nodes wckey""".split()
+    """acctg-freq batch bb bbf begin burst-buffer clusters cluster-constraint comment
+    consolidate-segments contiguous core-spec cores-per-socket cpu-freq cpus-per-gpu
+    deadline delay-boot distribution exclude exclusive extra extra-node-info
+    get-user-env gid gpu-bind gpu-freq gpus-per-socket gres-flags hint licenses
+    mail-type mail-user mcs-label mem-bind mem-per-cpu mem-per-gpu mincpus network nice
+    no-kill nodefile nodelist ntasks-per-core ntasks-per-gpu ntasks-per-socket
+    oom-kill-step overcommit oversubscribe power prefer priority profile propagate
+    reboot resv-ports segment sockets-per-node spread-job stepmgr switches thread-spec
+    threads-per-core time-min tmp tres-bind tres-per-task uid use-min-nodes
+    wait-all-nodes wckey""".split()
 )
 
-_KEYS = dict.fromkeys(("account", "constraint", "gres", "partition", "qos", "reservation"), "slurm.{}")
-_GPUS = dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task"), "slurm.gpus_per_node and slurm.gpus_by")
+_KEYS = dict.fromkeys(
+    ("account", "constraint", "gres", "partition", "qos", "reservation"), "slurm.{}"
+)
+_GPUS = dict.fromkeys(
+    ("gpus", "gpus-per-node", "gpus-per-task"), "slurm.gpus_per_node and slurm.gpus_by"
+)
 SET_BY = {
     **{name: key.format(name) for name, key in _KEYS.items()},
     **_GPUS,
@@ -31,8 +40,8 @@ SET_BY = {
     "time": "train.time_min and prepare.time_min",
 }
 OURS = frozenset(
-    """chdir dependency error hold input job-name kill-on-invalid-dep no-requeue open-mode output parsable quiet requeue
-    test-only verbose wait wrap""".split()
+    """chdir dependency error hold input job-name kill-on-invalid-dep no-requeue open-mode
+    output parsable quiet requeue test-only verbose wait wrap""".split()
 )
 
 
@@ -44,4 +53,7 @@ def refusal(name: str) -> str | None:
         return f"zsg sets --{name} itself, by {SET_BY[name]}"
     if name in OURS:
         return f"zsg sets --{name} itself; its jobs depend on it"
-    return f"sbatch has no option --{name}.{nearest(name, sorted(PASSED))} Options by their long names, without dashes"
+    return (
+        f"sbatch has no option --{name}.{nearest(name, sorted(PASSED))} Options by their long"
+        " names, without dashes"
+    )

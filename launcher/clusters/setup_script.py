@@ -1,9 +1,11 @@
-"""Makes the part of a job's script that runs a profile's `setup` lines and stops the job where one of them fails.
+"""Makes the part of a job's script that runs a profile's `setup` lines and stops the
+job where one of them fails.
 
-Each line is evaluated as it stands, one command after the other, in the shell whose variables and folder the job
-then has. A command that fails ends the setup: a line, a part of it before `;`, a part of a pipe, and also `exit`. The
-script then starts anew without the lines and hands the job what failed (jobs.runtime.setup), so that its record says
-so.
+Each line is evaluated as it stands, one command after the other, in the shell whose
+variables and folder the job then has. A command that fails ends the setup: a line, a
+part of it before `;`, a part of a pipe, and also `exit`. The script then starts anew
+without the lines and hands the job what failed (jobs.runtime.setup), so that its record
+says so.
 """
 
 import re
@@ -15,13 +17,17 @@ from functools import cache
 from jobs.runtime import log_marks, setup
 
 _QUOTE = re.compile(r"unexpected EOF while looking for matching [`'](['\"`])'")
-_GOES_ON = re.compile(r"(?<!\\)(?:\\\\)*\\$")  # a backslash at the end: bash -n passes it over
-_INCOMPLETE = re.compile(r"unexpected end of file|unexpected EOF|here-document .*delimited by end-of-file")
+# a backslash at the end: bash -n passes it over
+_GOES_ON = re.compile(r"(?<!\\)(?:\\\\)*\\$")
+_INCOMPLETE = re.compile(
+    r"unexpected end of file|unexpected EOF|here-document .*delimited by end-of-file"
+)
 
 _JOB = '"${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"'
+_NODE = '"${SLURMD_NODENAME:-?}"'
 _START = f"""\
 export {setup.LOG}=$(readlink /proc/$$/fd/1)
-TZ=UTC0 printf '{log_marks.START}\\n' "${{SLURM_RESTART_COUNT:-0}}" {_JOB} "${{SLURMD_NODENAME:-?}}" -1"""
+TZ=UTC0 printf '{log_marks.START}\\n' "${{SLURM_RESTART_COUNT:-0}}" {_JOB} {_NODE} -1"""
 
 # A write into a pipe whose reader has what it wants ends with 141: `nvidia-smi | head -1`.
 _BEFORE = f"""\
@@ -79,12 +85,19 @@ def commands(given: Sequence[str]) -> list[str]:
 
 
 def refusal(given: Sequence[str]) -> tuple[int, str] | None:
-    """The place in the list of an item that the shell cannot read, and why; None if it reads all of them."""
+    """The place in the list of an item that the shell cannot read, and why; None if it
+    reads all of them."""
     begun = 0
     open_items: list[str] = []
     for place, item in enumerate(given):
         if item.lstrip().startswith("#SBATCH"):
-            return place, f"{item.strip()!r} is not read by sbatch, which has seen commands before; use slurm.sbatch"
+            return (
+                place,
+                (
+                    f"{item.strip()!r} is not read by sbatch, which has seen commands before; use"
+                    " slurm.sbatch"
+                ),
+            )
         begun = begun if open_items else place
         open_items.append(item)
         trouble = _trouble("\n".join(open_items))
@@ -93,7 +106,10 @@ def refusal(given: Sequence[str]) -> tuple[int, str] | None:
         elif quote := _QUOTE.search(trouble):
             return (
                 begun,
-                f"the quote {quote[1]} of {given[begun]!r} is not closed; the lines after it would be swallowed",
+                (
+                    f"the quote {quote[1]} of {given[begun]!r} is not closed; the lines after it"
+                    " would be swallowed"
+                ),
             )
         elif not _INCOMPLETE.search(trouble):
             return place, f"the shell cannot read {item!r}: {trouble}"
@@ -108,8 +124,16 @@ def _trouble(text: str) -> str | None:
     if _GOES_ON.search(text):
         return "unexpected end of file"
     done = subprocess.run(
-        ["bash", "-O", "extglob", "-n"], input=f"{text}\n", capture_output=True, text=True, env={"LC_ALL": "C"}
+        ["bash", "-O", "extglob", "-n"],
+        input=f"{text}\n",
+        capture_output=True,
+        text=True,
+        env={"LC_ALL": "C"},
     )
     if done.returncode == 0 and not done.stderr:
         return None
-    return done.stderr.strip().splitlines()[0] if done.stderr.strip() else f"bash -n ended with {done.returncode}"
+    return (
+        done.stderr.strip().splitlines()[0]
+        if done.stderr.strip()
+        else f"bash -n ended with {done.returncode}"
+    )

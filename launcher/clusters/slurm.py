@@ -1,9 +1,11 @@
-"""Asks Slurm: one squeue for what is active, one sacct for what has left the queue, scontrol for the rest.
+"""Asks Slurm: one squeue for what is active, one sacct for what has left the queue,
+scontrol for the rest.
 
-A number alone does not say whose a job is: Slurm gives numbers anew, each cluster has its own, a wrapper may print any.
-So a job is ours if its number, its name and its user fit, and nothing else is ever touched.
-Commands are argument lists, never shell text; answers are parsed by pure functions. Slurm's `--json` and newer
-flags are avoided: they differ between versions.
+A number alone does not say whose a job is: Slurm gives numbers anew, each cluster has
+its own, a wrapper may print any. So a job is ours if its number, its name and its user
+fit, and nothing else is ever touched. Commands are argument lists, never shell text;
+answers are parsed by pure functions. Slurm's `--json` and newer flags are avoided: they
+differ between versions.
 """
 
 import contextlib
@@ -19,7 +21,15 @@ from jobs.contract.causes import Cause
 from jobs.files.ownership import name_of
 from jobs.runtime import slurm_environment
 from launcher.workspace.scheduler_job import Job
-from launcher.workspace.states import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
+from launcher.workspace.states import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    UNKNOWN,
+    WAITING,
+)
 from zsg_core.errors import ClusterError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -28,16 +38,33 @@ LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
 _OVER = ("Job has already finished", "Invalid job id")
 
 _ACTIVE = {
-    "CONFIGURING": RUNNING, "COMPLETING": RUNNING, "RUNNING": RUNNING, "SUSPENDED": RUNNING, "STOPPED": RUNNING,
-    "SIGNALING": RUNNING, "STAGE_OUT": RUNNING, "RESIZING": RUNNING, "PENDING": QUEUED, "REQUEUED": QUEUED,
-    "REQUEUE_FED": QUEUED, "REQUEUE_HOLD": QUEUED, "RESV_DEL_HOLD": QUEUED, "SPECIAL_EXIT": QUEUED,
-}  # fmt: skip
+    "CONFIGURING": RUNNING,
+    "COMPLETING": RUNNING,
+    "RUNNING": RUNNING,
+    "SUSPENDED": RUNNING,
+    "STOPPED": RUNNING,
+    "SIGNALING": RUNNING,
+    "STAGE_OUT": RUNNING,
+    "RESIZING": RUNNING,
+    "PENDING": QUEUED,
+    "REQUEUED": QUEUED,
+    "REQUEUE_FED": QUEUED,
+    "REQUEUE_HOLD": QUEUED,
+    "RESV_DEL_HOLD": QUEUED,
+    "SPECIAL_EXIT": QUEUED,
+}
 _ENDED = {
-    "COMPLETED": (DONE, None), "CANCELLED": (CANCELLED, Cause.CANCELLED), "TIMEOUT": (FAILED, Cause.TIME_LIMIT),
-    "NODE_FAIL": (FAILED, Cause.NODE_FAILURE), "BOOT_FAIL": (FAILED, Cause.NODE_FAILURE),
-    "DEADLINE": (FAILED, Cause.TIME_LIMIT), "OUT_OF_MEMORY": (FAILED, Cause.OUT_OF_MEMORY),
-    "PREEMPTED": (FAILED, Cause.PREEMPTED), "REVOKED": (CANCELLED, Cause.CANCELLED), "FAILED": (FAILED, Cause.DIED),
-}  # fmt: skip
+    "COMPLETED": (DONE, None),
+    "CANCELLED": (CANCELLED, Cause.CANCELLED),
+    "TIMEOUT": (FAILED, Cause.TIME_LIMIT),
+    "NODE_FAIL": (FAILED, Cause.NODE_FAILURE),
+    "BOOT_FAIL": (FAILED, Cause.NODE_FAILURE),
+    "DEADLINE": (FAILED, Cause.TIME_LIMIT),
+    "OUT_OF_MEMORY": (FAILED, Cause.OUT_OF_MEMORY),
+    "PREEMPTED": (FAILED, Cause.PREEMPTED),
+    "REVOKED": (CANCELLED, Cause.CANCELLED),
+    "FAILED": (FAILED, Cause.DIED),
+}
 
 
 MOST_CHARACTERS = 30_000  # of ids in one command
@@ -45,10 +72,12 @@ MOST_CHARACTERS = 30_000  # of ids in one command
 
 @dataclass(frozen=True)
 class SlurmState:
-    """What Slurm says of one job: a state of ours, the pending reason or the cause of its end, and its own words.
+    """What Slurm says of one job: a state of ours, the pending reason or the cause of
+    its end, and its own words.
 
-    Of a job that runs: for how long, and where; of one that waits: when it is expected to start (s since the epoch).
-    `away`: its cluster cannot be asked here, so that it may well be at work.
+    Of a job that runs: for how long, and where; of one that waits: when it is expected
+    to start (s since the epoch). `away`: its cluster cannot be asked here, so that it
+    may well be at work.
     """
 
     state: str
@@ -80,9 +109,10 @@ class Line:
 class Queue:
     """What squeue says of jobs.
 
-    `active`: those in the queue that are ours. `strangers`: those whose number is another job's, with whose.
-    `away`: those on a cluster that cannot be asked here, with the reason. `asked`: the cluster that each was asked of,
-    None for the default one.
+    `active`: those in the queue that are ours. `strangers`: those whose number is
+    another job's, with whose. `away`: those on a cluster that cannot be asked here,
+    with the reason. `asked`: the cluster that each was asked of, None for the default
+    one.
     """
 
     active: dict[Job, SlurmState] = field(default_factory=dict)
@@ -91,18 +121,25 @@ class Queue:
     asked: dict[Job, str | None] = field(default_factory=dict)
 
 
-def look(jobs: Sequence[Job], run: Run = subprocess.run, *, settled: Collection[Job] = ()) -> Queue:
+def look(
+    jobs: Sequence[Job], run: Run = subprocess.run, *, settled: Collection[Job] = ()
+) -> Queue:
     """Which of the jobs are in the queue of their clusters, by one squeue for each cluster.
 
-    A job that the default cluster does not show may be on another: the machine that submitted it may have had another
-    default. Then that one is asked by its name. Jobs in `settled` have told their end and are not searched for so.
-    Raises ClusterError if squeue of the default cluster fails: then nothing can be said of anything.
+    A job that the default cluster does not show may be on another: the machine that
+    submitted it may have had another default. Then that one is asked by its name. Jobs
+    in `settled` have told their end and are not searched for so. Raises ClusterError if
+    squeue of the default cluster fails: then nothing can be said of anything.
     """
     queue = Queue()
     for job in jobs:
         queue.asked[job] = job.cluster if job.named else None
     _ask_queues(queue, jobs, run)
-    lost = [job for job in jobs if queue.asked[job] is None and job.cluster and job not in queue.active]
+    lost = [
+        job
+        for job in jobs
+        if queue.asked[job] is None and job.cluster and job not in queue.active
+    ]
     lost = [job for job in lost if job not in settled]
     default = default_cluster(run) if lost else None
     elsewhere = [job for job in lost if default and job.cluster != default]
@@ -136,7 +173,9 @@ def _ask_queues(queue: Queue, jobs: Sequence[Job], run: Run) -> None:
 
 
 def _is_ours(line: Line, job: Job) -> bool:
-    return line.name == job.name and line.user == str(os.getuid() if job.user is None else job.user)
+    return line.name == job.name and line.user == str(
+        os.getuid() if job.user is None else job.user
+    )
 
 
 def _is_mine(job: Job) -> bool:
@@ -159,31 +198,47 @@ def default_cluster(run: Run = subprocess.run) -> str | None:
 
 
 def states(
-    jobs: Sequence[Job], run: Run = subprocess.run, *, settled: Collection[Job] = (), sacct: bool = True
+    jobs: Sequence[Job],
+    run: Run = subprocess.run,
+    *,
+    settled: Collection[Job] = (),
+    sacct: bool = True,
 ) -> dict[Job, SlurmState]:
-    """The state of every job: squeue once, sacct once and only for jobs that squeue no longer shows.
+    """The state of every job: squeue once, sacct once and only for jobs that squeue no
+    longer shows.
 
-    A job that neither knows is `unknown`, never dead: accounting lags, may be off, or may be down; and so is one whose
-    number is another's now. Jobs in `settled` have told their end themselves; they are in the answer only if they are
-    active again (requeued). Where there is no accounting, `sacct` is False and nobody asks it.
+    A job that neither knows is `unknown`, never dead: accounting lags, may be off, or
+    may be down; and so is one whose number is another's now. Jobs in `settled` have
+    told their end themselves; they are in the answer only if they are active again
+    (requeued). Where there is no accounting, `sacct` is False and nobody asks it.
     Raises ClusterError if squeue itself fails: then nothing can be said of anything.
     """
     if not jobs:
         return {}
     queue = look(jobs, run, settled=settled)
     found = dict(queue.active)
-    found |= {job: SlurmState(UNKNOWN, why, away=True) for job, why in queue.away.items() if job not in settled}
+    found |= {
+        job: SlurmState(UNKNOWN, why, away=True)
+        for job, why in queue.away.items()
+        if job not in settled
+    }
     vanished = [job for job in jobs if job not in found and job not in settled]
     if vanished:
         ended = _ended(vanished, queue.asked, run) if sacct else {}
-        nobody = "neither squeue nor sacct knows it" if sacct else "squeue does not know it, and there is no accounting"
+        nobody = (
+            "neither squeue nor sacct knows it"
+            if sacct
+            else "squeue does not know it, and there is no accounting"
+        )
         for job in vanished:
             unknown = SlurmState(UNKNOWN, queue.strangers.get(job, nobody))
             found[job] = ended.get(job, unknown)
     return found
 
 
-def _ended(jobs: Sequence[Job], asked: Mapping[Job, str | None], run: Run) -> dict[Job, SlurmState]:
+def _ended(
+    jobs: Sequence[Job], asked: Mapping[Job, str | None], run: Run
+) -> dict[Job, SlurmState]:
     """What accounting says of jobs that squeue does not show, asked of the same clusters."""
     of_cluster: dict[str | None, list[Job]] = {}
     for job in jobs:
@@ -203,11 +258,13 @@ def _mains(ids: Iterable[str]) -> str:
 
 
 _ID = re.compile(r"[0-9]{1,18}(_([0-9]{1,18}|\[.*))?")
-MOST_TASKS = 4_000_001  # of an array, the largest MaxArraySize; also of nodes that one line names
+# of an array, the largest MaxArraySize; also of nodes that one line names
+MOST_TASKS = 4_000_001
 
 
 def _rows(text: str, columns: int) -> Iterator[list[str]]:
-    """The fields of each line that begins with a job's id and has so many columns; a site may print other lines."""
+    """The fields of each line that begins with a job's id and has so many columns; a
+    site may print other lines."""
     for line in text.split("\n"):
         fields = line.split("|")
         if len(fields) >= columns and _ID.fullmatch(fields[0]):
@@ -215,11 +272,13 @@ def _rows(text: str, columns: int) -> Iterator[list[str]]:
 
 
 def parse_squeue(text: str) -> dict[str, list[Line]]:
-    """Reads lines `id|STATE|reason|start|elapsed|nodes|uid|name` of `squeue -r`; what has ended is not in the queue."""
+    """Reads lines `id|STATE|reason|start|elapsed|nodes|uid|name` of `squeue -r`; what
+    has ended is not in the queue."""
     found: dict[str, list[Line]] = {}
     for job, state, *reasons, start, elapsed, where, user, name in _rows(text, 8):
         reason = "|".join(reasons)
-        ours = _ACTIVE.get(state, RUNNING)  # a state we do not know is still in the queue
+        # a state we do not know is still in the queue
+        ours = _ACTIVE.get(state, RUNNING)
         if state in _ENDED:
             continue
         if ours == QUEUED and reason == "Dependency":
@@ -228,14 +287,22 @@ def parse_squeue(text: str) -> dict[str, list[Line]]:
             told = SlurmState(ours, reason, starts=_moment(start), word=state)
         else:
             detail = None if state in _ACTIVE else f"Slurm says {state}"
-            told = SlurmState(RUNNING, detail, elapsed_s=_seconds(elapsed), nodes=where or None, word=state)
+            told = SlurmState(
+                RUNNING,
+                detail,
+                elapsed_s=_seconds(elapsed),
+                nodes=where or None,
+                word=state,
+            )
         found.setdefault(job, []).append(Line(told, user, name))
     return found
 
 
 def _seconds(elapsed: str) -> float | None:
     """squeue's `1-02:03:04`, `02:03:04` or `3:04`; None for anything else."""
-    found = re.fullmatch(r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,9})", elapsed)
+    found = re.fullmatch(
+        r"(?:([0-9]{1,9})-)?(?:([0-9]{1,9}):)?([0-9]{1,9}):([0-9]{1,9})", elapsed
+    )
     if not found:
         return None
     days, hours, whole, seconds = (int(part or 0) for part in found.groups())
@@ -257,7 +324,11 @@ def parse_sacct(text: str) -> dict[str, list[Line]]:
         word = state.split(" ")[0]
         if word in _ENDED:
             ours, cause = _ENDED[word]
-            said = SlurmState(ours, cause, f"Slurm says {state}, exit {code}" if ours == FAILED else None)
+            said = SlurmState(
+                ours,
+                cause,
+                f"Slurm says {state}, exit {code}" if ours == FAILED else None,
+            )
         else:
             said = SlurmState(UNKNOWN, f"accounting says {state}, squeue nothing")
         for task in _tasks(job):
@@ -265,12 +336,24 @@ def parse_sacct(text: str) -> dict[str, list[Line]]:
     return found
 
 
-def nodes(jobs: Sequence[Job], since: float, run: Run = subprocess.run) -> dict[Job, list[str]]:
-    """The nodes on which jobs ran that ended after `since`, seconds since the epoch; empty without accounting."""
+def nodes(
+    jobs: Sequence[Job], since: float, run: Run = subprocess.run
+) -> dict[Job, list[str]]:
+    """The nodes on which jobs ran that ended after `since`, seconds since the epoch;
+    empty without accounting."""
     found = {}
     for cluster in {job.cluster if job.named else None for job in jobs}:
         its = [job for job in jobs if (job.cluster if job.named else None) == cluster]
-        argv = ["sacct", "-X", "-P", "-n", "-j", _mains(job.id for job in its), "-o", "JobID,End,NodeList,UID,JobName"]
+        argv = [
+            "sacct",
+            "-X",
+            "-P",
+            "-n",
+            "-j",
+            _mains(job.id for job in its),
+            "-o",
+            "JobID,End,NodeList,UID,JobName",
+        ]
         told = parse_nodes(quiet(argv, run, cluster), since)
         for job in its:
             if (job.id, str(os.getuid()), job.name) in told:
@@ -279,7 +362,8 @@ def nodes(jobs: Sequence[Job], since: float, run: Run = subprocess.run) -> dict[
 
 
 def parse_nodes(text: str, since: float) -> dict[tuple[str, str, str], list[str]]:
-    """Reads lines `id|2026-01-31T10:00:00|n[1-2],m3|uid|name`, the time by this clock; by id, uid and name."""
+    """Reads lines `id|2026-01-31T10:00:00|n[1-2],m3|uid|name`, the time by this clock;
+    by id, uid and name."""
     found = {}
     for job, end, names, user, *name in _rows(text, 5):
         with contextlib.suppress(ValueError):  # Unknown: it has not ended
@@ -291,27 +375,65 @@ def parse_nodes(text: str, since: float) -> dict[tuple[str, str, str], list[str]
 def hosts(names: str) -> list[str]:
     """The nodes of `n[01-03,7],m3`, one by one; none of `None assigned`."""
     found: list[str] = []
-    for name in re.findall(r"[^,\[\s]+(?:\[[^\]]*\])?", names if " " not in names else ""):
+    for name in re.findall(
+        r"[^,\[\s]+(?:\[[^\]]*\])?", names if " " not in names else ""
+    ):
         stem, bracket, spans = name.partition("[")
         for span in spans.rstrip("]").split(",") if bracket else [""]:
             low, _, high = span.partition("-")
             numbers = range(int(low), int(high or low) + 1) if bracket else range(0)
             if numbers.stop - numbers.start > MOST_TASKS or len(low) > 18:
-                raise ValueError(f"{names[:80]!r} names more nodes than any cluster has")
-            found += [f"{stem}{number:0{len(low)}}" for number in numbers] if bracket else [stem]
+                raise ValueError(
+                    f"{names[:80]!r} names more nodes than any cluster has"
+                )
+            found += (
+                [f"{stem}{number:0{len(low)}}" for number in numbers]
+                if bracket
+                else [stem]
+            )
     return found
 
 
-def find(name: str, run: Run = subprocess.run, *, sacct: bool = True, cluster: str | None = None) -> list[str]:
-    """The ids of all our jobs of that name, queued or ended, an array's tasks in order of their index.
+def find(
+    name: str,
+    run: Run = subprocess.run,
+    *,
+    sacct: bool = True,
+    cluster: str | None = None,
+) -> list[str]:
+    """The ids of all our jobs of that name, queued or ended, an array's tasks in order
+    of their index.
 
-    `cluster`: the one to ask, if not the default one. Names are seen by all, and anybody may give a job the same.
+    `cluster`: the one to ask, if not the default one. Names are seen by all, and
+    anybody may give a job the same.
     """
     mine = str(os.getuid())
-    asks = ["--noheader", "--array", "--all", "--name", name, "--user", mine, "--format", "%i|%U|%j"]
+    asks = [
+        "--noheader",
+        "--array",
+        "--all",
+        "--name",
+        name,
+        "--user",
+        mine,
+        "--format",
+        "%i|%U|%j",
+    ]
     shown = call(["squeue", *asks], run, cluster)
     if not any(_named_so(shown, mine, name)) and sacct:
-        asks = ["-X", "-P", "-n", "--name", name, "--user", mine, "-o", "JobID,UID,JobName", "-S", "now-7days"]
+        asks = [
+            "-X",
+            "-P",
+            "-n",
+            "--name",
+            name,
+            "--user",
+            mine,
+            "-o",
+            "JobID,UID,JobName",
+            "-S",
+            "now-7days",
+        ]
         shown = quiet(["sacct", *asks], run, cluster)
     return sorted(
         {task for job in _named_so(shown, mine, name) for task in _tasks(job)},
@@ -332,23 +454,31 @@ def release(jobs: Sequence[Job], run: Run = subprocess.run) -> list[str]:
 
 
 def release_tasks(jobs: Sequence[Job], run: Run = subprocess.run) -> list[str]:
-    """Lets just these jobs or tasks start, and no other task of their arrays; returns what `release` does."""
+    """Lets just these jobs or tasks start, and no other task of their arrays; returns
+    what `release` does."""
     return _release(jobs, lambda ids: [[job_id] for job_id in ids], run)
 
 
-def _release(jobs: Sequence[Job], groups: Callable[[list[str]], list[list[str]]], run: Run) -> list[str]:
+def _release(
+    jobs: Sequence[Job], groups: Callable[[list[str]], list[list[str]]], run: Run
+) -> list[str]:
     queue = look(jobs, run)
     for cluster, ids in _by_cluster(queue):
         for group in groups(ids):
             done = _start(["scontrol", "release", *group], run, cluster)
             if done.returncode and not any(word in done.stderr for word in _OVER):
                 said = done.stderr.strip()
-                raise ClusterError(f"scontrol release {' '.join(group)} failed: {said}; run zsg submit again")
+                raise ClusterError(
+                    f"scontrol release {' '.join(group)} failed: {said}; run zsg submit again"
+                )
     return _untouched(queue)
 
 
-def cancel(jobs: Sequence[Job], save: bool = False, run: Run = subprocess.run) -> list[str]:
-    """Ends jobs, in few calls; with `save` those that run are told by USR1 to save and leave. What has ended is let be.
+def cancel(
+    jobs: Sequence[Job], save: bool = False, run: Run = subprocess.run
+) -> list[str]:
+    """Ends jobs, in few calls; with `save` those that run are told by USR1 to save and
+    leave. What has ended is let be.
 
     Returns what was not touched since it is not ours, or cannot be reached from here, in words.
     Raises ClusterError if Slurm does not answer: what was asked of it before stays asked.
@@ -374,7 +504,11 @@ def _by_cluster(queue: Queue) -> list[tuple[str | None, list[str]]]:
 
 def _untouched(queue: Queue) -> list[str]:
     away = [f"job {job.id} is {why}" for job, why in queue.away.items()]
-    others = [f"job {job.id} is that of {name_of(job.user)}" for job in queue.active if job.user and not _is_mine(job)]
+    others = [
+        f"job {job.id} is that of {name_of(job.user)}"
+        for job in queue.active
+        if job.user and not _is_mine(job)
+    ]
     return [*queue.strangers.values(), *away, *others]
 
 
@@ -384,7 +518,9 @@ def compact(ids: Iterable[str]) -> list[str]:
     for job_id in ids:
         main, _, task = job_id.partition("_")
         tasks.setdefault(main, set()).update([int(task)] if task else [])
-    return [f"{main}_[{_spans(sorted(of))}]" if of else main for main, of in tasks.items()]
+    return [
+        f"{main}_[{_spans(sorted(of))}]" if of else main for main, of in tasks.items()
+    ]
 
 
 def _spans(numbers: Sequence[int]) -> str:
@@ -410,8 +546,16 @@ def _batches(words: Sequence[str]) -> Iterator[list[str]]:
 
 def _scancel(words: Sequence[str], run: Run, cluster: str | None) -> None:
     done = _start(["scancel", "--quiet", *words], run, cluster)
-    gone = ("Invalid job id", "already completing or completed", "Job has already finished")
-    bad = [line for line in done.stderr.splitlines() if line.strip() and not any(word in line for word in gone)]
+    gone = (
+        "Invalid job id",
+        "already completing or completed",
+        "Job has already finished",
+    )
+    bad = [
+        line
+        for line in done.stderr.splitlines()
+        if line.strip() and not any(word in line for word in gone)
+    ]
     if done.returncode and bad:
         raise ClusterError(f"scancel failed: {bad[0].strip()}; run zsg cancel again")
 
@@ -421,17 +565,35 @@ def _tasks(job: str) -> list[str]:
     main, bracket, tasks = job.partition("_[")
     if not bracket:
         return [job]
-    # A long list ends in `…,1...]`, its last number cut: only what a comma or the end follows is whole.
-    spans = re.findall(r"([0-9]{1,18})(?:-([0-9]{1,18})(?::([0-9]{1,18}))?)?(?=[,\]]|$)", tasks.partition("%")[0])
-    ranges = [range(int(low), int(high or low) + 1, int(by or 1) or 1) for low, high, by in spans]
+    # A long list ends in `…,1...]`, its last number cut: only what a comma or the end
+    # follows is whole.
+    spans = re.findall(
+        r"([0-9]{1,18})(?:-([0-9]{1,18})(?::([0-9]{1,18}))?)?(?=[,\]]|$)",
+        tasks.partition("%")[0],
+    )
+    ranges = [
+        range(int(low), int(high or low) + 1, int(by or 1) or 1)
+        for low, high, by in spans
+    ]
     if sum(max(0, one.stop - one.start) // one.step for one in ranges) > MOST_TASKS:
-        raise ClusterError(f"Slurm tells of more tasks of {main} than an array can have: {job[:80]}")
+        raise ClusterError(
+            f"Slurm tells of more tasks of {main} than an array can have: {job[:80]}"
+        )
     return [f"{main}_{number}" for one in ranges for number in one]
 
 
 def _squeue(mains: str, cluster: str | None, run: Run) -> str:
     # --all: a user's own jobs in partitions that are hidden are shown only so.
-    argv = ["squeue", "--noheader", "--array", "--all", "--jobs", mains, "--format", "%i|%T|%r|%S|%M|%N|%U|%j"]
+    argv = [
+        "squeue",
+        "--noheader",
+        "--array",
+        "--all",
+        "--jobs",
+        mains,
+        "--format",
+        "%i|%T|%r|%S|%M|%N|%U|%j",
+    ]
     done = _start(argv, run, cluster)
     # Once every job of the list has left its memory, squeue calls the list invalid.
     if done.returncode and "Invalid job id" in done.stderr:
@@ -440,7 +602,20 @@ def _squeue(mains: str, cluster: str | None, run: Run) -> str:
 
 
 def _sacct(mains: str, cluster: str | None, run: Run) -> str:
-    return quiet(["sacct", "-X", "-P", "-n", "-j", mains, "-o", "JobID,State,ExitCode,UID,JobName"], run, cluster)
+    return quiet(
+        [
+            "sacct",
+            "-X",
+            "-P",
+            "-n",
+            "-j",
+            mains,
+            "-o",
+            "JobID,State,ExitCode,UID,JobName",
+        ],
+        run,
+        cluster,
+    )
 
 
 def quiet(argv: list[str], run: Run, cluster: str | None = None) -> str:
@@ -453,12 +628,16 @@ def quiet(argv: list[str], run: Run, cluster: str | None = None) -> str:
 
 
 def call(argv: list[str], run: Run, cluster: str | None = None) -> str:
-    """What a command of Slurm prints, of the cluster that is named. ClusterError if it fails or is not there."""
+    """What a command of Slurm prints, of the cluster that is named. ClusterError if it
+    fails or is not there."""
     return _checked(argv, _start(argv, run, cluster))
 
 
-def _start(argv: list[str], run: Run, cluster: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Every call of a program of Slurm goes through here: in a clean environment, and of the cluster that is meant."""
+def _start(
+    argv: list[str], run: Run, cluster: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Every call of a program of Slurm goes through here: in a clean environment, and
+    of the cluster that is meant."""
     env = slurm_environment.of_calls(cluster)
     words = [argv[0], "-M", cluster, *argv[1:]] if cluster else argv
     try:
@@ -469,5 +648,7 @@ def _start(argv: list[str], run: Run, cluster: str | None = None) -> subprocess.
 
 def _checked(argv: list[str], done: subprocess.CompletedProcess[str]) -> str:
     if done.returncode:
-        raise ClusterError(f"{argv[0]} failed: {done.stderr.strip() or f'exit {done.returncode}'}")
+        raise ClusterError(
+            f"{argv[0]} failed: {done.stderr.strip() or f'exit {done.returncode}'}"
+        )
     return done.stdout

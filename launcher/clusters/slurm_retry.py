@@ -6,19 +6,31 @@ from typing import TypeVar
 
 from zsg_core.errors import ClusterError
 
-PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)  # between tries, where the controller is away: it restarts within a minute
+# between tries, where the controller is away: it restarts within a minute
+PAUSES_S = (2.0, 5.0, 10.0, 20.0, 40.0)
 AWAY = (
-    "unable to contact slurm controller", "socket timed out", "connection refused", "connection reset",
-    "zero bytes were transmitted", "slurm_persist_conn", "resource temporarily unavailable", "connection timed out",
-    "slurm backup controller in standby", "communication connection failure", "slurm temporarily unable",
-)  # fmt: skip
+    "unable to contact slurm controller",
+    "socket timed out",
+    "connection refused",
+    "connection reset",
+    "zero bytes were transmitted",
+    "slurm_persist_conn",
+    "resource temporarily unavailable",
+    "connection timed out",
+    "slurm backup controller in standby",
+    "communication connection failure",
+    "slurm temporarily unable",
+)
 
 Say = Callable[[str], None]
 T = TypeVar("T")
 
 
-def patiently(ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep) -> T:
-    """The answer of a call to Slurm, asked again for a minute and a half while the controller is away."""
+def patiently(
+    ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep
+) -> T:
+    """The answer of a call to Slurm, asked again for a minute and a half while the
+    controller is away."""
     for pause in PAUSES_S:
         try:
             return ask()
@@ -31,7 +43,8 @@ def patiently(ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = t
 
 
 def is_away(error: ClusterError) -> bool:
-    """Whether the controller did not answer, which may pass, in place of refusing, which does not."""
+    """Whether the controller did not answer, which may pass, in place of refusing,
+    which does not."""
     return any(words in str(error).lower() for words in AWAY)
 
 

@@ -1,4 +1,5 @@
-"""Says which cluster a profile's jobs go to, where a site has several: Slurm's default one, unless one is named."""
+"""Says which cluster a profile's jobs go to, where a site has several: Slurm's default
+one, unless one is named."""
 
 import os
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from zsg_core.errors import UserError
 def named(profile: Profile, environ: Mapping[str, str] = os.environ) -> str | None:
     """The cluster that every call must name; None for the default one.
 
-    The profile's slurm.sbatch.clusters counts, else SLURM_CLUSTERS. UserError for a variable that names several, of
-    which sbatch would take the one that starts first: nobody could tell where a job is.
+    The profile's slurm.sbatch.clusters counts, else SLURM_CLUSTERS. UserError for a
+    variable that names several, of which sbatch would take the one that starts first:
+    nobody could tell where a job is.
     """
     if profile.kind != "slurm":
         return None
@@ -22,7 +24,7 @@ def named(profile: Profile, environ: Mapping[str, str] = os.environ) -> str | No
     if name and not is_one_cluster(name):
         raise UserError(
             f"{CLUSTERS} is {name!r}: zsg needs one cluster, or it could not tell where a job is. "
-            f"Name one there, or as slurm.sbatch.clusters in the profile"
+            "Name one there, or as slurm.sbatch.clusters in the profile"
         )
     return name or None
 
@@ -34,7 +36,13 @@ def notes(profile: Profile, environ: Mapping[str, str] = os.environ) -> list[str
     if asked and not by_profile:
         made.append(f"jobs go to cluster {asked}, since {CLUSTERS} says so")
     if asked and by_profile and asked != by_profile:
-        made.append(f"jobs go to cluster {by_profile}, as the profile says, not to {asked}, as {CLUSTERS} does")
+        made.append(
+            f"jobs go to cluster {by_profile}, as the profile says, not to {asked}, as {CLUSTERS}"
+            " does"
+        )
     if "SBATCH_CLUSTERS" in environ:
-        made.append(f"SBATCH_CLUSTERS is not honoured, like all SBATCH_*: {CLUSTERS} or slurm.sbatch.clusters is")
+        made.append(
+            f"SBATCH_CLUSTERS is not honoured, like all SBATCH_*: {CLUSTERS} or"
+            " slurm.sbatch.clusters is"
+        )
     return made

@@ -1,1 +1,2 @@
-"""What people type: Typer commands, each parses, calls one function, prints; tables and questions."""
+"""What people type: Typer commands, each parses, calls one function, prints; tables and
+questions."""

@@ -6,13 +6,19 @@ from typing import Annotated, Any
 import typer
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False,
+    no_args_is_help=True,
+    add_completion=False,
     help="Make, look at, compare and draw training orders.\n\nExample: zsg arrange make grid.yaml",
-)  # fmt: skip
+)
 
-One = Annotated[str, typer.Argument(help="arrangement or run id, or its beginning", metavar="ID")]
+One = Annotated[
+    str, typer.Argument(help="arrangement or run id, or its beginning", metavar="ID")
+]
 Place = Annotated[
-    Path | None, typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here")
+    Path | None,
+    typer.Option(
+        "--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -20,8 +26,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 @app.command()
 def make(
     grid: Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML")],
-    workspace: Place = None, json: AsJson = False,
-) -> None:  # fmt: skip
+    workspace: Place = None,
+    json: AsJson = False,
+) -> None:
     """Make the orders of a grid on this machine, and train nothing.
 
     Example: zsg arrange make grid.yaml
@@ -31,18 +38,27 @@ def make(
 
     made = arrange_make.make(grid, workspace)
     if json:
-        show.as_json([{"arrangement": one.id, "new": one.new, "axes": one.axes} for one in made])
+        show.as_json(
+            [{"arrangement": one.id, "new": one.new, "axes": one.axes} for one in made]
+        )
         return
     for one in made:
-        points = "; ".join(" ".join(f"{key}={value}" for key, value in axes.items()) for axes in one.axes)
+        points = "; ".join(
+            " ".join(f"{key}={value}" for key, value in axes.items())
+            for axes in one.axes
+        )
         show.result(f"{one.id}  {'made' if one.new else 'there already'}  {points}")
 
 
 @app.command("show")
 def show_one(
-    one: One, workspace: Place = None, json: AsJson = False,
-    head: Annotated[int, typer.Option("--head", help="how many first examples", min=0)] = 10,
-) -> None:  # fmt: skip
+    one: One,
+    workspace: Place = None,
+    json: AsJson = False,
+    head: Annotated[
+        int, typer.Option("--head", help="how many first examples", min=0)
+    ] = 10,
+) -> None:
     """Show an order: how it was made, its first examples, its tasks by position, its rounds.
 
     Example: zsg arrange show 3f2a
@@ -51,7 +67,9 @@ def show_one(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    told = arrangements.summary(arrangements.find(workspaces.find_to_read(workspace), one), head)
+    told = arrangements.summary(
+        arrangements.find(workspaces.find_to_read(workspace), one), head
+    )
     if json:
         show.as_json(told)
         return
@@ -60,7 +78,9 @@ def show_one(
 
 
 @app.command()
-def compare(one: One, other: One, workspace: Place = None, json: AsJson = False) -> None:
+def compare(
+    one: One, other: One, workspace: Place = None, json: AsJson = False
+) -> None:
     """Compare two orders: rank correlation, and what their beginnings share.
 
     Example: zsg arrange compare 3f2a 81bc
@@ -70,7 +90,9 @@ def compare(one: One, other: One, workspace: Place = None, json: AsJson = False)
     from launcher.workspace import workspaces
 
     place = workspaces.find_to_read(workspace)
-    told = arrangements.compare(arrangements.find(place, one), arrangements.find(place, other))
+    told = arrangements.compare(
+        arrangements.find(place, one), arrangements.find(place, other)
+    )
     if json:
         show.as_json(told)
         return
@@ -83,10 +105,20 @@ def compare(one: One, other: One, workspace: Place = None, json: AsJson = False)
 
 @app.command()
 def draw(
-    ids: Annotated[list[str], typer.Argument(help="arrangement or run ids, or their beginnings", metavar="ID…")],
-    out: Annotated[Path, typer.Option("--out", help="the PNG file to write")] = Path("similarity.png"),
+    ids: Annotated[
+        list[str],
+        typer.Argument(
+            help="arrangement or run ids, or their beginnings", metavar="ID…"
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="the PNG file to write")] = Path(
+        "similarity.png"
+    ),
     workspace: Place = None,
-    replace: Annotated[bool, typer.Option("--replace", help="replace the file where it is there already")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="replace the file where it is there already"),
+    ] = False,
 ) -> None:
     """Draw similarity to the test set by position, of one or more orders.
 
@@ -99,16 +131,28 @@ def draw(
     outputs.refuse_existing(out, replace)
     place = workspaces.find_to_read(workspace)
     found = [arrangements.find(place, one) for one in ids]
-    arrange_picture.draw({arrangements.label(one): arrangements.similarity(one) for one in found}, out)
+    arrange_picture.draw(
+        {arrangements.label(one): arrangements.similarity(one) for one in found}, out
+    )
     show.result(f"wrote {out}")
 
 
 def _lines(told: dict[str, Any]) -> list[str]:
-    recipe = ", ".join(f"{key} {_short(value)}" for key, value in told["recipe"].items())
-    left = f", {told['left_out']} of the corpus left out" if told.get("left_out") else ""
-    lines = [f"{told['arrangement']}: {recipe}", f"{told['count']} examples{left}; corpus {told['corpus']}"]
+    recipe = ", ".join(
+        f"{key} {_short(value)}" for key, value in told["recipe"].items()
+    )
+    left = (
+        f", {told['left_out']} of the corpus left out" if told.get("left_out") else ""
+    )
+    lines = [
+        f"{told['arrangement']}: {recipe}",
+        f"{told['count']} examples{left}; corpus {told['corpus']}",
+    ]
     if by_source := told.get("by_source"):
-        parts = (f"{name} {count} ({count / told['count']:.2%})" for name, count in by_source.items())
+        parts = (
+            f"{name} {count} ({count / told['count']:.2%})"
+            for name, count in by_source.items()
+        )
         lines.append(f"sources: {', '.join(parts)}")
     if "rounds" in told:
         lines += _round_lines(told["rounds"])
@@ -117,7 +161,9 @@ def _lines(told: dict[str, Any]) -> list[str]:
     lines += ["first: " + ", ".join(told["head"])] if told["head"] else []
     for part in told["parts"]:
         most = ", ".join(f"{task} {count}" for task, count in part["most"].items())
-        lines.append(f"{part['from']:>8}–{part['to']:<8} {part['tasks']:>5} tasks: {most}")
+        lines.append(
+            f"{part['from']:>8}–{part['to']:<8} {part['tasks']:>5} tasks: {most}"
+        )
     return lines
 
 

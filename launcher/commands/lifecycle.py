@@ -8,28 +8,54 @@ import typer
 
 Place = Annotated[
     Path | None,
-    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+    typer.Option(
+        "--workspace",
+        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
+        readable=False,
+    ),
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option("--only", help="only runs of this: KEY=VALUE, the beginning of an id, state=STATE; again for more"),
+    typer.Option(
+        "--only",
+        help="only runs of this: KEY=VALUE, the beginning of an id, state=STATE; again for more",
+    ),
 ]
-Except = Annotated[list[str] | None, typer.Option("--except", help="not the runs of this; again for more")]
+Except = Annotated[
+    list[str] | None,
+    typer.Option("--except", help="not the runs of this; again for more"),
+]
 Causes = Annotated[
-    list[str] | None, typer.Option("--cause", help="only what ended for this reason, as zsg status shows it")
+    list[str] | None,
+    typer.Option(
+        "--cause", help="only what ended for this reason, as zsg status shows it"
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask before doing it")]
 
 
 def cancel(
-    names: Annotated[list[str], typer.Argument(help="grids, or runs by how their ids begin", metavar="GRID|RUN…")],
-    workspace: Place = None, only: Only = None, except_: Except = None,
-    save: Annotated[bool, typer.Option("--save", help="let them save first what they have trained")] = False,
-    force: Annotated[bool, typer.Option("--force", help="also what another grid wants or runs wait for")] = False,
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="grids, or runs by how their ids begin", metavar="GRID|RUN…"
+        ),
+    ],
+    workspace: Place = None,
+    only: Only = None,
+    except_: Except = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="let them save first what they have trained")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="also what another grid wants or runs wait for"),
+    ] = False,
     yes: Yes = False,
-) -> None:  # fmt: skip
-    """Stop runs for good: no requeue and no late start revives them. zsg retry GRID --only state=cancelled takes them
-    up again. Of a run that has ended and whose Slurm job has not, the job is ended.
+) -> None:
+    """Stop runs for good: no requeue and no late start revives them. zsg retry GRID
+    --only state=cancelled takes them up again. Of a run that has ended and whose Slurm
+    job has not, the job is ended.
 
     Examples: zsg cancel wsd-order --only seed=2, or zsg cancel 3f2a --save
     """
@@ -59,7 +85,11 @@ def cancel(
     for trouble in cancels.carry_out(place, decision.stop, save, decision.ended):
         show.say(f"note: {trouble}")
     if stopped:
-        again = "; zsg retry GRID --only state=cancelled takes them up again" if runs else ""
+        again = (
+            "; zsg retry GRID --only state=cancelled takes them up again"
+            if runs
+            else ""
+        )
         show.result(f"told to {'save and ' * save}stop: {what}{again}")
     if decision.ended:
         show.result(f"ended {ended}; how those ended stays as it is")
@@ -67,16 +97,30 @@ def cancel(
 
 def retry(
     grid: Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")],
-    workspace: Place = None, only: Only = None, except_: Except = None, cause: Causes = None,
-    failed: Annotated[bool, typer.Option("--failed", help="only failed runs, as without --only and --cause")] = False,
-    force: Annotated[bool, typer.Option("--force", help="also runs that would fail again")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="local: return at once, leave the jobs running")] = False,
+    workspace: Place = None,
+    only: Only = None,
+    except_: Except = None,
+    cause: Causes = None,
+    failed: Annotated[
+        bool,
+        typer.Option(
+            "--failed", help="only failed runs, as without --only and --cause"
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="also runs that would fail again")
+    ] = False,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="local: return at once, leave the jobs running"),
+    ] = False,
     yes: Yes = False,
-) -> None:  # fmt: skip
+) -> None:
     """Submit again what failed, by the grid's file, settings and profile of its last submit.
 
-    What a run did itself would come again: it is tried once or not at all. --only state=cancelled asks for those,
-    --only ID for a run as it stands. What is left is told, with what takes it.
+    What a run did itself would come again: it is tried once or not at all. --only
+    state=cancelled asks for those, --only ID for a run as it stands. What is left is
+    told, with what takes it.
 
     Example: zsg retry wsd-order --cause 'node failure'
     """
@@ -89,8 +133,12 @@ def retry(
     from zsg_core.errors import ClusterError
 
     place = workspaces.find_own(workspace)
-    selection = Selection.parse([*(only or ()), *(["state=failed"] if failed and not only else [])], except_)
-    choice = retries.choose(place, grid, selection, retries.known_causes(cause or ()), force)
+    selection = Selection.parse(
+        [*(only or ()), *(["state=failed"] if failed and not only else [])], except_
+    )
+    choice = retries.choose(
+        place, grid, selection, retries.known_causes(cause or ()), force
+    )
     for run, why in choice.refused.items():
         show.result(f"{run} is not tried again: {why} (--force tries it all the same)")
     for line in choice.told(grid):
@@ -99,22 +147,32 @@ def retry(
         show.result(f"{grid}: nothing to try again")
         return
     opened = session.open_again(place, grid)
-    retries.refuse_changed(str(opened.grid.path), choice.runs, {run.id for run in opened.runs})
+    retries.refuse_changed(
+        str(opened.grid.path), choice.runs, {run.id for run in opened.runs}
+    )
     allow = Allow(retry=True, selection=Selection.of(choice.runs))
     if detach and opened.site.profile.kind == "local":
-        session.submit_detached(opened, allow, [word for word in sys.argv[1:] if word != "--detach"])
+        session.submit_detached(
+            opened, allow, [word for word in sys.argv[1:] if word != "--detach"]
+        )
         return
     if session.submit(opened, allow, asking.agreed(yes)):
         raise typer.Exit(ClusterError.exit_code)
 
 
 def gc(
-    grid: Annotated[str | None, typer.Argument(help="only what this grid's runs have left", metavar="GRID")] = None,
+    grid: Annotated[
+        str | None,
+        typer.Argument(help="only what this grid's runs have left", metavar="GRID"),
+    ] = None,
     workspace: Place = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="free it; without, it is only shown")] = False,
-) -> None:  # fmt: skip
-    """Show what no run needs any more, and free it with --yes. What could be needed again can be made again.
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="free it; without, it is only shown")
+    ] = False,
+) -> None:
+    """Show what no run needs any more, and free it with --yes. What could be needed
+    again can be made again.
 
     Example: zsg gc, then zsg gc --yes
     """
@@ -125,10 +183,19 @@ def gc(
     def tell(piece: garbage.Piece) -> None:
         show.say(f"freeing {piece.path}")
 
-    place = workspaces.find_own(workspace) if yes else workspaces.find_to_read(workspace)
-    pieces = garbage.free(place, grid, show.say, tell) if yes else garbage.find(place, grid, show.say)
+    place = (
+        workspaces.find_own(workspace) if yes else workspaces.find_to_read(workspace)
+    )
+    pieces = (
+        garbage.free(place, grid, show.say, tell)
+        if yes
+        else garbage.find(place, grid, show.say)
+    )
     if json:
-        rows = [{"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason} for p in pieces]
+        rows = [
+            {"kind": p.kind, "path": str(p.path), "bytes": p.size, "reason": p.reason}
+            for p in pieces
+        ]
         show.as_json(rows)
         return
     for kind, (count, size, reasons) in garbage.totals(pieces).items():
@@ -137,4 +204,8 @@ def gc(
             if piece.kind == kind:
                 show.result(f"  {piece.path}")
     total = sum(piece.size for piece in pieces) / 1e6
-    show.result(f"freed {total:.1f} MB" if yes else f"{total:.1f} MB could be freed; zsg gc --yes frees it")
+    show.result(
+        f"freed {total:.1f} MB"
+        if yes
+        else f"{total:.1f} MB could be freed; zsg gc --yes frees it"
+    )

@@ -1,4 +1,5 @@
-"""The commands that show what the runs of a grid came to: each parses, calls one function, prints."""
+"""The commands that show what the runs of a grid came to: each parses, calls one
+function, prints."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +10,11 @@ import typer
 Grid = Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")]
 Place = Annotated[
     Path | None,
-    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+    typer.Option(
+        "--workspace",
+        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
+        readable=False,
+    ),
 ]
 
 
@@ -29,36 +34,55 @@ class Format(StrEnum):
 
 
 def report(
-    grid: Grid, workspace: Place = None,
+    grid: Grid,
+    workspace: Place = None,
     metric: Annotated[str, typer.Option("--metric", help="which metric")] = "loss",
-    x: Annotated[Over, typer.Option("--x", help="what the curves run over")] = Over.STEP,
+    x: Annotated[
+        Over, typer.Option("--x", help="what the curves run over")
+    ] = Over.STEP,
     panel: Annotated[
         str | None,
         typer.Option(
-            "--panel", metavar="AXIS",
-            help="the axis that gets a panel for each value, or none; default: of several that with fewest values",
+            "--panel",
+            metavar="AXIS",
+            help=(
+                "the axis that gets a panel for each value, or none; default: of several that with"
+                " fewest values"
+            ),
         ),
     ] = None,
     stage: Annotated[
-        int | None, typer.Option("--stage", min=1, help="only this stage of the runs, counted from its beginning")
+        int | None,
+        typer.Option(
+            "--stage",
+            min=1,
+            help="only this stage of the runs, counted from its beginning",
+        ),
     ] = None,
     over_splits: Annotated[
-        bool, typer.Option("--over-splits", help="average over held-out splits as over seeds")
+        bool,
+        typer.Option(
+            "--over-splits", help="average over held-out splits as over seeds"
+        ),
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="folder to write to; default: grids/GRID/report in the workspace. A file there that zsg did not "
-            "write, or that was changed since, is never replaced or removed",
+            help=(
+                "folder to write to; default: grids/GRID/report in the workspace. A file there that"
+                " zsg did not "
+                "write, or that was changed since, is never replaced or removed"
+            ),
         ),
     ] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a page that compares the runs of a grid, with the figure and the numbers beside it.
 
-    One file of HTML that needs no network: curves with replicates as bands, final values with intervals, sudden
-    drops of test tasks, and the runs, data and code it stands on. From the journals, also while runs go on. In its
-    CSV files, texts that a spreadsheet would compute get an apostrophe before them.
+    One file of HTML that needs no network: curves with replicates as bands, final
+    values with intervals, sudden drops of test tasks, and the runs, data and code it
+    stands on. From the journals, also while runs go on. In its CSV files, texts that a
+    spreadsheet would compute get an apostrophe before them.
 
     Example: zsg report wsd-order --panel lr --x examples
     """
@@ -67,26 +91,44 @@ def report(
     from launcher.workspace import workspaces
 
     asked = reports.Asked(metric, x.value, panel, stage, over_splits)
-    place = workspaces.find_own(workspace) if out is None else workspaces.find_to_read(workspace)
+    place = (
+        workspaces.find_own(workspace)
+        if out is None
+        else workspaces.find_to_read(workspace)
+    )
     page = reports.write(place, grid, asked, out)
     show.result(f"wrote {page} and, beside it, {', '.join(reports.beside(page))}")
 
 
 def export(
-    grid: Grid, out: Annotated[Path, typer.Option("--out", help="the file to write")], workspace: Place = None,
+    grid: Grid,
+    out: Annotated[Path, typer.Option("--out", help="the file to write")],
+    workspace: Place = None,
     format: Annotated[
-        Format | None, typer.Option("--format", help="default: csv where the file ends so, else parquet")
+        Format | None,
+        typer.Option(
+            "--format", help="default: csv where the file ends so, else parquet"
+        ),
     ] = None,
-    items: Annotated[bool, typer.Option("--items", help="the loss of every test item instead of the metrics")] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="replace FILE where it is there already")] = False,
-) -> None:  # fmt: skip
+    items: Annotated[
+        bool,
+        typer.Option(
+            "--items", help="the loss of every test item instead of the metrics"
+        ),
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="replace FILE where it is there already")
+    ] = False,
+) -> None:
     """Write every value of a grid's runs as one long table, from their journals.
 
-    Columns: run, the grid's axes, stage, step, examples, key, value, ts; with --items run, axes, step, item, task,
-    loss. In a notebook: from launcher.reporting.frames import metrics.
+    Columns: run, the grid's axes, stage, step, examples, key, value, ts; with --items
+    run, axes, step, item, task, loss. In a notebook: from launcher.reporting.frames
+    import metrics.
 
-    In CSV, texts that a spreadsheet would compute (they begin with = + - @) get an apostrophe before them, and what
-    does not print is written as its escape. Parquet has every text as it is.
+    In CSV, texts that a spreadsheet would compute (they begin with = + - @) get an
+    apostrophe before them, and what does not print is written as its escape. Parquet
+    has every text as it is.
 
     Example: zsg export wsd-order --out losses.csv
     """
@@ -96,5 +138,7 @@ def export(
 
     outputs.refuse_existing(out, replace)
     kind = format or (Format.CSV if out.suffix == ".csv" else Format.PARQUET)
-    rows = frames.export(workspaces.find_to_read(workspace), grid, out, kind.value, items)
+    rows = frames.export(
+        workspaces.find_to_read(workspace), grid, out, kind.value, items
+    )
     show.result(f"wrote {out}: {rows} rows")

@@ -7,18 +7,28 @@ import typer
 
 Place = Annotated[
     Path | None,
-    typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+    typer.Option(
+        "--workspace",
+        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
+        readable=False,
+    ),
 ]
 
 
 def sync(
-    grid: Annotated[str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")] = None,
+    grid: Annotated[
+        str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")
+    ] = None,
     workspace: Place = None,
     refill: Annotated[
-        bool, typer.Option("--refill", help="make flagged runs anew in MLflow, from their journals")
+        bool,
+        typer.Option(
+            "--refill", help="make flagged runs anew in MLflow, from their journals"
+        ),
     ] = False,
-) -> None:  # fmt: skip
-    """Send to MLflow what it lacks, from the runs' journals. Sending twice adds nothing; killed, it is run again.
+) -> None:
+    """Send to MLflow what it lacks, from the runs' journals. Sending twice adds
+    nothing; killed, it is run again.
 
     Examples: zsg sync wsd-order, then zsg sync wsd-order --refill
     """
@@ -29,9 +39,13 @@ def sync(
 
 
 def ui(
-    grid: Annotated[str | None, typer.Argument(help="name of a grid to open at", metavar="GRID")] = None,
+    grid: Annotated[
+        str | None, typer.Argument(help="name of a grid to open at", metavar="GRID")
+    ] = None,
     workspace: Place = None,
-    port: Annotated[int, typer.Option("--port", help="port on this machine", min=1, max=65535)] = 5000,
+    port: Annotated[
+        int, typer.Option("--port", help="port on this machine", min=1, max=65535)
+    ] = 5000,
 ) -> None:
     """Open the MLflow comparison: serves the workspace's MLflow on this machine until Ctrl-C.
 
@@ -51,7 +65,11 @@ def ui(
 
 def server(
     folder: Annotated[
-        Path, typer.Option("--folder", help="where its database and artifacts lie, on a disk of this machine")
+        Path,
+        typer.Option(
+            "--folder",
+            help="where its database and artifacts lie, on a disk of this machine",
+        ),
     ] = Path("zsg-mlflow"),
     backend: Annotated[
         str | None,
@@ -59,17 +77,31 @@ def server(
             "--backend",
             envvar="ZSG_BACKEND",
             show_envvar=False,
-            help="its database; default: sqlite in the folder; or postgresql://…; with a password: as ZSG_BACKEND",
+            help=(
+                "its database; default: sqlite in the folder; or postgresql://…; with a password:"
+                " as ZSG_BACKEND"
+            ),
         ),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="address to listen on; 0.0.0.0 = all")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="port to listen on", min=1, max=65535)] = 5000,
-    workers: Annotated[int, typer.Option("--workers", help="processes that answer", min=1)] = 4,
+    host: Annotated[
+        str, typer.Option("--host", help="address to listen on; 0.0.0.0 = all")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", help="port to listen on", min=1, max=65535)
+    ] = 5000,
+    workers: Annotated[
+        int, typer.Option("--workers", help="processes that answer", min=1)
+    ] = 4,
     allowed: Annotated[
-        list[str] | None, typer.Option("--allow", help="a further name that nodes know this machine by; again for more")
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            help="a further name that nodes know this machine by; again for more",
+        ),
     ] = None,
 ) -> None:
-    """Serve MLflow to a cluster's jobs, until Ctrl-C. Prints what a profile's `tracking` is to say once it answers.
+    """Serve MLflow to a cluster's jobs, until Ctrl-C. Prints what a profile's
+    `tracking` is to say once it answers.
 
     MLflow acts with your rights on your files, so only who knows its token gets
     in. The token stands in the folder's file `token`, for you alone to read, and
@@ -85,14 +117,20 @@ def server(
     from launcher.mlflow import mlflow_server
     from launcher.views import show
 
-    if backend and mlflow_server.has_password(backend) and mlflow_server.is_on_command_line(backend):
+    if (
+        backend
+        and mlflow_server.has_password(backend)
+        and mlflow_server.is_on_command_line(backend)
+    ):
         show.say(
-            "every user of this machine could read the password of --backend in the list of processes until now; "
-            "name the database by the variable ZSG_BACKEND instead"
+            "every user of this machine could read the password of --backend in the list of"
+            " processes until now; name the database by the variable ZSG_BACKEND instead"
         )
         mlflow_server.leave_command_line(backend)
     place = folder.expanduser().resolve()
     database = mlflow_server.backend_of(backend, place)
     token = mlflow_server.kept_token(place)
-    served = mlflow_server.Served(database, place / "artifacts", host, port, workers, allowed or [], token=token)
+    served = mlflow_server.Served(
+        database, place / "artifacts", host, port, workers, allowed or [], token=token
+    )
     tracking.serve(served, place)

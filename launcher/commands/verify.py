@@ -10,23 +10,39 @@ MARKS = {"holds": "✓", "differs": "✗", "not checked": "–"}
 
 
 def verify(
-    run: Annotated[str, typer.Argument(help="run id, or its beginning; or a run's folder, also a copy", metavar="RUN")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="run id, or its beginning; or a run's folder, also a copy",
+            metavar="RUN",
+        ),
+    ],
     workspace: Annotated[
         Path | None,
-        typer.Option("--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here", readable=False),
+        typer.Option(
+            "--workspace",
+            help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
+            readable=False,
+        ),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", help="how many steps to train again; 0 only reads", min=0)] = 10,
+    steps: Annotated[
+        int,
+        typer.Option(
+            "--steps", help="how many steps to train again; 0 only reads", min=0
+        ),
+    ] = 10,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Check a finished run against its own records, and train some steps of it again to compare.
 
-    Ids, inputs, order, journal and weights are held against the digests that were recorded. The steps are trained
-    from the newest full state, or the beginning, with the run's own code and number of ranks, in a folder that is
-    thrown away: on CPUs they must be equal to the bit. Ends with 1 if anything differs, with 0 if nothing does; what
-    could not be checked is listed with the reason.
+    Ids, inputs, order, journal and weights are held against the digests that were
+    recorded. The steps are trained from the newest full state, or the beginning, with
+    the run's own code and number of ranks, in a folder that is thrown away: on CPUs
+    they must be equal to the bit. Ends with 1 if anything differs, with 0 if nothing
+    does; what could not be checked is listed with the reason.
 
-    Training again runs the code and loads the state that lie beside the run. Of a folder that somebody sent, read the
-    records only: --steps 0.
+    Training again runs the code and loads the state that lie beside the run. Of a
+    folder that somebody sent, read the records only: --steps 0.
 
     Examples: zsg verify 3f2a, then zsg verify 3f2a --steps 0 --json
     """
@@ -35,13 +51,22 @@ def verify(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    checks = verifying.verify(run, lambda: workspaces.find_to_read(workspace), steps, show.say)
+    checks = verifying.verify(
+        run, lambda: workspaces.find_to_read(workspace), steps, show.say
+    )
     counts = Counter(check.verdict for check in checks)
     if json:
-        show.as_json([{"check": one.name, "verdict": one.verdict, "says": one.says} for one in checks])
+        show.as_json(
+            [
+                {"check": one.name, "verdict": one.verdict, "says": one.says}
+                for one in checks
+            ]
+        )
     else:
         for check in checks:
             show.result(f"{MARKS[check.verdict]} {check.name:13}  {check.says}")
-        show.result(f"{counts[DIFFERS]} differ, {counts[HOLDS]} hold, {counts[NOT_CHECKED]} not checked (–)")
+        show.result(
+            f"{counts[DIFFERS]} differ, {counts[HOLDS]} hold, {counts[NOT_CHECKED]} not checked (–)"
+        )
     if counts[DIFFERS]:
         raise typer.Exit(1)

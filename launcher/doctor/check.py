@@ -17,7 +17,8 @@ class Check:
     @property
     def line(self) -> str:
         """The check in one line."""
-        return f"{self.verdict:8} {self.what}: {self.found}{'; ' if self.advice else ''}{self.advice}"
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.verdict:8} {self.what}: {self.found}{advice}"
 
 
 def judged(what: str, verdict: str, found: str, advice: str) -> Check:

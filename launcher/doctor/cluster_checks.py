@@ -1,4 +1,5 @@
-"""Says where a Slurm and the profile that describes it do not agree, and what to change. Pure but for `examine`."""
+"""Says where a Slurm and the profile that describes it do not agree, and what to
+change. Pure but for `examine`."""
 
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,11 @@ def examine(profile: Profile, run: Run = subprocess.run) -> list[Check]:
     """Every check of the cluster. ClusterError if the controller is away."""
     named = which_cluster.named(profile)
     found = clusters.ask(run, named)
-    checks = [*settings(found.config, profile), preemption(found, profile), partition(found, profile)]
+    checks = [
+        *settings(found.config, profile),
+        preemption(found, profile),
+        partition(found, profile),
+    ]
     checks += accounts(found, profile)
     if (name := profile.slurm.partition or found.default_partition) in found.partitions:
         checks += nodes(clusters.nodes(str(name), run, named), profile)
@@ -26,45 +31,82 @@ def examine(profile: Profile, run: Run = subprocess.run) -> list[Check]:
 def settings(config: Mapping[str, str], profile: Profile) -> Iterator[Check]:
     """What of `scontrol show config` bears on the profile."""
     size, wish = limits.array_size(profile, config), profile.slurm.max_array_size
-    smaller = f", Slurm's MaxArraySize; the profile would allow {wish}" if size < wish else ""
+    smaller = (
+        f", Slurm's MaxArraySize; the profile would allow {wish}" if size < wish else ""
+    )
     yield Check("arrays", OK, f"up to {size} jobs each{smaller}")
     wait, told = int(config.get("KillWait", "30").split()[0]), profile.slurm.kill_wait_s
-    advice = f"a save would be cut short: slurm.kill_wait_s: {wait} in the profile" if told > wait else ""
+    advice = (
+        f"a save would be cut short: slurm.kill_wait_s: {wait} in the profile"
+        if told > wait
+        else ""
+    )
     yield judged("KillWait", WARNING, f"{wait} s, the profile says {told} s", advice)
-    yield _accounting(config.get("AccountingStorageType", "none").rpartition("/")[2] or "none", profile)
+    yield _accounting(
+        config.get("AccountingStorageType", "none").rpartition("/")[2] or "none",
+        profile,
+    )
     jobs = int(config.get("MaxJobCount", "10000"))
-    advice = f"a full array of {size} would be refused: a smaller slurm.max_array_size" if size > jobs else ""
+    advice = (
+        f"a full array of {size} would be refused: a smaller slurm.max_array_size"
+        if size > jobs
+        else ""
+    )
     yield judged("MaxJobCount", WARNING, f"{jobs} jobs in the queue at most", advice)
-    default = "by default" if config.get("JobRequeue", "1") == "1" else "where a job asks for it, as zsg's do"
+    default = (
+        "by default"
+        if config.get("JobRequeue", "1") == "1"
+        else "where a job asks for it, as zsg's do"
+    )
     yield Check("requeue", OK, f"after a node failure or a preemption, {default}")
 
 
 def _accounting(kind: str, profile: Profile) -> Check:
     if not profile.slurm.sacct:
         return Check("accounting", OK, f"{kind}; not asked, as slurm.sacct is false")
-    advice = "" if kind != "none" else "a job that died without a word stays `unknown`; ask the site for slurmdbd"
+    advice = (
+        ""
+        if kind != "none"
+        else "a job that died without a word stays `unknown`; ask the site for slurmdbd"
+    )
     return judged("accounting", WARNING, kind, advice)
 
 
 def preemption(found: Cluster, profile: Profile) -> Check:
     """What happens to a run that makes way for another's, and whether it is warned."""
     name = profile.slurm.partition or found.default_partition or ""
-    mode = found.partitions.get(name, {}).get("PreemptMode") or found.config.get("PreemptMode", "OFF")
+    mode = found.partitions.get(name, {}).get("PreemptMode") or found.config.get(
+        "PreemptMode", "OFF"
+    )
     grace = found.partitions.get(name, {}).get("GraceTime", "0")
-    if found.config.get("PreemptType", "preempt/none") == "preempt/none" or mode == "OFF":
+    if (
+        found.config.get("PreemptType", "preempt/none") == "preempt/none"
+        or mode == "OFF"
+    ):
         return Check("preemption", OK, "off")
     if mode not in ("REQUEUE", "CANCEL"):
-        return Check("preemption", OK, f"{mode}: a run that makes way is suspended and goes on by itself")
+        return Check(
+            "preemption",
+            OK,
+            f"{mode}: a run that makes way is suspended and goes on by itself",
+        )
     warned = "preempt_send_user_signal" in found.config.get("SlurmctldParameters", "")
     after = "" if mode == "REQUEUE" else "; zsg submit goes on with a run that made way"
     if warned:
-        return Check("preemption", OK, f"{mode}, a run is told {grace} s before (preempt_send_user_signal){after}")
+        return Check(
+            "preemption",
+            OK,
+            f"{mode}, a run is told {grace} s before (preempt_send_user_signal){after}",
+        )
     wait = found.config.get("KillWait", "30").split()[0]
     advice = (
-        f"a run has GraceTime {grace} s and KillWait {wait} s to save, or goes back to its last state: set "
-        "checkpoints.state_every_min, or ask the site for SlurmctldParameters=preempt_send_user_signal and a GraceTime"
+        f"a run has GraceTime {grace} s and KillWait {wait} s to save, or goes back to its last"
+        " state: set checkpoints.state_every_min, or ask the site for"
+        " SlurmctldParameters=preempt_send_user_signal and a GraceTime"
     )
-    return Check("preemption", WARNING, f"{mode}, a run is told by SIGTERM only{after}", advice)
+    return Check(
+        "preemption", WARNING, f"{mode}, a run is told by SIGTERM only{after}", advice
+    )
 
 
 def partition(found: Cluster, profile: Profile) -> Check:
@@ -73,12 +115,22 @@ def partition(found: Cluster, profile: Profile) -> Check:
     name = profile.slurm.partition or default
     if name is None or name not in known:
         said = f"there is no {name!r}" if name else "there is no default partition"
-        return Check("partition", PROBLEM, said, f"slurm.partition in the profile, one of: {', '.join(known)}")
+        return Check(
+            "partition",
+            PROBLEM,
+            said,
+            f"slurm.partition in the profile, one of: {', '.join(known)}",
+        )
     row = known[name]
-    advice = [f"it is {row['State']}: jobs wait until it is up"] if row.get("State", "UP") != "UP" else []
+    advice = (
+        [f"it is {row['State']}: jobs wait until it is up"]
+        if row.get("State", "UP") != "UP"
+        else []
+    )
     for kind, size in (("prepare", profile.prepare), ("train", profile.train)):
         advice += limits.partition(name, row, profile, kind, size)
-    said = f"{name}{' (the default)' if name == default else ''}, {row.get('TotalNodes', '?')} nodes"
+    mark = " (the default)" if name == default else ""
+    said = f"{name}{mark}, {row.get('TotalNodes', '?')} nodes"
     return judged("partition", PROBLEM, said, "; ".join(dict.fromkeys(advice)))
 
 
@@ -87,7 +139,8 @@ def accounts(found: Cluster, profile: Profile) -> Iterator[Check]:
     if not found.enforces("associations"):
         return
     whose = profile.slurm.account or next(
-        (row["Account"] for row in found.associations if row.get("DefAssoc") == "Yes"), "none"
+        (row["Account"] for row in found.associations if row.get("DefAssoc") == "Yes"),
+        "none",
     )
     said = f"{whose}{f', QoS {profile.slurm.qos}' if profile.slurm.qos else ''}"
     advice = "; ".join([*limits.account(profile, found), *limits.qos(profile, found)])
@@ -102,7 +155,11 @@ def accounts(found: Cluster, profile: Profile) -> Iterator[Check]:
     space = limits.room(profile, found)
     if space is not None and space.jobs == 0:
         advice.append("nothing more can be submitted before jobs have ended")
-    said = f"{space.jobs} more jobs now: {space.why}" if space else "none on the number of jobs"
+    said = (
+        f"{space.jobs} more jobs now: {space.why}"
+        if space
+        else "none on the number of jobs"
+    )
     yield judged("limits", WARNING, said, "; ".join(dict.fromkeys(advice)))
 
 
@@ -110,25 +167,55 @@ def nodes(rows: Sequence[Mapping[str, str]], profile: Profile) -> Iterator[Check
     """Whether enough nodes offer the GPUs, the memory and the CPUs that a job asks for on each."""
     slurm, size = profile.slurm, profile.train
     offered = sorted({row["gres"].partition("(")[0] for row in rows})
-    wanted = clusters.gpus(slurm.gres) if slurm.gres else {slurm.gpu_type or "": slurm.gpus_per_node}
+    wanted = (
+        clusters.gpus(slurm.gres)
+        if slurm.gres
+        else {slurm.gpu_type or "": slurm.gpus_per_node}
+    )
     [(kind, count)] = list(wanted.items())[:1] or [("", 0)]
     fitting = [row for row in rows if _gpus_of(row, kind) >= count]
     asked = f"{count} of type {kind}" if kind else f"{count}"
     advice = ""
     if count and len(fitting) < size.nodes:
-        change = "slurm.gres" if slurm.gres else "slurm.gpus_per_node and slurm.gpu_type"
-        advice = f"{len(fitting)} nodes have {asked}, a run wants {size.nodes}: {change} in the profile"
-    yield judged("GPUs", PROBLEM, f"a node has {' or '.join(offered) or 'none'}, asked for are {asked}", advice)
+        change = (
+            "slurm.gres" if slurm.gres else "slurm.gpus_per_node and slurm.gpu_type"
+        )
+        advice = (
+            f"{len(fitting)} nodes have {asked}, a run wants {size.nodes}: {change} in"
+            " the profile"
+        )
+    yield judged(
+        "GPUs",
+        PROBLEM,
+        f"a node has {' or '.join(offered) or 'none'}, asked for are {asked}",
+        advice,
+    )
     memory = max((int(row["memory_mb"].rstrip("+")) for row in rows), default=0)
     too_much = slurm.mem_gb is not None and slurm.mem_gb * 1024 > memory
-    advice = f"slurm.mem_gb: {memory // 1024} or less in the profile" if too_much else ""
+    advice = (
+        f"slurm.mem_gb: {memory // 1024} or less in the profile" if too_much else ""
+    )
     said = f"{slurm.mem_gb} GB" if slurm.mem_gb else "the site's default"
-    yield judged("memory", PROBLEM, f"a node has {memory / 1024:.0f} GB at most, asked for is {said}", advice)
+    yield judged(
+        "memory",
+        PROBLEM,
+        f"a node has {memory / 1024:.0f} GB at most, asked for is {said}",
+        advice,
+    )
     most = max((int(row["cpus"].rstrip("+")) for row in rows), default=0)
     for name, own in (("prepare", profile.prepare), ("train", profile.train)):
         cpus = own.ranks_per_node * own.cpus_per_rank
-        advice = f"{name}.cpus_per_rank: {max(1, most // own.ranks_per_node)} in the profile" if cpus > most else ""
-        yield judged(f"CPUs of {name} jobs", PROBLEM, f"a node has {most} at most, asked for are {cpus}", advice)
+        advice = (
+            f"{name}.cpus_per_rank: {max(1, most // own.ranks_per_node)} in the profile"
+            if cpus > most
+            else ""
+        )
+        yield judged(
+            f"CPUs of {name} jobs",
+            PROBLEM,
+            f"a node has {most} at most, asked for are {cpus}",
+            advice,
+        )
 
 
 def _gpus_of(row: Mapping[str, str], kind: str) -> int:

@@ -1,7 +1,8 @@
-"""Has a model's folder proven with torch, in a process of its own, and keeps for which content that was done.
+"""Has a model's folder proven with torch, in a process of its own, and keeps for which
+content that was done.
 
-proven.json of a workspace: by the digest of a folder, the versions that it was proven with. Another content or another
-version of transformers is not proven.
+proven.json of a workspace: by the digest of a folder, the versions that it was proven
+with. Another content or another version of transformers is not proven.
 """
 
 import importlib.metadata
@@ -23,25 +24,49 @@ DEPENDS_ON = ("torch", "transformers", "tokenizers")
 
 
 def examine(folder: Path, place: Workspace) -> Check:
-    """What files tell of a folder, and then what torch does; what is proven is kept in the workspace."""
+    """What files tell of a folder, and then what torch does; what is proven is kept in
+    the workspace."""
     try:
         folder = folder.expanduser().resolve()
         model_folder.check(folder)
     except (UserError, OSError) as error:
         return Check("model", PROBLEM, str(error), "nothing was loaded")
     command = [sys.executable, "-m", "jobs.preparing.proof", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONSAFEPATH": "1"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
+    )
     try:
         told = json.loads(done.stdout.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1][:300]
-        return Check("model", PROBLEM, f"{folder}: could not be tried: {said}", "has this machine the memory for it?")
+        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[
+            -1
+        ][:300]
+        return Check(
+            "model",
+            PROBLEM,
+            f"{folder}: could not be tried: {said}",
+            "has this machine the memory for it?",
+        )
     if told["faults"]:
-        return Check("model", PROBLEM, f"{folder}: {'; '.join(told['faults'])}", "it cannot be trained as it is")
+        return Check(
+            "model",
+            PROBLEM,
+            f"{folder}: {'; '.join(told['faults'])}",
+            "it cannot be trained as it is",
+        )
     workspaces.create(place)
-    write_json(_record(place), _kept(place) | {_digest(folder, place): told["versions"]})
+    write_json(
+        _record(place), _kept(place) | {_digest(folder, place): told["versions"]}
+    )
     shown = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    return Check("model", OK, f"{folder}: its weights, a forward pass and its tokenizer are proven with {shown}")
+    return Check(
+        "model",
+        OK,
+        f"{folder}: its weights, a forward pass and its tokenizer are proven with {shown}",
+    )
 
 
 def is_proven(place: Workspace, digest: str) -> bool:

@@ -1,9 +1,11 @@
-"""Gives keys of their own to metrics that an older zsg took otherwise, so that they are taken anew and never mixed.
+"""Gives keys of their own to metrics that an older zsg took otherwise, so that they are
+taken anew and never mixed.
 
-A key is of one way of being taken only. Where a run of a grid has values that an older zsg took, and zsg itself takes
-them otherwise now, all runs of the grid get the metric under a new name, as if the grid had given one:
-`gsm8k/strict/v2`. The old values stay under the old key. Where the user's own settings differ, nothing is named: that
-is the user's to say (see launcher.evaluation.evaluating).
+A key is of one way of being taken only. Where a run of a grid has values that an older
+zsg took, and zsg itself takes them otherwise now, all runs of the grid get the metric
+under a new name, as if the grid had given one: `gsm8k/strict/v2`. The old values stay
+under the old key. Where the user's own settings differ, nothing is named: that is the
+user's to say (see launcher.evaluation.evaluating).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +26,8 @@ Ways = Mapping[str, dict[str, Any]]
 
 
 def named(place: Workspace, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The runs, with keys of their own for what an older zsg took otherwise of any of them; notes that say which."""
+    """The runs, with keys of their own for what an older zsg took otherwise of any of
+    them; notes that say which."""
     older: dict[str, dict[str, None]] = {}
     for run in runs:
         for one in [*run.all_before, run]:
@@ -33,8 +36,9 @@ def named(place: Workspace, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     if not older:
         return list(runs), []
     notes = [
-        f"{' and '.join(keys)} {'was' if len(keys) == 1 else 'were'} taken by an older zsg in another way; its values "
-        f"stay, and what is taken from now on, of all runs, has the name {NAME}: {_renamed(next(iter(keys)))}"
+        f"{' and '.join(keys)} {'was' if len(keys) == 1 else 'were'} taken by an older zsg in"
+        " another way; its values stay, and what is taken from now on, of all runs, has the name"
+        f" {NAME}: {_renamed(next(iter(keys)))}"
         for keys in map(list, older.values())
     ]
     return [_with_names(run, older) for run in runs], notes
@@ -47,7 +51,8 @@ def _ways(place: Workspace, run: Run) -> Ways:
 
 
 def _older(run: Run, ways: Ways) -> dict[str, list[str]]:
-    """The keys, by suite, that were taken as now but for what zsg has since come to do otherwise."""
+    """The keys, by suite, that were taken as now but for what zsg has since come to do
+    otherwise."""
     found: dict[str, list[str]] = {}
     for suite in run.suites:
         for key in suite.keys:
@@ -81,7 +86,9 @@ def _settings(own: CheckpointSettings, older: Iterable[str]) -> CheckpointSettin
 
 
 def _with_name(settings: Any) -> Any:
-    return settings.model_copy(update={"name": f"{settings.name}-{NAME}" if settings.name else NAME})
+    return settings.model_copy(
+        update={"name": f"{settings.name}-{NAME}" if settings.name else NAME}
+    )
 
 
 def _renamed(key: str) -> str:

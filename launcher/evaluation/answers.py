@@ -15,10 +15,13 @@ from zsg_core.metrics import elsewhere
 
 
 def export(place: Workspace, which: str, steps: Collection[int] | None) -> None:
-    """Prints the answers of a grid's runs, or of one run, by runs and steps. UserError if there are none."""
+    """Prints the answers of a grid's runs, or of one run, by runs and steps. UserError
+    if there are none."""
     count = checkpoints = 0
     for run in _runs(place, which):
-        for row in sorted(answers.current(answers.found(run)), key=lambda row: row["step"]):
+        for row in sorted(
+            answers.current(answers.found(run)), key=lambda row: row["step"]
+        ):
             if steps and row["step"] not in steps:
                 continue
             answered = answers.read(run, Place(row["file"], row["at"], row["bytes"]))
@@ -28,7 +31,8 @@ def export(place: Workspace, which: str, steps: Collection[int] | None) -> None:
     if not checkpoints:
         of = f" of step {', '.join(map(str, steps))}" if steps else ""
         raise UserError(
-            f"{which}: no run has answers{of} yet; a grid asks for them by checkpoints.metrics, such as rouge1"
+            f"{which}: no run has answers{of} yet; a grid asks for them by checkpoints.metrics,"
+            " such as rouge1"
         )
     show.say(f"{count} answers of {checkpoints} checkpoint{'s' * (checkpoints > 1)}")
 
@@ -38,9 +42,16 @@ def score(place: Workspace, file: Path) -> None:
     given = elsewhere.scores(file)
     if not given:
         raise UserError(f"{file}: holds no scores")
-    runs = {name: place.root / reading.find_item(place, f"runs/{name}") for name, _, _ in given}
-    for (name, step, suite), by_metric in sorted(given.items(), key=lambda one: (*one[0][:2], one[0][2] or "")):
-        scores, before = scored_elsewhere.record(runs[name], step, by_metric, file.name, suite)
+    runs = {
+        name: place.root / reading.find_item(place, f"runs/{name}")
+        for name, _, _ in given
+    }
+    for (name, step, suite), by_metric in sorted(
+        given.items(), key=lambda one: (*one[0][:2], one[0][2] or "")
+    ):
+        scores, before = scored_elsewhere.record(
+            runs[name], step, by_metric, file.name, suite
+        )
         new = [f"{key} {value:.4g}" for key, value in scores.values.items()]
         told = [*new, *scores.flags, *(f"{key} was there already" for key in before)]
         show.result(f"{name} step {step}: {'; '.join(told)}")

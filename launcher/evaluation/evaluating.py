@@ -1,7 +1,9 @@
-"""Decides which runs are evaluated again: those that lack metrics of answers for which there still are weights.
+"""Decides which runs are evaluated again: those that lack metrics of answers for which
+there still are weights.
 
-A metric that is asked for after training is taken of the snapshots that were kept, or of answers that were. Where
-neither is left the run needs training again, and that is said.
+A metric that is asked for after training is taken of the snapshots that were kept, or
+of answers that were. Where neither is left the run needs training again, and that is
+said.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +13,15 @@ from typing import Any
 from jobs.contract import answers, evaluations, job_file
 from jobs.contract.folder import Workspace
 from launcher.grids.runs import Run
-from launcher.planning.plan import EVALUATE, NOT_SELECTED, RETRAIN, SKIP, Action, Allow, run_item
+from launcher.planning.plan import (
+    EVALUATE,
+    NOT_SELECTED,
+    RETRAIN,
+    SKIP,
+    Action,
+    Allow,
+    run_item,
+)
 from launcher.workspace.job_state import ACTIVE, JobState
 from launcher.workspace.states import DONE
 from zsg_core.metrics.keys import INSIDE
@@ -42,7 +52,11 @@ def look(workspace: Workspace, run: Run) -> Found:
         evaluations.there(folder, run.before is None),
         evaluations.taken(folder),
         evaluations.ways(folder),
-        frozenset((one["step"], one["suite"]) for one in kept if one["how"] == how.get(one["suite"])),
+        frozenset(
+            (one["step"], one["suite"])
+            for one in kept
+            if one["how"] == how.get(one["suite"])
+        ),
     )
 
 
@@ -56,19 +70,35 @@ def served(workspace: Workspace, items: Iterable[str]) -> dict[str, set[str]]:
 
 
 def refine(
-    actions: Iterable[Action], states: Mapping[str, JobState], allow: Allow, found: Mapping[str, Found],
+    actions: Iterable[Action],
+    states: Mapping[str, JobState],
+    allow: Allow,
+    found: Mapping[str, Found],
     served: Mapping[str, set[str]],
-) -> list[Action]:  # fmt: skip
-    """The actions, with those runs evaluated that are not trained and lack metrics. `found`: of runs that want any."""
+) -> list[Action]:
+    """The actions, with those runs evaluated that are not trained and lack metrics.
+    `found`: of runs that want any."""
     return [
-        _refined(action, states[run_item(action.run)], allow, found[action.run.id], served.get(action.run.id, set()))
-        if action.kind == SKIP and action.reason != NOT_SELECTED and action.run.id in found
-        else action
+        (
+            _refined(
+                action,
+                states[run_item(action.run)],
+                allow,
+                found[action.run.id],
+                served.get(action.run.id, set()),
+            )
+            if action.kind == SKIP
+            and action.reason != NOT_SELECTED
+            and action.run.id in found
+            else action
+        )
         for action in actions
     ]
 
 
-def _refined(action: Action, state: JobState, allow: Allow, found: Found, served: set[str]) -> Action:
+def _refined(
+    action: Action, state: JobState, allow: Allow, found: Found, served: set[str]
+) -> Action:
     run, keys = action.run, action.run.checkpoints.scored
     if other := _taken_otherwise(run, found):
         return Action(run, SKIP, f"{action.reason}; {other}")
@@ -79,7 +109,9 @@ def _refined(action: Action, state: JobState, allow: Allow, found: Found, served
     if state.state != DONE:
         return action
     missing = {
-        step: lacking for step in _wanted(run, state) if (lacking := evaluations.lacking(keys, step, found.taken))
+        step: lacking
+        for step in _wanted(run, state)
+        if (lacking := evaluations.lacking(keys, step, found.taken))
     }
     if not missing:
         return action
@@ -91,7 +123,10 @@ def _refined(action: Action, state: JobState, allow: Allow, found: Found, served
         step
         for step, lacking in missing.items()
         if step not in found.there
-        and any(own.intersection(lacking) and (step, name) not in found.answered for name, own in by_suite.items())
+        and any(
+            own.intersection(lacking) and (step, name) not in found.answered
+            for name, own in by_suite.items()
+        )
     ]
     lost = f"{len(gone)} of them have no snapshot any more and need training again"
     if len(gone) < len(missing):
@@ -108,7 +143,9 @@ def _taken_otherwise(run: Run, found: Found) -> str | None:
         for key in suite.keys:
             if (before := found.ways.get(key, way := suite.way(key))) != way:
                 is_own = suite.name in (TEST_SET, INSIDE)
-                whose = run.checkpoints.named_by(key) if is_own else f"suites.{suite.name}"
+                whose = (
+                    run.checkpoints.named_by(key) if is_own else f"suites.{suite.name}"
+                )
                 return (
                     f"{key} was taken otherwise ({_differing(before, way)}): give "
                     f"checkpoints.{whose} a name, which its keys then carry"
@@ -117,8 +154,11 @@ def _taken_otherwise(run: Run, found: Found) -> str | None:
 
 
 def _wanted(run: Run, state: JobState) -> list[int]:
-    """The steps at which metrics of answers are wanted: of the base, and of every snapshot that the grid asks for."""
-    own = schedule.snapshot_steps((state.steps or 0) - state.first, run.checkpoints.snapshots)
+    """The steps at which metrics of answers are wanted: of the base, and of every
+    snapshot that the grid asks for."""
+    own = schedule.snapshot_steps(
+        (state.steps or 0) - state.first, run.checkpoints.snapshots
+    )
     return [*([] if run.before else [0]), *(state.first + step for step in own)]
 
 
@@ -130,4 +170,6 @@ def _told(missing: Mapping[int, Sequence[str]]) -> str:
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return ", ".join(f"{key} {brief(old.get(key))}, now {brief(new.get(key))}" for key in keys)
+    return ", ".join(
+        f"{key} {brief(old.get(key))}, now {brief(new.get(key))}" for key in keys
+    )

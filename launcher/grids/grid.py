@@ -1,8 +1,10 @@
-"""Expands a grid file into points: product, union of blocks, zip, exclude. Pure but for reading the file.
+"""Expands a grid file into points: product, union of blocks, zip, exclude. Pure but for
+reading the file.
 
-Inside `grid:` a list is always an axis and a list as a value is bracketed twice; a block is the product of its
-axes; `zip:` walks lists together; a mapping as a value is laid over what stands there. `--set` of the command
-line is laid over `defaults`; what the grid sets itself it cannot change. `claims:` is part of no run.
+Inside `grid:` a list is always an axis and a list as a value is bracketed twice; a
+block is the product of its axes; `zip:` walks lists together; a mapping as a value is
+laid over what stands there. `--set` of the command line is laid over `defaults`; what
+the grid sets itself it cannot change. `claims:` is part of no run.
 """
 
 import itertools
@@ -83,16 +85,23 @@ def load(path: Path, sets: Sequence[str] = ()) -> Grid:
     document = yaml_file.load(path)
     _check_top(document)
     top = document.value
-    given = [Setting(key, value, document, ("defaults", key)) for key, value in (top.get("defaults") or {}).items()]
+    given = [
+        Setting(key, value, document, ("defaults", key))
+        for key, value in (top.get("defaults") or {}).items()
+    ]
     _refuse_doubled(document, given)
     chosen = [point for block in _blocks(document) for point in block]
     base = [*given, *_overrides(document, sets, chosen)]
     points = [_resolve(document, base, settings) for settings in chosen]
     kept, notes = _exclude(document, base, chosen, points)
     if not kept:
-        raise document.error(("exclude",), "every point is excluded; nothing is left to run")
+        raise document.error(
+            ("exclude",), "every point is excluded; nothing is left to run"
+        )
     axes = [point.axes for point in kept]
-    claims = grid_claims.read(document, axes, lambda: max(len(point.settings.by_stage()) for point in kept))
+    claims = grid_claims.read(
+        document, axes, lambda: max(len(point.settings.by_stage()) for point in kept)
+    )
     notes += grid_claims.notes(document, claims)
     return Grid(path, top["name"], top.get("profile"), kept, notes, tuple(sets), claims)
 
@@ -100,42 +109,67 @@ def load(path: Path, sets: Sequence[str] = ()) -> Grid:
 def _check_top(document: Document) -> None:
     top = document.value
     if not isinstance(top, dict):
-        raise document.error((), f"a grid file is a mapping with the keys {', '.join(KEYS)}")
+        raise document.error(
+            (), f"a grid file is a mapping with the keys {', '.join(KEYS)}"
+        )
     for key in top:
         if key not in KEYS:
             raise document.error((key,), unknown_key(key, KEYS))
     if not isinstance(top.get("name"), str) or not NAME.fullmatch(top["name"]):
-        allowed = "`name` must be 1–64 letters, digits, '.', '_' or '-', e.g. name: wsd-order"
+        allowed = (
+            "`name` must be 1–64 letters, digits, '.', '_' or '-', e.g. name: wsd-order"
+        )
         raise document.error(("name",), f"{allowed}; found {brief(top.get('name'))}")
     if not isinstance(top.get("profile"), str | None):
-        raise document.error(("profile",), "`profile` must be a name or the path of a profile file")
+        raise document.error(
+            ("profile",), "`profile` must be a name or the path of a profile file"
+        )
     for key, kind in (("defaults", dict), ("exclude", list)):
         if not isinstance(top.get(key), kind | None):
-            raise document.error((key,), f"`{key}` must be a {'mapping' if kind is dict else 'list of mappings'}")
+            raise document.error(
+                (key,),
+                f"`{key}` must be a {'mapping' if kind is dict else 'list of mappings'}",
+            )
 
 
 def _refuse_doubled(document: Document, defaults: list[Setting]) -> None:
-    """`train.lr: 1` beside `train: {lr: 2}` is no duplicate key to YAML, but one of them would not count."""
+    """`train.lr: 1` beside `train: {lr: 2}` is no duplicate key to YAML, but one of
+    them would not count."""
     lines: dict[Branch, int] = {}
     for branch, _, place in (leaf for setting in defaults for leaf in setting.leaves()):
         if branch in lines:
-            raise document.error(place, f"{'.'.join(branch)!r} is set twice, also on line {lines[branch]}")
+            raise document.error(
+                place,
+                f"{'.'.join(branch)!r} is set twice, also on line {lines[branch]}",
+            )
         lines[branch] = document.line(place)
 
 
-def _overrides(document: Document, sets: Sequence[str], chosen: list[list[Setting]]) -> list[Setting]:
-    """The `--set` options as settings; an error for one that would be overruled, or overrule, in silence."""
-    made = [Setting(option.key, option.value, option, ()) for option in overrides.parse(sets)]
+def _overrides(
+    document: Document, sets: Sequence[str], chosen: list[list[Setting]]
+) -> list[Setting]:
+    """The `--set` options as settings; an error for one that would be overruled, or
+    overrule, in silence."""
+    made = [
+        Setting(option.key, option.value, option, ())
+        for option in overrides.parse(sets)
+    ]
     own = {setting.place: setting for settings in chosen for setting in settings}
     for i, option in enumerate(made):
         for other in made[:i]:
             if _touch(option, other):
-                raise option.error(f"another --set also sets {_common(option, other)!r}")
+                raise option.error(
+                    f"another --set also sets {_common(option, other)!r}"
+                )
         for setting in own.values():
             if _touch(option, setting):
-                where = f"{yaml_file.shown(document.path)}:{document.line(setting.place)}"
+                where = (
+                    f"{yaml_file.shown(document.path)}:{document.line(setting.place)}"
+                )
                 common = _common(option, setting)
-                raise option.error(f"the grid sets {common!r} itself, {where}; --set changes defaults, not axes")
+                raise option.error(
+                    f"the grid sets {common!r} itself, {where}; --set changes defaults, not axes"
+                )
     return made
 
 
@@ -162,33 +196,48 @@ def _blocks(document: Document) -> Iterator[list[list[Setting]]]:
     if isinstance(grid, list):
         blocks = [(("grid", i), block) for i, block in enumerate(grid)]
     if not blocks:
-        raise document.error(("grid",), "`grid` must be a mapping of axes, or a list of such mappings")
+        raise document.error(
+            ("grid",), "`grid` must be a mapping of axes, or a list of such mappings"
+        )
     total = 0
     for place, block in blocks:
         points = _block(document, place, block)
         total += len(points)
         if total > MAX_POINTS:
-            raise document.error(place, f"more than {MAX_POINTS:,} points; split the grid")
+            raise document.error(
+                place, f"more than {MAX_POINTS:,} points; split the grid"
+            )
         yield points
 
 
 def _block(document: Document, place: Place, block: Any) -> list[list[Setting]]:
     """The product of a block's axes; the last axis varies fastest."""
     if not isinstance(block, dict) or not block:
-        raise document.error(place, "a block of the grid is a mapping of axes, such as {arrangement.order: [nft, fft]}")
+        raise document.error(
+            place,
+            "a block of the grid is a mapping of axes, such as {arrangement.order: [nft, fft]}",
+        )
     axes: list[list[list[Setting]]] = []
     for key, value in block.items():
         if key == "zip":
             axes.append(_zip(document, (*place, key), value))
         else:
-            axes.append([[setting] for setting in _axis(document, (*place, key), key, value)])
+            axes.append(
+                [[setting] for setting in _axis(document, (*place, key), key, value)]
+            )
     _refuse_overlap([setting for axis in axes for setting in axis[0]])
     size = 1
     for axis in axes:
         size *= len(axis)
     if size > MAX_POINTS:
-        raise document.error(place, f"this block has {size:,} points, more than {MAX_POINTS:,}; split the grid")
-    return [list(itertools.chain.from_iterable(choice)) for choice in itertools.product(*axes)]
+        raise document.error(
+            place,
+            f"this block has {size:,} points, more than {MAX_POINTS:,}; split the grid",
+        )
+    return [
+        list(itertools.chain.from_iterable(choice))
+        for choice in itertools.product(*axes)
+    ]
 
 
 def _axis(document: Document, place: Place, key: str, value: Any) -> list[Setting]:
@@ -198,14 +247,24 @@ def _axis(document: Document, place: Place, key: str, value: Any) -> list[Settin
     if not isinstance(value, list):
         return [Setting(key, value, document, place)]
     if not value:
-        raise document.error(place, f"the axis {key!r} is an empty list; give it values or leave it out")
+        raise document.error(
+            place, f"the axis {key!r} is an empty list; give it values or leave it out"
+        )
     return [Setting(key, item, document, (*place, i)) for i, item in enumerate(value)]
 
 
 def _zip(document: Document, place: Place, block: Any) -> list[list[Setting]]:
-    if not isinstance(block, dict) or not block or not all(isinstance(v, list) for v in block.values()):
-        raise document.error(place, "`zip` is a mapping of lists that are walked together")
-    columns = [_axis(document, (*place, key), key, value) for key, value in block.items()]
+    if (
+        not isinstance(block, dict)
+        or not block
+        or not all(isinstance(v, list) for v in block.values())
+    ):
+        raise document.error(
+            place, "`zip` is a mapping of lists that are walked together"
+        )
+    columns = [
+        _axis(document, (*place, key), key, value) for key, value in block.items()
+    ]
     if len({len(column) for column in columns}) > 1:
         sizes = ", ".join(f"{column[0].key} has {len(column)}" for column in columns)
         raise document.error(place, f"lists in `zip` must be equally long: {sizes}")
@@ -215,7 +274,9 @@ def _zip(document: Document, place: Place, block: Any) -> list[list[Setting]]:
 def _refuse_overlap(settings: list[Setting]) -> None:
     for one, other in itertools.permutations(settings, 2):
         if one.key == other.key or other.key.startswith(one.key + "."):
-            raise other.error(f"{other.key!r} is set twice in this block, also by {one.key!r}")
+            raise other.error(
+                f"{other.key!r} is set twice in this block, also by {one.key!r}"
+            )
 
 
 def _resolve(document: Document, base: list[Setting], chosen: list[Setting]) -> Point:
@@ -224,7 +285,9 @@ def _resolve(document: Document, base: list[Setting], chosen: list[Setting]) -> 
     for setting in [*base, *chosen]:
         for branch, value, place in setting.leaves():
             _lay(tree, branch, value, setting, place)
-            origins |= {branch[:depth]: (setting, place) for depth in range(1, len(branch) + 1)}
+            origins |= {
+                branch[:depth]: (setting, place) for depth in range(1, len(branch) + 1)
+            }
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
@@ -232,7 +295,11 @@ def _resolve(document: Document, base: list[Setting], chosen: list[Setting]) -> 
     return Point(settings, {setting.key: setting.value for setting in chosen})
 
 
-def _told(document: Document, error: ValidationError, origins: dict[Branch, tuple[Setting, Place]]) -> UserError:
+def _told(
+    document: Document,
+    error: ValidationError,
+    origins: dict[Branch, tuple[Setting, Place]],
+) -> UserError:
     """The first problem in one line that names where the value was read."""
     loc, message = first_problem(error, Settings)
     branch = tuple(str(part) for part in loc)
@@ -247,17 +314,23 @@ def _told(document: Document, error: ValidationError, origins: dict[Branch, tupl
     return setting.source.error(place, message)
 
 
-def _leaves(branch: Branch, value: Any, place: Place) -> Iterator[tuple[Branch, Any, Place]]:
+def _leaves(
+    branch: Branch, value: Any, place: Place
+) -> Iterator[tuple[Branch, Any, Place]]:
     if isinstance(value, dict) and value:
         for key, item in value.items():
             yield from _leaves((*branch, key), item, (*place, key))
-    elif branch[-1] == "betas" and isinstance(value, list):  # the one setting that is a tuple
+    elif branch[-1] == "betas" and isinstance(
+        value, list
+    ):  # the one setting that is a tuple
         yield branch, tuple(value), place
     else:
         yield branch, value, place
 
 
-def _lay(tree: dict[str, Any], branch: Branch, value: Any, setting: Setting, place: Place) -> None:
+def _lay(
+    tree: dict[str, Any], branch: Branch, value: Any, setting: Setting, place: Place
+) -> None:
     for depth, part in enumerate(branch[:-1], start=1):
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
@@ -269,20 +342,38 @@ def _lay(tree: dict[str, Any], branch: Branch, value: Any, setting: Setting, pla
 
 
 def _exclude(
-    document: Document, base: list[Setting], chosen: list[list[Setting]], points: list[Point]
+    document: Document,
+    base: list[Setting],
+    chosen: list[list[Setting]],
+    points: list[Point],
 ) -> tuple[list[Point], list[str]]:
-    """Drops every point that an `exclude` item describes: laying the item over the point changes nothing."""
+    """Drops every point that an `exclude` item describes: laying the item over the
+    point changes nothing."""
     rules = document.value.get("exclude") or []
     if len(rules) * len(points) > MAX_EXCLUSIONS:
-        raise document.error(("exclude",), f"{len(rules):,} rules for {len(points):,} points are too many")
+        raise document.error(
+            ("exclude",),
+            f"{len(rules):,} rules for {len(points):,} points are too many",
+        )
     dropped: set[int] = set()
     notes = []
     for i, rule in enumerate(rules):
         place: Place = ("exclude", i)
         if not isinstance(rule, dict) or not rule:
-            raise document.error(place, "an item of `exclude` is a mapping such as {arrangement.order: fft}")
-        wanted = [s for key, value in rule.items() for s in _axis(document, (*place, key), key, [value])]
-        hit = {n for n, own in enumerate(chosen) if _changes_nothing(document, [*base, *own], wanted, points[n])}
+            raise document.error(
+                place,
+                "an item of `exclude` is a mapping such as {arrangement.order: fft}",
+            )
+        wanted = [
+            s
+            for key, value in rule.items()
+            for s in _axis(document, (*place, key), key, [value])
+        ]
+        hit = {
+            n
+            for n, own in enumerate(chosen)
+            if _changes_nothing(document, [*base, *own], wanted, points[n])
+        }
         if not hit:
             at = f"{yaml_file.shown(document.path)}:{document.line(place)}"
             notes.append(f"{at}: this `exclude` matches no point of the grid")
@@ -290,5 +381,7 @@ def _exclude(
     return [point for n, point in enumerate(points) if n not in dropped], notes
 
 
-def _changes_nothing(document: Document, point: list[Setting], rule: list[Setting], resolved: Point) -> bool:
+def _changes_nothing(
+    document: Document, point: list[Setting], rule: list[Setting], resolved: Point
+) -> bool:
     return _resolve(document, point, rule).settings == resolved.settings

@@ -10,22 +10,35 @@ from launcher.grids import published
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Document, Place
 from zsg_core.schema_errors import brief, nearest, unknown_key
-from zsg_core.settings.claims import FEWEST_PLACES, KINDS, OF_A_GRID, Claim, Correlates, too_few_places
+from zsg_core.settings.claims import (
+    FEWEST_PLACES,
+    KINDS,
+    OF_A_GRID,
+    Claim,
+    Correlates,
+    too_few_places,
+)
 
 Row = dict[str, Any]
 
 
 def read(
-    document: Document, axes: Sequence[Mapping[str, Any]] | None, most_stages: Callable[[], int]
+    document: Document,
+    axes: Sequence[Mapping[str, Any]] | None,
+    most_stages: Callable[[], int],
 ) -> tuple[Claim, ...]:
     """The claims of a grid whose points have these axes and at most so many stages.
 
-    UserError with the line for one that cannot be decided. `axes` is None where they were held against the points when
-    the grid was submitted: of points that are one run only the first one's values are kept.
+    UserError with the line for one that cannot be decided. `axes` is None where they
+    were held against the points when the grid was submitted: of points that are one run
+    only the first one's values are kept.
     """
     given = document.value.get("claims") or []
     if not isinstance(given, list):
-        raise document.error(("claims",), "`claims` must be a list of mappings such as {claim: falls_early}")
+        raise document.error(
+            ("claims",),
+            "`claims` must be a list of mappings such as {claim: falls_early}",
+        )
     try:
         claims = OF_A_GRID.validate_python(given)
     except ValidationError as error:
@@ -36,10 +49,16 @@ def read(
                 _check(document, ("claims", number), key, value, axes)
         if claim.published is not None and claim.published not in published.names():
             known = published.names()
-            message = f"no published curves {brief(claim.published)}.{nearest(claim.published, known)}"
-            raise document.error(("claims", number, "published"), f"{message} There are: {', '.join(known)}")
+            hint = nearest(claim.published, known)
+            message = f"no published curves {brief(claim.published)}.{hint}"
+            raise document.error(
+                ("claims", number, "published"),
+                f"{message} There are: {', '.join(known)}",
+            )
         if claim.stage is not None and claim.stage > most_stages():
-            message = f"stage {claim.stage}: the runs have {most_stages()} stages at most"
+            message = (
+                f"stage {claim.stage}: the runs have {most_stages()} stages at most"
+            )
             raise document.error(("claims", number, "stage"), message)
     return tuple(claims)
 
@@ -47,25 +66,35 @@ def read(
 def notes(document: Document, claims: Sequence[Claim]) -> list[str]:
     """What is to be told of claims that no run can decide, each with its line."""
     return [
-        f"{yaml_file.shown(document.path)}:{document.line(('claims', number, 'values'))}: this claim will stay "
-        f"undecided: {too_few_places(len(claim.values))}"
+        f"{yaml_file.shown(document.path)}:{document.line(('claims', number, 'values'))}: this"
+        f" claim will stay undecided: {too_few_places(len(claim.values))}"
         for number, claim in enumerate(claims)
         if isinstance(claim, Correlates) and len(claim.values) < FEWEST_PLACES
     ]
 
 
 def key(claim: Claim) -> str:
-    """A claim as text, the same for the same claim however it is written; what is drawn beside it does not matter."""
-    return json.dumps(claim.model_dump(mode="json", exclude={"published"}), sort_keys=True)
+    """A claim as text, the same for the same claim however it is written; what is drawn
+    beside it does not matter."""
+    return json.dumps(
+        claim.model_dump(mode="json", exclude={"published"}), sort_keys=True
+    )
 
 
-def dated(claims: Sequence[Claim], known: Sequence[Row], now: int, done: Callable[[], int]) -> list[Row]:
-    """Each claim with when it was first submitted, in ms, and how many of the grid's runs were done by then.
+def dated(
+    claims: Sequence[Claim], known: Sequence[Row], now: int, done: Callable[[], int]
+) -> list[Row]:
+    """Each claim with when it was first submitted, in ms, and how many of the grid's
+    runs were done by then.
 
-    `known` is what this returned before. So a report can tell a claim from one that was made to fit the results.
+    `known` is what this returned before. So a report can tell a claim from one that was
+    made to fit the results.
     """
     of = {row["claim"]: row for row in known}
-    return [of.get(key(claim)) or {"claim": key(claim), "since": now, "done": done()} for claim in claims]
+    return [
+        of.get(key(claim)) or {"claim": key(claim), "since": now, "done": done()}
+        for claim in claims
+    ]
 
 
 def doubt(claim: Claim, known: Sequence[Row] | None) -> str | None:
@@ -75,36 +104,65 @@ def doubt(claim: Claim, known: Sequence[Row] | None) -> str | None:
     found = next((row for row in known if row["claim"] == key(claim)), None)
     if found is None:
         return "not among the claims that were submitted"
-    return f"first submitted when {found['done']} runs were done" if found["done"] else None
+    return (
+        f"first submitted when {found['done']} runs were done"
+        if found["done"]
+        else None
+    )
 
 
 def _told(error: ValidationError) -> tuple[Place, str]:
     problems = error.errors()
-    first = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+    first = next(
+        (one for one in problems if one["type"] == "extra_forbidden"), problems[0]
+    )
     number, *rest = first["loc"]
     kind = rest[0] if rest and rest[0] in KINDS else None
     place = rest[1:] if kind else rest
     at: Place = ("claims", number, *place)
     if first["type"] == "extra_forbidden":
-        return at, unknown_key(str(place[-1]), list(KINDS[str(kind)].model_fields), f"a claim that {kind}")
+        return at, unknown_key(
+            str(place[-1]), list(KINDS[str(kind)].model_fields), f"a claim that {kind}"
+        )
     if first["type"] == "missing":
+        return (
+            (
+                "claims",
+                number,
+            ),
+            f"{place[-1]} is missing: {KINDS[str(kind)].model_fields[str(place[-1])].description}",
+        )
+    if first["type"].startswith("union_tag"):
         return (
             "claims",
             number,
-        ), f"{place[-1]} is missing: {KINDS[str(kind)].model_fields[str(place[-1])].description}"
-    if first["type"].startswith("union_tag"):
-        return ("claims", number), f"`claim` must say what is claimed, one of: {', '.join(KINDS)}"
+        ), f"`claim` must say what is claimed, one of: {', '.join(KINDS)}"
     name = ".".join(map(str, place)) or "a claim"
-    return at, f"{name}: {first['msg'].removeprefix('Value error, ')}, found {brief(first['input'])}"
+    return (
+        at,
+        f"{name}: {first['msg'].removeprefix('Value error, ')}, found {brief(first['input'])}",
+    )
 
 
-def _check(document: Document, place: Place, key: str, value: Any, axes: Sequence[Mapping[str, Any]]) -> None:
+def _check(
+    document: Document,
+    place: Place,
+    key: str,
+    value: Any,
+    axes: Sequence[Mapping[str, Any]],
+) -> None:
     known = list(dict.fromkeys(name for one in axes for name in one))
     if key not in known:
-        raise document.error(place, f"{key!r} is no axis of this grid.{nearest(key, known)} Axes: {', '.join(known)}")
+        raise document.error(
+            place,
+            f"{key!r} is no axis of this grid.{nearest(key, known)} Axes: {', '.join(known)}",
+        )
     if not any(key in one and _same(one[key], value) for one in axes):
         there = [brief(one[key]) for one in axes if key in one]
-        raise document.error(place, f"no run has {key} {brief(value)}; there are: {', '.join(dict.fromkeys(there))}")
+        raise document.error(
+            place,
+            f"no run has {key} {brief(value)}; there are: {', '.join(dict.fromkeys(there))}",
+        )
 
 
 def _same(one: Any, other: Any) -> bool:

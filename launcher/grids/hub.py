@@ -1,9 +1,12 @@
-"""Fetches data sets of the Hugging Face hub into the workspace, once and at an exact commit; nothing else speaks to it.
+"""Fetches data sets of the Hugging Face hub into the workspace, once and at an exact
+commit; nothing else speaks to it.
 
-A name is `org/name`, with a revision and a split where they are needed: `org/name@revision:folder/split`. A split is
-the beginning that the names of its Parquet files share: `main/train` stands for `main/train-00000-of-00002.parquet`
-and the next, for `main/train/0000.parquet`, or for `main/train.parquet`. What was fetched is an ordinary folder from
-then on: nodes need no internet. A branch or tag stays at the commit that it was first fetched at.
+A name is `org/name`, with a revision and a split where they are needed:
+`org/name@revision:folder/split`. A split is the beginning that the names of its Parquet
+files share: `main/train` stands for `main/train-00000-of-00002.parquet` and the next,
+for `main/train/0000.parquet`, or for `main/train.parquet`. What was fetched is an
+ordinary folder from then on: nodes need no internet. A branch or tag stays at the
+commit that it was first fetched at.
 """
 
 import contextlib
@@ -16,7 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jobs.contract.folder import Workspace, alone, is_committed, publish, read_json, write_json
+from jobs.contract.folder import (
+    Workspace,
+    alone,
+    is_committed,
+    publish,
+    read_json,
+    write_json,
+)
 from jobs.files import ownership
 from jobs.model import content
 from launcher.workspace import workspaces
@@ -30,9 +40,13 @@ BRANCH = "main"  # what the hub calls the branch that every data set has
 TIMEOUT_S = 20.0
 
 _PART = r"[A-Za-z0-9](?:[\w.-]*\w)?"
-_NAME = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}(?:/{_PART})*))?(?::(?P<split>[\w./=-]+))?")
+_NAME = re.compile(
+    rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>{_PART}(?:/{_PART})*))?(?::(?P<split>[\w./=-]+))?"
+)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_FILE = re.compile(r"(?P<split>.+?)(?:-\d{5}-of-\d{5}(?:-[0-9a-f]+)?|/\d{4,5})?\.parquet")
+_FILE = re.compile(
+    r"(?P<split>.+?)(?:-\d{5}-of-\d{5}(?:-[0-9a-f]+)?|/\d{4,5})?\.parquet"
+)
 
 
 @dataclass(frozen=True)
@@ -61,28 +75,36 @@ class File:
 def named(text: str) -> Name | None:
     """The data set that a text names; None for a text that can be no name of the hub."""
     found = _NAME.fullmatch(text)
-    if not found or ".." in text or "--" in found["repo"] or not _is_plain(found["split"] or "split"):
+    if (
+        not found
+        or ".." in text
+        or "--" in found["repo"]
+        or not _is_plain(found["split"] or "split")
+    ):
         return None
     return Name(found["repo"], found["revision"] or BRANCH, found["split"])
 
 
 def chosen(key: str, name: Name, files: Sequence[File]) -> list[File]:
-    """The files of the split asked for, or of the only one there is. UserError names those there are."""
+    """The files of the split asked for, or of the only one there is. UserError names
+    those there are."""
     splits: dict[str, list[File]] = {}
     for file in files:
         if (found := _FILE.fullmatch(file.path)) and _is_plain(file.path):
             splits.setdefault(found["split"], []).append(file)
     if not splits:
         raise UserError(
-            f"{key}: {name.repo} holds no Parquet files at {name.revision}; {name.repo}@refs/convert/parquet has those "
-            "that the hub makes of most data sets"
+            f"{key}: {name.repo} holds no Parquet files at {name.revision};"
+            f" {name.repo}@refs/convert/parquet has those that the hub makes of most data sets"
         )
     if name.split is None and len(splits) == 1:
         return next(iter(splits.values()))
     if name.split not in splits:
         said = f"has no split {name.split}" if name.split else "has several splits"
         some = ", ".join(f"{name.repo}:{split}" for split in sorted(splits)[:20])
-        raise UserError(f"{key}: {name.repo} {said}; give one of {some}{', …' if len(splits) > 20 else ''}")
+        raise UserError(
+            f"{key}: {name.repo} {said}; give one of {some}{', …' if len(splits) > 20 else ''}"
+        )
     return splits[name.split]
 
 
@@ -96,8 +118,8 @@ class Downloads:
     def folder(self, key: str, name: Name) -> Path:
         """Where the data set lies, fetched if it does not yet; `key` is the setting that names it.
 
-        UserError for what the hub does not have, or where the profile says nothing of an internet; ClusterError where
-        the hub does not answer.
+        UserError for what the hub does not have, or where the profile says nothing of
+        an internet; ClusterError where the hub does not answer.
         """
         if name not in self._found:
             self._found[name] = self._kept(name) or self._fetched(key, name)
@@ -118,19 +140,23 @@ class Downloads:
             with _explained("", name):
                 now = _ask(name.repo, name.revision)[0]
         except (UserError, ClusterError):
-            self._say(f"note: {name.repo}@{name.revision} stays at {commit}; the hub does not say whether it has moved")
+            self._say(
+                f"note: {name.repo}@{name.revision} stays at {commit}; the hub does not say whether"
+                " it has moved"
+            )
             return
         if now != commit:
             self._say(
-                f"note: {name.repo}@{name.revision} has moved to {now} since it was fetched; this workspace stays at "
-                f"{commit}. For the newer data name {name.repo}@{now}"
+                f"note: {name.repo}@{name.revision} has moved to {now} since it was fetched; this"
+                f" workspace stays at {commit}. For the newer data name {name.repo}@{now}"
             )
 
     def _fetched(self, key: str, name: Name) -> Path:
         if not self._internet:
             raise UserError(
-                f"{key}: {name.repo} is no file or folder here. If it is a data set of the Hugging Face hub, only a "
-                "profile with `internet: true` may fetch it, where zsg runs; jobs then need no internet"
+                f"{key}: {name.repo} is no file or folder here. If it is a data set of the Hugging"
+                " Face hub, only a profile with `internet: true` may fetch it, where zsg runs;"
+                " jobs then need no internet"
             )
         workspaces.create(self._workspace)
         home = self._home(name)
@@ -145,13 +171,20 @@ class Downloads:
             if not is_committed(folder):
                 self._fetch(name, commit, chosen(key, name, files), folder)
             if not name.is_exact:
-                write_json(home / "revisions.json", {**_revisions(home), name.revision: commit})
+                write_json(
+                    home / "revisions.json", {**_revisions(home), name.revision: commit}
+                )
         return folder
 
-    def _fetch(self, name: Name, commit: str, files: Sequence[File], folder: Path) -> None:
+    def _fetch(
+        self, name: Name, commit: str, files: Sequence[File], folder: Path
+    ) -> None:
         size = sum(file.size or 0 for file in files) / 1e6
-        self._say(f"fetching {name.repo} at {commit}: {len(files)} files, {size:.1f} MB")
-        partial = folder.parent / ".partial"  # what a killed zsg had fetched is not fetched again
+        self._say(
+            f"fetching {name.repo} at {commit}: {len(files)} files, {size:.1f} MB"
+        )
+        # what a killed zsg had fetched is not fetched again
+        partial = folder.parent / ".partial"
         if partial.is_symlink():
             raise UserError(f"{partial} is a link; zsg writes through none: remove it")
         fetched = []
@@ -162,8 +195,15 @@ class Downloads:
         with publish(folder) as draft:
             for path in fetched:
                 path.rename(draft / path.name)
-            meta = {"schema": SCHEMA, "repo": name.repo, "revision": name.revision, "commit": commit}
-            write_json(draft / "meta.json", {**meta, "files": [file.path for file in files]})
+            meta = {
+                "schema": SCHEMA,
+                "repo": name.repo,
+                "revision": name.revision,
+                "commit": commit,
+            }
+            write_json(
+                draft / "meta.json", {**meta, "files": [file.path for file in files]}
+            )
         shutil.rmtree(partial, ignore_errors=True)
 
     def _home(self, name: Name) -> Path:
@@ -182,28 +222,45 @@ def _split_folder(name: Name) -> str:
 def _revisions(home: Path) -> dict[str, str]:
     """The commit of every branch and tag that was fetched."""
     kept = read_json(home / "revisions.json") or {}
-    return {revision: commit for revision, commit in kept.items() if _COMMIT.fullmatch(str(commit))}
+    return {
+        revision: commit
+        for revision, commit in kept.items()
+        if _COMMIT.fullmatch(str(commit))
+    }
 
 
 def _refuse_damaged(name: Name, files: Sequence[File], fetched: Sequence[Path]) -> None:
-    for file, path, digest in zip(files, fetched, content.sha256_of(fetched), strict=True):
-        if file.size not in (None, path.stat().st_size) or file.sha256 not in (None, digest):
+    for file, path, digest in zip(
+        files, fetched, content.sha256_of(fetched), strict=True
+    ):
+        if file.size not in (None, path.stat().st_size) or file.sha256 not in (
+            None,
+            digest,
+        ):
             path.unlink()
             raise ClusterError(f"{name.repo}: {file.path} came damaged; try again")
 
 
 def _ask(repo: str, revision: str) -> tuple[str, list[File]]:
     """The commit that a revision is now, and the files there."""
-    info = _api().dataset_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+    info = _api().dataset_info(
+        repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S
+    )
     if not _COMMIT.fullmatch(str(info.sha)):
-        raise ClusterError(f"{repo}: the hub names no commit of {revision}; is HF_ENDPOINT a hub?")
+        raise ClusterError(
+            f"{repo}: the hub names no commit of {revision}; is HF_ENDPOINT a hub?"
+        )
     large = [(one, one.lfs.sha256 if one.lfs else None) for one in info.siblings or []]
-    return str(info.sha), [File(one.rfilename, one.size, sha256) for one, sha256 in large]
+    return str(info.sha), [
+        File(one.rfilename, one.size, sha256) for one, sha256 in large
+    ]
 
 
 def _download(repo: str, commit: str, file: File, into: Path) -> Path:
     api = _api()
-    api.hf_hub_download(repo, file.path, repo_type="dataset", revision=commit, local_dir=into)
+    api.hf_hub_download(
+        repo, file.path, repo_type="dataset", revision=commit, local_dir=into
+    )
     return into / PurePosixPath(file.path)
 
 
@@ -223,13 +280,14 @@ def _in_the_clear() -> str | None:
 
 @contextlib.contextmanager
 def _explained(key: str, name: Name) -> Iterator[None]:
-    """Turns the client's errors into ours. None of their texts is shown: what they quote of a request may be secret."""
+    """Turns the client's errors into ours. None of their texts is shown: what they
+    quote of a request may be secret."""
     try:
         from huggingface_hub import errors
     except ModuleNotFoundError:
         raise UserError(
-            f"{key}: {name.repo} is no file or folder here, and fetching it from the Hugging Face hub needs its "
-            "client: pip install huggingface_hub"
+            f"{key}: {name.repo} is no file or folder here, and fetching it from the Hugging Face"
+            " hub needs its client: pip install huggingface_hub"
         ) from None
     unanswered: type[BaseException] = errors.HfHubHTTPError.__bases__[
         0
@@ -237,15 +295,18 @@ def _explained(key: str, name: Name) -> Iterator[None]:
     try:
         yield
     except errors.OfflineModeIsEnabled:
-        raise UserError(f"{key}: {name.repo} must be fetched, but HF_HUB_OFFLINE is set; unset it") from None
+        raise UserError(
+            f"{key}: {name.repo} must be fetched, but HF_HUB_OFFLINE is set; unset it"
+        ) from None
     except errors.GatedRepoError:
         raise UserError(
-            f"{key}: {name.repo} is gated: agree to its terms on its page, then `hf auth login`, or set HF_TOKEN"
+            f"{key}: {name.repo} is gated: agree to its terms on its page, then `hf auth login`, or"
+            " set HF_TOKEN"
         ) from None
     except errors.RepositoryNotFoundError:
         raise UserError(
-            f"{key}: no folder {name.repo} here, and the hub shows you no data set of this name; if it is private, "
-            "`hf auth login`, or set HF_TOKEN"
+            f"{key}: no folder {name.repo} here, and the hub shows you no data set of this name; if"
+            " it is private, `hf auth login`, or set HF_TOKEN"
         ) from None
     except errors.RevisionNotFoundError:
         raise UserError(f"{key}: {name.repo} has no revision {name.revision}") from None
@@ -257,7 +318,16 @@ def _explained(key: str, name: Name) -> Iterator[None]:
             raise UserError(
                 f"{key}: the hub refuses {name.repo} to you ({answered}); is HF_TOKEN still good?"
             ) from None
-        raise ClusterError(f"{key}: {name.repo}: the hub answered {answered}; try again") from None
-    except (unanswered, ConnectionError, errors.EntryNotFoundError, errors.FileMetadataError) as error:
+        raise ClusterError(
+            f"{key}: {name.repo}: the hub answered {answered}; try again"
+        ) from None
+    except (
+        unanswered,
+        ConnectionError,
+        errors.EntryNotFoundError,
+        errors.FileMetadataError,
+    ) as error:
         where = os.environ.get("HF_ENDPOINT", "the hub").rpartition("@")[2]
-        raise ClusterError(f"{key}: {name.repo}: {where} does not answer ({type(error).__name__}); try again") from None
+        raise ClusterError(
+            f"{key}: {name.repo}: {where} does not answer ({type(error).__name__}); try again"
+        ) from None

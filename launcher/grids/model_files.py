@@ -1,6 +1,8 @@
-"""Reads the files of a model folder as far as a plan needs: JSON, and the headers of weights. Every file is hostile.
+"""Reads the files of a model folder as far as a plan needs: JSON, and the headers of
+weights. Every file is hostile.
 
-A header tells name, dtype and shape of each tensor, so that a folder of any size is judged in a moment.
+A header tells name, dtype and shape of each tensor, so that a folder of any size is
+judged in a moment.
 """
 
 import json
@@ -13,7 +15,8 @@ from zsg_core.errors import UserError
 LFS_POINTER = b"version https://git-lfs"
 MAX_HEADER = 100_000_000  # safetensors' own limit
 MAX_JSON = 200_000_000  # bytes; the largest published tokenizer.json has 35 million
-MOST_DIMENSIONS = 8  # of a tensor; more is no model's, and their product may be made to take for ever
+# of a tensor; more is no model's, and their product may be made to take for ever
+MOST_DIMENSIONS = 8
 # Bytes of a value of a safetensors dtype; others have none that is whole, or are not known.
 BYTES = {
     "F64": 8,
@@ -47,17 +50,24 @@ class Tensor:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. UserError for what is none, too large, or a git-lfs pointer."""
+    """The object that a JSON file holds. UserError for what is none, too large, or a
+    git-lfs pointer."""
     try:
         size = path.stat().st_size
         if size > MAX_JSON:
-            raise UserError(f"{path} has {size:,} bytes; zsg reads JSON of up to {MAX_JSON:,}")
+            raise UserError(
+                f"{path} has {size:,} bytes; zsg reads JSON of up to {MAX_JSON:,}"
+            )
         text = path.read_bytes()
         if text.startswith(LFS_POINTER):
-            raise UserError(f"{path} is a git-lfs pointer, not the file; run git lfs pull")
+            raise UserError(
+                f"{path} is a git-lfs pointer, not the file; run git lfs pull"
+            )
         value = json.loads(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {str(error)[:200]}") from error
+        raise UserError(
+            f"{path}: cannot be read as JSON: {str(error)[:200]}"
+        ) from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a JSON object, found {type(value).__name__}")
     return value
@@ -78,7 +88,9 @@ def tensors_of(path: Path) -> dict[str, Tensor] | None:
     with path.open("rb") as file:
         start = file.read(len(LFS_POINTER))
         if start == LFS_POINTER:
-            raise UserError(f"{path} is a git-lfs pointer, not the weights; run git lfs pull")
+            raise UserError(
+                f"{path} is a git-lfs pointer, not the weights; run git lfs pull"
+            )
         if size == 0:
             raise _cut(path, "empty")
         if path.suffix != ".safetensors":
@@ -104,17 +116,31 @@ def _header(path: Path, text: bytes, size: int) -> dict[str, Tensor]:
         header.pop("__metadata__", None)
         first = 8 + len(text)
         made = {name: _tensor(path, first, told) for name, told in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ):
         raise _cut(path, "no safetensors file") from None
     end = max((one.start + one.size - first for one in made.values()), default=0)
     if end != size:
-        raise _cut(path, f"not whole: {size:,} bytes of tensors where its header tells of {end:,}")
+        raise _cut(
+            path,
+            f"not whole: {size:,} bytes of tensors where its header tells of {end:,}",
+        )
     if twice:
         raise _cut(path, "no safetensors file: its header names a tensor twice")
     place = first
     for name, one in sorted(made.items(), key=lambda row: (row[1].start, row[1].size)):
         if one.start != place:
-            raise _cut(path, f"no safetensors file: {name[:80]!r} does not begin where the tensor before it ends")
+            raise _cut(
+                path,
+                f"no safetensors file: {name[:80]!r} does not begin where the tensor before it"
+                " ends",
+            )
         place += one.size
     return made
 
@@ -122,7 +148,11 @@ def _header(path: Path, text: bytes, size: int) -> dict[str, Tensor]:
 def _tensor(path: Path, first: int, told: dict[str, Any]) -> Tensor:
     dtype, shape, (begin, end) = told["dtype"], told["shape"], told["data_offsets"]
     numbers = [*shape, begin, end]
-    if type(dtype) is not str or not all(type(number) is int and number >= 0 for number in numbers) or end < begin:
+    if (
+        type(dtype) is not str
+        or not all(type(number) is int and number >= 0 for number in numbers)
+        or end < begin
+    ):
         raise ValueError
     if len(shape) > MOST_DIMENSIONS:
         raise ValueError

@@ -9,8 +9,9 @@ from zsg_core import recipe as recipes
 
 
 def notes(place: Workspace, runs: Iterable[Run]) -> list[str]:
-    """A sentence for the runs that stand in the workspace as an older zsg made them, for each thing that it did
-    otherwise. They are new runs: what was made then is not counted as theirs.
+    """A sentence for the runs that stand in the workspace as an older zsg made them,
+    for each thing that it did otherwise. They are new runs: what was made then is not
+    counted as theirs.
     """
     found: dict[str, list[tuple[str, str]]] = {}
     for run in runs:
@@ -27,5 +28,10 @@ def _sentence(what: str, pairs: list[tuple[str, str]]) -> str:
     if len(pairs) == 1:
         told = f"run {new} is new: an older zsg made it as {older}, and {what} changed since then"
     else:
-        told = f"{len(pairs)} runs are new: an older zsg made them ({new} as {older}, …), and {what} changed since then"
-    return f"{told} (CHANGELOG says what was wrong); what was made stays under the old id"
+        told = (
+            f"{len(pairs)} runs are new: an older zsg made them ({new} as {older}, …), and {what}"
+            " changed since then"
+        )
+    return (
+        f"{told} (CHANGELOG says what was wrong); what was made stays under the old id"
+    )

@@ -13,7 +13,11 @@ from zsg_core.settings.run import Settings
 from zsg_core.shown_text import make_showable
 
 EXAMPLE = "write key=value, such as --set train.lr=1e-4"
-ELSEWHERE = {"profile": "use --profile NAME", "name": "change it in the file", "workspace": "use --workspace FOLDER"}
+ELSEWHERE = {
+    "profile": "use --profile NAME",
+    "name": "change it in the file",
+    "workspace": "use --workspace FOLDER",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Override:
 
 
 def parse(texts: Sequence[str]) -> list[Override]:
-    """Each `key=value` with its value as YAML 1.2: a scalar, [a, list] or {a: mapping}. UserError for others."""
+    """Each `key=value` with its value as YAML 1.2: a scalar, [a, list] or {a: mapping}.
+    UserError for others."""
     return [_one(text) for text in texts]
 
 
@@ -42,14 +47,24 @@ def _one(text: str) -> Override:
         raise _error(text, EXAMPLE)
     known = leaf_keys(Settings, key)
     if key not in known:
-        raise _error(text, f"`{key}` is no setting; {ELSEWHERE[key]}" if key in ELSEWHERE else unknown_key(key, known))
+        raise _error(
+            text,
+            (
+                f"`{key}` is no setting; {ELSEWHERE[key]}"
+                if key in ELSEWHERE
+                else unknown_key(key, known)
+            ),
+        )
     return Override(text, key, _value(text, written.strip()))
 
 
 def _value(text: str, written: str) -> Any:
     value, _ = yaml_file.parse(written, lambda _, message: _error(text, message))
     if isinstance(value, dict | list) and written[0] not in "[{":
-        raise _error(text, "write a mapping as {key: value}, a list as [a, b], and quote a text with ': ' in it")
+        raise _error(
+            text,
+            "write a mapping as {key: value}, a list as [a, b], and quote a text with ': ' in it",
+        )
     if isinstance(value, str) and " #" in written and written[0] not in "'\"":
         raise _error(text, "' #' begins a comment in YAML; quote the value")
     return value

@@ -1,6 +1,8 @@
-"""Reads published curves that ship with zsg, which a claim may be drawn beside: templates/published/NAME.csv.
+"""Reads published curves that ship with zsg, which a claim may be drawn beside:
+templates/published/NAME.csv.
 
-Lines that begin with # say what they were read off; then a column `step` and one for each curve, with gaps.
+Lines that begin with # say what they were read off; then a column `step` and one for
+each curve, with gaps.
 """
 
 import csv
@@ -20,12 +22,18 @@ class Published:
 
 def names() -> list[str]:
     """What there is."""
-    return sorted(path.stem for path in (shipped("templates") / "published").glob("*.csv"))
+    return sorted(
+        path.stem for path in (shipped("templates") / "published").glob("*.csv")
+    )
 
 
 def read(name: str) -> Published:
     """The curves of that name, one of `names`."""
-    lines = (shipped("templates") / "published" / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (shipped("templates") / "published" / f"{name}.csv")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     said = [line.lstrip("# ") for line in lines if line.startswith("#")]
     heading, *rows = csv.reader(line for line in lines if not line.startswith("#"))
     curves = {}

@@ -23,8 +23,8 @@ from zsg_core.suites import File, Suite
 class Run:
     """One fully resolved point of a grid. The ids of what it needs are derived from its recipe.
 
-    Of several stages a run trains the last; `before` is the run of the stages before it, whose weights it starts
-    from and which all runs that begin alike share.
+    Of several stages a run trains the last; `before` is the run of the stages before
+    it, whose weights it starts from and which all runs that begin alike share.
     """
 
     id: str
@@ -55,24 +55,42 @@ class Run:
     @cached_property
     def suites(self) -> tuple[Suite, ...]:
         """What evaluators take of its checkpoints."""
-        return suites.wanted(self.checkpoints, self.suite_files, self.stage["data"]["template"]["name"])
+        return suites.wanted(
+            self.checkpoints, self.suite_files, self.stage["data"]["template"]["name"]
+        )
 
     @property
     def needs(self) -> frozenset[str]:
         """What must have been made before this run can start, as folders of the workspace."""
-        start = {self.before.weights} if self.before else {f"bases/{self.base_id}"} if self.base_id else set()
+        start = (
+            {self.before.weights}
+            if self.before
+            else {f"bases/{self.base_id}"}
+            if self.base_id
+            else set()
+        )
         return frozenset({f"arrangements/{self.arrangement_id}", *start})
 
     @cached_property
     def answers(self) -> dict[str, str]:
-        """The sources whose answers are a model's own, each with the folder of the workspace that they are in."""
-        return {name: f"records/{made}" for name, made in recipes.sampled(self.stage["data"]).items()}
+        """The sources whose answers are a model's own, each with the folder of the
+        workspace that they are in."""
+        return {
+            name: f"records/{made}"
+            for name, made in recipes.sampled(self.stage["data"]).items()
+        }
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a selection of runs may name: the axes, and below them the sections of the stage it trains."""
+        """What a selection of runs may name: the axes, and below them the sections of
+        the stage it trains."""
         model = {"name": self.base.name if self.base else TINY}
-        return {"model": model, "resources": self.size.model_dump(), **self.stage, **self.axes}
+        return {
+            "model": model,
+            "resources": self.size.model_dump(),
+            **self.stage,
+            **self.axes,
+        }
 
     @property
     def all_before(self) -> list["Run"]:
@@ -90,8 +108,11 @@ class Run:
         return self.recipe["stages"][-1]
 
 
-def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[Run], list[str]]:
-    """The runs of a grid in its order, and notes: on points that became one run, on a prompt that is not DMT's."""
+def resolve(
+    grid: Grid, profile: Profile, digests: inputs.Inputs
+) -> tuple[list[Run], list[str]]:
+    """The runs of a grid in its order, and notes: on points that became one run, on a
+    prompt that is not DMT's."""
     runs: dict[str, Run] = {}
     merged: dict[str, list[dict[str, Any]]] = {}
     for point in grid.points:
@@ -101,13 +122,19 @@ def resolve(grid: Grid, profile: Profile, digests: inputs.Inputs) -> tuple[list[
         runs.setdefault(run.id, run)
     digests.save()
     notes = [
-        f"{len(points)} points are one run, {run_id}: they differ only in settings that change nothing in it "
-        f"({_differing(points)}); the first of them stands for all"
+        f"{len(points)} points are one run, {run_id}: they differ only in settings that change"
+        f" nothing in it ({_differing(points)}); the first of them stands for all"
         for run_id, points in merged.items()
     ]
     stages = [stage for run in runs.values() for stage in run.recipe["stages"]]
-    if any(one["train"]["preset"] == "dmt" and one["data"]["template"]["name"] != "vicuna" for one in stages):
-        notes.append("preset dmt sets training only; the prompt that was published with it is data.template: vicuna")
+    if any(
+        one["train"]["preset"] == "dmt" and one["data"]["template"]["name"] != "vicuna"
+        for one in stages
+    ):
+        notes.append(
+            "preset dmt sets training only; the prompt that was published with it is data.template:"
+            " vicuna"
+        )
     return list(runs.values()), notes
 
 
@@ -115,7 +142,9 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
     settings, run = point.settings, None
     asked = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
     suite_files = digests.of_suites(settings.checkpoints)
-    made = recipes.prefixes(recipes.recipe(settings, *(digests.of(own) for own in settings.by_stage())))
+    made = recipes.prefixes(
+        recipes.recipe(settings, *(digests.of(own) for own in settings.by_stage()))
+    )
     for recipe, own in zip(made, settings.by_stage(), strict=True):
         run = Run(
             id=recipes.run_id(recipe),
@@ -125,7 +154,9 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             size=profile.train.model_copy(update=asked),
             sources=digests.files(own),
             base=inputs.base_folder(own),
-            embedding=inputs.embedding_folder(own) if recipes.uses_embedding(own) else None,
+            embedding=inputs.embedding_folder(own)
+            if recipes.uses_embedding(own)
+            else None,
             before=run,
             strategy=_strategy(settings.strategy),
             evaluators=settings.resources.evaluators,
@@ -144,4 +175,9 @@ def _strategy(strategy: StrategySettings | None) -> str:
 
 def _differing(points: list[dict[str, Any]]) -> str:
     keys = sorted({key for point in points for key in point})
-    return ", ".join(key for key in keys if len({repr(point.get(key)) for point in points}) > 1) or "nothing"
+    return (
+        ", ".join(
+            key for key in keys if len({repr(point.get(key)) for point in points}) > 1
+        )
+        or "nothing"
+    )

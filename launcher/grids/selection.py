@@ -1,4 +1,5 @@
-"""Selects runs by `--only` and `--except`: by a setting, by the beginning of the run's id, by state.
+"""Selects runs by `--only` and `--except`: by a setting, by the beginning of the run's
+id, by state.
 
 Pure, and of plain values, so that runs of a plan and those of a recorded grid are selected alike.
 """
@@ -11,7 +12,15 @@ from fractions import Fraction
 from typing import Any
 
 from launcher.workspace.job_state import ABSENT
-from launcher.workspace.states import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
+from launcher.workspace.states import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    UNKNOWN,
+    WAITING,
+)
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import brief, nearest
 
@@ -22,7 +31,9 @@ MOST_SHOWN = 8
 HELP = "KEY=VALUE, the beginning of a run id, or state=STATE"
 
 _ID = re.compile(r"[0-9a-f]{1,12}")
-_NUMBER = re.compile(r"-?\d{1,18}(?:\.\d{0,18})?(?:[eE][+-]?\d{1,3})?|\d{1,18}/\d{1,18}")
+_NUMBER = re.compile(
+    r"-?\d{1,18}(?:\.\d{0,18})?(?:[eE][+-]?\d{1,3})?|\d{1,18}/\d{1,18}"
+)
 _MISSING = object()
 
 Candidate = tuple[str, Mapping[str, Any], str]  # run id, settings, state
@@ -46,19 +57,24 @@ class Term:
         return found is not _MISSING and _is(found, self.value)
 
     def _of(self, axes: Mapping[str, Any]) -> Any:
-        """The value of the key: as it stands, inside a mapping that stands above it, or of a key that ends so."""
+        """The value of the key: as it stands, inside a mapping that stands above it, or
+        of a key that ends so."""
         if self.key in axes:
             return axes[self.key]
         ends = [key for key in axes if key.endswith(f".{self.key}")]
         if len(ends) > 1:
-            raise UserError(f"{self}: several axes end so: {', '.join(ends)}; write the whole key")
+            raise UserError(
+                f"{self}: several axes end so: {', '.join(ends)}; write the whole key"
+            )
         if ends:
             return axes[ends[0]]
         parts = self.key.split(".")
         for depth in range(len(parts) - 1, 0, -1):
             held: Any = axes.get(".".join(parts[:depth]), _MISSING)
             for part in parts[depth:]:
-                held = held.get(part, _MISSING) if isinstance(held, Mapping) else _MISSING
+                held = (
+                    held.get(part, _MISSING) if isinstance(held, Mapping) else _MISSING
+                )
             if held is not _MISSING:
                 return held
         return _MISSING
@@ -67,32 +83,58 @@ class Term:
         """Why no run is meant, in words."""
         if not self.key:
             shown = ", ".join(run for run, _, _ in runs[:MOST_SHOWN])
-            return f"{self}: no run's id begins so; the ids are {shown}{' …' if len(runs) > MOST_SHOWN else ''}"
+            return (
+                f"{self}: no run's id begins so; the ids are"
+                f" {shown}{' …' if len(runs) > MOST_SHOWN else ''}"
+            )
         if self.key == STATE:
             there = sorted({NEW if state == ABSENT else state for _, _, state in runs})
             return f"{self}: no run is in that state; there are {', '.join(there)}"
-        values = dict.fromkeys(_shown(found) for _, axes, _ in runs if (found := self._of(axes)) is not _MISSING)
+        values = dict.fromkeys(
+            _shown(found)
+            for _, axes, _ in runs
+            if (found := self._of(axes)) is not _MISSING
+        )
         if values:
-            known = ", ".join(list(values)[:MOST_SHOWN]) + (" …" if len(values) > MOST_SHOWN else "")
+            known = ", ".join(list(values)[:MOST_SHOWN]) + (
+                " …" if len(values) > MOST_SHOWN else ""
+            )
             return f"{self}: no run has this value; its values are {known}"
-        keys = list(dict.fromkeys(key for _, axes, _ in runs for key in axes if not isinstance(axes[key], Mapping)))
-        about = f"; the axes are {', '.join(keys)}" if keys else "; this grid has no axes"
+        keys = list(
+            dict.fromkeys(
+                key
+                for _, axes, _ in runs
+                for key in axes
+                if not isinstance(axes[key], Mapping)
+            )
+        )
+        about = (
+            f"; the axes are {', '.join(keys)}" if keys else "; this grid has no axes"
+        )
         return f"{self}: no run has such a setting.{nearest(self.key, keys)}{about}"
 
     def __str__(self) -> str:
-        return f"{self.option} {self.key}={self.value}" if self.key else f"{self.option} {self.value}"
+        return (
+            f"{self.option} {self.key}={self.value}"
+            if self.key
+            else f"{self.option} {self.value}"
+        )
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which runs are meant: any that one of `only` names, all if it is empty, less those that one of `but` names."""
+    """Which runs are meant: any that one of `only` names, all if it is empty, less
+    those that one of `but` names."""
 
     only: tuple[Term, ...] = ()
     but: tuple[Term, ...] = ()
 
     @classmethod
-    def parse(cls, only: Sequence[str] | None, except_: Sequence[str] | None) -> "Selection":
-        """The selection of the options' texts. UserError for one that is neither setting, id nor state."""
+    def parse(
+        cls, only: Sequence[str] | None, except_: Sequence[str] | None
+    ) -> "Selection":
+        """The selection of the options' texts. UserError for one that is neither
+        setting, id nor state."""
         return cls(
             tuple(_term("--only", text) for text in only or ()),
             tuple(_term("--except", text) for text in except_ or ()),
@@ -104,12 +146,16 @@ class Selection:
         return cls(tuple(Term("--only", "", run) for run in runs))
 
     def matches(self, run_id: str, axes: Mapping[str, Any], state: str) -> bool:
-        """Whether a run is selected. `axes` may hold further settings, in sections, below the axes' own keys."""
-        named = not self.only or any(term.matches(run_id, axes, state) for term in self.only)
+        """Whether a run is selected. `axes` may hold further settings, in sections,
+        below the axes' own keys."""
+        named = not self.only or any(
+            term.matches(run_id, axes, state) for term in self.only
+        )
         return named and not any(term.matches(run_id, axes, state) for term in self.but)
 
     def check(self, runs: Iterable[Candidate]) -> None:
-        """Raises UserError for a term that names none of the runs: a slip in it would do too little or too much.
+        """Raises UserError for a term that names none of the runs: a slip in it would
+        do too little or too much.
 
         That nothing is in a state to be left out is no slip.
         """
@@ -129,21 +175,36 @@ def _term(option: str, text: str) -> Term:
     if not equals:
         if not _ID.fullmatch(text):
             known = f", such as state={text}" if text in STATES else ""
-            raise UserError(f"{option} {brief(text)} is no beginning of a run id (0-9, a-f); write {HELP}{known}")
+            raise UserError(
+                f"{option} {brief(text)} is no beginning of a run id (0-9, a-f); write"
+                f" {HELP}{known}"
+            )
         return Term(option, "", text)
     if not key or not value:
-        raise UserError(f"{option} {brief(text)} lacks its {'value' if key else 'key'}; write {HELP}")
+        raise UserError(
+            f"{option} {brief(text)} lacks its {'value' if key else 'key'}; write {HELP}"
+        )
     if key == STATE and value not in STATES:
-        raise UserError(f"{option} {text}: there is no such state.{nearest(value, STATES)} Known: {', '.join(STATES)}")
+        raise UserError(
+            f"{option} {text}: there is no such state.{nearest(value, STATES)} Known:"
+            f" {', '.join(STATES)}"
+        )
     return Term(option, key, value)
 
 
 def _is(found: Any, written: str) -> bool:
-    """Whether a setting is what was written: as text, as a number (1/4 is 0.25), or by the name within a mapping."""
-    if _shown(found) == written or (isinstance(found, Mapping) and found.get("name") == written):
+    """Whether a setting is what was written: as text, as a number (1/4 is 0.25), or by
+    the name within a mapping."""
+    if _shown(found) == written or (
+        isinstance(found, Mapping) and found.get("name") == written
+    ):
         return True
     is_number = isinstance(found, int | float | str) and not isinstance(found, bool)
-    return is_number and (number := _number(_shown(found))) is not None and number == _number(written)
+    return (
+        is_number
+        and (number := _number(_shown(found))) is not None
+        and number == _number(written)
+    )
 
 
 def _number(text: str) -> Fraction | None:
@@ -154,4 +215,8 @@ def _number(text: str) -> Fraction | None:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str)
+    )

@@ -1,7 +1,8 @@
-"""Reads the pieces of a SentencePiece model, a tokenizer.model, without any engine. The file is hostile.
+"""Reads the pieces of a SentencePiece model, a tokenizer.model, without any engine. The
+file is hostile.
 
-The format is protobuf's, of sentencepiece_model.proto: ModelProto.pieces is field 1, of SentencePiece the piece is
-field 1, its score 2 and its type 3.
+The format is protobuf's, of sentencepiece_model.proto: ModelProto.pieces is field 1, of
+SentencePiece the piece is field 1, its score 2 and its type 3.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""Writes what a new user starts from: a commented grid, a cluster profile, their schemas, a small data set."""
+"""Writes what a new user starts from: a commented grid, a cluster profile, their
+schemas, a small data set."""
 
 import contextlib
 import json
@@ -32,7 +33,9 @@ def write(folder: Path) -> list[str]:
             (draft / name).write_text(text, encoding="utf-8", newline="\n")
         _publish(draft, folder)
     except OSError as error:
-        raise ClusterError(f"{shown(folder)}: nothing was written: {error.strerror}; choose another folder") from error
+        raise ClusterError(
+            f"{shown(folder)}: nothing was written: {error.strerror}; choose another folder"
+        ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
         if is_new:
@@ -44,13 +47,18 @@ def write(folder: Path) -> list[str]:
 def _refuse_taken(folder: Path) -> None:
     try:
         if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
-            raise UserError(f"{shown(folder)}: is no folder; zsg init writes into a new or an existing one")
+            raise UserError(
+                f"{shown(folder)}: is no folder; zsg init writes into a new or an existing one"
+            )
         taken = [part for part in PARTS if os.path.lexists(folder / part)]
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{shown(folder)}: cannot be a folder: {reason}") from error
     if taken:
-        raise UserError(f"{shown(folder / taken[0])} is there already and stays as it is; zsg init in another folder")
+        raise UserError(
+            f"{shown(folder / taken[0])} is there already and stays as it is; zsg init in another"
+            " folder"
+        )
 
 
 def _publish(draft: Path, folder: Path) -> None:
@@ -69,7 +77,19 @@ def _publish(draft: Path, folder: Path) -> None:
 def _files() -> dict[str, str]:
     """Every file of the starter as relative path -> text."""
     templates = shipped("templates") / "starter"
-    files = {name: (templates / name).read_text(encoding="utf-8") for name in PARTS if name.endswith(".yaml")}
-    for name, schema in (("grid", json_schema.grid()), ("profile", json_schema.profile())):
-        files[f"schema/{name}.json"] = json.dumps(schema, ensure_ascii=False, indent=1) + "\n"
-    return files | {f"tasks/{name}": text for name, text in skills.task_files(PER_TASK, seed=0).items()}
+    files = {
+        name: (templates / name).read_text(encoding="utf-8")
+        for name in PARTS
+        if name.endswith(".yaml")
+    }
+    for name, schema in (
+        ("grid", json_schema.grid()),
+        ("profile", json_schema.profile()),
+    ):
+        files[f"schema/{name}.json"] = (
+            json.dumps(schema, ensure_ascii=False, indent=1) + "\n"
+        )
+    return files | {
+        f"tasks/{name}": text
+        for name, text in skills.task_files(PER_TASK, seed=0).items()
+    }

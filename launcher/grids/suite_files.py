@@ -1,6 +1,8 @@
-"""Finds what the user supplies for benchmarks and the reward model, and refuses what no evaluator could use.
+"""Finds what the user supplies for benchmarks and the reward model, and refuses what no
+evaluator could use.
 
-The files are small, and are read whole before anything is submitted: an evaluator would meet a bad row hours later.
+The files are small, and are read whole before anything is submitted: an evaluator would
+meet a bad row hours later.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,11 +26,19 @@ T = TypeVar("T")
 
 
 def check(asked: Iterable[CheckpointSettings]) -> None:
-    """Raises UserError, with the setting, for what is not there or cannot be read; each is read once."""
+    """Raises UserError, with the setting, for what is not there or cannot be read; each
+    is read once."""
     looked_at: set[tuple[str, str]] = set()
     for own in asked:
-        found = {name: (key, locate(key, given)) for name, (key, given) in suites.needs(own).items()}
-        new = [name for name, (_, path) in found.items() if (name, str(path)) not in looked_at]
+        found = {
+            name: (key, locate(key, given))
+            for name, (key, given) in suites.needs(own).items()
+        }
+        new = [
+            name
+            for name, (_, path) in found.items()
+            if (name, str(path)) not in looked_at
+        ]
         looked_at |= {(name, str(found[name][1])) for name in new}
         for name in new:
             _check_one(name, *found[name])
@@ -41,8 +51,13 @@ def locate(key: str, given: str) -> Path:
     try:
         path = Path(given).expanduser().resolve()
         is_there = path.exists()
-    except (OSError, RuntimeError) as error:  # RuntimeError: no such user, links in a circle
-        raise UserError(f"{key}: {brief(given)} is no file or folder: {error}") from error
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # RuntimeError: no such user, links in a circle
+        raise UserError(
+            f"{key}: {brief(given)} is no file or folder: {error}"
+        ) from error
     if not is_there:
         raise UserError(f"{key}: {path}: no such file or folder")
     return path
@@ -62,12 +77,29 @@ def _check_one(name: str, key: str, path: Path) -> None:
 def _check_judged(questions: Path, key: str, prompts: Path) -> None:
     """Whether every question can be put to the judge: some need a reference answer."""
     read = list(readers.read(MT_BENCH, questions, Intake()))
-    said = [[_said(one, mt_bench.turn_id(one, number)) for number in range(1, len(one.turns) + 1)] for one in read]
-    _told(key, lambda: mt_bench.requests(read, mt_bench.judge_prompts(prompts), chain.from_iterable(said)))
+    said = [
+        [
+            _said(one, mt_bench.turn_id(one, number))
+            for number in range(1, len(one.turns) + 1)
+        ]
+        for one in read
+    ]
+    _told(
+        key,
+        lambda: mt_bench.requests(
+            read, mt_bench.judge_prompts(prompts), chain.from_iterable(said)
+        ),
+    )
 
 
 def _said(question: Example, item: str) -> Answered:
-    return Answered(id=item, task=question.task, prompt="", references=question.right_answers, answer="")
+    return Answered(
+        id=item,
+        task=question.task,
+        prompt="",
+        references=question.right_answers,
+        answer="",
+    )
 
 
 def _told(key: str, do: Callable[[], T]) -> T:

@@ -21,10 +21,14 @@ def why_run(place: Workspace, text: str) -> dict[str, Any]:
     state = collect(place, [item], ledger, settled=Settled(place))[item]
     found = why.of_job(place, item, state)
     refusal = _refusal(place, item, state, ledger) if found and last else None
-    return why.row(item.removeprefix("runs/"), last.grid if last else None, state, found, refusal)
+    return why.row(
+        item.removeprefix("runs/"), last.grid if last else None, state, found, refusal
+    )
 
 
-def _refusal(place: Workspace, item: str, state: JobState, ledger: Ledger) -> str | None:
+def _refusal(
+    place: Workspace, item: str, state: JobState, ledger: Ledger
+) -> str | None:
     """Why zsg retry would leave a job, by its own rules."""
     return retry.verdict(retry.of(place, item, state), ledger.retries(item))
 
@@ -39,5 +43,6 @@ def why_grid(place: Workspace, grid: str) -> list[dict[str, Any]]:
     failed = {item: run for item, run in runs.items() if found[item]}
     refusals = {item: _refusal(place, item, states[item], ledger) for item in failed}
     return why.by_cause(
-        why.row(run, grid, states[item], found[item], refusals[item], alone=False) for item, run in failed.items()
+        why.row(run, grid, states[item], found[item], refusals[item], alone=False)
+        for item, run in failed.items()
     )

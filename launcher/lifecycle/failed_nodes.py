@@ -1,4 +1,5 @@
-"""Keeps what is tried again off the nodes that failed under it, for a day: longer would eat a cluster up."""
+"""Keeps what is tried again off the nodes that failed under it, for a day: longer would
+eat a cluster up."""
 
 import time
 from collections.abc import Mapping
@@ -14,13 +15,22 @@ from launcher.workspace.ledger import Ledger
 KEPT_OFF_S = 24 * 3600.0
 
 
-def of(workspace: Workspace, ledger: Ledger, failed: Mapping[str, JobState]) -> dict[str, list[str]]:
+def of(
+    workspace: Workspace, ledger: Ledger, failed: Mapping[str, JobState]
+) -> dict[str, list[str]]:
     """The nodes of every job folder whose job ended by a node failure within the last day.
 
     By accounting; where that knows nothing, the node of the attempt's rank 0.
     """
-    ids = {item: state.slurm for item, state in failed.items() if state.cause == Cause.NODE_FAILURE and state.slurm}
-    jobs = {item: [job for job in ledger.jobs_of(item) if job.id == job_id] for item, job_id in ids.items()}
+    ids = {
+        item: state.slurm
+        for item, state in failed.items()
+        if state.cause == Cause.NODE_FAILURE and state.slurm
+    }
+    jobs = {
+        item: [job for job in ledger.jobs_of(item) if job.id == job_id]
+        for item, job_id in ids.items()
+    }
     since = time.time() - KEPT_OFF_S
     told = slurm.nodes([job for its in jobs.values() for job in its], since)
     found = {}
@@ -31,8 +41,15 @@ def of(workspace: Workspace, ledger: Ledger, failed: Mapping[str, JobState]) -> 
     return found
 
 
-def to_avoid(ledger: Ledger, failures: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def to_avoid(
+    ledger: Ledger, failures: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
     """The nodes that the next jobs are kept off, each with the job under which it failed."""
     before = ledger.failed_nodes(int(1000 * (time.time() - KEPT_OFF_S)))
-    now = {node: item for item, row in failures.items() for node in row.get("nodes", ())}
-    return {node: f"node failure under {item}, kept off for a day" for node, item in sorted((before | now).items())}
+    now = {
+        node: item for item, row in failures.items() for node in row.get("nodes", ())
+    }
+    return {
+        node: f"node failure under {item}, kept off for a day"
+        for node, item in sorted((before | now).items())
+    }

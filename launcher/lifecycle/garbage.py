@@ -1,8 +1,11 @@
-"""Finds what no run needs any more, and frees it: never what an active job or an unfinished run of a grid may read.
+"""Finds what no run needs any more, and frees it: never what an active job or an
+unfinished run of a grid may read.
 
-Every folder loses its name before it is removed, so nobody reads half of one; killed half-way it is simply run again.
-A workspace may be a folder of the user's with files of hers beside ours: only what has a name that zsg gives, in a
-folder that zsg makes, is found, and no link is followed (jobs.contract.removal). What stays for such a reason is told.
+Every folder loses its name before it is removed, so nobody reads half of one; killed
+half-way it is simply run again. A workspace may be a folder of the user's with files of
+hers beside ours: only what has a name that zsg gives, in a folder that zsg makes, is
+found, and no link is followed (jobs.contract.removal). What stays for such a reason is
+told.
 """
 
 import contextlib
@@ -39,8 +42,9 @@ _PICKLE = re.compile(r"[0-9]+(_[0-9]+)?(_[0-9]+)?_(submitted|result)\.pkl")
 _GRID = re.compile(r"[^./][^/]*")
 _OF_JOB = re.compile(r"(job|attempt|exit|cancel|heartbeat|rendezvous)\.json")
 _OF_RUN = re.compile(rf"{_OF_JOB.pattern}|weights|[a-z_]+(-[0-9a-f]+)?\.json")
-# Where a write that died leaves a draft: folders that zsg makes, by the names that it gives them and, in each, the
-# names of what is written there. The name of a draft is that of what it was to become, and eight hexadecimal digits.
+# Where a write that died leaves a draft: folders that zsg makes, by the names that it
+# gives them and, in each, the names of what is written there. The name of a draft is
+# that of what it was to become, and eight hexadecimal digits.
 _DRAFTS_IN: tuple[tuple[tuple[str | re.Pattern[str], ...], re.Pattern[str]], ...] = (
     ((), re.compile(r"digests\.json|ended\.json|proven\.json|mlflow\.db\.draft")),
     (("downloads", re.compile(r"[\w.-]+(\+[\w.-]+)?")), re.compile(r"revisions\.json")),
@@ -83,7 +87,8 @@ class Piece:
 
 @dataclass
 class Scene:
-    """What there is and who may still need it. `listed`: the recipes of all grids, `open`: of what is not done."""
+    """What there is and who may still need it. `listed`: the recipes of all grids,
+    `open`: of what is not done."""
 
     place: Workspace
     ledger: Ledger
@@ -93,7 +98,8 @@ class Scene:
     open: list[Recipe] = field(default_factory=list)
     wanted: set[str] = field(default_factory=set)  # runs of recorded grids
     makes: set[str] = field(default_factory=set)  # what active prepare jobs are making
-    left: list[str] = field(default_factory=list)  # what nobody needs and is not removed, and why
+    # what nobody needs and is not removed, and why
+    left: list[str] = field(default_factory=list)
 
     def is_done(self, run: str) -> bool:
         state = self.states.get(f"runs/{run}")
@@ -106,7 +112,9 @@ def look(place: Workspace, grid: str | None) -> Scene:
     records = {name: grid_record.read(place, name) for name in names}
     chosen = {grid: grid_record.read(place, grid)} if grid else records
     rows = [row for record in records.values() for row in record["runs"]]
-    before = {row["run"] for record in records.values() for row in record.get("before", [])}
+    before = {
+        row["run"] for record in records.values() for row in record.get("before", [])
+    }
     items = {*ledger.by_item(), *(f"runs/{row['run']}" for row in rows)}
     states = collect(place, items, ledger)
     scene = Scene(place, ledger, states, [])
@@ -126,15 +134,28 @@ def look(place: Workspace, grid: str | None) -> Scene:
     return scene
 
 
-def find(place: Workspace, grid: str | None = None, say: Say = lambda text: None) -> list[Piece]:
+def find(
+    place: Workspace, grid: str | None = None, say: Say = lambda text: None
+) -> list[Piece]:
     """What may be freed; `say` is told what nobody needs and yet stays, and why.
 
     UserError for a grid that is not there; ClusterError where Slurm does not answer.
     """
     scene = look(place, grid)
-    kinds = [_states(scene), _snapshots(scene), _weights(scene), _submissions(scene, grid)]
+    kinds = [
+        _states(scene),
+        _snapshots(scene),
+        _weights(scene),
+        _submissions(scene, grid),
+    ]
     if grid is None:
-        kinds += [_tokens(scene), _first_losses(scene), _made(scene), _code(scene), _drafts(scene)]
+        kinds += [
+            _tokens(scene),
+            _first_losses(scene),
+            _made(scene),
+            _code(scene),
+            _drafts(scene),
+        ]
     found = [piece for pieces in kinds for piece in pieces]
     for reason in dict.fromkeys(scene.left):
         say(f"left: {reason}")
@@ -147,22 +168,30 @@ def free(
     say: Say = lambda text: None,
     before: Callable[[Piece], None] = lambda piece: None,
 ) -> list[Piece]:
-    """Frees what `find` finds at this moment, and returns what was freed of it. UserError while a submit is at work.
+    """Frees what `find` finds at this moment, and returns what was freed of it.
+    UserError while a submit is at work.
 
-    `before` is called with each piece before it goes. What could not be removed says so in its reason, and counts only
-    with what has gone of it.
+    `before` is called with each piece before it goes. What could not be removed says so
+    in its reason, and counts only with what has gone of it.
     """
     with submit_lock(place):
         freed = []
         for piece in find(place, grid, say):
             before(piece)
             why = ""
-            with contextlib.suppress(OSError):  # of no rights, which the rest of it shows
+            # of no rights, which the rest of it shows
+            with contextlib.suppress(OSError):
                 why = _remove(place, piece)
-            left = _size(piece.path) + _size(piece.path.with_name(f".{piece.path.name}.gone"))
+            left = _size(piece.path) + _size(
+                piece.path.with_name(f".{piece.path.name}.gone")
+            )
             if left or os.path.lexists(piece.path):
                 why = why or f"{left / 1e6:.1f} MB could not be removed: {piece.path}"
-                piece = replace(piece, reason=f"{piece.reason}, but {why}", size=max(0, piece.size - left))
+                piece = replace(
+                    piece,
+                    reason=f"{piece.reason}, but {why}",
+                    size=max(0, piece.size - left),
+                )
             freed.append(piece)
         return freed
 
@@ -184,12 +213,17 @@ def _remove(place: Workspace, piece: Piece) -> str:
     return removal.discard(place.root, path, piece.names)
 
 
-def _piece(kind: str, path: Path, reason: str, names: Sequence[str] | None = None) -> Piece:
+def _piece(
+    kind: str, path: Path, reason: str, names: Sequence[str] | None = None
+) -> Piece:
     return Piece(kind, path, reason, _size(path), names)
 
 
-def _whole(scene: Scene, kind: str, path: Path, reason: str, names: Sequence[str]) -> Iterator[Piece]:
-    """A folder that nobody needs, unless something lies in it that is not ours, or it is a link or behind one."""
+def _whole(
+    scene: Scene, kind: str, path: Path, reason: str, names: Sequence[str]
+) -> Iterator[Piece]:
+    """A folder that nobody needs, unless something lies in it that is not ours, or it
+    is a link or behind one."""
     if why := removal.why_it_stays(scene.place.root, path, names):
         scene.left.append(why)
     else:
@@ -197,7 +231,8 @@ def _whole(scene: Scene, kind: str, path: Path, reason: str, names: Sequence[str
 
 
 def _size(path: Path) -> int:
-    """The bytes that are free once a file or folder is gone; a file that another name keeps frees none."""
+    """The bytes that are free once a file or folder is gone; a file that another name
+    keeps frees none."""
     names: dict[tuple[int, int], int] = {}
     size = 0
     for file in (path, *path.rglob("*")):
@@ -213,10 +248,15 @@ def _size(path: Path) -> int:
 
 
 def _real(scene: Scene, folder: Path) -> list[Path]:
-    """What lies in a folder of the workspace, but for what is hidden; nothing where the folder is a link."""
+    """What lies in a folder of the workspace, but for what is hidden; nothing where the
+    folder is a link."""
     try:
         with removal.opened(scene.place.root, folder) as handle:
-            return [folder / name for name in removal.names_in(handle) if not name.startswith(".")]
+            return [
+                folder / name
+                for name in removal.names_in(handle)
+                if not name.startswith(".")
+            ]
     except FileNotFoundError:
         return []
     except removal.Linked as error:
@@ -249,13 +289,23 @@ def _states(scene: Scene) -> Iterator[Piece]:
 def _snapshots(scene: Scene) -> Iterator[Piece]:
     for run in filter(scene.is_done, scene.runs):
         folder = scene.place.run(run)
-        kept = {row["step"] for row in scene.states[f"runs/{run}"].snapshots if row["kept"]}
+        kept = {
+            row["step"] for row in scene.states[f"runs/{run}"].snapshots if row["kept"]
+        }
         for path in _real(scene, folder / "snapshots"):
             if not removal.STEP.fullmatch(path.name):
                 continue
             scored = (job_file.read(folder) or {}).get("scored", ())
-            if int(path.name) not in kept and not evaluations.is_needed(folder, scored, int(path.name)):
-                yield from _whole(scene, SNAPSHOTS, path, "beyond what checkpoints.keep keeps", removal.IN_WEIGHTS)
+            if int(path.name) not in kept and not evaluations.is_needed(
+                folder, scored, int(path.name)
+            ):
+                yield from _whole(
+                    scene,
+                    SNAPSHOTS,
+                    path,
+                    "beyond what checkpoints.keep keeps",
+                    removal.IN_WEIGHTS,
+                )
 
 
 def _weights(scene: Scene) -> Iterator[Piece]:
@@ -266,12 +316,17 @@ def _weights(scene: Scene) -> Iterator[Piece]:
             _still_starts(scene, user) for user in stages.users(scene.place, run)
         ):
             yield from _whole(
-                scene, WEIGHTS, folder / "weights", "no run that is wanted starts from them", removal.IN_WEIGHTS
+                scene,
+                WEIGHTS,
+                folder / "weights",
+                "no run that is wanted starts from them",
+                removal.IN_WEIGHTS,
             )
 
 
 def _still_starts(scene: Scene, run: str) -> bool:
-    """Whether a run that left its mark has yet to start from the weights, or has kept adapters of them."""
+    """Whether a run that left its mark has yet to start from the weights, or has kept
+    adapters of them."""
     state = scene.states.get(f"runs/{run}")
     if scene.is_done(run):
         job = job_file.read(scene.place.run(run)) or {}
@@ -295,18 +350,30 @@ def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
         if not alive & set(one.jobs):
             folder = scene.place.submission(one.id)
             reason = "all its jobs were submitted again since"
-            yield from _whole(scene, "submissions", folder, reason, removal.IN_SUBMISSION)
+            yield from _whole(
+                scene, "submissions", folder, reason, removal.IN_SUBMISSION
+            )
     for one in newest.values():
-        done = all(scene.states[item].state == DONE for item in one.items if item in scene.states)
+        done = all(
+            scene.states[item].state == DONE
+            for item in one.items
+            if item in scene.states
+        )
         if done and grid in (None, one.grid):
             for path in _pickles(scene, one.id):
-                yield _piece("submissions", path, "all its jobs are done; their logs stay")
+                yield _piece(
+                    "submissions", path, "all its jobs are done; their logs stay"
+                )
 
 
 def _pickles(scene: Scene, submission: str) -> list[Path]:
     if not _SUBMISSION.fullmatch(submission):
         return []
-    return [path for path in _real(scene, scene.place.submission(submission)) if _PICKLE.fullmatch(path.name)]
+    return [
+        path
+        for path in _real(scene, scene.place.submission(submission))
+        if _PICKLE.fullmatch(path.name)
+    ]
 
 
 def _prefixes(recipe: Recipe) -> Iterator[Recipe]:
@@ -316,7 +383,11 @@ def _prefixes(recipe: Recipe) -> Iterator[Recipe]:
 
 
 def _tokens(scene: Scene) -> Iterator[Piece]:
-    needed = {tokens_id(one, recipes.arrangement_id(one)) for recipe in scene.open for one in _prefixes(recipe)}
+    needed = {
+        tokens_id(one, recipes.arrangement_id(one))
+        for recipe in scene.open
+        for one in _prefixes(recipe)
+    }
     reason = "no unfinished run trains on it"
     yield from _unneeded(scene, "tokens", needed, "tokens", reason, removal.IN_TOKENS)
 
@@ -324,7 +395,9 @@ def _tokens(scene: Scene) -> Iterator[Piece]:
 def _first_losses(scene: Scene) -> Iterator[Piece]:
     if not scene.open:  # their names do not tell whose they are
         reason = "every recorded run is done"
-        yield from _unneeded(scene, "first_losses", (), "first losses", reason, removal.IN_FIRST_LOSSES)
+        yield from _unneeded(
+            scene, "first_losses", (), "first losses", reason, removal.IN_FIRST_LOSSES
+        )
 
 
 def _made(scene: Scene) -> Iterator[Piece]:
@@ -334,14 +407,24 @@ def _made(scene: Scene) -> Iterator[Piece]:
         ("bases", recipes.base_id, removal.IN_WEIGHTS),
     )
     for kind, of, names in of_kinds:
-        making = {need.partition("/")[2] for need in scene.makes if need.startswith(f"{kind}/")}
+        making = {
+            need.partition("/")[2]
+            for need in scene.makes
+            if need.startswith(f"{kind}/")
+        }
         needed = {made for one in every if (made := of(one))} | making
-        yield from _unneeded(scene, kind, needed, kind, "no recorded grid needs it", names)
+        yield from _unneeded(
+            scene, kind, needed, kind, "no recorded grid needs it", names
+        )
 
 
 def _code(scene: Scene) -> Iterator[Piece]:
     kept = set()
-    active = [scene.place.root / item for item, state in scene.states.items() if state.is_active]
+    active = [
+        scene.place.root / item
+        for item, state in scene.states.items()
+        if state.is_active
+    ]
     for folder in [*map(scene.place.run, scene.wanted), *active]:
         kept.add((job_file.read(folder) or {}).get("code", {}).get("digest"))
     reason = "no recorded or active run was submitted with it"
@@ -369,10 +452,16 @@ def _drafts(scene: Scene) -> Iterator[Piece]:
         for parent in _folders(scene, root, parts):
             for path in _drafts_in(scene, parent, written):
                 if _last_touched(path) < since:
-                    yield _piece(DRAFTS, path, "left under a temporary name by a process that died")
+                    yield _piece(
+                        DRAFTS,
+                        path,
+                        "left under a temporary name by a process that died",
+                    )
 
 
-def _folders(scene: Scene, parent: Path, parts: Sequence[str | re.Pattern[str]]) -> Iterator[Path]:
+def _folders(
+    scene: Scene, parent: Path, parts: Sequence[str | re.Pattern[str]]
+) -> Iterator[Path]:
     """The folders that zsg makes by those names below a folder; links are passed over."""
     if not parts:
         yield parent
@@ -381,7 +470,9 @@ def _folders(scene: Scene, parent: Path, parts: Sequence[str | re.Pattern[str]])
     if isinstance(first, str):
         names = [first] if (parent / first).is_dir() else []
     else:
-        names = [path.name for path in _real(scene, parent) if first.fullmatch(path.name)]
+        names = [
+            path.name for path in _real(scene, parent) if first.fullmatch(path.name)
+        ]
     for name in names:
         path = parent / name
         if stat.S_ISDIR(path.lstat().st_mode):
@@ -399,7 +490,9 @@ def _drafts_in(scene: Scene, parent: Path, written: re.Pattern[str]) -> list[Pat
     return [
         parent / name
         for name, match in found
-        if written.fullmatch(match["name"]) and not _DATE.fullmatch(match["end"]) and not (parent / name).is_symlink()
+        if written.fullmatch(match["name"])
+        and not _DATE.fullmatch(match["end"])
+        and not (parent / name).is_symlink()
     ]
 
 
@@ -416,5 +509,9 @@ def totals(pieces: Iterable[Piece]) -> dict[str, tuple[int, int, list[str]]]:
     found: dict[str, tuple[int, int, list[str]]] = {}
     for piece in pieces:
         count, size, reasons = found.get(piece.kind, (0, 0, []))
-        found[piece.kind] = (count + 1, size + piece.size, [*dict.fromkeys([*reasons, piece.reason])])
+        found[piece.kind] = (
+            count + 1,
+            size + piece.size,
+            [*dict.fromkeys([*reasons, piece.reason])],
+        )
     return found

@@ -1,6 +1,8 @@
-"""Decides which failed runs are worth another try: what a cluster did may pass, what a run did itself would come again.
+"""Decides which failed runs are worth another try: what a cluster did may pass, what a
+run did itself would come again.
 
-Every retry is in the ledger with the cause of the failure before it, so that the next one can count.
+Every retry is in the ledger with the cause of the failure before it, so that the next
+one can count.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,7 +22,8 @@ from launcher.workspace.states import CANCELLED, DONE, FAILED, UNKNOWN
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import nearest
 
-# How often a run may be tried again after such a failure unless --force is given; None: as often as is asked.
+# How often a run may be tried again after such a failure unless --force is given; None:
+# as often as is asked.
 MOST: Mapping[str, int | None] = {
     Cause.NODE_FAILURE: 5,
     Cause.PREEMPTED: 10,
@@ -68,14 +71,17 @@ def known_causes(words: Iterable[str]) -> list[str]:
     known = [str(cause) for cause in Cause]
     for word in words:
         if word not in known:
-            raise UserError(f"--cause {word}: there is no such cause.{nearest(word, known)} Known: {', '.join(known)}")
+            raise UserError(
+                f"--cause {word}: there is no such cause.{nearest(word, known)} Known:"
+                f" {', '.join(known)}"
+            )
     return list(words)
 
 
 @dataclass
 class Choice:
-    """The runs to try again; those that are not, with the reason; and of others that are not done how many of a state
-    are left, since they were not asked for."""
+    """The runs to try again; those that are not, with the reason; and of others that
+    are not done how many of a state are left, since they were not asked for."""
 
     runs: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
@@ -91,17 +97,23 @@ class Choice:
             HELD: "Slurm still holds their jobs: zsg cancel first",
         }
         return [
-            f"left: {len(runs)} {state} ({', '.join(runs[:MOST_NAMED])}{', …' if len(runs) > MOST_NAMED else ''}); "
-            f"{how.get(state, 'not selected')}"
+            f"left: {len(runs)} {state}"
+            f" ({', '.join(runs[:MOST_NAMED])}{', …' if len(runs) > MOST_NAMED else ''});"
+            f" {how.get(state, 'not selected')}"
             for state, runs in self.left.items()
         ]
 
 
 def verdict(failure: Failure, earlier: Iterable[Mapping[str, Any]]) -> str | None:
-    """Why a run is not to be tried again; None if it is. `earlier`: the ledger's rows of its retries. Pure."""
+    """Why a run is not to be tried again; None if it is. `earlier`: the ledger's rows
+    of its retries. Pure."""
     cause = failure.root
     most = MOST.get(cause or "", OTHER_MOST)
-    same = [row for row in earlier if row["cause"] == cause and row.get("signature") == failure.signature]
+    same = [
+        row
+        for row in earlier
+        if row["cause"] == cause and row.get("signature") == failure.signature
+    ]
     if most is None or len(same) < most:
         return None
     told = f"{cause or failure.state}: {failure.evidence}"
@@ -111,15 +123,23 @@ def verdict(failure: Failure, earlier: Iterable[Mapping[str, Any]]) -> str | Non
     return f"tried again {times} already, it would fail again: {told}"
 
 
-def choose(place: Workspace, name: str, selection: Selection, causes: Collection[str], force: bool) -> Choice:
+def choose(
+    place: Workspace,
+    name: str,
+    selection: Selection,
+    causes: Collection[str],
+    force: bool,
+) -> Choice:
     """Which runs of a recorded grid to try again.
 
-    Those that failed; cancelled and unknown ones where a state or a cause asks for them. UserError for a selection
-    that names nothing.
+    Those that failed; cancelled and unknown ones where a state or a cause asks for
+    them. UserError for a selection that names nothing.
     """
     record = grid_record.read(place, name)
     ledger = Ledger(place)
-    rows = {row["run"]: row["axes"] for row in [*record["runs"], *record.get("before", [])]}
+    rows = {
+        row["run"]: row["axes"] for row in [*record["runs"], *record.get("before", [])]
+    }
     states = collect(place, [f"runs/{run}" for run in rows], ledger)
     every = [(run, axes, states[f"runs/{run}"].state) for run, axes in rows.items()]
     selection.check(every)
@@ -131,11 +151,23 @@ def choose(place: Workspace, name: str, selection: Selection, causes: Collection
     made = Choice()
     for run, axes, state in every:
         found = states[f"runs/{run}"]
-        if run not in listed or state == DONE or (state in ACTIVE and not found.stopped):
+        if (
+            run not in listed
+            or state == DONE
+            or (state in ACTIVE and not found.stopped)
+        ):
             continue
         failure = of(place, f"runs/{run}", found)
-        is_meant = selection.matches(run, axes, state) and state in wanted & {FAILED, CANCELLED, UNKNOWN}
-        if found.in_queue or not is_meant or (causes and failure.cause not in causes and failure.root not in causes):
+        is_meant = selection.matches(run, axes, state) and state in wanted & {
+            FAILED,
+            CANCELLED,
+            UNKNOWN,
+        }
+        if (
+            found.in_queue
+            or not is_meant
+            or (causes and failure.cause not in causes and failure.root not in causes)
+        ):
             made.left.setdefault(_kind_of(found), []).append(run)
             continue
         why = None if force else verdict(failure, ledger.retries(f"runs/{run}"))
@@ -157,17 +189,30 @@ def _kind_of(state: JobState) -> str:
 
 def of(place: Workspace, item: str, state: JobState) -> Failure:
     """How a job ended, with its traceback's hash if it told one."""
-    record = exit_record.read_if_sound(place.root / item)  # of a broken one the state says so
+    # of a broken one the state says so
+    record = exit_record.read_if_sound(place.root / item)
     told = record is not None and record.cause == state.cause
-    return Failure(state.state, state.cause, state.evidence, given(record.signature) if record and told else None)
+    return Failure(
+        state.state,
+        state.cause,
+        state.evidence,
+        given(record.signature) if record and told else None,
+    )
 
 
-def rows(place: Workspace, states: Mapping[str, JobState], nodes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """What the ledger keeps of the failures before a retry, by job folder; `nodes`: those that failed under it."""
+def rows(
+    place: Workspace, states: Mapping[str, JobState], nodes: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """What the ledger keeps of the failures before a retry, by job folder; `nodes`:
+    those that failed under it."""
     made = {}
     for item, state in states.items():
         failure = of(place, item, state)
-        row = {"cause": failure.root, "signature": failure.signature, "nodes": list(nodes.get(item, ()))}
+        row = {
+            "cause": failure.root,
+            "signature": failure.signature,
+            "nodes": list(nodes.get(item, ())),
+        }
         made[item] = {key: value for key, value in row.items() if value}
         made[item]["cause"] = failure.root
     return made
@@ -178,6 +223,6 @@ def refuse_changed(file: str, chosen: Collection[str], now: Collection[str]) -> 
     lost = sorted(set(chosen) - set(now))
     if lost:
         raise UserError(
-            f"{file} has changed since it was submitted and no longer lists {', '.join(lost)}; put the file back, "
-            "or select others with --only; zsg submit submits what it lists now"
+            f"{file} has changed since it was submitted and no longer lists {', '.join(lost)}; put"
+            " the file back, or select others with --only; zsg submit submits what it lists now"
         )

@@ -1,4 +1,5 @@
-"""Does what `sync`, `ui` and `server` ask: fills MLflow, opens its pages, serves it to a cluster."""
+"""Does what `sync`, `ui` and `server` ask: fills MLflow, opens its pages, serves it to
+a cluster."""
 
 import getpass
 import importlib.util
@@ -25,7 +26,8 @@ def needs_mlflow() -> None:
 
 
 def sync(place: Workspace, grid: str | None, refill: bool) -> None:
-    """Sends to MLflow what it lacks of one grid, or of all; one grid's trouble does not keep the others from it."""
+    """Sends to MLflow what it lacks of one grid, or of all; one grid's trouble does not
+    keep the others from it."""
     needs_mlflow()
     from jobs.tracking import deliver, tracker
 
@@ -33,34 +35,52 @@ def sync(place: Workspace, grid: str | None, refill: bool) -> None:
     for name in grid_record.names(place, grid):
         with show.Counting(name) as counting:
             try:
-                sent = deliver.sync(place, name, refill=refill, tell=counting.show, say=show.say)
+                sent = deliver.sync(
+                    place, name, refill=refill, tell=counting.show, say=show.say
+                )
             except (tracker.Refused, Damaged) as error:
                 refused.append(error)
                 continue
-        show.result(f"{name}: sent {sent['points']} points of {sent['runs']} runs to MLflow")
+        show.result(
+            f"{name}: sent {sent['points']} points of {sent['runs']} runs to MLflow"
+        )
     if refused:
         raise refused[0]
 
 
 def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
-    """Serves MLflow's pages over the workspace's store, or names the address of the profile's server."""
+    """Serves MLflow's pages over the workspace's store, or names the address of the
+    profile's server."""
     needs_mlflow()
     from jobs.tracking import deliver, tracker
 
     name = grid_record.names(place, grid)[0] if grid else None
-    uri = deliver.tracking_uri(place, grid_record.read(place, name or grid_record.names(place)[0]))
+    uri = deliver.tracking_uri(
+        place, grid_record.read(place, name or grid_record.names(place)[0])
+    )
     page = deliver.page(place, name) if name else ""
     if uri.startswith("http"):
-        show.result(f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}")
+        show.result(
+            f"this grid's MLflow is at {_address(hide_in_addresses(uri), _published(uri), page)}"
+        )
         return
     listening = mlflow_server.listen("127.0.0.1", port)
     database = Path(uri.removeprefix(mlflow_server.SQLITE))
     tracker.make_store(database)
-    served = Served(uri, database.parent / "mlartifacts", "127.0.0.1", port, workers=1, passes_artifacts=False)
+    served = Served(
+        uri,
+        database.parent / "mlartifacts",
+        "127.0.0.1",
+        port,
+        workers=1,
+        passes_artifacts=False,
+    )
 
     # Who follows the address before somebody answers there finds nothing.
     def tell() -> None:
-        show.result(f"MLflow: {_address(served.uri, served.token, page)}  (Ctrl-C ends it)")
+        show.result(
+            f"MLflow: {_address(served.uri, served.token, page)}  (Ctrl-C ends it)"
+        )
         _tell_who(served)
         _tell_stakes(served)
 
@@ -68,7 +88,8 @@ def serve_ui(place: Workspace, grid: str | None, port: int) -> None:
 
 
 def serve(served: Served, folder: Path) -> None:
-    """Serves MLflow to jobs and people until told to end; says how a profile names it once it answers."""
+    """Serves MLflow to jobs and people until told to end; says how a profile names it
+    once it answers."""
     needs_mlflow()
     from jobs.tracking import tracker
 
@@ -83,7 +104,10 @@ def serve(served: Served, folder: Path) -> None:
         if trouble:
             show.say(f"your jobs and zsg sync do not find the token: {trouble}")
         else:
-            show.result(f"your jobs and zsg sync take the token from {server_tokens.folder()} while this runs")
+            show.result(
+                f"your jobs and zsg sync take the token from {server_tokens.folder()} while this"
+                " runs"
+            )
         for line in _elsewhere(served, folder):
             show.result(line)
         show.result(f"in a profile: tracking: {{uri: {served.uri}, live: true}}")
@@ -103,7 +127,8 @@ def _publish(served: Served) -> tuple[list[Path], str]:
 
 
 def _elsewhere(served: Served, folder: Path) -> list[str]:
-    """How nodes with another home, or a colleague, get the token, and what is at stake on its way."""
+    """How nodes with another home, or a colleague, get the token, and what is at stake
+    on its way."""
     token = shlex.quote(str(folder / mlflow_server.TOKEN_FILE))
     place = f"~/.zsg/mlflow/{urlsplit(served.uri).netloc.lower()}"
     lines = [
@@ -111,7 +136,9 @@ def _elsewhere(served: Served, folder: Path) -> list[str]:
         f"  (umask 077; mkdir -p ~/.zsg/mlflow; cat > {place}) < {token}",
     ]
     if served.is_open:
-        lines.append("the token goes over the network unencrypted: who can listen to that can use it")
+        lines.append(
+            "the token goes over the network unencrypted: who can listen to that can use it"
+        )
     return lines
 
 
@@ -130,8 +157,14 @@ def _published(uri: str) -> str | None:
 
 def _tell_who(served: Served) -> None:
     here, port = urlsplit(served.local_uri).netloc, served.port
-    same = "the same address" if here == urlsplit(served.uri).netloc else f"it with 127.0.0.1:{port} as its host"
-    show.result("the address lets in whoever has it: keep it to yourself. On your own computer call")
+    same = (
+        "the same address"
+        if here == urlsplit(served.uri).netloc
+        else f"it with 127.0.0.1:{port} as its host"
+    )
+    show.result(
+        "the address lets in whoever has it: keep it to yourself. On your own computer call"
+    )
     show.result(f"  ssh -N -L {port}:{here} {getpass.getuser()}@{_this_machine()}")
     show.result(f"and open {same} there")
 
@@ -142,12 +175,24 @@ def _this_machine() -> str:
 
 
 def _tell_stakes(served: Served) -> None:
-    reached = "every machine of this network" if served.is_open else "every user of this machine"
-    show.result(f"{reached} reaches the port: without the token nobody reads or writes a file, or changes a run.")
-    show.result(f"With it, all runs here and all files in {served.artifacts} can be read, written and deleted")
+    reached = (
+        "every machine of this network"
+        if served.is_open
+        else "every user of this machine"
+    )
+    show.result(
+        f"{reached} reaches the port: without the token nobody reads or writes a file, or changes a"
+        " run."
+    )
+    show.result(
+        f"With it, all runs here and all files in {served.artifacts} can be read, written and"
+        " deleted"
+    )
 
 
-def _serve(served: Served, listening: socket.socket, when_up: Callable[[], None]) -> None:
+def _serve(
+    served: Served, listening: socket.socket, when_up: Callable[[], None]
+) -> None:
     code = mlflow_server.run(served, listening, when_up)
     if code:
         raise ClusterError(f"MLflow's server ended with {code}; what it said is above")

@@ -1,14 +1,17 @@
-"""Stands before MLflow's server and lets in its owner only. Pure ASGI, knows nothing of MLflow's inside.
+"""Stands before MLflow's server and lets in its owner only. Pure ASGI, knows nothing of
+MLflow's inside.
 
-On a login node every user reaches 127.0.0.1, and MLflow, which acts with its owner's rights, asks nobody anything. Two
-credentials are taken: the token, as programs send it (`Authorization: Bearer`, or as a Basic password), and a cookie,
-which a browser gets for the token in the address that zsg prints, and keeps.
+On a login node every user reaches 127.0.0.1, and MLflow, which acts with its owner's
+rights, asks nobody anything. Two credentials are taken: the token, as programs send it
+(`Authorization: Bearer`, or as a Basic password), and a cookie, which a browser gets
+for the token in the address that zsg prints, and keeps.
 
-A browser sends its cookie with whatever a page asks it to, and to every port of a host alike. So what comes with the
-cookie must come from this server's own pages: SameSite=Strict keeps other sites out, and Origin and Sec-Fetch-Site
-keep out other ports of this host. The cookie is drawn anew at every start, so what reaches a later server at the port
-is worth nothing. The name that a request calls the server by must be one of its own, or a site could have its own name
-point here (DNS rebinding).
+A browser sends its cookie with whatever a page asks it to, and to every port of a host
+alike. So what comes with the cookie must come from this server's own pages:
+SameSite=Strict keeps other sites out, and Origin and Sec-Fetch-Site keep out other
+ports of this host. The cookie is drawn anew at every start, so what reaches a later
+server at the port is worth nothing. The name that a request calls the server by must be
+one of its own, or a site could have its own name point here (DNS rebinding).
 """
 
 import base64
@@ -24,8 +27,9 @@ from urllib.parse import parse_qs, urlsplit
 OPEN = ("/health", "/version")  # they tell nothing of anybody, and probes have no token
 TOKEN = "token"  # of the address that is printed
 READING = ("GET", "HEAD")
-# MLflow's servers of language models and of jobs, its assistant, which runs programs, and its calls of addresses that
-# stand in the database: zsg needs none of them. A word of the path that tells one, and where in the path it stands.
+# MLflow's servers of language models and of jobs, its assistant, which runs programs,
+# and its calls of addresses that stand in the database: zsg needs none of them. A word
+# of the path that tells one, and where in the path it stands.
 CLOSED = {
     "gateway": (0, 3),
     "gateway-proxy": (3,),
@@ -40,21 +44,28 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-WELCOME = "location.replace(location.pathname + location.hash)"  # the token leaves the address; the page stays
-PAGE = f'<!doctype html><meta charset="utf-8"><title>MLflow</title><script>{WELCOME}</script><a href="./">MLflow</a>\n'
+# the token leaves the address; the page stays
+WELCOME = "location.replace(location.pathname + location.hash)"
+PAGE = (
+    f'<!doctype html><meta charset="utf-8"><title>MLflow</title><script>{WELCOME}</script><a'
+    ' href="./">MLflow</a>\n'
+)
 SCRIPT_DIGEST = base64.b64encode(hashlib.sha256(WELCOME.encode()).digest()).decode()
 ALWAYS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Content-Security-Policy": f"default-src 'none'; script-src 'sha256-{SCRIPT_DIGEST}'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        f"default-src 'none'; script-src 'sha256-{SCRIPT_DIGEST}'; frame-ancestors 'none'"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What opens the gate. `hosts`: the names, without a port, by which the server may be called."""
+    """What opens the gate. `hosts`: the names, without a port, by which the server may
+    be called."""
 
     token: str
     session: str
@@ -78,8 +89,16 @@ class Request:
     @classmethod
     def of(cls, scope: Scope) -> "Request":
         """As ASGI tells it."""
-        headers = tuple((key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"])
-        return cls(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), headers)
+        headers = tuple(
+            (key.decode("latin-1").lower(), value.decode("latin-1"))
+            for key, value in scope["headers"]
+        )
+        return cls(
+            scope["method"],
+            scope["path"],
+            scope["query_string"].decode("latin-1"),
+            headers,
+        )
 
     def all(self, name: str) -> list[str]:
         """The values of a header, which may stand several times."""
@@ -106,8 +125,15 @@ def judge(keys: Keys, asked: Request) -> Answer | None:
         return None
     host = asked.one("host")
     if host is None or _name(host) not in keys.hosts:
-        return _refused(HTTPStatus.FORBIDDEN, "this server is not called by that name; zsg server --allow adds one")
-    if asked.path == "/" and asked.method == "GET" and TOKEN in (said := parse_qs(asked.query)):
+        return _refused(
+            HTTPStatus.FORBIDDEN,
+            "this server is not called by that name; zsg server --allow adds one",
+        )
+    if (
+        asked.path == "/"
+        and asked.method == "GET"
+        and TOKEN in (said := parse_qs(asked.query))
+    ):
         return _welcome(keys) if _is(keys.token, said[TOKEN][-1]) else _unknown()
     if asked.all("authorization"):
         if not _is(keys.token, _sent_token(asked)):
@@ -115,9 +141,14 @@ def judge(keys: Keys, asked: Request) -> Answer | None:
     elif not _is(keys.session, _sent_session(keys, asked)):
         return _unknown()
     elif not _is_from_own_page(asked, host):
-        return _refused(HTTPStatus.FORBIDDEN, "this was asked by a page of another address")
+        return _refused(
+            HTTPStatus.FORBIDDEN, "this was asked by a page of another address"
+        )
     if _is_closed(asked.path):
-        return _refused(HTTPStatus.FORBIDDEN, "this part of MLflow is closed here: zsg does not need it")
+        return _refused(
+            HTTPStatus.FORBIDDEN,
+            "this part of MLflow is closed here: zsg does not need it",
+        )
     return None
 
 
@@ -139,22 +170,44 @@ class Gate:
             await self._app(scope, receive, send)
             return
         body = answer.text.encode()
-        told = {"Content-Type": "text/plain; charset=utf-8", **ALWAYS, **dict(answer.headers)}
+        told = {
+            "Content-Type": "text/plain; charset=utf-8",
+            **ALWAYS,
+            **dict(answer.headers),
+        }
         told["Content-Length"] = str(len(body))
-        headers = [(key.lower().encode(), value.encode("latin-1")) for key, value in told.items()]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        headers = [
+            (key.lower().encode(), value.encode("latin-1"))
+            for key, value in told.items()
+        ]
+        await send(
+            {"type": "http.response.start", "status": answer.status, "headers": headers}
+        )
+        await send(
+            {
+                "type": "http.response.body",
+                "body": b"" if scope["method"] == "HEAD" else body,
+            }
+        )
 
 
 def _welcome(keys: Keys) -> Answer:
-    # A page, not a redirect: where a link was clicked on another site, a browser keeps a strict cookie from the page
-    # that it is redirected to, but not from one that this page opens.
+    # A page, not a redirect: where a link was clicked on another site, a browser keeps
+    # a strict cookie from the page that it is redirected to, but not from one that this
+    # page opens.
     cookie = f"{keys.cookie}={keys.session}; Path=/; HttpOnly; SameSite=Strict"
-    return Answer(HTTPStatus.OK, PAGE, (("Set-Cookie", cookie), ("Content-Type", "text/html; charset=utf-8")))
+    return Answer(
+        HTTPStatus.OK,
+        PAGE,
+        (("Set-Cookie", cookie), ("Content-Type", "text/html; charset=utf-8")),
+    )
 
 
 def _unknown() -> Answer:
-    text = "this MLflow lets in its owner only: open the address that zsg printed, or set MLFLOW_TRACKING_TOKEN"
+    text = (
+        "this MLflow lets in its owner only: open the address that zsg printed, or set"
+        " MLFLOW_TRACKING_TOKEN"
+    )
     return _refused(HTTPStatus.UNAUTHORIZED, text, ("WWW-Authenticate", "Bearer"))
 
 
@@ -164,7 +217,9 @@ def _refused(status: int, text: str, *headers: tuple[str, str]) -> Answer:
 
 def _is(known: str, said: str | None) -> bool:
     """Whether this is the secret; the time that it takes tells nothing of it."""
-    return said is not None and hmac.compare_digest(known.encode(), said.encode("utf-8", "surrogateescape"))
+    return said is not None and hmac.compare_digest(
+        known.encode(), said.encode("utf-8", "surrogateescape")
+    )
 
 
 def _sent_token(asked: Request) -> str | None:
@@ -173,14 +228,17 @@ def _sent_token(asked: Request) -> str | None:
         return said.strip()
     if scheme.lower() == "basic":
         try:
-            return base64.b64decode(said.strip(), validate=True).decode().partition(":")[2]
+            return (
+                base64.b64decode(said.strip(), validate=True).decode().partition(":")[2]
+            )
         except (binascii.Error, UnicodeDecodeError):
             return None
     return None
 
 
 def _sent_session(keys: Keys, asked: Request) -> str | None:
-    # Taken apart here: http.cookies gives up where another server of this host has set a cookie that it cannot read.
+    # Taken apart here: http.cookies gives up where another server of this host has set
+    # a cookie that it cannot read.
     for one in ";".join(asked.all("cookie")).split(";"):
         name, _, value = one.strip().partition("=")
         if name == keys.cookie:
@@ -189,7 +247,8 @@ def _sent_session(keys: Keys, asked: Request) -> str | None:
 
 
 def _is_from_own_page(asked: Request, host: str) -> bool:
-    """Whether a browser asks this for one of this server's own pages, or because somebody opens the first of them."""
+    """Whether a browser asks this for one of this server's own pages, or because
+    somebody opens the first of them."""
     origins, sites = asked.all("origin"), asked.all("sec-fetch-site")
     if any(urlsplit(origin).netloc.lower() != host.lower() for origin in origins):
         return False

@@ -1,8 +1,10 @@
-"""Is MLflow's server behind the gate, with artifacts in one folder only; the one module that serves MLflow.
+"""Is MLflow's server behind the gate, with artifacts in one folder only; the one module
+that serves MLflow.
 
-What it needs stands in its environment, as launcher.mlflow.mlflow_server sets it: a list of processes shows neither
-the token nor the database's password. It listens at a socket that it is handed, so that nobody else can answer at the
-address that was printed.
+What it needs stands in its environment, as launcher.mlflow.mlflow_server sets it: a
+list of processes shows neither the token nor the database's password. It listens at a
+socket that it is handed, so that nobody else can answer at the address that was
+printed.
 """
 
 # The names of MLflow's variables, which all its versions have there:
@@ -22,7 +24,11 @@ import uvicorn
 from mlflow import server as mlflow_server
 from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, RESOURCE_DOES_NOT_EXIST
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    RESOURCE_DOES_NOT_EXIST,
+)
 from mlflow.server import handlers
 from mlflow.server.fastapi_app import app as mlflow_app
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -41,14 +47,17 @@ from launcher.mlflow.gate import Gate, Keys
 
 SETTINGS = "ZSG_SERVED"
 STOPS_S = 3
-PASSED_ON = "mlflow-artifacts"  # addresses of artifacts that clients send to this server
-INDIRECT = ("runs", "models")  # addresses that name a run's or a model's, which is looked at when it is followed
+# addresses of artifacts that clients send to this server
+PASSED_ON = "mlflow-artifacts"
+# addresses that name a run's or a model's, which is looked at when it is followed
+INDIRECT = ("runs", "models")
 NOWHERE = "dummy-source"  # what MLflow gives a prompt, which has no files
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the processes of the server are told. `artifacts`: the one folder that artifacts lie in."""
+    """What the processes of the server are told. `artifacts`: the one folder that
+    artifacts lie in."""
 
     token: str
     session: str
@@ -77,7 +86,11 @@ class OwnArtifacts(ArtifactRepository):
 
     def __init__(self, artifact_uri: str, *others: Any, **named: Any) -> None:
         super().__init__(artifact_uri, *others, **named)
-        self._parts = _allowed(lambda: artifact_folder.below(self.root, local_file_uri_to_path(artifact_uri)))
+        self._parts = _allowed(
+            lambda: artifact_folder.below(
+                self.root, local_file_uri_to_path(artifact_uri)
+            )
+        )
 
     def log_artifact(self, local_file: Any, artifact_path: str | None = None) -> None:
         """Keeps a file, in place of one of the same name."""
@@ -89,13 +102,20 @@ class OwnArtifacts(ArtifactRepository):
         for path in sorted(Path(local_dir).rglob("*")):
             if path.is_file():
                 parts = [*self._to(artifact_path), *path.relative_to(local_dir).parts]
-                _allowed(lambda parts=parts, path=path: artifact_folder.write(self.root, parts, path))
+                _allowed(
+                    lambda parts=parts, path=path: artifact_folder.write(
+                        self.root, parts, path
+                    )
+                )
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """What lies in a folder, with paths from that of the artifacts on."""
         found = _allowed(lambda: artifact_folder.entries(self.root, self._to(path)))
         above = "/".join(artifact_folder.split(path or ""))
-        return [FileInfo(posixpath.join(above, one.name), one.is_folder, one.size) for one in found]
+        return [
+            FileInfo(posixpath.join(above, one.name), one.is_folder, one.size)
+            for one in found
+        ]
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Removes a file, or a folder with all in it."""
@@ -107,7 +127,9 @@ class OwnArtifacts(ArtifactRepository):
     def _download_file(self, remote_file_path: str, local_path: Any) -> None:
         parts = self._to(remote_file_path)
         if not parts:
-            raise MlflowException(f"{remote_file_path!r} names no file", INVALID_PARAMETER_VALUE)
+            raise MlflowException(
+                f"{remote_file_path!r} names no file", INVALID_PARAMETER_VALUE
+            )
         _allowed(lambda: artifact_folder.read(self.root, parts, Path(local_path)))
 
     def _to(self, path: str | None) -> list[str]:
@@ -121,27 +143,41 @@ def _allowed(do: Callable[[], Any]) -> Any:
     except NotBelow as error:
         raise MlflowException(f"refused: {error}", PERMISSION_DENIED) from None
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MlflowException(f"No such artifact: {error.filename}", RESOURCE_DOES_NOT_EXIST) from None
+        raise MlflowException(
+            f"No such artifact: {error.filename}", RESOURCE_DOES_NOT_EXIST
+        ) from None
     except IsADirectoryError as error:
-        raise MlflowException(f"{error.filename} is a folder", INVALID_PARAMETER_VALUE) from None
+        raise MlflowException(
+            f"{error.filename} is a folder", INVALID_PARAMETER_VALUE
+        ) from None
 
 
 def _refuse_elsewhere(settings: Settings, location: str | None) -> None:
-    """MlflowException for artifacts that would lie anywhere but in the one folder, or on another machine."""
+    """MlflowException for artifacts that would lie anywhere but in the one folder, or
+    on another machine."""
     if not location or location == NOWHERE:
         return
     scheme = urlsplit(location).scheme
-    if scheme == PASSED_ON and settings.passes_artifacts and not urlsplit(location).netloc:
+    if (
+        scheme == PASSED_ON
+        and settings.passes_artifacts
+        and not urlsplit(location).netloc
+    ):
         _allowed(lambda: artifact_folder.split(urlsplit(location).path.lstrip("/")))
     elif scheme in ("", "file"):
-        _allowed(lambda: artifact_folder.below(Path(settings.artifacts), local_file_uri_to_path(location)))
+        _allowed(
+            lambda: artifact_folder.below(
+                Path(settings.artifacts), local_file_uri_to_path(location)
+            )
+        )
     elif scheme not in INDIRECT:
         refused = f"refused: {location} is not in the folder of artifacts, {settings.artifacts}"
         raise MlflowException(refused, PERMISSION_DENIED)
 
 
 def _keep_artifacts_in_one_folder(settings: Settings) -> None:
-    """Every way to a file goes through a repository; every address of one through these two stores."""
+    """Every way to a file goes through a repository; every address of one through these
+    two stores."""
     OwnArtifacts.root = Path(settings.artifacts)
     known: dict[str, Any] = get_registered_artifact_repositories()  # pyright: ignore[reportAssignmentType]
     kept = {scheme: known[scheme] for scheme in INDIRECT}
@@ -149,7 +185,12 @@ def _keep_artifacts_in_one_folder(settings: Settings) -> None:
     known.update({"": OwnArtifacts, "file": OwnArtifacts, **kept})
     _guard(settings, RunStore, "create_experiment", "artifact_location")
     _guard(settings, ModelStore, "create_model_version", "source")
-    for elsewhere in ("file:///etc", "/", "s3://bucket/folder", f"{PASSED_ON}://host/folder"):
+    for elsewhere in (
+        "file:///etc",
+        "/",
+        "s3://bucket/folder",
+        f"{PASSED_ON}://host/folder",
+    ):
         try:
             get_artifact_repository(elsewhere)
         except MlflowException:
@@ -160,9 +201,13 @@ def _keep_artifacts_in_one_folder(settings: Settings) -> None:
 def _guard(settings: Settings, store: type, method: str, argument: str) -> None:
     do = getattr(store, method)
 
-    def guarded(self: Any, name: str, location: str | None = None, *others: Any, **named: Any) -> Any:
+    def guarded(
+        self: Any, name: str, location: str | None = None, *others: Any, **named: Any
+    ) -> Any:
         _refuse_elsewhere(settings, named.get(argument, location))
-        return do(self, name, *(() if argument in named else (location,)), *others, **named)
+        return do(
+            self, name, *(() if argument in named else (location,)), *others, **named
+        )
 
     setattr(store, method, guarded)
 

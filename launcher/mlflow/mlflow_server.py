@@ -1,12 +1,15 @@
-"""Runs MLflow's server: for its owner only, set up for the load of a cluster, ending with all it began.
+"""Runs MLflow's server: for its owner only, set up for the load of a cluster, ending
+with all it began.
 
 What stands before MLflow is in launcher.mlflow.gate, and what keeps it to one folder in
-launcher.mlflow.guarded_server. The socket is opened here and handed on: who answers at the address that is told is
-this server, and no other user who was quicker to take the port.
+launcher.mlflow.guarded_server. The socket is opened here and handed on: who answers at
+the address that is told is this server, and no other user who was quicker to take the
+port.
 
-MLflow's own settings give a worker 15 connections to its database. A request takes a second one while it holds the
-first, so 15 at once wait for one another until they fail, as bad requests (400) that no client tries again; a fifth of
-what 128 clients sent was lost. A worker's 40 threads need 80, and here have 100.
+MLflow's own settings give a worker 15 connections to its database. A request takes a
+second one while it holds the first, so 15 at once wait for one another until they fail,
+as bad requests (400) that no client tries again; a fifth of what 128 clients sent was
+lost. A worker's 40 threads need 80, and here have 100.
 """
 
 import contextlib
@@ -40,9 +43,11 @@ BACKLOG = 2048
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # Its queues judge the answers of language models, which nobody asks for here, and are several processes.
+    # Its queues judge the answers of language models, which nobody asks for here, and
+    # are several processes.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",  # MLflow's affair, not the reader's
+    # MLflow's affair, not the reader's
+    "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",
 }
 SQLITE = "sqlite:///"
 DRIVERS = ("psycopg", "psycopg2")
@@ -52,8 +57,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY = ("0.0.0.0", "::")
 TOKEN_FILE = "token"
 BACKEND = "ZSG_BACKEND"  # the variable that names the database as --backend does
-# What of MLflow's settings is handed on from the shell: of its database only. Others change who is let in, and what is
-# asked of whom; some name passwords, which a server needs not.
+# What of MLflow's settings is handed on from the shell: of its database only. Others
+# change who is let in, and what is asked of whom; some name passwords, which a server
+# needs not.
 HANDED_ON = "MLFLOW_SQLALCHEMYSTORE_"
 
 
@@ -61,7 +67,8 @@ HANDED_ON = "MLFLOW_SQLALCHEMYSTORE_"
 class Served:
     """What is served and to whom. `artifacts`: the folder of all artifacts; others are refused.
 
-    With `passes_artifacts` clients send artifacts through the server; else they write them to that folder themselves.
+    With `passes_artifacts` clients send artifacts through the server; else they write
+    them to that folder themselves.
     """
 
     backend: str
@@ -84,13 +91,21 @@ class Served:
         if not self.is_open:
             return list(LOOPBACK)
         own = [] if self.host in ANY else [self.host]
-        found = [*self.allowed, *own, socket.gethostname(), socket.getfqdn(), "localhost", "127.0.0.1"]
+        found = [
+            *self.allowed,
+            *own,
+            socket.gethostname(),
+            socket.getfqdn(),
+            "localhost",
+            "127.0.0.1",
+        ]
         return [name.lower() for name in dict.fromkeys(found)]
 
     @property
     def uri(self) -> str:
         """The address for a profile's `tracking.uri`."""
-        return f"http://{_bracketed(socket.getfqdn() if self.host in ANY else self.host)}:{self.port}"
+        host = socket.getfqdn() if self.host in ANY else self.host
+        return f"http://{_bracketed(host)}:{self.port}"
 
     @property
     def local_uri(self) -> str:
@@ -104,7 +119,8 @@ class Served:
 
     @property
     def argv(self) -> list[str]:
-        """The server's command. What is secret is told by the environment, which no other user sees."""
+        """The server's command. What is secret is told by the environment, which no
+        other user sees."""
         return [sys.executable, "-m", "launcher.mlflow.start_server"]
 
     def env(self, socket_number: int) -> dict[str, str]:
@@ -119,9 +135,19 @@ class Served:
             "workers": self.workers,
             "socket": socket_number,
         }
-        hosts = ",".join(form for name in map(_bracketed, self.names) for form in (name, f"{_escaped(name)}:*"))
-        told = {"ZSG_SERVED": json.dumps(settings), "MLFLOW_SERVER_ALLOWED_HOSTS": hosts}
-        told |= {"MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL), "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(OVERFLOW)}
+        hosts = ",".join(
+            form
+            for name in map(_bracketed, self.names)
+            for form in (name, f"{_escaped(name)}:*")
+        )
+        told = {
+            "ZSG_SERVED": json.dumps(settings),
+            "MLFLOW_SERVER_ALLOWED_HOSTS": hosts,
+        }
+        told |= {
+            "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": str(POOL),
+            "MLFLOW_SQLALCHEMYSTORE_MAX_OVERFLOW": str(OVERFLOW),
+        }
         kept = {key: value for key, value in os.environ.items() if _is_handed_on(key)}
         return {**kept, **QUIET, **told, "PYTHONSAFEPATH": "1"}
 
@@ -135,7 +161,9 @@ def _escaped(name: str) -> str:
 
 
 def _is_handed_on(name: str) -> bool:
-    is_of_mlflow = name.startswith(("MLFLOW_", "_MLFLOW_")) or name == "prometheus_multiproc_dir"
+    is_of_mlflow = (
+        name.startswith(("MLFLOW_", "_MLFLOW_")) or name == "prometheus_multiproc_dir"
+    )
     return name.startswith(HANDED_ON) or not is_of_mlflow
 
 
@@ -149,13 +177,19 @@ def has_password(backend: str) -> bool:
 
 
 def is_on_command_line(backend: str, argv: Sequence[str] = sys.orig_argv) -> bool:
-    """Whether this process's own arguments name that database; not so where zsg is called from Python."""
+    """Whether this process's own arguments name that database; not so where zsg is
+    called from Python."""
     return len(without_backend(backend, argv)) < len(argv)
 
 
 def leave_command_line(backend: str) -> NoReturn:
-    """Starts this process anew; it then takes the address from the variable BACKEND, which no other user sees."""
-    os.execve(sys.executable, without_backend(backend, sys.orig_argv), {**os.environ, BACKEND: backend})
+    """Starts this process anew; it then takes the address from the variable BACKEND,
+    which no other user sees."""
+    os.execve(
+        sys.executable,
+        without_backend(backend, sys.orig_argv),
+        {**os.environ, BACKEND: backend},
+    )
 
 
 def without_backend(backend: str, argv: Sequence[str]) -> list[str]:
@@ -170,27 +204,41 @@ def without_backend(backend: str, argv: Sequence[str]) -> list[str]:
 
 
 def backend_of(text: str | None, folder: Path) -> str:
-    """The database to serve: a sqlite file in `folder` unless another is named. UserError where it cannot be served."""
+    """The database to serve: a sqlite file in `folder` unless another is named.
+    UserError where it cannot be served."""
     uri = text or f"{SQLITE}{folder / 'mlflow.db'}"
     if uri.startswith(SQLITE):
         if "?" in uri or "#" in uri:
-            raise UserError("--backend: a sqlite file is named by its path alone, sqlite:///FILE without `?` and `#`")
+            raise UserError(
+                "--backend: a sqlite file is named by its path alone, sqlite:///FILE without `?`"
+                " and `#`"
+            )
         path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
         there = next(one for one in (path, *path.parents) if one.exists())
-        refuse_shared(path, file_systems.file_system(Path("/proc/self/mountinfo").read_text(encoding="utf-8"), there))
+        refuse_shared(
+            path,
+            file_systems.file_system(
+                Path("/proc/self/mountinfo").read_text(encoding="utf-8"), there
+            ),
+        )
         return f"{SQLITE}{path}"
     if urlsplit(uri).scheme.split("+")[0] == "postgresql":
-        return with_driver(uri, [name for name in DRIVERS if importlib.util.find_spec(name)])
+        return with_driver(
+            uri, [name for name in DRIVERS if importlib.util.find_spec(name)]
+        )
     raise UserError("--backend: give sqlite:///FILE on a local disk, or postgresql://…")
 
 
 def with_driver(uri: str, drivers: Sequence[str]) -> str:
-    """A PostgreSQL address that says by which of the installed drivers; SQLAlchemy would take one that may lack."""
+    """A PostgreSQL address that says by which of the installed drivers; SQLAlchemy
+    would take one that may lack."""
     scheme, colon, rest = uri.partition(":")
     if "+" in scheme:
         return uri
     if not drivers:
-        raise UserError("no driver for PostgreSQL is installed here: pip install 'zsg[postgresql]'")
+        raise UserError(
+            "no driver for PostgreSQL is installed here: pip install 'zsg[postgresql]'"
+        )
     return f"{scheme}+{drivers[0]}{colon}{rest}"
 
 
@@ -198,8 +246,9 @@ def refuse_shared(path: Path, kind: str) -> None:
     """UserError for a sqlite file on a file system that machines share."""
     if kind.split(".")[0] in file_systems.SHARED:
         raise UserError(
-            f"{path} lies on {kind}, which locks files badly: sqlite would be locked up or corrupted (sqlite.org, How "
-            "To Corrupt An SQLite Database File). Name a --folder on a disk of this machine, or --backend postgresql://…"
+            f"{path} lies on {kind}, which locks files badly: sqlite would be locked up or"
+            " corrupted (sqlite.org, How To Corrupt An SQLite Database File). Name a --folder on a"
+            " disk of this machine, or --backend postgresql://…"
         )
 
 
@@ -210,14 +259,15 @@ def prepare(served: Served, make_store: Callable[[Path], None]) -> None:
         path = Path(served.backend.removeprefix(SQLITE))
         make_store(path)
         with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer; kept in the file
+            # readers do not wait for the writer; kept in the file
+            database.execute("PRAGMA journal_mode=WAL")
 
 
 def kept_token(folder: Path) -> str:
     """The token that a folder's server had before, or a new one, kept in a file for its owner only.
 
-    Jobs that run while it is started anew go on with it. Who wants another one removes the file. UserError for one
-    that others may read.
+    Jobs that run while it is started anew go on with it. Who wants another one removes
+    the file. UserError for one that others may read.
     """
     path = folder / TOKEN_FILE
     try:
@@ -239,17 +289,21 @@ def listen(host: str, port: int) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # those that it accepts have it too
+        # those that it accepts have it too
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.bind((host, port))
         made.listen(BACKLOG)
     except OSError as error:
         made.close()
-        raise ClusterError(f"{host}:{port} cannot be listened on ({error.strerror}); try another --port") from None
+        raise ClusterError(
+            f"{host}:{port} cannot be listened on ({error.strerror}); try another --port"
+        ) from None
     return made
 
 
 def run(served: Served, listening: socket.socket, when_up: Callable[[], None]) -> int:
-    """Runs a server until it ends, or until this process is told to; then nothing of it stays behind.
+    """Runs a server until it ends, or until this process is told to; then nothing of it
+    stays behind.
 
     `when_up` is called once it answers. Returns its exit code, 0 if it was told to end.
     """
@@ -279,7 +333,8 @@ def run(served: Served, listening: socket.socket, when_up: Callable[[], None]) -
 
 
 def _answers(server: "subprocess.Popen[bytes]", address: str) -> bool:
-    """Waits until it answers that it is well; False if it has ended. ClusterError if it takes too long."""
+    """Waits until it answers that it is well; False if it has ended. ClusterError if it
+    takes too long."""
     until = time.monotonic() + STARTS_S
     while server.poll() is None:
         try:
@@ -290,6 +345,8 @@ def _answers(server: "subprocess.Popen[bytes]", address: str) -> bool:
         except OSError:
             pass  # not up yet
         if time.monotonic() > until:
-            raise ClusterError(f"{address} did not answer within {STARTS_S:.0f} s; its words are above")
+            raise ClusterError(
+                f"{address} did not answer within {STARTS_S:.0f} s; its words are above"
+            )
         time.sleep(0.2)
     return False

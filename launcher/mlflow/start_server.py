@@ -1,7 +1,8 @@
 """Starts the server of launcher.mlflow.guarded_server: `python -m launcher.mlflow.start_server`.
 
-It imports nothing of weight by itself. Each of the server's processes imports this module anew before it answers
-whether it is well, and would be taken for dead while it imports MLflow.
+It imports nothing of weight by itself. Each of the server's processes imports this
+module anew before it answers whether it is well, and would be taken for dead while it
+imports MLflow.
 """
 
 

@@ -1,4 +1,5 @@
-"""Looks, before anything is submitted, at what a plan would meet: the cluster's limits, the disk, the guards."""
+"""Looks, before anything is submitted, at what a plan would meet: the cluster's limits,
+the disk, the guards."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,14 +24,19 @@ from zsg_core.training.estimate import GB
 
 
 def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
-    """The profile's cluster; an empty one for a local profile, and where it need not answer and does not."""
-    named = which_cluster.named(profile)  # which may be refused, whether or not Slurm is at hand
+    """The profile's cluster; an empty one for a local profile, and where it need not
+    answer and does not."""
+    # which may be refused, whether or not Slurm is at hand
+    named = which_cluster.named(profile)
     if profile.kind == "local":
         return Cluster()
     for note in which_cluster.notes(profile):
         say(f"note: {note}")
     if not must_answer and shutil.which("scontrol") is None:
-        say("the cluster's limits were not looked at: there is no scontrol here; submit from a login node of it")
+        say(
+            "the cluster's limits were not looked at: there is no scontrol here; submit from a"
+            " login node of it"
+        )
         return Cluster(named=named)
     if must_answer:
         return slurm_retry.patiently(lambda: clusters.ask(named=named), say)
@@ -41,17 +47,25 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
         return Cluster(named=named)
 
 
-def objections(site: Site, plan: Plan, cluster: Cluster, estimates: Estimates) -> list[ZsgError]:
+def objections(
+    site: Site, plan: Plan, cluster: Cluster, estimates: Estimates
+) -> list[ZsgError]:
     """Why the plan would not pass, each with the smallest change that lets it pass.
 
-    UserError where the grid, the profile or the command is to change, ClusterError where the machine or Slurm is.
+    UserError where the grid, the profile or the command is to change, ClusterError
+    where the machine or Slurm is.
     """
     profile, found = site.profile, []
     if cluster.partitions:
         found += limits.refusals(profile, plan, cluster)
     if profile.kind == "slurm":
         found += _guarded(profile, plan, cluster, estimates)
-    found += [*plan.elsewhere, *_judges(plan), *_tracking(profile), *_disk(site, plan, estimates)]
+    found += [
+        *plan.elsewhere,
+        *_judges(plan),
+        *_tracking(profile),
+        *_disk(site, plan, estimates),
+    ]
     told: list[ZsgError] = [UserError(why) for why in found]
     if is_python_of_jobs(profile):
         told += [ClusterError(why) for why in lacking(plan)]
@@ -59,9 +73,14 @@ def objections(site: Site, plan: Plan, cluster: Cluster, estimates: Estimates) -
 
 
 def without_room(plan: Plan) -> list[ZsgError]:
-    """Why nothing of a plan can be submitted for want of room. Submit asks once it has settled what it left behind."""
+    """Why nothing of a plan can be submitted for want of room. Submit asks once it has
+    settled what it left behind."""
     if plan.left and not plan.acting:
-        return [ClusterError(f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended")]
+        return [
+            ClusterError(
+                f"nothing was submitted: {plan.left}; zsg submit again once jobs have ended"
+            )
+        ]
     return []
 
 
@@ -70,7 +89,9 @@ def refusal(found: list[ZsgError]) -> ZsgError | None:
     if not found:
         return None
     words = [str(one) for one in found]
-    return type(found[0])(words[0] if len(words) == 1 else "\n  ".join([f"{len(words)} things:", *words]))
+    return type(found[0])(
+        words[0] if len(words) == 1 else "\n  ".join([f"{len(words)} things:", *words])
+    )
 
 
 def refuse(found: list[ZsgError]) -> None:
@@ -82,12 +103,14 @@ def refuse(found: list[ZsgError]) -> None:
 def is_python_of_jobs(profile: Profile) -> bool:
     """Whether jobs see the packages that are installed here, and no others."""
     is_container = bool(profile.container.prefix or profile.container.python)
-    brings = profile.kind == "slurm" and bool(profile.setup)  # a line may load a module with packages
+    # a line may load a module with packages
+    brings = profile.kind == "slurm" and bool(profile.setup)
     return not (is_container or brings or "PYTHONPATH" in profile.environment.set)
 
 
 def lacking(plan: Plan) -> list[str]:
-    """The packages that the plan's jobs would look for in vain, if they see what is installed here."""
+    """The packages that the plan's jobs would look for in vain, if they see what is
+    installed here."""
     trained = [run for group in plan.groups for run in group.runs]
     scored = [run for one in plan.evaluations for run in one.runs]
     prepared = [run for prepare in plan.prepares for run in prepare.runs]
@@ -97,9 +120,13 @@ def lacking(plan: Plan) -> list[str]:
     modules = ["torch", "transformers"]
     modules += ["deepspeed"] * bool(trained)
     modules += _to_order(prepared)
-    modules += ["peft"] * any(run.stage["train"]["tuning"]["method"] == "lora" for run in [*trained, *scored])
+    modules += ["peft"] * any(
+        run.stage["train"]["tuning"]["method"] == "lora" for run in [*trained, *scored]
+    )
     keys = {key.partition("/")[0] for run in scored for key in run.checkpoints.scored}
-    scorers = ["rouge_score"] * bool(keys & {"rouge1", "rougeL"}) + ["sklearn"] * ("silhouette" in keys)
+    scorers = ["rouge_score"] * bool(keys & {"rouge1", "rougeL"}) + ["sklearn"] * (
+        "silhouette" in keys
+    )
     told = [
         extras.told("training", modules, "train"),
         extras.told("what checkpoints are scored by", scorers, "evaluate"),
@@ -114,23 +141,36 @@ def lacking_to_order(runs: Sequence[Run]) -> str | None:
 
 def _to_order(runs: Sequence[Run]) -> list[str]:
     modules = ["sentence_transformers"] * any(run.embedding is not None for run in runs)
-    return modules + ["ot"] * any(run.stage["arrangement"].get("measure") == "ot" for run in runs)
+    return modules + ["ot"] * any(
+        run.stage["arrangement"].get("measure") == "ot" for run in runs
+    )
 
 
-def _guarded(profile: Profile, plan: Plan, cluster: Cluster, estimates: Estimates) -> list[str]:
+def _guarded(
+    profile: Profile, plan: Plan, cluster: Cluster, estimates: Estimates
+) -> list[str]:
     hours, by_limits = 0.0, False
     if profile.max_gpu_hours is not None:
         for group in plan.groups:
-            granted = group.size.nodes * profile.slurm.gpus_per_node * group.size.time_min / 60
+            granted = (
+                group.size.nodes
+                * profile.slurm.gpus_per_node
+                * group.size.time_min
+                / 60
+            )
             known = [estimates.of(run).gpu_hours for run in group.runs]
             hours += sum(granted if one is None else one for one in known)
             by_limits |= None in known
-    return limits.guards(profile, plan, limits.array_size(profile, cluster.config), hours, by_limits)
+    return limits.guards(
+        profile, plan, limits.array_size(profile, cluster.config), hours, by_limits
+    )
 
 
 def _judges(plan: Plan) -> list[str]:
     """What is wrong with the keys of judges, which are handed on to evaluate jobs from here."""
-    scored = [suite for one in plan.evaluations for run in one.runs for suite in run.suites]
+    scored = [
+        suite for one in plan.evaluations for run in one.runs for suite in run.suites
+    ]
     told = []
     for name in key_variables(scored):
         try:
@@ -140,8 +180,8 @@ def _judges(plan: Plan) -> list[str]:
             continue
         if key is None:
             told.append(
-                f"{name}, which checkpoints.suites.mt_bench.judge.key_env names, is not set here; export it, or take "
-                "`judge` out: answers are then kept for `zsg answers export`"
+                f"{name}, which checkpoints.suites.mt_bench.judge.key_env names, is not set here;"
+                " export it, or take `judge` out: answers are then kept for `zsg answers export`"
             )
     return told
 
@@ -157,8 +197,20 @@ def _disk(site: Site, plan: Plan, estimates: Estimates) -> Iterator[str]:
     new = [action.run for action in plan.acting if action.kind == SUBMIT]
     profile, root = site.profile, site.workspace.root.resolve()
     there = next((path for path in (root, *root.parents) if path.exists()), Path("/"))
-    at_once = profile.max_parallel if profile.kind == "local" else profile.slurm.array_parallelism
-    if new and (why := limits.disk(
-        shutil.disk_usage(there).free / GB, max(estimates.of(run).state_gb for run in new), min(at_once, len(new))
-    )):  # fmt: skip
-        yield why if profile.kind == "slurm" else why.replace("slurm.array_parallelism", "max_parallel")
+    at_once = (
+        profile.max_parallel
+        if profile.kind == "local"
+        else profile.slurm.array_parallelism
+    )
+    if new and (
+        why := limits.disk(
+            shutil.disk_usage(there).free / GB,
+            max(estimates.of(run).state_gb for run in new),
+            min(at_once, len(new)),
+        )
+    ):
+        yield (
+            why
+            if profile.kind == "slurm"
+            else why.replace("slurm.array_parallelism", "max_parallel")
+        )

@@ -40,11 +40,18 @@ class Estimate:
 
     @cached_property
     def tensors_gb(self) -> dict[int, float]:
-        """GB per GPU before activations, by ZeRO stage; of the stages that train in this precision."""
+        """GB per GPU before activations, by ZeRO stage; of the stages that train in
+        this precision."""
         nodes, ranks = self.layout.nodes, self.layout.ranks_per_node
         first = 0 if self.load.precision == "fp32" else 1
-        layouts = [Layout(zero_stage=s, nodes=nodes, ranks_per_node=ranks) for s in estimate.STAGES[first:]]
-        return {layout.zero_stage: self.load.tensors(layout).at_step / GB for layout in layouts}
+        layouts = [
+            Layout(zero_stage=s, nodes=nodes, ranks_per_node=ranks)
+            for s in estimate.STAGES[first:]
+        ]
+        return {
+            layout.zero_stage: self.load.tensors(layout).at_step / GB
+            for layout in layouts
+        }
 
     @property
     def memory_gb(self) -> float | None:
@@ -63,12 +70,17 @@ class Estimate:
 
     @cached_property
     def stage_without_recomputing(self) -> int | None:
-        """The lowest ZeRO stage at which the run would not have to recompute; None if it does not, or must anyway."""
+        """The lowest ZeRO stage at which the run would not have to recompute; None if
+        it does not, or must anyway."""
         if not self.recomputes or self.load.recompute or self.memory_gb is None:
             return None
         stages = range(self.layout.zero_stage + 1, estimate.STAGES[-1] + 1)
         layouts = [replace(self.layout, zero_stage=stage) for stage in stages]
-        fits = [one.zero_stage for one in layouts if not self.load.recomputes(one, self.memory_gb)]
+        fits = [
+            one.zero_stage
+            for one in layouts
+            if not self.load.recomputes(one, self.memory_gb)
+        ]
         return fits[0] if fits else None
 
     @cached_property
@@ -103,14 +115,19 @@ class Estimate:
             return self.layout.world * whole / self.speed.tokens_per_s / 3600
         if self.load.precision == "fp32":
             return None
-        return estimate.gpu_hours(self.train_flops + self.test_flops, self.gpu.tflops, self.gpu.mfu)
+        return estimate.gpu_hours(
+            self.train_flops + self.test_flops, self.gpu.tflops, self.gpu.mfu
+        )
 
     @cached_property
     def state_gb(self) -> float:
         """GB on disk of one full resumable state."""
         return (
             estimate.state_bytes(
-                self.load.shape.parameters, self.layout.zero_stage, self.load.precision, self.load.trained
+                self.load.shape.parameters,
+                self.layout.zero_stage,
+                self.load.precision,
+                self.load.trained,
             )
             / GB
         )
@@ -146,27 +163,45 @@ class Estimate:
         """For scripts; sizes in GB of 1e9 bytes."""
         layout, work = self.layout, self.work
         return {
-            "model": self.model, "parameters": self.load.shape.parameters, "trained": self.load.trained,
+            "model": self.model,
+            "parameters": self.load.shape.parameters,
+            "trained": self.load.trained,
             "precision": self.load.precision,
-            "nodes": layout.nodes, "ranks_per_node": layout.ranks_per_node, "zero_stage": layout.zero_stage,
-            "tensors_gb": {str(stage): round(size, 3) for stage, size in self.tensors_gb.items()},
+            "nodes": layout.nodes,
+            "ranks_per_node": layout.ranks_per_node,
+            "zero_stage": layout.zero_stage,
+            "tensors_gb": {
+                str(stage): round(size, 3) for stage, size in self.tensors_gb.items()
+            },
             "activations_gb": round(self.activations_gb, 3),
             "recompute": self.recomputes,
-            "need_gb": round(self.need_gb, 3), "gpu_memory_gb": self.memory_gb,
-            "examples": work.examples, "examples_are": work.examples_are, "steps": work.steps,
-            "checkpoints": work.checkpoints, "tokens": work.train and round(work.train.tokens),
-            "test_tokens": work.test and round(work.test.tokens), "tokens_are": work.tokens_are,
-            "train_flops": self.train_flops, "test_flops": self.test_flops,
-            "gpu_hours": self.gpu_hours and round(self.gpu_hours, 4), "state_gb": round(self.state_gb, 3),
-            "snapshots": self.snapshots, "snapshot_gb": round(self.snapshot_gb, 3),
-            "snapshots_gb": None if self.snapshots_gb is None else round(self.snapshots_gb, 3),
-        }  # fmt: skip
+            "need_gb": round(self.need_gb, 3),
+            "gpu_memory_gb": self.memory_gb,
+            "examples": work.examples,
+            "examples_are": work.examples_are,
+            "steps": work.steps,
+            "checkpoints": work.checkpoints,
+            "tokens": work.train and round(work.train.tokens),
+            "test_tokens": work.test and round(work.test.tokens),
+            "tokens_are": work.tokens_are,
+            "train_flops": self.train_flops,
+            "test_flops": self.test_flops,
+            "gpu_hours": self.gpu_hours and round(self.gpu_hours, 4),
+            "state_gb": round(self.state_gb, 3),
+            "snapshots": self.snapshots,
+            "snapshot_gb": round(self.snapshot_gb, 3),
+            "snapshots_gb": None
+            if self.snapshots_gb is None
+            else round(self.snapshots_gb, 3),
+        }
 
 
 class Estimates:
     """Estimates of a grid's runs on a profile; what runs have in common is worked out once."""
 
-    def __init__(self, workspace: Workspace, profile: Profile, runs: Sequence[Run]) -> None:
+    def __init__(
+        self, workspace: Workspace, profile: Profile, runs: Sequence[Run]
+    ) -> None:
         self._root, self._profile, self._runs = workspace.root, profile, runs
         self._work = Workloads(workspace, runs)
         self._shapes: dict[Path, LlamaShape] = {}
@@ -174,23 +209,31 @@ class Estimates:
         self._of_run: dict[str, Estimate] = {}
 
     def refuse_unfit(self) -> None:
-        """Raises UserError if a run needs more memory than the profile's GPU has: which, why, what would fit."""
+        """Raises UserError if a run needs more memory than the profile's GPU has:
+        which, why, what would fit."""
         gpu, refusals, unfit = self._profile.gpu, {}, []
         if gpu is None:
             return
         for run in [one for last in self._runs for one in [*last.all_before, last]]:
             key = self._load(run), self._layout(run)
             if key not in refusals:
-                refusals[key] = fit.refusal(*key, gpu.memory_gb, gpu.name, self._profile.slurm.gpus_per_node)
+                refusals[key] = fit.refusal(
+                    *key, gpu.memory_gb, gpu.name, self._profile.slurm.gpus_per_node
+                )
             if refusals[key]:
                 unfit.append((run, refusals[key]))
         if unfit:
             run, why = unfit[0]
-            more = f"; {len(unfit)} of the {len(self._runs)} runs do not fit" if len(unfit) > 1 else ""
+            more = (
+                f"; {len(unfit)} of the {len(self._runs)} runs do not fit"
+                if len(unfit) > 1
+                else ""
+            )
             raise UserError(f"run {run.id}{_axes(run)} {why}{more}")
 
     def refuse_endless(self) -> None:
-        """Raises UserError if a run would certainly have more checkpoints than can be listed, however few its data.
+        """Raises UserError if a run would certainly have more checkpoints than can be
+        listed, however few its data.
 
         What is only bounded may come to far less, and is for the node to judge.
         """
@@ -203,11 +246,20 @@ class Estimates:
             if work is None:
                 continue
             counted = work.steps if work.examples_are == COUNTED else None
-            least = schedule.steps(1, train["batch"], train["epochs"], limit) if counted is None else counted
+            least = (
+                schedule.steps(1, train["batch"], train["epochs"], limit)
+                if counted is None
+                else counted
+            )
             key = least, when.every, when.quick, when.snapshots
             if key not in seen:
                 seen.add(key)
-                schedule.refuse_many(least, when.every, when.quick and when.quick.model_dump(), when.snapshots)
+                schedule.refuse_many(
+                    least,
+                    when.every,
+                    when.quick and when.quick.model_dump(),
+                    when.snapshots,
+                )
 
     def of(self, run: Run) -> Estimate:
         """The estimate of a run. UserError for a model or data folder that cannot be read."""
@@ -221,19 +273,34 @@ class Estimates:
         base = run.base or run.base_id
         is_lora = train["tuning"]["method"] == "lora"
         when = run.checkpoints
-        key = (base, load, layout, run.corpus_id, train["epochs"], train["steps"], is_lora)
+        key = (
+            base,
+            load,
+            layout,
+            run.corpus_id,
+            train["epochs"],
+            train["steps"],
+            is_lora,
+        )
         key += (when.every, when.quick, when.snapshots, when.keep)
         if key not in self._made:
             name = run.base.name if run.base else TINY
             work = self._work.of(run)
             self._made[key] = Estimate(
-                model=name, load=load, layout=layout, work=work, gpu=self._profile.gpu, checkpoints=when,
-                is_lora=is_lora, speed=speeds.read(self._root, load, layout, self._profile.gpu),
-            )  # fmt: skip
+                model=name,
+                load=load,
+                layout=layout,
+                work=work,
+                gpu=self._profile.gpu,
+                checkpoints=when,
+                is_lora=is_lora,
+                speed=speeds.read(self._root, load, layout, self._profile.gpu),
+            )
         return self._made[key]
 
     def recomputes(self, run: Run) -> bool:
-        """Whether a run must compute its layers' activations twice to fit the profile's GPU, or the profile says so."""
+        """Whether a run must compute its layers' activations twice to fit the profile's
+        GPU, or the profile says so."""
         gpu = self._profile.gpu
         return self._load(run).recomputes(self._layout(run), gpu and gpu.memory_gb)
 
@@ -249,28 +316,49 @@ class Estimates:
     def micro_tokens(self, run: Run) -> int | None:
         """The most tokens of a micro-batch that fit the profile's GPU; None where it names none."""
         gpu = self._profile.gpu
-        return self._load(run).micro_tokens(self._layout(run), gpu.memory_gb) if gpu else None
+        return (
+            self._load(run).micro_tokens(self._layout(run), gpu.memory_gb)
+            if gpu
+            else None
+        )
 
     def overview(self, plan: Plan) -> tuple[list["Line"], list[str]]:
         """The lines of a plan's table, and what they rest on."""
-        planned = [(self.of(action.run), action.kind in TRAINING) for action in plan.actions]
+        planned = [
+            (self.of(action.run), action.kind in TRAINING) for action in plan.actions
+        ]
         planned += [(self.of(run), True) for run in plan.stages_before]
         profile = self._profile
-        at_once = profile.max_parallel if profile.kind == "local" else profile.slurm.array_parallelism
+        at_once = (
+            profile.max_parallel
+            if profile.kind == "local"
+            else profile.slurm.array_parallelism
+        )
         return lines(planned), assumptions([one for one, _ in planned], at_once)
 
     def _load(self, run: Run) -> Load:
         train, profile = run.stage["train"], self._profile
-        device = "cuda" if profile.kind == "slurm" and profile.slurm.gpus_per_node else "cpu"
+        device = (
+            "cuda" if profile.kind == "slurm" and profile.slurm.gpus_per_node else "cpu"
+        )
         shape = self._shape(run)
         return Load(
-            shape=shape, trained=trainable(shape, train["tuning"]), precision=train["precision"], batch=train["batch"],
-            max_length=train["max_length"], budget=schedule.MICRO_TOKENS[device], recompute=profile.trainer.recompute,
-        )  # fmt: skip
+            shape=shape,
+            trained=trainable(shape, train["tuning"]),
+            precision=train["precision"],
+            batch=train["batch"],
+            max_length=train["max_length"],
+            budget=schedule.MICRO_TOKENS[device],
+            recompute=profile.trainer.recompute,
+        )
 
     def _layout(self, run: Run) -> Layout:
         stage = self._profile.deepspeed.zero_stage
-        return Layout(zero_stage=stage, nodes=run.size.nodes, ranks_per_node=run.size.ranks_per_node)
+        return Layout(
+            zero_stage=stage,
+            nodes=run.size.nodes,
+            ranks_per_node=run.size.ranks_per_node,
+        )
 
     def _shape(self, run: Run) -> LlamaShape:
         base = run.recipe["base"]
@@ -285,7 +373,8 @@ class Estimates:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Runs of one model, precision and size: (least, most) of what differs among them, None where unknown."""
+    """Runs of one model, precision and size: (least, most) of what differs among them,
+    None where unknown."""
 
     first: Estimate
     steps: tuple[int, int] | None
@@ -298,10 +387,13 @@ class Line:
 
 
 def lines(planned: Iterable[tuple[Estimate, bool]]) -> list[Line]:
-    """One line per distinct model, precision and size, from (estimate, whether the run would be submitted)."""
+    """One line per distinct model, precision and size, from (estimate, whether the run
+    would be submitted)."""
     groups: dict[Any, list[tuple[Estimate, bool]]] = {}
     for one, acts in planned:
-        groups.setdefault((one.model, one.load.shape, one.load.precision, one.layout), []).append((one, acts))
+        groups.setdefault(
+            (one.model, one.load.shape, one.load.precision, one.layout), []
+        ).append((one, acts))
     return [_line(group) for group in groups.values()]
 
 
@@ -327,22 +419,35 @@ def _span(values: Sequence[Any]) -> tuple[Any, Any] | None:
 
 
 def assumptions(made: Sequence[Estimate], at_once: int) -> list[str]:
-    """What the numbers rest on, in words. `at_once`: the most runs that are at work at the same time."""
+    """What the numbers rest on, in words. `at_once`: the most runs that are at work at
+    the same time."""
     gpu, words = made[0].gpu, [_TENSORS, _NEED]
     words += _recomputed(made)
-    words += [_EXAMPLES[how] for how in sorted({one.work.examples_are for one in made}) if how in _EXAMPLES]
-    words += [_TOKENS[how] for how in sorted({one.work.tokens_are for one in made}) if how in _TOKENS]
+    words += [
+        _EXAMPLES[how]
+        for how in sorted({one.work.examples_are for one in made})
+        if how in _EXAMPLES
+    ]
+    words += [
+        _TOKENS[how]
+        for how in sorted({one.work.tokens_are for one in made})
+        if how in _TOKENS
+    ]
     measured = dict.fromkeys(one.speed.run for one in made if one.speed)
     if measured:
-        words.append(f"GPU-h: by the tokens a second that {', '.join(measured)} measured; start-up and saving on top")
+        words.append(
+            f"GPU-h: by the tokens a second that {', '.join(measured)} measured; start-up and"
+            " saving on top"
+        )
     elif gpu:
         words.append(
-            f"GPU-h: training and test losses at {gpu.mfu:.0%} of {gpu.name}'s {gpu.tflops:g} TFLOPS in bf16; "
-            "start-up, saving and waiting come on top"
+            f"GPU-h: training and test losses at {gpu.mfu:.0%} of {gpu.name}'s {gpu.tflops:g}"
+            " TFLOPS in bf16; start-up, saving and waiting come on top"
         )
     most = 2 * min(at_once, len(made)) * max(one.state_gb for one in made)
     words.append(
-        f"state: GB on disk to go on from; two while the newer is written, {most:,.1f} GB for all runs at once"
+        f"state: GB on disk to go on from; two while the newer is written, {most:,.1f} GB for all"
+        " runs at once"
     )
     kept = [one for one in made if one.snapshots != 0]
     if kept:
@@ -355,23 +460,36 @@ def _recomputed(made: Sequence[Estimate]) -> list[str]:
     if not found:
         return []
     stages = sorted({one.stage_without_recomputing or 0 for one in found})
-    advice = f"; deepspeed.zero_stage: {stages[-1]} in the profile would spare it" if stages[0] else ""
-    return [f"act.: recomputed in {len(found)} of {len(made)} runs, for a third more time{advice}"]
+    advice = (
+        f"; deepspeed.zero_stage: {stages[-1]} in the profile would spare it"
+        if stages[0]
+        else ""
+    )
+    return [
+        f"act.: recomputed in {len(found)} of {len(made)} runs, for a third more time{advice}"
+    ]
 
 
 def _snapshots(made: Sequence[Estimate]) -> str:
-    sizes = "–".join(dict.fromkeys(f"{size:,.3g}" for size in _span([one.snapshot_gb for one in made]) or ()))
+    sizes = "–".join(
+        dict.fromkeys(
+            f"{size:,.3g}" for size in _span([one.snapshot_gb for one in made]) or ()
+        )
+    )
     known = [one.snapshots_gb for one in made if one.snapshots_gb is not None]
     if len(known) < len(made):
         return f"snapshots: {sizes} GB each; how many is unknown, as the steps are"
     most_of_one = max(one.snapshots or 0 for one in made)
     return (
-        f"snapshots: {sizes} GB each, at most {most_of_one} of a run at once, {sum(known):,.1f} GB for all runs; "
-        "checkpoints.keep says which stay"
+        f"snapshots: {sizes} GB each, at most {most_of_one} of a run at once, {sum(known):,.1f} GB"
+        " for all runs; checkpoints.keep says which stay"
     )
 
 
-_TENSORS = "tensors: GB (1e9 bytes) per GPU of weights, gradients and optimiser; * the profile's ZeRO stage"
+_TENSORS = (
+    "tensors: GB (1e9 bytes) per GPU of weights, gradients and optimiser; * the profile's ZeRO"
+    " stage"
+)
 _NEED = "need: the worst moment with act., activations at most: all of max_length, all learnt"
 _EXAMPLES = {
     AT_MOST: "steps: at most, from task lists and caps; exact once the data are prepared",
@@ -385,11 +503,19 @@ _TOKENS = {
 
 
 def _axes(run: Run) -> str:
-    return f" ({', '.join(f'{key}: {_text(value)}' for key, value in run.axes.items())})" if run.axes else ""
+    return (
+        f" ({', '.join(f'{key}: {_text(value)}' for key, value in run.axes.items())})"
+        if run.axes
+        else ""
+    )
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False, default=str)
+    )
 
 
 def _read_shape(path: Path) -> LlamaShape:

@@ -8,7 +8,8 @@ from zsg_core.training.estimate import GB, Tensors
 from zsg_core.training.llama import LlamaShape
 
 MOST_NODES = 16
-FILLED = 0.95  # of the memory; more tokens at once are no faster, and an allocator leaves gaps
+# of the memory; more tokens at once are no faster, and an allocator leaves gaps
+FILLED = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +27,12 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What must fit: a model trained in a precision, `batch` examples a step of at most `max_length` tokens.
+    """What must fit: a model trained in a precision, `batch` examples a step of at most
+    `max_length` tokens.
 
-    `trained` of its parameters are tuned. `budget` is the most tokens of a micro-batch of several examples.
-    `recompute`: whether the layers' activations are computed again for the backward pass; None: where they must.
+    `trained` of its parameters are tuned. `budget` is the most tokens of a micro-batch
+    of several examples. `recompute`: whether the layers' activations are computed again
+    for the backward pass; None: where they must.
     """
 
     shape: LlamaShape
@@ -42,20 +45,34 @@ class Load:
 
     def tensors(self, layout: Layout) -> Tensors:
         """Bytes per GPU of what does not depend on the batch."""
-        return estimate.tensors(self.shape.parameters, layout.zero_stage, layout.world, self.precision, self.trained)
+        return estimate.tensors(
+            self.shape.parameters,
+            layout.zero_stage,
+            layout.world,
+            self.precision,
+            self.trained,
+        )
 
     def recomputes(self, layout: Layout, memory_gb: float | None) -> bool:
-        """Whether activations are recomputed: where one example of full length would not fit else, unless it is said.
+        """Whether activations are recomputed: where one example of full length would
+        not fit else, unless it is said.
 
-        It costs a third of the training's time (Chen et al. 2016, arXiv 1604.06174: one more forward pass).
+        It costs a third of the training's time (Chen et al. 2016, arXiv 1604.06174: one
+        more forward pass).
         """
         if self.recompute is not None:
             return self.recompute
-        return memory_gb is not None and self._fitting(layout, memory_gb, recompute=False) < self.max_length
+        return (
+            memory_gb is not None
+            and self._fitting(layout, memory_gb, recompute=False) < self.max_length
+        )
 
     def micro_tokens(self, layout: Layout, memory_gb: float | None) -> int:
-        """The most tokens of a micro-batch: as many as fit into the memory, and one example at the least."""
-        most = estimate.micro_tokens(self.batch, layout.world, self.max_length, self.budget)
+        """The most tokens of a micro-batch: as many as fit into the memory, and one
+        example at the least."""
+        most = estimate.micro_tokens(
+            self.batch, layout.world, self.max_length, self.budget
+        )
         if memory_gb is None:
             return most
         fitting = self._fitting(layout, memory_gb, self.recomputes(layout, memory_gb))
@@ -64,45 +81,71 @@ class Load:
     def _fitting(self, layout: Layout, memory_gb: float, recompute: bool) -> int:
         tensors = self.tensors(layout)
         room = FILLED * memory_gb * GB - tensors.held - tensors.gathered
-        return int(room // estimate.activation_bytes(self.shape, 1, self.precision, recompute=recompute))
+        return int(
+            room
+            // estimate.activation_bytes(
+                self.shape, 1, self.precision, recompute=recompute
+            )
+        )
 
     def activations(self, layout: Layout, memory_gb: float | None) -> float:
         """Bytes per GPU of the largest micro-batch."""
-        tokens, recompute = self.micro_tokens(layout, memory_gb), self.recomputes(layout, memory_gb)
-        return estimate.activation_bytes(self.shape, tokens, self.precision, recompute=recompute)
+        tokens, recompute = (
+            self.micro_tokens(layout, memory_gb),
+            self.recomputes(layout, memory_gb),
+        )
+        return estimate.activation_bytes(
+            self.shape, tokens, self.precision, recompute=recompute
+        )
 
     def need(self, layout: Layout, memory_gb: float | None) -> float:
         """The most bytes on a GPU at any moment."""
         return self.tensors(layout).need(self.activations(layout, memory_gb))
 
 
-def smallest_change(load: Load, layout: Layout, memory_gb: float, gpus_per_node: int) -> Layout | None:
-    """The layout with the fewest GPUs, then the lowest stage, that fits; None if none up to 16 nodes does.
+def smallest_change(
+    load: Load, layout: Layout, memory_gb: float, gpus_per_node: int
+) -> Layout | None:
+    """The layout with the fewest GPUs, then the lowest stage, that fits; None if none
+    up to 16 nodes does.
 
-    Never fewer GPUs, nodes or a lower stage than now, no GPU beyond the batch's examples, and a further node only
-    where the ones before it are used whole.
+    Never fewer GPUs, nodes or a lower stage than now, no GPU beyond the batch's
+    examples, and a further node only where the ones before it are used whole.
     """
-    candidates = sorted(_larger(load, layout, gpus_per_node), key=lambda c: (c.world, c.zero_stage, c.nodes))
-    return next((c for c in candidates if load.need(c, memory_gb) <= memory_gb * GB), None)
+    candidates = sorted(
+        _larger(load, layout, gpus_per_node),
+        key=lambda c: (c.world, c.zero_stage, c.nodes),
+    )
+    return next(
+        (c for c in candidates if load.need(c, memory_gb) <= memory_gb * GB), None
+    )
 
 
 def _larger(load: Load, layout: Layout, gpus_per_node: int) -> Iterator[Layout]:
-    same_nodes = [(layout.nodes, ranks) for ranks in range(layout.ranks_per_node, gpus_per_node + 1)]
-    more_nodes = [(nodes, gpus_per_node) for nodes in range(layout.nodes + 1, MOST_NODES + 1)]
+    same_nodes = [
+        (layout.nodes, ranks)
+        for ranks in range(layout.ranks_per_node, gpus_per_node + 1)
+    ]
+    more_nodes = [
+        (nodes, gpus_per_node) for nodes in range(layout.nodes + 1, MOST_NODES + 1)
+    ]
     for nodes, ranks in same_nodes + more_nodes:
         for stage in range(layout.zero_stage, estimate.STAGES[-1] + 1):
             if nodes * ranks <= load.batch:
                 yield Layout(zero_stage=stage, nodes=nodes, ranks_per_node=ranks)
 
 
-def refusal(load: Load, layout: Layout, memory_gb: float, gpu: str, gpus_per_node: int) -> str | None:
+def refusal(
+    load: Load, layout: Layout, memory_gb: float, gpu: str, gpus_per_node: int
+) -> str | None:
     """Why a run does not fit and what would make it fit; None if it fits."""
     if load.need(layout, memory_gb) <= memory_gb * GB:
         return None
     change = smallest_change(load, layout, memory_gb, gpus_per_node)
     return (
-        f"needs {load.need(layout, memory_gb) / GB:.1f} GB on each GPU, but {gpu} has {memory_gb:g} GB: "
-        f"{_parts(load, layout, memory_gb)}. {_advice(load, layout, change, memory_gb, gpus_per_node)}"
+        f"needs {load.need(layout, memory_gb) / GB:.1f} GB on each GPU, but {gpu} has {memory_gb:g}"
+        f" GB: {_parts(load, layout, memory_gb)}."
+        f" {_advice(load, layout, change, memory_gb, gpus_per_node)}"
     )
 
 
@@ -114,22 +157,30 @@ def _parts(load: Load, layout: Layout, memory_gb: float) -> str:
     if tensors.gathered + activations < tensors.step_copy:
         return f"weights, gradients and optimiser in its step ({what}, {spread})"
     return (
-        f"{(tensors.held + tensors.gathered) / GB:.1f} GB weights, gradients and optimiser ({what}, {spread}) "
-        f"and {activations / GB:.1f} GB activations (one example of {load.max_length} tokens{recomputed})"
+        f"{(tensors.held + tensors.gathered) / GB:.1f} GB weights, gradients and optimiser ({what},"
+        f" {spread}) and {activations / GB:.1f} GB activations (one example of {load.max_length}"
+        f" tokens{recomputed})"
     )
 
 
-def _advice(load: Load, now: Layout, change: Layout | None, memory_gb: float, gpus_per_node: int) -> str:
+def _advice(
+    load: Load, now: Layout, change: Layout | None, memory_gb: float, gpus_per_node: int
+) -> str:
     if change is None:
         most = min(load.batch, MOST_NODES * gpus_per_node)
         return (
-            f"Nothing up to {most} GPUs fits ({MOST_NODES} nodes, a batch of {load.batch}); it takes a smaller model, "
-            "a lower train.max_length or GPUs with more memory"
+            f"Nothing up to {most} GPUs fits ({MOST_NODES} nodes, a batch of {load.batch}); it"
+            " takes a smaller model, a lower train.max_length or GPUs with more memory"
         )
     steps = {
         "deepspeed.zero_stage": (now.zero_stage, change.zero_stage, " in the profile"),
         "resources.ranks_per_node": (now.ranks_per_node, change.ranks_per_node, ""),
         "resources.nodes": (now.nodes, change.nodes, ""),
     }
-    said = [f"{key}: {new}{where}" for key, (old, new, where) in steps.items() if old != new]
-    return f"The smallest change that fits: {' and '.join(said)} ({load.need(change, memory_gb) / GB:.1f} GB)"
+    said = [
+        f"{key}: {new}{where}" for key, (old, new, where) in steps.items() if old != new
+    ]
+    return (
+        f"The smallest change that fits: {' and '.join(said)}"
+        f" ({load.need(change, memory_gb) / GB:.1f} GB)"
+    )

@@ -1,4 +1,5 @@
-"""Decides what of a plan the cluster, the disk and the profile's guards would not take, and how much fits. Pure."""
+"""Decides what of a plan the cluster, the disk and the profile's guards would not take,
+and how much fits. Pure."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,22 +21,43 @@ class Room:
 
 
 def array_size(profile: Profile, config: Mapping[str, str]) -> int:
-    """The most jobs of one array: of the profile's wish and Slurm's limit the smaller. Indices begin at 0."""
-    return max(1, min(profile.slurm.max_array_size, int(config.get("MaxArraySize", LARGEST))))
+    """The most jobs of one array: of the profile's wish and Slurm's limit the smaller.
+    Indices begin at 0."""
+    return max(
+        1, min(profile.slurm.max_array_size, int(config.get("MaxArraySize", LARGEST)))
+    )
 
 
 def refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
-    """Why Slurm would refuse jobs of a plan, or let them wait for ever; each with what to change."""
-    sizes = [("prepare", profile.prepare)] if any(not one.samples for one in plan.prepares) else []
-    sizes += [("train", size) for size in dict.fromkeys(group.size for group in plan.groups)]
-    sizes += [("evaluate", profile.evaluate)] if plan.evaluations or any(one.samples for one in plan.prepares) else []
+    """Why Slurm would refuse jobs of a plan, or let them wait for ever; each with what
+    to change."""
+    sizes = (
+        [("prepare", profile.prepare)]
+        if any(not one.samples for one in plan.prepares)
+        else []
+    )
+    sizes += [
+        ("train", size) for size in dict.fromkeys(group.size for group in plan.groups)
+    ]
+    sizes += (
+        [("evaluate", profile.evaluate)]
+        if plan.evaluations or any(one.samples for one in plan.prepares)
+        else []
+    )
     if not sizes:
         return []
     found = [*account(profile, cluster), *qos(profile, cluster)]
     name = profile.slurm.partition or cluster.default_partition
     if name is None or name not in cluster.partitions:
-        what = f"there is no partition {name!r}" if name else "there is no default partition"
-        return [*found, f"{what}; set slurm.partition in the profile to one of {', '.join(cluster.partitions)}"]
+        what = (
+            f"there is no partition {name!r}"
+            if name
+            else "there is no default partition"
+        )
+        return [
+            *found,
+            f"{what}; set slurm.partition in the profile to one of {', '.join(cluster.partitions)}",
+        ]
     for kind, size in sizes:
         found += partition(name, cluster.partitions[name], profile, kind, size)
         for whose, row in granted(profile, cluster):
@@ -43,34 +65,51 @@ def refusals(profile: Profile, plan: Plan, cluster: Cluster) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def partition(name: str, row: Mapping[str, str], profile: Profile, kind: str, size: JobSize) -> Iterator[str]:
+def partition(
+    name: str, row: Mapping[str, str], profile: Profile, kind: str, size: JobSize
+) -> Iterator[str]:
     """What of a kind of job a partition does not grant."""
     slurm = profile.slurm
     limit = minutes(row.get("MaxTime", ""))
     if size.time_min > limit:
         yield (
-            f"{kind}.time_min is {size.time_min}, but partition {name} grants {limit:g} (MaxTime), so the job would "
-            f"be refused or wait for ever; set {_key(kind, 'time_min')} to at most {limit:g}"
+            f"{kind}.time_min is {size.time_min}, but partition {name} grants {limit:g} (MaxTime),"
+            f" so the job would be refused or wait for ever; set {_key(kind, 'time_min')} to at"
+            f" most {limit:g}"
         )
     for key, limit_name in (("MaxNodes", "MaxNodes"), ("TotalNodes", "nodes in all")):
         if row.get(key, "").isdigit() and size.nodes > int(row[key]):
             yield (
-                f"{kind}.nodes is {size.nodes}, but partition {name} grants {row[key]} ({limit_name}); "
-                f"set {_key(kind, 'nodes')} to at most {row[key]}"
+                f"{kind}.nodes is {size.nodes}, but partition {name} grants {row[key]}"
+                f" ({limit_name}); set {_key(kind, 'nodes')} to at most {row[key]}"
             )
             break
     there, asked = tres(row.get("TRES", "")), _asked(profile, kind, size)
-    if asked.get("gres/gpu", 0) > there.get("gres/gpu", 0) and "TRES" in row and "gres/gpu" in there:
+    if (
+        asked.get("gres/gpu", 0) > there.get("gres/gpu", 0)
+        and "TRES" in row
+        and "gres/gpu" in there
+    ):
         yield (
-            f"a {kind} job asks for {asked['gres/gpu']} GPUs, but partition {name} has {there['gres/gpu']} in all; "
-            "set slurm.gpus_per_node lower, or another slurm.partition"
+            f"a {kind} job asks for {asked['gres/gpu']} GPUs, but partition {name} has"
+            f" {there['gres/gpu']} in all; set slurm.gpus_per_node lower, or another"
+            " slurm.partition"
         )
     most = row.get("MaxMemPerNode", "")
     if slurm.mem_gb and most.isdigit() and slurm.mem_gb * 1024 > int(most):
-        yield f"slurm.mem_gb is {slurm.mem_gb}, but partition {name} grants {int(most) // 1024} (MaxMemPerNode)"
-    for key, option, value in (("Accounts", "account", slurm.account), ("Qos", "qos", slurm.qos)):
+        yield (
+            f"slurm.mem_gb is {slurm.mem_gb}, but partition {name} grants {int(most) // 1024}"
+            " (MaxMemPerNode)"
+        )
+    for key, option, value in (
+        ("Accounts", "account", slurm.account),
+        ("Qos", "qos", slurm.qos),
+    ):
         allowed, denied = row.get(f"Allow{key}", "ALL"), row.get(f"Deny{key}", "")
-        if value and ((allowed != "ALL" and value not in allowed.split(",")) or value in denied.split(",")):
+        if value and (
+            (allowed != "ALL" and value not in allowed.split(","))
+            or value in denied.split(",")
+        ):
             yield (
                 f"partition {name} does not take slurm.{option} {value}; "
                 f"it takes {allowed if allowed != 'ALL' else f'all but {denied}'}"
@@ -82,7 +121,11 @@ def granted(profile: Profile, cluster: Cluster) -> list[tuple[str, Mapping[str, 
     if not cluster.enforces("limits"):
         return []
     name = profile.slurm.partition or cluster.default_partition or ""
-    named = [row for row in cluster.associations if _is_meant(row, profile) and row.get("Partition") in ("", name)]
+    named = [
+        row
+        for row in cluster.associations
+        if _is_meant(row, profile) and row.get("Partition") in ("", name)
+    ]
     best = [row for row in named if row.get("Partition")] or named
     found = [(f"account {row['Account']}", row) for row in best]
     of_partition = cluster.partitions.get(name, {}).get("QoS", "N/A")
@@ -92,74 +135,125 @@ def granted(profile: Profile, cluster: Cluster) -> list[tuple[str, Mapping[str, 
 
 
 def room(profile: Profile, cluster: Cluster) -> Room | None:
-    """How many more jobs Slurm takes; None where nothing limits them. A task of an array is a job."""
+    """How many more jobs Slurm takes; None where nothing limits them. A task of an
+    array is a job."""
     found = []
     for whose, row in granted(profile, cluster):
-        for key in ("MaxSubmitJobs", "GrpSubmitJobs", "MaxSubmitJobsPU", "MaxSubmitJobsPA"):
+        for key in (
+            "MaxSubmitJobs",
+            "GrpSubmitJobs",
+            "MaxSubmitJobsPU",
+            "MaxSubmitJobsPA",
+        ):
             if limit := re.fullmatch(r"(\d+)\((\d+)\)", row.get(key, "")):
                 most, used = map(int, limit.groups())
-                found.append(Room(max(0, most - used), f"{key} of {whose} is {most}, and {used} are there"))
+                found.append(
+                    Room(
+                        max(0, most - used),
+                        f"{key} of {whose} is {most}, and {used} are there",
+                    )
+                )
     return min(found, key=lambda one: one.jobs, default=None)
 
 
-def within(plan: Plan, space: Room | None, links: int, remake: Callable[[list[Action]], Plan]) -> Plan:
-    """The plan, or as many of its first runs as there is room for; the others are left for the next submit."""
+def within(
+    plan: Plan, space: Room | None, links: int, remake: Callable[[list[Action]], Plan]
+) -> Plan:
+    """The plan, or as many of its first runs as there is room for; the others are left
+    for the next submit."""
     if space is None or plan.jobs(links) <= space.jobs:
         return plan
-    acting = [place for place, action in enumerate(plan.actions) if action.kind in ACTING]
+    acting = [
+        place for place, action in enumerate(plan.actions) if action.kind in ACTING
+    ]
     low, high = 0, len(acting) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        fits = remake(_leaving(plan.actions, acting[middle:], space)).jobs(links) <= space.jobs
+        fits = (
+            remake(_leaving(plan.actions, acting[middle:], space)).jobs(links)
+            <= space.jobs
+        )
         low, high = (middle, high) if fits else (low, middle - 1)
     left = len(acting) - low
     made = remake(_leaving(plan.actions, acting[low:], space))
-    return replace(made, left=f"{left} run{'s' * (left > 1)} left for later: {space.why}")
+    return replace(
+        made, left=f"{left} run{'s' * (left > 1)} left for later: {space.why}"
+    )
 
 
-def _leaving(actions: Sequence[Action], places: Sequence[int], space: Room) -> list[Action]:
+def _leaving(
+    actions: Sequence[Action], places: Sequence[int], space: Room
+) -> list[Action]:
     changed = list(actions)
     for place in places:
-        changed[place] = Action(actions[place].run, SKIP, f"left for the next submit: {space.why}")
+        changed[place] = Action(
+            actions[place].run, SKIP, f"left for the next submit: {space.why}"
+        )
     return changed
 
 
-def guards(profile: Profile, plan: Plan, size: int, gpu_hours: float, by_limits: bool) -> list[str]:
-    """What the profile's own guards refuse. `size`: the most jobs of an array; `gpu_hours`: of the whole plan."""
-    found, per_node, at_once = [], profile.slurm.gpus_per_node, profile.slurm.array_parallelism
+def guards(
+    profile: Profile, plan: Plan, size: int, gpu_hours: float, by_limits: bool
+) -> list[str]:
+    """What the profile's own guards refuse. `size`: the most jobs of an array;
+    `gpu_hours`: of the whole plan."""
+    found, per_node, at_once = (
+        [],
+        profile.slurm.gpus_per_node,
+        profile.slurm.array_parallelism,
+    )
     parts = [
         (min(len(group.runs) - start, size), group.size.nodes * per_node)
         for group in plan.groups
         for start in range(0, len(group.runs), size)
     ]
-    evaluating = gpus_per_node(profile, "evaluate") * sum(one.jobs for one in plan.evaluations)
+    evaluating = gpus_per_node(profile, "evaluate") * sum(
+        one.jobs for one in plan.evaluations
+    )
     held = sum(min(count, at_once) * each for count, each in parts) + evaluating
     if profile.max_gpus is not None and held > profile.max_gpus:
         each_at_once = sum(each for _, each in parts)
-        fitting = max(0, profile.max_gpus - evaluating) // each_at_once if each_at_once else 0
-        change = f"slurm.array_parallelism: {fitting}" if fitting else "--only with fewer runs"
+        fitting = (
+            max(0, profile.max_gpus - evaluating) // each_at_once if each_at_once else 0
+        )
+        change = (
+            f"slurm.array_parallelism: {fitting}"
+            if fitting
+            else "--only with fewer runs"
+        )
         found.append(
-            f"{held} GPUs would be held at once, more than the profile's max_gpus {profile.max_gpus}; "
-            f"{change}, or a higher max_gpus, lets it pass"
+            f"{held} GPUs would be held at once, more than the profile's max_gpus"
+            f" {profile.max_gpus}; {change}, or a higher max_gpus, lets it pass"
         )
     if profile.max_gpu_hours is not None and gpu_hours > profile.max_gpu_hours:
-        how = "by the time limits, as no estimate is known" if by_limits else "as estimated"
+        how = (
+            "by the time limits, as no estimate is known"
+            if by_limits
+            else "as estimated"
+        )
         found.append(
-            f"the runs take {gpu_hours:,.1f} GPU-hours {how}, more than the profile's max_gpu_hours "
-            f"{profile.max_gpu_hours:g}; --only with fewer runs, or a higher max_gpu_hours, lets it pass"
+            f"the runs take {gpu_hours:,.1f} GPU-hours {how}, more than the profile's max_gpu_hours"
+            f" {profile.max_gpu_hours:g}; --only with fewer runs, or a higher max_gpu_hours, lets"
+            " it pass"
         )
     return found
 
 
 def disk(free_gb: float, state_gb: float, at_once: int) -> str | None:
-    """Why the workspace's disk is too small for the states of the runs at work at once; two while one is written."""
+    """Why the workspace's disk is too small for the states of the runs at work at once;
+    two while one is written."""
     if 2 * state_gb * at_once <= free_gb:
         return None
     fitting = int(free_gb // (2 * state_gb))
-    change = f"slurm.array_parallelism: {fitting}" if fitting else "a workspace on a larger disk"
+    change = (
+        f"slurm.array_parallelism: {fitting}"
+        if fitting
+        else "a workspace on a larger disk"
+    )
     return (
-        f"{2 * state_gb * at_once:,.1f} GB of states would be on disk at once ({at_once} runs, two of {state_gb:,.1f} "
-        f"GB each), but the workspace's disk has {free_gb:,.1f} GB free; {change} makes it fit"
+        f"{2 * state_gb * at_once:,.1f} GB of states would be on disk at once ({at_once} runs, two"
+        f" of {state_gb:,.1f} GB each), but the workspace's disk has {free_gb:,.1f} GB free;"
+        f" {change} makes it fit"
     )
 
 
@@ -173,17 +267,25 @@ def account(profile: Profile, cluster: Cluster) -> Iterator[str]:
     name = profile.slurm.account
     known = list(dict.fromkeys(row["Account"] for row in cluster.associations))
     if name and known and name not in known:
-        yield f"slurm.account {name} is none of {cluster.user}'s accounts; set it to one of {', '.join(known)}"
+        yield (
+            f"slurm.account {name} is none of {cluster.user}'s accounts; set it to one of"
+            f" {', '.join(known)}"
+        )
 
 
 def qos(profile: Profile, cluster: Cluster) -> Iterator[str]:
     """Whether the QoS is one that there is."""
     name = profile.slurm.qos
     if name and cluster.qos and name not in cluster.qos and cluster.enforces("qos"):
-        yield f"there is no QoS {name}; set slurm.qos in the profile to one of {', '.join(cluster.qos)}"
+        yield (
+            f"there is no QoS {name}; set slurm.qos in the profile to one of"
+            f" {', '.join(cluster.qos)}"
+        )
 
 
-def per_job(whose: str, row: Mapping[str, str], profile: Profile, kind: str, size: JobSize) -> Iterator[str]:
+def per_job(
+    whose: str, row: Mapping[str, str], profile: Profile, kind: str, size: JobSize
+) -> Iterator[str]:
     """What of a kind of job an account or a QoS does not grant."""
     wall = row.get("MaxWallPJ", "")
     if wall.isdigit() and size.time_min > int(wall):
@@ -194,15 +296,25 @@ def per_job(whose: str, row: Mapping[str, str], profile: Profile, kind: str, siz
     most, asked = tres(row.get("MaxTRESPJ", "")), _asked(profile, kind, size)
     for what, count in asked.items():
         if what in most and count > most[what]:
-            yield f"a {kind} job asks for {what}={count}, but {whose} grants {most[what]} a job (MaxTRES); ask for less"
+            yield (
+                f"a {kind} job asks for {what}={count}, but {whose} grants {most[what]} a job"
+                " (MaxTRES); ask for less"
+            )
 
 
 def _asked(profile: Profile, kind: str, size: JobSize) -> dict[str, int]:
     """What a job asks for, by the names of Slurm's trackable resources."""
-    asked = {"node": size.nodes, "cpu": size.nodes * size.ranks_per_node * size.cpus_per_rank}
+    asked = {
+        "node": size.nodes,
+        "cpu": size.nodes * size.ranks_per_node * size.cpus_per_rank,
+    }
     gpus = size.nodes * gpus_per_node(profile, kind)
     return asked | ({"gres/gpu": gpus} if gpus else {})
 
 
 def _key(kind: str, name: str) -> str:
-    return f"train.{name} in the profile, or resources.{name} in the grid," if kind == "train" else f"{kind}.{name}"
+    return (
+        f"train.{name} in the profile, or resources.{name} in the grid,"
+        if kind == "train"
+        else f"{kind}.{name}"
+    )

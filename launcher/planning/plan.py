@@ -18,11 +18,19 @@ from zsg_core.digest import content_id
 from zsg_core.training import schedule
 from zsg_core.training.snapshots import kept
 
-SUBMIT, SKIP, RETRY, RETRAIN, EVALUATE = "submit", "skip", "retry", "retrain", "evaluate"
+SUBMIT, SKIP, RETRY, RETRAIN, EVALUATE = (
+    "submit",
+    "skip",
+    "retry",
+    "retrain",
+    "evaluate",
+)
 TRAINING = (SUBMIT, RETRY, RETRAIN)
 ACTING = (*TRAINING, EVALUATE)
 NOT_SELECTED = "not selected"
-MOST_GROUPS = 20  # of runs that wait for other prepare jobs each; beyond, all of a size wait for all and are one array
+# of runs that wait for other prepare jobs each; beyond, all of a size wait for all and
+# are one array
+MOST_GROUPS = 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Action:
 
 @dataclass(frozen=True)
 class Allow:
-    """What the user has allowed beyond submitting what is new, and of which runs anything is done at all."""
+    """What the user has allowed beyond submitting what is new, and of which runs
+    anything is done at all."""
 
     retry: bool = False
     retrain: bool = False
@@ -48,7 +57,8 @@ class Allow:
 class Prepare:
     """One prepare job: all missing things of one corpus. `item` is its folder in the workspace.
 
-    It waits for the jobs of `after`, which make `needs`. Or it `samples` the model's own answers, for others.
+    It waits for the jobs of `after`, which make `needs`. Or it `samples` the model's
+    own answers, for others.
     """
 
     item: str
@@ -63,14 +73,17 @@ class Prepare:
         """For tables: what it does and what it waits for."""
         if self.samples:
             return "samples the model's own answers,"
-        return f"after {', '.join(sorted(self.after))}, makes" if self.after else "makes"
+        return (
+            f"after {', '.join(sorted(self.after))}, makes" if self.after else "makes"
+        )
 
 
 @dataclass
 class TrainGroup:
     """Train jobs of equal size that wait for the same jobs: one array.
 
-    `whatever_they_made`: they wait only for these to end, not each needs all, and see for themselves what is there.
+    `whatever_they_made`: they wait only for these to end, not each needs all, and see
+    for themselves what is there.
     """
 
     size: JobSize
@@ -81,7 +94,8 @@ class TrainGroup:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluate jobs that share some runs: so many `beside` their training, and `after` it so many that drain."""
+    """Evaluate jobs that share some runs: so many `beside` their training, and `after`
+    it so many that drain."""
 
     runs: list[Run]
     beside: int
@@ -94,7 +108,8 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Canary:
-    """The run that goes first, and the job that waits for what it shows, and for which `waiting` other runs wait."""
+    """The run that goes first, and the job that waits for what it shows, and for which
+    `waiting` other runs wait."""
 
     item: str
     run: Run
@@ -118,20 +133,31 @@ class Plan:
     prepares: list[Prepare]
     groups: list[TrainGroup]
     unwanted: list[Unwanted] = field(default_factory=list)
-    needed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each run to train, the jobs it waits for
+    # of each run to train, the jobs it waits for
+    needed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left: str = ""  # how many runs Slurm has no room for now, and why
-    failures: dict[str, dict[str, Any]] = field(default_factory=dict)  # job folder → what was wrong before its retry
-    exclude: dict[str, str] = field(default_factory=dict)  # node that no new job is to run on → why
+    # job folder → what was wrong before its retry
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # node that no new job is to run on → why
+    exclude: dict[str, str] = field(default_factory=dict)
     canary: Canary | None = None
     is_local: bool = False  # one evaluate job then serves all, once the runs have ended
-    held: list[Job] = field(default_factory=list)  # those that Slurm holds since it could not launch them
-    elsewhere: list[str] = field(default_factory=list)  # what new jobs cannot wait for, as it is on another cluster
+    # those that Slurm holds since it could not launch them
+    held: list[Job] = field(default_factory=list)
+    # what new jobs cannot wait for, as it is on another cluster
+    elsewhere: list[str] = field(default_factory=list)
 
     def jobs(self, links: int) -> int:
-        """How many jobs a submit would hand over, so many links behind each run's; every task of an array is one."""
+        """How many jobs a submit would hand over, so many links behind each run's;
+        every task of an array is one."""
         runs = sum(len(group.runs) for group in self.groups)
         evaluators = sum(one.jobs for one in self.evaluations)
-        return len(self.prepares) + (1 + links) * runs + evaluators + (self.canary is not None)
+        return (
+            len(self.prepares)
+            + (1 + links) * runs
+            + evaluators
+            + (self.canary is not None)
+        )
 
     @property
     def acting(self) -> list[Action]:
@@ -139,7 +165,8 @@ class Plan:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """The evaluate jobs of each group that is trained, and those of runs that were trained before."""
+        """The evaluate jobs of each group that is trained, and those of runs that were
+        trained before."""
         made = [one for group in self.groups if (one := evaluation_of(group.runs)).runs]
         later = [action.run for action in self.actions if action.kind == EVALUATE]
         if self.is_local:
@@ -151,16 +178,21 @@ class Plan:
     def stages_before(self) -> list[Run]:
         """The runs that are trained only because others start from their weights."""
         listed = {action.run.id for action in self.actions if action.kind in TRAINING}
-        return [run for group in self.groups for run in group.runs if run.id not in listed]
+        return [
+            run for group in self.groups for run in group.runs if run.id not in listed
+        ]
 
     @property
     def starts(self) -> frozenset[str]:
         """The runs from whose weights other runs of the plan start."""
-        return frozenset(run.before.id for group in self.groups for run in group.runs if run.before)
+        return frozenset(
+            run.before.id for group in self.groups for run in group.runs if run.before
+        )
 
 
 def evaluation_of(runs: Sequence[Run]) -> Evaluation:
-    """The evaluate jobs of runs that are trained as one array; none where only their losses are wanted."""
+    """The evaluate jobs of runs that are trained as one array; none where only their
+    losses are wanted."""
     scored = [run for run in runs if run.checkpoints.scored]
     beside = max((run.evaluators for run in scored), default=0)
     return Evaluation(scored, beside, int(bool(scored)))
@@ -177,17 +209,34 @@ def run_item(run: Run) -> str:
 
 
 def decide(
-    runs: Sequence[Run], states: Mapping[str, JobState], allow: Allow, comes: Callable[[str], bool] = lambda need: True
+    runs: Sequence[Run],
+    states: Mapping[str, JobState],
+    allow: Allow,
+    comes: Callable[[str], bool] = lambda need: True,
 ) -> list[Action]:
-    """One action per run, in the order of the runs. `comes`: whether `kind/id` is there or being made."""
+    """One action per run, in the order of the runs. `comes`: whether `kind/id` is there
+    or being made."""
     actions = [Action(run, *_decide(run, states[run_item(run)], allow)) for run in runs]
-    actions = [_hindered(action, states, allow, comes) if action.kind in TRAINING else action for action in actions]
-    return actions if allow.selection == EVERYTHING else _selected(actions, states, allow.selection)
+    actions = [
+        _hindered(action, states, allow, comes) if action.kind in TRAINING else action
+        for action in actions
+    ]
+    return (
+        actions
+        if allow.selection == EVERYTHING
+        else _selected(actions, states, allow.selection)
+    )
 
 
-def _selected(actions: list[Action], states: Mapping[str, JobState], selection: Selection) -> list[Action]:
-    """The actions, with nothing done about runs that are not selected. UserError for a term that names no run."""
-    known = [(one.run.id, one.run.settings, states[run_item(one.run)].state) for one in actions]
+def _selected(
+    actions: list[Action], states: Mapping[str, JobState], selection: Selection
+) -> list[Action]:
+    """The actions, with nothing done about runs that are not selected. UserError for a
+    term that names no run."""
+    known = [
+        (one.run.id, one.run.settings, states[run_item(one.run)].state)
+        for one in actions
+    ]
     selection.check(known)
     return [
         action if selection.matches(*facts) else Action(action.run, SKIP, NOT_SELECTED)
@@ -195,8 +244,14 @@ def _selected(actions: list[Action], states: Mapping[str, JobState], selection: 
     ]
 
 
-def _hindered(action: Action, states: Mapping[str, JobState], allow: Allow, comes: Callable[[str], bool]) -> Action:
-    """The action, or a skip where a stage before the run's own is in no state to be trained for it."""
+def _hindered(
+    action: Action,
+    states: Mapping[str, JobState],
+    allow: Allow,
+    comes: Callable[[str], bool],
+) -> Action:
+    """The action, or a skip where a stage before the run's own is in no state to be
+    trained for it."""
     run = action.run
     while run.before and not comes(run.before.weights):
         run = run.before
@@ -223,12 +278,18 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
     if state.in_queue:
         return SKIP, f"{state.state}: {state.cause}; Slurm still holds {state.slurm}"
     if state.state == DONE:
-        missing = " and ".join(filter(None, (_missing_cells(run, state), _missing_snapshots(run, state))))
+        missing = " and ".join(
+            filter(None, (_missing_cells(run, state), _missing_snapshots(run, state)))
+        )
         if not missing:
             return SKIP, "already done"
         reason = f"done, but {missing}; it needs training again"
         return (RETRAIN, reason) if allow.retrain else (SKIP, f"{reason} (--retrain)")
-    reason = ": ".join(dict.fromkeys(part for part in (state.state, state.cause, state.evidence) if part))
+    reason = ": ".join(
+        dict.fromkeys(
+            part for part in (state.state, state.cause, state.evidence) if part
+        )
+    )
     if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
         return RETRY, reason + (f"; {_going_on(run, state)}" if state.saved else "")
     goes_on = f" and {_going_on(run, state)}" if state.saved else ""
@@ -237,13 +298,25 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
 
 
 def _going_on(run: Run, state: JobState) -> str:
-    """From where a run goes on: a saved state serves the size and the checkpoints that it was saved under."""
+    """From where a run goes on: a saved state serves the size and the checkpoints that
+    it was saved under."""
     asked = run.checkpoints.model_dump(mode="json", include={"every", "quick"})
-    asked |= {"snapshots": run.checkpoints.model_dump(mode="json")["snapshots"]} if run.checkpoints.snapshots else {}
+    asked |= (
+        {"snapshots": run.checkpoints.model_dump(mode="json")["snapshots"]}
+        if run.checkpoints.snapshots
+        else {}
+    )
     now = {"nodes": run.size.nodes, "ranks_per_node": run.size.ranks_per_node, **asked}
-    changed = [key for key, value in now.items() if key in state.under and state.under[key] != value]
+    changed = [
+        key
+        for key, value in now.items()
+        if key in state.under and state.under[key] != value
+    ]
     if changed:
-        return f"starts over: {' and '.join(changed)} changed since step {state.saved or 0} was saved"
+        return (
+            f"starts over: {' and '.join(changed)} changed since step {state.saved or 0}"
+            " was saved"
+        )
     return f"goes on from step {state.saved or 0}"
 
 
@@ -251,7 +324,8 @@ def _missing_cells(run: Run, state: JobState) -> str:
     """Which wanted (step, metric) cells a finished run lacks, in words; empty if none."""
     asked = run.checkpoints.model_dump(mode="json")
     wanted = schedule.measured(
-        (state.steps or 0) - state.first, *(asked[key] for key in ("every", "quick", "snapshots"))
+        (state.steps or 0) - state.first,
+        *(asked[key] for key in ("every", "quick", "snapshots")),
     )
     measured = {"loss": state.checkpoints, **state.quick}
     told = []
@@ -261,44 +335,68 @@ def _missing_cells(run: Run, state: JobState) -> str:
         if missing := sorted(set(steps) - set(measured.get(key, ()))):
             of = "checkpoints" if key == "loss" else f"checkpoints of {key}"
             told.append(
-                f"{len(missing)} of the {len(steps)} {of} now wanted are missing (the first: step {missing[0]})"
+                f"{len(missing)} of the {len(steps)} {of} now wanted are missing (the first: step"
+                f" {missing[0]})"
             )
     return ", ".join(told)
 
 
 def _missing_snapshots(run: Run, state: JobState) -> str:
     """Which wanted snapshots a finished run lacks, in words; empty if none."""
-    own = schedule.snapshot_steps((state.steps or 0) - state.first, run.checkpoints.snapshots)
+    own = schedule.snapshot_steps(
+        (state.steps or 0) - state.first, run.checkpoints.snapshots
+    )
     wanted = {state.first + step for step in own}
-    losses = {row["step"]: None if row["probe_loss"] is None else float(row["probe_loss"]) for row in state.snapshots}
+    losses = {
+        row["step"]: None if row["probe_loss"] is None else float(row["probe_loss"])
+        for row in state.snapshots
+    }
     rule = run.checkpoints.keep
-    stay = wanted - losses.keys() or kept(wanted, losses, rule.model_dump() if rule else None)
+    stay = wanted - losses.keys() or kept(
+        wanted, losses, rule.model_dump() if rule else None
+    )
     missing = sorted(stay - {row["step"] for row in state.snapshots if row["kept"]})
     if not missing:
         return ""
     return f"{len(missing)} of the snapshots now wanted are missing (the first: step {missing[0]})"
 
 
-def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> Plan:
-    """The whole plan. `is_made` tells whether `kind/id` is there; `makers` maps what active prepares will make.
+def make(
+    actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[str, str]
+) -> Plan:
+    """The whole plan. `is_made` tells whether `kind/id` is there; `makers` maps what
+    active prepares will make.
 
     Runs are grouped by the jobs they wait for, since an array waits as a whole.
     """
-    runs = _with_stages_before([action.run for action in actions if action.kind in TRAINING], is_made, makers)
+    runs = _with_stages_before(
+        [action.run for action in actions if action.kind in TRAINING], is_made, makers
+    )
     trained = {run.weights: run_item(run) for run in runs}
     prepares: dict[tuple[str, str | None], Prepare] = {}
     samplers: dict[str, Prepare] = {}
     for run in runs:
-        lacking = {need for need in run.needs if not (is_made(need) or need in makers or need in trained)}
+        lacking = {
+            need
+            for need in run.needs
+            if not (is_made(need) or need in makers or need in trained)
+        }
         if lacking:
             prepare = prepares.setdefault(_prepare_key(run), Prepare("", []))
             prepare.runs.append(run)
             prepare.makes |= lacking
-        for need in run.answers.values() if f"arrangements/{run.arrangement_id}" in lacking else ():
+        for need in (
+            run.answers.values()
+            if f"arrangements/{run.arrangement_id}" in lacking
+            else ()
+        ):
             if not is_made(need):
                 own = prepares[_prepare_key(run)]
                 own.needs.add(need)
-                own.after.add(makers.get(need) or samplers.setdefault(need, _sampler(run, need)).item)
+                own.after.add(
+                    makers.get(need)
+                    or samplers.setdefault(need, _sampler(run, need)).item
+                )
     for prepare in prepares.values():
         prepare.item = f"prepare/{content_id(sorted(prepare.makes))}"
     groups: dict[tuple[Any, ...], TrainGroup] = {}
@@ -307,12 +405,18 @@ def make(actions: list[Action], is_made: Callable[[str], bool], makers: Mapping[
         # Two prepare jobs may make the same base, for it is the same; a run waits for its own.
         own = prepares.get(_prepare_key(run))
         lacking = [need for need in run.needs if not is_made(need)]
-        after = {own.item if own and need in own.makes else trained.get(need) or makers[need] for need in lacking}
+        after = {
+            own.item if own and need in own.makes else trained.get(need) or makers[need]
+            for need in lacking
+        }
         needed[run.id] = tuple(sorted(after))
         key = (run.size, needed[run.id])
         groups.setdefault(key, TrainGroup(*key, [])).runs.append(run)
     made = list(groups.values())
-    made = made if len(made) <= MOST_GROUPS else sorted(_joined(made), key=waits_for_a_run)  # a run before who needs it
+    # a run before who needs it
+    made = (
+        made if len(made) <= MOST_GROUPS else sorted(_joined(made), key=waits_for_a_run)
+    )
     return Plan(actions, [*samplers.values(), *prepares.values()], made, needed=needed)
 
 
@@ -324,7 +428,8 @@ def _sampler(run: Run, need: str) -> Prepare:
 
 
 def _joined(groups: list[TrainGroup]) -> list[TrainGroup]:
-    """Fewer arrays: those that wait for prepare jobs only are one for each size, which waits for all of these jobs."""
+    """Fewer arrays: those that wait for prepare jobs only are one for each size, which
+    waits for all of these jobs."""
     kept = [group for group in groups if not _waits_for_prepares(group)]
     joined: dict[JobSize, list[TrainGroup]] = {}
     for group in groups:
@@ -333,7 +438,11 @@ def _joined(groups: list[TrainGroup]) -> list[TrainGroup]:
     for size, parts in joined.items():
         after = sorted({item for part in parts for item in part.after})
         runs = [run for part in parts for run in part.runs]
-        kept.append(parts[0] if len(parts) == 1 else TrainGroup(size, tuple(after), runs, whatever_they_made=True))
+        kept.append(
+            parts[0]
+            if len(parts) == 1
+            else TrainGroup(size, tuple(after), runs, whatever_they_made=True)
+        )
     return kept
 
 
@@ -343,15 +452,24 @@ def waits_for_a_run(group: TrainGroup) -> bool:
 
 
 def _waits_for_prepares(group: TrainGroup) -> bool:
-    return bool(group.after) and all(item.startswith("prepare/") for item in group.after)
+    return bool(group.after) and all(
+        item.startswith("prepare/") for item in group.after
+    )
 
 
-def _with_stages_before(runs: list[Run], is_made: Callable[[str], bool], makers: Mapping[str, str]) -> list[Run]:
-    """The runs, each after those whose weights it starts from where nobody has made or is making them."""
+def _with_stages_before(
+    runs: list[Run], is_made: Callable[[str], bool], makers: Mapping[str, str]
+) -> list[Run]:
+    """The runs, each after those whose weights it starts from where nobody has made or
+    is making them."""
     found: dict[str, Run] = {}
     for run in runs:
         chain = [run]
-        while (before := chain[-1].before) and not is_made(before.weights) and before.weights not in makers:
+        while (
+            (before := chain[-1].before)
+            and not is_made(before.weights)
+            and before.weights not in makers
+        ):
             chain.append(before)
         found |= {one.id: found.get(one.id, one) for one in reversed(chain)}
     return list(found.values())

@@ -10,7 +10,8 @@ from launcher.clusters.profiles import Profile
 
 @dataclass(frozen=True)
 class Site:
-    """Where things happen: a workspace on a cluster; `cluster` is empty where nobody has asked it."""
+    """Where things happen: a workspace on a cluster; `cluster` is empty where nobody
+    has asked it."""
 
     workspace: Workspace
     profile: Profile
@@ -20,4 +21,7 @@ class Site:
     def scheduling(self) -> dict[str, Any]:
         """What the ledger keeps of where jobs are handed to."""
         found = {"scheduler": "slurm", "sacct": self.profile.slurm.sacct}
-        return found | {"cluster": self.cluster.name, "named": self.cluster.named is not None}
+        return found | {
+            "cluster": self.cluster.name,
+            "named": self.cluster.named is not None,
+        }

@@ -1,6 +1,7 @@
 """How fast runs have trained here: what a grid's first run has measured, by what it takes to train.
 
-<workspace>/speeds/<id>.json   tokens_per_s of all ranks together, and the run that measured it; written by
+<workspace>/speeds/<id>.json   tokens_per_s of all ranks together, and the run that
+                               measured it; written by
                                jobs.runtime.canary
 """
 
@@ -22,7 +23,8 @@ class Speed:
 
 
 def item(load: Load, layout: Layout, gpu: Gpu | None) -> str:
-    """Where the speed is kept of whatever trains the same model in the same way on as many of the same GPUs."""
+    """Where the speed is kept of whatever trains the same model in the same way on as
+    many of the same GPUs."""
     return f"speeds/{content_id([asdict(load), asdict(layout), gpu and gpu.name])}.json"
 
 

@@ -40,8 +40,9 @@ class Lengths:
 class Work:
     """What a run computes; None is unknown. `test` is one evaluation.
 
-    `examples_are` and `tokens_are` say how good the numbers are. counted: by an earlier job; mean: counted, but
-    the run takes a part of the data only; at most: a bound; unknown: not bounded before the data are prepared.
+    `examples_are` and `tokens_are` say how good the numbers are. counted: by an earlier
+    job; mean: counted, but the run takes a part of the data only; at most: a bound;
+    unknown: not bounded before the data are prepared.
     """
 
     examples: int | None
@@ -49,7 +50,8 @@ class Work:
     checkpoints: int | None
     train: Lengths | None
     test: Lengths | None
-    evaluations: float | None  # of the whole test set, at all checkpoints; those of a quick set are parts of one
+    # of the whole test set, at all checkpoints; those of a quick set are parts of one
+    evaluations: float | None
     examples_are: str
     tokens_are: str
 
@@ -70,20 +72,35 @@ class Workloads:
         tests, _ = self._number(run, "test")
         if pool is None:
             # Nothing bounds the data yet; a limit of steps still bounds the run.
-            steps, used, examples_are = limit, limit and limit * batch, AT_MOST if limit else UNKNOWN
+            steps, used, examples_are = (
+                limit,
+                limit and limit * batch,
+                AT_MOST if limit else UNKNOWN,
+            )
         else:
             steps = schedule.steps(pool, batch, train["epochs"], limit)
             used = min(steps * batch, pool * train["epochs"])
         quick = when.quick and when.quick.model_dump()
-        measured = {} if steps is None else schedule.measured_counts(steps, when.every, quick, when.snapshots)
+        measured = (
+            {}
+            if steps is None
+            else schedule.measured_counts(steps, when.every, quick, when.snapshots)
+        )
         lengths = self._counted.get(_what_is_counted(run))
         return Work(
             examples=used,
             steps=steps,
             checkpoints=max(measured.values(), default=None),
-            train=lengths["train"].times(used / pool) if lengths and used and pool else _longest(used, longest),
+            train=(
+                lengths["train"].times(used / pool)
+                if lengths and used and pool
+                else _longest(used, longest)
+            ),
             test=lengths["test"] if lengths else _longest(tests, longest),
-            evaluations=sum(_part(key, tests) * count for key, count in measured.items()) or None,
+            evaluations=sum(
+                _part(key, tests) * count for key, count in measured.items()
+            )
+            or None,
             examples_are=examples_are,
             tokens_are=_quality(used, pool and pool * train["epochs"], bool(lengths)),
         )
@@ -93,14 +110,19 @@ class Workloads:
         if key not in self._numbers:
             corpus = self._workspace.corpus(run.corpus_id)
             meta = read_json(corpus / "meta.json") if is_committed(corpus) else None
-            self._numbers[key] = (meta[split], COUNTED) if meta else (self._bound(run, split), AT_MOST)
+            self._numbers[key] = (
+                (meta[split], COUNTED) if meta else (self._bound(run, split), AT_MOST)
+            )
         return self._numbers[key]
 
     def _bound(self, run: Run, split: str) -> int | None:
         data = run.stage["data"]
         if "mix" in data and split == "train":
             return data["mix"].get("total")
-        bounds = [self._bound_of(run.sources[name].data, rule, split) for name, rule in sources(data).items()]
+        bounds = [
+            self._bound_of(run.sources[name].data, rule, split)
+            for name, rule in sources(data).items()
+        ]
         known = [bound for bound in bounds if bound is not None]
         return sum(known) if len(known) == len(bounds) else None
 
@@ -110,20 +132,30 @@ class Workloads:
             return 0
         if "count" in rule:
             return mixing.amount({"fraction": rule.get("k", 1)}, rule["count"])
-        if source.get("held_out", {}).get("by") != "list" or rule["per_task"] is None or "ratio" in rule:
+        if (
+            source.get("held_out", {}).get("by") != "list"
+            or rule["per_task"] is None
+            or "ratio" in rule
+        ):
             return None  # only a whole reading would tell
         if (path, split) not in self._tasks:
-            self._tasks[path, split] = len((readers.lists(source["reader"], path) or {}).get(split, ()))
+            self._tasks[path, split] = len(
+                (readers.lists(source["reader"], path) or {}).get(split, ())
+            )
         tasks = self._tasks[path, split]
         most = min(tasks, rule.get("tasks") or tasks) * rule["per_task"]
-        return math.floor(Fraction(rule.get("fraction", 1)) * Fraction(rule.get("k", 1)) * most)
+        return math.floor(
+            Fraction(rule.get("fraction", 1)) * Fraction(rule.get("k", 1)) * most
+        )
 
     @cached_property
     def _counted(self) -> dict[tuple[Any, ...], dict[str, Lengths]]:
         found: dict[tuple[Any, ...], dict[str, Lengths]] = {}
         for run in self._runs:
             key = _what_is_counted(run)
-            if key not in found and (lengths := _counted_by(self._workspace.run(run.id))):
+            if key not in found and (
+                lengths := _counted_by(self._workspace.run(run.id))
+            ):
                 found[key] = lengths
         return found
 
@@ -135,20 +167,33 @@ def _part(key: str, tests: int | None) -> float:
 
 
 def _what_is_counted(run: Run) -> tuple[Any, ...]:
-    """The order of the examples changes no length, nor do weights: only data, tokenizer, max_length and truncate do."""
+    """The order of the examples changes no length, nor do weights: only data,
+    tokenizer, max_length and truncate do."""
     base = run.recipe["base"]
     tokenizer = base.get("digest") or (base["vocab"], content_id(base["tokenizer"]))
-    tokenizer = tokenizer, *base.get("added", {}).get("tokens", ()), base.get("added_tokens")
-    return run.corpus_id, tokenizer, run.stage["train"]["max_length"], run.stage["train"].get("truncate")
+    tokenizer = (
+        tokenizer,
+        *base.get("added", {}).get("tokens", ()),
+        base.get("added_tokens"),
+    )
+    return (
+        run.corpus_id,
+        tokenizer,
+        run.stage["train"]["max_length"],
+        run.stage["train"].get("truncate"),
+    )
 
 
 def _counted_by(folder: Path) -> dict[str, Lengths] | None:
     """The token counts that a run told when it started, if it did."""
     rows = itertools.islice(journal.read(folder), FIRST_ROWS)
-    start = next((row["data"] for row in rows if row["data"].get("event") == "start"), {})
+    start = next(
+        (row["data"] for row in rows if row["data"].get("event") == "start"), {}
+    )
     told = start.get("tokens")
     return told and {
-        split: Lengths(tokens=told[split]["sum"], squares=told[split]["squares"]) for split in ("train", "test")
+        split: Lengths(tokens=told[split]["sum"], squares=told[split]["squares"])
+        for split in ("train", "test")
     }
 
 

@@ -17,28 +17,43 @@ Curves = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def draw(curves: Mapping[str, Curves], path: Path) -> None:
-    """A PNG with two panels: cosine to the nearest test item, and on average, as means of windows of the order."""
+    """A PNG with two panels: cosine to the nearest test item, and on average, as means
+    of windows of the order."""
     extras.need("a picture", "report", only=("matplotlib",))
     with figures.drawing({}) as pyplot:
         _draw(pyplot, curves, path)
 
 
 def _draw(pyplot: Any, curves: Mapping[str, Curves], path: Path) -> None:
-    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
+    figure, panels = pyplot.subplots(
+        1, 2, figsize=(11, 4.2), sharex=True, layout="constrained"
+    )
     for panel, kind, title in zip(
-        panels, (0, 1), ("to the nearest test example", "to all test examples, mean"), strict=True
+        panels,
+        (0, 1),
+        ("to the nearest test example", "to all test examples, mean"),
+        strict=True,
     ):
         for number, (name, both) in enumerate(curves.items()):
             where, means = windows(both[kind])
             panel.plot(
-                where, means, label=figures.legend_name(name), color=COLOURS[number % len(COLOURS)], linewidth=1.6
+                where,
+                means,
+                label=figures.legend_name(name),
+                color=COLOURS[number % len(COLOURS)],
+                linewidth=1.6,
             )
         panel.set_title(f"cosine {title}", fontsize=11)
         panel.set_xlabel("position in the order (examples)")
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel(f"mean of {_size(curves)} examples")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
     figure.savefig(path, dpi=130, format="png")
     pyplot.close(figure)
 
@@ -47,7 +62,9 @@ def windows(values: NDArray[np.float64]) -> tuple[list[float], list[float]]:
     """The middle and the mean of each window; a short order has windows of a twentieth."""
     size = _window(len(values))
     starts = range(0, len(values), size)
-    return [s + len(values[s : s + size]) / 2 for s in starts], [float(values[s : s + size].mean()) for s in starts]
+    return [s + len(values[s : s + size]) / 2 for s in starts], [
+        float(values[s : s + size].mean()) for s in starts
+    ]
 
 
 def _window(count: int) -> int:
@@ -55,4 +72,7 @@ def _window(count: int) -> int:
 
 
 def _size(curves: Mapping[str, Curves]) -> str:
-    return "/".join(str(size) for size in sorted({_window(len(nearest)) for nearest, _ in curves.values()}))
+    return "/".join(
+        str(size)
+        for size in sorted({_window(len(nearest)) for nearest, _ in curves.values()})
+    )

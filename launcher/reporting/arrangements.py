@@ -1,4 +1,5 @@
-"""Reads the arrangements of a workspace: finds one by its id or its run's, sums it up, compares two.
+"""Reads the arrangements of a workspace: finds one by its id or its run's, sums it up,
+compares two.
 
 All but `similarity` reads a few files; that one computes the distances of a corpus to its test set.
 """
@@ -43,12 +44,14 @@ class Arrangement:
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """The places of the examples in the corpus, and so in its embedding. UserError where none were kept."""
+        """The places of the examples in the corpus, and so in its embedding. UserError
+        where none were kept."""
         try:
             return np.load(self.folder / "places.npy")
         except FileNotFoundError:
             raise UserError(
-                f"arrangement {self.id} was made before places were kept; remove {self.folder} and make it again"
+                f"arrangement {self.id} was made before places were kept; remove {self.folder} and"
+                " make it again"
             ) from None
 
     @property
@@ -62,53 +65,95 @@ class Arrangement:
     @property
     def sources(self) -> list[str]:
         """The names of the data sets in its corpus; empty where it is of one."""
-        return [name for name in self.meta["sources"]["corpus_meta"].get("sources", {}) if name]
+        return [
+            name
+            for name in self.meta["sources"]["corpus_meta"].get("sources", {})
+            if name
+        ]
 
 
 def find(workspace: Workspace, beginning: str) -> Arrangement:
-    """The arrangement whose id, or the id of a run that trains on it, begins so. UserError for none or several."""
-    made = [path.name for path in (workspace.root / "arrangements").glob("[!.]*") if is_committed(path)]
+    """The arrangement whose id, or the id of a run that trains on it, begins so.
+    UserError for none or several."""
+    made = [
+        path.name
+        for path in (workspace.root / "arrangements").glob("[!.]*")
+        if is_committed(path)
+    ]
     found = {name for name in made if name.startswith(beginning)}
     for path in (workspace.root / "runs").glob(f"{beginning}*/job.json"):
         found.add((read_json(path) or {})["made"]["arrangement"])
     if len(found) > 1:
-        raise UserError(f"{beginning!r} begins {len(found)} ids: {', '.join(sorted(found)[:5])}; give more of it")
+        raise UserError(
+            f"{beginning!r} begins {len(found)} ids: {', '.join(sorted(found)[:5])}; give more"
+            " of it"
+        )
     if not found:
-        known = f"{', '.join(sorted(made)[:5])}{' …' if len(made) > 5 else ''}" if made else "none yet"
+        known = (
+            f"{', '.join(sorted(made)[:5])}{' …' if len(made) > 5 else ''}"
+            if made
+            else "none yet"
+        )
         raise UserError(
             f"no arrangement or run {beginning!r} in {workspace.root} (arrangements: {known}); "
-            f"zsg arrange make GRID.YAML makes those of a grid"
+            "zsg arrange make GRID.YAML makes those of a grid"
         )
     if (only := found.pop()) not in made:
-        raise UserError(f"arrangement {only} of run {beginning!r} is not made yet; zsg arrange make, or zsg submit")
+        raise UserError(
+            f"arrangement {only} of run {beginning!r} is not made yet; zsg arrange make, or zsg"
+            " submit"
+        )
     return Arrangement(workspace, only)
 
 
 def summary(one: Arrangement, head: int) -> dict[str, Any]:
-    """What `zsg arrange show` tells: recipe, count, first ids, composition over position, rounds."""
+    """What `zsg arrange show` tells: recipe, count, first ids, composition over
+    position, rounds."""
     keys = ("recipe", "count", "left_out", "ids_digest", "rounds", "in_both_halves")
     facts = {key: one.meta[key] for key in keys if key in one.meta}
     if sources := one.sources:
         count = Counter(made_id.partition("/")[0] for made_id in one.ids)
         facts["by_source"] = {name: count[name] for name in sources}
-    return {"arrangement": one.id, "corpus": one.corpus, **facts, "head": one.ids[:head], "parts": parts(one.ids)}
+    return {
+        "arrangement": one.id,
+        "corpus": one.corpus,
+        **facts,
+        "head": one.ids[:head],
+        "parts": parts(one.ids),
+    }
 
 
 def label(one: Arrangement) -> str:
     """A name for a legend: what tells its recipe from others, and its id."""
-    words = [one.recipe[key] for key in ("order", "measure", "list", "granularity", "choose") if key in one.recipe]
-    words += [f"{key} {one.recipe[key]}" for key in ("cap", "rounds", "seed") if key in one.recipe]
+    words = [
+        one.recipe[key]
+        for key in ("order", "measure", "list", "granularity", "choose")
+        if key in one.recipe
+    ]
+    words += [
+        f"{key} {one.recipe[key]}"
+        for key in ("cap", "rounds", "seed")
+        if key in one.recipe
+    ]
     return f"{' '.join(words)} ({one.id[:6]})"
 
 
 def parts(ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The composition of each tenth of an order: how many tasks, and the most frequent with their counts."""
+    """The composition of each tenth of an order: how many tasks, and the most frequent
+    with their counts."""
     edges = [round(len(ids) * k / PARTS) for k in range(PARTS + 1)]
     made = []
     for start, stop in itertools.pairwise(edges):
         tasks = Counter(task_of(i) for i in ids[start:stop])
         if stop > start:
-            made.append({"from": start, "to": stop, "tasks": len(tasks), "most": dict(tasks.most_common(MOST_TASKS))})
+            made.append(
+                {
+                    "from": start,
+                    "to": stop,
+                    "tasks": len(tasks),
+                    "most": dict(tasks.most_common(MOST_TASKS)),
+                }
+            )
     return made
 
 
@@ -120,23 +165,37 @@ def task_of(example_id: str) -> str:
 def compare(one: Arrangement, two: Arrangement) -> dict[str, Any]:
     """How much two orders share, and how alike they put it.
 
-    `spearman` is the rank correlation over the examples that both hold; `overlap` the share of the shorter order's
-    first part, at a few lengths, that the other has within the same length.
+    `spearman` is the rank correlation over the examples that both hold; `overlap` the
+    share of the shorter order's first part, at a few lengths, that the other has within
+    the same length.
     """
     places = {example: place for place, example in enumerate(two.ids)}
-    both = [(place, places[example]) for place, example in enumerate(one.ids) if example in places]
+    both = [
+        (place, places[example])
+        for place, example in enumerate(one.ids)
+        if example in places
+    ]
     shortest = min(len(one.ids), len(two.ids))
-    lengths = sorted({max(1, shortest * share // 100) for share in (1, 5, 10, 25, 50, 100)})
+    lengths = sorted(
+        {max(1, shortest * share // 100) for share in (1, 5, 10, 25, 50, 100)}
+    )
     overlap = {str(n): len(set(one.ids[:n]) & set(two.ids[:n])) / n for n in lengths}
     counts = {"one": len(one.ids), "two": len(two.ids), "both": len(both)}
-    return {"arrangements": [one.id, two.id], "count": counts, "spearman": spearman(both), "overlap": overlap}
+    return {
+        "arrangements": [one.id, two.id],
+        "count": counts,
+        "spearman": spearman(both),
+        "overlap": overlap,
+    }
 
 
 def spearman(pairs: Sequence[tuple[int, int]]) -> float | None:
     """The rank correlation of pairs of distinct places; None for fewer than two."""
     if len(pairs) < 2:
         return None
-    ranks = [np.argsort(np.argsort(np.array(column))) for column in zip(*pairs, strict=True)]
+    ranks = [
+        np.argsort(np.argsort(np.array(column))) for column in zip(*pairs, strict=True)
+    ]
     n = len(pairs)
     return float(1 - 6 * np.sum((ranks[0] - ranks[1]) ** 2) / (n * (n * n - 1)))
 
@@ -144,11 +203,16 @@ def spearman(pairs: Sequence[tuple[int, int]]) -> float | None:
 def similarity(one: Arrangement) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cosine to the nearest test item and on average, by position in the order.
 
-    From the embedding that this order was made by, or that of another order of the same corpus; UserError for none.
+    From the embedding that this order was made by, or that of another order of the same
+    corpus; UserError for none.
     """
     sources = _embedded(one)
     train, test = (
-        np.load(one.workspace.embedding(sources[f"{split}_embedding"]["id"]) / "vectors.npy", mmap_mode="r")
+        np.load(
+            one.workspace.embedding(sources[f"{split}_embedding"]["id"])
+            / "vectors.npy",
+            mmap_mode="r",
+        )
         for split in ("train", "test")
     )
     nearest, average = minimum_and_average(train, test)
@@ -157,11 +221,15 @@ def similarity(one: Arrangement) -> tuple[NDArray[np.float64], NDArray[np.float6
 
 
 def _embedded(one: Arrangement) -> dict[str, Any]:
-    for path in [one.folder, *sorted((one.workspace.root / "arrangements").glob("[!.]*"))]:
+    for path in [
+        one.folder,
+        *sorted((one.workspace.root / "arrangements").glob("[!.]*")),
+    ]:
         sources = (read_json(path / "meta.json") or {}).get("sources", {})
         if sources.get("corpus") == one.corpus and "train_embedding" in sources:
             return sources
     raise UserError(
-        f"corpus {one.corpus} of arrangement {one.id} is not embedded: no order by similarity was made of it; "
-        f"put arrangement.order: nft of the same data into a grid and run zsg arrange make"
+        f"corpus {one.corpus} of arrangement {one.id} is not embedded: no order by similarity was"
+        " made of it; put arrangement.order: nft of the same data into a grid and run zsg arrange"
+        " make"
     )

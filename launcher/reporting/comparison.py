@@ -1,6 +1,8 @@
-"""Puts the runs of a grid beside one another: replicates into one curve with a band, the rest as curves and rows.
+"""Puts the runs of a grid beside one another: replicates into one curve with a band,
+the rest as curves and rows.
 
-Pure. Replicates are runs whose recipes differ in nothing but seeds that take effect; one run has no band.
+Pure. Replicates are runs whose recipes differ in nothing but seeds that take effect;
+one run has no band.
 """
 
 import json
@@ -24,16 +26,20 @@ X = ("step", "examples", "tokens")
 SEEDS = ("seed", "sample_seed", "init_seed")  # axes that make replicates
 SPLIT = "data.held_out"  # an axis that makes splits, itself or a setting below it
 NONE = "none"
-SAME = 1e-5  # how far apart, relative or not, a value and the mean of its items may lie: items are kept in 32 bits
+# how far apart, relative or not, a value and the mean of its items may lie: items are
+# kept in 32 bits
+SAME = 1e-5
 
 Axes = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Items:
-    """What the losses or scores of a run's test items come to: of each at the last step and over all, of tasks by step.
+    """What the losses or scores of a run's test items come to: of each at the last step
+    and over all, of tasks by step.
 
-    `over_items`: whether the metric's value is the mean over items, as that of a loss; else it is over tasks.
+    `over_items`: whether the metric's value is the mean over items, as that of a loss;
+    else it is over tasks.
     """
 
     ids: tuple[str, ...]
@@ -48,7 +54,8 @@ class Items:
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a comparison: its curve as step → value, and step → place on the horizontal axis."""
+    """One run of a comparison: its curve as step → value, and step → place on the
+    horizontal axis."""
 
     run: str
     axes: Axes
@@ -65,17 +72,24 @@ class Member:
 
 
 def member(run: Recorded, key: str, x: str, over_splits: bool = False) -> Member:
-    """What of a recorded run enters the comparison of a metric. UserError for tokens that were not recorded.
+    """What of a recorded run enters the comparison of a metric. UserError for tokens
+    that were not recorded.
 
     `over_splits`: its replicates may have other held-out splits, too.
     """
     points = run.points(key)
-    at = {step: float(step if x == "step" else point.examples) for step, point in points.items()}
+    at = {
+        step: float(step if x == "step" else point.examples)
+        for step, point in points.items()
+    }
     if x == "tokens" and points:
         tokens = run.tokens()
         lacking = [step for step in points if step not in tokens]
         if lacking:
-            raise UserError(f"run {run.run}: its tokens up to step {lacking[0]} were not recorded; use --x examples")
+            raise UserError(
+                f"run {run.run}: its tokens up to step {lacking[0]} were not recorded; use --x"
+                " examples"
+            )
         at = {step: tokens[step] for step in points}
     axes = unseeded_axes(run.axes)
     if over_splits:
@@ -105,13 +119,20 @@ def _items(run: Recorded, key: str) -> Items | None:
 
 
 def unseeded_axes(axes: Axes) -> dict[str, Any]:
-    """The values of a grid's point without the seeds that make replicates, also inside of values that are mappings."""
-    return {key: _plain(value) for key, value in axes.items() if last_word(key) not in SEEDS}
+    """The values of a grid's point without the seeds that make replicates, also inside
+    of values that are mappings."""
+    return {
+        key: _plain(value) for key, value in axes.items() if last_word(key) not in SEEDS
+    }
 
 
 def without_splits(axes: Axes) -> dict[str, Any]:
     """The values of a grid's point without the held-out split."""
-    return {key: value for key, value in axes.items() if key != SPLIT and not key.startswith(f"{SPLIT}.")}
+    return {
+        key: value
+        for key, value in axes.items()
+        if key != SPLIT and not key.startswith(f"{SPLIT}.")
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -120,7 +141,8 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Group:
-    """Replicates of one point of a grid. `averaged` make the curve, `apart` have values and are not in it."""
+    """Replicates of one point of a grid. `averaged` make the curve, `apart` have values
+    and are not in it."""
 
     axes: Axes
     members: Sequence[Member]
@@ -129,30 +151,52 @@ class Group:
 
     def __post_init__(self) -> None:
         begun = [one for one in self.members if one.values]
-        # A curve cannot rest on runs that broke off; on runs under way only as long as none is done.
-        best = next((state for state in (DONE, OPEN) if any(one.state == state for one in begun)), None)
-        object.__setattr__(self, "averaged", [one for one in begun if one.state == best])
+        # A curve cannot rest on runs that broke off; on runs under way only as long as
+        # none is done.
+        best = next(
+            (
+                state
+                for state in (DONE, OPEN)
+                if any(one.state == state for one in begun)
+            ),
+            None,
+        )
+        object.__setattr__(
+            self, "averaged", [one for one in begun if one.state == best]
+        )
         object.__setattr__(self, "apart", [one for one in begun if one.state != best])
 
     @cached_property
     def steps(self) -> list[int]:
         """The steps at which all averaged runs have a value."""
-        common = set.intersection(*(set(one.values) for one in self.averaged)) if self.averaged else set()
+        common = (
+            set.intersection(*(set(one.values) for one in self.averaged))
+            if self.averaged
+            else set()
+        )
         return sorted(common)
 
     @cached_property
     def at(self) -> list[float]:
-        """The places of the steps on the horizontal axis: the mean, as the tokens of replicates may differ."""
-        return [float(np.mean([one.at[step] for one in self.averaged])) for step in self.steps]
+        """The places of the steps on the horizontal axis: the mean, as the tokens of
+        replicates may differ."""
+        return [
+            float(np.mean([one.at[step] for one in self.averaged]))
+            for step in self.steps
+        ]
 
     @cached_property
     def table(self) -> NDArray[np.float64]:
         """(averaged, steps) values."""
-        return np.array([[one.values[step] for step in self.steps] for one in self.averaged], np.float64)
+        return np.array(
+            [[one.values[step] for step in self.steps] for one in self.averaged],
+            np.float64,
+        )
 
     @cached_property
     def begins(self) -> list[int]:
-        """After which step each stage but the first begins; replicates have it in common, or none has a place."""
+        """After which step each stage but the first begins; replicates have it in
+        common, or none has a place."""
         all_begins = {one.begins for one in self.averaged}
         return list(*all_begins) if len(all_begins) == 1 else []
 
@@ -170,16 +214,31 @@ class Group:
 
     @cached_property
     def items(self) -> Items | None:
-        """The replicates' item losses, averaged; None unless all have those of the same items at the same steps."""
+        """The replicates' item losses, averaged; None unless all have those of the same
+        items at the same steps."""
         all_items = [one.items for one in self.averaged]
         first = all_items[0] if all_items else None
-        same = [one for one in all_items if one and first and (one.ids, one.steps) == (first.ids, first.steps)]
+        same = [
+            one
+            for one in all_items
+            if one and first and (one.ids, one.steps) == (first.ids, first.steps)
+        ]
         if first is None or len(same) < len(all_items):
             return None
         final, area, by_task = (
-            np.mean([getattr(one, name) for one in same], axis=0) for name in ("final", "area", "by_task")
+            np.mean([getattr(one, name) for one in same], axis=0)
+            for name in ("final", "area", "by_task")
         )
-        return Items(first.ids, first.tasks, final, area, first.steps, first.names, by_task, first.over_items)
+        return Items(
+            first.ids,
+            first.tasks,
+            final,
+            area,
+            first.steps,
+            first.names,
+            by_task,
+            first.over_items,
+        )
 
 
 def groups(members: Iterable[Member]) -> list[Group]:
@@ -192,7 +251,8 @@ def groups(members: Iterable[Member]) -> list[Group]:
 
 @dataclass(frozen=True)
 class Summary:
-    """A value of a group's curve with its intervals: of replicates (seeds), of test items, of whole test tasks."""
+    """A value of a group's curve with its intervals: of replicates (seeds), of test
+    items, of whole test tasks."""
 
     value: float
     seeds: Interval | None
@@ -228,7 +288,8 @@ def _summary(values: NDArray[np.float64], of_items: "_Intervals") -> Summary:
 
 @dataclass(frozen=True)
 class _Intervals:
-    """The mean of items by a metric's own estimator, and its intervals: over items, over whole tasks."""
+    """The mean of items by a metric's own estimator, and its intervals: over items,
+    over whole tasks."""
 
     mean: float = math.nan
     items: Interval | None = None
@@ -236,7 +297,8 @@ class _Intervals:
 
 
 def _item_intervals(found: Sequence[Group]) -> list[tuple[_Intervals, _Intervals]]:
-    """Of each group those of the end and of the area; groups with the same test set share their draws."""
+    """Of each group those of the end and of the area; groups with the same test set
+    share their draws."""
     made = [(_Intervals(), _Intervals())] * len(found)
     of_set: dict[tuple[Any, ...], list[tuple[int, Items]]] = {}
     for number, group in enumerate(found):
@@ -245,10 +307,15 @@ def _item_intervals(found: Sequence[Group]) -> list[tuple[_Intervals, _Intervals
             of_set.setdefault((items.ids, items.over_items), []).append((number, items))
     for (_, over_items), together in of_set.items():
         tasks = together[0][1].tasks
-        values = np.stack([column for _, items in together for column in (items.final, items.area)], axis=1)
+        values = np.stack(
+            [column for _, items in together for column in (items.final, items.area)],
+            axis=1,
+        )
         weights = means.item_weights(values, tasks, over_items=over_items)
         centres = means.means_of(values, tasks, over_items=over_items)
-        of_items, of_tasks = (curves.bootstrap(values, clusters, weights).T for clusters in (None, tasks))
+        of_items, of_tasks = (
+            curves.bootstrap(values, clusters, weights).T for clusters in (None, tasks)
+        )
         columns = [
             _Intervals(float(centre), _finite(item), _finite(task))
             for centre, item, task in zip(centres, of_items, of_tasks, strict=True)
@@ -267,13 +334,16 @@ def _finite(bounds: Iterable[float] | None) -> Interval | None:
 
 
 def drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
-    """The sudden drops of every averaged run, by size beyond what all tasks fall; replicates fall at other steps."""
+    """The sudden drops of every averaged run, by size beyond what all tasks fall;
+    replicates fall at other steps."""
     made = [
         (group, one, drop)
         for group in found
         for one in group.averaged
         if one.items
-        for drop in curves.sudden_drops(one.items.steps, one.items.names, one.items.by_task)
+        for drop in curves.sudden_drops(
+            one.items.steps, one.items.names, one.items.by_task
+        )
     ]
     return sorted(made, key=lambda row: -row[2].own)
 
@@ -281,11 +351,16 @@ def drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
 def differing(found: Sequence[Group]) -> list[str]:
     """The axes in which the groups differ."""
     keys = list(dict.fromkeys(key for group in found for key in group.axes))
-    return [key for key in keys if len({text(group.axes.get(key)) for group in found}) > 1]
+    return [
+        key for key in keys if len({text(group.axes.get(key)) for group in found}) > 1
+    ]
 
 
-def panel_axis(keys: Sequence[str], found: Sequence[Group], asked: str | None) -> str | None:
-    """The axis that gets a panel for each of its values: the one asked for, or of several that with fewest values.
+def panel_axis(
+    keys: Sequence[str], found: Sequence[Group], asked: str | None
+) -> str | None:
+    """The axis that gets a panel for each of its values: the one asked for, or of
+    several that with fewest values.
 
     UserError for an axis that is none of the grid's, or that does not differ.
     """
@@ -295,10 +370,15 @@ def panel_axis(keys: Sequence[str], found: Sequence[Group], asked: str | None) -
         named = [key for key in keys if asked in (key, last_word(key))]
         if len(named) == 1:
             return named[0]
-        raise UserError(f"--panel {asked}: not one of the axes in which the runs differ: {', '.join([*keys, NONE])}")
+        raise UserError(
+            f"--panel {asked}: not one of the axes in which the runs differ:"
+            f" {', '.join([*keys, NONE])}"
+        )
     if len(keys) < 2:
         return None
-    return min(keys[::-1], key=lambda key: len({text(group.axes.get(key)) for group in found}))
+    return min(
+        keys[::-1], key=lambda key: len({text(group.axes.get(key)) for group in found})
+    )
 
 
 def last_word(key: str) -> str:
@@ -311,7 +391,10 @@ def text(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping) and value:
-        return ", ".join(text(one) if key == "name" else f"{key} {text(one)}" for key, one in value.items())
+        return ", ".join(
+            text(one) if key == "name" else f"{key} {text(one)}"
+            for key, one in value.items()
+        )
     return "–" if value is None else json.dumps(value, ensure_ascii=False)
 
 
@@ -319,4 +402,6 @@ def label(axes: Axes, keys: Sequence[str]) -> str:
     """A group's place on some axes, in words; of one axis its value only."""
     if len(keys) == 1:
         return text(axes.get(keys[0]))
-    return ", ".join(f"{last_word(key)} {text(axes.get(key))}" for key in keys if key in axes)
+    return ", ".join(
+        f"{last_word(key)} {text(axes.get(key))}" for key in keys if key in axes
+    )

@@ -1,7 +1,9 @@
-"""Draws curves with matplotlib: a panel as SVG that takes its colours from the page, all panels as PNG and PDF.
+"""Draws curves with matplotlib: a panel as SVG that takes its colours from the page,
+all panels as PNG and PDF.
 
-The page says what `--z0`, `--z1`, … are, in light and in dark, so that one drawing serves both. Values show when the
-mouse rests on a point: each is an invisible circle with a title, which needs no script and no library.
+The page says what `--z0`, `--z1`, … are, in light and in dark, so that one drawing
+serves both. Values show when the mouse rests on a point: each is an invisible circle
+with a title, which needs no script and no library.
 """
 
 import contextlib
@@ -16,25 +18,37 @@ from typing import Any
 
 from zsg_core.shown_text import make_showable
 
-# Each pair, on white and on near black, is told from its neighbours by lightness too; marks tell them apart in grey.
+# Each pair, on white and on near black, is told from its neighbours by lightness too;
+# marks tell them apart in grey.
 PALETTE = (
-    ("#0b6fb8", "#62b4f2"), ("#c4500c", "#ff9f5f"), ("#1f7f4c", "#6ed39a"), ("#8a4fa3", "#cfa3e8"),
-    ("#8a6a00", "#dfc04e"), ("#0f7c85", "#5ccfd8"), ("#b8326f", "#ff92c2"), ("#5f5f5f", "#b8b8b8"),
-)  # fmt: skip
+    ("#0b6fb8", "#62b4f2"),
+    ("#c4500c", "#ff9f5f"),
+    ("#1f7f4c", "#6ed39a"),
+    ("#8a4fa3", "#cfa3e8"),
+    ("#8a6a00", "#dfc04e"),
+    ("#0f7c85", "#5ccfd8"),
+    ("#b8326f", "#ff92c2"),
+    ("#5f5f5f", "#b8b8b8"),
+)
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-INK, GRID, FIRST = 0, 1, 2  # numbers of the page's colours; those of curves begin at FIRST
-OF_THE_PAGE = [f"#0f0f{place:02x}" for place in range(FIRST + len(PALETTE))]  # stand for the page's, see `element`
+# numbers of the page's colours; those of curves begin at FIRST
+INK, GRID, FIRST = 0, 1, 2
+# stand for the page's, see `element`
+OF_THE_PAGE = [f"#0f0f{place:02x}" for place in range(FIRST + len(PALETTE))]
 ON_PAPER = ["#1a1a1a", "#d0d0d0", *(light for light, _ in PALETTE)]
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-MOST_MARKED, MOST_LINES = 45, 24  # points of a line, and lines of a panel; more would be strings of beads
-MOST_DIRECT, LONGEST_DIRECT = 6, 14  # curves, and characters of a name, that are written beside their ends
+# points of a line, and lines of a panel; more would be strings of beads
+MOST_MARKED, MOST_LINES = 45, 24
+# curves, and characters of a name, that are written beside their ends
+MOST_DIRECT, LONGEST_DIRECT = 6, 14
 MOST_HOVERED = 4000  # points of a page
 SIZE, SMALL = (5.4, 3.5), (4.2, 2.8)  # inches
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve; `low` and `high` bound its band. One that is `apart` is drawn thin, beside the others.
+    """A curve; `low` and `high` bound its band. One that is `apart` is drawn thin,
+    beside the others.
 
     Its label is made showable, as what the titles of a panel are.
     """
@@ -48,7 +62,8 @@ class Line:
     runs: int = 1
     apart: bool = False
     style: int = 0  # of the line, beside its colour
-    begins: Sequence[float] = ()  # where on the horizontal axis each stage but the first begins
+    # where on the horizontal axis each stage but the first begins
+    begins: Sequence[float] = ()
 
     @property
     def mark(self) -> str:
@@ -76,45 +91,72 @@ class Panel:
 
 def later(panel: Panel, start: float) -> Panel:
     """The part of a panel from `start` on, on its own scale."""
-    return Panel(f"{panel.title}, from {start:g} on".lstrip(", "), [
-        _part(line, start) for line in panel.lines if line.x and line.x[-1] > start
-    ], panel.x_label, panel.y_label)  # fmt: skip
+    return Panel(
+        f"{panel.title}, from {start:g} on".lstrip(", "),
+        [_part(line, start) for line in panel.lines if line.x and line.x[-1] > start],
+        panel.x_label,
+        panel.y_label,
+    )
 
 
 def _part(line: Line, start: float) -> Line:
     first = next(number for number, x in enumerate(line.x) if x >= start)
-    low, high = (bound[first:] if bound is not None else None for bound in (line.low, line.high))
+    low, high = (
+        bound[first:] if bound is not None else None for bound in (line.low, line.high)
+    )
     begins = [x for x in line.begins if x >= start]
-    return replace(line, x=line.x[first:], y=line.y[first:], low=low, high=high, begins=begins)
+    return replace(
+        line, x=line.x[first:], y=line.y[first:], low=low, high=high, begins=begins
+    )
 
 
 def svg(panel: Panel, number: int, hover: bool, small: bool = False) -> str:
     """A panel as an SVG element. `number`: which of the page's it is, as their ids must differ."""
     with drawing({"svg.fonttype": "none", "svg.hashsalt": f"panel {number}"}) as pyplot:
-        figure, axes = pyplot.subplots(figsize=SMALL if small else SIZE, layout="constrained")
+        figure, axes = pyplot.subplots(
+            figsize=SMALL if small else SIZE, layout="constrained"
+        )
         _draw(axes, panel, OF_THE_PAGE, direct=True)
         axes.set_title("")  # the page has it as text that wraps
         held = io.StringIO()
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
         points = list(_points(figure, axes, panel)) if hover else []
         pyplot.close(figure)
-    return element(held.getvalue(), f"{panel.y_label} by {panel.x_label}: {panel.title}", points)
+    return element(
+        held.getvalue(), f"{panel.y_label} by {panel.x_label}: {panel.title}", points
+    )
 
 
 def element(drawn: str, said: str, points: Iterable[str] = ()) -> str:
-    """An SVG of matplotlib's, drawn in colours OF_THE_PAGE, as an element of the page; `said` to who cannot see it."""
+    """An SVG of matplotlib's, drawn in colours OF_THE_PAGE, as an element of the page;
+    `said` to who cannot see it."""
     opening = f'role="img" aria-label="{html.escape(make_showable(said, keep=""), quote=True)}">'
-    drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawn.partition("<svg")[2], flags=re.S)
-    drawn = re.sub(r"(fill|stroke): #0f0f([0-9a-f]{2})", lambda m: f"{m[1]}: var(--z{int(m[2], 16)})", drawn)
+    drawn = re.sub(
+        r"<!--.*?-->|<metadata>.*?</metadata>",
+        "",
+        drawn.partition("<svg")[2],
+        flags=re.S,
+    )
+    drawn = re.sub(
+        r"(fill|stroke): #0f0f([0-9a-f]{2})",
+        lambda m: f"{m[1]}: var(--z{int(m[2], 16)})",
+        drawn,
+    )
     drawn = re.sub(
         r'^[^>]*?(viewBox="[^"]*")[^>]*>',
-        lambda match: f'xmlns:xlink="http://www.w3.org/1999/xlink" {match[1]} {opening}',
-        drawn, count=1, flags=re.S,
-    )  # fmt: skip
+        lambda match: (
+            f'xmlns:xlink="http://www.w3.org/1999/xlink" {match[1]} {opening}'
+        ),
+        drawn,
+        count=1,
+        flags=re.S,
+    )
     return f"<svg {drawn.rpartition('</svg>')[0]}{''.join(points)}</svg>"
 
 
-def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str, *, apart: bool = False) -> None:
+def picture(
+    panels: Sequence[Panel], paths: Sequence[Path], title: str, *, apart: bool = False
+) -> None:
     """All panels in one figure, light, for papers; the format is that of each path's ending.
 
     `apart`: names mean something else in each panel, so each has a legend of its own.
@@ -123,26 +165,49 @@ def picture(panels: Sequence[Panel], paths: Sequence[Path], title: str, *, apart
     rows = -(-len(panels) // columns)
     with drawing({"pdf.fonttype": 42}) as pyplot:
         figure, axes = pyplot.subplots(
-            rows, columns, figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.6), layout="constrained", squeeze=False
+            rows,
+            columns,
+            figsize=(SIZE[0] * columns, SIZE[1] * rows + 0.6),
+            layout="constrained",
+            squeeze=False,
         )
         for place, one in zip(axes.flat, panels, strict=False):
             _draw(place, one, ON_PAPER, direct=False)
         for place in axes.flat[len(panels) :]:
             place.set_axis_off()
-        named = {legend_name(line.label): place for line, place in _handles(axes.flat, panels)}
+        named = {
+            legend_name(line.label): place
+            for line, place in _handles(axes.flat, panels)
+        }
         if apart:
             for place, one in zip(axes.flat, panels, strict=False):
-                own = [(drawn, legend_name(line.label)) for line, drawn in _handles([place], [one])]
-                place.legend(*zip(*own, strict=True), frameon=False, fontsize=9) if len(own) > 1 else None
+                own = [
+                    (drawn, legend_name(line.label))
+                    for line, drawn in _handles([place], [one])
+                ]
+                (
+                    place.legend(*zip(*own, strict=True), frameon=False, fontsize=9)
+                    if len(own) > 1
+                    else None
+                )
         elif len(named) > 1:
             most = max(map(len, named))
             figure.legend(
-                named.values(), named.keys(), loc="outside lower center", frameon=False,
-                ncols=max(1, min(len(named), 6, int(14 * SIZE[0] * columns / (most + 6)))),
-            )  # fmt: skip
+                named.values(),
+                named.keys(),
+                loc="outside lower center",
+                frameon=False,
+                ncols=max(
+                    1, min(len(named), 6, int(14 * SIZE[0] * columns / (most + 6)))
+                ),
+            )
         figure.suptitle(make_showable(title, keep=""), fontsize=10)
         for path in paths:
-            figure.savefig(path, dpi=160, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+            figure.savefig(
+                path,
+                dpi=160,
+                metadata={"CreationDate": None} if path.suffix == ".pdf" else None,
+            )
         pyplot.close(figure)
 
 
@@ -151,24 +216,34 @@ def legend_name(text: str) -> str:
     return re.sub("^_", " _", make_showable(text, keep=""))
 
 
-def _handles(places: Sequence[Any], panels: Sequence[Panel]) -> Iterator[tuple[Line, Any]]:
+def _handles(
+    places: Sequence[Any], panels: Sequence[Panel]
+) -> Iterator[tuple[Line, Any]]:
     for place, panel in zip(places, panels, strict=False):
-        drawn = [line for line in place.get_lines() if not line.get_label().startswith("_")]
-        yield from zip([line for line in panel.lines if not line.apart], drawn, strict=True)
+        drawn = [
+            line for line in place.get_lines() if not line.get_label().startswith("_")
+        ]
+        yield from zip(
+            [line for line in panel.lines if not line.apart], drawn, strict=True
+        )
 
 
 @contextlib.contextmanager
 def drawing(settings: dict[str, Any]) -> Iterator[Any]:
-    """pyplot without a screen, under settings that end with the drawing; a `$` in a name is a dollar."""
+    """pyplot without a screen, under settings that end with the drawing; a `$` in a
+    name is a dollar."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: F401  # else pyplot may want a screen
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,  # noqa: F401
+    )
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     used: Any = {"text.parse_math": False, "font.size": 10, "axes.unicode_minus": False}
     with matplotlib.rc_context(used | settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # names of grids may be in any script
+        # names of grids may be in any script
+        warnings.filterwarnings("ignore", message="Glyph")
         yield pyplot
 
 
@@ -176,14 +251,27 @@ def _draw(axes: Any, panel: Panel, colours: Sequence[str], direct: bool) -> None
     for line in panel.lines:
         colour = colours[FIRST + line.colour % len(PALETTE)]
         if line.low is not None and line.high is not None:
-            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
-        few = len(line.x) <= MOST_MARKED and len(panel.lines) <= MOST_LINES and not line.apart
+            axes.fill_between(
+                line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0
+            )
+        few = (
+            len(line.x) <= MOST_MARKED
+            and len(panel.lines) <= MOST_LINES
+            and not line.apart
+        )
         mark = line.mark if few else "" if len(line.x) > 1 else "."
         dash = (0, (4, 2)) if line.apart else DASHES[style_of(line.colour, line.style)]
         axes.plot(
-            line.x, line.y, label="_" if line.apart else "curve", color=colour, marker=mark, markersize=3.4,
-            linewidth=0.9 if line.apart else 1.7, linestyle=dash, alpha=0.8 if line.apart else 1,
-        )  # fmt: skip
+            line.x,
+            line.y,
+            label="_" if line.apart else "curve",
+            color=colour,
+            marker=mark,
+            markersize=3.4,
+            linewidth=0.9 if line.apart else 1.7,
+            linestyle=dash,
+            alpha=0.8 if line.apart else 1,
+        )
     _draw_begins(axes, panel, colours)
     if panel.marked:
         axes.axvspan(*panel.marked, color=colours[GRID], alpha=0.6, linewidth=0)
@@ -211,32 +299,61 @@ def _draw_begins(axes: Any, panel: Panel, colours: Sequence[str]) -> None:
             axes.axvline(x, color=colours[INK], linewidth=0.9, linestyle=":")
         return
     for line in lines:
-        places = [(x, y) for x, y in zip(line.x, line.y, strict=True) if x in line.begins]
+        places = [
+            (x, y) for x, y in zip(line.x, line.y, strict=True) if x in line.begins
+        ]
         colour = colours[FIRST + line.colour % len(PALETTE)]
-        axes.plot(*zip(*places, strict=True), "|", color=colour, markersize=14, markeredgewidth=2) if places else None
+        (
+            axes.plot(
+                *zip(*places, strict=True),
+                "|",
+                color=colour,
+                markersize=14,
+                markeredgewidth=2,
+            )
+            if places
+            else None
+        )
 
 
 def style_of(colour: int, style: int = 0) -> int:
-    """Which of the dashes a line has; where there are more curves than colours, these tell them apart too."""
+    """Which of the dashes a line has; where there are more curves than colours, these
+    tell them apart too."""
     return (colour // len(PALETTE) + style) % len(DASHES)
 
 
 def _name_ends(axes: Any, panel: Panel, colours: Sequence[str]) -> None:
-    """Writes the names of few curves beside their last points, moved apart where they would overlap."""
-    ends = [line for line in panel.lines if not line.apart and line.x and line.y[-1] == line.y[-1]]
-    if not 1 < len(ends) <= MOST_DIRECT or max(len(line.label) for line in ends) > LONGEST_DIRECT:
+    """Writes the names of few curves beside their last points, moved apart where they
+    would overlap."""
+    ends = [
+        line
+        for line in panel.lines
+        if not line.apart and line.x and line.y[-1] == line.y[-1]
+    ]
+    if (
+        not 1 < len(ends) <= MOST_DIRECT
+        or max(len(line.label) for line in ends) > LONGEST_DIRECT
+    ):
         return
     bottom, top = axes.get_ylim()
     least, right = (top - bottom) / 15, axes.get_xlim()[1]
     at = -float("inf")
     for line in sorted(ends, key=lambda one: one.y[-1]):
         at = max(at + least, line.y[-1])
-        axes.text(right, at, f" {line.label}", color=colours[FIRST + line.colour % len(PALETTE)], va="center",
-                  fontsize=9.5, clip_on=False)  # fmt: skip
+        axes.text(
+            right,
+            at,
+            f" {line.label}",
+            color=colours[FIRST + line.colour % len(PALETTE)],
+            va="center",
+            fontsize=9.5,
+            clip_on=False,
+        )
 
 
 def _points(figure: Any, axes: Any, panel: Panel) -> Iterator[str]:
-    """A circle with a title at each point, in the coordinates of the SVG: 72 to the inch, from the top."""
+    """A circle with a title at each point, in the coordinates of the SVG: 72 to the
+    inch, from the top."""
     height = figure.get_figheight() * 72
     scale = 72 / figure.dpi
     bottom, top = axes.get_ylim()
@@ -248,4 +365,7 @@ def _points(figure: Any, axes: Any, panel: Panel) -> Iterator[str]:
             said = f"{line.label}: {y:.4g} at {panel.x_label.partition(' ')[0]} {x:g}"
             if line.low is not None and line.high is not None:
                 said += f" ({line.low[number]:.4g} to {line.high[number]:.4g}, {line.runs} runs)"
-            yield f'<circle cx="{left:.1f}" cy="{height - up:.1f}" r="5"><title>{html.escape(said)}</title></circle>'
+            yield (
+                f'<circle cx="{left:.1f}" cy="{height - up:.1f}"'
+                f' r="5"><title>{html.escape(said)}</title></circle>'
+            )

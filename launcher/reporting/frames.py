@@ -1,9 +1,12 @@
-"""A grid's recorded values as tables: for a notebook as a pandas DataFrame, for other tools as Parquet or CSV.
+"""A grid's recorded values as tables: for a notebook as a pandas DataFrame, for other
+tools as Parquet or CSV.
 
-    from launcher.reporting.frames import metrics
-    metrics("wsd-order", workspace="zsg-work").query("key == 'loss'").pivot_table("value", "step", "arrangement.order")
+    from launcher.reporting.frames import metrics metrics("wsd-order",
+    workspace="zsg-work").query("key == 'loss'").pivot_table("value", "step",
+    "arrangement.order")
 
-Read from the runs' journals, so it works offline, and while runs go on; the first value of a key and step counts.
+Read from the runs' journals, so it works offline, and while runs go on; the first value
+of a key and step counts.
 """
 
 import json
@@ -28,20 +31,25 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def metrics(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
-    """Every value of every run of a grid, one a row: run, the grid's axes, stage, step, examples, key, value, ts.
+    """Every value of every run of a grid, one a row: run, the grid's axes, stage, step,
+    examples, key, value, ts.
 
-    `workspace`: the folder of all runs; else that of ZSG_WORKSPACE, or zsg-work here. `examples` counts those trained
-    on up to the step. UserError if there is no such grid.
+    `workspace`: the folder of all runs; else that of ZSG_WORKSPACE, or zsg-work here.
+    `examples` counts those trained on up to the step. UserError if there is no such
+    grid.
     """
     return _frame(grid, workspace, metric_schema, metric_columns)
 
 
 def item_losses(grid: str, workspace: str | Path | None = None) -> "pd.DataFrame":
-    """The loss of every test item at every checkpoint, one a row: run, the grid's axes, step, item, task, loss."""
+    """The loss of every test item at every checkpoint, one a row: run, the grid's axes,
+    step, item, task, loss."""
     return _frame(grid, workspace, item_schema, item_columns)
 
 
-def _frame(grid: str, workspace: str | Path | None, schema_of: Any, columns_of: Any) -> "pd.DataFrame":
+def _frame(
+    grid: str, workspace: str | Path | None, schema_of: Any, columns_of: Any
+) -> "pd.DataFrame":
     from launcher.workspace import workspaces
 
     extras.need("a DataFrame", "report", only=("pandas",))
@@ -56,17 +64,39 @@ def metric_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
     """The columns of the metrics of runs that a grid lists."""
     numbers = [("examples", pa.int64()), ("key", pa.string()), ("value", pa.float64())]
     return _schema(
-        listed, [("stage", pa.string()), ("step", pa.int64()), *numbers, ("ts", pa.timestamp("ms", tz="UTC"))]
+        listed,
+        [
+            ("stage", pa.string()),
+            ("step", pa.int64()),
+            *numbers,
+            ("ts", pa.timestamp("ms", tz="UTC")),
+        ],
     )
 
 
 def item_schema(listed: Sequence[Mapping[str, Any]]) -> "pa.Schema":
     """The columns of the item losses of runs that a grid lists."""
-    return _schema(listed, [("step", pa.int64()), ("item", pa.string()), ("task", pa.string()), ("loss", pa.float32())])
+    return _schema(
+        listed,
+        [
+            ("step", pa.int64()),
+            ("item", pa.string()),
+            ("task", pa.string()),
+            ("loss", pa.float32()),
+        ],
+    )
 
 
-def _schema(listed: Sequence[Mapping[str, Any]], own: list[tuple[str, Any]]) -> "pa.Schema":
-    return pa.schema([("run", pa.string()), *((key, _kind(listed, key)) for key in _axes(listed)), *own])
+def _schema(
+    listed: Sequence[Mapping[str, Any]], own: list[tuple[str, Any]]
+) -> "pa.Schema":
+    return pa.schema(
+        [
+            ("run", pa.string()),
+            *((key, _kind(listed, key)) for key in _axes(listed)),
+            *own,
+        ]
+    )
 
 
 def _axes(listed: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -74,7 +104,8 @@ def _axes(listed: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _kind(listed: Sequence[Mapping[str, Any]], key: str) -> "pa.DataType":
-    """Numbers stay numbers where all values of an axis are; else they are texts, as a grid file has them."""
+    """Numbers stay numbers where all values of an axis are; else they are texts, as a
+    grid file has them."""
     kinds = {type(row["axes"].get(key)) for row in listed} - {type(None)}
     if kinds == {int}:
         return pa.int64()
@@ -85,16 +116,30 @@ def metric_columns(run: Recorded) -> Columns:
     """The values of a run that count, in the order of its journals."""
     points = [point for stage in run.stages for point in stage.points]
     names = ("stage", "step", "examples", "key", "value", "ts")
-    return {"run": run.run, **run.axes, **{name: [getattr(point, name) for point in points] for name in names}}
+    return {
+        "run": run.run,
+        **run.axes,
+        **{name: [getattr(point, name) for point in points] for name in names},
+    }
 
 
 def item_columns(run: Recorded) -> Columns:
     """The loss of each of a run's test items at each checkpoint."""
     found = run.items("loss")
     if found is None:
-        return {"run": run.run, **run.axes, "step": [], "item": [], "task": [], "loss": []}
+        return {
+            "run": run.run,
+            **run.axes,
+            "step": [],
+            "item": [],
+            "task": [],
+            "loss": [],
+        }
     count = len(found.ids)
-    held = {"step": [step for step in found.steps for _ in range(count)], "loss": found.losses.ravel()}
+    held = {
+        "step": [step for step in found.steps for _ in range(count)],
+        "loss": found.losses.ravel(),
+    }
     return {
         "run": run.run,
         **run.axes,
@@ -107,11 +152,18 @@ def item_columns(run: Recorded) -> Columns:
 def _table(columns: Columns, schema: "pa.Schema") -> "pa.Table":
     """Columns as a table: what is one value stands in every row."""
     length = len(columns["step"])
-    return pa.table([_array(columns.get(field.name), field.type, length) for field in schema], schema=schema)
+    return pa.table(
+        [_array(columns.get(field.name), field.type, length) for field in schema],
+        schema=schema,
+    )
 
 
 def _array(values: Any, kind: "pa.DataType", length: int) -> "pa.Array":
-    if isinstance(values, str) or not hasattr(values, "__len__") or isinstance(values, dict):
+    if (
+        isinstance(values, str)
+        or not hasattr(values, "__len__")
+        or isinstance(values, dict)
+    ):
         return pa.repeat(_scalar(values, kind), length)
     if len(values) != length:  # an axis whose value is a list
         return pa.repeat(_scalar(values, kind), length)
@@ -135,7 +187,9 @@ class Writer:
         self._draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         self._is_csv = kind == "csv"
         if self._is_csv:
-            self._file = csv.CSVWriter(self._draft, csv_cells.make_cells(schema.empty_table()).schema)
+            self._file = csv.CSVWriter(
+                self._draft, csv_cells.make_cells(schema.empty_table()).schema
+            )
         else:
             self._file = parquet.ParquetWriter(self._draft, schema)
 
@@ -148,7 +202,12 @@ class Writer:
     def __enter__(self) -> "Writer":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self._file.close()
         if error is None:
             self._draft.replace(self._path)
@@ -165,13 +224,19 @@ def write_csv(path: Path, held: Columns) -> None:
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Rows as columns."""
-    return {name: [row[name] for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+    return {
+        name: [row[name] for row in rows]
+        for name in dict.fromkeys(name for row in rows for name in row)
+    }
 
 
 def export(place: Workspace, grid: str, path: Path, kind: str, items: bool) -> int:
-    """Writes a grid's metrics, or its item losses, as `parquet` or `csv`; how many rows. UserError for no such grid."""
+    """Writes a grid's metrics, or its item losses, as `parquet` or `csv`; how many
+    rows. UserError for no such grid."""
     record = grid_record.read(place, grid)
-    schema_of, columns_of = (item_schema, item_columns) if items else (metric_schema, metric_columns)
+    schema_of, columns_of = (
+        (item_schema, item_columns) if items else (metric_schema, metric_columns)
+    )
     with Writer(path, schema_of(record["runs"]), kind) as file:
         for run in recorded.runs(place, record):
             file.add(columns_of(run))

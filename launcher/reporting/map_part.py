@@ -1,4 +1,5 @@
-"""Writes a report's section of hidden states: a map of each base and of each end, with silhouettes."""
+"""Writes a report's section of hidden states: a map of each base and of each end, with
+silhouettes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +14,12 @@ from launcher.reporting.maps import PERPLEXITY, SEED, Map, Maps
 MOST_NAMED = 6  # groups whose silhouettes stand in a title
 
 NOTE = (
-    "Each point is the prompt of a test item: its hidden state in the layer, in the plane by t-SNE (perplexity "
-    f"{PERPLEXITY:g}, less of few items; seed {SEED}; begun from the PCA) and by PCA. In a t-SNE only who is near whom "
-    "counts. Silhouettes are of the hidden states themselves, by Euclidean distances: 1 far from all other groups, 0 "
-    "between two, below 0 nearer to another; a title has the mean of all items and of each group. Of replicates the "
-    "first is shown. Beside this page: maps.png, maps.pdf, maps.csv. "
+    "Each point is the prompt of a test item: its hidden state in the layer, in the plane by t-SNE"
+    f" (perplexity {PERPLEXITY:g}, less of few items; seed {SEED}; begun from the PCA) and by PCA."
+    " In a t-SNE only who is near whom counts. Silhouettes are of the hidden states themselves, by"
+    " Euclidean distances: 1 far from all other groups, 0 between two, below 0 nearer to another;"
+    " a title has the mean of all items and of each group. Of replicates the first is shown."
+    " Beside this page: maps.png, maps.pdf, maps.csv. "
 )
 
 
@@ -27,12 +29,21 @@ def section(maps: Maps) -> list[str]:
         return []
     numbers = number_groups(maps)
     hover = sum(2 * len(one.kept.ids) for one in maps.drawn) <= MOST_HOVERED
-    drawn = [(title(one), scatter.svg(one, numbers, place, hover)) for place, one in enumerate(maps.drawn)]
-    more = f"{maps.left_out} more are left out, as a page has {len(maps.drawn)} at most. " if maps.left_out else ""
+    drawn = [
+        (title(one), scatter.svg(one, numbers, place, hover))
+        for place, one in enumerate(maps.drawn)
+    ]
+    more = (
+        f"{maps.left_out} more are left out, as a page has {len(maps.drawn)} at most. "
+        if maps.left_out
+        else ""
+    )
     by = maps.drawn[0].kept.by
     return [
         report_page.heading("Hidden states of test items"),
-        report_page.marks_legend(by, {group: scatter.look(number) for group, number in numbers.items()}),
+        report_page.marks_legend(
+            by, {group: scatter.look(number) for group, number in numbers.items()}
+        ),
         report_page.panels(drawn),
         report_page.paragraph(NOTE + more, "faint"),
     ]
@@ -46,8 +57,15 @@ def number_groups(maps: Maps) -> dict[str, int]:
 def title(one: Map) -> str:
     """Whose map it is, of which layer, and how well its groups lie apart."""
     apart = one.kept.silhouettes
-    of = {group: float(np.mean(apart[_where(one, group)])) for group in dict.fromkeys(one.kept.groups)}
-    shown = f" ({', '.join(f'{group} {value:.2f}' for group, value in of.items())})" if len(of) <= MOST_NAMED else ""
+    of = {
+        group: float(np.mean(apart[_where(one, group)]))
+        for group in dict.fromkeys(one.kept.groups)
+    }
+    shown = (
+        f" ({', '.join(f'{group} {value:.2f}' for group, value in of.items())})"
+        if len(of) <= MOST_NAMED
+        else ""
+    )
     pooling = " of all tokens" if one.kept.way["pooling"] == "mean" else ""
     layer = f"layer {one.kept.way['layer']}{pooling}"
     return f"{one.label}, {layer}: silhouette {np.mean(apart):.2f}{shown}"
@@ -57,15 +75,30 @@ def rows(maps: Maps) -> Sequence[dict[str, Any]]:
     """The table beside the page: every item of every map."""
     return [
         {
-            "run": one.run, "of": one.label, "step": one.kept.step, "key": one.kept.key, "layer": one.kept.way["layer"],
-            "by": one.kept.by, "group": group, "item": item, "silhouette": float(apart),
-            "tsne_1": tsne[0], "tsne_2": tsne[1], "pca_1": pca[0], "pca_2": pca[1],
+            "run": one.run,
+            "of": one.label,
+            "step": one.kept.step,
+            "key": one.kept.key,
+            "layer": one.kept.way["layer"],
+            "by": one.kept.by,
+            "group": group,
+            "item": item,
+            "silhouette": float(apart),
+            "tsne_1": tsne[0],
+            "tsne_2": tsne[1],
+            "pca_1": pca[0],
+            "pca_2": pca[1],
         }
         for one in maps.drawn
         for item, group, apart, tsne, pca in zip(
-            one.kept.ids, one.kept.groups, one.kept.silhouettes, one.tsne.tolist(), one.pca.tolist(), strict=True
+            one.kept.ids,
+            one.kept.groups,
+            one.kept.silhouettes,
+            one.tsne.tolist(),
+            one.pca.tolist(),
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _where(one: Map, group: str) -> list[bool]:

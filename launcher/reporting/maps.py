@@ -1,7 +1,9 @@
-"""Lays the hidden states that runs keep out in the plane, by t-SNE and by PCA: before training and at its end.
+"""Lays the hidden states that runs keep out in the plane, by t-SNE and by PCA: before
+training and at its end.
 
-t-SNE is scikit-learn's with a fixed seed, begun from the PCA, at perplexity 30 or what few items allow. Of replicates
-the first that keeps states stands for all; a base that several runs have in common is laid out once.
+t-SNE is scikit-learn's with a fixed seed, begun from the PCA, at perplexity 30 or what
+few items allow. Of replicates the first that keeps states stands for all; a base that
+several runs have in common is laid out once.
 """
 
 import hashlib
@@ -27,7 +29,8 @@ Points = NDArray[np.float64]  # (N, 2)
 
 @dataclass(frozen=True)
 class Map:
-    """The items of a layer in the plane; `explained` is what share of all variance each axis of the PCA has."""
+    """The items of a layer in the plane; `explained` is what share of all variance each
+    axis of the PCA has."""
 
     label: str  # whose they are
     run: str
@@ -56,15 +59,29 @@ def of_groups(place: Workspace, groups: Sequence[tuple[str, Group]]) -> Maps:
     return Maps([_map(*one) for one in found[:MOST]], max(0, len(found) - MOST))
 
 
-def _found(place: Workspace, groups: Sequence[tuple[str, Group]]) -> Iterator[tuple[str, str, States]]:
-    """(whose, run, states) of each base and of each group's last step that has any, layer by layer."""
+def _found(
+    place: Workspace, groups: Sequence[tuple[str, Group]]
+) -> Iterator[tuple[str, str, States]]:
+    """(whose, run, states) of each base and of each group's last step that has any,
+    layer by layer."""
     bases: dict[str, tuple[list[str], str, States]] = {}
     ends = []
     for label, group in groups:
-        run, files = next(((one.run, files) for one in group.members if (files := _files(place, one.run))), ("", {}))
+        run, files = next(
+            (
+                (one.run, files)
+                for one in group.members
+                if (files := _files(place, one.run))
+            ),
+            ("", {}),
+        )
         for _, steps in sorted(files.items()):
             for step in sorted({min(steps), max(steps)}):
-                extras.need("a report with hidden states", "report", only=("safetensors", "sklearn"))
+                extras.need(
+                    "a report with hidden states",
+                    "report",
+                    only=("safetensors", "sklearn"),
+                )
                 kept = kept_states.read(steps[step])
                 if len(kept.ids) < LEAST or not np.isfinite(kept.states).all():
                     continue
@@ -105,6 +122,8 @@ def _map(label: str, run: str, kept: States) -> Map:
     pca = PCA(n_components=2, svd_solver="full")
     flat = pca.fit_transform(states)
     perplexity = min(PERPLEXITY, (len(states) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=SEED).fit_transform(states)
+    tsne = TSNE(
+        perplexity=perplexity, init="pca", learning_rate="auto", random_state=SEED
+    ).fit_transform(states)
     first, second = map(float, pca.explained_variance_ratio_)
     return Map(label, run, kept, np.asarray(tsne, np.float64), flat, (first, second))

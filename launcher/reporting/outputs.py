@@ -1,8 +1,10 @@
-"""Writes into folders and files that the user names, and replaces or removes nothing there that zsg did not write.
+"""Writes into folders and files that the user names, and replaces or removes nothing
+there that zsg did not write.
 
-A report's folder keeps a list of what zsg wrote there, with the digests: only a file that stands in it and is as it was
-written is replaced, or removed where the report has no such part any more. All is made in a folder beside first, so
-that what is refused or killed leaves the older report as it is. No link is followed or written through.
+A report's folder keeps a list of what zsg wrote there, with the digests: only a file
+that stands in it and is as it was written is replaced, or removed where the report has
+no such part any more. All is made in a folder beside first, so that what is refused or
+killed leaves the older report as it is. No link is followed or written through.
 """
 
 import contextlib
@@ -22,15 +24,19 @@ from zsg_core.errors import UserError
 MANIFEST = ".zsg-report.json"
 MOST_NAMED = 4
 
-Digests = Mapping[str, list[str]]  # of each file, those that it may have by now: a killed write leaves the older one
+# of each file, those that it may have by now: a killed write leaves the older one
+Digests = Mapping[str, list[str]]
 
 
 @contextlib.contextmanager
-def report_folder(folder: Path, names: Sequence[str], certain: Sequence[str], is_own: bool) -> Iterator[Path]:
+def report_folder(
+    folder: Path, names: Sequence[str], certain: Sequence[str], is_own: bool
+) -> Iterator[Path]:
     """Yields a folder to write a report's files to, whose `names` then come to lie in `folder`.
 
-    `certain`: those that every report has. `is_own`: in the workspace, where an older zsg kept no list of what it
-    wrote. UserError, before anything is written, for a file there that is not ours, or is not as zsg wrote it.
+    `certain`: those that every report has. `is_own`: in the workspace, where an older
+    zsg kept no list of what it wrote. UserError, before anything is written, for a file
+    there that is not ours, or is not as zsg wrote it.
     """
     is_new = not folder.exists()
     ownership.make_folder(folder)
@@ -64,22 +70,30 @@ def refuse_linked(place: Workspace, folder: Path) -> None:
     except FileNotFoundError:
         return
     except removal.Linked as error:
-        raise UserError(f"{error}; remove the link, or name a folder with --out") from None
+        raise UserError(
+            f"{error}; remove the link, or name a folder with --out"
+        ) from None
 
 
 def refuse_existing(path: Path, may_replace: bool) -> None:
-    """UserError for a file that is there already, unless the user has said that it may go; always for what is none."""
+    """UserError for a file that is there already, unless the user has said that it may
+    go; always for what is none."""
     if not os.path.lexists(path):
         return
     if path.is_symlink() or not path.is_file():
         raise UserError(f"--out {path}: is there and is no ordinary file; name another")
     if not may_replace:
-        raise UserError(f"--out {path}: is there already; name another file, or replace it with --replace")
+        raise UserError(
+            f"--out {path}: is there already; name another file, or replace it with --replace"
+        )
 
 
 def _publish(draft: Path, folder: Path, made: Sequence[str], known: Digests) -> None:
     new = {name: _digest(draft / name) for name in made}
-    may_be = {name: [*known.get(name, ()), *([new[name]] if name in new else [])] for name in {*known, *new}}
+    may_be = {
+        name: [*known.get(name, ()), *([new[name]] if name in new else [])]
+        for name in {*known, *new}
+    }
     _keep(folder, may_be)
     with removal.opened(folder, folder) as handle:
         for name in made:
@@ -90,15 +104,25 @@ def _publish(draft: Path, folder: Path, made: Sequence[str], known: Digests) -> 
 
 
 def _keep(folder: Path, files: Digests) -> None:
-    write_json(folder / MANIFEST, {"schema": SCHEMA, "files": dict(sorted(files.items()))})
+    write_json(
+        folder / MANIFEST, {"schema": SCHEMA, "files": dict(sorted(files.items()))}
+    )
 
 
 def _known(folder: Path, names: Sequence[str], is_own: bool) -> Digests:
     """What zsg wrote in a folder, with the digests."""
     listed = _listed(folder, names)
     if listed is not None:
-        return {name: digests for name, digests in listed.items() if os.path.lexists(folder / name)}
-    there = [name for name in names if (folder / name).is_file() and not (folder / name).is_symlink()]
+        return {
+            name: digests
+            for name, digests in listed.items()
+            if os.path.lexists(folder / name)
+        }
+    there = [
+        name
+        for name in names
+        if (folder / name).is_file() and not (folder / name).is_symlink()
+    ]
     return {name: [_digest(folder / name)] for name in there} if is_own else {}
 
 
@@ -112,17 +136,28 @@ def _listed(folder: Path, names: Sequence[str]) -> dict[str, list[str]] | None:
     files = told.get("files") if isinstance(told, dict) else None
     if not isinstance(files, dict):
         return None
-    return {name: digests for name, digests in files.items() if name in names and isinstance(digests, list)}
+    return {
+        name: digests
+        for name, digests in files.items()
+        if name in names and isinstance(digests, list)
+    }
 
 
 def _refuse_others(folder: Path, names: Collection[str], known: Digests) -> None:
-    others = sorted({name for name in names if os.path.lexists(folder / name) and not _is_ours(folder, name, known)})
+    others = sorted(
+        {
+            name
+            for name in names
+            if os.path.lexists(folder / name) and not _is_ours(folder, name, known)
+        }
+    )
     if not others:
         return
     more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
     raise UserError(
-        f"{folder} holds {', '.join(others[:MOST_NAMED])}{more}, which zsg did not write, or which {_be(others)} "
-        "changed since; nothing was written: move it elsewhere, or name another folder with --out"
+        f"{folder} holds {', '.join(others[:MOST_NAMED])}{more}, which zsg did not write, or which"
+        f" {_be(others)} changed since; nothing was written: move it elsewhere, or name another"
+        " folder with --out"
     )
 
 
@@ -132,7 +167,12 @@ def _be(names: Sequence[str]) -> str:
 
 def _is_ours(folder: Path, name: str, known: Digests) -> bool:
     path = folder / name
-    return name in known and path.is_file() and not path.is_symlink() and _digest(path) in known[name]
+    return (
+        name in known
+        and path.is_file()
+        and not path.is_symlink()
+        and _digest(path) in known[name]
+    )
 
 
 def _digest(path: Path) -> str:

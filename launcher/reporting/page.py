@@ -1,7 +1,7 @@
 """Writes a report as one HTML page that needs nothing else: no network, no library, light and dark.
 
-Every text that comes from a grid or a run is escaped and made showable, and the page forbids every script but its own,
-by digest.
+Every text that comes from a grid or a run is escaped and made showable, and the page
+forbids every script but its own, by digest.
 """
 
 import base64
@@ -18,12 +18,15 @@ from zsg_core.stats.curves import Interval
 MOST_NAMED = 24  # curves in a legend that is not folded
 DASHES = ("", "8 3", "3 2", "9 3 3 3")  # as in the figures
 SHAPES = {
-    "o": '<circle cx="14" cy="6" r="3"/>', "s": '<rect x="11.2" y="3.2" width="5.6" height="5.6"/>',
-    "^": '<path d="M14 2l4 7h-8z"/>', "D": '<path d="M14 2l4 4-4 4-4-4z"/>', "v": '<path d="M14 10l4-7h-8z"/>',
+    "o": '<circle cx="14" cy="6" r="3"/>',
+    "s": '<rect x="11.2" y="3.2" width="5.6" height="5.6"/>',
+    "^": '<path d="M14 2l4 7h-8z"/>',
+    "D": '<path d="M14 2l4 4-4 4-4-4z"/>',
+    "v": '<path d="M14 10l4-7h-8z"/>',
     "P": '<path d="M12.5 2h3v2.5H18v3h-2.5V10h-3V7.5H10v-3h2.5z"/>',
     "X": '<path d="M11 1.5l3 3 3-3 1.5 1.5-3 3 3 3-1.5 1.5-3-3-3 3-1.5-1.5 3-3-3-3z"/>',
     "*": '<path d="M14 1l1.3 3.5 3.7.1-2.9 2.3 1 3.6-3.1-2-3.1 2 1-3.6L9 4.6l3.7-.1z"/>',
-}  # fmt: skip
+}
 STYLE = """
 :root{color-scheme:light dark;--ink:#1a1a1a;--faint:#595959;--paper:#fff;--line:#d8d8d8;--shade:#f5f6f7;--warn:#fff4d6;
 --edge:#b97900;%LIGHT}
@@ -92,20 +95,33 @@ def interval(bounds: Interval | None) -> Cell:
 def page(title: str, parts: Iterable[str]) -> str:
     """The whole page. `title` is a text, the parts are HTML."""
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    allowed = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
-    colours = [";".join(f"--z{FIRST + place}:{pair[which]}" for place, pair in enumerate(PALETTE)) for which in (0, 1)]
+    allowed = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src"
+        " data:"
+    )
+    colours = [
+        ";".join(
+            f"--z{FIRST + place}:{pair[which]}" for place, pair in enumerate(PALETTE)
+        )
+        for which in (0, 1)
+    ]
     style = STYLE.replace("%LIGHT", f"--z0:#333;--z1:#d4d4d4;{colours[0]}")
     style = style.replace("%DARK", f"--z0:#d6d6d6;--z1:#43474d;{colours[1]}")
     head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{allowed}">'
     head += '<meta name="viewport" content="width=device-width,initial-scale=1">'
     head += f'<title>{text(title)}</title><link rel="icon" href="data:,"><style>{style}</style>'
     body = "\n".join(parts)
-    whole = f'<html lang="en"><head>{head}</head>\n<body>\n{body}\n<script>{SCRIPT}</script></body></html>'
-    return make_showable(f"<!doctype html>\n{whole}\n")  # its texts are so by now; here none is forgotten
+    whole = (
+        "<html"
+        f' lang="en"><head>{head}</head>\n<body>\n{body}\n<script>{SCRIPT}</script></body></html>'
+    )
+    # its texts are so by now; here none is forgotten
+    return make_showable(f"<!doctype html>\n{whole}\n")
 
 
 def text(value: object) -> str:
-    """A text as HTML; what could turn the direction of writing or end a line is shown by its name."""
+    """A text as HTML; what could turn the direction of writing or end a line is shown
+    by its name."""
     return html.escape(make_showable(str(value).replace("\t", " ")), quote=True)
 
 
@@ -126,7 +142,8 @@ def warning(title: str, lines: Sequence[str]) -> str:
 
 
 def legend(title: str, labels: Mapping[str, int]) -> str:
-    """Which curve is whose: a piece of its line with its mark. Above the panels, so that it covers nothing."""
+    """Which curve is whose: a piece of its line with its mark. Above the panels, so
+    that it covers nothing."""
     items = []
     for label, colour in labels.items():
         paint = f"var(--z{FIRST + colour % len(PALETTE)})"
@@ -137,16 +154,25 @@ def legend(title: str, labels: Mapping[str, int]) -> str:
 
 def styles_legend(title: str, styles: Mapping[str, int]) -> str:
     """Which style of line is whose."""
-    return _legend(title, [_legend_item(label, "var(--z0)", style_of(0, style), "") for label, style in styles.items()])
+    return _legend(
+        title,
+        [
+            _legend_item(label, "var(--z0)", style_of(0, style), "")
+            for label, style in styles.items()
+        ],
+    )
 
 
 def marks_legend(title: str, marks: Mapping[str, tuple[int, str]]) -> str:
     """Which mark is whose: the number of its colour, and its shape."""
-    return _legend(title, [
-        f'<li><svg viewBox="8 0 12 12" style="width:12px" aria-hidden="true"><g fill="var(--z{FIRST + colour})">'
-        f"{SHAPES[mark]}</g></svg>{text(label)}</li>"
-        for label, (colour, mark) in marks.items()
-    ])  # fmt: skip
+    return _legend(
+        title,
+        [
+            '<li><svg viewBox="8 0 12 12" style="width:12px" aria-hidden="true"><g'
+            f' fill="var(--z{FIRST + colour})">{SHAPES[mark]}</g></svg>{text(label)}</li>'
+            for label, (colour, mark) in marks.items()
+        ],
+    )
 
 
 def _legend_item(label: str, paint: str, style: int, mark: str) -> str:
@@ -157,12 +183,19 @@ def _legend_item(label: str, paint: str, style: int, mark: str) -> str:
 def _legend(title: str, items: Sequence[str]) -> str:
     name = f'<li class="faint">{text(title)}</li>' if title else ""
     drawn = f'<ul class="legend">{name}{"".join(items)}</ul>'
-    return drawn if len(items) <= MOST_NAMED else folded(f"The names of {len(items)} curves", drawn)
+    return (
+        drawn
+        if len(items) <= MOST_NAMED
+        else folded(f"The names of {len(items)} curves", drawn)
+    )
 
 
 def panels(drawn: Iterable[tuple[str, str]], small: bool = False) -> str:
     """Figures side by side, one below the other where it is narrow: title and SVG of each."""
-    figures = "".join(f"<figure>{f'<h3>{text(title)}</h3>' if title else ''}{svg}</figure>" for title, svg in drawn)
+    figures = "".join(
+        f"<figure>{f'<h3>{text(title)}</h3>' if title else ''}{svg}</figure>"
+        for title, svg in drawn
+    )
     return f'<div class="panels{" small" if small else ""}">{figures}</div>'
 
 
@@ -173,7 +206,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         cells = []
         for place, cell in enumerate(row):
             if isinstance(cell, Cell):
-                value = "" if cell.value is None or cell.value != cell.value else repr(float(cell.value))
+                value = (
+                    ""
+                    if cell.value is None or cell.value != cell.value
+                    else repr(float(cell.value))
+                )
                 cells.append(f'<td class="n" data-v="{value}">{text(cell.text)}</td>')
             else:
                 numeric[place] = False
@@ -181,10 +218,13 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         body.append(f"<tr>{''.join(cells)}</tr>")
     numbers = numeric if body else [False] * len(headings)
     head = "".join(
-        f'<th scope="col"{" class=n" if is_number else ""}><button type="button">{text(name)}</button></th>'
+        f'<th scope="col"{" class=n" if is_number else ""}><button'
+        f' type="button">{text(name)}</button></th>'
         for name, is_number in zip(headings, numbers, strict=True)
     )
-    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    whole = (
+        f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    )
     return f'<div class="scroll" tabindex="0">{whole}</div>'
 
 

@@ -1,4 +1,5 @@
-"""Writes the sections of a report: what is missing, curves, final values, sudden drops, what they stand on."""
+"""Writes the sections of a report: what is missing, curves, final values, sudden drops,
+what they stand on."""
 
 import time
 from collections.abc import Sequence
@@ -26,20 +27,41 @@ Rows = list[Sequence[Any]]
 
 
 def sections(
-    found: Found, summed: Sequence[tuple[Summary, Summary] | None], drops: Sequence[tuple[Group, Member, Drop]],
-    drawn: Sequence[Panel], decided: Sequence[Decided], maps: Maps,
-) -> list[str]:  # fmt: skip
+    found: Found,
+    summed: Sequence[tuple[Summary, Summary] | None],
+    drops: Sequence[tuple[Group, Member, Drop]],
+    drawn: Sequence[Panel],
+    decided: Sequence[Decided],
+    maps: Maps,
+) -> list[str]:
     """The sections as HTML; `summed` are those of the groups, `drawn` the panels by axis."""
-    hover = sum(len(line.x) for panel in drawn for line in panel.lines) <= report_figure.MOST_HOVERED
+    hover = (
+        sum(len(line.x) for panel in drawn for line in panel.lines)
+        <= report_figure.MOST_HOVERED
+    )
     done = sum(one.state == DONE for one in found.members)
     when = time.strftime("%Y-%m-%d %H:%M %Z")
     said = f"{done} of {len(found.members)} runs done; metric {found.asked.metric}; written {when}."
-    parts = [f"<h1>{report_page.text(found.name)}</h1>", report_page.paragraph(said, "faint")]
+    parts = [
+        f"<h1>{report_page.text(found.name)}</h1>",
+        report_page.paragraph(said, "faint"),
+    ]
     missing = _missing(found)
-    parts += [report_page.warning("What is missing or in doubt", missing)] if missing else []
+    parts += (
+        [report_page.warning("What is missing or in doubt", missing)] if missing else []
+    )
     parts += [report_page.heading(f"{found.asked.metric} by {X_LABELS[found.asked.x]}")]
-    parts += [report_page.legend(_names(found.colour_keys), found.colours)] if found.colour_keys else []
-    parts += [report_page.panels((panel.title, report_figure.svg(panel, n, hover)) for n, panel in enumerate(drawn))]
+    parts += (
+        [report_page.legend(_names(found.colour_keys), found.colours)]
+        if found.colour_keys
+        else []
+    )
+    parts += [
+        report_page.panels(
+            (panel.title, report_figure.svg(panel, n, hover))
+            for n, panel in enumerate(drawn)
+        )
+    ]
     parts += [report_page.paragraph(_bands(found), "faint")]
     parts += verdict_part.section(decided, len(drawn))
     others = len(drawn) + len(verdict_part.panels(decided))
@@ -54,14 +76,24 @@ def _bands(found: Found) -> str:
         least, most = min(banded), max(banded)
         count = f"{least}" if least == most else f"{least} to {most}"
         splits = ", and in held-out splits" if found.asked.over_splits else ""
-        text = f"A curve with a band is the mean of {count} replicates, which differ only in seeds that take effect"
+        text = (
+            f"A curve with a band is the mean of {count} replicates, which differ only in seeds"
+            " that take effect"
+        )
         text += f"{splits}; "
         text += "the band reaches from the lowest to the highest of them. "
     else:
         text = "No point of this grid has replicates that are done, so no curve has a band. "
     apart = any(group.apart for group in found.groups)
-    text += "Thin dashed lines are runs that broke off or lag behind; no mean holds them. " if apart else ""
-    staged = "A dotted line, or where curves differ a bar across each, is where the next stage begins. "
+    text += (
+        "Thin dashed lines are runs that broke off or lag behind; no mean holds them. "
+        if apart
+        else ""
+    )
+    staged = (
+        "A dotted line, or where curves differ a bar across each, is where the next stage"
+        " begins. "
+    )
     text += staged if found.most_stages > 1 else ""
     return text + "Values show where the mouse rests on a point."
 
@@ -69,44 +101,88 @@ def _bands(found: Found) -> str:
 def _missing(found: Found) -> list[str]:
     lines = list(found.troubles[:MOST_NAMED])
     if len(found.troubles) > MOST_NAMED:
-        lines.append(f"… and {len(found.troubles) - MOST_NAMED} more that failed, were cancelled or are flagged")
+        lines.append(
+            f"… and {len(found.troubles) - MOST_NAMED} more that failed, were cancelled or are"
+            " flagged"
+        )
     for state in (recorded.OPEN, recorded.ABSENT):
         of = [one.run for one in found.members if one.state == state]
         if of:
             more = f", … ({len(of)})" if len(of) > MOST_NAMED else ""
             lines.append(f"{state}: {', '.join(of[:MOST_NAMED])}{more}")
     without = [one.run for one in found.members if one.state == DONE and not one.values]
-    lines += [f"done, but without {found.asked.metric}: {', '.join(without[:MOST_NAMED])}"] if without else []
+    lines += (
+        [f"done, but without {found.asked.metric}: {', '.join(without[:MOST_NAMED])}"]
+        if without
+        else []
+    )
     dirty = sum(recorded.UNCOMMITTED in one["commit"] for one in found.facts)
-    lines += [f"{dirty} of {len(found.facts)} runs ran code with uncommitted changes"] if dirty else []
-    former = [row["run"] for row in found.record.get("former", []) if not row.get("is_stage")]
-    lines += [f"left out, as the grid no longer lists them: {', '.join(former[:MOST_NAMED])}"] if former else []
+    lines += (
+        [f"{dirty} of {len(found.facts)} runs ran code with uncommitted changes"]
+        if dirty
+        else []
+    )
+    former = [
+        row["run"] for row in found.record.get("former", []) if not row.get("is_stage")
+    ]
+    lines += (
+        [
+            f"left out, as the grid no longer lists them: {', '.join(former[:MOST_NAMED])}"
+        ]
+        if former
+        else []
+    )
     return lines
 
 
-def _finals(found: Found, summed: Sequence[tuple[Summary, Summary] | None]) -> list[str]:
+def _finals(
+    found: Found, summed: Sequence[tuple[Summary, Summary] | None]
+) -> list[str]:
     of_final, of_area = (
-        [f"{name} ± {kind}" for kind in ("replicates", "items", "tasks")] for name in ("final", "area")
+        [f"{name} ± {kind}" for kind in ("replicates", "items", "tasks")]
+        for name in ("final", "area")
     )
     names = [last_word(key) for key in found.keys]
     stages = [f"after stage {number}" for number in range(1, found.most_stages)]
-    headings = [*names, "runs", *stages, "last step", f"final {found.asked.metric}", *of_final, "area", *of_area]
+    headings = [
+        *names,
+        "runs",
+        *stages,
+        "last step",
+        f"final {found.asked.metric}",
+        *of_final,
+        "area",
+        *of_area,
+    ]
     rows: Rows = []
     for group, of in zip(found.groups, summed, strict=True):
         done = sum(one.state == DONE for one in group.members)
         axes = [_axis_cell(group.axes.get(key)) for key in found.keys]
         runs = f"{done} of {len(group.members)}"
-        values = [cell for one in of for cell in _summary_cells(one)] if of else [number(None)] * 8
+        values = (
+            [cell for one in of for cell in _summary_cells(one)]
+            if of
+            else [number(None)] * 8
+        )
         ends = [value for _, value in group.stage_ends] + [None] * len(stages)
         ended = [number(value) for value in ends[: len(stages)]]
-        rows.append([*axes, runs, *ended, number(float(group.steps[-1]) if group.steps else None, 12), *values])
+        rows.append(
+            [
+                *axes,
+                runs,
+                *ended,
+                number(float(group.steps[-1]) if group.steps else None, 12),
+                *values,
+            ]
+        )
     note = (
-        "Area: under the curve over steps, by the trapezoidal rule, divided by the span: in the metric's unit. "
-        f"{_mean_of(found.asked.metric)} All intervals are of 95 %, and of that mean. Replicates: Student's t over "
-        f"runs, the only one that tells of other seeds. Items: bootstrap over test items ({curves.REPEATS} draws, seed "
-        "0). Tasks: the same, drawing whole test tasks, as items of a task are alike. Both tell of other test items, "
-        "not of another training; there is none where items have no value in some runs or at some steps. Click a "
-        "heading to sort."
+        "Area: under the curve over steps, by the trapezoidal rule, divided by the span: in the"
+        f" metric's unit. {_mean_of(found.asked.metric)} All intervals are of 95 %, and of that"
+        " mean. Replicates: Student's t over runs, the only one that tells of other seeds. Items:"
+        f" bootstrap over test items ({curves.REPEATS} draws, seed 0). Tasks: the same, drawing"
+        " whole test tasks, as items of a task are alike. Both tell of other test items, not of"
+        " another training; there is none where items have no value in some runs or at some steps."
+        " Click a heading to sort."
     )
     return [
         report_page.heading("Final values and areas"),
@@ -118,51 +194,93 @@ def _finals(found: Found, summed: Sequence[tuple[Summary, Summary] | None]) -> l
 def _mean_of(metric: str) -> str:
     """What a value of the table is the mean over, in a sentence."""
     over = (
-        "test items" if is_over_items(metric) else "test tasks, each of which counts the same however many items it has"
+        "test items"
+        if is_over_items(metric)
+        else "test tasks, each of which counts the same however many items it has"
     )
     return f"A value of {metric} is the mean over {over}."
 
 
 def _axis_cell(value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return report_page.Cell(float(value), comparison.text(value)) if is_number else comparison.text(value)
+    return (
+        report_page.Cell(float(value), comparison.text(value))
+        if is_number
+        else comparison.text(value)
+    )
 
 
 def _summary_cells(one: Summary) -> list[Any]:
-    return [number(one.value), interval(one.seeds), interval(one.items), interval(one.tasks)]
+    return [
+        number(one.value),
+        interval(one.seeds),
+        interval(one.items),
+        interval(one.tasks),
+    ]
 
 
-def _drops(found: Found, drops: Sequence[tuple[Group, Member, Drop]], first: int, hover: bool) -> list[str]:
+def _drops(
+    found: Found, drops: Sequence[tuple[Group, Member, Drop]], first: int, hover: bool
+) -> list[str]:
     if not drops:
         return []
     shown = [row for row in drops if row[2].is_sudden][:MOST_DROPS] or drops[:FEW_DROPS]
     staged = found.most_stages > 1
-    headings = ["task", *map(last_word, found.keys), "run", *(["stage"] if staged else []), "from step", "to step"]
+    headings = [
+        "task",
+        *map(last_word, found.keys),
+        "run",
+        *(["stage"] if staged else []),
+        "from step",
+        "to step",
+    ]
     headings += ["falls by", "all tasks", "× usual"]
     rows: Rows = [
-        [drop.task, *(_axis_cell(group.axes.get(key)) for key in found.keys), one.run,
-         *([number(one.stage_after(drop.start))] if staged else []), number(drop.start, 12),
-         number(drop.end, 12), number(drop.size, 3), number(drop.shared, 3), number(drop.times_usual, 3)]
+        [
+            drop.task,
+            *(_axis_cell(group.axes.get(key)) for key in found.keys),
+            one.run,
+            *([number(one.stage_after(drop.start))] if staged else []),
+            number(drop.start, 12),
+            number(drop.end, 12),
+            number(drop.size, 3),
+            number(drop.shared, 3),
+            number(drop.times_usual, 3),
+        ]
         for group, one, drop in shown
-    ]  # fmt: skip
+    ]
     sudden = sum(drop.is_sudden for *_, drop in drops)
     note = (
-        "Of every run and test task, the fall between neighbouring checkpoints that goes most beyond the mean fall of "
-        "all tasks there. × usual: how many times the task's median change between its other checkpoints; beyond 3 it "
-        f"is sudden, as are {sudden} of {len(drops)} (all in drops.csv). Grey: a task's first fall in the table."
+        "Of every run and test task, the fall between neighbouring checkpoints that goes most"
+        " beyond the mean fall of all tasks there. × usual: how many times the task's median"
+        f" change between its other checkpoints; beyond 3 it is sudden, as are {sudden} of"
+        f" {len(drops)} (all in drops.csv). Grey: a task's first fall in the table."
     )
     of_task: dict[str, list[tuple[Group, Member, Drop]]] = {}
     for row in [*shown, *drops]:
         of_task.setdefault(row[2].task, []).append(row)
-    chosen = list(dict.fromkeys(drop.task for *_, drop in [*shown, *drops]))[:DRAWN_DROPS]
+    chosen = list(dict.fromkeys(drop.task for *_, drop in [*shown, *drops]))[
+        :DRAWN_DROPS
+    ]
     panels = [report_panels.of_task(found, task, of_task[task]) for task in chosen]
-    drawn = [(one.title, report_figure.svg(one, first + n, hover, small=True)) for n, one in enumerate(panels)]
-    legend = report_page.legend(_names(found.colour_keys), found.colours) if found.colour_keys else ""
+    drawn = [
+        (one.title, report_figure.svg(one, first + n, hover, small=True))
+        for n, one in enumerate(panels)
+    ]
+    legend = (
+        report_page.legend(_names(found.colour_keys), found.colours)
+        if found.colour_keys
+        else ""
+    )
     styles = report_page.styles_legend("", found.styles) if found.panel else ""
     return [
-        report_page.heading("Sudden drops of test tasks"), report_page.table(headings, rows),
-        report_page.paragraph(note, "faint"), legend, styles, report_page.panels(drawn, small=True),
-    ]  # fmt: skip
+        report_page.heading("Sudden drops of test tasks"),
+        report_page.table(headings, rows),
+        report_page.paragraph(note, "faint"),
+        legend,
+        styles,
+        report_page.panels(drawn, small=True),
+    ]
 
 
 def _names(keys: Sequence[str]) -> str:
@@ -172,18 +290,34 @@ def _names(keys: Sequence[str]) -> str:
 def _stands_on(found: Found) -> list[str]:
     names = list(dict.fromkeys(name for one in found.facts for name in one))
     values = {name: {one.get(name, "") for one in found.facts} for name in names}
-    shared = {name: next(iter(of)) for name, of in values.items() if len(of) == 1 and name not in ("run", "state")}
+    shared = {
+        name: next(iter(of))
+        for name, of in values.items()
+        if len(of) == 1 and name not in ("run", "state")
+    }
     others = [name for name in names if name not in shared]
-    axes = list(dict.fromkeys(key for row in found.record["runs"] for key in row["axes"]))
+    axes = list(
+        dict.fromkeys(key for row in found.record["runs"] for key in row["axes"])
+    )
     rows = [
-        [*(one.get(name, "") for name in others), *(comparison.text(row["axes"].get(key)) for key in axes)]
+        [
+            *(one.get(name, "") for name in others),
+            *(comparison.text(row["axes"].get(key)) for key in axes),
+        ]
         for one, row in zip(found.facts, found.record["runs"], strict=True)
     ]
-    beside = "Beside this page: curves.png and curves.pdf, curves.csv (what is drawn), finals.csv, drops.csv, "
+    beside = (
+        "Beside this page: curves.png and curves.pdf, curves.csv (what is drawn), finals.csv,"
+        " drops.csv, "
+    )
     beside += "metrics.parquet (every value of every run)."
     return [
-        report_page.heading("What it stands on"), report_page.paragraph("All runs share:"),
+        report_page.heading("What it stands on"),
+        report_page.paragraph("All runs share:"),
         report_page.facts({"grid": found.name, **shared}),
-        report_page.folded(f"The {len(rows)} runs, and what differs", report_page.table([*others, *axes], rows)),
+        report_page.folded(
+            f"The {len(rows)} runs, and what differs",
+            report_page.table([*others, *axes], rows),
+        ),
         report_page.paragraph(beside, "faint"),
-    ]  # fmt: skip
+    ]

@@ -1,4 +1,5 @@
-"""Reads what the runs of a grid have recorded in their folders: values, item losses, ends, what they stand on.
+"""Reads what the runs of a grid have recorded in their folders: values, item losses,
+ends, what they stand on.
 
 From journals and records only, so it works offline, and while runs go on.
 """
@@ -21,14 +22,21 @@ from jobs.contract.stages import newest
 from zsg_core import recipe as recipes
 
 UNCOMMITTED = " + uncommitted changes"
-DONE, FAILED, CANCELLED, OPEN, ABSENT = "done", "failed", "cancelled", "not finished", "not begun"
+DONE, FAILED, CANCELLED, OPEN, ABSENT = (
+    "done",
+    "failed",
+    "cancelled",
+    "not finished",
+    "not begun",
+)
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage of a run has journalled: the points that count, its rows, where a restart disagreed."""
+    """What one stage of a run has journalled: the points that count, its rows, where a
+    restart disagreed."""
 
     folder: Path
     rows: list[Row]
@@ -37,7 +45,8 @@ class Stage:
 
 
 class Recorded:
-    """One run of a grid, as its folder tells; of several stages all, as one curve, or one of them by itself.
+    """One run of a grid, as its folder tells; of several stages all, as one curve, or
+    one of them by itself.
 
     A stage by itself is counted from 0, with what its predecessor ended at as its first point.
     """
@@ -52,7 +61,8 @@ class Recorded:
 
     @property
     def state(self) -> str:
-        """done, failed, cancelled, not finished or not begun; whether an open run is alive only the scheduler knows."""
+        """done, failed, cancelled, not finished or not begun; whether an open run is
+        alive only the scheduler knows."""
         if not self._attempt:
             return ABSENT
         outcome = self.end.outcome if self.end else None
@@ -75,7 +85,14 @@ class Recorded:
     @cached_property
     def _begins(self) -> list[int]:
         starts = (
-            next((row["step"] for row in stage.rows if row["data"].get("event") == "start"), None)
+            next(
+                (
+                    row["step"]
+                    for row in stage.rows
+                    if row["data"].get("event") == "start"
+                ),
+                None,
+            )
             for stage in self.stages[1:]
         )
         return [step for step in starts if step is not None]
@@ -88,7 +105,9 @@ class Recorded:
             return range(sys.maxsize)
         if self._stage > len(bounds):
             return range(0)
-        return range(bounds[self._stage - 1], [*bounds, sys.maxsize - 1][self._stage] + 1)
+        return range(
+            bounds[self._stage - 1], [*bounds, sys.maxsize - 1][self._stage] + 1
+        )
 
     @property
     def flags(self) -> list[str]:
@@ -105,25 +124,34 @@ class Recorded:
         begin = self._shown.start
         before = found[begin].examples if begin in found else 0
         return {
-            step - begin: replace(found[step], step=step - begin, examples=found[step].examples - before)
+            step - begin: replace(
+                found[step], step=step - begin, examples=found[step].examples - before
+            )
             for step in sorted(found)
         }
 
     def tokens(self) -> dict[int, float]:
-        """How many tokens were trained on up to each step; empty where an older zsg did not record them."""
+        """How many tokens were trained on up to each step; empty where an older zsg did
+        not record them."""
         total, found = 0.0, {0: 0.0}
         for step, point in self.points("train/tokens").items():
-            total += point.value if step else 0  # what the stage before has ended with is not of this one
+            # what the stage before has ended with is not of this one
+            total += point.value if step else 0
             found[step] = total
         return found if len(found) > 1 else {}
 
     def keys(self) -> list[str]:
         """The metrics that there are."""
-        return list(dict.fromkeys(point.key for stage in self.stages for point in stage.points))
+        return list(
+            dict.fromkeys(point.key for stage in self.stages for point in stage.points)
+        )
 
     def items(self, key: str) -> ItemLosses | None:
-        """The losses of the items that `key` is the mean of, by step; None where there are none, or the sets differ."""
-        parts = [read_test_losses(stage.folder, key, stage.rows) for stage in self.stages]
+        """The losses of the items that `key` is the mean of, by step; None where there
+        are none, or the sets differ."""
+        parts = [
+            read_test_losses(stage.folder, key, stage.rows) for stage in self.stages
+        ]
         parts = [part for part in parts if part.steps]
         if not parts or any(part.ids != parts[0].ids for part in parts):
             return None
@@ -135,10 +163,17 @@ class Recorded:
         if not by_step:
             return None
         first, steps = parts[0], sorted(by_step)
-        return ItemLosses(steps, first.ids, first.tasks, first.tokens, np.array([by_step[step] for step in steps]))
+        return ItemLosses(
+            steps,
+            first.ids,
+            first.tasks,
+            first.tokens,
+            np.array([by_step[step] for step in steps]),
+        )
 
     def facts(self) -> dict[str, str]:
-        """What the run stands on: digests of data, order and weights, the code, how it was computed."""
+        """What the run stands on: digests of data, order and weights, the code, how it
+        was computed."""
         facts = {"run": self.run, "state": self.state}
         for number, stage in enumerate(self.recipe["stages"], start=1):
             for name, source in recipes.sources(stage["data"]).items():
@@ -146,7 +181,10 @@ class Recorded:
         for number, folder in enumerate(self._place.stages(self.run), start=1):
             made = (job_file.read(folder) or {}).get("made", {})
             meta = _arrangement(self._place, made["arrangement"]) if made else {}
-            facts |= {_of(name, "", number, self.recipe): str(value) for name, value in meta.items()}
+            facts |= {
+                _of(name, "", number, self.recipe): str(value)
+                for name, value in meta.items()
+            }
         base = self.recipe["base"]
         facts["model"] = base.get("digest") or base["kind"]
         weights = given(self.end.weights) if self.end else None
@@ -155,19 +193,34 @@ class Recorded:
     def _code(self) -> dict[str, str]:
         # The values that count are the first attempt's, and so is the code that computed them.
         start = self._start()
-        code = dict(start.get("code") or (job_file.read(self._folder) or {}).get("code") or {})
-        code.pop("folder", None)  # a place on one machine; the digest says which code it was
-        facts = {"commit": str(code.pop("commit", None)) + (UNCOMMITTED if code.pop("dirty", None) else "")}
+        code = dict(
+            start.get("code") or (job_file.read(self._folder) or {}).get("code") or {}
+        )
+        # a place on one machine; the digest says which code it was
+        code.pop("folder", None)
+        facts = {
+            "commit": (
+                str(code.pop("commit", None))
+                + (UNCOMMITTED if code.pop("dirty", None) else "")
+            )
+        }
         facts |= {name: str(value) for name, value in code.items()}
-        return facts | {key: str(start[key]) for key in ("device", "world", "precision") if key in start}
+        return facts | {
+            key: str(start[key])
+            for key in ("device", "world", "precision")
+            if key in start
+        }
 
     def _start(self) -> Row:
         rows = self.stages[-1].rows if self.stages else []
-        return next((row["data"] for row in rows if row["data"].get("event") == "start"), {})
+        return next(
+            (row["data"] for row in rows if row["data"].get("event") == "start"), {}
+        )
 
 
 def runs(place: Workspace, record: Row, stage: int | None = None) -> Iterator[Recorded]:
-    """The runs that a grid lists, each read when it is asked for; of several stages one by itself, or all."""
+    """The runs that a grid lists, each read when it is asked for; of several stages one
+    by itself, or all."""
     return (Recorded(place, listed, stage) for listed in record["runs"])
 
 
@@ -180,4 +233,8 @@ def _of(what: str, name: str, stage: int, recipe: Row) -> str:
 def _arrangement(place: Workspace, made: str) -> dict[str, str]:
     meta = read_json(place.arrangement(made) / "meta.json") or {}
     test = meta.get("sources", {}).get("corpus_meta", {}).get("test_digest")
-    return {"arrangement": made, "ids digest": str(meta.get("ids_digest")), "test digest": str(test)}
+    return {
+        "arrangement": made,
+        "ids digest": str(meta.get("ids_digest")),
+        "test digest": str(test),
+    }

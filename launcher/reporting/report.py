@@ -1,4 +1,5 @@
-"""Makes a grid's report: a page that compares its runs, with the figure and the numbers beside it."""
+"""Makes a grid's report: a page that compares its runs, with the figure and the numbers
+beside it."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +8,16 @@ from typing import Any
 
 from jobs.contract.folder import Workspace, write_text
 from jobs.tracking import run_facts
-from launcher.reporting import comparison, frames, map_part, outputs, recorded, scatter, verdict_part, verdicts
+from launcher.reporting import (
+    comparison,
+    frames,
+    map_part,
+    outputs,
+    recorded,
+    scatter,
+    verdict_part,
+    verdicts,
+)
 from launcher.reporting import figure as report_figure
 from launcher.reporting import maps as report_maps
 from launcher.reporting import page as report_page
@@ -23,18 +33,29 @@ from zsg_core.errors import UserError
 from zsg_core.stats.curves import Drop
 
 MOST_PANELS = 24
-LARGEST = 1e300  # a value that is drawn: axes reach beyond it, and a double ends at 1.8e308
-BESIDE = ("curves.png", "curves.pdf", "curves.csv", "finals.csv", "drops.csv", "metrics.parquet")
-OF_CLAIMS = ("verdicts.png", "verdicts.pdf", "verdicts.csv")  # where the grid claims something
+# a value that is drawn: axes reach beyond it, and a double ends at 1.8e308
+LARGEST = 1e300
+BESIDE = (
+    "curves.png",
+    "curves.pdf",
+    "curves.csv",
+    "finals.csv",
+    "drops.csv",
+    "metrics.parquet",
+)
+# where the grid claims something
+OF_CLAIMS = ("verdicts.png", "verdicts.pdf", "verdicts.csv")
 OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden states
 PAGE = "report.html"
 
 
 def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) -> Path:
-    """Writes the report of a grid and returns the page's path; `out` is a folder. Replaces an older report.
+    """Writes the report of a grid and returns the page's path; `out` is a folder.
+    Replaces an older report.
 
-    UserError for an unknown grid, a metric that no run has, an axis in which the runs do not differ, no matplotlib; and
-    for a file in the folder that zsg did not write, or that was changed since.
+    UserError for an unknown grid, a metric that no run has, an axis in which the runs
+    do not differ, no matplotlib; and for a file in the folder that zsg did not write,
+    or that was changed since.
     """
     extras.need("a report", "report", only=("matplotlib",))
     folder = out or place.grid(name) / "report"
@@ -42,24 +63,36 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
     if out is None:
         outputs.refuse_linked(place, folder)
     names = (PAGE, *BESIDE, *OF_CLAIMS, *OF_STATES)
-    with outputs.report_folder(folder, names, (PAGE, *BESIDE), is_own=out is None) as draft:
+    with outputs.report_folder(
+        folder, names, (PAGE, *BESIDE), is_own=out is None
+    ) as draft:
         _write(place, record, asked, draft)
     return folder / PAGE
 
 
-def _write(place: Workspace, record: dict[str, Any], asked: Asked, folder: Path) -> None:
-    with frames.Writer(folder / "metrics.parquet", frames.metric_schema(record["runs"])) as kept:
+def _write(
+    place: Workspace, record: dict[str, Any], asked: Asked, folder: Path
+) -> None:
+    with frames.Writer(
+        folder / "metrics.parquet", frames.metric_schema(record["runs"])
+    ) as kept:
         found = _read(place, record, asked, kept)
     summed = comparison.summaries(found.groups)
     drops = comparison.drops(found.groups)
     drawn = report_panels.by_axis(found)
-    bands = "; bands: lowest to highest replicate" if any(group.has_band for group in found.groups) else ""
+    bands = (
+        "; bands: lowest to highest replicate"
+        if any(group.has_band for group in found.groups)
+        else ""
+    )
     title = f"{found.name}: {asked.metric} by {asked.x}{bands}"
     report_figure.picture(drawn, [folder / "curves.png", folder / "curves.pdf"], title)
     frames.write_csv(folder / "curves.csv", _curve_columns(found))
     frames.write_csv(folder / "finals.csv", _final_columns(found, summed))
     frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
-    maps = report_maps.of_groups(place, [(found.full_label(group), group) for group in found.groups])
+    maps = report_maps.of_groups(
+        place, [(found.full_label(group), group) for group in found.groups]
+    )
     _write_maps(folder, maps)
     decided = verdicts.of_grid(place, record["name"])
     _write_verdicts(folder, decided)
@@ -77,20 +110,34 @@ def beside(page: Path) -> list[str]:
 def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
     if panels := verdict_part.panels(decided):
         pictures = [folder / name for name in OF_CLAIMS[:2]]
-        beside_them = ", and published curves" if any(one.claim.published for one in decided) else ""
-        report_figure.picture(panels, pictures, f"What the verdicts are of{beside_them}", apart=True)
+        beside_them = (
+            ", and published curves"
+            if any(one.claim.published for one in decided)
+            else ""
+        )
+        report_figure.picture(
+            panels, pictures, f"What the verdicts are of{beside_them}", apart=True
+        )
     if decided:
-        frames.write_csv(folder / "verdicts.csv", frames.columns(verdict_part.columns(decided)))
+        frames.write_csv(
+            folder / "verdicts.csv", frames.columns(verdict_part.columns(decided))
+        )
 
 
 def _write_maps(folder: Path, maps: Maps) -> None:
     if maps.drawn:
         titled = [(map_part.title(one), one) for one in maps.drawn]
-        scatter.picture(titled, map_part.number_groups(maps), [folder / name for name in OF_STATES[:2]])
+        scatter.picture(
+            titled,
+            map_part.number_groups(maps),
+            [folder / name for name in OF_STATES[:2]],
+        )
         frames.write_csv(folder / OF_STATES[2], frames.columns(map_part.rows(maps)))
 
 
-def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.Writer") -> Found:
+def _read(
+    place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.Writer"
+) -> Found:
     members, facts, troubles, keys = [], [], [], dict[str, None]()
     for run in recorded.runs(place, record, asked.stage):
         members.append(comparison.member(run, asked.metric, asked.x, asked.over_splits))
@@ -99,22 +146,36 @@ def _read(place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.
         keys |= dict.fromkeys(run.keys())
         kept.add(frames.metric_columns(run))
     if asked.metric not in keys and keys:
-        raise UserError(f"--metric {asked.metric}: no run has it; there are {', '.join(sorted(keys))}")
+        raise UserError(
+            f"--metric {asked.metric}: no run has it; there are {', '.join(sorted(keys))}"
+        )
     stages = max((len(row["recipe"]["stages"]) for row in record["runs"]), default=1)
     if asked.stage is not None and asked.stage > stages:
-        raise UserError(f"--stage {asked.stage}: the runs of grid {record['name']} have {stages} stages at most")
+        raise UserError(
+            f"--stage {asked.stage}: the runs of grid {record['name']} have {stages} stages at most"
+        )
     if not keys:
-        raise UserError(f"grid {record['name']}: no run has recorded a value yet; zsg status shows where they stand")
+        raise UserError(
+            f"grid {record['name']}: no run has recorded a value yet; zsg status shows where they"
+            " stand"
+        )
     _refuse_too_large(asked.metric, members)
     groups = comparison.groups(members)
     axes = comparison.differing(groups)
     panel = comparison.panel_axis(axes, groups, asked.panel)
-    values = {comparison.text(group.axes.get(panel)) for group in groups} if panel else set()
+    values = (
+        {comparison.text(group.axes.get(panel)) for group in groups} if panel else set()
+    )
     if len(values) > MOST_PANELS:
         if asked.panel:
-            raise UserError(f"--panel {asked.panel}: {len(values)} values; a page has at most {MOST_PANELS} panels")
+            raise UserError(
+                f"--panel {asked.panel}: {len(values)} values; a page has at most {MOST_PANELS}"
+                " panels"
+            )
         panel = None
-    return Found(record["name"], asked, record, members, facts, troubles, groups, axes, panel)
+    return Found(
+        record["name"], asked, record, members, facts, troubles, groups, axes, panel
+    )
 
 
 def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
@@ -123,9 +184,9 @@ def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
         for step, value in one.values.items():
             if math.isfinite(value) and abs(value) > LARGEST:
                 raise UserError(
-                    f"--metric {metric}: run {one.run} has {value:g} at step {step}, which is too large to be drawn or "
-                    f"compared (at most {LARGEST:g}); it is hardly a measurement. Ask for another metric with "
-                    "--metric, or see what journalled it"
+                    f"--metric {metric}: run {one.run} has {value:g} at step {step}, which is too"
+                    f" large to be drawn or compared (at most {LARGEST:g}); it is hardly a"
+                    " measurement. Ask for another metric with --metric, or see what journalled it"
                 )
 
 
@@ -133,14 +194,25 @@ def _troubles(run: recorded.Recorded) -> list[str]:
     told = []
     if run.state not in (DONE, recorded.OPEN, recorded.ABSENT):
         step = run.end.step if run.end else None
-        cause = ": ".join(filter(None, (run.end.cause, run.end.evidence))) if run.end else ""
+        cause = (
+            ": ".join(filter(None, (run.end.cause, run.end.evidence)))
+            if run.end
+            else ""
+        )
         told.append(
-            f"{run.run} {run.state}{f' at step {step}' if step is not None else ''}{f': {cause}' if cause else ''}"
+            f"{run.run}"
+            f" {run.state}{f' at step {step}' if step is not None else ''}"
+            f"{f': {cause}' if cause else ''}"
         )
     if run.flags:
-        told.append(f"{run.run} is flagged: a restart computed other values ({len(run.flags)}): {run.flags[0]}")
+        told.append(
+            f"{run.run} is flagged: a restart computed other values ({len(run.flags)}):"
+            f" {run.flags[0]}"
+        )
     doubts = run_facts.doubts(stage.rows for stage in run.stages)
-    return told + [f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()]
+    return told + [
+        f"{run.run}, scores of answers: {doubt}" for doubt in doubts.values()
+    ]
 
 
 def _curve_columns(found: Found) -> dict[str, list[Any]]:
@@ -149,17 +221,35 @@ def _curve_columns(found: Found) -> dict[str, list[Any]]:
         if not group.steps:
             continue
         table = group.table
-        columns = (group.steps, group.at, table.mean(axis=0), table.min(axis=0), table.max(axis=0))
+        columns = (
+            group.steps,
+            group.at,
+            table.mean(axis=0),
+            table.min(axis=0),
+            table.max(axis=0),
+        )
         for step, x, mean, low, high in zip(*columns, strict=True):
-            row = {**_axes(found, group), "step": step, found.asked.x: x, "mean": float(mean), "lowest": float(low)}
+            row = {
+                **_axes(found, group),
+                "step": step,
+                found.asked.x: x,
+                "mean": float(mean),
+                "lowest": float(low),
+            }
             rows.append({**row, "highest": float(high), "runs": len(group.averaged)})
     return frames.columns(rows)
 
 
-def _final_columns(found: Found, summed: Sequence[tuple[Summary, Summary] | None]) -> dict[str, list[Any]]:
+def _final_columns(
+    found: Found, summed: Sequence[tuple[Summary, Summary] | None]
+) -> dict[str, list[Any]]:
     rows = []
     for group, of in zip(found.groups, summed, strict=True):
-        row = {**_axes(found, group), "runs": len(group.averaged), "step": group.steps[-1] if group.steps else None}
+        row = {
+            **_axes(found, group),
+            "runs": len(group.averaged),
+            "step": group.steps[-1] if group.steps else None,
+        }
         ends = [*group.stage_ends, *[(None, None)] * found.most_stages]
         for number in range(1, found.most_stages):
             row[f"stage_{number}_step"], row[f"stage_{number}_final"] = ends[number - 1]
@@ -167,18 +257,34 @@ def _final_columns(found: Found, summed: Sequence[tuple[Summary, Summary] | None
             row[name] = one.value if one else None
             for kind in ("seeds", "items", "tasks"):
                 bounds = getattr(one, kind) if one else None
-                row[f"{name}_{kind}_low"], row[f"{name}_{kind}_high"] = bounds or (None, None)
+                row[f"{name}_{kind}_low"], row[f"{name}_{kind}_high"] = bounds or (
+                    None,
+                    None,
+                )
         rows.append(row)
     return frames.columns(rows)
 
 
-def _drop_columns(found: Found, drops: Sequence[tuple[Group, Member, Drop]]) -> dict[str, list[Any]]:
-    return frames.columns([
-        {**_axes(found, group), "run": one.run, "task": drop.task, "stage": one.stage_after(drop.start),
-         "from": drop.start, "to": drop.end,
-         "size": drop.size, "all_tasks": drop.shared, "beyond_all": drop.own, "usual": drop.usual}
-        for group, one, drop in drops
-    ])  # fmt: skip
+def _drop_columns(
+    found: Found, drops: Sequence[tuple[Group, Member, Drop]]
+) -> dict[str, list[Any]]:
+    return frames.columns(
+        [
+            {
+                **_axes(found, group),
+                "run": one.run,
+                "task": drop.task,
+                "stage": one.stage_after(drop.start),
+                "from": drop.start,
+                "to": drop.end,
+                "size": drop.size,
+                "all_tasks": drop.shared,
+                "beyond_all": drop.own,
+                "usual": drop.usual,
+            }
+            for group, one, drop in drops
+        ]
+    )
 
 
 def _axes(found: Found, group: Group) -> dict[str, str]:

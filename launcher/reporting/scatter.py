@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from launcher.reporting import figure as figures
-from launcher.reporting.figure import FIRST, GRID, INK, MARKS, OF_THE_PAGE, ON_PAPER, PALETTE
+from launcher.reporting.figure import (
+    FIRST,
+    GRID,
+    INK,
+    MARKS,
+    OF_THE_PAGE,
+    ON_PAPER,
+    PALETTE,
+)
 from launcher.reporting.maps import Map, Points
 from zsg_core.shown_text import make_showable
 
@@ -16,39 +24,63 @@ DOT = 16  # square points
 
 
 def look(number: int) -> tuple[int, str]:
-    """The colour and the mark of a group; where there are more groups than colours, both together tell them apart."""
+    """The colour and the mark of a group; where there are more groups than colours,
+    both together tell them apart."""
     return number % len(PALETTE), MARKS[(number + number // len(PALETTE)) % len(MARKS)]
 
 
 def svg(one: Map, groups: Mapping[str, int], number: int, hover: bool) -> str:
     """A map as an SVG element. `groups` are numbered; `number`: which of the page's maps it is."""
-    with figures.drawing({"svg.fonttype": "none", "svg.hashsalt": f"map {number}"}) as pyplot:
+    with figures.drawing(
+        {"svg.fonttype": "none", "svg.hashsalt": f"map {number}"}
+    ) as pyplot:
         figure, places = pyplot.subplots(1, 2, figsize=SIZE, layout="constrained")
         _draw(places, one, groups, OF_THE_PAGE)
         held = io.StringIO()
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
         points = list(_points(figure, places, one)) if hover else []
         pyplot.close(figure)
-    return figures.element(held.getvalue(), f"t-SNE and PCA of hidden states: {one.label}", points)
+    return figures.element(
+        held.getvalue(), f"t-SNE and PCA of hidden states: {one.label}", points
+    )
 
 
-def picture(maps: Sequence[tuple[str, Map]], groups: Mapping[str, int], paths: Sequence[Path]) -> None:
-    """All maps with their titles, one below the other, light, for papers; the format is that of each path's ending."""
+def picture(
+    maps: Sequence[tuple[str, Map]], groups: Mapping[str, int], paths: Sequence[Path]
+) -> None:
+    """All maps with their titles, one below the other, light, for papers; the format is
+    that of each path's ending."""
     with figures.drawing({"pdf.fonttype": 42}) as pyplot:
-        whole = pyplot.figure(figsize=(SIZE[0], (SIZE[1] + 0.2) * len(maps) + 0.4), layout="constrained")
+        whole = pyplot.figure(
+            figsize=(SIZE[0], (SIZE[1] + 0.2) * len(maps) + 0.4), layout="constrained"
+        )
         handles: dict[str, Any] = {}
-        for part, (title, one) in zip(whole.subfigures(len(maps), 1, squeeze=False).flat, maps, strict=True):
+        for part, (title, one) in zip(
+            whole.subfigures(len(maps), 1, squeeze=False).flat, maps, strict=True
+        ):
             handles |= _draw(part.subplots(1, 2), one, groups, ON_PAPER)
             part.suptitle(make_showable(title, keep=""), fontsize=10)
         shown = {group: handles[group] for group in groups if group in handles}
         names = list(map(figures.legend_name, shown))
-        whole.legend(shown.values(), names, loc="outside lower center", ncols=min(6, len(shown)), frameon=False)
+        whole.legend(
+            shown.values(),
+            names,
+            loc="outside lower center",
+            ncols=min(6, len(shown)),
+            frameon=False,
+        )
         for path in paths:
-            whole.savefig(path, dpi=160, metadata={"CreationDate": None} if path.suffix == ".pdf" else None)
+            whole.savefig(
+                path,
+                dpi=160,
+                metadata={"CreationDate": None} if path.suffix == ".pdf" else None,
+            )
         pyplot.close(whole)
 
 
-def _draw(places: Any, one: Map, groups: Mapping[str, int], colours: Sequence[str]) -> dict[str, Any]:
+def _draw(
+    places: Any, one: Map, groups: Mapping[str, int], colours: Sequence[str]
+) -> dict[str, Any]:
     """Both panels; returns what a legend shows of each group."""
     handles: dict[str, Any] = {}
     for axes, name, points in _panels(places, one):
@@ -57,7 +89,9 @@ def _draw(places: Any, one: Map, groups: Mapping[str, int], colours: Sequence[st
             colour, mark = look(number)
             if len(own):
                 paint = colours[FIRST + colour]
-                handles[group] = axes.scatter(*own.T, s=DOT, color=paint, marker=mark, alpha=0.75, linewidths=0)
+                handles[group] = axes.scatter(
+                    *own.T, s=DOT, color=paint, marker=mark, alpha=0.75, linewidths=0
+                )
         axes.set_title(name, fontsize=10, color=colours[INK])
         axes.set_xticks([])
         axes.set_yticks([])
@@ -65,8 +99,14 @@ def _draw(places: Any, one: Map, groups: Mapping[str, int], colours: Sequence[st
             side.set_color(colours[GRID])
         axes.margins(0.06)
     _, pca = places
-    for put, number, share in zip((pca.set_xlabel, pca.set_ylabel), (1, 2), one.explained, strict=True):
-        put(f"component {number} ({100 * share:.0f} % of variance)", color=colours[INK], fontsize=9)
+    for put, number, share in zip(
+        (pca.set_xlabel, pca.set_ylabel), (1, 2), one.explained, strict=True
+    ):
+        put(
+            f"component {number} ({100 * share:.0f} % of variance)",
+            color=colours[INK],
+            fontsize=9,
+        )
     return handles
 
 
@@ -79,6 +119,13 @@ def _points(figure: Any, places: Any, one: Map) -> Iterator[str]:
     height, scale = figure.get_figheight() * 72, 72 / figure.dpi
     for axes, _, points in _panels(places, one):
         at = axes.transData.transform(points) * scale
-        for (left, up), item, group, apart in zip(at, one.kept.ids, one.kept.groups, one.kept.silhouettes, strict=True):
-            said = html.escape(make_showable(f"{group}: {item}, silhouette {apart:.2f}", keep=""))
-            yield f'<circle cx="{left:.1f}" cy="{height - up:.1f}" r="4"><title>{said}</title></circle>'
+        for (left, up), item, group, apart in zip(
+            at, one.kept.ids, one.kept.groups, one.kept.silhouettes, strict=True
+        ):
+            said = html.escape(
+                make_showable(f"{group}: {item}, silhouette {apart:.2f}", keep="")
+            )
+            yield (
+                f'<circle cx="{left:.1f}" cy="{height - up:.1f}"'
+                f' r="4"><title>{said}</title></circle>'
+            )

@@ -1,4 +1,5 @@
-"""Writes a report's section of verdicts: each claim of the grid, what came of it, and what that rests on."""
+"""Writes a report's section of verdicts: each claim of the grid, what came of it, and
+what that rests on."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,14 @@ from launcher.reporting import page as report_page
 from launcher.reporting.figure import Line, Panel
 from launcher.reporting.page import Cell, interval, number
 from launcher.reporting.verdicts import Decided
-from zsg_core.settings.claims import Claim, Correlates, FallsAt, FallsEarly, FallsSuddenly, Rises
+from zsg_core.settings.claims import (
+    Claim,
+    Correlates,
+    FallsAt,
+    FallsEarly,
+    FallsSuddenly,
+    Rises,
+)
 from zsg_core.stats.effects import Estimate
 from zsg_core.stats.verdict import Effect
 
@@ -30,38 +38,60 @@ HEADINGS = [
     "runs",
 ]
 NOTE = (
-    "Claims stand in the grid's file. What is compared are the values of the tables and curves on this page: of a loss "
-    "the mean over test items, of any score of answers the mean over test tasks. Intervals are of 95 %, by a bootstrap "
-    "that draws whole held-out tasks and whole held-out splits. A claim is supported if each of its effects lies above "
-    "what it is compared with, and opposite if each lies below. Of one held-out split the interval is over its tasks "
-    "and seeds alone; of two or three, where that over splits decides nothing, one on these tasks is looked at, which "
-    "takes splits for alike. Then the verdict says so, as another split may turn it. Tasks of unequal weight count for "
-    "fewer. By chance: how many of all orders of an axis's places rise as much; a correlation is supported at 2.5 % or "
-    "less."
+    "Claims stand in the grid's file. What is compared are the values of the tables and curves on"
+    " this page: of a loss the mean over test items, of any score of answers the mean over test"
+    " tasks. Intervals are of 95 %, by a bootstrap that draws whole held-out tasks and whole"
+    " held-out splits. A claim is supported if each of its effects lies above what it is compared"
+    " with, and opposite if each lies below. Of one held-out split the interval is over its tasks"
+    " and seeds alone; of two or three, where that over splits decides nothing, one on these tasks"
+    " is looked at, which takes splits for alike. Then the verdict says so, as another split may"
+    " turn it. Tasks of unequal weight count for fewer. By chance: how many of all orders of an"
+    " axis's places rise as much; a correlation is supported at 2.5 % or less."
 )
 DRAWN = (
-    "The curves that the verdicts are of: means over runs, every held-out split weighing alike. Published curves were "
-    "read off figures of other models, data and test items: shapes compare, values do not."
+    "The curves that the verdicts are of: means over runs, every held-out split weighing alike."
+    " Published curves were read off figures of other models, data and test items: shapes compare,"
+    " values do not."
 )
 _OF = {"end": "end", "area": "area under the curve"}
 
 
 def section(decided: Sequence[Decided], first: int = 0) -> list[str]:
-    """The section as HTML, its panels numbered from `first`; nothing where the grid claims nothing."""
+    """The section as HTML, its panels numbered from `first`; nothing where the grid
+    claims nothing."""
     if not decided:
         return []
-    drawn = [(panel.title, report_figure.svg(panel, first + n, hover=True)) for n, panel in enumerate(panels(decided))]
+    drawn = [
+        (panel.title, report_figure.svg(panel, first + n, hover=True))
+        for n, panel in enumerate(panels(decided))
+    ]
     rows = [row for one in decided for row in _rows(one)]
-    notes = dict.fromkeys(f"{said(one.claim)}: {note}" for one in decided for note in one.verdict.notes)
+    notes = dict.fromkeys(
+        f"{said(one.claim)}: {note}" for one in decided for note in one.verdict.notes
+    )
     return [
-        report_page.heading("Verdicts"), report_page.table(HEADINGS, rows), report_page.paragraph(NOTE, "faint"),
-        *([report_page.panels(drawn), report_page.paragraph(f"{DRAWN} {_sources(decided)}", "faint")] if drawn else []),
-        *([report_page.warning("What to bear in mind of the verdicts", list(notes))] if notes else []),
-    ]  # fmt: skip
+        report_page.heading("Verdicts"),
+        report_page.table(HEADINGS, rows),
+        report_page.paragraph(NOTE, "faint"),
+        *(
+            [
+                report_page.panels(drawn),
+                report_page.paragraph(f"{DRAWN} {_sources(decided)}", "faint"),
+            ]
+            if drawn
+            else []
+        ),
+        *(
+            [report_page.warning("What to bear in mind of the verdicts", list(notes))]
+            if notes
+            else []
+        ),
+    ]
 
 
 def panels(decided: Sequence[Decided]) -> list[Panel]:
-    """The curves that verdicts are of, and after each the published ones beside it on axes of their own."""
+    """The curves that verdicts are of, and after each the published ones beside it on
+    axes of their own."""
     made: dict[Any, list[Panel]] = {}
     for one in decided:
         claim, where = one.claim, _group(one)
@@ -75,17 +105,29 @@ def panels(decided: Sequence[Decided]) -> list[Panel]:
         if claim.published is not None:
             beside = published.read(claim.published).curves
             named = {name: place for place, name in enumerate(beside)} | colours
-            made[of].append(Panel(f"published: {claim.published}", _lines(beside, named), "step", claim.metric))
-    pairs_first = sorted(made.values(), key=len, reverse=True)  # so that pairs stand side by side
+            made[of].append(
+                Panel(
+                    f"published: {claim.published}",
+                    _lines(beside, named),
+                    "step",
+                    claim.metric,
+                )
+            )
+    # so that pairs stand side by side
+    pairs_first = sorted(made.values(), key=len, reverse=True)
     return [panel for drawn in pairs_first for panel in drawn]
 
 
 def _sources(decided: Sequence[Decided]) -> str:
-    names = dict.fromkeys(one.claim.published for one in decided if one.claim.published and one.curves)
+    names = dict.fromkeys(
+        one.claim.published for one in decided if one.claim.published and one.curves
+    )
     return " ".join(f"{name}: {published.read(name).source}" for name in names)
 
 
-def _lines(curves: Mapping[str, tuple[Sequence[float], Any]], colours: Mapping[str, int]) -> list[Line]:
+def _lines(
+    curves: Mapping[str, tuple[Sequence[float], Any]], colours: Mapping[str, int]
+) -> list[Line]:
     return [
         Line(
             "mean" if name in ("", comparison.text(None)) else name,
@@ -98,8 +140,13 @@ def _lines(curves: Mapping[str, tuple[Sequence[float], Any]], colours: Mapping[s
 
 
 def columns(decided: Sequence[Decided]) -> list[dict[str, Any]]:
-    """The verdicts as rows of a table, one for each effect; one without sizes where there is none."""
-    return [_column(one, effect) for one in decided for effect in one.verdict.effects or [None]]
+    """The verdicts as rows of a table, one for each effect; one without sizes where
+    there is none."""
+    return [
+        _column(one, effect)
+        for one in decided
+        for effect in one.verdict.effects or [None]
+    ]
 
 
 def _column(one: Decided, effect: Effect | None) -> dict[str, Any]:
@@ -134,7 +181,10 @@ def _over(found: Estimate) -> str:
 
 
 def _group(one: Decided) -> str:
-    return ", ".join(f"{comparison.last_word(key)} {comparison.text(value)}" for key, value in one.group.items())
+    return ", ".join(
+        f"{comparison.last_word(key)} {comparison.text(value)}"
+        for key, value in one.group.items()
+    )
 
 
 def said(claim: Claim) -> str:
@@ -142,23 +192,41 @@ def said(claim: Claim) -> str:
     match claim:
         case Rises():
             by = f", each time by {claim.by:g}" if claim.by else ""
-            return f"{_OF[claim.of]} of {claim.metric}: {' < '.join(map(comparison.text, claim.values))}{by}"
+            return (
+                f"{_OF[claim.of]} of {claim.metric}:"
+                f" {' < '.join(map(comparison.text, claim.values))}{by}"
+            )
         case Correlates():
-            rank = f"Spearman of {comparison.last_word(claim.along)} and {_OF[claim.of]} of {claim.metric}"
+            rank = (
+                f"Spearman of {comparison.last_word(claim.along)} and {_OF[claim.of]} of"
+                f" {claim.metric}"
+            )
             return f"{rank} ≥ {claim.at_least:g}"
         case FallsEarly():
-            return f"{claim.metric}: {claim.share} of its fall within the first {claim.within} of the steps"
+            return (
+                f"{claim.metric}: {claim.share} of its fall within the first {claim.within} of the"
+                " steps"
+            )
         case FallsAt():
-            return f"{claim.metric} falls faster after {claim.at} of the steps than before"
+            return (
+                f"{claim.metric} falls faster after {claim.at} of the steps than before"
+            )
         case FallsSuddenly():
             names = f"{comparison.text(claim.value)} than under {comparison.text(claim.against)}"
-            return f"more tasks fall by over {claim.times:g} times the usual under {names}"
+            return (
+                f"more tasks fall by over {claim.times:g} times the usual under {names}"
+            )
 
 
 def _rows(one: Decided) -> list[list[Any]]:
     """A row for each effect; one without sizes where there is none."""
     made, group = one.verdict, _group(one)
-    rests = [number(made.tasks, 6), number(made.counted, 3), number(made.splits, 6), number(made.runs, 6)]
+    rests = [
+        number(made.tasks, 6),
+        number(made.counted, 3),
+        number(made.splits, 6),
+        number(made.runs, 6),
+    ]
     sizes = [
         [
             effect.name,
@@ -171,7 +239,10 @@ def _rows(one: Decided) -> list[list[Any]]:
         for effect in made.effects
     ]
     nothing = ["", number(None), interval(None), "", interval(None), _percent(None)]
-    return [[said(one.claim), group, made.word, *size, *rests] for size in sizes or [nothing]]
+    return [
+        [said(one.claim), group, made.word, *size, *rests]
+        for size in sizes or [nothing]
+    ]
 
 
 def _percent(share: float | None) -> Cell:

@@ -1,7 +1,9 @@
-"""Decides the claims of a submitted grid from what its runs recorded, while runs go on as when all are done.
+"""Decides the claims of a submitted grid from what its runs recorded, while runs go on
+as when all are done.
 
-A claim is decided once for each group of runs that differ in nothing but its own axis, seeds and held-out splits.
-Runs of the same test items are of one split, whatever their axes say. Only runs that are done count.
+A claim is decided once for each group of runs that differ in nothing but its own axis,
+seeds and held-out splits. Runs of the same test items are of one split, whatever their
+axes say. Only runs that are done count.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +28,8 @@ Axes = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Decided:
-    """A claim, the runs that it is decided of as axis → value, and what came of it; their mean curves by place."""
+    """A claim, the runs that it is decided of as axis → value, and what came of it;
+    their mean curves by place."""
 
     claim: Claim
     group: Axes
@@ -36,7 +39,8 @@ class Decided:
 
 @dataclass(frozen=True)
 class _Run:
-    """What of a run a claim needs; no curve: it is not done, or has no item losses of the metric."""
+    """What of a run a claim needs; no curve: it is not done, or has no item losses of
+    the metric."""
 
     axes: Axes
     curve: Curve | None
@@ -44,7 +48,8 @@ class _Run:
 
 
 def of_grid(place: Workspace, name: str) -> list[Decided]:
-    """The verdicts of a grid, claim by claim, as its file said when it was last submitted; none without claims.
+    """The verdicts of a grid, claim by claim, as its file said when it was last
+    submitted; none without claims.
 
     UserError if there is no such grid.
     """
@@ -58,9 +63,18 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
     claims = grid_claims.read(document, None, lambda: stages)
     found: dict[tuple[str, int | None], list[_Run]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
-        found[metric, stage] = [_run(run, metric) for run in recorded.runs(place, record, stage)]
-    decided = [made for claim in claims for made in decide(claim, found[claim.metric, claim.stage])]
-    return [_with_doubt(one, grid_claims.doubt(one.claim, record.get("claims"))) for one in decided]
+        found[metric, stage] = [
+            _run(run, metric) for run in recorded.runs(place, record, stage)
+        ]
+    decided = [
+        made
+        for claim in claims
+        for made in decide(claim, found[claim.metric, claim.stage])
+    ]
+    return [
+        _with_doubt(one, grid_claims.doubt(one.claim, record.get("claims")))
+        for one in decided
+    ]
 
 
 def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
@@ -73,19 +87,31 @@ def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
         members = [run for run in members if run.axes.get(key) in places]
         if not members:
             continue
-        curves = [replace(run.curve, level=levels[places.index(run.axes.get(key))]) for run in members if run.curve]
+        curves = [
+            replace(run.curve, level=levels[places.index(run.axes.get(key))])
+            for run in members
+            if run.curve
+        ]
         of_tasks = all(run.of_tasks for run in members)
         curves = _named_apart(curves)
         decided = _judge(claim, curves, levels, of_tasks)
         decided = _with_missing(decided, len(members) - len(curves))
-        made.append(Decided(claim, group, decided, verdict.mean_curves(curves, levels, claim.metric)))
+        made.append(
+            Decided(
+                claim, group, decided, verdict.mean_curves(curves, levels, claim.metric)
+            )
+        )
     return made
 
 
-def _judge(claim: Claim, curves: Sequence[Curve], levels: Sequence[str], of_tasks: bool) -> Verdict:
-    """A claim's verdict on the values that the report shows, in which each run is of what it has itself.
+def _judge(
+    claim: Claim, curves: Sequence[Curve], levels: Sequence[str], of_tasks: bool
+) -> Verdict:
+    """A claim's verdict on the values that the report shows, in which each run is of
+    what it has itself.
 
-    Where that is not the same of all, runs may differ by it. So it must also hold without what some of them lack.
+    Where that is not the same of all, runs may differ by it. So it must also hold
+    without what some of them lack.
     """
     decided = verdict.judge(claim, curves, levels, units_are_tasks=of_tasks)
     lacking = _lacking(curves)
@@ -93,12 +119,20 @@ def _judge(claim: Claim, curves: Sequence[Curve], levels: Sequence[str], of_task
     if not count or decided.word == verdict.TOO_FEW:
         return decided
     paired = verdict.judge(
-        claim, [_without(one, lacking[one.split]) for one in curves], levels, units_are_tasks=of_tasks
+        claim,
+        [_without(one, lacking[one.split]) for one in curves],
+        levels,
+        units_are_tasks=of_tasks,
     )
     things = "tasks have" if of_tasks else "items have"
-    note = f"{count} {things} not the same values in all runs or at all steps, as some answers or losses are missing"
+    note = (
+        f"{count} {things} not the same values in all runs or at all steps, as some answers or"
+        " losses are missing"
+    )
     if paired.word == decided.word:
-        return replace(decided, notes=[*decided.notes, f"{note}; without these it is as here"])
+        return replace(
+            decided, notes=[*decided.notes, f"{note}; without these it is as here"]
+        )
     told = f"{note}; with what there is it would be {decided.word!r}, without these {paired.word!r}"
     return replace(decided, word=verdict.TOO_FEW, notes=[*decided.notes, told])
 
@@ -129,10 +163,22 @@ def _run(run: Recorded, metric: str) -> _Run:
         counts = np.zeros(losses.shape)
         np.add.at(counts.T, of, finite.T)
     else:
-        names, losses, counts = items.ids, items.losses.astype(np.float64), finite.astype(np.float64)
+        names, losses, counts = (
+            items.ids,
+            items.losses.astype(np.float64),
+            finite.astype(np.float64),
+        )
     split = content_id([items.ids, items.tasks])
-    seed = comparison.text({key: v for key, v in run.axes.items() if comparison.last_word(key) in comparison.SEEDS})
-    return _Run(run.axes, Curve("", split, seed, items.steps, names, counts, losses), of_tasks)
+    seed = comparison.text(
+        {
+            key: v
+            for key, v in run.axes.items()
+            if comparison.last_word(key) in comparison.SEEDS
+        }
+    )
+    return _Run(
+        run.axes, Curve("", split, seed, items.steps, names, counts, losses), of_tasks
+    )
 
 
 def _lacking(curves: Sequence[Curve]) -> dict[str, set[str]]:
@@ -140,32 +186,50 @@ def _lacking(curves: Sequence[Curve]) -> dict[str, set[str]]:
     rows: dict[str, list[NDArray[np.float64]]] = {}
     for one in curves:
         rows.setdefault(one.split, []).append(np.asarray(one.counts, np.float64))
-    uneven = {split: np.ptp(np.concatenate(of), axis=0) > 0 for split, of in rows.items()}
+    uneven = {
+        split: np.ptp(np.concatenate(of), axis=0) > 0 for split, of in rows.items()
+    }
     return {
-        one.split: {unit for unit, is_uneven in zip(one.units, uneven[one.split].tolist(), strict=True) if is_uneven}
+        one.split: {
+            unit
+            for unit, is_uneven in zip(
+                one.units, uneven[one.split].tolist(), strict=True
+            )
+            if is_uneven
+        }
         for one in curves
     }
 
 
 def _without(one: Curve, units: set[str]) -> Curve:
     kept = [place for place, unit in enumerate(one.units) if unit not in units]
-    names, counts = [one.units[place] for place in kept], np.asarray(one.counts)[:, kept]
+    names, counts = (
+        [one.units[place] for place in kept],
+        np.asarray(one.counts)[:, kept],
+    )
     return replace(one, units=names, counts=counts, losses=one.losses[:, kept])
 
 
 def _named_apart(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves, those that share place, split and seed numbered: seeds within an axis's own value are none of its."""
+    """The curves, those that share place, split and seed numbered: seeds within an
+    axis's own value are none of its."""
     seen: dict[tuple[str, str, str], int] = {}
     made = []
     for one in curves:
         name = one.level, one.split, one.seed
         seen[name] = seen.get(name, 0) + 1
-        made.append(one if seen[name] == 1 else replace(one, seed=f"{one.seed} {seen[name]}"))
+        made.append(
+            one if seen[name] == 1 else replace(one, seed=f"{one.seed} {seen[name]}")
+        )
     return made
 
 
 def _with_doubt(one: Decided, doubt: str | None) -> Decided:
-    return replace(one, verdict=replace(one.verdict, notes=[*one.verdict.notes, doubt])) if doubt else one
+    return (
+        replace(one, verdict=replace(one.verdict, notes=[*one.verdict.notes, doubt]))
+        if doubt
+        else one
+    )
 
 
 def _with_missing(made: Verdict, missing: int) -> Verdict:

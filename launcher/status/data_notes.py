@@ -1,7 +1,9 @@
-"""Reads what the prepare jobs found in the data of a grid: what whoever reads its numbers must know.
+"""Reads what the prepare jobs found in the data of a grid: what whoever reads its
+numbers must know.
 
-Contamination, rows passed over, keys left out, empty answers: a prepare job says them in its log and keeps them with
-the corpus. Here they are read for plan, submit, status and report. Light: one small file for each corpus that has any.
+Contamination, rows passed over, keys left out, empty answers: a prepare job says them
+in its log and keeps them with the corpus. Here they are read for plan, submit, status
+and report. Light: one small file for each corpus that has any.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,12 +15,17 @@ MOST = 20
 
 
 def of_corpora(place: Workspace, corpora: Iterable[str]) -> list[str]:
-    """The notes of corpora, each once, in their order; of very many the first, and how many more there are."""
+    """The notes of corpora, each once, in their order; of very many the first, and how
+    many more there are."""
     found: dict[str, None] = {}
     for corpus in dict.fromkeys(corpora):
         found |= dict.fromkeys(read_json(place.corpus(corpus) / NOTES) or ())
     notes = list(found)
-    more = [f"and {len(notes) - MOST} more; they stand in corpora/*/{NOTES}"] if len(notes) > MOST else []
+    more = (
+        [f"and {len(notes) - MOST} more; they stand in corpora/*/{NOTES}"]
+        if len(notes) > MOST
+        else []
+    )
     return notes[:MOST] + more
 
 

@@ -1,7 +1,8 @@
 """Finds a job's logs and reads them from their end: of any rank, of any attempt, as they grow.
 
-submitit has Slurm append every start of a job to one file per rank; each attempt marks where it begins. A job that
-was submitted again has another folder, which the ledger knows. Logs may be gigabytes: they are mapped, not read.
+submitit has Slurm append every start of a job to one file per rank; each attempt marks
+where it begins. A job that was submitted again has another folder, which the ledger
+knows. Logs may be gigabytes: they are mapped, not read.
 """
 
 import contextlib
@@ -49,7 +50,9 @@ class Part:
         """Its bytes, piece by piece."""
         with self.path.open("rb") as file:
             place = file.seek(self.begin if begin is None else begin)
-            while place < self.end and (piece := file.read(min(CHUNK, self.end - place))):
+            while place < self.end and (
+                piece := file.read(min(CHUNK, self.end - place))
+            ):
                 place += len(piece)
                 yield piece
 
@@ -65,19 +68,29 @@ def local_log(folder: Path) -> Path:
 
 
 def of_jobs(place: Workspace, submission: Submission, item: str) -> list[list[Path]]:
-    """The logs of a job and of the links behind it, the newest first, each rank by rank; those that are there."""
+    """The logs of a job and of the links behind it, the newest first, each rank by
+    rank; those that are there."""
     if submission.scheduler == "local":
         path = local_log(place.root / item)
         return [[path]] if path.exists() else []
     folder, ids = place.submission(submission.id), reversed(submission.job_ids(item))
-    found = [sorted(folder.glob(f"{one}_*_log.out"), key=lambda path: int(path.name.split("_")[-2])) for one in ids]
+    found = [
+        sorted(
+            folder.glob(f"{one}_*_log.out"),
+            key=lambda path: int(path.name.split("_")[-2]),
+        )
+        for one in ids
+    ]
     return [ranks for ranks in found if ranks]
 
 
 def of_newest(place: Workspace, submission: Submission, item: str) -> list[Path]:
-    """The logs of the newest job that began an attempt: a link that finds its run done begins none."""
+    """The logs of the newest job that began an attempt: a link that finds its run done
+    begins none."""
     found = of_jobs(place, submission, item)
-    return next((ranks for ranks in found if any(map(marks, ranks))), found[0] if found else [])
+    return next(
+        (ranks for ranks in found if any(map(marks, ranks))), found[0] if found else []
+    )
 
 
 def marks(path: Path) -> list[Mark]:
@@ -85,18 +98,29 @@ def marks(path: Path) -> list[Mark]:
     with path.open("rb") as file, _mapped(file) as text:
         found = list(log_marks.PATTERN.finditer(text))
         before = [0, *(one.start() for one in found)]
-        return [Mark(int(one[1]), _begin(text, since, one.start())) for since, one in zip(before, found, strict=False)]
+        return [
+            Mark(int(one[1]), _begin(text, since, one.start()))
+            for since, one in zip(before, found, strict=False)
+        ]
 
 
 def _begin(text: mmap.mmap | bytes, since: int, attempt: int) -> int:
-    """Where the start begins in which an attempt does: what its script printed is the attempt's, too."""
-    starts = [one.start() for one in log_marks.START_PATTERN.finditer(text[since:attempt])]
+    """Where the start begins in which an attempt does: what its script printed is the
+    attempt's, too."""
+    starts = [
+        one.start() for one in log_marks.START_PATTERN.finditer(text[since:attempt])
+    ]
     return since + starts[-1] if starts else attempt
 
 
 def parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]:
-    """What the newest attempt wrote, or that of a number, rank by rank. UserError if there is no such log."""
-    submissions = [s for s in Ledger(place).submissions.values() if s.void is None and item in s.items]
+    """What the newest attempt wrote, or that of a number, rank by rank. UserError if
+    there is no such log."""
+    submissions = [
+        s
+        for s in Ledger(place).submissions.values()
+        if s.void is None and item in s.items
+    ]
     if not submissions:
         raise UserError(f"{item} was never submitted; it has no log")
     known: set[int] = set()
@@ -106,29 +130,43 @@ def parts(place: Workspace, item: str, attempt: int | None = None) -> list[Part]
         for found in of_jobs(place, submission, item):
             cut = [_part(path, attempt) for path in found]
             if any(cut):
-                return [part or Part(path, 0, 0) for part, path in zip(cut, found, strict=True)]
+                return [
+                    part or Part(path, 0, 0)
+                    for part, path in zip(cut, found, strict=True)
+                ]
             known |= {mark.attempt for path in found[:1] for mark in marks(path)}
     shown = ", ".join(map(str, sorted(known))) or "none"
-    raise UserError(f"{item} has no log of attempt {attempt}; there are logs of attempts: {shown}")
+    raise UserError(
+        f"{item} has no log of attempt {attempt}; there are logs of attempts: {shown}"
+    )
 
 
 def of_rank(place: Workspace, item: str, rank: int, attempt: int | None) -> Part:
     """The log of one rank. UserError if there is none yet."""
     found = parts(place, item, attempt)
     if rank >= len(found):
-        raise UserError(f"{item} has no log of rank {rank} yet ({len(found)} logs); it may not have started")
+        raise UserError(
+            f"{item} has no log of rank {rank} yet ({len(found)} logs); it may not have started"
+        )
     return found[rank]
 
 
-def follow(place: Workspace, item: str, rank: int, lines: int | None) -> Iterator[bytes]:
-    """The last lines of a rank's log and what comes, also from later attempts; ends when the job is done."""
+def follow(
+    place: Workspace, item: str, rank: int, lines: int | None
+) -> Iterator[bytes]:
+    """The last lines of a rank's log and what comes, also from later attempts; ends
+    when the job is done."""
     path: Path | None = None
     offset, looked = 0, 0.0
     while True:
         if time.monotonic() - looked > 10 * POLL_S or path is None:
             looked, newest = time.monotonic(), _path(place, item, rank)
             if newest and newest != path:
-                offset = Part(newest, 0, newest.stat().st_size).tail(lines) if path is None else 0
+                offset = (
+                    Part(newest, 0, newest.stat().st_size).tail(lines)
+                    if path is None
+                    else 0
+                )
                 path = newest
         done = _is_done(place.root / item)
         if path:
@@ -168,8 +206,8 @@ def _newest(path: Path) -> Part:
 def setup_trouble(log: Path) -> tuple[str, bool] | None:
     """The setup line that a job's last start did not come past, and whether the script saw it fail.
 
-    None where the setup lines were passed, or there is no log. A line that ends the script, or hangs until the job is
-    ended, is not seen to fail.
+    None where the setup lines were passed, or there is no log. A line that ends the
+    script, or hangs until the job is ended, is not seen to fail.
     """
     try:
         with log.open("rb") as file:
@@ -180,12 +218,22 @@ def setup_trouble(log: Path) -> tuple[str, bool] | None:
     starts = list(log_marks.START_PATTERN.finditer(text))
     text = text[starts[-1].start() :] if starts else text
     lines = list(log_marks.SETUP_PATTERN.finditer(text))
-    if not lines or log_marks.PATTERN.search(text) or f"\n{log_marks.SETUP_DONE}\n".encode() in text:
+    if (
+        not lines
+        or log_marks.PATTERN.search(text)
+        or f"\n{log_marks.SETUP_DONE}\n".encode() in text
+    ):
         return None
     which, shown = (part.decode("utf-8", "replace") for part in lines[-1].groups())
     ended = log_marks.SETUP_ENDED_PATTERN.search(text)
-    how = f"ended with {ended[2].decode('utf-8', 'replace')}" if ended else "is the last that began"
-    return setup.evidence(f"{which} {how}: {shown}", setup.output(text)), ended is not None
+    how = (
+        f"ended with {ended[2].decode('utf-8', 'replace')}"
+        if ended
+        else "is the last that began"
+    )
+    return setup.evidence(
+        f"{which} {how}: {shown}", setup.output(text)
+    ), ended is not None
 
 
 def _part(path: Path, attempt: int) -> Part | None:

@@ -1,4 +1,5 @@
-"""Adds to a job's state how far it has come, from its heartbeat or from the end of its journal; flags what hangs."""
+"""Adds to a job's state how far it has come, from its heartbeat or from the end of its
+journal; flags what hangs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,7 +17,9 @@ from launcher.workspace.job_state import JobState
 HANG_MIN = 20  # of jobs whose job.json does not say
 
 
-def alive(folder: Path, state: JobState, signs: Signs, job: Mapping[str, Any]) -> JobState:
+def alive(
+    folder: Path, state: JobState, signs: Signs, job: Mapping[str, Any]
+) -> JobState:
     """Adds what a job under way shows of itself."""
     beat = signs.beat
     if beat is None:
@@ -39,18 +42,22 @@ def alive(folder: Path, state: JobState, signs: Signs, job: Mapping[str, Any]) -
 
 
 def progress(folder: Path, state: JobState) -> JobState:
-    """Adds attempt, step and last loss from the end of the newest journal; of a prepare job, what it is doing."""
+    """Adds attempt, step and last loss from the end of the newest journal; of a prepare
+    job, what it is doing."""
     attempt = attempts.read(folder)
     files = journal.owned(folder)
     if not attempt or not files:
         return state
     rows = journal.last_rows(files[-1])
-    starts = [row["data"] for row in rows if row["data"].get("event") == "start"] or _first_start(files[-1])
+    starts = [
+        row["data"] for row in rows if row["data"].get("event") == "start"
+    ] or _first_start(files[-1])
     losses = [row["data"]["loss"] for row in rows if "loss" in row["data"]]
     return replace(
         state,
         attempt=attempt.attempt,
-        step=max((row["step"] for row in rows), default=None),  # a snapshot is told of when training is past it
+        # a snapshot is told of when training is past it
+        step=max((row["step"] for row in rows), default=None),
         steps=starts[-1]["steps"] if starts else None,
         loss=_number(losses[-1]) if losses else None,
         evidence=state.evidence or _note(rows, starts),

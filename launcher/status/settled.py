@@ -1,8 +1,9 @@
 """Remembers how jobs ended, so that `zsg status` reads the record of each end once.
 
-ended.json in the workspace is derived: it may be removed at any time. An entry counts for the submission and for the
-folder's time of change, which every record that is written or replaced in it moves on; a folder that changed just now
-is not remembered, since a second change could bear the same time.
+ended.json in the workspace is derived: it may be removed at any time. An entry counts
+for the submission and for the folder's time of change, which every record that is
+written or replaced in it moves on; a folder that changed just now is not remembered,
+since a second change could bear the same time.
 """
 
 import json
@@ -16,16 +17,19 @@ from jobs.contract.folder import SCHEMA, Workspace
 
 RESTED_S = 5.0  # the coarsest clock of a file system, with room
 
-LEFT = "left"  # third in an entry: Slurm's queue has been seen without the job since its end
+# third in an entry: Slurm's queue has been seen without the job since its end
+LEFT = "left"
 
 Key = list[Any]  # submission, time of change, inode
 
 
-FIELDS = "state attempt step steps first loss slurm cause evidence saved stopped signature".split()  # of an end
+# of an end
+FIELDS = "state attempt step steps first loss slurm cause evidence saved stopped signature".split()
 
 
 def _read(path: Path) -> dict[str, list[Any]]:
-    """What was remembered; nothing where another version of zsg did that, with other fields, or the file is damaged."""
+    """What was remembered; nothing where another version of zsg did that, with other
+    fields, or the file is damaged."""
     try:
         cache = msgspec.json.decode(path.read_bytes(), type=_Cache)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -40,7 +44,8 @@ class _Cache(msgspec.Struct):
 
 
 class Settled:
-    """The ends that were read before, of all grids of a workspace; None for a job that has not ended."""
+    """The ends that were read before, of all grids of a workspace; None for a job that
+    has not ended."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.ends
@@ -85,7 +90,10 @@ class Settled:
         draft = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex[:8]}")
         try:
             draft.write_text(
-                json.dumps({"schema": SCHEMA, "fields": FIELDS, "ends": self._kept}, ensure_ascii=False),
+                json.dumps(
+                    {"schema": SCHEMA, "fields": FIELDS, "ends": self._kept},
+                    ensure_ascii=False,
+                ),
                 encoding="utf-8",
             )
             draft.replace(self._path)

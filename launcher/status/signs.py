@@ -1,4 +1,5 @@
-"""Reads what a job has shown of itself: when it last gave a sign of life, what it does, whether it stands still.
+"""Reads what a job has shown of itself: when it last gave a sign of life, what it does,
+whether it stands still.
 
 Ages are differences between times of one file system, so that no two machines' clocks are compared.
 """
@@ -20,7 +21,8 @@ PATIENCE = 3.0  # an evaluation or a save may take so many times its longest so 
 
 
 class Clock:
-    """The time by which the workspace's file system stamps its files; this machine's own where it may not write."""
+    """The time by which the workspace's file system stamps its files; this machine's
+    own where it may not write."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._path = workspace.root / ".clock"
@@ -39,7 +41,8 @@ class Clock:
 
 @dataclass(frozen=True)
 class Signs:
-    """What is known of the newest attempt: its record, seconds since its last sign of life, its heartbeat if any."""
+    """What is known of the newest attempt: its record, seconds since its last sign of
+    life, its heartbeat if any."""
 
     attempt: Attempt
     age_s: float
@@ -47,26 +50,36 @@ class Signs:
     beat_s: float | None
 
     def predate(self, elapsed_s: float | None) -> bool:
-        """Whether all of them are older than the start of a job that runs for so long: it has not begun yet."""
+        """Whether all of them are older than the start of a job that runs for so long:
+        it has not begun yet."""
         return elapsed_s is not None and self.age_s > elapsed_s + 1
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the last step, at the rate of the last half hour; None where that is not known."""
+        """Seconds until the last step, at the rate of the last half hour; None where
+        that is not known."""
         rate = given(self.beat.steps_per_s) if self.beat else None
         if not self.beat or not rate or self.beat.step is None or not self.beat.steps:
             return None
-        return max(0.0, (self.beat.steps - self.beat.step) / rate - self._since(self.beat.step_s))
+        return max(
+            0.0,
+            (self.beat.steps - self.beat.step) / rate - self._since(self.beat.step_s),
+        )
 
     def stands_still_for(self, hang_min: float) -> float | None:
         """For how many seconds there has been no progress, if that is longer than it should be.
 
-        What a job does between its steps may take long, and is given three times the longest that it has taken.
+        What a job does between its steps may take long, and is given three times the
+        longest that it has taken.
         """
-        if not self.beat or (self.beat.doing not in (STARTING, TRAINING) and self.beat.step is None):
+        if not self.beat or (
+            self.beat.doing not in (STARTING, TRAINING) and self.beat.step is None
+        ):
             return None  # prepare jobs have no steps
         quiet = min(self._since(self.beat.doing_s), self._since(self.beat.step_s))
-        allowed = max(60 * hang_min, PATIENCE * self.beat.longest_s.get(self.beat.doing, 0.0))
+        allowed = max(
+            60 * hang_min, PATIENCE * self.beat.longest_s.get(self.beat.doing, 0.0)
+        )
         return quiet if quiet > allowed else None
 
     def _since(self, seconds: float | None) -> float:
@@ -77,7 +90,8 @@ def of(folder: Path, clock: Clock) -> Signs | None:
     """The signs of the newest attempt; None if there has been none."""
     signs = _look(folder, clock)
     if signs and signs.age_s > LOST_S:
-        list(folder.iterdir())  # a network file system may still show a heartbeat that has been replaced
+        # a network file system may still show a heartbeat that has been replaced
+        list(folder.iterdir())
         signs = _look(folder, clock)
     return signs
 

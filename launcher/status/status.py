@@ -1,7 +1,8 @@
 """Decides the state of every job from what the world says, asking the scheduler once.
 
-Truth order: the run's own exit record, sacct's terminal state, squeue, the ledger. Absence is `unknown`. A job that
-runs by squeue's word and gives no sign of life is `unknown` too, and so is one that does after its end was told.
+Truth order: the run's own exit record, sacct's terminal state, squeue, the ledger.
+Absence is `unknown`. A job that runs by squeue's word and gives no sign of life is
+`unknown` too, and so is one that does after its end was told.
 """
 
 import contextlib
@@ -34,7 +35,15 @@ from launcher.status.signs import LOST_S, Clock
 from launcher.workspace.job_state import ABSENT, NEVER_STARTED, JobState
 from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
-from launcher.workspace.states import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
+from launcher.workspace.states import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    UNKNOWN,
+    WAITING,
+)
 from zsg_core.errors import ClusterError
 
 LEAVING = "leaving"
@@ -42,7 +51,8 @@ BEFORE = ("prepare", "sample", "canary")  # kinds of jobs that others wait for
 MOST_DONE = 5000  # ids of jobs that are done, in one squeue: a command line has an end
 PAUSED = ("SUSPENDED", "STOPPED")
 HELD_S = 45.0  # from a job's own end to that of its allocation, which takes seconds
-START_S = 300.0  # from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
+# from a job's start to the beginning of its attempt: setup lines, imports from a slow disk
+START_S = 300.0
 
 
 def collect(
@@ -55,12 +65,13 @@ def collect(
 ) -> dict[str, JobState]:
     """The state of each job folder (relative to the workspace).
 
-    `settled` remembers the ends that were read before; of them it has no checkpoints, snapshots or sizes. With it the
-    queue is also searched for jobs that are done, until each was seen to have left it: an allocation may outlive its
-    run.
+    `settled` remembers the ends that were read before; of them it has no checkpoints,
+    snapshots or sizes. With it the queue is also searched for jobs that are done, until
+    each was seen to have left it: an allocation may outlive its run.
     """
     known, clock = ledger.by_item(), Clock(workspace)
-    broken: dict[str, str] = {}  # what cannot be read of a job's folder: the others are told of all the same
+    # what cannot be read of a job's folder: the others are told of all the same
+    broken: dict[str, str] = {}
     states: dict[str, JobState] = {}
     asked: dict[str, Submission] = {}
     done: dict[str, Key] = {}
@@ -73,25 +84,40 @@ def collect(
             ended, broken[item] = None, str(error)
         if ended is not None:
             states[item] = ended
-        if last is not None and last.scheduler == "slurm" and (ended is None or ended.state != DONE):
+        if (
+            last is not None
+            and last.scheduler == "slurm"
+            and (ended is None or ended.state != DONE)
+        ):
             asked[item] = last  # also what has ended: Slurm may have requeued it since
         elif ended is not None:
-            if last is not None and last.ids and last.scheduler == "slurm" and settled and len(done) < MOST_DONE:
+            if (
+                last is not None
+                and last.ids
+                and last.scheduler == "slurm"
+                and settled
+                and len(done) < MOST_DONE
+            ):
                 key = settled.key(workspace.root / item, last.id)
                 if key is not None and not settled.has_left(item, key):
                     asked[item], done[item] = last, key
         elif last is None:
             states[item] = JobState(state=ABSENT)
         else:
-            states[item] = _readable(item, broken, partial(_local, workspace, item, last, clock))
-    before = _jobs_before(workspace, asked.keys() - states.keys(), known, states, settled, clock)
+            states[item] = _readable(
+                item, broken, partial(_local, workspace, item, last, clock)
+            )
+    before = _jobs_before(
+        workspace, asked.keys() - states.keys(), known, states, settled, clock
+    )
     asked |= {item: last for item, last in before.items() if item not in states}
     try:
         found = _slurm(workspace, asked, ledger, states, clock, run, broken)
     except ClusterError:
         if asked.keys() - done.keys():
             raise
-        found, done = {}, {}  # all is done: that can be read where there is no Slurm, too
+        # all is done: that can be read where there is no Slurm, too
+        found, done = {}, {}
     if settled:
         for item in done.keys() - found.keys():
             settled.leaves(item, done[item])
@@ -111,8 +137,12 @@ def collect(
     made: dict[str, JobState] = {}
     for item in wanted:
         state = states[item]
-        state = _readable(item, broken, partial(_explain, workspace, item, state, of), state)
-        made[item] = _as_wished(_with_trouble(state, broken.get(item)), item, known.get(item))
+        state = _readable(
+            item, broken, partial(_explain, workspace, item, state, of), state
+        )
+        made[item] = _as_wished(
+            _with_trouble(state, broken.get(item)), item, known.get(item)
+        )
     return made
 
 
@@ -130,35 +160,60 @@ def _jobs_before(
     """
     if not waiting:
         return {}
-    of_kind = {item: last for item, last in known.items() if last.kind in BEFORE and last.scheduler == "slurm"}
+    of_kind = {
+        item: last
+        for item, last in known.items()
+        if last.kind in BEFORE and last.scheduler == "slurm"
+    }
     for item, last in of_kind.items():
-        with contextlib.suppress(Damaged):  # then it is asked for like one that has not ended
-            if item not in states and (ended := _remembered(workspace, item, last, settled, clock)):
+        # then it is asked for like one that has not ended
+        with contextlib.suppress(Damaged):
+            if item not in states and (
+                ended := _remembered(workspace, item, last, settled, clock)
+            ):
                 states[item] = ended
     return of_kind
 
 
 def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
-    """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still on its way out is not yet."""
+    """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still
+    on its way out is not yet."""
     if last is None or item not in last.cancelled or state.state == DONE:
         return state
     if (state.is_active and not state.stopped) or state.doing == LEAVING:
         return state if state.cause else replace(state, cause="is being cancelled")
-    return replace(state, state=CANCELLED, stopped=False, in_queue=False, **cancellation.TOLD)
+    return replace(
+        state, state=CANCELLED, stopped=False, in_queue=False, **cancellation.TOLD
+    )
 
 
 def _remembered(
-    workspace: Workspace, item: str, last: Submission | None, settled: Settled | None, clock: Clock
+    workspace: Workspace,
+    item: str,
+    last: Submission | None,
+    settled: Settled | None,
+    clock: Clock,
 ) -> JobState | None:
     """The end of a job by its own word, read or remembered."""
     ended = _read_or_recalled(workspace.root / item, item, last, settled, clock)
-    if ended is not None and ended.state == DONE and ended.loss is not None and not math.isfinite(float(ended.loss)):
-        return replace(ended, flag="its last test loss is not a number: it has diverged")
+    if (
+        ended is not None
+        and ended.state == DONE
+        and ended.loss is not None
+        and not math.isfinite(float(ended.loss))
+    ):
+        return replace(
+            ended, flag="its last test loss is not a number: it has diverged"
+        )
     return ended
 
 
 def _read_or_recalled(
-    folder: Path, item: str, last: Submission | None, settled: Settled | None, clock: Clock
+    folder: Path,
+    item: str,
+    last: Submission | None,
+    settled: Settled | None,
+    clock: Clock,
 ) -> JobState | None:
     if settled is None:
         return _ended(folder, last)
@@ -197,7 +252,9 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         first=given(record.first, 0),
         loss=given(record.loss),
         slurm=record.slurm_job_id,
-        cause=f"stopped {_stopped_at(record)} ({_stopped_by(record)})" if stopped else record.cause,
+        cause=f"stopped {_stopped_at(record)} ({_stopped_by(record)})"
+        if stopped
+        else record.cause,
         evidence=_next_step(record) if stopped else record.evidence,
         checkpoints=tuple(given(record.checkpoints, ())),
         quick={key: tuple(steps) for key, steps in given(record.quick, {}).items()},
@@ -210,7 +267,11 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
 
 def _stopped_at(record: ExitRecord) -> str:
     """How far it came: a run to a step, an evaluate job to so many scores."""
-    return f"at step {record.reached}" if record.scored is UNSET else f"after {record.scored} scores"
+    return (
+        f"at step {record.reached}"
+        if record.scored is UNSET
+        else f"after {record.scored} scores"
+    )
 
 
 def _stopped_by(record: ExitRecord) -> str:
@@ -218,15 +279,22 @@ def _stopped_by(record: ExitRecord) -> str:
 
 
 def _next_step(record: ExitRecord) -> str:
-    """What a stopped run waits for; where it was to go on by itself, it is seen that it does not."""
+    """What a stopped run waits for; where it was to go on by itself, it is seen that it
+    does not."""
     return str(record.evidence) if record.goes_on is None else NEXT
 
 
 def _under(folder: Path) -> dict[str, Any]:
     job = job_file.read(folder) or {}
-    size = {key: job["resources"][key] for key in ("nodes", "ranks_per_node") if key in job.get("resources", {})}
+    size = {
+        key: job["resources"][key]
+        for key in ("nodes", "ranks_per_node")
+        if key in job.get("resources", {})
+    }
     told = job.get("checkpoints", {})
-    return size | {key: told[key] for key in ("every", "quick", "snapshots") if key in told}
+    return size | {
+        key: told[key] for key in ("every", "quick", "snapshots") if key in told
+    }
 
 
 def _slurm(
@@ -251,18 +319,33 @@ def _slurm(
         job = _acting(links, told)
         if asked[item].copied_from:
             if item not in settled:
-                cause = f"it was submitted from {asked[item].copied_from}, of which this workspace is a copy"
+                cause = (
+                    f"it was submitted from {asked[item].copied_from}, of which this workspace is a"
+                    " copy"
+                )
                 states[item] = JobState(state=UNKNOWN, cause=cause)
         elif not links:
-            states[item] = JobState(state=UNKNOWN, cause="its submission was cut short; zsg submit again settles it")
+            states[item] = JobState(
+                state=UNKNOWN,
+                cause="its submission was cut short; zsg submit again settles it",
+            )
         elif job:
             said, before = replace(told[job], job=job.id), settled.get(item)
             is_link = before is not None and job.id not in (links[0].id, before.slurm)
-            read = partial(_by_slurm, workspace, item, said, asked[item], before, is_link, clock)
+            read = partial(
+                _by_slurm, workspace, item, said, asked[item], before, is_link, clock
+            )
             in_queue = said.state in (QUEUED, WAITING, RUNNING)
-            states[item] = _readable(item, broken, read, JobState(state=UNKNOWN, slurm=job.id, in_queue=in_queue))
+            states[item] = _readable(
+                item,
+                broken,
+                read,
+                JobState(state=UNKNOWN, slurm=job.id, in_queue=in_queue),
+            )
     for item, links in replaced.items():
-        if left := tuple(job.id for job in links if job in told and not told[job].is_leaving):
+        if left := tuple(
+            job.id for job in links if job in told and not told[job].is_leaving
+        ):
             states[item] = replace(states.get(item) or settled[item], replaced=left)
     return states
 
@@ -276,13 +359,18 @@ def _by_slurm(
     is_link: bool,
     clock: Clock,
 ) -> JobState:
-    """A job of which Slurm says something. `before`: its end, if it has told one; `is_link`: of its chain."""
+    """A job of which Slurm says something. `before`: its end, if it has told one;
+    `is_link`: of its chain."""
     folder = workspace.root / item
     if said.away:
         return JobState(state=UNKNOWN, slurm=said.job, cause=said.detail, in_queue=True)
     if before is not None and before.state == DONE:
         # The links of a chain come and go behind a run that is done.
-        return _still_held(folder, said, before, clock) if said.state == RUNNING else before
+        return (
+            _still_held(folder, said, before, clock)
+            if said.state == RUNNING
+            else before
+        )
     if said.state in (QUEUED, WAITING):
         return _waits(said, before, is_link)
     if said.state == RUNNING:
@@ -291,9 +379,13 @@ def _by_slurm(
 
 
 def _readable(
-    item: str, broken: dict[str, str], read: Callable[[], JobState], otherwise: JobState | None = None
+    item: str,
+    broken: dict[str, str],
+    read: Callable[[], JobState],
+    otherwise: JobState | None = None,
 ) -> JobState:
-    """What `read` tells of a job. Where a file of its folder cannot be read, that goes to `broken`."""
+    """What `read` tells of a job. Where a file of its folder cannot be read, that goes
+    to `broken`."""
     try:
         return read()
     except Damaged as error:
@@ -302,7 +394,8 @@ def _readable(
 
 
 def _with_trouble(state: JobState, trouble: str | None) -> JobState:
-    """A job of which a file cannot be read: nobody knows how it ended; one under way goes on all the same."""
+    """A job of which a file cannot be read: nobody knows how it ended; one under way
+    goes on all the same."""
     if trouble is None:
         return state
     if state.is_active:
@@ -311,7 +404,8 @@ def _with_trouble(state: JobState, trouble: str | None) -> JobState:
 
 
 def _acting(links: Sequence[Job], told: Mapping[Job, SlurmState]) -> Job | None:
-    """The job of a chain that is at work or comes next; of one that has ended, the first that did not end well."""
+    """The job of a chain that is at work or comes next; of one that has ended, the
+    first that did not end well."""
     known = [job for job in links if job in told]
     for wanted in ((RUNNING,), (QUEUED,), (WAITING,), (FAILED, CANCELLED, UNKNOWN)):
         for job in known:
@@ -321,81 +415,164 @@ def _acting(links: Sequence[Job], told: Mapping[Job, SlurmState]) -> Job | None:
 
 
 def _waits(said: SlurmState, ended: JobState | None, is_link: bool) -> JobState:
-    """A job in the queue: for its first start, put back after it had `ended`, or a link behind one that has.
+    """A job in the queue: for its first start, put back after it had `ended`, or a link
+    behind one that has.
 
-    A job that was put back waits anew for what it waited for at first, so its reason does not tell it from a link.
+    A job that was put back waits anew for what it waited for at first, so its reason
+    does not tell it from a link.
     """
-    waits = JobState(state=said.state, slurm=said.job, reason=said.detail, starts=said.starts, in_queue=True)
+    waits = JobState(
+        state=said.state,
+        slurm=said.job,
+        reason=said.detail,
+        starts=said.starts,
+        in_queue=True,
+    )
     if ended is None:
         return waits
     if not ended.stopped:
         # Of a run that has failed Slurm may not have dropped the links yet; they never start.
         never = is_link and (said.detail or "").startswith("Dependency")
         return ended if never else waits
-    facts = {"slurm": said.job, "reason": said.detail, "starts": said.starts, "in_queue": True}
-    return replace(ended, state=said.state, stopped=False, evidence="goes on by itself", **facts)
+    facts = {
+        "slurm": said.job,
+        "reason": said.detail,
+        "starts": said.starts,
+        "in_queue": True,
+    }
+    return replace(
+        ended, state=said.state, stopped=False, evidence="goes on by itself", **facts
+    )
 
 
-def _running(folder: Path, said: SlurmState, last: Submission, ended: JobState | None, clock: Clock) -> JobState:
-    """A job that runs by squeue's word: has its attempt begun, does it live, has it told its end meanwhile?"""
-    state = JobState(state=RUNNING, slurm=said.job, in_queue=True, reason=said.detail, node=said.nodes)
+def _running(
+    folder: Path,
+    said: SlurmState,
+    last: Submission,
+    ended: JobState | None,
+    clock: Clock,
+) -> JobState:
+    """A job that runs by squeue's word: has its attempt begun, does it live, has it
+    told its end meanwhile?"""
+    state = JobState(
+        state=RUNNING,
+        slurm=said.job,
+        in_queue=True,
+        reason=said.detail,
+        node=said.nodes,
+    )
     signs, elapsed_s = signs_of.of(folder, clock), said.elapsed_s
     told_s = clock.now() - _modified(exit_record.path(folder))
-    if ended and elapsed_s is not None and told_s < elapsed_s - 1:  # its processes are leaving
+    # its processes are leaving
+    if ended and elapsed_s is not None and told_s < elapsed_s - 1:
         if ended.stopped and told_s < LOST_S:
-            return replace(state, attempt=ended.attempt, step=ended.step, steps=ended.steps, doing=LEAVING)
+            return replace(
+                state,
+                attempt=ended.attempt,
+                step=ended.step,
+                steps=ended.steps,
+                doing=LEAVING,
+            )
         held = _still_held(folder, said, ended, clock)
-        return replace(held, in_queue=False) if ended.stopped else replace(held, in_queue=True)
+        return (
+            replace(held, in_queue=False)
+            if ended.stopped
+            else replace(held, in_queue=True)
+        )
     job = job_file.read(folder) or {}
     state = replace(state, gpus=gpus(job))
     if signs is None or signs.attempt.submission != last.id or signs.predate(elapsed_s):
         if elapsed_s is not None and elapsed_s > START_S:
-            return replace(state, state=UNKNOWN, cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}")
+            return replace(
+                state,
+                state=UNKNOWN,
+                cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}",
+            )
         return replace(state, doing=STARTING)
-    state = alive(folder, replace(state, node=said.nodes or signs.attempt.host), signs, job)
+    state = alive(
+        folder, replace(state, node=said.nodes or signs.attempt.host), signs, job
+    )
     if signs.age_s > LOST_S and said.word not in PAUSED:
         lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt.host)}"
         return replace(state, state=UNKNOWN, cause=lost, flag=None, eta_s=None)
     return state
 
 
-def _still_held(folder: Path, said: SlurmState, ended: JobState, clock: Clock) -> JobState:
-    """A job that has told its end, and whose allocation squeue calls running: where that lasts, it is flagged.
+def _still_held(
+    folder: Path, said: SlurmState, ended: JobState, clock: Clock
+) -> JobState:
+    """A job that has told its end, and whose allocation squeue calls running: where
+    that lasts, it is flagged.
 
     What Slurm has started again after the end finds nothing to do, once it has begun.
     """
-    told_s, elapsed_s = clock.now() - _modified(exit_record.path(folder)), said.elapsed_s or 0.0
-    held_s, patience_s = (told_s, HELD_S) if elapsed_s >= told_s else (elapsed_s, START_S)
-    if held_s <= (START_S if said.word == "COMPLETING" else patience_s):  # an epilogue may take its time
+    told_s, elapsed_s = (
+        clock.now() - _modified(exit_record.path(folder)),
+        said.elapsed_s or 0.0,
+    )
+    held_s, patience_s = (
+        (told_s, HELD_S) if elapsed_s >= told_s else (elapsed_s, START_S)
+    )
+    # an epilogue may take its time
+    if held_s <= (START_S if said.word == "COMPLETING" else patience_s):
         return ended
     job = job_file.read(folder) or {}
     count = gpus(job)
-    what = f"{count} GPUs, {count * held_s / 3600:.1f} GPU-hours so far," if count else "its allocation"
-    flag = f"its Slurm job {said.job} still holds {what}{_on(said.nodes)} {held_s / 60:.0f} min after its end"
-    return replace(ended, in_queue=True, gpus=count, node=said.nodes, flag=f"{flag}; zsg cancel ends it")
+    what = (
+        f"{count} GPUs, {count * held_s / 3600:.1f} GPU-hours so far,"
+        if count
+        else "its allocation"
+    )
+    flag = (
+        f"its Slurm job {said.job} still holds {what}{_on(said.nodes)} {held_s / 60:.0f} min after"
+        " its end"
+    )
+    return replace(
+        ended,
+        in_queue=True,
+        gpus=count,
+        node=said.nodes,
+        flag=f"{flag}; zsg cancel ends it",
+    )
 
 
-def _gone(workspace: Workspace, folder: Path, said: SlurmState, last: Submission, clock: Clock) -> JobState:
+def _gone(
+    workspace: Workspace, folder: Path, said: SlurmState, last: Submission, clock: Clock
+) -> JobState:
     """A job that has left the queue without a record of its own."""
-    state = JobState(state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence)
+    state = JobState(
+        state=said.state, slurm=said.job, cause=said.detail, evidence=said.evidence
+    )
     signs = signs_of.of(folder, clock)
     has_begun = signs is not None and signs.attempt.submission == last.id
     if not has_begun and (stopped := _in_setup(workspace, said, last, state)):
         return stopped
     if said.state == DONE:
         # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
-        return replace(state, state=UNKNOWN, cause="Slurm says COMPLETED, but the job left no record")
+        return replace(
+            state,
+            state=UNKNOWN,
+            cause="Slurm says COMPLETED, but the job left no record",
+        )
     if signs is None or not has_begun:
         return state
     if signs.age_s < LOST_S:
         # slurmd may be dead and the ranks alive: no end is told of what may yet go on.
-        cause = f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f} s old"
-        return progress(folder, replace(state, state=UNKNOWN, cause=cause, doing=LEAVING))
+        cause = (
+            f"Slurm says {said.detail or said.state}; its last sign of life is {signs.age_s:.0f}"
+            " s old"
+        )
+        return progress(
+            folder, replace(state, state=UNKNOWN, cause=cause, doing=LEAVING)
+        )
     return progress(folder, state)
 
 
-def _in_setup(workspace: Workspace, said: SlurmState, last: Submission, state: JobState) -> JobState | None:
-    """A job that did not come past its setup lines: the line, and where that is what ended it, as its cause."""
+def _in_setup(
+    workspace: Workspace, said: SlurmState, last: Submission, state: JobState
+) -> JobState | None:
+    """A job that did not come past its setup lines: the line, and where that is what
+    ended it, as its cause."""
     trouble = logs.setup_trouble(_log_of(workspace, said, last))
     if trouble is None:
         return None
@@ -428,7 +605,11 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
     # Before the submit's lock: a job that was killed does not wait, however long its submit lives.
     attempt = attempts.read(folder)
     if attempt and attempt.submission == last.id:
-        dead = JobState(state=FAILED, cause=Cause.DIED, evidence="the process ended without a record (killed?)")
+        dead = JobState(
+            state=FAILED,
+            cause=Cause.DIED,
+            evidence="the process ended without a record (killed?)",
+        )
         # It may have told its end since it was looked for.
         return _ended(folder, last) or progress(folder, dead)
     if is_locked(workspace.submission(last.id) / "lock"):
@@ -437,17 +618,29 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
 
 
 def _here(folder: Path, clock: Clock) -> JobState:
-    """A job on this machine, whose lock says that its process lives. Its journal is newer than its heartbeat."""
+    """A job on this machine, whose lock says that its process lives. Its journal is
+    newer than its heartbeat."""
     state, signs = JobState(state=RUNNING), signs_of.of(folder, clock)
     if signs and signs.beat:
         state = alive(folder, state, signs, job_file.read(folder) or {})
         if signs.age_s > LOST_S:
-            state = replace(state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None)
+            state = replace(
+                state, flag=f"no sign of life for {signs.age_s:.0f} s", eta_s=None
+            )
     found = progress(folder, replace(state, evidence=None))
-    return replace(found, doing=TRAINING) if found.step and found.doing == STARTING else found
+    return (
+        replace(found, doing=TRAINING)
+        if found.step and found.doing == STARTING
+        else found
+    )
 
 
-def _explain(workspace: Workspace, item: str, state: JobState, of: Callable[[str], JobState | None]) -> JobState:
+def _explain(
+    workspace: Workspace,
+    item: str,
+    state: JobState,
+    of: Callable[[str], JobState | None],
+) -> JobState:
     """A job that never started because one that it waits for failed has failed for that reason.
 
     Slurm cancels it, and accounting may not know that yet. `of` tells the state of the job before.
@@ -462,22 +655,34 @@ def _explain(workspace: Workspace, item: str, state: JobState, of: Callable[[str
         if before.stopped:
             why = f"a stage before, {needed}, was stopped at step {before.step or 0}"
             return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)
-        if before.state not in (FAILED, CANCELLED, UNKNOWN) or before.cause == NEVER_STARTED:
+        if (
+            before.state not in (FAILED, CANCELLED, UNKNOWN)
+            or before.cause == NEVER_STARTED
+        ):
             continue
         # Where nobody knows what became of either, that is not known to be the reason.
         became = UNKNOWN if UNKNOWN == before.state == state.state else FAILED
         cause = _OF_OTHERS[needed.partition("/")[0]]
         why = before.evidence
         if before.cause not in _OF_OTHERS.values():
-            why = f"{before.cause or before.state}: {before.evidence or 'it left no record'} ({needed})"
-        if state.cause == NEVER_STARTED and (before.state != FAILED or before.cause == Cause.DIED):
+            why = (
+                f"{before.cause or before.state}: {before.evidence or 'it left no record'}"
+                f" ({needed})"
+            )
+        if state.cause == NEVER_STARTED and (
+            before.state != FAILED or before.cause == Cause.DIED
+        ):
             # On this machine the submit was ended with the job: the next one starts both again.
             return replace(state, evidence=why)
         return replace(state, state=became, cause=cause, evidence=why)
     return state
 
 
-_OF_OTHERS = {"prepare": Cause.PREPARE_FAILED, "runs": Cause.STAGE_FAILED, "canary": Cause.CANARY_FAILED}
+_OF_OTHERS = {
+    "prepare": Cause.PREPARE_FAILED,
+    "runs": Cause.STAGE_FAILED,
+    "canary": Cause.CANARY_FAILED,
+}
 
 
 def is_locked(path: Path) -> bool:

@@ -1,4 +1,5 @@
-"""Turns states into what `zsg status` shows: a row for each run, and for large grids a line for each group of them.
+"""Turns states into what `zsg status` shows: a row for each run, and for large grids a
+line for each group of them.
 
 Pure: texts and numbers only; launcher.views.show draws them.
 """
@@ -11,12 +12,31 @@ from typing import Any
 
 from jobs.contract.journal import plain
 from launcher.workspace.job_state import ABSENT, JobState
-from launcher.workspace.states import CANCELLED, DONE, FAILED, QUEUED, RUNNING, UNKNOWN, WAITING
+from launcher.workspace.states import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    UNKNOWN,
+    WAITING,
+)
 
 MOST_ROWS = 30  # larger tables are grouped
 MOST_TROUBLED = 20
 STATES = (DONE, RUNNING, QUEUED, WAITING, FAILED, CANCELLED, UNKNOWN)
-SHOWN = ("doing", "train_loss", "tokens_per_s", "eta_s", "heartbeat_s", "reason", "starts", "gpus", "node", "flag")
+SHOWN = (
+    "doing",
+    "train_loss",
+    "tokens_per_s",
+    "eta_s",
+    "heartbeat_s",
+    "reason",
+    "starts",
+    "gpus",
+    "node",
+    "flag",
+)
 
 Row = Mapping[str, Any]
 
@@ -24,15 +44,30 @@ Row = Mapping[str, Any]
 def rows_of(
     grid: str, runs: Sequence[Row], states: Mapping[str, JobState], wanted: bool = True
 ) -> list[dict[str, Any]]:
-    """The states of a grid's runs, as `zsg status --json` prints them; `wanted`: whether it still lists them."""
+    """The states of a grid's runs, as `zsg status --json` prints them; `wanted`:
+    whether it still lists them."""
     rows = []
     for run in runs:
         s = states[run.get("item") or f"runs/{run['run']}"]
         if s.state == ABSENT:
-            s = JobState(state=UNKNOWN, cause="not submitted: not selected, cut short or refused; zsg submit does it")
-        row = {"run": run["run"], "grid": grid, "state": s.state, "attempt": s.attempt, "step": s.step}
+            s = JobState(
+                state=UNKNOWN,
+                cause="not submitted: not selected, cut short or refused; zsg submit does it",
+            )
+        row = {
+            "run": run["run"],
+            "grid": grid,
+            "state": s.state,
+            "attempt": s.attempt,
+            "step": s.step,
+        }
         row |= {"steps": s.steps, "loss": s.loss, "slurm": s.slurm, "axes": run["axes"]}
-        row |= {"cause": s.cause, "evidence": s.evidence, "wanted": wanted, "replaced": list(s.replaced)}
+        row |= {
+            "cause": s.cause,
+            "evidence": s.evidence,
+            "wanted": wanted,
+            "replaced": list(s.replaced),
+        }
         rows.append(plain(row | {name: getattr(s, name) for name in SHOWN}))
     return rows
 
@@ -40,7 +75,15 @@ def rows_of(
 def note(row: Row) -> str:
     """What there is to say of a run beside its numbers."""
     former = None if row["wanted"] else "no longer in the grid"
-    why = [former, _flag(row), _replaced(row), row["cause"], _waits(row), _does(row), row["evidence"]]
+    why = [
+        former,
+        _flag(row),
+        _replaced(row),
+        row["cause"],
+        _waits(row),
+        _does(row),
+        row["evidence"],
+    ]
     return ": ".join(str(part) for part in why if part)
 
 
@@ -54,7 +97,10 @@ def _replaced(row: Row) -> str | None:
     """What an earlier submission of a run still has in the queue."""
     if not row.get("replaced"):
         return None
-    return f"Slurm still has {', '.join(row['replaced'])} of an earlier submission of it (zsg cancel ends that)"
+    return (
+        f"Slurm still has {', '.join(row['replaced'])} of an earlier submission of it (zsg cancel"
+        " ends that)"
+    )
 
 
 def _waits(row: Row) -> str | None:
@@ -64,7 +110,11 @@ def _waits(row: Row) -> str | None:
 
 
 def _does(row: Row) -> str | None:
-    return row.get("doing") if row["state"] == RUNNING and row.get("doing") != "training" else None
+    return (
+        row.get("doing")
+        if row["state"] == RUNNING and row.get("doing") != "training"
+        else None
+    )
 
 
 def span(seconds: float | None) -> str:
@@ -76,12 +126,16 @@ def span(seconds: float | None) -> str:
         return f"{seconds:.0f}s"
     if hours < 1:
         return f"{minutes}m"
-    return f"{hours}h{minutes % 60:02}" if hours < 48 else f"{hours // 24}d{hours % 24:02}"
+    return (
+        f"{hours}h{minutes % 60:02}" if hours < 48 else f"{hours // 24}d{hours % 24:02}"
+    )
 
 
 def is_troubled(row: Row) -> bool:
     """Whether somebody should look at a run."""
-    return row["state"] in (FAILED, UNKNOWN) or bool(row.get("flag") or row.get("replaced"))
+    return row["state"] in (FAILED, UNKNOWN) or bool(
+        row.get("flag") or row.get("replaced")
+    )
 
 
 @dataclass(frozen=True)
@@ -91,7 +145,8 @@ class Group:
     grid: str
     value: Any
     states: Counter[str]
-    losses: tuple[float, float] | None  # the least and the greatest of the last test losses
+    # the least and the greatest of the last test losses
+    losses: tuple[float, float] | None
     eta_s: float | None  # of the run that will take longest among those under way
     gpus: int
     flags: int
@@ -102,18 +157,23 @@ def groups(rows: Sequence[Row], axis_of: Mapping[str, str | None]) -> list[Group
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         axis = axis_of[row["grid"]]
-        found.setdefault((row["grid"], repr(row["axes"].get(axis)) if axis else ""), []).append(row)
+        found.setdefault(
+            (row["grid"], repr(row["axes"].get(axis)) if axis else ""), []
+        ).append(row)
     return [_group(grid, axis_of[grid], of) for (grid, _), of in found.items()]
 
 
 def _group(grid: str, axis: str | None, rows: Sequence[Row]) -> Group:
-    losses = [row["loss"] for row in rows if isinstance(row["loss"], float)]  # one that is not finite is a text
+    # one that is not finite is a text
+    losses = [row["loss"] for row in rows if isinstance(row["loss"], float)]
     return Group(
         grid=grid,
         value=rows[0]["axes"].get(axis) if axis else None,
         states=Counter(row["state"] for row in rows),
         losses=(min(losses), max(losses)) if losses else None,
-        eta_s=max((row["eta_s"] for row in rows if row["eta_s"] is not None), default=None),
+        eta_s=max(
+            (row["eta_s"] for row in rows if row["eta_s"] is not None), default=None
+        ),
         gpus=sum(row["gpus"] or 0 for row in rows),
         flags=sum(bool(row["flag"]) for row in rows),
     )

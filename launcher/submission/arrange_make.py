@@ -1,4 +1,5 @@
-"""Makes the arrangements of a grid on this machine, without training anything, through ordinary prepare jobs."""
+"""Makes the arrangements of a grid on this machine, without training anything, through
+ordinary prepare jobs."""
 
 import os
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ class Made:
 
 
 def make(grid: Path, workspace: Path | None) -> list[Made]:
-    """Makes what is missing and tells all. ClusterError with the reason where a prepare job failed."""
+    """Makes what is missing and tells all. ClusterError with the reason where a prepare
+    job failed."""
     opened = session.open_grid(grid, None, workspace)
     if opened.site.profile.kind != "local":
         opened = session.open_grid(grid, "local", opened.site.workspace.root)
@@ -39,20 +41,26 @@ def make(grid: Path, workspace: Path | None) -> list[Made]:
     before = {made for made in axes if is_committed(site.workspace.arrangement(made))}
     if set(axes) - before:
         _run(opened)
-    show.data_notes(data_notes.of_corpora(site.workspace, [run.corpus_id for run in runs]))
+    show.data_notes(
+        data_notes.of_corpora(site.workspace, [run.corpus_id for run in runs])
+    )
     return [Made(made, points, made not in before) for made, points in axes.items()]
 
 
 def _run(opened: session.Opened) -> None:
     site = opened.site
-    if admission.is_python_of_jobs(site.profile) and (why := admission.lacking_to_order(opened.runs)):
+    if admission.is_python_of_jobs(site.profile) and (
+        why := admission.lacking_to_order(opened.runs)
+    ):
         raise ClusterError(why)
     for one in opened.effects:
         show.say(one.line)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
-        actions = [plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs]
+        actions = [
+            plans.Action(run, plans.SUBMIT, "to be arranged") for run in opened.runs
+        ]
         wanted = plans.make(actions, lambda need: _is_there(opened, need), {})
         only = plans.Plan([], wanted.prepares, [])
         jobs, locks = submits.submit_local(site, opened.grid, only, ledger)
@@ -64,8 +72,12 @@ def _run(opened: session.Opened) -> None:
             os.close(lock)
     for item, state in collect(site.workspace, items, Ledger(site.workspace)).items():
         if state.state != "done":
-            why = ": ".join(part for part in (state.state, state.cause, state.evidence) if part)
-            raise ClusterError(f"{item} {why}; its log: {logs.local_log(site.workspace.root / item)}")
+            why = ": ".join(
+                part for part in (state.state, state.cause, state.evidence) if part
+            )
+            raise ClusterError(
+                f"{item} {why}; its log: {logs.local_log(site.workspace.root / item)}"
+            )
 
 
 def _is_there(opened: session.Opened, need: str) -> bool:

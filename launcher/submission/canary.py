@@ -1,4 +1,5 @@
-"""Lets one run of a large grid go first: the others wait until its first checkpoint has shown that they may follow.
+"""Lets one run of a large grid go first: the others wait until its first checkpoint has
+shown that they may follow.
 
 Pure. What the run must show, and the job that waits for it, are in jobs.runtime.canary.
 """
@@ -18,13 +19,18 @@ def item_of(run: Run) -> str:
     return f"canary/{run.id}"
 
 
-def with_first(plan: Plan, need: Callable[[Run], float], shown: Collection[Run]) -> Plan:
-    """The plan, in which one run goes first if there are many: the one with the largest `need` of memory.
+def with_first(
+    plan: Plan, need: Callable[[Run], float], shown: Collection[Run]
+) -> Plan:
+    """The plan, in which one run goes first if there are many: the one with the largest
+    `need` of memory.
 
-    None does where a run of the same size has `shown` already that it trains. What starts from a stage's weights waits
-    for that stage, and so for the first run too.
+    None does where a run of the same size has `shown` already that it trains. What
+    starts from a stage's weights waits for that stage, and so for the first run too.
     """
-    free = [run for group in plan.groups if not waits_for_a_run(group) for run in group.runs]
+    free = [
+        run for group in plan.groups if not waits_for_a_run(group) for run in group.runs
+    ]
     if sum(len(group.runs) for group in plan.groups) <= AT_ONCE or not free:
         return plan
     first = max(free, key=need)  # of equals the first
@@ -42,13 +48,21 @@ def with_first(plan: Plan, need: Callable[[Run], float], shown: Collection[Run])
             groups.append(replace(group, runs=others, after=(*group.after, item)))
         elif others:
             groups.append(replace(group, runs=others))
-    needed = {run: (*after, item) if run in waiting else after for run, after in plan.needed.items()}
-    return replace(plan, groups=groups, needed=needed, canary=Canary(item, first, len(waiting)))
+    needed = {
+        run: (*after, item) if run in waiting else after
+        for run, after in plan.needed.items()
+    }
+    return replace(
+        plan, groups=groups, needed=needed, canary=Canary(item, first, len(waiting))
+    )
 
 
 def _alike(run: Run, other: Run) -> bool:
     """Whether a run takes what the other takes: model, precision, length, nodes."""
-    mine, its = ([_model(one), one.size, *(one.stage["train"][key] for key in _TAKES)] for one in (run, other))
+    mine, its = (
+        [_model(one), one.size, *(one.stage["train"][key] for key in _TAKES)]
+        for one in (run, other)
+    )
     return mine == its
 
 
@@ -56,4 +70,6 @@ _TAKES = ("precision", "max_length", "batch")
 
 
 def _model(run: Run) -> Any:
-    return run.base or {key: value for key, value in run.recipe["base"].items() if key != "seed"}
+    return run.base or {
+        key: value for key, value in run.recipe["base"].items() if key != "seed"
+    }

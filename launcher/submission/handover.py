@@ -1,4 +1,5 @@
-"""Hands one submission to Slurm and finds it again, whatever sbatch said and whoever was killed meanwhile."""
+"""Hands one submission to Slurm and finds it again, whatever sbatch said and whoever
+was killed meanwhile."""
 
 import os
 import socket
@@ -19,43 +20,62 @@ from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
 
 SETTLE_S = 30.0  # how long an sbatch started on another machine may still be on its way
-CONFIRM_S = (1.0, 3.0)  # between looks for what sbatch has taken: a site's squeue may answer from a moment ago
+# between looks for what sbatch has taken: a site's squeue may answer from a moment ago
+CONFIRM_S = (1.0, 3.0)
 
 
-def dependency(ids: Sequence[str], whatever_they_made: bool = False, well: str | None = None) -> str | None:
-    """What sbatch is to wait for: that all ended well, or only that all of their arrays ended, and `well` did well."""
+def dependency(
+    ids: Sequence[str], whatever_they_made: bool = False, well: str | None = None
+) -> str | None:
+    """What sbatch is to wait for: that all ended well, or only that all of their arrays
+    ended, and `well` did well."""
     if not ids:
         return None
     if whatever_they_made:
-        arrays_of = dict.fromkeys(job_id.partition("_")[0] for job_id in ids if job_id != well)
+        arrays_of = dict.fromkeys(
+            job_id.partition("_")[0] for job_id in ids if job_id != well
+        )
         return f"afterany:{':'.join(arrays_of)}" + (f",afterok:{well}" if well else "")
     return f"afterok:{':'.join(ids)}"
 
 
 def send(
-    workspace: Workspace, profile: Profile, submission: Submission, size: JobSize, after: str | None, ledger: Ledger,
-    say: Say, sleep: Callable[[float], None] = time.sleep,
-) -> Submission:  # fmt: skip
+    workspace: Workspace,
+    profile: Profile,
+    submission: Submission,
+    size: JobSize,
+    after: str | None,
+    ledger: Ledger,
+    say: Say,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Submission:
     """Submits the jobs, held, with the links of their chain behind them, and records their ids.
 
-    Raises ClusterError where Slurm refuses the jobs, or stays away: then the intent is left for the next submit to
-    settle. A chain of fewer links does with fewer.
+    Raises ClusterError where Slurm refuses the jobs, or stays away: then the intent is
+    left for the next submit to settle. A chain of fewer links does with fewer.
     """
     code = code_snapshot.take(workspace)
     guard = code_snapshot.guard_lines(code, workspace.submission(submission.id))
     wanted = _guarded(parameters(profile, submission, size, after, code), guard)
     try:
-        taken = _sbatch(workspace, profile, submission, submission.name, wanted, say, sleep)
+        taken = _sbatch(
+            workspace, profile, submission, submission.name, wanted, say, sleep
+        )
     except NotTaken:
         ledger.void(submission, "sbatch failed")
         raise
     ids = taken.ids
     ledger.submitted(submission, ids, taken.cluster)
     where = f" on cluster {submission.cluster}" if submission.named else ""
-    say(f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as {ids[0].partition('_')[0]}{where}")
+    say(
+        f"submitted {len(ids)} {submission.kind} job{'s' * (len(ids) > 1)} as"
+        f" {ids[0].partition('_')[0]}{where}"
+    )
     for number in range(1, submission.chain + 1):
         name, behind = submission.link_name(number), arrays.behind(ids)
-        wanted = _guarded(parameters(profile, submission, size, behind, code, number), guard) | {"job_name": name}
+        wanted = _guarded(
+            parameters(profile, submission, size, behind, code, number), guard
+        ) | {"job_name": name}
         try:
             ids = _sbatch(workspace, profile, submission, name, wanted, say, sleep).ids
         except ClusterError as error:
@@ -66,17 +86,25 @@ def send(
 
 
 def parameters(
-    profile: Profile, submission: Submission, size: JobSize, after: str | None, code: Mapping[str, Any], link: int = 0
+    profile: Profile,
+    submission: Submission,
+    size: JobSize,
+    after: str | None,
+    code: Mapping[str, Any],
+    link: int = 0,
 ) -> dict[str, Any]:
     """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
     wanted = arrays.parameters(profile, size, submission.name, after, submission.kind)
     wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
-    lines = code_snapshot.script_lines(code) + arrays.job_lines(submission.id, submission.chain - link)
+    lines = code_snapshot.script_lines(code) + arrays.job_lines(
+        submission.id, submission.chain - link
+    )
     return wanted | {"setup": wanted["setup"] + lines}
 
 
 def _guarded(wanted: dict[str, Any], guard: Sequence[str]) -> dict[str, Any]:
-    """The parameters, by which the script looks last of all whether what it is to run is the user's own."""
+    """The parameters, by which the script looks last of all whether what it is to run
+    is the user's own."""
     return wanted | {"setup": [*wanted["setup"], *guard]}
 
 
@@ -101,12 +129,15 @@ def _sbatch(
     say: Say,
     sleep: Callable[[float], None],
 ) -> Taken:
-    """Submits one array of a submission's jobs under a name; again only where Slurm was away and has none of it.
+    """Submits one array of a submission's jobs under a name; again only where Slurm was
+    away and has none of it.
 
-    What counts is what Slurm has under that name: what sbatch prints may be another's words, and speak of other jobs.
+    What counts is what Slurm has under that name: what sbatch prints may be another's
+    words, and speak of other jobs.
     """
     folder, python = workspace.submission(submission.id), arrays.python(profile)
-    ownership.make_private_folder(folder)  # in a group's workspace, too: its pickles are run
+    # in a group's workspace, too: its pickles are run
+    ownership.make_private_folder(folder)
     cluster = submission.cluster if submission.named else None
     env = slurm_environment.of_jobs(profile.environment.keep, cluster)
     pauses = iter(PAUSES_S)
@@ -119,7 +150,9 @@ def _sbatch(
                 return Taken(ids)
             if not is_away(error) or (pause := next(pauses, None)) is None:
                 raise NotTaken(str(error)) from error
-            say(f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s")
+            say(
+                f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s"
+            )
             sleep(pause)
             continue
         ids = _confirmed(submission, name, told, say, sleep)
@@ -129,16 +162,25 @@ def _sbatch(
 
 
 def _confirmed(
-    submission: Submission, name: str, told: arrays.Told, say: Say, sleep: Callable[[float], None]
+    submission: Submission,
+    name: str,
+    told: arrays.Told,
+    say: Say,
+    sleep: Callable[[float], None],
 ) -> list[str]:
     """The ids of the jobs that sbatch has taken, as Slurm has them under our name and for our user.
 
-    Raises ClusterError if it has none, though sbatch did not fail: the intent stays, for the next submit to settle.
+    Raises ClusterError if it has none, though sbatch did not fail: the intent stays,
+    for the next submit to settle.
     """
     cluster = told.cluster or (submission.cluster if submission.named else None)
     ids: list[str] = []
     for pause in (*CONFIRM_S, None):
-        ids = patiently(lambda: slurm.find(name, sacct=submission.sacct, cluster=cluster), say, sleep)
+        ids = patiently(
+            lambda: slurm.find(name, sacct=submission.sacct, cluster=cluster),
+            say,
+            sleep,
+        )
         if ids or pause is None:
             break
         sleep(pause)
@@ -146,16 +188,21 @@ def _confirmed(
     if not ids:
         said = f"names job {told.id}" if told.id else "names no job for certain"
         raise ClusterError(
-            f"sbatch did not fail and {said}, but Slurm has no job {name} of yours{where}: nothing was taken for it. "
-            "Look at squeue --me; does a wrapper of sbatch, or a plugin of the site, rename jobs? Then zsg submit again"
+            f"sbatch did not fail and {said}, but Slurm has no job {name} of yours{where}: nothing"
+            " was taken for it. Look at squeue --me; does a wrapper of sbatch, or a plugin of the"
+            " site, rename jobs? Then zsg submit again"
         )
     if told.id and told.id not in {job_id.partition("_")[0] for job_id in ids}:
-        say(f"sbatch names job {told.id}, but the jobs {name} are {ids[0].partition('_')[0]}: these are taken")
+        say(
+            f"sbatch names job {told.id}, but the jobs {name} are {ids[0].partition('_')[0]}: these"
+            " are taken"
+        )
     return ids
 
 
 def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
-    """The ids that Slurm has under a name of a submission, made ready to start; none if it has none."""
+    """The ids that Slurm has under a name of a submission, made ready to start; none if
+    it has none."""
     ids = find(submission, name)
     if ids:
         folders = [workspace.root / item for item in submission.items]
@@ -164,16 +211,22 @@ def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
 
 
 def find(submission: Submission, name: str) -> list[str]:
-    """The ids that Slurm has under a name of a submission, once no sbatch of it can be on its way any more."""
+    """The ids that Slurm has under a name of a submission, once no sbatch of it can be
+    on its way any more."""
     here = submission.host == socket.gethostname()
     until = submission.created / 1000 + SETTLE_S
     while _sbatch_lives(submission) if here else time.time() < until:
         time.sleep(0.2)
-    return slurm.find(name, sacct=submission.sacct, cluster=submission.cluster if submission.named else None)
+    return slurm.find(
+        name,
+        sacct=submission.sacct,
+        cluster=submission.cluster if submission.named else None,
+    )
 
 
 def _sbatch_lives(submission: Submission) -> bool:
-    """Whether an sbatch that outlived its zsg is still at work: its argument lies in the submission's folder."""
+    """Whether an sbatch that outlived its zsg is still at work: its argument lies in
+    the submission's folder."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             try:

@@ -1,4 +1,5 @@
-"""Writes job.json: the whole of what a node needs to know, resolved, readable, replayable by hand."""
+"""Writes job.json: the whole of what a node needs to know, resolved, readable,
+replayable by hand."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,9 +25,15 @@ from zsg_core.training.tuning import NO_BIASES
 
 
 def write_train(
-    workspace: Workspace, run: Run, profile: Profile, submission: str, after: tuple[str, ...], is_start: bool
+    workspace: Workspace,
+    run: Run,
+    profile: Profile,
+    submission: str,
+    after: tuple[str, ...],
+    is_start: bool,
 ) -> None:
-    """Writes a run's job.json. `after`: the job folders it waits for; `is_start`: whether others start from it."""
+    """Writes a run's job.json. `after`: the job folders it waits for; `is_start`:
+    whether others start from it."""
     train, estimates = run.stage["train"], Estimates(workspace, profile, [])
     base = workspace.base(run.base_id) if run.base_id else run.base
     if run.before:
@@ -39,7 +46,11 @@ def write_train(
         "makes": [run.weights] if is_start or stages.users(workspace, run.id) else [],
         "checkpoints": run.checkpoints.model_dump(mode="json"),
         "scored": run.checkpoints.scored,
-        "made": {"corpus": run.corpus_id, "arrangement": run.arrangement_id, "base": run.base_id},
+        "made": {
+            "corpus": run.corpus_id,
+            "arrangement": run.arrangement_id,
+            "base": run.base_id,
+        },
         "after": list(after),
         "micro_tokens": estimates.micro_tokens(run),
         "recompute": estimates.recomputes(run),
@@ -51,14 +62,21 @@ def write_train(
     job_file.write(workspace.root / run_item(run), job)
 
 
-def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
-    """Writes a prepare job's job.json: one corpus, and every base and arrangement asked of it; or a sample job's."""
+def write_prepare(
+    workspace: Workspace, prepare: Prepare, profile: Profile, submission: str
+) -> None:
+    """Writes a prepare job's job.json: one corpus, and every base and arrangement asked
+    of it; or a sample job's."""
     if prepare.samples:
         _write_sample(workspace, prepare, profile, submission)
         return
     first = prepare.runs[0]
     stage = first.stage
-    bases = {run.base_id: run for run in prepare.runs if f"bases/{run.base_id}" in prepare.makes}
+    bases = {
+        run.base_id: run
+        for run in prepare.runs
+        if f"bases/{run.base_id}" in prepare.makes
+    }
     orders = {
         run.arrangement_id: run.stage["arrangement"]
         for run in prepare.runs
@@ -69,42 +87,76 @@ def write_prepare(workspace: Workspace, prepare: Prepare, profile: Profile, subm
         "stage_id": key,
         "corpus": {"id": first.corpus_id, "recipe": stage["data"]},
         "bases": [_base(run) for run in bases.values()],
-        "arrangements": [{"id": made, "recipe": recipe} for made, recipe in orders.items()],
+        "arrangements": [
+            {"id": made, "recipe": recipe} for made, recipe in orders.items()
+        ],
         "makes": sorted(prepare.makes),
     }
-    embedding = next((str(run.embedding) for run in prepare.runs if run.embedding), None)
-    job["paths"] |= {"sources": {name: files.texts for name, files in first.sources.items()}, "embedding": embedding}
+    embedding = next(
+        (str(run.embedding) for run in prepare.runs if run.embedding), None
+    )
+    job["paths"] |= {
+        "sources": {name: files.texts for name, files in first.sources.items()},
+        "embedding": embedding,
+    }
     job_file.write(workspace.root / prepare.item, job)
 
 
-def _write_sample(workspace: Workspace, prepare: Prepare, profile: Profile, submission: str) -> None:
-    """It runs where answers of checkpoints are made. Of a corpus' recipe it reads what a tiny model learns from."""
+def _write_sample(
+    workspace: Workspace, prepare: Prepare, profile: Profile, submission: str
+) -> None:
+    """It runs where answers of checkpoints are made. Of a corpus' recipe it reads what
+    a tiny model learns from."""
     [run] = prepare.runs
-    base = {"base": recipes.before_tokens(run.recipe["base"]), "from": str(run.base) if run.base else None}
-    answers = [(name, need) for name, need in run.answers.items() if need in prepare.makes]
+    base = {
+        "base": recipes.before_tokens(run.recipe["base"]),
+        "from": str(run.base) if run.base else None,
+    }
+    answers = [
+        (name, need) for name, need in run.answers.items() if need in prepare.makes
+    ]
     job = _head("sample", None, submission, workspace, profile.evaluate, profile) | {
         "stage_id": prepare.item.removeprefix("prepare/"),
         "corpus": {"recipe": run.stage["data"]},
-        "samples": [{"id": need.removeprefix("records/"), "source": name, **base} for name, need in answers],
+        "samples": [
+            {"id": need.removeprefix("records/"), "source": name, **base}
+            for name, need in answers
+        ],
         "makes": sorted(prepare.makes),
     }
-    job["paths"] |= {"sources": {name: files.texts for name, files in run.sources.items()}}
+    job["paths"] |= {
+        "sources": {name: files.texts for name, files in run.sources.items()}
+    }
     job_file.write(workspace.root / prepare.item, job)
 
 
 def _base(run: Run) -> dict[str, Any]:
-    """A base as a prepare job reads it: its recipe, and the user's folder that it is made from, if it is."""
-    return {"id": run.base_id, "recipe": run.recipe["base"], "from": str(run.base) if run.base else None}
+    """A base as a prepare job reads it: its recipe, and the user's folder that it is
+    made from, if it is."""
+    return {
+        "id": run.base_id,
+        "recipe": run.recipe["base"],
+        "from": str(run.base) if run.base else None,
+    }
 
 
 def write_canary(
-    workspace: Workspace, first: Canary, profile: Profile, submission: str, watched: Submission, size: JobSize
+    workspace: Workspace,
+    first: Canary,
+    profile: Profile,
+    submission: str,
+    watched: Submission,
+    size: JobSize,
 ) -> None:
     """Writes the job.json of the job that waits for what the first run shows."""
     speed = speeds.item(*Estimates(workspace, profile, []).taken(first.run))
     job = _head("canary", None, submission, workspace, size, profile) | {
         "stage_id": first.run.id,
-        "canary": {"run": first.run.id, "submission": watched.id, "slurm": watched.all_ids},
+        "canary": {
+            "run": first.run.id,
+            "submission": watched.id,
+            "slurm": watched.all_ids,
+        },
         "after": [],
         "makes": [speed],
     }
@@ -112,13 +164,26 @@ def write_canary(
 
 
 def write_evaluate(
-    workspace: Workspace, item: str, runs: Sequence[Run], profile: Profile, submission: str, drains: bool
+    workspace: Workspace,
+    item: str,
+    runs: Sequence[Run],
+    profile: Profile,
+    submission: str,
+    drains: bool,
 ) -> None:
-    """Writes the job.json of an evaluate job: which runs it serves, which metrics of them, how answers are made.
+    """Writes the job.json of an evaluate job: which runs it serves, which metrics of
+    them, how answers are made.
 
     `drains`: it ends once nothing is left, in place of waiting for snapshots that may yet come.
     """
-    serves = [{"run": run.id, "keys": run.checkpoints.scored, "suites": to_builtins(run.suites)} for run in runs]
+    serves = [
+        {
+            "run": run.id,
+            "keys": run.checkpoints.scored,
+            "suites": to_builtins(run.suites),
+        }
+        for run in runs
+    ]
     job = _head("evaluate", None, submission, workspace, profile.evaluate, profile) | {
         "stage_id": item.partition("/")[2],
         "serves": serves,
@@ -133,13 +198,19 @@ def write_evaluate(
 
 
 def _requeued(profile: Profile) -> dict[str, Any] | None:
-    """How an evaluate job goes on after its time limit: it has no chain, so else zsg submit sends another."""
+    """How an evaluate job goes on after its time limit: it has no chain, so else zsg
+    submit sends another."""
     rule = profile.slurm.go_on if profile.kind == "slurm" else None
     return rule if rule and rule["by"] == going_on.REQUEUE else None
 
 
 def _head(
-    kind: str, run_id: str | None, submission: str, workspace: Workspace, size: JobSize, profile: Profile
+    kind: str,
+    run_id: str | None,
+    submission: str,
+    workspace: Workspace,
+    size: JobSize,
+    profile: Profile,
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
@@ -150,7 +221,9 @@ def _head(
             "profile": profile.name,
             **size.model_dump(),
             "gpus_per_node": gpus_per_node(profile, kind),
-            "peak_tflops": profile.gpu.tflops if profile.gpu and kind == "train" else None,
+            "peak_tflops": profile.gpu.tflops
+            if profile.gpu and kind == "train"
+            else None,
             "kill_wait_s": profile.slurm.kill_wait_s,
             "hang_min": profile.hang_min,
         },
@@ -168,24 +241,35 @@ def check(run: Run, profile: Profile) -> None:
     batch, ranks = train["batch"], run.size.nodes * run.size.ranks_per_node
     if batch < ranks:
         raise UserError(
-            f"train.batch is {batch}, but {run.size.nodes} nodes × {run.size.ranks_per_node} ranks are {ranks}: "
-            f"{ranks - batch} would hold a GPU for nothing. Ask for at most {batch} ranks, or a batch of {ranks} or "
-            "more; it need not be a multiple of the ranks"
+            f"train.batch is {batch}, but {run.size.nodes} nodes × {run.size.ranks_per_node} ranks"
+            f" are {ranks}: {ranks - batch} would hold a GPU for nothing. Ask for at most {batch}"
+            f" ranks, or a batch of {ranks} or more; it need not be a multiple of the ranks"
         )
     if train["tuning"]["method"] == "bitfit" and not _has_biases(run):
         raise UserError(NO_BIASES)
     _refuse_unknown_layers(run)
     gpus = gpus_per_node(profile, "train")
     if gpus and run.size.ranks_per_node > gpus:
-        raise UserError(f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank needs one")
+        raise UserError(
+            f"ranks_per_node is {run.size.ranks_per_node}, but a node has {gpus} GPUs; one rank"
+            " needs one"
+        )
     if profile.kind == "local" and run.size.nodes * run.size.ranks_per_node > 1:
-        raise UserError(f"profile {profile.name!r} is local and runs one rank; nodes and ranks_per_node must be 1")
+        raise UserError(
+            f"profile {profile.name!r} is local and runs one rank; nodes and ranks_per_node must"
+            " be 1"
+        )
 
 
 def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
     scale = train.get("loss_scale")
     stage = profile.deepspeed.zero_stage
-    return deepspeed_config(zero_stage=stage, precision=train["precision"], clip=train["clip"], loss_scale=scale)
+    return deepspeed_config(
+        zero_stage=stage,
+        precision=train["precision"],
+        clip=train["clip"],
+        loss_scale=scale,
+    )
 
 
 def _refuse_unknown_layers(run: Run) -> None:
@@ -195,8 +279,8 @@ def _refuse_unknown_layers(run: Run) -> None:
     for key, way in run.checkpoints.inside.items():
         if most is not None and way.get("layer", 0) > most:
             raise UserError(
-                f"checkpoints: {key} is of layer {way['layer']}, but model {run.settings['model']['name']} has the "
-                f"layers 0, its input embedding, to {most}"
+                f"checkpoints: {key} is of layer {way['layer']}, but model"
+                f" {run.settings['model']['name']} has the layers 0, its input embedding, to {most}"
             )
 
 

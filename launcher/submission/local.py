@@ -1,7 +1,7 @@
 """Runs job folders on this machine, side by side up to a limit, each when what it needs is there.
 
-A running job holds a lock on its folder through a descriptor that it inherits, so whether it lives is known
-exactly, also after this process was killed.
+A running job holds a lock on its folder through a descriptor that it inherits, so
+whether it lives is known exactly, also after this process was killed.
 """
 
 import fcntl
@@ -42,7 +42,12 @@ class LocalJob:
     ended: bool = False
 
 
-def run_all(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], tick: Callable[[], None]) -> None:
+def run_all(
+    workspace: Workspace,
+    profile: Profile,
+    jobs: Sequence[LocalJob],
+    tick: Callable[[], None],
+) -> None:
     """Runs every job to its end. `tick` is called a few times a second, for a display.
 
     A KeyboardInterrupt ends the jobs that run, lets them write how they ended, and is raised again.
@@ -61,9 +66,15 @@ def run_all(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob], ti
         raise
 
 
-def _start_ready(workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]) -> None:
+def _start_ready(
+    workspace: Workspace, profile: Profile, jobs: Sequence[LocalJob]
+) -> None:
     for job in jobs:
-        if job.process is None and not job.ended and cancellation.is_asked(workspace.root / job.item):
+        if (
+            job.process is None
+            and not job.ended
+            and cancellation.is_asked(workspace.root / job.item)
+        ):
             job.ended = True
         if sum(other.process is not None for other in jobs) >= profile.max_parallel:
             return
@@ -83,8 +94,13 @@ def _give_up(workspace: Workspace, jobs: Sequence[LocalJob]) -> None:
     mine = {job.item for job in jobs}
     for job in jobs:
         waiting = not job.ended and job.process is None and job.after
-        if waiting and all(item in ended or (item not in mine and _has_ended(workspace, item)) for item in job.after):
-            job.ended = not all(is_committed(workspace.root / need) for need in job.needs)
+        if waiting and all(
+            item in ended or (item not in mine and _has_ended(workspace, item))
+            for item in job.after
+        ):
+            job.ended = not all(
+                is_committed(workspace.root / need) for need in job.needs
+            )
 
 
 def _has_ended(workspace: Workspace, item: str) -> bool:
@@ -97,7 +113,8 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(lock)  # somebody looks, or the job of an earlier submit still lives: next time
+        # somebody looks, or the job of an earlier submit still lives: next time
+        os.close(lock)
         return
     env = _environment(profile, job.item, folder)
     if code := env.get(own_code.VARIABLE):
@@ -105,19 +122,30 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
     with logs.local_log(folder).open("ab") as log:
         job.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "jobs.entry", str(folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[lock], start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=env,
+            pass_fds=[lock],
+            start_new_session=True,
+        )
     os.close(lock)
 
 
 def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
     # Outside Slurm it is the user who chooses the GPUs.
     job = job_file.read(folder) or {}
-    names = [*profile.environment.keep, "CUDA_VISIBLE_DEVICES", *job.get("key_variables", ())]
+    names = [
+        *profile.environment.keep,
+        "CUDA_VISIBLE_DEVICES",
+        *job.get("key_variables", ()),
+    ]
     kept = {key: os.environ[key] for key in names if key in os.environ}
     sizes = {"prepare": profile.prepare, "evaluate": profile.evaluate}
     kept |= profile.environment.of(sizes.get(item.partition("/")[0], profile.train))
-    return kept | code_snapshot.environment(job.get("code", {}), kept.get("PYTHONPATH", ""))
+    return kept | code_snapshot.environment(
+        job.get("code", {}), kept.get("PYTHONPATH", "")
+    )
 
 
 def _reap(job: LocalJob) -> None:

@@ -42,8 +42,10 @@ from launcher.workspace.shipped import shipped
 from launcher.workspace.states import DONE
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
-CALLED = "ZSG_CALLED"  # how the user calls zsg, for a process that zsg itself has started
-DELIVERY_S = {True: 300.0, False: 60.0}  # by whether MLflow is a file here: a server may never answer
+# how the user calls zsg, for a process that zsg itself has started
+CALLED = "ZSG_CALLED"
+# by whether MLflow is a file here: a server may never answer
+DELIVERY_S = {True: 300.0, False: 60.0}
 
 Agreed = Callable[[str], bool]
 
@@ -56,7 +58,8 @@ class Opened:
     site: Site
     runs: list[Run]
     estimates: Estimates
-    asked: dict[str, Any]  # how it was opened, for whoever opens it again: file, profile, smoke
+    # how it was opened, for whoever opens it again: file, profile, smoke
+    asked: dict[str, Any]
     read: inputs.Inputs  # what was read for it
     effects: Sequence[Effect] = ()  # what its files have run and sent
 
@@ -71,18 +74,28 @@ def open_grid(
     only_looks: bool = False,
     makes_place: bool = True,
 ) -> Opened:
-    """Reads the grid and its profile and resolves the runs. UserError for whatever is wrong in them.
+    """Reads the grid and its profile and resolves the runs. UserError for whatever is
+    wrong in them.
 
-    `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: no workspace is made, and of one that is
-    there only the cache of digests is kept up to date. `makes_place`: make it now, not only once there is a submit.
+    `sets` are `key=value` texts laid over the grid's defaults. `only_looks`: no
+    workspace is made, and of one that is there only the cache of digests is kept up to
+    date. `makes_place`: make it now, not only once there is a submit.
     """
     grid = grids.load(path, sets)
-    layers = profile_files.read(profile_name or grid.profile or "local", path.resolve().parent)
+    layers = profile_files.read(
+        profile_name or grid.profile or "local", path.resolve().parent
+    )
     profile = profiles.of(layers)
     if smoke:
-        on_cpus = profile.gpu is None and not profiles.gpus_per_node(profile, "train") and not profile.slurm.gres
+        on_cpus = (
+            profile.gpu is None
+            and not profiles.gpus_per_node(profile, "train")
+            and not profile.slurm.gres
+        )
         is_local = profile.kind == "local"
-        grid = smokes.shrink(grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train)
+        grid = smokes.shrink(
+            grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train
+        )
     place = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(place, profile.internet, show.say)
     stages = [own for point in grid.points for own in point.settings.by_stage()]
@@ -91,14 +104,21 @@ def open_grid(
     refusal = workspaces.refusal(place)
     if refusal and not only_looks:
         raise refusal
-    known = inputs.Inputs(place.digest_cache, show.say, downloads, keeps=place.root.is_dir() and not refusal)
+    known = inputs.Inputs(
+        place.digest_cache,
+        show.say,
+        downloads,
+        keeps=place.root.is_dir() and not refusal,
+    )
     resolved, notes = runs_of.resolve(grid, profile, known)
     resolved, named = anew.named(place, resolved)
     notes = [*notes, *named, *older_runs.notes(place, resolved)]
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)
-    linked_folders.refuse(place, (one.id for run in resolved for one in [*run.all_before, run]))
+    linked_folders.refuse(
+        place, (one.id for run in resolved for one in [*run.all_before, run])
+    )
     estimates = Estimates(place, profile, resolved)
     estimates.refuse_unfit()
     estimates.refuse_endless()
@@ -116,7 +136,8 @@ def open_grid(
 
 
 def make_place(opened: Opened) -> None:
-    """Makes the workspace, and keeps there what was read. UserError where it can be none of the user's."""
+    """Makes the workspace, and keeps there what was read. UserError where it can be
+    none of the user's."""
     site = opened.site
     workspaces.create(site.workspace, show.say, share=site.profile.share == "group")
     opened.read.keep()
@@ -125,35 +146,57 @@ def make_place(opened: Opened) -> None:
 def open_again(place: Workspace, name: str) -> Opened:
     """A recorded grid, by the file, settings and profile of its last submit.
 
-    UserError where they are gone, and in a group's workspace, where others may have changed what is recorded.
+    UserError where they are gone, and in a group's workspace, where others may have
+    changed what is recorded.
     """
     if ownership.is_groups(place.root):
         raise UserError(
-            f"{place.root} is a group's workspace, where others can change by which file and profile {name} is opened, "
-            f"and a profile runs code: zsg submit FILE --retry"
+            f"{place.root} is a group's workspace, where others can change by which file and"
+            f" profile {name} is opened, and a profile runs code: zsg submit FILE --retry"
         )
     record = grid_record.read(place, name)
     path = Path(record.get("file", ""))
     if not path.is_file():
         copy = place.grid(name) / "grid.yaml"
-        raise UserError(f"{name} was submitted as {path}, which is gone; put it back, or submit its copy, {copy}")
-    return open_grid(path, record["opened_with"], place.root, record["smoke"], record["overrides"])
+        raise UserError(
+            f"{name} was submitted as {path}, which is gone; put it back, or submit its copy,"
+            f" {copy}"
+        )
+    return open_grid(
+        path, record["opened_with"], place.root, record["smoke"], record["overrides"]
+    )
 
 
 def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
-    """Prints what a submit would do now; returns the error with which it would refuse, if it would."""
+    """Prints what a submit would do now; returns the error with which it would refuse,
+    if it would."""
     cluster = admission.cluster_of(opened.site.profile, show.say, must_answer=False)
     site, estimates = replace(opened.site, cluster=cluster), opened.estimates
     _tell_clusters(site, Ledger(site.workspace))
     space = limits.room(site.profile, cluster)
-    plan = submits.plan(site, opened.grid, opened.runs, Ledger(site.workspace), allow, space, estimates.need_gb)
-    refused: list[ZsgError] = [error for error in [workspaces.refusal(site.workspace)] if error]
-    refused += [*admission.objections(site, plan, cluster, estimates), *admission.without_room(plan)]
+    plan = submits.plan(
+        site,
+        opened.grid,
+        opened.runs,
+        Ledger(site.workspace),
+        allow,
+        space,
+        estimates.need_gb,
+    )
+    refused: list[ZsgError] = [
+        error for error in [workspaces.refusal(site.workspace)] if error
+    ]
+    refused += [
+        *admission.objections(site, plan, cluster, estimates),
+        *admission.without_room(plan),
+    ]
     _say_unknown(opened, plan)
     if json:
         words = [str(why) for why in refused]
         known = {run.id: estimates.of(run).as_json for run in opened.runs}
-        show.as_json(show.plan_rows(plan, known, words, effects.as_rows(opened.effects)))
+        show.as_json(
+            show.plan_rows(plan, known, words, effects.as_rows(opened.effects))
+        )
         for why in refused:
             show.say(f"submit would refuse: {why}")
         return admission.refusal(refused)
@@ -171,25 +214,32 @@ def show_plan(opened: Opened, allow: Allow, json: bool) -> ZsgError | None:
 
 
 def _say_unknown(opened: Opened, plan: Plan) -> None:
-    """What is missing here may be there for jobs that find their packages elsewhere: only they can tell."""
+    """What is missing here may be there for jobs that find their packages elsewhere:
+    only they can tell."""
     if not admission.is_python_of_jobs(opened.site.profile):
         for why in admission.lacking(plan):
-            show.say(f"note: {why}; not needed where setup, the container or PYTHONPATH bring it to the jobs")
+            show.say(
+                f"note: {why}; not needed where setup, the container or PYTHONPATH bring it to the"
+                " jobs"
+            )
 
 
 def _unproven(opened: Opened) -> list[str]:
     """A line for each folder of a model of which only the files have been looked at."""
-    digests = {run.base: run.recipe["base"]["digest"] for run in opened.runs if run.base}
+    digests = {
+        run.base: run.recipe["base"]["digest"] for run in opened.runs if run.base
+    }
     return [
-        f"model.path {base}: its files fit one another; what only loading it tells is not proven here: "
-        f"zsg doctor --model {shlex.quote(str(base))}"
+        f"model.path {base}: its files fit one another; what only loading it tells is not proven"
+        f" here: zsg doctor --model {shlex.quote(str(base))}"
         for base, digest in digests.items()
         if not proofs.is_proven(opened.site.workspace, digest)
     ]
 
 
 def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
-    """Submits what the plan says; on a local profile runs it to its end. Returns whether a local run failed.
+    """Submits what the plan says; on a local profile runs it to its end. Returns
+    whether a local run failed.
 
     `agreed` is asked before anything is handed to Slurm.
     """
@@ -199,9 +249,15 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     cluster = admission.cluster_of(site.profile, show.say, must_answer=True)
     site = replace(site, cluster=cluster)
     _tell_clusters(site, Ledger(site.workspace))
-    space, asked, need = limits.room(site.profile, cluster), None, opened.estimates.need_gb
+    space, asked, need = (
+        limits.room(site.profile, cluster),
+        None,
+        opened.estimates.need_gb,
+    )
     if site.profile.kind == "slurm":
-        asked = submits.plan(site, grid, opened.runs, Ledger(site.workspace), allow, space, need)
+        asked = submits.plan(
+            site, grid, opened.runs, Ledger(site.workspace), allow, space, need
+        )
         admission.refuse(admission.objections(site, asked, cluster, opened.estimates))
         show.plan_table(asked)
         if asked.acting:
@@ -216,11 +272,15 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         submits.settle(site, ledger, show.say)
         plan = submits.plan(site, grid, opened.runs, ledger, allow, space, need)
         if asked is None:
-            admission.refuse(admission.objections(site, plan, cluster, opened.estimates))
+            admission.refuse(
+                admission.objections(site, plan, cluster, opened.estimates)
+            )
             show.plan_table(plan)
             if plan.acting:
                 show.effects(opened.effects)
-        elif [action.kind for action in plan.actions] != [action.kind for action in asked.actions]:
+        elif [action.kind for action in plan.actions] != [
+            action.kind for action in asked.actions
+        ]:
             show.plan_table(plan)
             show.say("the states changed meanwhile: this is what is done now")
         submits.record_grid(site, grid, opened.runs, opened.asked)
@@ -228,14 +288,18 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         admission.refuse(admission.without_room(plan))
         if not plan.acting:
             _tell_of_the_data(opened)
-            show.result(f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
+            show.result(
+                f"{grid.name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}"
+            )
             return False
         if site.profile.kind == "slurm":
             most = limits.array_size(site.profile, cluster.config)
             submits.submit_slurm(site, grid, plan, ledger, most, show.say)
             if plan.left:
                 show.result(f"{plan.left}; zsg submit again once jobs have ended")
-            show.result(f"{grid.name}: {show.summary(plan)}; {_hint('status', opened)} --watch")
+            show.result(
+                f"{grid.name}: {show.summary(plan)}; {_hint('status', opened)} --watch"
+            )
             return False
         jobs, locks = submits.submit_local(site, grid, plan, ledger)
     try:
@@ -247,19 +311,29 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
     show.status(rows)
     _tell_of_the_data(opened)
     show.result(_hint("ui", opened))
-    left_out = {action.run.id for action in plan.actions if action.reason == NOT_SELECTED}
-    return not _evaluated(opened, jobs) or any(row["state"] != "done" for row in rows if row["run"] not in left_out)
+    left_out = {
+        action.run.id for action in plan.actions if action.reason == NOT_SELECTED
+    }
+    return not _evaluated(opened, jobs) or any(
+        row["state"] != "done" for row in rows if row["run"] not in left_out
+    )
 
 
 def _tell_clusters(site: Site, ledger: Ledger) -> None:
-    """Tells where jobs of the workspace are that were submitted to another cluster than now is asked for."""
+    """Tells where jobs of the workspace are that were submitted to another cluster than
+    now is asked for."""
     here = site.cluster.name
-    others = {one.cluster for one in ledger.submissions.values() if one.void is None and one.cluster and one.jobs}
+    others = {
+        one.cluster
+        for one in ledger.submissions.values()
+        if one.void is None and one.cluster and one.jobs
+    }
     if here and others - {here}:
         names = ", ".join(sorted(others - {here}))
         show.say(
-            f"note: jobs go to cluster {here}; this workspace also has jobs on {names}, which are asked for there "
-            "(SLURM_CLUSTERS or the profile said otherwise when they were submitted)"
+            f"note: jobs go to cluster {here}; this workspace also has jobs on {names}, which are"
+            " asked for there (SLURM_CLUSTERS or the profile said otherwise when they were"
+            " submitted)"
         )
 
 
@@ -275,7 +349,9 @@ def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:
     states = collect(opened.site.workspace, items, Ledger(opened.site.workspace))
     bad = {item: state for item, state in states.items() if state.state != DONE}
     for item, state in bad.items():
-        why = ": ".join(str(part) for part in (state.state, state.cause, state.evidence) if part)
+        why = ": ".join(
+            str(part) for part in (state.state, state.cause, state.evidence) if part
+        )
         show.say(f"{item} {why}; zsg submit again evaluates what is left")
     return not bad
 
@@ -290,7 +366,9 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
     admission.refuse(admission.objections(site, plan, Cluster(), opened.estimates))
     show.plan_table(plan)
     if not plan.acting:
-        show.result(f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}")
+        show.result(
+            f"{name}: nothing to submit ({show.summary(plan)}); {_hint('ui', opened)}"
+        )
         return
     show.effects(opened.effects)
     make_place(opened)
@@ -302,9 +380,12 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
         start = log.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "launcher.cli", *argv],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
             env=os.environ | {"PYTHONSAFEPATH": "1", CALLED: _command()},
-        )  # fmt: skip
+        )
     try:
         while process.poll() is None and not _taken_on(site.workspace, name, known):
             time.sleep(0.1)
@@ -312,39 +393,64 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
         process.send_signal(signal.SIGINT)
         raise
     if process.returncode:
-        said = (folder / "submit.log").read_bytes()[start:].decode("utf-8", "replace").strip()
-        raise ClusterError(f"the detached submit ended with {process.returncode}: {said[-500:]}")
+        said = (
+            (folder / "submit.log")
+            .read_bytes()[start:]
+            .decode("utf-8", "replace")
+            .strip()
+        )
+        raise ClusterError(
+            f"the detached submit ended with {process.returncode}: {said[-500:]}"
+        )
     show.result(
-        f"{name}: running on as process {process.pid} (kill -INT {process.pid} stops it and its jobs); its log: "
-        f"{_shown(folder / 'submit.log')}; {_hint('status', opened)} --watch"
+        f"{name}: running on as process {process.pid} (kill -INT {process.pid} stops it and its"
+        f" jobs); its log: {_shown(folder / 'submit.log')}; {_hint('status', opened)} --watch"
     )
 
 
 def _taken_on(place: Workspace, name: str, known: set[str]) -> bool:
     """Whether there is a submission of the grid that was not there before."""
-    return any(one.grid == name for key, one in Ledger(place).submissions.items() if key not in known)
+    return any(
+        one.grid == name
+        for key, one in Ledger(place).submissions.items()
+        if key not in known
+    )
 
 
 def _run_here(opened: Opened, jobs: Sequence[local.LocalJob]) -> None:
     site, name = opened.site, opened.grid.name
     helpers = [job.item for job in jobs if not job.item.startswith("runs/")]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background jobs begin by ignoring it
+    # a script's background jobs begin by ignoring it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with (site.workspace.grid(name) / "delivery.log").open("ab") as log:
-        argv = ["jobs.tracking.deliver", str(site.workspace.root), name, "--follow", str(os.getpid())]
+        argv = [
+            "jobs.tracking.deliver",
+            str(site.workspace.root),
+            name,
+            "--follow",
+            str(os.getpid()),
+        ]
         delivery = subprocess.Popen(
             [sys.executable, "-m", *argv],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         with show.Progress() as progress:
-            tick = lambda: progress.show(*_look(opened, helpers)) if progress.due() else None  # noqa: E731
+            tick = lambda: (  # noqa: E731
+                progress.show(*_look(opened, helpers)) if progress.due() else None
+            )
             local.run_all(site.workspace, site.profile, jobs, tick)
     finally:
         delivery.terminate()
         _await_delivery(delivery, name, DELIVERY_S[site.profile.tracking.uri is None])
 
 
-def _await_delivery(delivery: subprocess.Popen[bytes], name: str, patience_s: float) -> None:
+def _await_delivery(
+    delivery: subprocess.Popen[bytes], name: str, patience_s: float
+) -> None:
     """A server that does not answer must not hold the terminal; the journals keep everything."""
     try:
         code = delivery.wait(patience_s)
@@ -353,22 +459,30 @@ def _await_delivery(delivery: subprocess.Popen[bytes], name: str, patience_s: fl
         code = delivery.wait()
     if code:
         show.say(
-            f"MLflow did not get everything; see delivery.log in the workspace's grids/{name}, then: zsg sync {name}"
+            f"MLflow did not get everything; see delivery.log in the workspace's grids/{name},"
+            f" then: zsg sync {name}"
         )
 
 
 def _look(opened: Opened, helpers: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
     wanted = [{"run": run.id, "axes": run.axes} for run in opened.runs]
     items = [f"runs/{run.id}" for run in opened.runs]
-    states = collect(opened.site.workspace, [*helpers, *items], Ledger(opened.site.workspace))
+    states = collect(
+        opened.site.workspace, [*helpers, *items], Ledger(opened.site.workspace)
+    )
     rows = view.rows_of(opened.grid.name, wanted, states)
     return show.prepare_note({item: states[item] for item in helpers}), rows
 
 
 def _hint(command: str, opened: Opened) -> str:
-    """The command that goes on from here, with the workspace unless it is the one that zsg looks in anyway."""
+    """The command that goes on from here, with the workspace unless it is the one that
+    zsg looks in anyway."""
     root = opened.site.workspace.root
-    place = "" if root == workspaces.find(workspaces.where(None)).root else f" --workspace {shlex.quote(_shown(root))}"
+    place = (
+        ""
+        if root == workspaces.find(workspaces.where(None)).root
+        else f" --workspace {shlex.quote(_shown(root))}"
+    )
     words = f"{_command()} {command} {opened.grid.name}{place}"
     if command == "status":
         return f"follow them: {words}"
@@ -386,4 +500,8 @@ def _command() -> str:
 
 
 def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return (
+        str(path.relative_to(Path.cwd()))
+        if path.is_relative_to(Path.cwd())
+        else str(path)
+    )

@@ -1,7 +1,9 @@
-"""Carries a plan out: intent on disk, held jobs to Slurm, ids on disk, then release. Killed anywhere, it resumes.
+"""Carries a plan out: intent on disk, held jobs to Slurm, ids on disk, then release.
+Killed anywhere, it resumes.
 
-What a killed submit left behind is settled first by the next one: jobs that Slurm has under the intent's name
-are adopted, intents that never reached it are given up. So there is one job per run, whatever died when.
+What a killed submit left behind is settled first by the next one: jobs that Slurm has
+under the intent's name are adopted, intents that never reached it are given up. So
+there is one job per run, whatever died when.
 """
 
 import fcntl
@@ -54,13 +56,19 @@ from launcher.workspace.states import DONE, RUNNING
 from zsg_core.errors import ClusterError
 from zsg_core.suites import key_variables
 
-WRITERS = 16  # files are written side by side: each waits for a disk, or for the server that has it
+# files are written side by side: each waits for a disk, or for the server that has it
+WRITERS = 16
 
 
 def plan(
-    site: Site, grid: Grid, runs: Sequence[Run], ledger: Ledger, allow: Allow, space: limits.Room | None = None,
+    site: Site,
+    grid: Grid,
+    runs: Sequence[Run],
+    ledger: Ledger,
+    allow: Allow,
+    space: limits.Room | None = None,
     need: Callable[[Run], float] = lambda run: 0.0,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """What a submit would do now, with no more jobs than there is room for.
 
     `need`: the memory that a run takes; of many on Slurm the one that takes most goes first.
@@ -76,30 +84,71 @@ def plan(
         made = make(actions, is_made, makers)
         if site.profile.kind == "local" or not allow.canary:
             return made
-        return canary.with_first(made, need, [a.run for a in actions if _has_shown(states[run_item(a.run)])])
+        return canary.with_first(
+            made, need, [a.run for a in actions if _has_shown(states[run_item(a.run)])]
+        )
 
     decided = decide(runs, states, allow, lambda need: is_made(need) or need in makers)
     made = remake(_with_evaluations(site, ledger, decided, states, allow))
     made = limits.within(made, space, site.profile.slurm.links, remake)
-    unwanted = [Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"]) for row in former]
-    failed = {run_item(a.run): states[run_item(a.run)] for a in made.actions if a.kind == RETRY}
-    nodes = failed_nodes.of(site.workspace, ledger, failed) if site.profile.kind == "slurm" else {}
+    unwanted = [
+        Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"])
+        for row in former
+    ]
+    failed = {
+        run_item(a.run): states[run_item(a.run)]
+        for a in made.actions
+        if a.kind == RETRY
+    }
+    nodes = (
+        failed_nodes.of(site.workspace, ledger, failed)
+        if site.profile.kind == "slurm"
+        else {}
+    )
     failures = retry.rows(site.workspace, failed, nodes)
-    exclude = failed_nodes.to_avoid(ledger, failures) if failed and site.profile.kind == "slurm" else {}
-    stuck = {item: state.slurm for item in items if (state := states[item]).reason == slurm.LAUNCH_FAILED}
-    held = [job for item, job_id in stuck.items() for job in ledger.jobs_of(item) if job.id == job_id]
+    exclude = (
+        failed_nodes.to_avoid(ledger, failures)
+        if failed and site.profile.kind == "slurm"
+        else {}
+    )
+    stuck = {
+        item: state.slurm
+        for item in items
+        if (state := states[item]).reason == slurm.LAUNCH_FAILED
+    }
+    held = [
+        job
+        for item, job_id in stuck.items()
+        for job in ledger.jobs_of(item)
+        if job.id == job_id
+    ]
     is_local = site.profile.kind == "local"
-    made = replace(made, unwanted=unwanted, failures=failures, exclude=exclude, held=held, is_local=is_local)
-    return made if is_local else replace(made, elsewhere=_elsewhere(site, ledger, made, states))
+    made = replace(
+        made,
+        unwanted=unwanted,
+        failures=failures,
+        exclude=exclude,
+        held=held,
+        is_local=is_local,
+    )
+    return (
+        made
+        if is_local
+        else replace(made, elsewhere=_elsewhere(site, ledger, made, states))
+    )
 
 
-def _elsewhere(site: Site, ledger: Ledger, made: Plan, states: Mapping[str, JobState]) -> list[str]:
+def _elsewhere(
+    site: Site, ledger: Ledger, made: Plan, states: Mapping[str, JobState]
+) -> list[str]:
     """What new jobs would have to wait for and cannot: no job waits for one on another cluster."""
     new = {
         *(prepare.item for prepare in made.prepares),
         *(run_item(run) for group in made.groups for run in group.runs),
     }
-    awaited = {item for one in (*made.prepares, *made.groups) for item in one.after} - new
+    awaited = {
+        item for one in (*made.prepares, *made.groups) for item in one.after
+    } - new
     later = [run_item(action.run) for action in made.actions if action.kind == EVALUATE]
     awaited |= {item for item in later if states[item].is_active}
     found, last = [], ledger.by_item()
@@ -107,23 +156,39 @@ def _elsewhere(site: Site, ledger: Ledger, made: Plan, states: Mapping[str, JobS
         where = last[item].cluster
         if where and site.cluster.name and where != site.cluster.name:
             found.append(
-                f"{item} is under way on cluster {where}, and a job on cluster {site.cluster.name} cannot wait for it: "
-                f"submit to {where} (SLURM_CLUSTERS, slurm.sbatch.clusters), or submit again when it has ended"
+                f"{item} is under way on cluster {where}, and a job on cluster {site.cluster.name}"
+                f" cannot wait for it: submit to {where} (SLURM_CLUSTERS, slurm.sbatch.clusters),"
+                " or submit again when it has ended"
             )
     return found
 
 
 def _with_evaluations(
-    site: Site, ledger: Ledger, actions: list[Action], states: Mapping[str, JobState], allow: Allow
+    site: Site,
+    ledger: Ledger,
+    actions: list[Action],
+    states: Mapping[str, JobState],
+    allow: Allow,
 ) -> list[Action]:
-    """The actions, with runs evaluated that lack metrics of answers; reads the folders of runs that want any."""
-    found = {a.run.id: evaluating.look(site.workspace, a.run) for a in actions if a.run.checkpoints.scored}
+    """The actions, with runs evaluated that lack metrics of answers; reads the folders
+    of runs that want any."""
+    found = {
+        a.run.id: evaluating.look(site.workspace, a.run)
+        for a in actions
+        if a.run.checkpoints.scored
+    }
     if not found:
         return actions
     items = [item for item, last in ledger.by_item().items() if last.kind == "evaluate"]
     found_states = collect(site.workspace, items, ledger)
-    active = [item for item, state in found_states.items() if state.is_active and not state.stopped]
-    return evaluating.refine(actions, states, allow, found, evaluating.served(site.workspace, active))
+    active = [
+        item
+        for item, state in found_states.items()
+        if state.is_active and not state.stopped
+    ]
+    return evaluating.refine(
+        actions, states, allow, found, evaluating.served(site.workspace, active)
+    )
 
 
 def _has_shown(state: JobState) -> bool:
@@ -135,28 +200,55 @@ def _has_shown(state: JobState) -> bool:
 def refuse_without_slurm() -> None:
     """Raises ClusterError where Slurm's commands are not at hand."""
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
-        raise ClusterError("sbatch and srun are not on the PATH; submit from a login node of the cluster")
+        raise ClusterError(
+            "sbatch and srun are not on the PATH; submit from a login node of the cluster"
+        )
 
 
-def record_grid(site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str, Any]) -> None:
+def record_grid(
+    site: Site, grid: Grid, runs: Sequence[Run], asked: Mapping[str, Any]
+) -> None:
     """Keeps which runs the grid wants, for status, sync and whoever asks later.
 
     `asked`: the file and the profile by which `zsg retry` opens it again.
     """
     facts: dict[str, Any] = dict(asked)
-    facts |= {"profile": site.profile.name, "tracking": site.profile.tracking.uri, "overrides": grid.overrides}
+    facts |= {
+        "profile": site.profile.name,
+        "tracking": site.profile.tracking.uri,
+        "overrides": grid.overrides,
+    }
     facts |= {"submitted": now_ms(), "code": code_snapshot.take(site.workspace)}
     listed = {run.id for run in runs}
-    before = {one.id: len(one.recipe["stages"]) for run in runs for one in run.all_before if one.id not in listed}
-    facts["corpora"] = list(dict.fromkeys(one.corpus_id for run in runs for one in [*run.all_before, run]))
-    facts["before"] = [{"run": run, "axes": {"stages": f"the first {count}"}} for run, count in before.items()]
+    before = {
+        one.id: len(one.recipe["stages"])
+        for run in runs
+        for one in run.all_before
+        if one.id not in listed
+    }
+    facts["corpora"] = list(
+        dict.fromkeys(one.corpus_id for run in runs for one in [*run.all_before, run])
+    )
+    facts["before"] = [
+        {"run": run, "axes": {"stages": f"the first {count}"}}
+        for run, count in before.items()
+    ]
     rows = [
-        {"run": run.id, "axes": run.axes, "recipe": run.recipe, "model": _model(run), "strategy": run.strategy}
+        {
+            "run": run.id,
+            "axes": run.axes,
+            "recipe": run.recipe,
+            "model": _model(run),
+            "strategy": run.strategy,
+        }
         for run in runs
     ]
     old = grid_record.kept(site.workspace, grid.name)
     facts["claims"] = grid_claims.dated(
-        grid.claims, old.get("claims", []), now_ms(), lambda: sum(_is_done(site, run) for run in runs)
+        grid.claims,
+        old.get("claims", []),
+        now_ms(),
+        lambda: sum(_is_done(site, run) for run in runs),
     )
     grid_record.write(site.workspace, grid.name, grid.path, facts, rows)
 
@@ -167,14 +259,19 @@ def _is_done(site: Site, run: Run) -> bool:
 
 
 def settle(site: Site, ledger: Ledger, say: Say) -> None:
-    """Finishes or gives up what an earlier submit left unfinished on Slurm; local jobs need no settling."""
+    """Finishes or gives up what an earlier submit left unfinished on Slurm; local jobs
+    need no settling."""
     for submission in ledger.unfinished():
         if submission.scheduler == "local":
             continue
         if site.profile.kind == "local":
-            say(f"{submission.name} was cut short; a submit with its Slurm profile settles it")
+            say(
+                f"{submission.name} was cut short; a submit with its Slurm profile settles it"
+            )
             continue
-        say(f"an earlier submit was cut short; looking for {submission.name}{_on(submission)}")
+        say(
+            f"an earlier submit was cut short; looking for {submission.name}{_on(submission)}"
+        )
         if not submission.ids:
             ids = handover.adopt(site.workspace, submission, submission.name)
             if not ids:
@@ -182,7 +279,11 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
                 continue
             ledger.submitted(submission, ids)
         while len(submission.links) < submission.chain:
-            ids = handover.adopt(site.workspace, submission, submission.link_name(len(submission.links) + 1))
+            ids = handover.adopt(
+                site.workspace,
+                submission,
+                submission.link_name(len(submission.links) + 1),
+            )
             if not ids:
                 break  # a chain of fewer links does with fewer
             ledger.linked(submission, ids)
@@ -196,9 +297,11 @@ def _on(submission: Submission) -> str:
 
 
 def end_replaced(plan: Plan, ledger: Ledger, say: Say) -> None:
-    """Ends what earlier submissions of the plan's jobs may still have in the queue, or a run would have two jobs.
+    """Ends what earlier submissions of the plan's jobs may still have in the queue, or
+    a run would have two jobs.
 
-    Nobody knows what became of an `unknown` run; where Slurm has its job after all, the new one takes its place.
+    Nobody knows what became of an `unknown` run; where Slurm has its job after all, the
+    new one takes its place.
     """
     items = [prepare.item for prepare in plan.prepares]
     items += [run_item(run) for group in plan.groups for run in group.runs]
@@ -209,16 +312,23 @@ def end_replaced(plan: Plan, ledger: Ledger, say: Say) -> None:
     left = [job for job, state in queue.active.items() if not state.is_leaving]
     if left:
         ids = ", ".join(slurm.compact(job.id for job in left))
-        say(f"Slurm still has {ids} of earlier submissions of these jobs: cancelled, as new ones take their place")
+        say(
+            f"Slurm still has {ids} of earlier submissions of these jobs: cancelled, as new ones"
+            " take their place"
+        )
         slurm_retry.patiently(lambda: slurm.cancel(left), say)
     for job, why in queue.away.items():
         say(f"job {job.id} of an earlier submission is {why}; it was not cancelled")
 
 
-def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, say: Say) -> None:
-    """Submits prepare jobs, then train jobs that wait for them, in arrays of at most `most`, then releases all.
+def submit_slurm(
+    site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, say: Say
+) -> None:
+    """Submits prepare jobs, then train jobs that wait for them, in arrays of at most
+    `most`, then releases all.
 
-    If one is refused, those accepted before it are released all the same: they are wanted and complete.
+    If one is refused, those accepted before it are released all the same: they are
+    wanted and complete.
     """
     end_replaced(plan, ledger, say)
     made = list[Submission]()
@@ -228,14 +338,25 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
                 made.append(_submit_prepares(site, grid, plan, prepares, ledger, say))
         for group in plan.groups:
             for runs in _parts(group.runs, most):
-                trained = _submit_runs(site, grid, plan, replace(group, runs=runs), ledger, say)
+                trained = _submit_runs(
+                    site, grid, plan, replace(group, runs=runs), ledger, say
+                )
                 made.append(trained)
-                for one in _submit_evaluators(site, grid, evaluation_of(runs), trained, ledger, say):
-                    made.append(one)  # one by one: what is in Slurm is released even if the next is refused
+                for one in _submit_evaluators(
+                    site, grid, evaluation_of(runs), trained, ledger, say
+                ):
+                    # one by one: what is in Slurm is released even if the next is refused
+                    made.append(one)
                 if plan.canary and runs == [plan.canary.run]:
-                    made.append(_submit_canary(site, grid, plan.canary, trained, ledger, say))
+                    made.append(
+                        _submit_canary(site, grid, plan.canary, trained, ledger, say)
+                    )
         later = [action.run for action in plan.actions if action.kind == EVALUATE]
-        for one in _submit_later(site, grid, evaluation_later(later), ledger, say) if later else ():
+        for one in (
+            _submit_later(site, grid, evaluation_later(later), ledger, say)
+            if later
+            else ()
+        ):
             made.append(one)
     finally:
         if made:
@@ -247,99 +368,193 @@ def submit_slurm(site: Site, grid: Grid, plan: Plan, ledger: Ledger, most: int, 
 
 
 def free(plan: Plan, say: Say) -> None:
-    """Lets jobs start that Slurm has put back and holds, since a node could not launch them: it never would itself."""
+    """Lets jobs start that Slurm has put back and holds, since a node could not launch
+    them: it never would itself."""
     if plan.held:
-        for strange in slurm_retry.patiently(lambda: slurm.release_tasks(plan.held), say):
+        for strange in slurm_retry.patiently(
+            lambda: slurm.release_tasks(plan.held), say
+        ):
             say(f"{strange}; it was not touched")
-        say(f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released")
+        say(
+            f"Slurm held {', '.join(job.id for job in plan.held)} after a failed launch: released"
+        )
 
 
 def _alike(prepares: Iterable[Prepare]) -> list[list[Prepare]]:
-    """Prepare jobs that are one array: of one kind, and waiting for the same jobs, which come before them."""
+    """Prepare jobs that are one array: of one kind, and waiting for the same jobs,
+    which come before them."""
     groups: dict[tuple[bool, frozenset[str]], list[Prepare]] = {}
     for prepare in prepares:
-        groups.setdefault((not prepare.samples, frozenset(prepare.after)), []).append(prepare)
-    return [groups[key] for key in sorted(groups, key=lambda key: (key[0], sorted(key[1])))]
+        groups.setdefault((not prepare.samples, frozenset(prepare.after)), []).append(
+            prepare
+        )
+    return [
+        groups[key] for key in sorted(groups, key=lambda key: (key[0], sorted(key[1])))
+    ]
 
 
 def _submit_prepares(
-    site: Site, grid: Grid, plan: Plan, prepares: Sequence[Prepare], ledger: Ledger, say: Say
+    site: Site,
+    grid: Grid,
+    plan: Plan,
+    prepares: Sequence[Prepare],
+    ledger: Ledger,
+    say: Say,
 ) -> Submission:
-    first, items, known = prepares[0], [prepare.item for prepare in prepares], ledger.by_item()
-    kind, size = ("sample", site.profile.evaluate) if first.samples else ("prepare", site.profile.prepare)
+    first, items, known = (
+        prepares[0],
+        [prepare.item for prepare in prepares],
+        ledger.by_item(),
+    )
+    kind, size = (
+        ("sample", site.profile.evaluate)
+        if first.samples
+        else ("prepare", site.profile.prepare)
+    )
     submission = ledger.intend(
-        kind=kind, grid=grid.name, items=items, exclude=list(plan.exclude), **site.scheduling
-    )  # fmt: skip
+        kind=kind,
+        grid=grid.name,
+        items=items,
+        exclude=list(plan.exclude),
+        **site.scheduling,
+    )
     for prepare in prepares:
         job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-    after = handover.dependency([ids[-1] for item in sorted(first.after) if (ids := known[item].job_ids(item))])
-    return handover.send(site.workspace, site.profile, submission, size, after, ledger, say)
+    after = handover.dependency(
+        [ids[-1] for item in sorted(first.after) if (ids := known[item].job_ids(item))]
+    )
+    return handover.send(
+        site.workspace, site.profile, submission, size, after, ledger, say
+    )
 
 
-def _submit_runs(site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say) -> Submission:
+def _submit_runs(
+    site: Site, grid: Grid, plan: Plan, group: TrainGroup, ledger: Ledger, say: Say
+) -> Submission:
     items = [run_item(run) for run in group.runs]
     known = ledger.by_item()
-    after = [ids[-1] for item in group.after if item in known and (ids := known[item].job_ids(item))]  # the last link
+    # the last link
+    after = [
+        ids[-1]
+        for item in group.after
+        if item in known and (ids := known[item].job_ids(item))
+    ]
     first = after[-1] if plan.canary and plan.canary.item in group.after else None
     submission = ledger.intend(
-        kind="train", grid=grid.name, items=items, chain=site.profile.slurm.links,
-        retries=_of(items, plan.failures), exclude=list(plan.exclude), **site.scheduling,
-    )  # fmt: skip
+        kind="train",
+        grid=grid.name,
+        items=items,
+        chain=site.profile.slurm.links,
+        retries=_of(items, plan.failures),
+        exclude=list(plan.exclude),
+        **site.scheduling,
+    )
     starts, profile = plan.starts, site.profile
 
     def write(run: Run) -> None:
-        job_files.write_train(site.workspace, run, profile, submission.id, plan.needed[run.id], run.id in starts)
+        job_files.write_train(
+            site.workspace,
+            run,
+            profile,
+            submission.id,
+            plan.needed[run.id],
+            run.id in starts,
+        )
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write, group.runs))
     dependency = handover.dependency(after, group.whatever_they_made, first)
-    return handover.send(site.workspace, site.profile, submission, group.size, dependency, ledger, say)
+    return handover.send(
+        site.workspace, site.profile, submission, group.size, dependency, ledger, say
+    )
 
 
 def _submit_canary(
-    site: Site, grid: Grid, first: Canary, submission: Submission, ledger: Ledger, say: Say
+    site: Site,
+    grid: Grid,
+    first: Canary,
+    submission: Submission,
+    ledger: Ledger,
+    say: Say,
 ) -> Submission:
     """Submits the job that watches the first run, once that has begun; it takes one CPU."""
     size = JobSize(time_min=first.run.size.time_min)
-    watch = ledger.intend(kind="canary", grid=grid.name, items=[first.item], **site.scheduling)
-    job_files.write_canary(site.workspace, first, site.profile, watch.id, submission, size)
+    watch = ledger.intend(
+        kind="canary", grid=grid.name, items=[first.item], **site.scheduling
+    )
+    job_files.write_canary(
+        site.workspace, first, site.profile, watch.id, submission, size
+    )
     after = f"after:{submission.ids[0]}"
     made = handover.send(site.workspace, site.profile, watch, size, after, ledger, say)
-    say(f"run {first.run.id} goes first: {first.waiting} others wait for its first checkpoint (--no-canary: none does)")
+    say(
+        f"run {first.run.id} goes first: {first.waiting} others wait for its first checkpoint"
+        " (--no-canary: none does)"
+    )
     return made
 
 
 def _submit_evaluators(
-    site: Site, grid: Grid, wanted: Evaluation, trained: Submission, ledger: Ledger, say: Say
+    site: Site,
+    grid: Grid,
+    wanted: Evaluation,
+    trained: Submission,
+    ledger: Ledger,
+    say: Say,
 ) -> Iterator[Submission]:
-    """Submits the evaluate jobs of an array of runs: some that start once runs of it have, one after all have ended."""
+    """Submits the evaluate jobs of an array of runs: some that start once runs of it
+    have, one after all have ended."""
     if not wanted.runs:
         return
     for number in range(wanted.beside):
-        first = trained.ids[number * len(trained.ids) // wanted.beside]  # they begin as the array's tasks do
-        yield _submit_evaluate(site, grid, wanted.runs, f"after:{first}", ledger, say, drains=False)
-    ends = handover.dependency([trained.job_ids(item)[-1] for item in trained.items], whatever_they_made=True)
+        # they begin as the array's tasks do
+        first = trained.ids[number * len(trained.ids) // wanted.beside]
+        yield _submit_evaluate(
+            site, grid, wanted.runs, f"after:{first}", ledger, say, drains=False
+        )
+    ends = handover.dependency(
+        [trained.job_ids(item)[-1] for item in trained.items], whatever_they_made=True
+    )
     yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
 
 
-def _submit_later(site: Site, grid: Grid, wanted: Evaluation, ledger: Ledger, say: Say) -> Iterator[Submission]:
-    """Submits the evaluate jobs of runs that were submitted before; where some still train, after their ends."""
+def _submit_later(
+    site: Site, grid: Grid, wanted: Evaluation, ledger: Ledger, say: Say
+) -> Iterator[Submission]:
+    """Submits the evaluate jobs of runs that were submitted before; where some still
+    train, after their ends."""
     known = ledger.by_item()
     states = collect(site.workspace, [run_item(run) for run in wanted.runs], ledger)
-    ids = [known[item].job_ids(item)[-1] for item, state in states.items() if state.is_active and item in known]
+    ids = [
+        known[item].job_ids(item)[-1]
+        for item, state in states.items()
+        if state.is_active and item in known
+    ]
     ends = handover.dependency(ids, whatever_they_made=True)
     for _ in range(wanted.after):
         yield _submit_evaluate(site, grid, wanted.runs, ends, ledger, say, drains=True)
 
 
 def _submit_evaluate(
-    site: Site, grid: Grid, runs: Sequence[Run], after: str | None, ledger: Ledger, say: Say, drains: bool
+    site: Site,
+    grid: Grid,
+    runs: Sequence[Run],
+    after: str | None,
+    ledger: Ledger,
+    say: Say,
+    drains: bool,
 ) -> Submission:
     item, profile = _evaluate_item(runs), site.profile
-    intent = ledger.intend(kind="evaluate", grid=grid.name, items=[item], **site.scheduling)
+    intent = ledger.intend(
+        kind="evaluate", grid=grid.name, items=[item], **site.scheduling
+    )
     job_files.write_evaluate(site.workspace, item, runs, profile, intent.id, drains)
-    profile = profiles.handing_on(profile, key_variables(suite for run in runs for suite in run.suites))
-    return handover.send(site.workspace, profile, intent, profile.evaluate, after, ledger, say)
+    profile = profiles.handing_on(
+        profile, key_variables(suite for run in runs for suite in run.suites)
+    )
+    return handover.send(
+        site.workspace, profile, intent, profile.evaluate, after, ledger, say
+    )
 
 
 def _evaluate_item(runs: Sequence[Run]) -> str:
@@ -352,8 +567,11 @@ def _parts(things: Sequence[Any], most: int) -> Iterator[list[Any]]:
         yield list(things[start : start + most])
 
 
-def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[list[local.LocalJob], list[int]]:
-    """Records the plan's jobs for this machine; returns them, and locks that say that this process runs them.
+def submit_local(
+    site: Site, grid: Grid, plan: Plan, ledger: Ledger
+) -> tuple[list[local.LocalJob], list[int]]:
+    """Records the plan's jobs for this machine; returns them, and locks that say that
+    this process runs them.
 
     The locks are descriptors; they must stay open for as long as the caller runs the jobs.
     """
@@ -361,39 +579,67 @@ def submit_local(site: Site, grid: Grid, plan: Plan, ledger: Ledger) -> tuple[li
     locks: list[int] = []
     if plan.prepares:
         submission = ledger.intend(
-            scheduler="local", kind="prepare", grid=grid.name, items=[prepare.item for prepare in plan.prepares]
+            scheduler="local",
+            kind="prepare",
+            grid=grid.name,
+            items=[prepare.item for prepare in plan.prepares],
         )
         locks.append(_hold(site, submission))
         for prepare in plan.prepares:
-            job_files.write_prepare(site.workspace, prepare, site.profile, submission.id)
-            jobs.append(local.LocalJob(prepare.item, frozenset(prepare.needs), tuple(sorted(prepare.after))))
+            job_files.write_prepare(
+                site.workspace, prepare, site.profile, submission.id
+            )
+            jobs.append(
+                local.LocalJob(
+                    prepare.item, frozenset(prepare.needs), tuple(sorted(prepare.after))
+                )
+            )
         ledger.submitted(submission, ["local"] * len(plan.prepares))
         ledger.released(submission)
     runs = {run_item(run): run for group in plan.groups for run in group.runs}
     if runs:
         retries = _of(runs, plan.failures)
-        submission = ledger.intend(scheduler="local", kind="train", grid=grid.name, items=list(runs), retries=retries)
+        submission = ledger.intend(
+            scheduler="local",
+            kind="train",
+            grid=grid.name,
+            items=list(runs),
+            retries=retries,
+        )
         locks.append(_hold(site, submission))
         starts = plan.starts
         for item, run in runs.items():
             needed = plan.needed[run.id]
-            job_files.write_train(site.workspace, run, site.profile, submission.id, needed, run.id in starts)
+            job_files.write_train(
+                site.workspace,
+                run,
+                site.profile,
+                submission.id,
+                needed,
+                run.id in starts,
+            )
             jobs.append(local.LocalJob(item, run.needs, needed))
         ledger.submitted(submission, ["local"] * len(runs))
         ledger.released(submission)
     scored = [run for one in plan.evaluations for run in one.runs]
     if scored:
         item = _evaluate_item(scored)
-        submission = ledger.intend(scheduler="local", kind="evaluate", grid=grid.name, items=[item])
+        submission = ledger.intend(
+            scheduler="local", kind="evaluate", grid=grid.name, items=[item]
+        )
         locks.append(_hold(site, submission))
-        job_files.write_evaluate(site.workspace, item, scored, site.profile, submission.id, drains=True)
+        job_files.write_evaluate(
+            site.workspace, item, scored, site.profile, submission.id, drains=True
+        )
         jobs.append(local.LocalJob(item, after=tuple(runs), waits=True))
         ledger.submitted(submission, ["local"])
         ledger.released(submission)
     return jobs, locks
 
 
-def _of(items: Iterable[str], failures: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _of(
+    items: Iterable[str], failures: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     return {item: failures[item] for item in items if item in failures}
 
 
@@ -405,14 +651,25 @@ def _hold(site: Site, submission: Submission) -> int:
     return lock
 
 
-def _makers(workspace: Workspace, ledger: Ledger, scheduler: str, before: Collection[str]) -> dict[str, str]:
-    """What active prepare jobs, and the runs of `before`, are going to make, and in which folder."""
-    of_kind = {item: last for item, last in ledger.by_item().items() if item.startswith("prepare/") or item in before}
+def _makers(
+    workspace: Workspace, ledger: Ledger, scheduler: str, before: Collection[str]
+) -> dict[str, str]:
+    """What active prepare jobs, and the runs of `before`, are going to make, and in
+    which folder."""
+    of_kind = {
+        item: last
+        for item, last in ledger.by_item().items()
+        if item.startswith("prepare/") or item in before
+    }
     # A job on this machine cannot wait for one on Slurm, nor the other way round.
     items = [item for item, last in of_kind.items() if last.scheduler == scheduler]
     open_items = [item for item in items if not _all_made(workspace, item)]
     states = collect(workspace, open_items, ledger)
-    active = [item for item in open_items if states[item].is_active and not states[item].stopped]
+    active = [
+        item
+        for item in open_items
+        if states[item].is_active and not states[item].stopped
+    ]
     return {need: item for item in active for need in _makes(workspace, item)}
 
 

@@ -18,7 +18,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run has left. `roots`: the workspaces in which what it was made of may lie, the nearest first."""
+    """What a run has left. `roots`: the workspaces in which what it was made of may
+    lie, the nearest first."""
 
     folder: Path
     job: Row
@@ -26,7 +27,8 @@ class Evidence:
 
     @classmethod
     def of(cls, folder: Path) -> "Evidence":
-        """The evidence of a run's folder, copied or not. UserError for one that holds no train job."""
+        """The evidence of a run's folder, copied or not. UserError for one that holds
+        no train job."""
         path = job_file.path(folder)
         try:
             job = job_file.read(folder)
@@ -36,13 +38,21 @@ class Evidence:
             raise UserError(f"{path}: not found; give a run's id or its folder")
         if job.get("schema") != SCHEMA or job.get("kind") != "train":
             found = f"a {job.get('kind')} job of schema {job.get('schema')}"
-            raise UserError(f"{path}: {found}; zsg verify looks at train jobs of schema {SCHEMA}")
+            raise UserError(
+                f"{path}: {found}; zsg verify looks at train jobs of schema {SCHEMA}"
+            )
         recorded = Path(job["paths"]["workspace"])
-        return cls(folder, job, tuple(dict.fromkeys((folder.resolve().parent.parent, recorded))))
+        return cls(
+            folder,
+            job,
+            tuple(dict.fromkeys((folder.resolve().parent.parent, recorded))),
+        )
 
     def find(self, need: str) -> Path | None:
         """The folder `kind/id` of something made, if it is anywhere."""
-        return next((root / need for root in self.roots if is_committed(root / need)), None)
+        return next(
+            (root / need for root in self.roots if is_committed(root / need)), None
+        )
 
     def made(self, need: str) -> Path:
         """The folder `kind/id` of something made. NotChecked if it is nowhere."""
@@ -70,7 +80,8 @@ class Evidence:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The rows of the run's own attempts that count. NotChecked where the journal is missing or broken."""
+        """The rows of the run's own attempts that count. NotChecked where the journal
+        is missing or broken."""
         try:
             rows = list(journal.by_writer(self.folder)[""])
         except (ValueError, KeyError, TypeError) as error:
@@ -95,7 +106,10 @@ class Evidence:
     @cached_property
     def last(self) -> int:
         """The last step that is journalled."""
-        return max((row["step"] for row in self.rows if "train/loss" in row["data"]), default=self.first)
+        return max(
+            (row["step"] for row in self.rows if "train/loss" in row["data"]),
+            default=self.first,
+        )
 
     @property
     def arrangement(self) -> Path:
@@ -108,7 +122,8 @@ class Evidence:
 
     @cached_property
     def digests(self) -> dict[int, str]:
-        """The running digest of the ids after each step, recomputed from the arrangement and the batch size."""
+        """The running digest of the ids after each step, recomputed from the
+        arrangement and the batch size."""
         s = self.stage["train"]
         steps = schedule.steps(len(self.ids), s["batch"], s["epochs"], s["steps"])
         digests = schedule.digests(self.ids, s["batch"], s["epochs"], steps)

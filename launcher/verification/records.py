@@ -49,10 +49,15 @@ def looks(e: Evidence) -> Iterator[tuple[str, Look]]:
 def recipe(e: Evidence) -> str:
     """The run's id is the hash of its recipe, and so are the names of what it was made of."""
     made = {"run": recipes.run_id(e.recipe), "corpus": recipes.corpus_id(e.recipe)}
-    made |= {"arrangement": recipes.arrangement_id(e.recipe), "base": recipes.base_id(e.recipe)}
+    made |= {
+        "arrangement": recipes.arrangement_id(e.recipe),
+        "base": recipes.base_id(e.recipe),
+    }
     for what, recorded in ({"run": e.job["run_id"]} | e.job["made"]).items():
         if made[what] != recorded:
-            raise Differs(f"the {what} is {recorded}, the recorded recipe is that of {made[what]}")
+            raise Differs(
+                f"the {what} is {recorded}, the recorded recipe is that of {made[what]}"
+            )
     return f"{made['run']} is the hash of the recorded recipe"
 
 
@@ -60,7 +65,9 @@ def code(e: Evidence) -> str:
     """The code that was submitted is kept and is what it was."""
     recorded = e.job["code"].get("digest")
     folder = e.made(f"code/{recorded}")
-    files = code_snapshot.contents([folder / package.__name__ for package in code_snapshot.PACKAGES])
+    files = code_snapshot.contents(
+        [folder / package.__name__ for package in code_snapshot.PACKAGES]
+    )
     found = code_snapshot.digest(files)
     if found != recorded:
         raise Differs(f"{folder} has the digest {found}")
@@ -84,7 +91,9 @@ def data(e: Evidence, name: str, rule: dict[str, Any]) -> str:
         try:
             files = list_files(path)
         except UserError as error:
-            raise NotChecked(f"{path} is not here; what was read of it is in records/") from error
+            raise NotChecked(
+                f"{path} is not here; what was read of it is in records/"
+            ) from error
         if content.folder_digest(path, files, content.sha256_of(files)) != digest:
             raise Differs(f"{path} is not what it was when the run was submitted")
         told.append(f"{path.name}, {len(files)} file{'s' * (len(files) != 1)}")
@@ -105,7 +114,8 @@ def base(e: Evidence) -> str:
     """The weights that the run started from are those that the recipe names."""
     if e.job["before"]:
         folder = base_folder(e)
-        return f"{folder}: {_weights(folder, (read_json(folder / 'meta.json') or {})['weights'], 'their meta.json')}"
+        recorded = (read_json(folder / "meta.json") or {})["weights"]
+        return f"{folder}: {_weights(folder, recorded, 'their meta.json')}"
     recorded, folder = e.recipe["base"].get("digest"), base_folder(e)
     if recorded is None:
         meta = read_json(folder / "meta.json") or {}
@@ -126,7 +136,10 @@ def base_folder(e: Evidence) -> Path:
         start = e.job["before"][-1]
         if found := e.find(f"runs/{start}/weights"):
             return found
-        raise NotChecked(f"the weights of the stage before, {start}, were not kept; that run can be verified itself")
+        raise NotChecked(
+            f"the weights of the stage before, {start}, were not kept; that run can be verified"
+            " itself"
+        )
     if made := e.job["made"]["base"]:
         return e.made(f"bases/{made}")
     folder = Path(e.job["paths"]["base"])
@@ -145,10 +158,14 @@ def corpus(e: Evidence) -> str:
         raise Differs(f"{found.folder}/meta.json has another recipe")
     for split, chosen in (("train", found.train), ("test", found.test)):
         if ids_digest(chosen.ids) != found.meta[f"{split}_digest"]:
-            raise Differs(f"{found.folder}: the {split} examples are others than its meta.json says")
+            raise Differs(
+                f"{found.folder}: the {split} examples are others than its meta.json says"
+            )
     places = np.load(e.arrangement / "places.npy")
     if [found.train.ids[place] for place in places] != e.ids:
-        raise Differs(f"{e.arrangement}: its places in the corpus and its ids are different lists")
+        raise Differs(
+            f"{e.arrangement}: its places in the corpus and its ids are different lists"
+        )
     return f"{len(found.train)} training and {len(found.test)} test examples"
 
 
@@ -161,26 +178,35 @@ def arrangement(e: Evidence) -> str:
         raise Differs(f"{e.arrangement} orders corpus {meta['sources']['corpus']}")
     found = ids_digest(e.ids)
     if found != meta["ids_digest"]:
-        raise Differs(f"{e.arrangement}/ids has the digest {found}, recorded is {meta['ids_digest']}")
+        raise Differs(
+            f"{e.arrangement}/ids has the digest {found}, recorded is {meta['ids_digest']}"
+        )
     return f"{len(e.ids)} ids, {found[:12]}"
 
 
 def schedule_digests(e: Evidence) -> str:
     """The ids that the ranks consumed, as journalled, are those of the arrangement in batches."""
-    journalled = {row["step"]: row["data"]["ids"] for row in e.rows if row["kind"] == "digest"}
+    journalled = {
+        row["step"]: row["data"]["ids"] for row in e.rows if row["kind"] == "digest"
+    }
     if not journalled:
         raise NotChecked("no checkpoint has been journalled")
     for step, digest in sorted(journalled.items()):
         if e.digests.get(step) != digest:
             raise Differs(
-                f"step {step}: the digest of the ids consumed is {digest}, by the arrangement {e.digests.get(step)}"
+                f"step {step}: the digest of the ids consumed is {digest}, by the arrangement"
+                f" {e.digests.get(step)}"
             )
     last = max(journalled)
-    return f"{journalled[last][:12]} after step {last}, and at {len(journalled) - 1} checkpoints before"
+    return (
+        f"{journalled[last][:12]} after step {last}, and at {len(journalled) - 1} checkpoints"
+        " before"
+    )
 
 
 def losses(e: Evidence) -> str:
-    """A checkpoint's loss is the mean of its items' losses, and the end record's loss the last of them."""
+    """A checkpoint's loss is the mean of its items' losses, and the end record's loss
+    the last of them."""
     found: dict[str, dict[int, float]] = {}
     for point in journal.first_points(e.rows)[0]:
         found.setdefault(point.key, {})[point.step] = point.value
@@ -189,14 +215,23 @@ def losses(e: Evidence) -> str:
         items = read_test_losses(e.folder, key, e.rows)
         for step, own in zip(items.steps, items.losses.astype(np.float64), strict=True):
             own = own[np.isfinite(own)]
-            if step in found[key] and len(own) and not journal.agree(found[key][step], float(own.mean()), MEAN):
-                raise Differs(f"{key} at step {step} is {found[key][step]!r}, the mean of its items {own.mean():.6g}")
+            if (
+                step in found[key]
+                and len(own)
+                and not journal.agree(found[key][step], float(own.mean()), MEAN)
+            ):
+                raise Differs(
+                    f"{key} at step {step} is {found[key][step]!r}, the mean of its items"
+                    f" {own.mean():.6g}"
+                )
             count += 1
     of_tests, told = found.get("loss", {}), given(e.end.loss) if e.end else None
     if of_tests and told is not None and e.end and e.end.outcome == DONE:
         last = max(of_tests)
         if not journal.agree(of_tests[last], float(told), 0.0):
-            raise Differs(f"exit.json has the loss {told!r}, the journal {of_tests[last]!r} at step {last}")
+            raise Differs(
+                f"exit.json has the loss {told!r}, the journal {of_tests[last]!r} at step {last}"
+            )
     if not count:
         raise NotChecked("no checkpoint has been journalled")
     return f"at {count} checkpoints the mean of the items' losses"
@@ -207,16 +242,25 @@ def weights(e: Evidence) -> str:
     recorded = values(e.rows)
     ends = [value for (_, key), value in recorded.items() if key == "digest of weights"]
     if ends and e.end and given(e.end.weights, ends[-1]) != ends[-1]:
-        raise Differs(f"exit.json has the weights {e.end.weights}, the journal {ends[-1]}")
+        raise Differs(
+            f"exit.json has the weights {e.end.weights}, the journal {ends[-1]}"
+        )
     told = [f"{ends[-1][:12]} at the end"] if ends else []
     steps = [step for step, key in recorded if key == SNAPSHOT]
     there = [step for step in steps if (e.folder / "snapshots" / str(step)).is_dir()]
     for step in there:
-        _weights(e.folder / "snapshots" / str(step), recorded[step, SNAPSHOT], f"the journal at step {step}")
+        _weights(
+            e.folder / "snapshots" / str(step),
+            recorded[step, SNAPSHOT],
+            f"the journal at step {step}",
+        )
     if (e.folder / "weights").is_dir() and ends:
         _weights(e.folder / "weights", ends[-1], "the journal")
     if steps:
-        told.append(f"{len(there)} of {len(steps)} snapshots are on disk" + " and as journalled" * bool(there))
+        told.append(
+            f"{len(there)} of {len(steps)} snapshots are on disk"
+            + " and as journalled" * bool(there)
+        )
     if not told:
         raise NotChecked("neither the run's end nor a snapshot has been journalled")
     return ", ".join(told)
@@ -233,15 +277,24 @@ def _weights(folder: Path, recorded: str, by: str) -> str:
 
 
 def saved_state(e: Evidence) -> str:
-    """A full state is of this run, and the ids it says it has consumed are those of the schedule."""
+    """A full state is of this run, and the ids it says it has consumed are those of the
+    schedule."""
     saved = newest_state(e)
-    what = {"run_id": e.job["run_id"], "recipe": content_id(e.recipe, 64), "schedule": e.digests[max(e.digests)]}
+    what = {
+        "run_id": e.job["run_id"],
+        "recipe": content_id(e.recipe, 64),
+        "schedule": e.digests[max(e.digests)],
+    }
     for key, value in what.items():
         if saved.what.get(key) != value:
-            raise Differs(f"the state of step {saved.step} is of another {key}: {saved.what.get(key)}, not {value}")
+            raise Differs(
+                f"the state of step {saved.step} is of another {key}: {saved.what.get(key)}, not"
+                f" {value}"
+            )
     if saved.ids != e.digests.get(saved.step):
         raise Differs(
-            f"the state of step {saved.step} has consumed {saved.ids}, by the schedule {e.digests.get(saved.step)}"
+            f"the state of step {saved.step} has consumed {saved.ids}, by the schedule"
+            f" {e.digests.get(saved.step)}"
         )
     return f"of step {saved.step}, attempt {saved.attempt}"
 
@@ -250,5 +303,8 @@ def newest_state(e: Evidence) -> state.Saved:
     """The newest full state. NotChecked if there is none."""
     found = state.find(e.folder)
     if not found:
-        raise NotChecked("no full state is kept" + " (checkpoints.keep_state keeps the last)" * bool(e.end))
+        raise NotChecked(
+            "no full state is kept"
+            + " (checkpoints.keep_state keeps the last)" * bool(e.end)
+        )
     return max(found, key=lambda saved: saved.step)

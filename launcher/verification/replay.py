@@ -1,8 +1,10 @@
-"""Trains some steps of a run again, by the trainer itself, in a folder of its own that is thrown away afterwards.
+"""Trains some steps of a run again, by the trainer itself, in a folder of its own that
+is thrown away afterwards.
 
-What the run was made of is linked into the folder, and the job is what was submitted but for its paths: so the
-trainer finds a run to begin, or to go on with from a copied journal and a linked state, and nothing of the user's is
-written to. Nothing is sent to MLflow, and no state is saved. Ranks are processes of this machine.
+What the run was made of is linked into the folder, and the job is what was submitted
+but for its paths: so the trainer finds a run to begin, or to go on with from a copied
+journal and a linked state, and nothing of the user's is written to. Nothing is sent to
+MLflow, and no state is saved. Ranks are processes of this machine.
 """
 
 import os
@@ -33,7 +35,8 @@ from launcher.verification.whole_journal import SNAPSHOT, values
 POLL_S = 0.2
 STOP_S = 60.0
 TAIL = 400  # characters of a log
-OF_JOBS = ("SLURM_", "ZSG_", "PMI")  # variables of a job that verify may itself be run in
+# variables of a job that verify may itself be run in
+OF_JOBS = ("SLURM_", "ZSG_", "PMI")
 
 
 class Rank(Protocol):
@@ -45,24 +48,34 @@ class Rank(Protocol):
     def kill(self) -> None: ...
 
 
-Start = Callable[[Path, int, Mapping[str, str]], Sequence[Rank]]  # folder, ranks, environment
+# folder, ranks, environment
+Start = Callable[[Path, int, Mapping[str, str]], Sequence[Rank]]
 
 
 def processes(folder: Path, world: int, env: Mapping[str, str]) -> Sequence[Rank]:
     """Starts so many ranks of the job of a folder, as srun would, on this machine."""
     ranks = []
     for rank in range(world):
-        own = {"SLURM_PROCID": str(rank), "SLURM_NTASKS": str(world), "SLURM_LOCALID": str(rank)}
+        own = {
+            "SLURM_PROCID": str(rank),
+            "SLURM_NTASKS": str(world),
+            "SLURM_LOCALID": str(rank),
+        }
         with (folder / f"rank{rank}.txt").open("wb") as log:
             argv = [sys.executable, "-u", "-m", "jobs.entry", str(folder)]
             nothing = subprocess.DEVNULL
-            ranks.append(subprocess.Popen(argv, stdin=nothing, stdout=log, stderr=log, env={**env, **own}))
+            ranks.append(
+                subprocess.Popen(
+                    argv, stdin=nothing, stdout=log, stderr=log, env={**env, **own}
+                )
+            )
     return ranks
 
 
 @dataclass(frozen=True)
 class Span:
-    """The steps to train again: those after `begin`, up to `end`; from a full state, or from the beginning."""
+    """The steps to train again: those after `begin`, up to `end`; from a full state, or
+    from the beginning."""
 
     begin: int
     end: int
@@ -74,11 +87,14 @@ class Span:
 
     def covers(self, step: int) -> bool:
         """Whether a replay computes anew what is journalled at a step."""
-        return self.begin < step <= self.end or (step == self.begin and self.saved is None)
+        return self.begin < step <= self.end or (
+            step == self.begin and self.saved is None
+        )
 
 
 def span(e: Evidence, steps: int) -> Span:
-    """The first so many steps after the newest state that has any after it, or else from the beginning."""
+    """The first so many steps after the newest state that has any after it, or else
+    from the beginning."""
     found = [one for one in state.find(e.folder) if one.step < e.last]
     saved = max(found, key=lambda one: one.step, default=None)
     begin = saved.step if saved else e.first
@@ -89,12 +105,17 @@ def span(e: Evidence, steps: int) -> Span:
 
 def way_of(e: Evidence, step: int) -> Row:
     """How the first attempt that journalled a step has computed it: what its start row tells."""
-    attempt = min(row["attempt"] for row in e.rows if row["step"] == step and "train/loss" in row["data"])
+    attempt = min(
+        row["attempt"]
+        for row in e.rows
+        if row["step"] == step and "train/loss" in row["data"]
+    )
     return next(start for start in e.starts if start["attempt"] == attempt)
 
 
 def run(e: Evidence, over: Span, start: Start) -> Replayed:
-    """What a replay journals. NotChecked where it cannot be made; Differs where the state cannot be read."""
+    """What a replay journals. NotChecked where it cannot be made; Differs where the
+    state cannot be read."""
     way = way_of(e, over.begin + 1)
     with tempfile.TemporaryDirectory(prefix="zsg-verify-") as root:
         folder = _lay_out(e, over, Workspace(Path(root)), way)
@@ -123,10 +144,20 @@ def _lay_out(e: Evidence, over: Span, scratch: Workspace, way: Row) -> Path:
         (scratch.root / tokens).symlink_to(found.resolve())
     folder = scratch.run(job["run_id"])
     folder.mkdir(parents=True)
-    job = job | {"submission": "verify", "makes": [], "go_on": None, "tracking": {"uri": None, "live": False}}
-    job |= {"paths": {"workspace": str(scratch.root), "base": str(base_folder(e).resolve())}}
+    job = job | {
+        "submission": "verify",
+        "makes": [],
+        "go_on": None,
+        "tracking": {"uri": None, "live": False},
+    }
+    job |= {
+        "paths": {"workspace": str(scratch.root), "base": str(base_folder(e).resolve())}
+    }
     # No state is due, and a SIGTERM leaves no time to save one.
-    job |= {"checkpoints": job["checkpoints"] | {"state_every": None, "state_every_min": None}}
+    job |= {
+        "checkpoints": job["checkpoints"]
+        | {"state_every": None, "state_every_min": None}
+    }
     job["checkpoints"] |= {"keep_state": True, "keep": None}
     job |= {"resources": job["resources"] | {"kill_wait_s": 0}}
     if way["device"] == "cpu":
@@ -143,12 +174,19 @@ def _needs(e: Evidence) -> Iterator[str]:
     yield f"corpora/{made['corpus']}"
     if made["base"]:
         yield f"bases/{made['base']}"
-    sources = (read_json(e.made(f"corpora/{made['corpus']}") / "meta.json") or {})["sources"]
-    yield from dict.fromkeys(f"records/{one}" for facts in sources.values() for one in facts["records"].values())
+    sources = (read_json(e.made(f"corpora/{made['corpus']}") / "meta.json") or {})[
+        "sources"
+    ]
+    yield from dict.fromkeys(
+        f"records/{one}"
+        for facts in sources.values()
+        for one in facts["records"].values()
+    )
 
 
 def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
-    """What an attempt that goes on from a state looks at: the state, and the journal as it was when it was saved."""
+    """What an attempt that goes on from a state looks at: the state, and the journal as
+    it was when it was saved."""
     (folder / "journal").mkdir()
     for name, size in saved.journal.items():
         with (run / "journal" / name).open("rb") as file:
@@ -156,21 +194,32 @@ def _copy_past(run: Path, folder: Path, saved: state.Saved) -> None:
     if newest := attempts.read(run):
         attempts.write(folder, msgspec.structs.replace(newest, attempt=saved.attempt))
     (folder / "state").mkdir()
-    (folder / "state" / str(saved.step)).symlink_to((run / "state" / str(saved.step)).resolve())
+    (folder / "state" / str(saved.step)).symlink_to(
+        (run / "state" / str(saved.step)).resolve()
+    )
 
 
 def _environment(e: Evidence, way: Row, world: int) -> dict[str, str]:
-    """The variables of every rank: the run's own code if that is kept, its threads, nothing of a job around us."""
+    """The variables of every rank: the run's own code if that is kept, its threads,
+    nothing of a job around us."""
     on_gpu = way["device"] != "cpu"
     if on_gpu and (have := _gpus()) < world:
         told = f"it was trained on {world} GPUs, this machine has {have}"
         raise NotChecked(f"{told}; call zsg verify where there are as many")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(OF_JOBS)}
-    kept |= {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": str(way["threads"]), "HF_HUB_OFFLINE": "1"}
+    kept = {
+        key: value for key, value in os.environ.items() if not key.startswith(OF_JOBS)
+    }
+    kept |= {
+        "PYTHONSAFEPATH": "1",
+        "OMP_NUM_THREADS": str(way["threads"]),
+        "HF_HUB_OFFLINE": "1",
+    }
     kept |= {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
     if found := e.find(f"code/{way['code'].get('digest')}"):
         root = found.parent.parent
-        if fault := ownership.fault_on_the_way(root, found) or ownership.fault_within(found):
+        if fault := ownership.fault_on_the_way(root, found) or ownership.fault_within(
+            found
+        ):
             raise NotChecked(f"its code is not run, since {fault}")
         kept["PYTHONPATH"] = f"{found}:{kept.get('PYTHONPATH', '')}".rstrip(":")
     return kept
@@ -178,20 +227,28 @@ def _environment(e: Evidence, way: Row, world: int) -> dict[str, str]:
 
 def _gpus() -> int:
     told = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"], capture_output=True, text=True
+        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
+        capture_output=True,
+        text=True,
     )
     return int(told.stdout) if told.returncode == 0 else 0
 
 
 def _is_there(e: Evidence, over: Span, folder: Path) -> Callable[[], bool]:
-    """Whether the replay has journalled all there is to compare: a step beyond the last, and each snapshot."""
+    """Whether the replay has journalled all there is to compare: a step beyond the
+    last, and each snapshot."""
     recorded = values(e.rows)
-    snapshots = {cell for cell in recorded if cell[1] == SNAPSHOT and over.covers(cell[0])}
+    snapshots = {
+        cell for cell in recorded if cell[1] == SNAPSHOT and over.covers(cell[0])
+    }
     wanted = {cell for cell in recorded if over.covers(cell[0])}
 
     def is_there() -> bool:
         rows = _own_rows(folder, over)
-        begun = next((row["data"] for row in rows if row["data"].get("event") == "start"), {"from": over.begin})
+        begun = next(
+            (row["data"] for row in rows if row["data"].get("event") == "start"),
+            {"from": over.begin},
+        )
         if begun["from"] != over.begin:
             raise NotChecked(f"{over.origin} was passed over: {begun['passed_over']}")
         found = values(rows)
@@ -224,27 +281,48 @@ def _stop(ranks: Sequence[Rank]) -> None:
 def _own_rows(folder: Path, over: Span) -> list[Row]:
     """The rows of the replay's own attempt."""
     attempt = over.saved.attempt + 1 if over.saved else 1
-    return [row for path in (folder / "journal").glob(f"{attempt}-*.jsonl") for row in journal.read_file(path)]
+    return [
+        row
+        for path in (folder / "journal").glob(f"{attempt}-*.jsonl")
+        for row in journal.read_file(path)
+    ]
 
 
-def _differing(e: Evidence, folder: Path, rows: list[Row], over: Span) -> dict[int, list[str]]:
-    """By the step of a snapshot that came out differently, the tensors that differ; where both are on disk."""
+def _differing(
+    e: Evidence, folder: Path, rows: list[Row], over: Span
+) -> dict[int, list[str]]:
+    """By the step of a snapshot that came out differently, the tensors that differ;
+    where both are on disk."""
     recorded, again, found = values(e.rows), values(rows), {}
     for step, key in again:
-        if key != SNAPSHOT or not over.covers(step) or again[step, key] == recorded.get((step, key)):
+        if (
+            key != SNAPSHOT
+            or not over.covers(step)
+            or again[step, key] == recorded.get((step, key))
+        ):
             continue
-        first, now = (written_weights.digests(of / "snapshots" / str(step)) for of in (e.folder, folder))
-        found[step] = [name for name in now if name in first and first[name] != now[name]]
+        first, now = (
+            written_weights.digests(of / "snapshots" / str(step))
+            for of in (e.folder, folder)
+        )
+        found[step] = [
+            name for name in now if name in first and first[name] != now[name]
+        ]
     return found
 
 
 def _refuse_stopped(folder: Path, over: Span) -> None:
-    """A replay that ended too early: because of the state, or of this machine. One that is done simply lacks rows."""
+    """A replay that ended too early: because of the state, or of this machine. One that
+    is done simply lacks rows."""
     record = exit_record.read(folder)
     if record and record.outcome == DONE:
         return
     evidence = (record.evidence if record else None) or ""
     if over.saved and evidence.startswith(str(folder / "state")):
         raise Differs(f"{over.origin} {evidence.partition(' ')[2]}")
-    log = (folder / "rank0.txt").read_text(encoding="utf-8", errors="replace")[-TAIL:].strip()
+    log = (
+        (folder / "rank0.txt")
+        .read_text(encoding="utf-8", errors="replace")[-TAIL:]
+        .strip()
+    )
     raise NotChecked(f"the replay failed: {evidence or log}")

@@ -1,4 +1,5 @@
-"""Verifies a run from its folder: every look at its records, then some of its steps trained again and compared."""
+"""Verifies a run from its folder: every look at its records, then some of its steps
+trained again and compared."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +20,27 @@ Say = Callable[[str], None]
 
 
 def verify(
-    text: str, place: Callable[[], Workspace], steps: int, say: Say, start: Start = replay.processes
+    text: str,
+    place: Callable[[], Workspace],
+    steps: int,
+    say: Say,
+    start: Start = replay.processes,
 ) -> list[Check]:
-    """What was found, with what differs first. `text`: a run's folder, or the beginning of its id in a workspace."""
+    """What was found, with what differs first. `text`: a run's folder, or the beginning
+    of its id in a workspace."""
     evidence = Evidence.of(_folder(text, place))
     again = Again(evidence, steps, say, start)
-    looks = [*records.looks(evidence), ("replay", again.equal), ("same bits", again.same_bits)]
+    looks = [
+        *records.looks(evidence),
+        ("replay", again.equal),
+        ("same bits", again.same_bits),
+    ]
     looks.append(("other steps", again.other_steps))
     if evidence.job["before"]:
         looks.append(("stages before", lambda: _stages_before(evidence)))
-    return sorted((look(*one) for one in looks), key=lambda check: check.verdict != DIFFERS)
+    return sorted(
+        (look(*one) for one in looks), key=lambda check: check.verdict != DIFFERS
+    )
 
 
 def _folder(text: str, place: Callable[[], Workspace]) -> Path:
@@ -41,10 +53,16 @@ def _folder(text: str, place: Callable[[], Workspace]) -> Path:
 
 
 class Again:
-    """The steps that are trained again, when the first look asks for it; later looks ask what came of it."""
+    """The steps that are trained again, when the first look asks for it; later looks
+    ask what came of it."""
 
     def __init__(self, evidence: Evidence, steps: int, say: Say, start: Start) -> None:
-        self._evidence, self._steps, self._say, self._start = evidence, steps, say, start
+        self._evidence, self._steps, self._say, self._start = (
+            evidence,
+            steps,
+            say,
+            start,
+        )
         self._over: Span | None = None
         self._replayed: Replayed | None = None
 
@@ -54,15 +72,24 @@ class Again:
         if not self._steps:
             raise NotChecked("--steps 0: nothing is trained again")
         records.base_folder(e)  # without it nothing is trained, and nothing said of it
-        if why := extras.told("training again", ("torch", "transformers", "deepspeed"), "train"):
+        if why := extras.told(
+            "training again", ("torch", "transformers", "deepspeed"), "train"
+        ):
             raise NotChecked(why)
         over = self._over = replay.span(e, self._steps)
         way = replay.way_of(e, over.begin + 1)
         ranks = f"{way['world']} rank{'s' * (way['world'] > 1)} on {way['device']}"
         what = f"steps {over.begin + 1}–{over.end} from {over.origin}, {ranks}"
-        self._say(f"training again: {what}; this runs the code and loads the state beside the run (--steps 0: neither)")
+        self._say(
+            f"training again: {what}; this runs the code and loads the state beside the run"
+            " (--steps 0: neither)"
+        )
         self._replayed = replay.run(e, over, self._start)
-        recorded = {cell: value for cell, value in values(e.rows).items() if over.covers(cell[0])}
+        recorded = {
+            cell: value
+            for cell, value in values(e.rows).items()
+            if over.covers(cell[0])
+        }
         return f"{what}: {compare(recorded, self._starts, self._replayed)}"
 
     def same_bits(self) -> str:
@@ -76,7 +103,10 @@ class Again:
         e, over = self._evidence, self._over
         trained = over.end - over.begin if over and self._replayed else 0
         if trained < e.last - e.first:
-            raise NotChecked(f"{e.last - e.first - trained} of {e.last - e.first} were not trained again (--steps)")
+            raise NotChecked(
+                f"{e.last - e.first - trained} of {e.last - e.first} were not trained again"
+                " (--steps)"
+            )
         return "none is left"
 
     @property
@@ -84,9 +114,15 @@ class Again:
         """What the attempts told that have journalled the steps."""
         e, over = self._evidence, self._over
         assert over
-        attempts = {row["attempt"] for row in e.rows if row["kind"] == "metric" and over.covers(row["step"])}
+        attempts = {
+            row["attempt"]
+            for row in e.rows
+            if row["kind"] == "metric" and over.covers(row["step"])
+        }
         return [start for start in e.starts if start["attempt"] in attempts]
 
 
 def _stages_before(e: Evidence) -> str:
-    raise NotChecked(f"they are runs of their own: {', '.join(f'zsg verify {one}' for one in e.job['before'])}")
+    raise NotChecked(
+        f"they are runs of their own: {', '.join(f'zsg verify {one}' for one in e.job['before'])}"
+    )

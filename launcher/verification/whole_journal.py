@@ -1,4 +1,5 @@
-"""Looks whether a run's journal is whole: no row lost, none twice, every attempt fenced off by the next."""
+"""Looks whether a run's journal is whole: no row lost, none twice, every attempt fenced
+off by the next."""
 
 import json
 from pathlib import Path
@@ -25,13 +26,17 @@ def whole(e: Evidence) -> str:
     if disagree:
         raise Differs(f"a value recomputed after a restart is another: {disagree[0]}")
     _refuse_gaps(e, {(point.key, point.step) for point in points})
-    told = f"{len(points)} values of {len(files)} attempt{'s' * (len(files) > 1)}, the first of each counts"
+    told = (
+        f"{len(points)} values of {len(files)} attempt{'s' * (len(files) > 1)}, the first of each"
+        " counts"
+    )
     told += f"; {late} bytes came too late and count for nothing" if late else ""
     return told if e.end else f"{told}; the run has not ended"
 
 
 def _rows(path: Path) -> list[Row]:
-    """The rows of a file, numbered from 0 and of one attempt; a last line that a kill has cut is none."""
+    """The rows of a file, numbered from 0 and of one attempt; a last line that a kill
+    has cut is none."""
     attempt = int(path.name.split("-")[0])
     lines = path.read_bytes().split(b"\n")[:-1]
     rows: list[dict[str, Any]] = []
@@ -39,11 +44,21 @@ def _rows(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
             wrong = (row["seq"], row["attempt"]) != (number - 1, attempt)
-            rows.append({"attempt": attempt, **{key: row[key] for key in ("step", "kind", "data")}})
+            rows.append(
+                {
+                    "attempt": attempt,
+                    **{key: row[key] for key in ("step", "kind", "data")},
+                }
+            )
         except (ValueError, KeyError, TypeError) as error:
-            raise Differs(f"{path.name}, line {number}: is no row of a journal") from error
+            raise Differs(
+                f"{path.name}, line {number}: is no row of a journal"
+            ) from error
         if wrong:
-            raise Differs(f"{path.name}, line {number}: row {row['seq']} of attempt {row['attempt']}; rows are missing")
+            raise Differs(
+                f"{path.name}, line {number}: row {row['seq']} of attempt {row['attempt']}; rows"
+                " are missing"
+            )
     _refuse_doubles(path, rows)
     return rows
 
@@ -53,23 +68,30 @@ def _refuse_doubles(path: Path, rows: list[Row]) -> None:
     for row in rows:
         for key in row["data"] if row["kind"] == "metric" else ():
             if (key, row["step"]) in seen:
-                raise Differs(f"{path.name}: {key} of step {row['step']} stands twice in one attempt")
+                raise Differs(
+                    f"{path.name}: {key} of step {row['step']} stands twice in one attempt"
+                )
             seen.add((key, row["step"]))
 
 
 def _late(rows: dict[Path, list[Row]]) -> int:
-    """Bytes that an attempt wrote after the next had begun. Differs where a later attempt saw more than is there."""
+    """Bytes that an attempt wrote after the next had begun. Differs where a later
+    attempt saw more than is there."""
     sizes = {path.name: path.stat().st_size for path in rows}
     limits: dict[str, int] = {}
     for own in rows.values():
         if not own or own[0]["attempt"] == 1:
             continue
         if own[0]["kind"] != "rewind":
-            raise Differs(f"attempt {own[0]['attempt']} does not begin by saying what counts of those before it")
+            raise Differs(
+                f"attempt {own[0]['attempt']} does not begin by saying what counts of those"
+                " before it"
+            )
         for name, size in own[0]["data"]["sizes"].items():
             if sizes.get(name, 0) < size:
                 raise Differs(
-                    f"{name} had {size} bytes when attempt {own[0]['attempt']} began, now {sizes.get(name, 0)}"
+                    f"{name} had {size} bytes when attempt {own[0]['attempt']} began, now"
+                    f" {sizes.get(name, 0)}"
                 )
             limits[name] = min(size, limits.get(name, size))
     return sum(sizes[name] - size for name, size in limits.items())
@@ -77,29 +99,43 @@ def _late(rows: dict[Path, list[Row]]) -> int:
 
 def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
     """Every step up to the last has a loss; of a run that is done, every checkpoint, too."""
-    lacking = [step for step in range(e.first + 1, e.last + 1) if ("train/loss", step) not in cells]
+    lacking = [
+        step
+        for step in range(e.first + 1, e.last + 1)
+        if ("train/loss", step) not in cells
+    ]
     if lacking:
         raise Differs(f"train/loss of step {lacking[0]} is missing")
     if e.end is None or e.end.outcome != DONE:
         return
     if e.last != e.end.step:
-        raise Differs(f"the run ended after step {e.end.step}, the last journalled is {e.last}")
+        raise Differs(
+            f"the run ended after step {e.end.step}, the last journalled is {e.last}"
+        )
     when = (e.job["checkpoints"][key] for key in ("every", "quick", "snapshots"))
     for key, steps in schedule.measured(e.last - e.first, *when).items():
         for step in steps:
             if (step or not e.first) and (key, e.first + step) not in cells:
-                raise Differs(f"{key} of step {e.first + step}, a checkpoint, is missing")
+                raise Differs(
+                    f"{key} of step {e.first + step}, a checkpoint, is missing"
+                )
 
 
 def values(rows: list[Row]) -> dict[tuple[int, str], Any]:
-    """Everything that a replay must find again, by step and name, in the order of the steps; the first counts.
+    """Everything that a replay must find again, by step and name, in the order of the
+    steps; the first counts.
 
-    Metrics but those of speed; the digests of the ids consumed and of the weights, also of snapshots.
+    Metrics but those of speed; the digests of the ids consumed and of the weights, also
+    of snapshots.
     """
     found: dict[tuple[int, str], Any] = {}
     for row in rows:
         if row["kind"] == "metric":
-            named = {key: float(value) for key, value in row["data"].items() if not key.startswith(SPEED)}
+            named = {
+                key: float(value)
+                for key, value in row["data"].items()
+                if not key.startswith(SPEED)
+            }
         elif row["kind"] == "digest":
             named = {f"digest of {key}": value for key, value in row["data"].items()}
         elif row["data"].get("event") == "snapshot":

@@ -9,6 +9,9 @@ from zsg_core.shown_text import make_showable
 
 
 def agreed(yes: bool) -> Callable[[str], bool]:
-    """A function that puts a question to the user, and always agrees where nobody is there or `yes` was said."""
+    """A function that puts a question to the user, and always agrees where nobody is
+    there or `yes` was said."""
     ask = sys.stdin.isatty() and sys.stderr.isatty() and not yes
-    return lambda question: typer.confirm(make_showable(question), default=True, err=True) if ask else True
+    return lambda question: (
+        typer.confirm(make_showable(question), default=True, err=True) if ask else True
+    )

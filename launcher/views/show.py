@@ -2,8 +2,9 @@
 
 Results go to stdout, progress to stderr. rich honours NO_COLOR and the width of the terminal.
 
-All that zsg shows in a terminal is printed here, and made showable here, whoever wrote it: nothing is markup, and no
-character reaches the terminal that it would obey. Only rich's own colours and movements do.
+All that zsg shows in a terminal is printed here, and made showable here, whoever wrote
+it: nothing is markup, and no character reaches the terminal that it would obey. Only
+rich's own colours and movements do.
 """
 
 import json
@@ -33,20 +34,41 @@ if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do w
     from launcher.planning.estimates import Line
     from launcher.planning.plan import Plan
 
-COLOURS = {"done": "green", "failed": "red", "running": "cyan", "unknown": "yellow", "cancelled": "magenta"}
-NARROW = ("run", "state", "step", "loss", "tok/s", "left", "beat", "GPUs", "slurm", "action")
-LIVE = {"tok/s": 100, "left": 80, "beat": 120, "GPUs": 110}  # columns of what runs, and from what width on
+COLOURS = {
+    "done": "green",
+    "failed": "red",
+    "running": "cyan",
+    "unknown": "yellow",
+    "cancelled": "magenta",
+}
+NARROW = (
+    "run",
+    "state",
+    "step",
+    "loss",
+    "tok/s",
+    "left",
+    "beat",
+    "GPUs",
+    "slurm",
+    "action",
+)
+# columns of what runs, and from what width on
+LIVE = {"tok/s": 100, "left": 80, "beat": 120, "GPUs": 110}
 PLAIN_EVERY_S = 10.0
 MOST_NAMED = 8
 
 
 class ShowingConsole(Console):
-    """A console for which every text is a text: no markup, no `:code:` for a picture, no character that it obeys."""
+    """A console for which every text is a text: no markup, no `:code:` for a picture,
+    no character that it obeys."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, **more)
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
         """What is written, piece by piece: rich's controls as they are, texts made showable.
 
         Cells are so before, or their columns would be too narrow; here nothing is forgotten.
@@ -78,12 +100,14 @@ def shown(text: object, style: str = "") -> Text:
 
 
 def _as_lines(text: str) -> str:
-    """A showable text whose further lines are indented: a line end within a name begins no line of zsg's own."""
+    """A showable text whose further lines are indented: a line end within a name begins
+    no line of zsg's own."""
     return _LINE_END.sub("\n  ", make_showable(text))
 
 
 def as_json(value: Any) -> None:
-    """A result for scripts, on stdout. What is not ASCII is written as its escape: JSON gives back what it was."""
+    """A result for scripts, on stdout. What is not ASCII is written as its escape: JSON
+    gives back what it was."""
     if not isinstance(value, list):
         print(json.dumps(value, indent=1))
         return
@@ -92,7 +116,8 @@ def as_json(value: Any) -> None:
 
 
 def line(text: str) -> None:
-    """A line for scripts as it stands, on stdout: JSON of ASCII letters, which nothing is taken out of."""
+    """A line for scripts as it stands, on stdout: JSON of ASCII letters, which nothing
+    is taken out of."""
     print(make_showable(text))
 
 
@@ -112,7 +137,10 @@ def plan_table(plan: "Plan") -> None:
 
     keys = differing([action.run.axes for action in plan.actions])
     names = ["run", *headings(keys), "action", "why"]
-    rows = [[a.run.id, *(_cell(a.run.axes.get(key)) for key in keys), a.kind, a.reason] for a in plan.actions]
+    rows = [
+        [a.run.id, *(_cell(a.run.axes.get(key)) for key in keys), a.kind, a.reason]
+        for a in plan.actions
+    ]
     if len(rows) > LONG:
         print(columns(names, rows))
     else:
@@ -125,13 +153,21 @@ def plan_table(plan: "Plan") -> None:
         nodes = ", ".join(f"{node} ({why})" for node, why in plan.exclude.items())
         result(f"nodes left out of what is tried again: {nodes}")
     for run in plan.stages_before:
-        result(f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained once")
+        result(
+            f"{run.id}: {len(run.recipe['stages'])} stage(s) that runs above begin with, trained"
+            " once"
+        )
     active = [run for run in plan.unwanted if run.state.is_active]
     for run in active:
         axes = " ".join(f"{key}={_plain(value)}" for key, value in run.axes.items())
-        result(f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on")
+        result(
+            f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on"
+        )
     if active:
-        result(f"to end what is no longer in the grid: zsg cancel {' '.join(run.run for run in active)}")
+        result(
+            "to end what is no longer in the grid: zsg cancel"
+            f" {' '.join(run.run for run in active)}"
+        )
     if plan.left:
         result(plan.left)
 
@@ -143,18 +179,33 @@ def job_graph(plan: "Plan") -> None:
     for group in plan.groups:
         ends = "the end of " if group.whatever_they_made else ""
         after = f" after {ends}{_some(group.after)}" if group.after else ""
-        ranks = f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s), {group.size.time_min} min"
-        result(f"train array of {len(group.runs)}, {ranks}{after}: {_some([run.id for run in group.runs])}")
+        ranks = (
+            f"{group.size.nodes} node(s) × {group.size.ranks_per_node} rank(s),"
+            f" {group.size.time_min} min"
+        )
+        result(
+            f"train array of {len(group.runs)}, {ranks}{after}:"
+            f" {_some([run.id for run in group.runs])}"
+        )
         if plan.canary and group.runs == [plan.canary.run]:
-            result(f"{plan.canary.item}: waits for that run's first checkpoint, one CPU; --no-canary does without")
+            result(
+                f"{plan.canary.item}: waits for that run's first checkpoint, one CPU; --no-canary"
+                " does without"
+            )
     for one in plan.evaluations:
         beside = f"{one.beside} beside their training, " if one.beside else ""
-        keys = ", ".join(dict.fromkeys(key for run in one.runs for key in run.checkpoints.scored))
-        result(f"evaluate jobs, {beside}{one.after} for what is left: {keys} of {_some([run.id for run in one.runs])}")
+        keys = ", ".join(
+            dict.fromkeys(key for run in one.runs for key in run.checkpoints.scored)
+        )
+        result(
+            f"evaluate jobs, {beside}{one.after} for what is left: {keys} of"
+            f" {_some([run.id for run in one.runs])}"
+        )
 
 
 def effects(found: "Sequence[Effect]") -> None:
-    """What the grid's and the profile's files have run and sent, a line each; nothing where they have nothing."""
+    """What the grid's and the profile's files have run and sent, a line each; nothing
+    where they have nothing."""
     if found:
         result("what your files run, send and set, beyond what zsg itself does:")
     for one in found:
@@ -169,10 +220,24 @@ def _some(names: Sequence[str]) -> str:
 def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None:
     """What the runs take, one line per model and size, and what the numbers rest on."""
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
-    numbers = ("ZeRO:tensors", "act.", "need", "steps", "tokens", "GPU-h", "total", "state")
+    numbers = (
+        "ZeRO:tensors",
+        "act.",
+        "need",
+        "steps",
+        "tokens",
+        "GPU-h",
+        "total",
+        "state",
+    )
     for name in ("model", "params", "GPUs", *numbers):
         folds = name in ("model", numbers[0])
-        table.add_column(name, overflow="fold", no_wrap=not folds, justify="left" if folds else "right")
+        table.add_column(
+            name,
+            overflow="fold",
+            no_wrap=not folds,
+            justify="left" if folds else "right",
+        )
     for line in lines:
         table.add_row(*map(shown, _estimated(line)))
     _out.print(table)
@@ -183,20 +248,35 @@ def estimates_table(lines: "Sequence[Line]", assumptions: Sequence[str]) -> None
 def _estimated(line: "Line") -> list[str]:
     one = line.first
     mark = {one.layout.zero_stage: "*"}
-    tensors = " ".join(f"{stage}:{_short(gb)}{mark.get(stage, '')}" for stage, gb in one.tensors_gb.items())
+    tensors = " ".join(
+        f"{stage}:{_short(gb)}{mark.get(stage, '')}"
+        for stage, gb in one.tensors_gb.items()
+    )
     steps_at_most = "≤" if one.work.examples_are == "at most" else ""
     at_most = "≤" if one.work.tokens_are == "at most" else ""
     total = None if line.total_gpu_hours is None else (line.total_gpu_hours,)
     gpus = f"{one.layout.nodes}×{one.layout.ranks_per_node}"
     return [
-        one.model, _short(one.load.shape.parameters), gpus, tensors, _short(line.activations_gb),
-        _short(line.need_gb), _range(steps_at_most, line.steps), _range(at_most, line.tokens),
-        _range(at_most, line.gpu_hours), _range(at_most, total), _short(one.state_gb),
-    ]  # fmt: skip
+        one.model,
+        _short(one.load.shape.parameters),
+        gpus,
+        tensors,
+        _short(line.activations_gb),
+        _short(line.need_gb),
+        _range(steps_at_most, line.steps),
+        _range(at_most, line.tokens),
+        _range(at_most, line.gpu_hours),
+        _range(at_most, total),
+        _short(one.state_gb),
+    ]
 
 
 def _range(sign: str, span: "Sequence[float] | None") -> str:
-    return "–" if span is None else sign + "–".join(dict.fromkeys(_short(value) for value in span))
+    return (
+        "–"
+        if span is None
+        else sign + "–".join(dict.fromkeys(_short(value) for value in span))
+    )
 
 
 def _short(value: float) -> str:
@@ -214,7 +294,9 @@ def summary(plan: "Plan") -> str:
     counts = Counter(action.kind for action in plan.actions)
     parts = [f"{count} {kind}" for kind, count in sorted(counts.items())]
     before = len(plan.stages_before)
-    return ", ".join([*parts, f"{before} stage{'s' * (before > 1)} before them"] if before else parts)
+    return ", ".join(
+        [*parts, f"{before} stage{'s' * (before > 1)} before them"] if before else parts
+    )
 
 
 def plan_rows(
@@ -223,22 +305,32 @@ def plan_rows(
     refused: Sequence[str] = (),
     effects: Sequence[Mapping[str, str]] = (),
 ) -> list[dict[str, Any]]:
-    """The plan for scripts, with the estimate of each run by its id; null for what the grid wants no longer.
+    """The plan for scripts, with the estimate of each run by its id; null for what the
+    grid wants no longer.
 
-    `refused`: why submit would do nothing of it; in every row, so that no reader of rows takes them for submitted.
-    `effects`: what the grid's and the profile's files have run and sent; in every row too, as it is of every run.
+    `refused`: why submit would do nothing of it; in every row, so that no reader of
+    rows takes them for submitted. `effects`: what the grid's and the profile's files
+    have run and sent; in every row too, as it is of every run.
     """
-    rows = [{"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes} for a in plan.actions]
+    rows = [
+        {"run": a.run.id, "action": a.kind, "reason": a.reason, "axes": a.run.axes}
+        for a in plan.actions
+    ]
     for one in plan.unwanted:
         state = one.state.state
-        reason = f"no longer in the grid; {state}" + (f" (zsg cancel {one.run} ends it)" if one.state.is_active else "")
-        rows.append({"run": one.run, "action": "unwanted", "reason": reason, "axes": one.axes})
+        reason = f"no longer in the grid; {state}" + (
+            f" (zsg cancel {one.run} ends it)" if one.state.is_active else ""
+        )
+        rows.append(
+            {"run": one.run, "action": "unwanted", "reason": reason, "axes": one.axes}
+        )
     of_all = {"refused": list(refused), "effects": list(effects)}
     return [row | {"estimate": estimates.get(row["run"])} | of_all for row in rows]
 
 
 def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
-    """The states as a table; the wider the terminal, the more of what the runs show of themselves."""
+    """The states as a table; the wider the terminal, the more of what the runs show of
+    themselves."""
     keys = differing([row["axes"] for row in rows])
     live = any(row.get("heartbeat_s") is not None for row in rows)
     more = [name for name, least in LIVE.items() if live and width >= least]
@@ -247,9 +339,16 @@ def status_table(rows: Sequence[Mapping[str, Any]], width: int = 200) -> Table:
         step = "" if row["step"] is None else f"{row['step']}/{row['steps'] or '?'}"
         loss = "" if row["loss"] is None else f"{float(row['loss']):.4f}"
         values = [_cell(row["axes"].get(key)) for key in keys]
-        colour, lives = COLOURS.get(row["state"], ""), [_live(row)[name] for name in more]
+        colour, lives = (
+            COLOURS.get(row["state"], ""),
+            [_live(row)[name] for name in more],
+        )
         cells = [step, loss, *lives, row["slurm"] or "", view.note(row)]
-        table.add_row(*map(shown, [row["run"], *values]), shown(row["state"], colour), *map(shown, cells))
+        table.add_row(
+            *map(shown, [row["run"], *values]),
+            shown(row["state"], colour),
+            *map(shown, cells),
+        )
     return table
 
 
@@ -264,12 +363,17 @@ def _live(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A line for each value of each grid's first axis: how many runs are where, their losses, what is left."""
+    """A line for each value of each grid's first axis: how many runs are where, their
+    losses, what is left."""
     axis_of: dict[str, str | None] = {}
     for grid in dict.fromkeys(row["grid"] for row in rows):
-        axis_of[grid] = next(iter(differing([row["axes"] for row in rows if row["grid"] == grid])), None)
+        axis_of[grid] = next(
+            iter(differing([row["axes"] for row in rows if row["grid"] == grid])), None
+        )
     found = view.groups(rows, axis_of)
-    states = [state for state in view.STATES if any(group.states[state] for group in found)]
+    states = [
+        state for state in view.STATES if any(group.states[state] for group in found)
+    ]
     one = len(axis_of) == 1
     first = (next(iter(axis_of.values())) or "runs") if one else "grid, first axis"
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -278,16 +382,23 @@ def group_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for group in found:
         value = _cell(group.value) if axis_of[group.grid] else "all"
-        counts = [shown(group.states[state] or "", COLOURS.get(state, "")) for state in states]
+        counts = [
+            shown(group.states[state] or "", COLOURS.get(state, "")) for state in states
+        ]
         losses = "–".join(dict.fromkeys(f"{loss:.3f}" for loss in group.losses or ()))
-        left, gpus, flags = view.span(group.eta_s), str(group.gpus or ""), str(group.flags or "")
+        left, gpus, flags = (
+            view.span(group.eta_s),
+            str(group.gpus or ""),
+            str(group.flags or ""),
+        )
         name = value if one else f"{group.grid} {value}"
         table.add_row(shown(name), *counts, *map(shown, (losses, left, gpus, flags)))
     return table
 
 
 def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
-    """Prints the states: of every run, or where there are many, unless `whole`, of groups and what needs a look."""
+    """Prints the states: of every run, or where there are many, unless `whole`, of
+    groups and what needs a look."""
     if whole or len(rows) <= view.MOST_ROWS:
         _out.print(status_table(rows, _out.width))
         return
@@ -295,10 +406,15 @@ def status(rows: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
     troubled = [row for row in rows if view.is_troubled(row)]
     if troubled:
         result("")
-        result(f"{len(troubled)} of {len(rows)} runs need a look (zsg why GRID groups them by cause):")
+        result(
+            f"{len(troubled)} of {len(rows)} runs need a look (zsg why GRID groups them by cause):"
+        )
         _out.print(status_table(troubled[: view.MOST_TROUBLED], _out.width))
     if len(troubled) > view.MOST_TROUBLED:
-        result(f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for every run")
+        result(
+            f"… and {len(troubled) - view.MOST_TROUBLED} more: --state failed, or --all for"
+            " every run"
+        )
 
 
 def data_notes(notes: Sequence[str]) -> None:
@@ -308,7 +424,8 @@ def data_notes(notes: Sequence[str]) -> None:
 
 
 def new_page(title: str) -> None:
-    """Begins a page of what is shown again and again: on a cleared screen, or where there is none under the last."""
+    """Begins a page of what is shown again and again: on a cleared screen, or where
+    there is none under the last."""
     if _out.is_terminal:
         _out.clear()
     result(title)
@@ -318,16 +435,22 @@ def why(row: Mapping[str, Any]) -> None:
     """Prints why a run stands where it stands."""
     at = "" if row["attempt"] is None else f", attempt {row['attempt']}"
     at += "" if row["step"] is None else f", step {row['step']}"
-    result(f"{row['run']}: {row['state']}{at}" + (f" ({row['reason']})" if row["reason"] else ""))
+    result(
+        f"{row['run']}: {row['state']}{at}"
+        + (f" ({row['reason']})" if row["reason"] else "")
+    )
     _reason(row)
 
 
 def causes(groups: Sequence[Mapping[str, Any]]) -> None:
-    """Prints failures by cause: how many, which runs, and the line that proves the first of them."""
+    """Prints failures by cause: how many, which runs, and the line that proves the
+    first of them."""
     if not groups:
         result("no run has failed")
     for group in groups:
-        named = ", ".join(group["runs"][:MOST_NAMED]) + (", …" if group["count"] > MOST_NAMED else "")
+        named = ", ".join(group["runs"][:MOST_NAMED]) + (
+            ", …" if group["count"] > MOST_NAMED else ""
+        )
         result(f"{group['count']} × {group['cause']}: {named}")
         _reason({**group, "cause": None})
 
@@ -338,19 +461,30 @@ def _reason(row: Mapping[str, Any]) -> None:
         ("cause", row["cause"]),
         ("proof", row["evidence"]),
         ("in", f"{row['file']}:{row['line']}{rank}" if row["file"] else None),
-        ("mute", f"rank {', '.join(map(str, row['silent']))}" if row["silent"] else None),
+        (
+            "mute",
+            f"rank {', '.join(map(str, row['silent']))}" if row["silent"] else None,
+        ),
         ("hash", row["signature"]),
         ("next", row["next"]),
     ):
         if text:
-            _out.print(Text.assemble("  ", (f"{name:5}", "bold"), " ", shown(text)), soft_wrap=True)
+            _out.print(
+                Text.assemble("  ", (f"{name:5}", "bold"), " ", shown(text)),
+                soft_wrap=True,
+            )
 
 
 class Progress:
-    """Shows the states of jobs while they run: a live table in a terminal, a line now and then in a log."""
+    """Shows the states of jobs while they run: a live table in a terminal, a line now
+    and then in a log."""
 
     def __init__(self) -> None:
-        self._live = Live(console=_err, refresh_per_second=4, transient=True) if _err.is_terminal else None
+        self._live = (
+            Live(console=_err, refresh_per_second=4, transient=True)
+            if _err.is_terminal
+            else None
+        )
         self._next = 0.0
         self._said = ""
 
@@ -372,7 +506,12 @@ class Progress:
         line = progress_line(note, rows)
         if self._live:
             self._next = time.monotonic() + 1.0
-            self._live.update(Group(status_table(_foremost(rows, _err.height - 5), _err.width), shown(line)))
+            self._live.update(
+                Group(
+                    status_table(_foremost(rows, _err.height - 5), _err.width),
+                    shown(line),
+                )
+            )
             return
         self._next = time.monotonic() + PLAIN_EVERY_S
         if line != self._said:
@@ -381,14 +520,17 @@ class Progress:
 
 
 class Counting:
-    """Shows how many of how many are done: a bar in a terminal, nothing in a log. For a `with` statement."""
+    """Shows how many of how many are done: a bar in a terminal, nothing in a log. For a
+    `with` statement."""
 
     def __init__(self, what: str) -> None:
         from rich.markup import escape
         from rich.progress import Progress as Bar  # which no other command needs
 
         self._bar = Bar(console=_err, transient=True, disable=not _err.is_terminal)
-        self._task = self._bar.add_task(escape(make_showable(what, keep="")), total=None)
+        self._task = self._bar.add_task(
+            escape(make_showable(what, keep="")), total=None
+        )
 
     def __enter__(self) -> "Counting":
         self._bar.start()
@@ -407,13 +549,22 @@ def progress_line(note: str, rows: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(row["state"] for row in rows)
     done = f"{counts.pop(DONE, 0)}/{len(rows)} done"
     parts = [done, *(f"{count} {state}" for state, count in sorted(counts.items()))]
-    running = [f"{row['run']}{_at(row)}" for row in rows if row["state"] == RUNNING and row["step"] is not None]
+    running = [
+        f"{row['run']}{_at(row)}"
+        for row in rows
+        if row["state"] == RUNNING and row["step"] is not None
+    ]
     more = ["…"] if len(running) > MOST_NAMED else []
-    return "; ".join([", ".join(parts), *([note] if note else []), *running[:MOST_NAMED], *more])
+    return "; ".join(
+        [", ".join(parts), *([note] if note else []), *running[:MOST_NAMED], *more]
+    )
 
 
-def _foremost(rows: Sequence[Mapping[str, Any]], most: int) -> Sequence[Mapping[str, Any]]:
-    """As many rows as fit: all in the grid's order, or else those that run, then those that did not end well."""
+def _foremost(
+    rows: Sequence[Mapping[str, Any]], most: int
+) -> Sequence[Mapping[str, Any]]:
+    """As many rows as fit: all in the grid's order, or else those that run, then those
+    that did not end well."""
     if len(rows) <= most:
         return rows
     rank = {RUNNING: 0, FAILED: 1, UNKNOWN: 1, CANCELLED: 1, DONE: 3}
@@ -423,20 +574,25 @@ def _foremost(rows: Sequence[Mapping[str, Any]], most: int) -> Sequence[Mapping[
 def prepare_note(states: Mapping[str, JobState]) -> str:
     """What the prepare jobs that have not finished are doing."""
     open_ones = {item: state for item, state in states.items() if state.state != "done"}
-    return ", ".join(f"{item} {state.evidence or state.state}" for item, state in open_ones.items())
+    return ", ".join(
+        f"{item} {state.evidence or state.state}" for item, state in open_ones.items()
+    )
 
 
 def differing(axes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The keys in which the runs differ, in the order of the grid."""
     keys = list(dict.fromkeys(key for one in axes for key in one))
-    return [key for key in keys if len({repr(one.get(key)) for one in axes}) > 1] or keys
+    return [
+        key for key in keys if len({repr(one.get(key)) for one in axes}) > 1
+    ] or keys
 
 
 def headings(keys: Sequence[str]) -> list[str]:
     """The last word of each dotted key, where that is not ambiguous."""
     short = [key.rpartition(".")[2] for key in keys]
     return [
-        word if short.count(word) == 1 and word not in NARROW else key for word, key in zip(short, keys, strict=True)
+        word if short.count(word) == 1 and word not in NARROW else key
+        for word, key in zip(short, keys, strict=True)
     ]
 
 
@@ -473,6 +629,10 @@ def bug(error: BaseException) -> None:
     print(make_showable(told), end="", file=sys.stderr)
 
 
-def library_warning(message: Warning | str, category: type[Warning], file: str, line: int, *_: Any) -> None:
+def library_warning(
+    message: Warning | str, category: type[Warning], file: str, line: int, *_: Any
+) -> None:
     """A warning that a library gives, on stderr; stands in for `warnings.showwarning`."""
-    print(make_showable(f"{file}:{line}: {category.__name__}: {message}"), file=sys.stderr)
+    print(
+        make_showable(f"{file}:{line}: {category.__name__}: {message}"), file=sys.stderr
+    )

@@ -1,1 +1,2 @@
-"""What all parts of the launcher share: the workspace's ledger, records and code, files with lines, disks."""
+"""What all parts of the launcher share: the workspace's ledger, records and code, files
+with lines, disks."""

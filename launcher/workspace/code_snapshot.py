@@ -1,11 +1,14 @@
-"""Keeps the code that jobs run as it was when they were submitted: `code/<digest>/` holds the packages nodes import.
+"""Keeps the code that jobs run as it was when they were submitted: `code/<digest>/`
+holds the packages nodes import.
 
-The digest is over names and bytes, so jobs submitted from the same files share a folder; what is changed in the
-checkout afterwards reaches only what is submitted afterwards.
+The digest is over names and bytes, so jobs submitted from the same files share a
+folder; what is changed in the checkout afterwards reaches only what is submitted
+afterwards.
 
-The folder's name says what it is to hold, and everybody can compute it. So before a folder is used it is read again,
-and made anew where it holds anything else or where others may write it; and a job's script looks once more, by
-programs of the system, before it starts any Python (`guard_lines`).
+The folder's name says what it is to hold, and everybody can compute it. So before a
+folder is used it is read again, and made anew where it holds anything else or where
+others may write it; and a job's script looks once more, by programs of the system,
+before it starts any Python (`guard_lines`).
 """
 
 import compileall
@@ -24,7 +27,14 @@ from typing import Any
 
 import jobs
 import zsg_core
-from jobs.contract.folder import COMMIT, Workspace, is_committed, naming, publish, write_text
+from jobs.contract.folder import (
+    COMMIT,
+    Workspace,
+    is_committed,
+    naming,
+    publish,
+    write_text,
+)
 from jobs.files import ownership
 from jobs.runtime.own_code import VARIABLE
 from jobs.runtime.telling import tell
@@ -37,11 +47,14 @@ DIGITS = 16
 def refuse_colon(workspace: Workspace) -> None:
     """UserError for a workspace whose name cannot stand in PYTHONPATH."""
     if ":" in str(workspace.root):
-        raise UserError(f"workspace {workspace.root}: ':' parts the folders of PYTHONPATH; use another folder")
+        raise UserError(
+            f"workspace {workspace.root}: ':' parts the folders of PYTHONPATH; use another folder"
+        )
 
 
 def take(workspace: Workspace) -> dict[str, Any]:
-    """Keeps the code in the workspace; returns what job.json says of it: versions, commit, digest and folder.
+    """Keeps the code in the workspace; returns what job.json says of it: versions,
+    commit, digest and folder.
 
     UserError for a workspace whose name cannot stand in PYTHONPATH.
     """
@@ -59,7 +72,8 @@ def take(workspace: Workspace) -> dict[str, Any]:
     return facts
 
 
-_FOUND_WELL: dict[Path, tuple[int, int] | None] = {}  # by this process, which takes one for each job that it submits
+# by this process, which takes one for each job that it submits
+_FOUND_WELL: dict[Path, tuple[int, int] | None] = {}
 
 
 def _stamp(folder: Path) -> tuple[int, int] | None:
@@ -76,7 +90,9 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
     if why is None:
         return
     if why:
-        tell(f"note: {folder} is not used as it is: {why}; the code of this zsg is put in its place")
+        tell(
+            f"note: {folder} is not used as it is: {why}; the code of this zsg is put in its place"
+        )
     if folder.exists() or folder.is_symlink():
         _put_away(folder)
     with publish(folder) as draft:
@@ -91,17 +107,25 @@ def _make_sure(workspace: Workspace, folder: Path, files: Mapping[str, bytes]) -
 
 
 def _put_away(folder: Path) -> None:
-    """Takes its name from a folder of code that is not to be run, so that it can be made anew; it is not removed."""
+    """Takes its name from a folder of code that is not to be run, so that it can be
+    made anew; it is not removed."""
     try:
         folder.rename(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.gone"))
     except PermissionError as error:  # in a group's workspace that another has made
-        raise UserError(f"{folder} is not yours, and is not run; have its owner remove it") from error
+        raise UserError(
+            f"{folder} is not yours, and is not run; have its owner remove it"
+        ) from error
 
 
 def _close(draft: Path) -> None:
-    """Has what was made be the owner's alone, whatever the umask: Python makes folders for what it compiles."""
+    """Has what was made be the owner's alone, whatever the umask: Python makes folders
+    for what it compiles."""
     for path in draft.rglob("*"):
-        path.chmod(ownership.PRIVATE if path.is_dir() else path.stat().st_mode & ~ownership.NO_WRITE_BY_OTHERS)
+        path.chmod(
+            ownership.PRIVATE
+            if path.is_dir()
+            else path.stat().st_mode & ~ownership.NO_WRITE_BY_OTHERS
+        )
 
 
 def _unsound(root: Path, folder: Path, files: Mapping[str, bytes]) -> str | None:
@@ -114,39 +138,60 @@ def _unsound(root: Path, folder: Path, files: Mapping[str, bytes]) -> str | None
     strange = [name for name in names if name not in packages | {COMMIT}]
     if strange:
         return f"{min(strange)} has been put there"
-    if digest(contents([folder / package for package in sorted(packages)])) != digest(files):
+    if digest(contents([folder / package for package in sorted(packages)])) != digest(
+        files
+    ):
         return "it holds other code than its name says"
     return None
 
 
 def refuse_strange(workspace: Workspace, folder: Path) -> None:
-    """UserError for kept code that others may have written. What it holds was read when it was taken."""
+    """UserError for kept code that others may have written. What it holds was read when
+    it was taken."""
     if fault := ownership.fault_on_the_way(workspace.root, folder):
-        raise UserError(f"{fault}: code that others may write is not run as yours. Mend it, then zsg submit again")
+        raise UserError(
+            f"{fault}: code that others may write is not run as yours. Mend it, then zsg submit"
+            " again"
+        )
 
 
 def guard_lines(code: Mapping[str, Any], submission: Path) -> list[str]:
-    """What a job's script looks at before it starts Python: is its code what was submitted, and nobody else's to write?
+    """What a job's script looks at before it starts Python: is its code what was
+    submitted, and nobody else's to write?
 
-    By `find` and `sha256sum`, since Python would run what it is to look at. `submission`: the folder of the pickles
-    that the job loads. The script itself lies with Slurm.
+    By `find` and `sha256sum`, since Python would run what it is to look at.
+    `submission`: the folder of the pickles that the job loads. The script itself lies
+    with Slurm.
     """
     folder = Path(code["folder"])
     root = folder.parent.parent
     group = ownership.own_group()
-    closed = [folder, submission] if ownership.is_groups(root) else [root, folder.parent, submission.parent, submission]
+    closed = (
+        [folder, submission]
+        if ownership.is_groups(root)
+        else [root, folder.parent, submission.parent, submission]
+    )
     by_group = "-perm -020" if group is None else f"-perm -020 ! -gid {group}"
     others = f"'(' ! -uid $EUID ! -uid 0 -o -perm -002 -o {by_group} ')'"
     return [
         f"zsg_odd=$(find -H {_words(closed)} -maxdepth 0 {others}",
         f"find -H {_words([folder])} '(' -type l -o {others} ')')",
         'if [[ -n "$zsg_odd" ]]; then',
-        "  echo \"zsg: others may write ${zsg_odd%%$'\\n'*}, and nothing from there is run; see zsg doctor\"",
+        (
+            "  echo \"zsg: others may write ${zsg_odd%%$'\\n'*}, and nothing from there is run; see"
+            ' zsg doctor"'
+        ),
         "  exit 1",
         "fi",
-        f"zsg_sum=$(cd {_words([folder])} && {_LISTED} | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum)",
+        (
+            f"zsg_sum=$(cd {_words([folder])} && {_LISTED} | LC_ALL=C sort -z | xargs -0 sha256sum"
+            " | sha256sum)"
+        ),
         f'if [[ "${{zsg_sum%% *}}" != {_sum(folder, _stamp(folder))} ]]; then',
-        f"  echo zsg: {_words([folder])} holds other code than was submitted, and it is not run: zsg submit again",
+        (
+            f"  echo zsg: {_words([folder])} holds other code than was submitted, and it is not"
+            " run: zsg submit again"
+        ),
         "  exit 1",
         "fi",
         "unset zsg_odd zsg_sum",
@@ -161,9 +206,18 @@ _LISTED = f"find . -type f ! -name '*.patch' '(' ! -name '*.pyc' -o -name '{_TAG
 @cache
 def _sum(folder: Path, stamp: tuple[int, int] | None) -> str:
     """What `_LISTED | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum` says in a folder."""
-    listed = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".patch"]
-    names = [f"./{path.relative_to(folder)}" for path in listed if path.suffix != ".pyc" or path.match(_TAG)]
-    lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in sorted(names)]
+    listed = [
+        path for path in folder.rglob("*") if path.is_file() and path.suffix != ".patch"
+    ]
+    names = [
+        f"./{path.relative_to(folder)}"
+        for path in listed
+        if path.suffix != ".pyc" or path.match(_TAG)
+    ]
+    lines = [
+        f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in sorted(names)
+    ]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -172,7 +226,8 @@ def _words(paths: Sequence[Path]) -> str:
 
 
 def environment(code: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """The variables by which a job finds its code, before what `path`, a PYTHONPATH, names already."""
+    """The variables by which a job finds its code, before what `path`, a PYTHONPATH,
+    names already."""
     folder = code.get("folder")
     if not folder:
         return {}
@@ -186,37 +241,55 @@ def script_lines(code: Mapping[str, Any]) -> list[str]:
     folder = shlex.quote(code["folder"])
     return [
         # An empty part would be the folder in which the job was submitted.
-        'zsg_path=":${PYTHONPATH:-}:"; while [[ $zsg_path == *::* ]]; do zsg_path=${zsg_path//::/:}; done',
+        (
+            'zsg_path=":${PYTHONPATH:-}:"; while [[ $zsg_path == *::* ]]; do'
+            " zsg_path=${zsg_path//::/:}; done"
+        ),
         f"export PYTHONPATH={folder}${{zsg_path%:}}; unset zsg_path",
         f"export {VARIABLE}={folder}",
     ]
 
 
 def _compile(draft: Path, folder: Path) -> None:
-    """Compiles the files for the folder they are going to lie in: a thousand jobs need not, all at once."""
+    """Compiles the files for the folder they are going to lie in: a thousand jobs need
+    not, all at once."""
     compileall.compile_dir(
-        draft, quiet=2, stripdir=str(draft), prependdir=str(folder),
+        draft,
+        quiet=2,
+        stripdir=str(draft),
+        prependdir=str(folder),
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    )  # fmt: skip
+    )
 
 
 @cache
 def _now() -> tuple[dict[str, Any], dict[str, bytes], str | None]:
-    """What the code is at this moment: facts, files by their name, and what a checkout has not committed."""
-    files = contents([Path(str(package.__file__)).resolve().parent for package in PACKAGES])
-    facts: dict[str, Any] = {"zsg": importlib.metadata.version("zsg"), "python": platform.python_version()}
+    """What the code is at this moment: facts, files by their name, and what a checkout
+    has not committed."""
+    files = contents(
+        [Path(str(package.__file__)).resolve().parent for package in PACKAGES]
+    )
+    facts: dict[str, Any] = {
+        "zsg": importlib.metadata.version("zsg"),
+        "python": platform.python_version(),
+    }
     facts["digest"] = digest(files)
     patch = None
     here = Path(str(PACKAGES[0].__file__)).resolve().parent.parent
     if (here / ".git").exists():
         facts["commit"] = _git(here, "rev-parse", "HEAD")
-        facts["dirty"] = bool(_git(here, "status", "--porcelain", "--untracked-files=no"))
-        patch = _git(here, "diff", "HEAD") if facts["dirty"] and facts["commit"] else None
+        facts["dirty"] = bool(
+            _git(here, "status", "--porcelain", "--untracked-files=no")
+        )
+        patch = (
+            _git(here, "diff", "HEAD") if facts["dirty"] and facts["commit"] else None
+        )
     return facts, files, patch
 
 
 def contents(packages: list[Path]) -> dict[str, bytes]:
-    """The files of packages, by their name from where the package lies; nothing compiled, nothing hidden."""
+    """The files of packages, by their name from where the package lies; nothing
+    compiled, nothing hidden."""
     found = {}
     for package in packages:
         for path in sorted(package.rglob("*")):

@@ -5,11 +5,22 @@ import errno
 from zsg_core.errors import ClusterError
 
 TROUBLE = {
-    errno.EACCES, errno.EPERM, errno.EROFS,  # forbidden
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG,  # full
-    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOLCK,  # unreachable
-    errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR,
-}  # fmt: skip
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,  # forbidden
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,  # full
+    errno.EIO,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOLCK,  # unreachable
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+}
 
 
 def told(error: OSError) -> ClusterError:
@@ -17,4 +28,6 @@ def told(error: OSError) -> ClusterError:
     if error.errno not in TROUBLE:
         raise error
     where = f"{error.filename}: " if error.filename else ""
-    return ClusterError(f"{where}{error.strerror}; once that is mended, run the same command again")
+    return ClusterError(
+        f"{where}{error.strerror}; once that is mended, run the same command again"
+    )

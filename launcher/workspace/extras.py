@@ -1,4 +1,5 @@
-"""Says what each extra of the package brings, and in one line which one is missing for what. Imports none of it."""
+"""Says what each extra of the package brings, and in one line which one is missing for
+what. Imports none of it."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ def missing(modules: Sequence[str]) -> list[str]:
 
 
 def told(what: str, modules: Sequence[str], extra: str) -> str | None:
-    """The line for people: `what` needs these, which are not installed here, and the command; None if all are."""
+    """The line for people: `what` needs these, which are not installed here, and the
+    command; None if all are."""
     lacking = missing(modules)
     if not lacking:
         return None

@@ -1,7 +1,8 @@
 """Keeps what every submitted grid wants, for status, sync and the next plan.
 
-`grids/<name>/grid.json` lists the runs that the grid wants now, and those that it wanted once: a run that was
-taken out of the file goes on, so it must not vanish from sight.
+`grids/<name>/grid.json` lists the runs that the grid wants now, and those that it
+wanted once: a run that was taken out of the file goes on, so it must not vanish from
+sight.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,14 +18,21 @@ SMALL = 1 << 20  # bytes
 Row = dict[str, Any]
 
 
-def write(workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequence[Row]) -> None:
-    """Keeps the grid file and which runs it wants; those it no longer wants are kept as `former`."""
+def write(
+    workspace: Workspace, name: str, file: Path, facts: Row, runs: Sequence[Row]
+) -> None:
+    """Keeps the grid file and which runs it wants; those it no longer wants are kept as
+    `former`."""
     folder = workspace.grid(name)
     ownership.make_folder(folder)
     wanted = {row["run"] for row in [*runs, *facts.get("before", [])]}
     left = [row for row in former(workspace, name, set()) if row["run"] not in wanted]
-    write_bytes(folder / "grid.yaml", file.read_bytes())  # never through a link in its place
-    write_json(folder / "grid.json", {"schema": 1, "name": name, **facts, "runs": list(runs), "former": left})
+    # never through a link in its place
+    write_bytes(folder / "grid.yaml", file.read_bytes())
+    write_json(
+        folder / "grid.json",
+        {"schema": 1, "name": name, **facts, "runs": list(runs), "former": left},
+    )
 
 
 def kept(workspace: Workspace, name: str) -> Row:
@@ -41,7 +49,8 @@ def former(workspace: Workspace, name: str, wanted: Collection[str]) -> list[Row
 
 
 def all_rows(record: Mapping[str, Any]) -> list[Any]:
-    """Every run that a grid has or had: those it lists, the stages before them, and those it no longer wants."""
+    """Every run that a grid has or had: those it lists, the stages before them, and
+    those it no longer wants."""
     return [*record["runs"], *record.get("before", []), *record.get("former", [])]
 
 
@@ -67,7 +76,8 @@ class _Brief(TypedDict, total=False):
 
 
 def read_brief(workspace: Workspace, name: str) -> _Brief:
-    """Which runs a grid lists, lists no longer and begins with, without their recipes, which are most of the file."""
+    """Which runs a grid lists, lists no longer and begins with, without their recipes,
+    which are most of the file."""
     path = workspace.grid(name) / "grid.json"
     if path.stat().st_size < SMALL:
         return read(workspace, name)  # pyright: ignore[reportReturnType]
@@ -78,7 +88,9 @@ def read_brief(workspace: Workspace, name: str) -> _Brief:
 
 def known(workspace: Workspace) -> list[str]:
     """The grids of the workspace."""
-    return sorted(path.parent.name for path in (workspace.root / "grids").glob("*/grid.json"))
+    return sorted(
+        path.parent.name for path in (workspace.root / "grids").glob("*/grid.json")
+    )
 
 
 def names(workspace: Workspace, grid: str | None = None) -> list[str]:
@@ -89,5 +101,8 @@ def names(workspace: Workspace, grid: str | None = None) -> list[str]:
     if grid in there:
         return [grid]
     if not there:
-        raise UserError(f"{workspace.root}: no grid was submitted here; zsg submit GRID.YAML, or name the --workspace")
+        raise UserError(
+            f"{workspace.root}: no grid was submitted here; zsg submit GRID.YAML, or name the"
+            " --workspace"
+        )
     raise UserError(f"no grid {grid!r} in {workspace.root}; known: {', '.join(there)}")

@@ -13,7 +13,8 @@ ACTIVE = (WAITING, QUEUED, RUNNING)
 
 @dataclass(frozen=True, kw_only=True)
 class JobState:
-    """What is known of one job folder. `checkpoints` are the steps where a finished run has the loss of all items."""
+    """What is known of one job folder. `checkpoints` are the steps where a finished run
+    has the loss of all items."""
 
     state: str
     attempt: int | None = None
@@ -25,13 +26,19 @@ class JobState:
     cause: str | None = None
     evidence: str | None = None
     checkpoints: tuple[int, ...] = ()
-    quick: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # where quick sets were measured, by their key
-    snapshots: tuple[dict[str, Any], ...] = ()  # those a finished run has written: step, probe_loss, kept
-    saved: int | None = None  # the step from which a run that has not finished can go on
-    under: dict[str, Any] = field(default_factory=dict)  # the size and checkpoints of a run that can go on
-    stopped: bool = False  # by its time limit or a preemption: it waits for the next submit
+    # where quick sets were measured, by their key
+    quick: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    # those a finished run has written: step, probe_loss, kept
+    snapshots: tuple[dict[str, Any], ...] = ()
+    # the step from which a run that has not finished can go on
+    saved: int | None = None
+    # the size and checkpoints of a run that can go on
+    under: dict[str, Any] = field(default_factory=dict)
+    # by its time limit or a preemption: it waits for the next submit
+    stopped: bool = False
     signature: str | None = None  # equal for failures of one kind
-    replaced: tuple[str, ...] = ()  # jobs of earlier submissions that the scheduler holds all the same
+    # jobs of earlier submissions that the scheduler holds all the same
+    replaced: tuple[str, ...] = ()
     in_queue: bool = False  # the scheduler still holds it, whatever its state
     reason: str | None = None  # why it waits, in Slurm's word
     starts: float | None = None  # when Slurm expects it to start, s since the epoch

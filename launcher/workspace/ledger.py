@@ -1,7 +1,8 @@
 """The launcher's record: which job folders were handed to which scheduler under which ids.
 
-Append-only JSONL. An intent is on disk before sbatch is called and the ids after it, so that a submission cut
-anywhere between can be found again by its job name. Only the holder of the submit lock writes.
+Append-only JSONL. An intent is on disk before sbatch is called and the ids after it, so
+that a submission cut anywhere between can be found again by its job name. Only the
+holder of the submit lock writes.
 """
 
 import contextlib
@@ -27,12 +28,14 @@ Row = dict[str, Any]
 
 @dataclass
 class Submission:
-    """A group of jobs submitted together. `items` are job folders relative to the workspace, `ids` their ids.
+    """A group of jobs submitted together. `items` are job folders relative to the
+    workspace, `ids` their ids.
 
-    `links` are the ids of the jobs queued behind them, link by link, of `chain` that were meant to be. `cluster` and
-    `named` are those of a `Job`. `root`: the workspace that submitted them; `copied_from`: the same, where that is
-    another one, of which this is a copy: its jobs are not this one's to ask for or to touch. `user`: whose they are, in
-    a group's workspace.
+    `links` are the ids of the jobs queued behind them, link by link, of `chain` that
+    were meant to be. `cluster` and `named` are those of a `Job`. `root`: the workspace
+    that submitted them; `copied_from`: the same, where that is another one, of which
+    this is a copy: its jobs are not this one's to ask for or to touch. `user`: whose
+    they are, in a group's workspace.
     """
 
     id: str
@@ -76,20 +79,35 @@ class Submission:
 
     @property
     def jobs(self) -> list[Job]:
-        """All its jobs at the scheduler, those of its links last; none of a workspace that this one is a copy of."""
+        """All its jobs at the scheduler, those of its links last; none of a workspace
+        that this one is a copy of."""
         if self.copied_from or self.scheduler != "slurm":
             return []
-        return [self._job(number, job_id) for number, ids in enumerate((self.ids, *self.links)) for job_id in ids]
+        return [
+            self._job(number, job_id)
+            for number, ids in enumerate((self.ids, *self.links))
+            for job_id in ids
+        ]
 
     def jobs_of(self, item: str) -> list[Job]:
         """The job of a folder and those of the links behind it, in the order in which they run."""
         if self.copied_from or self.scheduler != "slurm":
             return []
         place = self._places[item]
-        return [self._job(number, ids[place]) for number, ids in enumerate((self.ids, *self.links)) if ids]
+        return [
+            self._job(number, ids[place])
+            for number, ids in enumerate((self.ids, *self.links))
+            if ids
+        ]
 
     def _job(self, link: int, job_id: str) -> Job:
-        return Job(job_id, self.link_name(link) if link else self.name, self.cluster, self.named, self.user)
+        return Job(
+            job_id,
+            self.link_name(link) if link else self.name,
+            self.cluster,
+            self.named,
+            self.user,
+        )
 
     def job_ids(self, item: str) -> list[str]:
         """The ids of a job and of the links behind it, in the order in which they run."""
@@ -110,7 +128,9 @@ class Ledger:
                 self._apply(row)
             except (KeyError, TypeError, AttributeError) as error:
                 told = json.dumps(row)[:200]
-                raise Damaged(f"{self._path}: a row is none of a ledger ({error!r}): {told}") from None
+                raise Damaged(
+                    f"{self._path}: a row is none of a ledger ({error!r}): {told}"
+                ) from None
         self._tell_copies()
 
     def last(self, item: str) -> Submission | None:
@@ -119,49 +139,97 @@ class Ledger:
 
     def by_item(self) -> dict[str, Submission]:
         """The newest submission of every job folder."""
-        return {item: s for s in self.submissions.values() if s.void is None for item in s.items}
+        return {
+            item: s
+            for s in self.submissions.values()
+            if s.void is None
+            for item in s.items
+        }
 
     def retries(self, item: str) -> list[Row]:
         """What is kept of the failures before each retry of a job folder."""
-        return [s.retries[item] for s in self.submissions.values() if s.void is None and item in s.retries]
+        return [
+            s.retries[item]
+            for s in self.submissions.values()
+            if s.void is None and item in s.retries
+        ]
 
     def failed_nodes(self, since: int) -> dict[str, str]:
-        """The nodes that failed under jobs which were tried again since a time in ms, and under which."""
+        """The nodes that failed under jobs which were tried again since a time in ms,
+        and under which."""
         late = [s for s in self.submissions.values() if s.created >= since]
-        return {node: item for s in late for item, row in s.retries.items() for node in row.get("nodes", ())}
+        return {
+            node: item
+            for s in late
+            for item, row in s.retries.items()
+            for node in row.get("nodes", ())
+        }
 
     def jobs_of(self, item: str) -> list[Job]:
-        """Every job that a folder was given on Slurm, also those that a later submission has replaced."""
-        given = [s for s in self.submissions.values() if s.void is None and item in s._places]
+        """Every job that a folder was given on Slurm, also those that a later
+        submission has replaced."""
+        given = [
+            s for s in self.submissions.values() if s.void is None and item in s._places
+        ]
         return [job for submission in given for job in submission.jobs_of(item)]
 
     def replaced(self, items: Collection[str]) -> dict[str, list[Job]]:
-        """The jobs of each folder that a later submission of it has replaced; they may be in the queue all the same."""
+        """The jobs of each folder that a later submission of it has replaced; they may
+        be in the queue all the same."""
         newest, found = self.by_item(), dict[str, list[Job]]()
         for submission in self.submissions.values():
             if submission.void is None and submission.scheduler == "slurm":
                 for item in submission.items:
-                    if item in items and newest[item] is not submission and (jobs := submission.jobs_of(item)):
+                    if (
+                        item in items
+                        and newest[item] is not submission
+                        and (jobs := submission.jobs_of(item))
+                    ):
                         found.setdefault(item, []).extend(jobs)
         return found
 
     def unfinished(self) -> list[Submission]:
         """The user's submissions that were cut short: without ids, or not yet released."""
-        given = [s for s in self.submissions.values() if s.void is None and not s.copied_from]
+        given = [
+            s for s in self.submissions.values() if s.void is None and not s.copied_from
+        ]
         return [s for s in given if not s.released and s.user in (None, os.getuid())]
 
     def intend(
-        self, *, scheduler: str, kind: str, grid: str, items: Sequence[str], sacct: bool = True,
-        chain: int = 0, retries: Mapping[str, Row] | None = None, exclude: Sequence[str] = (),
-        cluster: str | None = None, named: bool = False,
-    ) -> Submission:  # fmt: skip
+        self,
+        *,
+        scheduler: str,
+        kind: str,
+        grid: str,
+        items: Sequence[str],
+        sacct: bool = True,
+        chain: int = 0,
+        retries: Mapping[str, Row] | None = None,
+        exclude: Sequence[str] = (),
+        cluster: str | None = None,
+        named: bool = False,
+    ) -> Submission:
         """Records what is about to be submitted, with so many links behind each job.
 
-        `sacct`: whether accounting may be asked about it later; `retries`: the failure before it of every job that is
-        tried again; `exclude`: nodes that no job is to run on; `cluster` and `named`: those of a `Job`.
+        `sacct`: whether accounting may be asked about it later; `retries`: the failure
+        before it of every job that is tried again; `exclude`: nodes that no job is to
+        run on; `cluster` and `named`: those of a `Job`.
         """
-        made = Submission(uuid.uuid4().hex[:8], scheduler, kind, grid, list(items), now_ms(), socket.gethostname())
-        facts: dict[str, Any] = {"scheduler": scheduler, "kind": kind, "grid": grid, "items": made.items}
+        made = Submission(
+            uuid.uuid4().hex[:8],
+            scheduler,
+            kind,
+            grid,
+            list(items),
+            now_ms(),
+            socket.gethostname(),
+        )
+        facts: dict[str, Any] = {
+            "scheduler": scheduler,
+            "kind": kind,
+            "grid": grid,
+            "items": made.items,
+        }
         facts |= {} if sacct else {"sacct": False}
         facts |= {"chain": chain} if chain else {}
         facts |= {"retries": dict(retries)} if retries else {}
@@ -173,8 +241,11 @@ class Ledger:
         self._append("intent", made.id, **facts, created=made.created, host=made.host)
         return self.submissions[made.id]
 
-    def submitted(self, submission: Submission, ids: Sequence[str], cluster: str | None = None) -> None:
-        """The jobs are in the queue under these ids; `cluster`: where sbatch says that it has put them."""
+    def submitted(
+        self, submission: Submission, ids: Sequence[str], cluster: str | None = None
+    ) -> None:
+        """The jobs are in the queue under these ids; `cluster`: where sbatch says that
+        it has put them."""
         told = {"cluster": cluster, "named": True} if cluster else {}
         self._append("submitted", submission.id, ids=list(ids), **told)
 
@@ -205,12 +276,24 @@ class Ledger:
     def _apply(self, row: dict[str, Any]) -> None:
         match row["event"]:
             case "intent":
-                facts = {key: row[key] for key in ("scheduler", "kind", "grid", "items", "created", "host")}
+                facts = {
+                    key: row[key]
+                    for key in ("scheduler", "kind", "grid", "items", "created", "host")
+                }
                 facts |= {"sacct": row.get("sacct", True), "chain": row.get("chain", 0)}
-                facts |= {"retries": row.get("retries", {}), "exclude": row.get("exclude", [])}
-                facts |= {"cluster": row.get("cluster"), "named": row.get("named", False), "root": row.get("root")}
+                facts |= {
+                    "retries": row.get("retries", {}),
+                    "exclude": row.get("exclude", []),
+                }
+                facts |= {
+                    "cluster": row.get("cluster"),
+                    "named": row.get("named", False),
+                    "root": row.get("root"),
+                }
                 facts |= {"user": row.get("user")}
-                self.submissions[row["submission"]] = Submission(row["submission"], **facts)
+                self.submissions[row["submission"]] = Submission(
+                    row["submission"], **facts
+                )
             case "submitted":
                 submission = self.submissions[row["submission"]]
                 submission.ids = row["ids"]
@@ -226,7 +309,8 @@ class Ledger:
                 self.submissions[row["submission"]].void = row["reason"]
 
     def _tell_copies(self) -> None:
-        """Tells submissions of another workspace, which still has them: this one was made by copying it.
+        """Tells submissions of another workspace, which still has them: this one was
+        made by copying it.
 
         A workspace that was moved, or is reached by another path, has no such other.
         """
@@ -257,7 +341,9 @@ def submit_lock(workspace: Workspace) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another zsg submit is at work in {workspace.root}; wait for it to end") from None
+            raise UserError(
+                f"another zsg submit is at work in {workspace.root}; wait for it to end"
+            ) from None
         yield
 
 

@@ -1,4 +1,5 @@
-"""Finds the data that ships with zsg: templates/ and cluster_profiles/, in a checkout or an installed wheel."""
+"""Finds the data that ships with zsg: templates/ and cluster_profiles/, in a checkout
+or an installed wheel."""
 
 from pathlib import Path
 

@@ -1,7 +1,9 @@
-"""Finds the folder that a workspace's name means, and refuses one that cannot hold runs before anything is made.
+"""Finds the folder that a workspace's name means, and refuses one that cannot hold runs
+before anything is made.
 
-A link to a folder is followed, since clusters often link a home's folder to a larger disk; the folder itself is
-what jobs and records name. A link to nothing is refused: making its target would put runs where nobody looks.
+A link to a folder is followed, since clusters often link a home's folder to a larger
+disk; the folder itself is what jobs and records name. A link to nothing is refused:
+making its target would put runs where nobody looks.
 """
 
 import contextlib
@@ -19,27 +21,40 @@ from zsg_core.errors import ClusterError, UserError
 OTHER = "name another with --workspace or ZSG_WORKSPACE"
 VARIABLE = "ZSG_WORKSPACE"
 AS_YOURS = "what they put there would run as yours"
-CODE = ("code", "grids", "submissions")  # folders of a workspace in which lies what is run
+# folders of a workspace in which lies what is run
+CODE = ("code", "grids", "submissions")
 
 Say = Callable[[str], None]
 
 
 def find(path: Path) -> Workspace:
-    """The workspace of a path, absolute and without links. UserError for a path that can be no folder."""
+    """The workspace of a path, absolute and without links. UserError for a path that
+    can be no folder."""
     try:
         path = path.expanduser()
         root = path.resolve()
-        dangling = [part for part in (path, *path.parents) if part.is_symlink() and not part.exists()]
+        dangling = [
+            part
+            for part in (path, *path.parents)
+            if part.is_symlink() and not part.exists()
+        ]
         is_other = root.exists() and not root.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, no such user, forbidden
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # too long, links in a circle, no such user, forbidden
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"workspace {_brief(path)}: {reason}; {OTHER}") from error
     if "%" in str(root) or not str(root).isprintable():
         raise UserError(
-            f"workspace {_brief(root)}: '%' and control characters have a meaning to Slurm; use another folder"
+            f"workspace {_brief(root)}: '%' and control characters have a meaning to Slurm; use"
+            " another folder"
         )
     if dangling:
-        raise UserError(f"workspace {path}: {dangling[0]} is a link to nothing; make its target, or {OTHER}")
+        raise UserError(
+            f"workspace {path}: {dangling[0]} is a link to nothing; make its target, or {OTHER}"
+        )
     if is_other:
         raise UserError(f"workspace {root}: is a file, not a folder; {OTHER}")
     return Workspace(root)
@@ -51,7 +66,8 @@ def where(path: Path | None, otherwise: str = "zsg-work") -> Path:
 
 
 def find_to_read(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
-    """The workspace asked for, that of ZSG_WORKSPACE, or `otherwise`, relative to the current folder: to be read.
+    """The workspace asked for, that of ZSG_WORKSPACE, or `otherwise`, relative to the
+    current folder: to be read.
 
     That of somebody else may be read, and that is told.
     """
@@ -62,7 +78,8 @@ def find_to_read(path: Path | None, otherwise: str = "zsg-work") -> Workspace:
 
 
 def find_own(path: Path | None) -> Workspace:
-    """The same, for commands that write to it or run what lies there. UserError for one that others may write."""
+    """The same, for commands that write to it or run what lies there. UserError for one
+    that others may write."""
     place = find(where(path))
     if objection := foreign(place):
         raise objection
@@ -71,30 +88,41 @@ def find_own(path: Path | None) -> Workspace:
 
 
 def refusal(workspace: Workspace) -> UserError | None:
-    """Why a folder can be no workspace of the user's: it cannot be read and written, or others may write it."""
+    """Why a folder can be no workspace of the user's: it cannot be read and written, or
+    others may write it."""
     place = workspace.root
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        return UserError(f"workspace {workspace.root}: {place} is a file, not a folder; {OTHER}")
+        return UserError(
+            f"workspace {workspace.root}: {place} is a file, not a folder; {OTHER}"
+        )
     if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
-        what = "cannot be read and written" if place == workspace.root else f"cannot be made: {place} is not writable"
+        what = (
+            "cannot be read and written"
+            if place == workspace.root
+            else f"cannot be made: {place} is not writable"
+        )
         return UserError(f"workspace {workspace.root}: {what} by you; {OTHER}")
     return foreign(workspace)
 
 
 def create(workspace: Workspace, say: Say = tell, *, share: bool = False) -> None:
-    """Makes the folder unless it is there, for its owner alone or, to `share`, for the owner's group.
+    """Makes the folder unless it is there, for its owner alone or, to `share`, for the
+    owner's group.
 
-    UserError for one that can be none of the user's. What the user has made in it and left open, as under umask 002,
-    is closed, and that is told.
+    UserError for one that can be none of the user's. What the user has made in it and
+    left open, as under umask 002, is closed, and that is told.
     """
     if objection := refusal(workspace):
         raise objection
     place = workspace.root
     if place.exists():
         if share and not ownership.is_groups(place):
-            say(f"note: share: group counts where a workspace is made; {place} was made before and stays yours alone")
+            say(
+                f"note: share: group counts where a workspace is made; {place} was made before and"
+                " stays yours alone"
+            )
         _close(workspace, say)
         return
     try:
@@ -102,19 +130,23 @@ def create(workspace: Workspace, say: Say = tell, *, share: bool = False) -> Non
         if share:
             ownership.share(workspace.root)
     except OSError as error:
-        raise ClusterError(f"workspace {workspace.root}: cannot be made: {error.strerror}; {OTHER}") from error
+        raise ClusterError(
+            f"workspace {workspace.root}: cannot be made: {error.strerror}; {OTHER}"
+        ) from error
     if fault := ownership.fault_of(workspace.root):
         if not ownership.is_groups(workspace.root):
             workspace.root.rmdir()
             raise UserError(
-                f"workspace {workspace.root}: was made for you alone, and yet it {fault.what}: this file system keeps "
-                f"no owners or no modes (a disk of another system, a server that maps users), so nobody can tell what "
-                f"others may change there; {OTHER}, on another disk"
+                f"workspace {workspace.root}: was made for you alone, and yet it {fault.what}: this"
+                " file system keeps no owners or no modes (a disk of another system, a server that"
+                f" maps users), so nobody can tell what others may change there; {OTHER}, on"
+                " another disk"
             )
 
 
 def foreign(workspace: Workspace) -> UserError | None:
-    """Why nothing may be run from a workspace, nor be written to it: others own or may write what would be run.
+    """Why nothing may be run from a workspace, nor be written to it: others own or may
+    write what would be run.
 
     None for one that is not there yet, if nobody else could put another in its place.
     """
@@ -122,41 +154,51 @@ def foreign(workspace: Workspace) -> UserError | None:
     above = ownership.above(root)
     if above and above.by_all:
         return UserError(
-            f"workspace {root}: {above}, so that anybody can put another folder in its place, and {AS_YOURS}: "
-            f"chmod o-w {shlex.quote(str(above.path))}, or {OTHER}"
+            f"workspace {root}: {above}, so that anybody can put another folder in its place, and"
+            f" {AS_YOURS}: chmod o-w {shlex.quote(str(above.path))}, or {OTHER}"
         )
     if not root.is_dir():
         return None
     group = ownership.is_groups(root)
     if group and not ownership.is_member(root):
-        return UserError(f"workspace {root}: is that of a group which you are not in; {OTHER}")
+        return UserError(
+            f"workspace {root}: is that of a group which you are not in; {OTHER}"
+        )
     if not group and (fault := ownership.fault_of(root)):
         end = f"{fault.mend}, or {OTHER}" if fault.mend else OTHER
         return UserError(f"workspace {root}: {fault.what}, and {AS_YOURS}: {end}")
     try:
         strange = [fault for fault in faults(root) if not fault.mend]
     except PermissionError as error:
-        return UserError(f"workspace {root}: {error.filename} cannot be read by you; {OTHER}")
+        return UserError(
+            f"workspace {root}: {error.filename} cannot be read by you; {OTHER}"
+        )
     if not strange or group:
         return None
     more = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
     return UserError(
-        f"workspace {root}: {strange[0]}{more}: somebody has put it there, and {AS_YOURS}. Look at it, then "
-        f"rm -r {shlex.quote(str(strange[0].path))}, or {OTHER}"
+        f"workspace {root}: {strange[0]}{more}: somebody has put it there, and {AS_YOURS}. Look at"
+        f" it, then rm -r {shlex.quote(str(strange[0].path))}, or {OTHER}"
     )
 
 
 def note_of(workspace: Workspace) -> str | None:
-    """What whoever only reads a workspace should know of it: that others may have written what is shown."""
+    """What whoever only reads a workspace should know of it: that others may have
+    written what is shown."""
     root = workspace.root
     if not root.is_dir() or ownership.is_groups(root):
         return None
     fault = ownership.fault_of(root)
-    return f"workspace {root} {fault.what}: it is read, and nothing in it is run" if fault else None
+    return (
+        f"workspace {root} {fault.what}: it is read, and nothing in it is run"
+        if fault
+        else None
+    )
 
 
 def faults(root: Path) -> Iterator[Fault]:
-    """What others own or may write of what lies right in a workspace, and in the folders of code and grids."""
+    """What others own or may write of what lies right in a workspace, and in the
+    folders of code and grids."""
     folders = [root, *(root / kind for kind in CODE)]
     for folder in folders:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -175,11 +217,14 @@ def _close(workspace: Workspace, say: Say) -> None:
             fault.path.chmod(fault.path.stat().st_mode & ~ownership.NO_WRITE_BY_OTHERS)
             closed.append(fault)
     if closed:
-        names = ", ".join(str(fault.path.relative_to(workspace.root)) for fault in closed[:8])
+        names = ", ".join(
+            str(fault.path.relative_to(workspace.root)) for fault in closed[:8]
+        )
         more = f" and {len(closed) - 8} more" if len(closed) > 8 else ""
         say(
-            f"note: {names}{more} of workspace {workspace.root} {closed[0].what.replace('may', 'could', 1)}; now you "
-            "alone may write there (chmod go-w)"
+            f"note: {names}{more} of workspace {workspace.root}"
+            f" {closed[0].what.replace('may', 'could', 1)}; now you alone may write there (chmod"
+            " go-w)"
         )
 
 

@@ -15,13 +15,15 @@ from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning
 from zsg_core.errors import UserError
 from zsg_core.shown_text import make_showable
 
-MAX_BYTES = 200_000  # the parser takes seconds for so much; 10,000 points written out fit in half
+# the parser takes seconds for so much; 10,000 points written out fit in half
+MAX_BYTES = 200_000
 MAX_VALUES = 100_000  # a few lines of nested aliases can stand for billions of values
 MAX_DEPTH = 50
 MAX_BRACKETS = 20  # open at once; the parser's time grows with the square of it
 
 Place = tuple[str | int, ...]
-Refusal = Callable[[int | None, str], UserError]  # makes the error of a line and a message
+# makes the error of a line and a message
+Refusal = Callable[[int | None, str], UserError]
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Document:
 
 
 def load(path: Path) -> Document:
-    """Reads a file. UserError for a missing or oversized file, bad YAML, doubled keys, tags and other oddities."""
+    """Reads a file. UserError for a missing or oversized file, bad YAML, doubled keys,
+    tags and other oddities."""
     text = _text(path)
     refusal: Refusal = lambda line, message: UserError(  # noqa: E731
         f"{shown(path)}:{line}: {message}" if line else f"{shown(path)}: {message}"
@@ -64,7 +67,9 @@ def parse(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
         raise refusal(line, f"not valid YAML: {_first_line(error.problem)}") from error
     except RecursionError as error:
         raise refusal(None, "not valid YAML: nested too deeply") from error
-    except Exception as error:  # ruamel meets odd text with KeyError, TypeError, ValueError and others
+    except (
+        Exception
+    ) as error:  # ruamel meets odd text with KeyError, TypeError, ValueError and others
         raise refusal(None, f"not valid YAML: {_first_line(error)}") from error
     reader = _Reader(refusal)
     return reader.plain(tree, (), 1), reader.lines
@@ -72,11 +77,14 @@ def parse(text: str, refusal: Refusal) -> tuple[Any, Mapping[Place, int]]:
 
 def _refuse_nests(text: str, refusal: Refusal) -> None:
     depth, line = 0, 1
-    for sign in re.findall(r"[\[\]{}\n]", text):  # those in quotes too: nobody quotes twenty that are never closed
+    # those in quotes too: nobody quotes twenty that are never closed
+    for sign in re.findall(r"[\[\]{}\n]", text):
         line += sign == "\n"
         depth = max(0, depth + (sign in "[{") - (sign in "]}"))
         if depth > MAX_BRACKETS:
-            raise refusal(line, f"not valid YAML: more than {MAX_BRACKETS} brackets open at once")
+            raise refusal(
+                line, f"not valid YAML: more than {MAX_BRACKETS} brackets open at once"
+            )
 
 
 def shown(path: Path) -> str:
@@ -92,7 +100,9 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise UserError(f"{shown(path)}: more than {MAX_BYTES:,} bytes; is this a grid or profile?")
+            raise UserError(
+                f"{shown(path)}: more than {MAX_BYTES:,} bytes; is this a grid or profile?"
+            )
         return content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{shown(path)}: cannot be read: {error.strerror}") from error
@@ -113,28 +123,50 @@ class _Reader:
     def plain(self, node: Any, place: Place, line: int) -> Any:
         self._count += 1
         if self._count > MAX_VALUES or len(place) > MAX_DEPTH:
-            raise self._refusal(line, "too many or too deeply nested values (aliases multiply them)")
+            raise self._refusal(
+                line, "too many or too deeply nested values (aliases multiply them)"
+            )
         self.lines[place] = line
-        if isinstance(node, CommentedMap | CommentedSeq | TaggedScalar) and node.tag.value is not None:
-            raise self._refusal(line, f"the tag {_first_line(node.tag.value)} is not understood; leave it out")
+        if (
+            isinstance(node, CommentedMap | CommentedSeq | TaggedScalar)
+            and node.tag.value is not None
+        ):
+            raise self._refusal(
+                line,
+                f"the tag {_first_line(node.tag.value)} is not understood; leave it out",
+            )
         if type(node) is CommentedMap:
             if node.merge:
-                raise self._refusal(line, "`<<` merges nothing in YAML 1.2; write the keys out")
-            return {self._key(k, line): self.plain(node[k], (*place, k), node.lc.key(k)[0] + 1) for k in node}
+                raise self._refusal(
+                    line, "`<<` merges nothing in YAML 1.2; write the keys out"
+                )
+            return {
+                self._key(k, line): self.plain(
+                    node[k], (*place, k), node.lc.key(k)[0] + 1
+                )
+                for k in node
+            }
         if type(node) is CommentedSeq:
-            return [self.plain(item, (*place, i), node.lc.item(i)[0] + 1) for i, item in enumerate(node)]
+            return [
+                self.plain(item, (*place, i), node.lc.item(i)[0] + 1)
+                for i, item in enumerate(node)
+            ]
         return self._scalar(node, line)
 
     def _key(self, key: Any, line: int) -> str:
         if not isinstance(key, str):
-            raise self._refusal(line, f"the key {_first_line(repr(key))} is not a text; quote it")
+            raise self._refusal(
+                line, f"the key {_first_line(repr(key))} is not a text; quote it"
+            )
         return self._whole(str(key), line)
 
     def _scalar(self, node: Any, line: int) -> Any:
         if node is None or isinstance(node, bool):
             return node
         if isinstance(node, int) and abs(node) >= 2**63:
-            raise self._refusal(line, "a number of more than 18 digits; quote it to make it a text")
+            raise self._refusal(
+                line, "a number of more than 18 digits; quote it to make it a text"
+            )
         # ruamel's scalars are subclasses that remember their spelling; the values are what we keep.
         for kind in (int, float):
             if isinstance(node, kind):
@@ -147,12 +179,14 @@ class _Reader:
         raise self._refusal(line, f"{found}; quote it to make it a text")
 
     def _whole(self, text: str, line: int) -> str:
-        """A text of whole characters: JSON writes some as two halves, of which one alone can be written nowhere."""
+        """A text of whole characters: JSON writes some as two halves, of which one
+        alone can be written nowhere."""
         if text.isascii():
             return text
         try:
             return text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
             raise self._refusal(
-                line, f"{_first_line(repr(text))} holds half a character (\\ud800 to \\udfff)"
+                line,
+                f"{_first_line(repr(text))} holds half a character (\\ud800 to \\udfff)",
             ) from None

@@ -1,4 +1,5 @@
-"""An engine of one rank whose weights are a digest of the ids that it was trained on, and whose losses follow from it.
+"""An engine of one rank whose weights are a digest of the ids that it was trained on,
+and whose losses follow from it.
 
 So a step that was lost, done twice or done in another order changes every loss after it.
 """
@@ -64,13 +65,16 @@ class Engine:
         pass
 
     def step(self):
-        self.weights = hashlib.sha256((self.weights + ",".join(self.seen)).encode()).hexdigest()
+        self.weights = hashlib.sha256(
+            (self.weights + ",".join(self.seen)).encode()
+        ).hexdigest()
         self.seen = []
         time.sleep(float(os.environ["LIGHT_STEP_S"]))
 
     def save_checkpoint(self, folder, tag, client_state, save_latest):
         (Path(folder) / tag).mkdir()
-        weights = (self.weights + "\n") * 4096  # a file that takes a moment, and room on the disk
+        # a file that takes a moment, and room on the disk
+        weights = (self.weights + "\n") * 4096
         (Path(folder) / tag / "weights").write_text(weights)
         (Path(folder) / tag / "client").write_bytes(pickle.dumps(client_state))
 
@@ -103,7 +107,10 @@ class CheckpointLosses:
 
     def __init__(self, job, engine, test, ranks, device, budget, *, first, steps):
         self.engine = engine
-        self.steps = frozenset(first + one for one in schedule.checkpoint_steps(steps, job["checkpoints"]["every"]))
+        self.steps = frozenset(
+            first + one
+            for one in schedule.checkpoint_steps(steps, job["checkpoints"]["every"])
+        )
         self.cells = frozenset((step, "loss") for step in self.steps)
 
     def describe(self, run, attempt):
@@ -112,7 +119,10 @@ class CheckpointLosses:
     def measure(self, step, examples, journal):
         if "LIGHT_DIVERGES" in os.environ and step:
             return {"loss": float("nan")}
-        return {"loss": number(self.engine.weights), "loss/token_mean": number(self.engine.weights + "token")}
+        return {
+            "loss": number(self.engine.weights),
+            "loss/token_mean": number(self.engine.weights + "token"),
+        }
 
 
 def number(text):
@@ -128,7 +138,9 @@ def change(train):
 
     def train_and_test(job):
         workspace = Workspace(Path(job["paths"]["workspace"]))
-        return Ids(ordered_ids(workspace.arrangement(job["made"]["arrangement"]))), Ids([])
+        return Ids(ordered_ids(workspace.arrangement(job["made"]["arrangement"]))), Ids(
+            []
+        )
 
     def load_model(base, precision):
         return type("Llama", (), {"config": type("Config", (), {"vocab_size": 1})})

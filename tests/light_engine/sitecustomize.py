@@ -1,8 +1,10 @@
-"""Gives zsg's own train job an engine without torch, where this folder is first on the path of a job.
+"""Gives zsg's own train job an engine without torch, where this folder is first on the
+path of a job.
 
-Entry, order, loop, journal, states, signals and exit records are zsg's, imported from where they are; only what
-computes is this folder's (light.py), and the names that zsg takes from torch are those of one lone rank. A run then
-starts in a second and a step takes LIGHT_STEP_S seconds: chaos has more to disturb.
+Entry, order, loop, journal, states, signals and exit records are zsg's, imported from
+where they are; only what computes is this folder's (light.py), and the names that zsg
+takes from torch are those of one lone rank. A run then starts in a second and a step
+takes LIGHT_STEP_S seconds: chaos has more to disturb.
 """
 
 import importlib.machinery

@@ -1,6 +1,8 @@
-"""Says of which data set each task is a template: by T0's names, by folder, or by lists and patterns of names.
+"""Says of which data set each task is a template: by T0's names, by folder, or by lists
+and patterns of names.
 
-`data.templates` counts the templates of a set, T0's rule divides by them, and FLAN's maximum is that of a set.
+`data.templates` counts the templates of a set, T0's rule divides by them, and FLAN's
+maximum is that of a set.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,14 +20,20 @@ Rule = str | Mapping[str, Sequence[str]] | None
 Sets = dict[str, str | None]  # task → its data set, None where none is known
 
 
-def of_tasks(tasks: Sequence[str], rule: Rule, folders: Callable[[], Mapping[str, str]]) -> Sets:
+def of_tasks(
+    tasks: Sequence[str], rule: Rule, folders: Callable[[], Mapping[str, str]]
+) -> Sets:
     """The data set of each task, None where the rule knows none.
 
-    `rule`: BY_NAME, and None, which is the same: the sets of T0 by how tasks' names begin. BY_FOLDER: by `folders`,
-    those of the tasks' files. Or set → names and patterns of tasks. UserError for a task that two of these find.
+    `rule`: BY_NAME, and None, which is the same: the sets of T0 by how tasks' names
+    begin. BY_FOLDER: by `folders`, those of the tasks' files. Or set → names and
+    patterns of tasks. UserError for a task that two of these find.
     """
     if rule in (None, BY_NAME):
-        return {task: found if (found := p3.set_of(task)) in p3.SETS else None for task in tasks}
+        return {
+            task: found if (found := p3.set_of(task)) in p3.SETS else None
+            for task in tasks
+        }
     if isinstance(rule, str):
         found = folders()
         return {task: found.get(task) for task in tasks}
@@ -33,7 +41,8 @@ def of_tasks(tasks: Sequence[str], rule: Rule, folders: Callable[[], Mapping[str
 
 
 def folders_of(path: Path, files: Sequence[Path]) -> dict[str, str]:
-    """The folder of each task's file below that of `path`; a file beside no other folder is of none.
+    """The folder of each task's file below that of `path`; a file beside no other
+    folder is of none.
 
     UserError for two files of one name in two folders: their rows are one task.
     """
@@ -42,16 +51,19 @@ def folders_of(path: Path, files: Sequence[Path]) -> dict[str, str]:
         folder, task = file.parent.relative_to(root(path)).as_posix(), stem(file)
         if found.setdefault(task, folder) != folder:
             raise UserError(
-                f"data.data_sets: folder: {file} and one in {found[task]} are both the task {task!r}; name them apart"
+                f"data.data_sets: folder: {file} and one in {found[task]} are both the task"
+                f" {task!r}; name them apart"
             )
     return {task: folder for task, folder in found.items() if folder != "."}
 
 
-def refuse_unknown(sets: Sets, rule: Rule, what: str, say: Callable[[str], None]) -> None:
+def refuse_unknown(
+    sets: Sets, rule: Rule, what: str, say: Callable[[str], None]
+) -> None:
     """Tells of the tasks that are of no known set, and so are each one of its own for `what`.
 
-    UserError where the rule was given, for it is to name all; or where T0's names know none of several tasks, for
-    `what` would count every template as a data set.
+    UserError where the rule was given, for it is to name all; or where T0's names know
+    none of several tasks, for `what` would count every template as a data set.
     """
     bare = [task for task, found in sets.items() if found is None]
     if not bare:
@@ -60,14 +72,24 @@ def refuse_unknown(sets: Sets, rule: Rule, what: str, say: Callable[[str], None]
     told = f"{len(bare)} of {len(sets)} tasks are of no data set that is known: {names}"
     if rule not in (None, BY_NAME) or (len(bare) == len(sets) and len(sets) > 1):
         raise UserError(
-            f"{what} counts by data set, and {told}. Say which tasks are templates of one set, as data.data_sets: "
-            "{sst2: sst2_*, rte: [rte_1, rte_2]}, or data_sets: folder for a folder of files for each set"
+            f"{what} counts by data set, and {told}. Say which tasks are templates of one set, as"
+            " data.data_sets: {sst2: sst2_*, rte: [rte_1, rte_2]}, or data_sets: folder for a"
+            " folder of files for each set"
         )
-    say(f"{told}; {what} takes each for a data set of its own (data.data_sets says which are one)")
+    say(
+        f"{told}; {what} takes each for a data set of its own (data.data_sets says which are one)"
+    )
 
 
 def _of_lists(task: str, rule: Mapping[str, Sequence[str]]) -> str | None:
-    found = [name for name, patterns in rule.items() if any(fnmatchcase(task, one) for one in patterns)]
+    found = [
+        name
+        for name, patterns in rule.items()
+        if any(fnmatchcase(task, one) for one in patterns)
+    ]
     if len(found) > 1:
-        raise UserError(f"data.data_sets: the task {task!r} is of {found[0]} and of {found[1]}; let only one find it")
+        raise UserError(
+            f"data.data_sets: the task {task!r} is of {found[0]} and of {found[1]}; let only one"
+            " find it"
+        )
     return found[0] if found else None

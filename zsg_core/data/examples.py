@@ -6,13 +6,16 @@ Turn = tuple[str, str]  # what the user says, what the assistant answers
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One instruction example: a dialogue of one or more turns, or a task's definition with an input.
+    """One instruction example: a dialogue of one or more turns, or a task's definition
+    with an input.
 
-    `id` is `<task>:<position among the task's examples>`, or a published id that is unique; `task` is what caps,
-    held-out lists and orders count by. `definition` and `shots`, (input, output) pairs, are those of Natural
-    Instructions and stand apart, since the template decides how they are shown. `references` are the answers that
-    would be right in the last turn, where several were published; the turn holds one of them. `options` are the
-    different choices for the last answer that were published with it, written as the answer is, and one is the answer.
+    `id` is `<task>:<position among the task's examples>`, or a published id that is
+    unique; `task` is what caps, held-out lists and orders count by. `definition` and
+    `shots`, (input, output) pairs, are those of Natural Instructions and stand apart,
+    since the template decides how they are shown. `references` are the answers that
+    would be right in the last turn, where several were published; the turn holds one of
+    them. `options` are the different choices for the last answer that were published
+    with it, written as the answer is, and one is the answer.
     """
 
     id: str
@@ -42,4 +45,6 @@ class Example(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def answering(self, answer: str) -> "Example":
         """The same example with another last answer."""
-        return msgspec.structs.replace(self, turns=(*self.turns[:-1], (self.turns[-1][0], answer)))
+        return msgspec.structs.replace(
+            self, turns=(*self.turns[:-1], (self.turns[-1][0], answer))
+        )

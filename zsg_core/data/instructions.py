@@ -1,4 +1,5 @@
-"""Puts one of several wordings of an instruction into an example: beside its question, or for a paragraph of it."""
+"""Puts one of several wordings of an instruction into an example: beside its question,
+or for a paragraph of it."""
 
 import json
 import random
@@ -18,11 +19,18 @@ _GAP = re.compile(r"\n[ \t\r]*\n\s*")
 
 
 def read(path: Path) -> list[str]:
-    """The wordings of a file: a list of texts in .json, else the lines. BadData for a file without any."""
+    """The wordings of a file: a list of texts in .json, else the lines. BadData for a
+    file without any."""
     try:
-        text = whole(path, LONGEST).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        text = (
+            whole(path, LONGEST)
+            .decode("utf-8")
+            .replace("\r\n", "\n")
+            .replace("\r", "\n")
+        )
         found = json.loads(text) if path.suffix == ".json" else text.split("\n")
-        json.dumps(found, ensure_ascii=False).encode()  # JSON may hold halves of characters, which no file may
+        # JSON may hold halves of characters, which no file may
+        json.dumps(found, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
         raise BadData(f"{path}: cannot be read: {str(error)[:200]}") from error
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
@@ -34,20 +42,31 @@ def read(path: Path) -> list[str]:
 
 
 def which(count: int, rule: Mapping[str, Any], made_id: str) -> int:
-    """Which of `count` wordings an example has: drawn by its id where the rule has a seed, else the first."""
-    return random.Random(f"instruction:{rule['seed']}:{made_id}").randrange(count) if "seed" in rule else 0
+    """Which of `count` wordings an example has: drawn by its id where the rule has a
+    seed, else the first."""
+    return (
+        random.Random(f"instruction:{rule['seed']}:{made_id}").randrange(count)
+        if "seed" in rule
+        else 0
+    )
 
 
 def worded(example: Example, texts: Sequence[str], rule: Mapping[str, Any]) -> Example:
-    """The example with its wording. BadData where a paragraph is to be replaced and the question has but one."""
+    """The example with its wording. BadData where a paragraph is to be replaced and the
+    question has but one."""
     text, (asked, answer) = texts[which(len(texts), rule, example.id)], example.turns[0]
     is_after = rule["place"] == "after"
     if rule["replaces"]:
         gaps = list(_GAP.finditer(asked.strip()))
         if not gaps:
-            raise BadData(f"{example.id}: its question has one paragraph, so none is an instruction to be replaced")
+            raise BadData(
+                f"{example.id}: its question has one paragraph, so none is an instruction to be"
+                " replaced"
+            )
         gap, whole = gaps[-1 if is_after else 0], asked.strip()
         made = whole[: gap.end()] + text if is_after else text + whole[gap.start() :]
     else:
-        made = f"{asked.rstrip()}\n\n{text}" if is_after else f"{text}\n\n{asked.lstrip()}"
+        made = (
+            f"{asked.rstrip()}\n\n{text}" if is_after else f"{text}\n\n{asked.lstrip()}"
+        )
     return msgspec.structs.replace(example, turns=((made, answer), *example.turns[1:]))

@@ -1,10 +1,14 @@
-"""Says how many examples of every task a mixture takes: published sampling rates, made into exact counts.
+"""Says how many examples of every task a mixture takes: published sampling rates, made
+into exact counts.
 
 A task's rate is its weight by the sum of all weights. Of a task with n examples the weight is
-capped   min(n, max): examples-proportional with a maximum (FLAN 2021, mixtures.py: 3000; Flan-PaLM, Table 23). Where
-         several tasks are templates of one data set, n is all their examples, and they share its weight by theirs
+capped   min(n, max): examples-proportional with a maximum (FLAN 2021, mixtures.py:
+         3000; Flan-PaLM, Table 23). Where
+         several tasks are templates of one data set, n is all their examples, and they
+         share its weight by theirs
 t0       n; but max // (templates of its data set) where n > max (T0, seqio_tasks/tasks.py: 500 000)
-Sources with shares of their own (Flan-PaLM, Table 23) divide the whole by these, and each its part by weight.
+Sources with shares of their own (Flan-PaLM, Table 23) divide the whole by these,
+    and each its part by weight.
 """
 
 import math
@@ -24,12 +28,17 @@ Recipe = dict[str, Any]
 
 
 def weights(
-    rule: str, sizes: Mapping[Task, int], most: Mapping[str, int | None], shares: Mapping[str, Fraction], set_of: SetOf
+    rule: str,
+    sizes: Mapping[Task, int],
+    most: Mapping[str, int | None],
+    shares: Mapping[str, Fraction],
+    set_of: SetOf,
 ) -> dict[Task, Fraction]:
     """The rates of all tasks, which sum to 1, in their order.
 
-    `sizes`: examples of each task. `most`: the maximum of each source, None for none. `shares`: of each source, or
-    empty. `set_of`: the data set that a task is a template of; a task that is a set of its own may be it itself.
+    `sizes`: examples of each task. `most`: the maximum of each source, None for none.
+    `shares`: of each source, or empty. `set_of`: the data set that a task is a template
+    of; a task that is a set of its own may be it itself.
     """
     templates = Counter((key[0], set_of(key)) for key in sizes)
     of_set: Counter[Task] = Counter()
@@ -48,7 +57,10 @@ def weights(
         of_source[source] = of_source.get(source, Fraction(0)) + weight
     parts = {source: shares.get(source, whole) for source, whole in of_source.items()}
     total = sum(parts.values())
-    return {key: parts[key[0]] / total * weight / of_source[key[0]] for key, weight in weighed.items()}
+    return {
+        key: parts[key[0]] / total * weight / of_source[key[0]]
+        for key, weight in weighed.items()
+    }
 
 
 def _weight_t0(size: int, cap: int, templates: int) -> int:
@@ -56,12 +68,17 @@ def _weight_t0(size: int, cap: int, templates: int) -> int:
 
 
 def counts(
-    rates: Mapping[Task, Fraction], sizes: Mapping[Task, int], total: int | None, repeat: bool
+    rates: Mapping[Task, Fraction],
+    sizes: Mapping[Task, int],
+    total: int | None,
+    repeat: bool,
 ) -> dict[Task, int]:
-    """How many examples of each task make up `total` by their rates; None: as many as need no example twice.
+    """How many examples of each task make up `total` by their rates; None: as many as
+    need no example twice.
 
-    What is left over after rounding down goes to the largest remainders, the first of equal ones first. UserError
-    where a task is too small for its part, unless it may `repeat`.
+    What is left over after rounding down goes to the largest remainders, the first of
+    equal ones first. UserError where a task is too small for its part, unless it may
+    `repeat`.
     """
     if total is None:
         total = min(math.floor(sizes[key] / rate) for key, rate in rates.items())
@@ -75,21 +92,30 @@ def counts(
         key = max(small, key=lambda key: small[key] / sizes[key])
         most = min(math.floor(sizes[one] / rate) for one, rate in rates.items())
         raise UserError(
-            f"data.mix.total {total}: {len(small)} tasks are too small for their part, most of all "
-            f"{'/'.join(filter(None, key))} with {sizes[key]} examples for {small[key]}; ask for at most {most}, or "
-            "set data.mix.repeat: true to train on examples more than once"
+            f"data.mix.total {total}: {len(small)} tasks are too small for their part, most of all"
+            f" {'/'.join(filter(None, key))} with {sizes[key]} examples for {small[key]}; ask for"
+            f" at most {most}, or set data.mix.repeat: true to train on examples more than once"
         )
     return made
 
 
 def amount(rule: Recipe, size: int, of_ratio: int = 0) -> int:
-    """How many of a source's `size` examples its rule keeps: ⌊fraction·size⌋, a count, or a ratio of others.
+    """How many of a source's `size` examples its rule keeps: ⌊fraction·size⌋, a count,
+    or a ratio of others.
 
-    With `ratio` it is ⌊ratio·of_ratio⌋, or all there are (DELIA). A fraction is exact: 1/256 of 110 142 is 430, with no
-    rounding of 1/256 in between. UserError for a count beyond what there is.
+    With `ratio` it is ⌊ratio·of_ratio⌋, or all there are (DELIA). A fraction is exact:
+    1/256 of 110 142 is 430, with no rounding of 1/256 in between. UserError for a count
+    beyond what there is.
     """
     if "ratio" in rule:
         return min(size, math.floor(Fraction(rule["ratio"]) * of_ratio))
     if rule.get("count", 0) > size:
-        raise UserError(f"data.count {rule['count']}: there are {size} training examples; ask for at most as many")
-    return rule["count"] if "count" in rule else math.floor(Fraction(rule["fraction"]) * size)
+        raise UserError(
+            f"data.count {rule['count']}: there are {size} training examples; ask for at most as"
+            " many"
+        )
+    return (
+        rule["count"]
+        if "count" in rule
+        else math.floor(Fraction(rule["fraction"]) * size)
+    )

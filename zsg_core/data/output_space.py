@@ -1,8 +1,10 @@
-"""Says among how many answers a task chooses, and so by what its loss is divided to be comparable with others.
+"""Says among how many answers a task chooses, and so by what its loss is divided to be
+comparable with others.
 
-Muppet (Aghajanyan et al. 2021, arXiv 2101.11038) divides a loss by ln n, n being the number of classes, or the
-vocabulary where text is generated: whoever guesses uniformly among the answers has loss 1 on every task. A language
-model writes the name of a class in several tokens, which are one choice; of free text every token is one.
+Muppet (Aghajanyan et al. 2021, arXiv 2101.11038) divides a loss by ln n, n being the
+number of classes, or the vocabulary where text is generated: whoever guesses uniformly
+among the answers has loss 1 on every task. A language model writes the name of a class
+in several tokens, which are one choice; of free text every token is one.
 """
 
 import math
@@ -14,7 +16,8 @@ from zsg_core.data.examples import Example
 def classes(examples: Iterable[Example]) -> dict[str, int]:
     """The number of different answers of each task that is a classification, by task; at least 2.
 
-    That is a task of single turns whose different examples have at most half as many different answers.
+    That is a task of single turns whose different examples have at most half as many
+    different answers.
     """
     answers: dict[str, dict[str, str | None]] = {}
     for example in examples:  # a mixture may hold an example several times
@@ -29,7 +32,8 @@ def classes(examples: Iterable[Example]) -> dict[str, int]:
 
 
 def log_n(classes: int | None, learnt: int, vocabulary: int) -> float:
-    """What -log p, summed over an example's `learnt` tokens, is divided by; `classes` is None for free text.
+    """What -log p, summed over an example's `learnt` tokens, is divided by; `classes`
+    is None for free text.
 
     Nothing is learnt of an example without tokens: 1.
     """

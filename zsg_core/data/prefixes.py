@@ -1,34 +1,45 @@
-"""Finds which token sequences are cheaper to encode together, the prefix that they have in common once.
+"""Finds which token sequences are cheaper to encode together, the prefix that they have
+in common once.
 
-Test examples of one task share its definition and its positive examples: of Natural Instructions that is most of
-their tokens. A causal model's states over a prefix are the same whatever follows, so sharing it changes no loss.
+Test examples of one task share its definition and its positive examples: of Natural
+Instructions that is most of their tokens. A causal model's states over a prefix are the
+same whatever follows, so sharing it changes no loss.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-LEAST = 32  # tokens of a prefix below which one more part to attend over costs more than it saves
-MOST_ITEMS = 32  # of a group: that saves 31/32 of what any could, and leaves groups to share out over ranks
+# tokens of a prefix below which one more part to attend over costs more than it saves
+LEAST = 32
+# of a group: that saves 31/32 of what any could, and leaves groups to share out over ranks
+MOST_ITEMS = 32
 
 
 @dataclass(frozen=True)
 class Group:
-    """Places of sequences that begin with the same `prefix` tokens, which are encoded once; 0: one place alone."""
+    """Places of sequences that begin with the same `prefix` tokens, which are encoded
+    once; 0: one place alone."""
 
     places: tuple[int, ...]
     prefix: int = 0
 
 
-def groups(sequences: Sequence[Sequence[int]], limits: Sequence[int], most: int) -> list[Group]:
-    """Every sequence in one group, so that the fewest tokens are encoded; in the order of their first places.
+def groups(
+    sequences: Sequence[Sequence[int]], limits: Sequence[int], most: int
+) -> list[Group]:
+    """Every sequence in one group, so that the fewest tokens are encoded; in the order
+    of their first places.
 
-    Of sequence i at most `limits[i]` tokens can be shared. A group of several has at most `most` tokens. The same
-    sequences give the same groups: in their sorted order, where those with a long prefix in common are
-    neighbours, the cheapest division into runs is found exactly.
+    Of sequence i at most `limits[i]` tokens can be shared. A group of several has at
+    most `most` tokens. The same sequences give the same groups: in their sorted order,
+    where those with a long prefix in common are neighbours, the cheapest division into
+    runs is found exactly.
     """
     order = sorted(range(len(sequences)), key=lambda i: (sequences[i], i))
-    common = [_common(sequences[one], sequences[other]) for one, other in pairwise(order)]
+    common = [
+        _common(sequences[one], sequences[other]) for one, other in pairwise(order)
+    ]
     cheapest, chosen = [0], [Group(())]
     for end in range(len(order)):
         alone = cheapest[end] + len(sequences[order[end]])
@@ -41,7 +52,10 @@ def groups(sequences: Sequence[Sequence[int]], limits: Sequence[int], most: int)
             if prefix < LEAST or size > most:
                 break  # neither can become better with one more
             if cheapest[start] + size < best:
-                best, group = cheapest[start] + size, Group(tuple(sorted(order[start : end + 1])), prefix)
+                best, group = (
+                    cheapest[start] + size,
+                    Group(tuple(sorted(order[start : end + 1])), prefix),
+                )
         cheapest.append(best)
         chosen.append(group)
     made, end = [], len(order)
@@ -52,5 +66,9 @@ def groups(sequences: Sequence[Sequence[int]], limits: Sequence[int], most: int)
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    differing = (place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    differing = (
+        place
+        for place, pair in enumerate(zip(one, other, strict=False))
+        if pair[0] != pair[1]
+    )
     return next(differing, min(len(one), len(other)))

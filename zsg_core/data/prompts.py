@@ -1,12 +1,15 @@
 """Turns an example into token ids and says which of them are learnt.
 
-Four templates. `zsg`: `<s>User: {q}\\nAssistant: {a}</s>`, further turns `\\nUser: …`, each piece tokenised
-separately without special tokens (Dynamics of Zero-Shot Generalization, training code); a system text stands
-before the first question. `vicuna`: `<s>{system} USER: {q} ASSISTANT: {a}</s>USER: …` (FastChat's v1.1, used by
-DMT). `llama2`: `<s>[INST] {q} [/INST] {a} </s><s>[INST] …`, a system text as `<<SYS>>\\n{system}\\n<</SYS>>\\n\\n`
-before the first question (Llama-2-chat's, used by DELIA). `plain`: the texts themselves, nothing added or stripped, for
-sets whose prompt the answer goes on from. In all of them exactly the assistant's answers and the `</s>` that closes
-each are learnt. A Natural Instructions question follows Tk-Instruct: definition, at most two positive examples, input.
+Four templates. `zsg`: `<s>User: {q}\\nAssistant: {a}</s>`, further turns `\\nUser: …`,
+each piece tokenised separately without special tokens (Dynamics of Zero-Shot
+Generalization, training code); a system text stands before the first question.
+`vicuna`: `<s>{system} USER: {q} ASSISTANT: {a}</s>USER: …` (FastChat's v1.1, used by
+DMT). `llama2`: `<s>[INST] {q} [/INST] {a} </s><s>[INST] …`, a system text as
+`<<SYS>>\\n{system}\\n<</SYS>>\\n\\n` before the first question (Llama-2-chat's, used by
+DELIA). `plain`: the texts themselves, nothing added or stripped, for sets whose prompt
+the answer goes on from. In all of them exactly the assistant's answers and the `</s>`
+that closes each are learnt. A Natural Instructions question follows Tk-Instruct:
+definition, at most two positive examples, input.
 """
 
 import itertools
@@ -19,8 +22,10 @@ from zsg_core.data.examples import Example
 
 Tokenize = Callable[[str], list[int]]
 Fits = Callable[[str], bool]
-ANSWER, PROMPT, ALL = LEARNT = ("answer", "prompt", "all")  # which tokens of an example are learnt
-Turn = tuple[list[int], list[int], list[int]]  # ids of the question, of the tag after it, of the answer
+# which tokens of an example are learnt
+ANSWER, PROMPT, ALL = LEARNT = ("answer", "prompt", "all")
+# ids of the question, of the tag after it, of the answer
+Turn = tuple[list[int], list[int], list[int]]
 
 VICUNA_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -30,7 +35,8 @@ VICUNA_SYSTEM = (
 
 @dataclass(frozen=True)
 class Template:
-    """How examples are written out: a name of STYLES, and how many positive examples a prompt shows."""
+    """How examples are written out: a name of STYLES, and how many positive examples a
+    prompt shows."""
 
     name: str
     shots: int = 0
@@ -43,7 +49,8 @@ class Template:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of one example; those in the half-open `spans` are learnt. `cut` counts tokens left out."""
+    """Token ids of one example; those in the half-open `spans` are learnt. `cut` counts
+    tokens left out."""
 
     ids: list[int]
     spans: tuple[tuple[int, int], ...]
@@ -54,14 +61,23 @@ class Encoded:
         return sum(stop - start for start, stop in self.spans)
 
     def learnt(self, which: str) -> list[tuple[int, int]]:
-        """The spans of tokens that are learnt: of the answers, the prompts or all, but never the first token.
+        """The spans of tokens that are learnt: of the answers, the prompts or all, but
+        never the first token.
 
         Nothing comes before the first, so there is nothing to predict it from.
         """
         if which == ANSWER:
             return list(self.spans)
-        bounds = [1, *(itertools.chain(*self.spans) if which == PROMPT else ()), len(self.ids)]
-        return [(start, stop) for start, stop in zip(bounds[::2], bounds[1::2], strict=True) if start < stop]
+        bounds = [
+            1,
+            *(itertools.chain(*self.spans) if which == PROMPT else ()),
+            len(self.ids),
+        ]
+        return [
+            (start, stop)
+            for start, stop in zip(bounds[::2], bounds[1::2], strict=True)
+            if start < stop
+        ]
 
     @property
     def prompt(self) -> list[int]:
@@ -70,18 +86,26 @@ class Encoded:
 
 
 def encode(
-    example: Example, *, template: Template, tokenize: Tokenize, bos: int, eos: int, max_length: int,
+    example: Example,
+    *,
+    template: Template,
+    tokenize: Tokenize,
+    bos: int,
+    eos: int,
+    max_length: int,
     truncate: str = "prompt",
-) -> Encoded:  # fmt: skip
+) -> Encoded:
     """The token ids of an example, at most `max_length`; `truncate` says what a longer one loses.
 
-    `prompt`: the prompt is shortened before the answer. Of the first turn, positive examples are dropped, then the
-    prompt is cut at its tail; an answer is cut only when it alone is too long, and keeps its `</s>`. A later turn
-    that does not fit whole is left out, and so are all after it. `max_length` must leave room for the fixed pieces
+    `prompt`: the prompt is shortened before the answer. Of the first turn, positive
+    examples are dropped, then the prompt is cut at its tail; an answer is cut only when
+    it alone is too long, and keeps its `</s>`. A later turn that does not fit whole is
+    left out, and so are all after it. `max_length` must leave room for the fixed pieces
     (16 or more).
 
-    `head`: the first `max_length` tokens of the whole, so that a long prompt can push answers out (the published
-    code). Positive examples are dropped only while the question alone is longer than `max_length`.
+    `head`: the first `max_length` tokens of the whole, so that a long prompt can push
+    answers out (the published code). Positive examples are dropped only while the
+    question alone is longer than `max_length`.
     """
     if truncate == "head":
         return _head(example, template, tokenize, bos, eos, max_length)
@@ -102,19 +126,31 @@ def encode(
     return Encoded(ids, tuple(spans), lost)
 
 
-def _head(example: Example, template: Template, tokenize: Tokenize, bos: int, eos: int, max_length: int) -> Encoded:
+def _head(
+    example: Example,
+    template: Template,
+    tokenize: Tokenize,
+    bos: int,
+    eos: int,
+    max_length: int,
+) -> Encoded:
     ids, spans = [bos], []
     for index in range(len(example.turns)):
-        asked = _question(example, index, template, lambda text: len(tokenize(text)) <= max_length)
+        asked = _question(
+            example, index, template, lambda text: len(tokenize(text)) <= max_length
+        )
         prompt, tag, answer = _pieces(example, index, template, tokenize, asked)
         ids += [*_opened(template, index, bos), *prompt, *tag, *answer, eos]
         spans.append((len(ids) - len(answer) - 1, len(ids)))
-    kept = tuple((start, min(stop, max_length)) for start, stop in spans if start < max_length)
+    kept = tuple(
+        (start, min(stop, max_length)) for start, stop in spans if start < max_length
+    )
     return Encoded(ids[:max_length], kept, max(0, len(ids) - max_length))
 
 
 def source(example: Example, shots: int, fits: Fits = lambda text: True) -> str:
-    """The question of the first turn: its text, or the Tk-Instruct prompt with up to `shots` positive examples.
+    """The question of the first turn: its text, or the Tk-Instruct prompt with up to
+    `shots` positive examples.
 
     A positive example after which the prompt no longer `fits` is left out, and so are all after it.
     """
@@ -124,7 +160,10 @@ def source(example: Example, shots: int, fits: Fits = lambda text: True) -> str:
     tail = f"Now complete the following example -\nInput: {_stop(example.input.strip())}\nOutput: "
     body = ""
     for number, (given, wanted) in enumerate(example.shots[:shots], start=1):
-        block = f" Positive Example {number} -\nInput: {_stop(given.strip())}\n Output: {_stop(wanted.strip())}\n\n"
+        block = (
+            f" Positive Example {number} -\nInput: {_stop(given.strip())}\n Output:"
+            f" {_stop(wanted.strip())}\n\n"
+        )
         if not fits(head + body + block + tail):
             break
         body += block
@@ -132,23 +171,30 @@ def source(example: Example, shots: int, fits: Fits = lambda text: True) -> str:
 
 
 def embedding_text(example: Example, shots: int) -> str:
-    """What similarity is measured on: the whole prompt and the answer, and all later turns, joined by one space."""
+    """What similarity is measured on: the whole prompt and the answer, and all later
+    turns, joined by one space."""
     later = [text.strip() for turn in example.turns[1:] for text in turn]
-    return " ".join([source(example, shots).strip(), example.turns[0][1].strip(), *later])
+    return " ".join(
+        [source(example, shots).strip(), example.turns[0][1].strip(), *later]
+    )
 
 
 def training_texts(examples: Sequence[Example], template: Template) -> list[str]:
     """What a tokenizer of our own is trained on: each example as the model will see it."""
-    return ["".join(text for i in range(len(e.turns)) for text in _texts(e, i, template)) for e in examples]
+    return [
+        "".join(text for i in range(len(e.turns)) for text in _texts(e, i, template))
+        for e in examples
+    ]
 
 
 @dataclass(frozen=True)
 class Style:
     """How a turn is written: (example, index, question) → the texts of question, tag and answer.
 
-    `apart`: each text is tokenised alone; else all three together, and a token that spans two belongs to the later.
-    `reopens`: every turn begins with `<s>`, not the first alone. `next_turn`: what a model that does not stop writes
-    where the user's next question would begin; empty where nothing tells.
+    `apart`: each text is tokenised alone; else all three together, and a token that
+    spans two belongs to the later. `reopens`: every turn begins with `<s>`, not the
+    first alone. `next_turn`: what a model that does not stop writes where the user's
+    next question would begin; empty where nothing tells.
     """
 
     texts: Callable[[Example, int, str], tuple[str, str, str]]
@@ -158,7 +204,8 @@ class Style:
 
 
 def next_turn(template: str) -> str:
-    """The text at which an answer is over, as a question of the user's begins: of the name of a template."""
+    """The text at which an answer is over, as a question of the user's begins: of the
+    name of a template."""
     return STYLES[template].next_turn
 
 
@@ -166,24 +213,38 @@ def _opened(template: Template, index: int, bos: int) -> list[int]:
     return [bos] if index and STYLES[template.name].reopens else []
 
 
-def _question(example: Example, index: int, template: Template, fits: Fits = lambda text: True) -> str:
+def _question(
+    example: Example, index: int, template: Template, fits: Fits = lambda text: True
+) -> str:
     return example.turns[index][0] if index else source(example, template.shots, fits)
 
 
 def _texts(example: Example, index: int, template: Template) -> tuple[str, str, str]:
-    return STYLES[template.name].texts(example, index, _question(example, index, template))
+    return STYLES[template.name].texts(
+        example, index, _question(example, index, template)
+    )
 
 
-def _turn(example: Example, index: int, template: Template, tokenize: Tokenize, room: int) -> Turn:
+def _turn(
+    example: Example, index: int, template: Template, tokenize: Tokenize, room: int
+) -> Turn:
     def fits(question: str) -> bool:
-        return sum(map(len, _pieces(example, index, template, tokenize, question))) <= room
+        return (
+            sum(map(len, _pieces(example, index, template, tokenize, question))) <= room
+        )
 
-    return _pieces(example, index, template, tokenize, _question(example, index, template, fits))
+    return _pieces(
+        example, index, template, tokenize, _question(example, index, template, fits)
+    )
 
 
-def _pieces(example: Example, index: int, template: Template, tokenize: Tokenize, question: str) -> Turn:
+def _pieces(
+    example: Example, index: int, template: Template, tokenize: Tokenize, question: str
+) -> Turn:
     style = STYLES[template.name]
-    return (_apart if style.apart else _together)(style.texts(example, index, question), tokenize)
+    return (_apart if style.apart else _together)(
+        style.texts(example, index, question), tokenize
+    )
 
 
 def _apart(texts: tuple[str, str, str], tokenize: Tokenize) -> Turn:
@@ -200,12 +261,16 @@ def _together(texts: tuple[str, str, str], tokenize: Tokenize) -> Turn:
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    differing = (i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1])
+    differing = (
+        i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]
+    )
     return next(differing, min(len(one), len(other)))
 
 
 def _zsg(example: Example, index: int, question: str) -> tuple[str, str, str]:
-    system = f"{example.system.strip()}\n\n" if example.system.strip() and not index else ""
+    system = (
+        f"{example.system.strip()}\n\n" if example.system.strip() and not index else ""
+    )
     asked = question if index == 0 and example.definition else question.strip()
     begin = "\nUser: " if index else "User: "
     return f"{begin}{system}{asked}", "\nAssistant: ", example.turns[index][1].strip()
@@ -213,13 +278,21 @@ def _zsg(example: Example, index: int, question: str) -> tuple[str, str, str]:
 
 def _vicuna(example: Example, index: int, question: str) -> tuple[str, str, str]:
     system = "" if index else f"{example.system.strip() or VICUNA_SYSTEM} "
-    return f"{system}USER: {question.strip()}", " ASSISTANT:", f" {example.turns[index][1].strip()}"
+    return (
+        f"{system}USER: {question.strip()}",
+        " ASSISTANT:",
+        f" {example.turns[index][1].strip()}",
+    )
 
 
 def _llama2(example: Example, index: int, question: str) -> tuple[str, str, str]:
     told = example.system.strip() if not index else ""
     system = f"<<SYS>>\n{told}\n<</SYS>>\n\n" if told else ""
-    return f"[INST] {system}{question.strip()}", " [/INST]", f" {example.turns[index][1].strip()} "
+    return (
+        f"[INST] {system}{question.strip()}",
+        " [/INST]",
+        f" {example.turns[index][1].strip()} ",
+    )
 
 
 def _plain(example: Example, index: int, question: str) -> tuple[str, str, str]:

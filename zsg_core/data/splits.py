@@ -1,7 +1,9 @@
-"""Chooses which examples are used: tasks held out, per-task caps, exact fractions, one reference each.
+"""Chooses which examples are used: tasks held out, per-task caps, exact fractions, one
+reference each.
 
-Every choice is seeded by (seed, task), so adding a task to a data set never changes another task's sample.
-Python's `random.Random(str)` seeds by SHA-512 and is the same on every machine.
+Every choice is seeded by (seed, task), so adding a task to a data set never changes
+another task's sample. Python's `random.Random(str)` seeds by SHA-512 and is the same on
+every machine.
 """
 
 import random
@@ -17,46 +19,68 @@ _NUMBER = re.compile(r"task\d+_")
 _WORD = re.compile(r"[A-Za-z0-9]+")
 
 
-def hold_out(tasks: Sequence[str], by: str, count: int | None, seed: int) -> tuple[list[str], list[str]]:
+def hold_out(
+    tasks: Sequence[str], by: str, count: int | None, seed: int
+) -> tuple[list[str], list[str]]:
     """The training and the held-out tasks, both in the order given.
 
-    `seed`: `count` tasks drawn from all. `family`: one task drawn from every family of two or more, so that each
-    held-out task has a sibling in training. UserError where nothing would be left, or nothing held out.
+    `seed`: `count` tasks drawn from all. `family`: one task drawn from every family of
+    two or more, so that each held-out task has a sibling in training. UserError where
+    nothing would be left, or nothing held out.
     """
     rng = random.Random(f"held out by {by}:{seed}")
     if by == "seed":
         if count is None or count >= len(tasks):
-            raise UserError(f"data.held_out.tasks is {count}, but there are {len(tasks)} tasks; hold out fewer")
+            raise UserError(
+                f"data.held_out.tasks is {count}, but there are {len(tasks)} tasks; hold out fewer"
+            )
         chosen = set(rng.sample(list(tasks), count))
     else:
         families: dict[str, list[str]] = {}
         for task in tasks:
             families.setdefault(family(task), []).append(task)
-        chosen = {rng.choice(siblings) for siblings in families.values() if len(siblings) > 1}
+        chosen = {
+            rng.choice(siblings) for siblings in families.values() if len(siblings) > 1
+        }
         if not chosen:
-            raise UserError("data.held_out: no two tasks are of one family; hold out by seed, or set data.test_path")
-    return [task for task in tasks if task not in chosen], [task for task in tasks if task in chosen]
+            raise UserError(
+                "data.held_out: no two tasks are of one family; hold out by seed, or set"
+                " data.test_path"
+            )
+    return [task for task in tasks if task not in chosen], [
+        task for task in tasks if task in chosen
+    ]
 
 
 def family(task: str) -> str:
-    """What a task's name begins with, its number left out: `task002_quoref_…` and `quoref_What…` are of quoref."""
+    """What a task's name begins with, its number left out: `task002_quoref_…` and
+    `quoref_What…` are of quoref."""
     found = _WORD.search(_NUMBER.sub("", task, count=1))
     return found[0].lower() if found else task
 
 
-def choose_templates(tasks: Sequence[str], count: int | None, set_of: Callable[[str], str], seed: int) -> list[str]:
+def choose_templates(
+    tasks: Sequence[str], count: int | None, set_of: Callable[[str], str], seed: int
+) -> list[str]:
     """The tasks, in their order, with at most `count` templates of every data set; None: all."""
     if count is None:
         return list(tasks)
     of_set: dict[str, list[str]] = {}
     for task in tasks:
         of_set.setdefault(set_of(task), []).append(task)
-    kept = {task for name, own in of_set.items() for task in nested(own, count, seed, f"templates of {name}")}
+    kept = {
+        task
+        for name, own in of_set.items()
+        for task in nested(own, count, seed, f"templates of {name}")
+    }
     return [task for task in tasks if task in kept]
 
 
-def cap(items: Sequence[Item], limit: int | None, sampling: str, seed: int, task: str) -> list[Item]:
-    """At most `limit` items of one task: the first in file order, or a seeded sample in drawn order."""
+def cap(
+    items: Sequence[Item], limit: int | None, sampling: str, seed: int, task: str
+) -> list[Item]:
+    """At most `limit` items of one task: the first in file order, or a seeded sample in
+    drawn order."""
     if limit is None or sampling != "random" or not len(items):
         return list(items[:limit])
     rng = random.Random(f"sample:{seed}:{task}")
@@ -66,19 +90,24 @@ def cap(items: Sequence[Item], limit: int | None, sampling: str, seed: int, task
 def stratified(tasks: Sequence[str], count: int, seed: int) -> list[int]:
     """Places of `count` items, or of all if there are no more, every task having its share of them.
 
-    The items stand task after task, a task's in drawn order, and every N/count-th is taken: so a task of n items
-    has ⌊n·count/N⌋ or one more.
+    The items stand task after task, a task's in drawn order, and every N/count-th is
+    taken: so a task of n items has ⌊n·count/N⌋ or one more.
     """
     of_task: dict[str, list[int]] = {}
     for place, task in enumerate(tasks):
         of_task.setdefault(task, []).append(place)
-    stand = [p for task, own in of_task.items() for p in cap(own, len(own), "random", seed, task)]
+    stand = [
+        p
+        for task, own in of_task.items()
+        for p in cap(own, len(own), "random", seed, task)
+    ]
     count = min(count, len(stand))
     return sorted(stand[number * len(stand) // count] for number in range(count))
 
 
 def choose_answer(example: Example, seed: int) -> Example:
-    """The example with one reference drawn as its answer (science: the label is a random reference)."""
+    """The example with one reference drawn as its answer (science: the label is a
+    random reference)."""
     if len(example.references) < 2:
         return example
     rng = random.Random(f"answer:{seed}:{example.id}")
@@ -86,7 +115,8 @@ def choose_answer(example: Example, seed: int) -> Example:
 
 
 def nested(items: Sequence[Item], count: int, seed: int, name: str = "") -> list[Item]:
-    """`count` of the items, a seeded sample in their own order; a smaller one is part of every larger one.
+    """`count` of the items, a seeded sample in their own order; a smaller one is part
+    of every larger one.
 
     So the points of a sweep over shares differ by what is added and by nothing else.
     """
@@ -97,11 +127,15 @@ def nested(items: Sequence[Item], count: int, seed: int, name: str = "") -> list
     return [items[i] for i in sorted(order[:count])]
 
 
-def overlap(train: Iterable[Example], test: Iterable[Example]) -> list[tuple[str, str, bool]]:
-    """(test id, training id, whether the answer is the same too) wherever a test prompt is a training prompt.
+def overlap(
+    train: Iterable[Example], test: Iterable[Example]
+) -> list[tuple[str, str, bool]]:
+    """(test id, training id, whether the answer is the same too) wherever a test prompt
+    is a training prompt.
 
-    Prompts are the definition and what the user says, without regard to case and to blanks. Of several training
-    examples the first counts, one with the same answer before others.
+    Prompts are the definition and what the user says, without regard to case and to
+    blanks. Of several training examples the first counts, one with the same answer
+    before others.
     """
     wanted: dict[str, list[Example]] = {}
     for example in test:
@@ -116,7 +150,9 @@ def overlap(train: Iterable[Example], test: Iterable[Example]) -> list[tuple[str
 
 
 def _prompt(example: Example) -> str:
-    return "\n".join([_plain(example.definition), *(_plain(asked) for asked, _ in example.turns)])
+    return "\n".join(
+        [_plain(example.definition), *(_plain(asked) for asked, _ in example.turns)]
+    )
 
 
 def _plain(text: str) -> str:

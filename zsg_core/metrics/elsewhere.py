@@ -1,8 +1,9 @@
 """Writes answers down for being scored elsewhere, and reads the scores that come back.
 
-Both are JSON lines. An answer: {schema, run, step, suite, id, task, prompt, references, answer}. A score: {run, step,
-id, metric, score}, and `suite` where the item's id does not tell it; other keys are passed over, so a score may be an
-answer's line with two keys more.
+Both are JSON lines. An answer: {schema, run, step, suite, id, task, prompt, references,
+answer}. A score: {run, step, id, metric, score}, and `suite` where the item's id does
+not tell it; other keys are passed over, so a score may be an answer's line with two
+keys more.
 """
 
 import json
@@ -20,11 +21,13 @@ from zsg_core.metrics.scoring import Answered, ByItem
 from zsg_core.schema_errors import nearest
 
 SCHEMA = 1
-RESERVED = ("loss", "answers")  # the trainer's own, and what begins so; that answers are kept
+# the trainer's own, and what begins so; that answers are kept
+RESERVED = ("loss", "answers")
 # What MLflow takes for a metric, without blanks; what zsg adds to a metric ends as _stderr does.
 _METRIC = re.compile(r"[a-z][a-z0-9_.:-]*(?:/[a-z0-9_.:-]+)*")
 
-Scored = dict[tuple[str, int, str | None], dict[str, ByItem]]  # (run id, step, suite) → metric → item id → score
+# (run id, step, suite) → metric → item id → score
+Scored = dict[tuple[str, int, str | None], dict[str, ByItem]]
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,45 +41,63 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     suite: str | None = None
 
 
-def lines(run: str, step: int, suite: str, answers: Iterable[Answered]) -> Iterator[str]:
-    """The answers of a checkpoint, each a line of ASCII with its newline, in their order; JSON keeps all letters."""
+def lines(
+    run: str, step: int, suite: str, answers: Iterable[Answered]
+) -> Iterator[str]:
+    """The answers of a checkpoint, each a line of ASCII with its newline, in their
+    order; JSON keeps all letters."""
     for one in answers:
-        row = {"schema": SCHEMA, "run": run, "step": step, "suite": suite, **msgspec.to_builtins(one)}
+        row = {
+            "schema": SCHEMA,
+            "run": run,
+            "step": step,
+            "suite": suite,
+            **msgspec.to_builtins(one),
+        }
         yield json.dumps(row) + "\n"
 
 
 def scores(path: Path) -> Scored:
-    """The scores of a file. BadData, with the line, for one that is no score or that another line contradicts."""
+    """The scores of a file. BadData, with the line, for one that is no score or that
+    another line contradicts."""
     found: Scored = {}
     for chunk in json_rows(path, Score, Intake()):
         for number, row in enumerate(chunk.rows):
             where = f"{path}{chunk.where.format(chunk.first + number)}"
             _refuse_strange(where, row)
-            held = found.setdefault((row.run, row.step, row.suite), {}).setdefault(row.metric, {})
+            held = found.setdefault((row.run, row.step, row.suite), {}).setdefault(
+                row.metric, {}
+            )
             if held.setdefault(row.id, row.score) != row.score:
                 raise BadData(
-                    f"{where}: {row.metric} of {row.id} was {held[row.id]:g} before, and is {row.score:g} here; give "
-                    "one score per item, the mean of its samples"
+                    f"{where}: {row.metric} of {row.id} was {held[row.id]:g} before, and is"
+                    f" {row.score:g} here; give one score per item, the mean of its samples"
                 )
     return found
 
 
-def refuse_others(where: str, by_metric: dict[str, ByItem], asked: Iterable[str]) -> None:
+def refuse_others(
+    where: str, by_metric: dict[str, ByItem], asked: Iterable[str]
+) -> None:
     """BadData for a score of an item that was not answered at this checkpoint."""
     known = dict.fromkeys(asked)
     for metric, held in by_metric.items():
         if strange := next((item for item in held if item not in known), None):
             raise BadData(
-                f"{where}: {metric} of {strange!r}, of which there is no answer.{nearest(strange, list(known))}"
+                f"{where}: {metric} of {strange!r}, of which there is no"
+                f" answer.{nearest(strange, list(known))}"
             )
 
 
 def _refuse_strange(where: str, row: Score) -> None:
     if not math.isfinite(row.score):
-        raise BadData(f"{where}: {row.score} is no score; leave out an item that has none")
+        raise BadData(
+            f"{where}: {row.score} is no score; leave out an item that has none"
+        )
     is_ours = row.metric.partition("/")[0] in RESERVED or row.metric.endswith("_stderr")
     if not _METRIC.fullmatch(row.metric) or is_ours:
         raise BadData(
-            f"{where}: {row.metric!r} is no name of a metric that is taken elsewhere: lower-case letters, digits and "
-            "_ . : - in parts between /, not `loss` or `answers`, and not ending in _stderr"
+            f"{where}: {row.metric!r} is no name of a metric that is taken elsewhere: lower-case"
+            " letters, digits and _ . : - in parts between /, not `loss` or `answers`, and not"
+            " ending in _stderr"
         )

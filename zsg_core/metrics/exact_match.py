@@ -9,18 +9,27 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """A text as Natural Instructions compares it: lower case, no ASCII punctuation, single blanks; articles stay."""
+    """A text as Natural Instructions compares it: lower case, no ASCII punctuation,
+    single blanks; articles stay."""
     return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
 
 
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
-    """100 where the normalised answer equals any normalised reference, else 0; items without any are left out.
+    """100 where the normalised answer equals any normalised reference, else 0; items
+    without any are left out.
 
     As in the evaluation of Tk-Instruct (`compute_metrics.py`) and in the ZSG paper.
     """
     return {
         "exact_match": mean_by_item(
-            (one.id, 100.0 * (normalised(one.answer) in {normalised(right) for right in one.references}))
+            (
+                one.id,
+                100.0
+                * (
+                    normalised(one.answer)
+                    in {normalised(right) for right in one.references}
+                ),
+            )
             for one in answers
             if one.references
         )

@@ -8,17 +8,22 @@ from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 # As published: OpenAI's, gsm8k-ScRel's and lm-evaluation-harness's. `#### $18` is no strict answer.
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
-# A number holds a digit. The pattern of lm-evaluation-harness, -?[$0-9.,]{2,}, takes marks such as `$.` for one. A `-`
-# after a digit is none of the number: of the range 10-72 the last is 72.
-ANY_NUMBER = re.compile(r"(?:(?<![0-9])-)?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)")
+# A number holds a digit. The pattern of lm-evaluation-harness, -?[$0-9.,]{2,}, takes
+# marks such as `$.` for one. A `-` after a digit is none of the number: of the range
+# 10-72 the last is 72.
+ANY_NUMBER = re.compile(
+    r"(?:(?<![0-9])-)?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|(?<![\w.])\.[0-9]+)"
+)
 # How LaTeX writes the comma of 1,000: 1{,}000 or 1\,000 or 1,\!000.
 THOUSANDS = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[,!])(?=[0-9]{3}(?![0-9]))")
 TOLERANCE = 1e-4  # of gsm8k-ScRel
-WAY = {"flexible": "the last number that holds a digit"}  # an older zsg took marks such as `$.` for numbers
+# an older zsg took marks such as `$.` for numbers
+WAY = {"flexible": "the last number that holds a digit"}
 
 
 def strict(text: str) -> float | None:
-    """The number after the first `#### `; None where there is no such mark or no number after it."""
+    """The number after the first `#### `; None where there is no such mark or no number
+    after it."""
     found = STRICT.search(text)
     return _number(found.group(1)) if found else None
 
@@ -30,25 +35,32 @@ def flexible(text: str) -> float | None:
 
 
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
-    """100 where an answer's final number is that of the reference, else 0, read strictly and flexibly.
+    """100 where an answer's final number is that of the reference, else 0, read
+    strictly and flexibly.
 
-    Numbers are compared, not texts: 18 and 18.0 are equal, as for gsm8k-ScRel (|a − b| < 1e-4), where
-    lm-evaluation-harness would call only the first right. Read flexibly, $18.00 is 18 as well; read strictly,
-    `#### $18` is no answer, as for the published pattern. BadData for a reference that holds no number.
+    Numbers are compared, not texts: 18 and 18.0 are equal, as for gsm8k-ScRel (|a − b|
+    < 1e-4), where lm-evaluation-harness would call only the first right. Read flexibly,
+    $18.00 is 18 as well; read strictly, `#### $18` is no answer, as for the published
+    pattern. BadData for a reference that holds no number.
     """
     listed = list(answers)
     return {
-        f"gsm8k/{name}": mean_by_item((one.id, 100.0 * _is_right(read(one.answer), _gold(one))) for one in listed)
+        f"gsm8k/{name}": mean_by_item(
+            (one.id, 100.0 * _is_right(read(one.answer), _gold(one))) for one in listed
+        )
         for name, read in (("strict", strict), ("flexible", flexible))
     }
 
 
 def _gold(one: Answered) -> float:
-    """The reference's number: after `####`, or the last, as in published model solutions that end in `A: 18`."""
+    """The reference's number: after `####`, or the last, as in published model
+    solutions that end in `A: 18`."""
     text = one.references[0] if one.references else ""
     gold = strict(text) if STRICT.search(text) else flexible(text)
     if gold is None:
-        raise BadData(f"{one.id}: its reference holds no final number, such as `#### 18`: {text[-40:]!r}")
+        raise BadData(
+            f"{one.id}: its reference holds no final number, such as `#### 18`: {text[-40:]!r}"
+        )
     return gold
 
 

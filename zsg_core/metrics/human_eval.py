@@ -1,6 +1,8 @@
-"""Prompts for HumanEval, the program in an answer, and pass@k; the programs are run by a sandbox, elsewhere.
+"""Prompts for HumanEval, the program in an answer, and pass@k; the programs are run by
+a sandbox, elsewhere.
 
-The program in an answer is found by what Python's own parser takes, never by how a line looks: see `program`.
+The program in an answer is found by what Python's own parser takes, never by how a line
+looks: see `program`.
 """
 
 import ast
@@ -16,11 +18,13 @@ from zsg_core.metrics.scoring import ByItem
 # Where the function is over and a base model begins something else (Chen et al. 2021, section 2.1).
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 WAY = {"program": "the longest part that parses"}  # an older zsg went by how lines look
-MOST_LINES = 300  # of an answer that are looked through; no program of HumanEval has a tenth of that
+# of an answer that are looked through; no program of HumanEval has a tenth of that
+MOST_LINES = 300
 _ENDS = (*STOPS, "\n```", "\n@")
 # A fence may stand within a list or after words, and close at the end of a line of code.
 _FENCED = re.compile(
-    r"^(?P<before>[^\n`]*)(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<code>.*?)(?:(?P=fence)|\Z)", re.DOTALL | re.MULTILINE
+    r"^(?P<before>[^\n`]*)(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<code>.*?)(?:(?P=fence)|\Z)",
+    re.DOTALL | re.MULTILINE,
 )
 _LEADING = re.compile(r"^[ \t]+", re.MULTILINE)
 _TABBED = re.compile(r"^ *\t", re.MULTILINE)
@@ -28,10 +32,11 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def instruction(problem: Problem) -> str:
-    """The prompt for a model that follows instructions; a base model is given `problem.prompt` as it stands.
+    """The prompt for a model that follows instructions; a base model is given
+    `problem.prompt` as it stands.
 
-    DMT does not say how it put the problems to its models; these are the words of lm-evaluation-harness's task
-    humaneval_instruct.
+    DMT does not say how it put the problems to its models; these are the words of
+    lm-evaluation-harness's task humaneval_instruct.
     """
     return (
         "Write a solution to the following problem and make sure that it passes the tests:\n"
@@ -40,18 +45,25 @@ def instruction(problem: Problem) -> str:
 
 
 def program(problem: Problem, answer: str) -> str:
-    """The Python text that an answer stands for; blanks at its beginning count, so it must not have been stripped.
+    """The Python text that an answer stands for; blanks at its beginning count, so it
+    must not have been stripped.
 
-    An answer that begins indented goes on from the prompt, and is cut where the function is over: what a base model
-    writes after that, often the function again, is not of its answer. Of any other answer the parts that parse are
-    looked at: its fenced blocks, else the longest runs of lines that Python takes. The first part that defines the
-    function, with more than a docstring, is the program, after what the prompt defines and imports; imports,
-    functions and classes of other parts stand before it, and so do constants that come first. An answer that defines
-    it nowhere goes on from the prompt, too.
+    An answer that begins indented goes on from the prompt, and is cut where the
+    function is over: what a base model writes after that, often the function again, is
+    not of its answer. Of any other answer the parts that parse are looked at: its
+    fenced blocks, else the longest runs of lines that Python takes. The first part that
+    defines the function, with more than a docstring, is the program, after what the
+    prompt defines and imports; imports, functions and classes of other parts stand
+    before it, and so do constants that come first. An answer that defines it nowhere
+    goes on from the prompt, too.
     """
     text = answer.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
     goes_on = _until_over(problem, text)
-    if _begins_indented(text) and not _is_indented_program(problem, text) and _is_written(problem, goes_on):
+    if (
+        _begins_indented(text)
+        and not _is_indented_program(problem, text)
+        and _is_written(problem, goes_on)
+    ):
         return f"{problem.prompt}{goes_on}\n"
     blocks = _blocks(text)
     try:
@@ -67,16 +79,21 @@ def program(problem: Problem, answer: str) -> str:
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """1 − C(n − c, k) / C(n, k): the chance that of k of n samples, c of which pass, one does (Chen et al. 2021).
+    """1 − C(n − c, k) / C(n, k): the chance that of k of n samples, c of which pass,
+    one does (Chen et al. 2021).
 
     ValueError where there are fewer samples than k.
     """
     if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} needs at least {k} samples of an item; there are {samples}")
+        raise ValueError(
+            f"pass@{k} needs at least {k} samples of an item; there are {samples}"
+        )
     return 1 - comb(samples - passed, k) / comb(samples, k)
 
 
-def score(passed: Iterable[tuple[str, bool]], ks: Sequence[int] = (1,)) -> dict[str, ByItem]:
+def score(
+    passed: Iterable[tuple[str, bool]], ks: Sequence[int] = (1,)
+) -> dict[str, ByItem]:
     """(item id, whether it passed) of every sample → `humaneval/pass_at_k` of each item, × 100.
 
     MLflow takes no `@` in the name of a metric.
@@ -85,7 +102,10 @@ def score(passed: Iterable[tuple[str, bool]], ks: Sequence[int] = (1,)) -> dict[
     for item, did in passed:
         samples[item].append(did)
     return {
-        f"humaneval/pass_at_{k}": {item: 100 * pass_at_k(len(dids), sum(dids), k) for item, dids in samples.items()}
+        f"humaneval/pass_at_{k}": {
+            item: 100 * pass_at_k(len(dids), sum(dids), k)
+            for item, dids in samples.items()
+        }
         for k in ks
     }
 
@@ -101,8 +121,17 @@ def _blocks(text: str) -> list[str]:
     found = []
     for fenced in _FENCED.finditer(text):
         code = fenced["code"]
-        own = min((len(line) - len(line.lstrip()) for line in code.split("\n") if line.strip()), default=0)
-        is_listed = not fenced["before"].strip() or re.fullmatch(r"\s*(?:[-*+>]|\w+[.)])\s*", fenced["before"])
+        own = min(
+            (
+                len(line) - len(line.lstrip())
+                for line in code.split("\n")
+                if line.strip()
+            ),
+            default=0,
+        )
+        is_listed = not fenced["before"].strip() or re.fullmatch(
+            r"\s*(?:[-*+>]|\w+[.)])\s*", fenced["before"]
+        )
         less = min(own, len(fenced["before"])) if is_listed else 0
         found.append("\n".join(line[less:] for line in code.split("\n")))
     return found
@@ -116,7 +145,8 @@ def _is_written(problem: Problem, goes_on: str) -> bool:
 
 
 def _is_indented_program(problem: Problem, text: str) -> bool:
-    """Whether the function stands there whole, only that all of it is indented, as code in a list may be."""
+    """Whether the function stands there whole, only that all of it is indented, as code
+    in a list may be."""
     tree = _tree(_indented_block(text.lstrip("\n").split("\n")))
     return tree is not None and any(_defines(problem, node) for node in tree.body)
 
@@ -135,21 +165,33 @@ def _indented_block(lines: Sequence[str]) -> str:
 def _until_over(problem: Problem, text: str) -> str:
     """What goes on from the prompt, up to where the function is over.
 
-    That is a stop of Chen et al.; of what is left, lines at its end that are not indented are prose if the rest
-    parses only without them.
+    That is a stop of Chen et al.; of what is left, lines at its end that are not
+    indented are prose if the rest parses only without them.
     """
     ends = [found for stop in _ENDS if (found := text.find(stop)) >= 0]
     cut = text[: min(ends, default=len(text))]
     if _parses(problem.prompt + cut):
         return cut
     # The prompts are indented by blanks. Python takes no tab beside them, an editor would.
-    cut = _LEADING.sub(lambda found: found[0].expandtabs(4), cut) if _TABBED.search(cut) else cut
+    cut = (
+        _LEADING.sub(lambda found: found[0].expandtabs(4), cut)
+        if _TABBED.search(cut)
+        else cut
+    )
     begins = [found.start() for found in re.finditer(r"\n(?=\S)", cut)]
-    return next((cut[:at] for at in [len(cut), *reversed(begins)] if _parses(problem.prompt + cut[:at])), cut)
+    return next(
+        (
+            cut[:at]
+            for at in [len(cut), *reversed(begins)]
+            if _parses(problem.prompt + cut[:at])
+        ),
+        cut,
+    )
 
 
 def _runs(text: str) -> list[str]:
-    """The parts of a text that Python takes: from each line on as many as parse together, and then on after them.
+    """The parts of a text that Python takes: from each line on as many as parse
+    together, and then on after them.
 
     Lines that are indented where no code stands before them are taken without their indent.
     """
@@ -171,7 +213,8 @@ def _runs(text: str) -> list[str]:
 
 
 def _longest(lines: Sequence[str]) -> int:
-    """With how many of the lines, from the first on, a text has the most that parses; 0 if not even one does.
+    """With how many of the lines, from the first on, a text has the most that parses; 0
+    if not even one does.
 
     An error stays whatever follows its line, so what is longer than up to there need not be tried.
     """
@@ -181,9 +224,18 @@ def _longest(lines: Sequence[str]) -> int:
             _compile("\n".join(lines[:count]))
             return count
         except SyntaxError as error:
-            # In a string of its own, as f-strings have, or at the end of the text, a line number says nothing.
-            is_within = error.filename == _NAME and error.lineno is not None and 0 < error.lineno <= count
-            count = error.lineno - 1 if is_within and error.lineno is not None else count - 1
+            # In a string of its own, as f-strings have, or at the end of the text, a
+            # line number says nothing.
+            is_within = (
+                error.filename == _NAME
+                and error.lineno is not None
+                and 0 < error.lineno <= count
+            )
+            count = (
+                error.lineno - 1
+                if is_within and error.lineno is not None
+                else count - 1
+            )
         except (ValueError, RecursionError, MemoryError):
             count -= 1
     return 0
@@ -192,34 +244,51 @@ def _longest(lines: Sequence[str]) -> int:
 def _whole(problem: Problem, parts: Sequence[str]) -> str | None:
     """The program of parts, one of which defines the function; None where none does.
 
-    What has no effect but to fail is left out, a word of prose or an annotation that Python happens to take, and so is
-    the function where it is defined again.
+    What has no effect but to fail is left out, a word of prose or an annotation that
+    Python happens to take, and so is the function where it is defined again.
     """
     taken = [(part, tree) for part in parts if (tree := _tree(part)) is not None]
     trees = [tree for _, tree in taken]
-    defining = [number for number, tree in enumerate(trees) if any(_defines(problem, node) for node in tree.body)]
+    defining = [
+        number
+        for number, tree in enumerate(trees)
+        if any(_defines(problem, node) for node in tree.body)
+    ]
     if not defining:
         return None
-    written = [n for n in defining if any(_defines(problem, node) and not _is_stub(node) for node in trees[n].body)]
+    written = [
+        n
+        for n in defining
+        if any(_defines(problem, node) and not _is_stub(node) for node in trees[n].body)
+    ]
     own = (written or defining)[0]
     body = _once(problem, [node for node in trees[own].body if not _does_nothing(node)])
     before = [
         node
         for number, tree in enumerate(trees)
         for node in tree.body
-        if number != own and not _defines(problem, node) and _is_of_use(node, is_before=number < own)
+        if number != own
+        and not _defines(problem, node)
+        and _is_of_use(node, is_before=number < own)
     ]
     future = [node for node in [*before, *body] if _is_future(node)]
     rest = [node for node in [*before, *body] if not _is_future(node)]
-    prompt = problem.prompt if _parses(problem.prompt) else f"{problem.prompt}    pass\n"
+    prompt = (
+        problem.prompt if _parses(problem.prompt) else f"{problem.prompt}    pass\n"
+    )
     if not before and not future and len(body) == len(trees[own].body):
         return f"{prompt}\n\n{taken[own][0]}\n"
-    return "\n\n".join([*map(ast.unparse, future), prompt, *map(ast.unparse, rest)]) + "\n"
+    return (
+        "\n\n".join([*map(ast.unparse, future), prompt, *map(ast.unparse, rest)]) + "\n"
+    )
 
 
 def _once(problem: Problem, body: list[ast.stmt]) -> list[ast.stmt]:
-    """The statements without the function where it is said again; the first that is more than a stub stays."""
-    own = [node for node in body if isinstance(node, _Function) and _defines(problem, node)]
+    """The statements without the function where it is said again; the first that is
+    more than a stub stays."""
+    own = [
+        node for node in body if isinstance(node, _Function) and _defines(problem, node)
+    ]
     kept = next((node for node in own if not _is_stub(node)), own[0] if own else None)
     return [node for node in body if node is kept or node not in own]
 
@@ -230,18 +299,27 @@ def _defines(problem: Problem, node: ast.stmt) -> bool:
     if isinstance(node, _Function):
         return node.name == name
     if isinstance(node, ast.Assign):
-        return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+        return any(
+            isinstance(target, ast.Name) and target.id == name
+            for target in node.targets
+        )
     if isinstance(node, ast.AnnAssign):
-        return node.value is not None and isinstance(node.target, ast.Name) and node.target.id == name
+        return (
+            node.value is not None
+            and isinstance(node.target, ast.Name)
+            and node.target.id == name
+        )
     return False
 
 
 def _is_stub(node: ast.stmt) -> bool:
-    """Whether a function has a docstring, `pass` or `...` and nothing else: the prompt said once more."""
+    """Whether a function has a docstring, `pass` or `...` and nothing else: the prompt
+    said once more."""
     if not isinstance(node, _Function):
         return False
     return all(
-        isinstance(one, ast.Pass) or (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
+        isinstance(one, ast.Pass)
+        or (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
         for one in node.body
     )
 
@@ -250,14 +328,21 @@ def _does_nothing(node: ast.stmt) -> bool:
     """Whether a statement is an expression without a call, or an annotation without a value."""
     if isinstance(node, ast.AnnAssign):
         return node.value is None
-    return isinstance(node, ast.Expr) and not any(isinstance(one, ast.Call | ast.Await) for one in ast.walk(node))
+    return isinstance(node, ast.Expr) and not any(
+        isinstance(one, ast.Call | ast.Await) for one in ast.walk(node)
+    )
 
 
 def _is_of_use(node: ast.stmt, is_before: bool) -> bool:
-    """Whether the function may need what another part holds: imports, definitions, and constants that come first."""
+    """Whether the function may need what another part holds: imports, definitions, and
+    constants that come first."""
     if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef | _Function):
         return True
-    return is_before and isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and not _does_nothing(node)
+    return (
+        is_before
+        and isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign)
+        and not _does_nothing(node)
+    )
 
 
 def _is_future(node: ast.stmt) -> bool:
@@ -268,7 +353,8 @@ _NAME = "<answer>"
 
 
 def _compile(text: str) -> None:
-    """SyntaxError, or ValueError, RecursionError or MemoryError of a text that no parser takes. Runs nothing."""
+    """SyntaxError, or ValueError, RecursionError or MemoryError of a text that no
+    parser takes. Runs nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the model's own code
         compile(text, _NAME, "exec", dont_inherit=True)

@@ -1,10 +1,13 @@
-"""Scores answers that are to be an object {"thought": …, "hallucination": "yes" or "no"} (DELIA, TELL).
+"""Scores answers that are to be an object {"thought": …, "hallucination": "yes" or
+"no"} (DELIA, TELL).
 
-The published training answers are written with single quotes, as Python writes a dict, so quotes are repaired before
-parsing: a text ends at its own quote if a blank, `,`, `:`, `}` or the end follows, and any other quote in it is text.
+The published training answers are written with single quotes, as Python writes a dict,
+so quotes are repaired before parsing: a text ends at its own quote if a blank, `,`,
+`:`, `}` or the end follows, and any other quote in it is text.
 
-TELL's scorer (eval_halu.py) makes every "yes" a "no" before it parses, and divides the hits by the sum of its five
-counters, the number of all items among them, so that even a perfect model has 50 %. Neither is done here.
+TELL's scorer (eval_halu.py) makes every "yes" a "no" before it parses, and divides the
+hits by the sum of its five counters, the number of all items among them, so that even a
+perfect model has 50 %. Neither is done here.
 """
 
 import json
@@ -21,16 +24,21 @@ _END = re.compile(r"\s*(?:[,:}\]]|$)")
 
 
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
-    """`json_valid` is 100 for an answer that is such an object and nothing else; `json_accuracy` if its label is right.
+    """`json_valid` is 100 for an answer that is such an object and nothing else;
+    `json_accuracy` if its label is right.
 
-    An answer without a valid label is wrong. An item whose references have no label, `yes`, `no` or an object with
-    one, has no accuracy.
+    An answer without a valid label is wrong. An item whose references have no label,
+    `yes`, `no` or an object with one, has no accuracy.
     """
     valid, right = [], []
     for one in answers:
         found = label(one.answer)
         valid.append((one.id, 100.0 * (found is not None)))
-        wanted = {made for reference in one.references if (made := _plain(reference) or label(reference))}
+        wanted = {
+            made
+            for reference in one.references
+            if (made := _plain(reference) or label(reference))
+        }
         if wanted:
             right.append((one.id, 100.0 * (found in wanted)))
     return {"json_valid": mean_by_item(valid), "json_accuracy": mean_by_item(right)}
@@ -39,16 +47,22 @@ def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
 def label(answer: str) -> str | None:
     """The label of a valid answer; None for an answer that is none."""
     made = parsed(answer)
-    if not isinstance(made, dict) or set(made) != set(KEYS) or not isinstance(made[KEYS[0]], str):
+    if (
+        not isinstance(made, dict)
+        or set(made) != set(KEYS)
+        or not isinstance(made[KEYS[0]], str)
+    ):
         return None
     return _plain(made[LABEL]) if isinstance(made[LABEL], str) else None
 
 
 def parsed(text: str) -> Any:
-    """What a JSON text says, its quotes repaired where it is none as it stands; None where that does not help."""
+    """What a JSON text says, its quotes repaired where it is none as it stands; None
+    where that does not help."""
     for attempt in (text, _requoted(text)):
         try:
-            return json.loads(attempt, strict=False)  # line breaks within texts are common, and harmless
+            # line breaks within texts are common, and harmless
+            return json.loads(attempt, strict=False)
         except (ValueError, RecursionError):
             continue
     return None
@@ -88,4 +102,6 @@ def _closing(text: str, start: int) -> int:
 
 
 def _unescaped(text: str) -> str:
-    return re.sub(r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t", "\\": "\\"}[found[1]], text)
+    return re.sub(
+        r"\\([nt\\])", lambda found: {"n": "\n", "t": "\t", "\\": "\\"}[found[1]], text
+    )

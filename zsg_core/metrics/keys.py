@@ -1,6 +1,8 @@
-"""Names what evaluators take beside scores, for those who only read what was taken and need no scorer."""
+"""Names what evaluators take beside scores, for those who only read what was taken and
+need no scorer."""
 
-ANSWERS = "answers"  # in place of the metrics of a suite that is scored elsewhere: that its answers are kept
+# in place of the metrics of a suite that is scored elsewhere: that its answers are kept
+ANSWERS = "answers"
 INSIDE = "representations"  # the suite of all that is taken inside the model
 
 

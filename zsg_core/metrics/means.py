@@ -1,8 +1,10 @@
-"""Says what a metric's value is a mean over: the one place that values, intervals and claims take it from.
+"""Says what a metric's value is a mean over: the one place that values, intervals and
+claims take it from.
 
-A score of answers is the mean over tasks of their items' means, as `scoring.aggregate` records it: every task counts
-the same, however many items it has. A loss is the mean over items (`jobs.training.held_out.summary`), and so is a
-silhouette. What has no finite value enters no mean.
+A score of answers is the mean over tasks of their items' means, as `scoring.aggregate`
+records it: every task counts the same, however many items it has. A loss is the mean
+over items (`jobs.training.held_out.summary`), and so is a silhouette. What has no
+finite value enters no mean.
 """
 
 from collections.abc import Sequence
@@ -13,17 +15,22 @@ from numpy.typing import ArrayLike, NDArray
 from zsg_core.training import schedule
 
 LOSS = "loss"
-OVER_ITEMS = (LOSS, "silhouette")  # metrics whose value is the mean over items; their keys may go on after a slash
+# metrics whose value is the mean over items; their keys may go on after a slash
+OVER_ITEMS = (LOSS, "silhouette")
 
 
 def is_over_items(key: str) -> bool:
-    """Whether the value of a metric is the mean over items; else it is the mean over tasks of their items' means."""
+    """Whether the value of a metric is the mean over items; else it is the mean over
+    tasks of their items' means."""
     whole = key.partition("/")[0]
     return whole in OVER_ITEMS or schedule.quick_items(whole) > 0
 
 
-def item_weights(values: ArrayLike, tasks: Sequence[str], *, over_items: bool) -> NDArray[np.float64]:
-    """The weights (M, G) of items in the means of the columns of `values` (M items, G); those of a column sum to 1.
+def item_weights(
+    values: ArrayLike, tasks: Sequence[str], *, over_items: bool
+) -> NDArray[np.float64]:
+    """The weights (M, G) of items in the means of the columns of `values` (M items, G);
+    those of a column sum to 1.
 
     An item without a finite value weighs 0. All are 0 in a column without any.
     """
@@ -35,13 +42,18 @@ def item_weights(values: ArrayLike, tasks: Sequence[str], *, over_items: bool) -
         of = np.array([names[task] for task in tasks], np.intp)
         sizes = np.zeros((len(names), finite.shape[1]))
         np.add.at(sizes, of, finite)
-        weights = np.divide(finite, sizes[of], out=np.zeros_like(finite), where=sizes[of] > 0)
+        weights = np.divide(
+            finite, sizes[of], out=np.zeros_like(finite), where=sizes[of] > 0
+        )
     total = weights.sum(axis=0)
     return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
 
 
-def means_of(values: ArrayLike, tasks: Sequence[str], *, over_items: bool) -> NDArray[np.float64]:
-    """The means (G,) of the columns of `values` (M items, G); NaN of a column without a finite value."""
+def means_of(
+    values: ArrayLike, tasks: Sequence[str], *, over_items: bool
+) -> NDArray[np.float64]:
+    """The means (G,) of the columns of `values` (M items, G); NaN of a column without a
+    finite value."""
     table = np.asarray(values, np.float64)
     weights = item_weights(table, tasks, over_items=over_items)
     found = (weights * np.where(np.isfinite(table), table, 0)).sum(axis=0)

@@ -1,7 +1,9 @@
-"""Asks for answers to MT-Bench's questions, writes a judge's prompts for them and reads its ratings, as FastChat does.
+"""Asks for answers to MT-Bench's questions, writes a judge's prompts for them and reads
+its ratings, as FastChat does.
 
-Its data are those of `fastchat/llm_judge/data`: `mt_bench/question.jsonl` with reference answers beside it, which
-zsg_core.data.readers reads, and `judge_prompts.jsonl`.
+Its data are those of `fastchat/llm_judge/data`: `mt_bench/question.jsonl` with
+reference answers beside it, which zsg_core.data.readers reads, and
+`judge_prompts.jsonl`.
 """
 
 import re
@@ -18,10 +20,16 @@ from zsg_core.digest import content_id
 from zsg_core.errors import BadData
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
-WITH_REFERENCE = ("math", "reasoning", "coding")  # categories whose judge sees GPT-4's answer
-NAMES = {(1, False): "single-v1", (1, True): "single-math-v1",
-         (2, False): "single-v1-multi-turn", (2, True): "single-math-v1-multi-turn"}  # fmt: skip
-# FastChat's patterns, `\d+\.?\d*`, written so that a long row of digits takes no time that grows with its square.
+# categories whose judge sees GPT-4's answer
+WITH_REFERENCE = ("math", "reasoning", "coding")
+NAMES = {
+    (1, False): "single-v1",
+    (1, True): "single-math-v1",
+    (2, False): "single-v1-multi-turn",
+    (2, True): "single-math-v1-multi-turn",
+}
+# FastChat's patterns, `\d+\.?\d*`, written so that a long row of digits takes no time
+# that grows with its square.
 _RATING = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
 _RATING_ELSE = re.compile(r"\[(\d+(?:\.\d*)?)\]")
 
@@ -46,9 +54,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def turn(question: Example, said: Sequence[str]) -> Example:
-    """The next turn to be answered, `<question's id>:<turn>` from 1 on, after what the model `said` in earlier ones."""
-    turns = (*zip((asked for asked, _ in question.turns), said, strict=False), question.turns[len(said)])
-    return msgspec.structs.replace(question, id=turn_id(question, len(said) + 1), turns=turns)
+    """The next turn to be answered, `<question's id>:<turn>` from 1 on, after what the
+    model `said` in earlier ones."""
+    turns = (
+        *zip((asked for asked, _ in question.turns), said, strict=False),
+        question.turns[len(said)],
+    )
+    return msgspec.structs.replace(
+        question, id=turn_id(question, len(said) + 1), turns=turns
+    )
 
 
 def turn_id(question: Example, number: int) -> str:
@@ -59,7 +73,8 @@ def turn_id(question: Example, number: int) -> str:
 def judge_prompts(path: Path) -> dict[str, JudgePrompt]:
     """The prompts of judge_prompts.jsonl by name.
 
-    BadData where one of those that grade single answers is missing, or has a field that zsg does not fill.
+    BadData where one of those that grade single answers is missing, or has a field that
+    zsg does not fill.
     """
     found: dict[str, JudgePrompt] = {}
     for chunk in json_rows(path, JudgePrompt, Intake()):
@@ -69,35 +84,47 @@ def judge_prompts(path: Path) -> dict[str, JudgePrompt]:
                 _refuse_other_fields(f"{path}{chunk.where.format(number)}", row)
     if missing := set(NAMES.values()) - found.keys():
         raise BadData(
-            f"{path}: has no prompt named {', '.join(sorted(missing))}; FastChat's judge_prompts.jsonl has all"
+            f"{path}: has no prompt named {', '.join(sorted(missing))}; FastChat's"
+            " judge_prompts.jsonl has all"
         )
     return found
 
 
 def requests(
-    questions: Iterable[Example], prompts: Mapping[str, JudgePrompt], answers: Iterable[Answered]
+    questions: Iterable[Example],
+    prompts: Mapping[str, JudgePrompt],
+    answers: Iterable[Answered],
 ) -> list[Request]:
     """What a judge is asked: each turn that the model has answered, together with those before it.
 
-    `answers` are by `turn_id`; a turn is left out where it, or one before it, has no answer. BadData for a question in
-    WITH_REFERENCE that has no reference answer, and for more than two turns.
+    `answers` are by `turn_id`; a turn is left out where it, or one before it, has no
+    answer. BadData for a question in WITH_REFERENCE that has no reference answer, and
+    for more than two turns.
     """
     said = {one.id: one.answer for one in answers}
     asked = []
     for question in questions:
         if len(question.turns) > 2:
             raise BadData(
-                f"{question.id}: has {len(question.turns)} turns; the judge's prompts are for one and for two"
+                f"{question.id}: has {len(question.turns)} turns; the judge's prompts are for one"
+                " and for two"
             )
         for number in range(1, len(question.turns) + 1):
-            known = [said.get(turn_id(question, before)) for before in range(1, number + 1)]
+            known = [
+                said.get(turn_id(question, before)) for before in range(1, number + 1)
+            ]
             if None not in known:
-                asked.append(_request(question, prompts, [text for text in known if text is not None]))
+                asked.append(
+                    _request(
+                        question, prompts, [text for text in known if text is not None]
+                    )
+                )
     return asked
 
 
 def rating(reply: str) -> float | None:
-    """The first `[[rating]]` of a reply, or the first `[rating]`; None where there is none from 1 to 10."""
+    """The first `[[rating]]` of a reply, or the first `[rating]`; None where there is
+    none from 1 to 10."""
     found = _RATING.search(reply) or _RATING_ELSE.search(reply)
     value = float(found.group(1)) if found else 0.0
     return value if 1 <= value <= 10 else None
@@ -106,7 +133,8 @@ def rating(reply: str) -> float | None:
 def conversations(answers: Iterable[Answered]) -> list[list[Answered]]:
     """Answers apart by sample, as they stand one conversation after the other.
 
-    A turn that comes again begins the next. One may lack turns that another has: that could not be asked.
+    A turn that comes again begins the next. One may lack turns that another has: that
+    could not be asked.
     """
     made: list[list[Answered]] = []
     known: set[str] = set()
@@ -131,7 +159,9 @@ def _fields(name: str) -> set[str]:
     """The fields that a prompt of that name may have."""
     turns, has_reference = next(kind for kind, known in NAMES.items() if known == name)
     kinds = ["question", "answer", *(["ref_answer"] if has_reference else [])]
-    return {"question", "answer"} | {f"{kind}_{turn}" for kind in kinds for turn in range(1, turns + 1)}
+    return {"question", "answer"} | {
+        f"{kind}_{turn}" for kind in kinds for turn in range(1, turns + 1)
+    }
 
 
 def _refuse_other_fields(where: str, prompt: JudgePrompt) -> None:
@@ -141,52 +171,79 @@ def _refuse_other_fields(where: str, prompt: JudgePrompt) -> None:
     """
     known = _fields(prompt.name)
     try:
-        other = [given for _, given in _pieces(prompt.prompt_template) if given is not None and given not in known]
+        other = [
+            given
+            for _, given in _pieces(prompt.prompt_template)
+            if given is not None and given not in known
+        ]
     except ValueError as error:
-        raise BadData(f"{where}: prompt_template of {prompt.name}: {error}; write braces that are text twice") from None
+        raise BadData(
+            f"{where}: prompt_template of {prompt.name}: {error}; write braces that are text twice"
+        ) from None
     if other:
         raise BadData(
-            f"{where}: prompt_template of {prompt.name} has {{{other[0][:80]}}}; its fields are "
-            f"{', '.join(f'{{{field}}}' for field in sorted(known))}, plain and without any format; write braces that "
-            "are text twice"
+            f"{where}: prompt_template of {prompt.name} has {{{other[0][:80]}}}; its fields are"
+            f" {', '.join(f'{{{field}}}' for field in sorted(known))}, plain and without any"
+            " format; write braces that are text twice"
         )
 
 
 def _pieces(template: str) -> Iterator[tuple[str, str | None]]:
-    """A template as texts, each with what stands in braces after it, if anything. ValueError for single braces."""
+    """A template as texts, each with what stands in braces after it, if anything.
+    ValueError for single braces."""
     for text, name, width, conversion in string.Formatter().parse(template):
         if name is None:
             yield text, None
             continue
-        shown = name + (f"!{conversion}" if conversion else "") + (f":{width}" if width else "")
+        shown = (
+            name
+            + (f"!{conversion}" if conversion else "")
+            + (f":{width}" if width else "")
+        )
         yield text, shown
 
 
 def _filled(template: str, fields: Mapping[str, str]) -> str:
-    """A template with its fields filled. BadData for any other, which `judge_prompts` refuses before."""
+    """A template with its fields filled. BadData for any other, which `judge_prompts`
+    refuses before."""
     made = []
     for text, name in _pieces(template):
         if name is not None and name not in fields:
-            raise BadData(f"a judge's prompt has {{{name[:80]}}}, which is none of its fields")
+            raise BadData(
+                f"a judge's prompt has {{{name[:80]}}}, which is none of its fields"
+            )
         made += [text, "" if name is None else fields[name]]
     return "".join(made)
 
 
-def _request(question: Example, prompts: Mapping[str, JudgePrompt], said: list[str]) -> Request:
+def _request(
+    question: Example, prompts: Mapping[str, JudgePrompt], said: list[str]
+) -> Request:
     number, needs = len(said), question.task in WITH_REFERENCE
     prompt = prompts[NAMES[number, needs]]
     references = [reference for _, reference in question.turns[:number]]
     if needs and not all(references):
-        raise BadData(f"{question.id}: a question in {question.task} is judged beside a reference answer, and has none")
+        raise BadData(
+            f"{question.id}: a question in {question.task} is judged beside a reference answer, and"
+            " has none"
+        )
     shown: dict[str, str] = {"question": question.turns[0][0]}
-    for place, ((asked, _), reference) in enumerate(zip(question.turns[:number], references, strict=True), 1):
-        shown |= {f"question_{place}": asked} | ({f"ref_answer_{place}": reference} if needs else {})
-    answers = {"answer": said[0]} | {f"answer_{place}": text for place, text in enumerate(said, 1)}
+    for place, ((asked, _), reference) in enumerate(
+        zip(question.turns[:number], references, strict=True), 1
+    ):
+        shown |= {f"question_{place}": asked} | (
+            {f"ref_answer_{place}": reference} if needs else {}
+        )
+    answers = {"answer": said[0]} | {
+        f"answer_{place}": text for place, text in enumerate(said, 1)
+    }
     return Request(
         id=turn_id(question, number),
         task=question.task,
         system=prompt.system_prompt,
         user=_filled(prompt.prompt_template, shown | answers),
         answer=content_id(said, length=64),
-        prompt=content_id([prompt.system_prompt, prompt.prompt_template, shown], length=64),
+        prompt=content_id(
+            [prompt.system_prompt, prompt.prompt_template, shown], length=64
+        ),
     )

@@ -10,7 +10,8 @@ from zsg_core.metrics.scoring import ByItem
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """An item with options: `examples` are the item once per option, so a loss job reads them as any others."""
+    """An item with options: `examples` are the item once per option, so a loss job
+    reads them as any others."""
 
     id: str
     examples: tuple[Example, ...]
@@ -20,32 +21,54 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 def choice(example: Example) -> Choice:
     """The item with each of its options as its answer, under `<id>#<option's number>`.
 
-    ValueError unless there are two options or more, all different, and one of them is the item's own answer.
+    ValueError unless there are two options or more, all different, and one of them is
+    the item's own answer.
     """
     options = example.options
     if len(set(options)) != len(options) or len(options) < 2:
-        raise ValueError(f"{example.id}: options must be two or more, and differ: {list(options)}")
+        raise ValueError(
+            f"{example.id}: options must be two or more, and differ: {list(options)}"
+        )
     if example.answer not in options:
-        raise ValueError(f"{example.id}: its answer {example.answer!r} is none of its options: {list(options)}")
+        raise ValueError(
+            f"{example.id}: its answer {example.answer!r} is none of its options: {list(options)}"
+        )
     made = (
-        msgspec.structs.replace(example.answering(option), id=f"{example.id}#{number}", references=(), options=())
+        msgspec.structs.replace(
+            example.answering(option),
+            id=f"{example.id}#{number}",
+            references=(),
+            options=(),
+        )
         for number, option in enumerate(options)
     )
-    return Choice(id=example.id, examples=tuple(made), right=options.index(example.answer))
+    return Choice(
+        id=example.id, examples=tuple(made), right=options.index(example.answer)
+    )
 
 
 def chosen(choice: Choice, losses: Mapping[str, float]) -> int | None:
-    """Which option has the least loss, of equal losses the first; None where a loss is missing or no number.
+    """Which option has the least loss, of equal losses the first; None where a loss is
+    missing or no number.
 
-    `losses` are by the ids of the options' examples. A loss is −log p(option | prompt), summed over the option's
-    tokens, not averaged: T0's rule (Sanh et al. 2022, section 4; `rank classification` without normalisation by
-    length).
+    `losses` are by the ids of the options' examples. A loss is −log p(option | prompt),
+    summed over the option's tokens, not averaged: T0's rule (Sanh et al. 2022, section
+    4; `rank classification` without normalisation by length).
     """
-    found = np.array([losses.get(example.id, np.nan) for example in choice.examples], np.float64)
+    found = np.array(
+        [losses.get(example.id, np.nan) for example in choice.examples], np.float64
+    )
     return None if np.isnan(found).any() else int(found.argmin())
 
 
 def score(choices: Sequence[Choice], losses: Mapping[str, float]) -> dict[str, ByItem]:
-    """100 where the right option is chosen, else 0; an item of which none could be chosen is left out."""
+    """100 where the right option is chosen, else 0; an item of which none could be
+    chosen is left out."""
     found = {one.id: (chosen(one, losses), one.right) for one in choices}
-    return {"rank_accuracy": {item: 100.0 * (it == right) for item, (it, right) in found.items() if it is not None}}
+    return {
+        "rank_accuracy": {
+            item: 100.0 * (it == right)
+            for item, (it, right) in found.items()
+            if it is not None
+        }
+    }

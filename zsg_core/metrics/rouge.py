@@ -11,20 +11,34 @@ TYPES = ("rouge1", "rougeL")
 
 
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
-    """F-measures × 100 with Porter's stemmer, each the greatest over the references; items without any are left out.
+    """F-measures × 100 with Porter's stemmer, each the greatest over the references;
+    items without any are left out.
 
-    These are the figures of the ZSG paper and of Natural Instructions (Lin 2004; rouge-score 0.1.2). The tokenizer
-    knows letters and digits of English only: an answer in another script scores 0. UserError without rouge-score.
+    These are the figures of the ZSG paper and of Natural Instructions (Lin 2004;
+    rouge-score 0.1.2). The tokenizer knows letters and digits of English only: an
+    answer in another script scores 0. UserError without rouge-score.
     """
     scorer = _scorer()
-    found = [(one.id, scorer.score_multi(one.references, one.answer)) for one in answers if one.references]
-    return {kind: mean_by_item((item, 100 * scores[kind].fmeasure) for item, scores in found) for kind in TYPES}
+    found = [
+        (one.id, scorer.score_multi(one.references, one.answer))
+        for one in answers
+        if one.references
+    ]
+    return {
+        kind: mean_by_item(
+            (item, 100 * scores[kind].fmeasure) for item, scores in found
+        )
+        for kind in TYPES
+    }
 
 
 @cache
 def _scorer() -> Any:
     try:
-        from rouge_score.rouge_scorer import RougeScorer  # here, as it takes seconds to import
+        # here, as it takes seconds to import
+        from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError:
-        raise UserError("ROUGE needs the package rouge-score: pip install 'zsg[evaluate]'") from None
+        raise UserError(
+            "ROUGE needs the package rouge-score: pip install 'zsg[evaluate]'"
+        ) from None
     return RougeScorer(TYPES, use_stemmer=True)

@@ -1,4 +1,5 @@
-"""Makes scores of a checkpoint out of scores of its answers: per item, per task, their mean, how sure it is."""
+"""Makes scores of a checkpoint out of scores of its answers: per item, per task, their
+mean, how sure it is."""
 
 import math
 from collections import defaultdict
@@ -13,7 +14,8 @@ ByItem = dict[str, float]  # item id → score; an item that could not be scored
 class Answered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One text that a model generated for an item. Several samples of an item have the same id.
 
-    `prompt` is what the model saw, and `references` are the answers that would be right, where some were published.
+    `prompt` is what the model saw, and `references` are the answers that would be
+    right, where some were published.
     """
 
     id: str
@@ -24,10 +26,12 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint's answers are worth, by metric key. A metric of which no item has a score is in `flags` only.
+    """What a checkpoint's answers are worth, by metric key. A metric of which no item
+    has a score is in `flags` only.
 
-    `flags` are sentences: scores that are all exactly 0 or answers that are all equal, both of which are likely to
-    come from a broken run rather than a bad model, and items without a score.
+    `flags` are sentences: scores that are all exactly 0 or answers that are all equal,
+    both of which are likely to come from a broken run rather than a bad model, and
+    items without a score.
     """
 
     values: dict[str, float]  # the unweighted mean over tasks of their items' mean
@@ -38,7 +42,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def mean_by_item(scored: Iterable[tuple[str, float]]) -> ByItem:
-    """(item id, score) of every sample → the mean of each item's samples, in the order in which items first come."""
+    """(item id, score) of every sample → the mean of each item's samples, in the order
+    in which items first come."""
     samples: dict[str, list[float]] = defaultdict(list)
     for item, score in scored:
         samples[item].append(score)
@@ -46,7 +51,8 @@ def mean_by_item(scored: Iterable[tuple[str, float]]) -> ByItem:
 
 
 def aggregate(by_metric: Mapping[str, ByItem], answers: Sequence[Answered]) -> Scores:
-    """The scores of a checkpoint, whose items are those of `answers`; ValueError for a score of any other item.
+    """The scores of a checkpoint, whose items are those of `answers`; ValueError for a
+    score of any other item.
 
     A score that is not finite is none: the item is left out of every mean and counted in `flags`.
     """
@@ -54,8 +60,12 @@ def aggregate(by_metric: Mapping[str, ByItem], answers: Sequence[Answered]) -> S
     values, error, by_task, by_item, flags = {}, {}, {}, {}, _flags_of_answers(answers)
     for metric, scored in by_metric.items():
         if strange := scored.keys() - tasks.keys():
-            raise ValueError(f"{metric}: scored {min(strange)!r}, of which there is no answer")
-        held = {item: float(score) for item, score in scored.items() if math.isfinite(score)}
+            raise ValueError(
+                f"{metric}: scored {min(strange)!r}, of which there is no answer"
+            )
+        held = {
+            item: float(score) for item, score in scored.items() if math.isfinite(score)
+        }
         flags += _flags_of_scores(metric, list(held.values()), len(tasks))
         if not held:
             continue
@@ -63,20 +73,30 @@ def aggregate(by_metric: Mapping[str, ByItem], answers: Sequence[Answered]) -> S
         for item, score in held.items():
             of_task[tasks[item]].append(score)
         by_item[metric] = held
-        by_task[metric] = {task: float(np.mean(scores)) for task, scores in of_task.items()}
+        by_task[metric] = {
+            task: float(np.mean(scores)) for task, scores in of_task.items()
+        }
         values[metric] = float(np.mean(list(by_task[metric].values())))
         if (spread := standard_error(list(of_task.values()))) is not None:
             error[metric] = spread
-    return Scores(values=values, error=error, by_task=by_task, by_item=by_item, flags=flags)
+    return Scores(
+        values=values, error=error, by_task=by_task, by_item=by_item, flags=flags
+    )
 
 
 def standard_error(by_task: Sequence[Sequence[float]]) -> float | None:
-    """The standard error of the mean over tasks of their items' means; None where there is but one item.
+    """The standard error of the mean over tasks of their items' means; None where there
+    is but one item.
 
-    Tasks are drawn, so it is that of T task means, s / √T: items of a task are alike, and counting each would overstate
-    what is known (Miller 2024, "Adding Error Bars to Evals", section 2.2). Of a single task it is that of its items.
+    Tasks are drawn, so it is that of T task means, s / √T: items of a task are alike,
+    and counting each would overstate what is known (Miller 2024, "Adding Error Bars to
+    Evals", section 2.2). Of a single task it is that of its items.
     """
-    drawn = by_task[0] if len(by_task) == 1 else [float(np.mean(scores)) for scores in by_task]
+    drawn = (
+        by_task[0]
+        if len(by_task) == 1
+        else [float(np.mean(scores)) for scores in by_task]
+    )
     return float(np.std(drawn, ddof=1)) / len(drawn) ** 0.5 if len(drawn) > 1 else None
 
 
@@ -84,7 +104,9 @@ def _flags_of_answers(answers: Sequence[Answered]) -> list[str]:
     asked, said = {one.prompt for one in answers}, {one.answer for one in answers}
     if len(asked) < 2 or len(said) > 1:
         return []
-    return [f"likely broken: all {len(answers)} answers are {_shown(answers[0].answer)}"]
+    return [
+        f"likely broken: all {len(answers)} answers are {_shown(answers[0].answer)}"
+    ]
 
 
 def _flags_of_scores(metric: str, scores: Sequence[float], items: int) -> list[str]:
@@ -92,9 +114,15 @@ def _flags_of_scores(metric: str, scores: Sequence[float], items: int) -> list[s
     if len(scores) < items:
         flags.append(f"{metric}: {items - len(scores)} of {items} items have no score")
     if scores and not any(scores):
-        flags.append(f"likely broken: {metric} is exactly 0 for all {len(scores)} items")
+        flags.append(
+            f"likely broken: {metric} is exactly 0 for all {len(scores)} items"
+        )
     return flags
 
 
 def _shown(answer: str) -> str:
-    return "empty" if not answer else repr(answer if len(answer) <= 40 else answer[:40] + "…")
+    return (
+        "empty"
+        if not answer
+        else repr(answer if len(answer) <= 40 else answer[:40] + "…")
+    )

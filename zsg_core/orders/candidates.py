@@ -1,4 +1,5 @@
-"""Lists for every test item the training items that may be its nearest ones, each list complete above a floor."""
+"""Lists for every test item the training items that may be its nearest ones, each list
+complete above a floor."""
 
 import threading
 from collections.abc import Iterator
@@ -11,18 +12,21 @@ from zsg_core import threads
 from zsg_core.orders.distance import Indices, Vectors, parts
 from zsg_core.orders.nearest import CHUNK, Engine, Singles, product
 
-LEAST_SAMPLE, MOST_SAMPLE = 1024, 16384  # training rows from which the floors are estimated
-PER_LIST = 20  # entries of the sample above a floor, so that lists are of about equal length
+# training rows from which the floors are estimated
+LEAST_SAMPLE, MOST_SAMPLE = 1024, 16384
+# entries of the sample above a floor, so that lists are of about equal length
+PER_LIST = 20
 WHOLE = 1 << 22  # similarities that are simply all listed
 SLACK = 3  # times as many candidates as wanted, and the lists are shortened
 
 
 @dataclass(frozen=True)
 class Lists:
-    """For every test item its most similar training items, nearest first by the engine's similarity.
+    """For every test item its most similar training items, nearest first by the
+    engine's similarity.
 
-    `ids` and `values` are (test items, longest list); what is empty has id −1 and value −∞. Every training item
-    with a similarity above `floor` (test items,) is listed.
+    `ids` and `values` are (test items, longest list); what is empty has id −1 and value
+    −∞. Every training item with a similarity above `floor` (test items,) is listed.
     """
 
     ids: NDArray[np.int32]
@@ -30,25 +34,38 @@ class Lists:
     floor: Singles
 
 
-def nearest_lists(train: Vectors, rows: Indices | None, test: Vectors, want: int, engine: Engine) -> Lists:
-    """About `want` candidates for each test item among the training items `rows` (None: all of them)."""
+def nearest_lists(
+    train: Vectors, rows: Indices | None, test: Vectors, want: int, engine: Engine
+) -> Lists:
+    """About `want` candidates for each test item among the training items `rows` (None:
+    all of them)."""
     count = len(train) if rows is None else len(rows)
     floor, most = np.full(len(test), -np.inf, np.float32), None
     if count > want and count * len(test) > WHOLE:
-        floor, most = _floors(_take(train, rows, _sample(count, want)), test, want / count), SLACK * want * len(test)
+        floor, most = (
+            _floors(_take(train, rows, _sample(count, want)), test, want / count),
+            SLACK * want * len(test),
+        )
     kept, loaded = _Kept(floor, want, most), engine.load(test)
 
     def look(chunks: Iterator[slice]) -> None:
         for part in chunks:
-            found, columns, values = engine.above(_take(train, rows, part), loaded, kept.floor)
-            kept.add(found + part.start if rows is None else rows[part][found], columns, values)
+            found, columns, values = engine.above(
+                _take(train, rows, part), loaded, kept.floor
+            )
+            kept.add(
+                found + part.start if rows is None else rows[part][found],
+                columns,
+                values,
+            )
 
     threads.share(look, parts(count, CHUNK))
     return kept.lists()
 
 
 class _Kept:
-    """The candidates found so far. Beyond `most`, every test item keeps its `want` nearest and its floor rises."""
+    """The candidates found so far. Beyond `most`, every test item keeps its `want`
+    nearest and its floor rises."""
 
     def __init__(self, floor: Singles, want: int, most: int | None) -> None:
         self.floor, self._want, self._most, self._size = floor, want, most, 0
@@ -65,33 +82,45 @@ class _Kept:
     def _shorten(self) -> None:
         lists = self.lists()
         ids, values = lists.ids[:, : self._want], lists.values[:, : self._want]
-        self.floor = np.where(ids[:, -1] >= 0, values[:, -1], self.floor).astype(np.float32)
+        self.floor = np.where(ids[:, -1] >= 0, values[:, -1], self.floor).astype(
+            np.float32
+        )
         columns, places = np.nonzero(ids >= 0)
-        self._parts = [(ids[columns, places], columns.astype(np.int32), values[columns, places])]
+        self._parts = [
+            (ids[columns, places], columns.astype(np.int32), values[columns, places])
+        ]
         self._size = len(columns)
 
     def lists(self) -> Lists:
-        ids, columns, values = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        ids, columns, values = (
+            np.concatenate(column) for column in zip(*self._parts, strict=True)
+        )
         order = np.argsort(_keys(columns, values))
         columns = columns[order]
         counts = np.bincount(columns, minlength=len(self.floor))
         places = np.arange(len(order)) - (np.cumsum(counts) - counts)[columns]
         shape = (len(self.floor), int(counts.max(initial=0)))
-        made = Lists(np.full(shape, -1, np.int32), np.full(shape, -np.inf, np.float32), self.floor)
+        made = Lists(
+            np.full(shape, -1, np.int32),
+            np.full(shape, -np.inf, np.float32),
+            self.floor,
+        )
         made.ids[columns, places] = ids[order]
         made.values[columns, places] = values[order]
         return made
 
 
 def _keys(columns: NDArray[np.int32], values: Singles) -> NDArray[np.uint64]:
-    """Keys that sort by column and within it by falling value: one sort of integers instead of two of pairs."""
+    """Keys that sort by column and within it by falling value: one sort of integers
+    instead of two of pairs."""
     bits = (values + np.float32(0)).view(np.uint32)  # −0 becomes 0
     rising = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(1 << 31))
     return (columns.astype(np.uint64) << np.uint64(32)) | (~rising).astype(np.uint64)
 
 
 def _floors(sample: Vectors, test: Vectors, share: float) -> Singles:
-    # An estimate: it decides how long the lists become, never what is right, so any engine may make it.
+    # An estimate: it decides how long the lists become, never what is right, so any
+    # engine may make it.
     made = product(test, sample.T)
     place = max(0, len(sample) - 1 - int(share * len(sample)))
     made.partition(place, axis=1)

@@ -1,9 +1,10 @@
 """Measures how far training examples are from a test set, the same on every machine.
 
-The canonical similarity of two vectors is their float64 dot product, summed by folding: the upper half of the
-products is added to the lower half, and so on until one number is left. Each product of two float32 is exact in
-float64 and each addition is rounded once, in this order and no other, so no BLAS, thread count or processor can
-change a comparison: with the same embedding file every order is the same to the last item.
+The canonical similarity of two vectors is their float64 dot product, summed by folding:
+the upper half of the products is added to the lower half, and so on until one number is
+left. Each product of two float32 is exact in float64 and each addition is rounded once,
+in this order and no other, so no BLAS, thread count or processor can change a
+comparison: with the same embedding file every order is the same to the last item.
 """
 
 import math
@@ -52,7 +53,8 @@ def dots(left: Vectors, right: Vectors) -> Floats:
 
 
 def upright(rows: Vectors) -> Floats:
-    """Rows as float64 columns: folding then adds long contiguous lines, which is several times as fast."""
+    """Rows as float64 columns: folding then adds long contiguous lines, which is
+    several times as fast."""
     columns = np.empty((rows.shape[1], len(rows)))
     columns[:] = rows.T
     return columns
@@ -60,7 +62,8 @@ def upright(rows: Vectors) -> Floats:
 
 def mean_vector(vectors: Vectors) -> Floats:
     """The mean vector in float64, each coordinate summed exactly and rounded once."""
-    few = (vectors[:, part] for part in parts(vectors.shape[1], ROWS))  # what stays in the cache
+    # what stays in the cache
+    few = (vectors[:, part] for part in parts(vectors.shape[1], ROWS))
     return np.concatenate([exact_sums(columns) for columns in few]) / len(vectors)
 
 
@@ -70,14 +73,22 @@ def mean(values: Floats) -> float:
 
 
 def exact_sums(terms: Vectors) -> Floats:
-    """The sums over the first axis of `terms` (n, d), each that of `math.fsum`: exact, then rounded once.
+    """The sums over the first axis of `terms` (n, d), each that of `math.fsum`: exact,
+    then rounded once.
 
-    A grid so coarse that n of its numbers add without rounding takes the upper bits of every term; a second grid
-    takes the rest. Where two grids are not enough, `math.fsum` itself adds.
+    A grid so coarse that n of its numbers add without rounding takes the upper bits of
+    every term; a second grid takes the rest. Where two grids are not enough,
+    `math.fsum` itself adds.
     """
-    rest, upper, sums = np.array(terms, np.float64), np.empty(terms.shape), np.zeros(terms.shape[1])
+    rest, upper, sums = (
+        np.array(terms, np.float64),
+        np.empty(terms.shape),
+        np.zeros(terms.shape[1]),
+    )
     for _ in range(2):
-        most = max(float(rest.max(initial=0.0)), -float(rest.min(initial=0.0))) * len(rest)
+        most = max(float(rest.max(initial=0.0)), -float(rest.min(initial=0.0))) * len(
+            rest
+        )
         step = math.ldexp(1.0, math.frexp(most)[1] - 52) if math.isfinite(most) else 0.0
         if step <= sys.float_info.min:
             break
@@ -91,7 +102,8 @@ def exact_sums(terms: Vectors) -> Floats:
 
 
 def error_bound(left: Vectors, right: Vectors) -> float:
-    """How far a float32 dot product of rows of the two, summed in any order, can be from the canonical one.
+    """How far a float32 dot product of rows of the two, summed in any order, can be
+    from the canonical one.
 
     UserError where vectors are not finite.
     """
@@ -101,8 +113,9 @@ def error_bound(left: Vectors, right: Vectors) -> float:
 def rounding_error(dimensions: int, lengths: float) -> float:
     """The error bound of a float32 dot product of two vectors whose lengths multiply to `lengths`.
 
-    The standard bound n·u/(1 − n·u)·‖x‖·‖y‖ with u = 2⁻²⁴ (Higham, Accuracy and Stability, section 3.1), with room for
-    the rounding of float64 and for numbers too small for float32.
+    The standard bound n·u/(1 − n·u)·‖x‖·‖y‖ with u = 2⁻²⁴ (Higham, Accuracy and
+    Stability, section 3.1), with room for the rounding of float64 and for numbers too
+    small for float32.
     """
     rounding = (dimensions + 8) * 2.0**-24
     return 1.01 * rounding / (1 - rounding) * lengths + 1e-35
@@ -111,30 +124,39 @@ def rounding_error(dimensions: int, lengths: float) -> float:
 def longest(vectors: Vectors) -> float:
     """The length of the longest, or a little more. UserError where one is not finite."""
     blocks = (vectors[part] for part in parts(len(vectors), 1024))
-    squares = max((float(np.einsum("ij,ij->i", block, block).max()) for block in blocks), default=0.0)
+    squares = max(
+        (float(np.einsum("ij,ij->i", block, block).max()) for block in blocks),
+        default=0.0,
+    )
     if not math.isfinite(squares):
-        raise UserError("an embedding is not finite (NaN, infinite or beyond float32); embed the texts again")
+        raise UserError(
+            "an embedding is not finite (NaN, infinite or beyond float32); embed the texts again"
+        )
     return math.sqrt(squares) * (1 + vectors.shape[1] * 2.0**-23)
 
 
 def average_distance(train: Vectors, test: Vectors) -> Floats:
-    """AD: the mean of −similarity over the test items, which is −similarity to their mean vector."""
+    """AD: the mean of −similarity over the test items, which is −similarity to their
+    mean vector."""
     return -dots(train, mean_vector(test))
 
 
-def weighted(nearest: Floats, average: Floats, w_min: float = 1.0, w_avg: float | None = None) -> Floats:
+def weighted(
+    nearest: Floats, average: Floats, w_min: float = 1.0, w_avg: float | None = None
+) -> Floats:
     """WSD = w_min·MD + w_avg·AD; by default, as published, w_min = 1 and w_avg = mean(MD)/mean(AD).
 
-    Raises UserError where the published weight is asked and the mean AD is not negative: it would turn the order
-    round. Source: Dynamics of Zero-Shot Generalization, section 3.2 and the authors' code.
+    Raises UserError where the published weight is asked and the mean AD is not
+    negative: it would turn the order round. Source: Dynamics of Zero-Shot
+    Generalization, section 3.2 and the authors' code.
     """
     if w_avg is None:
         similar = mean(average)
         if similar >= 0:
             raise UserError(
-                "the training data are on average not similar to the test set (mean cosine ≤ 0), so the weights of "
-                "nft/rt/fft (w_avg = mean MD / mean AD) mean nothing; give arrangement.weights as numbers, or use "
-                "another embedding model or another order"
+                "the training data are on average not similar to the test set (mean cosine ≤ 0), so"
+                " the weights of nft/rt/fft (w_avg = mean MD / mean AD) mean nothing; give"
+                " arrangement.weights as numbers, or use another embedding model or another order"
             )
         w_avg = mean(nearest) / similar
     return w_min * nearest + w_avg * average

@@ -1,15 +1,19 @@
-"""Gives every training item, or every task, its distance to the test set by a named measure; smaller is nearer.
+"""Gives every training item, or every task, its distance to the test set by a named
+measure; smaller is nearer.
 
 wsd               w_min·MD + w_avg·AD, the paper's weighted similarity distance
 cosine_min/avg/max        −cosine to the nearest test item, on average, to the farthest
 cosine_centroid           −cosine to the mean test vector
 euclidean_min/avg/max     distance to the nearest test item, on average, to the farthest
 euclidean_centroid        distance to the mean test vector
-kl                Kullback-Leibler divergence of the item's bigrams from the test set's, as the paper defines it
+kl                Kullback-Leibler divergence of the item's bigrams from the test set's,
+                  as the paper defines it
 kl_repeated       as the authors' code sums it: every bigram as often as it occurs
-ot                the item's share of the cost of moving the training items onto the test items (optimal transport)
+ot                the item's share of the cost of moving the training items onto the
+                  test items (optimal transport)
 
-All are the same on every machine: sums have one order, and close calls of fast engines are settled in it.
+All are the same on every machine: sums have one order, and close calls of fast engines
+are settled in it.
 """
 
 import itertools
@@ -22,7 +26,17 @@ import numpy as np
 
 from zsg_core import threads
 from zsg_core.errors import UserError
-from zsg_core.orders.distance import ROWS, Floats, Vectors, average_distance, dots, fold, mean_vector, parts, weighted
+from zsg_core.orders.distance import (
+    ROWS,
+    Floats,
+    Vectors,
+    average_distance,
+    dots,
+    fold,
+    mean_vector,
+    parts,
+    weighted,
+)
 from zsg_core.orders.nearest import Engine, minimum_and_average
 
 COSINE = ("cosine_min", "cosine_avg", "cosine_max", "cosine_centroid")
@@ -36,8 +50,15 @@ SMALLEST = 1e-10  # what the authors add to a bigram's share in the test set
 Texts = Sequence[str]
 
 
-def of_vectors(name: str, train: Vectors, test: Vectors, weights: tuple[float, float | None], engine: Engine) -> Floats:
-    """The distances of the rows of `train` (N, d) to those of `test` (M, d), float32 of unit length, as (N,)."""
+def of_vectors(
+    name: str,
+    train: Vectors,
+    test: Vectors,
+    weights: tuple[float, float | None],
+    engine: Engine,
+) -> Floats:
+    """The distances of the rows of `train` (N, d) to those of `test` (M, d), float32 of
+    unit length, as (N,)."""
     if name == WSD:
         return weighted(*minimum_and_average(train, test, engine), *weights)
     if name == "cosine_min":
@@ -57,24 +78,32 @@ def of_vectors(name: str, train: Vectors, test: Vectors, weights: tuple[float, f
 
 
 def task_vectors(train: Vectors, tasks: Sequence[str], unit: bool) -> Vectors:
-    """The mean vector of every task, in the order in which tasks first come, (tasks, d) float32; `unit`: made so long.
+    """The mean vector of every task, in the order in which tasks first come, (tasks, d)
+    float32; `unit`: made so long.
 
-    The means are exact and rounded once. A cosine is of a direction, a Euclidean distance of a point.
+    The means are exact and rounded once. A cosine is of a direction, a Euclidean
+    distance of a point.
     """
     of_task: dict[str, list[int]] = {}
     for place, task in enumerate(tasks):
         of_task.setdefault(task, []).append(place)
     means = (mean_vector(train[places]) for places in of_task.values())
-    return np.array([mean / (_length(mean) or 1.0) if unit else mean for mean in means], np.float32)
+    return np.array(
+        [mean / (_length(mean) or 1.0) if unit else mean for mean in means], np.float32
+    )
 
 
 def of_texts(name: str, train: Sequence[Texts], test: Texts) -> Floats:
-    """The divergence of the bigrams of every group of training texts from those of all test texts, as (groups,).
+    """The divergence of the bigrams of every group of training texts from those of all
+    test texts, as (groups,).
 
-    Words are what whitespace divides. Texts of fewer than two words have no bigrams and divergence 0.
+    Words are what whitespace divides. Texts of fewer than two words have no bigrams and
+    divergence 0.
     """
     shares = _shares(_bigrams(test))
-    return np.array([_divergence(_bigrams(texts), shares, name == "kl_repeated") for texts in train])
+    return np.array(
+        [_divergence(_bigrams(texts), shares, name == "kl_repeated") for texts in train]
+    )
 
 
 def euclidean(train: Vectors, test: Vectors) -> Floats:
@@ -85,37 +114,54 @@ def euclidean(train: Vectors, test: Vectors) -> Floats:
 
 
 def transport(train: Vectors, test: Vectors) -> Floats:
-    """Every item's part of the least cost of moving uniform weight from `train` onto `test`, Euclidean cost, exact.
+    """Every item's part of the least cost of moving uniform weight from `train` onto
+    `test`, Euclidean cost, exact.
 
     Raises UserError where the problem is too large, or POT is not installed.
     """
     if len(train) * len(test) > MOST_MOVED:
         raise UserError(
-            f"measure ot: {len(train)} training × {len(test)} test vectors are {len(train) * len(test)} costs; "
-            f"exact transport takes at most {MOST_MOVED}; use granularity: coarse, smaller caps, or another measure"
+            f"measure ot: {len(train)} training × {len(test)} test vectors are"
+            f" {len(train) * len(test)} costs; exact transport takes at most {MOST_MOVED}; use"
+            " granularity: coarse, smaller caps, or another measure"
         )
     try:
         import ot
     except ModuleNotFoundError:
-        raise UserError("measure ot needs the package POT: pip install 'zsg[train]'") from None
+        raise UserError(
+            "measure ot needs the package POT: pip install 'zsg[train]'"
+        ) from None
     cost = euclidean(train, test)
     plan, log = ot.emd(
-        np.full(len(train), 1 / len(train)), np.full(len(test), 1 / len(test)), cost, numItermax=10**9, log=True
+        np.full(len(train), 1 / len(train)),
+        np.full(len(test), 1 / len(test)),
+        cost,
+        numItermax=10**9,
+        log=True,
     )
     if log["warning"]:
-        raise UserError(f"measure ot: the transport problem was not solved: {log['warning']}; use another measure")
+        raise UserError(
+            f"measure ot: the transport problem was not solved: {log['warning']}; use another"
+            " measure"
+        )
     return fold(np.ascontiguousarray((plan * cost).T))
 
 
 def distances(
-    spec: dict[str, Any], tasks: Sequence[str], vectors: Callable[[], tuple[Vectors, Vectors]],
-    texts: Callable[[], tuple[Texts, Texts]], engine: Engine,
-) -> Floats:  # fmt: skip
-    """The distances that an arrangement's recipe asks for: of items, or of tasks where its granularity is coarse."""
+    spec: dict[str, Any],
+    tasks: Sequence[str],
+    vectors: Callable[[], tuple[Vectors, Vectors]],
+    texts: Callable[[], tuple[Texts, Texts]],
+    engine: Engine,
+) -> Floats:
+    """The distances that an arrangement's recipe asks for: of items, or of tasks where
+    its granularity is coarse."""
     name, coarse = spec["measure"], spec.get("granularity") == "coarse"
     if name in OF_TEXT:
         train_texts, test_texts = texts()
-        groups = _grouped(train_texts, tasks) if coarse else [[text] for text in train_texts]
+        groups = (
+            _grouped(train_texts, tasks) if coarse else [[text] for text in train_texts]
+        )
         return of_texts(name, groups, test_texts)
     train, test = vectors()
     if coarse:
@@ -140,13 +186,17 @@ def _euclidean(name: str, train: Vectors, test: Vectors) -> Floats:
 
     def reduce(part: slice, found: Floats) -> None:
         least, most = found.min(axis=0), found.max(axis=0)
-        made[part] = {"min": least, "max": most}.get(name.removeprefix("euclidean_"), fold(found) / len(test))
+        made[part] = {"min": least, "max": most}.get(
+            name.removeprefix("euclidean_"), fold(found) / len(test)
+        )
 
     _each_block(train, test, reduce)
     return made
 
 
-def _each_block(train: Vectors, test: Vectors, use: Callable[[slice, Floats], None]) -> None:
+def _each_block(
+    train: Vectors, test: Vectors, use: Callable[[slice, Floats], None]
+) -> None:
     """Hands the distances (test items, rows) of some training rows at a time to `use`."""
     items = np.asarray(test, np.float64)[:, :, None]
 
@@ -176,9 +226,13 @@ def _shares(counts: Counter[tuple[str, str]]) -> dict[tuple[str, str], float]:
     return {pair: count / total for pair, count in counts.items()}
 
 
-def _divergence(counts: Counter[tuple[str, str]], test: dict[tuple[str, str], float], repeated: bool) -> float:
+def _divergence(
+    counts: Counter[tuple[str, str]], test: dict[tuple[str, str], float], repeated: bool
+) -> float:
     terms = [
-        (counts[pair] if repeated else 1) * share * math.log(share / (test.get(pair, 0.0) + SMALLEST))
+        (counts[pair] if repeated else 1)
+        * share
+        * math.log(share / (test.get(pair, 0.0) + SMALLEST))
         for pair, share in _shares(counts).items()
     ]
     return math.fsum(terms)

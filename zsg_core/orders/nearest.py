@@ -1,8 +1,10 @@
-"""Finds which pairs of training and test items can be nearest, fast, and leaves every close call to the canonical rule.
+"""Finds which pairs of training and test items can be nearest, fast, and leaves every
+close call to the canonical rule.
 
-An engine computes float32 similarities with a known error bound and proposes all that could be nearest by it; what is
-proposed is settled with the canonical float64 similarity of `distance`. So the result is that of the canonical
-rule, whatever the engine, its threads and its order of summation. Engines other than NumPy are passed in.
+An engine computes float32 similarities with a known error bound and proposes all that
+could be nearest by it; what is proposed is settled with the canonical float64
+similarity of `distance`. So the result is that of the canonical rule, whatever the
+engine, its threads and its order of summation. Engines other than NumPy are passed in.
 """
 
 import threading
@@ -28,15 +30,16 @@ from zsg_core.orders.distance import (
 
 Singles = NDArray[np.float32]
 
-CHUNK = 2048  # training rows of one product: large enough for BLAS, small enough for the cache
+# training rows of one product: large enough for BLAS, small enough for the cache
+CHUNK = 2048
 HEAD = 8  # coordinates by which equal vectors are found
 
 
 class Engine(Protocol):
     """Proposes by float32 similarity: which pairs of training rows and test items may be nearest.
 
-    `rows` are float32 blocks (n, d) of training items; `test` is what `load` made of the test items (m, d). Several
-    threads ask at once.
+    `rows` are float32 blocks (n, d) of training items; `test` is what `load` made of
+    the test items (m, d). Several threads ask at once.
     """
 
     name: str
@@ -45,12 +48,18 @@ class Engine(Protocol):
         """The test items as the engine wants them."""
         ...
 
-    def closest(self, rows: Vectors, test: Any, margin: float) -> tuple[Indices, Indices, Indices]:
-        """The test item of every row's largest similarity, and (row, test item) of all others within `margin` of it."""
+    def closest(
+        self, rows: Vectors, test: Any, margin: float
+    ) -> tuple[Indices, Indices, Indices]:
+        """The test item of every row's largest similarity, and (row, test item) of all
+        others within `margin` of it."""
         ...
 
-    def above(self, rows: Vectors, test: Any, least: Singles) -> tuple[Indices, Indices, Singles]:
-        """(row, test item, similarity) of every similarity that is at least its test item's `least`."""
+    def above(
+        self, rows: Vectors, test: Any, least: Singles
+    ) -> tuple[Indices, Indices, Singles]:
+        """(row, test item, similarity) of every similarity that is at least its test
+        item's `least`."""
         ...
 
 
@@ -65,10 +74,14 @@ class Blas(threading.local):
     def load(self, test: Vectors) -> Singles:
         return np.ascontiguousarray(test, np.float32)
 
-    def closest(self, rows: Vectors, test: Singles, margin: float) -> tuple[Indices, Indices, Indices]:
+    def closest(
+        self, rows: Vectors, test: Singles, margin: float
+    ) -> tuple[Indices, Indices, Indices]:
         return _closest(self._product(rows, test), np.float32(margin))
 
-    def above(self, rows: Vectors, test: Singles, least: Singles) -> tuple[Indices, Indices, Singles]:
+    def above(
+        self, rows: Vectors, test: Singles, least: Singles
+    ) -> tuple[Indices, Indices, Singles]:
         made = self._product(rows, test)
         places = np.flatnonzero(made >= least)
         return *np.divmod(places, np.int64(len(test))), made.ravel()[places]
@@ -81,10 +94,12 @@ class Blas(threading.local):
 
 
 def product(left: Vectors, right: Vectors, out: Singles | None = None) -> Singles:
-    """The float32 matrix product (n, m) of finite (n, d) and (d, m), without the warnings that BLAS may raise.
+    """The float32 matrix product (n, m) of finite (n, d) and (d, m), without the
+    warnings that BLAS may raise.
 
-    Some of OpenBLAS' kernels compute with lanes they then discard, and leave the processor's flags of invalid
-    numbers raised over data that hold none (numpy issues 24067, 28967).
+    Some of OpenBLAS' kernels compute with lanes they then discard, and leave the
+    processor's flags of invalid numbers raised over data that hold none (numpy issues
+    24067, 28967).
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         return np.matmul(left, right, out=out)
@@ -101,11 +116,14 @@ def _closest(made: Singles, margin: np.float32) -> tuple[Indices, Indices, Indic
     return top, crowded[rows], columns
 
 
-def minimum_and_average(train: Vectors, test: Vectors, engine: Engine | None = None) -> tuple[Floats, Floats]:
-    """MD and AD of every training item: least and mean distance to the test items, −cosine, smaller is nearer.
+def minimum_and_average(
+    train: Vectors, test: Vectors, engine: Engine | None = None
+) -> tuple[Floats, Floats]:
+    """MD and AD of every training item: least and mean distance to the test items,
+    −cosine, smaller is nearer.
 
-    `train` is (N, d) and `test` (M, d), both of unit length; returns two canonical (N,) arrays. AD is −similarity to
-    the mean test vector, which is the mean of −similarity.
+    `train` is (N, d) and `test` (M, d), both of unit length; returns two canonical (N,)
+    arrays. AD is −similarity to the mean test vector, which is the mean of −similarity.
     Source: Dynamics of Zero-Shot Generalization, WSD (section 3.2).
     """
     engine = engine or Blas()
@@ -121,7 +139,9 @@ def minimum_and_average(train: Vectors, test: Vectors, engine: Engine | None = N
             margin = 2.1 * rounding_error(train.shape[1], longest(rows) * reach)
             top, crowded, others = engine.closest(rows, loaded, margin)
             for part in parts(len(rows), ROWS):
-                average[chunk][part], near[part] = space.distances(rows[part], middle, test, top[part])
+                average[chunk][part], near[part] = space.distances(
+                    rows[part], middle, test, top[part]
+                )
             np.minimum.at(near, crowded, -pair_dots(rows, test, crowded, others))
 
     threads.share(measure, parts(len(train), CHUNK))
@@ -129,17 +149,22 @@ def minimum_and_average(train: Vectors, test: Vectors, engine: Engine | None = N
 
 
 class _Space:
-    """Memory that one thread uses again and again: fresh pages would cost more than the arithmetic."""
+    """Memory that one thread uses again and again: fresh pages would cost more than the
+    arithmetic."""
 
     def __init__(self, dimensions: int) -> None:
         self.terms = np.empty((2, dimensions, ROWS))
         self.items = np.empty((ROWS, dimensions), np.float32)
 
-    def distances(self, rows: Vectors, middle: Floats, test: Vectors, top: Indices) -> tuple[Floats, Floats]:
-        """Canonical distances of at most `ROWS` rows: to `middle`, and of each to its item of `test`."""
+    def distances(
+        self, rows: Vectors, middle: Floats, test: Vectors, top: Indices
+    ) -> tuple[Floats, Floats]:
+        """Canonical distances of at most `ROWS` rows: to `middle`, and of each to its
+        item of `test`."""
         columns, terms = self.terms[:, :, : len(rows)]
         items = self.items[: len(rows)]
-        items[:] = rows  # what is read line by line first can be read column by column fast
+        # what is read line by line first can be read column by column fast
+        items[:] = rows
         columns[:] = items.T
         average = -fold(np.multiply(columns, middle[:, : len(rows)], out=terms))
         terms[:] = test.take(top, axis=0, out=items, mode="clip").T
@@ -157,8 +182,8 @@ def distinct(vectors: Vectors) -> Vectors:
 def next_equal(vectors: Vectors) -> Indices:
     """For each vector the index of the next equal one, or −1.
 
-    Found by the first few coordinates. Where other vectors share those too, equal ones may stay apart: that costs
-    time, not truth.
+    Found by the first few coordinates. Where other vectors share those too, equal ones
+    may stay apart: that costs time, not truth.
     """
     following = np.full(len(vectors), -1, np.int64)
     words = np.array(vectors[:, :HEAD], np.float32).view(np.uint32).astype(np.uint64)
@@ -172,4 +197,6 @@ def next_equal(vectors: Vectors) -> Indices:
     return following
 
 
-_FACTORS = np.array([0x9E3779B97F4A7C15 ** (k + 1) % 2**64 for k in range(HEAD)], np.uint64)
+_FACTORS = np.array(
+    [0x9E3779B97F4A7C15 ** (k + 1) % 2**64 for k in range(HEAD)], np.uint64
+)

@@ -1,10 +1,10 @@
 """Picks training items round by round, for each test item its nearest that is left.
 
-This is TMA, the Test-centric Multi-turn Arrangement of Dynamics of Zero-Shot Generalization, after Algorithm 1 and
-the authors' code. All picks of a round see the same
-remaining items; an item picked by several test items is taken once; a round is in ascending order of index.
-The similarity is the canonical one of `distance`; ties go to the lowest index. The farthest version is the same
-with the test vectors negated.
+This is TMA, the Test-centric Multi-turn Arrangement of Dynamics of Zero-Shot
+Generalization, after Algorithm 1 and the authors' code. All picks of a round see the
+same remaining items; an item picked by several test items is taken once; a round is in
+ascending order of index. The similarity is the canonical one of `distance`; ties go to
+the lowest index. The farthest version is the same with the test vectors negated.
 """
 
 from collections.abc import Iterator
@@ -17,23 +17,31 @@ from zsg_core.orders.distance import Indices, Vectors, error_bound, pair_dots
 from zsg_core.orders.nearest import Blas, Engine, Singles, distinct, next_equal
 
 WINDOW = 16  # list entries looked at together
-SHORTEST = 256  # candidates per test item in the first lists; the next lists are twice as long
+# candidates per test item in the first lists; the next lists are twice as long
+SHORTEST = 256
 PER_ROUND = 12  # or so many for every round that there must be
 LONGEST = 1 << 23  # candidates of all test items together
 
 
 def rounds(
-    train: Vectors, test: Vectors, *, farthest: bool = False, cap: int | None = None, engine: Engine | None = None
+    train: Vectors,
+    test: Vectors,
+    *,
+    farthest: bool = False,
+    cap: int | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[list[int]]:
     """The rounds, each a sorted list of indices of `train`, until nothing is left.
 
-    With `cap` the last round is the one that reaches it, untrimmed, as the published code stops; without, all
-    items come, as the paper says.
+    With `cap` the last round is the one that reaches it, untrimmed, as the published
+    code stops; without, all items come, as the paper says.
     """
     test = distinct(np.asarray(test))  # equal test items pick equal training items
     taken, wanted = 0, len(train) if cap is None else min(cap, len(train))
     longest = max(SHORTEST, PER_ROUND * wanted // len(test), len(train) // 1024)
-    left = _Left(np.asarray(train), -test if farthest else test, longest, engine or Blas())
+    left = _Left(
+        np.asarray(train), -test if farthest else test, longest, engine or Blas()
+    )
     while taken < wanted:
         picked = left.pick()
         taken += len(picked)
@@ -43,13 +51,17 @@ def rounds(
 class _Left:
     """What is left of the training items, and every test item's candidates among them.
 
-    Training items with the same vector stand in the lists once, by their first; `_front` is the lowest index of
-    that kind that is left. The lists end in `WINDOW` entries that stand for no item.
+    Training items with the same vector stand in the lists once, by their first;
+    `_front` is the lowest index of that kind that is left. The lists end in `WINDOW`
+    entries that stand for no item.
     """
 
-    def __init__(self, train: Vectors, test: Vectors, want: int, engine: Engine) -> None:
+    def __init__(
+        self, train: Vectors, test: Vectors, want: int, engine: Engine
+    ) -> None:
         self._train, self._test, self._engine = train, test, engine
-        self._margin = np.float32(2.1 * error_bound(train, test))  # 2.1: the limits themselves are rounded to float32
+        # 2.1: the limits themselves are rounded to float32
+        self._margin = np.float32(2.1 * error_bound(train, test))
         self._following = next_equal(train)
         self._end = len(train)
         self._front = np.arange(len(train) + 1)
@@ -66,16 +78,21 @@ class _Left:
         columns, places = self._contenders()
         kinds = self._ids[columns, places]
         close = np.bincount(columns, minlength=len(self._test))[columns] > 1
-        kinds = np.unique(np.concatenate([kinds[~close], self._settle(columns[close], places[close])]))
+        kinds = np.unique(
+            np.concatenate([kinds[~close], self._settle(columns[close], places[close])])
+        )
         picked = self._front[kinds]
         self._front[kinds] = self._following[picked]
         self._gone[kinds] = self._following[picked] < 0
         return np.sort(picked)
 
     def _contenders(self) -> tuple[Indices, Indices]:
-        """(test item, place in its list) of all that are left and too close to the nearest to be told apart."""
+        """(test item, place in its list) of all that are left and too close to the
+        nearest to be told apart."""
         self._advance(np.arange(len(self._test)))
-        while len(unsure := np.flatnonzero(self._nearest() - self._margin < self._floor)):
+        while len(
+            unsure := np.flatnonzero(self._nearest() - self._margin < self._floor)
+        ):
             self._fill(unsure)
             self._advance(unsure)
         limit = self._nearest() - self._margin
@@ -83,18 +100,23 @@ class _Left:
         while len(open_):
             places = at[:, None] + np.arange(WINDOW)
             near = self._values[open_[:, None], places] >= limit[open_][:, None]
-            rows, steps = np.nonzero(near & ~self._gone[self._ids[open_[:, None], places]])
+            rows, steps = np.nonzero(
+                near & ~self._gone[self._ids[open_[:, None], places]]
+            )
             found.append((open_[rows], places[rows, steps]))
             further = near[:, -1]
             open_, at = open_[further], at[further] + WINDOW
-        columns, places = (np.concatenate(column) for column in zip(*found, strict=True))
+        columns, places = (
+            np.concatenate(column) for column in zip(*found, strict=True)
+        )
         return columns, places
 
     def _nearest(self) -> Singles:
         return self._values[np.arange(len(self._test)), self._at]
 
     def _settle(self, columns: Indices, places: Indices) -> Indices:
-        """The nearest kind of every test item by the canonical similarity; ties go to the lowest index left."""
+        """The nearest kind of every test item by the canonical similarity; ties go to
+        the lowest index left."""
         if not len(columns):
             return columns
         exact = self._exact[columns, places]
@@ -109,29 +131,43 @@ class _Left:
     def _advance(self, columns: Indices) -> None:
         """Moves every place to the first entry that is left, or to the end of its list."""
         while len(columns):
-            entries = self._ids[columns[:, None], self._at[columns, None] + np.arange(WINDOW)]
+            entries = self._ids[
+                columns[:, None], self._at[columns, None] + np.arange(WINDOW)
+            ]
             gone = self._gone[entries]
             passed = np.where(gone.all(axis=1), WINDOW, gone.argmin(axis=1))
             self._at[columns] += passed
             columns = columns[passed == WINDOW]
 
     def _fill(self, unsure: Indices) -> None:
-        """New lists among what is left, for these test items and for all whose lists are nearly used up."""
+        """New lists among what is left, for these test items and for all whose lists
+        are nearly used up."""
         rows = np.flatnonzero(~self._gone[:-1])
         needed = self._at + WINDOW > 0.8 * self._ids.shape[1]
         needed &= self._floor > -np.inf
         needed[unsure] = True
         columns = np.flatnonzero(needed)
-        want = min(self._want, max(len(rows) if self._want >= LONGEST else 1, LONGEST // len(columns)))
+        want = min(
+            self._want,
+            max(len(rows) if self._want >= LONGEST else 1, LONGEST // len(columns)),
+        )
         everything = None if len(rows) == self._end else rows
-        self._replace(columns, nearest_lists(self._train, everything, self._test[columns], want, self._engine))
+        self._replace(
+            columns,
+            nearest_lists(
+                self._train, everything, self._test[columns], want, self._engine
+            ),
+        )
         self._want *= 2
 
     def _replace(self, columns: Indices, made: Lists) -> None:
         longest = made.ids.shape[1]
         if longest + WINDOW > self._ids.shape[1]:
             ids, values = self._empty(longest)
-            ids[:, : self._ids.shape[1]], values[:, : self._ids.shape[1]] = self._ids, self._values
+            ids[:, : self._ids.shape[1]], values[:, : self._ids.shape[1]] = (
+                self._ids,
+                self._values,
+            )
             self._exact = np.full(ids.shape, np.nan)
             self._ids, self._values = ids, values
         self._ids[columns], self._values[columns] = self._end, -np.inf

@@ -1,10 +1,13 @@
-"""Says every setting of checkpoints: when metrics are taken, how answers are made, which weights are kept.
+"""Says every setting of checkpoints: when metrics are taken, how answers are made,
+which weights are kept.
 
-Metrics other than the loss are taken by evaluators from snapshots, beside training or later: most are of answers that
-they generate, some of what they find inside the model. The generation preset `paper` is that of Dynamics of Zero-Shot
-Generalization as its code does it: 120 test items, nucleus sampling at top-p 0.9 and temperature 0.9, a penalty of 1.2
-on tokens that were generated before, no empty answer, 128 new tokens. There each process drew anew; here an item's
-draws have a seed of their own, the same at every checkpoint.
+Metrics other than the loss are taken by evaluators from snapshots, beside training or
+later: most are of answers that they generate, some of what they find inside the model.
+The generation preset `paper` is that of Dynamics of Zero-Shot Generalization as its
+code does it: 120 test items, nucleus sampling at top-p 0.9 and temperature 0.9, a
+penalty of 1.2 on tokens that were generated before, no empty answer, 128 new tokens.
+There each process drew anew; here an item's draws have a seed of their own, the same at
+every checkpoint.
 """
 
 from typing import Annotated, Any, Literal
@@ -15,21 +18,35 @@ from zsg_core.metrics import metrics as all_metrics
 from zsg_core.metrics.keys import ANSWERS
 from zsg_core.metrics.metrics import RANK_ACCURACY
 from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
-from zsg_core.settings.representations import DISTANCE, SILHOUETTE, RepresentationSettings, TokenDistanceSettings, Ways
+from zsg_core.settings.representations import (
+    DISTANCE,
+    SILHOUETTE,
+    RepresentationSettings,
+    TokenDistanceSettings,
+    Ways,
+)
 from zsg_core.settings.suites import SuiteSettings, WayName
 from zsg_core.training import schedule
 
 
 def checkpoint_stride(value: Any) -> Any:
-    """A stride, the steps themselves, or spans with a stride each; see `schedule.checkpoint_steps`."""
+    """A stride, the steps themselves, or spans with a stride each; see
+    `schedule.checkpoint_steps`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
-    if isinstance(value, list | tuple) and value and all(type(step) is int and step >= 1 for step in value):
+    if (
+        isinstance(value, list | tuple)
+        and value
+        and all(type(step) is int and step >= 1 for step in value)
+    ):
         return tuple(sorted(set(value)))
     if isinstance(value, str):
         schedule.spans(value)
         return value
-    raise ValueError("must be steps between checkpoints such as 10, a list of steps, or spans such as '1-50:1, 50-:10'")
+    raise ValueError(
+        "must be steps between checkpoints such as 10, a list of steps, or spans such as '1-50:1,"
+        " 50-:10'"
+    )
 
 
 def _stride_or_none(value: Any) -> Any:
@@ -41,9 +58,13 @@ _STRIDES: list[dict[str, Any]] = [
     {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
     {"type": "string", "pattern": r"^\s*\d+-\d*:\d+\s*(,\s*\d+-\d*:\d+\s*)*$"},
 ]
-CheckpointSteps = Annotated[Any, BeforeValidator(checkpoint_stride), WithJsonSchema({"anyOf": _STRIDES})]
+CheckpointSteps = Annotated[
+    Any, BeforeValidator(checkpoint_stride), WithJsonSchema({"anyOf": _STRIDES})
+]
 SnapshotSteps = Annotated[
-    Any, BeforeValidator(_stride_or_none), WithJsonSchema({"anyOf": [*_STRIDES, {"type": "null"}]})
+    Any,
+    BeforeValidator(_stride_or_none),
+    WithJsonSchema({"anyOf": [*_STRIDES, {"type": "null"}]}),
 ]
 
 
@@ -52,16 +73,21 @@ RANKED = {"options": "published", "chosen_by": "least loss, summed over tokens"}
 
 
 class QuickSettings(Strict):
-    """A small part of the test set that is measured at every checkpoint, where the whole would cost too much."""
+    """A small part of the test set that is measured at every checkpoint, where the
+    whole would cost too much."""
 
     items: Count = Field(
-        description="how many test items, each task having its share; drawn by the test set's own seed, so the same "
-        "in all runs of the data. Their loss has a key of its own, loss_quick_<items>"
+        description=(
+            "how many test items, each task having its share; drawn by the test set's own seed, so"
+            " the same in all runs of the data. Their loss has a key of its own, loss_quick_<items>"
+        )
     )
     full_every: CheckpointSteps = Field(
         default=100,
-        description="when the whole test set is measured: a stride, steps or spans as in `every`; step 0 and the last "
-        "always count",
+        description=(
+            "when the whole test set is measured: a stride, steps or spans as in `every`; step 0"
+            " and the last always count"
+        ),
     )
 
 
@@ -71,12 +97,16 @@ class KeepRule(Strict):
     first: Count | None = Field(default=None, description="so many of the first")
     last: Count | None = Field(default=None, description="so many of the newest")
     best: Count | None = Field(default=None, description="so many of the lowest loss")
-    every: Count | None = Field(default=None, description="those of steps that are multiples of this")
+    every: Count | None = Field(
+        default=None, description="those of steps that are multiples of this"
+    )
 
     @model_validator(mode="after")
     def _something_stays(self) -> "KeepRule":
         if not any((self.first, self.last, self.best, self.every)):
-            raise ValueError("keeps nothing; give first, last, best or every, or take `snapshots` out")
+            raise ValueError(
+                "keeps nothing; give first, last, best or every, or take `snapshots` out"
+            )
         return self
 
 
@@ -86,12 +116,15 @@ KEEP_WORDS: dict[str, dict[str, int] | None] = {"all": None, "last": {"last": 1}
 def _keep_rule(value: Any) -> Any:
     """The rule that a word stands for, or what was given."""
     if isinstance(value, str) and value not in KEEP_WORDS:
-        raise ValueError("must be all, last, or a rule such as {last: 2, best: 1, every: 100}")
+        raise ValueError(
+            "must be all, last, or a rule such as {last: 2, best: 1, every: 100}"
+        )
     return KEEP_WORDS[value] if isinstance(value, str) else value
 
 
 class _Words:
-    """Tells the JSON Schema of the words; as a part of the type they would spoil the messages about the rule."""
+    """Tells the JSON Schema of the words; as a part of the type they would spoil the
+    messages about the rule."""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
         return {"anyOf": [{"enum": list(KEEP_WORDS)}, *handler(core)["anyOf"]]}
@@ -104,25 +137,38 @@ class GenerationSettings(Strict):
     """How answers are made of which metrics other than the loss are taken."""
 
     preset: Literal["greedy", "paper"] = Field(
-        default="greedy", description="greedy: the likeliest token each time; paper: sampled as published, see there"
+        default="greedy",
+        description="greedy: the likeliest token each time; paper: sampled as published, see there",
     )
     max_new_tokens: Count = Field(default=128, description="most tokens of an answer")
     items: Count | None = Field(
         default=None,
-        description="how many test items are answered, each task having its share, the same at every checkpoint; "
-        "null = all of them, or the 120 of preset paper",
+        description=(
+            "how many test items are answered, each task having its share, the same at every"
+            " checkpoint; null = all of them, or the 120 of preset paper"
+        ),
     )
-    seed: Seed = Field(default=0, description="preset paper: seed of the draws, of which each item has its own")
+    seed: Seed = Field(
+        default=0,
+        description="preset paper: seed of the draws, of which each item has its own",
+    )
     name: WayName | None = Field(
         default=None,
-        description="a name that the keys of its metrics carry, `rouge1/NAME`: a key is of one way of answering only",
+        description=(
+            "a name that the keys of its metrics carry, `rouge1/NAME`: a key is of one way of"
+            " answering only"
+        ),
     )
 
     @property
     def how(self) -> dict[str, Any]:
         """All that decides the answers. A key of metrics is of one way of answering only."""
         if self.preset == "greedy":
-            return {"decoding": "greedy", "max_new_tokens": self.max_new_tokens, "items": self.items}
+            return {
+                "decoding": "greedy",
+                "max_new_tokens": self.max_new_tokens,
+                "items": self.items,
+            }
         sampled = {
             "decoding": "nucleus",
             "top_p": 0.9,
@@ -130,63 +176,91 @@ class GenerationSettings(Strict):
             "repetition_penalty": 1.2,
             "not_empty": True,
         }
-        return {**sampled, "max_new_tokens": self.max_new_tokens, "items": self.items or 120, "seed": self.seed}
+        return {
+            **sampled,
+            "max_new_tokens": self.max_new_tokens,
+            "items": self.items or 120,
+            "seed": self.seed,
+        }
 
 
 class RankSettings(Strict):
     """How the metric rank_accuracy is taken; there is one way only."""
 
-    name: WayName | None = Field(default=None, description="a name that its key carries, `rank_accuracy/NAME`")
+    name: WayName | None = Field(
+        default=None, description="a name that its key carries, `rank_accuracy/NAME`"
+    )
 
 
 class CheckpointSettings(Strict):
-    """When metrics are taken, which weights are kept, when a run is saved; not part of a run's identity."""
+    """When metrics are taken, which weights are kept, when a run is saved; not part of
+    a run's identity."""
 
     every: CheckpointSteps = Field(
         default=10,
-        description="steps between checkpoints, or the steps [1, 2, 5], or spans `1-50:1, 50-500:10, 500-:50`; "
-        "step 0 and the last always count",
+        description=(
+            "steps between checkpoints, or the steps [1, 2, 5], or spans `1-50:1, 50-500:10,"
+            " 500-:50`; step 0 and the last always count"
+        ),
     )
     quick: QuickSettings | None = Field(
-        default=None, description="measure some items at every checkpoint and all only now and then; null = all, always"
+        default=None,
+        description=(
+            "measure some items at every checkpoint and all only now and then; null = all, always"
+        ),
     )
     metrics: Annotated[list[Literal[all_metrics.NAMES]], Field(min_length=1)] = Field(  # type: ignore[valid-type]
         default=["loss"],
-        description="what is measured: the loss by the run itself at every checkpoint, all others by evaluators, on "
-        "the base and on every snapshot; may be asked for later. rank_accuracy is of test items that were published "
-        "with answer choices, as P3's",
+        description=(
+            "what is measured: the loss by the run itself at every checkpoint, all others by"
+            " evaluators, on the base and on every snapshot; may be asked for later. rank_accuracy"
+            " is of test items that were published with answer choices, as P3's"
+        ),
     )
     generation: GenerationSettings = GenerationSettings()
     rank_accuracy: RankSettings = RankSettings()
     suites: SuiteSettings = SuiteSettings()
     reward_model: FolderName | None = Field(
         default=None,
-        description="folder of the reward model of metric reward: for sequence classification, or as UltraRM's",
+        description=(
+            "folder of the reward model of metric reward: for sequence classification, or as"
+            " UltraRM's"
+        ),
     )
     representations: RepresentationSettings | None = None
     token_distance: TokenDistanceSettings | None = None
     snapshots: SnapshotSteps = Field(
         default=None,
-        description="steps after which the weights are kept, in the words of `every`; the last always counts, and each "
-        "is a checkpoint too",
+        description=(
+            "steps after which the weights are kept, in the words of `every`; the last always"
+            " counts, and each is a checkpoint too"
+        ),
     )
     keep: Keep = Field(
         default=None,
-        description="which snapshots stay: all, last, or {first: 1, last: 2, best: 1, every: 100}; one that is being "
-        "evaluated always does",
+        description=(
+            "which snapshots stay: all, last, or {first: 1, last: 2, best: 1, every: 100}; one that"
+            " is being evaluated always does"
+        ),
     )
     state_every_min: Positive | None = Field(
-        default=30.0, description="minutes between full states to go on from; null = only when told to stop"
+        default=30.0,
+        description="minutes between full states to go on from; null = only when told to stop",
     )
-    state_every: Count | None = Field(default=None, description="also after every so many steps")
-    keep_state: bool = Field(default=False, description="keep the last full state of a run that is done")
+    state_every: Count | None = Field(
+        default=None, description="also after every so many steps"
+    )
+    keep_state: bool = Field(
+        default=False, description="keep the last full state of a run that is done"
+    )
 
     @model_validator(mode="after")
     def _something_to_answer_with(self) -> "CheckpointSettings":
         if self.scored and self.snapshots is None:
             raise ValueError(
-                f"{self.scored[0]} is taken by evaluators, with kept weights, and none are kept; set "
-                "checkpoints.snapshots to the steps at which it is wanted, e.g. in the words of `every`"
+                f"{self.scored[0]} is taken by evaluators, with kept weights, and none are kept;"
+                " set checkpoints.snapshots to the steps at which it is wanted, e.g. in the words"
+                " of `every`"
             )
         return self
 
@@ -195,16 +269,24 @@ class CheckpointSettings(Strict):
         for suite, metrics in all_metrics.SUITES.items():
             if suite == all_metrics.TEST_SET:
                 continue
-            asked, is_there = [one for one in metrics if one in self.metrics], self.suites.of(suite) is not None
+            asked, is_there = (
+                [one for one in metrics if one in self.metrics],
+                self.suites.of(suite) is not None,
+            )
             if asked and not is_there:
                 raise ValueError(
                     f"metrics: {asked[0]} is of a benchmark, and where it lies is not said; set "
                     f"checkpoints.suites.{suite}: {{path: …}}"
                 )
             if is_there and not asked:
-                raise ValueError(f"suites.{suite} does nothing without a metric of it: {', '.join(metrics)}")
+                raise ValueError(
+                    f"suites.{suite} does nothing without a metric of it: {', '.join(metrics)}"
+                )
         if (all_metrics.REWARD in self.metrics) != (self.reward_model is not None):
-            raise ValueError("metric reward and checkpoints.reward_model, a folder, need each other; one is missing")
+            raise ValueError(
+                "metric reward and checkpoints.reward_model, a folder, need each other; one is"
+                " missing"
+            )
         self._refuse_what_humaneval_cannot()
         return self
 
@@ -214,12 +296,14 @@ class CheckpointSettings(Strict):
             return
         if suite.allow_code_execution is None:
             raise ValueError(
-                "metrics: humaneval runs programs that a model wrote, in a sandbox, and only where the grid says "
-                "checkpoints.suites.humaneval.allow_code_execution: true. With false its answers are kept instead: "
-                "`zsg answers export` writes them to a file, for running them elsewhere, and `zsg score` reads the "
-                "scores"
+                "metrics: humaneval runs programs that a model wrote, in a sandbox, and only where"
+                " the grid says checkpoints.suites.humaneval.allow_code_execution: true. With false"
+                " its answers are kept instead: `zsg answers export` writes them to a file, for"
+                " running them elsewhere, and `zsg score` reads the scores"
             )
-        most = max(k for metric, k in all_metrics.PASS_AT.items() if metric in self.metrics)
+        most = max(
+            k for metric, k in all_metrics.PASS_AT.items() if metric in self.metrics
+        )
         if most > suite.samples:
             raise ValueError(
                 f"metrics: humaneval/pass_at_{most} needs {most} answers to each problem; "
@@ -228,27 +312,48 @@ class CheckpointSettings(Strict):
 
     @property
     def scored(self) -> list[str]:
-        """The keys that evaluators take; of a suite that is scored elsewhere, that its answers are kept."""
-        return [*(key for suite in all_metrics.SUITES for key in self.keys(suite)), *self.inside]
+        """The keys that evaluators take; of a suite that is scored elsewhere, that its
+        answers are kept."""
+        return [
+            *(key for suite in all_metrics.SUITES for key in self.keys(suite)),
+            *self.inside,
+        ]
 
     @property
     def inside(self) -> Ways:
         """Those of them that are taken inside the model, and how."""
         asked = (self.representations, self.token_distance)
         suffix = f"/{self.rank_accuracy.name}" if self.rank_accuracy.name else ""
-        ranked: Ways = {f"{RANK_ACCURACY}{suffix}": RANKED} if RANK_ACCURACY in self.metrics else {}
-        return ranked | {key: way for one in asked if one for key, way in one.ways.items()}
+        ranked: Ways = (
+            {f"{RANK_ACCURACY}{suffix}": RANKED}
+            if RANK_ACCURACY in self.metrics
+            else {}
+        )
+        return ranked | {
+            key: way for one in asked if one for key, way in one.ways.items()
+        }
 
     def named_by(self, key: str) -> str:
-        """The setting whose `name` gives another way of taking a metric of the run's own test set another key."""
-        settings = {DISTANCE: "token_distance", SILHOUETTE: "representations", RANK_ACCURACY: RANK_ACCURACY}
+        """The setting whose `name` gives another way of taking a metric of the run's
+        own test set another key."""
+        settings = {
+            DISTANCE: "token_distance",
+            SILHOUETTE: "representations",
+            RANK_ACCURACY: RANK_ACCURACY,
+        }
         return settings.get(key.partition("/")[0], "generation")
 
     def keys(self, suite: str) -> list[str]:
         """The keys of a suite that evaluators take, as they stand in tables."""
-        own = self.generation if suite == all_metrics.TEST_SET else self.suites.of(suite)
+        own = (
+            self.generation if suite == all_metrics.TEST_SET else self.suites.of(suite)
+        )
         suffix = f"/{own.name}" if own and own.name else ""
-        asked = [metric for metric in dict.fromkeys(self.metrics) if metric in all_metrics.SUITES[suite]]
+        asked = [
+            metric
+            for metric in dict.fromkeys(self.metrics)
+            if metric in all_metrics.SUITES[suite]
+        ]
         if asked and suite in self.suites.elsewhere:
             asked = [f"{ANSWERS}/{suite}"]
         return [f"{metric}{suffix}" for metric in asked]

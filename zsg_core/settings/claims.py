@@ -1,8 +1,9 @@
 """Says what a study claims: tests that are written into its grid before any run has a value.
 
-A claim is of the values of one metric, the lower the better only where the claim says so. It holds for each group of
-runs that differ in nothing but the claim's own axis, seeds and held-out splits; `where` picks among the groups.
-`zsg_core.stats.verdict` decides it.
+A claim is of the values of one metric, the lower the better only where the claim says
+so. It holds for each group of runs that differ in nothing but the claim's own axis,
+seeds and held-out splits; `where` picks among the groups. `zsg_core.stats.verdict`
+decides it.
 """
 
 import math
@@ -13,27 +14,41 @@ from pydantic import Field, FiniteFloat, TypeAdapter
 
 from zsg_core.settings.fields import Count, ExactFraction, Positive, Strict
 
-AXIS = Annotated[str, Field(min_length=1, description="an axis of the grid, such as arrangement.order")]
+AXIS = Annotated[
+    str,
+    Field(min_length=1, description="an axis of the grid, such as arrangement.order"),
+]
 Places = Annotated[list[Any], Field(min_length=2)]
 FEWEST_PLACES = (
-    5  # a perfect order of four places comes by chance in 1 of 24 studies, 4.2 %: more than the 2.5 % allowed
+    # a perfect order of four places comes by chance in 1 of 24 studies, 4.2 %: more
+    # than the 2.5 % allowed
+    5
 )
 Where = Annotated[dict[str, Any], Field(min_length=1)]
 
 
 class _Claim(Strict):
-    metric: str = Field(default="loss", min_length=1, description="which metric's values")
-    where: Where | None = Field(default=None, description="only of the runs whose axes have these values")
+    metric: str = Field(
+        default="loss", min_length=1, description="which metric's values"
+    )
+    where: Where | None = Field(
+        default=None, description="only of the runs whose axes have these values"
+    )
     stage: Count | None = Field(
-        default=None, description="only of this stage's part of the curve, its first checkpoint included; null = of all"
+        default=None,
+        description=(
+            "only of this stage's part of the curve, its first checkpoint included; null = of all"
+        ),
     )
     published: str | None = Field(
-        default=None, description="published curves to draw beside, by the name of a file of templates/published"
+        default=None,
+        description="published curves to draw beside, by the name of a file of templates/published",
     )
 
     @property
     def axis(self) -> tuple[str, list[Any]] | None:
-        """The axis that the claim goes along, and its places on it in order; None for a claim of each run alone."""
+        """The axis that the claim goes along, and its places on it in order; None for a
+        claim of each run alone."""
         return None
 
     @property
@@ -47,10 +62,14 @@ class Rises(_Claim):
     """A value rises from one place of an axis to the next: area(nft) < area(rt) < area(fft)."""
 
     claim: Literal["rises"]
-    of: Literal["end", "area"] = Field(default="end", description="the last value, or the area under the curve")
+    of: Literal["end", "area"] = Field(
+        default="end", description="the last value, or the area under the curve"
+    )
     along: AXIS
     values: Places = Field(description="places of the axis, the lowest value first")
-    by: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="each time at least by so much")
+    by: Annotated[FiniteFloat, Field(ge=0)] = Field(
+        default=0.0, description="each time at least by so much"
+    )
 
     @property
     def axis(self) -> tuple[str, list[Any]]:
@@ -61,16 +80,23 @@ class Rises(_Claim):
 class Correlates(_Claim):
     """Ranks agree: Spearman's correlation of the place on an axis with the value.
 
-    It is held against all orders of the places, so of fewer than FEWEST_PLACES nothing can be decided.
+    It is held against all orders of the places, so of fewer than FEWEST_PLACES nothing
+    can be decided.
     """
 
     claim: Literal["correlates"]
-    of: Literal["end", "area"] = Field(default="end", description="the last value, or the area under the curve")
+    of: Literal["end", "area"] = Field(
+        default="end", description="the last value, or the area under the curve"
+    )
     along: AXIS
     values: Annotated[list[Any], Field(min_length=4)] = Field(
-        description=f"places of the axis, in order; at least {FEWEST_PLACES}, or nothing can be decided"
+        description=(
+            f"places of the axis, in order; at least {FEWEST_PLACES}, or nothing can be decided"
+        )
     )
-    at_least: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(default=0.8, description="the correlation")
+    at_least: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
+        default=0.8, description="the correlation"
+    )
 
     @property
     def axis(self) -> tuple[str, list[Any]]:
@@ -82,39 +108,57 @@ class FallsEarly(_Claim):
     """Most of the fall to the lowest value is done within the first steps."""
 
     claim: Literal["falls_early"]
-    share: ExactFraction = Field(default=Fraction(4, 5), description="of the fall from step 0 to the lowest value")
-    within: ExactFraction = Field(default=Fraction(1, 20), description="of the run's steps")
+    share: ExactFraction = Field(
+        default=Fraction(4, 5),
+        description="of the fall from step 0 to the lowest value",
+    )
+    within: ExactFraction = Field(
+        default=Fraction(1, 20), description="of the run's steps"
+    )
 
 
 class FallsAt(_Claim):
     """Values fall faster after a step than before it, where an order of examples turns."""
 
     claim: Literal["falls_at"]
-    at: ExactFraction = Field(default=Fraction(1, 2), description="where the order turns, as a share of the steps")
-    window: ExactFraction = Field(default=Fraction(1, 20), description="what is compared on both sides, as a share")
+    at: ExactFraction = Field(
+        default=Fraction(1, 2),
+        description="where the order turns, as a share of the steps",
+    )
+    window: ExactFraction = Field(
+        default=Fraction(1, 20),
+        description="what is compared on both sides, as a share",
+    )
 
 
 class FallsSuddenly(_Claim):
-    """More tasks than elsewhere have an interval in which they fall by many times their usual change.
+    """More tasks than elsewhere have an interval in which they fall by many times their
+    usual change.
 
-    The largest of many noisy changes is often several times the usual one, in any order. So the share of tasks that
-    fall suddenly counts only against that under another order.
+    The largest of many noisy changes is often several times the usual one, in any
+    order. So the share of tasks that fall suddenly counts only against that under
+    another order.
     """
 
     claim: Literal["falls_suddenly"]
     along: AXIS
     value: Any = Field(description="the place of the axis at which tasks fall suddenly")
     against: Any = Field(description="the place of the axis that it is compared with")
-    times: Positive = Field(default=3.0, description="how many times its usual change a task falls")
+    times: Positive = Field(
+        default=3.0, description="how many times its usual change a task falls"
+    )
 
     @property
     def axis(self) -> tuple[str, list[Any]]:
-        """The axis that the claim goes along, and the place claimed of before that of the comparison."""
+        """The axis that the claim goes along, and the place claimed of before that of
+        the comparison."""
         return self.along, [self.value, self.against]
 
 
 Claim = Rises | Correlates | FallsEarly | FallsAt | FallsSuddenly
-OF_A_GRID: TypeAdapter[list[Claim]] = TypeAdapter(list[Annotated[Claim, Field(discriminator="claim")]])
+OF_A_GRID: TypeAdapter[list[Claim]] = TypeAdapter(
+    list[Annotated[Claim, Field(discriminator="claim")]]
+)
 KINDS: dict[str, type[Strict]] = {
     "rises": Rises,
     "correlates": Correlates,
@@ -128,6 +172,7 @@ def too_few_places(places: int) -> str:
     """Why a correlation over so many places, fewer than FEWEST_PLACES, cannot be decided."""
     orders = math.factorial(places)
     return (
-        f"of the {orders} orders of {places} places one rises throughout, so {1 / orders:.1%} of studies would be "
-        f"supported by chance; a correlation can be decided from {FEWEST_PLACES} places on"
+        f"of the {orders} orders of {places} places one rises throughout, so {1 / orders:.1%} of"
+        f" studies would be supported by chance; a correlation can be decided from {FEWEST_PLACES}"
+        " places on"
     )

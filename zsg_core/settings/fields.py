@@ -1,4 +1,5 @@
-"""The kinds of values that settings have: exact fractions, counts, seeds, names that show all they are."""
+"""The kinds of values that settings have: exact fractions, counts, seeds, names that
+show all they are."""
 
 import re
 from fractions import Fraction
@@ -16,7 +17,9 @@ from pydantic import (
 )
 
 # Short numbers only: Fraction("1e-400000000") would keep a machine busy for hours.
-_FRACTION = re.compile(r"\d{1,18}/\d{1,18}|(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?")
+_FRACTION = re.compile(
+    r"\d{1,18}/\d{1,18}|(?:\d{1,18}\.?\d{0,18}|\.\d{1,18})(?:[eE][+-]?\d{1,3})?"
+)
 
 
 class Strict(BaseModel):
@@ -27,7 +30,9 @@ class Strict(BaseModel):
 
 def exact_fraction(value: Any) -> Fraction:
     """`1/256`, `0.25` or `1` as an exact fraction: 0.25 is 1/4, never a binary neighbour of it."""
-    is_number = isinstance(value, int | float | str | Fraction) and not isinstance(value, bool)
+    is_number = isinstance(value, int | float | str | Fraction) and not isinstance(
+        value, bool
+    )
     if not is_number or not _FRACTION.fullmatch(text := str(value).strip()):
         raise ValueError("must be a fraction such as 1/4 or 0.25")
     try:
@@ -37,9 +42,12 @@ def exact_fraction(value: Any) -> Fraction:
 
 
 def printable(text: str) -> str:
-    """The text, if every character of it shows: a line break or a mark that turns the writing deceives a reader."""
+    """The text, if every character of it shows: a line break or a mark that turns the
+    writing deceives a reader."""
     if not text.isprintable():
-        raise ValueError("must not hold line breaks, control characters or other marks that do not show")
+        raise ValueError(
+            "must not hold line breaks, control characters or other marks that do not show"
+        )
     return text
 
 
@@ -56,16 +64,23 @@ def _shown(**bounds: int) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"type": "number", **bounds}, written]})
 
 
-_Exact = Annotated[Fraction, BeforeValidator(exact_fraction), PlainSerializer(str, return_type=str)]
-ExactFraction = Annotated[_Exact, Field(gt=0, le=1), _shown(exclusiveMinimum=0, maximum=1)]
+_Exact = Annotated[
+    Fraction, BeforeValidator(exact_fraction), PlainSerializer(str, return_type=str)
+]
+ExactFraction = Annotated[
+    _Exact, Field(gt=0, le=1), _shown(exclusiveMinimum=0, maximum=1)
+]
 ExactPart = Annotated[_Exact, Field(ge=0, le=1), _shown(minimum=0, maximum=1)]
 ExactRatio = Annotated[_Exact, Field(ge=0), _shown(minimum=0)]
 ExactWeight = Annotated[_Exact, Field(gt=0), _shown(exclusiveMinimum=0)]
-TokenText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(token_text)]
+TokenText = Annotated[
+    str, Field(min_length=1, max_length=64), AfterValidator(token_text)
+]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
-# Counts of what is made, one by one, whatever the data are: more is a slip, and would fill a memory or a queue.
+# Counts of what is made, one by one, whatever the data are: more is a slip, and would
+# fill a memory or a queue.
 Nodes = Annotated[int, Field(ge=1, le=100_000)]
 RanksPerNode = Annotated[int, Field(ge=1, le=1024)]
 Minutes = Annotated[int, Field(ge=1, le=10_000_000)]  # 19 years

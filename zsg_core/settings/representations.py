@@ -1,8 +1,9 @@
-"""Says every setting of what evaluators look at inside a model: hidden states of test items, distances of tokens.
+"""Says every setting of what evaluators look at inside a model: hidden states of test
+items, distances of tokens.
 
-Layers are counted as transformers counts hidden states: 0 is the input embedding, N the output of the Nth decoder
-layer, the last after the final norm. A key of metrics is of one way of looking only; `name` gives another way keys of
-its own.
+Layers are counted as transformers counts hidden states: 0 is the input embedding, N the
+output of the Nth decoder layer, the last after the final norm. A key of metrics is of
+one way of looking only; `name` gives another way keys of its own.
 """
 
 import re
@@ -13,31 +14,44 @@ from pydantic import AfterValidator, Field, model_validator
 from zsg_core.settings.fields import Count, Strict, printable
 
 DISTANCE, SILHOUETTE = "token_distance", "silhouette"
-_NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_.: -]")  # what MLflow refuses in the name of a metric, and the slash
+# what MLflow refuses in the name of a metric, and the slash
+_NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_.: -]")
 
 Text = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
-Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1000)]
+Layers = Annotated[
+    list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1000)
+]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 Ways = dict[str, dict[str, Any]]  # key of a metric → all that decides its value
 
 
 class RepresentationSettings(Strict):
-    """Hidden states of test items' prompts, kept for the pictures of `zsg report`, and how well groups lie apart.
+    """Hidden states of test items' prompts, kept for the pictures of `zsg report`, and
+    how well groups lie apart.
 
-    How Abilities in LLMs are Affected by SFT Data Composition draws layer 15 of 100 queries of each of three sources.
+    How Abilities in LLMs are Affected by SFT Data Composition draws layer 15 of 100
+    queries of each of three sources.
     """
 
     layers: Layers = Field(description="of which layers; 0 is the input embedding")
     items: Count | None = Field(
-        default=100, description="how many test items of each group, the same at every checkpoint; null = all"
+        default=100,
+        description="how many test items of each group, the same at every checkpoint; null = all",
     )
     by: Literal["source", "task"] | None = Field(
-        default=None, description="what a group is; null = a source where `data.sources` tests several, else a task"
+        default=None,
+        description=(
+            "what a group is; null = a source where `data.sources` tests several, else a task"
+        ),
     )
     pooling: Literal["last", "mean"] = Field(
-        default="last", description="of a prompt's tokens the last, which has seen all others, or the mean of all"
+        default="last",
+        description="of a prompt's tokens the last, which has seen all others, or the mean of all",
     )
-    name: Name | None = Field(default=None, description="a name that the keys carry, `silhouette/NAME/layer_15`")
+    name: Name | None = Field(
+        default=None,
+        description="a name that the keys carry, `silhouette/NAME/layer_15`",
+    )
 
     @model_validator(mode="after")
     def _each_layer_once(self) -> "RepresentationSettings":
@@ -47,40 +61,61 @@ class RepresentationSettings(Strict):
 
     @property
     def ways(self) -> Ways:
-        """`silhouette/layer_N`; of sources each has its own as well, `silhouette/layer_N/SOURCE`."""
+        """`silhouette/layer_N`; of sources each has its own as well,
+        `silhouette/layer_N/SOURCE`."""
         how = {"items": self.items, "by": self.by, "pooling": self.pooling}
         begins = "/".join(_begins(SILHOUETTE, self.name))
-        return {f"{begins}/layer_{layer}": {"layer": layer, **how} for layer in self.layers}
+        return {
+            f"{begins}/layer_{layer}": {"layer": layer, **how} for layer in self.layers
+        }
 
 
 class TokenDistanceSettings(Strict):
-    """The L2 distance between a token's representation and those of words that tell what it is to mean (DELIA).
+    """The L2 distance between a token's representation and those of words that tell
+    what it is to mean (DELIA).
 
-    Each text is read alone, after the beginning of sequence. A word of several tokens has the mean of their
-    representations.
+    Each text is read alone, after the beginning of sequence. A word of several tokens
+    has the mean of their representations.
     """
 
-    token: Text = Field(description="a token of the model's vocabulary, as written there, such as <sep>")
-    words: Annotated[list[Text], Field(min_length=1, max_length=1000)] = Field(
-        description="words, tokenised as they stand: where a tokenizer tells ' thought' from 'thought', say which"
+    token: Text = Field(
+        description="a token of the model's vocabulary, as written there, such as <sep>"
     )
-    layers: Layers = Field(default=[0], description="of which layers; 0 is the input embedding")
-    name: Name | None = Field(default=None, description="a name that the keys carry, `token_distance/NAME/WORD`")
+    words: Annotated[list[Text], Field(min_length=1, max_length=1000)] = Field(
+        description=(
+            "words, tokenised as they stand: where a tokenizer tells ' thought' from 'thought', say"
+            " which"
+        )
+    )
+    layers: Layers = Field(
+        default=[0], description="of which layers; 0 is the input embedding"
+    )
+    name: Name | None = Field(
+        default=None,
+        description="a name that the keys carry, `token_distance/NAME/WORD`",
+    )
 
     @model_validator(mode="after")
     def _each_key_is_of_one(self) -> "TokenDistanceSettings":
         if len(self.ways) < len(self.words) * len(self.layers):
             raise ValueError(
-                "words: two of them, or of the layers, would share a key; in keys all but letters, digits and _ . : - "
-                "stand as _"
+                "words: two of them, or of the layers, would share a key; in keys all but letters,"
+                " digits and _ . : - stand as _"
             )
         return self
 
     @property
     def ways(self) -> Ways:
-        """`token_distance/WORD` for the input embedding, `token_distance/WORD/layer_N` for other layers."""
+        """`token_distance/WORD` for the input embedding, `token_distance/WORD/layer_N`
+        for other layers."""
         return {
-            "/".join([*_begins(DISTANCE, self.name), _in_a_key(word), *([f"layer_{layer}"] if layer else [])]): {
+            "/".join(
+                [
+                    *_begins(DISTANCE, self.name),
+                    _in_a_key(word),
+                    *([f"layer_{layer}"] if layer else []),
+                ]
+            ): {
                 "token": self.token,
                 "word": word,
                 "layer": layer,

@@ -1,6 +1,7 @@
 """Says every setting of a run: its name, type, default and meaning. Unknown keys are refused.
 
-These models are the schema of a grid file. What of them enters a run's identity is decided in `recipe`.
+These models are the schema of a grid file. What of them enters a run's identity is
+decided in `recipe`.
 """
 
 from typing import Annotated, Any, Literal
@@ -8,11 +9,31 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from zsg_core.metrics.metrics import RANK_ACCURACY
-from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, CHOICES, HALVED, LISTS, ORDERS, POLE, TMA, UNIFORM, span
+from zsg_core.orders.arrange import (
+    BLOCKS,
+    BY_SIMILARITY,
+    CHOICES,
+    HALVED,
+    LISTS,
+    ORDERS,
+    POLE,
+    TMA,
+    UNIFORM,
+    span,
+)
 from zsg_core.orders.measures import MEASURES, WSD
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings
-from zsg_core.settings.fields import Count, FolderName, Minutes, Nodes, RanksPerNode, Seed, Strict, TokenText
+from zsg_core.settings.fields import (
+    Count,
+    FolderName,
+    Minutes,
+    Nodes,
+    RanksPerNode,
+    Seed,
+    Strict,
+    TokenText,
+)
 from zsg_core.settings.strategy import BY_NAME, StrategySettings
 from zsg_core.settings.train import TrainSettings
 
@@ -25,13 +46,17 @@ _OF_BLOCKS = ("block",)
 
 
 class ModelSettings(Strict):
-    """The model a run starts from: a local Hugging Face folder, or `tiny`, made here with random weights."""
+    """The model a run starts from: a local Hugging Face folder, or `tiny`, made here
+    with random weights."""
 
     name: str = Field(
-        default=TINY, description="a name for tables; `tiny` is made on the spot", pattern=r"^[\w.-]{1,64}$"
+        default=TINY,
+        description="a name for tables; `tiny` is made on the spot",
+        pattern=r"^[\w.-]{1,64}$",
     )
     path: FolderName | None = Field(
-        default=None, description="folder of a Hugging Face Llama; every name but tiny needs it"
+        default=None,
+        description="folder of a Hugging Face Llama; every name but tiny needs it",
     )
     hidden: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
         default=None, description="tiny only: hidden size (128)"
@@ -39,46 +64,73 @@ class ModelSettings(Strict):
     layers: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="tiny only: decoder layers (4)"
     )
-    heads: Count | None = Field(default=None, description="tiny only: attention heads (4)")
+    heads: Count | None = Field(
+        default=None, description="tiny only: attention heads (4)"
+    )
     vocab: Annotated[int, Field(ge=300, le=10_000_000)] | None = Field(
         default=None, description="tiny only: tokens (4096)"
     )
     add_tokens: Annotated[list[TokenText], Field(min_length=1)] | None = Field(
         default=None,
-        description="texts that become one token each, such as [<sep>] (DELIA); the embedding grows with them. Control "
-        "tokens that a tokenizer has, not marked special (<think> of some), keep their rows; unnamed, they are text",
+        description=(
+            "texts that become one token each, such as [<sep>] (DELIA); the embedding grows with"
+            " them. Control tokens that a tokenizer has, not marked special (<think> of some), keep"
+            " their rows; unnamed, they are text"
+        ),
     )
     token_init: Literal["random", "mean"] | None = Field(
         default=None,
-        description="add_tokens only: their rows of the embedding are drawn from N(0,1) by init_seed (the default), or "
-        "are the mean of all rows there are",
+        description=(
+            "add_tokens only: their rows of the embedding are drawn from N(0,1) by init_seed (the"
+            " default), or are the mean of all rows there are"
+        ),
     )
 
     @model_validator(mode="after")
     def _either_made_or_loaded(self) -> "ModelSettings":
-        shape = {"hidden": self.hidden, "layers": self.layers, "heads": self.heads, "vocab": self.vocab}
+        shape = {
+            "hidden": self.hidden,
+            "layers": self.layers,
+            "heads": self.heads,
+            "vocab": self.vocab,
+        }
         if self.name == TINY:
             if self.path is not None:
-                raise ValueError("`tiny` is made by zsg and has no path; give the model another name")
+                raise ValueError(
+                    "`tiny` is made by zsg and has no path; give the model another name"
+                )
             if self.shape["hidden"] % (2 * self.shape["heads"]):
-                raise ValueError("hidden must be a multiple of 2·heads (rotary positions need an even head size)")
+                raise ValueError(
+                    "hidden must be a multiple of 2·heads (rotary positions need an even head size)"
+                )
         elif self.path is None:
-            raise ValueError(f"model {self.name!r} needs `path`, a local Hugging Face folder (or name it `tiny`)")
+            raise ValueError(
+                f"model {self.name!r} needs `path`, a local Hugging Face folder (or name it `tiny`)"
+            )
         elif any(value is not None for value in shape.values()):
             given = next(key for key, value in shape.items() if value is not None)
-            raise ValueError(f"`{given}` shapes the tiny model only; a model with a path has its own")
+            raise ValueError(
+                f"`{given}` shapes the tiny model only; a model with a path has its own"
+            )
         if self.token_init is not None and self.add_tokens is None:
-            raise ValueError("`token_init` is for the rows of `add_tokens`, and there are none")
+            raise ValueError(
+                "`token_init` is for the rows of `add_tokens`, and there are none"
+            )
         if len(set(self.add_tokens or ())) != len(self.add_tokens or ()):
             raise ValueError("`add_tokens` has a token twice")
         return self
 
     def added(self, seed: int) -> dict[str, Any] | None:
-        """What is added to the model, defaults written out; `seed` draws the rows of the embedding."""
+        """What is added to the model, defaults written out; `seed` draws the rows of
+        the embedding."""
         if self.add_tokens is None:
             return None
         init = self.token_init or "random"
-        return {"tokens": self.add_tokens, "init": init, **({"seed": seed} if init == "random" else {})}
+        return {
+            "tokens": self.add_tokens,
+            "init": init,
+            **({"seed": seed} if init == "random" else {}),
+        }
 
     @property
     def shape(self) -> dict[str, int]:
@@ -94,7 +146,9 @@ class ModelSettings(Strict):
 class WeightSettings(Strict):
     """The weights of measure wsd, in place of the paper's 1 and mean MD / mean AD."""
 
-    min: FiniteFloat = Field(default=1.0, description="of the distance to the nearest test item")
+    min: FiniteFloat = Field(
+        default=1.0, description="of the distance to the nearest test item"
+    )
     avg: FiniteFloat | Literal["mean"] = Field(
         default="mean", description="of the average distance; mean = the paper's"
     )
@@ -102,7 +156,9 @@ class WeightSettings(Strict):
     @model_validator(mode="after")
     def _some_weight(self) -> "WeightSettings":
         if self.min == 0 and self.avg in (0, "mean"):
-            raise ValueError("with min 0 the order is that of the average alone; say measure: cosine_avg")
+            raise ValueError(
+                "with min 0 the order is that of the average alone; say measure: cosine_avg"
+            )
         return self
 
 
@@ -111,35 +167,57 @@ class ArrangementSettings(Strict):
 
     order: Literal[ORDERS] = Field(  # type: ignore[valid-type]
         default="random",
-        description="random: shuffled; round_robin: each task's turn; cluster: task after task; blocks: so many "
-        "examples of a task together; nft, rt, fft: nearest to the test set first, shuffled, farthest first; tma: in "
-        "rounds that take for every test item its nearest example left",
+        description=(
+            "random: shuffled; round_robin: each task's turn; cluster: task after task; blocks: so"
+            " many examples of a task together; nft, rt, fft: nearest to the test set first,"
+            " shuffled, farthest first; tma: in rounds that take for every test item its nearest"
+            " example left"
+        ),
     )
-    seed: Seed | None = Field(default=None, description="seed of the orders random, blocks and rt; default: seed")
+    seed: Seed | None = Field(
+        default=None,
+        description="seed of the orders random, blocks and rt; default: seed",
+    )
     block: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
-        description="blocks: how many examples of one task stand together; as many as train.batch, and a step has one "
-        "task, a part of it, and a step has several",
+        description=(
+            "blocks: how many examples of one task stand together; as many as train.batch, and a"
+            " step has one task, a part of it, and a step has several"
+        ),
     )
     measure: Literal[MEASURES] | None = Field(  # type: ignore[valid-type]
-        default=None, description="distance to the test set by which nft, rt and fft order; default: wsd"
+        default=None,
+        description="distance to the test set by which nft, rt and fft order; default: wsd",
     )
-    weights: WeightSettings | None = Field(default=None, description="of measure wsd; default: the paper's")
+    weights: WeightSettings | None = Field(
+        default=None, description="of measure wsd; default: the paper's"
+    )
     granularity: Literal["fine", "coarse"] | None = Field(
-        default=None, description="nft, rt and fft: sort examples (fine, the default) or whole tasks"
+        default=None,
+        description="nft, rt and fft: sort examples (fine, the default) or whole tasks",
     )
     choose: Literal[CHOICES] | None = Field(  # type: ignore[valid-type]
-        default=None, description="nft, rt and fft: of each task all, the 10 nearest and 10 farthest, or every n/20-th"
+        default=None,
+        description=(
+            "nft, rt and fft: of each task all, the 10 nearest and 10 farthest, or every n/20-th"
+        ),
     )
     list: Literal[LISTS] | None = Field(  # type: ignore[valid-type]
         default=None, description="which list of tma; default: min, the nearest rounds"
     )
     cap: Count | None = Field(
-        default=None, description="tma stops after the round that reaches so many (the published code); null = all"
+        default=None,
+        description=(
+            "tma stops after the round that reaches so many (the published code); null = all"
+        ),
     )
-    rounds: str | None = Field(default=None, description='tma: only these rounds of list min or max, such as "0:5"')
+    rounds: str | None = Field(
+        default=None,
+        description='tma: only these rounds of list min or max, such as "0:5"',
+    )
     embedding: FolderName = Field(
-        default=MINILM, description="sentence-transformers folder; the default name ships with zsg"
+        default=MINILM,
+        description="sentence-transformers folder; the default name ships with zsg",
     )
 
     @model_validator(mode="after")
@@ -153,15 +231,23 @@ class ArrangementSettings(Strict):
             for name in names:
                 if self.order not in orders and getattr(self, name) is not None:
                     raise ValueError(
-                        f"`{name}` does nothing under order {self.order}, only under {wanted}; take it out, or give "
-                        f"that order a block of its own in `grid`"
+                        f"`{name}` does nothing under order {self.order}, only under {wanted}; take"
+                        " it out, or give that order a block of its own in `grid`"
                     )
         if self.order == BLOCKS and self.block is None:
-            raise ValueError("order blocks needs `block`, how many examples of one task stand together")
+            raise ValueError(
+                "order blocks needs `block`, how many examples of one task stand together"
+            )
         if self.weights is not None and self.measure not in (None, WSD):
-            raise ValueError(f"`weights` are those of measure wsd, not of {self.measure}; take one of the two out")
+            raise ValueError(
+                f"`weights` are those of measure wsd, not of {self.measure}; take one of the"
+                " two out"
+            )
         if self.granularity == "coarse" and self.choose not in (None, "all"):
-            raise ValueError(f"`choose: {self.choose}` takes examples and `granularity: coarse` sorts tasks; take one")
+            raise ValueError(
+                f"`choose: {self.choose}` takes examples and `granularity: coarse` sorts tasks;"
+                " take one"
+            )
         if self.order == TMA:
             self._refuse_useless_list()
         return self
@@ -170,72 +256,110 @@ class ArrangementSettings(Strict):
         if self.rounds is not None:
             span(self.rounds)
             if self.list in HALVED:
-                raise ValueError(f"`rounds` are of list min or max, not of {self.list}, which has two kinds of them")
+                raise ValueError(
+                    f"`rounds` are of list min or max, not of {self.list}, which has two kinds of"
+                    " them"
+                )
             if self.cap is not None:
-                raise ValueError("`rounds` and `cap` both say where tma stops; give one of them")
+                raise ValueError(
+                    "`rounds` and `cap` both say where tma stops; give one of them"
+                )
         elif self.list in HALVED and self.cap is None:
-            same = {"min-max": "list: min", "max-min": "list: max", "random": "order: random"}[str(self.list)]
-            raise ValueError(f"list {self.list} without a `cap` is all data and the same as {same}; give a cap")
+            same = {
+                "min-max": "list: min",
+                "max-min": "list: max",
+                "random": "order: random",
+            }[str(self.list)]
+            raise ValueError(
+                f"list {self.list} without a `cap` is all data and the same as {same}; give a cap"
+            )
 
 
 class ResourceSettings(Strict):
-    """What a train job asks for, where it differs from the profile; not part of a run's identity."""
+    """What a train job asks for, where it differs from the profile; not part of a run's
+    identity."""
 
     nodes: Nodes | None = Field(default=None, description="nodes per run")
-    ranks_per_node: RanksPerNode | None = Field(default=None, description="processes per node, one per GPU")
+    ranks_per_node: RanksPerNode | None = Field(
+        default=None, description="processes per node, one per GPU"
+    )
     time_min: Minutes | None = Field(default=None, description="time limit in minutes")
     evaluators: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=1,
-        description="evaluate jobs that work beside an array of runs where metrics other than the loss are wanted; one "
-        "more always takes what is left once the runs have ended",
+        description=(
+            "evaluate jobs that work beside an array of runs where metrics other than the loss are"
+            " wanted; one more always takes what is left once the runs have ended"
+        ),
     )
 
 
 MOST_STAGES = 100
-_ONE_LENGTH = ("max_length", "truncate", "truncated_answers")  # which a stage's preset could change
+# which a stage's preset could change
+_ONE_LENGTH = ("max_length", "truncate", "truncated_answers")
 _OF_THE_RUN = frozenset({"init_seed", "test_seed", *_ONE_LENGTH})
 
 
 class Settings(Strict):
     """Everything that can be said of one run."""
 
-    seed: Seed = Field(default=0, description="default of sample_seed, arrangement.seed and init_seed")
+    seed: Seed = Field(
+        default=0, description="default of sample_seed, arrangement.seed and init_seed"
+    )
     model: ModelSettings = ModelSettings()
     data: DataSettings
     arrangement: ArrangementSettings = ArrangementSettings()
     train: TrainSettings = TrainSettings()
-    stages: Annotated[list[dict[str, dict[str, Any]]], Field(min_length=1)] | None = Field(
-        default=None,
-        description="fine-tuning passes, one after the other; each says where it differs: {train: {lr: 1e-5}}",
+    stages: Annotated[list[dict[str, dict[str, Any]]], Field(min_length=1)] | None = (
+        Field(
+            default=None,
+            description=(
+                "fine-tuning passes, one after the other; each says where it differs: {train: {lr:"
+                " 1e-5}}"
+            ),
+        )
     )
     strategy: StrategySettings | None = Field(
         default=None,
-        description="how `data.sources` follow one another, as stages: multitask, sequential, mixed, dmt",
-        json_schema_extra=lambda schema: schema["anyOf"].append({"enum": list(BY_NAME)}),  # type: ignore[union-attr]
+        description=(
+            "how `data.sources` follow one another, as stages: multitask, sequential, mixed, dmt"
+        ),
+        json_schema_extra=lambda schema: schema["anyOf"].append(
+            {"enum": list(BY_NAME)}
+        ),  # type: ignore[union-attr]
     )
     checkpoints: CheckpointSettings = CheckpointSettings()
     resources: ResourceSettings = ResourceSettings()
 
     @model_validator(mode="after")
     def _something_to_choose_from(self) -> "Settings":
-        least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(self.arrangement.choose or "all", 0)
+        least = {"polar": 2 * POLE + 1, "uniform": 2 * UNIFORM}.get(
+            self.arrangement.choose or "all", 0
+        )
         for source in self.data.by_source().values():
             given = source.train_per_task
             if given is not None and given < least:
                 raise ValueError(
-                    f"arrangement.choose: {self.arrangement.choose} takes everything of a task of {given}; give "
-                    f"data.train_per_task {least} or more, or null for all"
+                    f"arrangement.choose: {self.arrangement.choose} takes everything of a task of"
+                    f" {given}; give data.train_per_task {least} or more, or null for all"
                 )
         return self
 
     @model_validator(mode="after")
     def _sources_to_tell_apart(self) -> "Settings":
         asked = self.checkpoints.representations
-        tested = [own for own in self.data.by_source().values() if own.test_path or own.held_out]
-        if asked and asked.by == "source" and (self.data.sources is None or len(tested) < 2):
+        tested = [
+            own
+            for own in self.data.by_source().values()
+            if own.test_path or own.held_out
+        ]
+        if (
+            asked
+            and asked.by == "source"
+            and (self.data.sources is None or len(tested) < 2)
+        ):
             raise ValueError(
-                "checkpoints.representations.by: source tells sources apart, and fewer than two of data.sources are "
-                "tested; say by: task, or give sources a test_path or held_out"
+                "checkpoints.representations.by: source tells sources apart, and fewer than two of"
+                " data.sources are tested; say by: task, or give sources a test_path or held_out"
             )
         return self
 
@@ -244,10 +368,13 @@ class Settings(Strict):
         sources = self.data.by_source().values()
         tested = [own for own in sources if own.test_path or own.held_out] or sources
         formats = dict.fromkeys(own.test_set or own.set for own in tested)
-        if RANK_ACCURACY in self.checkpoints.metrics and not set(OPTION_SETS).intersection(formats):
+        if RANK_ACCURACY in self.checkpoints.metrics and not set(
+            OPTION_SETS
+        ).intersection(formats):
             raise ValueError(
-                "checkpoints.metrics: rank_accuracy chooses among the answers that a test item was published with, and "
-                f"none are in data of format {', '.join(formats)}; it needs test data of {' or '.join(OPTION_SETS)}"
+                "checkpoints.metrics: rank_accuracy chooses among the answers that a test item was"
+                f" published with, and none are in data of format {', '.join(formats)}; it needs"
+                f" test data of {' or '.join(OPTION_SETS)}"
             )
         return self
 
@@ -259,67 +386,115 @@ class Settings(Strict):
     def by_stage(self) -> list["Settings"]:
         """The settings of each stage: the run's own, with the stage's laid over them.
 
-        A stage may change data, arrangement and train, but not the test set: a curve over stages must be of one.
+        A stage may change data, arrangement and train, but not the test set: a curve
+        over stages must be of one.
         """
         overlays = self._overlays()
         if overlays is None:
             return [self]
         if len(overlays) > MOST_STAGES:
-            raise ValueError(f"a run has at most {MOST_STAGES} stages; these would be {len(overlays):,}")
+            raise ValueError(
+                f"a run has at most {MOST_STAGES} stages; these would be {len(overlays):,}"
+            )
         run = self.model_dump(exclude={"stages", "strategy"}, exclude_unset=True)
-        made = [_laid_over(run, overlay, f"stages[{number}]") for number, overlay in enumerate(overlays)]
+        made = [
+            _laid_over(run, overlay, f"stages[{number}]")
+            for number, overlay in enumerate(overlays)
+        ]
         tested = _tested(made[0])
         for number, stage in enumerate(made[1:], start=1):
-            changed = [(key, value) for key, value in _tested(stage).items() if value != tested.get(key)]
+            changed = [
+                (key, value)
+                for key, value in _tested(stage).items()
+                if value != tested.get(key)
+            ]
             if changed:
                 key, value = changed[0]
                 raise ValueError(
-                    f"stages[{number}]: data.{key} would be {value!r} and in the first stage {tested.get(key)!r}, so "
-                    f"the test set would change; give the run data.{key}, for all stages"
+                    f"stages[{number}]: data.{key} would be {value!r} and in the first stage"
+                    f" {tested.get(key)!r}, so the test set would change; give the run data.{key},"
+                    " for all stages"
                 )
             for key in _ONE_LENGTH:
                 was, now = (getattr(one.train, key) for one in (made[0], stage))
                 if was != now:
                     raise ValueError(
-                        f"stages[{number}]: preset {stage.train.preset} would make train.{key} {now!r}, and in the "
-                        f"first stage it is {was!r}; give the run train.{key}, for all stages"
+                        f"stages[{number}]: preset {stage.train.preset} would make train.{key}"
+                        f" {now!r}, and in the first stage it is {was!r}; give the run train.{key},"
+                        " for all stages"
                     )
         for number, stage in enumerate(made[:-1]):
             if stage.train.tuning.method == "lora":
-                raise ValueError(f"stages[{number}]: LoRA adapters can only be trained in the last stage")
+                raise ValueError(
+                    f"stages[{number}]: LoRA adapters can only be trained in the last stage"
+                )
         return made
 
     def _overlays(self) -> list[dict[str, dict[str, Any]]] | None:
         if self.strategy is None:
             return self.stages
         if self.stages is not None:
-            raise ValueError("`stages` and `strategy` both say what the stages are; give one of them")
+            raise ValueError(
+                "`stages` and `strategy` both say what the stages are; give one of them"
+            )
         return self.strategy.stages(self.data.by_source())
 
 
 def _tested(settings: Settings) -> dict[str, Any]:
     """Whatever decides the test set."""
     data = settings.data
-    made = {key: getattr(data, key) for key in ("template", "positive_examples", "max_turns")}
+    made = {
+        key: getattr(data, key)
+        for key in ("template", "positive_examples", "max_turns")
+    }
     for name, source in data.by_source().items():
-        own = {key: getattr(source, key) for key in OF_THE_TEST} | {"test_set": source.test_set or source.set}
-        own |= {} if source.test_path else {"path": source.path, "on_bad_row": source.on_bad_row}
+        own = {key: getattr(source, key) for key in OF_THE_TEST} | {
+            "test_set": source.test_set or source.set
+        }
+        own |= (
+            {}
+            if source.test_path
+            else {"path": source.path, "on_bad_row": source.on_bad_row}
+        )
         worded = source.instructions
-        own |= {"instructions": (worded.path, worded.place)} if worded and not worded.replaces else {}
-        made |= {f"sources.{name}.{key}" if name else key: value for key, value in own.items()}
+        own |= (
+            {"instructions": (worded.path, worded.place)}
+            if worded and not worded.replaces
+            else {}
+        )
+        made |= {
+            f"sources.{name}.{key}" if name else key: value
+            for key, value in own.items()
+        }
     return made
 
 
-def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: str) -> Settings:
+def _laid_over(
+    run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: str
+) -> Settings:
     made = dict(run)
     for part, values in overlay.items():
         if part not in ("data", "arrangement", "train"):
-            raise ValueError(f"{place}: unknown key {part!r}; a stage may say data, arrangement and train")
-        fixed = sorted((_OF_THE_RUN | {"held_out", *OF_THE_TEST}) & values.keys() - {"sampling"})
+            raise ValueError(
+                f"{place}: unknown key {part!r}; a stage may say data, arrangement and train"
+            )
+        fixed = sorted(
+            (_OF_THE_RUN | {"held_out", *OF_THE_TEST}) & values.keys() - {"sampling"}
+        )
         if fixed:
-            raise ValueError(f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside `stages`")
-        if part == "data" and {"set", "path"} & values.keys() and "test_path" not in run["data"]:
-            raise ValueError(f"{place}.data: other data would bring another test set; give the run a data.test_path")
+            raise ValueError(
+                f"{place}.{part}.{fixed[0]}: is the same for all stages of a run; set it outside"
+                " `stages`"
+            )
+        if (
+            part == "data"
+            and {"set", "path"} & values.keys()
+            and "test_path" not in run["data"]
+        ):
+            raise ValueError(
+                f"{place}.data: other data would bring another test set; give the run a"
+                " data.test_path"
+            )
         made[part] = _with(made.get(part, {}), values)
     try:
         return Settings.model_validate(made)
@@ -331,8 +506,15 @@ def _laid_over(run: dict[str, Any], overlay: dict[str, dict[str, Any]], place: s
 
 def _with(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Settings with others laid over them; of data, source by source."""
-    made = old | {key: tuple(value) if isinstance(value, list) else value for key, value in new.items()}
+    made = old | {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in new.items()
+    }
     if isinstance(new.get("sources"), dict) and isinstance(old.get("sources"), dict):
-        given = {name: own for name, own in new["sources"].items() if isinstance(own, dict)}
-        made["sources"] = old["sources"] | {name: old["sources"].get(name, {}) | own for name, own in given.items()}
+        given = {
+            name: own for name, own in new["sources"].items() if isinstance(own, dict)
+        }
+        made["sources"] = old["sources"] | {
+            name: old["sources"].get(name, {}) | own for name, own in given.items()
+        }
     return made

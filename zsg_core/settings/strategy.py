@@ -1,4 +1,5 @@
-"""Says how several sources follow one another, and makes stages of it (DMT, arXiv 2310.05492, section 3.5)."""
+"""Says how several sources follow one another, and makes stages of it (DMT, arXiv
+2310.05492, section 3.5)."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -19,14 +20,21 @@ class StrategySettings(Strict):
     """A strategy; its name alone will do, but for dmt, which needs k."""
 
     name: Literal[MULTITASK, SEQUENTIAL, MIXED, DMT] = Field(  # type: ignore[valid-type]
-        description="multitask: all sources in one stage; sequential: one after the other; mixed: the special ones, "
-        "then the general; dmt: the special ones, then the general with k of them again"
+        description=(
+            "multitask: all sources in one stage; sequential: one after the other; mixed: the"
+            " special ones, then the general; dmt: the special ones, then the general with k of"
+            " them again"
+        )
     )
     k: ExactPart | None = Field(
-        default=None, description="dmt only: the exact share of the special data that comes again"
+        default=None,
+        description="dmt only: the exact share of the special data that comes again",
     )
     order: Annotated[list[SourceName], Field(min_length=1)] | None = Field(
-        default=None, description="sequential only: all sources; default: as they are written, the general ones last"
+        default=None,
+        description=(
+            "sequential only: all sources; default: as they are written, the general ones last"
+        ),
     )
 
     @model_validator(mode="before")
@@ -37,38 +45,62 @@ class StrategySettings(Strict):
     @model_validator(mode="after")
     def _only_what_counts(self) -> "StrategySettings":
         if (self.k is None) == (self.name == DMT):
-            raise ValueError("`k` is needed by dmt, such as {name: dmt, k: 1/256}, and by nothing else")
+            raise ValueError(
+                "`k` is needed by dmt, such as {name: dmt, k: 1/256}, and by nothing else"
+            )
         if self.order is not None and self.name != SEQUENTIAL:
-            raise ValueError(f"`order` is that of sequential; the strategy is {self.name}")
+            raise ValueError(
+                f"`order` is that of sequential; the strategy is {self.name}"
+            )
         return self
 
     def stages(self, sources: Mapping[str, Source]) -> list[Overlay] | None:
-        """What each stage trains on; None for one stage of all. ValueError where the sources do not allow it."""
+        """What each stage trains on; None for one stage of all. ValueError where the
+        sources do not allow it."""
         general = [name for name, source in sources.items() if source.role == "general"]
         special = [name for name in sources if name not in general]
         if self.name != MULTITASK and len(sources) < 2:
-            raise ValueError(f"strategy {self.name} is for several data sets; give data.sources")
+            raise ValueError(
+                f"strategy {self.name} is for several data sets; give data.sources"
+            )
         if self.name in (MIXED, DMT) and not (general and special):
             raise ValueError(
-                f"strategy {self.name} needs special and general data: say `role: general` of the sources to come last"
+                f"strategy {self.name} needs special and general data: say `role: general` of the"
+                " sources to come last"
             )
         match self.name:
             case "multitask":
                 return None
             case "sequential":
-                return [_only({name: Fraction(1)}, sources) for name in self._sequence(special + general)]
+                return [
+                    _only({name: Fraction(1)}, sources)
+                    for name in self._sequence(special + general)
+                ]
             case "mixed" | "dmt":
                 again = dict.fromkeys(special, self.k or Fraction(0))
                 first = dict.fromkeys(special, Fraction(1))
-                return [_only(first, sources), _only(again | dict.fromkeys(general, Fraction(1)), sources)]
+                return [
+                    _only(first, sources),
+                    _only(again | dict.fromkeys(general, Fraction(1)), sources),
+                ]
 
     def _sequence(self, all_of_them: list[str]) -> list[str]:
         if self.order is not None and sorted(self.order) != sorted(all_of_them):
-            raise ValueError(f"strategy.order must name each source once: {', '.join(all_of_them)}")
+            raise ValueError(
+                f"strategy.order must name each source once: {', '.join(all_of_them)}"
+            )
         return self.order or all_of_them
 
 
 def _only(shares: Mapping[str, Fraction], sources: Mapping[str, Source]) -> Overlay:
     """A stage on these shares of the sources and on nothing of the others."""
     parts = {name: source.k * shares.get(name, 0) for name, source in sources.items()}
-    return {"data": {"sources": {name: {"k": part} for name, part in parts.items() if part != sources[name].k}}}
+    return {
+        "data": {
+            "sources": {
+                name: {"k": part}
+                for name, part in parts.items()
+                if part != sources[name].k
+            }
+        }
+    }

@@ -1,7 +1,9 @@
-"""Says every setting of benchmarks that checkpoints are scored on beside the test set: GSM8K, HumanEval, MT-Bench.
+"""Says every setting of benchmarks that checkpoints are scored on beside the test set:
+GSM8K, HumanEval, MT-Bench.
 
-Their questions are put in the run's own template. What decides a benchmark's answers, its file by its content included,
-is kept with them: a key of metrics is of one way of answering only, and `name` makes another key.
+Their questions are put in the run's own template. What decides a benchmark's answers,
+its file by its content included, is kept with them: a key of metrics is of one way of
+answering only, and `name` makes another key.
 """
 
 from typing import Annotated, Any
@@ -20,18 +22,24 @@ TOP_P = 0.95  # Chen et al. 2021, section 2.3
 TEMPERATURE = 0.8  # there the best of several samples
 # FastChat's `temperature_config`; of other categories the likeliest answer counts.
 BY_CATEGORY = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
-TOP_K = 50  # what transformers' generate, which FastChat calls, samples from unless a model says otherwise
+# what transformers' generate, which FastChat calls, samples from unless a model says otherwise
+TOP_K = 50
 
 
 class _SuiteSettings(Strict):
     path: FolderName = Field(description="its published file")
     items: Count | None = Field(
         default=None,
-        description="how many of its questions are asked, each category having its share, the same at every "
-        "checkpoint; null = all",
+        description=(
+            "how many of its questions are asked, each category having its share, the same at every"
+            " checkpoint; null = all"
+        ),
     )
     name: WayName | None = Field(
-        default=None, description="a name that the keys of its metrics carry: a key is of one way of answering only"
+        default=None,
+        description=(
+            "a name that the keys of its metrics carry: a key is of one way of answering only"
+        ),
     )
 
     @property
@@ -41,13 +49,18 @@ class _SuiteSettings(Strict):
 
 
 class Gsm8kSettings(_SuiteSettings):
-    """GSM8K's test questions, answered greedily; metrics gsm8k/strict and gsm8k/flexible, in percent."""
+    """GSM8K's test questions, answered greedily; metrics gsm8k/strict and
+    gsm8k/flexible, in percent."""
 
     max_new_tokens: Count = Field(default=512, description="most tokens of an answer")
 
     @property
     def how(self) -> dict[str, Any]:
-        return {"decoding": "greedy", "max_new_tokens": self.max_new_tokens, "items": self.items}
+        return {
+            "decoding": "greedy",
+            "max_new_tokens": self.max_new_tokens,
+            "items": self.items,
+        }
 
 
 class HumanEvalSettings(_SuiteSettings):
@@ -56,41 +69,75 @@ class HumanEvalSettings(_SuiteSettings):
     max_new_tokens: Count = Field(default=512, description="most tokens of an answer")
     allow_code_execution: bool | None = Field(
         default=None,
-        description="true: programs that the model wrote are run, in a sandbox, on the evaluator's node; false: they "
-        "are not run, and the answers are kept for `zsg answers export`. There is no default",
+        description=(
+            "true: programs that the model wrote are run, in a sandbox, on the evaluator's node;"
+            " false: they are not run, and the answers are kept for `zsg answers export`. There is"
+            " no default"
+        ),
     )
-    samples: Count = Field(default=1, description="answers to each problem; pass_at_k needs k or more")
+    samples: Count = Field(
+        default=1, description="answers to each problem; pass_at_k needs k or more"
+    )
     temperature: Temperature | None = Field(
-        default=None, description="0 = the likeliest token; null = 0 for one sample, 0.8 for several, at top-p 0.95"
+        default=None,
+        description=(
+            "0 = the likeliest token; null = 0 for one sample, 0.8 for several, at top-p 0.95"
+        ),
     )
-    seed: Seed = Field(default=0, description="seed of the draws, of which each sample has its own")
+    seed: Seed = Field(
+        default=0, description="seed of the draws, of which each sample has its own"
+    )
 
     @model_validator(mode="after")
     def _samples_differ(self) -> "HumanEvalSettings":
         if self.samples > 1 and self.temperature == 0:
-            raise ValueError(f"at temperature 0 all {self.samples} samples are the same; raise it, or take one sample")
+            raise ValueError(
+                f"at temperature 0 all {self.samples} samples are the same; raise it, or take one"
+                " sample"
+            )
         return self
 
     @property
     def how(self) -> dict[str, Any]:
-        temperature = (TEMPERATURE if self.samples > 1 else 0) if self.temperature is None else self.temperature
-        made = {"max_new_tokens": self.max_new_tokens, "items": self.items, "samples": self.samples}
+        temperature = (
+            (TEMPERATURE if self.samples > 1 else 0)
+            if self.temperature is None
+            else self.temperature
+        )
+        made = {
+            "max_new_tokens": self.max_new_tokens,
+            "items": self.items,
+            "samples": self.samples,
+        }
         if temperature == 0:
             return {"decoding": "greedy", **made}
-        return {"decoding": "nucleus", "top_p": TOP_P, "temperature": temperature, **made, "seed": self.seed}
+        return {
+            "decoding": "nucleus",
+            "top_p": TOP_P,
+            "temperature": temperature,
+            **made,
+            "seed": self.seed,
+        }
 
 
 class JudgeSettings(Strict):
-    """A model that rates answers, at an OpenAI-compatible address that the evaluator's node must reach."""
+    """A model that rates answers, at an OpenAI-compatible address that the evaluator's
+    node must reach."""
 
     base_url: str = Field(
-        pattern=r"^https?://\S+$", description="the address up to /chat/completions: https://api.openai.com/v1"
+        pattern=r"^https?://\S+$",
+        description="the address up to /chat/completions: https://api.openai.com/v1",
     )
-    model: Annotated[str, Field(min_length=1)] = Field(description="its name there; another judge needs another name")
+    model: Annotated[str, Field(min_length=1)] = Field(
+        description="its name there; another judge needs another name"
+    )
     key_env: Variable | None = Field(
         default=None,
-        description="name of the environment variable that holds the key, which ends in _API_KEY or _TOKEN and is "
-        "handed on to evaluate jobs; it goes over https://, or to 127.0.0.1; null = no key",
+        description=(
+            "name of the environment variable that holds the key, which ends in _API_KEY or _TOKEN"
+            " and is handed on to evaluate jobs; it goes over https://, or to 127.0.0.1; null ="
+            " no key"
+        ),
     )
     prompts: FolderName = Field(description="FastChat's judge_prompts.jsonl")
 
@@ -98,7 +145,9 @@ class JudgeSettings(Strict):
     @classmethod
     def _is_an_address(cls, address: str) -> str:
         if why := addresses.refusal(address):
-            raise ValueError(f"the address {why}. A key is named by key_env, and only there")
+            raise ValueError(
+                f"the address {why}. A key is named by key_env, and only there"
+            )
         return address
 
     @model_validator(mode="after")
@@ -108,49 +157,86 @@ class JudgeSettings(Strict):
         if why := secrets.refuse_name(self.key_env, self.base_url):
             raise ValueError(f"key_env: {why}")
         if why := addresses.refuse_key_in_the_clear(self.base_url):
-            raise ValueError(f"base_url, to which the value of {self.key_env} would be sent, {why}")
+            raise ValueError(
+                f"base_url, to which the value of {self.key_env} would be sent, {why}"
+            )
         return self
 
 
 class MtBenchSettings(_SuiteSettings):
-    """MT-Bench's questions in two turns, sampled at FastChat's temperatures; metric mt_bench, from 1 to 10."""
+    """MT-Bench's questions in two turns, sampled at FastChat's temperatures; metric
+    mt_bench, from 1 to 10."""
 
     path: FolderName = Field(
-        description="FastChat's question.jsonl, or its folder, with reference_answer/gpt-4.jsonl beside it"
+        description=(
+            "FastChat's question.jsonl, or its folder, with reference_answer/gpt-4.jsonl beside it"
+        )
     )
     max_new_tokens: Count = Field(default=1024, description="most tokens of a turn")
     samples: Count = Field(
-        default=1, description="conversations about each question, each drawn anew; a turn's score is their mean"
+        default=1,
+        description=(
+            "conversations about each question, each drawn anew; a turn's score is their mean"
+        ),
     )
-    seed: Seed = Field(default=0, description="seed of the draws, of which each turn of each conversation has its own")
+    seed: Seed = Field(
+        default=0,
+        description="seed of the draws, of which each turn of each conversation has its own",
+    )
     judge: JudgeSettings | None = Field(
         default=None,
-        description="who rates the answers; null = they are kept for `zsg answers export`, and ratings come by "
-        "`zsg score`",
+        description=(
+            "who rates the answers; null = they are kept for `zsg answers export`, and ratings come"
+            " by `zsg score`"
+        ),
     )
 
     @property
     def how(self) -> dict[str, Any]:
-        sampled = {"decoding": "nucleus", "top_p": 1.0, "top_k": TOP_K, "temperature": BY_CATEGORY}
-        samples = {"samples": self.samples} if self.samples > 1 else {}  # absent of one: answers of older grids serve
+        sampled = {
+            "decoding": "nucleus",
+            "top_p": 1.0,
+            "top_k": TOP_K,
+            "temperature": BY_CATEGORY,
+        }
+        # absent of one: answers of older grids serve
+        samples = {"samples": self.samples} if self.samples > 1 else {}
         return {
-            **sampled, **samples, "max_new_tokens": self.max_new_tokens, "items": self.items, "seed": self.seed,
-        }  # fmt: skip
+            **sampled,
+            **samples,
+            "max_new_tokens": self.max_new_tokens,
+            "items": self.items,
+            "seed": self.seed,
+        }
 
 
 class SuiteSettings(Strict):
     """The benchmarks whose metrics are asked for, and where each lies."""
 
-    gsm8k: Gsm8kSettings | None = Field(default=None, description="needed by metrics gsm8k/strict and gsm8k/flexible")
-    humaneval: HumanEvalSettings | None = Field(default=None, description="needed by metrics humaneval/pass_at_…")
-    mt_bench: MtBenchSettings | None = Field(default=None, description="needed by metric mt_bench")
+    gsm8k: Gsm8kSettings | None = Field(
+        default=None, description="needed by metrics gsm8k/strict and gsm8k/flexible"
+    )
+    humaneval: HumanEvalSettings | None = Field(
+        default=None, description="needed by metrics humaneval/pass_at_…"
+    )
+    mt_bench: MtBenchSettings | None = Field(
+        default=None, description="needed by metric mt_bench"
+    )
 
-    def of(self, suite: str) -> Gsm8kSettings | HumanEvalSettings | MtBenchSettings | None:
+    def of(
+        self, suite: str
+    ) -> Gsm8kSettings | HumanEvalSettings | MtBenchSettings | None:
         """The settings of a benchmark by its name."""
         return getattr(self, suite)
 
     @property
     def elsewhere(self) -> list[str]:
         """The benchmarks whose answers are kept, and scored by whom zsg does not know."""
-        found = [metrics.HUMANEVAL] if self.humaneval and self.humaneval.allow_code_execution is False else []
-        return found + ([metrics.MT_BENCH] if self.mt_bench and self.mt_bench.judge is None else [])
+        found = (
+            [metrics.HUMANEVAL]
+            if self.humaneval and self.humaneval.allow_code_execution is False
+            else []
+        )
+        return found + (
+            [metrics.MT_BENCH] if self.mt_bench and self.mt_bench.judge is None else []
+        )

@@ -1,18 +1,23 @@
-"""Says every setting of training: which weights, how fast, in what batches; and the presets, named sets of defaults.
+"""Says every setting of training: which weights, how fast, in what batches; and the
+presets, named sets of defaults.
 
-A preset says what the other settings are unless the grid says it: nothing else, so that a recipe holds every
-resolved value. `zsg` is the defaults as they stand below.
+A preset says what the other settings are unless the grid says it: nothing else, so that
+a recipe holds every resolved value. `zsg` is the defaults as they stand below.
 
-`paper`: the training of Dynamics of Zero-Shot Generalization as its code does it (ModelCenter, BMTrain, two GPUs):
-lr 1e-6 and a cosine to 10 % without warm-up, Adam (0.9, 0.95) with eps 1e-5, no weight decay, clipping at 1, batches
-of 16, one epoch, 1024 tokens, fp16 from a loss scale of 6400 with steps that overflow lost, each GPU's own token mean,
-the head of a sequence kept, and a truncated answer scored 0. Its code says N // 16 + 1 steps and zsg does ⌈N/16⌉: the
-same unless 16 divides N, when no data are left for the step that the code has more.
+`paper`: the training of Dynamics of Zero-Shot Generalization as its code does it
+(ModelCenter, BMTrain, two GPUs): lr 1e-6 and a cosine to 10 % without warm-up, Adam
+(0.9, 0.95) with eps 1e-5, no weight decay, clipping at 1, batches of 16, one epoch,
+1024 tokens, fp16 from a loss scale of 6400 with steps that overflow lost, each GPU's
+own token mean, the head of a sequence kept, and a truncated answer scored 0. Its code
+says N // 16 + 1 steps and zsg does ⌈N/16⌉: the same unless 16 divides N, when no data
+are left for the step that the code has more.
 
-`dmt`: the SFT of How Abilities in LLMs are Affected by SFT Data Composition, which is FastChat's (Hugging Face's
-Trainer): three epochs, lr 2e-5, 3 % warm-up from 0, a cosine to 0, HF's AdamW, 2048 tokens. The paper's v1 says batches
-of 16; v4 says 16 in its text and 128 in its appendix C, and FastChat's own command is 128: hence 128, and an axis for
-who doubts it. Only the last weights were evaluated. Its prompt is `data.template: vicuna`, which is data's to say.
+`dmt`: the SFT of How Abilities in LLMs are Affected by SFT Data Composition, which is
+FastChat's (Hugging Face's Trainer): three epochs, lr 2e-5, 3 % warm-up from 0, a cosine
+to 0, HF's AdamW, 2048 tokens. The paper's v1 says batches of 16; v4 says 16 in its text
+and 128 in its appendix C, and FastChat's own command is 128: hence 128, and an axis for
+who doubts it. Only the last weights were evaluated. Its prompt is `data.template:
+vicuna`, which is data's to say.
 """
 
 from typing import Annotated, Any, Literal
@@ -23,24 +28,39 @@ from zsg_core.data.prompts import LEARNT
 from zsg_core.settings.fields import Count, Positive, Seed, Share, Strict
 
 LOSS_SCALE = 6400.0  # of the published code
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens")
+LORA_TARGETS = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "embed_tokens",
+)
 
 
 class TuningSettings(Strict):
     """Which weights are trained."""
 
     method: Literal["full", "lora", "ln", "bitfit"] = Field(
-        default="full", description="all weights, LoRA's adapters, the norms, or the biases (LLaMA has none)"
+        default="full",
+        description="all weights, LoRA's adapters, the norms, or the biases (LLaMA has none)",
     )
     r: Count | None = Field(default=None, description="lora only: rank (16)")
-    alpha: Positive | None = Field(default=None, description="lora only: scale; the update is alpha/r·BA (16)")
+    alpha: Positive | None = Field(
+        default=None, description="lora only: scale; the update is alpha/r·BA (16)"
+    )
     targets: Annotated[list[Literal[LORA_TARGETS]], Field(min_length=1)] | None = Field(  # type: ignore[valid-type]
-        default=None, description="lora only: the modules it is put into ([q_proj, v_proj])"
+        default=None,
+        description="lora only: the modules it is put into ([q_proj, v_proj])",
     )
 
     @model_validator(mode="after")
     def _of_lora_only(self) -> "TuningSettings":
-        given = [key for key in ("r", "alpha", "targets") if getattr(self, key) is not None]
+        given = [
+            key for key in ("r", "alpha", "targets") if getattr(self, key) is not None
+        ]
         if self.method != "lora" and given:
             raise ValueError(f"`{given[0]}` is LoRA's; tuning.method is {self.method}")
         return self
@@ -50,22 +70,48 @@ class TuningSettings(Strict):
         if self.method != "lora":
             return {"method": self.method}
         targets = sorted(set(self.targets or ("q_proj", "v_proj")))
-        return {"method": "lora", "r": self.r or 16, "alpha": self.alpha or 16.0, "targets": targets, "seed": seed}
+        return {
+            "method": "lora",
+            "r": self.r or 16,
+            "alpha": self.alpha or 16.0,
+            "targets": targets,
+            "seed": seed,
+        }
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "zsg": {},
     "paper": {
-        "batch": 16, "epochs": 1, "max_length": 1024, "lr": 1e-6, "lr_floor": 0.1, "warmup_steps": 0,
-        "betas": (0.9, 0.95), "eps": 1e-5, "weight_decay": 0.0, "clip": 1.0,
-        "precision": "fp16", "loss_scale": 6400.0, "overflow": "skip",
-        "virtual_ranks": 2, "truncate": "head", "truncated_answers": "zero",
+        "batch": 16,
+        "epochs": 1,
+        "max_length": 1024,
+        "lr": 1e-6,
+        "lr_floor": 0.1,
+        "warmup_steps": 0,
+        "betas": (0.9, 0.95),
+        "eps": 1e-5,
+        "weight_decay": 0.0,
+        "clip": 1.0,
+        "precision": "fp16",
+        "loss_scale": 6400.0,
+        "overflow": "skip",
+        "virtual_ranks": 2,
+        "truncate": "head",
+        "truncated_answers": "zero",
     },
     "dmt": {
-        "batch": 128, "epochs": 3, "max_length": 2048, "lr": 2e-5, "lr_floor": 0.0, "warmup_share": 0.03,
-        "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "clip": 1.0,
+        "batch": 128,
+        "epochs": 3,
+        "max_length": 2048,
+        "lr": 2e-5,
+        "lr_floor": 0.0,
+        "warmup_share": 0.03,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+        "clip": 1.0,
     },
-}  # fmt: skip
+}
 
 
 class TrainSettings(Strict):
@@ -73,92 +119,155 @@ class TrainSettings(Strict):
 
     preset: Literal["zsg", "paper", "dmt"] = Field(
         default="zsg",
-        description="defaults of the settings below, each of which may still be given; zsg's are those shown, "
-        "paper: as Dynamics of Zero-Shot Generalization trained, dmt: as DMT did",
+        description=(
+            "defaults of the settings below, each of which may still be given; zsg's are those"
+            " shown, paper: as Dynamics of Zero-Shot Generalization trained, dmt: as DMT did"
+        ),
     )
-    batch: Count = Field(default=16, description="whole examples per optimiser step, over all ranks")
+    batch: Count = Field(
+        default=16, description="whole examples per optimiser step, over all ranks"
+    )
     virtual_ranks: Count = Field(
         default=1,
-        description="the loss is the mean of so many token means, over items r, r+n, … of a batch: as many GPUs would "
-        "each take their own, whatever the real ranks; 1 = one token mean over the batch",
+        description=(
+            "the loss is the mean of so many token means, over items r, r+n, … of a batch: as many"
+            " GPUs would each take their own, whatever the real ranks; 1 = one token mean over the"
+            " batch"
+        ),
     )
     lr: Positive = Field(default=1e-6, description="peak learning rate")
     lr_floor: Annotated[FiniteFloat, Field(ge=0, le=1)] = Field(
-        default=0.1, description="the cosine ends at this share of the peak; 1 = a constant rate after the warm-up"
+        default=0.1,
+        description=(
+            "the cosine ends at this share of the peak; 1 = a constant rate after the warm-up"
+        ),
     )
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="linear warm-up")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="linear warm-up"
+    )
     warmup_share: Share | None = Field(
         default=None,
-        description="in place of warmup_steps: linear warm-up over this share of the steps, as Hugging Face's "
-        "warmup_ratio; its first step has the rate 0",
+        description=(
+            "in place of warmup_steps: linear warm-up over this share of the steps, as Hugging"
+            " Face's warmup_ratio; its first step has the rate 0"
+        ),
     )
-    epochs: Count = Field(default=1, description="passes over the arrangement, each in the same order")
-    steps: Count | None = Field(default=None, description="stop after this many steps; null = all the data")
-    max_length: Annotated[int, Field(ge=16)] = Field(default=1024, description="tokens per example")
+    epochs: Count = Field(
+        default=1, description="passes over the arrangement, each in the same order"
+    )
+    steps: Count | None = Field(
+        default=None, description="stop after this many steps; null = all the data"
+    )
+    max_length: Annotated[int, Field(ge=16)] = Field(
+        default=1024, description="tokens per example"
+    )
     truncate: Literal["prompt", "head"] = Field(
         default="prompt",
-        description="of a longer example: prompt = its prompt is cut before its answer; head = its first max_length "
-        "tokens are kept, so that a long prompt can push the whole answer out",
+        description=(
+            "of a longer example: prompt = its prompt is cut before its answer; head = its first"
+            " max_length tokens are kept, so that a long prompt can push the whole answer out"
+        ),
     )
     truncated_answers: Literal["exclude", "zero"] = Field(
         default="exclude",
-        description="truncate: head only: a test item without an answer left is kept out of the mean loss and "
-        "counted, or its loss is 0, as in the published curves, which lowers the mean",
+        description=(
+            "truncate: head only: a test item without an answer left is kept out of the mean loss"
+            " and counted, or its loss is 0, as in the published curves, which lowers the mean"
+        ),
     )
     precision: Literal["bf16", "fp16", "fp32"] = Field(
         default="bf16",
-        description="of the forward pass; master weights are fp32, made from the weights as loaded in this precision",
+        description=(
+            "of the forward pass; master weights are fp32, made from the weights as loaded in this"
+            " precision"
+        ),
     )
     loss_scale: Positive | None = Field(
         default=None,
-        description="fp16 only: first loss scale (6400); halved where a gradient overflows, doubled after 1024 steps",
+        description=(
+            "fp16 only: first loss scale (6400); halved where a gradient overflows, doubled after"
+            " 1024 steps"
+        ),
     )
     overflow: Literal["stop", "skip"] = Field(
         default="stop",
-        description="a gradient that is not finite stops the run; or its step is skipped: its data are lost, the "
-        "learning rate stays where it is, and the metric train/skipped counts it",
+        description=(
+            "a gradient that is not finite stops the run; or its step is skipped: its data are"
+            " lost, the learning rate stays where it is, and the metric train/skipped counts it"
+        ),
     )
     betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="Adam's")
     eps: Positive = Field(default=1e-8, description="Adam's")
-    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(default=0.0, description="AdamW's")
+    weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(
+        default=0.0, description="AdamW's"
+    )
     loss_on: Literal[LEARNT] = Field(  # type: ignore[valid-type]
         default="answer",
-        description="which tokens are learnt; to pre-train a tiny base: prompt, so that it has never learnt an answer, "
-        "or all",
+        description=(
+            "which tokens are learnt; to pre-train a tiny base: prompt, so that it has never learnt"
+            " an answer, or all"
+        ),
     )
     task_scale: Literal["none", "log_n"] = Field(
         default="none",
-        description="log_n: an example's loss is divided by the log of how many answers its task has, or of the "
-        "vocabulary for every token where answers are free text, and a step's loss is the mean over examples (Muppet)",
+        description=(
+            "log_n: an example's loss is divided by the log of how many answers its task has, or of"
+            " the vocabulary for every token where answers are free text, and a step's loss is the"
+            " mean over examples (Muppet)"
+        ),
     )
     tuning: TuningSettings = TuningSettings()
-    clip: Positive = Field(default=1.0, description="largest norm of the global gradient")
-    init_seed: Seed | None = Field(default=None, description="seed of random first weights; default: seed")
+    clip: Positive = Field(
+        default=1.0, description="largest norm of the global gradient"
+    )
+    init_seed: Seed | None = Field(
+        default=None, description="seed of random first weights; default: seed"
+    )
 
     @model_validator(mode="after")
     def _resolve(self) -> "TrainSettings":
-        """Lays the preset below what was given, which alone counts as set: a stage may yet name another preset."""
+        """Lays the preset below what was given, which alone counts as set: a stage may
+        yet name another preset."""
         given, values = self.model_fields_set, PRESETS[self.preset]
         if "warmup_steps" in given and self.warmup_share is not None:
-            raise ValueError("`warmup_steps` and `warmup_share` both say how long the warm-up is; give one of them")
-        taken = given | ({"warmup_steps", "warmup_share"} if {"warmup_steps", "warmup_share"} & given else set())
+            raise ValueError(
+                "`warmup_steps` and `warmup_share` both say how long the warm-up is; give one of"
+                " them"
+            )
+        taken = given | (
+            {"warmup_steps", "warmup_share"}
+            if {"warmup_steps", "warmup_share"} & given
+            else set()
+        )
         for name in values.keys() - taken:
             self._put(name, values[name])
-        self._settle("loss_scale", self.precision == "fp16", "does nothing in {precision}, only in fp16", None)
+        self._settle(
+            "loss_scale",
+            self.precision == "fp16",
+            "does nothing in {precision}, only in fp16",
+            None,
+        )
         if self.precision == "fp16" and self.loss_scale is None:
             self._put("loss_scale", LOSS_SCALE)
         rule = "does nothing under truncate: {truncate}, which keeps of every answer its end"
         self._settle("truncated_answers", self.truncate == "head", rule, "exclude")
-        if self.task_scale != "none" and (self.virtual_ranks > 1 or self.loss_on != "answer"):
+        if self.task_scale != "none" and (
+            self.virtual_ranks > 1 or self.loss_on != "answer"
+        ):
             raise ValueError(
-                "`task_scale` makes one mean over the answers of a step; virtual_ranks is 1, loss_on answer"
+                "`task_scale` makes one mean over the answers of a step; virtual_ranks is 1,"
+                " loss_on answer"
             )
         if self.virtual_ranks > self.batch:
-            raise ValueError(f"virtual_ranks is {self.virtual_ranks}, but a batch has {self.batch} items to give them")
+            raise ValueError(
+                f"virtual_ranks is {self.virtual_ranks}, but a batch has {self.batch} items to give"
+                " them"
+            )
         return self
 
     def _settle(self, name: str, counts: bool, why: str, nothing: str | None) -> None:
-        """A setting that does nothing beside another one is refused if it was given, and else out of force."""
+        """A setting that does nothing beside another one is refused if it was given,
+        and else out of force."""
         if counts or getattr(self, name) == nothing:
             return
         if name in self.model_fields_set:
@@ -166,4 +275,5 @@ class TrainSettings(Strict):
         self._put(name, nothing)
 
     def _put(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)  # not among the fields set, and past `frozen`
+        # not among the fields set, and past `frozen`
+        object.__setattr__(self, name, value)

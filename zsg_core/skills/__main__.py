@@ -1,4 +1,5 @@
-"""Makes a small set of instruction tasks: python -m zsg_core.skills FOLDER [--per-task N] [--seed S] [--large] …"""
+"""Makes a small set of instruction tasks: python -m zsg_core.skills FOLDER [--per-task
+N] [--seed S] [--large] …"""
 
 import argparse
 import json
@@ -11,21 +12,36 @@ from zsg_core.skills import FAMILIES, MOST_PER_TASK, task_files, write_tasks
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line: writes a folder and says in one line what is in it."""
-    parser = argparse.ArgumentParser(prog="python -m zsg_core.skills", description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="where to write; must be new, empty or hold the same tasks")
-    parser.add_argument(
-        "--per-task", type=int, default=40, help=f"instances of each task, at most {MOST_PER_TASK} (default 40)"
+    parser = argparse.ArgumentParser(
+        prog="python -m zsg_core.skills", description=main.__doc__
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the instances (default 0)")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="where to write; must be new, empty or hold the same tasks",
+    )
+    parser.add_argument(
+        "--per-task",
+        type=int,
+        default=40,
+        help=f"instances of each task, at most {MOST_PER_TASK} (default 40)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the instances (default 0)"
+    )
     parser.add_argument(
         "--large",
         action="store_true",
         help="for studies: 36 training tasks in place of 24, 24 held-out ones in place of 6",
     )
     parser.add_argument(
-        "--family", action="append", default=[], choices=FAMILIES, metavar="NAME",
+        "--family",
+        action="append",
+        default=[],
+        choices=FAMILIES,
+        metavar="NAME",
         help=f"only tasks of this family; may be given again: {', '.join(FAMILIES)}",
-    )  # fmt: skip
+    )
     given = parser.parse_args(argv)
     kept = {"large": given.large, "families": given.family}
     try:
@@ -33,8 +49,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         parser.error(str(error))
     files = task_files(1, given.seed, **kept)
-    train, test = (files[f"splits/default/{split}_tasks.txt"].count("\n") for split in ("train", "test"))
-    families = len({json.loads(text)["Categories"][0] for name, text in files.items() if name.startswith("tasks/")})
+    train, test = (
+        files[f"splits/default/{split}_tasks.txt"].count("\n")
+        for split in ("train", "test")
+    )
+    families = len(
+        {
+            json.loads(text)["Categories"][0]
+            for name, text in files.items()
+            if name.startswith("tasks/")
+        }
+    )
     of = "1 family" if families == 1 else f"{families} families"
     tasks = f"{train} training and {test} held-out tasks in {of}"
     print(f"{given.folder}: {tasks}, {given.per_task} instances each")

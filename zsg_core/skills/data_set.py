@@ -1,7 +1,8 @@
 """Makes a small set of instruction tasks, in the layout of Natural Instructions V2.
 
-Our own words, free to use (MIT). The large set is for studies of order: 24 held-out tasks in place of 6, as an
-interval over tasks wants them, and 24 training tasks far from all of them in place of 12.
+Our own words, free to use (MIT). The large set is for studies of order: 24 held-out
+tasks in place of 6, as an interval over tasks wants them, and 24 training tasks far
+from all of them in place of 12.
 """
 
 import hashlib
@@ -26,13 +27,20 @@ FAMILIES = tuple(dict.fromkeys(skill.family for skill in LARGE))
 
 
 def write_tasks(
-    folder: Path, per_task: int = 40, seed: int = 0, *, large: bool = False, families: Collection[str] = ()
+    folder: Path,
+    per_task: int = 40,
+    seed: int = 0,
+    *,
+    large: bool = False,
+    families: Collection[str] = (),
 ) -> None:
-    """Writes the task files and split files, whole or not at all; the same ones again change nothing.
+    """Writes the task files and split files, whole or not at all; the same ones again
+    change nothing.
 
-    `large`: 36 training tasks in place of 24, and 24 held-out ones in place of 6. `families`: only tasks of these; all
-    if there are none. Raises UserError if `folder` holds anything else, if a task cannot have `per_task` instances, or
-    if the set has no task of a family.
+    `large`: 36 training tasks in place of 24, and 24 held-out ones in place of 6.
+    `families`: only tasks of these; all if there are none. Raises UserError if `folder`
+    holds anything else, if a task cannot have `per_task` instances, or if the set has
+    no task of a family.
     """
     folder = folder.resolve()
     files = task_files(per_task, seed, large=large, families=families)
@@ -40,25 +48,42 @@ def write_tasks(
         _write(folder, files)
 
 
-def task_files(per_task: int, seed: int, *, large: bool = False, families: Collection[str] = ()) -> dict[str, str]:
+def task_files(
+    per_task: int, seed: int, *, large: bool = False, families: Collection[str] = ()
+) -> dict[str, str]:
     """The whole data set as relative path -> text."""
     if not 1 <= per_task <= MOST_PER_TASK:
         raise UserError(f"per_task must be from 1 to {MOST_PER_TASK}, found {per_task}")
     there = _numbered(_in_turns(LARGE) if large else SMALL)
     if strangers := set(families) - {skill.family for _, skill in there}:
-        raise UserError(f"no task of {', '.join(sorted(strangers))} in the small set; ask for the large one")
-    chosen = [(name, skill) for name, skill in there if not families or skill.family in families]
-    files = {f"tasks/{name}.json": _json(task_json(name, s, per_task, seed)) for name, s in chosen}
+        raise UserError(
+            f"no task of {', '.join(sorted(strangers))} in the small set; ask for the large one"
+        )
+    chosen = [
+        (name, skill)
+        for name, skill in there
+        if not families or skill.family in families
+    ]
+    files = {
+        f"tasks/{name}.json": _json(task_json(name, s, per_task, seed))
+        for name, s in chosen
+    }
     for split, held_out in (("train", False), ("test", True)):
         names = [name for name, skill in chosen if skill.held_out == held_out]
-        files[f"splits/default/{split}_tasks.txt"] = "".join(f"{name}\n" for name in names)
+        files[f"splits/default/{split}_tasks.txt"] = "".join(
+            f"{name}\n" for name in names
+        )
     return files
 
 
 def task_json(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, Any]:
     """One task with the fourteen keys of Natural Instructions V2 in their order."""
     # The first instances do not depend on `per_task`: a larger set begins with the smaller one.
-    draws = distinct(skill, NUM_POSITIVE_EXAMPLES + 1 + per_task, Random(f"skills:{seed}:{skill.name}"))
+    draws = distinct(
+        skill,
+        NUM_POSITIVE_EXAMPLES + 1 + per_task,
+        Random(f"skills:{seed}:{skill.name}"),
+    )
     *shots, wrong = draws[: NUM_POSITIVE_EXAMPLES + 1]
     items = draws[NUM_POSITIVE_EXAMPLES + 1 :]
     return {
@@ -72,15 +97,20 @@ def task_json(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, An
         "Output_language": ["English"],
         "Instruction_language": ["English"],
         "Domains": ["Synthetic"],
-        "Positive Examples": [_shot(*shot, "This is the answer asked for.") for shot in shots],
-        "Negative Examples": [_shot(wrong[0], "unknown", f"The input says enough: {wrong[1]}.")],
+        "Positive Examples": [
+            _shot(*shot, "This is the answer asked for.") for shot in shots
+        ],
+        "Negative Examples": [
+            _shot(wrong[0], "unknown", f"The input says enough: {wrong[1]}.")
+        ],
         "Instances": [_instance(name, *pair) for pair in items],
         "Instance License": ["MIT"],
     }
 
 
 def distinct(skill: Skill, count: int, rng: Random) -> list[tuple[str, str]]:
-    """`count` (input, answer) pairs with different inputs, in drawn order, no answer ahead of all others."""
+    """`count` (input, answer) pairs with different inputs, in drawn order, no answer
+    ahead of all others."""
     drawn: dict[str, str] = {}
     while len(drawn) < count:
         given, answer = skill.make(rng)
@@ -93,14 +123,21 @@ def distinct(skill: Skill, count: int, rng: Random) -> list[tuple[str, str]]:
 def _in_turns(made: Sequence[Skill]) -> list[Skill]:
     """One task of each family after the other, as published sets are in no order of kinds.
 
-    A round of TMA is in the order of the tasks: were they sorted by family, its batches would be of one skill each.
+    A round of TMA is in the order of the tasks: were they sorted by family, its batches
+    would be of one skill each.
     """
-    of = {family: [skill for skill in made if skill.family == family] for family in FAMILIES}
+    of = {
+        family: [skill for skill in made if skill.family == family]
+        for family in FAMILIES
+    }
     return [skill for skill in chain.from_iterable(zip_longest(*of.values())) if skill]
 
 
 def _numbered(made: Sequence[Skill]) -> list[tuple[str, Skill]]:
-    return [(f"task{number:03}_{skill.name}", skill) for number, skill in enumerate(made, start=1)]
+    return [
+        (f"task{number:03}_{skill.name}", skill)
+        for number, skill in enumerate(made, start=1)
+    ]
 
 
 def _shot(given: str, answer: str, explanation: str) -> dict[str, str]:
@@ -137,12 +174,21 @@ def _first_difference(folder: Path, files: dict[str, str]) -> Path | None:
         if not path.is_dir() and path.relative_to(folder).as_posix() not in files:
             return path
     paths = {folder / name: text.encode() for name, text in files.items()}
-    return next((path for path, data in paths.items() if not path.is_file() or path.read_bytes() != data), None)
+    return next(
+        (
+            path
+            for path, data in paths.items()
+            if not path.is_file() or path.read_bytes() != data
+        ),
+        None,
+    )
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
+    with tempfile.TemporaryDirectory(
+        prefix=f".{folder.name}-", dir=folder.parent
+    ) as unfinished:
         made = Path(unfinished, folder.name)
         for name, text in files.items():
             path = made / name

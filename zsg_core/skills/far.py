@@ -8,8 +8,12 @@ from zsg_core.skills.skill import THINGS, Skill, pick, some, words
 
 SYLLABLES = words("ba ke lo mu ri ta ve zo ni pa so du fi ga he jo")
 # Regular forms only, so that the grammar of a word is its ending.
-VERBS = words("walk jump wait work rest talk look cook open climb paint push pull pack wash kick")
-ADJECTIVES = words("cold deep loud dark fast soft thick clean smooth sharp warm slow rich neat short weak")
+VERBS = words(
+    "walk jump wait work rest talk look cook open climb paint push pull pack wash kick"
+)
+ADJECTIVES = words(
+    "cold deep loud dark fast soft thick clean smooth sharp warm slow rich neat short weak"
+)
 PAST = {verb: f"{verb}ed" for verb in VERBS}
 PLURAL = {thing: f"{thing}s" for thing in THINGS}
 COMPARATIVE = {adjective: f"{adjective}er" for adjective in ADJECTIVES}
@@ -32,19 +36,31 @@ def item(which: str, place: int) -> Skill:
         things = some(rng, THINGS, 4)
         return f"List: {', '.join(things)}", things[place]
 
-    return Skill("List Operations", f"{which}_item", f"Copy the {which} item of a comma-separated list.", make)
+    return Skill(
+        "List Operations",
+        f"{which}_item",
+        f"Copy the {which} item of a comma-separated list.",
+        make,
+    )
 
 
 def lookup(values: str, options: str) -> Skill:
     """Three keys have a value each; which has the key at the end?"""
 
     def make(rng: Random) -> tuple[str, str]:
-        rows = dict(zip(some(rng, THINGS, 3), some(rng, words(options), 3), strict=True))
+        rows = dict(
+            zip(some(rng, THINGS, 3), some(rng, words(options), 3), strict=True)
+        )
         key = pick(rng, list(rows))
         cells = [f"{thing} = {value}" for thing, value in rows.items()]
         return " | ".join([*cells, f"{key} = ?"]), rows[key]
 
-    return Skill("Table Lookup", f"table_of_{values}", f"Fill the empty cell of a table of {values}.", make)
+    return Skill(
+        "Table Lookup",
+        f"table_of_{values}",
+        f"Fill the empty cell of a table of {values}.",
+        make,
+    )
 
 
 def grammar(form: str, forms: dict[str, str]) -> Skill:
@@ -54,7 +70,12 @@ def grammar(form: str, forms: dict[str, str]) -> Skill:
         first, second = some(rng, list(forms), 2)
         return f"Words: {first} {second}", f"{forms[first]} {forms[second]}"
 
-    return Skill("Word Grammar", form, f"Inflect two English words: write the {form.replace('_', ' ')}.", make)
+    return Skill(
+        "Word Grammar",
+        form,
+        f"Inflect two English words: write the {form.replace('_', ' ')}.",
+        make,
+    )
 
 
 def sequence(name: str, step: int) -> Skill:
@@ -88,10 +109,17 @@ def drawing(name: str, sign: str) -> Skill:
         thing = pick(rng, THINGS)
         return f"Draw: {left} {thing} {right}", f"{sign * left} {thing} {sign * right}"
 
-    return Skill("Symbol Drawing", name, f"Put as many signs {sign} in place of each number as it says.", make)
+    return Skill(
+        "Symbol Drawing",
+        name,
+        f"Put as many signs {sign} in place of each number as it says.",
+        make,
+    )
 
 
-def sorting(name: str, what: str, ordered: Callable[[list[str]], Sequence[str]]) -> Skill:
+def sorting(
+    name: str, what: str, ordered: Callable[[list[str]], Sequence[str]]
+) -> Skill:
     """Three things are put into another order."""
 
     def make(rng: Random) -> tuple[str, str]:
@@ -120,12 +148,24 @@ MORE = (
     sequence("up_by_five", 5),
     sequence("down_by_three", -3),
     spelling("spelt_with_dashes", "put a dash between their letters", "-".join),
-    spelling("spelt_without_vowels", "leave out their vowels", lambda word: re.sub("[aeiou]", "", word)),
-    spelling("spelt_doubly", "write each letter twice", lambda word: "".join(2 * letter for letter in word)),
+    spelling(
+        "spelt_without_vowels",
+        "leave out their vowels",
+        lambda word: re.sub("[aeiou]", "", word),
+    ),
+    spelling(
+        "spelt_doubly",
+        "write each letter twice",
+        lambda word: "".join(2 * letter for letter in word),
+    ),
     drawing("drawn_stars", "*"),
     drawing("drawn_hashes", "#"),
     drawing("drawn_pluses", "+"),
     sorting("by_the_alphabet", "in the order of the alphabet", sorted),
     sorting("from_the_end", "the last one first", lambda things: things[::-1]),
-    sorting("by_last_letter", "by their last letters", lambda things: sorted(things, key=lambda thing: thing[::-1])),
+    sorting(
+        "by_last_letter",
+        "by their last letters",
+        lambda things: sorted(things, key=lambda thing: thing[::-1]),
+    ),
 )

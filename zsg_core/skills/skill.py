@@ -1,4 +1,5 @@
-"""Says what a made task is, and draws what its instances say by numbers that every Python repeats."""
+"""Says what a made task is, and draws what its instances say by numbers that every
+Python repeats."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ Make = Callable[[Random], tuple[str, str]]
 
 @dataclass(frozen=True)
 class Skill:
-    """One task: its family, its name, what it asks, and how an instance (input, answer) of it is drawn."""
+    """One task: its family, its name, what it asks, and how an instance (input, answer)
+    of it is drawn."""
 
     family: str
     name: str
@@ -18,7 +20,8 @@ class Skill:
     held_out: bool = False
 
 
-# Python promises that later versions repeat `random()` alone, none of its other methods: draw from that.
+# Python promises that later versions repeat `random()` alone, none of its other
+# methods: draw from that.
 
 
 def pick(rng: Random, options: Sequence[str]) -> str:
@@ -37,5 +40,10 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-PEOPLE = words("Nora Otto Mira Ivo Lena Paul Rosa Emil Ada Finn Greta Hugo Ida Jonas Klara Leo")
-THINGS = words("lamp rope chair ladder bucket candle mirror basket hammer pillow bottle kettle drum broom hook wheel")
+PEOPLE = words(
+    "Nora Otto Mira Ivo Lena Paul Rosa Emil Ada Finn Greta Hugo Ida Jonas Klara Leo"
+)
+THINGS = words(
+    "lamp rope chair ladder bucket candle mirror basket hammer pillow bottle kettle drum broom hook"
+    " wheel"
+)

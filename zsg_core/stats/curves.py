@@ -1,4 +1,5 @@
-"""Statistics of learning curves: the area under one, intervals of what it ends at, where a task falls suddenly."""
+"""Statistics of learning curves: the area under one, intervals of what it ends at,
+where a task falls suddenly."""
 
 import math
 from collections.abc import Sequence
@@ -12,33 +13,66 @@ LEVEL = 0.95
 AT_ONCE = 1 << 22  # weights drawn together: 32 MB
 # The 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom.
 T975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+    2.262,
+    2.228,
+    2.201,
+    2.179,
+    2.160,
+    2.145,
+    2.131,
+    2.120,
+    2.110,
+    2.101,
+    2.093,
+    2.086,
+    2.080,
+    2.074,
+    2.069,
+    2.064,
+    2.060,
+    2.056,
+    2.052,
+    2.048,
+    2.045,
+    2.042,
+)
 Z975 = 1.959964
 
 Interval = tuple[float, float]
 
 
 def area(steps: Sequence[float], values: ArrayLike) -> NDArray[np.float64]:
-    """The area under each column of `values` (S, …) over `steps` (S), divided by the span: a loss in its own unit.
+    """The area under each column of `values` (S, …) over `steps` (S), divided by the
+    span: a loss in its own unit.
 
-    By the trapezoidal rule, A = Σ (s[i+1] − s[i]) (v[i] + v[i+1]) / 2 / (s[S−1] − s[0]). It is linear, so the area
-    under a mean curve is the mean of the areas. Of one step it is that step's value. ValueError unless steps rise.
+    By the trapezoidal rule, A = Σ (s[i+1] − s[i]) (v[i] + v[i+1]) / 2 / (s[S−1] −
+    s[0]). It is linear, so the area under a mean curve is the mean of the areas. Of one
+    step it is that step's value. ValueError unless steps rise.
     """
     at, curve = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     if len(at) == 0 or np.any(np.diff(at) <= 0):
         raise ValueError("steps must be at least one, and rise")
     if len(at) == 1:
         return curve[0].copy()
-    return np.tensordot(np.diff(at), (curve[:-1] + curve[1:]) / 2, axes=1) / (at[-1] - at[0])
+    return np.tensordot(np.diff(at), (curve[:-1] + curve[1:]) / 2, axes=1) / (
+        at[-1] - at[0]
+    )
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:
-    """The 95 % interval of the mean of n replicates, m ± t(0.975, n − 1) s / √n; None for fewer than two.
+    """The 95 % interval of the mean of n replicates, m ± t(0.975, n − 1) s / √n; None
+    for fewer than two.
 
-    Student (1908). Beyond 30 degrees of freedom t ≈ z + (z³ + z) / 4(n − 1), right to three decimals
-    (Abramowitz and Stegun 26.7.5).
+    Student (1908). Beyond 30 degrees of freedom t ≈ z + (z³ + z) / 4(n − 1), right to
+    three decimals (Abramowitz and Stegun 26.7.5).
     """
     count = len(values)
     if count < 2:
@@ -50,16 +84,21 @@ def t_interval(values: Sequence[float]) -> Interval | None:
 
 
 def bootstrap(
-    values: ArrayLike, clusters: Sequence[str] | None = None, weights: ArrayLike | None = None, seed: int = 0
+    values: ArrayLike,
+    clusters: Sequence[str] | None = None,
+    weights: ArrayLike | None = None,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
     """The 95 % percentile intervals (2, G) of the means of the columns of `values` (M items, G).
 
-    With `weights` (M, G), those of items in the mean: see zsg_core.metrics.means. Without, all weigh alike.
+    With `weights` (M, G), those of items in the mean: see zsg_core.metrics.means.
+    Without, all weigh alike.
 
-    Items are drawn with replacement, REPEATS times, the same draws for each column (Efron and Tibshirani 1993,
-    chapter 13). With `clusters`, the name of each item's cluster, whole clusters are drawn: items of one task are
-    alike, so their number overstates what is known (Davison and Hinkley 1997, section 3.8). What is not finite is
-    left out. NaN where there are fewer than two to draw from.
+    Items are drawn with replacement, REPEATS times, the same draws for each column
+    (Efron and Tibshirani 1993, chapter 13). With `clusters`, the name of each item's
+    cluster, whole clusters are drawn: items of one task are alike, so their number
+    overstates what is known (Davison and Hinkley 1997, section 3.8). What is not finite
+    is left out. NaN where there are fewer than two to draw from.
     """
     table = np.asarray(values, np.float64)
     names = range(len(table)) if clusters is None else clusters
@@ -68,7 +107,11 @@ def bootstrap(
     if len(place) < 2:
         return np.full((2, table.shape[1]), np.nan)
     finite = np.isfinite(table)
-    finite = finite.astype(np.float64) if weights is None else np.where(finite, np.asarray(weights, np.float64), 0)
+    finite = (
+        finite.astype(np.float64)
+        if weights is None
+        else np.where(finite, np.asarray(weights, np.float64), 0)
+    )
     held = np.where(finite > 0, table, 0) * finite
     # What a draw of a cluster adds: its sum and its count, for every column.
     sums, counts = (np.zeros((len(place), table.shape[1])) for _ in range(2))
@@ -76,11 +119,19 @@ def bootstrap(
     np.add.at(counts, of, finite)
     rng, means = np.random.default_rng(seed), []
     for drawn in _chunks(REPEATS, max(1, AT_ONCE // len(place))):
-        weights = rng.multinomial(len(place), np.full(len(place), 1 / len(place)), size=drawn).astype(np.float64)
+        weights = rng.multinomial(
+            len(place), np.full(len(place), 1 / len(place)), size=drawn
+        ).astype(np.float64)
         total = weights @ counts
-        means.append(np.divide(weights @ sums, total, out=np.full_like(total, np.nan), where=total > 0))
+        means.append(
+            np.divide(
+                weights @ sums, total, out=np.full_like(total, np.nan), where=total > 0
+            )
+        )
     known, found = finite.any(axis=0), np.full((2, table.shape[1]), np.nan)
-    found[:, known] = np.nanquantile(np.concatenate(means)[:, known], ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
+    found[:, known] = np.nanquantile(
+        np.concatenate(means)[:, known], ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0
+    )
     return found
 
 
@@ -97,7 +148,8 @@ class Drop:
     end: int
     size: float  # by how much the task's loss falls
     shared: float  # what all tasks fall between the same two checkpoints, on average
-    usual: float  # the median change of the task between its other neighbouring checkpoints, without sign
+    # the median change of the task between its other neighbouring checkpoints, without sign
+    usual: float
 
     @property
     def own(self) -> float:
@@ -115,20 +167,30 @@ class Drop:
         return self.times_usual > 3
 
 
-def sudden_drops(steps: Sequence[int], tasks: Sequence[str], losses: ArrayLike) -> list[Drop]:
-    """Each task's largest fall between neighbouring checkpoints beyond what all tasks fall there, largest first.
+def sudden_drops(
+    steps: Sequence[int], tasks: Sequence[str], losses: ArrayLike
+) -> list[Drop]:
+    """Each task's largest fall between neighbouring checkpoints beyond what all tasks
+    fall there, largest first.
 
-    `losses` (S, T) are the tasks' mean losses. Everything falls in the beginning, so a fall is ranked by what it has
-    over the mean of the tasks in the same interval; it is called sudden at three times the task's own usual change,
-    as are the drops of single tasks in figure 2 of the ZSG paper.
-    A task that never falls more than the others is left out.
+    `losses` (S, T) are the tasks' mean losses. Everything falls in the beginning, so a
+    fall is ranked by what it has over the mean of the tasks in the same interval; it is
+    called sudden at three times the task's own usual change, as are the drops of single
+    tasks in figure 2 of the ZSG paper. A task that never falls more than the others is
+    left out.
     """
     falls = -np.diff(np.asarray(losses, np.float64), axis=0)
     if not falls.size:
         return []
     counts = np.isfinite(falls).sum(axis=1)
-    shared = np.divide(np.nansum(falls, axis=1), counts, out=np.full(len(falls), np.nan), where=counts > 0)
-    own = np.where(falls > 0, falls - shared[:, None], -np.inf)  # where all rise, none falls
+    shared = np.divide(
+        np.nansum(falls, axis=1),
+        counts,
+        out=np.full(len(falls), np.nan),
+        where=counts > 0,
+    )
+    # where all rise, none falls
+    own = np.where(falls > 0, falls - shared[:, None], -np.inf)
     own[np.isnan(own)] = -np.inf
     at, columns = own.argmax(axis=0), np.arange(len(tasks))
     others = np.abs(falls)
@@ -137,7 +199,14 @@ def sudden_drops(steps: Sequence[int], tasks: Sequence[str], losses: ArrayLike) 
     known = np.isfinite(others).any(axis=0)
     usual[known] = np.nanmedian(others[:, known], axis=0)
     found = [
-        Drop(task, steps[s], steps[s + 1], float(falls[s, t]), float(shared[s]), float(usual[t]))
+        Drop(
+            task,
+            steps[s],
+            steps[s + 1],
+            float(falls[s, t]),
+            float(shared[s]),
+            float(usual[t]),
+        )
         for t, (task, s) in enumerate(zip(tasks, at.tolist(), strict=True))
         if own[s, t] > 0
     ]

@@ -1,18 +1,21 @@
-"""Estimates effects and their errors from runs on several held-out tasks, with several splits and seeds.
+"""Estimates effects and their errors from runs on several held-out tasks, with several
+splits and seeds.
 
 An effect's variance is that of two-way clusters (Cameron, Gelbach and Miller 2011),
 
     V = V(tasks) + V(replicates) − V(tasks in replicates),  at least V(tasks) and V(replicates),
 
-where replicates are splits if there are at least two, else runs within the split. Each V is bootstrapped: of n
-clusters n − 1 are drawn and weigh n / (n − 1) each, which makes it unbiased for means of few clusters (Rao and Wu
-1988). Runs that share a test set share the draws, so differences are paired. The interval is value ± t √V, with
-Satterthwaite's degrees of freedom, and never narrower than that over splits alone, value ± t √V(replicates): of two or
-three splits Satterthwaite's approximation is too bold. So one more split narrows it, and nothing changes at a number of
-splits. A copied run or split adds nothing: its V is 0, and that of the tasks stays.
+where replicates are splits if there are at least two, else runs within the split. Each
+V is bootstrapped: of n clusters n − 1 are drawn and weigh n / (n − 1) each, which makes
+it unbiased for means of few clusters (Rao and Wu 1988). Runs that share a test set
+share the draws, so differences are paired. The interval is value ± t √V, with
+Satterthwaite's degrees of freedom, and never narrower than that over splits alone,
+value ± t √V(replicates): of two or three splits Satterthwaite's approximation is too
+bold. So one more split narrows it, and nothing changes at a number of splits. A copied
+run or split adds nothing: its V is 0, and that of the tasks stays.
 
-Clusters of unequal weight w count as (Σw)² / Σw² (Kish 1965): two large tasks of many small ones have the degrees of
-freedom of little more than two.
+Clusters of unequal weight w count as (Σw)² / Σw² (Kish 1965): two large tasks of many
+small ones have the degrees of freedom of little more than two.
 """
 
 import math
@@ -27,19 +30,24 @@ from numpy.typing import NDArray
 from zsg_core.stats import curves
 from zsg_core.stats.curves import Interval
 
-SPLITS = 4  # the fewest splits that stand for all others; of fewer it is also told what these ones say
-DRAWN = 0.95  # the share of draws that must have an effect, or its interval is not known
+# the fewest splits that stand for all others; of fewer it is also told what these ones say
+SPLITS = 4
+# the share of draws that must have an effect, or its interval is not known
+DRAWN = 0.95
 
 Floats = NDArray[np.float64]
 Key = tuple[str, ...]
-Effects = Callable[[Mapping[str, Floats]], Floats]  # level → means (draws, values) ↦ (draws, effects)
+# level → means (draws, values) ↦ (draws, effects)
+Effects = Callable[[Mapping[str, Floats]], Floats]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What of one run is looked at: a table (values, units), and the units' weights in a mean over them.
+    """What of one run is looked at: a table (values, units), and the units' weights in
+    a mean over them.
 
-    `counts` are (units,), or (values, units) where a unit has not all of the values; one that weighs 0 may be NaN.
+    `counts` are (units,), or (values, units) where a unit has not all of the values;
+    one that weighs 0 may be NaN.
     """
 
     level: str
@@ -54,9 +62,10 @@ class Cell:
 class Estimate:
     """An effect with its 95 % interval, and where its error comes from.
 
-    `interval` is over tasks and splits; of a single split over its tasks and seeds, as nothing is known of others. So
-    is `on_these` of fewer than SPLITS: it takes splits for alike, and says what holds if they are; None from there on.
-    What could not be computed is NaN.
+    `interval` is over tasks and splits; of a single split over its tasks and seeds, as
+    nothing is known of others. So is `on_these` of fewer than SPLITS: it takes splits
+    for alike, and says what holds if they are; None from there on. What could not be
+    computed is NaN.
     """
 
     value: float
@@ -70,7 +79,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Clusters:
-    """What is drawn: names in strata, within each of which draws are made; and which one a value is in."""
+    """What is drawn: names in strata, within each of which draws are made; and which
+    one a value is in."""
 
     strata: Sequence[Sequence[Key]]
     of: Callable[[Cell, str], Key]
@@ -82,19 +92,27 @@ class _Clusters:
 
     def free(self, cells: Sequence[Cell]) -> float:
         """Degrees of freedom: of a stratum's names, (Σw)² / Σw² − 1."""
-        weight = dict.fromkeys((name for stratum in self.strata for name in stratum), 0.0)
+        weight = dict.fromkeys(
+            (name for stratum in self.strata for name in stratum), 0.0
+        )
         for cell, shares in zip(cells, _unit_shares(cells), strict=True):
             for unit, share in zip(cell.units, shares.tolist(), strict=True):
                 weight[self.of(cell, unit)] += share
-        return sum(max(count_of([weight[name] for name in stratum]) - 1, 0.0) for stratum in self.strata)
+        return sum(
+            max(count_of([weight[name] for name in stratum]) - 1, 0.0)
+            for stratum in self.strata
+        )
 
     def draws(self) -> Iterator[Floats]:
-        """Weights (draws, names): of the n names of a stratum n − 1 are drawn, for n / (n − 1) each."""
+        """Weights (draws, names): of the n names of a stratum n − 1 are drawn, for n /
+        (n − 1) each."""
         rng, size = np.random.default_rng(0), sum(map(len, self.strata))
         at_once = max(1, curves.AT_ONCE // size)
         for start in range(0, curves.REPEATS, at_once):
             count = min(at_once, curves.REPEATS - start)
-            yield np.concatenate([_drawn(rng, len(stratum), count) for stratum in self.strata], axis=1)
+            yield np.concatenate(
+                [_drawn(rng, len(stratum), count) for stratum in self.strata], axis=1
+            )
 
     def places(self, cell: Cell) -> list[int]:
         """The column in `draws` of each unit of a run."""
@@ -102,13 +120,21 @@ class _Clusters:
 
     @cached_property
     def _place(self) -> dict[Key, int]:
-        return {name: place for place, name in enumerate(name for stratum in self.strata for name in stratum)}
+        return {
+            name: place
+            for place, name in enumerate(
+                name for stratum in self.strata for name in stratum
+            )
+        }
 
 
 def _drawn(rng: np.random.Generator, n: int, count: int) -> Floats:
     if n == 1:
         return np.ones((count, 1))
-    return np.asarray(rng.multinomial(n - 1, np.full(n, 1 / n), size=count) * (n / (n - 1)), np.float64)
+    return np.asarray(
+        rng.multinomial(n - 1, np.full(n, 1 / n), size=count) * (n / (n - 1)),
+        np.float64,
+    )
 
 
 def count_of(weights: Sequence[float]) -> float:
@@ -118,34 +144,48 @@ def count_of(weights: Sequence[float]) -> float:
 
 
 def tasks_that_count(cells: Sequence[Cell]) -> float:
-    """How many tasks of equal weight know as much as these, each of which weighs what it has in the mean."""
+    """How many tasks of equal weight know as much as these, each of which weighs what
+    it has in the mean."""
     return _task_clusters(cells).free(cells) + 1
 
 
-def estimate(cells: Sequence[Cell], levels: Sequence[str], effects: Effects) -> list[Estimate]:
+def estimate(
+    cells: Sequence[Cell], levels: Sequence[str], effects: Effects
+) -> list[Estimate]:
     """Every effect that `effects` makes of the levels' means."""
 
     def variance(clusters: _Clusters) -> Floats:
         if not clusters.is_drawn:
             return np.zeros(len(value))
-        drawn = np.concatenate([effects(means(cells, levels, clusters, weights)) for weights in clusters.draws()])
+        drawn = np.concatenate(
+            [
+                effects(means(cells, levels, clusters, weights))
+                for weights in clusters.draws()
+            ]
+        )
         return np.array([_variance(column) for column in drawn.T], np.float64)
 
     def over_both(replicates: _Clusters) -> Floats:
         if not replicates.is_drawn:
             return over_tasks
-        return variance(_clusters(cells, lambda cell, unit: (*replicates.of(cell, unit), unit)))
+        return variance(
+            _clusters(cells, lambda cell, unit: (*replicates.of(cell, unit), unit))
+        )
 
     value = effects(means(cells, levels))[0]
     run, names = _run_name(cells), sorted({(cell.split,) for cell in cells})
     tasks = _task_clusters(cells)
     seeds = _Clusters(_by_split(cells, run), lambda cell, _: run(cell))
     splits = _Clusters([names], lambda cell, _: (cell.split,))
-    of_tasks, of_seeds, of_splits = (_Part(variance(of), of.free(cells)) for of in (tasks, seeds, splits))
+    of_tasks, of_seeds, of_splits = (
+        _Part(variance(of), of.free(cells)) for of in (tasks, seeds, splits)
+    )
     over_tasks = of_tasks.variance
     if len(names) > 1:
         of_replicates = of_splits
-        intervals = _intervals(value, of_tasks, of_splits, over_both(splits), at_least=of_splits)
+        intervals = _intervals(
+            value, of_tasks, of_splits, over_both(splits), at_least=of_splits
+        )
     else:
         of_replicates = of_seeds
         intervals = _intervals(value, of_tasks, of_seeds, over_both(seeds))
@@ -161,7 +201,11 @@ def estimate(cells: Sequence[Cell], levels: Sequence[str], effects: Effects) -> 
             on_these=on_these[place],
             over_tasks=float(np.sqrt(over_tasks[place])),
             over_replicates=float(np.sqrt(of_replicates.variance[place])),
-            by_seeds=_interval(value[place], of_seeds.variance[place], of_seeds.free) if seeds.is_drawn else None,
+            by_seeds=(
+                _interval(value[place], of_seeds.variance[place], of_seeds.free)
+                if seeds.is_drawn
+                else None
+            ),
             is_over_splits=len(names) > 1,
         )
         for place in range(len(value))
@@ -170,22 +214,32 @@ def estimate(cells: Sequence[Cell], levels: Sequence[str], effects: Effects) -> 
 
 @dataclass(frozen=True)
 class _Part:
-    """What one kind of clusters adds to the error: the variance of each effect, and its degrees of freedom."""
+    """What one kind of clusters adds to the error: the variance of each effect, and its
+    degrees of freedom."""
 
     variance: Floats
     free: float
 
 
 def _intervals(
-    value: Floats, of_tasks: _Part, of_replicates: _Part, shared: Floats, at_least: _Part | None = None
+    value: Floats,
+    of_tasks: _Part,
+    of_replicates: _Part,
+    shared: Floats,
+    at_least: _Part | None = None,
 ) -> list[Interval]:
-    """The interval of each effect by its two kinds of clusters; none narrower than that by `at_least` alone."""
+    """The interval of each effect by its two kinds of clusters; none narrower than that
+    by `at_least` alone."""
     made = []
     for place, number in enumerate(value):
         task, replicate = of_tasks.variance[place], of_replicates.variance[place]
         whole = float(np.max([task + replicate - shared[place], task, replicate]))
-        parts = task**2 / max(of_tasks.free, 1) + replicate**2 / max(of_replicates.free, 1)
-        low, high = _interval(number, whole, whole**2 / parts if parts > 0 else of_tasks.free)
+        parts = task**2 / max(of_tasks.free, 1) + replicate**2 / max(
+            of_replicates.free, 1
+        )
+        low, high = _interval(
+            number, whole, whole**2 / parts if parts > 0 else of_tasks.free
+        )
         if at_least:
             least = _interval(number, at_least.variance[place], at_least.free)
             low, high = min(low, least[0]), max(high, least[1])
@@ -200,9 +254,13 @@ def _variance(drawn: Floats) -> float:
 
 
 def means(
-    cells: Sequence[Cell], levels: Sequence[str], clusters: _Clusters | None = None, drawn: Floats | None = None
+    cells: Sequence[Cell],
+    levels: Sequence[str],
+    clusters: _Clusters | None = None,
+    drawn: Floats | None = None,
 ) -> dict[str, Floats]:
-    """Of each level (draws, values) the mean over its units, in which every split weighs alike, and so its runs.
+    """Of each level (draws, values) the mean over its units, in which every split
+    weighs alike, and so its runs.
 
     NaN for a value of which a run has nothing.
     """
@@ -210,33 +268,42 @@ def means(
     for level in levels:
         own = [cell for cell in cells if cell.level == level]
         runs = Counter(cell.split for cell in own)
-        base = np.concatenate([_shares(cell) / runs[cell.split] for cell in own], axis=1)
+        base = np.concatenate(
+            [_shares(cell) / runs[cell.split] for cell in own], axis=1
+        )
         table = np.concatenate([cell.table for cell in own], axis=1)
         weighed = base * np.where(base > 0, table, 0)
         weights = np.ones((1, base.shape[1]))
         if clusters is not None and drawn is not None:
-            weights = drawn[:, [place for cell in own for place in clusters.places(cell)]]
+            weights = drawn[
+                :, [place for cell in own for place in clusters.places(cell)]
+            ]
         total, sums = weights @ base.T, weights @ weighed.T
         known = np.stack([_shares(cell).any(axis=1) for cell in own]).all(axis=0)
-        made[level] = np.divide(sums, total, out=np.full(sums.shape, np.nan), where=(total > 0) & known)
+        made[level] = np.divide(
+            sums, total, out=np.full(sums.shape, np.nan), where=(total > 0) & known
+        )
     return made
 
 
 def _shares(cell: Cell) -> Floats:
-    """The weights (values, units) of a run's units in its means, those of a value 1 in sum; 0 where it has none."""
+    """The weights (values, units) of a run's units in its means, those of a value 1 in
+    sum; 0 where it has none."""
     counts = np.broadcast_to(np.asarray(cell.counts, np.float64), cell.table.shape)
     total = counts.sum(axis=1, keepdims=True)
     return np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
 
 
 def _unit_shares(cells: Sequence[Cell]) -> list[Floats]:
-    """The weight (units,) of each run's units in the mean of its level, taken over values; a split's runs share it."""
+    """The weight (units,) of each run's units in the mean of its level, taken over
+    values; a split's runs share it."""
     runs = Counter((cell.level, cell.split) for cell in cells)
     return [_shares(cell).mean(axis=0) / runs[cell.level, cell.split] for cell in cells]
 
 
 def _interval(value: float, variance: float, free: float) -> Interval:
-    reach = _t(max(math.floor(free + 1e-6), 1)) * float(np.sqrt(variance))  # 11 may come out as 10.999…
+    # 11 may come out as 10.999…
+    reach = _t(max(math.floor(free + 1e-6), 1)) * float(np.sqrt(variance))
     return float(value) - reach, float(value) + reach
 
 
@@ -248,11 +315,16 @@ def _t(free: int) -> float:
 
 
 def _run_name(cells: Sequence[Cell]) -> Callable[[Cell], Key]:
-    """What a run is drawn by: its seed at all levels together where each has the same seeds, else its own level's."""
+    """What a run is drawn by: its seed at all levels together where each has the same
+    seeds, else its own level's."""
     seeds: dict[str, dict[str, set[str]]] = {}
     for cell in cells:
         seeds.setdefault(cell.split, {}).setdefault(cell.level, set()).add(cell.seed)
-    if all(own == next(iter(levels.values())) for levels in seeds.values() for own in levels.values()):
+    if all(
+        own == next(iter(levels.values()))
+        for levels in seeds.values()
+        for own in levels.values()
+    ):
         return lambda cell: (cell.split, cell.seed)
     return lambda cell: (cell.split, cell.level, cell.seed)
 
@@ -269,4 +341,6 @@ def _task_clusters(cells: Sequence[Cell]) -> _Clusters:
 
 
 def _clusters(cells: Sequence[Cell], of: Callable[[Cell, str], Key]) -> _Clusters:
-    return _Clusters([sorted({of(cell, unit) for cell in cells for unit in cell.units})], of)
+    return _Clusters(
+        [sorted({of(cell, unit) for cell in cells for unit in cell.units})], of
+    )

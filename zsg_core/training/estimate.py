@@ -1,8 +1,10 @@
-"""Estimates what training a Llama takes: bytes on each GPU, floating-point operations, bytes on disk.
+"""Estimates what training a Llama takes: bytes on each GPU, floating-point operations,
+bytes on disk.
 
-Arithmetic on sizes alone. A GB is 1e9 bytes everywhere. Sources: ZeRO (Rajbhandari et al. 2020, arXiv
-1910.02054) for what is divided, DeepSpeed 0.19.8 for what is held beyond it, and for the activations what
-autograd saves in transformers 5.23's Llama under jobs.model.answer_loss (tests/test_estimate.py measures it).
+Arithmetic on sizes alone. A GB is 1e9 bytes everywhere. Sources: ZeRO (Rajbhandari et
+al. 2020, arXiv 1910.02054) for what is divided, DeepSpeed 0.19.8 for what is held
+beyond it, and for the activations what autograd saves in transformers 5.23's Llama
+under jobs.model.answer_loss (tests/test_estimate.py measures it).
 """
 
 from dataclasses import dataclass
@@ -11,7 +13,8 @@ from zsg_core.training.llama import LlamaShape
 
 GB = 1e9
 STAGES = (0, 1, 2, 3)
-ELEMENT = {"bf16": 2, "fp16": 2, "fp32": 4}  # bytes of a weight, a gradient, an activation
+# bytes of a weight, a gradient, an activation
+ELEMENT = {"bf16": 2, "fp16": 2, "fp32": 4}
 # DeepSpeed's defaults of stage 3, in parameters: updated at once (sub_group_size), gathered at once
 # (stage3_max_live_parameters).
 SUB_GROUP = 1_000_000_000
@@ -25,7 +28,8 @@ class Tensors:
     gradients: float
     optimizer: float  # fp32 master weights, both Adam moments
     step_copy: float  # fp32 gradients, there during the optimiser's step only
-    gathered: float = 0.0  # stage 3: weights of the layers at work, there during the pass only
+    # stage 3: weights of the layers at work, there during the pass only
+    gathered: float = 0.0
 
     @property
     def held(self) -> float:
@@ -38,22 +42,28 @@ class Tensors:
         return self.held + self.step_copy
 
     def need(self, activations: float) -> float:
-        """The most of all: activations are gone when the step makes its copy, so only the larger counts."""
+        """The most of all: activations are gone when the step makes its copy, so only
+        the larger counts."""
         return self.held + max(self.step_copy, self.gathered + activations)
 
 
-def tensors(parameters: int, stage: int, world: int, precision: str, trained: int | None = None) -> Tensors:
+def tensors(
+    parameters: int, stage: int, world: int, precision: str, trained: int | None = None
+) -> Tensors:
     """Bytes per GPU of weights, gradients and optimiser at a ZeRO stage (0–3) on `world` GPUs.
 
     Of `parameters`, `trained` have gradients and an optimiser; None: all.
 
-    Per parameter in bf16 or fp16: weight 2, gradient 2, master and moments 12, and 4 for the fp32 copy of the gradient
-    that is made for the step (stage_1_and_2.py `step`). ZeRO divides from stage 1 optimiser and copy, from 2
-    the gradients, from 3 the weights. At stage 3 the step copies one sub-group after the other, so its 4 bytes
-    count for at most 1e9 parameters; they are not divided, for what one GPU holds of a sub-group is smaller, but
-    then communication buffers stand beside it. Stage 0 in bf16 holds everything on every GPU, as stage 1 does on
-    one (FP16_UnfusedOptimizer makes the same copies). In fp32 an element has 4 bytes and the stages from 1 keep a
-    master all the same; stage 0 is torch's AdamW, which trains the weights and reads the gradients in place.
+    Per parameter in bf16 or fp16: weight 2, gradient 2, master and moments 12, and 4
+    for the fp32 copy of the gradient that is made for the step (stage_1_and_2.py
+    `step`). ZeRO divides from stage 1 optimiser and copy, from 2 the gradients, from 3
+    the weights. At stage 3 the step copies one sub-group after the other, so its 4
+    bytes count for at most 1e9 parameters; they are not divided, for what one GPU holds
+    of a sub-group is smaller, but then communication buffers stand beside it. Stage 0
+    in bf16 holds everything on every GPU, as stage 1 does on one (FP16_UnfusedOptimizer
+    makes the same copies). In fp32 an element has 4 bytes and the stages from 1 keep a
+    master all the same; stage 0 is torch's AdamW, which trains the weights and reads
+    the gradients in place.
     """
     size, weights = ELEMENT[precision], parameters / world
     trained = parameters if trained is None else trained
@@ -70,7 +80,9 @@ def tensors(parameters: int, stage: int, world: int, precision: str, trained: in
     )
 
 
-def state_bytes(parameters: int, stage: int, precision: str, trained: int | None = None) -> float:
+def state_bytes(
+    parameters: int, stage: int, precision: str, trained: int | None = None
+) -> float:
     """Bytes on disk of one full resumable state: weights, master, moments; of all GPUs together.
 
     14 bytes per parameter in bf16 whatever the stage.
@@ -80,47 +92,63 @@ def state_bytes(parameters: int, stage: int, precision: str, trained: int | None
 
 
 def micro_tokens(batch: int, world: int, max_length: int, budget: int) -> int:
-    """The most tokens of a micro-batch: a rank's equal share of the batch, all examples of full length.
+    """The most tokens of a micro-batch: a rank's equal share of the batch, all examples
+    of full length.
 
     Within the trainer's budget, but for an example longer than that, which stands alone.
     """
     return min(max(budget, max_length), -(-batch // world) * max_length)
 
 
-def activation_bytes(shape: LlamaShape, tokens: int, precision: str, *, recompute: bool = False) -> float:
+def activation_bytes(
+    shape: LlamaShape, tokens: int, precision: str, *, recompute: bool = False
+) -> float:
     """Bytes that autograd holds for a micro-batch of `tokens` tokens, every one of them learnt.
 
-    With `recompute` a layer keeps its input only, and one layer at a time is whole. The output layer's float32
-    log-probabilities, their gradient and the logits' are 12 bytes per token and word.
+    With `recompute` a layer keeps its input only, and one layer at a time is whole. The
+    output layer's float32 log-probabilities, their gradient and the logits' are 12
+    bytes per token and word.
     """
     layer = layer_bytes(shape, precision)
     size = ELEMENT[precision]
-    layers = size * shape.hidden * shape.layers + layer if recompute else layer * shape.layers
+    layers = (
+        size * shape.hidden * shape.layers + layer
+        if recompute
+        else layer * shape.layers
+    )
     last_norm = (4 + 2 * size) * shape.hidden + 4
     output = size * shape.hidden + 12 * shape.vocab
     return tokens * float(layers + last_norm + output)
 
 
 def layer_bytes(shape: LlamaShape, precision: str) -> int:
-    """Bytes per token that one layer holds for its backward pass; exact for transformers 5.23, packed, on a GPU.
+    """Bytes per token that one layer holds for its backward pass; exact for
+    transformers 5.23, packed, on a GPU.
 
-    Two norms: the input as float32, normalised, and scaled (4 + 2s each, s bytes an element), and 4 for its root.
-    Attention: queries, keys, values, output, and float32 log-sums per head. Gated MLP: gate, its SiLU, up, and
-    their product.
+    Two norms: the input as float32, normalised, and scaled (4 + 2s each, s bytes an
+    element), and 4 for its root. Attention: queries, keys, values, output, and float32
+    log-sums per head. Gated MLP: gate, its SiLU, up, and their product.
     """
     size = ELEMENT[precision]
     norms = 2 * ((4 + 2 * size) * shape.hidden + 4)
-    attention = 2 * size * (shape.queries + shape.kv_heads * shape.head_dim) + 4 * shape.heads
+    attention = (
+        2 * size * (shape.queries + shape.kv_heads * shape.head_dim) + 4 * shape.heads
+    )
     return norms + attention + 4 * size * shape.intermediate
 
 
 def training_flops(shape: LlamaShape, tokens: float, squares: float) -> float:
-    """Operations to train on `tokens` real tokens, `squares` being Σn² over the examples' lengths n.
+    """Operations to train on `tokens` real tokens, `squares` being Σn² over the
+    examples' lengths n.
 
-    (6·(N_body + N_head)·Σn + 6·L·d·Σn²): causal attention, nothing recomputed, padding not counted; the
-    numerator of MFU. A forward pass alone is a third of it: 2 operations per parameter and token.
+    (6·(N_body + N_head)·Σn + 6·L·d·Σn²): causal attention, nothing recomputed, padding
+    not counted; the numerator of MFU. A forward pass alone is a third of it: 2
+    operations per parameter and token.
     """
-    return 6.0 * (shape.body + shape.head) * tokens + 6.0 * shape.layers * shape.queries * squares
+    return (
+        6.0 * (shape.body + shape.head) * tokens
+        + 6.0 * shape.layers * shape.queries * squares
+    )
 
 
 def forward_flops(shape: LlamaShape, tokens: float, squares: float) -> float:
@@ -129,5 +157,6 @@ def forward_flops(shape: LlamaShape, tokens: float, squares: float) -> float:
 
 
 def gpu_hours(flops: float, tflops: float, mfu: float) -> float:
-    """GPU-hours at a share `mfu` of a peak of `tflops` 1e12 operations a second; of all GPUs together."""
+    """GPU-hours at a share `mfu` of a peak of `tflops` 1e12 operations a second; of all
+    GPUs together."""
     return flops / (tflops * 1e12 * mfu) / 3600

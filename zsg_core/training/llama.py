@@ -1,10 +1,17 @@
-"""Says the shape of a Llama: how many parameters it has, and where they stand. From its config alone."""
+"""Says the shape of a Llama: how many parameters it has, and where they stand. From its
+config alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+NEEDED = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "vocab_size",
+)
 # What transformers' LlamaConfig takes where a config.json says nothing.
 DEFAULTS = {
     "hidden_size": 4096,
@@ -18,7 +25,8 @@ DEFAULTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaShape:
-    """The sizes of a Llama (arXiv 2302.13971): RMSNorm, gated MLP, and rotary positions, which have no parameters."""
+    """The sizes of a Llama (arXiv 2302.13971): RMSNorm, gated MLP, and rotary
+    positions, which have no parameters."""
 
     hidden: int
     intermediate: int
@@ -38,13 +46,18 @@ class LlamaShape:
 
     @property
     def head(self) -> int:
-        """Parameters of the output layer, which multiply every token whether it shares the embedding or not."""
+        """Parameters of the output layer, which multiply every token whether it shares
+        the embedding or not."""
         return self.vocab * self.hidden
 
     @property
     def body(self) -> int:
         """Parameters between embedding and output layer: all layers and the last norm."""
-        return self.layers * (self._attention + self._mlp + 2 * self.hidden) + self.biases + self.hidden
+        return (
+            self.layers * (self._attention + self._mlp + 2 * self.hidden)
+            + self.biases
+            + self.hidden
+        )
 
     @property
     def parameters(self) -> int:
@@ -71,32 +84,57 @@ class LlamaShape:
 def shape_of_config(config: Mapping[str, Any]) -> LlamaShape:
     """The shape that a Hugging Face `config.json` describes.
 
-    What older configs leave out is what LlamaConfig takes it for: one key head per head, untied, no biases.
-    ValueError names a size that is missing or is no count.
+    What older configs leave out is what LlamaConfig takes it for: one key head per
+    head, untied, no biases. ValueError names a size that is missing or is no count.
     """
     hidden, intermediate, layers, heads, vocab = (_count(config, key) for key in NEEDED)
-    kv_heads = _count(config, "num_key_value_heads") if config.get("num_key_value_heads") is not None else heads
-    head_dim = _count(config, "head_dim") if config.get("head_dim") is not None else hidden // heads
+    kv_heads = (
+        _count(config, "num_key_value_heads")
+        if config.get("num_key_value_heads") is not None
+        else heads
+    )
+    head_dim = (
+        _count(config, "head_dim")
+        if config.get("head_dim") is not None
+        else hidden // heads
+    )
     return LlamaShape(
-        hidden=hidden, intermediate=intermediate, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
-        vocab=vocab, tied=bool(config.get("tie_word_embeddings", False)),
-        attention_bias=bool(config.get("attention_bias")), mlp_bias=bool(config.get("mlp_bias")),
-    )  # fmt: skip
+        hidden=hidden,
+        intermediate=intermediate,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        vocab=vocab,
+        tied=bool(config.get("tie_word_embeddings", False)),
+        attention_bias=bool(config.get("attention_bias")),
+        mlp_bias=bool(config.get("mlp_bias")),
+    )
 
 
 def position_count(config: Mapping[str, Any]) -> int:
     """How many positions a Llama has by its config.json: the most tokens that it sees at once."""
     told = config.get("max_position_embeddings")
-    return told if isinstance(told, int) and told > 0 else DEFAULTS["max_position_embeddings"]
+    return (
+        told
+        if isinstance(told, int) and told > 0
+        else DEFAULTS["max_position_embeddings"]
+    )
 
 
 def tiny_shape(made: Mapping[str, Any]) -> LlamaShape:
     """The shape of the `tiny` model from its recipe's hidden, layers, heads and vocab."""
     hidden, heads = made["hidden"], made["heads"]
     return LlamaShape(
-        hidden=hidden, intermediate=tiny_intermediate(hidden), layers=made["layers"], heads=heads, kv_heads=heads,
-        head_dim=hidden // heads, vocab=made["vocab"], tied=True,
-    )  # fmt: skip
+        hidden=hidden,
+        intermediate=tiny_intermediate(hidden),
+        layers=made["layers"],
+        heads=heads,
+        kv_heads=heads,
+        head_dim=hidden // heads,
+        vocab=made["vocab"],
+        tied=True,
+    )
 
 
 def with_tokens(shape: LlamaShape, count: int) -> LlamaShape:
@@ -105,7 +143,8 @@ def with_tokens(shape: LlamaShape, count: int) -> LlamaShape:
 
 
 def padded_vocab(tokens: int) -> int:
-    """Rows of an embedding for so many tokens: the next multiple of 64, which suits a GPU's tiles (DELIA's code)."""
+    """Rows of an embedding for so many tokens: the next multiple of 64, which suits a
+    GPU's tiles (DELIA's code)."""
     return -(-tokens // 64) * 64
 
 

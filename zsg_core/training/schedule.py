@@ -1,7 +1,7 @@
 """Derives from an arrangement and a batch size what happens at every step, for any number of ranks.
 
-Steps count from 1; step 0 is the untrained model. Every function is pure, so the order of examples is the
-same for 1, 2 or 16 ranks and after any restart.
+Steps count from 1; step 0 is the untrained model. Every function is pure, so the order
+of examples is the same for 1, 2 or 16 ranks and after any restart.
 """
 
 import math
@@ -14,16 +14,20 @@ from zsg_core.digest import IdDigest
 from zsg_core.errors import UserError
 
 Stride = int | str | Sequence[int]  # 10; "1-50:1, 50-500:10, 500-:50"; [1, 2, 5]
-MOST_CHECKPOINTS = 1_000_000  # of a stage: more would fill the memory with numbers, and no run measures so often
+# of a stage: more would fill the memory with numbers, and no run measures so often
+MOST_CHECKPOINTS = 1_000_000
 
 _QUICK = "loss_quick_"
 _SPAN = re.compile(r"(\d{1,9})-(\d{0,9}):(\d{1,9})")
 
-HUGGING_FACE = "hugging face"  # how a share of the steps is warmed up over; in recipes that have one
+# how a share of the steps is warmed up over; in recipes that have one
+HUGGING_FACE = "hugging face"
 
-MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}  # tokens per micro-batch; changes speed, not numbers
-# An evaluation keeps no activations, so it takes so many times the tokens of a training micro-batch, of which as
-# many may be learnt as there: their logits are its memory. On a CPU longer rows are no faster.
+# tokens per micro-batch; changes speed, not numbers
+MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}
+# An evaluation keeps no activations, so it takes so many times the tokens of a training
+# micro-batch, of which as many may be learnt as there: their logits are its memory. On
+# a CPU longer rows are no faster.
 EVALUATED = {"cpu": 1, "cuda": 4}
 
 
@@ -34,25 +38,35 @@ def steps(examples: int, batch: int, epochs: int = 1, limit: int | None = None) 
 
 
 def batch_positions(step: int, batch: int, examples: int, epochs: int = 1) -> list[int]:
-    """Places in the arrangement (0…N−1) that step `step` consumes, in order; an epoch repeats the order."""
+    """Places in the arrangement (0…N−1) that step `step` consumes, in order; an epoch
+    repeats the order."""
     start = (step - 1) * batch
-    return [place % examples for place in range(start, min(start + batch, examples * epochs))]
+    return [
+        place % examples
+        for place in range(start, min(start + batch, examples * epochs))
+    ]
 
 
 def digests(ids: Sequence[str], batch: int, epochs: int, steps: int) -> list[str]:
-    """The running digest of the ids consumed after step 0…steps; the last one is the schedule's own."""
+    """The running digest of the ids consumed after step 0…steps; the last one is the
+    schedule's own."""
     digest = IdDigest()
     found = [digest.hex()]
     for step in range(1, steps + 1):
-        digest.add(step, [ids[place] for place in batch_positions(step, batch, len(ids), epochs)])
+        digest.add(
+            step,
+            [ids[place] for place in batch_positions(step, batch, len(ids), epochs)],
+        )
         found.append(digest.hex())
     return found
 
 
 def share(lengths: Sequence[int], world: int) -> list[list[int]]:
-    """Divides a batch over ranks: items 0…B−1 by their token counts, longest first to the least loaded rank.
+    """Divides a batch over ranks: items 0…B−1 by their token counts, longest first to
+    the least loaded rank.
 
-    The loss is one mean over the batch's tokens, so who computes an item changes nothing but rounding.
+    The loss is one mean over the batch's tokens, so who computes an item changes
+    nothing but rounding.
     """
     loads = [0] * world
     shares: list[list[int]] = [[] for _ in range(world)]
@@ -63,7 +77,9 @@ def share(lengths: Sequence[int], world: int) -> list[list[int]]:
     return shares
 
 
-def micro_batches(items: Sequence[int], lengths: Sequence[int], budget: int) -> list[list[int]]:
+def micro_batches(
+    items: Sequence[int], lengths: Sequence[int], budget: int
+) -> list[list[int]]:
     """Splits a rank's items, longest first, into groups of at most `budget` tokens.
 
     An item longer than the budget stands alone.
@@ -80,18 +96,31 @@ def micro_batches(items: Sequence[int], lengths: Sequence[int], budget: int) -> 
     return groups
 
 
-def learning_rate(step: int, total: int, peak: float, floor: float, warmup: int = 0, rule: str | None = None) -> float:
+def learning_rate(
+    step: int,
+    total: int,
+    peak: float,
+    floor: float,
+    warmup: int = 0,
+    rule: str | None = None,
+) -> float:
     """The rate of step 1…total: linear warm-up, then a cosine from `peak` to `floor`·`peak`.
 
-    The warm-up of w steps has the rates peak·(1/w, 2/w, …, 1); by the rule HUGGING_FACE peak·(0, 1/w, …, (w−1)/w), as
-    transformers' get_cosine_schedule_with_warmup, whose first update has no rate. After it both are the same.
+    The warm-up of w steps has the rates peak·(1/w, 2/w, …, 1); by the rule HUGGING_FACE
+    peak·(0, 1/w, …, (w−1)/w), as transformers' get_cosine_schedule_with_warmup, whose
+    first update has no rate. After it both are the same.
 
-    lr = peak·(floor + (1 − floor)/2·(1 + cos πx)), x running from 0 at the first step after warm-up; with
-    floor 0.1 the published schedule peak·max(0.1, 0.1 + 0.45·(1 + cos πx)).
+    lr = peak·(floor + (1 − floor)/2·(1 + cos πx)), x running from 0 at the first step
+    after warm-up; with floor 0.1 the published schedule peak·max(0.1, 0.1 + 0.45·(1 +
+    cos πx)).
     """
     done = step - 1
     if done < warmup:
-        return peak * (done / warmup) if rule == HUGGING_FACE else peak * (done + 1) / warmup
+        return (
+            peak * (done / warmup)
+            if rule == HUGGING_FACE
+            else peak * (done + 1) / warmup
+        )
     x = min(1.0, (done - warmup) / max(1, total - warmup))
     return peak * (floor + (1 - floor) / 2 * (1 + math.cos(math.pi * x)))
 
@@ -99,12 +128,15 @@ def learning_rate(step: int, total: int, peak: float, floor: float, warmup: int 
 def warmup(total: int, steps: int, share: float | None, rule: str | None = None) -> int:
     """The steps of warm-up: `steps`, or ⌈share·total⌉.
 
-    By the rule HUGGING_FACE the product is that of binary fractions, as in TrainingArguments.get_warmup_steps: 0.07 of
-    100 steps are 8. Without it, in runs made before the rule was, the share is exact.
+    By the rule HUGGING_FACE the product is that of binary fractions, as in
+    TrainingArguments.get_warmup_steps: 0.07 of 100 steps are 8. Without it, in runs
+    made before the rule was, the share is exact.
     """
     if share is None:
         return steps
-    return math.ceil(total * share if rule == HUGGING_FACE else total * Fraction(str(share)))
+    return math.ceil(
+        total * share if rule == HUGGING_FACE else total * Fraction(str(share))
+    )
 
 
 def checkpoint_steps(total: int, every: Stride) -> list[int]:
@@ -118,7 +150,8 @@ def checkpoint_steps(total: int, every: Stride) -> list[int]:
 
 
 def checkpoint_count(total: int, *strides: Stride) -> int:
-    """How many steps the strides name together; of more than MOST_CHECKPOINTS at most so many. Lists no more."""
+    """How many steps the strides name together; of more than MOST_CHECKPOINTS at most
+    so many. Lists no more."""
     named = [part for every in strides for part in _named(total, every)]
     size = 2 + sum(map(_size, named))
     if size > MOST_CHECKPOINTS:
@@ -137,26 +170,36 @@ def _named(total: int, every: Stride) -> list[range | list[int]]:
 
 def _size(steps: range | list[int]) -> int:
     # Python refuses the len() of a range of 2^63 steps.
-    return max(0, -((steps.start - steps.stop) // steps.step)) if isinstance(steps, range) else len(steps)
+    return (
+        max(0, -((steps.start - steps.stop) // steps.step))
+        if isinstance(steps, range)
+        else len(steps)
+    )
 
 
 def _refuse_many(count: int, total: int, every: Stride) -> None:
     if count > MOST_CHECKPOINTS:
         raise UserError(
-            f"checkpoints at {every} of {total:,} steps are {count:,}, more than {MOST_CHECKPOINTS:,}; set a larger "
-            "stride (checkpoints.every, checkpoints.quick.full_every, checkpoints.snapshots), or fewer train.steps or "
-            "train.epochs"
+            f"checkpoints at {every} of {total:,} steps are {count:,}, more than"
+            f" {MOST_CHECKPOINTS:,}; set a larger stride (checkpoints.every,"
+            " checkpoints.quick.full_every, checkpoints.snapshots), or fewer train.steps or"
+            " train.epochs"
         )
 
 
 def measured(
-    total: int, every: Stride, quick: Mapping[str, Any] | None = None, snapshots: Stride | None = None
+    total: int,
+    every: Stride,
+    quick: Mapping[str, Any] | None = None,
+    snapshots: Stride | None = None,
 ) -> dict[str, list[int]]:
-    """The steps at which each loss is measured, by its key: `loss` is always that of the whole test set.
+    """The steps at which each loss is measured, by its key: `loss` is always that of
+    the whole test set.
 
-    It is measured wherever weights are kept. With `quick`, {items, full_every}, the checkpoints are the steps of both
-    strides. At all of them the quick set is measured, under a key that names its size, so that no curve is of two
-    sets; the whole one at `full_every`. UserError for more than MOST_CHECKPOINTS of a stride.
+    It is measured wherever weights are kept. With `quick`, {items, full_every}, the
+    checkpoints are the steps of both strides. At all of them the quick set is measured,
+    under a key that names its size, so that no curve is of two sets; the whole one at
+    `full_every`. UserError for more than MOST_CHECKPOINTS of a stride.
     """
     return {
         key: sorted(set().union(*(checkpoint_steps(total, one) for one in strides)))
@@ -165,28 +208,47 @@ def measured(
 
 
 def measured_counts(
-    total: int, every: Stride, quick: Mapping[str, Any] | None = None, snapshots: Stride | None = None
+    total: int,
+    every: Stride,
+    quick: Mapping[str, Any] | None = None,
+    snapshots: Stride | None = None,
 ) -> dict[str, int]:
-    """How many steps there are of each key of `measured`; of more than MOST_CHECKPOINTS at most so many.
+    """How many steps there are of each key of `measured`; of more than MOST_CHECKPOINTS
+    at most so many.
 
     The key with the most has all checkpoints.
     """
-    return {key: checkpoint_count(total, *strides) for key, strides in _strides(every, quick, snapshots).items()}
+    return {
+        key: checkpoint_count(total, *strides)
+        for key, strides in _strides(every, quick, snapshots).items()
+    }
 
 
 def refuse_many(
-    total: int, every: Stride, quick: Mapping[str, Any] | None = None, snapshots: Stride | None = None
+    total: int,
+    every: Stride,
+    quick: Mapping[str, Any] | None = None,
+    snapshots: Stride | None = None,
 ) -> None:
-    """Raises UserError where one of the strides names more than MOST_CHECKPOINTS of so many steps. Lists none."""
+    """Raises UserError where one of the strides names more than MOST_CHECKPOINTS of so
+    many steps. Lists none."""
     for strides in _strides(every, quick, snapshots).values():
         for stride in strides:
             _refuse_many(sum(map(_size, _named(total, stride))), total, stride)
 
 
-def _strides(every: Stride, quick: Mapping[str, Any] | None, snapshots: Stride | None) -> dict[str, list[Stride]]:
+def _strides(
+    every: Stride, quick: Mapping[str, Any] | None, snapshots: Stride | None
+) -> dict[str, list[Stride]]:
     """The strides whose steps are those of each loss together, by its key."""
-    full = [quick["full_every"] if quick else every, *([] if snapshots is None else [snapshots])]
-    return {"loss": full, **({f"{_QUICK}{quick['items']}": [every, *full]} if quick else {})}
+    full = [
+        quick["full_every"] if quick else every,
+        *([] if snapshots is None else [snapshots]),
+    ]
+    return {
+        "loss": full,
+        **({f"{_QUICK}{quick['items']}": [every, *full]} if quick else {}),
+    }
 
 
 def quick_items(key: str) -> int:
@@ -196,11 +258,16 @@ def quick_items(key: str) -> int:
 
 
 def snapshot_steps(total: int, named: Stride | None) -> list[int]:
-    """The steps after which weights are kept: those that `named` names, and the last; none without it.
+    """The steps after which weights are kept: those that `named` names, and the last;
+    none without it.
 
     Never step 0: those weights are the base's own.
     """
-    return [] if named is None else [step for step in checkpoint_steps(total, named) if step]
+    return (
+        []
+        if named is None
+        else [step for step in checkpoint_steps(total, named) if step]
+    )
 
 
 def snapshot_count(total: int, named: Stride | None) -> int:
@@ -218,13 +285,19 @@ def spans(text: str, total: int = 0) -> list[range]:
     for part in text.split(","):
         match = _SPAN.fullmatch(part.strip())
         if match is None:
-            raise ValueError(f"{part.strip()!r} is not a span of steps such as 50-500:10 or 500-:50")
+            raise ValueError(
+                f"{part.strip()!r} is not a span of steps such as 50-500:10 or 500-:50"
+            )
         first, stride = int(match[1]), int(match[3])
         end = int(match[2]) if match[2] else None
         if first < last or stride < 1 or (end is not None and end < first):
-            raise ValueError(f"{part.strip()!r} overlaps the span before it, goes back, or has no stride")
+            raise ValueError(
+                f"{part.strip()!r} overlaps the span before it, goes back, or has no stride"
+            )
         last = first if end is None else end
         if end is None and part != text.split(",")[-1]:
             raise ValueError(f"{part.strip()!r} has no end, so nothing can follow it")
-        found.append(range(first, min(total, end if end is not None else total) + 1, stride))
+        found.append(
+            range(first, min(total, end if end is not None else total) + 1, stride)
+        )
     return found

@@ -1,4 +1,5 @@
-"""Decides which snapshots of a run stay: the first, the last, the best by loss, every so-many-th step."""
+"""Decides which snapshots of a run stay: the first, the last, the best by loss, every
+so-many-th step."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,15 +7,22 @@ from collections.abc import Iterable, Mapping
 Rule = Mapping[str, int | None] | None  # {first, last, best, every}; None: all stay
 
 
-def kept(steps: Iterable[int], losses: Mapping[int, float | None], rule: Rule) -> frozenset[int]:
-    """The steps that stay: each that one of the rule's parts names. Of equal losses the earlier is the better.
+def kept(
+    steps: Iterable[int], losses: Mapping[int, float | None], rule: Rule
+) -> frozenset[int]:
+    """The steps that stay: each that one of the rule's parts names. Of equal losses the
+    earlier is the better.
 
     Applied after every snapshot it leaves what it would leave if it were applied once, at the end.
     """
     ordered = sorted(steps)
     if rule is None:
         return frozenset(ordered)
-    measured = [step for step in ordered if (loss := losses.get(step)) is not None and not math.isnan(loss)]
+    measured = [
+        step
+        for step in ordered
+        if (loss := losses.get(step)) is not None and not math.isnan(loss)
+    ]
     best = sorted(measured, key=lambda step: (losses[step], step))
     last, every = rule.get("last") or 0, rule.get("every")
     named = [
@@ -22,21 +30,29 @@ def kept(steps: Iterable[int], losses: Mapping[int, float | None], rule: Rule) -
         *ordered[max(0, len(ordered) - last) :],
         *best[: rule.get("best") or 0],
     ]
-    return frozenset(named) | frozenset(step for step in ordered if every and step % every == 0)
+    return frozenset(named) | frozenset(
+        step for step in ordered if every and step % every == 0
+    )
 
 
 def most(steps: Iterable[int], rule: Rule) -> int:
-    """The most that are on disk at the same time: those that stay, and one that is written before another goes."""
+    """The most that are on disk at the same time: those that stay, and one that is
+    written before another goes."""
     ordered = list(steps)
     if rule is None:
         return len(ordered)
     every = rule.get("every")
     regular = sum(1 for step in ordered if every and step % every == 0)
-    return min(len(ordered), sum(rule.get(part) or 0 for part in ("first", "last", "best")) + regular + 1)
+    return min(
+        len(ordered),
+        sum(rule.get(part) or 0 for part in ("first", "last", "best")) + regular + 1,
+    )
 
 
 def most_of(count: int, rule: Rule) -> int:
     """A bound of `most` for so many steps, where they are too many to be listed."""
     if rule is None or rule.get("every"):
         return count
-    return min(count, sum(rule.get(part) or 0 for part in ("first", "last", "best")) + 1)
+    return min(
+        count, sum(rule.get(part) or 0 for part in ("first", "last", "best")) + 1
+    )

@@ -6,16 +6,20 @@ from typing import Any
 from zsg_core.training.llama import LlamaShape
 
 NO_BIASES = (
-    "train.tuning: bitfit trains biases, and this Llama has none (as LLaMA and LLaMA-2): nothing would be trained; "
-    "ln trains the norms, lora adapters"
+    "train.tuning: bitfit trains biases, and this Llama has none (as LLaMA and LLaMA-2): nothing"
+    " would be trained; ln trains the norms, lora adapters"
 )
 
 
 def trainable(shape: LlamaShape, tuning: Mapping[str, Any]) -> int:
-    """Trained parameters: all; LoRA's Σ r·(d_in + d_out) over its targets; the norms'; the biases'."""
+    """Trained parameters: all; LoRA's Σ r·(d_in + d_out) over its targets; the norms';
+    the biases'."""
     match tuning["method"]:
         case "lora":
-            return sum(tuning["r"] * sum(_sizes(shape, target)) * _times(shape, target) for target in tuning["targets"])
+            return sum(
+                tuning["r"] * sum(_sizes(shape, target)) * _times(shape, target)
+                for target in tuning["targets"]
+            )
         case "ln":
             return shape.hidden * (2 * shape.layers + 1)
         case "bitfit":

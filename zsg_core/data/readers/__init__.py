@@ -1,7 +1,7 @@
 """Which published formats are read, and by what?
 
-One small module for each format, or for a few alike. A new format is a msgspec type that states its keys, a
-function that makes examples of a row, and a line here.
+One small module for each format, or for a few alike. A new format is a msgspec type
+that states its keys, a function that makes examples of a row, and a line here.
 """
 
 from collections.abc import Iterator
@@ -45,12 +45,14 @@ FORMATS: dict[str, Format] = {
 
 
 def lists(name: str, path: Path) -> Lists | None:
-    """The published held-out list beside a data set, None without one. UserError for one that cannot be used."""
+    """The published held-out list beside a data set, None without one. UserError for
+    one that cannot be used."""
     return FORMATS[name].lists(path)
 
 
 def own_ids(name: str, path: Path, skip: bool) -> list[str | None]:
-    """The id that each example's row was published with, as a text, in the order of `read`; none where rows have none.
+    """The id that each example's row was published with, as a text, in the order of
+    `read`; none where rows have none.
 
     `skip` as it was when the examples were read: rows that were passed over then are no examples.
     """
@@ -60,7 +62,8 @@ def own_ids(name: str, path: Path, skip: bool) -> list[str | None]:
 
 
 def read(name: str, path: Path, intake: Intake) -> Iterator[Example]:
-    """The examples of a data set, streamed. UserError for what cannot be read, or holds no example."""
+    """The examples of a data set, streamed. UserError for what cannot be read, or holds
+    no example."""
     stream = _of_one_split(FORMATS[name].read(path, intake), path, intake)
     for first in stream:
         return chain([first], stream)
@@ -68,7 +71,8 @@ def read(name: str, path: Path, intake: Intake) -> Iterator[Example]:
 
 
 def look(name: str, path: Path, facts: Facts | None = None) -> Look:
-    """What the files of a data set tell before their rows are read. `facts` may remember what a format's own would say.
+    """What the files of a data set tell before their rows are read. `facts` may
+    remember what a format's own would say.
 
     UserError for files that cannot be opened.
     """
@@ -76,11 +80,17 @@ def look(name: str, path: Path, facts: Facts | None = None) -> Look:
     return made.look(path, facts or made.facts or (lambda file: None))
 
 
-def _of_one_split(stream: Iterator[Example], path: Path, intake: Intake) -> Iterator[Example]:
+def _of_one_split(
+    stream: Iterator[Example], path: Path, intake: Intake
+) -> Iterator[Example]:
     """The examples. BadData at the end where rows said that they are of several splits."""
     yield from stream
     if len(intake.splits) > 1:
-        told = ", ".join(f"{name} ({count} rows)" for name, count in intake.splits.items())
+        told = ", ".join(
+            f"{name} ({count} rows)" for name, count in intake.splits.items()
+        )
         raise broken(
-            path, f"its rows say that they are of several splits: {told}; write each split to a file of its own"
+            path,
+            f"its rows say that they are of several splits: {told}; write each split to a file of"
+            " its own",
         )

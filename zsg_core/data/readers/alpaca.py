@@ -1,4 +1,5 @@
-"""Reads Alpaca rows, Code Alpaca's too: `instruction`, `input`, `output`, and Self-Instruct's seeds.
+"""Reads Alpaca rows, Code Alpaca's too: `instruction`, `input`, `output`, and
+Self-Instruct's seeds.
 
 The user says the instruction and, on the next line, the input, where there is one.
 """
@@ -47,7 +48,10 @@ def parse_seed(row: Seed, name: str, intake: Intake) -> list[Example]:
     if not row.instances:
         raise Malformed("`instances` is empty")
     task = "self_instruct"
-    turns = [(_asked(row.instruction, instance.input), instance.output) for instance in row.instances]
+    turns = [
+        (_asked(row.instruction, instance.input), instance.output)
+        for instance in row.instances
+    ]
     return [Example(id=intake.number(task), task=task, turns=(turn,)) for turn in turns]
 
 
@@ -55,5 +59,12 @@ def _asked(instruction: str, given: str) -> str:
     return f"{instruction}\n{given}" if given.strip() else instruction
 
 
-FORMAT = of_rows("Alpaca and Code Alpaca: instruction, input, output", Row, parse, (".json", ".jsonl"))
-SELF_INSTRUCT = of_rows("Self-Instruct's seeds: instruction and instances", Seed, parse_seed)
+FORMAT = of_rows(
+    "Alpaca and Code Alpaca: instruction, input, output",
+    Row,
+    parse,
+    (".json", ".jsonl"),
+)
+SELF_INSTRUCT = of_rows(
+    "Self-Instruct's seeds: instruction and instances", Seed, parse_seed
+)

@@ -1,9 +1,12 @@
-"""Reads Parquet files and Arrow streams row by row, with a bound on the bytes that are held at once.
+"""Reads Parquet files and Arrow streams row by row, with a bound on the bytes that are
+held at once.
 
-Both formats say much with few bytes: a dictionary holds a text once and names it in every row, pages and buffers are
-compressed. A kilobyte may stand for gigabytes. So sizes are looked at before anything is unpacked: of Parquet those in
-the headers of the pages, of Arrow those before each compressed buffer. Rows are turned into Python's lists in pieces
-of at most PIECE bytes, and a row of more than LONGEST is refused, as it is in JSON.
+Both formats say much with few bytes: a dictionary holds a text once and names it in
+every row, pages and buffers are compressed. A kilobyte may stand for gigabytes. So
+sizes are looked at before anything is unpacked: of Parquet those in the headers of the
+pages, of Arrow those before each compressed buffer. Rows are turned into Python's lists
+in pieces of at most PIECE bytes, and a row of more than LONGEST is refused, as it is in
+JSON.
 
 Sources: parquet.thrift and Encodings.md of apache/parquet-format.
 """
@@ -22,20 +25,26 @@ from zsg_core.data.readers.intake import broken
 from zsg_core.data.readers.json_array import LONGEST
 from zsg_core.errors import UserError
 
-ROWS = (1000, 500, 300, 100, 50, 20, 10, 5, 2, 1)  # at once: the first that keeps a batch within AT_ONCE
+# at once: the first that keeps a batch within AT_ONCE
+ROWS = (1000, 500, 300, 100, 50, 20, 10, 5, 2, 1)
 ENOUGH = 300  # rows at once are hardly slower than a thousand
-AT_ONCE = 1 << 30  # bytes of a batch as Arrow holds it, or of what cannot be cut: one row, a compressed batch
+# bytes of a batch as Arrow holds it, or of what cannot be cut: one row, a compressed batch
+AT_ONCE = 1 << 30
 PIECE = 64 << 20  # bytes of rows that become Python's lists at once
-PAGE = 512 << 20  # bytes of an unpacked page; writers begin the next after 1 MiB, or 100, or 1,024 texts
+# bytes of an unpacked page; writers begin the next after 1 MiB, or 100, or 1,024 texts
+PAGE = 512 << 20
 FOOTER = 64 << 20  # bytes
 COLUMNS = 10_000
 ELEMENTS = 4 * COLUMNS  # columns of columns included: a list has two
 DEEPEST = 64  # columns within one another; a dialogue's have five
 MOST_ROWS = 1_000_000_000
 OBJECT = 64  # bytes or so of a value as an object of Python's
-NULL = 16  # bytes or so of a value in Arrow beside its own: levels, offsets, what stands for one that is not there
+# bytes or so of a value in Arrow beside its own: levels, offsets, what stands for one
+# that is not there
+NULL = 16
 SCANNED = 8 << 20  # bytes of a dictionary that may be gone through for its longest text
-HEADERS = (1 << 9, 1 << 16, 1 << 24)  # bytes read for the header of a page, until it is whole
+# bytes read for the header of a page, until it is whole
+HEADERS = (1 << 9, 1 << 16, 1 << 24)
 
 CODECS = {0: "", 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 
@@ -44,11 +53,13 @@ _GROUPS, _META = 4, 3
 _CODEC, _PACKED, _FIRST_PAGE, _DICTIONARY_PAGE = 4, 7, 9, 11
 _NEEDED = (_CODEC, _PACKED, _FIRST_PAGE)
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # types of pages
-_NAMED, _SHARED = (2, 8), 7  # encodings: by a dictionary; DELTA_BYTE_ARRAY, by what a text has of the one before it
+# encodings: by a dictionary; DELTA_BYTE_ARRAY, by what a text has of the one before it
+_NAMED, _SHARED = (2, 8), 7
 
 
 def schema(file: Path) -> Any:
-    """The Arrow schema of a file. BadData for one that cannot be read; UserError without pyarrow."""
+    """The Arrow schema of a file. BadData for one that cannot be read; UserError
+    without pyarrow."""
     pa, parquet = _engines()
     with _explained(file):
         if file.suffix == ".parquet":
@@ -57,7 +68,10 @@ def schema(file: Path) -> Any:
         else:
             found = pa.ipc.open_stream(pa.memory_map(str(file))).schema
         if len(found) > COLUMNS:
-            raise broken(file, f"has {len(found):,} columns; zsg reads files of up to {COLUMNS:,}")
+            raise broken(
+                file,
+                f"has {len(found):,} columns; zsg reads files of up to {COLUMNS:,}",
+            )
         for column in found:
             _refuse_nameless(column)
         return found
@@ -91,7 +105,9 @@ def _engines() -> tuple[Any, Any]:
         import pyarrow as pa
         import pyarrow.parquet as parquet
     except ModuleNotFoundError as error:
-        raise UserError("reading Hugging Face data needs pyarrow: pip install 'zsg[train]'") from error
+        raise UserError(
+            "reading Hugging Face data needs pyarrow: pip install 'zsg[train]'"
+        ) from error
     return pa, parquet
 
 
@@ -102,8 +118,12 @@ def _explained(file: Path) -> Iterator[None]:
     except UserError:
         raise
     except MemoryError:
-        raise broken(file, "cannot be read: some of its rows together unpack to more than the memory holds") from None
-    except Exception as error:  # pyarrow meets odd bytes with errors of many types, its own and Python's
+        raise broken(
+            file,
+            "cannot be read: some of its rows together unpack to more than the memory holds",
+        ) from None
+    # pyarrow meets odd bytes with errors of many types, its own and Python's
+    except Exception as error:
         raise broken(file, f"cannot be read: {str(error)[:500]}") from error
 
 
@@ -111,9 +131,11 @@ def _explained(file: Path) -> Iterator[None]:
 
 
 def _footer(file: Path) -> bytes:
-    """The footer, unless it would fill the memory, or the stack: columns beyond number, or within one another.
+    """The footer, unless it would fill the memory, or the stack: columns beyond number,
+    or within one another.
 
-    Each of its bytes may become a struct of hundreds. Nothing for a file of another kind, which pyarrow names.
+    Each of its bytes may become a struct of hundreds. Nothing for a file of another
+    kind, which pyarrow names.
     """
     with file.open("rb") as raw:
         size = raw.seek(0, os.SEEK_END)
@@ -123,14 +145,20 @@ def _footer(file: Path) -> bytes:
         if len(end) < 8 or end[4:] != b"PAR1" or length > size - 8:
             return b""
         if length > FOOTER:
-            raise broken(file, f"has a footer of {length:,} bytes; zsg reads those of up to {FOOTER:,}")
+            raise broken(
+                file,
+                f"has a footer of {length:,} bytes; zsg reads those of up to {FOOTER:,}",
+            )
         raw.seek(size - 8 - length)
         text = raw.read(length)
     try:
         elements = list(thrift.structs_of(text, 2, ELEMENTS))
     except (thrift.Cut, thrift.Broken) as error:
-        raise broken(file, f"cannot be read: the schema in its footer: {error or 'is cut'}") from None
-    left: list[int] = []  # of the columns that others stand within, how many of these are still to come
+        raise broken(
+            file, f"cannot be read: the schema in its footer: {error or 'is cut'}"
+        ) from None
+    # of the columns that others stand within, how many of these are still to come
+    left: list[int] = []
     for element in elements:
         left.append(max(0, element.get(5, 0)))
         if len(left) > DEEPEST:
@@ -142,20 +170,32 @@ def _footer(file: Path) -> bytes:
     return text
 
 
-def _columns_of_groups(file: Path, footer: bytes, count: int) -> Iterator[list[thrift.Struct]]:
+def _columns_of_groups(
+    file: Path, footer: bytes, count: int
+) -> Iterator[list[thrift.Struct]]:
     """What the footer tells of the columns of each group of rows: ColumnMetaData of parquet.thrift.
 
-    Not asked of pyarrow, which ends the process over a column whose statistics do not fit its schema.
+    Not asked of pyarrow, which ends the process over a column whose statistics do not
+    fit its schema.
     """
     try:
         for group in thrift.structs_of(footer, _GROUPS, MOST_ROWS, is_whole=True):
             found = [column.get(_META) for column in group.get(1) or ()]
             told = [one for one in found if isinstance(one, dict)]
-            if len(told) != count or not all(isinstance(one.get(key), int) for one in told for key in _NEEDED):
-                raise broken(file, "cannot be read: its footer does not tell of every column in each group of rows")
+            if len(told) != count or not all(
+                isinstance(one.get(key), int) for one in told for key in _NEEDED
+            ):
+                raise broken(
+                    file,
+                    "cannot be read: its footer does not tell of every column in each group of"
+                    " rows",
+                )
             yield told
     except (thrift.Cut, thrift.Broken) as error:
-        raise broken(file, f"cannot be read: the groups of rows in its footer: {error or 'are cut'}") from None
+        raise broken(
+            file,
+            f"cannot be read: the groups of rows in its footer: {error or 'are cut'}",
+        ) from None
 
 
 def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
@@ -166,25 +206,40 @@ def _of_parquet(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
         if told.num_columns > COLUMNS or told.num_rows > MOST_ROWS:
             raise broken(
                 file,
-                f"has {told.num_rows:,} rows of {told.num_columns:,} values; zsg reads files of up to {MOST_ROWS:,} "
-                f"rows of {COLUMNS:,}",
+                f"has {told.num_rows:,} rows of {told.num_columns:,} values; zsg reads files of up"
+                f" to {MOST_ROWS:,} rows of {COLUMNS:,}",
             )
         leaves = [opened.schema.column(number) for number in range(told.num_columns)]
-        read = [number for number, leaf in enumerate(leaves) if leaf.path.partition(".")[0] in wanted]
-        names = list(dict.fromkeys(leaves[number].path.partition(".")[0] for number in read))
+        read = [
+            number
+            for number, leaf in enumerate(leaves)
+            if leaf.path.partition(".")[0] in wanted
+        ]
+        names = list(
+            dict.fromkeys(leaves[number].path.partition(".")[0] for number in read)
+        )
         sizes = [told.row_group(group).num_rows for group in range(told.num_row_groups)]
         if sum(sizes) != told.num_rows or min(sizes, default=0) < 0:
-            raise broken(file, f"cannot be read: its groups have {sum(sizes):,} rows, and it {told.num_rows:,}")
+            raise broken(
+                file,
+                f"cannot be read: its groups have {sum(sizes):,} rows, and it {told.num_rows:,}",
+            )
         columns = _columns_of_groups(file, footer, told.num_columns)
         for group, (size, of_group) in enumerate(zip(sizes, columns, strict=True)):
-            chunks = [_chunk(file, raw.fileno(), leaves[number], of_group[number]) for number in read]
+            chunks = [
+                _chunk(file, raw.fileno(), leaves[number], of_group[number])
+                for number in read
+            ]
             count, is_sure = _rows_at_once(file, chunks)
             batches = opened.iter_batches(count, row_groups=[group], columns=names)
             for batch in batches if is_sure else _guarded(batches):
                 size -= len(batch)
                 yield batch
             if size:
-                raise broken(file, f"cannot be read: a group has {size:,} rows fewer than it says")
+                raise broken(
+                    file,
+                    f"cannot be read: a group has {size:,} rows fewer than it says",
+                )
 
 
 @dataclass(frozen=True)
@@ -200,8 +255,9 @@ class _Page:
 class _Chunk:
     """The pages of a column in a group of rows.
 
-    `is_flat`: every row has one value. `fixed`: bytes that each value takes in Arrow, there or not. `named`: the most
-    bytes of a value that stands in the column's dictionary; `look` finds them where it is worth it.
+    `is_flat`: every row has one value. `fixed`: bytes that each value takes in Arrow,
+    there or not. `named`: the most bytes of a value that stands in the column's
+    dictionary; `look` finds them where it is worth it.
     """
 
     is_flat: bool
@@ -238,28 +294,42 @@ class _Chunk:
 
 
 def _rows_at_once(file: Path, chunks: Sequence[_Chunk]) -> tuple[int, bool]:
-    """How many rows may be read at once, and whether they are bounded for sure: lists may all be in one row."""
+    """How many rows may be read at once, and whether they are bounded for sure: lists
+    may all be in one row."""
     found = _fitting(chunks)
     if found[0] < ENOUGH:
         for chunk in chunks:
             chunk.named = chunk.look() if chunk.look else chunk.named
         found = _fitting(chunks)
     if not found[0]:
-        raise broken(file, f"has rows that may unpack to more than {AT_ONCE:,} bytes; zsg reads those of {LONGEST:,}")
+        raise broken(
+            file,
+            f"has rows that may unpack to more than {AT_ONCE:,} bytes; zsg reads those of"
+            f" {LONGEST:,}",
+        )
     return found
 
 
 def _fitting(chunks: Sequence[_Chunk]) -> tuple[int, bool]:
     flat = [chunk for chunk in chunks if chunk.is_flat]
     nested = sum(chunk.whole() for chunk in chunks if not chunk.is_flat)
-    fitting = (count for count in ROWS if sum(chunk.most(count) for chunk in flat) <= AT_ONCE)
+    fitting = (
+        count for count in ROWS if sum(chunk.most(count) for chunk in flat) <= AT_ONCE
+    )
     return next(fitting, 0), nested <= AT_ONCE
 
 
 def _chunk(file: Path, raw: int, leaf: Any, told: thrift.Struct) -> _Chunk:
-    """The pages of a column in a group of rows, by their headers. BadData for one that is too large."""
-    made = _Chunk(is_flat=leaf.max_repetition_level == 0, fixed=NULL + max(0, leaf.length or 0))
-    at = min(told[key] for key in (_FIRST_PAGE, _DICTIONARY_PAGE) if isinstance(told.get(key), int))
+    """The pages of a column in a group of rows, by their headers. BadData for one that
+    is too large."""
+    made = _Chunk(
+        is_flat=leaf.max_repetition_level == 0, fixed=NULL + max(0, leaf.length or 0)
+    )
+    at = min(
+        told[key]
+        for key in (_FIRST_PAGE, _DICTIONARY_PAGE)
+        if isinstance(told.get(key), int)
+    )
     end = at + told[_PACKED]
     while at < end:
         head, length = _header(file, raw, at)
@@ -267,11 +337,18 @@ def _chunk(file: Path, raw: int, leaf: Any, told: thrift.Struct) -> _Chunk:
         if unpacked < 0 or packed < 0:
             raise broken(file, "cannot be read: a page of less than no bytes")
         if unpacked > PAGE:
-            raise broken(file, f"has a page that unpacks to {unpacked:,} bytes; zsg reads those of up to {PAGE:,}")
+            raise broken(
+                file,
+                f"has a page that unpacks to {unpacked:,} bytes; zsg reads those of up to {PAGE:,}",
+            )
         if kind == _DICTIONARY:
             made.named = max(made.named, unpacked)
-            codec = CODECS.get(told[_CODEC]) if leaf.physical_type == "BYTE_ARRAY" else None
-            made.look = functools.partial(_longest, raw, codec, at + length, packed, unpacked)
+            codec = (
+                CODECS.get(told[_CODEC]) if leaf.physical_type == "BYTE_ARRAY" else None
+            )
+            made.look = functools.partial(
+                _longest, raw, codec, at + length, packed, unpacked
+            )
         elif kind in (_DATA, _DATA_V2):
             own = head.get(5 if kind == _DATA else 8, {})
             page = _Page(own.get(1, 0), own.get(2 if kind == _DATA else 4, 0), unpacked)
@@ -289,14 +366,18 @@ def _header(file: Path, raw: int, at: int) -> tuple[thrift.Struct, int]:
         except thrift.Cut:
             continue
         except thrift.Broken as error:
-            raise broken(file, f"cannot be read: the header of a page at byte {at}: {error}") from None
+            raise broken(
+                file, f"cannot be read: the header of a page at byte {at}: {error}"
+            ) from None
     raise broken(file, f"cannot be read: the header of a page at byte {at} is cut")
 
 
 def _longest(raw: int, codec: str | None, at: int, packed: int, unpacked: int) -> int:
-    """The most bytes of a value of a dictionary: of its texts the longest, where that is soon found.
+    """The most bytes of a value of a dictionary: of its texts the longest, where that
+    is soon found.
 
-    `codec`: pyarrow's name of how its page is packed, "" for not at all; None where it has no texts, or no such name.
+    `codec`: pyarrow's name of how its page is packed, "" for not at all; None where it
+    has no texts, or no such name.
     """
     if codec is None or unpacked > SCANNED:
         return unpacked
@@ -318,10 +399,11 @@ def _longest(raw: int, codec: str | None, at: int, packed: int, unpacked: int) -
 
 
 def _guarded(batches: Iterator[Any]) -> Iterator[Any]:
-    """The batches, each made within 2 AT_ONCE more of address space than there is now; MemoryError beyond.
+    """The batches, each made within 2 AT_ONCE more of address space than there is now;
+    MemoryError beyond.
 
-    For lists, of which only unpacking tells how many values a row has. Where the system knows no such limit there is
-    none.
+    For lists, of which only unpacking tells how many values a row has. Where the system
+    knows no such limit there is none.
     """
     while True:
         with _more_memory(2 * AT_ONCE):
@@ -336,7 +418,10 @@ def _more_memory(size: int) -> Iterator[None]:
     try:
         import resource
 
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        taken = (
+            int(Path("/proc/self/statm").read_text().split()[0])
+            * resource.getpagesize()
+        )
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     except (ImportError, OSError):
         yield
@@ -355,13 +440,21 @@ def _more_memory(size: int) -> Iterator[None]:
 def _of_arrow(file: Path, wanted: frozenset[str]) -> Iterator[Any]:
     pa, _ = _engines()
     text = pa.memory_map(str(file)).read_buffer()
-    places = [number for number, name in enumerate(schema(file).names) if name in wanted]
-    stream = pa.ipc.open_stream(text, options=pa.ipc.IpcReadOptions(included_fields=places))
+    places = [
+        number for number, name in enumerate(schema(file).names) if name in wanted
+    ]
+    stream = pa.ipc.open_stream(
+        text, options=pa.ipc.IpcReadOptions(included_fields=places)
+    )
     heads = flatbuffer.messages(memoryview(text))
     while True:
         for head in heads:
             if head.unpacked > AT_ONCE:
-                raise broken(file, f"has a batch that unpacks to {head.unpacked:,} bytes; zsg reads up to {AT_ONCE:,}")
+                raise broken(
+                    file,
+                    f"has a batch that unpacks to {head.unpacked:,} bytes; zsg reads up to"
+                    f" {AT_ONCE:,}",
+                )
             if head.kind == flatbuffer.BATCH:
                 break
         try:
@@ -383,7 +476,10 @@ def _pieces(file: Path, batch: Any, number: int) -> Iterator[Any]:
         yield batch
     elif len(batch) == 1:
         if size > LONGEST:
-            raise broken(file, f"row [{number}] has {size:,} bytes; zsg reads rows of up to {LONGEST:,}")
+            raise broken(
+                file,
+                f"row [{number}] has {size:,} bytes; zsg reads rows of up to {LONGEST:,}",
+            )
         yield batch
     else:
         half = len(batch) // 2
@@ -392,7 +488,8 @@ def _pieces(file: Path, batch: Any, number: int) -> Iterator[Any]:
 
 
 def _size(array: Any) -> int:
-    """The bytes of an array's values as Python would hold them, or so, every value counted where it stands.
+    """The bytes of an array's values as Python would hold them, or so, every value
+    counted where it stands.
 
     UserError for a kind of array that no reader needs.
     """
@@ -403,7 +500,9 @@ def _size(array: Any) -> int:
         return _size(array.storage)
     if types.is_dictionary(kind):
         if _is_text(kind.value_type):
-            return OBJECT * count + (_lengths(array.dictionary).take(array.indices).sum().as_py() or 0)
+            return OBJECT * count + (
+                _lengths(array.dictionary).take(array.indices).sum().as_py() or 0
+            )
         return count * max(OBJECT, _size(array.dictionary))
     if _is_text(kind):
         return OBJECT * count + (_lengths(array).sum().as_py() or 0)
@@ -411,12 +510,20 @@ def _size(array: Any) -> int:
         return OBJECT * count * (1 + kind.num_fields) + sum(map(_size, array.flatten()))
     if types.is_fixed_size_list(kind):
         held = count * kind.list_size
-        return OBJECT * held if OBJECT * held > PIECE else OBJECT * count + _size(array.flatten())
+        return (
+            OBJECT * held
+            if OBJECT * held > PIECE
+            else OBJECT * count + _size(array.flatten())
+        )
     if types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
         return OBJECT * count + _size(array.flatten())
     if types.is_nested(kind) or types.is_run_end_encoded(kind):
-        raise UserError(f"a column has the type {kind}, which zsg does not read; save it as lists and texts")
-    return count * max(OBJECT, kind.bit_width // 8 if types.is_fixed_size_binary(kind) else 0)
+        raise UserError(
+            f"a column has the type {kind}, which zsg does not read; save it as lists and texts"
+        )
+    return count * max(
+        OBJECT, kind.bit_width // 8 if types.is_fixed_size_binary(kind) else 0
+    )
 
 
 def _lengths(array: Any) -> Any:
@@ -428,8 +535,11 @@ def _lengths(array: Any) -> Any:
 
     if not (types.is_string_view(array.type) or types.is_binary_view(array.type)):
         return pc.call_function("binary_length", [array])
-    # A view has 16 bytes, of which the first four are its text's length; many may be of the same text.
-    views = np.frombuffer(array.buffers()[1] or b"", "<i4")[4 * array.offset : 4 * (array.offset + len(array)) : 4]
+    # A view has 16 bytes, of which the first four are its text's length; many may be of
+    # the same text.
+    views = np.frombuffer(array.buffers()[1] or b"", "<i4")[
+        4 * array.offset : 4 * (array.offset + len(array)) : 4
+    ]
     return pa.array(np.maximum(views, 0), pa.int64())
 
 

@@ -1,7 +1,9 @@
-"""Reads the Flan collection's chain-of-thought files: question, answer, rationale, separated by tabs, no header.
+"""Reads the Flan collection's chain-of-thought files: question, answer, rationale,
+separated by tabs, no header.
 
-A newline inside a field is written as the two characters `\\n`. The assistant gives the rationale and then
-`The answer is <answer>.`; a task is a file, named by what stands before `_train`.
+A newline inside a field is written as the two characters `\\n`. The assistant gives the
+rationale and then `The answer is <answer>.`; a task is a file, named by what stands
+before `_train`.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,9 @@
 """Turns a list of messages into a system text and (user, assistant) turns.
 
-A dialogue alternates. What cannot be a turn at its ends is left out and counted: an assistant's opening that
-answers nothing (FastChat's rule), and a last question without an answer (the papers': "an odd trailing turn is
-dropped"). Anything else that does not alternate is malformed.
+A dialogue alternates. What cannot be a turn at its ends is left out and counted: an
+assistant's opening that answers nothing (FastChat's rule), and a last question without
+an answer (the papers': "an odd trailing turn is dropped"). Anything else that does not
+alternate is malformed.
 """
 
 from collections.abc import Iterable
@@ -11,17 +12,33 @@ from zsg_core.data.examples import Turn
 from zsg_core.data.readers.intake import Intake, Malformed
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
-# What a tool answers is given to the assistant, as the user's words are; a call of a tool is the assistant's.
+# What a tool answers is given to the assistant, as the user's words are; a call of a
+# tool is the assistant's.
 SIDES = {
-    "system": SYSTEM, "developer": SYSTEM,
-    "user": USER, "human": USER, "tool": USER, "observation": USER, "function_response": USER, "function": USER,
-    "assistant": ASSISTANT, "gpt": ASSISTANT, "chatgpt": ASSISTANT, "bing": ASSISTANT, "bard": ASSISTANT,
-    "model": ASSISTANT, "function_call": ASSISTANT, "tool_call": ASSISTANT,
-}  # fmt: skip
+    "system": SYSTEM,
+    "developer": SYSTEM,
+    "user": USER,
+    "human": USER,
+    "tool": USER,
+    "observation": USER,
+    "function_response": USER,
+    "function": USER,
+    "assistant": ASSISTANT,
+    "gpt": ASSISTANT,
+    "chatgpt": ASSISTANT,
+    "bing": ASSISTANT,
+    "bard": ASSISTANT,
+    "model": ASSISTANT,
+    "function_call": ASSISTANT,
+    "tool_call": ASSISTANT,
+}
 
 
-def turns(messages: Iterable[tuple[str, str]], intake: Intake) -> tuple[str, tuple[Turn, ...]]:
-    """The system text and the turns of (role, text) messages. Malformed if they do not alternate or answer nothing."""
+def turns(
+    messages: Iterable[tuple[str, str]], intake: Intake
+) -> tuple[str, tuple[Turn, ...]]:
+    """The system text and the turns of (role, text) messages. Malformed if they do not
+    alternate or answer nothing."""
     system: list[str] = []
     made: list[Turn] = []
     asked: str | None = None
@@ -35,13 +52,17 @@ def turns(messages: Iterable[tuple[str, str]], intake: Intake) -> tuple[str, tup
             system.append(text)
         elif side == USER:
             if asked is not None:
-                raise Malformed(f"{role!r} speaks although the message before it has no answer yet")
+                raise Malformed(
+                    f"{role!r} speaks although the message before it has no answer yet"
+                )
             asked = text
         elif asked is not None:
             made.append((asked, text))
             asked = None
         elif made:
-            raise Malformed(f"{role!r} speaks although nothing was asked since the last answer")
+            raise Malformed(
+                f"{role!r} speaks although nothing was asked since the last answer"
+            )
         else:
             intake.note("opening of the assistant")
     if not made:

@@ -1,4 +1,5 @@
-"""Reads sets made for evaluation: HumanEval's problems and MT-Bench's questions, under their published ids."""
+"""Reads sets made for evaluation: HumanEval's problems and MT-Bench's questions, under
+their published ids."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ ANSWERS = "reference_answer/gpt-4.jsonl"
 
 
 class Problem(msgspec.Struct):
-    """A problem of HumanEval. `test` defines `check(candidate)`, which is called with `entry_point`."""
+    """A problem of HumanEval. `test` defines `check(candidate)`, which is called with
+    `entry_point`."""
 
     task_id: str
     prompt: str
@@ -47,18 +49,23 @@ class Answer(msgspec.Struct):
 def problems(path: Path, intake: Intake) -> Iterator[Problem]:
     """HumanEval's problems, whole, for those who run their tests."""
     for file in _humaneval(path):
-        yield from (row for chunk in json_rows(file, Problem, intake) for row in chunk.rows)
+        yield from (
+            row for chunk in json_rows(file, Problem, intake) for row in chunk.rows
+        )
 
 
 def read_humaneval(path: Path, intake: Intake) -> Iterator[Example]:
     """A problem as an example: the prompt, and the canonical solution that goes on from it."""
     seen: set[str] = set()
     for file in _humaneval(path):
-        yield from parsed(file, json_rows(file, Problem, intake), _once(seen, _problem), intake)
+        yield from parsed(
+            file, json_rows(file, Problem, intake), _once(seen, _problem), intake
+        )
 
 
 def read_mt_bench(path: Path, intake: Intake) -> Iterator[Example]:
-    """A question as an example. Its answers are GPT-4's, or empty where there are none: they need a judge."""
+    """A question as an example. Its answers are GPT-4's, or empty where there are none:
+    they need a judge."""
     seen: set[str] = set()
     for file in _questions(path):
         answers = {row.question_id: row for row in _answers(file.parent, intake)}
@@ -66,7 +73,9 @@ def read_mt_bench(path: Path, intake: Intake) -> Iterator[Example]:
         def question(row: Question, answers: dict[int, Answer] = answers) -> Example:
             return _question(row, answers.get(row.question_id))
 
-        yield from parsed(file, json_rows(file, Question, intake), _once(seen, question), intake)
+        yield from parsed(
+            file, json_rows(file, Question, intake), _once(seen, question), intake
+        )
 
 
 def _once(seen: set[str], make):
@@ -91,26 +100,38 @@ def _question(row: Question, answer: Answer | None) -> Example:
     said = answer.choices[0].turns if answer and answer.choices else []
     if not row.turns:
         raise Malformed("`turns` is empty")
-    turns = tuple((asked, said[i] if i < len(said) else "") for i, asked in enumerate(row.turns))
+    turns = tuple(
+        (asked, said[i] if i < len(said) else "") for i, asked in enumerate(row.turns)
+    )
     return Example(id=f"mt_bench/{row.question_id}", task=row.category, turns=turns)
 
 
 def _humaneval(path: Path) -> list[Path]:
-    return matching(path / "HumanEval.jsonl*" if path.is_dir() else path, (".jsonl", ".json"))
+    return matching(
+        path / "HumanEval.jsonl*" if path.is_dir() else path, (".jsonl", ".json")
+    )
 
 
 def _questions(path: Path) -> list[Path]:
-    return matching(path / "question.jsonl" if path.is_dir() else path, (".jsonl", ".json"))
+    return matching(
+        path / "question.jsonl" if path.is_dir() else path, (".jsonl", ".json")
+    )
 
 
 def _answers(folder: Path, intake: Intake) -> Iterator[Answer]:
     if (folder / ANSWERS).is_file():
-        yield from (row for chunk in json_rows(folder / ANSWERS, Answer, intake) for row in chunk.rows)
+        yield from (
+            row
+            for chunk in json_rows(folder / ANSWERS, Answer, intake)
+            for row in chunk.rows
+        )
 
 
 def _question_files(path: Path) -> list[Path]:
     found = _questions(path)
-    return found + [file.parent / ANSWERS for file in found if (root(file) / ANSWERS).is_file()]
+    return found + [
+        file.parent / ANSWERS for file in found if (root(file) / ANSWERS).is_file()
+    ]
 
 
 HUMANEVAL = Format(
@@ -120,7 +141,10 @@ HUMANEVAL = Format(
     trains=False,
 )
 MT_BENCH = Format(
-    about="MT-Bench's questions, for evaluation: question.jsonl, and reference_answer/gpt-4.jsonl beside it",
+    about=(
+        "MT-Bench's questions, for evaluation: question.jsonl, and reference_answer/gpt-4.jsonl"
+        " beside it"
+    ),
     files=_question_files,
     read=read_mt_bench,
     many_tasks=True,

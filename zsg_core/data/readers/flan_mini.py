@@ -1,6 +1,7 @@
 """Reads Flan-mini: one JSON array of ShareGPT-like `conversations` whose `source` names the task.
 
-Source: declare-lab/flan-mini, and ZSG's train_eval_key_list.json, which holds 225 of 1825 tasks out.
+Source: declare-lab/flan-mini, and ZSG's train_eval_key_list.json, which holds 225 of
+1825 tasks out.
 """
 
 from collections.abc import Iterator
@@ -52,10 +53,17 @@ class BareRow(msgspec.Struct, gc=False, forbid_unknown_fields=True):
 def parse(row: Row | BareRow, name: str, intake: Intake) -> list[Example]:
     """One example of the task `source`."""
     messages = row.conversations
-    if len(messages) == 2 and messages[0].from_ == "human" and messages[1].from_ == "gpt":  # nearly all: the fast way
+    # nearly all: the fast way
+    if (
+        len(messages) == 2
+        and messages[0].from_ == "human"
+        and messages[1].from_ == "gpt"
+    ):
         system, made = "", ((messages[0].value, messages[1].value),)
     else:
-        system, made = turns([(message.from_, message.value) for message in messages], intake)
+        system, made = turns(
+            [(message.from_, message.value) for message in messages], intake
+        )
     made_id = intake.number(row.source)
     return [Example(id=made_id, task=row.source, turns=made, system=system)]
 
@@ -67,7 +75,9 @@ def _array(path: Path) -> list[Path]:
 def read(path: Path, intake: Intake) -> Iterator[Example]:
     """All records in file order."""
     for file in _array(path):
-        yield from parsed(file, json_rows(file, Row, intake, bare=BareRow), parse, intake)
+        yield from parsed(
+            file, json_rows(file, Row, intake, bare=BareRow), parse, intake
+        )
 
 
 FORMAT = Format(

@@ -1,7 +1,9 @@
-"""Reads of the messages of an Arrow stream how large their compressed buffers are, before anything is unpacked.
+"""Reads of the messages of an Arrow stream how large their compressed buffers are,
+before anything is unpacked.
 
-A message is a FlatBuffer, a table of fields by number, and a body with the buffers of a batch of columns. Of a
-compressed buffer the first eight bytes say how long it was before; -1: it was not compressed after all.
+A message is a FlatBuffer, a table of fields by number, and a body with the buffers of a
+batch of columns. Of a compressed buffer the first eight bytes say how long it was
+before; -1: it was not compressed after all.
 
 Source: Message.fbs of apache/arrow, and the FlatBuffers internals of google/flatbuffers.
 """
@@ -16,14 +18,16 @@ DICTIONARY, BATCH = 2, 3  # kinds of messages
 
 @dataclass(frozen=True)
 class Message:
-    """One message: its kind, and the bytes that its compressed buffers are when unpacked, together."""
+    """One message: its kind, and the bytes that its compressed buffers are when
+    unpacked, together."""
 
     kind: int
     unpacked: int
 
 
 def messages(text: memoryview) -> Iterator[Message]:
-    """The messages of a stream. struct.error or ValueError where they cannot be followed; whoever reads it says why."""
+    """The messages of a stream. struct.error or ValueError where they cannot be
+    followed; whoever reads it says why."""
     at = 0
     while at + 4 <= len(text):
         (size,) = struct.unpack_from("<I", text, at)
@@ -72,7 +76,11 @@ class _Table:
 
     def table(self, field: int) -> "_Table | None":
         at = self._place(field)
-        return None if at is None else _Table(self._text, at + struct.unpack_from("<I", self._text, at)[0])
+        return (
+            None
+            if at is None
+            else _Table(self._text, at + struct.unpack_from("<I", self._text, at)[0])
+        )
 
     def pairs(self, field: int) -> Iterator[tuple[int, int]]:
         """The structs of two 64-bit numbers of a vector."""

@@ -1,4 +1,5 @@
-"""Says what a format is: which files it has, how they become examples, which tasks it holds out officially."""
+"""Says what a format is: which files it has, how they become examples, which tasks it
+holds out officially."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +25,9 @@ SHOWN = 5  # files that are named; all are counted
 class Look:
     """What the files of a source tell before their rows are read.
 
-    `marks` say what is read of them otherwise than by earlier versions of zsg: they enter the recipe, so that nothing
-    that was read otherwise has the same id. Where nothing is, there are none, and every id stays. `notes` are told.
+    `marks` say what is read of them otherwise than by earlier versions of zsg: they
+    enter the recipe, so that nothing that was read otherwise has the same id. Where
+    nothing is, there are none, and every id stays. `notes` are told.
     """
 
     marks: Mapping[str, Any] = field(default_factory=dict)
@@ -37,15 +39,19 @@ Facts = Callable[[Path], Any]  # what a file's head tells, kept beside its diges
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A published format. Every function takes `data.path`: a file, a folder, or a pattern of files.
+    """A published format. Every function takes `data.path`: a file, a folder, or a
+    pattern of files.
 
-    `files`: all that decides what is read, in the order in which it is read. `lists`: the published held-out list
-    that lies beside the data, None without one. `many_tasks`: whether examples are of many tasks, so that caps
-    per task have a meaning. `own_ids`: for every example that `read` makes, in its order, the `id` that its row was
-    published with, None for a row without one; itself None where rows of the format have none. `trains`: False for a
-    set made for evaluation only. `answered`: False where some questions have no answer, so that no loss can be taken of
-    the set. `options`: whether answers may be published with the choices that they are among. `facts`: what plan reads
-    of one file, JSON that is kept as long as the file does not change; `look`: what these tell of the whole.
+    `files`: all that decides what is read, in the order in which it is read. `lists`:
+    the published held-out list that lies beside the data, None without one.
+    `many_tasks`: whether examples are of many tasks, so that caps per task have a
+    meaning. `own_ids`: for every example that `read` makes, in its order, the `id` that
+    its row was published with, None for a row without one; itself None where rows of
+    the format have none. `trains`: False for a set made for evaluation only.
+    `answered`: False where some questions have no answer, so that no loss can be taken
+    of the set. `options`: whether answers may be published with the choices that they
+    are among. `facts`: what plan reads of one file, JSON that is kept as long as the
+    file does not change; `look`: what these tell of the whole.
     """
 
     about: str
@@ -61,15 +67,23 @@ class Format:
     look: Callable[[Path, Facts], Look] = lambda path, facts: Look()
 
 
-def of_rows(about: str, row: type[Row], parse: Parse[Row], suffixes: tuple[str, ...] = (".jsonl", ".json")) -> Format:
+def of_rows(
+    about: str,
+    row: type[Row],
+    parse: Parse[Row],
+    suffixes: tuple[str, ...] = (".jsonl", ".json"),
+) -> Format:
     """A format whose files hold one example in a JSON row, or a few."""
 
     def read(path: Path, intake: Intake) -> Iterator[Example]:
         for file in matching(path, suffixes):
             yield from parsed(file, json_rows(file, row, intake), parse, intake)
 
-    # Read apart from the rest, for an `id` may be anything: it is nobody's concern but that of whoever joins by it.
-    named: Any = msgspec.defstruct(f"Named{row.__name__}", [("id", Any, None)], bases=(row,), gc=False)
+    # Read apart from the rest, for an `id` may be anything: it is nobody's concern but
+    # that of whoever joins by it.
+    named: Any = msgspec.defstruct(
+        f"Named{row.__name__}", [("id", Any, None)], bases=(row,), gc=False
+    )
 
     def own_ids(path: Path, intake: Intake) -> Iterator[Any]:
         def id_of_each(one: Any, name: str, intake: Intake) -> list[Any]:
@@ -81,7 +95,13 @@ def of_rows(about: str, row: type[Row], parse: Parse[Row], suffixes: tuple[str, 
     def look(path: Path, facts: Facts) -> Look:
         return Look(notes=_beside_train(path, suffixes))
 
-    return Format(about=about, files=lambda path: matching(path, suffixes), read=read, own_ids=own_ids, look=look)
+    return Format(
+        about=about,
+        files=lambda path: matching(path, suffixes),
+        read=read,
+        own_ids=own_ids,
+        look=look,
+    )
 
 
 def parsed(
@@ -91,7 +111,8 @@ def parsed(
     intake: Intake,
     name: str | None = None,
 ) -> Iterator[Made]:
-    """The examples, or what else `parse` makes, of a file's rows; a row that it refuses is told or counted.
+    """The examples, or what else `parse` makes, of a file's rows; a row that it refuses
+    is told or counted.
 
     BadData for a row that means what zsg does not do, see `keys`.
     """
@@ -113,76 +134,117 @@ def _beside_train(path: Path, suffixes: tuple[str, ...]) -> tuple[str, ...]:
     if "*" in str(path) or not path.is_dir():
         return ()
     read = matching(path, suffixes)  # a folder's one file
-    rest = [file.name for file in sorted(path.iterdir()) if _is_train(file, suffixes) and file not in read]
-    return (f"{path}: {read[0].name} is read; left out: {', '.join(rest)}",) if rest else ()
+    rest = [
+        file.name
+        for file in sorted(path.iterdir())
+        if _is_train(file, suffixes) and file not in read
+    ]
+    return (
+        (f"{path}: {read[0].name} is read; left out: {', '.join(rest)}",)
+        if rest
+        else ()
+    )
 
 
 def _is_train(file: Path, suffixes: tuple[str, ...]) -> bool:
-    return _ends(file, suffixes) and names.kind_of(names.unsharded(stem(file))[0]) == "train"
+    return (
+        _ends(file, suffixes)
+        and names.kind_of(names.unsharded(stem(file))[0]) == "train"
+    )
 
 
 def meant(where: str, reason: object) -> BadData:
     """The error of a row that means what zsg does not do."""
     return BadData(
-        f"{where}: {reason}. Take the row out of the file, or the key where it means nothing (data.on_bad_row: skip "
-        "is for rows that cannot be read)"
+        f"{where}: {reason}. Take the row out of the file, or the key where it means nothing"
+        " (data.on_bad_row: skip is for rows that cannot be read)"
     )
 
 
-def matching(path: Path, suffixes: tuple[str, ...], names_are_tasks: bool = False) -> list[Path]:
-    """The files of a path in a fixed order. UserError where there is none, a folder says not which, or several splits.
+def matching(
+    path: Path, suffixes: tuple[str, ...], names_are_tasks: bool = False
+) -> list[Path]:
+    """The files of a path in a fixed order. UserError where there is none, a folder
+    says not which, or several splits.
 
-    A folder stands for its `train` file, in whatever of the suffixes; other names are given by a pattern.
-    `names_are_tasks`: see `names.splits_of`.
+    A folder stands for its `train` file, in whatever of the suffixes; other names are
+    given by a pattern. `names_are_tasks`: see `names.splits_of`.
     """
     if "*" in str(path):
-        found = sorted(p for p in root(path).glob(str(path.relative_to(root(path)))) if p.is_file())
+        found = sorted(
+            p for p in root(path).glob(str(path.relative_to(root(path)))) if p.is_file()
+        )
     elif path.is_dir():
-        found = [p for p in (path / f"train{suffix}{packed}" for suffix in suffixes for packed in ("", ".gz"))
-                 if p.is_file()][:1]  # fmt: skip
+        found = [
+            p
+            for p in (
+                path / f"train{suffix}{packed}"
+                for suffix in suffixes
+                for packed in ("", ".gz")
+            )
+            if p.is_file()
+        ][:1]
     else:
         found = [path] if path.is_file() else []
         if found and not path.name.removesuffix(".gz").endswith(suffixes):
-            raise UserError(f"{path}: no file of this format, which ends in {' or '.join(suffixes)}")
+            raise UserError(
+                f"{path}: no file of this format, which ends in {' or '.join(suffixes)}"
+            )
     if not found:
         named = f"train{suffixes[0]}"
         raise UserError(
-            f"{path}: no such file. data.path is a file, a folder with {named}, or a pattern such as *.json"
+            f"{path}: no such file. data.path is a file, a folder with {named}, or a pattern such"
+            " as *.json"
         )
     names.refuse_several(path, root(path), found, names_are_tasks)
     return found
 
 
-def of_folder(folder: Path, suffixes: tuple[str, ...], names_are_tasks: bool = False) -> list[Path]:
+def of_folder(
+    folder: Path, suffixes: tuple[str, ...], names_are_tasks: bool = False
+) -> list[Path]:
     """The files of a folder that have one of the suffixes, gzipped or not, by their names.
 
     UserError where there is none, where one stands there in two forms, and for several splits.
     """
-    found = sorted(file for file in folder.iterdir() if _ends(file, suffixes) and file.is_file())
+    found = sorted(
+        file for file in folder.iterdir() if _ends(file, suffixes) and file.is_file()
+    )
     if not found:
         raise UserError(
-            f"{folder}: no such file. It holds no file that ends in {' or '.join(suffixes)}, or that and .gz"
+            f"{folder}: no such file. It holds no file that ends in {' or '.join(suffixes)}, or"
+            " that and .gz"
         )
     seen: dict[str, Path] = {}
     for file in found:
         other = seen.setdefault(stem(file), file)
         if other != file:
             raise UserError(
-                f"{other} and {file.name} may be the same; move one away, or choose by a pattern such as "
-                f"*{''.join(other.suffixes[-2:] if other.suffix == '.gz' else other.suffix)}"
+                f"{other} and {file.name} may be the same; move one away, or choose by a pattern"
+                " such as"
+                f" *{''.join(other.suffixes[-2:] if other.suffix == '.gz' else other.suffix)}"
             )
     names.refuse_several(folder, folder, found, names_are_tasks)
     return found
 
 
-def left_out(folder: Path, found: Sequence[Path], suffixes: tuple[str, ...]) -> tuple[str, ...]:
-    """A note on the files of a folder that look as if they could be read, and are not; none where there are none."""
+def left_out(
+    folder: Path, found: Sequence[Path], suffixes: tuple[str, ...]
+) -> tuple[str, ...]:
+    """A note on the files of a folder that look as if they could be read, and are not;
+    none where there are none."""
     read = set(found)
-    rest = sorted(file.name for file in folder.iterdir() if _ends(file, suffixes) and file not in read)
+    rest = sorted(
+        file.name
+        for file in folder.iterdir()
+        if _ends(file, suffixes) and file not in read
+    )
     if not rest:
         return ()
     some = ", ".join(rest[:SHOWN]) + (", …" if len(rest) > SHOWN else "")
-    return (f"{folder}: {len(found)} files are read; left out: {some} (a pattern of files reads them)",)
+    return (
+        f"{folder}: {len(found)} files are read; left out: {some} (a pattern of files reads them)",
+    )
 
 
 def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
@@ -190,7 +252,8 @@ def _ends(file: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 def root(path: Path) -> Path:
-    """The folder that a path's files are named in: the path itself, or the folder above a file or a pattern."""
+    """The folder that a path's files are named in: the path itself, or the folder above
+    a file or a pattern."""
     while "*" in str(path):
         path = path.parent
     return path.parent if path.is_file() else path

@@ -1,10 +1,13 @@
-"""Reads a Hugging Face data set from a folder: what `save_to_disk` writes, or Parquet files as the hub has them.
+"""Reads a Hugging Face data set from a folder: what `save_to_disk` writes, or Parquet
+files as the hub has them.
 
-What a row is, its columns say: the first of SHAPES whose columns are all there is how it is read. A folder of
-several splits is refused with their names, since zsg never guesses which is meant.
+What a row is, its columns say: the first of SHAPES whose columns are all there is how
+it is read. A folder of several splits is refused with their names, since zsg never
+guesses which is meant.
 
-`datasets` 5 gives a column of values of several types the type Json, Arrow's `arrow.json`, and keeps the values as
-text: they are decoded, so that the rows are those of the same file as JSON lines.
+`datasets` 5 gives a column of values of several types the type Json, Arrow's
+`arrow.json`, and keeps the values as text: they are decoded, so that the rows are those
+of the same file as JSON lines.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,8 +17,27 @@ from typing import Any
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers import alpaca, columns, flan_mini, keys, messages, names, p3, pairs, sharegpt
-from zsg_core.data.readers.format import SHOWN, Facts, Format, Look, Parse, matching, meant, root
+from zsg_core.data.readers import (
+    alpaca,
+    columns,
+    flan_mini,
+    keys,
+    messages,
+    names,
+    p3,
+    pairs,
+    sharegpt,
+)
+from zsg_core.data.readers.format import (
+    SHOWN,
+    Facts,
+    Format,
+    Look,
+    Parse,
+    matching,
+    meant,
+    root,
+)
 from zsg_core.data.readers.intake import Intake, Malformed, broken, whole
 from zsg_core.data.readers.json_array import BAD, LONGEST
 from zsg_core.errors import UserError
@@ -40,8 +62,14 @@ SHAPES: list[tuple[set[str], type, Parse]] = [
 def files(path: Path) -> list[Path]:
     """The Arrow or Parquet files of one split, in the order of their names."""
     if path.is_dir() and (path / "dataset_dict.json").is_file():
-        named = sorted(folder.name for folder in path.iterdir() if (folder / "state.json").is_file())
-        raise UserError(f"{path}: a folder of splits; give one of them: {', '.join(named)}")
+        named = sorted(
+            folder.name
+            for folder in path.iterdir()
+            if (folder / "state.json").is_file()
+        )
+        raise UserError(
+            f"{path}: a folder of splits; give one of them: {', '.join(named)}"
+        )
     if not path.is_dir():
         return matching(path, (".parquet", ".arrow"))
     if (path / "state.json").is_file():
@@ -49,7 +77,9 @@ def files(path: Path) -> list[Path]:
     if not any(path.glob("*.parquet")) and (below := sorted(path.glob("**/*.parquet"))):
         own = names.splits_of(below, path, names_are_tasks=False)
         choices = ", ".join(str(names.pattern(some)) for some in own.values())
-        raise UserError(f"{path}: its Parquet files lie in folders below it; give {choices}")
+        raise UserError(
+            f"{path}: its Parquet files lie in folders below it; give {choices}"
+        )
     return matching(path / "*.parquet", (".parquet",))
 
 
@@ -70,7 +100,9 @@ def read(path: Path, intake: Intake) -> Iterator[Example]:
             for row in batch if good is None else good:
                 try:
                     if good is None:
-                        row = msgspec.convert(_decoded(row, encoded), kind, dec_hook=hook)
+                        row = msgspec.convert(
+                            _decoded(row, encoded), kind, dec_hook=hook
+                        )
                         has_keys = intake.take_met_key()
                     if has_keys:
                         keys.check(row, intake)
@@ -83,7 +115,8 @@ def read(path: Path, intake: Intake) -> Iterator[Example]:
 
 
 def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] | None:
-    """All rows at once, as most are good; None where one of them is none, for which they are looked at one by one."""
+    """All rows at once, as most are good; None where one of them is none, for which
+    they are looked at one by one."""
     try:
         return msgspec.convert(batch, list[kind], dec_hook=hook)
     except msgspec.ValidationError:
@@ -97,7 +130,8 @@ def facts(file: Path) -> dict[str, Any]:
 
 
 def look(path: Path, facts: Facts) -> Look:
-    """Whether values are decoded that were read as text, and whether templates are named otherwise than they were."""
+    """Whether values are decoded that were read as text, and whether templates are
+    named otherwise than they were."""
     there, marks = files(path), {}
     is_p3 = False
     for file in there:
@@ -124,12 +158,21 @@ def _left_out(path: Path, there: list[Path]) -> tuple[str, ...]:
     ]
     if not rest:
         return ()
-    return (f"{path}: {len(there)} files are read; left out: {', '.join(rest[:SHOWN])}{', …' * (len(rest) > SHOWN)}",)
+    return (
+        (
+            f"{path}: {len(there)} files are read; left out:"
+            f" {', '.join(rest[:SHOWN])}{', …' * (len(rest) > SHOWN)}"
+        ),
+    )
 
 
 def _is_read(kind: type[msgspec.Struct], path: list[str]) -> bool:
     """Whether a value of a row is one that is read, not passed over."""
-    read = {field.encode_name for field in msgspec.structs.fields(kind) if field.type != keys.Told | None}
+    read = {
+        field.encode_name
+        for field in msgspec.structs.fields(kind)
+        if field.type != keys.Told | None
+    }
     return path[0] in read and (len(path) == 1 or path[1] in OF_A_MESSAGE)
 
 
@@ -139,7 +182,8 @@ def _read_of(kind: type[msgspec.Struct]) -> set[str]:
 
 
 def _encoded(schema: Any) -> dict[str, Any]:
-    """Where a file's values are JSON as text: by column True, or the same of its fields; of a list, of its items."""
+    """Where a file's values are JSON as text: by column True, or the same of its
+    fields; of a list, of its items."""
     told = _features((schema.metadata or {}).get(b"huggingface", b"{}"))
     found = {field.name: _json_of(field) or told.get(field.name) for field in schema}
     return {name: where for name, where in found.items() if where}
@@ -147,20 +191,30 @@ def _encoded(schema: Any) -> dict[str, Any]:
 
 def _json_of(field: Any) -> Any:
     kind, metadata = field.type, field.metadata or {}
-    if getattr(kind, "extension_name", None) == JSON or metadata.get(b"ARROW:extension:name") == JSON.encode():
+    if (
+        getattr(kind, "extension_name", None) == JSON
+        or metadata.get(b"ARROW:extension:name") == JSON.encode()
+    ):
         return True
     if hasattr(kind, "storage_type"):
         return None  # another type of somebody's own
     if hasattr(kind, "value_field"):
         return _json_of(kind.value_field)
-    if not hasattr(kind, "num_fields") or not kind.num_fields or not hasattr(kind, "field"):
+    if (
+        not hasattr(kind, "num_fields")
+        or not kind.num_fields
+        or not hasattr(kind, "field")
+    ):
         return None
-    found = {inner.name: _json_of(inner) for inner in map(kind.field, range(kind.num_fields))}
+    found = {
+        inner.name: _json_of(inner) for inner in map(kind.field, range(kind.num_fields))
+    }
     return {name: where for name, where in found.items() if where} or None
 
 
 def _features(written: bytes) -> dict[str, Any]:
-    """The same from the features that `datasets` writes beside the schema: not every pyarrow knows the type."""
+    """The same from the features that `datasets` writes beside the schema: not every
+    pyarrow knows the type."""
     try:
         told = msgspec.json.decode(written)["info"]["features"]
     except (*BAD, KeyError, TypeError):
@@ -210,13 +264,24 @@ def _shape(file: Path, columns: set[str]) -> tuple[type, Parse]:
         if wanted <= columns:
             return kind, parse
     known = "; ".join(", ".join(sorted(wanted)) for wanted, *_ in SHAPES)
-    raise broken(file, f"the columns {', '.join(sorted(columns))} are none that zsg knows. Known: {known}")
+    raise broken(
+        file,
+        f"the columns {', '.join(sorted(columns))} are none that zsg knows. Known: {known}",
+    )
 
 
 def _saved(state: Path) -> list[str]:
     try:
-        named = [row["filename"] for row in msgspec.json.decode(whole(state, LONGEST))["_data_files"]]
-        is_there = all(isinstance(name, str) and "/" not in name and (state.parent / name).is_file() for name in named)
+        named = [
+            row["filename"]
+            for row in msgspec.json.decode(whole(state, LONGEST))["_data_files"]
+        ]
+        is_there = all(
+            isinstance(name, str)
+            and "/" not in name
+            and (state.parent / name).is_file()
+            for name in named
+        )
     except (OSError, *BAD, KeyError, TypeError) as error:
         raise broken(state, f"is not what `save_to_disk` writes: {error!r}") from error
     if not is_there:

@@ -1,4 +1,5 @@
-"""Decides what becomes of a row that cannot be read: an error that names it, or one that is counted and told."""
+"""Decides what becomes of a row that cannot be read: an error that names it, or one
+that is counted and told."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,8 @@ class Malformed(ValueError):
 
 
 class Intake:
-    """What a reading has met so far: rows passed over, things left out, and how many examples each task has.
+    """What a reading has met so far: rows passed over, things left out, and how many
+    examples each task has.
 
     `skip` is the setting `on_bad_row: skip`; without it the first bad row is BadData.
     """
@@ -23,20 +25,25 @@ class Intake:
         self.skipped = 0
         self.reasons: list[str] = []
         self.notes: Counter[str] = Counter()
-        self.splits: Counter[str] = Counter()  # rows by the split that they say they are of
+        # rows by the split that they say they are of
+        self.splits: Counter[str] = Counter()
         self.met_key = False  # whether a key of `keys` was met since it was last asked
         self._numbers: Counter[str] = Counter()
 
     def bad(self, where: str, reason: object) -> None:
         """Refuses a row, or counts it. BadData with the place, the reason and what is allowed."""
         if not self.skip:
-            raise BadData(f"{where}: {reason}. Repair the row, or set data.on_bad_row: skip to count it and go on")
+            raise BadData(
+                f"{where}: {reason}. Repair the row, or set data.on_bad_row: skip to count it and"
+                " go on"
+            )
         self.skipped += 1
         if len(self.reasons) < SHOWN:
             self.reasons.append(f"{where}: {reason}")
 
     def note(self, what: str) -> None:
-        """Counts a part that a rule of the format leaves out of an example that is otherwise read."""
+        """Counts a part that a rule of the format leaves out of an example that is
+        otherwise read."""
         self.notes[what] += 1
 
     def take_met_key(self) -> bool:
@@ -45,24 +52,35 @@ class Intake:
         return met
 
     def number(self, task: str) -> str:
-        """The next example's id in its task: `<task>:<how many came before>`. Malformed for an unsafe name."""
+        """The next example's id in its task: `<task>:<how many came before>`. Malformed
+        for an unsafe name."""
         count = self._numbers[task]
         if not count and not (task and task.isprintable()):
-            raise Malformed(f"{task!r} is no name of a task: it must be printable and not empty")
+            raise Malformed(
+                f"{task!r} is no name of a task: it must be printable and not empty"
+            )
         self._numbers[task] = count + 1
         return f"{task}:{count}"
 
     def facts(self) -> dict[str, object]:
         """What is told of the reading: counts, the first reasons."""
-        return {"skipped": self.skipped, "reasons": self.reasons, "left_out": dict(sorted(self.notes.items()))}
+        return {
+            "skipped": self.skipped,
+            "reasons": self.reasons,
+            "left_out": dict(sorted(self.notes.items())),
+        }
 
 
 def whole(path: Path, most: int) -> bytes:
-    """All bytes of a file. BadData for one of more than `most`, which is not read; OSError as it is."""
+    """All bytes of a file. BadData for one of more than `most`, which is not read;
+    OSError as it is."""
     with path.open("rb") as file:
         text = file.read(most + 1)
     if len(text) > most:
-        raise broken(path, f"has more than {most:,} bytes; zsg reads such a file of up to so many")
+        raise broken(
+            path,
+            f"has more than {most:,} bytes; zsg reads such a file of up to so many",
+        )
     return text
 
 

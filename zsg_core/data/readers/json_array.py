@@ -1,8 +1,10 @@
-"""Cuts a JSON array of any size into pieces that each hold whole records, without parsing them in Python.
+"""Cuts a JSON array of any size into pieces that each hold whole records, without
+parsing them in Python.
 
-A cut is guessed where one record seems to end and the next to begin, and checked: a text that begins at a record
-and is a whole array once `]` is put after it ends at a record too. What looks like an end inside a text or
-inside a nested list fails the check, and the guess before it is tried.
+A cut is guessed where one record seems to end and the next to begin, and checked: a
+text that begins at a record and is a whole array once `]` is put after it ends at a
+record too. What looks like an end inside a text or inside a nested list fails the
+check, and the guess before it is tried.
 """
 
 import itertools
@@ -12,9 +14,11 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-LONGEST = 128 << 20  # bytes of one record; what is longer is no text that a model could be trained on
+# bytes of one record; what is longer is no text that a model could be trained on
+LONGEST = 128 << 20
 TRIES = 4
-# What a decoder raises. ValueError: for a number of thousands of digits, which Python does not take for one.
+# What a decoder raises. ValueError: for a number of thousands of digits, which Python
+# does not take for one.
 BAD = (msgspec.DecodeError, ValueError, RecursionError)
 _OBJECTS = re.compile(rb"\}\s*,\s*(?=\{)")
 _FIRST_KEY = re.compile(rb'\s*\{\s*("(?:[^"\\]|\\.)*")\s*:')
@@ -29,14 +33,20 @@ class TooLong(ValueError):
     """No row ends within LONGEST bytes."""
 
     def __init__(self) -> None:
-        super().__init__(f"no row ends within {LONGEST >> 20} MiB; is this a file of rows?")
+        super().__init__(
+            f"no row ends within {LONGEST >> 20} MiB; is this a file of rows?"
+        )
 
 
-def pieces(head: bytes, read: Callable[[int], bytes], decode: Callable[[bytes], list]) -> Iterator[Piece]:
-    """The array as smaller arrays: each text `[…]` with what `decode` made of it, or None where that failed.
+def pieces(
+    head: bytes, read: Callable[[int], bytes], decode: Callable[[bytes], list]
+) -> Iterator[Piece]:
+    """The array as smaller arrays: each text `[…]` with what `decode` made of it, or
+    None where that failed.
 
-    `head` begins after the array's `[`; `read(n)` gives more. `decode` may refuse a whole array for what is in it
-    (DecodeError). A broken or truncated array ends with a piece that is no JSON. TooLong for a record beyond LONGEST.
+    `head` begins after the array's `[`; `read(n)` gives more. `decode` may refuse a
+    whole array for what is in it (DecodeError). A broken or truncated array ends with a
+    piece that is no JSON. TooLong for a record beyond LONGEST.
     """
     buffer, edges = head, _edges(head)
     while block := read(len(buffer)):
@@ -76,9 +86,14 @@ def _skip(text: str, at: int) -> int:
 
 
 def _edges(head: bytes) -> list[re.Pattern[bytes]]:
-    # Records mostly begin with the same key, and what is nested in them with another: then the first guess holds.
+    # Records mostly begin with the same key, and what is nested in them with another:
+    # then the first guess holds.
     key = _FIRST_KEY.match(head)
-    same = [re.compile(rb"\}\s*,\s*(?=\{\s*" + re.escape(key[1]) + rb"\s*:)")] if key else []
+    same = (
+        [re.compile(rb"\}\s*,\s*(?=\{\s*" + re.escape(key[1]) + rb"\s*:)")]
+        if key
+        else []
+    )
     return [*same, _OBJECTS]
 
 
@@ -115,7 +130,8 @@ def _is_whole(piece: bytes) -> bool:
 
 
 def _from_the_end(edge: re.Pattern[bytes], buffer: bytes) -> Iterator[re.Match[bytes]]:
-    # Not to the begin: of a buffer full of one record nearly all is in vain, and more of the file brings its end.
+    # Not to the begin: of a buffer full of one record nearly all is in vain, and more
+    # of the file brings its end.
     end, width = len(buffer), 1 << 14
     least = end - max(1 << 20, end // 4)
     while end > max(0, least):

@@ -1,4 +1,5 @@
-"""Reads a held-out list of task names, as ZSG publishes one for Flan-mini: `train_key_list`, `eval_key_list`."""
+"""Reads a held-out list of task names, as ZSG publishes one for Flan-mini:
+`train_key_list`, `eval_key_list`."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,18 +21,24 @@ class Keys(msgspec.Struct):
 
 
 def lists(path: Path) -> Lists | None:
-    """The list beside the data, None without one. UserError for a file that is none, or names a task twice."""
+    """The list beside the data, None without one. UserError for a file that is none, or
+    names a task twice."""
     file = root(path) / KEY_LIST
     if not file.is_file():
         return None
     try:
         keys = msgspec.json.decode(whole(file, LONGEST), type=Keys)
     except (OSError, *BAD) as error:
-        raise broken(file, f"cannot be read as a list of task names: {error}") from error
+        raise broken(
+            file, f"cannot be read as a list of task names: {error}"
+        ) from error
     counts = Counter(keys.train_key_list + keys.eval_key_list)
     doubled = next((name for name, count in counts.items() if count > 1), None)
     if doubled is not None:
-        raise broken(file, f"{doubled!r} is listed more than once; a held-out task must not be trained on")
+        raise broken(
+            file,
+            f"{doubled!r} is listed more than once; a held-out task must not be trained on",
+        )
     return {"train": keys.train_key_list, "test": keys.eval_key_list}
 
 

@@ -1,13 +1,16 @@
-"""Knows the keys of rows and messages that change what a row means, and what zsg does where one does.
+"""Knows the keys of rows and messages that change what a row means, and what zsg does
+where one does.
 
-A reader takes the keys of its format and no others, so a key that says "do not learn this" would go unseen. Here is
-the one table of them. What says that an answer is not to be learnt is refused: zsg learns every answer alike. What a
-row has beside what is read (reasoning, calls of tools, a system text) is counted and told. Every other key is taken for
-a label of the row that changes nothing.
+A reader takes the keys of its format and no others, so a key that says "do not learn
+this" would go unseen. Here is the one table of them. What says that an answer is not to
+be learnt is refused: zsg learns every answer alike. What a row has beside what is read
+(reasoning, calls of tools, a system text) is counted and told. Every other key is taken
+for a label of the row that changes nothing.
 
-Sources of the names: OpenAI's and Mistral's `weight`, axolotl's `train`, `training` and `train_detail`, torchtune's
-`masked`, ms-swift's `loss`, NeMo's `mask`, LLaMA-Factory's `loss_weight` and `kto_tag`, OASST's `deleted`, TRL's
-`label` of KTO, DeepSeek's and Qwen's `reasoning_content`.
+Sources of the names: OpenAI's and Mistral's `weight`, axolotl's `train`, `training` and
+`train_detail`, torchtune's `masked`, ms-swift's `loss`, NeMo's `mask`, LLaMA-Factory's
+`loss_weight` and `kto_tag`, OASST's `deleted`, TRL's `label` of KTO, DeepSeek's and
+Qwen's `reasoning_content`.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +28,8 @@ Holds = Callable[[Any], bool]
 
 @dataclass(frozen=True)
 class Key:
-    """What is done where a key's value `holds`: refused, or counted as `says`. `side`: of whose messages, or of all."""
+    """What is done where a key's value `holds`: refused, or counted as `says`. `side`:
+    of whose messages, or of all."""
 
     holds: Holds
     says: str
@@ -44,7 +48,9 @@ class Told:
 
 def _is_there(value: Any) -> bool:
     """Whether there is anything: not null, not false, not an empty text or list."""
-    return value not in (None, False, "", [], {}, 0) and not (isinstance(value, str) and not value.strip())
+    return value not in (None, False, "", [], {}, 0) and not (
+        isinstance(value, str) and not value.strip()
+    )
 
 
 def _is_not_whole(value: Any) -> bool:
@@ -53,7 +59,8 @@ def _is_not_whole(value: Any) -> bool:
 
 
 def _is_masked(value: Any) -> bool:
-    """Whether a mask may be of what is learnt: NeMo's names the side that is not learnt, which may be the user's."""
+    """Whether a mask may be of what is learnt: NeMo's names the side that is not
+    learnt, which may be the user's."""
     if isinstance(value, str):
         return bool(value.strip()) and SIDES.get(value.strip().lower()) != USER
     return value is not None and value is not False
@@ -81,7 +88,16 @@ NOT_LEARNT = "marks what is not to be learnt, and zsg learns every answer alike"
 REMOVED = "marks what was taken out of the data"
 REJECTED = "rejected side of a preference"
 
-_LEARN = ("weight", "train", "training", "trainable", "learn", "loss", "loss_mask", "loss_weight")
+_LEARN = (
+    "weight",
+    "train",
+    "training",
+    "trainable",
+    "learn",
+    "loss",
+    "loss_mask",
+    "loss_weight",
+)
 _MASK = ("mask", "masked", "ignore", "train_detail")
 _REMOVED = ("deleted", "is_deleted", "removed")
 _REASONING = ("reasoning_content", "reasoning", "thinking", "thought", "thoughts")
@@ -91,18 +107,59 @@ MESSAGE: dict[str, tuple[Key, ...]] = {
     **{
         key: (
             Key(_is_not_whole, NOT_LEARNT, is_refused=True, side=ASSISTANT),
-            Key(_is_there, f"`{key}` of a user's message, of which nothing is learnt", side=USER),
+            Key(
+                _is_there,
+                f"`{key}` of a user's message, of which nothing is learnt",
+                side=USER,
+            ),
         )
         for key in _LEARN
     },
-    **{key: (Key(_is_masked, NOT_LEARNT, is_refused=True, side=ASSISTANT),) for key in _MASK},
+    **{
+        key: (Key(_is_masked, NOT_LEARNT, is_refused=True, side=ASSISTANT),)
+        for key in _MASK
+    },
     **{key: (Key(_is_there, REMOVED, is_refused=True),) for key in _REMOVED},
-    "prefix": (Key(_is_there, "marks the beginning of an answer, not one", is_refused=True, side=ASSISTANT),),
-    "tool_calls": (Key(_is_there, "is a part of the answer that is not read; write it as text", is_refused=True),),
-    "function_call": (Key(_is_there, "is a part of the answer that is not read; write it as text", is_refused=True),),
-    "children": (Key(_is_there, "makes a tree of the dialogue; write each path as a row", is_refused=True),),
-    "replies": (Key(_is_there, "makes a tree of the dialogue; write each path as a row", is_refused=True),),
-    **{key: (Key(_is_there, f"`{key}` beside a message's content"),) for key in (*_REASONING, *_MEDIA)},
+    "prefix": (
+        Key(
+            _is_there,
+            "marks the beginning of an answer, not one",
+            is_refused=True,
+            side=ASSISTANT,
+        ),
+    ),
+    "tool_calls": (
+        Key(
+            _is_there,
+            "is a part of the answer that is not read; write it as text",
+            is_refused=True,
+        ),
+    ),
+    "function_call": (
+        Key(
+            _is_there,
+            "is a part of the answer that is not read; write it as text",
+            is_refused=True,
+        ),
+    ),
+    "children": (
+        Key(
+            _is_there,
+            "makes a tree of the dialogue; write each path as a row",
+            is_refused=True,
+        ),
+    ),
+    "replies": (
+        Key(
+            _is_there,
+            "makes a tree of the dialogue; write each path as a row",
+            is_refused=True,
+        ),
+    ),
+    **{
+        key: (Key(_is_there, f"`{key}` beside a message's content"),)
+        for key in (*_REASONING, *_MEDIA)
+    },
     "name": (Key(_is_there, "`name` of a message's speaker"),),
     "label": (Key(_is_there, "`label` of a message"),),
 }
@@ -112,27 +169,59 @@ ROW: dict[str, tuple[Key, ...]] = {
         Key(_is_no_learning, NOT_LEARNT, is_refused=True),
         Key(_is_other_number, "`weight` of a row, and all rows count alike"),
     ),
-    **{key: (Key(_is_no_learning, NOT_LEARNT, is_refused=True),) for key in _LEARN if key != "weight"},
-    **{key: (Key(_is_masked, NOT_LEARNT, is_refused=True),) for key in ("mask", "masked", "ignore")},
-    **{key: (Key(lambda value: value is True, REMOVED, is_refused=True),) for key in _REMOVED},
-    "label": (Key(_is_false, "marks an answer that is not wanted (KTO)", is_refused=True),),
-    "kto_tag": (Key(_is_false, "marks an answer that is not wanted (KTO)", is_refused=True),),
+    **{
+        key: (Key(_is_no_learning, NOT_LEARNT, is_refused=True),)
+        for key in _LEARN
+        if key != "weight"
+    },
+    **{
+        key: (Key(_is_masked, NOT_LEARNT, is_refused=True),)
+        for key in ("mask", "masked", "ignore")
+    },
+    **{
+        key: (Key(lambda value: value is True, REMOVED, is_refused=True),)
+        for key in _REMOVED
+    },
+    "label": (
+        Key(_is_false, "marks an answer that is not wanted (KTO)", is_refused=True),
+    ),
+    "kto_tag": (
+        Key(_is_false, "marks an answer that is not wanted (KTO)", is_refused=True),
+    ),
     "chosen": (Key(_is_false, "marks an answer that is not wanted", is_refused=True),),
     **{
         key: (Key(_is_false, f"row with `{key}: false`, which is learnt as any other"),)
         for key in ("is_correct", "correct", "is_valid", "accepted", "passed")
     },
-    **{key: (Key(_is_there, REJECTED),) for key in ("rejected", "rejected_response", "rejected_messages")},
+    **{
+        key: (Key(_is_there, REJECTED),)
+        for key in ("rejected", "rejected_response", "rejected_messages")
+    },
     **{
         key: (Key(_is_there, f"`{key}` beside what is read of a row"),)
-        for key in ("system", "system_prompt", "system_message", "tools", *_REASONING, *_MEDIA)
+        for key in (
+            "system",
+            "system_prompt",
+            "system_message",
+            "tools",
+            *_REASONING,
+            *_MEDIA,
+        )
     },
 }
 
 # What a question may need to be answered, beside rows of one question and one answer.
 QUESTION: dict[str, tuple[Key, ...]] = {
     key: (Key(_is_there, f"`{key}` beside a question"),)
-    for key in ("context", "passage", "input", "history", "choices", "options", "rationale")
+    for key in (
+        "context",
+        "passage",
+        "input",
+        "history",
+        "choices",
+        "options",
+        "rationale",
+    )
 }
 SPLIT = "split"
 _DIALOGUES = ("messages", "chosen_messages", "conversations", "items")
@@ -161,11 +250,13 @@ else:
 
 
 class Meant(Exception):
-    """A row that asks for what zsg does not do. It is no bad row: passing it over would change the study, too."""
+    """A row that asks for what zsg does not do. It is no bad row: passing it over would
+    change the study, too."""
 
 
 def hook(intake: Intake) -> Callable[[type, Any], Told]:
-    """What a decoder calls for a key of the tables where it is there: rows without one cost nothing."""
+    """What a decoder calls for a key of the tables where it is there: rows without one
+    cost nothing."""
 
     def found(kind: type, value: Any) -> Told:
         intake.met_key = True
@@ -184,7 +275,11 @@ def check(row: Any, intake: Intake) -> None:
         for number, message in enumerate(getattr(row, name, None) or ()):
             _check_message(f"{name}[{number}]", message, intake)
     split = getattr(row, SPLIT, None)
-    if isinstance(split, Told) and isinstance(split.value, str) and kind_of(split.value):
+    if (
+        isinstance(split, Told)
+        and isinstance(split.value, str)
+        and kind_of(split.value)
+    ):
         intake.splits[split.value] += 1
 
 
@@ -196,12 +291,19 @@ def _check_message(where: str, message: Any, intake: Intake) -> None:
     side = SIDES.get(role)
     for key, rules in MESSAGE.items():
         value = getattr(message, key, None)
-        if not isinstance(value, Told) or (key == "name" and role not in ("user", "assistant", "human", "gpt")):
-            continue  # what answers is named in a tool's message, and that changes nothing
-        _apply(f"{where}: `{key}: {_shown(value.value)}`", value.value, rules, side, intake)
+        if not isinstance(value, Told) or (
+            key == "name" and role not in ("user", "assistant", "human", "gpt")
+        ):
+            # what answers is named in a tool's message, and that changes nothing
+            continue
+        _apply(
+            f"{where}: `{key}: {_shown(value.value)}`", value.value, rules, side, intake
+        )
 
 
-def _apply(where: str, value: Any, rules: tuple[Key, ...], side: str | None, intake: Intake) -> None:
+def _apply(
+    where: str, value: Any, rules: tuple[Key, ...], side: str | None, intake: Intake
+) -> None:
     for rule in rules:
         if rule.side not in (None, side) or not rule.holds(value):
             continue

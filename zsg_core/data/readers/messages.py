@@ -1,7 +1,8 @@
 """Reads `messages` lists (No Robots, DELIA): the content a text, or a list of parts.
 
-Parts are joined by a newline in their order: reasoning, text, calls of tools. Of a preference row the chosen side
-is read, and that is counted. `category`, where there is one, is the task.
+Parts are joined by a newline in their order: reasoning, text, calls of tools. Of a
+preference row the chosen side is read, and that is counted. `category`, where there is
+one, is the task.
 """
 
 import msgspec
@@ -48,7 +49,9 @@ def of_task(task: str) -> Parse[Row]:
             messages = row.chosen_messages
         if messages is None:
             raise Malformed("needs `messages` or `chosen_messages`")
-        system, made = turns([(message.role, _text(message)) for message in messages], intake)
+        system, made = turns(
+            [(message.role, _text(message)) for message in messages], intake
+        )
         own = row.category or task
         return [Example(id=intake.number(own), task=own, turns=made, system=system)]
 
@@ -57,7 +60,10 @@ def of_task(task: str) -> Parse[Row]:
 
 def _text(message: Message) -> str:
     if message.loss_weight not in (None, 1.0) and SIDES.get(message.role) == ASSISTANT:
-        raise Malformed(f"loss_weight {message.loss_weight} of an assistant's message; zsg learns all of them alike")
+        raise Malformed(
+            f"loss_weight {message.loss_weight} of an assistant's message; zsg learns all of them"
+            " alike"
+        )
     if isinstance(message.content, str):
         return message.content
     return "\n".join(_part(part) for part in message.content)
@@ -66,7 +72,9 @@ def _text(message: Message) -> str:
 def _part(part: Part) -> str:
     text = part.value if part.value is not None else part.text
     if part.type not in TEXTS or text is None:
-        raise Malformed(f"a part of type {part.type!r} with no text; known: {', '.join(TEXTS)}")
+        raise Malformed(
+            f"a part of type {part.type!r} with no text; known: {', '.join(TEXTS)}"
+        )
     return text
 
 
@@ -74,5 +82,7 @@ def _format(about: str, task: str) -> Format:
     return of_rows(about, Row, of_task(task))
 
 
-FORMAT = _format("lists of messages with roles (No Robots): JSON lines or a JSON array", "messages")
+FORMAT = _format(
+    "lists of messages with roles (No Robots): JSON lines or a JSON array", "messages"
+)
 DELIA = _format("DELIA's formatted-text rows: lists of messages", "delia")

@@ -1,9 +1,11 @@
-"""Reads Natural Instructions V2: the official folder, or task files of the two older dialects by a pattern.
+"""Reads Natural Instructions V2: the official folder, or task files of the two older
+dialects by a pattern.
 
-Source: allenai/natural-instructions. The official folder has tasks/<task>.json and splits/default/*.txt; a task's
-position in its split file is its place in every order, and an instance's place in its file is its id, since
-published ids are missing or doubled in some copies. The 10-key and 7-key dialects have bare texts where the
-official 14 keys have lists.
+Source: allenai/natural-instructions. The official folder has tasks/<task>.json and
+splits/default/*.txt; a task's position in its split file is its place in every order,
+and an instance's place in its file is its id, since published ids are missing or
+doubled in some copies. The 10-key and 7-key dialects have bare texts where the official
+14 keys have lists.
 """
 
 from collections import Counter
@@ -18,9 +20,14 @@ from zsg_core.data.readers.intake import Intake, Malformed, broken, whole
 from zsg_core.data.readers.json_array import BAD, LONGEST
 from zsg_core.errors import UserError
 
-SPLITS = {"train": "splits/default/train_tasks.txt", "test": "splits/default/test_tasks.txt"}
-MOST_OF_A_TASK = 8 * LONGEST  # bytes of a task's file, which is read whole; the largest published has 60 million
-SPLIT_FILES = ("train", "test", "dev", "valid")  # a file so called stands in the folder of its task
+SPLITS = {
+    "train": "splits/default/train_tasks.txt",
+    "test": "splits/default/test_tasks.txt",
+}
+# bytes of a task's file, which is read whole; the largest published has 60 million
+MOST_OF_A_TASK = 8 * LONGEST
+# a file so called stands in the folder of its task
+SPLIT_FILES = ("train", "test", "dev", "valid")
 
 
 class Shot(msgspec.Struct):
@@ -50,12 +57,13 @@ _TASK, _INSTANCE = msgspec.json.Decoder(Task), msgspec.json.Decoder(Instance)
 
 
 def task_names(folder: Path, split: str) -> list[str]:
-    """The tasks of a split in file order. UserError if the list is missing, empty, doubled or unsafe."""
+    """The tasks of a split in file order. UserError if the list is missing, empty,
+    doubled or unsafe."""
     path = folder / SPLITS[split]
     if not path.is_file():
         raise UserError(
-            f"{path}: not found. A Natural Instructions folder has tasks/<task>.json and {SPLITS[split]}; "
-            "set data.path to such a folder, or to a pattern of task files"
+            f"{path}: not found. A Natural Instructions folder has tasks/<task>.json and"
+            f" {SPLITS[split]}; set data.path to such a folder, or to a pattern of task files"
         )
     try:
         text = whole(path, LONGEST).decode("utf-8-sig")
@@ -66,7 +74,10 @@ def task_names(folder: Path, split: str) -> list[str]:
         raise broken(path, "names no task; write one task name per line")
     for name in names:
         if "/" in name or "\\" in name or name.startswith("."):
-            raise broken(path, f"{name!r} is not a task name; a name has no slash and no leading dot")
+            raise broken(
+                path,
+                f"{name!r} is not a task name; a name has no slash and no leading dot",
+            )
     doubled = [name for name, count in Counter(names).items() if count > 1]
     if doubled:
         raise broken(path, f"{min(doubled)} is listed more than once")
@@ -74,13 +85,16 @@ def task_names(folder: Path, split: str) -> list[str]:
 
 
 def lists(path: Path) -> Lists | None:
-    """The official held-out list of a folder; task files by a pattern have none. UserError if a task is in both."""
+    """The official held-out list of a folder; task files by a pattern have none.
+    UserError if a task is in both."""
     if not path.is_dir():
         return None
     names = {split: task_names(path, split) for split in SPLITS}
     both = sorted(set(names["train"]) & set(names["test"]))
     if both:
-        raise UserError(f"{path}: {both[0]} is in both splits; a held-out task must not be trained on")
+        raise UserError(
+            f"{path}: {both[0]} is in both splits; a held-out task must not be trained on"
+        )
     return names
 
 
@@ -89,7 +103,11 @@ def files(path: Path) -> list[Path]:
     if not path.is_dir():
         return matching(path, (".json",), names_are_tasks=True)
     named = [path / name for name in SPLITS.values()]
-    return named + [_task_file(path, name) for names in (lists(path) or {}).values() for name in names]
+    return named + [
+        _task_file(path, name)
+        for names in (lists(path) or {}).values()
+        for name in names
+    ]
 
 
 def read(path: Path, intake: Intake) -> Iterator[Example]:
@@ -109,24 +127,42 @@ def read_task(path: Path, intake: Intake) -> Iterator[Example]:
         task = _TASK.decode(whole(path, MOST_OF_A_TASK).removeprefix(b"\xef\xbb\xbf"))
     except (OSError, *BAD) as error:
         raise broken(path, f"cannot be read as a task file: {error}") from error
-    definition = task.definition if isinstance(task.definition, str) else next(iter(task.definition), "")
+    definition = (
+        task.definition
+        if isinstance(task.definition, str)
+        else next(iter(task.definition), "")
+    )
     if not definition.strip():
         raise broken(path, "'Definition' must be a text or a list of texts")
     shots = tuple((shot.input, shot.output) for shot in task.shots)
-    tags = (task.categories,) if isinstance(task.categories, str) else tuple(task.categories)
+    tags = (
+        (task.categories,)
+        if isinstance(task.categories, str)
+        else tuple(task.categories)
+    )
     for index, raw in enumerate(task.instances):
         try:
-            yield _example(f"{name}:{index}", name, _INSTANCE.decode(raw), definition, shots, tags)
+            yield _example(
+                f"{name}:{index}", name, _INSTANCE.decode(raw), definition, shots, tags
+            )
         except (Malformed, *BAD) as error:
             intake.bad(f"{path}: Instances[{index}]", error)
 
 
 def has_instance(folder: Path, name: str) -> bool:
-    """Whether a task of the official folder has any instance. UserError for a file that cannot be read."""
+    """Whether a task of the official folder has any instance. UserError for a file that
+    cannot be read."""
     return next(read_task(_task_file(folder, name), Intake()), None) is not None
 
 
-def _example(made_id: str, task: str, row: Instance, definition: str, shots: tuple[Turn, ...], tags: tuple) -> Example:
+def _example(
+    made_id: str,
+    task: str,
+    row: Instance,
+    definition: str,
+    shots: tuple[Turn, ...],
+    tags: tuple,
+) -> Example:
     references = (row.output,) if isinstance(row.output, str) else tuple(row.output)
     if not references:
         raise Malformed("'output' must be a list of at least one text")
@@ -144,12 +180,17 @@ def _example(made_id: str, task: str, row: Instance, definition: str, shots: tup
 def _task_file(folder: Path, name: str) -> Path:
     path = folder / "tasks" / f"{name}.json"
     if not path.is_file():
-        raise UserError(f"{path}: not found, but the split files of {folder} name this task")
+        raise UserError(
+            f"{path}: not found, but the split files of {folder} name this task"
+        )
     return path
 
 
 FORMAT = Format(
-    about="Natural Instructions V2: a folder with tasks/ and splits/default/, or a pattern of task files",
+    about=(
+        "Natural Instructions V2: a folder with tasks/ and splits/default/, or a pattern of task"
+        " files"
+    ),
     files=files,
     read=read,
     lists=lists,

@@ -1,7 +1,8 @@
-"""Reads Tk-Instruct's CSV form of Natural Instructions: `input,output`, the whole prompt in `input`.
+"""Reads Tk-Instruct's CSV form of Natural Instructions: `input,output`, the whole
+prompt in `input`.
 
-A task is the folder of its file, <task>/<any name>.csv; two files of one task are refused, since they hold
-samples of the same instances.
+A task is the folder of its file, <task>/<any name>.csv; two files of one task are
+refused, since they hold samples of the same instances.
 """
 
 from collections.abc import Iterator
@@ -30,14 +31,19 @@ def files(path: Path) -> list[Path]:
     for file in found:
         other = of_task.setdefault(file.parent.name, file)
         if other != file:
-            raise UserError(f"{other} and {file} are of one task; choose one with a pattern, such as */{file.name}")
+            raise UserError(
+                f"{other} and {file} are of one task; choose one with a pattern, such as"
+                f" */{file.name}"
+            )
     return found
 
 
 def read(path: Path, intake: Intake) -> Iterator[Example]:
     """The rows of every task."""
     for file in files(path):
-        yield from parsed(file, csv_rows(file, Row, intake), _of_task(file.parent.name), intake)
+        yield from parsed(
+            file, csv_rows(file, Row, intake), _of_task(file.parent.name), intake
+        )
 
 
 def _of_task(task: str):
@@ -48,5 +54,9 @@ def _of_task(task: str):
     return parse
 
 
-FORMAT = Format(about="Tk-Instruct's CSV: <task>/<name>.csv with the columns input, output", files=files, read=read,
-                many_tasks=True)  # fmt: skip
+FORMAT = Format(
+    about="Tk-Instruct's CSV: <task>/<name>.csv with the columns input, output",
+    files=files,
+    read=read,
+    many_tasks=True,
+)

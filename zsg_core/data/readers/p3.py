@@ -1,7 +1,9 @@
-"""Reads P3 rows, one file per template: as on the hub (`inputs_pretokenized`), or GPT-3's `prompt`/`completion`.
+"""Reads P3 rows, one file per template: as on the hub (`inputs_pretokenized`), or
+GPT-3's `prompt`/`completion`.
 
-A template is a task. It is named by the row's `task`, where there is one, or by the file, or by the folder of a file
-that is a shard, see `names.tasks_of`. What a row's `answer_choices` offer are the example's options, see `options`.
+A template is a task. It is named by the row's `task`, where there is one, or by the
+file, or by the folder of a file that is a shard, see `names.tasks_of`. What a row's
+`answer_choices` offer are the example's options, see `options`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +12,17 @@ from typing import Any
 
 from zsg_core.data.examples import Example
 from zsg_core.data.readers import keyed, names
-from zsg_core.data.readers.format import Facts, Format, Look, left_out, matching, of_folder, parsed, root, stem
+from zsg_core.data.readers.format import (
+    Facts,
+    Format,
+    Look,
+    left_out,
+    matching,
+    of_folder,
+    parsed,
+    root,
+    stem,
+)
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import RowKeys
 from zsg_core.data.readers.rows import json_rows
@@ -18,17 +30,73 @@ from zsg_core.data.readers.rows import json_rows
 END = "<|endoftext|>"  # closes a completion in GPT-3's form
 # The data sets of T0's datasets.csv, as the names of their templates' tasks begin.
 SETS = (
-    "adversarial_qa_dbert", "adversarial_qa_dbidaf", "adversarial_qa_droberta", "ag_news", "ai2_arc_ARC_Challenge",
-    "ai2_arc_ARC_Easy", "amazon_polarity", "anli", "app_reviews", "cnn_dailymail_3.0.0", "common_gen", "cos_e_v1.11",
-    "cosmos_qa", "crows_pairs", "dbpedia_14", "dream", "duorc_ParaphraseRC", "duorc_SelfRC", "gigaword", "glue_mrpc",
-    "glue_qqp", "hellaswag", "imdb", "jigsaw_toxicity_pred", "kilt_tasks_hotpotqa", "multi_news", "openbookqa_main",
-    "paws_labeled_final", "piqa", "qasc", "quail", "quarel", "quartz", "quoref", "race_high", "race_middle", "ropes",
-    "rotten_tomatoes", "samsum", "sciq", "social_i_qa", "squad_v2", "story_cloze_2016", "super_glue_axg",
-    "super_glue_boolq", "super_glue_cb", "super_glue_copa", "super_glue_multirc", "super_glue_record", "super_glue_rte",
-    "super_glue_wic", "super_glue_wsc.fixed", "trec", "trivia_qa_unfiltered", "web_questions", "wiki_bio",
-    "wiki_hop_original", "wiki_qa", "wino_bias_type1_anti", "wino_bias_type1_pro", "wino_bias_type2_anti",
-    "wino_bias_type2_pro", "winogrande_winogrande_xl", "wiqa", "xsum", "yelp_review_full",
-)  # fmt: skip
+    "adversarial_qa_dbert",
+    "adversarial_qa_dbidaf",
+    "adversarial_qa_droberta",
+    "ag_news",
+    "ai2_arc_ARC_Challenge",
+    "ai2_arc_ARC_Easy",
+    "amazon_polarity",
+    "anli",
+    "app_reviews",
+    "cnn_dailymail_3.0.0",
+    "common_gen",
+    "cos_e_v1.11",
+    "cosmos_qa",
+    "crows_pairs",
+    "dbpedia_14",
+    "dream",
+    "duorc_ParaphraseRC",
+    "duorc_SelfRC",
+    "gigaword",
+    "glue_mrpc",
+    "glue_qqp",
+    "hellaswag",
+    "imdb",
+    "jigsaw_toxicity_pred",
+    "kilt_tasks_hotpotqa",
+    "multi_news",
+    "openbookqa_main",
+    "paws_labeled_final",
+    "piqa",
+    "qasc",
+    "quail",
+    "quarel",
+    "quartz",
+    "quoref",
+    "race_high",
+    "race_middle",
+    "ropes",
+    "rotten_tomatoes",
+    "samsum",
+    "sciq",
+    "social_i_qa",
+    "squad_v2",
+    "story_cloze_2016",
+    "super_glue_axg",
+    "super_glue_boolq",
+    "super_glue_cb",
+    "super_glue_copa",
+    "super_glue_multirc",
+    "super_glue_record",
+    "super_glue_rte",
+    "super_glue_wic",
+    "super_glue_wsc.fixed",
+    "trec",
+    "trivia_qa_unfiltered",
+    "web_questions",
+    "wiki_bio",
+    "wiki_hop_original",
+    "wiki_qa",
+    "wino_bias_type1_anti",
+    "wino_bias_type1_pro",
+    "wino_bias_type2_anti",
+    "wino_bias_type2_pro",
+    "winogrande_winogrande_xl",
+    "wiqa",
+    "xsum",
+    "yelp_review_full",
+)
 
 
 class Row(RowKeys):
@@ -49,22 +117,32 @@ def parse(row: Row, name: str, intake: Intake) -> list[Example]:
     elif row.prompt is not None and row.completion is not None:
         given, wanted = row.prompt, row.completion.removesuffix(END)
     else:
-        raise Malformed("needs inputs_pretokenized and targets_pretokenized, or prompt and completion")
+        raise Malformed(
+            "needs inputs_pretokenized and targets_pretokenized, or prompt and completion"
+        )
     task = row.task or name
     choices = options(row.answer_choices, wanted, intake)
-    return [Example(id=intake.number(task), task=task, turns=((given, wanted),), options=choices)]
+    return [
+        Example(
+            id=intake.number(task), task=task, turns=((given, wanted),), options=choices
+        )
+    ]
 
 
 def options(published: Any, answer: str, intake: Intake) -> tuple[str, ...]:
-    """The different choices of a row, each with the blanks around it that the answer has; () where there is no choice.
+    """The different choices of a row, each with the blanks around it that the answer
+    has; () where there is no choice.
 
-    A row is trained on whatever its choices are, so what is wrong with them costs it its options and nothing else:
-    choices that are no texts, fewer than two that differ (blank ones are none), or an answer that is none of them. All
-    are counted in `intake`, but for a row that offers nothing, as those of generative templates do.
+    A row is trained on whatever its choices are, so what is wrong with them costs it
+    its options and nothing else: choices that are no texts, fewer than two that differ
+    (blank ones are none), or an answer that is none of them. All are counted in
+    `intake`, but for a row that offers nothing, as those of generative templates do.
     """
     if not published:
         return ()
-    if not isinstance(published, list) or not all(isinstance(text, str) for text in published):
+    if not isinstance(published, list) or not all(
+        isinstance(text, str) for text in published
+    ):
         intake.note("answer_choices that are no list of texts")
         return ()
     choices = dict.fromkeys(bare for text in published if (bare := text.strip()))
@@ -95,7 +173,9 @@ def read(path: Path, intake: Intake) -> Iterator[Example]:
     files = _rows(path)
     tasks, _ = names.tasks_of(files, root(path))
     for file in files:
-        yield from parsed(file, json_rows(file, Row, intake), parse, intake, tasks[file])
+        yield from parsed(
+            file, json_rows(file, Row, intake), parse, intake, tasks[file]
+        )
 
 
 def tasks_of_files(path: Path) -> list[str] | None:
@@ -108,9 +188,11 @@ def tasks_of_files(path: Path) -> list[str] | None:
 
 
 def task_marks(path: Path, files: Sequence[Path]) -> dict[str, str]:
-    """The mark of templates that earlier versions called by their shards, or by a split; none where they did not.
+    """The mark of templates that earlier versions called by their shards, or by a
+    split; none where they did not.
 
-    The digest of the files knows their names within the folder: one that comes from above it stands in the mark.
+    The digest of the files knows their names within the folder: one that comes from
+    above it stands in the mark.
     """
     tasks, outside = names.tasks_of(files, root(path))
     if all(task == stem(file) for file, task in tasks.items()):
@@ -119,7 +201,8 @@ def task_marks(path: Path, files: Sequence[Path]) -> dict[str, str]:
 
 
 def look(path: Path, facts: Facts) -> Look:
-    """Whether templates are named otherwise than they were, and which files of a folder are not read."""
+    """Whether templates are named otherwise than they were, and which files of a folder
+    are not read."""
     files = _rows(path)
     told: tuple[str, ...] = ()
     if path.is_dir():

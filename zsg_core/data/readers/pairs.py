@@ -1,6 +1,7 @@
 """Reads rows of one question and one answer: GSM8K and its RFT form, TELL.
 
-RFT repeats a question on consecutive lines, once per sampled solution; each line is an example of its own.
+RFT repeats a question on consecutive lines, once per sampled solution; each line is an
+example of its own.
 """
 
 from zsg_core.data.examples import Example
@@ -29,7 +30,10 @@ def of_task(task: str, *forms: tuple[str, str]) -> Parse[Row]:
             if given is not None and wanted is not None:
                 turn = given, wanted
                 return [Example(id=intake.number(task), task=task, turns=(turn,))]
-        raise Malformed("needs " + ", or ".join(f"{asked} and {answered}" for asked, answered in forms))
+        raise Malformed(
+            "needs "
+            + ", or ".join(f"{asked} and {answered}" for asked, answered in forms)
+        )
 
     return parse
 
@@ -45,5 +49,9 @@ GSM8K = _format(
     ("query", "response"),
     ("question", "ground_truth"),
 )
-TELL = _format("TELL: query and response, or prompt and response", "tell", ("query", "response"),
-               ("prompt", "response"))  # fmt: skip
+TELL = _format(
+    "TELL: query and response, or prompt and response",
+    "tell",
+    ("query", "response"),
+    ("prompt", "response"),
+)

@@ -1,7 +1,9 @@
-"""Reads files of rows as a stream: JSON lines, one JSON array, CSV, tab-separated lines; gzipped or not.
+"""Reads files of rows as a stream: JSON lines, one JSON array, CSV, tab-separated
+lines; gzipped or not.
 
-A row is decoded straight into a msgspec type that states the format's keys. Files are read in blocks and decoded
-a block at a time; only where that fails is the block looked at row by row, to tell which row it was.
+A row is decoded straight into a msgspec type that states the format's keys. Files are
+read in blocks and decoded a block at a time; only where that fails is the block looked
+at row by row, to tell which row it was.
 """
 
 import csv
@@ -38,19 +40,25 @@ class Chunk(Generic[Row]):
 
 
 class _Decoding(Generic[Row]):
-    """Decodes many rows at once, as `bare`, which has no key of `keys` and knows no others, as long as that will do.
+    """Decodes many rows at once, as `bare`, which has no key of `keys` and knows no
+    others, as long as that will do.
 
-    Most files have the keys of their format and no more, and a type of few fields is read in two thirds of the time.
+    Most files have the keys of their format and no more, and a type of few fields is
+    read in two thirds of the time.
     """
 
-    def __init__(self, kind: type[Row], bare: type[Row] | None, as_lines: bool, intake: Intake) -> None:
+    def __init__(
+        self, kind: type[Row], bare: type[Row] | None, as_lines: bool, intake: Intake
+    ) -> None:
         hook = keys.hook(intake)
         self.one = msgspec.json.Decoder(kind, dec_hook=hook)
         self._all = self._many(kind, as_lines, hook)
         self._bare = None if bare is None else self._many(bare, as_lines, hook)
 
     @staticmethod
-    def _many(kind: type[Row], as_lines: bool, hook: Callable[..., Any]) -> Callable[[bytes], list[Row]]:
+    def _many(
+        kind: type[Row], as_lines: bool, hook: Callable[..., Any]
+    ) -> Callable[[bytes], list[Row]]:
         if as_lines:
             return msgspec.json.Decoder(kind, dec_hook=hook).decode_lines
         return msgspec.json.Decoder(list[kind], dec_hook=hook).decode
@@ -66,8 +74,11 @@ class _Decoding(Generic[Row]):
         return self._all(text)
 
 
-def json_rows(path: Path, kind: type[Row], intake: Intake, bare: type | None = None) -> Iterator[Chunk[Row]]:
-    """The rows of a .json or .jsonl file, told apart by its first character. UserError if it cannot be read.
+def json_rows(
+    path: Path, kind: type[Row], intake: Intake, bare: type | None = None
+) -> Iterator[Chunk[Row]]:
+    """The rows of a .json or .jsonl file, told apart by its first character. UserError
+    if it cannot be read.
 
     `bare`: a type like `kind` that forbids unknown fields and has no keys of `keys`, for speed.
     """
@@ -76,9 +87,13 @@ def json_rows(path: Path, kind: type[Row], intake: Intake, bare: type | None = N
             head = file.read(BLOCK).removeprefix(BOM)
             inner = head.lstrip()
             if inner[:1] == b"[":
-                yield from _array(path, inner[1:], file, _Decoding(kind, bare, False, intake), intake)
+                yield from _array(
+                    path, inner[1:], file, _Decoding(kind, bare, False, intake), intake
+                )
             else:
-                yield from _lines(path, head, file, _Decoding(kind, bare, True, intake), intake)
+                yield from _lines(
+                    path, head, file, _Decoding(kind, bare, True, intake), intake
+                )
     except (OSError, EOFError, zlib.error, json_array.TooLong) as error:
         raise broken(path, f"cannot be read: {error}") from error
 
@@ -87,13 +102,19 @@ def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[F
     """The rows of a CSV file with a header. UserError if it cannot be read or lacks a column."""
     csv.field_size_limit(json_array.LONGEST)
     try:
-        with _open(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+        with (
+            _open(path) as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file,
+        ):
             lines = _Lines(file)
             reader = csv.reader(lines, strict=True)
             header = next(reader, None)
             wanted = [field.name for field in msgspec.structs.fields(kind)]
             if header is None or not set(wanted) <= set(header):
-                raise broken(path, f"the first line must name the columns {', '.join(wanted)}; found {header}")
+                raise broken(
+                    path,
+                    f"the first line must name the columns {', '.join(wanted)}; found {header}",
+                )
             lines.taken = 0
             for fields in reader:
                 lines.taken = 0
@@ -101,15 +122,27 @@ def csv_rows(path: Path, kind: type[Fields], intake: Intake) -> Iterator[Chunk[F
                     row = msgspec.convert(dict(zip(header, fields, strict=True)), kind)
                     yield Chunk(LINE, reader.line_num, [row])
                 else:
-                    intake.bad(f"{path}:{reader.line_num}", f"has {len(fields)} fields, the header {len(header)}")
-    except (OSError, EOFError, zlib.error, csv.Error, UnicodeDecodeError, json_array.TooLong) as error:
+                    intake.bad(
+                        f"{path}:{reader.line_num}",
+                        f"has {len(fields)} fields, the header {len(header)}",
+                    )
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        csv.Error,
+        UnicodeDecodeError,
+        json_array.TooLong,
+    ) as error:
         raise broken(path, f"cannot be read as CSV: {error}") from error
 
 
 class _Lines:
-    """The lines of a file, as long as those of one record have no more than LONGEST characters together.
+    """The lines of a file, as long as those of one record have no more than LONGEST
+    characters together.
 
-    Whoever takes a record sets `taken` back: neither a line that never ends nor a record of endless quotes is read.
+    Whoever takes a record sets `taken` back: neither a line that never ends nor a
+    record of endless quotes is read.
     """
 
     def __init__(self, file: io.TextIOWrapper) -> None:
@@ -130,7 +163,8 @@ class _Lines:
 
 
 def tab_rows(path: Path, columns: int, intake: Intake) -> Iterator[Chunk[list[str]]]:
-    """The fields of each line of a tab-separated file without header or quotes; blank lines are none."""
+    """The fields of each line of a tab-separated file without header or quotes; blank
+    lines are none."""
     try:
         with _open(path) as file:
             for number, line in enumerate(_each_line(file), start=1):
@@ -142,7 +176,10 @@ def tab_rows(path: Path, columns: int, intake: Intake) -> Iterator[Chunk[list[st
                 if len(fields) == columns:
                     yield Chunk(LINE, number, [fields])
                 elif fields != [""]:
-                    intake.bad(f"{path}:{number}", f"has {len(fields)} tab-separated fields, not {columns}")
+                    intake.bad(
+                        f"{path}:{number}",
+                        f"has {len(fields)} tab-separated fields, not {columns}",
+                    )
     except (OSError, EOFError, zlib.error, json_array.TooLong) as error:
         raise broken(path, f"cannot be read: {error}") from error
 
@@ -160,7 +197,9 @@ def _each_line(file: BinaryIO) -> Iterator[bytes]:
         line = file.readline(json_array.LONGEST + 1)
 
 
-def _lines(path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake) -> Iterator[Chunk[Row]]:
+def _lines(
+    path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake
+) -> Iterator[Chunk[Row]]:
     number = 1
     for block in _whole_lines(head, file):
         lines = block.count(b"\n") + (not block.endswith(b"\n"))
@@ -191,9 +230,13 @@ def _whole_lines(head: bytes, file: BinaryIO) -> Iterator[bytes]:
         yield rest
 
 
-def _array(path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake) -> Iterator[Chunk[Row]]:
+def _array(
+    path: Path, head: bytes, file: BinaryIO, decode: _Decoding[Row], intake: Intake
+) -> Iterator[Chunk[Row]]:
     index = 0
-    for piece, found in json_array.pieces(head, lambda size: file.read(max(BLOCK, size)), decode):
+    for piece, found in json_array.pieces(
+        head, lambda size: file.read(max(BLOCK, size)), decode
+    ):
         if found is None:
             raws = _raws(path, piece, index)
             for i, raw in enumerate(raws):
@@ -209,11 +252,18 @@ def _raws(path: Path, piece: bytes, index: int) -> list[msgspec.Raw]:
         return msgspec.json.decode(piece, type=list[msgspec.Raw])
     except BAD as error:
         record = index + json_array.first_broken(piece)
-        raise broken(path, f"the array is broken at its record [{record}]: {error}") from error
+        raise broken(
+            path, f"the array is broken at its record [{record}]: {error}"
+        ) from error
 
 
 def _one(
-    path: Path, where: str, number: int, text: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[Row], intake: Intake
+    path: Path,
+    where: str,
+    number: int,
+    text: bytes | msgspec.Raw,
+    decoder: msgspec.json.Decoder[Row],
+    intake: Intake,
 ) -> Iterator[Chunk[Row]]:
     try:
         row = decoder.decode(text)

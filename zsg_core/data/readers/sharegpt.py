@@ -1,7 +1,9 @@
-"""Reads ShareGPT dialogues in the dialects in use: `conversations` or `items` of {from|role, value|content|text}.
+"""Reads ShareGPT dialogues in the dialects in use: `conversations` or `items` of
+{from|role, value|content|text}.
 
-A call of a tool is the assistant's and is learnt; what the tool answers is not. A `system` text may stand beside
-the dialogue; the declared `tools` are left aside, and counted.
+A call of a tool is the assistant's and is learnt; what the tool answers is not. A
+`system` text may stand beside the dialogue; the declared `tools` are left aside, and
+counted.
 """
 
 import msgspec
@@ -25,9 +27,18 @@ class Message(MessageKeys, gc=False):
     def pair(self) -> tuple[str, str]:
         """Role and text. Malformed without them."""
         role = self.from_ if self.from_ is not None else self.role
-        text = next((text for text in (self.value, self.content, self.text) if text is not None), None)
+        text = next(
+            (
+                text
+                for text in (self.value, self.content, self.text)
+                if text is not None
+            ),
+            None,
+        )
         if role is None or text is None:
-            raise Malformed("a message needs `from` or `role`, and `value`, `content` or `text`")
+            raise Malformed(
+                "a message needs `from` or `role`, and `value`, `content` or `text`"
+            )
         return role, text
 
 
@@ -55,4 +66,9 @@ def parse(row: Row, name: str, intake: Intake) -> list[Example]:
     ]
 
 
-FORMAT = of_rows("ShareGPT dialogues: a JSON array or JSON lines of conversations", Row, parse, (".json", ".jsonl"))
+FORMAT = of_rows(
+    "ShareGPT dialogues: a JSON array or JSON lines of conversations",
+    Row,
+    parse,
+    (".json", ".jsonl"),
+)

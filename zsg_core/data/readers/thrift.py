@@ -1,8 +1,10 @@
-"""Reads the few structs of Apache Thrift's compact protocol that tell how large what follows them is.
+"""Reads the few structs of Apache Thrift's compact protocol that tell how large what
+follows them is.
 
-Parquet writes one before each page of a column. Only numbers of 32 bits and structs within structs are kept, by the
-numbers of their fields; everything else is passed over, and so is a field of another type, as Thrift's own readers do.
-Of a footer numbers of 64 bits and lists of structs are kept, too.
+Parquet writes one before each page of a column. Only numbers of 32 bits and structs
+within structs are kept, by the numbers of their fields; everything else is passed over,
+and so is a field of another type, as Thrift's own readers do. Of a footer numbers of 64
+bits and lists of structs are kept, too.
 
 Source: thrift-compact-protocol.md of apache/thrift.
 """
@@ -14,7 +16,17 @@ DEEPEST = 16  # structs within one another; a page's header has three
 
 Struct = dict[int, Any]
 
-_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = (
+    1,
+    2,
+    3,
+    7,
+    8,
+    9,
+    10,
+    11,
+    12,
+)
 _I16, _I32, _I64 = 4, 5, 6
 
 
@@ -27,16 +39,21 @@ class Broken(ValueError):
 
 
 def read(text: bytes) -> tuple[Struct, int]:
-    """The struct that the bytes begin with, and how long it is. Cut, or Broken, where they begin with none."""
+    """The struct that the bytes begin with, and how long it is. Cut, or Broken, where
+    they begin with none."""
     reader = _Reader(text)
     return reader.struct(0), reader.at
 
 
-def structs_of(text: bytes, field: int, most: int, is_whole: bool = False) -> Iterator[Struct]:
-    """The structs of the list that is the field of the struct that the bytes begin with; what follows is not read.
+def structs_of(
+    text: bytes, field: int, most: int, is_whole: bool = False
+) -> Iterator[Struct]:
+    """The structs of the list that is the field of the struct that the bytes begin
+    with; what follows is not read.
 
-    `is_whole`: with their numbers of 64 bits, and the lists of structs in them. Broken for more than `most`, Cut where
-    they end too soon. Nothing where there is no such list.
+    `is_whole`: with their numbers of 64 bits, and the lists of structs in them. Broken
+    for more than `most`, Cut where they end too soon. Nothing where there is no such
+    list.
     """
     reader = _Reader(text, is_whole)
     number = 0
@@ -48,7 +65,9 @@ def structs_of(text: bytes, field: int, most: int, is_whole: bool = False) -> It
             continue
         count, kind = reader.head_of_list()
         if count > most or kind != _STRUCT:
-            raise Broken(f"a list has {count:,} items, of kind {kind}; {most:,} structs are read")
+            raise Broken(
+                f"a list has {count:,} items, of kind {kind}; {most:,} structs are read"
+            )
         for _ in range(count):
             yield reader.struct(0)
         return
