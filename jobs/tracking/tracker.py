@@ -122,9 +122,8 @@ class OwnServers(RequestAuthProvider):
     for other servers: to one of the user's own it is not sent.
     """
 
-    def get_name(
-        self,
-    ) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]  # the base tells no type
+    # The base tells no types.
+    def get_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What MLFLOW_TRACKING_AUTH calls it."""
         return "zsg"
 

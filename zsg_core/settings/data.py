@@ -91,9 +91,9 @@ DataSets = Annotated[dict[SourceName, TaskNames], Field(min_length=1)]
 class SourceSettings(Strict):
     """One data set: what it is, which of its examples are trained on, and which are tested."""
 
-    set: Literal[TRAINING_SETS] = Field(
+    set: Literal[TRAINING_SETS] = Field(  # type: ignore[valid-type]
         default="niv2", description="format of the data"
-    )  # type: ignore[valid-type]
+    )
     path: FolderName | None = Field(
         default=None,
         description=(

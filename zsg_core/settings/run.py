@@ -299,6 +299,11 @@ _ONE_LENGTH = ("max_length", "truncate", "truncated_answers")
 _OF_THE_RUN = frozenset({"init_seed", "test_seed", *_ONE_LENGTH})
 
 
+def _list_strategies(schema: dict[str, Any]) -> None:
+    """A schema says which names a strategy may be given by."""
+    schema["anyOf"].append({"enum": list(BY_NAME)})
+
+
 class Settings(Strict):
     """Everything that can be said of one run."""
 
@@ -323,9 +328,7 @@ class Settings(Strict):
         description=(
             "how `data.sources` follow one another, as stages: multitask, sequential, mixed, dmt"
         ),
-        json_schema_extra=lambda schema: schema["anyOf"].append(
-            {"enum": list(BY_NAME)}
-        ),  # type: ignore[union-attr]
+        json_schema_extra=_list_strategies,
     )
     checkpoints: CheckpointSettings = CheckpointSettings()
     resources: ResourceSettings = ResourceSettings()
