@@ -26,6 +26,19 @@ from launcher.commands import lifecycle as lifecycle_cli
 from launcher.commands import report as report_cli
 from launcher.commands import tracking as tracking_cli
 from launcher.commands import verify as verify_cli
+from launcher.commands.options import (
+    RUN_ID,
+    AsJson,
+    Detach,
+    Except,
+    GridFile,
+    GridNameOrAll,
+    Only,
+    ProfileName,
+    Workspace,
+    WorkspaceOverProfile,
+    Yes,
+)
 from zsg_core.errors import ClusterError, ZsgError
 from zsg_core.shown_text import make_showable
 
@@ -99,30 +112,6 @@ app.add_typer(answers_cli.app, name="answers")
 
 INTERRUPTED = 130
 
-GridFile = Annotated[
-    Path, typer.Argument(help="the grid file", metavar="GRID.YAML", readable=False)
-]
-ProfileName = Annotated[
-    str | None,
-    typer.Option("--profile", help="profile name or file; overrides the grid's"),
-]
-# `readable=False`: what may not be read is for us to say, as one line with what to do.
-WorkspacePath = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        help="folder of all runs; overrides the profile's",
-        readable=False,
-    ),
-]
-Place = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
-        readable=False,
-    ),
-]
 ModelFolder = Annotated[
     Path | None,
     typer.Option(
@@ -131,7 +120,6 @@ ModelFolder = Annotated[
         readable=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Retry = Annotated[
     bool,
     typer.Option(
@@ -153,27 +141,8 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="a setting laid over the grid's defaults; again for more",
+        help="a setting laid over the grid's defaults; may be repeated",
         metavar="KEY=VALUE",
-    ),
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only",
-        metavar="WHICH",
-        help=(
-            "only these runs: KEY=VALUE of a setting, the beginning of a run id, or state=STATE"
-            " (new, failed, …); again for more: a run that any of them names"
-        ),
-    ),
-]
-Except = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--except",
-        metavar="WHICH",
-        help="all but these runs, written as for --only; again for more",
     ),
 ]
 NoCanary = Annotated[
@@ -215,7 +184,7 @@ def init(
 def plan(
     grid: GridFile,
     profile: ProfileName = None,
-    workspace: WorkspacePath = None,
+    workspace: WorkspaceOverProfile = None,
     sets: Set = None,
     only: Only = None,
     except_: Except = None,
@@ -249,7 +218,7 @@ def plan(
 def submit(
     grid: GridFile,
     profile: ProfileName = None,
-    workspace: WorkspacePath = None,
+    workspace: WorkspaceOverProfile = None,
     sets: Set = None,
     only: Only = None,
     except_: Except = None,
@@ -261,13 +230,8 @@ def submit(
         bool,
         typer.Option("--dry-run", help="only show what would be done, as plan does"),
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="do not ask before submitting to Slurm")
-    ] = False,
-    detach: Annotated[
-        bool,
-        typer.Option("--detach", help="local: return at once, leave the jobs running"),
-    ] = False,
+    yes: Yes = False,
+    detach: Detach = False,
 ) -> None:
     """Submit the runs that are not there yet. Twice is the same as once; killed, it is
     simply run again.
@@ -327,10 +291,8 @@ class State(StrEnum):
 
 @app.command()
 def status(
-    grid: Annotated[
-        str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")
-    ] = None,
-    workspace: Place = None,
+    grid: GridNameOrAll = None,
+    workspace: Workspace = None,
     json: AsJson = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="look again every 20 seconds")
@@ -340,7 +302,7 @@ def status(
     ] = False,
     states: Annotated[
         list[State] | None,
-        typer.Option("--state", help="only runs in this state; again for more"),
+        typer.Option("--state", help="only runs in this state; may be repeated"),
     ] = None,
 ) -> None:
     """Show where every run stands. Asks the scheduler once.
@@ -371,11 +333,9 @@ def status(
 def logs(
     run: Annotated[
         str,
-        typer.Argument(
-            help="run id, or its beginning; or prepare/KEY, evaluate/KEY", metavar="RUN"
-        ),
+        typer.Argument(help=f"{RUN_ID}; or prepare/KEY, evaluate/KEY", metavar="RUN"),
     ],
-    workspace: Place = None,
+    workspace: Workspace = None,
     rank: Annotated[int, typer.Option("--rank", help="which rank's log", min=0)] = 0,
     attempt: Annotated[
         int | None,
@@ -418,11 +378,9 @@ def logs(
 def why(
     what: Annotated[
         str,
-        typer.Argument(
-            help="run id, or its beginning; or the name of a grid", metavar="RUN|GRID"
-        ),
+        typer.Argument(help=f"{RUN_ID}; or the name of a grid", metavar="RUN|GRID"),
     ],
-    workspace: Place = None,
+    workspace: Workspace = None,
     json: AsJson = False,
 ) -> None:
     """Say why a run is not done, and which line proves it; of a grid, its failures by cause.
@@ -450,7 +408,7 @@ app.command()(tracking_cli.server)
 @app.command()
 def doctor(
     profile: ProfileName = None,
-    workspace: WorkspacePath = None,
+    workspace: WorkspaceOverProfile = None,
     json: AsJson = False,
     model: ModelFolder = None,
 ) -> None:

@@ -66,7 +66,7 @@ def test_terms_add_up():
 @pytest.mark.parametrize(
     ("only", "but", "said"),
     [
-        (["3x"], [], "is no beginning of a run id"),
+        (["3x"], [], "is no prefix of a run id"),
         (["failed"], [], "such as state=failed"),
         ([""], [], "write KEY=VALUE"),
         (["=x"], [], "lacks its key"),

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from launcher.commands.options import RUN_ID, Workspace
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -13,15 +15,6 @@ app = typer.Typer(
         " answers.jsonl"
     ),
 )
-
-Place = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
-        readable=False,
-    ),
-]
 
 
 @app.callback()
@@ -33,14 +26,12 @@ def answers() -> None:
 def export(
     which: Annotated[
         str,
-        typer.Argument(
-            help="name of a grid, or run id, or its beginning", metavar="GRID|RUN"
-        ),
+        typer.Argument(help=f"name of a grid, or {RUN_ID}", metavar="GRID|RUN"),
     ],
-    workspace: Place = None,
+    workspace: Workspace = None,
     step: Annotated[
         list[int] | None,
-        typer.Option("--step", help="only this step; again for more", min=0),
+        typer.Option("--step", help="only this step; may be repeated", min=0),
     ] = None,
 ) -> None:
     """Print the answers of all checkpoints, a JSON line each, for a judge or a machine
@@ -62,7 +53,7 @@ def score(
             help="JSON lines: run, step, id, metric, score", metavar="SCORES.JSONL"
         ),
     ],
-    workspace: Place = None,
+    workspace: Workspace = None,
 ) -> None:
     """Take scores that answers were given elsewhere into the runs; zsg sync then sends
     them to MLflow.

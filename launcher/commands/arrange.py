@@ -5,28 +5,24 @@ from typing import Annotated, Any
 
 import typer
 
+from launcher.commands.options import AsJson, GridFile, Replace, Workspace
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     help="Make, look at, compare and draw training orders.\n\nExample: zsg arrange make grid.yaml",
 )
 
-One = Annotated[
-    str, typer.Argument(help="arrangement or run id, or its beginning", metavar="ID")
+OrderId = Annotated[
+    str,
+    typer.Argument(help="arrangement or run id, or a unique prefix", metavar="ID"),
 ]
-Place = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace", help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here"
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 @app.command()
 def make(
-    grid: Annotated[Path, typer.Argument(help="the grid file", metavar="GRID.YAML")],
-    workspace: Place = None,
+    grid: GridFile,
+    workspace: Workspace = None,
     json: AsJson = False,
 ) -> None:
     """Make the orders of a grid on this machine, and train nothing.
@@ -52,8 +48,8 @@ def make(
 
 @app.command("show")
 def show_one(
-    one: One,
-    workspace: Place = None,
+    one: OrderId,
+    workspace: Workspace = None,
     json: AsJson = False,
     head: Annotated[
         int, typer.Option("--head", help="how many first examples", min=0)
@@ -79,7 +75,7 @@ def show_one(
 
 @app.command()
 def compare(
-    one: One, other: One, workspace: Place = None, json: AsJson = False
+    one: OrderId, other: OrderId, workspace: Workspace = None, json: AsJson = False
 ) -> None:
     """Compare two orders: rank correlation, and what their beginnings share.
 
@@ -108,17 +104,14 @@ def draw(
     ids: Annotated[
         list[str],
         typer.Argument(
-            help="arrangement or run ids, or their beginnings", metavar="ID…"
+            help="arrangement or run ids, or unique prefixes", metavar="ID…"
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="the PNG file to write")] = Path(
         "similarity.png"
     ),
-    workspace: Place = None,
-    replace: Annotated[
-        bool,
-        typer.Option("--replace", help="replace the file where it is there already"),
-    ] = False,
+    workspace: Workspace = None,
+    replace: Replace = False,
 ) -> None:
     """Draw similarity to the test set by position, of one or more orders.
 

@@ -1,47 +1,36 @@
 """The commands that stop runs, try failed ones again, and free what no run needs."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Place = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
-        readable=False,
-    ),
-]
-Only = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only",
-        help="only runs of this: KEY=VALUE, the beginning of an id, state=STATE; again for more",
-    ),
-]
-Except = Annotated[
-    list[str] | None,
-    typer.Option("--except", help="not the runs of this; again for more"),
-]
+from launcher.commands.options import (
+    RUN_ID,
+    AsJson,
+    Detach,
+    Except,
+    GridName,
+    Only,
+    Workspace,
+    Yes,
+)
+
 Causes = Annotated[
     list[str] | None,
     typer.Option(
-        "--cause", help="only what ended for this reason, as zsg status shows it"
+        "--cause",
+        help="only what ended for this reason, as zsg status shows it; may be repeated",
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask before doing it")]
 
 
 def cancel(
     names: Annotated[
         list[str],
-        typer.Argument(
-            help="grids, or runs by how their ids begin", metavar="GRID|RUN…"
-        ),
+        typer.Argument(help=f"names of grids, or {RUN_ID}", metavar="GRID|RUN…"),
     ],
-    workspace: Place = None,
+    workspace: Workspace = None,
     only: Only = None,
     except_: Except = None,
     save: Annotated[
@@ -96,8 +85,8 @@ def cancel(
 
 
 def retry(
-    grid: Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")],
-    workspace: Place = None,
+    grid: GridName,
+    workspace: Workspace = None,
     only: Only = None,
     except_: Except = None,
     cause: Causes = None,
@@ -110,10 +99,7 @@ def retry(
     force: Annotated[
         bool, typer.Option("--force", help="also runs that would fail again")
     ] = False,
-    detach: Annotated[
-        bool,
-        typer.Option("--detach", help="local: return at once, leave the jobs running"),
-    ] = False,
+    detach: Detach = False,
     yes: Yes = False,
 ) -> None:
     """Submit again what failed, by the grid's file, settings and profile of its last submit.
@@ -165,8 +151,8 @@ def gc(
         str | None,
         typer.Argument(help="only what this grid's runs have left", metavar="GRID"),
     ] = None,
-    workspace: Place = None,
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    workspace: Workspace = None,
+    json: AsJson = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="free it; without, it is only shown")
     ] = False,

@@ -7,15 +7,7 @@ from typing import Annotated
 
 import typer
 
-Grid = Annotated[str, typer.Argument(help="name of a grid", metavar="GRID")]
-Place = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
-        readable=False,
-    ),
-]
+from launcher.commands.options import GridName, Replace, Workspace
 
 
 class Over(StrEnum):
@@ -34,8 +26,8 @@ class Format(StrEnum):
 
 
 def report(
-    grid: Grid,
-    workspace: Place = None,
+    grid: GridName,
+    workspace: Workspace = None,
     metric: Annotated[str, typer.Option("--metric", help="which metric")] = "loss",
     x: Annotated[
         Over, typer.Option("--x", help="what the curves run over")
@@ -101,9 +93,9 @@ def report(
 
 
 def export(
-    grid: Grid,
+    grid: GridName,
     out: Annotated[Path, typer.Option("--out", help="the file to write")],
-    workspace: Place = None,
+    workspace: Workspace = None,
     format: Annotated[
         Format | None,
         typer.Option(
@@ -116,9 +108,7 @@ def export(
             "--items", help="the loss of every test item instead of the metrics"
         ),
     ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="replace FILE where it is there already")
-    ] = False,
+    replace: Replace = False,
 ) -> None:
     """Write every value of a grid's runs as one long table, from their journals.
 

@@ -5,21 +5,12 @@ from typing import Annotated
 
 import typer
 
-Place = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
-        readable=False,
-    ),
-]
+from launcher.commands.options import GridNameOrAll, Workspace
 
 
 def sync(
-    grid: Annotated[
-        str | None, typer.Argument(help="name of a grid; default: all", metavar="GRID")
-    ] = None,
-    workspace: Place = None,
+    grid: GridNameOrAll = None,
+    workspace: Workspace = None,
     refill: Annotated[
         bool,
         typer.Option(
@@ -42,7 +33,7 @@ def ui(
     grid: Annotated[
         str | None, typer.Argument(help="name of a grid to open at", metavar="GRID")
     ] = None,
-    workspace: Place = None,
+    workspace: Workspace = None,
     port: Annotated[
         int, typer.Option("--port", help="port on this machine", min=1, max=65535)
     ] = 5000,
@@ -96,7 +87,7 @@ def server(
         list[str] | None,
         typer.Option(
             "--allow",
-            help="a further name that nodes know this machine by; again for more",
+            help="a further name that nodes know this machine by; may be repeated",
         ),
     ] = None,
 ) -> None:

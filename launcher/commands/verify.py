@@ -1,10 +1,11 @@
 """The command that verifies a run: parses, calls one function, prints."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from launcher.commands.options import RUN_ID, AsJson, Workspace
 
 MARKS = {"holds": "✓", "differs": "✗", "not checked": "–"}
 
@@ -13,25 +14,18 @@ def verify(
     run: Annotated[
         str,
         typer.Argument(
-            help="run id, or its beginning; or a run's folder, also a copy",
+            help=f"{RUN_ID}; or a run's folder, also a copy",
             metavar="RUN",
         ),
     ],
-    workspace: Annotated[
-        Path | None,
-        typer.Option(
-            "--workspace",
-            help="folder of all runs; else ZSG_WORKSPACE, or zsg-work here",
-            readable=False,
-        ),
-    ] = None,
+    workspace: Workspace = None,
     steps: Annotated[
         int,
         typer.Option(
             "--steps", help="how many steps to train again; 0 only reads", min=0
         ),
     ] = 10,
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    json: AsJson = False,
 ) -> None:
     """Check a finished run against its own records, and train some steps of it again to compare.
 

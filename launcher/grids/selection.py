@@ -1,5 +1,5 @@
-"""Selects runs by `--only` and `--except`: by a setting, by the beginning of the run's
-id, by state.
+"""Selects runs by `--only` and `--except`: by a setting, by a prefix of the
+run's id, by state.
 
 Pure, and of plain values, so that runs of a plan and those of a recorded grid are selected alike.
 """
@@ -28,7 +28,7 @@ NEW = "new"  # as plan calls what was never submitted
 STATES = (NEW, WAITING, QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)
 STATE = "state"
 MOST_SHOWN = 8
-HELP = "KEY=VALUE, the beginning of a run id, or state=STATE"
+HELP = "KEY=VALUE, a prefix of run ids, or state=STATE"
 
 _ID = re.compile(r"[0-9a-f]{1,12}")
 _NUMBER = re.compile(
@@ -41,7 +41,7 @@ Candidate = tuple[str, Mapping[str, Any], str]  # run id, settings, state
 
 @dataclass(frozen=True)
 class Term:
-    """One option as it was written; without a key it is the beginning of a run id."""
+    """One option as it was written; without a key it is a prefix of run ids."""
 
     option: str
     key: str
@@ -176,7 +176,7 @@ def _term(option: str, text: str) -> Term:
         if not _ID.fullmatch(text):
             known = f", such as state={text}" if text in STATES else ""
             raise UserError(
-                f"{option} {brief(text)} is no beginning of a run id (0-9, a-f); write"
+                f"{option} {brief(text)} is no prefix of a run id (0-9, a-f); write"
                 f" {HELP}{known}"
             )
         return Term(option, "", text)
