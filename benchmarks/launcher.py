@@ -83,7 +83,7 @@ def main() -> None:
         "--repeats", type=int, default=REPEATS, help="of each; the best counts"
     )
     asked = parser.parse_args()
-    cluster = _module(ROOT / "tests/slurm_cluster.py")
+    cluster = _module(ROOT / "tests/lib/slurm_cluster.py")
     with tempfile.TemporaryDirectory(prefix="zsg-") as place:
         folder = Path(place)
         skills.write_tasks(folder / "tasks", per_task=2)

@@ -1,38 +1,32 @@
 """What several tests share: the command line as a user runs it, small data, the real
 data, a real Slurm."""
 
-import json
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import browser
-import postgresql
 import pytest
-from builders import copy_made
-from other_user import OtherUser, missing_for_another_user, open_folder, other_user
-from slurm_cluster import SlurmCluster, missing_programs
 
+from tests.lib import browser, postgresql
+from tests.lib.builders import copy_made
+from tests.lib.command_line import Zsg, serve
+from tests.lib.other_user import (
+    OtherUser,
+    missing_for_another_user,
+    open_folder,
+    other_user,
+)
+from tests.lib.requirements import need
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import new_slurm
 from zsg_core import skills
 
 if TYPE_CHECKING:
-    from train_bench import Bench
+    from tests.lib.train_bench import Bench
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-QUIET = {
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "COLUMNS": "200",
-}
 # With two workers the modules that take minutes begin, or one worker would be left with
 # one in the end.
 LONG_MODULES = [
@@ -58,81 +52,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
-class Zsg:
-    """The command line, in a folder and an environment of its own."""
-
-    def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
-        self.folder = folder
-        self.env = {**os.environ, **QUIET, **(env or {})}
-        self.program = [sys.executable, "-m", "launcher.cli"]
-
-    @property
-    def work(self) -> Path:
-        return self.folder / "zsg-work"
-
-    def start(self, *argv: str | Path, **options: Any) -> subprocess.Popen[str]:
-        """A command under way. It hears Ctrl-C also where the suite runs in the
-        background, which ignores it."""
-        command = [*self.program, *map(str, argv)]
-        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.env, text=True, **options
-        )
-
-    def __call__(self, *argv: str | Path, code: int | tuple[int, ...] = 0) -> str:
-        """What a command prints on stdout; it must end with `code`. What it says on
-        stderr stays in `said`.
-
-        Several codes are for what this machine decides, such as whether its disk holds
-        the states of real models.
-        """
-        process = self.start(*argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        printed, self.said = process.communicate(timeout=1200)
-        codes = code if isinstance(code, tuple) else (code,)
-        assert process.returncode in codes, (
-            f"zsg {argv} ended with {process.returncode}:\n{printed}\n{self.said}"
-        )
-        return printed
-
-    def status(self, *argv: str | Path) -> list[dict[str, Any]]:
-        """The rows of `zsg status --json`."""
-        return json.loads(self("status", "--json", *argv))
-
-    def write(self, name: str, text: str) -> Path:
-        """A file in the folder."""
-        (self.folder / name).write_text(text, encoding="utf-8")
-        return self.folder / name
-
-
-def wait_until(question: Callable[[], object], limit_s: float = 180) -> None:
-    """Asks again and again until the answer is yes; in between rests longer than asking took."""
-    until = time.monotonic() + limit_s
-    while True:
-        asked = time.monotonic()
-        if question():
-            return
-        assert time.monotonic() < until, f"waited {limit_s} s in vain"
-        time.sleep(max(0.05, 1.5 * (time.monotonic() - asked)))
-
-
-def page_at(url: str, limit_s: float = 90, token: str = "") -> str:
-    """What a server under way answers once it is up."""
-    until = time.monotonic() + limit_s
-    asked = urllib.request.Request(
-        url, headers={"Authorization": f"Bearer {token}"} if token else {}
-    )
-    while True:
-        try:
-            with urllib.request.urlopen(asked, timeout=10) as page:
-                return page.read().decode()
-        except urllib.error.HTTPError as error:
-            error.close()  # else its socket is found open in a later test
-        except OSError:
-            pass  # not up yet
-        assert time.monotonic() < until, f"{url} did not answer in {limit_s} s"
-        time.sleep(0.3)
-
-
 @pytest.fixture
 def zsg(tmp_path: Path) -> Zsg:
     """The command line in an empty folder."""
@@ -149,46 +68,6 @@ def zsg_on_slurm(tmp_path: Path, slurm: SlurmCluster) -> Iterator[Zsg]:
     yield Zsg(folder, slurm.env)
     slurm.run("scontrol", "update", "partitionname=main", "state=up")
     slurm.run("scancel", "--user", "root", "--partition", "main")
-
-
-def start_server(
-    folder: Path, *options: str, port: int | None = None
-) -> tuple[subprocess.Popen[bytes], str]:
-    """A `zsg server` that answers, and its address; a port is chosen unless one is given."""
-    if port is None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "launcher.cli",
-        "server",
-        "--folder",
-        str(folder),
-        "--port",
-        str(port),
-    ]
-    folder.mkdir(exist_ok=True)
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
-    try:
-        page_at(f"http://127.0.0.1:{port}/health")
-    except BaseException:
-        process.terminate()
-        process.wait(30)
-        raise
-    return process, f"http://127.0.0.1:{port}"
-
-
-def serve(folder: Path, *options: str) -> Iterator[str]:
-    """A `zsg server` while it is needed."""
-    process, address = start_server(folder, *options)
-    try:
-        yield address
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
 
 
 @pytest.fixture(scope="session")
@@ -220,7 +99,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory, tasks: Path) -> Path:
     """A workspace with what prepare jobs make for small runs, in every order that a
     test asks for."""
-    from small_runs import small_grid
+    from tests.lib.small_runs import small_grid
 
     zsg = Zsg(tmp_path_factory.mktemp("made"))
     grid = small_grid(zsg, tasks, "[cluster, random, round_robin, nft, fft]")
@@ -235,7 +114,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Bench"]:
     """Makes and starts single jobs; one for all tests of a module, as the jobs' imports
     are the dear part."""
     # imports much of the launcher, which most modules do not need
-    from train_bench import Bench
+    from tests.lib.train_bench import Bench
 
     made = Bench(tmp_path_factory.mktemp("bench"))
     yield made
@@ -271,14 +150,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
     ZSG_REQUIRE_SLURM is set."""
     with new_slurm(tmp_path_factory) as cluster:
         yield cluster
-
-
-def new_slurm(tmp_path_factory: pytest.TempPathFactory) -> SlurmCluster:
-    """A Slurm of two nodes that is yet to be started."""
-    need("Slurm", missing_programs())
-    if os.getuid() != 0:
-        need("Slurm", ["root's rights to start it"])
-    return SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster")
 
 
 @pytest.fixture(autouse=True)
@@ -320,12 +191,3 @@ def unused_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
-
-
-def need(what: str, missing: list[str]) -> None:
-    """Skips a test for what is missing, or fails it where ZSG_REQUIRE_<WHAT> is set."""
-    if not missing:
-        return
-    if os.environ.get(f"ZSG_REQUIRE_{what.upper()}"):
-        pytest.fail(f"{what} is required here, but missing: {', '.join(missing)}")
-    pytest.skip(f"no {what}: missing {', '.join(missing)}")

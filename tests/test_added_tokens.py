@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_base_model import BASE, TEXTS
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from jobs.model import base_model
 from jobs.preparing import added_tokens
 from jobs.training.weight_folders import Base, WeightFolders
+from tests.lib.tiny_base import BASE, TEXTS
 from zsg_core.errors import UserError
 from zsg_core.recipe import before_tokens, id_of_base
 from zsg_core.settings.run import Settings
@@ -142,8 +142,7 @@ def test_tokens_that_make_no_sense_are_refused(
 def test_a_base_with_tokens_is_a_base_of_its_own() -> None:
     """Made from the base without them; the mean has no seed, and two models share what
     they are made from."""
-    from builders import digests
-
+    from tests.lib.builders import digests
     from zsg_core.recipe import recipe
 
     def base(seed: int, **given: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_plan import a_run
 
 from jobs.contract import answers, evaluations, journal
 from jobs.contract.attempt import Attempt
@@ -18,6 +17,7 @@ from launcher.evaluation.evaluating import Found, look, refine
 from launcher.grids.runs import Run
 from launcher.planning.plan import Action, Allow, run_item
 from launcher.workspace.job_state import JobState
+from tests.lib.planned_runs import a_run
 from zsg_core.metrics.scoring import Answered
 from zsg_core.suites import SINCE, File
 

@@ -5,10 +5,10 @@ import random
 import warnings
 
 import pytest
-from builders import tokenized
 
 from jobs.model.base_model import Vocabulary
 from jobs.training.batches import MicroBatch, TokenizedSet
+from tests.lib.builders import tokenized
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import ALL, ANSWER, PROMPT, Template
 from zsg_core.errors import ClusterError, UserError

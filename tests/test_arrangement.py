@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Zsg
 
 from jobs.contract.folder import Workspace
 from launcher.reporting import arrange_picture, arrangements
+from tests.lib.command_line import Zsg
 from zsg_core.digest import ids_digest
 
 GRID = """\

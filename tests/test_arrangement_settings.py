@@ -1,9 +1,9 @@
 """Is an order that does nothing refused, and does only what takes effect enter its recipe?"""
 
 import pytest
-from builders import digests
 from pydantic import ValidationError
 
+from tests.lib.builders import digests
 from zsg_core.recipe import recipe
 from zsg_core.settings.run import Settings
 

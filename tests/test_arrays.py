@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from slurm_answers import profile
 
 from jobs.runtime import slurm_environment
 from launcher.clusters import arrays, profiles
 from launcher.clusters.profiles import Profile
 from launcher.submission.handover import dependency, parameters
 from launcher.workspace.ledger import Submission
+from tests.lib.slurm_answers import profile
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 EVERYTHING = GOLDEN / "everything.yaml"

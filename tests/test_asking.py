@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from test_items import WORDS
 
 from jobs.evaluating import asking
 from jobs.evaluating.asking import Asking
 from jobs.evaluating.items import Asker, OwnTestSet
 from jobs.training.batches import TokenizedSet
+from tests.lib.character_tokens import WORDS
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
 from zsg_core.metrics import exact_match

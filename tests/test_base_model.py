@@ -6,27 +6,14 @@ import warnings
 from pathlib import Path
 
 import pytest
-from model_folders import write_llama, write_tokenizer
 
+from tests.lib.model_folders import write_llama, write_tokenizer
+from tests.lib.tiny_base import BASE, TEXTS
 from zsg_core.errors import UserError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from jobs.model import base_model
-
-BASE = {
-    "kind": "tiny",
-    "hidden": 64,
-    "layers": 2,
-    "heads": 4,
-    "vocab": 400,
-    "context": 128,
-    "seed": 3,
-}
-TEXTS = [
-    f"User: count {n} apples and {n * n} pears\nAssistant: {n + n * n}"
-    for n in range(200)
-]
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
-from slurm_cluster import SlurmCluster
 
 from jobs.contract.folder import Workspace
 from launcher.status import reading
+from tests.lib.command_line import Zsg
+from tests.lib.slurm_cluster import SlurmCluster
 from zsg_core import skills
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,14 +13,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-from builders import write_niv2
-from conftest import Zsg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limited import seconds_of, within
 
 from jobs.contract import folder, journal
 from launcher.grids import inputs, model_files
+from tests.lib.builders import write_niv2
+from tests.lib.command_line import Zsg
+from tests.lib.resource_limits import seconds_of, within
 from zsg_core.data.readers import FORMATS, columns, json_array, keyed, names, niv2
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError, ZsgError

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import browser, complaints, keep_picture
-from conftest import Zsg, wait_until
 
 from jobs.contract.folder import Workspace
+from tests.lib.browser import browser, complaints, keep_picture
+from tests.lib.command_line import Zsg, wait_until
 
 pytestmark = [
     pytest.mark.soak,

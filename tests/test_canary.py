@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Zsg, wait_until
-from test_chaos import CLUSTER, LIGHT, write_grid
-from test_plan import a_run, planned
 
 from jobs.contract.causes import Cause, Known
 from jobs.contract.exit_record import ExitRecord
@@ -17,6 +14,9 @@ from launcher.grids.runs import Run
 from launcher.planning.plan import Plan
 from launcher.submission.canary import AT_ONCE, with_first
 from launcher.submission.handover import dependency
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.light_grid import CLUSTER, LIGHT, write_grid
+from tests.lib.planned_runs import a_run, planned
 
 Row = dict[str, Any]
 

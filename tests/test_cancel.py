@@ -6,9 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Zsg, wait_until
-from slurm_answers import owned
-from small_runs import held, small_grid
 
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation
@@ -23,6 +20,9 @@ from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from launcher.workspace.scheduler_job import Job
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.slurm_answers import owned
+from tests.lib.small_runs import held, small_grid
 from zsg_core.errors import ClusterError, UserError
 
 RUNS, DONE, WAITS = (

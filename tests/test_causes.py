@@ -15,14 +15,9 @@ from jobs.contract import causes, exit_record
 from jobs.contract.causes import Cause
 from jobs.contract.folder import read_json
 from jobs.runtime import tracebacks
+from tests.lib.log_lines import NCCL
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, ClusterError, UserError
-
-NCCL = (
-    "[rank1]:[E626 06:24:44.903881913 ProcessGroupNCCL.cpp:616] [Rank 1] Watchdog caught collective"
-    " operation timeout: WorkNCCL(SeqNum=808, OpType=ALLREDUCE, NumelIn=9801523, NumelOut=9801523,"
-    " Timeout(ms)=600000) ran for 600020 milliseconds before timing out."
-)
 
 
 def raised(act) -> BaseException:

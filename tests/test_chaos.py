@@ -6,33 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import copy_made
-from conftest import Zsg, new_slurm, wait_until
-from slurm_cluster import SlurmCluster
-from storm import Storm, digests, values
-from tracked import assert_exactly_once
+
+from tests.lib.builders import copy_made
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.light_grid import CLUSTER, LIGHT, write_grid
+from tests.lib.mlflow_contents import assert_exactly_once
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import new_slurm
+from tests.lib.storm import Storm, digests, values
 
 pytestmark = pytest.mark.slurm
 
-LIGHT = Path(__file__).with_name("light_engine")
-GRID = """
-name: storm
-defaults:
-  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
-  data: {{path: {tasks}, train_per_task: 4, test_per_task: 2, positive_examples: 0}}  # those of small runs
-  train: {{batch: 8, max_length: 96, precision: fp32, epochs: 40, steps: {steps}}}
-  checkpoints: {{every: 5, state_every: 5}}
-grid:
-  train.lr: {rates}
-"""
-CLUSTER = """
-name: storm
-kind: slurm
-prepare: {{time_min: 30}}
-train: {{nodes: 1, ranks_per_node: 1, time_min: 30}}
-slurm: {{partition: main, array_parallelism: 6}}
-environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "{step_s}"}}}}
-"""
 DEEPSPEED = """
 name: storm
 kind: slurm
@@ -66,15 +50,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     )
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def write_grid(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
-    """A grid of so many runs, which differ in their learning rate."""
-    rates = [f"{number}e-4" for number in range(1, runs + 1)]
-    return zsg.write(
-        "grid.yaml",
-        GRID.format(tasks=tasks, steps=steps, rates=f"[{', '.join(rates)}]"),
-    )
 
 
 def undisturbed(zsg: Zsg, made: Path, tasks: Path, runs: int, steps: int) -> Path:

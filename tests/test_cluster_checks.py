@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from conftest import Zsg
-from slurm_answers import ASSOC_MGR, CONFIG, PARTITIONS, a_cluster, profile
 
 from launcher.clusters import cluster
 from launcher.doctor import cluster_checks
 from launcher.doctor.check import OK, PROBLEM, WARNING
+from tests.lib.command_line import Zsg
+from tests.lib.slurm_answers import ASSOC_MGR, CONFIG, PARTITIONS, a_cluster, profile
 
 
 def test_scontrol_is_read_line_by_line() -> None:

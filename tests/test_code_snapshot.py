@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
-from slurm_cluster import SlurmCluster
-from small_runs import small_grid
-from test_on_slurm import profile, wait_until_ended
 
 from jobs.contract.folder import Workspace, is_committed
 from jobs.runtime import own_code
 from launcher.workspace import code_snapshot
+from tests.lib.command_line import Zsg
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import profile, wait_until_ended
+from tests.lib.small_runs import small_grid
 from zsg_core.errors import ClusterError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent

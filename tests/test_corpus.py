@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import task, write_niv2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from jobs.preparing import pool, records
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.pool import Files
 from launcher.grids import inputs
+from tests.lib.builders import task, write_niv2
 from zsg_core.data.examples import Example
 from zsg_core.errors import UserError
 from zsg_core.recipe import corpus_id, recipe

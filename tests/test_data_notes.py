@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-from conftest import Zsg
-
 from jobs.contract.folder import Workspace, write_json
 from launcher.status import data_notes
+from tests.lib.command_line import Zsg
 
 GRID = """
 name: notes

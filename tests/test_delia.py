@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
-from evaluated import metric_rows, scores
-from forked_jobs import ForkedJobs, wait_until
 
 from jobs.contract import journal
 from jobs.contract.folder import is_committed, read_json
@@ -18,6 +15,9 @@ from jobs.preparing.records import Records
 from launcher.planning.plan import Allow
 from launcher.submission import session, submit
 from launcher.workspace.ledger import Ledger
+from tests.lib.command_line import Zsg
+from tests.lib.evaluate_jobs import metric_rows, scores
+from tests.lib.forked_jobs import ForkedJobs, wait_until
 
 GRID = """
 name: delia
@@ -259,7 +259,7 @@ def test_the_distance_of_the_token_to_its_words_is_taken(site: Site) -> None:
 def test_jobs_wait_for_the_answers_on_slurm(zsg_on_slurm: Zsg) -> None:
     """The sample job, then the prepare jobs that need it, then the runs, then the
     evaluator, each by dependency."""
-    from test_on_slurm import profile, wait_until_ended
+    from tests.lib.slurm_runs import profile, wait_until_ended
 
     zsg = zsg_on_slurm
     fill(zsg.folder)

@@ -9,17 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from grown_journals import write_grid, write_run
-from tracked import (
+
+from jobs.contract.folder import Damaged, Workspace, write_json
+from jobs.tracking import deliver
+from tests.lib.grown_journals import write_grid, write_run
+from tests.lib.mlflow_contents import (
     MlflowClient,
     assert_exactly_once,
     child_runs,
     journal_points,
     mlflow_runs,
 )
-
-from jobs.contract.folder import Damaged, Workspace, write_json
-from jobs.tracking import deliver
 
 
 def sync(work: Path, name: str) -> dict[str, int]:

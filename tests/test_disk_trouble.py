@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from builders import mounted
-from conftest import Zsg
-from refusals import Ended, Home, assert_refused
+
+from tests.lib.builders import mounted
+from tests.lib.command_line import Zsg
+from tests.lib.refusals import Ended, Home, assert_refused
 
 USER, CLUSTER = 2, 3
 READ_ONLY, FORBIDDEN = 0o500, 0o000

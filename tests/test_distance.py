@@ -3,11 +3,11 @@
 import math
 
 import numpy as np
-import plain_orders as plain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.lib import plain_orders as plain
 from zsg_core.errors import UserError
 from zsg_core.orders.distance import exact_sums, weighted
 from zsg_core.orders.nearest import minimum_and_average

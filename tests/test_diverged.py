@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from train_bench import Bench
 
 from launcher.lifecycle.retry import Failure, verdict
+from tests.lib.train_bench import Bench
 from zsg_core.errors import Diverged, UserError
 
 with warnings.catch_warnings():

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Zsg
-from tracked import child_runs
 
 from jobs.contract.folder import Workspace
 from jobs.preparing.corpus import Corpus
+from tests.lib.command_line import Zsg
+from tests.lib.mlflow_contents import child_runs
 
 GRID = """
 name: dmt

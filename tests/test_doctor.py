@@ -10,12 +10,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
 
 from jobs.evaluating.sandbox import NoSandbox, Sandbox
 from launcher.doctor import doctor
 from launcher.doctor.check import OK, PROBLEM, WARNING
 from launcher.workspace import extras, file_systems
+from tests.lib.command_line import Zsg
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = dict.fromkeys(doctor.OURS, None)

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from model_folders import change, write_llama
 
 from jobs.preparing import embed, embedding_code
 from launcher.grids import inputs, model_folder
+from tests.lib.model_folders import change, write_llama
 from zsg_core.errors import UserError
 
 TYPES = ("Transformer", "Pooling", "Normalize")

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import copy_made
-from conftest import Zsg, wait_until
-from slurm_cluster import SlurmCluster
-from small_runs import small_grid
-from test_on_slurm import wait_until_ended
-from train_bench import reached
 
 from jobs.contract.folder import Workspace
 from launcher.grids.selection import EVERYTHING
 from launcher.lifecycle import cancel
 from launcher.status import reading, status
 from launcher.workspace.ledger import Ledger
+from tests.lib.builders import copy_made
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.light_grid import LIGHT
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import wait_until_ended
+from tests.lib.small_runs import small_grid
+from tests.lib.train_bench import reached
 
 pytestmark = pytest.mark.slurm
 
-LIGHT = Path(__file__).with_name("light_engine")
 PROFILE = """
 name: ends
 kind: slurm

@@ -9,20 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_tma import crowded
 
 from jobs.preparing import engines
+from tests.lib.crowded_vectors import crowded
+from tests.lib.search_engines import ENGINES
 from zsg_core.orders import tma
 from zsg_core.orders.nearest import Blas, minimum_and_average
 
-ENGINES = {
-    "numpy": Blas,
-    "torch": lambda: engines.Torch("cpu"),
-    "faiss": lambda: engines.Faiss(on_gpu=False),
-}
 ORDER = """
 import sys, numpy as np
-from test_engines import ENGINES
+from tests.lib.search_engines import ENGINES
 from zsg_core.orders import tma
 from zsg_core.digest import ids_digest
 from zsg_core.orders.distance import weighted
@@ -49,7 +45,7 @@ def test_the_same_file_gives_the_same_digest(tmp_path: Path, threads: str) -> No
     for name, array in (("train.npy", train), ("test.npy", test)):
         np.save(tmp_path / name, array)
     env = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    env["PYTHONPATH"] = str(Path(__file__).parent)
+    env["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
 
     digests = set()
     for engine in ENGINES:

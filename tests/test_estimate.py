@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from published_llamas import CONFIGS
 
+from tests.lib.published_llamas import CONFIGS
 from zsg_core.settings.run import ModelSettings
 from zsg_core.training import estimate, llama
 from zsg_core.training.estimate import GB, STAGES
@@ -109,7 +109,7 @@ def test_activations_and_the_copy_of_the_step_do_not_meet():
 def test_deepspeed_holds_what_is_estimated(tmp_path: Path):
     """Between two steps DeepSpeed has weights and optimiser, at stage 3 gradients too,
     to the byte (1 %)."""
-    script = Path(__file__).with_name("measured_memory.py")
+    script = Path(__file__).with_name("lib") / "measured_memory.py"
     command = [sys.executable, str(script), str(tmp_path / "meeting")]
     done = subprocess.run(
         command,

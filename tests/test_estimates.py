@@ -7,9 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders import task, write_niv2
-from conftest import Zsg
-from published_llamas import CONFIGS, remember, write_model
 
 from jobs.contract import journal
 from launcher.clusters import profiles
@@ -18,6 +15,9 @@ from launcher.planning.estimates import Estimates, assumptions, lines
 from launcher.planning.fit import Layout, Load
 from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN
 from launcher.submission import session
+from tests.lib.builders import task, write_niv2
+from tests.lib.command_line import Zsg
+from tests.lib.published_llamas import CONFIGS, remember, write_model
 from zsg_core.errors import UserError
 from zsg_core.training.llama import shape_of_config
 

@@ -7,8 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
-from evaluated import (
+
+from jobs.contract import journal
+from jobs.contract.folder import read_json, write_json
+from jobs.contract.item_losses import read_test_losses
+from tests.lib.command_line import Zsg
+from tests.lib.evaluate_jobs import (
     GREEDY,
     KEY,
     PAPER,
@@ -18,14 +22,10 @@ from evaluated import (
     scores,
     serve,
 )
-from forked_jobs import wait_until
-from small_runs import small_grid
-from tracked import assert_exactly_once
-from train_bench import Bench
-
-from jobs.contract import journal
-from jobs.contract.folder import read_json, write_json
-from jobs.contract.item_losses import read_test_losses
+from tests.lib.forked_jobs import wait_until
+from tests.lib.mlflow_contents import assert_exactly_once
+from tests.lib.small_runs import small_grid
+from tests.lib.train_bench import Bench
 
 STEPS = [0, 3, 6, 9, 12, 15, 18]
 

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Zsg, wait_until
-from evaluated import answered, fresh_copy, metric_rows, scores, serve
-from forked_jobs import ForkedJobs
-from slurm_cluster import SlurmCluster
-from test_on_slurm import ACTIVE, profile, wait_until_ended
-from tracked import assert_exactly_once, child_runs
 
 from jobs.contract.folder import read_json
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.evaluate_jobs import answered, fresh_copy, metric_rows, scores, serve
+from tests.lib.forked_jobs import ForkedJobs
+from tests.lib.mlflow_contents import assert_exactly_once, child_runs
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import ACTIVE, profile, wait_until_ended
 
 pytestmark = pytest.mark.slurm
 

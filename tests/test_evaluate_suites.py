@@ -11,13 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Zsg, need
-from evaluated import fresh_copy, metric_rows, scores, serve
-from fake_judge import Answer, FakeJudge, said
-from forked_jobs import wait_until
-from small_benchmarks import cut, reward_model
-from tracked import assert_exactly_once, child_runs
-from train_bench import Bench
 
 from jobs.contract import answers, evaluations, journal
 from jobs.contract.item_losses import read_test_losses
@@ -27,6 +20,14 @@ from jobs.evaluating.reward import Reward
 from jobs.evaluating.sandbox import NoSandbox
 from jobs.evaluating.scorers import Scorers
 from launcher.grids.inputs import Inputs
+from tests.lib.command_line import Zsg
+from tests.lib.evaluate_jobs import fresh_copy, metric_rows, scores, serve
+from tests.lib.fake_judge import Answer, FakeJudge, said
+from tests.lib.forked_jobs import wait_until
+from tests.lib.mlflow_contents import assert_exactly_once, child_runs
+from tests.lib.requirements import need
+from tests.lib.small_benchmarks import cut, reward_model
+from tests.lib.train_bench import Bench
 from zsg_core import suites
 from zsg_core.metrics.scoring import Answered
 from zsg_core.settings.checkpoints import CheckpointSettings

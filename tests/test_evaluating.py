@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from test_plan import a_run
 
 from launcher.evaluation.evaluating import Found, refine
 from launcher.planning.plan import Action, Allow, Plan, evaluation_of, run_item
 from launcher.workspace.job_state import JobState
+from tests.lib.planned_runs import a_run
 from zsg_core.settings.checkpoints import CheckpointSettings
 
 KEY = "exact_match"

@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
-from faulty_proxy import FaultyProxy
-from grown_journals import GrowingRun, write_grid, write_run
-from tracked import MlflowClient, assert_exactly_once, child_runs
 
 from jobs.contract.folder import Workspace, write_json
 from jobs.tracking import deliver
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Refused, Unreachable
+from tests.lib.command_line import wait_until
+from tests.lib.faulty_proxy import FaultyProxy
+from tests.lib.grown_journals import GrowingRun, write_grid, write_run
+from tests.lib.mlflow_contents import MlflowClient, assert_exactly_once, child_runs
 
 TEST_SEEDS, SOAK_SEEDS, POSTGRESQL_SEEDS = range(8), range(50), range(50, 60)
 HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)

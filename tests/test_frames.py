@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Zsg
 
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs.contract import journal
 from jobs.contract.folder import Workspace
 from launcher.reporting import outputs
 from launcher.reporting.frames import item_losses, metrics
+from tests.lib.command_line import Zsg
 from zsg_core.errors import UserError
 
 AXES = {

@@ -16,19 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fuzz
 import pyarrow as pa
 import pyarrow.compute  # so that no child loads it again
 import pyarrow.parquet as parquet
 import pytest
-from builders import task, write_niv2
-from model_folders import write_llama
 
 from jobs.contract import folder as folders
 from jobs.contract import journal
 from launcher.clusters import cluster, profiles, slurm
 from launcher.grids import grid, model_folder, overrides
 from launcher.workspace.ledger import Ledger
+from tests.lib import fuzz
+from tests.lib.builders import task, write_niv2
+from tests.lib.model_folders import write_llama
 from zsg_core.data import instructions
 from zsg_core.data.examples import Example
 from zsg_core.data.readers import FORMATS, keyed, niv2, tags

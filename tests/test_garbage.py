@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Zsg
-from small_runs import small_grid
 
 from jobs.contract import attempt as attempts
 from jobs.contract import stages
@@ -20,6 +18,8 @@ from launcher.clusters import slurm
 from launcher.lifecycle import garbage
 from launcher.workspace import grid_record
 from launcher.workspace.ledger import Ledger, Submission
+from tests.lib.command_line import Zsg
+from tests.lib.small_runs import small_grid
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 

@@ -15,12 +15,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from conftest import serve
-from other_user import OtherUser
-from test_mlflow_server import group
-from tracked import MlflowClient
 
 from jobs.tracking import server_tokens
+from tests.lib.command_line import serve
+from tests.lib.mlflow_contents import MlflowClient
+from tests.lib.other_user import OtherUser
+from tests.lib.processes import group
 
 PRIVATE = "PRIVATE KEY"
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from slurm_answers import profile
 
 from jobs.contract.folder import Workspace
 from launcher.clusters import arrays, slurm, slurm_retry
 from launcher.submission import handover
 from launcher.workspace.ledger import Ledger
+from tests.lib.slurm_answers import profile
 from zsg_core.errors import ClusterError
 
 ITEMS = ["runs/a", "runs/b"]

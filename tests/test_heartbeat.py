@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
 
 from jobs.contract import attempt as attempts
 from jobs.contract.heartbeat import MEASURING, NAME, TRAINING, Heartbeat, Pulse
 from jobs.training.train import Place
+from tests.lib.command_line import wait_until
 
 EVERY_S = 0.02
 

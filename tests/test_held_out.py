@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-import builders
 import pytest
 
 from jobs.model.base_model import Vocabulary
 from jobs.runtime.ranks import Ranks
 from jobs.training.batches import TokenizedSet
+from tests.lib import builders
 from zsg_core.data import prefixes
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template

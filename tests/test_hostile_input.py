@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import task
-from model_folders import SMALL, shapes, write_llama, write_tensors
-from refusals import GRID, Ended, Home, assert_refused
 
 from launcher import cli
+from tests.lib.builders import task
+from tests.lib.model_folders import SMALL, shapes, write_llama, write_tensors
+from tests.lib.refusals import GRID, Ended, Home, assert_refused
 
 USER, CLUSTER = 2, 3
 PROFILE = "name: p\nkind: slurm\n"

@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-from conftest import QUIET, Zsg
-from hugging_face_hub import Hub
 
 from jobs.contract.folder import Workspace
 from launcher.grids import hub as hubs
 from launcher.grids.hub import File, Name, named
+from tests.lib.command_line import QUIET, Zsg
+from tests.lib.hugging_face_hub import Hub
 from zsg_core.errors import UserError
 
 OLD, NEW = "a" * 40, "b" * 40

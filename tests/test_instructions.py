@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_mixed_corpus import make, rows  # noqa: F401 - fixtures
 
+from tests.lib.mixed_sources import make, rows
 from zsg_core.data import instructions, readers
 from zsg_core.data.examples import Example
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData
 from zsg_core.settings.run import Settings
+
+__all__ = ["make", "rows"]
 
 WORDINGS = ["Do it.", "Get it done.", "Please do it."]
 
@@ -95,8 +97,8 @@ def test_wordings_are_read_from_lines_or_a_list(tmp_path: Path) -> None:
 
 
 def test_examples_draw_their_wordings_and_a_corpus_tells_how_many(
-    make: Any,  # noqa: F811
-    rows: Any,  # noqa: F811
+    make: Any,
+    rows: Any,
     tmp_path: Path,
 ) -> None:
     """By the sample's seed and each example's id; without diversify all have the first,
@@ -141,8 +143,7 @@ def test_examples_draw_their_wordings_and_a_corpus_tells_how_many(
 
 def test_a_seed_counts_only_where_wordings_are_drawn() -> None:
     """All of a set that is taken whole, with one wording, is the same under any seed."""
-    from builders import digests
-
+    from tests.lib.builders import digests
     from zsg_core.recipe import corpus_id, recipe
 
     def corpus(seed: int, **worded: Any) -> str:

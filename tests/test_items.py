@@ -15,6 +15,7 @@ from jobs.evaluating.items import Asker, Dialogues, OwnTestSet, Problems, Questi
 from jobs.model import content
 from jobs.model.base_model import Vocabulary
 from jobs.training.batches import TokenizedSet
+from tests.lib.character_tokens import WORDS
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import VICUNA_SYSTEM, Template
 from zsg_core.errors import UserError
@@ -23,13 +24,6 @@ from zsg_core.metrics.metrics import GSM8K, HUMANEVAL, MT_BENCH
 from zsg_core.settings.suites import Gsm8kSettings, HumanEvalSettings, MtBenchSettings
 from zsg_core.suites import File, Suite
 
-# A token is a character; the first two are the beginning and the end of a sequence.
-WORDS = Vocabulary(
-    lambda text: [ord(one) + 2 for one in text],
-    0,
-    1,
-    lambda ids: "".join(chr(one - 2) for one in ids if one > 1),
-)
 VICUNA = Asker(Template("vicuna"), WORDS)
 NO_ROOM = "no room"  # of a prompt that fills the model's positions
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Zsg
 from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
 from launcher.clusters.profiles import Profile
 from launcher.grids import json_schema
 from launcher.workspace import yaml_file
+from tests.lib.command_line import Zsg
 from zsg_core.schema_errors import leaf_keys
 from zsg_core.settings.run import Settings
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fake_judge import KEY, Answer, FakeJudge, said
 
 from jobs.evaluating.judge import Judge, Kept, judge
+from tests.lib.fake_judge import KEY, Answer, FakeJudge, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics.mt_bench import Request
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_judge import KEY, said
 
 from jobs.evaluating import exchange
 from jobs.evaluating import judge as judges
 from jobs.evaluating.judge import Judge, Judged, Kept, judge
 from jobs.tracking.patience import Patience
+from tests.lib.fake_judge import KEY, said
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.metrics import mt_bench
 from zsg_core.metrics.mt_bench import Request

@@ -8,23 +8,23 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Zsg, wait_until
-from slurm_cluster import SlurmCluster
-from small_runs import small_grid
-from test_on_slurm import (
-    LONG,
-    _assert_leaves,
-    _wait_for_state,
-    _wait_for_step,
-    agree_with_sacct,
-    assert_no_step_twice,
-    profile,
-    wait_until_ended,
-)
-from train_bench import reached
 
 from jobs.contract.folder import Workspace, read_json
 from launcher.workspace.ledger import Ledger
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import (
+    LONG,
+    agree_with_sacct,
+    assert_leaves,
+    assert_no_step_twice,
+    profile,
+    wait_for_state,
+    wait_for_step,
+    wait_until_ended,
+)
+from tests.lib.small_runs import small_grid
+from tests.lib.train_bench import reached
 
 pytestmark = pytest.mark.slurm
 
@@ -50,9 +50,9 @@ def test_a_run_is_requeued_by_itself_at_its_time_limit(
         "--profile",
         profile(zsg, nodes=2),
     )
-    job = _wait_for_step(zsg, 4)
+    job = wait_for_step(zsg, 4)
     slurm.run("scancel", "--signal=USR2", job)  # as Slurm does before the time limit
-    _wait_for_state(slurm, job, "PENDING")
+    wait_for_state(slurm, job, "PENDING")
     [row] = zsg.status()
     assert (row["state"], row["attempt"], row["slurm"]) == ("queued", 1, job)
     assert row["cause"] == f"stopped at step {row['step']} (time limit)"
@@ -137,7 +137,7 @@ def test_links_behind_a_failed_run_never_start(
     zsg = prepared_on_slurm
     place = with_settings(profile(zsg, nodes=2), on_time_limit="chain", max_continues=2)
     zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", place)
-    job = _wait_for_step(zsg, 4)
+    job = wait_for_step(zsg, 4)
     [attempt] = (zsg.work / "runs").glob("*/attempt.json")
     os.kill(json.loads(attempt.read_text())["pid"], signal.SIGKILL)
     wait_until(
@@ -155,11 +155,11 @@ def test_what_is_cancelled_is_not_revived(
     administrator it leaves at once."""
     zsg = prepared_on_slurm
     zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg))
-    job = _wait_for_step(zsg, 4)
+    job = wait_for_step(zsg, 4)
     slurm.run("scancel", "--signal=USR2", job)
-    _wait_for_state(slurm, job, "PENDING")
+    wait_for_state(slurm, job, "PENDING")
     zsg("cancel", "small", "--yes")
-    _assert_leaves(zsg, slurm, job)
+    assert_leaves(zsg, slurm, job)
     [row] = zsg.status()
     assert (row["state"], row["attempt"], row["evidence"]) == (
         "cancelled",
@@ -191,16 +191,16 @@ def test_a_running_run_is_cancelled_within_killwait(
     zsg = prepared_on_slurm
     grid, place = small_grid(zsg, tasks, steps=LONG), profile(zsg, nodes=2)
     zsg("submit", grid, "--profile", place)
-    job = _wait_for_step(zsg, 4)
+    job = wait_for_step(zsg, 4)
     zsg("cancel", "small", "--yes", "--save")
-    _assert_leaves(zsg, slurm, job)
+    assert_leaves(zsg, slurm, job)
     [row] = wait_until_ended(zsg, 60)
     assert (row["state"], row["evidence"]) == ("cancelled", "by zsg cancel")
 
     zsg("submit", grid, "--profile", place, "--retry")
-    job = _wait_for_step(zsg, row["step"] + 2)
+    job = wait_for_step(zsg, row["step"] + 2)
     zsg("cancel", row["run"][:6], "--yes")
-    _assert_leaves(zsg, slurm, job)
+    assert_leaves(zsg, slurm, job)
     [row] = wait_until_ended(zsg, 60)
     assert (row["state"], row["attempt"]) == ("cancelled", 2)
 

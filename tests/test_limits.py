@@ -2,14 +2,14 @@
 with the smallest change?"""
 
 import pytest
-from slurm_answers import a_cluster, profile
-from test_plan import a_run
 
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
 from launcher.planning import limits
 from launcher.planning.limits import Room
 from launcher.planning.plan import Action, Plan, make
+from tests.lib.planned_runs import a_run
+from tests.lib.slurm_answers import a_cluster, profile
 
 
 def planned(count: int = 3, made: bool = False, **size: int) -> Plan:

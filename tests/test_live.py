@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_until
-from faulty_proxy import FaultyProxy
-from grown_journals import write_grid
-from tracked import assert_exactly_once, child_runs, journal_points
 
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.tracking import deliver, live
+from tests.lib.command_line import wait_until
+from tests.lib.faulty_proxy import FaultyProxy
+from tests.lib.grown_journals import write_grid
+from tests.lib.light_grid import LIGHT
+from tests.lib.mlflow_contents import assert_exactly_once, child_runs, journal_points
 from zsg_core.digest import ids_digest
 from zsg_core.settings.checkpoints import CheckpointSettings
 
-LIGHT = Path(__file__).with_name("light_engine")
 NOWHERE = "http://127.0.0.1:9"  # the port of `discard`: nobody listens
 TRAIN = {
     "batch": 2,

@@ -7,16 +7,16 @@ import statistics
 from pathlib import Path
 
 import pytest
-from conftest import Zsg, start_server, wait_until
-from small_runs import small_grid
-from test_mlflow_server import group
-from tracked import assert_exactly_once, child_runs, journal_points
 
 from jobs.tracking import live
+from tests.lib.command_line import Zsg, start_server, wait_until
+from tests.lib.light_grid import LIGHT
+from tests.lib.mlflow_contents import assert_exactly_once, child_runs, journal_points
+from tests.lib.processes import group
+from tests.lib.small_runs import small_grid
 
 pytestmark = [pytest.mark.slurm, pytest.mark.soak]
 
-LIGHT = Path(__file__).with_name("light_engine")
 STEPS, STEP_S = 600, 0.2
 ONE_WORKER = ("--workers", "1")
 PROFILE = """

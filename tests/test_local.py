@@ -9,15 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from builders import break_an_instance
-from conftest import Zsg, page_at, wait_until
-from small_runs import LONG, held, small_grid, wait_for_step
-from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
 
 from jobs.contract.folder import read_json, write_json
 from launcher.planning.plan import Prepare
 from launcher.submission import job_files
 from launcher.submission.session import open_grid
+from tests.lib.builders import break_an_instance
+from tests.lib.command_line import Zsg, page_at, wait_until
+from tests.lib.mlflow_contents import (
+    assert_exactly_once,
+    child_runs,
+    journal_points,
+    loss_by_step,
+)
+from tests.lib.small_runs import LONG, held, small_grid, wait_for_step
 
 TRAINING = (
     "train/loss",

@@ -6,31 +6,17 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from test_status import ITEM, submitted, workspace
 
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record
 from jobs.contract.folder import Workspace
-from jobs.runtime import log_marks
 from launcher.status import logs
 from launcher.status.logs import Part
 from launcher.workspace.ledger import Ledger
+from tests.lib.recorded_run import ITEM, begins, submitted, workspace
 from zsg_core.errors import UserError
 
 __all__ = ["workspace"]
-
-
-def begins(workspace: Workspace, text: str, rank: int = 0, link: int = 0) -> None:
-    """A new attempt under the newest submission, in a link of its chain; its rank logs
-    its mark and a text."""
-    last = Ledger(workspace).last(ITEM)
-    assert last
-    attempt = attempts.begin(workspace.root / ITEM, last.id)
-    mark = log_marks.line(attempt, rank, 2, "n1")
-    folder = workspace.submission(last.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{last.job_ids(ITEM)[link]}_{rank}_log.out").open("a") as file:
-        file.write(f"submitit INFO\n{mark}\n{text}")
 
 
 def text_of(part: Part, lines: int | None = None) -> str:

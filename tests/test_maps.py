@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.manifold import TSNE
-from test_report import make, rows, written
 
 from jobs.contract.folder import Workspace
 from jobs.evaluating import kept_states
 from jobs.evaluating.kept_states import States
 from launcher.reporting import report, scatter
 from launcher.reporting.report import Asked
+from tests.lib.reported_grid import make, rows, written
 from zsg_core.metrics.silhouette import silhouettes
 
 GROUPS = ["code"] * 8 + ["general"] * 8 + ["math"] * 8

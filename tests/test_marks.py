@@ -4,13 +4,13 @@ the id that it had?"""
 import json
 from pathlib import Path
 
-import made_sources
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
 from jobs.model import content
 from launcher.grids.inputs import Inputs
+from tests.lib import made_sources
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests, recipe, records_id, run_id
 from zsg_core.settings.run import Settings

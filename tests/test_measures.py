@@ -3,10 +3,10 @@
 import math
 
 import numpy as np
-import plain_orders as plain
 import pytest
-from test_tma import SIMILARITY, TEST
 
+from tests.lib import plain_orders as plain
+from tests.lib.crowded_vectors import SIMILARITY, TEST
 from zsg_core.errors import UserError
 from zsg_core.orders import measures, nearest
 from zsg_core.orders.distance import fold

@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Zsg, wait_until
-from grown_journals import write_grid, write_run
-from tracked import MlflowClient, assert_exactly_once
 
 from jobs.contract.folder import Workspace
 from jobs.tracking import deliver, server_tokens
 from launcher.mlflow import mlflow_server
 from launcher.mlflow.mlflow_server import Served
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.grown_journals import write_grid, write_run
+from tests.lib.mlflow_contents import MlflowClient, assert_exactly_once
+from tests.lib.processes import group
 from zsg_core.errors import ClusterError, UserError
 
 
@@ -28,23 +29,6 @@ def port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def group(leader: int) -> list[int]:
-    """The processes whose ancestor is `leader`."""
-    parents: dict[int, int] = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(process.name)] = int(
-                (process / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-        except OSError:
-            continue
-    found, news = [], [leader]
-    while news:
-        news = [one for one, parent in parents.items() if parent in news]
-        found += news
-    return found
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.soak)])

@@ -13,11 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import mounted
-from conftest import Zsg
-from faulty_proxy import FaultyProxy
-from grown_journals import write_grid, write_run
-from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
 
 from jobs.contract import journal
 from jobs.contract.folder import Workspace, read_json, write_json
@@ -26,6 +21,16 @@ from jobs.tracking import mlflow_trouble as trouble
 from jobs.tracking.patience import Patience
 from jobs.tracking.tracker import Refused, Tracker, Unreachable
 from launcher.clusters import profiles
+from tests.lib.builders import mounted
+from tests.lib.command_line import Zsg
+from tests.lib.faulty_proxy import FaultyProxy
+from tests.lib.grown_journals import write_grid, write_run
+from tests.lib.mlflow_contents import (
+    MlflowClient,
+    assert_exactly_once,
+    child_runs,
+    mlflow_runs,
+)
 from zsg_core.errors import UserError
 
 HASTE = Patience(limit_s=0.5, first_s=0.01, most_s=0.05)

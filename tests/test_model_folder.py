@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_folders import (
+
+from launcher.grids import model_folder
+from tests.lib.model_folders import (
     ENDS,
     SMALL,
     change,
@@ -17,8 +19,6 @@ from model_folders import (
     write_tensors,
     write_tokenizer,
 )
-
-from launcher.grids import model_folder
 from zsg_core.errors import UserError
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from builders import task, write_niv2
 
+from tests.lib.builders import task, write_niv2
 from zsg_core.data.examples import Example
 from zsg_core.data.readers import niv2
 from zsg_core.data.readers.intake import Intake

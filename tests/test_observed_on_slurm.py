@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Zsg, wait_until
-from slurm_cluster import SlurmCluster
-from small_runs import small_grid
-from test_on_slurm import LONG, _wait_for_step, profile, wait_until_ended
+
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import LONG, profile, wait_for_step, wait_until_ended
+from tests.lib.small_runs import small_grid
 
 pytestmark = pytest.mark.slurm
 
@@ -60,7 +61,7 @@ def test_a_rank_that_is_killed_is_named(
     zsg(
         "submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg, nodes=2)
     )
-    _wait_for_step(zsg, 4)
+    wait_for_step(zsg, 4)
     [live] = zsg.status()
     os.kill(ranks_of(zsg)[1], signal.SIGKILL)
     [row] = wait_until_ended(zsg, 240)
@@ -90,7 +91,7 @@ def test_a_run_that_shows_nothing_is_unknown(
     it is, and ends done."""
     zsg = prepared_on_slurm
     zsg("submit", small_grid(zsg, tasks, steps=LONG), "--profile", profile(zsg))
-    _wait_for_step(zsg, 4)
+    wait_for_step(zsg, 4)
     with frozen(list(ranks_of(zsg).values())):
         time.sleep(45)
         assert zsg.status()[0]["state"] == "running"

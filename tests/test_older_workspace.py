@@ -3,9 +3,10 @@ where it was wrong?"""
 
 import json
 
-import older_workspace
 import pytest
-from conftest import Zsg
+
+from tests.lib import older_workspace
+from tests.lib.command_line import Zsg
 
 # the ids at e79a027
 UNCHANGED, WARM_UP, SHARDS = "143339638565", "e39fb13a7f26", "de967d090829"

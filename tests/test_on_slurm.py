@@ -1,7 +1,6 @@
 """Does a grid run on a real Slurm, over several nodes, exactly as on one machine,
 whatever is killed?"""
 
-import contextlib
 import json
 import os
 import random
@@ -11,25 +10,30 @@ import time
 from pathlib import Path
 
 import pytest
-from builders import break_an_instance, copy_made
-from conftest import Zsg, wait_until
-from slurm_cluster import SlurmCluster
-from small_runs import small_grid
-from test_resume import reached
-from tracked import assert_exactly_once, child_runs, journal_points, loss_by_step
 
-from jobs.contract import journal
+from tests.lib.builders import break_an_instance, copy_made
+from tests.lib.command_line import Zsg
+from tests.lib.mlflow_contents import (
+    assert_exactly_once,
+    child_runs,
+    journal_points,
+    loss_by_step,
+)
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import (
+    LONG,
+    agree_with_sacct,
+    assert_leaves,
+    assert_no_step_twice,
+    profile,
+    wait_for_state,
+    wait_for_step,
+    wait_until_ended,
+)
+from tests.lib.small_runs import small_grid
 
 pytestmark = pytest.mark.slurm
 
-PROFILE = """
-name: cluster
-kind: slurm
-prepare: {{cpus_per_rank: {prepare_cpus}, time_min: 30}}
-train: {{nodes: {nodes}, ranks_per_node: 1, time_min: 60}}
-slurm: {{partition: main, array_parallelism: {parallel}}}
-deepspeed: {{zero_stage: {zero}}}
-"""
 NIV2 = """
 name: niv2-wsd-order
 defaults:
@@ -40,54 +44,6 @@ defaults:
 grid:
   arrangement.order: [nft, rt, fft]
 """
-LONG = 200  # steps that leave time to disturb a run
-ACTIVE = {"waiting", "queued", "running"}
-
-
-def profile(
-    zsg: Zsg, nodes: int = 1, parallel: int = 4, prepare_cpus: int = 1, zero: int = 1
-) -> Path:
-    """A profile of the test cluster."""
-    text = PROFILE.format(
-        nodes=nodes, parallel=parallel, prepare_cpus=prepare_cpus, zero=zero
-    )
-    return zsg.write(f"nodes{nodes}-zero{zero}.yaml", text)
-
-
-def wait_until_ended(zsg: Zsg, limit_s: float) -> list[dict]:
-    """The rows of status once no run is active, and accounting knows of all."""
-    until = time.monotonic() + limit_s
-    while True:
-        rows = zsg.status()
-        if not any(row["state"] in ACTIVE | {"unknown"} for row in rows):
-            return rows
-        assert time.monotonic() < until, f"still active after {limit_s} s: {rows}"
-        time.sleep(2)
-
-
-def agree_with_sacct(slurm: SlurmCluster, rows: list[dict]) -> None:
-    """Every row is done by zsg and COMPLETED by accounting, under the id that zsg gives.
-
-    A run tells its end before its process has left and Slurm has noticed: accounting is
-    given a minute.
-    """
-    until = time.monotonic() + 60
-    for row in rows:
-        expected = [f"{row['slurm']}|COMPLETED"]
-        while (
-            shown := _accounted(slurm, row["slurm"])
-        ) != expected and time.monotonic() < until:
-            time.sleep(1)
-        assert (row["state"], shown) == ("done", expected)
-
-
-def assert_no_step_twice(zsg: Zsg, run: str, steps: int) -> None:
-    """Over all its attempts a run has computed each step once: every later one went on
-    where the last had saved."""
-    rows = journal.read(zsg.work / "runs" / run)
-    assert [row["step"] for row in rows if "train/loss" in row["data"]] == list(
-        range(1, steps + 1)
-    )
 
 
 def some_real_tasks(real: Path, folder: Path, train: int, test: int) -> Path:
@@ -277,9 +233,9 @@ def test_a_requeued_run_goes_on(
         "--profile",
         profile(zsg),
     )
-    job = _wait_for_step(zsg, 8)
+    job = wait_for_step(zsg, 8)
     slurm.run("scontrol", "requeue", job)
-    _wait_for_state(slurm, job, "PENDING")
+    wait_for_state(slurm, job, "PENDING")
     assert zsg.status()[0]["state"] == "queued", (
         "a run that waits to start again has not ended"
     )
@@ -305,18 +261,18 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     )
     place.write_text(place.read_text().replace("{par", "{on_time_limit: none, par"))
     zsg("submit", grid, "--profile", place)
-    job = _wait_for_step(zsg, 4)
+    job = wait_for_step(zsg, 4)
     slurm.run("scancel", "--signal=USR2", job)  # as Slurm does before the time limit
-    _assert_leaves(zsg, slurm, job)
+    assert_leaves(zsg, slurm, job)
     [row] = zsg.status()
     assert (row["state"], row["evidence"]) == ("waiting", "zsg submit goes on")
     assert row["cause"] == f"stopped at step {row['step']} (time limit or preemption)"
     assert f"goes on from step {row['step']}" in zsg("plan", grid, "--profile", place)
 
     zsg("submit", grid, "--profile", place)
-    job = _wait_for_step(zsg, row["step"] + 50)
+    job = wait_for_step(zsg, row["step"] + 50)
     slurm.run("scancel", job)
-    _assert_leaves(zsg, slurm, job)
+    assert_leaves(zsg, slurm, job)
     [row] = zsg.status()
     assert row["state"] == "cancelled"
     assert f"and goes on from step {row['step']}" in zsg(
@@ -344,7 +300,7 @@ def test_a_preempted_run_goes_on(
         "--profile",
         profile(zsg, nodes=2),
     )
-    job = _wait_for_step(zsg, 8)
+    job = wait_for_step(zsg, 8)
     slurm.run(
         "sbatch",
         "-p",
@@ -356,7 +312,7 @@ def test_a_preempted_run_goes_on(
         "--wrap",
         "true",
     )
-    _wait_for_state(slurm, job, "PENDING")
+    wait_for_state(slurm, job, "PENDING")
     assert zsg.status()[0]["state"] == "queued"
     slurm.start_requeued()
     [row] = wait_until_ended(zsg, 300)
@@ -386,10 +342,6 @@ def test_a_failed_prepare_fails_its_runs(
     assert all(f"{path}: Instances[3]: Expected" in row["evidence"] for row in rows)
 
 
-def _accounted(slurm: SlurmCluster, job: str) -> list[str]:
-    return slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "JobID,State").split()
-
-
 def _names(slurm: SlurmCluster, job: str) -> list[str]:
     return slurm.run("sacct", "-X", "-n", "-P", "-j", job, "-o", "JobName").split()
 
@@ -402,37 +354,3 @@ def _kill_at(submit: subprocess.Popen, ledger: Path, rows: int) -> None:
             submit.send_signal(signal.SIGKILL)
             break
     submit.wait()
-
-
-def _wait_for_step(zsg: Zsg, step: int) -> str:
-    """The Slurm id of the one run, at once when it has reached a step: to ask Slurm
-    then would give it a start."""
-    wait_until(lambda: zsg.status()[0]["state"] == "running", 240)
-    [row] = zsg.status()
-    wait_until(lambda: reached(zsg.work / "runs" / row["run"], step), 240)
-    return row["slurm"]
-
-
-def _assert_leaves(zsg: Zsg, slurm: SlurmCluster, job: str) -> None:
-    """A job's ranks end well before Slurm's KillWait of 30 s; nothing of them stays on a node."""
-    started = time.monotonic()
-    while slurm.run("squeue", "-h", "-j", job, "-o", "%T") or _ranks(zsg):
-        assert time.monotonic() - started < 25
-        time.sleep(0.5)
-
-
-def _ranks(zsg: Zsg) -> list[str]:
-    """The processes whose command names the workspace."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            found += [command] if str(zsg.work) in command else []
-    return found
-
-
-def _wait_for_state(slurm: SlurmCluster, job: str, state: str) -> None:
-    until = time.monotonic() + 60
-    while slurm.run("squeue", "-h", "-j", job, "-o", "%T").strip() != state:
-        assert time.monotonic() < until
-        time.sleep(0.3)

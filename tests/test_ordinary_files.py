@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from model_folders import write_llama
-from other_user import OtherUser
 
 from jobs.files import ordinary_files
 from jobs.model import content
 from launcher.grids import model_folder
 from launcher.grids.inputs import Inputs
+from tests.lib.model_folders import write_llama
+from tests.lib.other_user import OtherUser
 from zsg_core.errors import UserError
 
 HASH = "0123456789abcdef" * 4

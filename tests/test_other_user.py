@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from other_user import OtherUser
+from tests.lib.other_user import OtherUser
 
 
 def test_the_other_user_reads_what_is_open_and_not_what_is_private(

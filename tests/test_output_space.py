@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from train_bench import Bench, told
 
 from jobs.contract.folder import read_json
+from tests.lib.train_bench import Bench, told
 from zsg_core.data.examples import Example
 from zsg_core.data.output_space import classes, log_n
 from zsg_core.recipe import InputDigests, SourceDigests, recipe

@@ -8,10 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from builders import write_niv2
-from conftest import Zsg
-from other_user import OtherUser
-from small_runs import small_grid
 
 from jobs import entry
 from jobs.contract.folder import Workspace, alone, publish, write_json
@@ -22,6 +18,10 @@ from launcher.doctor import doctor
 from launcher.submission import handover
 from launcher.workspace import code_snapshot, workspaces
 from launcher.workspace.ledger import Ledger, Submission, submit_lock
+from tests.lib.builders import write_niv2
+from tests.lib.command_line import Zsg
+from tests.lib.other_user import OtherUser
+from tests.lib.small_runs import small_grid
 from zsg_core.errors import UserError
 
 GRID = "name: g\ndefaults:\n  data: {path: data}\n  train: {batch: 4}\n"

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from conftest import Zsg
 from pydantic import BaseModel
 
 from launcher.clusters import profiles
 from launcher.clusters.profiles import Profile
+from tests.lib.command_line import Zsg
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = (

@@ -40,7 +40,7 @@ def trained(folder: Path, steps: int, ways: list[Way]) -> tuple[Row, list[Row]]:
     """What the plain loop came to, and what zsg's trainer did in each way: ranks, ZeRO
     stage, micro-batches, how."""
     script, asked = (
-        Path(__file__).with_name("trained_ranks.py"),
+        Path(__file__).with_name("lib") / "trained_ranks.py",
         json.dumps({"steps": steps, "ways": ways}),
     )
     env = {

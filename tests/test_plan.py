@@ -3,24 +3,19 @@
 from dataclasses import replace
 
 import pytest
-from builders import digests
 
-from launcher.clusters.profiles import JobSize
-from launcher.grids.runs import Run
 from launcher.grids.selection import Selection
 from launcher.planning.plan import (
     MOST_GROUPS,
     Action,
     Allow,
-    Plan,
     decide,
     make,
     run_item,
 )
 from launcher.status.status import JobState
-from zsg_core import recipe as recipes
+from tests.lib.planned_runs import a_run, planned
 from zsg_core.errors import UserError
-from zsg_core.settings.run import Settings
 from zsg_core.training.schedule import checkpoint_steps
 
 
@@ -29,38 +24,6 @@ def done(every: int) -> JobState:
     return JobState(
         state="done", steps=40, checkpoints=tuple(checkpoint_steps(40, every))
     )
-
-
-def a_run(order: str = "cluster", nodes: int = 1, every: int = 10, **changes) -> Run:
-    """A run; `changes` are mappings of its settings."""
-    wanted = {
-        "arrangement": {"order": order},
-        "checkpoints": {"every": every},
-        **changes,
-    }
-    settings = Settings.model_validate(
-        {**wanted, "data": {"path": "/d", **changes.get("data", {})}}
-    )
-    embedding = "e" if order in ("nft", "rt", "fft") else None
-    recipe = recipes.recipe(settings, digests(embedding=embedding))
-    return Run(
-        id=recipes.run_id(recipe),
-        recipe=recipe,
-        axes={},
-        checkpoints=settings.checkpoints,
-        size=JobSize(nodes=nodes),
-        sources={},
-        base=None,
-        embedding=None,
-    )
-
-
-def planned(
-    runs: list[Run], made: set[str] = frozenset(), makers: dict[str, str] | None = None
-) -> Plan:  # type: ignore[assignment]
-    """The plan for new runs, with what is made and what active prepare jobs will make."""
-    actions = [Action(run, "submit", "new") for run in runs]
-    return make(actions, lambda need: need in made, makers or {})
 
 
 RETRY, RETRAIN, NOTHING, BOTH = (

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import write_niv2
-from conftest import Zsg
 
 from launcher import cli
 from launcher.clusters.cluster import Cluster
 from launcher.planning import admission
 from launcher.submission import submit
 from launcher.workspace import extras
+from tests.lib.builders import write_niv2
+from tests.lib.command_line import Zsg
 
 HEAD = "name: g\ndefaults:\n  data: {path: data, sampling: first}\n  train: {batch: 4, init_seed: 0}\n"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from train_bench import STEPS, Bench, starts, stop, told
 
 from jobs.contract.folder import read_json, write_json
 from jobs.contract.journal import read
+from tests.lib.train_bench import STEPS, Bench, starts, stop, told
 from zsg_core.recipe import InputDigests, SourceDigests, recipe
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import PRESETS, TrainSettings

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.lib.character_tokens import BOS, EOS, characters, text
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import (
     VICUNA_SYSTEM,
@@ -13,8 +14,6 @@ from zsg_core.data.prompts import (
     source,
     training_texts,
 )
-
-BOS, EOS = 1, 2
 
 
 def example(**changes) -> Example:
@@ -30,16 +29,6 @@ def example(**changes) -> Example:
     parts |= changes
     turn = parts.pop("input"), parts.pop("answer")
     return Example(**{"turns": (turn,), **parts})
-
-
-def characters(text: str) -> list[int]:
-    """A tokenizer whose tokens are characters."""
-    return [ord(letter) for letter in text]
-
-
-def text(ids: list[int]) -> str:
-    """The text of such tokens."""
-    return "".join({BOS: "<s>", EOS: "</s>"}.get(i, chr(i)) for i in ids)
 
 
 def encoded(made: Example, max_length: int = 1024, shots: int = 2):

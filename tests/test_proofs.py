@@ -7,15 +7,15 @@ import struct
 from pathlib import Path
 
 import pytest
-from builders import write_niv2
-from conftest import Zsg
-from test_base_model import BASE, TEXTS
 
 from jobs.contract.folder import Workspace
 from jobs.model import base_model
 from jobs.preparing import proof
 from launcher.doctor import proofs
 from launcher.doctor.check import OK
+from tests.lib.builders import write_niv2
+from tests.lib.command_line import Zsg
+from tests.lib.tiny_base import BASE, TEXTS
 
 UNPROVEN = "is not proven here: zsg doctor --model"
 

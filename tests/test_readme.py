@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from conftest import Zsg
 
 from launcher.cli import app
 from launcher.grids import grid, json_schema
+from tests.lib.command_line import Zsg
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

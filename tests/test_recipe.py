@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
-from builders import digests, write_niv2
 
 from launcher.clusters.profiles import Profile
 from launcher.grids import grid
 from launcher.grids.inputs import Inputs
 from launcher.grids.runs import Run, resolve
+from tests.lib.builders import digests, write_niv2
 from zsg_core import recipe as recipes
 from zsg_core.recipe import InputDigests, recipe
 from zsg_core.settings.run import Settings

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_status import FakeSlurm
 
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, heartbeat, job_file
@@ -16,6 +15,7 @@ from launcher.status import reading, why
 from launcher.status.settled import Settled
 from launcher.status.status import collect
 from launcher.workspace.ledger import Ledger
+from tests.lib.recorded_run import FakeSlurm
 
 BROKEN, SOUND = "runs/broken", "runs/sound"
 

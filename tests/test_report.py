@@ -1,10 +1,8 @@
 """Does the report say what the journals hold, and what it does not?"""
 
-import csv
 import math
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,48 +13,10 @@ from jobs.contract.folder import Workspace, write_json
 from jobs.contract.journal import Journal
 from launcher.reporting import report
 from launcher.reporting.report import Asked
+from tests.lib.reported_grid import STEPS, TASKS, losses, make, rows, written
 from zsg_core.errors import UserError
 
-STEPS = [0, 10, 20, 30, 40, 50]
-TASKS = ["t1", "t1", "t2", "t2", "t3", "t3"]
 HOSTILE = "</script><script>alert(1)</script>\"' $x_1$ <b>\u202e雪"
-
-
-def losses(level: float) -> Any:
-    """Curves of six items that fall to a level; task t2 falls late, at once."""
-    table = (
-        level + 3 * np.exp(-np.arange(len(STEPS)))[:, None] + np.zeros((1, len(TASKS)))
-    )
-    table[:4, 2:4] += 0.8
-    return table
-
-
-def make(
-    place: Workspace,
-    name: str,
-    runs: list[tuple[dict[str, Any], int | None, float]],
-    **more: Any,
-) -> list[str]:
-    """A grid of recorded runs, (axes, seed, level) each, all done; their ids."""
-    listed = [
-        listed_run(f"{name}{number}", axes, seed)
-        for number, (axes, seed, _) in enumerate(runs)
-    ]
-    for row, (_, _, level) in zip(listed, runs, strict=True):
-        record_run(place, row, STEPS, TASKS, losses(level))
-    write_grid(place, name, listed, **more)
-    return [row["run"] for row in listed]
-
-
-def written(place: Workspace, name: str, **asked: Any) -> str:
-    """The report's page."""
-    return report.write(place, name, Asked(**asked)).read_text(encoding="utf-8")
-
-
-def rows(place: Workspace, name: str, file: str) -> list[dict[str, str]]:
-    """A table beside the page."""
-    with (place.grid(name) / "report" / file).open(encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
 
 
 @pytest.fixture(scope="module")

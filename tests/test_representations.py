@@ -6,11 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluated import KEY, fresh_copy, metric_rows, serve
 from pydantic import ValidationError
 from sklearn.metrics import silhouette_samples
-from test_plan import a_run
-from train_bench import Bench
 
 from jobs.contract import evaluations, journal
 from jobs.contract.folder import write_json
@@ -20,6 +17,9 @@ from jobs.evaluating.representations import drawn
 from jobs.evaluating.served import Served
 from launcher.clusters.profiles import Profile
 from launcher.submission import job_files
+from tests.lib.evaluate_jobs import KEY, fresh_copy, metric_rows, serve
+from tests.lib.planned_runs import a_run
+from tests.lib.train_bench import Bench
 from zsg_core.errors import UserError
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import RANK_ACCURACY

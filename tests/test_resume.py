@@ -9,13 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forked_jobs import wait_until
-from train_bench import EXIT_S, MANY, STEPS, Bench, reached, starts, stop, told
 
 from jobs.contract.folder import read_json, write_json
 from jobs.contract.item_losses import read_test_losses
 from jobs.contract.journal import files, read
 from jobs.training.state import newest_step
+from tests.lib.forked_jobs import wait_until
+from tests.lib.train_bench import (
+    EXIT_S,
+    MANY,
+    STEPS,
+    Bench,
+    reached,
+    starts,
+    stop,
+    told,
+)
 
 # within which a rank notices that its peer is gone; far less than the half hour of a collective
 LEFT_S = 60.0

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import Zsg, wait_until
-from small_runs import small_grid, wait_for_step
 
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt, now_ms
@@ -23,6 +21,9 @@ from launcher.lifecycle.retry import MOST, Failure, verdict
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.light_grid import LIGHT
+from tests.lib.small_runs import small_grid, wait_for_step
 from zsg_core.errors import UserError
 
 DAY_MS = 24 * 3600 * 1000
@@ -336,12 +337,11 @@ def test_a_killed_run_of_a_living_submit_is_failed_and_a_retry_may_be_detached(
     retried, the terminal is free."""
     zsg = prepared
     zsg.env["PATH"] = f"{Path(sys.executable).parent}:{zsg.env['PATH']}"
-    light = Path(__file__).with_name("light_engine")
     own = (
         "{{name: own, kind: local, max_parallel: 1, environment: {{set: {{PYTHONPATH: {},"
         " LIGHT_STEP_S: '{}'}}}}}}"
     )
-    place = zsg.write("own.yaml", own.format(light, 0.2))
+    place = zsg.write("own.yaml", own.format(LIGHT, 0.2))
     grid = small_grid(zsg, tasks, "[cluster, random]", steps=24)
     submit = zsg.start(
         "submit",
@@ -356,7 +356,7 @@ def test_a_killed_run_of_a_living_submit_is_failed_and_a_retry_may_be_detached(
     assert submit.poll() is None
     assert submit.wait(120) == 3
 
-    zsg.write("own.yaml", own.format(light, 0))
+    zsg.write("own.yaml", own.format(LIGHT, 0))
     said = zsg("retry", "small", "--detach")
     assert "running on as process" in said
     wait_until(lambda: {row["state"] for row in zsg.status()} == {"done"}, 60)

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from grown_journals import RECIPE, write_grid, write_job, write_run
-from tracked import MlflowClient, assert_exactly_once, child_runs, mlflow_runs
 
 from jobs.contract import attempt as attempts
 from jobs.contract import item_losses
@@ -17,6 +15,13 @@ from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import Journal
 from jobs.tracking import deliver, item_table, run_facts
 from jobs.tracking.tracker import Refused
+from tests.lib.grown_journals import RECIPE, write_grid, write_job, write_run
+from tests.lib.mlflow_contents import (
+    MlflowClient,
+    assert_exactly_once,
+    child_runs,
+    mlflow_runs,
+)
 
 STAGES = (("former", 5), ("latter", 9))  # a run for each, and the step of its snapshot
 LOSSES = np.array([[3.0, 4.0, 5.0], [2.0, np.nan, 4.0]])

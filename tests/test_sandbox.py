@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import need
-from hostile_programs import PROGRAMS
 
 from jobs.evaluating import cell, code_scores, sandbox
 from jobs.evaluating.sandbox import Exam, Limits, Sandbox, Verdict
+from tests.lib.hostile_programs import PROGRAMS
+from tests.lib.requirements import need
 from zsg_core.data.readers.evaluation import problems
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import BadData, UserError

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Zsg
 
 from jobs.contract import answers, evaluations, item_losses, leases
 from jobs.contract import journal as journals
@@ -15,6 +14,7 @@ from jobs.contract.attempt import Attempt
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.journal import Journal
 from jobs.evaluating import scored_elsewhere
+from tests.lib.command_line import Zsg
 from zsg_core.errors import BadData, ClusterError, UserError
 from zsg_core.metrics.metrics import TEST_SET
 from zsg_core.metrics.scoring import Answered

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_prompts import BOS, EOS, characters, text
 
 from jobs.model.base_model import Vocabulary
 from jobs.preparing import self_sample
+from tests.lib.character_tokens import BOS, EOS, characters, text
 from zsg_core import recipe as recipes
 from zsg_core.data.examples import Example
 from zsg_core.recipe import InputDigests, SourceDigests

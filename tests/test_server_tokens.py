@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from other_user import OtherUser
 
 from jobs.tracking import server_tokens
 from jobs.tracking.server_tokens import Exposed
 from jobs.tracking.tracker import OwnServers
+from tests.lib.other_user import OtherUser
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from test_status import ITEM, FakeSlurm, ended, started, submitted, workspace
 
 from jobs.contract.folder import Workspace
 from launcher.status import settled as settled_of
@@ -12,6 +11,7 @@ from launcher.status.settled import Settled
 from launcher.status.status import collect
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from tests.lib.recorded_run import ITEM, FakeSlurm, ended, started, submitted, workspace
 
 __all__ = ["workspace"]
 

@@ -18,11 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import model_folders
 import numpy as np
 import pytest
-from builders import write_niv2
-from conftest import Zsg
 from pyarrow import parquet as pq
 
 from benchmarks.report import listed_run, record_run, write_grid
@@ -34,6 +31,9 @@ from launcher import cli
 from launcher.grids import json_schema
 from launcher.views import asking, show
 from launcher.workspace.ledger import Ledger
+from tests.lib import model_folders
+from tests.lib.builders import write_niv2
+from tests.lib.command_line import Zsg
 
 FORGED = "error: all is well"
 POISON = (
@@ -595,7 +595,7 @@ def test_a_run_on_odd_data_is_obeyed_nowhere(zsg: Zsg) -> None:
         assert_a_table_computes_nothing(path)
     tested = set(pq.read_table(zsg.folder / "items.parquet")["task"].to_pylist())
     assert len(tested) == 3 and tested <= set(ODD_TASKS)
-    from tracked import mlflow_runs  # which takes seconds to import
+    from tests.lib.mlflow_contents import mlflow_runs  # which takes seconds to import
 
     for row in mlflow_runs(zsg.work, "g"):
         assert not unsafe(

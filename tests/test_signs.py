@@ -8,13 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_status import ITEM, FakeSlurm, ended, started, state, submitted, workspace
 
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.heartbeat import NAME, Pulse
 from launcher.planning.plan import Allow, _decide
 from launcher.status.status import JobState
+from tests.lib.recorded_run import (
+    ITEM,
+    FakeSlurm,
+    ended,
+    started,
+    state,
+    submitted,
+    workspace,
+)
 
 __all__ = ["workspace"]
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from subprocess import CompletedProcess
 
 import pytest
-from slurm_answers import owned
 
 from launcher.clusters import slurm
 from launcher.clusters.slurm import (
@@ -17,6 +16,7 @@ from launcher.clusters.slurm import (
     states,
 )
 from launcher.workspace.scheduler_job import Job
+from tests.lib.slurm_answers import owned
 from zsg_core.errors import ClusterError
 
 NAME = "zsg-g-train-1"

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import slurm_cluster
-from slurm_cluster import ClusterError, SlurmCluster, conf_files, processes_of
+
+from tests.lib import slurm_cluster
+from tests.lib.slurm_cluster import ClusterError, SlurmCluster, conf_files, processes_of
 
 pytestmark = pytest.mark.slurm
 STUBBORN = "trap '' TERM; setsid sleep 300 & sleep 300"

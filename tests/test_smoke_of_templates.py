@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shelf
-from conftest import Zsg
-from forked_jobs import serve
-from test_templates import GRIDS, STUDIES
 
 from jobs.contract.folder import read_json, write_json
 from launcher.grids import grid as grids
+from tests.lib import shelf
+from tests.lib.command_line import Zsg
+from tests.lib.forked_jobs import serve
+from tests.lib.shipped_grids import GRIDS, STUDIES
 
 ROWS = 16  # of each file, or of each task: twice as many as a smoke run takes
 # by which torch, and so DeepSpeed, takes this one for a CPU without fp16

@@ -13,15 +13,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from forked_jobs import wait_until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from train_bench import Bench, starts, stop, told
 
 from jobs.contract import attempt as attempts
 from jobs.contract.folder import is_committed, read_json, write_json
 from jobs.contract.journal import first_points, read
 from jobs.runtime.ranks import Ranks
+from tests.lib.forked_jobs import wait_until
+from tests.lib.train_bench import Bench, starts, stop, told
 from zsg_core.training import schedule
 from zsg_core.training.snapshots import kept, most
 

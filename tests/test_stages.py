@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import digests
-from conftest import Zsg, wait_until
 from pydantic import ValidationError
-from tracked import MlflowClient, child_runs, loss_by_step
 
 from jobs.contract import stages
 from jobs.contract.folder import Workspace
@@ -20,6 +17,9 @@ from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.planning.plan import Allow, Plan, decide, make, run_item
 from launcher.status.status import JobState
+from tests.lib.builders import digests
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.mlflow_contents import MlflowClient, child_runs, loss_by_step
 from zsg_core import recipe as recipes
 from zsg_core.settings.run import Settings
 

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
 from jsonschema import Draft7Validator
 
 from launcher.clusters import profiles
 from launcher.grids import grid, starter
 from launcher.workspace import yaml_file
+from tests.lib.command_line import Zsg
 from zsg_core import skills
 from zsg_core.errors import UserError
 

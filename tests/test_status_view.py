@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from test_show import row
 
 from launcher.status import status_view as view
 from launcher.views import show
 from launcher.workspace.job_state import ABSENT, JobState
+from tests.lib.status_rows import row
 
 LIVE = {
     "heartbeat_s": 4.0,

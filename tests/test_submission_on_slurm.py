@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
-from slurm_cluster import SlurmCluster
-from small_runs import UGLY, small_grid
-from test_on_slurm import profile
+
+from tests.lib.command_line import Zsg
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import profile
+from tests.lib.small_runs import UGLY, small_grid
 
 pytestmark = pytest.mark.slurm
 

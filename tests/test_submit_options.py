@@ -8,9 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
-from conftest import Zsg, wait_until
-from small_runs import LONG, held, small_grid
-from tracked import assert_exactly_once, mlflow_runs
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.mlflow_contents import assert_exactly_once, mlflow_runs
+from tests.lib.small_runs import LONG, held, small_grid
 
 
 def test_a_dry_run_shows_the_plan_and_changes_nothing(zsg: Zsg, tasks: Path) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 from pydantic import ValidationError
-from small_benchmarks import cut
-from test_plan import a_run
 
 from launcher.clusters import profiles
 from launcher.clusters.profiles import Profile
 from launcher.grids import suite_files
 from launcher.planning import admission
 from launcher.planning.plan import Action, Plan
+from tests.lib.planned_runs import a_run
+from tests.lib.small_benchmarks import cut
 from zsg_core import suites
 from zsg_core.errors import UserError
 from zsg_core.metrics import metrics

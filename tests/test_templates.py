@@ -11,25 +11,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shelf
-from conftest import Zsg
-from published_llamas import CONFIGS
 
 from launcher.grids import grid as grids
 from launcher.planning.plan import Allow
 from launcher.submission import session, submit
 from launcher.workspace.ledger import Ledger
+from tests.lib import shelf
+from tests.lib.command_line import Zsg
+from tests.lib.published_llamas import CONFIGS
+from tests.lib.shipped_grids import GRIDS, ROOT, STUDIES, TEMPLATES
 from zsg_core.data import mixing
 from zsg_core.settings.claims import Correlates, Rises
 from zsg_core.settings.run import Settings
 from zsg_core.stats.verdict import TAIL, chance_of_order
 from zsg_core.training import schedule, tuning
 from zsg_core.training.llama import shape_of_config
-
-ROOT = Path(__file__).resolve().parent.parent
-TEMPLATES = sorted((ROOT / "templates").rglob("*.yaml"))
-GRIDS = [path for path in TEMPLATES if path.parent.name != "cluster_profiles"]
-STUDIES = ROOT / "templates/grids"
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import digests
-from model_folders import change, write_llama, write_tokenizer
 
 from jobs.model import base_model
 from jobs.model.text_tokens import ChatTokens, reads_text
@@ -16,6 +14,8 @@ from jobs.preparing import added_tokens
 from launcher.grids import model_folder, model_tokenizer
 from launcher.grids.inputs import Inputs
 from launcher.grids.sentencepiece_model import pieces
+from tests.lib.builders import digests
+from tests.lib.model_folders import change, write_llama, write_tokenizer
 from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
 from zsg_core.recipe import READS_TEXT, recipe, run_id

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Zsg
-from tracked import loss_by_step
 
 from jobs.contract import journal
+from tests.lib.command_line import Zsg
+from tests.lib.mlflow_contents import loss_by_step
 from zsg_core.errors import UserError
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import LORA_TARGETS, TuningSettings

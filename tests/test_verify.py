@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import Zsg
-from forked_jobs import Rank
-from train_bench import Bench
 
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import files
@@ -24,6 +21,9 @@ from launcher.verification.check import (
 )
 from launcher.verification.comparison import Replayed, compare, same_bits
 from launcher.verification.verify import verify
+from tests.lib.command_line import Zsg
+from tests.lib.forked_jobs import Rank
+from tests.lib.train_bench import Bench
 
 CPU = {
     "device": "cpu",

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from conftest import Zsg, page_at
 
 from launcher.cli import app
+from tests.lib.command_line import Zsg, page_at
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = """

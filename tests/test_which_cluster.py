@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slurm_answers import owned, profile
-from test_plan import a_run, planned
 
 from jobs.contract.folder import SCHEMA, Workspace, write_json
 from launcher.clusters import slurm, which_cluster
@@ -18,6 +16,8 @@ from launcher.clusters.slurm import Queue, SlurmState
 from launcher.planning.site import Site
 from launcher.submission import submit as submits
 from launcher.workspace.ledger import Ledger
+from tests.lib.planned_runs import a_run, planned
+from tests.lib.slurm_answers import owned, profile
 from zsg_core.errors import ClusterError, UserError
 
 BIG = profile(slurm={"sbatch": {"clusters": "big"}})

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Zsg, wait_until
-from slurm_cluster import SlurmCluster
-from small_runs import small_grid
-from test_on_slurm import wait_until_ended
+
+from tests.lib.command_line import Zsg, wait_until
+from tests.lib.light_grid import LIGHT
+from tests.lib.slurm_cluster import SlurmCluster
+from tests.lib.slurm_runs import wait_until_ended
+from tests.lib.small_runs import small_grid
 
 pytestmark = pytest.mark.slurm
 
-LIGHT = Path(__file__).with_name("light_engine")
 PROFILE = """
 name: ours
 kind: slurm

@@ -4,9 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_causes import NCCL
-from test_logs import begins
-from test_status import ITEM, FakeSlurm, started, submitted, workspace
 
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Cause
@@ -16,6 +13,15 @@ from launcher.status.status import collect
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
+from tests.lib.log_lines import NCCL
+from tests.lib.recorded_run import (
+    ITEM,
+    FakeSlurm,
+    begins,
+    started,
+    submitted,
+    workspace,
+)
 
 __all__ = ["workspace"]
 

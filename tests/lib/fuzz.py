@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limited import limit_memory
+from tests.lib.resource_limits import limit_memory
 
 MEMORY = 3 << 30  # bytes more than the process has before
 SECONDS = 20  # of a file; the clock of a loaded machine

@@ -5,8 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from published_llamas import remember, write_model
-
+from tests.lib.published_llamas import remember, write_model
 from zsg_core import skills
 
 TRAINED, HELD_OUT = 1600, 225  # tasks of ZSG's split of Flan-mini

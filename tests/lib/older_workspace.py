@@ -1,10 +1,10 @@
 """A workspace as zsg at e79a027 left it, and the data and grids that it was made of.
 
 `golden/older_workspace` holds what such a workspace has of its runs, with `@FOLDER@`
-for the folder it lay in: no weights, no caches. To make it again: `python
-tests/older_workspace.py FOLDER`; in FOLDER, with zsg at e79a027, `zsg submit
-before.yaml` and `zsg submit scored.yaml`; then `python tests/older_workspace.py FOLDER
---keep`.
+for the folder it lay in: no weights, no caches. To make it again: `python -m
+tests.lib.older_workspace FOLDER`; in FOLDER, with zsg at e79a027, `zsg submit
+before.yaml` and `zsg submit scored.yaml`; then `python -m
+tests.lib.older_workspace FOLDER --keep`.
 """
 
 import argparse
@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from builders import write_niv2
+from tests.lib.builders import write_niv2
 
-KEPT = Path(__file__).resolve().parent / "golden/older_workspace"
+KEPT = Path(__file__).resolve().parents[1] / "golden/older_workspace"
 HERE = "@FOLDER@"
 RUN_FILES = ("job.json", "attempt.json", "exit.json", "test_set.json")
 GRID = """

@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conftest import Zsg
-from slurm_cluster import ClusterError, SlurmCluster
-
 from jobs.contract import journal
 from jobs.contract.folder import read_json
+from tests.lib.command_line import Zsg
+from tests.lib.slurm_cluster import ClusterError, SlurmCluster
 
 ENDED = ("done", "failed", "cancelled")
 # after its last process has died, a run may be called running for so long

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders import write_niv2
+from tests.lib.builders import write_niv2
 
 GRID = "name: g\ndefaults:\n  data: {path: data}\n  train: {batch: 4}\n"
 

@@ -2,7 +2,7 @@
 and takes it down.
 
 Everything lives in the folder (configuration, keys, logs, spool) and works over the loopback only.
-By hand: `python tests/slurm_cluster.py FOLDER --nodes 2 --cpus 4`, then Ctrl-C.
+By hand: `python tests/lib/slurm_cluster.py FOLDER --nodes 2 --cpus 4`, then Ctrl-C.
 """
 
 from __future__ import annotations

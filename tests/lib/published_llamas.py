@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_folders import shapes, write_tensors, write_tokenizer
+from tests.lib.model_folders import shapes, write_tensors, write_tokenizer
 
 CONFIGS = {
     "7B": {

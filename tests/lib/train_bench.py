@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from forked_jobs import ForkedJobs, Rank, wait_until
-
 from jobs.contract.folder import read_json, write_json
 from jobs.contract.journal import SPEED, files, first_points, last_rows, read
 from launcher.grids.runs import Run
@@ -15,6 +13,7 @@ from launcher.planning.plan import Prepare, run_item
 from launcher.planning.site import Site
 from launcher.submission import job_files
 from launcher.submission.session import open_grid
+from tests.lib.forked_jobs import ForkedJobs, Rank, wait_until
 from zsg_core import skills
 
 STEPS = 18  # of one epoch

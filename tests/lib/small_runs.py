@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import Zsg, wait_until
+from tests.lib.command_line import Zsg, wait_until
 
 GRID = """
 name: small

@@ -1,0 +1,34 @@
+"""A grid and a profile of a real Slurm whose jobs train by the light engine."""
+
+from pathlib import Path
+
+from tests.lib.command_line import Zsg
+
+LIGHT = Path(__file__).with_name("light_engine")
+GRID = """
+name: storm
+defaults:
+  model: {{name: tiny, hidden: 64, layers: 2, vocab: 600}}
+  data: {{path: {tasks}, train_per_task: 4, test_per_task: 2, positive_examples: 0}}  # those of small runs
+  train: {{batch: 8, max_length: 96, precision: fp32, epochs: 40, steps: {steps}}}
+  checkpoints: {{every: 5, state_every: 5}}
+grid:
+  train.lr: {rates}
+"""
+CLUSTER = """
+name: storm
+kind: slurm
+prepare: {{time_min: 30}}
+train: {{nodes: 1, ranks_per_node: 1, time_min: 30}}
+slurm: {{partition: main, array_parallelism: 6}}
+environment: {{set: {{PYTHONPATH: {light}, LIGHT_STEP_S: "{step_s}"}}}}
+"""
+
+
+def write_grid(zsg: Zsg, tasks: Path, runs: int, steps: int) -> Path:
+    """A grid of so many runs, which differ in their learning rate."""
+    rates = [f"{number}e-4" for number in range(1, runs + 1)]
+    return zsg.write(
+        "grid.yaml",
+        GRID.format(tasks=tasks, steps=steps, rates=f"[{', '.join(rates)}]"),
+    )
