@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --con
 # Some images forbid to keep compiled modules: then each of the many processes of a test would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test soak soak-proofs soak-trials check bench clean
+.PHONY: setup demo test soak soak-proofs soak-trials check docs bench clean
 
 setup: .venv/ready  ## install zsg and what training and tracking need
 
@@ -34,6 +34,10 @@ check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+docs: .venv/ready-docs  ## the pages of docs/ as HTML, in build/docs; warnings are errors
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+	@echo "open build/docs/docs/index.html"
 
 bench: .venv/ready-bench  ## how long commands, submits, orders, readers, reports and training take, against what does the same
 	$(BIN)/python -m benchmarks.cli
@@ -63,4 +67,8 @@ clean:  ## remove what the demo made
 
 .venv/ready-bench: .venv/ready
 	$(PIP) --editable '.[train,track,report,evaluate,bench,browser,postgresql]'
+	@touch $@
+
+.venv/ready-docs: .venv/ready
+	$(PIP) --editable '.[docs]'
 	@touch $@

@@ -25,6 +25,12 @@ DOCUMENTS = [
         *(f"{name}/README.md" for name in ("templates", "cluster_profiles")),
     )
 ]
+WITH_COMMANDS = [
+    *DOCUMENTS,
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *(f"docs/{name}.md" for name in ("concepts", "glossary", "troubleshooting")),
+]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 PICTURE_BYTES = 150_000
 
@@ -89,7 +95,7 @@ def assert_it_can_be_run(command: str) -> None:
             pytest.fail(f"nothing checks {command!r}")
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", WITH_COMMANDS)
 def test_every_command_of_a_document_exists(document: str) -> None:
     """Whatever a document shows as a command is one, with the options it is shown with."""
     found = list(commands_of((ROOT / document).read_text(encoding="utf-8")))
@@ -203,17 +209,6 @@ def test_the_grid_of_the_readme_plans(zsg: Zsg, tasks: Path) -> None:
 
     assert len(as_written.points) == 8 + 2
     assert "10 submit" in planned
-
-
-@pytest.mark.parametrize("document", [*DOCUMENTS, "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_lead_somewhere(document: str) -> None:
-    """Every relative link of a document names a file of the repository."""
-    here = (ROOT / document).parent
-    links = re.findall(
-        r"\]\(([^)\s]+)\)", (ROOT / document).read_text(encoding="utf-8")
-    )
-
-    assert all((here / link).exists() for link in links if "://" not in link)
 
 
 def test_the_readme_shows_a_picture_of_the_result() -> None:

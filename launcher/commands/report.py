@@ -113,8 +113,8 @@ def export(
     """Write every value of a grid's runs as one long table, from their journals.
 
     Columns: run, the grid's axes, stage, step, examples, key, value, ts; with --items
-    run, axes, step, item, task, loss. In a notebook: from launcher.reporting.frames
-    import metrics.
+    run, axes, step, item, task, loss. In a notebook, with the same columns:
+    from launcher.reporting.frames import metrics
 
     In CSV, texts that a spreadsheet would compute (they begin with = + - @) get an
     apostrophe before them, and what does not print is written as its escape. Parquet

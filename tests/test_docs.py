@@ -1,0 +1,155 @@
+"""Do the pages of docs/ hold together? Links, anchors, words, causes and examples are tried."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft7Validator
+from ruamel.yaml import YAML
+
+from jobs.contract.causes import Cause
+from launcher.clusters import profiles
+from launcher.grids import grid, json_schema
+from launcher.lifecycle.retry import MOST
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+BESIDE = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "templates/README.md",
+        "cluster_profiles/README.md",
+    )
+]
+MOST_README_WORDS = 900
+FENCE = re.compile(r"^( *)```.*?^\1```", re.S | re.M)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def name_of(path: Path) -> str:
+    """A document's path in the repository, as the name of a test."""
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def prose_of(path: Path) -> str:
+    """A document without its fenced blocks."""
+    return FENCE.sub("", path.read_text(encoding="utf-8"))
+
+
+@cache
+def anchors_of(path: Path) -> frozenset[str]:
+    """The anchors that a code host gives to a document's headings."""
+    anchors: dict[str, int] = {}
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", prose_of(path), re.M):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        repeated = anchors.get(slug, 0)
+        anchors[slug] = repeated + 1
+        if repeated:
+            anchors[f"{slug}-{repeated}"] = 1
+    return frozenset(anchors)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *BESIDE], ids=name_of)
+def test_every_link_leads_to_a_file_and_a_heading(path: Path) -> None:
+    """Relative links, as a code host follows them."""
+    for link in LINK.findall(prose_of(path)):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), f"{link}: there is no such file"
+        if anchor:
+            assert anchor in anchors_of(target), f"{link}: there is no such heading"
+
+
+def test_every_page_is_in_the_contents() -> None:
+    """What docs/contents.rst lists is what there is; readers find each page from the first one."""
+    listed = re.findall(r"^   (/?[\w/*]+)$", (DOCS / "contents.rst").read_text(), re.M)
+    found: set[Path] = set()
+    for entry in listed:
+        folder = ROOT if entry.startswith("/") else DOCS
+        found |= set(folder.glob(f"{entry.lstrip('/')}.md"))
+
+    assert found == {*PAGES, *BESIDE}
+
+
+def test_the_readme_is_short() -> None:
+    """Words as `wc -w` counts them; what is longer belongs into docs/."""
+    words = (ROOT / "README.md").read_text(encoding="utf-8").split()
+
+    assert len(words) <= MOST_README_WORDS
+
+
+TROUBLESHOOTING = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+
+
+def section_of(cause: Cause) -> str:
+    """What troubleshooting says of a cause."""
+    _, _, after = TROUBLESHOOTING.partition(f"\n### `{cause}`\n")
+    return after.partition("\n#")[0]
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_is_explained(cause: Cause) -> None:
+    """What it means, what zsg does, what to do, and how often `zsg retry` takes it."""
+    section = section_of(cause)
+
+    for part in ("What it means", "What zsg does", "What to do"):
+        assert f"- **{part}.**" in section
+    if cause not in MOST:  # of another job's cause
+        assert "the retries are those of that cause" in " ".join(section.split())
+        return
+    times = {0: "none", 1: "one", None: "as often as you ask"}
+    most = MOST[cause]
+    assert f"Retries: {times.get(most, most)}" in " ".join(section.split())
+
+
+def test_no_other_cause_is_explained() -> None:
+    """A cause that was removed has no section."""
+    explained = re.findall(r"^### `(.+)`$", TROUBLESHOOTING, re.M)
+
+    assert sorted(explained) == sorted(Cause)
+
+
+def yaml_blocks() -> list[tuple[str, str]]:
+    """(document, text) of every block of YAML that a document shows."""
+    return [
+        (name_of(path), text)
+        for path in [*PAGES, *BESIDE]
+        for text in re.findall(
+            r"^```yaml\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M
+        )
+    ]
+
+
+PROFILE_KEYS = {"inherits", "kind"}
+GRID_KEYS = set(grid.KEYS)
+
+
+@pytest.mark.parametrize(("document", "text"), yaml_blocks())
+def test_every_block_of_yaml_is_a_grid_or_a_profile(
+    document: str, text: str, tmp_path: Path
+) -> None:
+    """A whole one is loaded; a part of one has only keys and values that there are."""
+    written = YAML(typ="safe").load(text)
+    file = tmp_path / "shown.yaml"
+    file.write_text(text, encoding="utf-8")
+    if PROFILE_KEYS & written.keys():
+        profiles.load(str(file), tmp_path)
+        return
+    if {"name", "grid"} <= written.keys():
+        grid.load(file)
+        return
+    if not GRID_KEYS & written.keys():
+        written = {"defaults": written}
+    problems = Draft7Validator(json_schema.grid()).iter_errors({"name": "a"} | written)
+
+    assert [problem.message for problem in problems] == []
