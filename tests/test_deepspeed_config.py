@@ -2,11 +2,16 @@
 would pass over in silence?"""
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.training.deepspeed_config import checked, deepspeed_config
+from jobs.contract.deepspeed_config import (
+    build_deepspeed_config,
+    check_deepspeed_config,
+)
 from zsg_core.errors import UserError
 
 ALLOWED = [
@@ -19,7 +24,7 @@ ALLOWED = [
 
 def config(stage: int = 1, precision: str = "bf16") -> dict[str, Any]:
     """A configuration."""
-    return deepspeed_config(
+    return build_deepspeed_config(
         zero_stage=stage, precision=precision, clip=0.5, loss_scale=6400.0
     )
 
@@ -53,6 +58,32 @@ def test_deepspeed_reads_it_as_it_is_meant(stage: int, precision: str) -> None:
     )
     assert made["zero_optimization"]["overlap_comm"] == (stage == 3)
     assert made["gradient_clipping"] == 0.5
+
+
+GOLDEN = sorted((Path(__file__).parent / "golden/deepspeed").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_the_json_stays_as_it_was(path: Path) -> None:
+    """Each combination of ZeRO stage, precision and clipping is written byte for byte
+    as its golden file, and taken as it is read."""
+    stage, precision, *clip = path.stem.removeprefix("zero").split("-")
+
+    made = build_deepspeed_config(
+        zero_stage=int(stage),
+        precision=precision,
+        clip=float(clip[-1]) if clip else 1.0,
+        loss_scale=6400.0 if precision == "fp16" and not clip else None,
+    )
+
+    assert json.dumps(made, indent=1) + "\n" == path.read_text()
+    assert check_deepspeed_config(json.loads(path.read_text())) == made
+
+
+def test_every_combination_has_a_golden_file() -> None:
+    """All that a profile can ask for is held."""
+    combinations = {f"zero{stage}-{precision}" for stage, precision in ALLOWED}
+    assert {path.stem.partition("-clip")[0] for path in GOLDEN} == combinations
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -128,4 +159,4 @@ def test_an_edited_configuration_is_refused(
     """A key that is unknown, missing or would make other numbers is named, with the
     nearest that is known."""
     with pytest.raises(UserError, match="job.json, deepspeed: .*" + message):
-        checked(edited)
+        check_deepspeed_config(edited)

@@ -51,6 +51,7 @@ MODULES = {
     "jobs.telling": "jobs.runtime.telling",
     "jobs.tracebacks": "jobs.runtime.tracebacks",
     "jobs.training.answer_loss": "jobs.model.answer_loss",
+    "jobs.training.deepspeed_config": "jobs.contract.deepspeed_config",
     "jobs.training.item_losses": "jobs.contract.item_losses",
     "jobs.training.layers": "jobs.model.layers",
     "jobs.training.packed_attention": "jobs.model.packed_attention",

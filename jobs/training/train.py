@@ -23,6 +23,7 @@ import torch.distributed as dist
 
 from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt
+from jobs.contract.deepspeed_config import check_deepspeed_config
 from jobs.contract.folder import read_json
 from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
 from jobs.contract.journal import Journal
@@ -37,8 +38,8 @@ from jobs.runtime.signals import Signals
 from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
 from jobs.training.checkpoint_losses import CheckpointLosses
-from jobs.training.deepspeed_config import checked
 from jobs.training.first_losses import machine
+from jobs.training.optimizer import build_optimizer
 from jobs.training.snapshots import Snapshots
 from jobs.training.speed import Speed
 from jobs.training.state import Choice, Saved, States, versions
@@ -493,17 +494,11 @@ def _engine(job: dict[str, Any], llama: Any, device: str) -> Any:
     restrict(llama, s["tuning"])
     layers.set_up(llama, recompute=job["recompute"], compiled=job["compile"])
     model = AnswerLoss(llama)
-    tuned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        tuned,
-        lr=s["lr"],
-        betas=tuple(s["betas"]),
-        eps=s["eps"],
-        weight_decay=s["weight_decay"],
-        fused=True,
-    )
+    config = check_deepspeed_config(job["deepspeed"])
     engine, *_ = deepspeed.initialize(
-        model=model, optimizer=optimizer, config=checked(job["deepspeed"])
+        model=model,
+        optimizer=build_optimizer(model, s, config["zero_optimization"]["stage"]),
+        config=config,
     )
     wait_as_long_everywhere()
     return engine

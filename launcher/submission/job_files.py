@@ -8,9 +8,9 @@ from msgspec import to_builtins
 
 from jobs.contract import job_file, leases, stages
 from jobs.contract.attempt import now_ms
+from jobs.contract.deepspeed_config import build_deepspeed_config
 from jobs.contract.folder import SCHEMA, Workspace, read_json
 from jobs.runtime import going_on
-from jobs.training.deepspeed_config import deepspeed_config
 from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
 from launcher.grids.runs import Run
 from launcher.planning import speeds
@@ -264,7 +264,7 @@ def check(run: Run, profile: Profile) -> None:
 def _deepspeed(train: dict[str, Any], profile: Profile) -> dict[str, Any]:
     scale = train.get("loss_scale")
     stage = profile.deepspeed.zero_stage
-    return deepspeed_config(
+    return build_deepspeed_config(
         zero_stage=stage,
         precision=train["precision"],
         clip=train["clip"],

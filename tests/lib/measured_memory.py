@@ -20,7 +20,7 @@ import deepspeed
 import torch
 from torch import nn
 
-from jobs.training.deepspeed_config import deepspeed_config
+from jobs.contract.deepspeed_config import build_deepspeed_config
 
 WIDTH, LAYERS = 256, 4
 CASES = [
@@ -49,7 +49,7 @@ def held(precision: str, stage: int) -> float:
     before = tensors()  # kept alive, so that no new tensor stands where one of them was
     model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(LAYERS)))
     model = model.to(torch.bfloat16) if precision == "bf16" else model
-    config = deepspeed_config(zero_stage=stage, precision=precision, clip=1.0)
+    config = build_deepspeed_config(zero_stage=stage, precision=precision, clip=1.0)
     # the bucket would be larger than this model
     config["zero_optimization"]["reduce_bucket_size"] = 1000
     optimizer = torch.optim.AdamW(model.parameters())

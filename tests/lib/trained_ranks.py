@@ -26,10 +26,10 @@ import numpy as np
 
 from jobs import entry
 from jobs.contract import attempt as attempts
+from jobs.contract.deepspeed_config import build_deepspeed_config
 from jobs.contract.folder import read_json, write_json
 from jobs.contract.journal import Journal, read
 from jobs.runtime.ranks import Ranks
-from jobs.training.deepspeed_config import deepspeed_config
 from jobs.training.train_sets import train_and_test
 from launcher.planning.plan import Prepare, run_item
 from launcher.submission import job_files
@@ -151,7 +151,7 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
         own = meeting / f"way{number}"
         own.mkdir(exist_ok=True)
         job = copy.deepcopy(job)
-        job["deepspeed"] = deepspeed_config(
+        job["deepspeed"] = build_deepspeed_config(
             zero_stage=zero_stage, precision="fp32", clip=CLIP
         )
         job["micro_tokens"] = budget_of(

@@ -10,9 +10,11 @@ under jobs.model.answer_loss (tests/test_estimate.py measures it).
 from dataclasses import dataclass
 
 from zsg_core.training.llama import LlamaShape
+from zsg_core.training.optimizers import ADAMW, OptimizerRow
 
 GB = 1e9
 STAGES = (0, 1, 2, 3)
+MASTER_BYTES = 4  # of a parameter's fp32 master weight
 # bytes of a weight, a gradient, an activation
 ELEMENT = {"bf16": 2, "fp16": 2, "fp32": 4}
 # DeepSpeed's defaults of stage 3, in parameters: updated at once (sub_group_size), gathered at once
@@ -26,7 +28,7 @@ class Tensors:
 
     weights: float
     gradients: float
-    optimizer: float  # fp32 master weights, both Adam moments
+    optimizer: float  # fp32 master weights, and what the optimizer remembers
     step_copy: float  # fp32 gradients, there during the optimiser's step only
     # stage 3: weights of the layers at work, there during the pass only
     gathered: float = 0.0
@@ -48,13 +50,18 @@ class Tensors:
 
 
 def tensors(
-    parameters: int, stage: int, world: int, precision: str, trained: int | None = None
+    parameters: int,
+    stage: int,
+    world: int,
+    precision: str,
+    trained: int | None = None,
+    optimizer: OptimizerRow = ADAMW,
 ) -> Tensors:
     """Bytes per GPU of weights, gradients and optimiser at a ZeRO stage (0–3) on `world` GPUs.
 
     Of `parameters`, `trained` have gradients and an optimiser; None: all.
 
-    Per parameter in bf16 or fp16: weight 2, gradient 2, master and moments 12, and 4
+    Per parameter under AdamW in bf16 or fp16: weight 2, gradient 2, master and moments 12, and 4
     for the fp32 copy of the gradient that is made for the step (stage_1_and_2.py
     `step`). ZeRO divides from stage 1 optimiser and copy, from 2 the gradients, from 3
     the weights. At stage 3 the step copies one sub-group after the other, so its 4
@@ -69,7 +76,8 @@ def tensors(
     trained = parameters if trained is None else trained
     share = trained / world
     own_master = precision != "fp32" or stage >= 1
-    per_parameter = 12 if own_master else 8
+    master_bytes = MASTER_BYTES if own_master else 0
+    per_parameter = master_bytes + optimizer.state_bytes
     copy = {0: 4.0 * trained if own_master else 0.0, 3: 4.0 * min(SUB_GROUP, trained)}
     return Tensors(
         weights=size * (weights if stage == 3 else parameters),
@@ -81,13 +89,17 @@ def tensors(
 
 
 def state_bytes(
-    parameters: int, stage: int, precision: str, trained: int | None = None
+    parameters: int,
+    stage: int,
+    precision: str,
+    trained: int | None = None,
+    optimizer: OptimizerRow = ADAMW,
 ) -> float:
     """Bytes on disk of one full resumable state: weights, master, moments; of all GPUs together.
 
-    14 bytes per parameter in bf16 whatever the stage.
+    14 bytes per parameter under AdamW in bf16, whatever the stage.
     """
-    whole = tensors(parameters, stage, 1, precision, trained)
+    whole = tensors(parameters, stage, 1, precision, trained, optimizer)
     return whole.weights + whole.optimizer
 
 
