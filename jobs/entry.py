@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jobs.contract import attempt as attempts
-from jobs.contract import cancellation, causes, exit_record, job_file, stages
+from jobs.contract import (
+    cancellation,
+    causes,
+    continuation,
+    exit_record,
+    job_file,
+    stages,
+)
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import (
@@ -30,7 +37,15 @@ from jobs.contract.folder import SCHEMA, Workspace
 from jobs.contract.heartbeat import Heartbeat, Pulse
 from jobs.contract.journal import Journal, cells, plain, read
 from jobs.files import ownership
-from jobs.runtime import caches, going_on, log_marks, needs, own_code, setup, tracebacks
+from jobs.runtime import (
+    caches,
+    log_marks,
+    needs,
+    own_code,
+    requeue,
+    setup,
+    tracebacks,
+)
 from jobs.runtime import ranks as ranks_of
 from jobs.runtime.signals import Signals
 from jobs.runtime.signals import outcome as outcome_of
@@ -59,7 +74,7 @@ def run(folder: str) -> None:
     signals = Signals()
     ranks = ranks_of.from_slurm()
     job = _read_job(path)
-    if going_on.is_replaced(job["submission"]):
+    if continuation.is_replaced(job["submission"]):
         _leave(
             f"{path}: a later submission has taken this job's place, so this one does nothing",
             1,
@@ -105,10 +120,9 @@ def run(folder: str) -> None:
     if outcome != DONE:
         facts |= {"saved": state.newest_step(path)}
         if cancellation.asked(path, job["submission"]):
-            outcome, facts = (
-                CANCELLED,
-                {"step": facts["saved"], **facts, **cancellation.TOLD},
-            )
+            facts = {"step": facts["saved"], **facts}
+            decision = _decide(job, outcome, facts, past, is_cancel_asked=True)
+            outcome, facts = decision.outcome, facts | decision.facts
     # Rank 0 says what comes next; until it has, another rank's exit code would have it killed.
     code = int(outcome == FAILED)
     if ranks.is_main:
@@ -116,7 +130,7 @@ def run(folder: str) -> None:
     elif outcome == FAILED:
         _end(path, attempt, outcome, facts)
     # submitit's own record of the end nobody reads
-    if outcome != DONE or going_on.ours(job["submission"]):
+    if outcome != DONE or continuation.is_ours(job["submission"]):
         _leave(f"{path}: {outcome}", code)
 
 
@@ -147,7 +161,8 @@ def _tell_end(
     """Writes how the attempt ended and does what follows from it; returns the outcome
     and the exit code."""
     if outcome == CONTINUE:
-        outcome, facts = _stopped(job, facts, past)
+        decision = _decide(job, outcome, facts, past)
+        outcome, facts = decision.outcome, facts | decision.facts
     _end(path, attempt, outcome, facts)
     if outcome == DONE:
         if job["kind"] == "train":
@@ -155,52 +170,52 @@ def _tell_end(
         return DONE, 0
     told = exit_record.read(path)  # by this rank, unless another has failed
     goes_on = given(told.goes_on) if told else None
-    if goes_on == going_on.REQUEUE:
+    if goes_on == continuation.REQUEUE:
         goes_on = _requeue(path, attempt)
-    # Jobs that wait for this one with afterok or aftercorr must not go on without what
-    # it was to make.
-    waits = job["makes"] or going_on.links_left()
-    return outcome, int(outcome == FAILED or bool(waits and not goes_on))
+    has_dependents = bool(job["makes"] or continuation.count_links_left())
+    return outcome, continuation.exit_code(outcome, goes_on, has_dependents)
 
 
-def _stopped(
-    job: dict[str, Any], facts: dict[str, Any], past: Past
-) -> tuple[str, dict[str, Any]]:
-    """What becomes of a job that was stopped before its end."""
-    if job["kind"] == "sample":
-        return FAILED, facts | {
-            "cause": Cause.TIME_LIMIT,
-            "evidence": "zsg submit goes on with the answers it has",
-        }
-    if job["kind"] not in ("train", "evaluate"):
-        return FAILED, facts  # it has nothing to go on from
-    rule = job.get("go_on")
-    if not rule or not going_on.ours(job["submission"]):
-        return CONTINUE, facts
-    is_of_this = past.record and (past.record.submission, past.record.outcome) == (
-        job["submission"],
-        CONTINUE,
+def _decide(
+    job: dict[str, Any],
+    outcome: str,
+    facts: dict[str, Any],
+    past: Past,
+    *,
+    is_cancel_asked: bool = False,
+) -> continuation.Decision:
+    """What follows from the end of this start. Slurm is asked only of a job that was
+    interrupted and may continue by itself."""
+    rule = job.get("go_on") if continuation.is_ours(job["submission"]) else None
+    asks_slurm = rule and job["kind"] in continuation.RESUMABLE_KINDS
+    slurm = continuation.SlurmAnswer()
+    if asks_slurm and not is_cancel_asked:
+        slurm = requeue.ask_slurm(attempts.slurm_job_id() or "", job["submission"])
+    # An evaluator has saved what it has scored: it continues as long as it scores.
+    is_train = job["kind"] == "train"
+    return continuation.decide_end(
+        continuation.JobEnd(
+            kind=job["kind"],
+            submission=job["submission"],
+            outcome=outcome,
+            is_cancel_asked=is_cancel_asked,
+            policy=continuation.Policy(**rule) if rule else None,
+            previous=past.record,
+            saved_before=past.before,
+            saved=facts["saved"] if is_train else facts.get("scored") or None,
+            links_left=continuation.count_links_left(),
+            slurm=slurm,
+        )
     )
-    record = past.record if is_of_this else None
-    # An evaluator has saved what it has scored: it comes on as long as it scores.
-    saved = facts["saved"] if job["kind"] == "train" else facts.get("scored") or None
-    stop = going_on.Stop(past.before, saved, going_on.links_left())
-    verdict = going_on.decide(
-        rule,
-        record,
-        stop,
-        going_on.look(attempts.slurm_job_id() or "", job["submission"]),
-    )
-    return verdict.outcome, facts | verdict.facts
 
 
 def _requeue(path: Path, attempt: Attempt) -> str | None:
     """Puts the job back into the queue, its record being on disk; what goes on, or None
     where Slurm refuses."""
-    trouble = going_on.requeue(attempt.slurm_job_id or "")
+    trouble = requeue.requeue_job(attempt.slurm_job_id or "")
     if trouble is None:
-        return going_on.REQUEUE
-    evidence = f"it could not be requeued: {trouble}; {going_on.NEXT}"
+        return continuation.REQUEUE
+    evidence = f"it could not be requeued: {trouble}; {continuation.NEXT}"
     with contextlib.suppress(Superseded):
         attempts.amend(path, attempt, goes_on=None, evidence=evidence)
     return None

@@ -22,7 +22,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     `outcome`: done, continue (stopped before its end), failed or cancelled. `nonce` and
     `submission` are those of the attempt. `ended`: ms since the epoch. `saved`: the
     newest saved step. `signature`: equal for failures of one kind. `continued`,
-    `stalled`, `goes_on`: see jobs.runtime.going_on. A train job tells its progress
+    `stalled`, `goes_on`: see jobs.contract.continuation. A train job tells its progress
     (`steps`, `first`, `loss`, …), its checkpoints and snapshots; an evaluate job what
     it `scored`; a canary what it saw of its `run`.
     """

@@ -16,7 +16,6 @@ import submitit
 from submitit.core.utils import DelayedSubmission, JobPaths
 
 from jobs import entry
-from jobs.runtime import going_on
 from launcher.clusters import setup_script
 from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
 from launcher.clusters.slurm import Run
@@ -99,24 +98,6 @@ def setup_lines(profile: Profile, size: JobSize) -> list[str]:
     caches += [f'export TORCH_EXTENSIONS_DIR="{disk}/zsg-$UID/torch-extensions"']
     caches += [f'export TORCHINDUCTOR_CACHE_DIR="{disk}/zsg-$UID/inductor"']
     return [*exports, *caches, *setup_script.lines(profile.setup)]
-
-
-def job_lines(submission: str, links_left: int) -> list[str]:
-    """What a job's script exports last, so that the job knows whose it is and how many
-    links wait behind it."""
-    return [
-        f"export {going_on.SUBMISSION}={submission}",
-        f"export {going_on.LINKS_LEFT}={links_left}",
-    ]
-
-
-def behind(ids: Sequence[str]) -> str:
-    """What the next link of a chain waits for: each task for its own in the array
-    before, and for no other.
-
-    A task whose own was not successful is never started.
-    """
-    return f"{'aftercorr' if '_' in ids[0] else 'afterok'}:{ids[0].partition('_')[0]}"
 
 
 def python(profile: Profile) -> str:

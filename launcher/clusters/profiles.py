@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import Field, ValidationError
 
+from jobs.contract import continuation
 from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_of_slurm
 from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
@@ -122,17 +124,14 @@ class SlurmSettings(Strict):
     def go_on(self) -> dict[str, Any] | None:
         """The rule that a train job is given: how it goes on after its time limit, and
         at most how often."""
-        if self.on_time_limit == "none":
-            return None
-        return {
-            "by": self.on_time_limit,
-            "most": self.max_continues or (3 if self.on_time_limit == "chain" else 20),
-        }
+        policy = continuation.choose_policy(self.on_time_limit, self.max_continues)
+        return msgspec.to_builtins(policy) if policy else None
 
     @property
     def links(self) -> int:
         """How many jobs are queued behind each train job."""
-        return self.go_on["most"] if self.go_on and self.on_time_limit == "chain" else 0
+        policy = continuation.choose_policy(self.on_time_limit, self.max_continues)
+        return policy.most if policy and policy.by == continuation.CHAIN else 0
 
 
 class JobSize(Strict):

@@ -21,10 +21,10 @@ from msgspec import UNSET
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, job_file
 from jobs.contract.causes import Cause
+from jobs.contract.continuation import NEXT
 from jobs.contract.exit_record import CONTINUE, ExitRecord, given
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING
-from jobs.runtime.going_on import NEXT
 from launcher.clusters import slurm
 from launcher.clusters.slurm import SlurmState
 from launcher.status import logs

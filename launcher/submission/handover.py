@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.contract import continuation
 from jobs.contract.folder import Workspace
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
@@ -72,7 +73,7 @@ def send(
         f" {ids[0].partition('_')[0]}{where}"
     )
     for number in range(1, submission.chain + 1):
-        name, behind = submission.link_name(number), arrays.behind(ids)
+        name, behind = submission.link_name(number), continuation.chain_dependency(ids)
         wanted = _guarded(
             parameters(profile, submission, size, behind, code, number), guard
         ) | {"job_name": name}
@@ -96,7 +97,7 @@ def parameters(
     """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
     wanted = arrays.parameters(profile, size, submission.name, after, submission.kind)
     wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
-    lines = code_snapshot.script_lines(code) + arrays.job_lines(
+    lines = code_snapshot.script_lines(code) + continuation.script_exports(
         submission.id, submission.chain - link
     )
     return wanted | {"setup": wanted["setup"] + lines}

@@ -8,9 +8,9 @@ from msgspec import to_builtins
 
 from jobs.contract import job_file, leases, stages
 from jobs.contract.attempt import now_ms
+from jobs.contract.continuation import REQUEUE
 from jobs.contract.deepspeed_config import build_deepspeed_config
 from jobs.contract.folder import SCHEMA, Workspace, read_json
-from jobs.runtime import going_on
 from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
 from launcher.grids.runs import Run
 from launcher.planning import speeds
@@ -201,7 +201,7 @@ def _requeued(profile: Profile) -> dict[str, Any] | None:
     """How an evaluate job goes on after its time limit: it has no chain, so else zsg
     submit sends another."""
     rule = profile.slurm.go_on if profile.kind == "slurm" else None
-    return rule if rule and rule["by"] == going_on.REQUEUE else None
+    return rule if rule and rule["by"] == REQUEUE else None
 
 
 def _head(
