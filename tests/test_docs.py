@@ -153,3 +153,29 @@ def test_every_block_of_yaml_is_a_grid_or_a_profile(
     problems = Draft7Validator(json_schema.grid()).iter_errors({"name": "a"} | written)
 
     assert [problem.message for problem in problems] == []
+
+
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+RELEASE = re.compile(r"^## (\d+)\.(\d+)\.(\d+) - (\d{4}-\d{2}-\d{2})$", re.M)
+KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+WRONG = "What was wrong, and which studies it touches"
+
+
+def test_the_changelog_is_cut_into_dated_releases() -> None:
+    """Unreleased first, then releases, the newest first; under each the usual kinds of change."""
+    releases = [
+        (tuple(map(int, number)), day) for *number, day in RELEASE.findall(CHANGELOG)
+    ]
+    named = re.findall(r"^## (.+)$", CHANGELOG, re.M)
+
+    assert named[1] == "Unreleased" and len(named) == 2 + len(releases)
+    assert releases == sorted(releases, reverse=True)
+    assert set(re.findall(r"^### (.+)$", CHANGELOG, re.M)) <= KINDS | {WRONG}
+
+
+def test_the_changelog_says_which_workspaces_each_release_reads() -> None:
+    """A row for each release and for what is not released."""
+    rows = re.findall(r"^\| (Unreleased|[\d.]+) \|", CHANGELOG, re.M)
+
+    numbers = [".".join(number) for *number, _ in RELEASE.findall(CHANGELOG)]
+    assert rows == ["Unreleased", *numbers]
