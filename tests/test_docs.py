@@ -179,3 +179,21 @@ def test_the_changelog_says_which_workspaces_each_release_reads() -> None:
 
     numbers = [".".join(number) for *number, _ in RELEASE.findall(CHANGELOG)]
     assert rows == ["Unreleased", *numbers]
+
+
+FILE = re.compile(r"`((?:zsg|launcher|jobs|zsg_core|tests|docs)/[\w./-]+)`")
+NAME_IN_FILE = re.compile(r"`([\w/]+\.py)`, `(\w+)`")
+FOR_CONTRIBUTORS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+
+
+@pytest.mark.parametrize("path", FOR_CONTRIBUTORS, ids=name_of)
+def test_every_file_that_is_named_is_there(path: Path) -> None:
+    """Of the repository, and of a module's function or table that is named beside it."""
+    prose = prose_of(path)
+    missing = [name for name in FILE.findall(prose) if not (ROOT / name).exists()]
+    for file, name in NAME_IN_FILE.findall(prose):
+        module = (ROOT / file).read_text(encoding="utf-8")
+        if not re.search(rf"^(?:def |class )?{name}\b", module, re.M):
+            missing.append(f"{name} in {file}")
+
+    assert missing == []

@@ -25,11 +25,22 @@ DOCUMENTS = [
         *(f"{name}/README.md" for name in ("templates", "cluster_profiles")),
     )
 ]
+PAGES_WITH_COMMANDS = (
+    "architecture",
+    "concepts",
+    "extending",
+    "glossary",
+    "index",
+    "scope",
+    "slurm",
+    "troubleshooting",
+    "tutorial",
+)
 WITH_COMMANDS = [
     *DOCUMENTS,
     "CONTRIBUTING.md",
     "SECURITY.md",
-    *(f"docs/{name}.md" for name in ("concepts", "glossary", "troubleshooting")),
+    *(f"docs/{name}.md" for name in PAGES_WITH_COMMANDS),
 ]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 PICTURE_BYTES = 150_000
