@@ -82,11 +82,12 @@ def assert_it_can_be_run(command: str) -> None:
             assert words[0] == "-m" and importlib.util.find_spec(words[1]), command
         case "zsg":
             if words[0].startswith("-"):
-                assert words[0] in {
+                options = {
                     name
-                    for one in typer.main.get_command(app).params
-                    for name in one.opts
+                    for parameter in typer.main.get_command(app).params
+                    for name in parameter.opts
                 }
+                assert words[0] in options | {"--help"}, command
                 return
             known = {
                 name
