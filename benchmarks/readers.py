@@ -132,7 +132,7 @@ def _read(folder: Path) -> None:
     from zsg_core.data import readers
     from zsg_core.data.readers.intake import Intake
     from zsg_core.digest import ids_digest
-    from zsg_core.orders.arrange import by_task
+    from zsg_core.orders.by_task import by_task
 
     with tempfile.TemporaryDirectory(dir=folder) as made:
         records.write(Path(made), readers.read("flan_mini", folder, Intake()))

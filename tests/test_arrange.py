@@ -10,22 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zsg_core.errors import UserError
-from zsg_core.orders.arrange import (
-    BLOCKS,
-    BY_SIMILARITY,
-    BY_TASK,
-    LISTS,
-    ORDERS,
-    SEEDED,
-    TMA,
-    Rounds,
-    arrange,
-    by_blocks,
-    by_rounds,
-    span,
-)
+from zsg_core.orders.arrange import arrange
+from zsg_core.orders.blocks import BLOCKS, by_blocks
+from zsg_core.orders.registry import ORDERS, Rounds
+from zsg_core.orders.similarity import BY_SIMILARITY
+from zsg_core.orders.tma_lists import LISTS, TMA, by_rounds, span
 
-ORDER = st.sampled_from(ORDERS)
+BY_TASK = ("random", "round_robin", "cluster")
+SEEDED = ("random", "rt", BLOCKS)
+ORDER = st.sampled_from([*ORDERS])
 SEED = st.integers(0, 2**32 - 1)
 TASKS = st.lists(st.integers(0, 5), max_size=5).map(
     lambda sizes: [
@@ -213,7 +206,7 @@ def test_an_unknown_order_is_told_what_is_known():
     with pytest.raises(
         UserError,
         match=(
-            "unknown order 'near'; known: random, round_robin, cluster, blocks, nft, rt, fft, tma"
+            "unknown order 'near'; known: blocks, cluster, fft, nft, random, round_robin, rt, tma"
         ),
     ):
         ordered("near", ["a"])

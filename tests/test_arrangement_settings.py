@@ -76,7 +76,7 @@ def test_what_takes_effect_enters_the_recipe(asked, wanted):
     [
         (
             {"order": "random", "measure": "wsd"},
-            "`measure` does nothing under order random, only under nft, rt and fft",
+            "`measure` does nothing under order random, only under fft, nft and rt",
         ),
         (
             {"order": "tma", "granularity": "coarse"},

@@ -11,7 +11,7 @@ import pytest
 from jobs.preparing.corpus import Corpus
 from tests.lib.mixed_sources import Make, make, rows
 from zsg_core.errors import UserError
-from zsg_core.orders.arrange import by_task
+from zsg_core.orders.by_task import by_task
 
 __all__ = ["make", "rows"]
 

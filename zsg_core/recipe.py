@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from zsg_core.data.readers import FORMATS
 from zsg_core.digest import content_id
-from zsg_core.orders.arrange import BLOCKS, BY_SIMILARITY, SEEDED, TMA
-from zsg_core.orders.measures import OF_TEXT, WSD
+from zsg_core.orders.registry import ORDERS
 from zsg_core.settings.data import ONE, HeldOut, Source
-from zsg_core.settings.run import TINY, ArrangementSettings, Settings, WeightSettings
+from zsg_core.settings.run import TINY, Settings
 from zsg_core.settings.train import TrainSettings
 from zsg_core.training.schedule import HUGGING_FACE
 
@@ -50,9 +50,6 @@ MARKS = {
 # of a base, where an older zsg made control tokens of a text's words
 READS_TEXT = {"added_tokens": "split"}
 
-# sets of which a label is drawn among several right answers
-SEVERAL_ANSWERS = ("niv2",)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDigests:
@@ -84,9 +81,7 @@ class InputDigests:
 def uses_embedding(settings: Settings) -> bool:
     """Whether the order needs a similarity, and so an embedding model."""
     asked = settings.arrangement
-    return asked.order == TMA or (
-        asked.order in BY_SIMILARITY and asked.measure not in OF_TEXT
-    )
+    return ORDERS[asked.order].needs_embedding(asked)
 
 
 def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
@@ -406,7 +401,7 @@ def _drawn(
 ) -> dict[str, Any]:
     # Where all examples are taken and none has several answers, nothing is drawn and no
     # seed makes a replicate.
-    if per_task is None and reader not in SEVERAL_ANSWERS:
+    if per_task is None and not FORMATS[reader].draws_answers:
         return {"sampling": "all"}
     return {
         "sampling": source.sampling,
@@ -447,41 +442,16 @@ def _tasks(first: int | None) -> dict[str, int]:
 
 def _arrangement(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     asked = settings.arrangement
+    order = ORDERS[asked.order]
     made: dict[str, Any] = {"order": asked.order}
-    if asked.order in SEEDED or (asked.order == TMA and asked.list == "random"):
+    if order.is_seeded(asked):
         made["seed"] = _seed(settings, asked.seed)
-    if asked.order == BLOCKS:
-        made["block"] = asked.block
-    if asked.order in BY_SIMILARITY:
-        made |= _measured(asked)
-    elif asked.order == TMA:
-        made |= {"list": asked.list or "min"}
-        made |= {
-            key: getattr(asked, key)
-            for key in ("cap", "rounds")
-            if getattr(asked, key) is not None
-        }
-    if uses_embedding(settings):
+    made |= order.resolve(asked)
+    if order.needs_embedding(asked):
         made["embedding"] = digests.embedding
         # distance.fold; orders made before it were summed from first to last
         made["similarity"] = "folded"
     return made
-
-
-def _measured(asked: ArrangementSettings) -> dict[str, Any]:
-    made: dict[str, Any] = {"measure": asked.measure or WSD}
-    if made["measure"] == WSD:
-        weights = asked.weights or WeightSettings()
-        made |= {"w_min": _weight(weights.min), "w_avg": _weight(weights.avg)}
-    if asked.granularity == "coarse":
-        made["granularity"] = "coarse"
-    return made | (
-        {"choose": asked.choose} if asked.choose not in (None, "all") else {}
-    )
-
-
-def _weight(weight: float | str) -> str:
-    return weight if isinstance(weight, str) else f"{weight:.17g}"
 
 
 def _base(settings: Settings, digests: InputDigests, corpus: Recipe) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 
 from zsg_core.data import prompts
-from zsg_core.metrics import gsm8k, human_eval, metrics
+from zsg_core.metrics import human_eval, metrics
 from zsg_core.metrics.keys import INSIDE, is_answers
 from zsg_core.metrics.metrics import (
     GSM8K,
     HUMANEVAL,
+    METRICS,
     MT_BENCH,
     RANK_ACCURACY,
     REWARD,
@@ -37,19 +38,13 @@ PLAIN = "plain"
 # Where answers to a benchmark are over beside the template's next turn. GSM8K's are
 # those of lm-evaluation-harness.
 _STOPS = {GSM8K: ("Question:", "</s>", "<|im_end|>")}
-# How scores are taken, where an older zsg took them otherwise.
-_SCORED = {
-    "gsm8k/flexible": gsm8k.WAY,
-    **dict.fromkeys(metrics.PASS_AT, human_eval.WAY),
-}
 # an older zsg cut a test item's prompt by its own answer's tokens
 _ASKED = {"asked": "without its answer"}
 # an older zsg gave one option a blank that it took from another
 _RANKED = {"prompt": "the same tokens"}
-# an older zsg made control tokens of an answer's words, so that it could end its turn
-_REWARDED = {"words": "text"}
 # The names of all that zsg itself has come to do otherwise: a way without them is an older zsg's.
-SINCE = frozenset({"stops", *_ASKED, *_RANKED, *_REWARDED, *gsm8k.WAY, *human_eval.WAY})
+_DEFINED = (key for metric in METRICS.values() for key in metric.definition)
+SINCE = frozenset({"stops", *_ASKED, *_RANKED, *_DEFINED})
 
 
 class File(msgspec.Struct, frozen=True):
@@ -159,14 +154,16 @@ def _suite(
     keys, suites = tuple(asked.keys(name)), asked.suites
     until = {"stops": stops(name, template)}
     scored = {
-        key: _SCORED[of]
+        key: dict(definition)
         for key in keys
-        if not is_answers(key) and (of := metrics.of_key(key)) in _SCORED
+        if not is_answers(key)
+        and (definition := METRICS[metrics.of_key(key)].definition)
     }
     if name == TEST_SET:
         rewarded = [key for key in keys if metrics.of_key(key) == REWARD]
-        by = {
-            key: {"reward_model": files[REWARD].digest, **_REWARDED} for key in rewarded
+        by = scored | {
+            key: {"reward_model": files[REWARD].digest, **scored[key]}
+            for key in rewarded
         }
         how = asked.generation.how | until | _ASKED
         return Suite(
@@ -174,7 +171,7 @@ def _suite(
             keys=keys,
             how=how,
             scored_by=by,
-            files=_of(files, *by and [REWARD]),
+            files=_of(files, *rewarded and [REWARD]),
         )
     own = suites.of(name)
     assert own is not None, "settings without the suite of a metric are refused"

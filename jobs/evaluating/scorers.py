@@ -20,7 +20,7 @@ from jobs.model import content
 from jobs.runtime.telling import tell
 from zsg_core.errors import BadData, ClusterError, ZsgError
 from zsg_core.metrics import metrics, mt_bench
-from zsg_core.metrics.metrics import HUMANEVAL, MT_BENCH, PASS_AT, REWARD, SCORERS
+from zsg_core.metrics.metrics import HUMANEVAL, METRICS, MT_BENCH, REWARD
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate
 from zsg_core.secrets import hide_known
 from zsg_core.suites import PROMPTS, Suite
@@ -159,8 +159,7 @@ class Scorers:
 
 def _scorer(key: str) -> str:
     """What keys are scored by together: a module of texts, or what a machine must have."""
-    metric = metrics.of_key(key)
-    return SCORERS.get(metric) or (HUMANEVAL if metric in PASS_AT else metric)
+    return METRICS[metrics.of_key(key)].scorer
 
 
 def _needed(scorer: str, suite: Suite) -> str:
@@ -173,4 +172,4 @@ def _needed(scorer: str, suite: Suite) -> str:
 
 
 def _ks(keys: Sequence[str]) -> list[int]:
-    return [PASS_AT[metrics.of_key(key)] for key in keys]
+    return [METRICS[metrics.of_key(key)].samples for key in keys]

@@ -15,9 +15,10 @@ from jobs.preparing.embed import embedded, vectors
 from zsg_core.data import prompts
 from zsg_core.digest import ids_digest
 from zsg_core.orders import measures, tma
-from zsg_core.orders.arrange import Arranged, arrange
+from zsg_core.orders.arrange import arrange
 from zsg_core.orders.distance import Vectors
 from zsg_core.orders.nearest import Engine
+from zsg_core.orders.registry import Arranged
 from zsg_core.recipe import Recipe
 
 Say = Callable[[str], None]

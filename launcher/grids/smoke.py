@@ -16,7 +16,7 @@ from launcher.clusters.profiles import JobSize, SmokeSettings
 from launcher.grids.grid import Grid, Point
 from zsg_core.errors import UserError
 from zsg_core.metrics.metrics import LOSS, MT_BENCH, REWARD
-from zsg_core.orders.arrange import span
+from zsg_core.orders.tma_lists import span
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.claims import FallsEarly
 from zsg_core.settings.data import Source, SourceSettings

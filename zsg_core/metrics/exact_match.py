@@ -3,6 +3,7 @@
 import string
 from collections.abc import Iterable
 
+from zsg_core.metrics.registry import metric
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -14,6 +15,7 @@ def normalised(text: str) -> str:
     return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
 
 
+@metric("exact_match")
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """100 where the normalised answer equals any normalised reference, else 0; items
     without any are left out.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from zsg_core.errors import BadData
+from zsg_core.metrics.registry import GSM8K, metric
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 # As published: OpenAI's, gsm8k-ScRel's and lm-evaluation-harness's. `#### $18` is no strict answer.
@@ -34,6 +35,12 @@ def flexible(text: str) -> float | None:
     return _number(found[-1]) if found else None
 
 
+@metric(
+    "gsm8k/strict",
+    "gsm8k/flexible",
+    suite=GSM8K,
+    definitions={"gsm8k/flexible": WAY},
+)
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """100 where an answer's final number is that of the reference, else 0, read
     strictly and flexibly.

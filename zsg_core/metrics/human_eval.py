@@ -13,11 +13,14 @@ from collections.abc import Iterable, Sequence
 from math import comb
 
 from zsg_core.data.readers.evaluation import Problem
+from zsg_core.metrics.registry import HUMANEVAL, add_metric
 from zsg_core.metrics.scoring import ByItem
 
 # Where the function is over and a base model begins something else (Chen et al. 2021, section 2.1).
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 WAY = {"program": "the longest part that parses"}  # an older zsg went by how lines look
+# the k that Chen et al. 2021 report
+PASS_AT = {f"humaneval/pass_at_{k}": k for k in (1, 10, 100)}
 # of an answer that are looked through; no program of HumanEval has a tenth of that
 MOST_LINES = 300
 _ENDS = (*STOPS, "\n```", "\n@")
@@ -29,6 +32,9 @@ _FENCED = re.compile(
 _LEADING = re.compile(r"^[ \t]+", re.MULTILINE)
 _TABBED = re.compile(r"^ *\t", re.MULTILINE)
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+for _name, _k in PASS_AT.items():  # where there is a sandbox
+    add_metric(_name, HUMANEVAL, suite=HUMANEVAL, definition=WAY, samples=_k)
 
 
 def instruction(problem: Problem) -> str:

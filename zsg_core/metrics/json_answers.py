@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from zsg_core.metrics.registry import metric
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 KEYS = ("thought", "hallucination")
@@ -23,6 +24,7 @@ LABELS = ("yes", "no")
 _END = re.compile(r"\s*(?:[,:}\]]|$)")
 
 
+@metric("json_valid", "json_accuracy")
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """`json_valid` is 100 for an answer that is such an object and nothing else;
     `json_accuracy` if its label is right.

@@ -12,11 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from zsg_core.metrics.registry import add_metric
 from zsg_core.training import schedule
 
 LOSS = "loss"
 # metrics whose value is the mean over items; their keys may go on after a slash
 OVER_ITEMS = (LOSS, "silhouette")
+
+add_metric(LOSS)  # by the run itself
 
 
 def is_over_items(key: str) -> bool:

@@ -6,48 +6,42 @@ scored here; the others need a reward model, a sandbox or a judge, and are score
 there is one.
 """
 
-import importlib
 from collections.abc import Sequence
 
+from zsg_core.metrics.human_eval import PASS_AT
+from zsg_core.metrics.means import LOSS
+from zsg_core.metrics.rank_classification import RANK_ACCURACY
+from zsg_core.metrics.registry import (
+    GSM8K,
+    HUMANEVAL,
+    METRICS,
+    MT_BENCH,
+    SUITE_NAMES,
+    TEST_SET,
+)
+from zsg_core.metrics.reward import REWARD
 from zsg_core.metrics.scoring import Answered, ByItem, Scores, aggregate
 
-LOSS = "loss"
-# of no answer, but of the losses of answers that are offered
-RANK_ACCURACY = "rank_accuracy"
-REWARD, MT_BENCH = "reward", "mt_bench"
-TEST_SET, GSM8K, HUMANEVAL = "test_set", "gsm8k", "humaneval"
-# the k that Chen et al. 2021 report
-PASS_AT = {f"humaneval/pass_at_{k}": k for k in (1, 10, 100)}
+__all__ = [
+    "GSM8K",
+    "HUMANEVAL",
+    "LOSS",
+    "METRICS",
+    "MT_BENCH",
+    "NAMES",
+    "PASS_AT",
+    "RANK_ACCURACY",
+    "REWARD",
+    "SUITES",
+    "TEST_SET",
+]
 
-# The sets of items that are answered, and the metrics of each.
+NAMES = tuple(METRICS)
+# the sets of items that are answered, and the metrics of each
 SUITES: dict[str, tuple[str, ...]] = {
-    TEST_SET: (
-        "rouge1",
-        "rougeL",
-        "exact_match",
-        "json_valid",
-        "json_accuracy",
-        REWARD,
-    ),
-    GSM8K: ("gsm8k/strict", "gsm8k/flexible"),
-    HUMANEVAL: tuple(PASS_AT),
-    MT_BENCH: (MT_BENCH,),
+    suite: tuple(name for name, one in METRICS.items() if one.suite == suite)
+    for suite in SUITE_NAMES
 }
-# Metrics of answers alone → the module that scores them.
-SCORERS = {
-    "rouge1": "rouge",
-    "rougeL": "rouge",
-    "exact_match": "exact_match",
-    "json_valid": "json_answers",
-    "json_accuracy": "json_answers",
-    "gsm8k/strict": "gsm8k",
-    "gsm8k/flexible": "gsm8k",
-}
-NAMES = (
-    LOSS,
-    RANK_ACCURACY,
-    *(metric for metrics in SUITES.values() for metric in metrics),
-)
 
 
 def of_key(key: str) -> str:
@@ -66,10 +60,11 @@ def of_key(key: str) -> str:
 def by_item(keys: Sequence[str], answers: Sequence[Answered]) -> dict[str, ByItem]:
     """Each item's score by each of the keys. UserError where a scorer's library is not
     installed."""
-    found = {}
-    for name in dict.fromkeys(SCORERS[of_key(key)] for key in keys):
-        # some take seconds to import
-        found |= importlib.import_module(f"zsg_core.metrics.{name}").score(answers)
+    found: dict[str, ByItem] = {}
+    for scorer in dict.fromkeys(METRICS[of_key(key)].score for key in keys):
+        if scorer is None:
+            raise ValueError(f"{', '.join(keys)}: not all are metrics of answers alone")
+        found |= scorer(answers)
     return {key: found[of_key(key)] for key in keys}
 
 

@@ -18,6 +18,7 @@ from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import json_rows
 from zsg_core.digest import content_id
 from zsg_core.errors import BadData
+from zsg_core.metrics.registry import MT_BENCH, add_metric
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 # categories whose judge sees GPT-4's answer
@@ -32,6 +33,8 @@ NAMES = {
 # that grows with its square.
 _RATING = re.compile(r"\[\[(\d+(?:\.\d*)?)\]\]")
 _RATING_ELSE = re.compile(r"\[(\d+(?:\.\d*)?)\]")
+
+add_metric(MT_BENCH, suite=MT_BENCH)  # where there is a judge
 
 
 class JudgePrompt(msgspec.Struct, frozen=True):

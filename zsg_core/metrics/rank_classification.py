@@ -6,7 +6,13 @@ import msgspec
 import numpy as np
 
 from zsg_core.data.examples import Example
+from zsg_core.metrics.registry import add_metric
 from zsg_core.metrics.scoring import ByItem
+
+# of no answer, but of the losses of answers that are offered
+RANK_ACCURACY = "rank_accuracy"
+
+add_metric(RANK_ACCURACY)
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +72,7 @@ def score(choices: Sequence[Choice], losses: Mapping[str, float]) -> dict[str, B
     chosen is left out."""
     found = {one.id: (chosen(one, losses), one.right) for one in choices}
     return {
-        "rank_accuracy": {
+        RANK_ACCURACY: {
             item: 100.0 * (it == right)
             for item, (it, right) in found.items()
             if it is not None

@@ -5,11 +5,13 @@ from functools import cache
 from typing import Any
 
 from zsg_core.errors import UserError
+from zsg_core.metrics.registry import metric
 from zsg_core.metrics.scoring import Answered, ByItem, mean_by_item
 
 TYPES = ("rouge1", "rougeL")
 
 
+@metric(*TYPES)
 def score(answers: Iterable[Answered]) -> dict[str, ByItem]:
     """F-measures × 100 with Porter's stemmer, each the greatest over the references;
     items without any are left out.

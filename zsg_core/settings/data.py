@@ -32,7 +32,8 @@ ONE = ""  # the name of the source where data are of one
 
 TEST_SETS = tuple(name for name, made in FORMATS.items() if made.answered)
 OPTION_SETS = tuple(name for name, made in FORMATS.items() if made.options)
-DEFINED = ("niv2", "niv2_csv")  # sets that say what is asked in a place of its own
+# sets that say what is asked in a place of its own
+DEFINED = tuple(name for name, made in FORMATS.items() if made.defined)
 TRAINING_SETS = tuple(name for name, made in FORMATS.items() if made.trains)
 
 

@@ -4,24 +4,21 @@ These models are the schema of a grid file. What of them enters a run's identity
 decided in `recipe`.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, ValidationError, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from zsg_core.metrics.metrics import RANK_ACCURACY
-from zsg_core.orders.arrange import (
-    BLOCKS,
-    BY_SIMILARITY,
-    CHOICES,
-    HALVED,
-    LISTS,
-    ORDERS,
-    POLE,
-    TMA,
-    UNIFORM,
-    span,
-)
-from zsg_core.orders.measures import MEASURES, WSD
+from zsg_core.orders.measures import MEASURES
+from zsg_core.orders.registry import ORDERS, orders_with
+from zsg_core.orders.similarity import CHOICES, POLE, UNIFORM
+from zsg_core.orders.tma_lists import LISTS
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import OF_THE_TEST, OPTION_SETS, DataSettings
 from zsg_core.settings.fields import (
@@ -39,10 +36,6 @@ from zsg_core.settings.train import TrainSettings
 
 TINY = "tiny"
 MINILM = "all-MiniLM-L6-v2"
-
-_OF_SIMILARITY = ("measure", "weights", "granularity", "choose")
-_OF_TMA = ("list", "cap", "rounds")
-_OF_BLOCKS = ("block",)
 
 
 class ModelSettings(Strict):
@@ -165,13 +158,10 @@ class WeightSettings(Strict):
 class ArrangementSettings(Strict):
     """The order of the training data."""
 
-    order: Literal[ORDERS] = Field(  # type: ignore[valid-type]
+    order: Literal[tuple(ORDERS)] = Field(  # type: ignore[valid-type]
         default="random",
-        description=(
-            "random: shuffled; round_robin: each task's turn; cluster: task after task; blocks: so"
-            " many examples of a task together; nft, rt, fft: nearest to the test set first,"
-            " shuffled, farthest first; tma: in rounds that take for every test item its nearest"
-            " example left"
+        description="; ".join(
+            f"{name}: {order.about}" for name, order in ORDERS.items()
         ),
     )
     seed: Seed | None = Field(
@@ -222,57 +212,39 @@ class ArrangementSettings(Strict):
 
     @model_validator(mode="after")
     def _only_what_counts(self) -> "ArrangementSettings":
-        rules = (
-            (_OF_SIMILARITY, BY_SIMILARITY, "nft, rt and fft"),
-            (_OF_TMA, (TMA,), TMA),
-            (_OF_BLOCKS, (BLOCKS,), BLOCKS),
-        )
-        for names, orders, wanted in rules:
-            for name in names:
-                if self.order not in orders and getattr(self, name) is not None:
-                    raise ValueError(
-                        f"`{name}` does nothing under order {self.order}, only under {wanted}; take"
-                        " it out, or give that order a block of its own in `grid`"
-                    )
-        if self.order == BLOCKS and self.block is None:
+        for name in type(self).model_fields:
+            orders = orders_with(name)
+            if not orders or self.order in orders or getattr(self, name) is None:
+                continue
             raise ValueError(
-                "order blocks needs `block`, how many examples of one task stand together"
+                f"`{name}` does nothing under order {self.order}, only under"
+                f" {_listed(orders)}; take it out, or give that order a block of its own in"
+                " `grid`"
             )
-        if self.weights is not None and self.measure not in (None, WSD):
-            raise ValueError(
-                f"`weights` are those of measure wsd, not of {self.measure}; take one of the"
-                " two out"
-            )
-        if self.granularity == "coarse" and self.choose not in (None, "all"):
-            raise ValueError(
-                f"`choose: {self.choose}` takes examples and `granularity: coarse` sorts tasks;"
-                " take one"
-            )
-        if self.order == TMA:
-            self._refuse_useless_list()
+        ORDERS[self.order].check(self)
         return self
 
-    def _refuse_useless_list(self) -> None:
-        if self.rounds is not None:
-            span(self.rounds)
-            if self.list in HALVED:
-                raise ValueError(
-                    f"`rounds` are of list min or max, not of {self.list}, which has two kinds of"
-                    " them"
-                )
-            if self.cap is not None:
-                raise ValueError(
-                    "`rounds` and `cap` both say where tma stops; give one of them"
-                )
-        elif self.list in HALVED and self.cap is None:
-            same = {
-                "min-max": "list: min",
-                "max-min": "list: max",
-                "random": "order: random",
-            }[str(self.list)]
-            raise ValueError(
-                f"list {self.list} without a `cap` is all data and the same as {same}; give a cap"
-            )
+
+def _listed(names: list[str]) -> str:
+    """Names as a sentence has them: a, b and c."""
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
+
+
+if not TYPE_CHECKING:
+    # orders may bring settings of their own
+    _PARAMETERS = {
+        key: field
+        for order in ORDERS.values()
+        for key, field in order.parameters.items()
+    }
+    if _PARAMETERS:
+        ArrangementSettings = create_model(
+            "ArrangementSettings",
+            __base__=ArrangementSettings,
+            __doc__=ArrangementSettings.__doc__,
+            **_PARAMETERS,
+        )
 
 
 class ResourceSettings(Strict):

@@ -1,7 +1,9 @@
 """Which published formats are read, and by what?
 
-One small module for each format, or for a few alike. A new format is a msgspec type
-that states its keys, a function that makes examples of a row, and a line here.
+One small module for each format, or for a few alike. A new format is a new module in this
+folder: a msgspec type that states the keys of a row, and a function that makes examples of
+a row under `@row_reader("name", …)`, or, for files that hold no JSON rows, a function that
+reads a path under `@reader("name", …)`; see `format`.
 """
 
 from collections.abc import Iterator
@@ -9,39 +11,8 @@ from itertools import chain
 from pathlib import Path
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers import (
-    alpaca,
-    cot_tsv,
-    evaluation,
-    flan_mini,
-    hugging_face,
-    messages,
-    niv2,
-    niv2_csv,
-    p3,
-    pairs,
-    sharegpt,
-)
-from zsg_core.data.readers.format import Facts, Format, Lists, Look
+from zsg_core.data.readers.format import FORMATS, Facts, Lists, Look
 from zsg_core.data.readers.intake import Intake, broken
-
-FORMATS: dict[str, Format] = {
-    "niv2": niv2.FORMAT,
-    "niv2_csv": niv2_csv.FORMAT,
-    "p3": p3.FORMAT,
-    "flan_mini": flan_mini.FORMAT,
-    "sharegpt": sharegpt.FORMAT,
-    "messages": messages.FORMAT,
-    "gsm8k": pairs.GSM8K,
-    "alpaca": alpaca.FORMAT,
-    "self_instruct": alpaca.SELF_INSTRUCT,
-    "cot_tsv": cot_tsv.FORMAT,
-    "delia": messages.DELIA,
-    "tell": pairs.TELL,
-    "humaneval": evaluation.HUMANEVAL,
-    "mt_bench": evaluation.MT_BENCH,
-    hugging_face.NAME: hugging_face.FORMAT,
-}
 
 
 def lists(name: str, path: Path) -> Lists | None:

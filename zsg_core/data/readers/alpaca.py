@@ -7,7 +7,7 @@ The user says the instruction and, on the next line, the input, where there is o
 import msgspec
 
 from zsg_core.data.examples import Example, Turn
-from zsg_core.data.readers.format import of_rows
+from zsg_core.data.readers.format import row_reader
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import RowKeys
 
@@ -36,6 +36,12 @@ class Seed(RowKeys, gc=False):
     instances: list[Instance]
 
 
+@row_reader(
+    "alpaca",
+    "Alpaca and Code Alpaca: instruction, input, output",
+    Row,
+    (".json", ".jsonl"),
+)
 def parse(row: Row, name: str, intake: Intake) -> list[Example]:
     """One example."""
     turns = (*row.history, (_asked(row.instruction, row.input), row.output))
@@ -43,6 +49,7 @@ def parse(row: Row, name: str, intake: Intake) -> list[Example]:
     return [Example(id=made_id, task="alpaca", turns=turns, system=row.system)]
 
 
+@row_reader("self_instruct", "Self-Instruct's seeds: instruction and instances", Seed)
 def parse_seed(row: Seed, name: str, intake: Intake) -> list[Example]:
     """An example for each instance. Malformed without one."""
     if not row.instances:
@@ -57,14 +64,3 @@ def parse_seed(row: Seed, name: str, intake: Intake) -> list[Example]:
 
 def _asked(instruction: str, given: str) -> str:
     return f"{instruction}\n{given}" if given.strip() else instruction
-
-
-FORMAT = of_rows(
-    "Alpaca and Code Alpaca: instruction, input, output",
-    Row,
-    parse,
-    (".json", ".jsonl"),
-)
-SELF_INSTRUCT = of_rows(
-    "Self-Instruct's seeds: instruction and instances", Seed, parse_seed
-)

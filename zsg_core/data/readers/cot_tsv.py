@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import Format, matching, of_folder, parsed
+from zsg_core.data.readers.format import matching, of_folder, parsed, reader
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import tab_rows
 
@@ -28,11 +28,13 @@ def files(path: Path) -> list[Path]:
     return of_folder(path, (".tsv",)) if path.is_dir() else matching(path, (".tsv",))
 
 
+@reader(
+    "cot_tsv",
+    about="the Flan collection's chain-of-thought TSV: a folder of <task>_train.tsv",
+    files=files,
+    many_tasks=True,
+)
 def read(path: Path, intake: Intake) -> Iterator[Example]:
     """The lines of every file."""
     for file in files(path):
         yield from parsed(file, tab_rows(file, 3, intake), parse, intake)
-
-
-ABOUT = "the Flan collection's chain-of-thought TSV: a folder of <task>_train.tsv"
-FORMAT = Format(about=ABOUT, files=files, read=read, many_tasks=True)

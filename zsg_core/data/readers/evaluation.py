@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import Format, matching, parsed, root
+from zsg_core.data.readers.format import matching, parsed, reader, root
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.rows import json_rows
 
@@ -51,30 +51,6 @@ def problems(path: Path, intake: Intake) -> Iterator[Problem]:
     for file in _humaneval(path):
         yield from (
             row for chunk in json_rows(file, Problem, intake) for row in chunk.rows
-        )
-
-
-def read_humaneval(path: Path, intake: Intake) -> Iterator[Example]:
-    """A problem as an example: the prompt, and the canonical solution that goes on from it."""
-    seen: set[str] = set()
-    for file in _humaneval(path):
-        yield from parsed(
-            file, json_rows(file, Problem, intake), _once(seen, _problem), intake
-        )
-
-
-def read_mt_bench(path: Path, intake: Intake) -> Iterator[Example]:
-    """A question as an example. Its answers are GPT-4's, or empty where there are none:
-    they need a judge."""
-    seen: set[str] = set()
-    for file in _questions(path):
-        answers = {row.question_id: row for row in _answers(file.parent, intake)}
-
-        def question(row: Question, answers: dict[int, Answer] = answers) -> Example:
-            return _question(row, answers.get(row.question_id))
-
-        yield from parsed(
-            file, json_rows(file, Question, intake), _once(seen, question), intake
         )
 
 
@@ -134,20 +110,42 @@ def _question_files(path: Path) -> list[Path]:
     ]
 
 
-HUMANEVAL = Format(
+@reader(
+    "humaneval",
     about="HumanEval's problems, for evaluation: HumanEval.jsonl.gz",
     files=_humaneval,
-    read=read_humaneval,
     trains=False,
 )
-MT_BENCH = Format(
+def read_humaneval(path: Path, intake: Intake) -> Iterator[Example]:
+    """A problem as an example: the prompt, and the canonical solution that goes on from it."""
+    seen: set[str] = set()
+    for file in _humaneval(path):
+        yield from parsed(
+            file, json_rows(file, Problem, intake), _once(seen, _problem), intake
+        )
+
+
+@reader(
+    "mt_bench",
     about=(
         "MT-Bench's questions, for evaluation: question.jsonl, and reference_answer/gpt-4.jsonl"
         " beside it"
     ),
     files=_question_files,
-    read=read_mt_bench,
     many_tasks=True,
     trains=False,
     answered=False,
 )
+def read_mt_bench(path: Path, intake: Intake) -> Iterator[Example]:
+    """A question as an example. Its answers are GPT-4's, or empty where there are none:
+    they need a judge."""
+    seen: set[str] = set()
+    for file in _questions(path):
+        answers = {row.question_id: row for row in _answers(file.parent, intake)}
+
+        def question(row: Question, answers: dict[int, Answer] = answers) -> Example:
+            return _question(row, answers.get(row.question_id))
+
+        yield from parsed(
+            file, json_rows(file, Question, intake), _once(seen, question), intake
+        )

@@ -13,7 +13,7 @@ import msgspec
 from zsg_core.data.examples import Example
 from zsg_core.data.readers import keyed
 from zsg_core.data.readers.dialogue import turns
-from zsg_core.data.readers.format import Format, matching, parsed
+from zsg_core.data.readers.format import matching, parsed, reader
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.keys import MessageKeys, RowKeys
 from zsg_core.data.readers.rows import json_rows
@@ -72,18 +72,16 @@ def _array(path: Path) -> list[Path]:
     return matching(path / ARRAY if path.is_dir() else path, (".json", ".jsonl"))
 
 
+@reader(
+    "flan_mini",
+    about=f"Flan-mini: a folder with {ARRAY} and ZSG's {keyed.KEY_LIST}",
+    files=lambda path: _array(path) + keyed.list_files(path),
+    lists=keyed.lists,
+    many_tasks=True,
+)
 def read(path: Path, intake: Intake) -> Iterator[Example]:
     """All records in file order."""
     for file in _array(path):
         yield from parsed(
             file, json_rows(file, Row, intake, bare=BareRow), parse, intake
         )
-
-
-FORMAT = Format(
-    about=f"Flan-mini: a folder with {ARRAY} and ZSG's {keyed.KEY_LIST}",
-    files=lambda path: _array(path) + keyed.list_files(path),
-    read=read,
-    lists=keyed.lists,
-    many_tasks=True,
-)

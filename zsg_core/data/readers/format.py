@@ -13,6 +13,7 @@ from zsg_core.data.readers import keys, names
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.rows import Chunk, json_rows
 from zsg_core.errors import BadData, UserError
+from zsg_core.registry import Registry
 
 Row = TypeVar("Row")
 Made = TypeVar("Made")
@@ -51,7 +52,10 @@ class Format:
     `answered`: False where some questions have no answer, so that no loss can be taken
     of the set. `options`: whether answers may be published with the choices that they
     are among. `facts`: what plan reads of one file, JSON that is kept as long as the
-    file does not change; `look`: what these tell of the whole.
+    file does not change; `look`: what these tell of the whole. `defined`: whether the data say
+    what is asked in a place of its own, so that the template may word it.
+    `draws_answers`: whether one of several right answers is drawn for an example, so
+    that the seed counts even where all examples are taken.
     """
 
     about: str
@@ -65,9 +69,42 @@ class Format:
     options: bool = False
     facts: Facts | None = None
     look: Callable[[Path, Facts], Look] = lambda path, facts: Look()
+    defined: bool = False
+    draws_answers: bool = False
 
 
-def of_rows(
+FORMATS: Registry[Format] = Registry("format of data", "zsg_core.data.readers")
+Read = Callable[[Path, Intake], Iterator[Example]]
+
+
+def reader(name: str, **facts: Any) -> Callable[[Read], Read]:
+    """Registers a function that reads a data set of the format `name`; `facts` are the
+    other fields of its Format."""
+
+    def register(read: Read) -> Read:
+        FORMATS.add(name, Format(read=read, **facts))
+        return read
+
+    return register
+
+
+def row_reader(
+    name: str,
+    about: str,
+    row: type[Row],
+    suffixes: tuple[str, ...] = (".jsonl", ".json"),
+) -> Callable[[Parse[Row]], Parse[Row]]:
+    """Registers a function that makes the examples of a JSON row, of a format whose
+    files hold such rows; `row` states their keys."""
+
+    def register(parse: Parse[Row]) -> Parse[Row]:
+        FORMATS.add(name, format_of_rows(about, row, parse, suffixes))
+        return parse
+
+    return register
+
+
+def format_of_rows(
     about: str,
     row: type[Row],
     parse: Parse[Row],

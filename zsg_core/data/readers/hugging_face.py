@@ -31,11 +31,11 @@ from zsg_core.data.readers import (
 from zsg_core.data.readers.format import (
     SHOWN,
     Facts,
-    Format,
     Look,
     Parse,
     matching,
     meant,
+    reader,
     root,
 )
 from zsg_core.data.readers.intake import Intake, Malformed, broken, whole
@@ -81,37 +81,6 @@ def files(path: Path) -> list[Path]:
             f"{path}: its Parquet files lie in folders below it; give {choices}"
         )
     return matching(path / "*.parquet", (".parquet",))
-
-
-def read(path: Path, intake: Intake) -> Iterator[Example]:
-    """The rows of every file. UserError for columns that are none of SHAPES, or without pyarrow."""
-    there, hook = files(path), keys.hook(intake)
-    tasks: dict[Path, str] = {}
-    for file in there:
-        told = columns.schema(file)
-        number, encoded = 0, _encoded(told)
-        kind, parse = _shape(file, set(told.names))
-        if kind is p3.Row and not tasks:
-            tasks, _ = names.tasks_of(there, root(path))
-        name = tasks.get(file, file.stem)
-        for batch in columns.rows(file, _read_of(kind)):
-            good = None if encoded else _converted(batch, kind, hook)
-            has_keys = intake.take_met_key()
-            for row in batch if good is None else good:
-                try:
-                    if good is None:
-                        row = msgspec.convert(
-                            _decoded(row, encoded), kind, dec_hook=hook
-                        )
-                        has_keys = intake.take_met_key()
-                    if has_keys:
-                        keys.check(row, intake)
-                    yield from parse(row, name, intake)
-                except keys.Meant as reason:
-                    raise meant(f"{file}[{number}]", reason) from None
-                except (Malformed, msgspec.ValidationError) as reason:
-                    intake.bad(f"{file}[{number}]", reason)
-                number += 1
 
 
 def _converted(batch: list[dict[str, Any]], kind: type, hook: Any) -> list[Any] | None:
@@ -289,11 +258,40 @@ def _saved(state: Path) -> list[str]:
     return named
 
 
-FORMAT = Format(
+@reader(
+    NAME,
     about="a Hugging Face data set in a folder: of save_to_disk, or of Parquet files",
     files=files,
-    read=read,
     options=True,
     facts=facts,
     look=look,
 )
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """The rows of every file. UserError for columns that are none of SHAPES, or without pyarrow."""
+    there, hook = files(path), keys.hook(intake)
+    tasks: dict[Path, str] = {}
+    for file in there:
+        told = columns.schema(file)
+        number, encoded = 0, _encoded(told)
+        kind, parse = _shape(file, set(told.names))
+        if kind is p3.Row and not tasks:
+            tasks, _ = names.tasks_of(there, root(path))
+        name = tasks.get(file, file.stem)
+        for batch in columns.rows(file, _read_of(kind)):
+            good = None if encoded else _converted(batch, kind, hook)
+            has_keys = intake.take_met_key()
+            for row in batch if good is None else good:
+                try:
+                    if good is None:
+                        row = msgspec.convert(
+                            _decoded(row, encoded), kind, dec_hook=hook
+                        )
+                        has_keys = intake.take_met_key()
+                    if has_keys:
+                        keys.check(row, intake)
+                    yield from parse(row, name, intake)
+                except keys.Meant as reason:
+                    raise meant(f"{file}[{number}]", reason) from None
+                except (Malformed, msgspec.ValidationError) as reason:
+                    intake.bad(f"{file}[{number}]", reason)
+                number += 1

@@ -9,7 +9,7 @@ import msgspec
 
 from zsg_core.data.examples import Example
 from zsg_core.data.readers.dialogue import ASSISTANT, SIDES, turns
-from zsg_core.data.readers.format import Format, Parse, of_rows
+from zsg_core.data.readers.format import Parse, row_reader
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import MessageKeys, RowKeys
 
@@ -78,11 +78,11 @@ def _part(part: Part) -> str:
     return text
 
 
-def _format(about: str, task: str) -> Format:
-    return of_rows(about, Row, of_task(task))
-
-
-FORMAT = _format(
-    "lists of messages with roles (No Robots): JSON lines or a JSON array", "messages"
+row_reader(
+    "messages",
+    "lists of messages with roles (No Robots): JSON lines or a JSON array",
+    Row,
+)(of_task("messages"))
+row_reader("delia", "DELIA's formatted-text rows: lists of messages", Row)(
+    of_task("delia")
 )
-DELIA = _format("DELIA's formatted-text rows: lists of messages", "delia")

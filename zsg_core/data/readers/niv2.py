@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example, Turn
-from zsg_core.data.readers.format import Format, Lists, matching
+from zsg_core.data.readers.format import Lists, matching, reader
 from zsg_core.data.readers.intake import Intake, Malformed, broken, whole
 from zsg_core.data.readers.json_array import BAD, LONGEST
 from zsg_core.errors import UserError
@@ -110,13 +110,6 @@ def files(path: Path) -> list[Path]:
     ]
 
 
-def read(path: Path, intake: Intake) -> Iterator[Example]:
-    """All instances of all tasks, in the order of the lists, or of the files' names."""
-    for file in files(path):
-        if file.suffix == ".json":
-            yield from read_task(file, intake)
-
-
 def read_task(path: Path, intake: Intake) -> Iterator[Example]:
     """All instances of a task file in file order, the first reference being the answer.
 
@@ -186,13 +179,20 @@ def _task_file(folder: Path, name: str) -> Path:
     return path
 
 
-FORMAT = Format(
+@reader(
+    "niv2",
     about=(
         "Natural Instructions V2: a folder with tasks/ and splits/default/, or a pattern of task"
         " files"
     ),
     files=files,
-    read=read,
     lists=lists,
     many_tasks=True,
+    defined=True,
+    draws_answers=True,
 )
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """All instances of all tasks, in the order of the lists, or of the files' names."""
+    for file in files(path):
+        if file.suffix == ".json":
+            yield from read_task(file, intake)

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import Format, matching, parsed
+from zsg_core.data.readers.format import matching, parsed, reader
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import csv_rows
 from zsg_core.errors import UserError
@@ -38,14 +38,6 @@ def files(path: Path) -> list[Path]:
     return found
 
 
-def read(path: Path, intake: Intake) -> Iterator[Example]:
-    """The rows of every task."""
-    for file in files(path):
-        yield from parsed(
-            file, csv_rows(file, Row, intake), _of_task(file.parent.name), intake
-        )
-
-
 def _of_task(task: str):
     def parse(row: Row, name: str, intake: Intake) -> list[Example]:
         turn = row.input, row.output
@@ -54,9 +46,16 @@ def _of_task(task: str):
     return parse
 
 
-FORMAT = Format(
+@reader(
+    "niv2_csv",
     about="Tk-Instruct's CSV: <task>/<name>.csv with the columns input, output",
     files=files,
-    read=read,
     many_tasks=True,
+    defined=True,
 )
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """The rows of every task."""
+    for file in files(path):
+        yield from parsed(
+            file, csv_rows(file, Row, intake), _of_task(file.parent.name), intake
+        )

@@ -14,12 +14,12 @@ from zsg_core.data.examples import Example
 from zsg_core.data.readers import keyed, names
 from zsg_core.data.readers.format import (
     Facts,
-    Format,
     Look,
     left_out,
     matching,
     of_folder,
     parsed,
+    reader,
     root,
     stem,
 )
@@ -168,16 +168,6 @@ def _rows(path: Path) -> list[Path]:
     return matching(path, (".jsonl", ".json"), names_are_tasks=True)
 
 
-def read(path: Path, intake: Intake) -> Iterator[Example]:
-    """The rows of every template, in the order of the files' names."""
-    files = _rows(path)
-    tasks, _ = names.tasks_of(files, root(path))
-    for file in files:
-        yield from parsed(
-            file, json_rows(file, Row, intake), parse, intake, tasks[file]
-        )
-
-
 def tasks_of_files(path: Path) -> list[str] | None:
     """The tasks as the files name them, before rows are read; None where rows name their own."""
     files = _rows(path)
@@ -210,12 +200,20 @@ def look(path: Path, facts: Facts) -> Look:
     return Look(task_marks(path, files), told)
 
 
-FORMAT = Format(
+@reader(
+    "p3",
     about=f"P3: a folder of <template>.jsonl, and {keyed.KEY_LIST} where a list holds tasks out",
     files=lambda path: _rows(path) + keyed.list_files(path),
-    read=read,
     lists=keyed.lists,
     many_tasks=True,
     options=True,
     look=look,
 )
+def read(path: Path, intake: Intake) -> Iterator[Example]:
+    """The rows of every template, in the order of the files' names."""
+    files = _rows(path)
+    tasks, _ = names.tasks_of(files, root(path))
+    for file in files:
+        yield from parsed(
+            file, json_rows(file, Row, intake), parse, intake, tasks[file]
+        )

@@ -5,7 +5,7 @@ example of its own.
 """
 
 from zsg_core.data.examples import Example
-from zsg_core.data.readers.format import Format, Parse, of_rows
+from zsg_core.data.readers.format import Parse, row_reader
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import QuestionKeys
 
@@ -38,20 +38,16 @@ def of_task(task: str, *forms: tuple[str, str]) -> Parse[Row]:
     return parse
 
 
-def _format(about: str, task: str, *forms: tuple[str, str]) -> Format:
-    return of_rows(about, Row, of_task(task, *forms))
-
-
-GSM8K = _format(
-    "GSM8K: question and answer; its RFT form: query and response",
-    "gsm8k",
-    ("question", "answer"),
-    ("query", "response"),
-    ("question", "ground_truth"),
+row_reader(
+    "gsm8k", "GSM8K: question and answer; its RFT form: query and response", Row
+)(
+    of_task(
+        "gsm8k",
+        ("question", "answer"),
+        ("query", "response"),
+        ("question", "ground_truth"),
+    )
 )
-TELL = _format(
-    "TELL: query and response, or prompt and response",
-    "tell",
-    ("query", "response"),
-    ("prompt", "response"),
+row_reader("tell", "TELL: query and response, or prompt and response", Row)(
+    of_task("tell", ("query", "response"), ("prompt", "response"))
 )

@@ -10,7 +10,7 @@ import msgspec
 
 from zsg_core.data.examples import Example
 from zsg_core.data.readers.dialogue import turns
-from zsg_core.data.readers.format import of_rows
+from zsg_core.data.readers.format import row_reader
 from zsg_core.data.readers.intake import Intake, Malformed
 from zsg_core.data.readers.keys import MessageKeys, RowKeys
 
@@ -50,6 +50,12 @@ class Row(RowKeys, gc=False):
     system: str | None = None
 
 
+@row_reader(
+    "sharegpt",
+    "ShareGPT dialogues: a JSON array or JSON lines of conversations",
+    Row,
+    (".json", ".jsonl"),
+)
 def parse(row: Row, name: str, intake: Intake) -> list[Example]:
     """One example. Malformed if the messages are no dialogue."""
     messages = row.conversations if row.conversations is not None else row.items
@@ -64,11 +70,3 @@ def parse(row: Row, name: str, intake: Intake) -> list[Example]:
             system=system or row.system or "",
         )
     ]
-
-
-FORMAT = of_rows(
-    "ShareGPT dialogues: a JSON array or JSON lines of conversations",
-    Row,
-    parse,
-    (".json", ".jsonl"),
-)

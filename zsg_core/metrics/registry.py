@@ -1,0 +1,74 @@
+"""Which metrics are there, and what is each: the one entry that settings, suites and
+evaluators read.
+
+A metric of answers alone is a function under `@metric("name", …)` in a module of this
+folder. One that needs more than the answers (a reward model, a sandbox, a judge, the
+losses of a model) is entered by `add_metric`, and jobs.evaluating.scorers takes it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zsg_core.metrics.scoring import Answered, ByItem
+from zsg_core.registry import Registry
+
+# the sets of items that are answered, in the order in which they are evaluated
+TEST_SET, GSM8K, HUMANEVAL, MT_BENCH = "test_set", "gsm8k", "humaneval", "mt_bench"
+SUITE_NAMES = (TEST_SET, GSM8K, HUMANEVAL, MT_BENCH)
+
+# all answers → by metric, the score of each item
+Scorer = Callable[[Iterable[Answered]], dict[str, ByItem]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric.
+
+    `suite`: the set of items whose answers it is of; None: of no answer. `score`: what
+    takes it from answers alone; None: see `scorer`, the name of what takes it, and
+    others with it. `definition` enters the identity of its values where zsg has come to
+    take it otherwise than an older version did. `samples`: the answers to an item that
+    it needs.
+    """
+
+    name: str
+    scorer: str
+    suite: str | None = None
+    score: Scorer | None = None
+    definition: Mapping[str, Any] = field(default_factory=dict)
+    samples: int = 1
+
+
+METRICS: Registry[Metric] = Registry("metric", "zsg_core.metrics")
+
+
+def metric(
+    *names: str,
+    suite: str = TEST_SET,
+    definitions: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[Scorer], Scorer]:
+    """Registers a function that scores answers, by one metric or a few at once;
+    `definitions` are by the metrics' names."""
+
+    def register(score: Scorer) -> Scorer:
+        for name in names:
+            METRICS.add(
+                name,
+                Metric(
+                    name=name,
+                    scorer=score.__module__,
+                    suite=suite,
+                    score=score,
+                    definition=(definitions or {}).get(name, {}),
+                ),
+            )
+        return score
+
+    return register
+
+
+def add_metric(name: str, scorer: str | None = None, **facts: Any) -> None:
+    """Registers a metric that needs more than answers; `scorer` is its own name where
+    it is not said. `facts` are the other fields of its Metric."""
+    METRICS.add(name, Metric(name=name, scorer=scorer or name, **facts))

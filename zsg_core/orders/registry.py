@@ -1,0 +1,121 @@
+"""Which orders are there, and what is each: the one entry that settings, recipes and
+prepare jobs read.
+
+An order is a function under `@order("name", …)` in a module of this folder: it says
+which settings count under it, what of them enters a recipe and so the id of an
+arrangement, and what it needs.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zsg_core.registry import Registry
+
+# (farthest first?, cap) → rounds
+Rounds = Callable[[bool, int | None], Iterator[list[int]]]
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """An order as places in the training list, and what is worth knowing about how it
+    came about."""
+
+    places: list[int]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderInputs:
+    """What an order is made from: N items whose tasks are `tasks`, items of a task
+    standing together.
+
+    `recipe` is the arrangement's. `distances` (N, or one for each task where the
+    recipe's granularity is coarse) and `rounds` are made when they are first asked for.
+    """
+
+    recipe: Mapping[str, Any]
+    tasks: Sequence[str]
+    distances: Callable[[], Sequence[float]]
+    rounds: Rounds
+
+    @property
+    def order(self) -> str:
+        return self.recipe["order"]
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.get("seed", 0)
+
+
+# `asked` below are the settings `arrangement` of a run, as an object
+Asked = Any
+ArrangeFunction = Callable[[OrderInputs], Arranged]
+
+
+def never(asked: Asked) -> bool:
+    """The answer of orders that need none of it."""
+    return False
+
+
+def always(asked: Asked) -> bool:
+    """The answer of orders that need it whatever is asked."""
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One order.
+
+    `about`: what it does, for the description of the setting. `settings`: the keys of
+    `arrangement` that count under it; under any other order they are refused.
+    `parameters`: keys that `arrangement` does not have yet, each with its type and
+    pydantic's Field, whose default must be None. `check` raises ValueError for settings
+    that do not go together. `recipe`: what of them enters the recipe, beside the order
+    and its seed; by default each that is given. `is_seeded`: whether a seed changes it;
+    `needs_embedding`: whether distances need an embedding model.
+    """
+
+    name: str
+    about: str
+    arrange: ArrangeFunction
+    settings: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[Asked], None] = lambda asked: None
+    recipe: Callable[[Asked], dict[str, Any]] | None = None
+    is_seeded: Callable[[Asked], bool] = never
+    needs_embedding: Callable[[Asked], bool] = never
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of `arrangement` that count under it."""
+        return (*self.settings, *self.parameters)
+
+    def resolve(self, asked: Asked) -> dict[str, Any]:
+        """What of the settings enters the recipe."""
+        if self.recipe is not None:
+            return self.recipe(asked)
+        values = {key: getattr(asked, key) for key in self.keys}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+ORDERS: Registry[Order] = Registry("order", "zsg_core.orders")
+
+
+def order(
+    name: str, *, about: str, **facts: Any
+) -> Callable[[ArrangeFunction], ArrangeFunction]:
+    """Registers a function that puts items in the order `name`; `facts` are the other
+    fields of its Order."""
+
+    def register(arrange: ArrangeFunction) -> ArrangeFunction:
+        ORDERS.add(name, Order(name=name, about=about, arrange=arrange, **facts))
+        return arrange
+
+    return register
+
+
+def orders_with(key: str) -> list[str]:
+    """The orders under which a key of `arrangement` counts; empty for one that counts
+    under all."""
+    return [name for name, entry in ORDERS.items() if key in entry.keys]
