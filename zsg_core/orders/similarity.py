@@ -1,13 +1,20 @@
 """The orders by a measure of distance to the test set: nft, rt and fft; of items, or of
 whole tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from zsg_core.orders.measures import OF_TEXT, WSD
-from zsg_core.orders.registry import Arranged, OrderInputs, always, never, order
+from zsg_core.orders.registry import (
+    Arranged,
+    ArrangeFunction,
+    OrderInputs,
+    always,
+    never,
+    order,
+)
 
 BY_SIMILARITY = ("nft", "rt", "fft")
 CHOICES = ("all", "polar", "uniform")
@@ -53,7 +60,9 @@ def measures_vectors(asked: Any) -> bool:
     return asked.measure not in OF_TEXT
 
 
-def _order_by_similarity(name: str, about: str, is_shuffled: bool = False):
+def _order_by_similarity(
+    name: str, about: str, is_shuffled: bool = False
+) -> Callable[[ArrangeFunction], ArrangeFunction]:
     return order(
         name,
         about=about,
