@@ -12,6 +12,7 @@ from jobs.contract.causes import Cause
 from launcher.clusters import profiles
 from launcher.grids import grid, json_schema
 from launcher.lifecycle.retry import MOST
+from tests.lib.command_line import Zsg
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -197,3 +198,31 @@ def test_every_file_that_is_named_is_there(path: Path) -> None:
             missing.append(f"{name} in {file}")
 
     assert missing == []
+
+
+def test_the_tutorial_shows_what_its_first_commands_print(zsg: Zsg) -> None:
+    """`zsg init` and `zsg plan` in an empty folder: each line that is shown whole, run
+    ids included."""
+    blocks = re.findall(
+        r"^```text\n(.*?)^```", (DOCS / "tutorial.md").read_text(), re.S | re.M
+    )
+    begun, planned = (block.splitlines() for block in blocks[:2])
+    printed = [*zsg("init", "my-study").splitlines()]
+    zsg.folder = zsg.folder / "my-study"
+    printed += [line.rstrip() for line in zsg("plan", "grid.yaml").splitlines()]
+
+    for line in [*begun[:2], *planned]:
+        assert "…" in line or line in printed
+
+
+def test_every_concept_is_in_the_glossary() -> None:
+    """The words that have a heading of their own in concepts, and those in bold."""
+    concepts = prose_of(DOCS / "concepts.md")
+    words = re.findall(r"\*\*([a-z][a-z ]+)\*\*", concepts)
+
+    missing = [
+        word
+        for word in words
+        if word.replace(" ", "-") not in anchors_of(DOCS / "glossary.md")
+    ]
+    assert len(words) >= 10 and missing == []
