@@ -1,6 +1,8 @@
 """Do the pages of docs/ hold together? Links, anchors, words, causes and examples are tried."""
 
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -226,3 +228,18 @@ def test_every_concept_is_in_the_glossary() -> None:
         if word.replace(" ", "-") not in anchors_of(DOCS / "glossary.md")
     ]
     assert len(words) >= 10 and missing == []
+
+
+def test_the_examples_of_how_to_add_something_work() -> None:
+    """Each is registered, under the name that the text then uses."""
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (DOCS / "extending.md").read_text(), re.S | re.M
+    )
+    asked = """
+from zsg_core.data.readers import FORMATS
+from zsg_core.metrics.registry import METRICS
+from zsg_core.orders.registry import ORDERS
+assert "backwards" in ORDERS and "words" in METRICS and "quiz" in FORMATS
+"""
+    code = "\n".join([*blocks, asked])
+    subprocess.run([sys.executable, "-c", code], check=True)
