@@ -7,7 +7,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --con
 # Some images forbid to keep compiled modules: then each of the many processes of a test would compile all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test soak soak-proofs soak-trials check docs bench clean
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+
+.PHONY: setup demo test test-fast soak soak-models soak-slurm soak-tracking soak-users soak-trials check docs bench clean
 
 setup: .venv/ready  ## install zsg and what training and tracking need
 
@@ -16,18 +18,29 @@ demo: .venv/ready  ## three orders of a small self-made data set, trained and co
 	$(BIN)/zsg submit templates/grids/demo.yaml --workspace demo/work
 
 test: .venv/ready-dev  ## the suite; under 15 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not soak" --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=10
+	$(PYTEST) -m "not soak" --dist loadfile --module-times
 
-soak: soak-proofs soak-trials  ## the long proofs, in two parts; each under 45 minutes on 2 cores
+test-fast: .venv/ready-fast  ## what needs no torch, no MLflow and no process of zsg; under 90 seconds on 2 cores
+	$(PYTEST) --fast --dist loadfile --durations=5
 
-SOAK = ZSG_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m soak --numprocesses 2 --no-loadscope-reorder -rP
-TRIALS := tests/test_smoke_of_templates.py tests/test_error_rates.py tests/test_fuzz.py
+soak: soak-models soak-slurm soak-tracking soak-users soak-trials  ## the long proofs, each part under 45 minutes on 2 cores
 
-soak-proofs: .venv/ready-dev .venv/ready-bench  ## needs chromium, its driver and PostgreSQL
-	$(SOAK) --dist loadfile $(TRIALS:%=--ignore=%)
+SOAK = ZSG_REQUIRE_BROWSER=1 $(PYTEST) -rP --module-times
+
+soak-models: .venv/ready-dev .venv/ready-bench  ## training: against a plain loop and other trainers, ranks, snapshots, stages, memory
+	$(SOAK) --dist loadfile -m "soak(part='models')"
+
+soak-slurm: .venv/ready-dev  ## whole runs on a real Slurm, disturbed; needs Slurm
+	$(SOAK) --dist loadfile -m "soak(part='slurm')"
+
+soak-tracking: .venv/ready-dev .venv/ready-bench  ## journals arrive in MLflow exactly once; needs PostgreSQL
+	$(SOAK) --dist loadfile -m "soak(part='tracking')"
+
+soak-users: .venv/ready-dev .venv/ready-bench  ## wheel, pages, other users, sandbox, older workspaces; needs chromium and its driver
+	$(SOAK) --dist loadfile -m "soak(part='users')"
 
 soak-trials: .venv/ready-dev  ## every shipped grid tried small, how often verdicts are wrong, changed files for every reader
-	$(SOAK) --dist worksteal $(TRIALS)
+	$(SOAK) --dist worksteal -m "soak(part='trials')"
 
 check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -59,6 +72,12 @@ clean:  ## remove what the demo made
 	$(PYTHON) -m venv .venv
 	@echo "installing zsg and its training and tracking extras into .venv (a few minutes the first time)"
 	$(PIP) --editable '.[train,track,report,evaluate]'
+	@touch $@
+
+# No torch and no MLflow: a first look at the code needs no gigabytes.
+.venv/ready-fast: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 .venv/ready-dev: .venv/ready

@@ -9,47 +9,64 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib import browser, postgresql
+from tests.lib import browser, postgresql, suite
 from tests.lib.builders import copy_made
 from tests.lib.command_line import Zsg, serve
+from tests.lib.module_times import ModuleTimes
 from tests.lib.other_user import (
     OtherUser,
     missing_for_another_user,
     open_folder,
     other_user,
 )
-from tests.lib.requirements import need
+from tests.lib.requirements import need, new_slurm
 from tests.lib.slurm_cluster import SlurmCluster
-from tests.lib.slurm_runs import new_slurm
 from zsg_core import skills
 
 if TYPE_CHECKING:
     from tests.lib.train_bench import Bench
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-# With two workers the modules that take minutes begin, or one worker would be left with
-# one in the end.
-LONG_MODULES = [
-    "chaos",
-    "on_slurm",
-    "lifecycle_on_slurm",
-    "local",
-    "submit_options",
-    "stages",
-    "resume",
-    "evaluate",
-    "deliver",
-    "exactly_once",
-    "live",
-    "wheel",
-    "tuning",
-]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the long modules first."""
-    ranks = {f"test_{name}": rank for rank, name in enumerate(LONG_MODULES)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `make` asks for: see tests/lib/suite.py and tests/lib/module_times.py."""
+    parser.addoption(
+        "--fast", action="store_true", help="only tests that need no extras, no process"
+    )
+    parser.addoption(
+        "--module-times", action="store_true", help="print the most expensive modules"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps engines out of a fast run, and counts times where they are printed."""
+    if config.getoption("fast"):
+        suite.block_packages_of_extras()
+    if config.getoption("module_times"):
+        config.pluginmanager.register(ModuleTimes())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A fast run does not even read a module that imports an engine."""
+    is_test = collection_path.name.startswith("test_")
+    if config.getoption("fast") and is_test and suite.needs_extras(collection_path):
+        return True
+    return None
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Puts the long modules first; a fast run keeps what is fast."""
+    for item in items:
+        suite.check_soak_part(item)
+    suite.put_long_modules_first(items)
+    if config.getoption("fast"):
+        config.hook.pytest_deselected(
+            items=[item for item in items if not suite.is_fast(item)]
+        )
+        items[:] = [item for item in items if suite.is_fast(item)]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.model.base_model import Vocabulary
 from jobs.training.batches import MicroBatch, TokenizedSet
-from tests.lib.builders import tokenized
+from tests.lib.tokenized_sets import tokenized
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import ALL, ANSWER, PROMPT, Template
 from zsg_core.errors import ClusterError, UserError

@@ -40,7 +40,7 @@ def test_a_lag_is_told_beside_what_an_evaluation_takes(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 def test_a_run_under_way_is_followed_to_a_real_server(tmp_path: Path) -> None:
     """Its snapshots' metrics are read from MLflow; none can be there before it was evaluated."""
     median, longest = evaluate.under_way(tmp_path, snapshots=2, between=10)
@@ -48,7 +48,7 @@ def test_a_run_under_way_is_followed_to_a_real_server(tmp_path: Path) -> None:
     assert 0 < median.peer < median.value <= longest.value
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 @pytest.mark.skipif(
     importlib.util.find_spec("lm_eval") is None,
     reason="no lm-evaluation-harness: extra bench",

@@ -29,7 +29,7 @@ def test_what_a_server_does_not_take_is_counted() -> None:
     assert tracking.lost("http://127.0.0.1:9", writers=2) == 100
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="tracking")
 def test_the_whole_of_it(tmp_path: Path) -> None:
     """All four rows, small: `zsg server` loses nothing of what its writers send at once."""
     rows = tracking.measure(tmp_path, runs=3, writers=16)

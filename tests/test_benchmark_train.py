@@ -79,7 +79,7 @@ def test_a_step_on_a_gpu_has_tokens_enough(gpu: Any) -> None:
     assert 1024 < gpu.micro_tokens(shape, 150 * GB) <= 16_384
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 def test_the_gpu_part_runs_on_a_toy() -> None:
     """`--gpu --shapes toy` walks through rounds, operations and matrix product without
     a GPU, and claims no MFU."""
@@ -98,7 +98,7 @@ def test_the_gpu_part_runs_on_a_toy() -> None:
     assert 0 <= stall["value"] and stall["peer"] > 0
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 def test_the_benchmark_of_training_prints_its_rows() -> None:
     """Rows against the best peer, padding, a plain loss loop, save_pretrained, each
     other peer; first losses agreed."""
@@ -116,7 +116,7 @@ def test_the_benchmark_of_training_prints_its_rows() -> None:
     assert len(rows) == 9
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 def test_without_a_gpu_nothing_else_is_measured_as_one() -> None:
     """`--gpu` for a real model where torch sees no GPU is an error, not a slow measurement."""
     done = subprocess.run(

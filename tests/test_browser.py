@@ -18,7 +18,7 @@ from tests.lib.browser import browser, complaints, keep_picture
 from tests.lib.command_line import Zsg, wait_until
 
 pytestmark = [
-    pytest.mark.soak,
+    pytest.mark.soak(part="users"),
     pytest.mark.browser,
     pytest.mark.usefixtures("chromium"),
 ]

@@ -11,8 +11,8 @@ from tests.lib.builders import copy_made
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.light_grid import CLUSTER, LIGHT, write_grid
 from tests.lib.mlflow_contents import assert_exactly_once
+from tests.lib.requirements import new_slurm
 from tests.lib.slurm_cluster import SlurmCluster
-from tests.lib.slurm_runs import new_slurm
 from tests.lib.storm import Storm, digests, values
 
 pytestmark = pytest.mark.slurm
@@ -103,7 +103,10 @@ def judge(raging: Storm, calm: Path, rows: list[dict]) -> None:
 
 @pytest.mark.parametrize(
     ("events", "runs", "steps"),
-    [pytest.param(10, 8, 100), pytest.param(90, 40, 500, marks=pytest.mark.soak)],
+    [
+        pytest.param(10, 8, 100),
+        pytest.param(90, 40, 500, marks=pytest.mark.soak(part="slurm")),
+    ],
 )
 def test_events(
     zsg_on_slurm: Zsg,
@@ -129,7 +132,7 @@ def test_events(
     judge(raging, calm, raging.calm(limit_s=30 * runs))
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 def test_twelve_events_with_deepspeed(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, disk: Path
 ) -> None:

@@ -254,7 +254,7 @@ def test_the_distance_of_the_token_to_its_words_is_taken(site: Site) -> None:
     assert len(set(ends)) == len(ends)
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 @pytest.mark.slurm
 def test_jobs_wait_for_the_answers_on_slurm(zsg_on_slurm: Zsg) -> None:
     """The sample job, then the prepare jobs that need it, then the runs, then the

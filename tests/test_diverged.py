@@ -27,7 +27,7 @@ with warnings.catch_warnings():
             "1e+38",
             1,
             "step 1: the test loss (loss) is not a number",
-            marks=pytest.mark.soak,
+            marks=pytest.mark.soak(part="models"),
         ),
     ],
 )

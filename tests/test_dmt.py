@@ -107,7 +107,7 @@ def test_a_mixture_is_trained_in_stages_and_told_by_source(
     )
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 @pytest.mark.data
 def test_the_whole_k_sweep_runs_on_real_files(zsg: Zsg, real_data: Path) -> None:
     """All strategies and k: exact counts in every last stage, the common first stage

@@ -19,7 +19,7 @@ from zsg_core.stats.verdict import (
     judge,
 )
 
-pytestmark = pytest.mark.soak
+pytestmark = pytest.mark.soak(part="trials")
 STUDIES = 600
 # decided where 5 % are nominal: two standard errors of 600 studies above, and rounded up
 MOST = 0.07

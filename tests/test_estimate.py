@@ -105,7 +105,7 @@ def test_activations_and_the_copy_of_the_step_do_not_meet():
     assert tensors.need(5 * GB) == 21 * GB
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 def test_deepspeed_holds_what_is_estimated(tmp_path: Path):
     """Between two steps DeepSpeed has weights and optimiser, at stage 3 gradients too,
     to the byte (1 %)."""

@@ -523,7 +523,7 @@ def test_a_line_sums_what_would_be_submitted(zsg: Zsg, data: Path) -> None:
     )
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 def test_a_run_counts_what_later_plans_say(zsg: Zsg, tmp_path: Path) -> None:
     """Once a run has started its examples and tokens are exact, for it and for runs like it."""
     data = write_niv2(

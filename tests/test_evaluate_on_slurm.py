@@ -48,7 +48,7 @@ def holder(zsg: Zsg, run: Path) -> dict[str, Any] | None:
     return read_json(zsg.work / held[0] / "attempt.json") if held else None
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 def test_a_killed_evaluator_loses_nothing_and_doubles_nothing(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, tmp_path: Path
 ) -> None:
@@ -93,7 +93,7 @@ def test_a_killed_evaluator_loses_nothing_and_doubles_nothing(
         alone.stop()
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 def test_an_evaluator_is_requeued_at_its_time_limit(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
 ) -> None:
@@ -129,7 +129,7 @@ def test_an_evaluator_is_requeued_at_its_time_limit(
     assert sorted(row["step"] for row in metric_rows(run)) == STEPS
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 def test_what_is_asked_for_later_comes_of_kept_snapshots(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
 ) -> None:

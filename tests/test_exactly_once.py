@@ -259,14 +259,14 @@ def test_a_nan_sent_twice_to_an_older_server_is_one(
     assert child_runs(tmp_path, grid, mlflow)["odd"]["status"] == "FINISHED"
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="tracking")
 @pytest.mark.parametrize("seed", SOAK_SEEDS)
 def test_more_faults_and_kills(tmp_path: Path, mlflow: str, seed: int) -> None:
     """The same, for fifty seeds."""
     prove_exactly_once(tmp_path, mlflow, seed)
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="tracking")
 @pytest.mark.parametrize("seed", POSTGRESQL_SEEDS)
 def test_faults_and_kills_on_postgresql(
     tmp_path: Path, mlflow_on_postgresql: str, seed: int

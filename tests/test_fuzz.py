@@ -452,7 +452,7 @@ def test_a_few_changed_files_of_each_reader(tmp_path: Path, name: str) -> None:
     assert told(tmp_path, name, range(FEW // SLOW.get(name, 1))) == ""
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="trials")
 @pytest.mark.parametrize("name", TARGETS)
 def test_ten_thousand_changed_files_of_each_reader(tmp_path: Path, name: str) -> None:
     """The declared error or the right rows, each within three gigabytes and twenty seconds."""

@@ -234,7 +234,7 @@ def test_a_retry_is_kept_off_failed_nodes(
     ) == {"n1"}
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 @pytest.mark.parametrize("how", ["requeue", "chain"])
 def test_a_run_longer_than_its_time_limit_finishes_by_itself(
     prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path, how: str

@@ -195,7 +195,7 @@ def test_only_what_is_asked_for_is_delivered_live(tmp_path: Path) -> None:
     assert live.start(folder, job) is None
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="tracking")
 @pytest.mark.parametrize("seed", range(5))
 def test_jobs_killed_at_random_behind_a_faulty_network(
     tmp_path: Path, mlflow: str, seed: int

@@ -15,7 +15,7 @@ from tests.lib.mlflow_contents import assert_exactly_once, child_runs, journal_p
 from tests.lib.processes import group
 from tests.lib.small_runs import small_grid
 
-pytestmark = [pytest.mark.slurm, pytest.mark.soak]
+pytestmark = [pytest.mark.slurm, pytest.mark.soak(part="slurm")]
 
 STEPS, STEP_S = 600, 0.2
 ONE_WORKER = ("--workers", "1")

@@ -31,7 +31,9 @@ def port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "workers", [1, pytest.param(4, marks=pytest.mark.soak(part="tracking"))]
+)
 def test_it_serves_and_ends(zsg: Zsg, port: int, workers: int) -> None:
     """It says what a profile needs once it answers; after Ctrl-C nothing of it is left.
     Its sqlite has a WAL.
@@ -217,7 +219,7 @@ def test_a_password_leaves_the_list_of_processes(
     assert "hunter2" not in said
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="tracking")
 def test_postgresql_takes_runs_side_by_side(
     tmp_path: Path, mlflow_on_postgresql: str
 ) -> None:

@@ -325,7 +325,7 @@ def do_as_told(message: str, word: str) -> None:
         assert not list(Path(empty).iterdir())
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="tracking")
 def test_a_deleted_experiment_begins_anew_as_told(work: Path) -> None:
     """The other command of the message frees the name: all is sent to a new experiment."""
     client = MlflowClient(f"sqlite:///{work}/mlflow.db")

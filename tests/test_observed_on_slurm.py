@@ -83,7 +83,7 @@ def test_a_rank_that_is_killed_is_named(
     assert (group["cause"], group["count"], group["runs"]) == ("died", 1, [row["run"]])
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 def test_a_run_that_shows_nothing_is_unknown(
     prepared_on_slurm: Zsg, tasks: Path
 ) -> None:

@@ -51,7 +51,7 @@ def test_answers_of_another_way_are_taken_anew_beside_the_old(older: Zsg) -> Non
     assert f"{METRIC}/v2" in older.said
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="users")
 def test_submitted_again_only_what_was_wrong_is_trained(older: Zsg) -> None:
     """Of the old runs nothing changes; the new ones are trained from data made anew,
     and then all is done."""

@@ -85,7 +85,7 @@ def test_real_data_on_two_nodes(
 
 
 @pytest.mark.data
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 def test_real_data_in_full(
     zsg_on_slurm: Zsg, slurm: SlurmCluster, real_data: Path
 ) -> None:
@@ -287,7 +287,7 @@ def test_a_run_goes_on_after_its_time_limit_and_after_scancel(
     assert_exactly_once(zsg.work, "small", [row["run"]])
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="slurm")
 def test_a_preempted_run_goes_on(
     prepared_on_slurm: Zsg, slurm: SlurmCluster, tasks: Path
 ) -> None:

@@ -647,7 +647,7 @@ def test_in_a_groups_workspace_each_settles_their_own(
     assert [job.user for job in ledger.jobs_of("runs/b")] == [stranger.uid]
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="users")
 @pytest.mark.parametrize("mask", [0o000, 0o002])
 def test_a_whole_submit_leaves_nothing_open(zsg: Zsg, tasks: Path, umask, mask) -> None:
     """Jobs, engines and the delivery to MLflow make what they make for the user alone."""

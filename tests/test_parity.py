@@ -128,7 +128,7 @@ def test_recomputing_changes_no_bit(some: tuple[Row, dict[Any, Row]]) -> None:
     assert apart(kept, recomputed) == 0
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 def test_the_trainer_is_a_plain_loop_in_every_way(tmp_path: Path) -> None:
     """Fifty steps for 1, 2, 4 ranks, ZeRO 0 to 3, and 1, 2, 4 micro-batches to a step;
     recomputed, compiled."""

@@ -328,7 +328,8 @@ OVERFLOWING = {"loss_scale": 1e9, "virtual_ranks": 2}
 
 @in_fp16
 @pytest.mark.parametrize(
-    ("world", "zero"), [(1, 1), pytest.param(2, 3, marks=pytest.mark.soak)]
+    ("world", "zero"),
+    [(1, 1), pytest.param(2, 3, marks=pytest.mark.soak(part="models"))],
 )
 def test_a_step_that_overflows_is_lost_and_counted(
     bench: Bench, world: int, zero: int

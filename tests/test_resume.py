@@ -116,7 +116,7 @@ def test_a_killed_run_ends_with_the_same_weights(bench: Bench, seed: int) -> Non
     survives(bench, seed, [(1, 1, "fp32"), (2, 2, "bf16")][seed % 2])
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_a_killed_run_ends_with_the_same_weights_in_every_configuration(
     bench: Bench, seed: int

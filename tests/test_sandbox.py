@@ -346,7 +346,7 @@ def test_reference_solutions_pass_and_nothing_said_does_not(
     assert not any(one.passed for one in verdicts[len(chosen) :])
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="users")
 @pytest.mark.data
 def test_all_reference_solutions_pass(way: str, real_data: Path) -> None:
     """The 164 of HumanEval, and none of the empty answers."""

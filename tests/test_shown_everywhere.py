@@ -186,7 +186,7 @@ def test_no_text_of_a_grid_or_a_profile_is_obeyed(
         assert SEEN in zsg_here("plan", "odd.yaml")
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="users")
 def test_no_text_at_any_depth_of_a_grid_is_obeyed(
     zsg_here: Command, tmp_path: Path
 ) -> None:
@@ -521,7 +521,7 @@ ODD_TASKS = [
 ]
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="users")
 def test_a_run_on_odd_data_is_obeyed_nowhere(zsg: Zsg) -> None:
     """Trained, reported and delivered: terminal, page, tables and MLflow show odd
     names; Parquet and JSON keep them."""

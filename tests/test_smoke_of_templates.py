@@ -64,7 +64,7 @@ def submit(zsg: Zsg, path: Path) -> None:
     zsg("submit", path, "--smoke", "--profile", "forked.yaml", "--yes")
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="trials")
 @pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
 def test_a_template_runs_small_to_a_report(path: Path, small: Zsg) -> None:
     """All its runs are done, as many as it has points; the report has a value of each,
@@ -96,7 +96,7 @@ def test_a_template_runs_small_to_a_report(path: Path, small: Zsg) -> None:
     )
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="trials")
 @pytest.mark.parametrize(
     ("name", "axis", "sizes"),
     [
@@ -113,7 +113,7 @@ def test_amounts_that_are_compared_differ(
     assert [len(ids) for ids in by_axis(small, name, axis).values()] == sizes
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="trials")
 @pytest.mark.parametrize(
     ("name", "axis", "count"),
     [
@@ -133,7 +133,7 @@ def test_orders_that_are_compared_differ(
     assert all(lists)
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="trials")
 def test_representations_have_a_silhouette(small: Zsg) -> None:
     """Hidden states of each source stand in a group of several, at the base and at the end."""
     submit(small, STUDIES / "dmt-representations.yaml")
@@ -149,7 +149,7 @@ def test_representations_have_a_silhouette(small: Zsg) -> None:
     assert all(-1 <= float(row["value"]) <= 1 for row in found)
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="trials")
 def test_a_template_runs_small_under_the_profile_local(small: Zsg) -> None:
     """Nothing of the profile that the other tests lay over `local` is needed: a grid in
     fp16 trains in fp32 here."""

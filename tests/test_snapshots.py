@@ -213,8 +213,12 @@ def _is_written_and_loaded(bench: Bench, world: int, zero: int, precision: str) 
     [
         pytest.param(1, 1, "bf16", id="one rank"),
         pytest.param(2, 1, "fp32", id="two ranks"),
-        pytest.param(1, 3, "bf16", id="one rank, ZeRO-3", marks=pytest.mark.soak),
-        pytest.param(2, 3, "fp32", id="two ranks, ZeRO-3", marks=pytest.mark.soak),
+        pytest.param(
+            1, 3, "bf16", id="one rank, ZeRO-3", marks=pytest.mark.soak(part="models")
+        ),
+        pytest.param(
+            2, 3, "fp32", id="two ranks, ZeRO-3", marks=pytest.mark.soak(part="models")
+        ),
     ],
 )
 def test_a_snapshot_is_the_live_model(
@@ -287,7 +291,9 @@ def test_adapters_are_kept_without_their_base(bench: Bench) -> None:
     ("world", "zero"),
     [
         pytest.param(1, 1, id="one rank"),
-        pytest.param(2, 3, id="two ranks, ZeRO-3", marks=pytest.mark.soak),
+        pytest.param(
+            2, 3, id="two ranks, ZeRO-3", marks=pytest.mark.soak(part="models")
+        ),
     ],
 )
 def test_a_killed_run_ends_with_the_same_snapshots(

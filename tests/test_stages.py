@@ -441,7 +441,7 @@ def test_points_that_a_shared_stage_gains_are_sent(staged: Zsg) -> None:
             } >= {*losses} > {0, 3, 6, 9, 12}
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="models")
 def test_a_stopped_first_stage_goes_on_and_the_rest_follows(
     zsg: Zsg, tasks: Path
 ) -> None:

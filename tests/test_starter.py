@@ -26,7 +26,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.soak
+@pytest.mark.soak(part="users")
 def test_init_plan_submit(zsg: Zsg) -> None:
     """The three commands that a new user types, the last one cut to two steps, end with
     two finished runs."""

@@ -335,7 +335,7 @@ def test_a_walk_with_the_wheel(installed: Path, finished: Zsg) -> None:
 
 
 @pytest.mark.slurm
-@pytest.mark.soak
+@pytest.mark.soak(part="users")
 def test_a_walk_with_the_wheel_on_slurm(installed: Path, zsg_on_slurm: Zsg) -> None:
     """Jobs on the nodes start in the folder where zsg was called, and take nothing
     there for ours either."""

@@ -1,20 +1,15 @@
-"""Small data that several tests build: a Natural Instructions folder, an attempt's environment."""
+"""Small data that several tests build: a Natural Instructions folder, digests of inputs."""
 
 import contextlib
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.model.base_model import Vocabulary
-from jobs.training.batches import TokenizedSet
-from jobs.training.train_sets import encoder
-from zsg_core.data.examples import Example
-from zsg_core.data.prompts import ANSWER, Template
 from zsg_core.recipe import InputDigests, SourceDigests
 
 TASKS = {"train": ["task001_add", "task002_sort"], "test": ["task900_count"]}
@@ -68,23 +63,6 @@ def break_an_instance(tasks: Path, copy: Path) -> Path:
     task["Instances"][3]["output"] = None
     path.write_text(json.dumps(task))
     return path
-
-
-def tokenized(
-    items: Sequence[Example],
-    vocabulary: Vocabulary,
-    template: Template,
-    max_length: int,
-    learnt: str = ANSWER,
-) -> TokenizedSet:
-    """Examples as a train job has them."""
-    encode = encoder(vocabulary, template, max_length)
-    return TokenizedSet(
-        [e.id for e in items],
-        [encode(e) for e in items],
-        [e.task for e in items],
-        learnt,
-    )
 
 
 def digests(

@@ -1,16 +1,12 @@
 """Whole runs on a real Slurm: a profile, waiting for them, and what must be true of them."""
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
-import pytest
-
 from jobs.contract import journal
 from tests.lib.command_line import Zsg, wait_until
-from tests.lib.requirements import need
-from tests.lib.slurm_cluster import SlurmCluster, missing_programs
+from tests.lib.slurm_cluster import SlurmCluster
 from tests.lib.train_bench import reached
 
 PROFILE = """
@@ -23,14 +19,6 @@ deepspeed: {{zero_stage: {zero}}}
 """
 LONG = 200  # steps that leave time to disturb a run
 ACTIVE = {"waiting", "queued", "running"}
-
-
-def new_slurm(tmp_path_factory: pytest.TempPathFactory) -> SlurmCluster:
-    """A Slurm of two nodes that is yet to be started."""
-    need("Slurm", missing_programs())
-    if os.getuid() != 0:
-        need("Slurm", ["root's rights to start it"])
-    return SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster")
 
 
 def profile(

@@ -1,0 +1,26 @@
+"""Examples as the tokens that a trainer takes."""
+
+from collections.abc import Sequence
+
+from jobs.model.base_model import Vocabulary
+from jobs.training.batches import TokenizedSet
+from jobs.training.train_sets import encoder
+from zsg_core.data.examples import Example
+from zsg_core.data.prompts import ANSWER, Template
+
+
+def tokenized(
+    items: Sequence[Example],
+    vocabulary: Vocabulary,
+    template: Template,
+    max_length: int,
+    learnt: str = ANSWER,
+) -> TokenizedSet:
+    """Examples as a train job has them."""
+    encode = encoder(vocabulary, template, max_length)
+    return TokenizedSet(
+        [e.id for e in items],
+        [encode(e) for e in items],
+        [e.task for e in items],
+        learnt,
+    )
