@@ -25,17 +25,11 @@ from jobs.contract import (
 )
 from jobs.contract.attempt import Attempt, Superseded
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import (
-    CANCELLED,
-    CONTINUE,
-    DONE,
-    FAILED,
-    ExitRecord,
-    given,
-)
+from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import SCHEMA, Workspace
 from jobs.contract.heartbeat import Heartbeat, Pulse
 from jobs.contract.journal import Journal, cells, plain, read
+from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.runtime import (
     caches,
@@ -114,23 +108,23 @@ def run(folder: str) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             tell(traceback.format_exc())
-        outcome, facts = FAILED, _cause(error)
+        outcome, facts = Outcome.FAILED, _cause(error)
     if heartbeat:
         heartbeat.stop()
-    if outcome != DONE:
+    if outcome != Outcome.DONE:
         facts |= {"saved": state.newest_step(path)}
         if cancellation.asked(path, job["submission"]):
             facts = {"step": facts["saved"], **facts}
             decision = _decide(job, outcome, facts, past, is_cancel_asked=True)
             outcome, facts = decision.outcome, facts | decision.facts
     # Rank 0 says what comes next; until it has, another rank's exit code would have it killed.
-    code = int(outcome == FAILED)
+    code = int(outcome == Outcome.FAILED)
     if ranks.is_main:
         outcome, code = _tell_end(path, job, attempt, outcome, facts, past)
-    elif outcome == FAILED:
+    elif outcome == Outcome.FAILED:
         _end(path, attempt, outcome, facts)
     # submitit's own record of the end nobody reads
-    if outcome != DONE or continuation.is_ours(job["submission"]):
+    if outcome != Outcome.DONE or continuation.is_ours(job["submission"]):
         _leave(f"{path}: {outcome}", code)
 
 
@@ -154,20 +148,20 @@ def _tell_end(
     path: Path,
     job: dict[str, Any],
     attempt: Attempt,
-    outcome: str,
+    outcome: Outcome,
     facts: dict[str, Any],
     past: Past,
-) -> tuple[str, int]:
+) -> tuple[Outcome, int]:
     """Writes how the attempt ended and does what follows from it; returns the outcome
     and the exit code."""
-    if outcome == CONTINUE:
+    if outcome == Outcome.CONTINUE:
         decision = _decide(job, outcome, facts, past)
         outcome, facts = decision.outcome, facts | decision.facts
     _end(path, attempt, outcome, facts)
-    if outcome == DONE:
+    if outcome == Outcome.DONE:
         if job["kind"] == "train":
             _clean_up(path, job)
-        return DONE, 0
+        return Outcome.DONE, 0
     told = exit_record.read(path)  # by this rank, unless another has failed
     goes_on = given(told.goes_on) if told else None
     if goes_on == continuation.REQUEUE:
@@ -178,7 +172,7 @@ def _tell_end(
 
 def _decide(
     job: dict[str, Any],
-    outcome: str,
+    outcome: Outcome,
     facts: dict[str, Any],
     past: Past,
     *,
@@ -254,10 +248,10 @@ def _perform(
     ranks: ranks_of.Ranks,
     signals: Signals,
     pulse: Pulse,
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[Outcome, dict[str, Any]]:
     # only now: whoever cancels has looked for this attempt
     if cancellation.asked(path, job["submission"]):
-        return CANCELLED, {}
+        return Outcome.CANCELLED, {}
     setup.refuse_failed()
     own_code.refuse_other(job)
     role = EVALUATOR if job["kind"] == "evaluate" else job["kind"]
@@ -279,28 +273,28 @@ def _perform(
 
 def _prepare(
     job: dict[str, Any], journal: Journal | None, pulse: Pulse
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[Outcome, dict[str, Any]]:
     from jobs.preparing import prepare
 
     prepare.run(job, _saying("preparing", journal, pulse))
-    return DONE, {}
+    return Outcome.DONE, {}
 
 
 def _sample(
     job: dict[str, Any], journal: Journal | None, pulse: Pulse
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[Outcome, dict[str, Any]]:
     from jobs.preparing import prepare
 
     prepare.sample(job, _saying("sampling", journal, pulse))
-    return DONE, {}
+    return Outcome.DONE, {}
 
 
 def _watch(
     job: dict[str, Any], journal: Journal | None, pulse: Pulse
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[Outcome, dict[str, Any]]:
     from jobs.runtime import canary
 
-    return DONE, asdict(canary.watch(job, _saying("waiting", journal, pulse)))
+    return Outcome.DONE, asdict(canary.watch(job, _saying("waiting", journal, pulse)))
 
 
 def _evaluate(
@@ -310,12 +304,12 @@ def _evaluate(
     journal: Journal | None,
     signals: Signals,
     pulse: Pulse,
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[Outcome, dict[str, Any]]:
     from jobs.evaluating import evaluate
 
     item = f"{path.parent.name}/{path.name}"
     try:
-        return DONE, asdict(
+        return Outcome.DONE, asdict(
             evaluate.run(job, item, attempt, _saying("evaluating", journal, pulse))
         )
     except evaluate.Stopped as stopped:
@@ -350,7 +344,7 @@ def _train(
     journal: Journal | None,
     signals: Signals,
     pulse: Pulse,
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[Outcome, dict[str, Any]]:
     needs.refuse_unprepared(job)
     from jobs.training import train
 
@@ -373,10 +367,10 @@ def _train(
     facts["quick"] = {
         name: [step for step, key in losses if key == name] for name in sorted(quick)
     }
-    return DONE, {**asdict(progress), **facts}
+    return Outcome.DONE, {**asdict(progress), **facts}
 
 
-def _end(path: Path, attempt: Attempt, outcome: str, facts: dict[str, Any]) -> None:
+def _end(path: Path, attempt: Attempt, outcome: Outcome, facts: dict[str, Any]) -> None:
     try:
         attempts.end(path, attempt, outcome, **plain(facts))
     except Superseded as newer:

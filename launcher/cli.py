@@ -19,6 +19,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
+from jobs.contract.states import ShownState
 from jobs.files import ownership
 from launcher.commands import answers as answers_cli
 from launcher.commands import arrange as arrange_cli
@@ -277,18 +278,6 @@ def submit(
         raise typer.Exit(ClusterError.exit_code)
 
 
-class State(StrEnum):
-    """The states of a run."""
-
-    WAITING = "waiting"
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    UNKNOWN = "unknown"
-
-
 @app.command()
 def status(
     grid: GridNameOrAll = None,
@@ -301,7 +290,7 @@ def status(
         bool, typer.Option("--all", help="a line for every run, however many they are")
     ] = False,
     states: Annotated[
-        list[State] | None,
+        list[ShownState] | None,
         typer.Option("--state", help="only runs in this state; may be repeated"),
     ] = None,
 ) -> None:

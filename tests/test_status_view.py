@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from jobs.contract.states import State
 from launcher.status import status_view as view
 from launcher.views import show
-from launcher.workspace.job_state import ABSENT, JobState
+from launcher.workspace.job_state import JobState
 from tests.lib.status_rows import row
 
 LIVE = {
@@ -146,7 +147,7 @@ def test_rows_are_json_whatever_the_loss_is() -> None:
     submitted is unknown."""
     states = {
         "runs/a": JobState(state="running", loss=float("nan")),
-        "runs/b": JobState(state=ABSENT),
+        "runs/b": JobState(state=State.ABSENT),
     }
     rows = view.rows_of(
         "g", [{"run": "a", "axes": {}}, {"run": "b", "axes": {}}], states

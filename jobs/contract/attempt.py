@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 
 from jobs.contract import causes, exit_record
-from jobs.contract.exit_record import DONE, ExitRecord
+from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import SCHEMA
 from jobs.contract.records import read_record, write_record
+from jobs.contract.states import Outcome
 
 NAME = "attempt.json"
 
@@ -115,7 +116,10 @@ def done_before(folder: Path, submission: str) -> bool:
     """Whether this very job had told that it was done before Slurm started it again, or
     its chain's next link."""
     record = exit_record.read_if_sound(folder)
-    if record is None or (record.outcome, record.submission) != (DONE, submission):
+    if record is None or (record.outcome, record.submission) != (
+        Outcome.DONE,
+        submission,
+    ):
         return False
     ours, theirs = slurm_job_id(), record.slurm_job_id
     return restart_count() > 0 if ours == theirs else None not in (ours, theirs)
@@ -147,7 +151,7 @@ def check(folder: Path, attempt: Attempt) -> None:
         )
 
 
-def end(folder: Path, attempt: Attempt, outcome: str, **facts: Any) -> None:
+def end(folder: Path, attempt: Attempt, outcome: Outcome, **facts: Any) -> None:
     """Writes exit.json, unless the attempt is superseded or another rank has already
     said why it ended.
 

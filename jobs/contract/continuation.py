@@ -49,7 +49,8 @@ import msgspec
 
 from jobs.contract import cancellation
 from jobs.contract.causes import Cause
-from jobs.contract.exit_record import CANCELLED, CONTINUE, FAILED, ExitRecord, given
+from jobs.contract.exit_record import ExitRecord, given
+from jobs.contract.states import Outcome
 
 NONE, REQUEUE, CHAIN = "none", "requeue", "chain"
 # how often a job continues where the profile does not say it
@@ -124,19 +125,21 @@ def choose_policy(on_time_limit: str, max_continues: int | None) -> Policy | Non
 
 def decide_end(end: JobEnd) -> Decision:
     """What the end of a start of a job is, and what happens next."""
-    if end.outcome not in (CONTINUE, FAILED, CANCELLED):
+    if end.outcome not in (Outcome.CONTINUE, Outcome.FAILED, Outcome.CANCELLED):
         return Decision(end.outcome)
     if end.is_cancel_asked:
-        return Decision(CANCELLED, dict(cancellation.TOLD))
-    if end.outcome != CONTINUE:
+        return Decision(Outcome.CANCELLED, dict(cancellation.TOLD))
+    if end.outcome != Outcome.CONTINUE:
         return Decision(end.outcome)
     if end.kind == "sample":
         evidence = "zsg submit goes on with the answers it has"
-        return Decision(FAILED, {"cause": Cause.TIME_LIMIT, "evidence": evidence})
+        return Decision(
+            Outcome.FAILED, {"cause": Cause.TIME_LIMIT, "evidence": evidence}
+        )
     if end.kind not in RESUMABLE_KINDS:
-        return Decision(FAILED)  # it has nothing to resume from
+        return Decision(Outcome.FAILED)  # it has nothing to resume from
     if end.policy is None:
-        return Decision(CONTINUE)
+        return Decision(Outcome.CONTINUE)
     return _decide_by_policy(end, end.policy)
 
 
@@ -150,16 +153,16 @@ def _decide_by_policy(end: JobEnd, policy: Policy) -> Decision:
             f"stopped {stalled} times in a row before a new step was saved; give it a longer"
             " train.time_min, then zsg retry"
         )
-        return Decision(FAILED, facts)
+        return Decision(Outcome.FAILED, facts)
     obstacle = _find_obstacle(end, policy, continued)
     if obstacle:
         facts["evidence"] = f"{obstacle}; {NEXT}"
-        return Decision(CONTINUE, facts)
+        return Decision(Outcome.CONTINUE, facts)
     facts["goes_on"] = policy.by
     facts["evidence"] = (
         "requeued" if policy.by == REQUEUE else f"{end.links_left} links are left"
     )
-    return Decision(CONTINUE, facts)
+    return Decision(Outcome.CONTINUE, facts)
 
 
 def _count_stops(end: JobEnd) -> tuple[int, int]:
@@ -167,7 +170,7 @@ def _count_stops(end: JobEnd) -> tuple[int, int]:
     in a row without a new state."""
     previous = end.previous
     is_of_this = previous is not None and (
-        (previous.submission, previous.outcome) == (end.submission, CONTINUE)
+        (previous.submission, previous.outcome) == (end.submission, Outcome.CONTINUE)
     )
     continued = given(previous.continued, 0) if previous and is_of_this else 0
     stalled = given(previous.stalled, 0) if previous and is_of_this else 0
@@ -200,7 +203,7 @@ def exit_code(outcome: str, goes_on: str | None, has_dependents: bool) -> int:
     They must not start without what it was to make, unless it continues by itself; the
     next link of a chain is a dependent, too.
     """
-    if outcome == FAILED:
+    if outcome == Outcome.FAILED:
         return 1
     return int(has_dependents and not goes_on)
 

@@ -11,9 +11,10 @@ from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract import job_file, journal, removal
-from jobs.contract.exit_record import CONTINUE, DONE, given
+from jobs.contract.exit_record import given
 from jobs.contract.folder import is_committed
 from jobs.contract.leases import is_leased
+from jobs.contract.states import Outcome
 from zsg_core.metrics.keys import INSIDE, is_answers
 
 ANSWERS = "answers"  # the event that tells where a step's answers are kept
@@ -119,14 +120,14 @@ def is_left(run: Path, keys: Sequence[str]) -> bool:
 def is_over(run: Path) -> bool:
     """Whether the run's last attempt has told its end: no snapshot will come of it."""
     end = attempts.end_of_newest(run)
-    return end is not None and end.outcome != CONTINUE
+    return end is not None and end.outcome != Outcome.CONTINUE
 
 
 def tidy(run: Path, keys: Sequence[str]) -> list[int]:
     """Removes of a run that is done the snapshots that were only there to be evaluated;
     returns their steps."""
     end, removed = attempts.end_of_newest(run), []
-    if end is None or end.outcome != DONE:
+    if end is None or end.outcome != Outcome.DONE:
         return []
     for row in given(end.snapshots, []):
         folder, step = run / "snapshots" / str(row["step"]), row["step"]

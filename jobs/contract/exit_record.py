@@ -8,9 +8,9 @@ from msgspec import UNSET, UnsetType
 
 from jobs.contract.folder import SCHEMA, Damaged
 from jobs.contract.records import read_record, write_record
+from jobs.contract.states import Outcome
 
 NAME = "exit.json"
-DONE, CONTINUE, FAILED, CANCELLED = "done", "continue", "failed", "cancelled"
 
 Loss = float | str | None  # a loss that is no number is a text
 
@@ -19,8 +19,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one attempt. What is unset, jobs of that kind do not tell, or an older
     zsg did not.
 
-    `outcome`: done, continue (stopped before its end), failed or cancelled. `nonce` and
-    `submission` are those of the attempt. `ended`: ms since the epoch. `saved`: the
+    `nonce` and `submission` are those of the attempt. `ended`: ms since the epoch. `saved`: the
     newest saved step. `signature`: equal for failures of one kind. `continued`,
     `stalled`, `goes_on`: see jobs.contract.continuation. A train job tells its progress
     (`steps`, `first`, `loss`, …), its checkpoints and snapshots; an evaluate job what
@@ -32,7 +31,7 @@ class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
     submission: str
     nonce: str
     slurm_job_id: str | None = None
-    outcome: str
+    outcome: Outcome
     cause: str | None = None
     evidence: str | None = None
     step: int | None = None

@@ -16,8 +16,9 @@ from typing import Any
 from jobs.contract import attempt as attempts
 from jobs.contract import removal
 from jobs.contract.attempt import Attempt
-from jobs.contract.exit_record import DONE, ExitRecord
+from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import Workspace
+from jobs.contract.states import Outcome
 from jobs.files import ownership
 
 
@@ -57,7 +58,9 @@ def newest(folders: Sequence[Path]) -> tuple[Attempt | None, ExitRecord | None]:
     for folder in reversed(folders):
         if attempt := attempts.read(folder):
             end = attempts.end_of_newest(folder)
-            is_over = end is not None and (end.outcome != DONE or folder == folders[-1])
+            is_over = end is not None and (
+                end.outcome != Outcome.DONE or folder == folders[-1]
+            )
             return attempt, end if is_over else None
     return None, None
 

@@ -20,9 +20,10 @@ from typing import Any
 from jobs.contract import exit_record, journal
 from jobs.contract import heartbeat as heartbeats
 from jobs.contract.causes import Cause, Known
-from jobs.contract.exit_record import CONTINUE, DONE, ExitRecord, given
+from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import write_json
 from jobs.contract.journal import SPEED
+from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
 
@@ -113,12 +114,12 @@ def judge(
             f"run {run} has the loss {losses[0][1]} at its first checkpoint, step {losses[0][0]}",
         )
     speed = statistics.median(speeds[2:] or speeds) if speeds else None
-    if ended and ended.outcome == DONE:
+    if ended and ended.outcome == Outcome.DONE:
         loss = given(ended.loss)
         return Shown(run, ended.step or 0, None if loss is None else float(loss), speed)
     if losses and speed:
         return Shown(run, *losses[0], speed)
-    if ended and ended.outcome != CONTINUE:
+    if ended and ended.outcome != Outcome.CONTINUE:
         raise Known(
             Cause.CANARY_FAILED,
             f"run {run} went first and ended before its first checkpoint: {ended.why}",

@@ -11,8 +11,8 @@ from typing import Any
 
 from jobs.contract import exit_record
 from jobs.contract.causes import Cause, Known
-from jobs.contract.exit_record import DONE
 from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.states import Outcome
 
 
 def refuse_unprepared(job: dict[str, Any]) -> None:
@@ -48,4 +48,4 @@ def _needed(workspace: Workspace, job: dict[str, Any]) -> Iterator[Path]:
 def _told(folder: Path) -> str:
     """How a job ended badly, in its own words; empty where it has not, or has not said."""
     record = exit_record.read(folder)
-    return "" if record is None or record.outcome == DONE else record.why
+    return "" if record is None or record.outcome == Outcome.DONE else record.why

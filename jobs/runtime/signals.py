@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
-from jobs.contract.exit_record import CANCELLED, CONTINUE
+from jobs.contract.states import Outcome
 
 # what the signals of all ranks amount to: the highest counts
 GO_ON, LEAVE, PAUSE = 0, 1, 2
@@ -69,9 +69,9 @@ class Signals:
         return signal.Signals(self.received).name if self.received else None
 
 
-def outcome(asked: int) -> str:
+def outcome(asked: int) -> Outcome:
     """How a job ends that stops for what was asked: paused, it was not ended but stopped."""
-    return CONTINUE if asked == PAUSE else CANCELLED
+    return Outcome.CONTINUE if asked == PAUSE else Outcome.CANCELLED
 
 
 @dataclass(frozen=True)

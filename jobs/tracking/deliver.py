@@ -31,6 +31,7 @@ from typing import Any
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, journal
 from jobs.contract.folder import Damaged, Workspace, read_json, write_json
+from jobs.contract.states import Outcome, State
 from jobs.files import ownership
 from jobs.runtime.telling import tell, tell_uncaught
 from jobs.tracking import follow, item_table, run_facts
@@ -42,7 +43,12 @@ SIDE_BY_SIDE = 8  # runs that are sent at once to a server; a sqlite file has on
 LIVE = Patience(limit_s=10.0)  # of one request, from a node: the next try is not far
 LAST_S = 20.0  # for what is left when the job has ended
 NICE = 19
-STATUS = {"done": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
+# MLflow's word for how a run ended
+STATUS: dict[str, str] = {
+    Outcome.DONE: "FINISHED",
+    Outcome.FAILED: "FAILED",
+    Outcome.CANCELLED: "KILLED",
+}
 # tags: the run, and by its first row's time, which journal of it
 RUN, BEGAN = "zsg.run", "zsg.began"
 # in cursors: the store that lies in the workspace, and moves with it
@@ -355,7 +361,7 @@ class Delivery:
         )
         state |= {"workspace": str(self._workspace.root)}
         self._tell_state(row, folder, cursor, starts, state)
-        if cursor["state"]["state"] == "done":
+        if cursor["state"]["state"] == State.DONE:
             measured = {
                 one: [p for name in points if _is_of(name, one) for p in points[name]]
                 for one in stages

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobs.contract import exit_record, job_file, journal, stages
-from jobs.contract.exit_record import CONTINUE, given
+from jobs.contract.exit_record import given
 from jobs.contract.folder import Workspace, read_json
+from jobs.contract.states import Outcome, State
 from zsg_core import recipe as recipes
 
 Row = Mapping[str, Any]
@@ -65,19 +66,20 @@ def state(folders: Sequence[Path], disagree: Sequence[str]) -> dict[str, str]:
     """How far a run is whose stages are in `folders`: state, attempt, the scheduler's
     ids, its end, a flag."""
     attempt, record = stages.newest(folders)
-    told = {"state": "running"}
+    told = {"state": str(State.RUNNING)}
     told |= {
         key: str(getattr(attempt, key, None))
         for key in ("attempt", "host", "slurm_job_id", "restart_count")
     }
     if record:
-        told |= {"state": record.outcome, "ended": str(record.ended)}
+        if record.outcome != Outcome.CONTINUE:
+            told["state"] = str(record.outcome)
+        told["ended"] = str(record.ended)
         why = {
             key: given(getattr(record, key))
             for key in ("cause", "evidence", "digest", "skipped")
         }
         told |= {key: str(value) for key, value in why.items() if value}
-        told["state"] = "running" if record.outcome == CONTINUE else record.outcome
     if disagree:
         told["flag"] = (
             f"a restart computed other values ({len(disagree)}): {disagree[0]}"

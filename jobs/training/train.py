@@ -27,6 +27,7 @@ from jobs.contract.deepspeed_config import check_deepspeed_config
 from jobs.contract.folder import read_json
 from jobs.contract.heartbeat import MEASURING, SAVING, TRAINING, Pulse
 from jobs.contract.journal import Journal
+from jobs.contract.states import Outcome
 from jobs.model import layers, weights
 from jobs.model.answer_loss import AnswerLoss, refuse_leaks
 from jobs.model.base_model import load_model
@@ -56,7 +57,7 @@ class Stopped(Exception):
     """All ranks agreed to stop early; `progress` is how far they came, `outcome` what
     it means for the run."""
 
-    def __init__(self, progress: "Progress", outcome: str) -> None:
+    def __init__(self, progress: "Progress", outcome: Outcome) -> None:
         super().__init__(f"stopped after step {progress.step}")
         self.progress, self.outcome = progress, outcome
 

@@ -18,18 +18,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from jobs.contract.causes import Cause
+from jobs.contract.states import State
 from jobs.files.ownership import name_of
 from jobs.runtime import slurm_environment
 from launcher.workspace.scheduler_job import Job
-from launcher.workspace.states import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    QUEUED,
-    RUNNING,
-    UNKNOWN,
-    WAITING,
-)
 from zsg_core.errors import ClusterError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -38,32 +30,32 @@ LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
 _OVER = ("Job has already finished", "Invalid job id")
 
 _ACTIVE = {
-    "CONFIGURING": RUNNING,
-    "COMPLETING": RUNNING,
-    "RUNNING": RUNNING,
-    "SUSPENDED": RUNNING,
-    "STOPPED": RUNNING,
-    "SIGNALING": RUNNING,
-    "STAGE_OUT": RUNNING,
-    "RESIZING": RUNNING,
-    "PENDING": QUEUED,
-    "REQUEUED": QUEUED,
-    "REQUEUE_FED": QUEUED,
-    "REQUEUE_HOLD": QUEUED,
-    "RESV_DEL_HOLD": QUEUED,
-    "SPECIAL_EXIT": QUEUED,
+    "CONFIGURING": State.RUNNING,
+    "COMPLETING": State.RUNNING,
+    "RUNNING": State.RUNNING,
+    "SUSPENDED": State.RUNNING,
+    "STOPPED": State.RUNNING,
+    "SIGNALING": State.RUNNING,
+    "STAGE_OUT": State.RUNNING,
+    "RESIZING": State.RUNNING,
+    "PENDING": State.QUEUED,
+    "REQUEUED": State.QUEUED,
+    "REQUEUE_FED": State.QUEUED,
+    "REQUEUE_HOLD": State.QUEUED,
+    "RESV_DEL_HOLD": State.QUEUED,
+    "SPECIAL_EXIT": State.QUEUED,
 }
 _ENDED = {
-    "COMPLETED": (DONE, None),
-    "CANCELLED": (CANCELLED, Cause.CANCELLED),
-    "TIMEOUT": (FAILED, Cause.TIME_LIMIT),
-    "NODE_FAIL": (FAILED, Cause.NODE_FAILURE),
-    "BOOT_FAIL": (FAILED, Cause.NODE_FAILURE),
-    "DEADLINE": (FAILED, Cause.TIME_LIMIT),
-    "OUT_OF_MEMORY": (FAILED, Cause.OUT_OF_MEMORY),
-    "PREEMPTED": (FAILED, Cause.PREEMPTED),
-    "REVOKED": (CANCELLED, Cause.CANCELLED),
-    "FAILED": (FAILED, Cause.DIED),
+    "COMPLETED": (State.DONE, None),
+    "CANCELLED": (State.CANCELLED, Cause.CANCELLED),
+    "TIMEOUT": (State.FAILED, Cause.TIME_LIMIT),
+    "NODE_FAIL": (State.FAILED, Cause.NODE_FAILURE),
+    "BOOT_FAIL": (State.FAILED, Cause.NODE_FAILURE),
+    "DEADLINE": (State.FAILED, Cause.TIME_LIMIT),
+    "OUT_OF_MEMORY": (State.FAILED, Cause.OUT_OF_MEMORY),
+    "PREEMPTED": (State.FAILED, Cause.PREEMPTED),
+    "REVOKED": (State.CANCELLED, Cause.CANCELLED),
+    "FAILED": (State.FAILED, Cause.DIED),
 }
 
 
@@ -80,7 +72,7 @@ class SlurmState:
     may well be at work.
     """
 
-    state: str
+    state: State
     detail: str | None = None
     evidence: str | None = None
     elapsed_s: float | None = None
@@ -218,7 +210,7 @@ def states(
     queue = look(jobs, run, settled=settled)
     found = dict(queue.active)
     found |= {
-        job: SlurmState(UNKNOWN, why, away=True)
+        job: SlurmState(State.UNKNOWN, why, away=True)
         for job, why in queue.away.items()
         if job not in settled
     }
@@ -231,7 +223,7 @@ def states(
             else "squeue does not know it, and there is no accounting"
         )
         for job in vanished:
-            unknown = SlurmState(UNKNOWN, queue.strangers.get(job, nobody))
+            unknown = SlurmState(State.UNKNOWN, queue.strangers.get(job, nobody))
             found[job] = ended.get(job, unknown)
     return found
 
@@ -278,17 +270,17 @@ def parse_squeue(text: str) -> dict[str, list[Line]]:
     for job, state, *reasons, start, elapsed, where, user, name in _rows(text, 8):
         reason = "|".join(reasons)
         # a state we do not know is still in the queue
-        ours = _ACTIVE.get(state, RUNNING)
+        ours = _ACTIVE.get(state, State.RUNNING)
         if state in _ENDED:
             continue
-        if ours == QUEUED and reason == "Dependency":
-            ours = WAITING
-        if ours != RUNNING:
+        if ours == State.QUEUED and reason == "Dependency":
+            ours = State.WAITING
+        if ours != State.RUNNING:
             told = SlurmState(ours, reason, starts=_moment(start), word=state)
         else:
             detail = None if state in _ACTIVE else f"Slurm says {state}"
             told = SlurmState(
-                RUNNING,
+                State.RUNNING,
                 detail,
                 elapsed_s=_seconds(elapsed),
                 nodes=where or None,
@@ -327,10 +319,10 @@ def parse_sacct(text: str) -> dict[str, list[Line]]:
             said = SlurmState(
                 ours,
                 cause,
-                f"Slurm says {state}, exit {code}" if ours == FAILED else None,
+                f"Slurm says {state}, exit {code}" if ours == State.FAILED else None,
             )
         else:
-            said = SlurmState(UNKNOWN, f"accounting says {state}, squeue nothing")
+            said = SlurmState(State.UNKNOWN, f"accounting says {state}, squeue nothing")
         for task in _tasks(job):
             found.setdefault(task, []).append(Line(said, user, "|".join(names)))
     return found

@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.contract import answers, evaluations, job_file
 from jobs.contract.folder import Workspace
+from jobs.contract.states import ACTIVE, State
 from launcher.grids.runs import Run
 from launcher.planning.plan import (
     EVALUATE,
@@ -22,8 +23,7 @@ from launcher.planning.plan import (
     Allow,
     run_item,
 )
-from launcher.workspace.job_state import ACTIVE, JobState
-from launcher.workspace.states import DONE
+from launcher.workspace.job_state import JobState
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import TEST_SET
 from zsg_core.schema_errors import brief
@@ -106,7 +106,7 @@ def _refined(
         if set(keys) <= served or not state.slurm:
             return action
         return Action(run, EVALUATE, f"{action.reason}; evaluated once it has ended")
-    if state.state != DONE:
+    if state.state != State.DONE:
         return action
     missing = {
         step: lacking

@@ -11,21 +11,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from launcher.workspace.job_state import ABSENT
-from launcher.workspace.states import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    QUEUED,
-    RUNNING,
-    UNKNOWN,
-    WAITING,
-)
+from jobs.contract.states import ShownState, State
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import brief, nearest
 
 NEW = "new"  # as plan calls what was never submitted
-STATES = (NEW, WAITING, QUEUED, RUNNING, DONE, FAILED, CANCELLED, UNKNOWN)
+STATES = (NEW, *ShownState)
 STATE = "state"
 MOST_SHOWN = 8
 HELP = "KEY=VALUE, a prefix of run ids, or state=STATE"
@@ -52,7 +43,7 @@ class Term:
         if not self.key:
             return run_id.startswith(self.value)
         if self.key == STATE:
-            return self.value == (NEW if state == ABSENT else state)
+            return self.value == (NEW if state == State.ABSENT else state)
         found = self._of(axes)
         return found is not _MISSING and _is(found, self.value)
 
@@ -88,7 +79,9 @@ class Term:
                 f" {shown}{' …' if len(runs) > MOST_SHOWN else ''}"
             )
         if self.key == STATE:
-            there = sorted({NEW if state == ABSENT else state for _, _, state in runs})
+            there = sorted(
+                {NEW if state == State.ABSENT else state for _, _, state in runs}
+            )
             return f"{self}: no run is in that state; there are {', '.join(there)}"
         values = dict.fromkeys(
             _shown(found)

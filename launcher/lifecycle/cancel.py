@@ -15,6 +15,7 @@ from pathlib import Path
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, job_file
 from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.states import State
 from launcher.clusters import slurm
 from launcher.grids.selection import Selection
 from launcher.status import reading
@@ -23,7 +24,6 @@ from launcher.status.status import collect, is_locked
 from launcher.workspace import grid_record, scheduler_job
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, submit_lock
-from launcher.workspace.states import CANCELLED, DONE, FAILED, UNKNOWN
 from zsg_core.errors import UserError
 
 
@@ -105,15 +105,15 @@ def decide(chosen: Iterable[str], wish: Wish, scene: Scene) -> Decision:
 
 def _can_stop(state: JobState) -> bool:
     # Unknown is also what a killed submit has left with Slurm.
-    return state.is_active or state.state == UNKNOWN or bool(state.replaced)
+    return state.is_active or state.state == State.UNKNOWN or bool(state.replaced)
 
 
 def _has_outlived(state: JobState) -> bool:
     """Whether a job has ended and its allocation has not."""
     return (state.in_queue or bool(state.replaced)) and state.state in (
-        DONE,
-        FAILED,
-        CANCELLED,
+        State.DONE,
+        State.FAILED,
+        State.CANCELLED,
     )
 
 

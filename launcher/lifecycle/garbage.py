@@ -20,6 +20,7 @@ from typing import Any
 
 from jobs.contract import evaluations, job_file, removal, stages
 from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.states import State
 from jobs.training import state as kept_states
 from jobs.training.tokens import tokens_id
 from launcher.clusters import slurm
@@ -27,7 +28,6 @@ from launcher.status.status import collect
 from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, submit_lock
-from launcher.workspace.states import DONE
 from zsg_core import recipe as recipes
 
 Recipe = dict[str, Any]
@@ -103,7 +103,7 @@ class Scene:
 
     def is_done(self, run: str) -> bool:
         state = self.states.get(f"runs/{run}")
-        return state is not None and state.state == DONE
+        return state is not None and state.state == State.DONE
 
 
 def look(place: Workspace, grid: str | None) -> Scene:
@@ -355,7 +355,7 @@ def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
             )
     for one in newest.values():
         done = all(
-            scene.states[item].state == DONE
+            scene.states[item].state == State.DONE
             for item in one.items
             if item in scene.states
         )

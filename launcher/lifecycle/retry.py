@@ -13,12 +13,12 @@ from jobs.contract import exit_record
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import given
 from jobs.contract.folder import Workspace
+from jobs.contract.states import ACTIVE, State
 from launcher.grids.selection import STATE, Selection
 from launcher.status.status import collect
 from launcher.workspace import grid_record
-from launcher.workspace.job_state import ABSENT, ACTIVE, JobState
+from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
-from launcher.workspace.states import CANCELLED, DONE, FAILED, UNKNOWN
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import nearest
 
@@ -90,9 +90,12 @@ class Choice:
     def told(self, name: str) -> list[str]:
         """A line for each state of which runs are left, and what takes them."""
         how = {
-            CANCELLED: f"zsg retry {name} --only state={CANCELLED}",
-            UNKNOWN: f"nobody knows what became of them: zsg retry {name} --only state={UNKNOWN}",
-            ABSENT: "zsg submit",
+            State.CANCELLED: f"zsg retry {name} --only state={State.CANCELLED}",
+            State.UNKNOWN: (
+                f"nobody knows what became of them: zsg retry {name} --only"
+                f" state={State.UNKNOWN}"
+            ),
+            State.ABSENT: "zsg submit",
             STOPPED: "zsg submit goes on with them",
             HELD: "Slurm still holds their jobs: zsg cancel first",
         }
@@ -146,22 +149,26 @@ def choose(
     asked = {term.value for term in selection.only if term.key == STATE}
     # Whoever names a run by its id means it as it stands.
     by_id = not asked and any(not term.key for term in selection.only)
-    wanted = asked or ({FAILED, CANCELLED, UNKNOWN} if causes or by_id else {FAILED})
+    wanted = asked or (
+        {State.FAILED, State.CANCELLED, State.UNKNOWN}
+        if causes or by_id
+        else {State.FAILED}
+    )
     listed = {row["run"] for row in record["runs"]}
     made = Choice()
     for run, axes, state in every:
         found = states[f"runs/{run}"]
         if (
             run not in listed
-            or state == DONE
+            or state == State.DONE
             or (state in ACTIVE and not found.stopped)
         ):
             continue
         failure = of(place, f"runs/{run}", found)
         is_meant = selection.matches(run, axes, state) and state in wanted & {
-            FAILED,
-            CANCELLED,
-            UNKNOWN,
+            State.FAILED,
+            State.CANCELLED,
+            State.UNKNOWN,
         }
         if (
             found.in_queue

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.contract.states import ACTIVE, State
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
 from launcher.grids.selection import EVERYTHING, Selection
-from launcher.workspace.job_state import ABSENT, ACTIVE, NEVER_STARTED, JobState
+from launcher.workspace.job_state import NEVER_STARTED, JobState
 from launcher.workspace.scheduler_job import Job
-from launcher.workspace.states import CANCELLED, DONE, FAILED, UNKNOWN
 from zsg_core import recipe as recipes
 from zsg_core.digest import content_id
 from zsg_core.training import schedule
@@ -261,13 +261,13 @@ def _hindered(
             why += "; submitted when it is done, that stage is trained anew"
             return Action(action.run, SKIP, why)
         kind, why = _decide(run, state, allow)
-        if kind == SKIP and state.state != DONE:
+        if kind == SKIP and state.state != State.DONE:
             return Action(action.run, SKIP, f"a stage before it, {run.id}, is {why}")
     return action
 
 
 def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
-    if state.state == ABSENT:
+    if state.state == State.ABSENT:
         return SUBMIT, "new"
     if state.cause == NEVER_STARTED:
         return SUBMIT, NEVER_STARTED
@@ -277,7 +277,7 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
         return SKIP, f"already {state.state}"
     if state.in_queue:
         return SKIP, f"{state.state}: {state.cause}; Slurm still holds {state.slurm}"
-    if state.state == DONE:
+    if state.state == State.DONE:
         missing = " and ".join(
             filter(None, (_missing_cells(run, state), _missing_snapshots(run, state)))
         )
@@ -290,10 +290,10 @@ def _decide(run: Run, state: JobState, allow: Allow) -> tuple[str, str]:
             part for part in (state.state, state.cause, state.evidence) if part
         )
     )
-    if state.state in (FAILED, CANCELLED, UNKNOWN) and allow.retry:
+    if state.state in (State.FAILED, State.CANCELLED, State.UNKNOWN) and allow.retry:
         return RETRY, reason + (f"; {_going_on(run, state)}" if state.saved else "")
     goes_on = f" and {_going_on(run, state)}" if state.saved else ""
-    option = "" if state.state == FAILED else f" --only state={state.state}"
+    option = "" if state.state == State.FAILED else f" --only state={state.state}"
     return SKIP, f"{reason} (zsg retry{option} submits it again{goes_on})"
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher.reporting.recorded import DONE, OPEN, Recorded
+from jobs.contract.states import RecordedState
+from launcher.reporting.recorded import Recorded
 from zsg_core.errors import UserError
 from zsg_core.metrics import means
 from zsg_core.recipe import unseeded
@@ -156,7 +157,7 @@ class Group:
         best = next(
             (
                 state
-                for state in (DONE, OPEN)
+                for state in (RecordedState.DONE, RecordedState.NOT_FINISHED)
                 if any(one.state == state for one in begun)
             ),
             None,

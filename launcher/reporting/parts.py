@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.contract.states import RecordedState
 from launcher.reporting import comparison, map_part, recorded, verdict_part
 from launcher.reporting import figure as report_figure
 from launcher.reporting import page as report_page
@@ -14,7 +15,6 @@ from launcher.reporting.figure import Panel
 from launcher.reporting.maps import Maps
 from launcher.reporting.page import interval, number
 from launcher.reporting.panels import X_LABELS, Found
-from launcher.reporting.recorded import DONE
 from launcher.reporting.verdicts import Decided
 from zsg_core.metrics.means import is_over_items
 from zsg_core.stats import curves
@@ -39,7 +39,7 @@ def sections(
         sum(len(line.x) for panel in drawn for line in panel.lines)
         <= report_figure.MOST_HOVERED
     )
-    done = sum(one.state == DONE for one in found.members)
+    done = sum(one.state == RecordedState.DONE for one in found.members)
     when = time.strftime("%Y-%m-%d %H:%M %Z")
     said = f"{done} of {len(found.members)} runs done; metric {found.asked.metric}; written {when}."
     parts = [
@@ -105,12 +105,16 @@ def _missing(found: Found) -> list[str]:
             f"… and {len(found.troubles) - MOST_NAMED} more that failed, were cancelled or are"
             " flagged"
         )
-    for state in (recorded.OPEN, recorded.ABSENT):
+    for state in (RecordedState.NOT_FINISHED, RecordedState.NOT_BEGUN):
         of = [one.run for one in found.members if one.state == state]
         if of:
             more = f", … ({len(of)})" if len(of) > MOST_NAMED else ""
             lines.append(f"{state}: {', '.join(of[:MOST_NAMED])}{more}")
-    without = [one.run for one in found.members if one.state == DONE and not one.values]
+    without = [
+        one.run
+        for one in found.members
+        if one.state == RecordedState.DONE and not one.values
+    ]
     lines += (
         [f"done, but without {found.asked.metric}: {', '.join(without[:MOST_NAMED])}"]
         if without
@@ -156,7 +160,7 @@ def _finals(
     ]
     rows: Rows = []
     for group, of in zip(found.groups, summed, strict=True):
-        done = sum(one.state == DONE for one in group.members)
+        done = sum(one.state == RecordedState.DONE for one in group.members)
         axes = [_axis_cell(group.axes.get(key)) for key in found.keys]
         runs = f"{done} of {len(group.members)}"
         values = (

@@ -19,16 +19,10 @@ from jobs.contract.folder import Workspace, read_json
 from jobs.contract.item_losses import ItemLosses, read_test_losses
 from jobs.contract.journal import Point
 from jobs.contract.stages import newest
+from jobs.contract.states import Outcome, RecordedState
 from zsg_core import recipe as recipes
 
 UNCOMMITTED = " + uncommitted changes"
-DONE, FAILED, CANCELLED, OPEN, ABSENT = (
-    "done",
-    "failed",
-    "cancelled",
-    "not finished",
-    "not begun",
-)
 
 Row = dict[str, Any]
 
@@ -60,13 +54,13 @@ class Recorded:
         self._stage = stage
 
     @property
-    def state(self) -> str:
-        """done, failed, cancelled, not finished or not begun; whether an open run is
-        alive only the scheduler knows."""
+    def state(self) -> RecordedState:
+        """How far the run has come by its folder."""
         if not self._attempt:
-            return ABSENT
-        outcome = self.end.outcome if self.end else None
-        return outcome if outcome in (DONE, FAILED, CANCELLED) else OPEN
+            return RecordedState.NOT_BEGUN
+        if self.end is None or self.end.outcome == Outcome.CONTINUE:
+            return RecordedState.NOT_FINISHED
+        return RecordedState(self.end.outcome)
 
     @cached_property
     def stages(self) -> list[Stage]:

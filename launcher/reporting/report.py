@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import Workspace, write_text
+from jobs.contract.states import RecordedState
 from jobs.tracking import run_facts
 from launcher.reporting import (
     comparison,
@@ -26,7 +27,6 @@ from launcher.reporting import parts as report_parts
 from launcher.reporting.comparison import Group, Member, Summary
 from launcher.reporting.maps import Maps
 from launcher.reporting.panels import Asked, Found
-from launcher.reporting.recorded import DONE
 from launcher.status import data_notes
 from launcher.workspace import extras, grid_record
 from zsg_core.errors import UserError
@@ -192,7 +192,11 @@ def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
 
 def _troubles(run: recorded.Recorded) -> list[str]:
     told = []
-    if run.state not in (DONE, recorded.OPEN, recorded.ABSENT):
+    if run.state not in (
+        RecordedState.DONE,
+        RecordedState.NOT_FINISHED,
+        RecordedState.NOT_BEGUN,
+    ):
         step = run.end.step if run.end else None
         cause = (
             ": ".join(filter(None, (run.end.cause, run.end.evidence)))

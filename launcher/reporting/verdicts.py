@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.folder import Workspace
+from jobs.contract.states import RecordedState
 from launcher.grids import grid_claims
 from launcher.reporting import comparison, recorded
-from launcher.reporting.recorded import DONE, Recorded
+from launcher.reporting.recorded import Recorded
 from launcher.workspace import grid_record, yaml_file
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
@@ -152,7 +153,7 @@ def _groups(runs: Sequence[_Run], key: str) -> Iterable[tuple[Axes, list[_Run]]]
 
 
 def _run(run: Recorded, metric: str) -> _Run:
-    items = run.items(metric) if run.state == DONE else None
+    items = run.items(metric) if run.state == RecordedState.DONE else None
     if items is None:
         return _Run(run.axes, None)
     of_tasks = len(set(items.tasks)) > 1

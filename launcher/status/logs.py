@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from jobs.contract import attempt as attempts
-from jobs.contract.exit_record import DONE
 from jobs.contract.folder import Workspace
+from jobs.contract.states import Outcome
 from jobs.runtime import log_marks, setup
 from jobs.runtime.log_marks import Mark
 from launcher.workspace.ledger import Ledger, Submission
@@ -187,7 +187,7 @@ def _path(place: Workspace, item: str, rank: int) -> Path | None:
 def _is_done(folder: Path) -> bool:
     """Whether the newest attempt has told that the job is done: nothing more will come."""
     end = attempts.end_of_newest(folder)
-    return end is not None and end.outcome == DONE
+    return end is not None and end.outcome == Outcome.DONE
 
 
 def _newest(path: Path) -> Part:

@@ -10,15 +10,15 @@ from typing import Any
 
 from jobs.contract import evaluations, job_file
 from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.states import State
 from launcher.clusters.slurm import Run
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
 from launcher.status.settled import Settled
 from launcher.status.status import BEFORE, collect
 from launcher.workspace import grid_record
-from launcher.workspace.job_state import ABSENT, JobState
+from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
-from launcher.workspace.states import DONE
 from zsg_core.errors import UserError
 
 WATCH_S = 20  # the scheduler is asked no more often
@@ -93,7 +93,7 @@ def _rows(
     begun = [
         run
         for run in record.get("before", [])
-        if states[f"runs/{run['run']}"].state not in (ABSENT, DONE)
+        if states[f"runs/{run['run']}"].state not in (State.ABSENT, State.DONE)
     ]
     before = status_view.rows_of(record["name"], begun, states)
     return (
@@ -113,7 +113,7 @@ def _evaluators(
     work nobody has done since."""
     rows = []
     for item, of in evaluators.items():
-        if of == grid and states[item].state != DONE:
+        if of == grid and states[item].state != State.DONE:
             is_at_work = states[item].is_active and not states[item].stopped
             if is_at_work or _has_work_left(place, item):
                 rows.append({"run": item, "item": item, "axes": {}})
@@ -139,7 +139,7 @@ def _held(
     flagged = [
         item
         for item, of in jobs.items()
-        if of == grid and states[item].state == DONE and states[item].flag
+        if of == grid and states[item].state == State.DONE and states[item].flag
     ]
     return status_view.rows_of(
         grid, [{"run": item, "item": item, "axes": {}} for item in flagged], states

@@ -22,9 +22,10 @@ from jobs.contract import attempt as attempts
 from jobs.contract import cancellation, exit_record, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.continuation import NEXT
-from jobs.contract.exit_record import CONTINUE, ExitRecord, given
+from jobs.contract.exit_record import ExitRecord, given
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.heartbeat import STARTING, TRAINING
+from jobs.contract.states import Outcome, State
 from launcher.clusters import slurm
 from launcher.clusters.slurm import SlurmState
 from launcher.status import logs
@@ -32,18 +33,9 @@ from launcher.status import signs as signs_of
 from launcher.status.progress import alive, gpus, progress
 from launcher.status.settled import FIELDS, Key, Settled
 from launcher.status.signs import LOST_S, Clock
-from launcher.workspace.job_state import ABSENT, NEVER_STARTED, JobState
+from launcher.workspace.job_state import NEVER_STARTED, JobState
 from launcher.workspace.ledger import Ledger, Submission
 from launcher.workspace.scheduler_job import Job
-from launcher.workspace.states import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    QUEUED,
-    RUNNING,
-    UNKNOWN,
-    WAITING,
-)
 from zsg_core.errors import ClusterError
 
 LEAVING = "leaving"
@@ -87,7 +79,7 @@ def collect(
         if (
             last is not None
             and last.scheduler == "slurm"
-            and (ended is None or ended.state != DONE)
+            and (ended is None or ended.state != State.DONE)
         ):
             asked[item] = last  # also what has ended: Slurm may have requeued it since
         elif ended is not None:
@@ -102,7 +94,7 @@ def collect(
                 if key is not None and not settled.has_left(item, key):
                     asked[item], done[item] = last, key
         elif last is None:
-            states[item] = JobState(state=ABSENT)
+            states[item] = JobState(state=State.ABSENT)
         else:
             states[item] = _readable(
                 item, broken, partial(_local, workspace, item, last, clock)
@@ -178,12 +170,12 @@ def _jobs_before(
 def _as_wished(state: JobState, item: str, last: Submission | None) -> JobState:
     """What `zsg cancel` has stopped is cancelled, whatever became of it; what is still
     on its way out is not yet."""
-    if last is None or item not in last.cancelled or state.state == DONE:
+    if last is None or item not in last.cancelled or state.state == State.DONE:
         return state
     if (state.is_active and not state.stopped) or state.doing == LEAVING:
         return state if state.cause else replace(state, cause="is being cancelled")
     return replace(
-        state, state=CANCELLED, stopped=False, in_queue=False, **cancellation.TOLD
+        state, state=State.CANCELLED, stopped=False, in_queue=False, **cancellation.TOLD
     )
 
 
@@ -198,7 +190,7 @@ def _remembered(
     ended = _read_or_recalled(workspace.root / item, item, last, settled, clock)
     if (
         ended is not None
-        and ended.state == DONE
+        and ended.state == State.DONE
         and ended.loss is not None
         and not math.isfinite(float(ended.loss))
     ):
@@ -241,10 +233,10 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
     attempt = attempts.read(folder)
     if attempt is None or attempt.nonce != record.nonce:
         return None  # requeued since
-    stopped = record.outcome == CONTINUE
+    stopped = record.outcome == Outcome.CONTINUE
     saved = given(record.saved)
     return JobState(
-        state=WAITING if stopped else record.outcome,
+        state=State.WAITING if stopped else State(record.outcome),
         attempt=record.attempt,
         step=record.reached if stopped else record.step,
         steps=given(record.steps),
@@ -260,7 +252,9 @@ def _ended(folder: Path, last: Submission | None) -> JobState | None:
         quick={key: tuple(steps) for key, steps in given(record.quick, {}).items()},
         snapshots=tuple(given(record.snapshots, ())),
         saved=saved,
-        under=_under(folder) if record.outcome != DONE and saved is not None else {},
+        under=_under(folder)
+        if record.outcome != Outcome.DONE and saved is not None
+        else {},
         stopped=stopped,
     )
 
@@ -323,10 +317,10 @@ def _slurm(
                     f"it was submitted from {asked[item].copied_from}, of which this workspace is a"
                     " copy"
                 )
-                states[item] = JobState(state=UNKNOWN, cause=cause)
+                states[item] = JobState(state=State.UNKNOWN, cause=cause)
         elif not links:
             states[item] = JobState(
-                state=UNKNOWN,
+                state=State.UNKNOWN,
                 cause="its submission was cut short; zsg submit again settles it",
             )
         elif job:
@@ -335,12 +329,12 @@ def _slurm(
             read = partial(
                 _by_slurm, workspace, item, said, asked[item], before, is_link, clock
             )
-            in_queue = said.state in (QUEUED, WAITING, RUNNING)
+            in_queue = said.state in (State.QUEUED, State.WAITING, State.RUNNING)
             states[item] = _readable(
                 item,
                 broken,
                 read,
-                JobState(state=UNKNOWN, slurm=job.id, in_queue=in_queue),
+                JobState(state=State.UNKNOWN, slurm=job.id, in_queue=in_queue),
             )
     for item, links in replaced.items():
         if left := tuple(
@@ -363,17 +357,19 @@ def _by_slurm(
     `is_link`: of its chain."""
     folder = workspace.root / item
     if said.away:
-        return JobState(state=UNKNOWN, slurm=said.job, cause=said.detail, in_queue=True)
-    if before is not None and before.state == DONE:
+        return JobState(
+            state=State.UNKNOWN, slurm=said.job, cause=said.detail, in_queue=True
+        )
+    if before is not None and before.state == State.DONE:
         # The links of a chain come and go behind a run that is done.
         return (
             _still_held(folder, said, before, clock)
-            if said.state == RUNNING
+            if said.state == State.RUNNING
             else before
         )
-    if said.state in (QUEUED, WAITING):
+    if said.state in (State.QUEUED, State.WAITING):
         return _waits(said, before, is_link)
-    if said.state == RUNNING:
+    if said.state == State.RUNNING:
         return _running(folder, said, last, before, clock)
     return _gone(workspace, folder, said, last, clock)
 
@@ -390,7 +386,7 @@ def _readable(
         return read()
     except Damaged as error:
         broken.setdefault(item, str(error))
-        return otherwise or JobState(state=UNKNOWN)
+        return otherwise or JobState(state=State.UNKNOWN)
 
 
 def _with_trouble(state: JobState, trouble: str | None) -> JobState:
@@ -400,14 +396,19 @@ def _with_trouble(state: JobState, trouble: str | None) -> JobState:
         return state
     if state.is_active:
         return replace(state, flag=trouble)
-    return replace(state, state=UNKNOWN, cause=trouble, evidence=None)
+    return replace(state, state=State.UNKNOWN, cause=trouble, evidence=None)
 
 
 def _acting(links: Sequence[Job], told: Mapping[Job, SlurmState]) -> Job | None:
     """The job of a chain that is at work or comes next; of one that has ended, the
     first that did not end well."""
     known = [job for job in links if job in told]
-    for wanted in ((RUNNING,), (QUEUED,), (WAITING,), (FAILED, CANCELLED, UNKNOWN)):
+    for wanted in (
+        (State.RUNNING,),
+        (State.QUEUED,),
+        (State.WAITING,),
+        (State.FAILED, State.CANCELLED, State.UNKNOWN),
+    ):
         for job in known:
             if told[job].state in wanted:
                 return job
@@ -455,7 +456,7 @@ def _running(
     """A job that runs by squeue's word: has its attempt begun, does it live, has it
     told its end meanwhile?"""
     state = JobState(
-        state=RUNNING,
+        state=State.RUNNING,
         slurm=said.job,
         in_queue=True,
         reason=said.detail,
@@ -485,7 +486,7 @@ def _running(
         if elapsed_s is not None and elapsed_s > START_S:
             return replace(
                 state,
-                state=UNKNOWN,
+                state=State.UNKNOWN,
                 cause=f"not begun {elapsed_s:.0f} s after its start{_on(said.nodes)}",
             )
         return replace(state, doing=STARTING)
@@ -494,7 +495,7 @@ def _running(
     )
     if signs.age_s > LOST_S and said.word not in PAUSED:
         lost = f"no sign of life for {signs.age_s:.0f} s{_on(signs.attempt.host)}"
-        return replace(state, state=UNKNOWN, cause=lost, flag=None, eta_s=None)
+        return replace(state, state=State.UNKNOWN, cause=lost, flag=None, eta_s=None)
     return state
 
 
@@ -547,11 +548,11 @@ def _gone(
     has_begun = signs is not None and signs.attempt.submission == last.id
     if not has_begun and (stopped := _in_setup(workspace, said, last, state)):
         return stopped
-    if said.state == DONE:
+    if said.state == State.DONE:
         # sacct's COMPLETED without a record of the job's own is no proof that the work was done.
         return replace(
             state,
-            state=UNKNOWN,
+            state=State.UNKNOWN,
             cause="Slurm says COMPLETED, but the job left no record",
         )
     if signs is None or not has_begun:
@@ -563,7 +564,7 @@ def _gone(
             " s old"
         )
         return progress(
-            folder, replace(state, state=UNKNOWN, cause=cause, doing=LEAVING)
+            folder, replace(state, state=State.UNKNOWN, cause=cause, doing=LEAVING)
         )
     return progress(folder, state)
 
@@ -577,8 +578,8 @@ def _in_setup(
     if trouble is None:
         return None
     told, has_failed = trouble
-    if has_failed or said.state == DONE or said.detail == Cause.DIED:
-        return replace(state, state=FAILED, cause=Cause.SETUP, evidence=told)
+    if has_failed or said.state == State.DONE or said.detail == Cause.DIED:
+        return replace(state, state=State.FAILED, cause=Cause.SETUP, evidence=told)
     return replace(state, evidence="; ".join(filter(None, (state.evidence, told))))
 
 
@@ -606,21 +607,23 @@ def _local(workspace: Workspace, item: str, last: Submission, clock: Clock) -> J
     attempt = attempts.read(folder)
     if attempt and attempt.submission == last.id:
         dead = JobState(
-            state=FAILED,
+            state=State.FAILED,
             cause=Cause.DIED,
             evidence="the process ended without a record (killed?)",
         )
         # It may have told its end since it was looked for.
         return _ended(folder, last) or progress(folder, dead)
     if is_locked(workspace.submission(last.id) / "lock"):
-        return JobState(state=QUEUED if last.kind in ("prepare", "sample") else WAITING)
-    return JobState(state=CANCELLED, cause=NEVER_STARTED)
+        return JobState(
+            state=State.QUEUED if last.kind in ("prepare", "sample") else State.WAITING
+        )
+    return JobState(state=State.CANCELLED, cause=NEVER_STARTED)
 
 
 def _here(folder: Path, clock: Clock) -> JobState:
     """A job on this machine, whose lock says that its process lives. Its journal is
     newer than its heartbeat."""
-    state, signs = JobState(state=RUNNING), signs_of.of(folder, clock)
+    state, signs = JobState(state=State.RUNNING), signs_of.of(folder, clock)
     if signs and signs.beat:
         state = alive(folder, state, signs, job_file.read(folder) or {})
         if signs.age_s > LOST_S:
@@ -645,7 +648,7 @@ def _explain(
 
     Slurm cancels it, and accounting may not know that yet. `of` tells the state of the job before.
     """
-    if state.state not in (CANCELLED, UNKNOWN) or state.attempt is not None:
+    if state.state not in (State.CANCELLED, State.UNKNOWN) or state.attempt is not None:
         return state
     for needed in (job_file.read(workspace.root / item) or {}).get("after", []):
         before = of(needed)
@@ -654,14 +657,20 @@ def _explain(
         before = _explain(workspace, needed, before, of)
         if before.stopped:
             why = f"a stage before, {needed}, was stopped at step {before.step or 0}"
-            return replace(state, state=WAITING, cause=why, evidence=NEXT, stopped=True)
+            return replace(
+                state, state=State.WAITING, cause=why, evidence=NEXT, stopped=True
+            )
         if (
-            before.state not in (FAILED, CANCELLED, UNKNOWN)
+            before.state not in (State.FAILED, State.CANCELLED, State.UNKNOWN)
             or before.cause == NEVER_STARTED
         ):
             continue
         # Where nobody knows what became of either, that is not known to be the reason.
-        became = UNKNOWN if UNKNOWN == before.state == state.state else FAILED
+        became = (
+            State.UNKNOWN
+            if State.UNKNOWN == before.state == state.state
+            else State.FAILED
+        )
         cause = _OF_OTHERS[needed.partition("/")[0]]
         why = before.evidence
         if before.cause not in _OF_OTHERS.values():
@@ -670,7 +679,7 @@ def _explain(
                 f" ({needed})"
             )
         if state.cause == NEVER_STARTED and (
-            before.state != FAILED or before.cause == Cause.DIED
+            before.state != State.FAILED or before.cause == Cause.DIED
         ):
             # On this machine the submit was ended with the job: the next one starts both again.
             return replace(state, evidence=why)

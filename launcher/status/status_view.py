@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.contract.journal import plain
-from launcher.workspace.job_state import ABSENT, JobState
-from launcher.workspace.states import (
-    CANCELLED,
-    DONE,
-    FAILED,
-    QUEUED,
-    RUNNING,
-    UNKNOWN,
-    WAITING,
-)
+from jobs.contract.states import State
+from launcher.workspace.job_state import JobState
 
 MOST_ROWS = 30  # larger tables are grouped
 MOST_TROUBLED = 20
-STATES = (DONE, RUNNING, QUEUED, WAITING, FAILED, CANCELLED, UNKNOWN)
+STATES = (
+    State.DONE,
+    State.RUNNING,
+    State.QUEUED,
+    State.WAITING,
+    State.FAILED,
+    State.CANCELLED,
+    State.UNKNOWN,
+)
 SHOWN = (
     "doing",
     "train_loss",
@@ -49,9 +49,9 @@ def rows_of(
     rows = []
     for run in runs:
         s = states[run.get("item") or f"runs/{run['run']}"]
-        if s.state == ABSENT:
+        if s.state == State.ABSENT:
             s = JobState(
-                state=UNKNOWN,
+                state=State.UNKNOWN,
                 cause="not submitted: not selected, cut short or refused; zsg submit does it",
             )
         row = {
@@ -88,7 +88,7 @@ def note(row: Row) -> str:
 
 
 def _flag(row: Row) -> str | None:
-    if row.get("flag") and row["state"] == RUNNING:
+    if row.get("flag") and row["state"] == State.RUNNING:
         return f"HANGS? {row['flag']}"
     return row.get("flag")
 
@@ -112,7 +112,7 @@ def _waits(row: Row) -> str | None:
 def _does(row: Row) -> str | None:
     return (
         row.get("doing")
-        if row["state"] == RUNNING and row.get("doing") != "training"
+        if row["state"] == State.RUNNING and row.get("doing") != "training"
         else None
     )
 
@@ -133,7 +133,7 @@ def span(seconds: float | None) -> str:
 
 def is_troubled(row: Row) -> bool:
     """Whether somebody should look at a run."""
-    return row["state"] in (FAILED, UNKNOWN) or bool(
+    return row["state"] in (State.FAILED, State.UNKNOWN) or bool(
         row.get("flag") or row.get("replaced")
     )
 

@@ -15,11 +15,11 @@ from jobs.contract import causes, exit_record, job_file
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import given
 from jobs.contract.folder import Workspace
+from jobs.contract.states import State
 from jobs.runtime import log_marks, tracebacks
 from launcher.status import logs
 from launcher.status.logs import Part
 from launcher.workspace.job_state import NEVER_STARTED, JobState
-from launcher.workspace.states import CANCELLED, FAILED, UNKNOWN
 from zsg_core.errors import UserError
 
 WAITED = (Cause.NCCL_TIMEOUT, Cause.PEER_LOST)
@@ -131,11 +131,16 @@ def among_ranks(proofs: Sequence[Proof | None]) -> int | None:
 
 def of_job(place: Workspace, item: str, state: JobState) -> Found | None:
     """Why a job is not done; None for one that is done or under way."""
-    if state.state not in (FAILED, CANCELLED, UNKNOWN) and not state.stopped:
+    if (
+        state.state not in (State.FAILED, State.CANCELLED, State.UNKNOWN)
+        and not state.stopped
+    ):
         return None
     if state.cause in (Cause.PREPARE_FAILED, Cause.STAGE_FAILED, Cause.CANARY_FAILED):
         return _from_before(place, item, state)
-    told = Found(str(state.cause or UNKNOWN), state.evidence, signature=state.signature)
+    told = Found(
+        str(state.cause or State.UNKNOWN), state.evidence, signature=state.signature
+    )
     record = exit_record.path(place.root / item)
     if state.attempt is not None and record.exists() and told.evidence:
         told = replace(
@@ -162,7 +167,7 @@ def _from_before(place: Workspace, item: str, state: JobState) -> Found:
         )
         if (
             record
-            and record.outcome == FAILED
+            and record.outcome == State.FAILED
             and str(record.evidence) in (state.evidence or "")
         ):
             where = {
@@ -348,7 +353,7 @@ def _again(
             f"zsg retry {grid} --force; without --force it is left, since"
             f" {refusal.partition(':')[0]}"
         )
-    option = "" if state.state == FAILED else f" --only state={state.state}"
+    option = "" if state.state == State.FAILED else f" --only state={state.state}"
     where = f"goes on from step {state.saved}" if state.saved else "starts it again"
     return f"zsg retry {grid}{option}" + (f" {where}" if alone else "")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.contract.folder import is_committed
+from jobs.contract.states import State
 from jobs.files import ownership
 from launcher.planning import admission
 from launcher.planning import plan as plans
@@ -71,7 +72,7 @@ def _run(opened: session.Opened) -> None:
         for lock in locks:
             os.close(lock)
     for item, state in collect(site.workspace, items, Ledger(site.workspace)).items():
-        if state.state != "done":
+        if state.state != State.DONE:
             why = ": ".join(
                 part for part in (state.state, state.cause, state.evidence) if part
             )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract.folder import Workspace
+from jobs.contract.states import State
 from jobs.files import ownership
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
@@ -39,7 +40,6 @@ from launcher.views import show
 from launcher.workspace import code_snapshot, grid_record, linked_folders, workspaces
 from launcher.workspace.ledger import Ledger, submit_lock
 from launcher.workspace.shipped import shipped
-from launcher.workspace.states import DONE
 from zsg_core.errors import ClusterError, UserError, ZsgError
 
 # how the user calls zsg, for a process that zsg itself has started
@@ -315,7 +315,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
         action.run.id for action in plan.actions if action.reason == NOT_SELECTED
     }
     return not _evaluated(opened, jobs) or any(
-        row["state"] != "done" for row in rows if row["run"] not in left_out
+        row["state"] != State.DONE for row in rows if row["run"] not in left_out
     )
 
 
@@ -347,7 +347,7 @@ def _evaluated(opened: Opened, jobs: Sequence[local.LocalJob]) -> bool:
     """Whether the evaluate jobs have ended well; says why not."""
     items = [job.item for job in jobs if job.item.startswith("evaluate/")]
     states = collect(opened.site.workspace, items, Ledger(opened.site.workspace))
-    bad = {item: state for item, state in states.items() if state.state != DONE}
+    bad = {item: state for item, state in states.items() if state.state != State.DONE}
     for item, state in bad.items():
         why = ": ".join(
             str(part) for part in (state.state, state.cause, state.evidence) if part

@@ -19,6 +19,7 @@ from typing import Any
 from jobs.contract import exit_record, job_file
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.states import Outcome, State
 from jobs.files import ownership
 from launcher.clusters import profiles, slurm, slurm_retry
 from launcher.clusters.profiles import JobSize
@@ -52,7 +53,6 @@ from launcher.submission import canary, handover, job_files, local
 from launcher.workspace import code_snapshot, grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission
-from launcher.workspace.states import DONE, RUNNING
 from zsg_core.errors import ClusterError
 from zsg_core.suites import key_variables
 
@@ -193,7 +193,9 @@ def _with_evaluations(
 
 def _has_shown(state: JobState) -> bool:
     """Whether a run has trained to a finite loss."""
-    has_stepped = state.state == DONE or (state.state == RUNNING and bool(state.step))
+    has_stepped = state.state == State.DONE or (
+        state.state == State.RUNNING and bool(state.step)
+    )
     return has_stepped and state.loss is not None and math.isfinite(float(state.loss))
 
 
@@ -255,7 +257,7 @@ def record_grid(
 
 def _is_done(site: Site, run: Run) -> bool:
     record = exit_record.read_if_sound(site.workspace.run(run.id))
-    return record is not None and record.outcome == DONE
+    return record is not None and record.outcome == Outcome.DONE
 
 
 def settle(site: Site, ledger: Ledger, say: Say) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from jobs.contract import journal
-from jobs.contract.exit_record import DONE, given
+from jobs.contract.exit_record import given
 from jobs.contract.folder import read_json
 from jobs.contract.item_losses import read_test_losses
+from jobs.contract.states import Outcome
 from jobs.model import content
 from jobs.training import state, written_weights
 from launcher.verification.check import Differs, NotChecked
@@ -226,7 +227,7 @@ def losses(e: Evidence) -> str:
                 )
             count += 1
     of_tests, told = found.get("loss", {}), given(e.end.loss) if e.end else None
-    if of_tests and told is not None and e.end and e.end.outcome == DONE:
+    if of_tests and told is not None and e.end and e.end.outcome == Outcome.DONE:
         last = max(of_tests)
         if not journal.agree(of_tests[last], float(told), 0.0):
             raise Differs(

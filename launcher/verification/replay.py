@@ -21,8 +21,8 @@ import msgspec
 
 from jobs.contract import attempt as attempts
 from jobs.contract import exit_record, job_file, journal
-from jobs.contract.exit_record import DONE
 from jobs.contract.folder import Workspace, read_json
+from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.training import state, written_weights
 from jobs.training.tokens import tokens_id
@@ -315,7 +315,7 @@ def _refuse_stopped(folder: Path, over: Span) -> None:
     """A replay that ended too early: because of the state, or of this machine. One that
     is done simply lacks rows."""
     record = exit_record.read(folder)
-    if record and record.outcome == DONE:
+    if record and record.outcome == Outcome.DONE:
         return
     evidence = (record.evidence if record else None) or ""
     if over.saved and evidence.startswith(str(folder / "state")):

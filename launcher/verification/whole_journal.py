@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.contract import journal
-from jobs.contract.exit_record import DONE
 from jobs.contract.journal import SPEED
+from jobs.contract.states import Outcome
 from launcher.verification.check import Differs, NotChecked
 from launcher.verification.evidence import Evidence, Row
 from zsg_core.training import schedule
@@ -106,7 +106,7 @@ def _refuse_gaps(e: Evidence, cells: set[tuple[str, int]]) -> None:
     ]
     if lacking:
         raise Differs(f"train/loss of step {lacking[0]} is missing")
-    if e.end is None or e.end.outcome != DONE:
+    if e.end is None or e.end.outcome != Outcome.DONE:
         return
     if e.last != e.end.step:
         raise Differs(

@@ -22,10 +22,10 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from jobs.contract.states import State
 from launcher.status import status_view as view
 from launcher.views.columns import LONG, columns
 from launcher.workspace.job_state import JobState
-from launcher.workspace.states import CANCELLED, DONE, FAILED, RUNNING, UNKNOWN
 from zsg_core.secrets import hide_known
 from zsg_core.shown_text import ShownLog, make_showable
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do w
     from launcher.planning.plan import Plan
 
 COLOURS = {
-    "done": "green",
-    "failed": "red",
-    "running": "cyan",
-    "unknown": "yellow",
-    "cancelled": "magenta",
+    State.DONE: "green",
+    State.FAILED: "red",
+    State.RUNNING: "cyan",
+    State.UNKNOWN: "yellow",
+    State.CANCELLED: "magenta",
 }
 NARROW = (
     "run",
@@ -547,12 +547,12 @@ class Counting:
 def progress_line(note: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """One line: how many runs are in which state, and where those that run stand."""
     counts = Counter(row["state"] for row in rows)
-    done = f"{counts.pop(DONE, 0)}/{len(rows)} done"
+    done = f"{counts.pop(State.DONE, 0)}/{len(rows)} done"
     parts = [done, *(f"{count} {state}" for state, count in sorted(counts.items()))]
     running = [
         f"{row['run']}{_at(row)}"
         for row in rows
-        if row["state"] == RUNNING and row["step"] is not None
+        if row["state"] == State.RUNNING and row["step"] is not None
     ]
     more = ["…"] if len(running) > MOST_NAMED else []
     return "; ".join(
@@ -567,13 +567,21 @@ def _foremost(
     that did not end well."""
     if len(rows) <= most:
         return rows
-    rank = {RUNNING: 0, FAILED: 1, UNKNOWN: 1, CANCELLED: 1, DONE: 3}
+    rank = {
+        State.RUNNING: 0,
+        State.FAILED: 1,
+        State.UNKNOWN: 1,
+        State.CANCELLED: 1,
+        State.DONE: 3,
+    }
     return sorted(rows, key=lambda row: rank.get(row["state"], 2))[: max(most, 1)]
 
 
 def prepare_note(states: Mapping[str, JobState]) -> str:
     """What the prepare jobs that have not finished are doing."""
-    open_ones = {item: state for item, state in states.items() if state.state != "done"}
+    open_ones = {
+        item: state for item, state in states.items() if state.state != State.DONE
+    }
     return ", ".join(
         f"{item} {state.evidence or state.state}" for item, state in open_ones.items()
     )

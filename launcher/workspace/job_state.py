@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from launcher.workspace.states import QUEUED, RUNNING, WAITING
+from jobs.contract.states import ACTIVE, State
 
-ABSENT = "absent"  # never submitted
 NEVER_STARTED = "never started: the zsg submit that was to run it has ended"
-ACTIVE = (WAITING, QUEUED, RUNNING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +14,7 @@ class JobState:
     """What is known of one job folder. `checkpoints` are the steps where a finished run
     has the loss of all items."""
 
-    state: str
+    state: State
     attempt: int | None = None
     step: int | None = None
     steps: int | None = None
