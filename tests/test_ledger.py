@@ -1,14 +1,19 @@
 """Does the ledger remember every submission, whatever was cut when, and let one
 submitter in at a time?"""
 
+import itertools
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from jobs.contract.folder import Workspace
+from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.ledger_rows import Retried
 from launcher.status.status import is_locked
+from launcher.workspace import ledger as ledgers
 from launcher.workspace.ledger import Ledger, submit_lock
 from zsg_core.errors import UserError
 
@@ -198,3 +203,77 @@ def test_a_submission_knows_the_links_of_its_chain(workspace):
         f"{found.name}-2",
     )
     assert found.all_ids == ["7_0", "7_1", "8_0", "8_1"]
+
+
+def test_rows_are_written_as_ever(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of row, with all its fields and with few, byte for byte as the zsg of
+    schema 1 wrote it; and read again."""
+    ids = (f"{number:08x}{'0' * 24}" for number in itertools.count(1))
+    times = itertools.count(1_700_000_000_000, 7)
+    monkeypatch.setattr(ledgers.uuid, "uuid4", lambda: SimpleNamespace(hex=next(ids)))
+    monkeypatch.setattr(ledgers, "now_ms", lambda: next(times))
+    monkeypatch.setattr(ledgers.socket, "gethostname", lambda: "login1")
+    monkeypatch.setattr(ledgers.os, "getuid", lambda: 1000)
+    ledger = Ledger(workspace)
+    monkeypatch.setattr(ledger, "_here", "/somewhere/work")
+    short = intend(ledger, "runs/aé", "runs/b")
+    ledger.submitted(short, ["7_0", "7_1"])
+    ledger.linked(short, ["8_0", "8_1"])
+    ledger.released(short)
+    ledger.cancelled(short, ["runs/b"])
+    failure = Retried(cause="nccl timeout", signature="ab12", nodes=["n1"])
+    full = ledger.intend(
+        scheduler="slurm",
+        kind="evaluate",
+        grid="g\udc80",
+        items=["evaluate/x"],
+        sacct=False,
+        chain=2,
+        retries={"evaluate/x": failure, "evaluate/y": Retried(cause=None)},
+        exclude=["n1", "n2"],
+        cluster="c1",
+        named=True,
+    )
+    ledger.submitted(full, ["9_0"], "c2")
+    ledger.void(full, "sbatch failed")
+    monkeypatch.setattr(ledger, "_is_groups", True)
+    in_a_group = ledger.intend(scheduler="local", kind="prepare", grid="g", items=[])
+    ledger.submitted(in_a_group, [])
+
+    golden = Path(__file__).parent / "golden/ledger.jsonl"
+    assert workspace.ledger.read_bytes() == golden.read_bytes()
+    assert Ledger(workspace).submissions == ledger.submissions
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ('{"event": "linked", "submission": "x"}', "missing required field `ids`"),
+        (
+            '{"event": "linked", "submission": "x", "ids": 7}',
+            "Expected `array`, got `int`",
+        ),
+        ('{"event": "released", "submission": "x"}', "is of submission x"),
+        ("{}", "missing required field `event`"),
+    ],
+)
+def test_a_foreign_row_is_one_error_with_the_path(
+    workspace: Workspace, row: str, fault: str
+) -> None:
+    """What cannot be a row of a ledger is told, and where; never passed over."""
+    workspace.ledger.write_text(row + "\n")
+
+    with pytest.raises(Damaged, match=r"ledger\.jsonl: a row is") as caught:
+        Ledger(workspace)
+    assert fault in str(caught.value)
+
+
+def test_a_later_event_is_passed_over(workspace: Workspace) -> None:
+    """What a later zsg notes beside these rows keeps nobody from reading them."""
+    submission = intend(Ledger(workspace), "runs/a")
+    with workspace.ledger.open("a") as file:
+        file.write('{"event": "moved", "submission": "x", "to": 7}\n')
+
+    assert Ledger(workspace).last("runs/a") == submission

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Workspace, read_json
+from jobs.contract.ledger_rows import Retried
 from launcher.workspace.ledger import Ledger
 from tests.lib.command_line import Zsg, wait_until
 from tests.lib.slurm_cluster import SlurmCluster
@@ -218,7 +219,7 @@ def test_a_retry_is_kept_off_failed_nodes(
     slurm.run("scancel", "--user", "root")
     [row] = wait_until_ended(zsg, 60)
     ledger, item = Ledger(Workspace(zsg.work)), f"runs/{row['run']}"
-    failure = {item: {"cause": "node failure", "nodes": ["n1"]}}
+    failure = {item: Retried(cause="node failure", nodes=["n1"])}
     earlier = ledger.intend(
         scheduler="slurm", kind="train", grid="small", items=[item], retries=failure
     )

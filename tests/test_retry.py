@@ -14,6 +14,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract.attempt import Attempt, now_ms
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
+from jobs.contract.ledger_rows import Retried
 from launcher.clusters import slurm
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import failed_nodes, retry
@@ -41,19 +42,19 @@ def failure(
     [
         pytest.param(
             failure("node failure"),
-            [{"cause": "node failure"}] * 4,
+            [Retried(cause="node failure")] * 4,
             None,
             id="a node, again",
         ),
         pytest.param(
             failure("node failure"),
-            [{"cause": "node failure"}] * 5,
+            [Retried(cause="node failure")] * 5,
             "5 times already",
             id="nodes, for ever",
         ),
         pytest.param(
             failure("nccl timeout"),
-            [{"cause": "node failure"}] * 9,
+            [Retried(cause="node failure")] * 9,
             None,
             id="each cause for itself",
         ),
@@ -69,13 +70,13 @@ def failure(
         ),
         pytest.param(
             failure("traceback", signature="ab"),
-            [{"cause": "traceback", "signature": "ab"}],
+            [Retried(cause="traceback", signature="ab")],
             "once already",
             id="the same error",
         ),
         pytest.param(
             failure("traceback", signature="ab"),
-            [{"cause": "traceback", "signature": "cd"}],
+            [Retried(cause="traceback", signature="cd")],
             None,
             id="another error",
         ),
@@ -93,14 +94,14 @@ def failure(
         ),
         pytest.param(
             failure("cancelled"),
-            [{"cause": "cancelled"}] * 99,
+            [Retried(cause="cancelled")] * 99,
             None,
             id="cancelled by the user",
         ),
-        pytest.param(failure(None), [{"cause": None}] * 2, None, id="nobody knows"),
+        pytest.param(failure(None), [Retried(cause=None)] * 2, None, id="nobody knows"),
         pytest.param(
             failure(None),
-            [{"cause": None}] * 3,
+            [Retried(cause=None)] * 3,
             "3 times already",
             id="nobody knows, again and again",
         ),
@@ -242,7 +243,7 @@ def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
     state = JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")
     found = failed_nodes.of(workspace, Ledger(workspace), {"runs/a1": state})
     rows = retry.rows(workspace, {"runs/a1": state}, found)
-    assert rows == {"runs/a1": {"cause": "node failure", "nodes": ["n1", "n2"]}}
+    assert rows == {"runs/a1": Retried(cause="node failure", nodes=["n1", "n2"])}
     assert list(failed_nodes.to_avoid(Ledger(workspace), rows)) == ["n1", "n2"]
 
     ledger = Ledger(workspace)

@@ -3,11 +3,11 @@ eat a cluster up."""
 
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Cause
 from jobs.contract.folder import Workspace
+from jobs.contract.ledger_rows import Retried
 from launcher.clusters import slurm
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
@@ -41,14 +41,10 @@ def of(
     return found
 
 
-def to_avoid(
-    ledger: Ledger, failures: Mapping[str, Mapping[str, Any]]
-) -> dict[str, str]:
+def to_avoid(ledger: Ledger, failures: Mapping[str, Retried]) -> dict[str, str]:
     """The nodes that the next jobs are kept off, each with the job under which it failed."""
     before = ledger.failed_nodes(int(1000 * (time.time() - KEPT_OFF_S)))
-    now = {
-        node: item for item, row in failures.items() for node in row.get("nodes", ())
-    }
+    now = {node: item for item, failure in failures.items() for node in failure.nodes}
     return {
         node: f"node failure under {item}, kept off for a day"
         for node, item in sorted((before | now).items())

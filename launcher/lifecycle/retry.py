@@ -7,12 +7,12 @@ one can count.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from jobs.contract import exit_record
 from jobs.contract.causes import Cause
 from jobs.contract.exit_record import given
 from jobs.contract.folder import Workspace
+from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import ACTIVE, State
 from launcher.grids.selection import STATE, Selection
 from launcher.status.status import collect
@@ -107,7 +107,7 @@ class Choice:
         ]
 
 
-def verdict(failure: Failure, earlier: Iterable[Mapping[str, Any]]) -> str | None:
+def verdict(failure: Failure, earlier: Iterable[Retried]) -> str | None:
     """Why a run is not to be tried again; None if it is. `earlier`: the ledger's rows
     of its retries. Pure."""
     cause = failure.root
@@ -115,7 +115,7 @@ def verdict(failure: Failure, earlier: Iterable[Mapping[str, Any]]) -> str | Non
     same = [
         row
         for row in earlier
-        if row["cause"] == cause and row.get("signature") == failure.signature
+        if row.cause == cause and row.signature == failure.signature
     ]
     if most is None or len(same) < most:
         return None
@@ -209,20 +209,18 @@ def of(place: Workspace, item: str, state: JobState) -> Failure:
 
 def rows(
     place: Workspace, states: Mapping[str, JobState], nodes: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+) -> dict[str, Retried]:
     """What the ledger keeps of the failures before a retry, by job folder; `nodes`:
     those that failed under it."""
-    made = {}
+    failures = {}
     for item, state in states.items():
         failure = of(place, item, state)
-        row = {
-            "cause": failure.root,
-            "signature": failure.signature,
-            "nodes": list(nodes.get(item, ())),
-        }
-        made[item] = {key: value for key, value in row.items() if value}
-        made[item]["cause"] = failure.root
-    return made
+        failures[item] = Retried(
+            cause=failure.root,
+            signature=failure.signature or None,
+            nodes=list(nodes.get(item, ())),
+        )
+    return failures
 
 
 def refuse_changed(file: str, chosen: Collection[str], now: Collection[str]) -> None:

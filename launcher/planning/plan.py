@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import ACTIVE, State
 from launcher.clusters.profiles import JobSize
 from launcher.grids.runs import Run
@@ -137,7 +138,7 @@ class Plan:
     needed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left: str = ""  # how many runs Slurm has no room for now, and why
     # job folder → what was wrong before its retry
-    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failures: dict[str, Retried] = field(default_factory=dict)
     # node that no new job is to run on → why
     exclude: dict[str, str] = field(default_factory=dict)
     canary: Canary | None = None

@@ -19,6 +19,7 @@ from typing import Any
 from jobs.contract import exit_record, job_file
 from jobs.contract.attempt import now_ms
 from jobs.contract.folder import Workspace, is_committed
+from jobs.contract.ledger_rows import Retried
 from jobs.contract.states import Outcome, State
 from jobs.files import ownership
 from launcher.clusters import profiles, slurm, slurm_retry
@@ -639,9 +640,7 @@ def submit_local(
     return jobs, locks
 
 
-def _of(
-    items: Iterable[str], failures: Mapping[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
+def _of(items: Iterable[str], failures: Mapping[str, Retried]) -> dict[str, Retried]:
     return {item: failures[item] for item in items if item in failures}
 
 

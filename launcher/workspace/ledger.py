@@ -7,7 +7,6 @@ holder of the submit lock writes.
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
 import uuid
@@ -15,15 +14,24 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from jobs.contract.attempt import now_ms
-from jobs.contract.folder import Damaged, Workspace, naming, to_json
+from jobs.contract.folder import Damaged, Workspace
+from jobs.contract.ledger_rows import (
+    Cancelled,
+    Intent,
+    LedgerRow,
+    Linked,
+    Released,
+    Retried,
+    Submitted,
+    Void,
+    append_row,
+    read_rows,
+)
 from jobs.files import ownership
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import UserError
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -54,7 +62,7 @@ class Submission:
     ids: list[str] = field(default_factory=list)
     chain: int = 0
     links: list[list[str]] = field(default_factory=list)
-    retries: dict[str, Row] = field(default_factory=dict)
+    retries: dict[str, Retried] = field(default_factory=dict)
     exclude: list[str] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
     released: bool = False
@@ -123,14 +131,8 @@ class Ledger:
         self.submissions: dict[str, Submission] = {}
         self._here = str(workspace.root.resolve())
         self._is_groups = ownership.is_groups(workspace.root)
-        for row in _rows(self._path):
-            try:
-                self._apply(row)
-            except (KeyError, TypeError, AttributeError) as error:
-                told = json.dumps(row)[:200]
-                raise Damaged(
-                    f"{self._path}: a row is none of a ledger ({error!r}): {told}"
-                ) from None
+        for row in read_rows(self._path):
+            self._apply(row)
         self._tell_copies()
 
     def last(self, item: str) -> Submission | None:
@@ -146,7 +148,7 @@ class Ledger:
             for item in s.items
         }
 
-    def retries(self, item: str) -> list[Row]:
+    def retries(self, item: str) -> list[Retried]:
         """What is kept of the failures before each retry of a job folder."""
         return [
             s.retries[item]
@@ -162,7 +164,7 @@ class Ledger:
             node: item
             for s in late
             for item, row in s.retries.items()
-            for node in row.get("nodes", ())
+            for node in row.nodes
         }
 
     def jobs_of(self, item: str) -> list[Job]:
@@ -204,7 +206,7 @@ class Ledger:
         items: Sequence[str],
         sacct: bool = True,
         chain: int = 0,
-        retries: Mapping[str, Row] | None = None,
+        retries: Mapping[str, Retried] | None = None,
         exclude: Sequence[str] = (),
         cluster: str | None = None,
         named: bool = False,
@@ -215,98 +217,86 @@ class Ledger:
         before it of every job that is tried again; `exclude`: nodes that no job is to
         run on; `cluster` and `named`: those of a `Job`.
         """
-        made = Submission(
-            uuid.uuid4().hex[:8],
-            scheduler,
-            kind,
-            grid,
-            list(items),
-            now_ms(),
-            socket.gethostname(),
+        intent = Intent(
+            submission=uuid.uuid4().hex[:8],
+            scheduler=scheduler,
+            kind=kind,
+            grid=grid,
+            items=list(items),
+            sacct=sacct,
+            chain=chain,
+            retries=dict(retries or {}),
+            exclude=list(exclude),
+            cluster=cluster,
+            named=named,
+            root=self._here,
+            user=os.getuid() if self._is_groups else None,
+            created=now_ms(),
+            ts=now_ms(),
+            host=socket.gethostname(),
         )
-        facts: dict[str, Any] = {
-            "scheduler": scheduler,
-            "kind": kind,
-            "grid": grid,
-            "items": made.items,
-        }
-        facts |= {} if sacct else {"sacct": False}
-        facts |= {"chain": chain} if chain else {}
-        facts |= {"retries": dict(retries)} if retries else {}
-        facts |= {"exclude": list(exclude)} if exclude else {}
-        facts |= {"cluster": cluster} if cluster else {}
-        facts |= {"named": True} if named else {}
-        facts |= {"root": self._here}
-        facts |= {"user": os.getuid()} if self._is_groups else {}
-        self._append("intent", made.id, **facts, created=made.created, host=made.host)
-        return self.submissions[made.id]
+        self._append(intent)
+        return self.submissions[intent.submission]
 
     def submitted(
         self, submission: Submission, ids: Sequence[str], cluster: str | None = None
     ) -> None:
         """The jobs are in the queue under these ids; `cluster`: where sbatch says that
         it has put them."""
-        told = {"cluster": cluster, "named": True} if cluster else {}
-        self._append("submitted", submission.id, ids=list(ids), **told)
+        row = Submitted(
+            submission=submission.id,
+            ts=now_ms(),
+            ids=list(ids),
+            cluster=cluster,
+            named=bool(cluster),
+        )
+        self._append(row)
 
     def linked(self, submission: Submission, ids: Sequence[str]) -> None:
         """The next link of a submission's chain is in the queue."""
-        self._append("linked", submission.id, ids=list(ids))
+        row = Linked(submission=submission.id, ts=now_ms(), ids=list(ids))
+        self._append(row)
 
     def released(self, submission: Submission) -> None:
-        self._append("released", submission.id)
+        self._append(Released(submission=submission.id, ts=now_ms()))
 
     def cancelled(self, submission: Submission, items: Sequence[str]) -> None:
         """Some jobs of a submission are about to be stopped, because the user wants it."""
-        self._append("cancelled", submission.id, items=list(items))
+        row = Cancelled(submission=submission.id, ts=now_ms(), items=list(items))
+        self._append(row)
 
     def void(self, submission: Submission, reason: str) -> None:
         """Gives a submission up: it never reached the scheduler."""
-        self._append("void", submission.id, reason=reason)
+        self._append(Void(submission=submission.id, ts=now_ms(), reason=reason))
 
-    def _append(self, event: str, submission: str, **facts: Any) -> None:
-        row = {"event": event, "submission": submission, "ts": now_ms(), **facts}
-        with naming(self._path), self._path.open("a+b") as file:
-            cut = file.seek(0, os.SEEK_END) > 0 and _last_byte(file) != b"\n"
-            file.write((b"\n" if cut else b"") + to_json(row).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def _append(self, row: LedgerRow) -> None:
+        append_row(self._path, row)
         self._apply(row)
 
-    def _apply(self, row: dict[str, Any]) -> None:
-        match row["event"]:
-            case "intent":
-                facts = {
-                    key: row[key]
-                    for key in ("scheduler", "kind", "grid", "items", "created", "host")
-                }
-                facts |= {"sacct": row.get("sacct", True), "chain": row.get("chain", 0)}
-                facts |= {
-                    "retries": row.get("retries", {}),
-                    "exclude": row.get("exclude", []),
-                }
-                facts |= {
-                    "cluster": row.get("cluster"),
-                    "named": row.get("named", False),
-                    "root": row.get("root"),
-                }
-                facts |= {"user": row.get("user")}
-                self.submissions[row["submission"]] = Submission(
-                    row["submission"], **facts
-                )
-            case "submitted":
-                submission = self.submissions[row["submission"]]
-                submission.ids = row["ids"]
-                submission.cluster = row.get("cluster", submission.cluster)
-                submission.named = row.get("named", submission.named)
-            case "linked":
-                self.submissions[row["submission"]].links.append(row["ids"])
-            case "cancelled":
-                self.submissions[row["submission"]].cancelled |= set(row["items"])
-            case "released":
-                self.submissions[row["submission"]].released = True
-            case "void":
-                self.submissions[row["submission"]].void = row["reason"]
+    def _apply(self, row: LedgerRow) -> None:
+        if isinstance(row, Intent):
+            self.submissions[row.submission] = _intended(row)
+            return
+        submission = self.submissions.get(row.submission)
+        if submission is None:
+            raise Damaged(
+                f"{self._path}: a row is of submission {row.submission}, and no row before"
+                " it tells what that was"
+            )
+        match row:
+            case Submitted():
+                submission.ids = row.ids
+                if row.cluster is not None:
+                    submission.cluster = row.cluster
+                submission.named = row.named or submission.named
+            case Linked():
+                submission.links.append(row.ids)
+            case Cancelled():
+                submission.cancelled |= set(row.items)
+            case Released():
+                submission.released = True
+            case Void():
+                submission.void = row.reason
 
     def _tell_copies(self) -> None:
         """Tells submissions of another workspace, which still has them: this one was
@@ -323,6 +313,27 @@ class Ledger:
                 others[root] = _another(Path(root) / self._path.name, self._path)
             if f'"{submission.id}"'.encode() in others[root]:
                 submission.copied_from = root
+
+
+def _intended(row: Intent) -> Submission:
+    """A submission of which no more is known yet than that it was to be."""
+    return Submission(
+        id=row.submission,
+        scheduler=row.scheduler,
+        kind=row.kind,
+        grid=row.grid,
+        items=row.items,
+        created=row.created,
+        host=row.host,
+        sacct=row.sacct,
+        cluster=row.cluster,
+        named=row.named,
+        root=row.root,
+        user=row.user,
+        chain=row.chain,
+        retries=row.retries,
+        exclude=row.exclude,
+    )
 
 
 def _another(ledger: Path, mine: Path) -> bytes:
@@ -345,19 +356,3 @@ def submit_lock(workspace: Workspace) -> Iterator[None]:
                 f"another zsg submit is at work in {workspace.root}; wait for it to end"
             ) from None
         yield
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_bytes().split(b"\n"):
-        # A line cut by a kill was never acted upon: the act comes after the sync.
-        with contextlib.suppress(ValueError, RecursionError):
-            row = json.loads(line)
-            if isinstance(row, dict):
-                yield row
-
-
-def _last_byte(file: Any) -> bytes:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1)
