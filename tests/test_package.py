@@ -94,6 +94,11 @@ def test_import_contracts_hold() -> None:
             "Dependencies point at the science",
         ),
         ("launcher/somewhere/__init__.py", "", "The launcher's layers"),
+        (
+            "launcher/status/progress.py",
+            "import jobs.training.batches",
+            "The launcher enters jobs by its doors",
+        ),
     ],
 )
 def test_an_upward_import_breaks_a_contract(
