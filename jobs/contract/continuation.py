@@ -92,7 +92,7 @@ class JobEnd:
 
     kind: str
     submission: str
-    outcome: str
+    outcome: Outcome
     is_cancel_asked: bool = False
     policy: Policy | None = None
     previous: ExitRecord | None = None
@@ -106,7 +106,7 @@ class JobEnd:
 class Decision:
     """The outcome, and what the exit record says of it."""
 
-    outcome: str
+    outcome: Outcome
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
