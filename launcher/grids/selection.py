@@ -16,7 +16,7 @@ from zsg_core.errors import UserError
 from zsg_core.schema_errors import brief, nearest
 
 NEW = "new"  # as plan calls what was never submitted
-STATES = (NEW, *ShownState)
+STATES = (NEW, *map(str, ShownState))
 STATE = "state"
 MOST_SHOWN = 8
 HELP = "KEY=VALUE, a prefix of run ids, or state=STATE"
