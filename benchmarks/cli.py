@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.rows import Row, show
 from jobs.contract import attempt as attempts
-from jobs.contract import exit_record
 from jobs.contract.journal import Journal
+from jobs.contract.states import Outcome
 from launcher import cli
 from launcher.planning.plan import run_item
 from launcher.submission import session, submit
@@ -145,7 +145,7 @@ def _finish(run: Path, submission: str) -> None:
         "loss": 1.4,
         "checkpoints": list(range(0, 61, 10)),
     }
-    attempts.end(run, attempt, exit_record.DONE, **facts)
+    attempts.end(run, attempt, Outcome.DONE, **facts)
 
 
 def _peer(folder: Path, commands: int) -> list[str]:

@@ -3,9 +3,9 @@
 import pytest
 
 from jobs.contract import attempt as attempts
-from jobs.contract import exit_record
 from jobs.contract.attempt import Superseded, await_begin, begin, check, end
 from jobs.contract.folder import read_json
+from jobs.contract.states import Outcome
 
 VARIABLES = [
     "SLURM_JOB_ID",
@@ -113,7 +113,7 @@ def test_an_older_attempt_may_not(tmp_path):
     with pytest.raises(Superseded, match=r"belongs to attempt 2, this is 1"):
         check(tmp_path, old)
     with pytest.raises(Superseded):
-        end(tmp_path, old, exit_record.DONE)
+        end(tmp_path, old, Outcome.DONE)
     assert read_json(tmp_path / "exit.json") is None
 
 
@@ -132,7 +132,7 @@ def test_an_exit_record_says_how_it_ended(tmp_path):
     end(
         tmp_path,
         made,
-        exit_record.FAILED,
+        Outcome.FAILED,
         cause="out of memory",
         evidence="CUDA out of memory",
         step=5,
@@ -157,16 +157,16 @@ def test_an_exit_record_says_how_it_ended(tmp_path):
 def test_the_first_cause_stands(tmp_path):
     """When one rank has said why the attempt ended, what follows from it does not cover it."""
     made = begin(tmp_path, "s")
-    end(tmp_path, made, exit_record.FAILED, cause="out of memory")
-    end(tmp_path, made, exit_record.FAILED, cause="lost a peer")
+    end(tmp_path, made, Outcome.FAILED, cause="out of memory")
+    end(tmp_path, made, Outcome.FAILED, cause="lost a peer")
 
     assert read_json(tmp_path / "exit.json")["cause"] == "out of memory"
 
 
 def test_a_stale_exit_record_is_replaced(tmp_path):
     """What an earlier attempt left does not stand for this one."""
-    end(tmp_path, begin(tmp_path, "s"), exit_record.FAILED, cause="node failure")
-    end(tmp_path, begin(tmp_path, "s"), exit_record.DONE)
+    end(tmp_path, begin(tmp_path, "s"), Outcome.FAILED, cause="node failure")
+    end(tmp_path, begin(tmp_path, "s"), Outcome.DONE)
     record = read_json(tmp_path / "exit.json")
 
     assert (2, "done", None) == (record["attempt"], record["outcome"], record["cause"])
@@ -200,7 +200,7 @@ def test_a_job_that_was_done_is_known_when_it_is_started_again(
     submission has."""
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    end(tmp_path, begin(tmp_path, "s"), exit_record.DONE)
+    end(tmp_path, begin(tmp_path, "s"), Outcome.DONE)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     for name, value in now.items():

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from jobs.contract import attempt as attempts
-from jobs.contract import causes, exit_record
+from jobs.contract import causes
 from jobs.contract.causes import Cause
 from jobs.contract.folder import read_json
+from jobs.contract.states import Outcome
 from jobs.runtime import tracebacks
 from tests.lib.log_lines import NCCL
 from zsg_core.data.readers.intake import Intake
@@ -144,7 +145,7 @@ def test_a_rank_that_only_followed_gives_way(tmp_path):
         Cause.TRACEBACK,
         Cause.PEER_LOST,
     ):
-        attempts.end(tmp_path, made, exit_record.FAILED, cause=cause)
+        attempts.end(tmp_path, made, Outcome.FAILED, cause=cause)
 
     assert (read_json(tmp_path / "exit.json") or {})["cause"] == "out of memory"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobs.contract import attempt as attempts
-from jobs.contract import exit_record
 from jobs.contract.folder import Workspace
+from jobs.contract.states import Outcome
 from launcher.status import logs
 from launcher.status.logs import Part
 from launcher.workspace.ledger import Ledger
@@ -131,7 +131,7 @@ def test_following_goes_on_over_restarts_until_the_run_is_done(
     begins(workspace, "three\n")
     time.sleep(0.2)
     attempt = attempts.begin(workspace.root / ITEM, last.id)
-    attempts.end(workspace.root / ITEM, attempt, exit_record.DONE)
+    attempts.end(workspace.root / ITEM, attempt, Outcome.DONE)
     reader.join(10)
 
     lines = [
