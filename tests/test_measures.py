@@ -147,6 +147,7 @@ def test_bigrams_do_not_reach_from_one_text_into_the_next():
     assert together.tolist() == pytest.approx([0.0], abs=1e-9)
 
 
+@pytest.mark.engine  # needs POT
 def test_transport_is_exact():
     """Where every item has a twin, an optimal plan moves each to its own: the costs are
     those distances."""

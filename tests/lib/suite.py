@@ -72,6 +72,8 @@ COSTLY_MODULES = {
     "test_embedding_code",
     "test_estimate",
     "test_hostile_input",
+    "test_parity",
+    "test_plan_command",
     "test_wheel",
 }
 COSTLY_MARKS = ("browser", "engine", "process", "slurm", "soak")
