@@ -76,6 +76,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is text: examples can be copied, and no line is ragged
     help=(
         "One YAML grid becomes a cluster's worth of instruction-tuning runs and one page to compare"
         " them on."
@@ -451,15 +452,37 @@ class Schema(StrEnum):
 @app.command()
 def schema(
     of: Annotated[Schema, typer.Argument(help="which file's", metavar="grid|profile")],
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            help="a key such as train.lr, or its last part",
+            metavar="KEY",
+        ),
+    ] = None,
+    json: AsJson = False,
 ) -> None:
-    """Print the JSON Schema of a grid file or a profile, by which editors complete and check them.
+    """Explain a key of a grid or a profile, or print the JSON Schema.
 
-    Example: zsg schema grid
+    Of a key it shows the values, the default, what it means, whether it enters a run's
+    id, and the same of all keys within it. Without KEY it prints the JSON Schema of the
+    file, by which editors complete and check; with --json, that of the key.
+
+    \b
+    Examples:
+      zsg schema grid train.tuning
+      zsg schema grid > grid.schema.json
     """
-    from launcher.grids import json_schema
-    from launcher.views import show
+    from launcher.grids import json_schema, key_reference
+    from launcher.views import key_view, show
 
-    show.as_json(json_schema.grid() if of is Schema.GRID else json_schema.profile())
+    file: key_reference.File = "grid" if of is Schema.GRID else "profile"
+    if key is None:
+        show.as_json(json_schema.grid() if file == "grid" else json_schema.profile())
+    elif json:
+        show.as_json(key_reference.schema_of_key(file, key))
+    else:
+        for line in key_view.key_lines(key_reference.find_keys(file, key)):
+            show.result(line)
 
 
 def main() -> None:

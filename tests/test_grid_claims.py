@@ -48,7 +48,7 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
         ("nft < rt", "a claim: "),
         (
             "{claim: rises, along: arrangement.order}",
-            "values is missing: places of the axis, the lowest value first",
+            "values is missing: Values of the axis `along`, the one with the lowest metric first",
         ),
         (
             "{claim: rises, along: x, values: [nft]}",

@@ -75,6 +75,8 @@ ELSEWHERE = {
     "module": "setup",
     "module_load": "setup",
     "lora": "tuning",
+    "rank": "train.tuning.r",
+    "train.tuning.rank": "train.tuning.r",
     "train.lora": "train.tuning",
     "train.lora.r": "train.tuning.r",
 }

@@ -33,84 +33,107 @@ Device = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.:-]*$")]
 class SlurmSettings(Strict):
     """What sbatch and srun are told."""
 
-    partition: Word | None = Field(default=None, description="partition of every job")
-    account: Word | None = Field(default=None, description="account to charge")
-    qos: Word | None = Field(default=None, description="quality of service")
-    constraint: Features | None = Field(
-        default=None, description="node features, e.g. a100&ib"
+    partition: Word | None = Field(
+        default=None,
+        description="Partition of every job. Null means the site's default.",
     )
-    reservation: Word | None = Field(default=None, description="reservation to run in")
+    account: Word | None = Field(
+        default=None,
+        description="Account that jobs are charged to. Null means the user's default.",
+    )
+    qos: Word | None = Field(
+        default=None,
+        description="Quality of service of every job. Null means the user's default.",
+    )
+    constraint: Features | None = Field(
+        default=None,
+        description="Features that nodes must have, such as a100&ib. Null means any node.",
+    )
+    reservation: Word | None = Field(
+        default=None, description="Reservation that jobs run in. Null means none."
+    )
     gpus_by: Literal["gpus-per-node", "gres", "gpus", "gpus-per-task"] = Field(
         default="gpus-per-node",
         description=(
-            "the option by which this site wants GPUs asked for; gpus-per-task binds one GPU to"
-            " each rank"
+            "The option of sbatch by which this site wants GPUs to be asked for. "
+            "gpus-per-task binds one GPU to each rank."
         ),
     )
     gpu_type: Word | None = Field(
-        default=None, description="type of GPU as gres.conf names it, e.g. a800"
+        default=None,
+        description="Type of GPU, as gres.conf names it, such as a800. Null means any type.",
     )
     gres: Word | None = Field(
         default=None,
         description=(
-            "generic resources of train jobs, written out, e.g. gpu:a800:8; in place of gpus_by"
+            "Generic resources of train jobs, written out, such as gpu:a800:8. It takes "
+            "the place of gpus_by."
         ),
     )
     mem_gb: Count | None = Field(
-        default=None, description="memory per node; null = the site's default"
+        default=None,
+        description="Memory of each node, in GB. Null means the site's default.",
     )
     gpus_per_node: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=0, description="GPUs asked for on each node of a train job"
+        default=0,
+        description="GPUs asked for on each node of a train job; 0 = CPU nodes.",
     )
     array_parallelism: Count = Field(
-        default=64, description="most tasks of an array that run at once"
+        default=64, description="Most tasks of a job array that run at once."
     )
     max_array_size: Count = Field(
         default=1000,
         description=(
-            "largest array, if Slurm's MaxArraySize is not smaller; larger groups are split"
+            "Largest job array; larger groups of runs are split. Slurm's MaxArraySize "
+            "counts where it is smaller."
         ),
     )
     signal_before_end_s: Count = Field(
         default=120,
-        description="seconds before the time limit at which a job is told to stop",
+        description="Seconds before the time limit at which a job is told to save and stop.",
     )
     kill_wait_s: Count = Field(
         default=30,
         description=(
-            "the site's KillWait, seconds from SIGTERM to SIGKILL: a save must fit well within"
+            "The site's KillWait: seconds from SIGTERM to SIGKILL. A save must fit well "
+            "within."
         ),
     )
     on_time_limit: Literal["requeue", "chain", "none"] = Field(
         default="requeue",
         description=(
-            "how a run goes on that its time limit has stopped: requeue = its job goes back into"
-            " the queue (Slurm holds it for two minutes); chain = jobs queued beforehand take over,"
-            " where requeueing is forbidden; none = the next zsg submit"
+            "How a run resumes after its time limit: requeue = its job goes back into the "
+            "queue (Slurm holds it for two minutes); chain = jobs queued beforehand take "
+            "over, where requeueing is forbidden; none = it waits for the next zsg "
+            "submit."
         ),
     )
     max_continues: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
         description=(
-            "how often a run may go on by itself; null = 20, or 3 in a chain, which queues so many"
-            " jobs behind each run"
+            "How often a run may resume by itself. Null means 20, or 3 in a chain, which "
+            "queues that many jobs behind each run."
         ),
     )
     srun_args: list[Word] = Field(
         default=["--kill-on-bad-exit=1", "--wait=60"],
-        description="further arguments of srun: one dead rank ends the step",
+        description="Further arguments of srun; by default one dead rank ends the job step.",
     )
     sbatch: dict[
         Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], Word | int | Literal[True]
     ] = Field(
         default={},
         description=(
-            "further options of sbatch by their long names, e.g. {exclusive: true, nice: 100}"
+            "Further options of sbatch by their long names, such as {exclusive: true, "
+            "nice: 100}."
         ),
     )
     sacct: bool = Field(
         default=True,
-        description="whether zsg may ask sacct what became of jobs; false where it is off or slow",
+        description=(
+            "Whether zsg may ask sacct what became of jobs; false where accounting is off "
+            "or slow."
+        ),
     )
 
     @property
@@ -137,14 +160,16 @@ class SlurmSettings(Strict):
 class JobSize(Strict):
     """The size and time limit of a kind of job."""
 
-    nodes: Nodes = Field(default=1, description="nodes")
+    nodes: Nodes = Field(default=1, description="Number of nodes of a job.")
     ranks_per_node: RanksPerNode = Field(
-        default=1, description="processes per node, one per GPU"
+        default=1, description="Number of processes on each node, one per GPU."
     )
     cpus_per_rank: Count = Field(
-        default=1, description="CPUs, and so threads, of each process"
+        default=1, description="CPUs of each process, and so its threads."
     )
-    time_min: Minutes = Field(default=60, description="time limit in minutes")
+    time_min: Minutes = Field(
+        default=60, description="Time limit of a job, in minutes."
+    )
 
 
 class EvaluateSize(JobSize):
@@ -152,7 +177,8 @@ class EvaluateSize(JobSize):
     profile has any."""
 
     idle_min: Positive = Field(
-        default=5.0, description="minutes without a new snapshot after which it ends"
+        default=5.0,
+        description="Minutes without a new snapshot after which an evaluate job ends.",
     )
 
 
@@ -161,13 +187,13 @@ class Tracking(Strict):
 
     uri: str | None = Field(
         default=None,
-        description="MLflow's tracking URI; null = mlflow.db in the workspace",
+        description="MLflow's tracking URI. Null means the file mlflow.db in the workspace.",
     )
     live: bool = Field(
         default=False,
         description=(
-            "whether the nodes reach tracking.uri, a server, and send to it while they train; else "
-            "`zsg sync` does. Local jobs are always followed"
+            "Whether the nodes reach tracking.uri, a server, and send to it while they "
+            "train; else `zsg sync` does. Local jobs are always followed."
         ),
     )
 
@@ -176,7 +202,11 @@ class DeepSpeedSettings(Strict):
     """How DeepSpeed divides a model; changes memory and speed, not a run's identity."""
 
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
-        default=1, description="ZeRO stage"
+        default=1,
+        description=(
+            "ZeRO stage: 0 divides nothing, 1 the optimizer's state, 2 gradients too, 3 "
+            "weights too."
+        ),
     )
 
 
@@ -186,14 +216,15 @@ class TrainerSettings(Strict):
     recompute: bool | None = Field(
         default=None,
         description=(
-            "compute activations again for the backward pass; null = where a run fits only so"
+            "Whether activations are computed again for the backward pass, which saves "
+            "memory and takes time. Null means where a run fits only so."
         ),
     )
     compile: bool = Field(
         default=False,
         description=(
-            "compile each layer but its attention; needs a C++ compiler on the nodes, not for"
-            " ZeRO 3"
+            "Whether each layer but its attention is compiled. It needs a C++ compiler on "
+            "the nodes and does not work with ZeRO 3."
         ),
     )
 
@@ -203,40 +234,54 @@ class SmokeSettings(Strict):
 
     hidden: Annotated[int, Field(ge=1, le=65_536)] = Field(
         default=128,
-        description="hidden size of the tiny model that stands for the grid's",
+        description="Hidden size of the tiny model that stands for the grid's.",
     )
     layers: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=2, description="its layers"
+        default=2,
+        description="Number of layers of the tiny model that stands for the grid's.",
     )
     tasks: Count = Field(
-        default=8, description="first training and held-out tasks of the lists"
+        default=8,
+        description="How many training and held-out tasks are used, the first of the lists.",
     )
     per_task: Count = Field(
-        default=8, description="instances of a training task; held-out tasks have one"
+        default=8,
+        description="Examples of each training task; held-out tasks have one.",
     )
     steps: Count = Field(
         default=4,
-        description="steps, a checkpoint at each; more where a claim needs them",
+        description="Optimizer steps, with a checkpoint at each; more where a claim needs them.",
     )
-    time_min: Minutes = Field(default=15, description="time limit in minutes")
+    time_min: Minutes = Field(
+        default=15, description="Time limit of a job of a trial, in minutes."
+    )
 
 
 class Gpu(Strict):
     """The GPUs of a train job, as far as estimates need to know them."""
 
-    name: str = Field(description="for tables, e.g. A800-80G", pattern=r"^[\w.+-]+$")
+    name: str = Field(
+        description="Name of the GPU for tables, such as A800-80G.",
+        pattern=r"^[\w.+-]+$",
+    )
     memory_gb: Positive = Field(
         description=(
-            "memory of one GPU as it is sold, e.g. 80, taken as 1e9 bytes each; what is beyond is"
-            " the driver's"
+            "Memory of one GPU as it is sold, such as 80, in units of 1e9 bytes; what is "
+            "beyond is left to the driver."
         )
     )
     tflops: Positive = Field(
-        description="its dense bf16 peak in 1e12 operations a second, e.g. 312 of an A100"
+        description=(
+            "Dense bf16 peak of one GPU in 1e12 operations a second, such as 312 for an "
+            "A100."
+        )
     )
     mfu: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.4,
-        description="share of the peak that training reaches; turns operations into GPU-hours",
+        description=(
+            "Share of that peak that training reaches; it turns operations into "
+            "GPU-hours."
+        ),
     )
 
 
@@ -255,19 +300,22 @@ class Environment(Strict):
             "TMPDIR",
             "USER",
         ],
-        description="variables handed on to the jobs",
+        description="Variables of the submitting shell that are handed on to the jobs.",
     )
     set: dict[
         Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")],
         Annotated[str, Field(pattern=r"^[\w.,:@=+/^-]*$")],
-    ] = Field(default={}, description="variables set for the jobs")
+    ] = Field(
+        default={},
+        description="Variables that are set for the jobs, such as {HF_HOME: /data/hf}.",
+    )
     cache: Annotated[
         str, Field(pattern=r"^(/[\w.-]+|/?\$[A-Za-z_]\w*)(/([\w.-]+|\$[A-Za-z_]\w*))*$")
     ] = Field(
         default="$TMPDIR",
         description=(
-            "folder on the node's own disk for what is compiled there; a variable at its start that"
-            " the node lacks is /tmp"
+            "Folder on the node's own disk for what is compiled there. A variable at its "
+            "start that the node lacks is read as /tmp."
         ),
     )
 
@@ -287,11 +335,17 @@ class Network(Strict):
 
     interfaces: list[Device] = Field(
         default=[],
-        description="network interfaces, e.g. [bond0]: NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME",
+        description=(
+            "Network interfaces, such as [bond0], for NCCL_SOCKET_IFNAME and "
+            "GLOO_SOCKET_IFNAME. [] = they choose."
+        ),
     )
     hcas: list[Device] = Field(
         default=[],
-        description="InfiniBand adapters, e.g. [mlx5_0, mlx5_1]: NCCL_IB_HCA",
+        description=(
+            "InfiniBand adapters, such as [mlx5_0, mlx5_1], for NCCL_IB_HCA. [] = NCCL "
+            "chooses."
+        ),
     )
 
     @property
@@ -311,12 +365,16 @@ class Container(Strict):
     prefix: list[Word] = Field(
         default=[],
         description=(
-            "words before Python in each srun step, e.g. [apptainer, exec, --nv, /images/zsg.sif]"
+            "Words before Python in each srun step, such as [apptainer, exec, --nv, "
+            "/images/zsg.sif]."
         ),
     )
     python: Word | None = Field(
         default=None,
-        description="Python within the container, with zsg in it; null = the one that calls zsg",
+        description=(
+            "Python within the container, with zsg in it. Null means the one that calls "
+            "zsg."
+        ),
     )
 
 
@@ -324,49 +382,63 @@ class Profile(Strict):
     """A cluster, or this machine."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")] = Field(
-        description="the profile's name"
+        description="The profile's name, by which a grid asks for it: that of its file."
     )
     inherits: str | None = Field(
         default=None,
-        description="name or file of the profile that this one is laid over, key by key",
+        description=(
+            "Name or file of the profile that this one is laid over, key by key. Null "
+            "means none."
+        ),
     )
     kind: Literal["local", "slurm"] = Field(
-        description="local: this machine, no scheduler; slurm: sbatch"
+        description=(
+            "Where jobs run: local = on this machine, without a scheduler; slurm = by "
+            "sbatch."
+        )
     )
     workspace: str = Field(
         default="zsg-work",
-        description="folder of all runs; relative to where zsg is called",
+        description="Folder of all runs, relative to where zsg is called.",
     )
     share: Literal["nobody", "group"] = Field(
         default="nobody",
         description=(
-            "whose a workspace is that zsg makes: nobody else's, or group = the group of the folder"
-            " it lies in may read and write it, too; what is run is never taken from another member"
+            "Who may use a workspace that zsg makes: nobody else, or group = the group of "
+            "the folder it lies in may read and write it too. Code and records of another "
+            "member are never run."
         ),
     )
     internet: bool = Field(
         default=False,
         description=(
-            "whether zsg may fetch data sets of the Hugging Face hub, where it runs; jobs never do"
+            "Whether zsg may fetch data sets from the Hugging Face hub, where it is "
+            "called; jobs never do."
         ),
     )
-    max_parallel: Count = Field(default=2, description="local only: jobs side by side")
+    max_parallel: Count = Field(
+        default=2,
+        description="Profiles of kind local only: how many jobs run side by side.",
+    )
     hang_min: Count = Field(
         default=20,
         description=(
-            "minutes without a step after which `zsg status` flags a run; evaluations and saves may"
-            " take three times their longest so far"
+            "Minutes without a step after which `zsg status` flags a run; evaluations and "
+            "saves may take three times their longest so far."
         ),
     )
     max_gpus: Count | None = Field(
         default=None,
-        description="guard: most GPUs that one submit may hold at once; more is refused",
+        description=(
+            "Guard: a submit that would hold more GPUs than this at once is refused. Null "
+            "means no limit."
+        ),
     )
     max_gpu_hours: Positive | None = Field(
         default=None,
         description=(
-            "guard: most GPU-hours of one submit, as estimated, or by time limits where no"
-            " estimate is"
+            "Guard: a submit of more GPU-hours than this is refused, as estimated, or by "
+            "time limits where there is no estimate. Null means no limit."
         ),
     )
     prepare: JobSize = JobSize()
@@ -377,7 +449,10 @@ class Profile(Strict):
     slurm: SlurmSettings = SlurmSettings()
     gpu: Gpu | None = Field(
         default=None,
-        description="the GPUs, for estimates; null = CPU nodes: no memory refusal, no GPU-hours",
+        description=(
+            "The GPUs, for estimates. Null means CPU nodes: no refusal for memory, no "
+            "GPU-hours."
+        ),
     )
     smoke: SmokeSettings = SmokeSettings()
     tracking: Tracking = Tracking()
@@ -387,8 +462,8 @@ class Profile(Strict):
     setup: list[str] = Field(
         default=[],
         description=(
-            "shell lines run verbatim at the start of every Slurm job, which one that fails ends"
-            " (`… || true` may fail); plan shows them"
+            "Shell lines that run verbatim at the start of every Slurm job; a line that "
+            "fails ends the job. `zsg plan` shows them."
         ),
     )
 

@@ -125,13 +125,8 @@ def _told(error: ValidationError) -> tuple[Place, str]:
             str(place[-1]), list(KINDS[str(kind)].model_fields), f"a claim that {kind}"
         )
     if first["type"] == "missing":
-        return (
-            (
-                "claims",
-                number,
-            ),
-            f"{place[-1]} is missing: {KINDS[str(kind)].model_fields[str(place[-1])].description}",
-        )
+        meaning = str(KINDS[str(kind)].model_fields[str(place[-1])].description)
+        return ("claims", number), f"{place[-1]} is missing: {meaning.rstrip('.')}"
     if first["type"].startswith("union_tag"):
         return (
             "claims",

@@ -28,19 +28,19 @@ def grid() -> Schema:
     settings, models = _of(Settings)
     claims = _plain(OF_A_GRID.json_schema(ref_template="#/definitions/{model}"))
     kinds = claims.pop("$defs")
-    values = dict(_values(settings, models))
+    values = dict(dotted_keys(settings, models))
     axes = {key: _axis(key, value) for key, value in values.items()}
     columns = {key: _listed(key, value) for key, value in values.items()}
     zipped = _mapping(
         columns,
-        description="lists of equal length that are walked together",
+        description="Lists of equal length that are walked together, not multiplied.",
         minProperties=1,
     )
     parts = {
         "settings": _mapping(values),
         "block": _mapping(
             axes | {"zip": zipped},
-            description="the product of its axes",
+            description="A block of the grid: the product of its axes.",
             minProperties=1,
         ),
     }
@@ -49,16 +49,21 @@ def grid() -> Schema:
         "name": {
             "type": "string",
             "pattern": f"^{NAME.pattern}$",
-            "description": "the MLflow experiment",
+            "description": "Name of the grid and of its MLflow experiment, such as wsd-order.",
         },
         "profile": _or_null(
-            {"type": "string"}, "a cluster profile, by name or by file"
+            {"type": "string"},
+            "Cluster profile, by name or by file; --profile overrides it. Null means local.",
         ),
         "defaults": _or_null(
-            _ref("settings"), "settings of every run, nested or dotted"
+            _ref("settings"),
+            "Settings of every run, nested (train: {lr: 1e-5}) or dotted (train.lr: 1e-5).",
         ),
         "grid": {
-            "description": "the axes: one block, or a list of blocks whose runs are united",
+            "description": (
+                "The axes: one block, or a list of blocks whose runs are united. A list is an axis;"
+                " a value that is a list is bracketed twice. Null means one run, of the defaults."
+            ),
             "anyOf": [
                 block,
                 {"type": "array", "items": block, "minItems": 1},
@@ -67,11 +72,13 @@ def grid() -> Schema:
         },
         "exclude": _or_null(
             {"type": "array", "items": rule},
-            "points that say all of a rule are left out",
+            "Points that have all the values of a rule are left out, such as"
+            " [{arrangement.order: fft, seed: 1}].",
         ),
         "claims": _or_null(
             claims,
-            "what the study claims, fixed before it is looked at; `zsg report` decides it",
+            "What the study claims, fixed before any result is seen; `zsg report` decides it. No"
+            " part of a run's identity.",
         ),
     }
     return _document("zsg grid", properties, models | kinds | parts, required=["name"])
@@ -127,7 +134,7 @@ def _is_left_out(key: str, value: Any) -> bool:
     )
 
 
-def _values(
+def dotted_keys(
     schema: Schema, models: Schema, prefix: str = ""
 ) -> Iterator[tuple[str, Schema]]:
     """The schema of every dotted key, of sections as of values; a name that is the
@@ -145,7 +152,7 @@ def _values(
                 if "$ref" in inner:
                     if below:
                         yield f"{prefix}{name}.{NAMED}", inner
-                    yield from _values(
+                    yield from dotted_keys(
                         models[inner["$ref"].rpartition("/")[2]],
                         models,
                         f"{prefix}{name}.{below}",

@@ -19,7 +19,7 @@ def check_block(asked: Any) -> None:
 
 @order(
     BLOCKS,
-    about="so many examples of a task together",
+    about="`block` examples of one task together, blocks shuffled",
     settings=("block",),
     check=check_block,
     is_seeded=always,

@@ -7,7 +7,7 @@ from zsg_core.orders.registry import Arranged, OrderInputs, always, order
 
 
 @order("random", about="shuffled", is_seeded=always)
-@order("round_robin", about="each task's turn")
+@order("round_robin", about="one example of each task in turn")
 @order("cluster", about="task after task")
 def arrange_by_task(inputs: OrderInputs) -> Arranged:
     """Items in one of the three orders."""

@@ -60,7 +60,10 @@ def is_shuffled(asked: Any) -> bool:
 
 @order(
     TMA,
-    about="in rounds that take for every test item its nearest example left",
+    about=(
+        "in rounds, in each of which every test item takes its nearest example that is not"
+        " taken yet"
+    ),
     settings=("list", "cap", "rounds"),
     check=check_list,
     recipe=resolve_list,

@@ -78,15 +78,16 @@ class QuickSettings(Strict):
 
     items: Count = Field(
         description=(
-            "how many test items, each task having its share; drawn by the test set's own seed, so"
-            " the same in all runs of the data. Their loss has a key of its own, loss_quick_<items>"
+            "How many test items are measured at every checkpoint, each task having its "
+            "share. They are drawn by data.test_seed, so all runs on the data share them. "
+            "Their loss is metric loss_quick_<items>."
         )
     )
     full_every: CheckpointSteps = Field(
         default=100,
         description=(
-            "when the whole test set is measured: a stride, steps or spans as in `every`; step 0"
-            " and the last always count"
+            "At which steps the whole test set is measured: a stride, steps or spans as "
+            "in `checkpoints.every`. Step 0 and the last step always count."
         ),
     )
 
@@ -94,11 +95,17 @@ class QuickSettings(Strict):
 class KeepRule(Strict):
     """Which snapshots stay: each that one of these names."""
 
-    first: Count | None = Field(default=None, description="so many of the first")
-    last: Count | None = Field(default=None, description="so many of the newest")
-    best: Count | None = Field(default=None, description="so many of the lowest loss")
+    first: Count | None = Field(
+        default=None, description="Keep this many of the first snapshots."
+    )
+    last: Count | None = Field(
+        default=None, description="Keep this many of the newest snapshots."
+    )
+    best: Count | None = Field(
+        default=None, description="Keep this many snapshots of the lowest loss."
+    )
     every: Count | None = Field(
-        default=None, description="those of steps that are multiples of this"
+        default=None, description="Keep snapshots of steps that are multiples of this."
     )
 
     @model_validator(mode="after")
@@ -134,29 +141,36 @@ Keep = Annotated[KeepRule | None, BeforeValidator(_keep_rule), _Words()]
 
 
 class GenerationSettings(Strict):
-    """How answers are made of which metrics other than the loss are taken."""
+    """How answers to test items are generated, from which metrics other than the loss
+    are taken."""
 
     preset: Literal["greedy", "paper"] = Field(
         default="greedy",
-        description="greedy: the likeliest token each time; paper: sampled as published, see there",
+        description=(
+            "How the answers to test items are generated. greedy: the most likely token "
+            "each time; paper: nucleus sampling as published (top-p 0.9, temperature 0.9, "
+            "repetition penalty 1.2, no empty answer)."
+        ),
     )
-    max_new_tokens: Count = Field(default=128, description="most tokens of an answer")
+    max_new_tokens: Count = Field(
+        default=128, description="Longest answer, in tokens; a longer one is cut there."
+    )
     items: Count | None = Field(
         default=None,
         description=(
-            "how many test items are answered, each task having its share, the same at every"
-            " checkpoint; null = all of them, or the 120 of preset paper"
+            "How many test items are answered, each task having its share, the same at "
+            "every checkpoint. Null means all, or 120 in preset paper."
         ),
     )
     seed: Seed = Field(
         default=0,
-        description="preset paper: seed of the draws, of which each item has its own",
+        description="Preset paper only: seed of the draws; each item has a stream of its own.",
     )
     name: WayName | None = Field(
         default=None,
         description=(
-            "a name that the keys of its metrics carry, `rouge1/NAME`: a key is of one way of"
-            " answering only"
+            "A name of yours that the metrics' keys carry, `rouge1/NAME`. Needed to keep "
+            "values of two ways of answering side by side."
         ),
     )
 
@@ -188,7 +202,8 @@ class RankSettings(Strict):
     """How the metric rank_accuracy is taken; there is one way only."""
 
     name: WayName | None = Field(
-        default=None, description="a name that its key carries, `rank_accuracy/NAME`"
+        default=None,
+        description="A name of yours that the metric's key carries, `rank_accuracy/NAME`.",
     )
 
 
@@ -199,22 +214,25 @@ class CheckpointSettings(Strict):
     every: CheckpointSteps = Field(
         default=10,
         description=(
-            "steps between checkpoints, or the steps [1, 2, 5], or spans `1-50:1, 50-500:10,"
-            " 500-:50`; step 0 and the last always count"
+            "At which steps metrics are taken: a stride such as 10, a list of steps [1, "
+            "2, 5], or spans `1-50:1, 50-500:10, 500-:50`. Step 0 and the last step "
+            "always count."
         ),
     )
     quick: QuickSettings | None = Field(
         default=None,
         description=(
-            "measure some items at every checkpoint and all only now and then; null = all, always"
+            "Measure only some test items at every checkpoint, and all of them now and "
+            "then, such as {items: 100, full_every: 100}. Null means all items, always."
         ),
     )
     metrics: Annotated[list[Literal[all_metrics.NAMES]], Field(min_length=1)] = Field(  # type: ignore[valid-type]
         default=["loss"],
         description=(
-            "what is measured: the loss by the run itself at every checkpoint, all others by"
-            " evaluators, on the base and on every snapshot; may be asked for later. rank_accuracy"
-            " is of test items that were published with answer choices, as P3's"
+            "What is measured. The run itself takes the loss at every checkpoint; "
+            "evaluators take all others from the base and from every snapshot, so these "
+            "need `snapshots`. Metrics may be added later. rank_accuracy needs test items "
+            "published with answer choices, such as P3's."
         ),
     )
     generation: GenerationSettings = GenerationSettings()
@@ -223,8 +241,8 @@ class CheckpointSettings(Strict):
     reward_model: FolderName | None = Field(
         default=None,
         description=(
-            "folder of the reward model of metric reward: for sequence classification, or as"
-            " UltraRM's"
+            "Folder of the reward model for metric reward, which needs it: a model for "
+            "sequence classification, or one like UltraRM. Null without that metric."
         ),
     )
     representations: RepresentationSettings | None = None
@@ -232,26 +250,39 @@ class CheckpointSettings(Strict):
     snapshots: SnapshotSteps = Field(
         default=None,
         description=(
-            "steps after which the weights are kept, in the words of `every`; the last always"
-            " counts, and each is a checkpoint too"
+            "After which steps the weights are saved for evaluators, in the words of "
+            "`checkpoints.every`. The last step always counts, and each is a checkpoint "
+            "too. Null means none."
         ),
     )
     keep: Keep = Field(
         default=None,
         description=(
-            "which snapshots stay: all, last, or {first: 1, last: 2, best: 1, every: 100}; one that"
-            " is being evaluated always does"
+            "Which snapshots stay on disk: all, last, or a rule such as {first: 1, last: "
+            "2, best: 1, every: 100}. One that is being evaluated always stays. Null "
+            "means all."
         ),
     )
     state_every_min: Positive | None = Field(
         default=30.0,
-        description="minutes between full states to go on from; null = only when told to stop",
+        description=(
+            "Minutes between full states (weights, optimizer, position in the data) that "
+            "a run resumes from. Null means only when the job is told to stop."
+        ),
     )
     state_every: Count | None = Field(
-        default=None, description="also after every so many steps"
+        default=None,
+        description=(
+            "Save a full state also after every so many steps. Null means by minutes "
+            "only."
+        ),
     )
     keep_state: bool = Field(
-        default=False, description="keep the last full state of a run that is done"
+        default=False,
+        description=(
+            "Whether the last full state stays after the run is done; false = it is "
+            "removed."
+        ),
     )
 
     @model_validator(mode="after")

@@ -16,7 +16,10 @@ from zsg_core.settings.fields import Count, ExactFraction, Positive, Strict
 
 AXIS = Annotated[
     str,
-    Field(min_length=1, description="an axis of the grid, such as arrangement.order"),
+    Field(
+        min_length=1,
+        description="The axis of the grid that is compared along, such as arrangement.order.",
+    ),
 ]
 Places = Annotated[list[Any], Field(min_length=2)]
 FEWEST_PLACES = (
@@ -29,20 +32,33 @@ Where = Annotated[dict[str, Any], Field(min_length=1)]
 
 class _Claim(Strict):
     metric: str = Field(
-        default="loss", min_length=1, description="which metric's values"
+        default="loss",
+        min_length=1,
+        description=(
+            "The metric whose values are judged; the lower the better only where the "
+            "claim says so."
+        ),
     )
     where: Where | None = Field(
-        default=None, description="only of the runs whose axes have these values"
+        default=None,
+        description=(
+            "Judge only runs whose axes have these values, such as {model.name: "
+            "llama-7b}. Null means all runs."
+        ),
     )
     stage: Count | None = Field(
         default=None,
         description=(
-            "only of this stage's part of the curve, its first checkpoint included; null = of all"
+            "Judge only this stage's part of the curve, its first checkpoint included. "
+            "Null means all of it."
         ),
     )
     published: str | None = Field(
         default=None,
-        description="published curves to draw beside, by the name of a file of templates/published",
+        description=(
+            "Published curves to draw beside: the name of a file of templates/published. "
+            "Null means none."
+        ),
     )
 
     @property
@@ -63,12 +79,16 @@ class Rises(_Claim):
 
     claim: Literal["rises"]
     of: Literal["end", "area"] = Field(
-        default="end", description="the last value, or the area under the curve"
+        default="end",
+        description="What of a curve is compared: end = its last value, area = the area under it.",
     )
     along: AXIS
-    values: Places = Field(description="places of the axis, the lowest value first")
+    values: Places = Field(
+        description="Values of the axis `along`, the one with the lowest metric first."
+    )
     by: Annotated[FiniteFloat, Field(ge=0)] = Field(
-        default=0.0, description="each time at least by so much"
+        default=0.0,
+        description="Each value must be higher than the one before by at least this.",
     )
 
     @property
@@ -78,24 +98,27 @@ class Rises(_Claim):
 
 
 class Correlates(_Claim):
-    """Ranks agree: Spearman's correlation of the place on an axis with the value.
+    """Ranks agree: Spearman's correlation of the place on an axis with the metric.
 
-    It is held against all orders of the places, so of fewer than FEWEST_PLACES nothing
-    can be decided.
+    It is held against all orders of the places, so of fewer than five nothing can be
+    decided.
     """
 
     claim: Literal["correlates"]
     of: Literal["end", "area"] = Field(
-        default="end", description="the last value, or the area under the curve"
+        default="end",
+        description="What of a curve is compared: end = its last value, area = the area under it.",
     )
     along: AXIS
     values: Annotated[list[Any], Field(min_length=4)] = Field(
         description=(
-            f"places of the axis, in order; at least {FEWEST_PLACES}, or nothing can be decided"
+            f"Values of the axis `along`, in order; with fewer than {FEWEST_PLACES} nothing can be"
+            " decided."
         )
     )
     at_least: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
-        default=0.8, description="the correlation"
+        default=0.8,
+        description="The smallest Spearman correlation that supports the claim.",
     )
 
     @property
@@ -110,10 +133,11 @@ class FallsEarly(_Claim):
     claim: Literal["falls_early"]
     share: ExactFraction = Field(
         default=Fraction(4, 5),
-        description="of the fall from step 0 to the lowest value",
+        description="This share of the fall from step 0 to the lowest value must be done early.",
     )
     within: ExactFraction = Field(
-        default=Fraction(1, 20), description="of the run's steps"
+        default=Fraction(1, 20),
+        description="Early means within this share of the run's steps.",
     )
 
 
@@ -123,11 +147,11 @@ class FallsAt(_Claim):
     claim: Literal["falls_at"]
     at: ExactFraction = Field(
         default=Fraction(1, 2),
-        description="where the order turns, as a share of the steps",
+        description="Where the order of examples turns, as a share of the steps.",
     )
     window: ExactFraction = Field(
         default=Fraction(1, 20),
-        description="what is compared on both sides, as a share",
+        description="How much of the curve is compared before and after, as a share of the steps.",
     )
 
 
@@ -142,10 +166,15 @@ class FallsSuddenly(_Claim):
 
     claim: Literal["falls_suddenly"]
     along: AXIS
-    value: Any = Field(description="the place of the axis at which tasks fall suddenly")
-    against: Any = Field(description="the place of the axis that it is compared with")
+    value: Any = Field(
+        description="Value of the axis `along` at which tasks are claimed to fall suddenly."
+    )
+    against: Any = Field(
+        description="Value of the axis `along` that it is compared with."
+    )
     times: Positive = Field(
-        default=3.0, description="how many times its usual change a task falls"
+        default=3.0,
+        description="A task falls suddenly if it falls by this many times its usual change.",
     )
 
     @property

@@ -43,15 +43,21 @@ class HeldOut(Strict):
     by: Literal["list", "seed", "family"] = Field(
         default="list",
         description=(
-            "the published list, tasks drawn by seed, or one task of every family, by a task's"
-            " first word"
+            "How held-out tasks are chosen: list = the list published with the data; seed "
+            "= `tasks` tasks drawn by `seed`; family = one task of every family, which is "
+            "a task's first word."
         ),
     )
     tasks: Count | None = Field(
-        default=None, description="how many tasks `seed` holds out"
+        default=None,
+        description="How many tasks are held out; needed by `by: seed` and by nothing else.",
     )
     seed: Seed = Field(
-        default=0, description="the draw's own seed; the top `seed` never changes it"
+        default=0,
+        description=(
+            "Seed of the draw of held-out tasks, under `by: seed` or `family`. The top "
+            "`seed` never changes it."
+        ),
     )
 
     @model_validator(mode="after")
@@ -93,138 +99,186 @@ class SourceSettings(Strict):
     """One data set: what it is, which of its examples are trained on, and which are tested."""
 
     set: Literal[TRAINING_SETS] = Field(  # type: ignore[valid-type]
-        default="niv2", description="format of the data"
+        default="niv2",
+        description=(
+            "Format of the data. `zsg plan` says what a format expects if the files do "
+            "not fit."
+        ),
     )
     path: FolderName | None = Field(
         default=None,
         description=(
-            "a file, a folder, or a pattern such as tasks/*.json; of set huggingface also a name of"
-            " the hub: org/name, org/name:main/train, org/name@revision:main/train"
+            "The data, which every source needs: a file, a folder, or a pattern such as "
+            "tasks/*.json. For format huggingface also a name on the hub: org/name, "
+            "org/name:main/train, org/name@revision:main/train. The content enters the "
+            "run id, not where it lies."
         ),
     )
     test_set: Literal[TEST_SETS] | None = Field(  # type: ignore[valid-type]
         default=None,
-        description="format of test_path; default: set. MT-Bench has no answers to take a loss of",
+        description=(
+            "Format of `test_path`, which it needs. MT-Bench has no answers to take a "
+            "loss of. Null means the same as `set`."
+        ),
     )
     test_path: FolderName | None = Field(
-        default=None, description="test data of their own, in place of held_out"
+        default=None,
+        description=(
+            "Test data in files of their own, in place of held-out tasks. It excludes "
+            "`held_out`."
+        ),
     )
     held_out: HeldOut | None = Field(
         default=None,
         description=(
-            "how held-out tasks are chosen; default: {by: list}, of a source: none are tested"
+            "Which tasks are never trained on, and tested instead, such as {by: seed, "
+            "tasks: 20}. It excludes `test_path`. Null means {by: list} for one data set, "
+            "and no test for one of several `sources`."
         ),
     )
     on_bad_row: Literal["error", "skip"] = Field(
         default="error",
-        description="what a row that cannot be read is: an error, or counted, told and passed over",
+        description=(
+            "What happens to a row that cannot be read: error = zsg refuses the data; "
+            "skip = the row is left out, counted and reported."
+        ),
     )
     train_per_task: Count | None = Field(
         default=20,
         description=(
-            "most examples per training task; null = all, the default of sets that are one task"
+            "Most examples of each training task. Null means all, which is the default of "
+            "formats that are one task."
         ),
     )
     test_per_task: Count | None = Field(
         default=5,
         description=(
-            "most examples per held-out task; null = all, the default of sets that are one task"
+            "Most examples of each held-out task. Null means all, which is the default of "
+            "formats that are one task."
         ),
     )
     train_tasks: Count | None = Field(
         default=None,
-        description="only the first tasks of the training list; null = all",
+        description="Use only this many tasks, the first of the training list. Null means all.",
     )
     test_tasks: Count | None = Field(
         default=None,
-        description="only the first held-out tasks of the list; null = all",
+        description="Test only this many held-out tasks, the first of the list. Null means all.",
     )
     templates: Count | None = Field(
         default=None,
         description=(
-            "p3 and flan_mini: so many templates of every data set, drawn by sample_seed; null"
-            " = all"
+            "Formats p3 and flan_mini only: use this many templates of every data set, "
+            "drawn by data.sample_seed. Null means all."
         ),
     )
     data_sets: Literal["t0", "folder"] | DataSets | None = Field(
         default=None,
         description=(
-            "which tasks are templates of one data set, for `templates` and `mix`: a mapping of"
-            " sets to names or patterns of tasks, folder = by the folders of their files, t0 = by"
-            " the names of T0's sets; null = t0, and under rates: capped every task a set of its"
-            " own, as in Flan-PaLM"
+            "Which tasks are templates of one data set, for `templates` and `data.mix`: a "
+            "mapping from set names to names or patterns of tasks; folder = by the "
+            "folders of their files; t0 = by the names of T0's sets. Null means t0, and "
+            "under `rates: capped` every task a set of its own, as in Flan-PaLM."
         ),
     )
     sampling: Literal["random", "first"] = Field(
-        default="random", description="how a task is capped"
+        default="random",
+        description=(
+            "How a task with more examples than train_per_task or test_per_task is cut: "
+            "random = drawn by data.sample_seed (data.test_seed for tests); first = its "
+            "first examples."
+        ),
     )
     tags: FolderName | None = Field(
         default=None,
         description=(
-            "JSON lines with the tags of every example, such as InsTag's, by the `id` that the data"
-            " or zsg give it, or in the data's order; null = the data's own"
+            "A file of JSON lines with the tags of every example, such as InsTag's, "
+            "matched by `id`, or by the order of the data. It needs `keep_tags` or "
+            "`drop_tags`. Null means the tags in the data themselves."
         ),
     )
     keep_tags: Pattern | None = Field(
         default=None,
         description=(
-            "train only on examples with a tag that this regular expression finds, in any case"
+            "Train only on examples that have a tag in which this regular expression is "
+            "found; case does not matter. Null means all."
         ),
     )
     drop_tags: Pattern | None = Field(
         default=None,
         description=(
-            "never train on examples with a tag that this regular expression finds: 'code|math'"
+            "Never train on examples that have a tag in which this regular expression is "
+            "found, such as 'code|math'. Null means none are left out."
         ),
     )
     fraction: ExactFraction = Field(
         default=Fraction(1),
         description=(
-            "exact share of the training data kept, such as 1/4; what 1/16 keeps is among what 1/4"
-            " keeps"
+            "Exact share of the training examples that is kept, such as 1/4; smaller "
+            "shares are subsets of larger ones. It excludes `count` and `ratio`."
         ),
     )
     count: Count | None = Field(
-        default=None, description="so many training examples, in place of a fraction"
+        default=None,
+        description=(
+            "Number of training examples that are kept. It excludes `fraction` and "
+            "`ratio`. Null means all."
+        ),
     )
     ratio: ExactRatio | None = Field(
         default=None,
-        description="so many times the examples of `ratio_to`, or all there are (DELIA)",
+        description=(
+            "Keep this many times as many examples as source `ratio_to` has, or all there "
+            "are (DELIA). It excludes `fraction` and `count`."
+        ),
     )
     ratio_to: SourceName | None = Field(
-        default=None, description="the source that `ratio` counts by"
+        default=None,
+        description="Name of the source that `ratio` counts by; needed by it and by nothing else.",
     )
     k: ExactPart = Field(
         default=Fraction(1),
-        description="share of what is left that is trained on in this stage; 0 = none, only tested",
+        description=(
+            "Share of the kept examples that is trained on in this stage (DMT's k), such "
+            "as 1/256. 0 = none; the source is only tested."
+        ),
     )
     role: Literal["special", "general"] = Field(
         default="special",
-        description="what `strategy` takes the source for: it trains general data last",
+        description=(
+            "What `strategy` takes the source for: mixed and dmt train on special sources "
+            "first and on general ones last."
+        ),
     )
     rate_max: Count | None = Field(
         default=None,
         description=(
-            "under `mix`: a task weighs at most so many examples; t0: its data set (500000)"
+            "Needs `data.mix`: a task weighs no more than this many examples; under "
+            "`rates: t0`, its data set (500000). Null means no limit under `rates: "
+            "capped`."
         ),
     )
     share: ExactWeight | None = Field(
         default=None,
         description=(
-            "under `mix`: the source's part of the whole, by the sum of all sources' shares"
+            "Needs `data.mix`: the source's weight in the whole, relative to the sum of "
+            "all sources' shares. All sources have one, or none has."
         ),
     )
     self_sample: SelfSampleSettings | None = Field(
         default=None,
         description=(
-            "of one among `sources`: its answers are the model's own, sampled once by a job before"
-            " training (DELIA); {} = as published"
+            "For one of several `sources`, which must not be tested: its answers are "
+            "sampled from the model itself, once, by a job before training (DELIA). {} = "
+            "as published. Null means the answers in the data."
         ),
     )
     instructions: InstructionSettings | None = Field(
         default=None,
         description=(
-            "the wordings of a task's instruction, drawn for each example; null = the data's own"
+            "Wordings of a task's instruction, one drawn for each example. Not for "
+            "formats niv2 and niv2_csv, which have definitions. Null means the data's "
+            "own."
         ),
     )
 
@@ -291,17 +345,23 @@ class MixSettings(Strict):
     rates: Literal[RATES] = Field(  # type: ignore[valid-type]
         default="capped",
         description=(
-            "capped: by a task's examples, at most rate_max (FLAN, Flan-PaLM); t0: by T0's rule for"
-            " templates"
+            "How often a task is drawn: capped = by its number of examples, at most "
+            "`rate_max` (FLAN, Flan-PaLM); t0 = by T0's rule for templates."
         ),
     )
     total: Count | None = Field(
         default=None,
-        description="examples drawn; null = as many as there are without any example coming twice",
+        description=(
+            "Number of examples drawn in all. Null means as many as there are without an "
+            "example coming twice."
+        ),
     )
     repeat: bool = Field(
         default=False,
-        description="a task too small for its part is gone through again; counted and told",
+        description=(
+            "Whether a task that is too small for its part is gone through again; repeats "
+            "are counted and reported."
+        ),
     )
 
 
@@ -312,31 +372,46 @@ class DataSettings(SourceSettings):
         Field(
             default=None,
             description=(
-                "several data sets by name; what is said beside `sources` holds for each that does"
-                " not"
-                " say it"
+                "Several data sets, each by a name of yours. What is set beside `sources` "
+                "holds for every source that does not set it."
             ),
         )
     )
     mix: MixSettings | None = Field(
-        default=None, description="how often tasks are drawn; null = every example once"
+        default=None,
+        description=(
+            "How often each task is drawn, such as {rates: capped, total: 50000}. Null "
+            "means every example is used once."
+        ),
     )
     sample_seed: Seed | None = Field(
         default=None,
-        description="seed of the sample and of the label drawn; default: seed",
+        description=(
+            "Seed of the sample of training examples, and of the label drawn where an "
+            "example has several right answers. Null means the top `seed`."
+        ),
     )
     test_seed: Seed = Field(
-        default=0, description="the test set's own seed; `seed` never changes it"
+        default=0,
+        description=(
+            "Seed of the sample of test examples. The top `seed` never changes it, so "
+            "that all replicates share one test set."
+        ),
     )
     template: Literal["zsg", "vicuna", "llama2", "plain"] = Field(
         default="zsg",
-        description="how the turns of an example are written out as one text",
+        description=(
+            "How the turns of an example are written as one text: zsg's own, vicuna's, "
+            "Llama 2's, or plain."
+        ),
     )
     positive_examples: Annotated[int, Field(ge=0, le=2)] = Field(
-        default=2, description="niv2 only: positive examples in a prompt"
+        default=2,
+        description="Format niv2 only: how many positive examples a prompt holds.",
     )
     max_turns: Count | None = Field(
-        default=None, description="only the first turns of a dialogue; null = all"
+        default=None,
+        description="Use only this many turns of a dialogue, the first. Null means all.",
     )
 
     @model_validator(mode="before")

@@ -9,8 +9,8 @@ from zsg_core.settings.fields import Count, FolderName, Positive, Seed, Strict
 
 
 class SelfSampleSettings(Strict):
-    """The model's own answers to a data set's questions, in place of the data's; as
-    published unless it is said.
+    """The model's own answers to a data set's questions, in place of the data's; the
+    defaults are as published.
 
     A dialogue's first question and answer are its example of how to answer: the model
     sees `system`, the question, the answer, and the question again. Whatever of this
@@ -19,31 +19,39 @@ class SelfSampleSettings(Strict):
 
     system: str = Field(
         default="You are a helpful AI assistant.",
-        description="what stands before the dialogue",
+        description="The system text before the dialogue, as the model sees it.",
     )
-    temperature: Positive = Field(default=0.7, description="of the draws")
+    temperature: Positive = Field(
+        default=0.7, description="Temperature of the draws; higher is more random."
+    )
     top_p: Annotated[FiniteFloat, Field(gt=0, le=1)] = Field(
         default=0.95,
         description=(
-            "of the likeliest tokens the fewest that together have this probability are drawn"
+            "Nucleus sampling: draw from the fewest most likely tokens that together have "
+            "this probability."
         ),
     )
-    max_new_tokens: Count = Field(default=512, description="most tokens of an answer")
+    max_new_tokens: Count = Field(
+        default=512, description="Longest answer, in tokens; a longer one is cut there."
+    )
     cut: Annotated[int, Field(ge=0)] = Field(
         default=2,
         description=(
-            "characters left out at the beginning of every answer: Llama-2-chat begins with two"
-            " blanks. Characters that were no blanks are counted and told; 0 for another model or"
-            " template"
+            "Characters removed from the beginning of every answer: 2 for Llama-2-chat, "
+            "whose answers begin with two blanks; 0 for another model or template. "
+            "Removed characters that are not blanks are counted and reported."
         ),
     )
     items: Count | None = Field(
         default=None,
-        description="so many of the questions, drawn by `seed`; null = all",
+        description="Use only this many questions, drawn by `seed`. Null means all.",
     )
     seed: Seed = Field(
         default=0,
-        description="of the draws, of which each question has its own; no other seed counts",
+        description=(
+            "Seed of the draws; each question has a stream of its own. No other seed "
+            "changes them."
+        ),
     )
 
     @property
@@ -71,25 +79,31 @@ class InstructionSettings(Strict):
     """What a source's questions ask for, in the words of a file."""
 
     path: FolderName = Field(
-        description="the wordings: a text file with one a line, or .json with a list of texts"
+        description=(
+            "File with the wordings: a text file with one on each line, or .json with a "
+            "list of texts. Its content enters the run id."
+        )
     )
     diversify: bool = Field(
         default=True,
         description=(
-            "each training example has a wording drawn for it by sample_seed; false: all have the"
-            " first"
+            "Whether a wording is drawn for each training example, by data.sample_seed; "
+            "false = all have the first wording."
         ),
     )
     place: Literal["after", "before"] = Field(
         default="after",
-        description="where it stands: below or above the question, a blank line between them",
+        description=(
+            "Whether the wording stands after or before the question, with a blank line "
+            "between them."
+        ),
     )
     replaces: bool = Field(
         default=False,
         description=(
-            "whether it takes the place of the question's last (first) paragraph, in training"
-            " examples only; else it is added, to test examples the first wording, whatever"
-            " `diversify` says"
+            "Whether the wording replaces the last paragraph of the question (the first, "
+            "with `place: before`), in training examples only. false = it is added, and "
+            "test examples get the first wording, whatever `diversify` says."
         ),
     )
 

@@ -33,24 +33,36 @@ class RepresentationSettings(Strict):
     queries of each of three sources.
     """
 
-    layers: Layers = Field(description="of which layers; 0 is the input embedding")
+    layers: Layers = Field(
+        description=(
+            "Layers whose hidden states are kept, such as [15]. 0 is the input embedding, "
+            "N the output of the Nth decoder layer."
+        )
+    )
     items: Count | None = Field(
         default=100,
-        description="how many test items of each group, the same at every checkpoint; null = all",
+        description=(
+            "How many test items of each group are read, the same at every checkpoint. "
+            "Null means all."
+        ),
     )
     by: Literal["source", "task"] | None = Field(
         default=None,
         description=(
-            "what a group is; null = a source where `data.sources` tests several, else a task"
+            "What a group is. source needs several tested `data.sources`. Null means a "
+            "source where several are tested, else a task."
         ),
     )
     pooling: Literal["last", "mean"] = Field(
         default="last",
-        description="of a prompt's tokens the last, which has seen all others, or the mean of all",
+        description=(
+            "Which tokens of a prompt count: last = the last one, which has seen all "
+            "others; mean = the mean of all."
+        ),
     )
     name: Name | None = Field(
         default=None,
-        description="a name that the keys carry, `silhouette/NAME/layer_15`",
+        description="A name of yours that the metrics' keys carry, `silhouette/NAME/layer_15`.",
     )
 
     @model_validator(mode="after")
@@ -79,20 +91,24 @@ class TokenDistanceSettings(Strict):
     """
 
     token: Text = Field(
-        description="a token of the model's vocabulary, as written there, such as <sep>"
+        description="A token of the model's vocabulary, as written there, such as <sep>."
     )
     words: Annotated[list[Text], Field(min_length=1, max_length=1000)] = Field(
         description=(
-            "words, tokenised as they stand: where a tokenizer tells ' thought' from 'thought', say"
-            " which"
+            "Words that the token is compared with, tokenized as they stand; some "
+            "tokenizers tell ' thought' from 'thought'."
         )
     )
     layers: Layers = Field(
-        default=[0], description="of which layers; 0 is the input embedding"
+        default=[0],
+        description=(
+            "Layers at which the distance is taken. 0 is the input embedding, N the "
+            "output of the Nth decoder layer."
+        ),
     )
     name: Name | None = Field(
         default=None,
-        description="a name that the keys carry, `token_distance/NAME/WORD`",
+        description="A name of yours that the metrics' keys carry, `token_distance/NAME/WORD`.",
     )
 
     @model_validator(mode="after")

@@ -44,38 +44,55 @@ class ModelSettings(Strict):
 
     name: str = Field(
         default=TINY,
-        description="a name for tables; `tiny` is made on the spot",
+        description=(
+            "A name of yours for the model, shown in tables; it needs `model.path`. "
+            "`tiny` is a small Llama with random weights, made on the spot, which has no "
+            "path."
+        ),
         pattern=r"^[\w.-]{1,64}$",
     )
     path: FolderName | None = Field(
         default=None,
-        description="folder of a Hugging Face Llama; every name but tiny needs it",
+        description=(
+            "Folder of a Llama in Hugging Face's form (config.json, safetensors, "
+            "tokenizer). Every model but tiny needs it. Its content enters the run id, "
+            "not where it lies."
+        ),
     )
     hidden: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
-        default=None, description="tiny only: hidden size (128)"
+        default=None,
+        description="Hidden size of model tiny; a multiple of 2·heads. Null means 128.",
     )
     layers: Annotated[int, Field(ge=1, le=1000)] | None = Field(
-        default=None, description="tiny only: decoder layers (4)"
+        default=None,
+        description="Number of decoder layers of model tiny. Null means 4.",
     )
     heads: Count | None = Field(
-        default=None, description="tiny only: attention heads (4)"
+        default=None,
+        description="Number of attention heads of model tiny. Null means 4.",
     )
     vocab: Annotated[int, Field(ge=300, le=10_000_000)] | None = Field(
-        default=None, description="tiny only: tokens (4096)"
+        default=None,
+        description=(
+            "Vocabulary size of model tiny, whose tokenizer is trained on the data. Null "
+            "means 4096."
+        ),
     )
     add_tokens: Annotated[list[TokenText], Field(min_length=1)] | None = Field(
         default=None,
         description=(
-            "texts that become one token each, such as [<sep>] (DELIA); the embedding grows with"
-            " them. Control tokens that a tokenizer has, not marked special (<think> of some), keep"
-            " their rows; unnamed, they are text"
+            "Texts that become one token each, such as [<sep>] (DELIA); the embedding "
+            "grows by a row each. Control tokens that a tokenizer has and does not mark "
+            "as special (<think> of some) keep their rows if named here; not named, they "
+            "are read as text."
         ),
     )
     token_init: Literal["random", "mean"] | None = Field(
         default=None,
         description=(
-            "add_tokens only: their rows of the embedding are drawn from N(0,1) by init_seed (the"
-            " default), or are the mean of all rows there are"
+            "First embedding rows of `add_tokens`, which it needs: random = drawn from "
+            "N(0,1) by train.init_seed, mean = the mean of all existing rows. Null means "
+            "random."
         ),
     )
 
@@ -140,10 +157,15 @@ class WeightSettings(Strict):
     """The weights of measure wsd, in place of the paper's 1 and mean MD / mean AD."""
 
     min: FiniteFloat = Field(
-        default=1.0, description="of the distance to the nearest test item"
+        default=1.0,
+        description="Weight of the distance to the nearest test item (the paper's is 1).",
     )
     avg: FiniteFloat | Literal["mean"] = Field(
-        default="mean", description="of the average distance; mean = the paper's"
+        default="mean",
+        description=(
+            "Weight of the average distance to the test items. mean = the paper's, which "
+            "is the mean nearest distance divided by the mean average distance."
+        ),
     )
 
     @model_validator(mode="after")
@@ -160,54 +182,87 @@ class ArrangementSettings(Strict):
 
     order: Literal[tuple(ORDERS)] = Field(  # type: ignore[valid-type]
         default="random",
-        description="; ".join(
-            f"{name}: {order.about}" for name, order in ORDERS.items()
+        description=(
+            "In which order training examples are seen. "
+            + "; ".join(f"{name}: {order.about}" for name, order in ORDERS.items())
+            + "."
         ),
     )
     seed: Seed | None = Field(
         default=None,
-        description="seed of the orders random, blocks and rt; default: seed",
+        description=(
+            "Seed of the orders random, blocks and rt, and of list random of tma. Null "
+            "means the top `seed`."
+        ),
     )
     block: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
         description=(
-            "blocks: how many examples of one task stand together; as many as train.batch, and a"
-            " step has one task, a part of it, and a step has several"
+            "Order blocks only, which needs it: how many examples of one task stand "
+            "together. With train.batch, every step has one task; with a part of it, a "
+            "step has several."
         ),
     )
     measure: Literal[MEASURES] | None = Field(  # type: ignore[valid-type]
         default=None,
-        description="distance to the test set by which nft, rt and fft order; default: wsd",
+        description=(
+            "Orders nft, rt and fft only: the distance to the test set by which examples "
+            "are sorted; smaller is nearer. Null means wsd, the paper's weighted "
+            "similarity distance."
+        ),
     )
     weights: WeightSettings | None = Field(
-        default=None, description="of measure wsd; default: the paper's"
+        default=None,
+        description=(
+            "Measure wsd only: the weights of its two distances, such as {min: 1, avg: "
+            "0}. Null means the paper's."
+        ),
     )
     granularity: Literal["fine", "coarse"] | None = Field(
         default=None,
-        description="nft, rt and fft: sort examples (fine, the default) or whole tasks",
+        description=(
+            "Orders nft, rt and fft only: fine = sort examples, coarse = sort whole "
+            "tasks, which excludes `choose`. Null means fine."
+        ),
     )
     choose: Literal[CHOICES] | None = Field(  # type: ignore[valid-type]
         default=None,
         description=(
-            "nft, rt and fft: of each task all, the 10 nearest and 10 farthest, or every n/20-th"
+            "Orders nft, rt and fft only: which examples of each task are used. all, "
+            "polar = the 10 nearest and the 10 farthest, uniform = 20 at equal distances "
+            "in the sorted task. Null means all."
         ),
     )
     list: Literal[LISTS] | None = Field(  # type: ignore[valid-type]
-        default=None, description="which list of tma; default: min, the nearest rounds"
+        default=None,
+        description=(
+            "Order tma only: which of its lists is used. min = nearest rounds; max = "
+            "farthest rounds; min-max = the nearest to half the cap, then the farthest "
+            "backwards; max-min = the other way round; random = min-max shuffled. All but "
+            "min and max need `cap`. Null means min."
+        ),
     )
     cap: Count | None = Field(
         default=None,
         description=(
-            "tma stops after the round that reaches so many (the published code); null = all"
+            "Order tma only: stop after the round that reaches this many examples, as the "
+            "published code does. It excludes `rounds`. Null means all."
         ),
     )
     rounds: str | None = Field(
         default=None,
-        description='tma: only these rounds of list min or max, such as "0:5"',
+        description=(
+            'Order tma only: use only these rounds of list min or max, such as "0:5" for '
+            "the first five. It excludes `cap`. Null means all."
+        ),
     )
     embedding: FolderName = Field(
         default=MINILM,
-        description="sentence-transformers folder; the default name ships with zsg",
+        description=(
+            "Folder of the sentence-transformers model that orders nft, rt, fft and tma "
+            "compare texts by; the default name ships with zsg. Its content enters the "
+            "run id, where the order needs it."
+        ),
     )
 
     @model_validator(mode="after")
@@ -251,16 +306,30 @@ class ResourceSettings(Strict):
     """What a train job asks for, where it differs from the profile; not part of a run's
     identity."""
 
-    nodes: Nodes | None = Field(default=None, description="nodes per run")
-    ranks_per_node: RanksPerNode | None = Field(
-        default=None, description="processes per node, one per GPU"
+    nodes: Nodes | None = Field(
+        default=None,
+        description="Number of nodes per run. Null means the profile's train.nodes.",
     )
-    time_min: Minutes | None = Field(default=None, description="time limit in minutes")
+    ranks_per_node: RanksPerNode | None = Field(
+        default=None,
+        description=(
+            "Number of processes on each node, one per GPU. Null means the profile's "
+            "train.ranks_per_node."
+        ),
+    )
+    time_min: Minutes | None = Field(
+        default=None,
+        description=(
+            "Time limit of a train job, in minutes. Null means the profile's "
+            "train.time_min."
+        ),
+    )
     evaluators: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=1,
         description=(
-            "evaluate jobs that work beside an array of runs where metrics other than the loss are"
-            " wanted; one more always takes what is left once the runs have ended"
+            "How many evaluate jobs work beside an array of runs, where "
+            "checkpoints.metrics asks for more than the loss. One more always takes what "
+            "is left once the runs have ended."
         ),
     )
 
@@ -280,7 +349,11 @@ class Settings(Strict):
     """Everything that can be said of one run."""
 
     seed: Seed = Field(
-        default=0, description="default of sample_seed, arrangement.seed and init_seed"
+        default=0,
+        description=(
+            "The seed of a replicate: default of data.sample_seed, arrangement.seed and "
+            "train.init_seed. It never changes the test set."
+        ),
     )
     model: ModelSettings = ModelSettings()
     data: DataSettings
@@ -290,15 +363,17 @@ class Settings(Strict):
         Field(
             default=None,
             description=(
-                "fine-tuning passes, one after the other; each says where it differs: {train: {lr:"
-                " 1e-5}}"
+                "Fine-tuning passes, one after the other, each a mapping of what differs in "
+                "it: [{train: {lr: 1e-5}}, {train: {lr: 1e-6}}]. A stage may set keys of "
+                "data, arrangement and train, but never the test set. It excludes `strategy`."
             ),
         )
     )
     strategy: StrategySettings | None = Field(
         default=None,
         description=(
-            "how `data.sources` follow one another, as stages: multitask, sequential, mixed, dmt"
+            "How `data.sources` follow one another, as stages that zsg makes: multitask, "
+            "sequential, mixed, or {name: dmt, k: 1/256}. It excludes `stages`."
         ),
         json_schema_extra=_list_strategies,
     )

@@ -21,19 +21,24 @@ class StrategySettings(Strict):
 
     name: Literal[MULTITASK, SEQUENTIAL, MIXED, DMT] = Field(  # type: ignore[valid-type]
         description=(
-            "multitask: all sources in one stage; sequential: one after the other; mixed: the"
-            " special ones, then the general; dmt: the special ones, then the general with k of"
-            " them again"
+            "multitask: all sources in one stage; sequential: one source after the other; "
+            "mixed: the special sources, then the general ones; dmt: the special ones, "
+            "then the general ones with share k of the special ones again. mixed and dmt "
+            "need sources of both roles."
         )
     )
     k: ExactPart | None = Field(
         default=None,
-        description="dmt only: the exact share of the special data that comes again",
+        description=(
+            "Strategy dmt only, which needs it: the exact share of the special data that "
+            "comes again, such as 1/256."
+        ),
     )
     order: Annotated[list[SourceName], Field(min_length=1)] | None = Field(
         default=None,
         description=(
-            "sequential only: all sources; default: as they are written, the general ones last"
+            "Strategy sequential only: the names of all sources in their order. Null "
+            "means as they are written, general ones last."
         ),
     )
 

@@ -27,18 +27,19 @@ TOP_K = 50
 
 
 class _SuiteSettings(Strict):
-    path: FolderName = Field(description="its published file")
+    path: FolderName = Field(description="The benchmark's file, as it was published.")
     items: Count | None = Field(
         default=None,
         description=(
-            "how many of its questions are asked, each category having its share, the same at every"
-            " checkpoint; null = all"
+            "How many of its questions are asked, each category having its share, the "
+            "same at every checkpoint. Null means all."
         ),
     )
     name: WayName | None = Field(
         default=None,
         description=(
-            "a name that the keys of its metrics carry: a key is of one way of answering only"
+            "A name of yours that the metrics' keys carry. Needed to keep values of two "
+            "ways of answering side by side."
         ),
     )
 
@@ -52,7 +53,9 @@ class Gsm8kSettings(_SuiteSettings):
     """GSM8K's test questions, answered greedily; metrics gsm8k/strict and
     gsm8k/flexible, in percent."""
 
-    max_new_tokens: Count = Field(default=512, description="most tokens of an answer")
+    max_new_tokens: Count = Field(
+        default=512, description="Longest answer, in tokens; a longer one is cut there."
+    )
 
     @property
     def how(self) -> dict[str, Any]:
@@ -66,26 +69,30 @@ class Gsm8kSettings(_SuiteSettings):
 class HumanEvalSettings(_SuiteSettings):
     """HumanEval's problems; metrics humaneval/pass_at_1, _10 and _100, in percent."""
 
-    max_new_tokens: Count = Field(default=512, description="most tokens of an answer")
+    max_new_tokens: Count = Field(
+        default=512, description="Longest answer, in tokens; a longer one is cut there."
+    )
     allow_code_execution: bool | None = Field(
         default=None,
         description=(
-            "true: programs that the model wrote are run, in a sandbox, on the evaluator's node;"
-            " false: they are not run, and the answers are kept for `zsg answers export`. There is"
-            " no default"
+            "Whether programs that the model wrote are run, in a sandbox, on the "
+            "evaluator's node. true = they are run and scored; false = they are not, and "
+            "the answers are kept for `zsg answers export`. There is no default: it must "
+            "be set."
         ),
     )
     samples: Count = Field(
-        default=1, description="answers to each problem; pass_at_k needs k or more"
+        default=1, description="Answers to each problem; pass_at_k needs k or more."
     )
     temperature: Temperature | None = Field(
         default=None,
         description=(
-            "0 = the likeliest token; null = 0 for one sample, 0.8 for several, at top-p 0.95"
+            "Temperature of the draws, at top-p 0.95; 0 = the most likely token, for one "
+            "sample only. Null means 0 for one sample and 0.8 for several."
         ),
     )
     seed: Seed = Field(
-        default=0, description="seed of the draws, of which each sample has its own"
+        default=0, description="Seed of the draws; each sample has a stream of its own."
     )
 
     @model_validator(mode="after")
@@ -126,20 +133,28 @@ class JudgeSettings(Strict):
 
     base_url: str = Field(
         pattern=r"^https?://\S+$",
-        description="the address up to /chat/completions: https://api.openai.com/v1",
+        description=(
+            "The judge's address up to /chat/completions, such as "
+            "https://api.openai.com/v1. The evaluator's node must reach it."
+        ),
     )
     model: Annotated[str, Field(min_length=1)] = Field(
-        description="its name there; another judge needs another name"
+        description=(
+            "The judge's name at that address, such as gpt-4-0613. Another judge needs "
+            "another `name`."
+        )
     )
     key_env: Variable | None = Field(
         default=None,
         description=(
-            "name of the environment variable that holds the key, which ends in _API_KEY or _TOKEN"
-            " and is handed on to evaluate jobs; it goes over https://, or to 127.0.0.1; null ="
-            " no key"
+            "Name of the environment variable that holds the key; it ends in _API_KEY or "
+            "_TOKEN and is handed on to evaluate jobs. The key goes over https://, or to "
+            "127.0.0.1. Null means no key."
         ),
     )
-    prompts: FolderName = Field(description="FastChat's judge_prompts.jsonl")
+    prompts: FolderName = Field(
+        description="FastChat's file judge_prompts.jsonl, which says what a judge is asked."
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -169,25 +184,29 @@ class MtBenchSettings(_SuiteSettings):
 
     path: FolderName = Field(
         description=(
-            "FastChat's question.jsonl, or its folder, with reference_answer/gpt-4.jsonl beside it"
+            "FastChat's question.jsonl, or its folder, with reference_answer/gpt-4.jsonl "
+            "beside it."
         )
     )
-    max_new_tokens: Count = Field(default=1024, description="most tokens of a turn")
+    max_new_tokens: Count = Field(
+        default=1024, description="Longest turn, in tokens; a longer one is cut there."
+    )
     samples: Count = Field(
         default=1,
         description=(
-            "conversations about each question, each drawn anew; a turn's score is their mean"
+            "Conversations about each question, each drawn anew; the score of a turn is "
+            "their mean."
         ),
     )
     seed: Seed = Field(
         default=0,
-        description="seed of the draws, of which each turn of each conversation has its own",
+        description="Seed of the draws; each turn of each conversation has a stream of its own.",
     )
     judge: JudgeSettings | None = Field(
         default=None,
         description=(
-            "who rates the answers; null = they are kept for `zsg answers export`, and ratings come"
-            " by `zsg score`"
+            "The model that rates the answers. Null means that answers are kept for `zsg "
+            "answers export`, and ratings come by `zsg score`."
         ),
     )
 
@@ -214,13 +233,22 @@ class SuiteSettings(Strict):
     """The benchmarks whose metrics are asked for, and where each lies."""
 
     gsm8k: Gsm8kSettings | None = Field(
-        default=None, description="needed by metrics gsm8k/strict and gsm8k/flexible"
+        default=None,
+        description=(
+            "GSM8K; needed by metrics gsm8k/strict and gsm8k/flexible, and by nothing "
+            "else."
+        ),
     )
     humaneval: HumanEvalSettings | None = Field(
-        default=None, description="needed by metrics humaneval/pass_at_…"
+        default=None,
+        description=(
+            "HumanEval; needed by metrics humaneval/pass_at_1, _10 and _100, and by "
+            "nothing else."
+        ),
     )
     mt_bench: MtBenchSettings | None = Field(
-        default=None, description="needed by metric mt_bench"
+        default=None,
+        description="MT-Bench; needed by metric mt_bench, and by nothing else.",
     )
 
     def of(

@@ -45,15 +45,25 @@ class TuningSettings(Strict):
 
     method: Literal["full", "lora", "ln", "bitfit"] = Field(
         default="full",
-        description="all weights, LoRA's adapters, the norms, or the biases (LLaMA has none)",
+        description=(
+            "Which weights are trained: full = all; lora = low-rank adapters beside "
+            "frozen weights, in the last stage only; ln = the norms; bitfit = the biases, "
+            "of which LLaMA has none."
+        ),
     )
-    r: Count | None = Field(default=None, description="lora only: rank (16)")
+    r: Count | None = Field(
+        default=None, description="LoRA only: the rank of its adapters. Null means 16."
+    )
     alpha: Positive | None = Field(
-        default=None, description="lora only: scale; the update is alpha/r·BA (16)"
+        default=None,
+        description=(
+            "LoRA only: the scale of its adapters; the update of a weight is alpha/r·BA. "
+            "Null means 16."
+        ),
     )
     targets: Annotated[list[Literal[LORA_TARGETS]], Field(min_length=1)] | None = Field(  # type: ignore[valid-type]
         default=None,
-        description="lora only: the modules it is put into ([q_proj, v_proj])",
+        description="LoRA only: the modules that get adapters. Null means [q_proj, v_proj].",
     )
 
     @model_validator(mode="after")
@@ -120,108 +130,151 @@ class TrainSettings(Strict):
     preset: Literal["zsg", "paper", "dmt"] = Field(
         default="zsg",
         description=(
-            "defaults of the settings below, each of which may still be given; zsg's are those"
-            " shown, paper: as Dynamics of Zero-Shot Generalization trained, dmt: as DMT did"
+            "A named set of defaults for the other keys of `train`, each of which may "
+            "still be set. zsg: the defaults shown here; paper: as Dynamics of Zero-Shot "
+            "Generalization trained; dmt: as DMT trained."
         ),
     )
     batch: Count = Field(
-        default=16, description="whole examples per optimiser step, over all ranks"
+        default=16,
+        description=(
+            "Whole examples per optimizer step, over all ranks; how many ranks there are "
+            "never changes it."
+        ),
     )
     virtual_ranks: Count = Field(
         default=1,
         description=(
-            "the loss is the mean of so many token means, over items r, r+n, … of a batch: as many"
-            " GPUs would each take their own, whatever the real ranks; 1 = one token mean over the"
-            " batch"
+            "The loss of a step is the mean of this many token means, over items r, r+n, "
+            "… of the batch, as this many GPUs that each take their own mean would have "
+            "it, whatever the real ranks are. 1 = one token mean over the whole batch."
         ),
     )
-    lr: Positive = Field(default=1e-6, description="peak learning rate")
+    lr: Positive = Field(
+        default=1e-6,
+        description=(
+            "Peak learning rate, reached at the end of the warm-up and then lowered by a "
+            "cosine."
+        ),
+    )
     lr_floor: Annotated[FiniteFloat, Field(ge=0, le=1)] = Field(
         default=0.1,
         description=(
-            "the cosine ends at this share of the peak; 1 = a constant rate after the warm-up"
+            "The cosine ends at this share of the peak learning rate. 1 = a constant rate "
+            "after the warm-up."
         ),
     )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="linear warm-up"
+        default=0,
+        description="Steps of linear warm-up of the learning rate. It excludes `warmup_share`.",
     )
     warmup_share: Share | None = Field(
         default=None,
         description=(
-            "in place of warmup_steps: linear warm-up over this share of the steps, as Hugging"
-            " Face's warmup_ratio; its first step has the rate 0"
+            "Linear warm-up over this share of the steps, as Hugging Face's warmup_ratio; "
+            "its first step has the rate 0. It excludes `warmup_steps`. Null means "
+            "warmup_steps counts."
         ),
     )
     epochs: Count = Field(
-        default=1, description="passes over the arrangement, each in the same order"
+        default=1, description="Passes over the training data, each in the same order."
     )
     steps: Count | None = Field(
-        default=None, description="stop after this many steps; null = all the data"
+        default=None,
+        description=(
+            "Stop after this many optimizer steps; the schedule of the learning rate ends "
+            "there too. Null means all the data."
+        ),
     )
     max_length: Annotated[int, Field(ge=16)] = Field(
-        default=1024, description="tokens per example"
+        default=1024,
+        description=(
+            "Longest example, in tokens; see `truncate` for longer ones. The same for all "
+            "stages of a run."
+        ),
     )
     truncate: Literal["prompt", "head"] = Field(
         default="prompt",
         description=(
-            "of a longer example: prompt = its prompt is cut before its answer; head = its first"
-            " max_length tokens are kept, so that a long prompt can push the whole answer out"
+            "How an example longer than `max_length` is cut: prompt = its prompt is cut, "
+            "before its answer; head = its first max_length tokens stay, so that a long "
+            "prompt can push the whole answer out. The same for all stages of a run."
         ),
     )
     truncated_answers: Literal["exclude", "zero"] = Field(
         default="exclude",
         description=(
-            "truncate: head only: a test item without an answer left is kept out of the mean loss"
-            " and counted, or its loss is 0, as in the published curves, which lowers the mean"
+            "Needs `truncate: head`: what a test item counts whose whole answer was cut "
+            "off. exclude = it is left out of the mean loss and counted; zero = its loss "
+            "is 0, as in the published curves, which lowers the mean."
         ),
     )
     precision: Literal["bf16", "fp16", "fp32"] = Field(
         default="bf16",
         description=(
-            "of the forward pass; master weights are fp32, made from the weights as loaded in this"
-            " precision"
+            "Number format of the forward pass. Master weights are fp32, "
+            "made from the weights as loaded in this precision."
         ),
     )
     loss_scale: Positive | None = Field(
         default=None,
         description=(
-            "fp16 only: first loss scale (6400); halved where a gradient overflows, doubled after"
-            " 1024 steps"
+            "Needs `precision: fp16`: the first loss scale; it is halved when a gradient "
+            "overflows and doubled after 1024 steps without. Null means 6400 in fp16."
         ),
     )
     overflow: Literal["stop", "skip"] = Field(
         default="stop",
         description=(
-            "a gradient that is not finite stops the run; or its step is skipped: its data are"
-            " lost, the learning rate stays where it is, and the metric train/skipped counts it"
+            "What happens when a gradient is not finite: stop = the run fails; skip = the "
+            "step is skipped (its data are lost, the learning rate stays where it is, and "
+            "metric train/skipped counts it)."
         ),
     )
-    betas: tuple[Share, Share] = Field(default=(0.9, 0.95), description="Adam's")
-    eps: Positive = Field(default=1e-8, description="Adam's")
+    betas: tuple[Share, Share] = Field(
+        default=(0.9, 0.95),
+        description=(
+            "Adam's two decay rates, of the mean and of the squares of gradients. A list: "
+            "as an axis it is bracketed twice, [[0.9, 0.95]]."
+        ),
+    )
+    eps: Positive = Field(
+        default=1e-8,
+        description="Adam's epsilon, added to the denominator of an update.",
+    )
     weight_decay: Annotated[FiniteFloat, Field(ge=0)] = Field(
-        default=0.0, description="AdamW's"
+        default=0.0, description="AdamW's decoupled weight decay; 0 = none."
     )
     loss_on: Literal[LEARNT] = Field(  # type: ignore[valid-type]
         default="answer",
         description=(
-            "which tokens are learnt; to pre-train a tiny base: prompt, so that it has never learnt"
-            " an answer, or all"
+            "Which tokens are target tokens of the loss in training: answer, prompt, or "
+            "all. To pre-train a tiny base, prompt trains it without any answer."
         ),
     )
     task_scale: Literal["none", "log_n"] = Field(
         default="none",
         description=(
-            "log_n: an example's loss is divided by the log of how many answers its task has, or of"
-            " the vocabulary for every token where answers are free text, and a step's loss is the"
-            " mean over examples (Muppet)"
+            "log_n: the loss of an example is divided by the log of how many answers its "
+            "task has, or of the vocabulary for each token where answers are free text, "
+            "and the loss of a step is the mean over examples (Muppet). It needs "
+            "`virtual_ranks: 1` and `loss_on: answer`."
         ),
     )
     tuning: TuningSettings = TuningSettings()
     clip: Positive = Field(
-        default=1.0, description="largest norm of the global gradient"
+        default=1.0,
+        description=(
+            "Largest norm of the gradient over all weights; a larger one is scaled down "
+            "to it."
+        ),
     )
     init_seed: Seed | None = Field(
-        default=None, description="seed of random first weights; default: seed"
+        default=None,
+        description=(
+            "Seed of random first weights: of model tiny, of LoRA's adapters and of the "
+            "rows of model.add_tokens. Null means the top `seed`."
+        ),
     )
 
     @model_validator(mode="after")

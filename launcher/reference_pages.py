@@ -1,0 +1,185 @@
+"""Writes the pages of docs/reference: every key of a grid, every key of a profile, the
+help of every command.
+
+`python -m launcher.reference_pages`, called in the root of the repository, makes the
+pages anew, and the table of keys in cluster_profiles/README.md. A test compares them
+with the code. Nothing of zsg imports this.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from launcher import cli
+from launcher.grids import key_reference
+from launcher.grids.key_reference import KeyEntry
+
+GENERATED = "<!-- Made from the code by `python -m launcher.reference_pages`; change it there. -->"
+PROFILE_README = "cluster_profiles/README.md"
+PROFILE_TABLE = "| key | default | meaning |\n|---|---|---|\n"
+WIDTH, MARGIN = 80, 2  # columns of a terminal; those that help leaves free
+
+GRID_INTRO = """\
+# Every key of a grid
+
+A grid is one YAML file: what all its runs have in common (`defaults`), and the axes in which they
+differ (`grid`). The first table begins with the keys of the file. All others are settings: they
+stand in `defaults`, and in blocks of `grid`, nested (`train: {lr: 1e-5}`) or dotted
+(`train.lr: 1e-5`). Unknown keys are refused, with file and line.
+
+- **values**: what is allowed. `null` (or nothing behind the colon) is a value too.
+- **default**: what counts if the key is not set. *must be set*: there is none.
+- **run id**: whether the key is part of what makes two runs the same. *yes*: another value is
+  another run, where the key has an effect at all (the seed of an order that draws nothing has
+  none). *no*: it may be changed, and the runs that are there stay the same runs. *its content*: a
+  file may be moved; with other content it is another run.
+
+The same in a terminal: `zsg schema grid train.tuning`, or `zsg schema grid lr` for one key. For
+editors: `zsg schema grid > grid.schema.json`.
+"""
+PROFILE_INTRO = """\
+# Every key of a cluster profile
+
+A profile is one YAML file that describes a cluster; [its README](../../cluster_profiles/README.md)
+says where profiles are looked for, and how one is laid over another. No key of a profile enters a
+run's id: the same run may be computed anywhere.
+
+The same in a terminal: `zsg schema profile slurm`, or `zsg schema profile account` for one key.
+"""
+COMMANDS_INTRO = """\
+# Every command
+
+What `zsg COMMAND --help` prints. A command ends with exit code 0 (done), 1 (a bug in zsg), 2 (a
+mistake on the command line or in a file), 3 (the cluster or this machine), 130 (Ctrl-C).
+"""
+
+
+def grid_page() -> str:
+    """docs/reference/grid.md."""
+    return _keys_page(GRID_INTRO, key_reference.list_keys("grid"), has_run_id=True)
+
+
+def profile_page() -> str:
+    """docs/reference/profile.md."""
+    return _keys_page(
+        PROFILE_INTRO, key_reference.list_keys("profile"), has_run_id=False
+    )
+
+
+def commands_page() -> str:
+    """docs/reference/commands.md."""
+    parts = [COMMANDS_INTRO, GENERATED]
+    for words, text in list_help():
+        parts += [f"## {words}", f"```text\n{text}\n```"]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def profile_readme(readme: str) -> str:
+    """cluster_profiles/README.md with its table of keys made anew."""
+    entries = key_reference.list_keys("profile")
+    rows = [
+        f"| `{entry.path}` | {_code(entry.default)} | {entry.description} |"
+        for entry in entries
+        if entry.allowed != key_reference.MAPPING
+    ]
+    return readme.partition(PROFILE_TABLE)[0] + PROFILE_TABLE + "\n".join(rows) + "\n"
+
+
+def list_help() -> list[tuple[str, str]]:
+    """Every command with what its --help prints at 80 columns; groups before their commands."""
+    return list(_walk_commands(typer.main.get_command(cli.app), "zsg", None))
+
+
+def _walk_commands(command: Any, words: str, parent: Any) -> Iterator[tuple[str, str]]:
+    context = type(command).context_class(
+        command,
+        info_name=words.rpartition(" ")[2],
+        parent=parent,
+        terminal_width=WIDTH - MARGIN,
+    )
+    yield words, command.get_help(context)
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _walk_commands(inner, f"{words} {name}", context)
+
+
+def _keys_page(intro: str, entries: Sequence[KeyEntry], *, has_run_id: bool) -> str:
+    """A table for the top of the file, and one for each section."""
+    sections = [entry.path for entry in entries if entry.is_section]
+    parts = [intro.strip(), GENERATED, "## At the top"]
+    parts.append(_table(_within("", entries, sections), sections, has_run_id))
+    for section in sections:
+        rows = _within(section, entries, sections)
+        if rows:
+            parts += [f"## `{section}`", _table(rows, sections, has_run_id)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _within(
+    section: str, entries: Sequence[KeyEntry], sections: Sequence[str]
+) -> list[KeyEntry]:
+    """The entries that stand in a section itself, not in one within it."""
+    return [entry for entry in entries if _section_of(entry, sections) == section]
+
+
+def _section_of(entry: KeyEntry, sections: Sequence[str]) -> str:
+    """The nearest section above a key; empty for the file."""
+    above = entry.path
+    while above := above.rpartition(".")[0]:
+        if above in sections:
+            return above
+    return ""
+
+
+def _table(
+    entries: Sequence[KeyEntry], sections: Sequence[str], has_run_id: bool
+) -> str:
+    titles = [
+        "key",
+        "values",
+        "default",
+        *(["run id"] if has_run_id else []),
+        "meaning",
+    ]
+    rows = [titles, ["---"] * len(titles)]
+    for entry in entries:
+        key = f"`{entry.path}`"
+        if entry.path in sections:
+            key = f"[{key}](#{_anchor(entry.path)})"
+        default = "*must be set*" if entry.must_be_set else _code(entry.default)
+        run_id = [entry.run_id] if has_run_id else []
+        rows.append([key, entry.allowed, default, *run_id, entry.description])
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows)
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that code hosts and Markdown's own table of contents give a heading."""
+    return re.sub(r"[^\w\s-]", "", heading).lower()
+
+
+def _cell(text: str) -> str:
+    """A text as Markdown shows it: no bar ends the cell, no `<sep>` is taken for HTML."""
+    parts = text.replace("|", r"\|").split("`")
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def write(root: Path) -> None:
+    """Writes all pages below the root of the repository."""
+    folder = root / "docs/reference"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "grid.md").write_text(grid_page())
+    (folder / "profile.md").write_text(profile_page())
+    (folder / "commands.md").write_text(commands_page())
+    readme = root / PROFILE_README
+    readme.write_text(profile_readme(readme.read_text()))
+
+
+if __name__ == "__main__":
+    write(Path())
