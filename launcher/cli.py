@@ -164,14 +164,14 @@ Retrain = Annotated[
 def init(
     folder: Annotated[
         Path,
-        typer.Argument(
-            help="where to write; default: here", metavar="FOLDER", readable=False
-        ),
+        typer.Argument(help="where to write", metavar="FOLDER", readable=False),
     ] = Path(),
 ) -> None:
-    """Write a grid, a cluster profile and a small data set to start from. Overwrites nothing.
+    """Write a first grid, a cluster profile and a small data set. Overwrites nothing.
 
-    Example: zsg init my-study
+    \b
+    Example:
+      zsg init my-study
     """
     from launcher.grids import starter
     from launcher.views import show
@@ -202,7 +202,9 @@ def plan(
     programs) and sent to whom. Where submit would refuse, it says why and ends as
     submit would: with 2, or with 3 if it is the machine's or the cluster's doing.
 
-    Example: zsg plan grid.yaml --only order=nft --except state=failed
+    \b
+    Example:
+      zsg plan grid.yaml --only order=nft --except state=failed
     """
     from launcher.grids.selection import Selection
     from launcher.planning.plan import Allow
@@ -241,7 +243,10 @@ def submit(
     On Slurm it asks (in a terminal), submits and returns. On a local profile it runs
     the jobs and shows their progress.
 
-    Examples: zsg submit grid.yaml --smoke, then zsg submit grid.yaml
+    \b
+    Examples:
+      zsg submit grid.yaml --smoke
+      zsg submit grid.yaml
     """
     from launcher.grids.selection import Selection
     from launcher.planning.plan import Allow
@@ -292,14 +297,21 @@ def status(
     ] = False,
     states: Annotated[
         list[ShownState] | None,
-        typer.Option("--state", help="only runs in this state; may be repeated"),
+        typer.Option(
+            "--state",
+            help=f"only runs in this state ({', '.join(ShownState)}); may be repeated",
+            metavar="STATE",
+        ),
     ] = None,
 ) -> None:
     """Show where every run stands. Asks the scheduler once.
 
     Many runs are shown in groups, with those that need a look below.
 
-    Examples: zsg status wsd-order --json, then zsg status --state failed
+    \b
+    Examples:
+      zsg status wsd-order --json
+      zsg status --state failed
     """
     from launcher.status import reading
     from launcher.views import show
@@ -338,12 +350,17 @@ def logs(
         bool, typer.Option("--all", help="from the attempt's beginning")
     ] = False,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="go on until the run is done")
+        bool,
+        typer.Option("-f", "--follow", help="follow the log until the run is done"),
     ] = False,
 ) -> None:
-    """Print the end of a run's log: of the newest attempt, or of any that there was.
+    """Print the end of a run's log. It is that of the newest attempt, unless --attempt
+    says which.
 
-    Example: zsg logs 3f2a -f, then zsg logs 3f2a --attempt 1 --rank 1 --all
+    \b
+    Examples:
+      zsg logs 3f2a -f
+      zsg logs 3f2a --attempt 1 --rank 1 --all
     """
     from launcher.status import reading
     from launcher.views import show
@@ -373,9 +390,13 @@ def why(
     workspace: Workspace = None,
     json: AsJson = False,
 ) -> None:
-    """Say why a run is not done, and which line proves it; of a grid, its failures by cause.
+    """Say why a run is not done, and which line proves it. Of a grid it shows the
+    failures by cause.
 
-    Examples: zsg why 3f2a, then zsg why wsd-order --json
+    \b
+    Examples:
+      zsg why 3f2a
+      zsg why wsd-order --json
     """
     from launcher.lifecycle import explain
     from launcher.views import show
@@ -402,14 +423,15 @@ def doctor(
     json: AsJson = False,
     model: ModelFolder = None,
 ) -> None:
-    """Look whether this machine, its Python and the profile's Slurm are as zsg needs
-    them. Changes nothing.
+    """Check that this machine, Python and Slurm are as zsg needs them. Changes nothing.
 
     With --model, a folder of a Llama is loaded, too, and that it was proven is kept in
     the workspace for `zsg plan`. Ends with 3 if there is a problem; a warning is no
     problem yet.
 
-    Example: zsg doctor --profile slurm-minimal
+    \b
+    Example:
+      zsg doctor --profile slurm-minimal
     """
     from launcher.clusters import profiles
     from launcher.doctor import doctor as doctors

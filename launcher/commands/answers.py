@@ -11,8 +11,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     help=(
-        "Take out what models answered at checkpoints.\n\nExample: zsg answers export wsd-order >"
-        " answers.jsonl"
+        "Take out what models answered at checkpoints.\n\n"
+        "\b\nExample:\n  zsg answers export wsd-order > answers.jsonl"
     ),
 )
 
@@ -31,14 +31,17 @@ def export(
     workspace: Workspace = None,
     step: Annotated[
         list[int] | None,
-        typer.Option("--step", help="only this step; may be repeated", min=0),
+        typer.Option(
+            "--step", help="only this step; may be repeated", metavar="STEP", min=0
+        ),
     ] = None,
 ) -> None:
-    """Print the answers of all checkpoints, a JSON line each, for a judge or a machine
-    that zsg does not know.
+    """Print the answers of all checkpoints, one JSON line each. They are for a judge or
+    a machine that zsg does not know; scores come back by zsg score.
 
-    What comes back goes to zsg score. Example: zsg answers export wsd-order --step 40 >
-    answers.jsonl
+    \b
+    Example:
+      zsg answers export wsd-order --step 40 > answers.jsonl
     """
     from launcher.evaluation import answers
     from launcher.workspace import workspaces
@@ -55,10 +58,14 @@ def score(
     ],
     workspace: Workspace = None,
 ) -> None:
-    """Take scores that answers were given elsewhere into the runs; zsg sync then sends
+    """Take scores that answers were given elsewhere into the runs. zsg sync then sends
     them to MLflow.
 
-    Scoring twice adds nothing: what a checkpoint has already stays. Example: zsg score scores.jsonl
+    Scoring twice adds nothing: what a checkpoint has already stays.
+
+    \b
+    Example:
+      zsg score scores.jsonl
     """
     from launcher.evaluation import answers
     from launcher.workspace import workspaces

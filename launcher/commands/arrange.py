@@ -10,7 +10,10 @@ from launcher.commands.options import AsJson, GridFile, Replace, Workspace
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="Make, look at, compare and draw training orders.\n\nExample: zsg arrange make grid.yaml",
+    help=(
+        "Make, look at, compare and draw training orders.\n\n"
+        "\b\nExample:\n  zsg arrange make grid.yaml"
+    ),
 )
 
 OrderId = Annotated[
@@ -27,7 +30,9 @@ def make(
 ) -> None:
     """Make the orders of a grid on this machine, and train nothing.
 
-    Example: zsg arrange make grid.yaml
+    \b
+    Example:
+      zsg arrange make grid.yaml
     """
     from launcher.submission import arrange_make
     from launcher.views import show
@@ -55,9 +60,12 @@ def show_one(
         int, typer.Option("--head", help="how many first examples", min=0)
     ] = 10,
 ) -> None:
-    """Show an order: how it was made, its first examples, its tasks by position, its rounds.
+    """Show how an order was made, and what it begins with. It prints the first
+    examples, the tasks by position, and the rounds.
 
-    Example: zsg arrange show 3f2a
+    \b
+    Example:
+      zsg arrange show 3f2a
     """
     from launcher.reporting import arrangements
     from launcher.views import show
@@ -77,9 +85,11 @@ def show_one(
 def compare(
     one: OrderId, other: OrderId, workspace: Workspace = None, json: AsJson = False
 ) -> None:
-    """Compare two orders: rank correlation, and what their beginnings share.
+    """Compare two orders by rank, and by what their beginnings share.
 
-    Example: zsg arrange compare 3f2a 81bc
+    \b
+    Example:
+      zsg arrange compare 3f2a 81bc
     """
     from launcher.reporting import arrangements
     from launcher.views import show
@@ -103,9 +113,7 @@ def compare(
 def draw(
     ids: Annotated[
         list[str],
-        typer.Argument(
-            help="arrangement or run ids, or unique prefixes", metavar="ID…"
-        ),
+        typer.Argument(help="arrangement or run ids, or unique prefixes", metavar="ID"),
     ],
     out: Annotated[Path, typer.Option("--out", help="the PNG file to write")] = Path(
         "similarity.png"
@@ -113,9 +121,11 @@ def draw(
     workspace: Workspace = None,
     replace: Replace = False,
 ) -> None:
-    """Draw similarity to the test set by position, of one or more orders.
+    """Draw the similarity to the test set along one or more orders.
 
-    Example: zsg arrange draw 3f2a 81bc --out nft-fft.png
+    \b
+    Example:
+      zsg arrange draw 3f2a 81bc --out nft-fft.png
     """
     from launcher.reporting import arrange_picture, arrangements, outputs
     from launcher.views import show

@@ -20,6 +20,7 @@ Causes = Annotated[
     list[str] | None,
     typer.Option(
         "--cause",
+        metavar="CAUSE",
         help="only what ended for this reason, as zsg status shows it; may be repeated",
     ),
 ]
@@ -28,7 +29,7 @@ Causes = Annotated[
 def cancel(
     names: Annotated[
         list[str],
-        typer.Argument(help=f"names of grids, or {RUN_ID}", metavar="GRID|RUN…"),
+        typer.Argument(help=f"names of grids, or {RUN_ID}", metavar="GRID|RUN"),
     ],
     workspace: Workspace = None,
     only: Only = None,
@@ -42,11 +43,14 @@ def cancel(
     ] = False,
     yes: Yes = False,
 ) -> None:
-    """Stop runs for good: no requeue and no late start revives them. zsg retry GRID
-    --only state=cancelled takes them up again. Of a run that has ended and whose Slurm
+    """Cancel runs permanently: nothing requeues or starts them again. Only zsg retry
+    GRID --only state=cancelled submits them anew. Where a run has ended and its Slurm
     job has not, the job is ended.
 
-    Examples: zsg cancel wsd-order --only seed=2, or zsg cancel 3f2a --save
+    \b
+    Examples:
+      zsg cancel wsd-order --only seed=2
+      zsg cancel 3f2a --save
     """
     from launcher.grids.selection import Selection
     from launcher.lifecycle import cancel as cancels
@@ -102,13 +106,16 @@ def retry(
     detach: Detach = False,
     yes: Yes = False,
 ) -> None:
-    """Submit again what failed, by the grid's file, settings and profile of its last submit.
+    """Submit failed runs again. The grid's file, settings and profile are those of its
+    last submit.
 
-    What a run did itself would come again: it is tried once or not at all. --only
-    state=cancelled asks for those, --only ID for a run as it stands. What is left is
-    told, with what takes it.
+    A failure that a run causes itself would come again: such a run is retried once or
+    not at all. --only state=cancelled retries cancelled runs, --only ID a run as it
+    stands. Runs that are passed over are listed, with the option that retries them.
 
-    Example: zsg retry wsd-order --cause 'node failure'
+    \b
+    Example:
+      zsg retry wsd-order --cause 'node failure'
     """
     from launcher.grids.selection import Selection
     from launcher.lifecycle import retry as retries
@@ -160,7 +167,10 @@ def gc(
     """Show what no run needs any more, and free it with --yes. What could be needed
     again can be made again.
 
-    Example: zsg gc, then zsg gc --yes
+    \b
+    Examples:
+      zsg gc
+      zsg gc --yes
     """
     from launcher.lifecycle import garbage
     from launcher.views import show

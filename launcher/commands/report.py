@@ -69,14 +69,17 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write a page that compares the runs of a grid, with the figure and the numbers beside it.
+    """Write a page that compares the runs of a grid. Beside it lie its figure and its
+    numbers.
 
     One file of HTML that needs no network: curves with replicates as bands, final
     values with intervals, sudden drops of test tasks, and the runs, data and code it
     stands on. From the journals, also while runs go on. In its CSV files, texts that a
     spreadsheet would compute get an apostrophe before them.
 
-    Example: zsg report wsd-order --panel lr --x examples
+    \b
+    Example:
+      zsg report wsd-order --panel lr --x examples
     """
     from launcher.reporting import report as reports
     from launcher.views import show
@@ -110,17 +113,22 @@ def export(
     ] = False,
     replace: Replace = False,
 ) -> None:
-    """Write every value of a grid's runs as one long table, from their journals.
+    """Write every value of a grid's runs as one long table. The values come from the
+    runs' journals.
 
     Columns: run, the grid's axes, stage, step, examples, key, value, ts; with --items
     run, axes, step, item, task, loss. In a notebook, with the same columns:
-    from launcher.reporting.frames import metrics
+
+    \b
+      from launcher.reporting.frames import metrics
 
     In CSV, texts that a spreadsheet would compute (they begin with = + - @) get an
     apostrophe before them, and what does not print is written as its escape. Parquet
     has every text as it is.
 
-    Example: zsg export wsd-order --out losses.csv
+    \b
+    Example:
+      zsg export wsd-order --out losses.csv
     """
     from launcher.reporting import frames, outputs
     from launcher.views import show

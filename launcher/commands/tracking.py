@@ -21,7 +21,10 @@ def sync(
     """Send to MLflow what it lacks, from the runs' journals. Sending twice adds
     nothing; killed, it is run again.
 
-    Examples: zsg sync wsd-order, then zsg sync wsd-order --refill
+    \b
+    Examples:
+      zsg sync wsd-order
+      zsg sync wsd-order --refill
     """
     from launcher.mlflow import fill as tracking
     from launcher.workspace import workspaces
@@ -38,15 +41,17 @@ def ui(
         int, typer.Option("--port", help="port on this machine", min=1, max=65535)
     ] = 5000,
 ) -> None:
-    """Open the MLflow comparison: serves the workspace's MLflow on this machine until Ctrl-C.
+    """Open the MLflow comparison of a workspace, until Ctrl-C.
 
-    MLflow acts with your rights on your files, and every user reaches its port.
-    So only who has the address that is printed gets in: it holds a secret, new
-    at every start, which your browser keeps. From another computer, use the
-    ssh -L line that is printed. Files are served from the workspace's folder
-    mlartifacts only, and through no link.
+    MLflow acts with your rights on your files, and every user reaches its port. So only
+    who has the address that is printed gets in: it holds a secret, new at every start,
+    which your browser keeps. From another computer, use the ssh -L line that is
+    printed. Files are served from the workspace's folder mlartifacts only, and through
+    no link.
 
-    Example: zsg ui wsd-order
+    \b
+    Example:
+      zsg ui wsd-order
     """
     from launcher.mlflow import fill as tracking
     from launcher.workspace import workspaces
@@ -87,6 +92,7 @@ def server(
         list[str] | None,
         typer.Option(
             "--allow",
+            metavar="NAME",
             help="a further name that nodes know this machine by; may be repeated",
         ),
     ] = None,
@@ -94,15 +100,18 @@ def server(
     """Serve MLflow to a cluster's jobs, until Ctrl-C. Prints what a profile's
     `tracking` is to say once it answers.
 
-    MLflow acts with your rights on your files, so only who knows its token gets
-    in. The token stands in the folder's file `token`, for you alone to read, and
-    stays until you remove that. Your jobs and zsg sync find it in ~/.zsg while
-    the server runs. It travels over plain http, as all that is sent does.
+    MLflow acts with your rights on your files, so only who knows its token gets in. The
+    token stands in the folder's file `token`, for you alone to read, and stays until
+    you remove that. Your jobs and zsg sync find it in ~/.zsg while the server runs. It
+    travels over plain http, as all that is sent does.
 
-    Every user of the machine reads command lines. A database whose address
-    holds a password is named by the variable ZSG_BACKEND.
+    Every user of the machine reads command lines. A database whose address holds a
+    password is named by the variable ZSG_BACKEND.
 
-    Examples: zsg server, then zsg server --host 0.0.0.0 --folder /local/mlflow
+    \b
+    Examples:
+      zsg server
+      zsg server --host 0.0.0.0 --folder /local/mlflow
     """
     from launcher.mlflow import fill as tracking
     from launcher.mlflow import mlflow_server

@@ -27,7 +27,8 @@ def verify(
     ] = 10,
     json: AsJson = False,
 ) -> None:
-    """Check a finished run against its own records, and train some steps of it again to compare.
+    """Check a finished run against its own records. Some steps of it are trained again
+    to compare.
 
     Ids, inputs, order, journal and weights are held against the digests that were
     recorded. The steps are trained from the newest full state, or the beginning, with
@@ -38,7 +39,10 @@ def verify(
     Training again runs the code and loads the state that lie beside the run. Of a
     folder that somebody sent, read the records only: --steps 0.
 
-    Examples: zsg verify 3f2a, then zsg verify 3f2a --steps 0 --json
+    \b
+    Examples:
+      zsg verify 3f2a
+      zsg verify 3f2a --steps 0 --json
     """
     from launcher.verification import verify as verifying
     from launcher.verification.check import DIFFERS, HOLDS, NOT_CHECKED
