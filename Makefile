@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: setup demo test test-fast soak soak-models soak-slurm soak-tracking soak-users soak-trials check docs bench clean
+.PHONY: setup demo test test-fast soak soak-models soak-slurm soak-tracking soak-users soak-trials check reference docs bench clean
 
 setup: .venv/ready  ## install zsg and what training and tracking need
 
@@ -41,6 +41,9 @@ soak-users: .venv/ready-dev .venv/ready-bench  ## wheel, pages, other users, san
 
 soak-trials: .venv/ready-dev  ## every shipped grid tried small, how often verdicts are wrong, changed files for every reader
 	$(SOAK) --dist worksteal -m "soak(part='trials')"
+
+reference: .venv/ready-dev  ## the pages of docs/reference anew, from the code
+	$(BIN)/python -m launcher.reference_pages
 
 check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -71,10 +71,10 @@ def profile_page() -> str:
 
 def commands_page() -> str:
     """docs/reference/commands.md."""
-    parts = [COMMANDS_INTRO, GENERATED]
+    blocks = [COMMANDS_INTRO.strip(), GENERATED]
     for words, text in list_help():
-        parts += [f"## {words}", f"```text\n{text}\n```"]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+        blocks += [f"## {words}", f"```text\n{text.strip()}\n```"]
+    return "\n\n".join(blocks) + "\n"
 
 
 def profile_readme(readme: str) -> str:
@@ -108,13 +108,13 @@ def _walk_commands(command: Any, words: str, parent: Any) -> Iterator[tuple[str,
 def _keys_page(intro: str, entries: Sequence[KeyEntry], *, has_run_id: bool) -> str:
     """A table for the top of the file, and one for each section."""
     sections = [entry.path for entry in entries if entry.is_section]
-    parts = [intro.strip(), GENERATED, "## At the top"]
-    parts.append(_table(_within("", entries, sections), sections, has_run_id))
+    blocks = [intro.strip(), GENERATED, "## At the top"]
+    blocks.append(_table(_within("", entries, sections), sections, has_run_id))
     for section in sections:
         rows = _within(section, entries, sections)
         if rows:
-            parts += [f"## `{section}`", _table(rows, sections, has_run_id)]
-    return "\n\n".join(parts) + "\n"
+            blocks += [f"## `{section}`", _table(rows, sections, has_run_id)]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _within(
@@ -161,9 +161,9 @@ def _anchor(heading: str) -> str:
 
 def _cell(text: str) -> str:
     """A text as Markdown shows it: no bar ends the cell, no `<sep>` is taken for HTML."""
-    parts = text.replace("|", r"\|").split("`")
-    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
-    return "`".join(parts)
+    by_backtick = text.replace("|", r"\|").split("`")
+    by_backtick[::2] = [words.replace("<", "&lt;") for words in by_backtick[::2]]
+    return "`".join(by_backtick)
 
 
 def _code(text: str) -> str:

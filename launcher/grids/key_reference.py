@@ -174,7 +174,9 @@ def _list_profile_keys() -> list[KeyEntry]:
 
 def _make_entry(path: str, schema: Schema, definitions: Schema, file: File) -> KeyEntry:
     references = [
-        part["$ref"] for part in (schema, *schema.get("anyOf", [])) if "$ref" in part
+        alternative["$ref"]
+        for alternative in (schema, *schema.get("anyOf", []))
+        if "$ref" in alternative
     ]
     about = schema.get("description")
     if about is None:
@@ -230,6 +232,10 @@ def describe_values(schema: Schema) -> str:
         return _quoted(schema["enum"])
     if alternatives := schema.get("anyOf") or schema.get("oneOf"):
         return _describe_alternatives(alternatives)
+    return _describe_by_type(schema)
+
+
+def _describe_by_type(schema: Schema) -> str:
     match schema.get("type"):
         case "array":
             return _describe_list(schema)
@@ -245,7 +251,7 @@ def describe_values(schema: Schema) -> str:
 
 def _describe_alternatives(alternatives: Sequence[Schema]) -> str:
     """Each once, null last."""
-    words = list(dict.fromkeys(describe_values(part) for part in alternatives))
+    words = list(dict.fromkeys(map(describe_values, alternatives)))
     if "null" in words:
         words = [word for word in words if word != "null"] + ["null"]
     return "; or ".join(words)
@@ -297,16 +303,22 @@ def _resolve_key(key: str, paths: Sequence[str], file: File) -> str:
     for path in paths:
         if _is_same_key(path, key):
             return path
-    ends = [path for path in paths if path.endswith(f".{key}")]
-    # each key of a source is one of `data`, too
-    candidates = [path for path in ends if not path.startswith(OF_A_SOURCE)] or ends
-    if len(candidates) == 1:
-        return candidates[0]
-    if candidates:
+    candidates = _ending_in(key, paths)
+    if not candidates:
+        raise UserError(_unknown(key, paths, file))
+    if len(candidates) > 1:
         raise UserError(
-            f"several keys of a {file} end in {brief(key)}; say which: {', '.join(candidates)}"
+            f"several keys of a {file} end in {brief(key)}; say which:"
+            f" {', '.join(candidates)}"
         )
-    raise UserError(_unknown(key, paths, file))
+    return candidates[0]
+
+
+def _ending_in(key: str, paths: Sequence[str]) -> list[str]:
+    """The paths with this end; of `data` and of its sources, that have the same keys,
+    those of `data`."""
+    endings = [path for path in paths if path.endswith(f".{key}")]
+    return [path for path in endings if not path.startswith(OF_A_SOURCE)] or endings
 
 
 def _is_same_key(path: str, key: str) -> bool:
