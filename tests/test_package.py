@@ -214,15 +214,14 @@ def _keys(
         )
         if field.description:
             default = field.get_default(call_default_factory=True)
-            written = (
-                json.dumps(default)
-                if default is None or isinstance(default, bool)
-                else default
-            )
-            shown = "" if field.is_required() else f"`{written}`"
+            shown = "" if field.is_required() else f"`{_as_written(default)}`"
             yield prefix + name, shown, field.description
         if inner:
             yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _as_written(default: Any) -> str:
+    return default if isinstance(default, str) else json.dumps(default)
 
 
 def _kinds(annotation: Any) -> list[type]:
