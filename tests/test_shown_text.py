@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from zsg_core.shown_text import ShownLog, make_showable
+from zsg_core.shown_text import ShownLog, format_value, make_showable
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,20 @@ def test_a_log_that_ends_within_a_sequence_shows_it() -> None:
     assert of_pieces("a\x1b[3") == r"a\x1b[3"
     assert of_pieces("a\r") == "a\n"
     assert ShownLog().show("\x1b[" + "1" * 40) == r"\x1b[" + "1" * 40
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("1e-3", "1e-3"),
+        (0.001, "0.001"),
+        (True, "true"),
+        (None, "null"),
+        ({"name": "dmt", "k": "¼"}, '{"name": "dmt", "k": "¼"}'),
+        ([1, "a"], '[1, "a"]'),
+        (float("inf"), "Infinity"),
+    ],
+)
+def test_a_value_has_the_text_that_mlflow_holds_of_it(value: object, text: str) -> None:
+    """Parameters of runs that are there already may never change."""
+    assert format_value(value) == text

@@ -8,8 +8,10 @@ writes `\\x1b` may have been an escape or these four letters. Who needs the text
 takes JSON or Parquet.
 """
 
+import json
 import re
 import unicodedata
+from typing import Any
 
 LINE_ENDS_AND_TABS = "\n\t"
 # combining marks on one letter; scripts that are written need fewer, floods of them
@@ -65,6 +67,17 @@ def make_showable(text: str, *, keep: str = LINE_ENDS_AND_TABS) -> str:
     if text.isprintable() and _COMMON.fullmatch(text):
         return text
     return _RUN.sub(lambda found: _shown_run(found, keep), text)
+
+
+def format_value(value: Any) -> str:
+    """A setting's value as one text: a text as it is, all else as JSON.
+
+    Parameters in MLflow hold these texts for ever, so they may never change. It is not
+    made showable: who shows it passes it on to `make_showable`.
+    """
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 class ShownLog:

@@ -5,7 +5,6 @@ What decides a run's numbers is a parameter; facts of its attempts are tags, for
 parameter can never change.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from jobs.contract.exit_record import given
 from jobs.contract.folder import Workspace, read_json
 from jobs.contract.states import Outcome, State
 from zsg_core import recipe as recipes
+from zsg_core.shown_text import format_value
 
 Row = Mapping[str, Any]
 MOST_VERSIONS = 10
@@ -44,7 +44,8 @@ def name_of(row: Row) -> str:
     """How MLflow's tables name a run: by what varies."""
     return (
         " ".join(
-            f"{key.split('.')[-1]}={text(value)}" for key, value in row["axes"].items()
+            f"{key.split('.')[-1]}={format_value(value)}"
+            for key, value in row["axes"].items()
         )
         or row["run"]
     )
@@ -52,13 +53,13 @@ def name_of(row: Row) -> str:
 
 def params(row: Row) -> dict[str, str]:
     """What varies first, under the names of the grid file; then the recipe, flattened."""
-    named = {key: text(value) for key, value in row["axes"].items()} | {
+    named = {key: format_value(value) for key, value in row["axes"].items()} | {
         "model.name": row["model"]
     }
     first, *others = row["recipe"]["stages"]
     later = {f"stage{number}": stage for number, stage in enumerate(others, start=2)}
     for key, value in _flat({**first, **later, "base": row["recipe"]["base"]}):
-        named.setdefault(key, text(value))
+        named.setdefault(key, format_value(value))
     return named
 
 
@@ -276,8 +277,3 @@ def _flat(tree: Row, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def text(value: Any) -> str:
-    """A value as a parameter shows it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

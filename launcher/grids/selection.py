@@ -4,7 +4,6 @@ run's id, by state.
 Pure, and of plain values, so that runs of a plan and those of a recorded grid are selected alike.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from jobs.contract.states import ShownState, State
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import brief, nearest
+from zsg_core.shown_text import format_value
 
 NEW = "new"  # as plan calls what was never submitted
 STATES = (NEW, *map(str, ShownState))
@@ -84,7 +84,7 @@ class Term:
             )
             return f"{self}: no run is in that state; there are {', '.join(there)}"
         values = dict.fromkeys(
-            _shown(found)
+            format_value(found)
             for _, axes, _ in runs
             if (found := self._of(axes)) is not _MISSING
         )
@@ -188,14 +188,14 @@ def _term(option: str, text: str) -> Term:
 def _is(found: Any, written: str) -> bool:
     """Whether a setting is what was written: as text, as a number (1/4 is 0.25), or by
     the name within a mapping."""
-    if _shown(found) == written or (
+    if format_value(found) == written or (
         isinstance(found, Mapping) and found.get("name") == written
     ):
         return True
     is_number = isinstance(found, int | float | str) and not isinstance(found, bool)
     return (
         is_number
-        and (number := _number(_shown(found))) is not None
+        and (number := _number(format_value(found))) is not None
         and number == _number(written)
     )
 
@@ -205,11 +205,3 @@ def _number(text: str) -> Fraction | None:
         return Fraction(text) if _NUMBER.fullmatch(text) else None
     except ZeroDivisionError:
         return None
-
-
-def _shown(value: Any) -> str:
-    return (
-        value
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False, default=str)
-    )

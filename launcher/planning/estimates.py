@@ -18,6 +18,7 @@ from launcher.planning.workload import AT_MOST, COUNTED, MEAN, UNKNOWN, Work, Wo
 from zsg_core.errors import UserError
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.run import TINY
+from zsg_core.shown_text import format_value
 from zsg_core.training import estimate, llama, schedule
 from zsg_core.training.estimate import GB
 from zsg_core.training.llama import LlamaShape
@@ -504,17 +505,9 @@ _TOKENS = {
 
 def _axes(run: Run) -> str:
     return (
-        f" ({', '.join(f'{key}: {_text(value)}' for key, value in run.axes.items())})"
+        f" ({', '.join(f'{key}: {format_value(value)}' for key, value in run.axes.items())})"
         if run.axes
         else ""
-    )
-
-
-def _text(value: Any) -> str:
-    return (
-        value
-        if isinstance(value, str)
-        else json.dumps(value, ensure_ascii=False, default=str)
     )
 
 

@@ -20,6 +20,7 @@ from launcher.reporting.recorded import Recorded
 from zsg_core.errors import UserError
 from zsg_core.metrics import means
 from zsg_core.recipe import unseeded
+from zsg_core.shown_text import format_value
 from zsg_core.stats import curves
 from zsg_core.stats.curves import Drop, Interval
 
@@ -389,14 +390,12 @@ def last_word(key: str) -> str:
 
 def text(value: Any) -> str:
     """A value of an axis in words; of a mapping `dmt, k 1/4`."""
-    if isinstance(value, str):
-        return value
     if isinstance(value, Mapping) and value:
         return ", ".join(
             text(one) if key == "name" else f"{key} {text(one)}"
             for key, one in value.items()
         )
-    return "–" if value is None else json.dumps(value, ensure_ascii=False)
+    return "–" if value is None else format_value(value)
 
 
 def label(axes: Axes, keys: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ from launcher.status import status_view as view
 from launcher.views.columns import LONG, columns
 from launcher.workspace.job_state import JobState
 from zsg_core.secrets import hide_known
-from zsg_core.shown_text import ShownLog, make_showable
+from zsg_core.shown_text import ShownLog, format_value, make_showable
 
 if TYPE_CHECKING:  # plans bring pydantic and numpy, which `zsg status` can do without
     from launcher.planning.effects import Effect
@@ -159,7 +159,9 @@ def plan_table(plan: "Plan") -> None:
         )
     active = [run for run in plan.unwanted if run.state.is_active]
     for run in active:
-        axes = " ".join(f"{key}={_plain(value)}" for key, value in run.axes.items())
+        axes = " ".join(
+            f"{key}={format_value(value)}" for key, value in run.axes.items()
+        )
         result(
             f"no longer in the grid: {run.run} ({axes}) is {run.state.state} and goes on"
         )
@@ -612,11 +614,7 @@ def _at(row: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "–" if value is None else _plain(value)
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "–" if value is None else format_value(value)
 
 
 def _table(*names: str) -> Table:
