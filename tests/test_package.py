@@ -29,6 +29,7 @@ HEAVY = (
     "sklearn",
     "huggingface_hub",
     "matplotlib",
+    "jinja2",
     "pyarrow",
 )
 

@@ -12,19 +12,17 @@ from jobs.tracking import run_facts
 from launcher.reporting import (
     comparison,
     frames,
-    map_part,
     outputs,
     recorded,
     scatter,
-    verdict_part,
     verdicts,
 )
 from launcher.reporting import figure as report_figure
 from launcher.reporting import maps as report_maps
-from launcher.reporting import page as report_page
 from launcher.reporting import panels as report_panels
-from launcher.reporting import parts as report_parts
 from launcher.reporting.comparison import Group, Member, Summary
+from launcher.reporting.html import map_section, sections, verdict_section
+from launcher.reporting.html import page as report_page
 from launcher.reporting.maps import Maps
 from launcher.reporting.panels import Asked, Found
 from launcher.status import data_notes
@@ -57,7 +55,7 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
     do not differ, no matplotlib; and for a file in the folder that zsg did not write,
     or that was changed since.
     """
-    extras.need("a report", "report", only=("matplotlib",))
+    extras.need("a report", "report", only=("jinja2", "matplotlib"))
     folder = out or place.grid(name) / "report"
     record = grid_record.read(place, name)
     if out is None:
@@ -96,7 +94,7 @@ def _write(
     _write_maps(folder, maps)
     decided = verdicts.of_grid(place, record["name"])
     _write_verdicts(folder, decided)
-    parts = report_parts.sections(found, summed, drops, drawn, decided, maps)
+    parts = sections.sections(found, summed, drops, drawn, decided, maps)
     if notes := data_notes.of_grid(place, record):
         parts.insert(2, report_page.warning("What there is to know of the data", notes))
     write_text(folder / PAGE, report_page.page(f"zsg report: {found.name}", parts))
@@ -108,7 +106,7 @@ def beside(page: Path) -> list[str]:
 
 
 def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
-    if panels := verdict_part.panels(decided):
+    if panels := verdict_section.panels(decided):
         pictures = [folder / name for name in OF_CLAIMS[:2]]
         beside_them = (
             ", and published curves"
@@ -120,19 +118,19 @@ def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
         )
     if decided:
         frames.write_csv(
-            folder / "verdicts.csv", frames.columns(verdict_part.columns(decided))
+            folder / "verdicts.csv", frames.columns(verdict_section.columns(decided))
         )
 
 
 def _write_maps(folder: Path, maps: Maps) -> None:
     if maps.drawn:
-        titled = [(map_part.title(one), one) for one in maps.drawn]
+        titled = [(map_section.title(one), one) for one in maps.drawn]
         scatter.picture(
             titled,
-            map_part.number_groups(maps),
+            map_section.number_groups(maps),
             [folder / name for name in OF_STATES[:2]],
         )
-        frames.write_csv(folder / OF_STATES[2], frames.columns(map_part.rows(maps)))
+        frames.write_csv(folder / OF_STATES[2], frames.columns(map_section.rows(maps)))
 
 
 def _read(

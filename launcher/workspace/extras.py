@@ -20,7 +20,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": ("rouge_score", "sklearn"),
     "track": ("mlflow",),
-    "report": ("matplotlib", "pandas", "safetensors", "sklearn"),
+    "report": ("jinja2", "matplotlib", "pandas", "safetensors", "sklearn"),
 }
 # What people install, where that is not what they import.
 DISTRIBUTIONS = {"ot": "POT", "sklearn": "scikit-learn", "rouge_score": "rouge-score"}

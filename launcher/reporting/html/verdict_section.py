@@ -7,9 +7,9 @@ from typing import Any
 from launcher.grids import published
 from launcher.reporting import comparison
 from launcher.reporting import figure as report_figure
-from launcher.reporting import page as report_page
 from launcher.reporting.figure import Line, Panel
-from launcher.reporting.page import Cell, interval, number
+from launcher.reporting.html import page as report_page
+from launcher.reporting.html.page import Cell, interval, number
 from launcher.reporting.verdicts import Decided
 from zsg_core.settings.claims import (
     Claim,

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.contract.states import RecordedState
-from launcher.reporting import comparison, map_part, recorded, verdict_part
+from launcher.reporting import comparison, recorded
 from launcher.reporting import figure as report_figure
-from launcher.reporting import page as report_page
 from launcher.reporting import panels as report_panels
 from launcher.reporting.comparison import Group, Member, Summary, last_word
 from launcher.reporting.figure import Panel
+from launcher.reporting.html import map_section, verdict_section
+from launcher.reporting.html import page as report_page
+from launcher.reporting.html.page import interval, number
 from launcher.reporting.maps import Maps
-from launcher.reporting.page import interval, number
 from launcher.reporting.panels import X_LABELS, Found
 from launcher.reporting.verdicts import Decided
 from zsg_core.metrics.means import is_over_items
@@ -43,7 +44,7 @@ def sections(
     when = time.strftime("%Y-%m-%d %H:%M %Z")
     said = f"{done} of {len(found.members)} runs done; metric {found.asked.metric}; written {when}."
     parts = [
-        f"<h1>{report_page.text(found.name)}</h1>",
+        report_page.title(found.name),
         report_page.paragraph(said, "faint"),
     ]
     missing = _missing(found)
@@ -63,10 +64,10 @@ def sections(
         )
     ]
     parts += [report_page.paragraph(_bands(found), "faint")]
-    parts += verdict_part.section(decided, len(drawn))
-    others = len(drawn) + len(verdict_part.panels(decided))
+    parts += verdict_section.section(decided, len(drawn))
+    others = len(drawn) + len(verdict_section.panels(decided))
     parts += _finals(found, summed) + _drops(found, drops, others, hover)
-    parts += map_part.section(maps) + _stands_on(found)
+    parts += map_section.section(maps) + _stands_on(found)
     return parts
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from launcher.reporting import page as report_page
 from launcher.reporting import scatter
 from launcher.reporting.figure import MOST_HOVERED
+from launcher.reporting.html import page as report_page
 from launcher.reporting.maps import PERPLEXITY, SEED, Map, Maps
 
 MOST_NAMED = 6  # groups whose silhouettes stand in a title

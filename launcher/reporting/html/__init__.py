@@ -1,0 +1,2 @@
+"""The page of a report: its sections, and the templates, style sheet and script that
+they are written by."""
