@@ -74,6 +74,8 @@ COSTLY_MODULES = {
     "test_hostile_input",
     "test_parity",
     "test_plan_command",
+    "test_rouge",
+    "test_sandbox",
     "test_wheel",
 }
 COSTLY_MARKS = ("browser", "engine", "process", "slurm", "soak")
