@@ -52,7 +52,7 @@ check: .venv/ready-dev  ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 docs: .venv/ready-docs  ## the pages of docs/ as HTML, in build/docs; warnings are errors
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -c docs . build/docs
 	@echo "open build/docs/docs/index.html"
 
 bench: .venv/ready-bench  ## how long commands, submits, orders, readers, reports and training take, against what does the same

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from jobs.contract.causes import Cause
 from launcher.clusters import profiles
-from launcher.grids import grid, json_schema
+from launcher.grids import grid, json_schema, key_reference
 from launcher.lifecycle.retry import MOST
 from tests.lib.command_line import Zsg
 
@@ -243,3 +243,25 @@ assert "backwards" in ORDERS and "words" in METRICS and "quiz" in FORMATS
 """
     code = "\n".join([*blocks, asked])
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+KEY = re.compile(r"`([a-z_]+(?:\.[A-Za-z_]+)+)(?:[:=] ?[^`]*)?`")
+
+
+def test_every_key_that_is_named_is_one() -> None:
+    """Of a grid or a profile, with or without a value beside it, as in
+    `train.preset: paper`; that of one source is of `data.sources.NAME`."""
+    keys = {
+        re.sub(r"<\w+>", "NAME", entry.path)
+        for file in ("grid", "profile")
+        for entry in key_reference.list_keys(file)
+    }
+    sections = {key.partition(".")[0] for key in keys if "." in key}
+    named = {
+        key
+        for path in [*DOCS.glob("*.md"), ROOT / "README.md", ROOT / "SECURITY.md"]
+        for key in KEY.findall(prose_of(path))
+        if key.partition(".")[0] in sections and not key.endswith((".json", ".yaml"))
+    }
+
+    assert len(named) >= 20 and named - keys == set()
