@@ -11,10 +11,12 @@ from jsonschema import Draft7Validator
 from ruamel.yaml import YAML
 
 from jobs.contract.causes import Cause
+from jobs.contract.states import ShownState
 from launcher.clusters import profiles
 from launcher.grids import grid, json_schema, key_reference
 from launcher.lifecycle.retry import MOST
 from tests.lib.command_line import Zsg
+from zsg_core.orders.registry import ORDERS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -265,3 +267,13 @@ def test_every_key_that_is_named_is_one() -> None:
     }
 
     assert len(named) >= 20 and named - keys == set()
+
+
+def test_every_order_and_every_state_is_explained() -> None:
+    """Orders in the glossary, states in troubleshooting, by their names."""
+    glossary = (DOCS / "glossary.md").read_text(encoding="utf-8")
+
+    assert [name for name in ORDERS if f"\n| `{name}` |" not in glossary] == []
+    assert [
+        word for word in ShownState if f"\n| `{word}` |" not in TROUBLESHOOTING
+    ] == []
