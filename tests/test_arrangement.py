@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jobs.contract.folder import Workspace
-from launcher.reporting import arrange_picture, arrangements
+from launcher.reporting.data import arrangements
+from launcher.reporting.figures import similarity_chart
 from tests.lib.command_line import Zsg
 from zsg_core.digest import ids_digest
 
@@ -169,7 +170,7 @@ def test_the_picture_is_drawn_from_the_distances(made):
 
 def test_windows_of_a_picture_cover_the_order():
     """Each mean is of 160 examples, the last of those that are left."""
-    where, means = arrange_picture.windows(np.arange(3300.0))
+    where, means = similarity_chart.windows(np.arange(3300.0))
 
     assert (where[0], means[0], where[-1], means[-1]) == (80, 79.5, 3250, 3249.5)
 

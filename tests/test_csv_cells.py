@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from launcher.reporting import csv_cells, frames
+from launcher.reporting import frames
+from launcher.reporting.data import csv_cells
 
 
 @pytest.mark.parametrize(

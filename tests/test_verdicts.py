@@ -13,8 +13,9 @@ from jobs.contract import item_losses
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import Journal
 from launcher.grids import grid_claims, published
-from launcher.reporting import report, verdicts
-from launcher.reporting.report import Asked
+from launcher.reporting import report
+from launcher.reporting.data import verdicts
+from launcher.reporting.data.grid_comparison import ReportOptions
 from zsg_core.stats.verdict import (
     HERE,
     HERE_OF_ONE,
@@ -238,13 +239,13 @@ def test_the_report_shows_verdicts_with_what_they_rest_on(tmp_path: Path) -> Non
         place,
         [({"arrangement.order": order}, 1 + 0.1 * n) for n, order in enumerate(ORDERS)],
     )
-    page = report.write(place, "g", Asked()).read_text(encoding="utf-8")
+    page = report.write(place, "g", ReportOptions()).read_text(encoding="utf-8")
     assert "<h2>Verdicts</h2>" in page
     assert "end of loss: nft &lt; rt &lt; fft" in page
     assert f">{SUPPORTED_HERE}<" in page
 
     (place.grid("g") / "grid.yaml").write_text("name: g\n")
-    assert "Verdicts" not in report.write(place, "g", Asked()).read_text(
+    assert "Verdicts" not in report.write(place, "g", ReportOptions()).read_text(
         encoding="utf-8"
     )
 
@@ -310,13 +311,13 @@ def test_verdicts_are_drawn_beside_published_curves(tmp_path: Path) -> None:
     )
     grid = place.grid("g") / "grid.yaml"
     grid.write_text(grid.read_text().replace("fft]}", "fft], published: wsd-order}"))
-    page = report.write(place, "g", Asked())
+    page = report.write(place, "g", ReportOptions())
     assert "figure 3 left, read off: Flan-mini" in page.read_text(encoding="utf-8")
     assert (page.parent / "verdicts.png").stat().st_size > 10_000
     assert "rt − nft" in (page.parent / "verdicts.csv").read_text(encoding="utf-8")
 
     grid.write_text("name: g\n")
-    report.write(place, "g", Asked())
+    report.write(place, "g", ReportOptions())
     assert not list(page.parent.glob("verdicts*"))
 
 
@@ -360,7 +361,7 @@ def test_a_page_claims_what_its_table_shows(tmp_path: Path) -> None:
     write_grid(place, "g", listed)
     claim = "{claim: rises, metric: exact_match, along: arrangement.order, values: [nft, rt]}"
     (place.grid("g") / "grid.yaml").write_text(f"name: g\nclaims:\n  - {claim}\n")
-    page = report.write(place, "g", Asked(metric="exact_match"))
+    page = report.write(place, "g", ReportOptions(metric="exact_match"))
     with (page.parent / "finals.csv").open(encoding="utf-8") as lines:
         finals = {row["arrangement.order"]: row for row in csv.DictReader(lines)}
     [decided] = verdicts.of_grid(place, "g")

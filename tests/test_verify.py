@@ -11,7 +11,7 @@ import pytest
 
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.contract.journal import files
-from launcher.verification.check import (
+from launcher.verification.finding import (
     DIFFERS,
     HOLDS,
     NOT_CHECKED,
@@ -19,7 +19,7 @@ from launcher.verification.check import (
     Differs,
     NotChecked,
 )
-from launcher.verification.comparison import Replayed, compare, same_bits
+from launcher.verification.replay_comparison import Replayed, compare, same_bits
 from launcher.verification.verify import verify
 from tests.lib.command_line import Zsg
 from tests.lib.forked_jobs import Rank

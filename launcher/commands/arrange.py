@@ -67,7 +67,7 @@ def show_one(
     Example:
       zsg arrange show 3f2a
     """
-    from launcher.reporting import arrangements
+    from launcher.reporting.data import arrangements
     from launcher.views import show
     from launcher.workspace import workspaces
 
@@ -91,7 +91,7 @@ def compare(
     Example:
       zsg arrange compare 3f2a 81bc
     """
-    from launcher.reporting import arrangements
+    from launcher.reporting.data import arrangements
     from launcher.views import show
     from launcher.workspace import workspaces
 
@@ -127,14 +127,16 @@ def draw(
     Example:
       zsg arrange draw 3f2a 81bc --out nft-fft.png
     """
-    from launcher.reporting import arrange_picture, arrangements, outputs
+    from launcher.reporting import outputs
+    from launcher.reporting.data import arrangements
+    from launcher.reporting.figures import similarity_chart
     from launcher.views import show
     from launcher.workspace import workspaces
 
     outputs.refuse_existing(out, replace)
     place = workspaces.find_to_read(workspace)
     found = [arrangements.find(place, one) for one in ids]
-    arrange_picture.draw(
+    similarity_chart.draw(
         {arrangements.label(one): arrangements.similarity(one) for one in found}, out
     )
     show.result(f"wrote {out}")

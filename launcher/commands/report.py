@@ -82,10 +82,11 @@ def report(
       zsg report wsd-order --panel lr --x examples
     """
     from launcher.reporting import report as reports
+    from launcher.reporting.data.grid_comparison import ReportOptions
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    asked = reports.Asked(metric, x.value, panel, stage, over_splits)
+    asked = ReportOptions(metric, x.value, panel, stage, over_splits)
     place = (
         workspaces.find_own(workspace)
         if out is None

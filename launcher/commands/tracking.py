@@ -26,7 +26,7 @@ def sync(
       zsg sync wsd-order
       zsg sync wsd-order --refill
     """
-    from launcher.mlflow import fill as tracking
+    from launcher.mlflow import mlflow_commands as tracking
     from launcher.workspace import workspaces
 
     tracking.sync(workspaces.find_own(workspace), grid, refill)
@@ -53,7 +53,7 @@ def ui(
     Example:
       zsg ui wsd-order
     """
-    from launcher.mlflow import fill as tracking
+    from launcher.mlflow import mlflow_commands as tracking
     from launcher.workspace import workspaces
 
     tracking.serve_ui(workspaces.find_own(workspace), grid, port)
@@ -113,7 +113,7 @@ def server(
       zsg server
       zsg server --host 0.0.0.0 --folder /local/mlflow
     """
-    from launcher.mlflow import fill as tracking
+    from launcher.mlflow import mlflow_commands as tracking
     from launcher.mlflow import mlflow_server
     from launcher.views import show
 

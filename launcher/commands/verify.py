@@ -45,7 +45,7 @@ def verify(
       zsg verify 3f2a --steps 0 --json
     """
     from launcher.verification import verify as verifying
-    from launcher.verification.check import DIFFERS, HOLDS, NOT_CHECKED
+    from launcher.verification.finding import DIFFERS, HOLDS, NOT_CHECKED
     from launcher.views import show
     from launcher.workspace import workspaces
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from jobs.contract.folder import Workspace
-from launcher.reporting import csv_cells, recorded
-from launcher.reporting.recorded import Recorded
+from launcher.reporting.data import csv_cells, recorded_runs
+from launcher.reporting.data.recorded_runs import Recorded
 from launcher.workspace import extras, grid_record
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def _frame(
     place = workspaces.find_to_read(Path(workspace) if workspace else None)
     record = grid_record.read(place, grid)
     schema = schema_of(record["runs"])
-    parts = [_table(columns_of(run), schema) for run in recorded.runs(place, record)]
+    parts = [
+        _table(columns_of(run), schema) for run in recorded_runs.runs(place, record)
+    ]
     return pa.concat_tables([schema.empty_table(), *parts]).to_pandas()
 
 
@@ -238,6 +240,6 @@ def export(place: Workspace, grid: str, path: Path, kind: str, items: bool) -> i
         (item_schema, item_columns) if items else (metric_schema, metric_columns)
     )
     with Writer(path, schema_of(record["runs"]), kind) as file:
-        for run in recorded.runs(place, record):
+        for run in recorded_runs.runs(place, record):
             file.add(columns_of(run))
     return file.rows

@@ -9,22 +9,14 @@ from typing import Any
 from jobs.contract.folder import Workspace, write_text
 from jobs.contract.states import RecordedState
 from jobs.tracking import run_facts
-from launcher.reporting import (
-    comparison,
-    frames,
-    outputs,
-    recorded,
-    scatter,
-    verdicts,
-)
-from launcher.reporting import figure as report_figure
-from launcher.reporting import maps as report_maps
-from launcher.reporting import panels as report_panels
-from launcher.reporting.comparison import Group, Member, Summary
+from launcher.reporting import frames, outputs
+from launcher.reporting.data import recorded_runs, run_groups, state_maps, verdicts
+from launcher.reporting.data.grid_comparison import GridComparison, ReportOptions
+from launcher.reporting.data.run_groups import Group, Member, Summary
+from launcher.reporting.data.state_maps import Maps
+from launcher.reporting.figures import curve_panels, line_charts, map_charts
 from launcher.reporting.html import map_section, sections, verdict_section
 from launcher.reporting.html import page as report_page
-from launcher.reporting.maps import Maps
-from launcher.reporting.panels import Asked, Found
 from launcher.status import data_notes
 from launcher.workspace import extras, grid_record
 from zsg_core.errors import UserError
@@ -47,7 +39,9 @@ OF_STATES = ("maps.png", "maps.pdf", "maps.csv")  # where runs keep hidden state
 PAGE = "report.html"
 
 
-def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) -> Path:
+def write(
+    place: Workspace, name: str, asked: ReportOptions, out: Path | None = None
+) -> Path:
     """Writes the report of a grid and returns the page's path; `out` is a folder.
     Replaces an older report.
 
@@ -69,26 +63,26 @@ def write(place: Workspace, name: str, asked: Asked, out: Path | None = None) ->
 
 
 def _write(
-    place: Workspace, record: dict[str, Any], asked: Asked, folder: Path
+    place: Workspace, record: dict[str, Any], asked: ReportOptions, folder: Path
 ) -> None:
     with frames.Writer(
         folder / "metrics.parquet", frames.metric_schema(record["runs"])
     ) as kept:
         found = _read(place, record, asked, kept)
-    summed = comparison.summaries(found.groups)
-    drops = comparison.drops(found.groups)
-    drawn = report_panels.by_axis(found)
+    summed = run_groups.summaries(found.groups)
+    drops = run_groups.drops(found.groups)
+    drawn = curve_panels.by_axis(found)
     bands = (
         "; bands: lowest to highest replicate"
         if any(group.has_band for group in found.groups)
         else ""
     )
     title = f"{found.name}: {asked.metric} by {asked.x}{bands}"
-    report_figure.picture(drawn, [folder / "curves.png", folder / "curves.pdf"], title)
+    line_charts.picture(drawn, [folder / "curves.png", folder / "curves.pdf"], title)
     frames.write_csv(folder / "curves.csv", _curve_columns(found))
     frames.write_csv(folder / "finals.csv", _final_columns(found, summed))
     frames.write_csv(folder / "drops.csv", _drop_columns(found, drops))
-    maps = report_maps.of_groups(
+    maps = state_maps.of_groups(
         place, [(found.full_label(group), group) for group in found.groups]
     )
     _write_maps(folder, maps)
@@ -113,7 +107,7 @@ def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
             if any(one.claim.published for one in decided)
             else ""
         )
-        report_figure.picture(
+        line_charts.picture(
             panels, pictures, f"What the verdicts are of{beside_them}", apart=True
         )
     if decided:
@@ -125,7 +119,7 @@ def _write_verdicts(folder: Path, decided: Sequence[verdicts.Decided]) -> None:
 def _write_maps(folder: Path, maps: Maps) -> None:
     if maps.drawn:
         titled = [(map_section.title(one), one) for one in maps.drawn]
-        scatter.picture(
+        map_charts.picture(
             titled,
             map_section.number_groups(maps),
             [folder / name for name in OF_STATES[:2]],
@@ -134,11 +128,14 @@ def _write_maps(folder: Path, maps: Maps) -> None:
 
 
 def _read(
-    place: Workspace, record: dict[str, Any], asked: Asked, kept: "frames.Writer"
-) -> Found:
+    place: Workspace,
+    record: dict[str, Any],
+    asked: ReportOptions,
+    kept: "frames.Writer",
+) -> GridComparison:
     members, facts, troubles, keys = [], [], [], dict[str, None]()
-    for run in recorded.runs(place, record, asked.stage):
-        members.append(comparison.member(run, asked.metric, asked.x, asked.over_splits))
+    for run in recorded_runs.runs(place, record, asked.stage):
+        members.append(run_groups.member(run, asked.metric, asked.x, asked.over_splits))
         facts.append(run.facts())
         troubles += _troubles(run)
         keys |= dict.fromkeys(run.keys())
@@ -158,11 +155,11 @@ def _read(
             " stand"
         )
     _refuse_too_large(asked.metric, members)
-    groups = comparison.groups(members)
-    axes = comparison.differing(groups)
-    panel = comparison.panel_axis(axes, groups, asked.panel)
+    groups = run_groups.groups(members)
+    axes = run_groups.differing(groups)
+    panel = run_groups.panel_axis(axes, groups, asked.panel)
     values = (
-        {comparison.text(group.axes.get(panel)) for group in groups} if panel else set()
+        {run_groups.text(group.axes.get(panel)) for group in groups} if panel else set()
     )
     if len(values) > MOST_PANELS:
         if asked.panel:
@@ -171,7 +168,7 @@ def _read(
                 " panels"
             )
         panel = None
-    return Found(
+    return GridComparison(
         record["name"], asked, record, members, facts, troubles, groups, axes, panel
     )
 
@@ -188,7 +185,7 @@ def _refuse_too_large(metric: str, members: Sequence[Member]) -> None:
                 )
 
 
-def _troubles(run: recorded.Recorded) -> list[str]:
+def _troubles(run: recorded_runs.Recorded) -> list[str]:
     told = []
     if run.state not in (
         RecordedState.DONE,
@@ -217,7 +214,7 @@ def _troubles(run: recorded.Recorded) -> list[str]:
     ]
 
 
-def _curve_columns(found: Found) -> dict[str, list[Any]]:
+def _curve_columns(found: GridComparison) -> dict[str, list[Any]]:
     rows = []
     for group in found.groups:
         if not group.steps:
@@ -234,7 +231,7 @@ def _curve_columns(found: Found) -> dict[str, list[Any]]:
             row = {
                 **_axes(found, group),
                 "step": step,
-                found.asked.x: x,
+                found.options.x: x,
                 "mean": float(mean),
                 "lowest": float(low),
             }
@@ -243,7 +240,7 @@ def _curve_columns(found: Found) -> dict[str, list[Any]]:
 
 
 def _final_columns(
-    found: Found, summed: Sequence[tuple[Summary, Summary] | None]
+    found: GridComparison, summed: Sequence[tuple[Summary, Summary] | None]
 ) -> dict[str, list[Any]]:
     rows = []
     for group, of in zip(found.groups, summed, strict=True):
@@ -268,7 +265,7 @@ def _final_columns(
 
 
 def _drop_columns(
-    found: Found, drops: Sequence[tuple[Group, Member, Drop]]
+    found: GridComparison, drops: Sequence[tuple[Group, Member, Drop]]
 ) -> dict[str, list[Any]]:
     return frames.columns(
         [
@@ -289,5 +286,5 @@ def _drop_columns(
     )
 
 
-def _axes(found: Found, group: Group) -> dict[str, str]:
-    return {key: comparison.text(group.axes.get(key)) for key in found.keys}
+def _axes(found: GridComparison, group: Group) -> dict[str, str]:
+    return {key: run_groups.text(group.axes.get(key)) for key in found.keys}

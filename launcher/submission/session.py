@@ -18,7 +18,7 @@ from jobs.files import ownership
 from launcher.clusters import profile_files, profiles
 from launcher.clusters.cluster import Cluster
 from launcher.doctor import proofs
-from launcher.evaluation import anew
+from launcher.evaluation import metric_versions
 from launcher.grids import grid as grids
 from launcher.grids import inputs, older_runs
 from launcher.grids import runs as runs_of
@@ -111,7 +111,7 @@ def open_grid(
         keeps=place.root.is_dir() and not refusal,
     )
     resolved, notes = runs_of.resolve(grid, profile, known)
-    resolved, named = anew.named(place, resolved)
+    resolved, named = metric_versions.named(place, resolved)
     notes = [*notes, *named, *older_runs.notes(place, resolved)]
     for run in resolved:
         for one in [*run.all_before, run]:

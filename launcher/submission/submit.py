@@ -25,7 +25,7 @@ from jobs.files import ownership
 from launcher.clusters import profiles, slurm, slurm_retry
 from launcher.clusters.profiles import JobSize
 from launcher.clusters.slurm_retry import Say
-from launcher.evaluation import evaluating
+from launcher.evaluation import evaluation_plan
 from launcher.grids import grid_claims
 from launcher.grids.grid import Grid
 from launcher.grids.runs import Run
@@ -174,7 +174,7 @@ def _with_evaluations(
     """The actions, with runs evaluated that lack metrics of answers; reads the folders
     of runs that want any."""
     found = {
-        a.run.id: evaluating.look(site.workspace, a.run)
+        a.run.id: evaluation_plan.look(site.workspace, a.run)
         for a in actions
         if a.run.checkpoints.scored
     }
@@ -187,8 +187,8 @@ def _with_evaluations(
         for item, state in found_states.items()
         if state.is_active and not state.stopped
     ]
-    return evaluating.refine(
-        actions, states, allow, found, evaluating.served(site.workspace, active)
+    return evaluation_plan.refine(
+        actions, states, allow, found, evaluation_plan.served(site.workspace, active)
     )
 
 

@@ -9,7 +9,7 @@ from jobs.contract import attempt as attempts
 from jobs.contract import job_file, journal
 from jobs.contract.exit_record import ExitRecord
 from jobs.contract.folder import SCHEMA, Damaged, Workspace, is_committed
-from launcher.verification.check import NotChecked
+from launcher.verification.finding import NotChecked
 from zsg_core.errors import UserError
 from zsg_core.training import schedule
 

@@ -26,11 +26,11 @@ from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.training import state, written_weights
 from jobs.training.tokens import tokens_id
-from launcher.verification.check import Differs, NotChecked
-from launcher.verification.comparison import Replayed
 from launcher.verification.evidence import Evidence, Row
-from launcher.verification.records import base_folder
-from launcher.verification.whole_journal import SNAPSHOT, values
+from launcher.verification.finding import Differs, NotChecked
+from launcher.verification.journal_check import SNAPSHOT, values
+from launcher.verification.record_checks import base_folder
+from launcher.verification.replay_comparison import Replayed
 
 POLL_S = 0.2
 STOP_S = 60.0

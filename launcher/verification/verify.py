@@ -7,12 +7,12 @@ from pathlib import Path
 from jobs.contract import job_file
 from jobs.contract.folder import Workspace
 from launcher.status import reading
-from launcher.verification import records, replay
-from launcher.verification.check import DIFFERS, Check, NotChecked, look
-from launcher.verification.comparison import Replayed, compare, same_bits
+from launcher.verification import record_checks, replay
 from launcher.verification.evidence import Evidence, Row
+from launcher.verification.finding import DIFFERS, Check, NotChecked, look
+from launcher.verification.journal_check import values
 from launcher.verification.replay import Span, Start
-from launcher.verification.whole_journal import values
+from launcher.verification.replay_comparison import Replayed, compare, same_bits
 from launcher.workspace import extras
 from zsg_core.errors import UserError
 
@@ -31,7 +31,7 @@ def verify(
     evidence = Evidence.of(_folder(text, place))
     again = Again(evidence, steps, say, start)
     looks = [
-        *records.looks(evidence),
+        *record_checks.looks(evidence),
         ("replay", again.equal),
         ("same bits", again.same_bits),
     ]
@@ -71,7 +71,9 @@ class Again:
         e = self._evidence
         if not self._steps:
             raise NotChecked("--steps 0: nothing is trained again")
-        records.base_folder(e)  # without it nothing is trained, and nothing said of it
+        record_checks.base_folder(
+            e
+        )  # without it nothing is trained, and nothing said of it
         if why := extras.told(
             "training again", ("torch", "transformers", "deepspeed"), "train"
         ):

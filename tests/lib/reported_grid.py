@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.report import listed_run, record_run, write_grid
 from jobs.contract.folder import Workspace
 from launcher.reporting import report
-from launcher.reporting.report import Asked
+from launcher.reporting.data.grid_comparison import ReportOptions
 
 STEPS = [0, 10, 20, 30, 40, 50]
 TASKS = ["t1", "t1", "t2", "t2", "t3", "t3"]
@@ -42,7 +42,7 @@ def make(
 
 def written(place: Workspace, name: str, **asked: Any) -> str:
     """The report's page."""
-    return report.write(place, name, Asked(**asked)).read_text(encoding="utf-8")
+    return report.write(place, name, ReportOptions(**asked)).read_text(encoding="utf-8")
 
 
 def rows(place: Workspace, name: str, file: str) -> list[dict[str, str]]:

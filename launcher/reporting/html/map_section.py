@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from launcher.reporting import scatter
-from launcher.reporting.figure import MOST_HOVERED
+from launcher.reporting.data.state_maps import PERPLEXITY, SEED, Map, Maps
+from launcher.reporting.figures import map_charts
+from launcher.reporting.figures.line_charts import MOST_HOVERED
 from launcher.reporting.html import page as report_page
-from launcher.reporting.maps import PERPLEXITY, SEED, Map, Maps
 
 MOST_NAMED = 6  # groups whose silhouettes stand in a title
 
@@ -30,7 +30,7 @@ def section(maps: Maps) -> list[str]:
     numbers = number_groups(maps)
     hover = sum(2 * len(one.kept.ids) for one in maps.drawn) <= MOST_HOVERED
     drawn = [
-        (title(one), scatter.svg(one, numbers, place, hover))
+        (title(one), map_charts.svg(one, numbers, place, hover))
         for place, one in enumerate(maps.drawn)
     ]
     more = (
@@ -42,7 +42,7 @@ def section(maps: Maps) -> list[str]:
     return [
         report_page.heading("Hidden states of test items"),
         report_page.marks_legend(
-            by, {group: scatter.look(number) for group, number in numbers.items()}
+            by, {group: map_charts.look(number) for group, number in numbers.items()}
         ),
         report_page.panels(drawn),
         report_page.paragraph(NOTE + more, "faint"),

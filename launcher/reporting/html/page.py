@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.reporting.figure import FIRST, MARKS, PALETTE, style_of
+from launcher.reporting.figures.line_charts import FIRST, MARKS, PALETTE, style_of
 from zsg_core.shown_text import make_showable
 from zsg_core.stats.curves import Interval
 

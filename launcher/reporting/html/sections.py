@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.contract.states import RecordedState
-from launcher.reporting import comparison, recorded
-from launcher.reporting import figure as report_figure
-from launcher.reporting import panels as report_panels
-from launcher.reporting.comparison import Group, Member, Summary, last_word
-from launcher.reporting.figure import Panel
+from launcher.reporting.data import recorded_runs, run_groups
+from launcher.reporting.data.grid_comparison import GridComparison
+from launcher.reporting.data.run_groups import Group, Member, Summary, last_word
+from launcher.reporting.data.state_maps import Maps
+from launcher.reporting.data.verdicts import Decided
+from launcher.reporting.figures import curve_panels, line_charts
+from launcher.reporting.figures.curve_panels import X_LABELS
+from launcher.reporting.figures.line_charts import Panel
 from launcher.reporting.html import map_section, verdict_section
 from launcher.reporting.html import page as report_page
 from launcher.reporting.html.page import interval, number
-from launcher.reporting.maps import Maps
-from launcher.reporting.panels import X_LABELS, Found
-from launcher.reporting.verdicts import Decided
 from zsg_core.metrics.means import is_over_items
 from zsg_core.stats import curves
 from zsg_core.stats.curves import Drop
@@ -28,7 +28,7 @@ Rows = list[Sequence[Any]]
 
 
 def sections(
-    found: Found,
+    found: GridComparison,
     summed: Sequence[tuple[Summary, Summary] | None],
     drops: Sequence[tuple[Group, Member, Drop]],
     drawn: Sequence[Panel],
@@ -38,20 +38,25 @@ def sections(
     """The sections as HTML; `summed` are those of the groups, `drawn` the panels by axis."""
     hover = (
         sum(len(line.x) for panel in drawn for line in panel.lines)
-        <= report_figure.MOST_HOVERED
+        <= line_charts.MOST_HOVERED
     )
     done = sum(one.state == RecordedState.DONE for one in found.members)
     when = time.strftime("%Y-%m-%d %H:%M %Z")
-    said = f"{done} of {len(found.members)} runs done; metric {found.asked.metric}; written {when}."
+    summary = (
+        f"{done} of {len(found.members)} runs done; metric {found.options.metric};"
+        f" written {when}."
+    )
     parts = [
         report_page.title(found.name),
-        report_page.paragraph(said, "faint"),
+        report_page.paragraph(summary, "faint"),
     ]
     missing = _missing(found)
     parts += (
         [report_page.warning("What is missing or in doubt", missing)] if missing else []
     )
-    parts += [report_page.heading(f"{found.asked.metric} by {X_LABELS[found.asked.x]}")]
+    parts += [
+        report_page.heading(f"{found.options.metric} by {X_LABELS[found.options.x]}")
+    ]
     parts += (
         [report_page.legend(_names(found.colour_keys), found.colours)]
         if found.colour_keys
@@ -59,7 +64,7 @@ def sections(
     )
     parts += [
         report_page.panels(
-            (panel.title, report_figure.svg(panel, n, hover))
+            (panel.title, line_charts.svg(panel, n, hover))
             for n, panel in enumerate(drawn)
         )
     ]
@@ -71,12 +76,12 @@ def sections(
     return parts
 
 
-def _bands(found: Found) -> str:
+def _bands(found: GridComparison) -> str:
     banded = [len(group.averaged) for group in found.groups if group.has_band]
     if banded:
         least, most = min(banded), max(banded)
         count = f"{least}" if least == most else f"{least} to {most}"
-        splits = ", and in held-out splits" if found.asked.over_splits else ""
+        splits = ", and in held-out splits" if found.options.over_splits else ""
         text = (
             f"A curve with a band is the mean of {count} replicates, which differ only in seeds"
             " that take effect"
@@ -99,7 +104,7 @@ def _bands(found: Found) -> str:
     return text + "Values show where the mouse rests on a point."
 
 
-def _missing(found: Found) -> list[str]:
+def _missing(found: GridComparison) -> list[str]:
     lines = list(found.troubles[:MOST_NAMED])
     if len(found.troubles) > MOST_NAMED:
         lines.append(
@@ -117,11 +122,11 @@ def _missing(found: Found) -> list[str]:
         if one.state == RecordedState.DONE and not one.values
     ]
     lines += (
-        [f"done, but without {found.asked.metric}: {', '.join(without[:MOST_NAMED])}"]
+        [f"done, but without {found.options.metric}: {', '.join(without[:MOST_NAMED])}"]
         if without
         else []
     )
-    dirty = sum(recorded.UNCOMMITTED in one["commit"] for one in found.facts)
+    dirty = sum(recorded_runs.UNCOMMITTED in one["commit"] for one in found.facts)
     lines += (
         [f"{dirty} of {len(found.facts)} runs ran code with uncommitted changes"]
         if dirty
@@ -141,7 +146,7 @@ def _missing(found: Found) -> list[str]:
 
 
 def _finals(
-    found: Found, summed: Sequence[tuple[Summary, Summary] | None]
+    found: GridComparison, summed: Sequence[tuple[Summary, Summary] | None]
 ) -> list[str]:
     of_final, of_area = (
         [f"{name} ± {kind}" for kind in ("replicates", "items", "tasks")]
@@ -154,7 +159,7 @@ def _finals(
         "runs",
         *stages,
         "last step",
-        f"final {found.asked.metric}",
+        f"final {found.options.metric}",
         *of_final,
         "area",
         *of_area,
@@ -182,7 +187,7 @@ def _finals(
         )
     note = (
         "Area: under the curve over steps, by the trapezoidal rule, divided by the span: in the"
-        f" metric's unit. {_mean_of(found.asked.metric)} All intervals are of 95 %, and of that"
+        f" metric's unit. {_mean_of(found.options.metric)} All intervals are of 95 %, and of that"
         " mean. Replicates: Student's t over runs, the only one that tells of other seeds. Items:"
         f" bootstrap over test items ({curves.REPEATS} draws, seed 0). Tasks: the same, drawing"
         " whole test tasks, as items of a task are alike. Both tell of other test items, not of"
@@ -209,9 +214,9 @@ def _mean_of(metric: str) -> str:
 def _axis_cell(value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return (
-        report_page.Cell(float(value), comparison.text(value))
+        report_page.Cell(float(value), run_groups.text(value))
         if is_number
-        else comparison.text(value)
+        else run_groups.text(value)
     )
 
 
@@ -225,7 +230,10 @@ def _summary_cells(one: Summary) -> list[Any]:
 
 
 def _drops(
-    found: Found, drops: Sequence[tuple[Group, Member, Drop]], first: int, hover: bool
+    found: GridComparison,
+    drops: Sequence[tuple[Group, Member, Drop]],
+    first: int,
+    hover: bool,
 ) -> list[str]:
     if not drops:
         return []
@@ -267,9 +275,9 @@ def _drops(
     chosen = list(dict.fromkeys(drop.task for *_, drop in [*shown, *drops]))[
         :DRAWN_DROPS
     ]
-    panels = [report_panels.of_task(found, task, of_task[task]) for task in chosen]
+    panels = [curve_panels.of_task(found, task, of_task[task]) for task in chosen]
     drawn = [
-        (one.title, report_figure.svg(one, first + n, hover, small=True))
+        (one.title, line_charts.svg(one, first + n, hover, small=True))
         for n, one in enumerate(panels)
     ]
     legend = (
@@ -292,7 +300,7 @@ def _names(keys: Sequence[str]) -> str:
     return last_word(keys[0]) if len(keys) == 1 else ""
 
 
-def _stands_on(found: Found) -> list[str]:
+def _stands_on(found: GridComparison) -> list[str]:
     names = list(dict.fromkeys(name for one in found.facts for name in one))
     values = {name: {one.get(name, "") for one in found.facts} for name in names}
     shared = {
@@ -307,7 +315,7 @@ def _stands_on(found: Found) -> list[str]:
     rows = [
         [
             *(one.get(name, "") for name in others),
-            *(comparison.text(row["axes"].get(key)) for key in axes),
+            *(run_groups.text(row["axes"].get(key)) for key in axes),
         ]
         for one, row in zip(found.facts, found.record["runs"], strict=True)
     ]

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.grids import published
-from launcher.reporting import comparison
-from launcher.reporting import figure as report_figure
-from launcher.reporting.figure import Line, Panel
+from launcher.reporting.data import run_groups
+from launcher.reporting.data.verdicts import Decided
+from launcher.reporting.figures import line_charts
+from launcher.reporting.figures.line_charts import Line, Panel
 from launcher.reporting.html import page as report_page
 from launcher.reporting.html.page import Cell, interval, number
-from launcher.reporting.verdicts import Decided
 from zsg_core.settings.claims import (
     Claim,
     Correlates,
@@ -62,7 +62,7 @@ def section(decided: Sequence[Decided], first: int = 0) -> list[str]:
     if not decided:
         return []
     drawn = [
-        (panel.title, report_figure.svg(panel, first + n, hover=True))
+        (panel.title, line_charts.svg(panel, first + n, hover=True))
         for n, panel in enumerate(panels(decided))
     ]
     rows = [row for one in decided for row in _rows(one)]
@@ -130,7 +130,7 @@ def _lines(
 ) -> list[Line]:
     return [
         Line(
-            "mean" if name in ("", comparison.text(None)) else name,
+            "mean" if name in ("", run_groups.text(None)) else name,
             colours[name],
             [*map(float, steps)],
             [*map(float, values)],
@@ -182,7 +182,7 @@ def _over(found: Estimate) -> str:
 
 def _group(one: Decided) -> str:
     return ", ".join(
-        f"{comparison.last_word(key)} {comparison.text(value)}"
+        f"{run_groups.last_word(key)} {run_groups.text(value)}"
         for key, value in one.group.items()
     )
 
@@ -194,11 +194,11 @@ def said(claim: Claim) -> str:
             by = f", each time by {claim.by:g}" if claim.by else ""
             return (
                 f"{_OF[claim.of]} of {claim.metric}:"
-                f" {' < '.join(map(comparison.text, claim.values))}{by}"
+                f" {' < '.join(map(run_groups.text, claim.values))}{by}"
             )
         case Correlates():
             rank = (
-                f"Spearman of {comparison.last_word(claim.along)} and {_OF[claim.of]} of"
+                f"Spearman of {run_groups.last_word(claim.along)} and {_OF[claim.of]} of"
                 f" {claim.metric}"
             )
             return f"{rank} ≥ {claim.at_least:g}"
@@ -212,7 +212,7 @@ def said(claim: Claim) -> str:
                 f"{claim.metric} falls faster after {claim.at} of the steps than before"
             )
         case FallsSuddenly():
-            names = f"{comparison.text(claim.value)} than under {comparison.text(claim.against)}"
+            names = f"{run_groups.text(claim.value)} than under {run_groups.text(claim.against)}"
             return (
                 f"more tasks fall by over {claim.times:g} times the usual under {names}"
             )

@@ -5,7 +5,7 @@ A key is of one way of being taken only. Where a run of a grid has values that a
 zsg took, and zsg itself takes them otherwise now, all runs of the grid get the metric
 under a new name, as if the grid had given one: `gsm8k/strict/v2`. The old values stay
 under the old key. Where the user's own settings differ, nothing is named: that is the
-user's to say (see launcher.evaluation.evaluating).
+user's to say (see launcher.evaluation.evaluation_plan).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

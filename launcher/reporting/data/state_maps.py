@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jobs.contract.folder import Workspace
 from jobs.evaluating import kept_states
 from jobs.evaluating.kept_states import States
-from launcher.reporting.comparison import Group
+from launcher.reporting.data.run_groups import Group
 from launcher.workspace import extras
 
 PERPLEXITY, SEED = 30.0, 0

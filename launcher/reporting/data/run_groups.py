@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.contract.states import RecordedState
-from launcher.reporting.recorded import Recorded
+from launcher.reporting.data.recorded_runs import Recorded
 from zsg_core.errors import UserError
 from zsg_core.metrics import means
 from zsg_core.recipe import unseeded

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from launcher.reporting import figure as figures
+from launcher.reporting.figures import line_charts
 from launcher.workspace import extras
 
 WINDOW = 160  # examples averaged together: ten steps of 16, as in the paper's figures
@@ -20,7 +20,7 @@ def draw(curves: Mapping[str, Curves], path: Path) -> None:
     """A PNG with two panels: cosine to the nearest test item, and on average, as means
     of windows of the order."""
     extras.need("a picture", "report", only=("matplotlib",))
-    with figures.drawing({}) as pyplot:
+    with line_charts.drawing({}) as pyplot:
         _draw(pyplot, curves, path)
 
 
@@ -39,7 +39,7 @@ def _draw(pyplot: Any, curves: Mapping[str, Curves], path: Path) -> None:
             panel.plot(
                 where,
                 means,
-                label=figures.legend_name(name),
+                label=line_charts.legend_name(name),
                 color=COLOURS[number % len(COLOURS)],
                 linewidth=1.6,
             )

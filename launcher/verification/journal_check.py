@@ -8,8 +8,8 @@ from typing import Any
 from jobs.contract import journal
 from jobs.contract.journal import SPEED
 from jobs.contract.states import Outcome
-from launcher.verification.check import Differs, NotChecked
 from launcher.verification.evidence import Evidence, Row
+from launcher.verification.finding import Differs, NotChecked
 from zsg_core.training import schedule
 
 SNAPSHOT = "digest of the snapshot"

@@ -12,8 +12,9 @@ from sklearn.manifold import TSNE
 from jobs.contract.folder import Workspace
 from jobs.evaluating import kept_states
 from jobs.evaluating.kept_states import States
-from launcher.reporting import report, scatter
-from launcher.reporting.report import Asked
+from launcher.reporting import report
+from launcher.reporting.data.grid_comparison import ReportOptions
+from launcher.reporting.figures import map_charts
 from tests.lib.reported_grid import make, rows, written
 from zsg_core.metrics.silhouette import silhouettes
 
@@ -70,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         keep(place, run, 0, apart=1.0)
         keep(place, run, 20, apart=2.0)
         keep(place, run, 50, apart=9.0, seed=number)
-    report.write(place, "g", Asked())
+    report.write(place, "g", ReportOptions())
     return place
 
 
@@ -146,7 +147,7 @@ def test_without_hidden_states_nothing_is_said_of_them(tmp_path: Path) -> None:
     old = place.grid("g") / "report/maps.png"
     old.parent.mkdir()
     old.touch()
-    page = report.write(place, "g", Asked())
+    page = report.write(place, "g", ReportOptions())
 
     assert report.beside(page) == list(report.BESIDE) and not old.exists()
     assert "Hidden states" not in page.read_text()
@@ -154,4 +155,4 @@ def test_without_hidden_states_nothing_is_said_of_them(tmp_path: Path) -> None:
 
 def test_many_groups_differ_in_colour_or_mark() -> None:
     """Tasks may be more than there are colours."""
-    assert len({scatter.look(number) for number in range(64)}) == 64
+    assert len({map_charts.look(number) for number in range(64)}) == 64

@@ -12,8 +12,8 @@ from jobs.contract import answers, evaluations, journal
 from jobs.contract.attempt import Attempt
 from jobs.contract.folder import Workspace, write_json
 from jobs.contract.journal import Journal
-from launcher.evaluation import anew
-from launcher.evaluation.evaluating import Found, look, refine
+from launcher.evaluation import metric_versions
+from launcher.evaluation.evaluation_plan import Found, look, refine
 from launcher.grids.runs import Run
 from launcher.planning.plan import Action, Allow, run_item
 from launcher.workspace.job_state import JobState
@@ -105,7 +105,7 @@ def test_what_an_older_zsg_took_gets_another_name_in_all_runs_of_the_grid(
     """Also in those that are new: a page compares runs under one key."""
     old, new = run(), run(order="round_robin")
     taken(place, old, OLD)
-    runs, notes = anew.named(place, [old, new])
+    runs, notes = metric_versions.named(place, [old, new])
 
     assert [keys(one) for one in runs] == [
         ["rouge1/v2", "gsm8k/flexible/v2", "rank_accuracy"]
@@ -125,7 +125,7 @@ def test_options_after_a_blank_are_compared_anew_under_plain_alone(
     for template, named in (("plain", "rank_accuracy/v2"), ("llama2", "rank_accuracy")):
         taken(place, one := run(template), {"rank_accuracy": OLD["rank_accuracy"]})
 
-        assert keys(anew.named(place, [one])[0][0])[-1] == named
+        assert keys(metric_versions.named(place, [one])[0][0])[-1] == named
 
 
 def test_what_was_taken_as_now_keeps_its_name(place: Workspace) -> None:
@@ -135,14 +135,14 @@ def test_what_was_taken_as_now_keeps_its_name(place: Workspace) -> None:
         place, own, {key: suite.way(key) for suite in own.suites for key in suite.keys}
     )
 
-    assert anew.named(place, [own, run(order="round_robin")]) == (
+    assert metric_versions.named(place, [own, run(order="round_robin")]) == (
         [own, run(order="round_robin")],
         [],
     )
     longer = run(max_new_tokens=9)
     # in the folder of the same run, whose answers were longer
     taken(place, longer, {"rouge1": OLD["rouge1"]})
-    assert keys(anew.named(place, [longer])[0][0])[0] == "rouge1"
+    assert keys(metric_versions.named(place, [longer])[0][0])[0] == "rouge1"
 
 
 def test_old_answers_serve_no_new_key_and_all_cells_are_asked_for(
@@ -153,7 +153,7 @@ def test_old_answers_serve_no_new_key_and_all_cells_are_asked_for(
     old = run()
     taken(place, old, OLD)
     (place.run(old.id) / "snapshots" / "10").mkdir(parents=True)
-    [own], _ = anew.named(place, [old])
+    [own], _ = metric_versions.named(place, [old])
     found = look(place, own)
     done = JobState(state="done", steps=10)
     [action] = refine(
@@ -179,7 +179,7 @@ def test_a_second_submit_asks_for_the_same_keys(place: Workspace) -> None:
     """Once they are taken, under the names that they have by then."""
     old = run()
     taken(place, old, OLD)
-    [own], _ = anew.named(place, [old])
+    [own], _ = metric_versions.named(place, [old])
     taken(
         place,
         own,
@@ -190,7 +190,7 @@ def test_a_second_submit_asks_for_the_same_keys(place: Workspace) -> None:
             if key in ("rouge1/v2",)
         },
     )
-    [again], _ = anew.named(place, [old])
+    [again], _ = metric_versions.named(place, [old])
 
     assert keys(again) == keys(own)
     assert evaluations.ways(place.run(old.id))["rouge1"] == OLD["rouge1"]

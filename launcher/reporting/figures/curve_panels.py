@@ -3,14 +3,11 @@ and by test task."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
-from launcher.reporting import comparison
-from launcher.reporting import figure as report_figure
-from launcher.reporting.comparison import Group, Member
-from launcher.reporting.figure import Line, Panel
+from launcher.reporting.data.grid_comparison import GridComparison
+from launcher.reporting.data.run_groups import Group, Member
+from launcher.reporting.figures import line_charts
+from launcher.reporting.figures.line_charts import Line, Panel
 from zsg_core.stats.curves import Drop
 
 FALLEN = 0.9  # of a curve's fall: what comes after it is drawn again on its own scale
@@ -22,83 +19,7 @@ X_LABELS = {
 }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a report shows: a metric, over what, with a panel for each value of which
-    axis, of which stage or all.
-
-    `over_splits`: runs that differ in their held-out split alone are replicates.
-    """
-
-    metric: str = "loss"
-    x: str = "step"
-    panel: str | None = None
-    stage: int | None = None
-    over_splits: bool = False
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the runs of a grid come to."""
-
-    name: str
-    asked: Asked
-    record: Mapping[str, Any]
-    members: Sequence[Member]
-    facts: Sequence[dict[str, str]]
-    troubles: Sequence[str]  # flagged runs
-    groups: Sequence[Group]
-    keys: Sequence[str]
-    panel: str | None
-
-    @property
-    def colour_keys(self) -> list[str]:
-        """The axes whose values have colours: those that have no panels."""
-        return [key for key in self.keys if key != self.panel]
-
-    def label(self, group: Group) -> str:
-        """What a curve is called in its panel."""
-        return (
-            comparison.label(group.axes, self.colour_keys)
-            if self.colour_keys
-            else self.asked.metric
-        )
-
-    def full_label(self, group: Group) -> str:
-        """What a group is called where it stands alone; nothing where there is but one."""
-        return comparison.label(group.axes, self.keys) if self.keys else ""
-
-    def panel_name(self, group: Group) -> str:
-        """What the panel of a group is called; nothing where all are in one."""
-        value = comparison.text(group.axes.get(self.panel)) if self.panel else ""
-        return f"{comparison.last_word(self.panel)} {value}" if self.panel else ""
-
-    @cached_property
-    def most_stages(self) -> int:
-        """The most stages that a curve has."""
-        return 1 + max((len(group.begins) for group in self.groups), default=0)
-
-    @cached_property
-    def colours(self) -> dict[str, int]:
-        """The number of each curve's colour, the same in every panel."""
-        return {
-            name: place
-            for place, name in enumerate(dict.fromkeys(map(self.label, self.groups)))
-        }
-
-    @cached_property
-    def styles(self) -> dict[str, int]:
-        """The number of each panel's style of line, where its curves stand among those
-        of other panels."""
-        return {
-            name: place
-            for place, name in enumerate(
-                dict.fromkeys(map(self.panel_name, self.groups))
-            )
-        }
-
-
-def by_axis(found: Found) -> list[Panel]:
+def by_axis(found: GridComparison) -> list[Panel]:
     """A panel for each value of the panel axis, on one scale, and after each the part
     after most of the fall."""
     of: dict[str, list[Line]] = {}
@@ -114,13 +35,13 @@ def by_axis(found: Found) -> list[Panel]:
     room = 0.04 * (max(finite) - min(finite)) if finite else 0
     limits = (min(finite) - room, max(finite) + room) if len(of) > 1 and room else None
     whole = [
-        Panel(title, lines, X_LABELS[found.asked.x], found.asked.metric, limits)
+        Panel(title, lines, X_LABELS[found.options.x], found.options.metric, limits)
         for title, lines in of.items()
     ]
     return [panel for one in whole for panel in _with_later(one)]
 
 
-def _lines(group: Group, found: Found) -> list[Line]:
+def _lines(group: Group, found: GridComparison) -> list[Line]:
     name = found.label(group)
     colour = found.colours[name]
     lines = []
@@ -162,7 +83,7 @@ def _begins(group: Group, at: Mapping[int, float]) -> list[float]:
 
 def _with_later(panel: Panel) -> list[Panel]:
     start = _fallen(panel)
-    return [panel] if start is None else [panel, report_figure.later(panel, start)]
+    return [panel] if start is None else [panel, line_charts.later(panel, start)]
 
 
 def _fallen(panel: Panel) -> float | None:
@@ -185,7 +106,7 @@ def _fallen(panel: Panel) -> float | None:
 
 
 def of_task(
-    found: Found, task: str, drops: Sequence[tuple[Group, Member, Drop]]
+    found: GridComparison, task: str, drops: Sequence[tuple[Group, Member, Drop]]
 ) -> Panel:
     """The curves of one test task, those that fall most first; `drops` are those of the
     task, largest first."""
@@ -216,5 +137,5 @@ def of_task(
     _, one, drop = drops[0]
     marked = (one.at[drop.start], one.at[drop.end])
     return Panel(
-        task, lines, X_LABELS[found.asked.x], found.asked.metric, marked=marked
+        task, lines, X_LABELS[found.options.x], found.options.metric, marked=marked
     )

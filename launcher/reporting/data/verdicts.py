@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from jobs.contract.folder import Workspace
 from jobs.contract.states import RecordedState
 from launcher.grids import grid_claims
-from launcher.reporting import comparison, recorded
-from launcher.reporting.recorded import Recorded
+from launcher.reporting.data import recorded_runs, run_groups
+from launcher.reporting.data.recorded_runs import Recorded
 from launcher.workspace import grid_record, yaml_file
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
@@ -65,7 +65,7 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
     found: dict[tuple[str, int | None], list[_Run]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
         found[metric, stage] = [
-            _run(run, metric) for run in recorded.runs(place, record, stage)
+            _run(run, metric) for run in recorded_runs.runs(place, record, stage)
         ]
     decided = [
         made
@@ -81,7 +81,7 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
 def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
     """One claim's verdicts, one for each group."""
     key, places = claim.axis or ("", [None])
-    levels = [comparison.text(value) for value in places]
+    levels = [run_groups.text(value) for value in places]
     wanted = (claim.where or {}).items()
     made = []
     for group, members in _groups([run for run in runs if _is_of(run, wanted)], key):
@@ -146,7 +146,7 @@ def _groups(runs: Sequence[_Run], key: str) -> Iterable[tuple[Axes, list[_Run]]]
     """The runs by what they have in common beside the claim's axis, seeds and splits."""
     found: dict[str, tuple[Axes, list[_Run]]] = {}
     for run in runs:
-        rest = comparison.without_splits(comparison.unseeded_axes(run.axes))
+        rest = run_groups.without_splits(run_groups.unseeded_axes(run.axes))
         rest.pop(key, None)
         found.setdefault(content_id(rest), (rest, []))[1].append(run)
     return found.values()
@@ -170,11 +170,11 @@ def _run(run: Recorded, metric: str) -> _Run:
             finite.astype(np.float64),
         )
     split = content_id([items.ids, items.tasks])
-    seed = comparison.text(
+    seed = run_groups.text(
         {
             key: v
             for key, v in run.axes.items()
-            if comparison.last_word(key) in comparison.SEEDS
+            if run_groups.last_word(key) in run_groups.SEEDS
         }
     )
     return _Run(

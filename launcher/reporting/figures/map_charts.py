@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher.reporting import figure as figures
-from launcher.reporting.figure import (
+from launcher.reporting.data.state_maps import Map, Points
+from launcher.reporting.figures import line_charts
+from launcher.reporting.figures.line_charts import (
     FIRST,
     GRID,
     INK,
@@ -16,7 +17,6 @@ from launcher.reporting.figure import (
     ON_PAPER,
     PALETTE,
 )
-from launcher.reporting.maps import Map, Points
 from zsg_core.shown_text import make_showable
 
 SIZE = (7.6, 3.7)  # inches, of a map's two panels
@@ -31,7 +31,7 @@ def look(number: int) -> tuple[int, str]:
 
 def svg(one: Map, groups: Mapping[str, int], number: int, hover: bool) -> str:
     """A map as an SVG element. `groups` are numbered; `number`: which of the page's maps it is."""
-    with figures.drawing(
+    with line_charts.drawing(
         {"svg.fonttype": "none", "svg.hashsalt": f"map {number}"}
     ) as pyplot:
         figure, places = pyplot.subplots(1, 2, figsize=SIZE, layout="constrained")
@@ -40,7 +40,7 @@ def svg(one: Map, groups: Mapping[str, int], number: int, hover: bool) -> str:
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
         points = list(_points(figure, places, one)) if hover else []
         pyplot.close(figure)
-    return figures.element(
+    return line_charts.element(
         held.getvalue(), f"t-SNE and PCA of hidden states: {one.label}", points
     )
 
@@ -50,7 +50,7 @@ def picture(
 ) -> None:
     """All maps with their titles, one below the other, light, for papers; the format is
     that of each path's ending."""
-    with figures.drawing({"pdf.fonttype": 42}) as pyplot:
+    with line_charts.drawing({"pdf.fonttype": 42}) as pyplot:
         whole = pyplot.figure(
             figsize=(SIZE[0], (SIZE[1] + 0.2) * len(maps) + 0.4), layout="constrained"
         )
@@ -61,7 +61,7 @@ def picture(
             handles |= _draw(part.subplots(1, 2), one, groups, ON_PAPER)
             part.suptitle(make_showable(title, keep=""), fontsize=10)
         shown = {group: handles[group] for group in groups if group in handles}
-        names = list(map(figures.legend_name, shown))
+        names = list(map(line_charts.legend_name, shown))
         whole.legend(
             shown.values(),
             names,

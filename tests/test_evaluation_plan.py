@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from launcher.evaluation.evaluating import Found, refine
+from launcher.evaluation.evaluation_plan import Found, refine
 from launcher.planning.plan import Action, Allow, Plan, evaluation_of, run_item
 from launcher.workspace.job_state import JobState
 from tests.lib.planned_runs import a_run

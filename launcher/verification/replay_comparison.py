@@ -7,9 +7,9 @@ from typing import Any
 
 from jobs.contract import journal
 from jobs.contract.journal import WAY
-from launcher.verification.check import Differs, NotChecked
 from launcher.verification.evidence import Row
-from launcher.verification.whole_journal import SNAPSHOT, values
+from launcher.verification.finding import Differs, NotChecked
+from launcher.verification.journal_check import SNAPSHOT, values
 
 TOLD = (
     "steps",

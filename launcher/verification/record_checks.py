@@ -17,9 +17,9 @@ from jobs.contract.item_losses import read_test_losses
 from jobs.contract.states import Outcome
 from jobs.model import content
 from jobs.training import state, written_weights
-from launcher.verification.check import Differs, NotChecked
 from launcher.verification.evidence import Evidence
-from launcher.verification.whole_journal import SNAPSHOT, values, whole
+from launcher.verification.finding import Differs, NotChecked
+from launcher.verification.journal_check import SNAPSHOT, values, whole
 from launcher.workspace import code_snapshot
 from zsg_core import recipe as recipes
 from zsg_core.digest import combined, content_id, ids_digest

@@ -1,0 +1,85 @@
+"""Holds what the runs of a grid come to for one metric, and what of it a report shows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from launcher.reporting.data import run_groups
+from launcher.reporting.data.run_groups import Group, Member
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report shows: a metric, over what, with a panel for each value of which
+    axis, of which stage or all.
+
+    `over_splits`: runs that differ in their held-out split alone are replicates.
+    """
+
+    metric: str = "loss"
+    x: str = "step"
+    panel: str | None = None
+    stage: int | None = None
+    over_splits: bool = False
+
+
+@dataclass(frozen=True)
+class GridComparison:
+    """What the runs of a grid come to."""
+
+    name: str
+    options: ReportOptions
+    record: Mapping[str, Any]
+    members: Sequence[Member]
+    facts: Sequence[dict[str, str]]
+    troubles: Sequence[str]  # flagged runs
+    groups: Sequence[Group]
+    keys: Sequence[str]
+    panel: str | None
+
+    @property
+    def colour_keys(self) -> list[str]:
+        """The axes whose values have colours: those that have no panels."""
+        return [key for key in self.keys if key != self.panel]
+
+    def label(self, group: Group) -> str:
+        """What a curve is called in its panel."""
+        return (
+            run_groups.label(group.axes, self.colour_keys)
+            if self.colour_keys
+            else self.options.metric
+        )
+
+    def full_label(self, group: Group) -> str:
+        """What a group is called where it stands alone; nothing where there is but one."""
+        return run_groups.label(group.axes, self.keys) if self.keys else ""
+
+    def panel_name(self, group: Group) -> str:
+        """What the panel of a group is called; nothing where all are in one."""
+        value = run_groups.text(group.axes.get(self.panel)) if self.panel else ""
+        return f"{run_groups.last_word(self.panel)} {value}" if self.panel else ""
+
+    @cached_property
+    def most_stages(self) -> int:
+        """The most stages that a curve has."""
+        return 1 + max((len(group.begins) for group in self.groups), default=0)
+
+    @cached_property
+    def colours(self) -> dict[str, int]:
+        """The number of each curve's colour, the same in every panel."""
+        return {
+            name: place
+            for place, name in enumerate(dict.fromkeys(map(self.label, self.groups)))
+        }
+
+    @cached_property
+    def styles(self) -> dict[str, int]:
+        """The number of each panel's style of line, where its curves stand among those
+        of other panels."""
+        return {
+            name: place
+            for place, name in enumerate(
+                dict.fromkeys(map(self.panel_name, self.groups))
+            )
+        }

@@ -1,0 +1,1 @@
+"""Draws what a report shows, by matplotlib: curves, maps of hidden states, orders."""
