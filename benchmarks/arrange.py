@@ -92,7 +92,7 @@ def kernels() -> list[str]:
     forced = os.environ.get("OPENBLAS_CORETYPE")
     return [
         *made,
-        f"{threads.count()} threads",
+        f"{threads.count_threads()} threads",
         *([f"OPENBLAS_CORETYPE={forced}"] if forced else []),
     ]
 

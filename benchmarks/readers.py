@@ -131,7 +131,7 @@ def _read(folder: Path) -> None:
     from jobs.preparing import records
     from zsg_core.data import readers
     from zsg_core.data.readers.intake import Intake
-    from zsg_core.digest import ids_digest
+    from zsg_core.digest import digest_ids
     from zsg_core.orders.by_task import by_task
 
     with tempfile.TemporaryDirectory(dir=folder) as made:
@@ -140,7 +140,7 @@ def _read(folder: Path) -> None:
         kept.refuse_doubled(folder)
         places = np.concatenate(list(kept.places().values()))
         order = by_task("round_robin", kept.texts("task", places), seed=0)
-        ids_digest(kept.texts("id", places[np.array(order)]))
+        digest_ids(kept.texts("id", places[np.array(order)]))
 
 
 def _parse(folder: Path) -> None:

@@ -72,7 +72,7 @@ def batch_of(shape: LlamaShape, least: int) -> int:
 def micro_tokens(shape: LlamaShape, memory: float, most: int = TOKENS) -> int:
     """Tokens of a micro-batch that fit beside weights and optimiser; 0 where not even
     the longest example does."""
-    held = estimate.tensors(shape.parameters, stage_of(shape), 1, "bf16")
+    held = estimate.estimate_tensors(shape.parameters, stage_of(shape), 1, "bf16")
     free = memory * (1 - SPARE) - held.at_step
     fits = int(free / estimate.activation_bytes(shape, 1, "bf16"))
     return min(most, fits) if fits >= 1024 else 0

@@ -96,11 +96,11 @@ def zsg(asked: Asked, examples: list[Item], folder: Path) -> Callable[..., Round
     from jobs.contract.folder import read_json, write_json
     from jobs.contract.journal import SPEED, Journal, read
     from jobs.model.packed_attention import NAME
-    from jobs.runtime.ranks import Ranks, meet
+    from jobs.runtime.ranks import Ranks, connect_ranks
     from jobs.runtime.signals import Signals
     from jobs.training import train as trainer
 
-    device = meet(folder, Ranks(0, 1, 0), int(asked.device == "cuda"))
+    device = connect_ranks(folder, Ranks(0, 1, 0), int(asked.device == "cuda"))
     train, test = (tokenized(some) for some in (examples, examples[:1]))
     number = 0
 

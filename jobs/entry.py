@@ -33,16 +33,16 @@ from jobs.contract.states import Outcome
 from jobs.files import ownership
 from jobs.runtime import (
     caches,
+    code_guard,
     log_marks,
-    needs,
-    own_code,
+    prerequisites,
     requeue,
     setup,
     tracebacks,
 )
 from jobs.runtime import ranks as ranks_of
 from jobs.runtime.signals import Signals
-from jobs.runtime.signals import outcome as outcome_of
+from jobs.runtime.signals import choose_outcome as outcome_of
 from jobs.runtime.telling import tell
 from jobs.tracking import live
 from jobs.training import state
@@ -60,13 +60,13 @@ def run(folder: str) -> None:
     Exits non-zero on failure."""
     path = Path(folder)
     refuse_strange(path)
-    ownership.keep_private(path.absolute().parent.parent)
-    caches.keep_private()
+    ownership.make_files_private(path.absolute().parent.parent)
+    caches.make_caches_private()
     # No job speaks to MLflow, but DeepSpeed imports it where it is installed: more than
     # a second for each rank.
     sys.modules["mlflow"] = None  # type: ignore[assignment]
     signals = Signals()
-    ranks = ranks_of.from_slurm()
+    ranks = ranks_of.read_ranks()
     job = _read_job(path)
     if continuation.is_replaced(job["submission"]):
         _leave(
@@ -95,7 +95,11 @@ def run(folder: str) -> None:
     if ranks.is_main:
         live.start(path, job)
     with contextlib.suppress(OSError):  # a log that cannot grow is no reason to fail
-        tell(log_marks.line(attempt, ranks.rank, ranks.world, attempts.node()))
+        tell(
+            log_marks.format_attempt_mark(
+                attempt, ranks.rank, ranks.world, attempts.node()
+            )
+        )
     try:
         outcome, facts = _perform(path, job, attempt, ranks, signals, pulse)
     except Superseded as newer:
@@ -132,7 +136,7 @@ def refuse_strange(path: Path) -> None:
     """Ends this process before it reads a job that others may have written, or loads
     what they have saved for it."""
     path = path.absolute()
-    if fault := ownership.fault_on_the_way(path.parent.parent, path, is_run=False):
+    if fault := ownership.find_fault_on_path(path.parent.parent, path, is_run=False):
         sys.exit(f"{fault}: what others may write is not run as yours; see zsg doctor")
 
 
@@ -252,8 +256,8 @@ def _perform(
     # only now: whoever cancels has looked for this attempt
     if cancellation.asked(path, job["submission"]):
         return Outcome.CANCELLED, {}
-    setup.refuse_failed()
-    own_code.refuse_other(job)
+    setup.check_setup()
+    code_guard.check_submitted_code(job)
     role = EVALUATOR if job["kind"] == "evaluate" else job["kind"]
     journal = Journal(path, attempt, role, job["stage_id"]) if ranks.is_main else None
     try:
@@ -294,7 +298,9 @@ def _watch(
 ) -> tuple[Outcome, dict[str, Any]]:
     from jobs.runtime import canary
 
-    return Outcome.DONE, asdict(canary.watch(job, _saying("waiting", journal, pulse)))
+    return Outcome.DONE, asdict(
+        canary.wait_for_first_run(job, _saying("waiting", journal, pulse))
+    )
 
 
 def _evaluate(
@@ -345,7 +351,7 @@ def _train(
     signals: Signals,
     pulse: Pulse,
 ) -> tuple[Outcome, dict[str, Any]]:
-    needs.refuse_unprepared(job)
+    prerequisites.check_prerequisites(job)
     from jobs.training import train
 
     try:
@@ -395,7 +401,7 @@ def _cause(error: BaseException) -> dict[str, Any]:
         return {
             "cause": cause,
             "evidence": text,
-            "signature": tracebacks.loose(text),
+            "signature": tracebacks.hash_message(text),
             **at,
         }
     lines = text.splitlines() or [""]
@@ -403,7 +409,7 @@ def _cause(error: BaseException) -> dict[str, Any]:
     return {
         "cause": cause,
         "evidence": f"{type(error).__name__}: {proof}",
-        "signature": tracebacks.of_error(error),
+        "signature": tracebacks.hash_error(error),
     }
 
 

@@ -512,7 +512,7 @@ def main() -> None:
     # or what we start would take a user's own jobs.py for ours
     os.environ["PYTHONSAFEPATH"] = "1"
     warnings.showwarning = _show_warning
-    ownership.keep_others_out()
+    ownership.forbid_writes_by_others()
     try:
         app()
     except (ZsgError, OSError) as error:

@@ -14,7 +14,7 @@ from jobs.preparing import added_tokens
 from jobs.training.weight_folders import Base, WeightFolders
 from tests.lib.tiny_base import BASE, TEXTS
 from zsg_core.errors import UserError
-from zsg_core.recipe import before_tokens, id_of_base
+from zsg_core.recipe import id_of_base, remove_added_tokens
 from zsg_core.settings.run import Settings
 
 TOKENS = ["<sep>", "<think about it>"]
@@ -143,11 +143,11 @@ def test_a_base_with_tokens_is_a_base_of_its_own() -> None:
     """Made from the base without them; the mean has no seed, and two models share what
     they are made from."""
     from tests.lib.builders import digests
-    from zsg_core.recipe import recipe
+    from zsg_core.recipe import make_recipe
 
     def base(seed: int, **given: Any) -> dict[str, Any]:
         where = {"name": "llama", "path": "/m"} if given.pop("folder", False) else {}
-        return recipe(
+        return make_recipe(
             model(**given, **where).model_copy(update={"seed": seed}),
             digests(model="m" * 64),
         )["base"]
@@ -158,7 +158,7 @@ def test_a_base_with_tokens_is_a_base_of_its_own() -> None:
         for seed in (0, 1)
     ]
 
-    assert before_tokens(added) == plain
+    assert remove_added_tokens(added) == plain
     assert id_of_base(added) != id_of_base(plain)
     assert of_folder[0] == of_folder[1]
     assert id_of_base(of_folder[0]) is not None

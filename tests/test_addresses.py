@@ -20,7 +20,7 @@ SECRET = "hunter2hunter2"
 )
 def test_addresses_that_may_be_named(address: str) -> None:
     """A host by its name or its IP address, a port, a path."""
-    assert addresses.refusal(address) is None
+    assert addresses.explain_refusal(address) is None
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_addresses_that_may_be_named(address: str) -> None:
 )
 def test_addresses_that_are_refused(address: str, why: str) -> None:
     """Each with its reason, which does not repeat what it holds."""
-    said = addresses.refusal(address)
+    said = addresses.explain_refusal(address)
 
     assert said is not None
     assert why in said
@@ -70,7 +70,7 @@ def test_addresses_that_are_refused(address: str, why: str) -> None:
 )
 def test_hosts_that_are_this_machine(host: str) -> None:
     """Loopback by name and by number."""
-    assert addresses.is_here(host)
+    assert addresses.is_this_machine(host)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_hosts_that_are_this_machine(host: str) -> None:
 )
 def test_hosts_that_are_not_this_machine(host: str) -> None:
     """Whatever they look like."""
-    assert not addresses.is_here(host)
+    assert not addresses.is_this_machine(host)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_a_key_goes_over_plain_http_to_this_machine_only(
     address: str, may: bool
 ) -> None:
     """Elsewhere it goes encrypted."""
-    assert (addresses.refuse_key_in_the_clear(address) is None) is may
+    assert (addresses.explain_key_refusal(address) is None) is may

@@ -10,7 +10,7 @@ from jobs.contract.folder import Workspace
 from launcher.reporting.data import arrangements
 from launcher.reporting.figures import similarity_chart
 from tests.lib.command_line import Zsg
-from zsg_core.digest import ids_digest
+from zsg_core.digest import digest_ids
 
 GRID = """\
 name: orders
@@ -74,7 +74,7 @@ def test_every_order_of_the_grid_is_made(made):
             == len(everything) - one.meta["left_out"]
         )
         assert [everything[place] for place in one.places.tolist()] == one.ids
-        assert one.meta["ids_digest"] == ids_digest(one.ids)
+        assert one.meta["ids_digest"] == digest_ids(one.ids)
 
 
 def test_only_capped_orders_leave_something_out(made):

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.lib.builders import digests
-from zsg_core.recipe import recipe
+from zsg_core.recipe import make_recipe
 from zsg_core.settings.run import Settings
 
 
@@ -13,7 +13,7 @@ def made(data: dict | None = None, **arrangement) -> dict:
     settings = Settings.model_validate(
         {"data": {"path": "/d", **(data or {})}, "arrangement": arrangement}
     )
-    return recipe(settings, digests(embedding="e"))["stages"][0]["arrangement"]
+    return make_recipe(settings, digests(embedding="e"))["stages"][0]["arrangement"]
 
 
 EMBEDDED = {"embedding": "e", "similarity": "folded"}

@@ -58,7 +58,7 @@ def submitted(
     )
     jobs = place / "jobs"
     jobs.mkdir(exist_ok=True)
-    env = slurm_environment.of_jobs(own.environment.keep)
+    env = slurm_environment.make_job_environment(own.environment.keep)
     told = arrays.submit(jobs, count, wanted, arrays.python(own), env)
     ids = [f"{told.id}_{n}" for n in range(count)] if count > 1 else [str(told.id)]
     arrays.adopt(
@@ -250,7 +250,7 @@ def test_the_temporary_folder_of_a_job_is_not_handed_on(
     within: dict[str, str], kept: bool
 ) -> None:
     """Submitted from within a job: its TMPDIR goes when it ends."""
-    seen = slurm_environment.of_jobs(
+    seen = slurm_environment.make_job_environment(
         ["HOME", "TMPDIR"], environ={"HOME": "/h", "TMPDIR": "/tmp/7", **within}
     )
 

@@ -66,10 +66,10 @@ def test_the_loss_is_that_of_virtual_ranks_on_any_real_ones(
     expected = in_plain_torch(learnt, virtual_ranks, weight)
     (slope,) = torch.autograd.grad(expected, weight)
     parts = []
-    for own in schedule.share(learnt, world):
+    for own in schedule.divide_batch(learnt, world):
         of_rank = BatchLoss(learnt, virtual_ranks, world, "cpu")
         items = token_losses(learnt, weight)
-        for group in schedule.micro_batches(own, learnt, 12):
+        for group in schedule.make_micro_batches(own, learnt, 12):
             parts.append(
                 of_rank.add(torch.stack([items[item].sum() for item in group]), group)
             )
@@ -113,9 +113,9 @@ def test_scaled_losses_are_a_mean_over_examples_on_any_ranks(world: int) -> None
     ).mean()
     (slope,) = torch.autograd.grad(expected, weight, retain_graph=True)
     parts = []
-    for own in schedule.share(learnt, world):
+    for own in schedule.divide_batch(learnt, world):
         of_rank = ScaledLoss(learnt, scales, world, "cpu")
-        for group in schedule.micro_batches(own, learnt, 12):
+        for group in schedule.make_micro_batches(own, learnt, 12):
             parts.append(
                 of_rank.add(torch.stack([sums[item] for item in group]), group)
             )
@@ -151,6 +151,6 @@ def test_groups_made_later_wait_as_long_as_the_first(alone: None) -> None:
     a job earlier than ours."""
     later = dist.new_group([0], timeout=timedelta(minutes=10))
     assert isinstance(later, dist.ProcessGroup)
-    ranks.wait_as_long_everywhere()
+    ranks.set_group_timeouts()
 
     assert later._get_backend(torch.device("cpu")).options._timeout == ranks.TIMEOUT

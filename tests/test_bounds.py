@@ -45,12 +45,12 @@ def test_checkpoints_are_counted_as_they_are_listed(
     quick = {"items": 5, "full_every": full}
 
     for one in (None, quick):
-        listed = schedule.measured(total, every, one, snapshots)
-        assert schedule.measured_counts(total, every, one, snapshots) == {
+        listed = schedule.list_measured_steps(total, every, one, snapshots)
+        assert schedule.count_measured_steps(total, every, one, snapshots) == {
             key: len(own) for key, own in listed.items()
         }
-    assert schedule.snapshot_count(total, snapshots) == len(
-        schedule.snapshot_steps(total, snapshots)
+    assert schedule.count_snapshots(total, snapshots) == len(
+        schedule.list_snapshot_steps(total, snapshots)
     )
 
 
@@ -69,7 +69,7 @@ def test_checkpoints_of_a_huge_number_of_steps_are_counted_and_not_listed(
 ) -> None:
     """Of 10^18 steps: all that a stride names, 0 and the last included; the count is
     exact but for these two."""
-    told = within(GIB // 4, 10, lambda: schedule.checkpoint_count(10**18, every))
+    told = within(GIB // 4, 10, lambda: schedule.count_checkpoints(10**18, every))
 
     assert 0 <= told - count + 2 <= 3
 
@@ -80,7 +80,7 @@ def test_more_checkpoints_than_a_million_are_refused_before_they_are_listed() ->
         UserError,
         match=r"1,000,000,001, more than 1,000,000; .*checkpoints\.every.* train\.epochs",
     ):
-        schedule.checkpoint_steps(10**9, 1)
+        schedule.list_checkpoint_steps(10**9, 1)
 
 
 GRID = (

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.contract.causes import Cause, Known
 from jobs.contract.exit_record import ExitRecord
-from jobs.runtime.canary import Shown, judge
+from jobs.runtime.canary import FirstRunResult, judge_first_run
 from launcher.grids.runs import Run
 from launcher.planning.plan import Plan
 from launcher.submission.canary import AT_ONCE, with_first
@@ -50,28 +50,31 @@ ENOUGH = [
     pytest.param(
         trained(10, 90, 100, 104, loss=3.5),
         None,
-        Shown("r", 4, 3.5, 102),
+        FirstRunResult("r", 4, 3.5, 102),
         id="a checkpoint",
     ),
     pytest.param(
         trained(10, loss=3.5, first=40),
         None,
-        Shown("r", 41, 3.5, 10),
+        FirstRunResult("r", 41, 3.5, 10),
         id="of a later stage",
     ),
     pytest.param(
         trained(10),
         ended("done"),
-        Shown("r", 9, 2.5, 10),
+        FirstRunResult("r", 9, 2.5, 10),
         id="it is done, with no other checkpoint",
     ),
     pytest.param(
-        [], ended("done", loss=None), Shown("r", 9, None, None), id="it was done before"
+        [],
+        ended("done", loss=None),
+        FirstRunResult("r", 9, None, None),
+        id="it was done before",
     ),
     pytest.param(
         trained(10, 20, loss=3.5),
         ended("failed"),
-        Shown("r", 2, 3.5, 15),
+        FirstRunResult("r", 2, 3.5, 15),
         id="it fails later",
     ),
 ]
@@ -79,11 +82,11 @@ ENOUGH = [
 
 @pytest.mark.parametrize(("rows", "record", "shown"), ENOUGH)
 def test_the_others_may_start(
-    rows: list[Row], record: ExitRecord | None, shown: Shown
+    rows: list[Row], record: ExitRecord | None, shown: FirstRunResult
 ) -> None:
     """Once there is a finite loss after a step of its own and a speed, of which the
     first two steps do not count."""
-    assert judge("r", rows, record) == shown
+    assert judge_first_run("r", rows, record) == shown
 
 
 WAIT = [
@@ -99,7 +102,7 @@ WAIT = [
 @pytest.mark.parametrize(("rows", "record"), WAIT)
 def test_the_others_wait(rows: list[Row], record: ExitRecord | None) -> None:
     """While that has not been shown and may yet be."""
-    assert judge("r", rows, record) is None
+    assert judge_first_run("r", rows, record) is None
 
 
 FAIL = [
@@ -136,7 +139,7 @@ def test_the_others_do_not_start(
 ) -> None:
     """Where the first has failed, or learns nothing: with the reason."""
     with pytest.raises(Known, match=said) as raised:
-        judge("r", rows, record)
+        judge_first_run("r", rows, record)
     assert raised.value.cause == Cause.CANARY_FAILED
 
 

@@ -177,11 +177,11 @@ def printed(
 def test_the_same_bug_has_the_same_hash(tmp_path):
     """Folders, line numbers, addresses, ids and values do not change the hash; another
     function or error does."""
-    first = tracebacks.in_lines(printed(tmp_path / "a", "0123456789ab"))
-    again = tracebacks.in_lines(
+    first = tracebacks.hash_last_traceback(printed(tmp_path / "a", "0123456789ab"))
+    again = tracebacks.hash_last_traceback(
         printed(tmp_path / "elsewhere/b", "fedcba987654f00d", padding="    pass\n" * 3)
     )
-    other = tracebacks.in_lines(
+    other = tracebacks.hash_last_traceback(
         printed(
             tmp_path / "c", "0123456789ab", text=SCRIPT.replace("inner", "innermost")
         )
@@ -190,14 +190,14 @@ def test_the_same_bug_has_the_same_hash(tmp_path):
     assert first and len(first) == tracebacks.DIGITS
     assert first == again
     assert other not in (first, None)
-    assert tracebacks.in_lines(["no error", "at all"]) is None
+    assert tracebacks.hash_last_traceback(["no error", "at all"]) is None
 
 
 def test_an_error_caught_has_the_hash_of_its_traceback():
     """What jobs.entry writes into exit.json and what a log says of it are known as one."""
     error = raised(chained)
 
-    assert tracebacks.of_error(error) == tracebacks.in_lines(
+    assert tracebacks.hash_error(error) == tracebacks.hash_last_traceback(
         "".join(traceback.format_exception(error)).splitlines()
     )
 

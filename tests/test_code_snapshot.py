@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Workspace, is_committed
-from jobs.runtime import own_code
+from jobs.runtime import code_guard
 from launcher.workspace import code_snapshot
 from tests.lib.command_line import Zsg
 from tests.lib.slurm_cluster import SlurmCluster
@@ -129,15 +129,15 @@ def test_a_jobs_own_path_comes_behind(tmp_path):
 )
 def test_other_code_is_refused(monkeypatch, code, python, message):
     """What a submit has started runs its own code under its own Python, or not at all."""
-    monkeypatch.delenv(own_code.VARIABLE, raising=False)
+    monkeypatch.delenv(code_guard.VARIABLE, raising=False)
     if code:
-        monkeypatch.setenv(own_code.VARIABLE, code)
+        monkeypatch.setenv(code_guard.VARIABLE, code)
     job = {"code": {"python": python} if python else {}}
     if message is None:
-        own_code.refuse_other(job)
+        code_guard.check_submitted_code(job)
     else:
         with pytest.raises(ClusterError, match=message):
-            own_code.refuse_other(job)
+            code_guard.check_submitted_code(job)
 
 
 def test_a_job_that_finds_other_code_says_so(prepared: Zsg, tasks: Path) -> None:

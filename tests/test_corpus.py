@@ -17,7 +17,7 @@ from launcher.grids import inputs
 from tests.lib.builders import task, write_niv2
 from zsg_core.data.examples import Example
 from zsg_core.errors import UserError
-from zsg_core.recipe import corpus_id, recipe
+from zsg_core.recipe import corpus_id, make_recipe
 from zsg_core.settings.run import Settings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -119,7 +119,7 @@ def make(tmp_path):
         wanted = Settings.model_validate(
             {"data": {"path": str(tmp_path / "data"), **data}}
         )
-        made = recipe(wanted, inputs.Inputs(tmp_path / "digests.json").of(wanted))
+        made = make_recipe(wanted, inputs.Inputs(tmp_path / "digests.json").of(wanted))
         files = {
             name: inputs.source_files(name, source)
             for name, source in wanted.data.by_source().items()

@@ -14,9 +14,9 @@ from zsg_core.stats.verdict import (
     OPPOSITE,
     SUPPORTED,
     TOO_FEW,
+    ClaimVerdict,
     Curve,
-    Verdict,
-    judge,
+    judge_claim,
 )
 
 pytestmark = pytest.mark.soak(part="trials")
@@ -60,16 +60,16 @@ def study(
 
 def judged(
     splits: int, of_splits: float, effect: float, studies: int = STUDIES
-) -> list[Verdict]:
+) -> list[ClaimVerdict]:
     """The verdicts of so many studies."""
     rng = np.random.default_rng(100 * splits + round(1000 * of_splits))
     return [
-        judge(PAIR, study(rng, splits, of_splits, effect), ["a", "b"])
+        judge_claim(PAIR, study(rng, splits, of_splits, effect), ["a", "b"])
         for _ in range(studies)
     ]
 
 
-def rates(found: Sequence[Verdict]) -> Iterator[tuple[str, float]]:
+def rates(found: Sequence[ClaimVerdict]) -> Iterator[tuple[str, float]]:
     """Each word's share."""
     yield from (
         (word, count / len(found))
@@ -161,7 +161,7 @@ def test_large_tasks_decide_no_more_than_others(
                         np.array([ends + 1, ends]),
                     )
                 )
-        words.append(judge(PAIR, found, ["a", "b"]).word)
+        words.append(judge_claim(PAIR, found, ["a", "b"]).word)
     decided = 1 - np.mean([word in (NOT_SUPPORTED, TOO_FEW) for word in words])
     print(len(sizes), decided)
 
@@ -194,7 +194,7 @@ def test_an_order_of_places_is_decided_in_five_of_a_hundred(places: int) -> None
                         np.array([ends + 1, ends]),
                     )
                 )
-        words.append(judge(claim, found, at).word)
+        words.append(judge_claim(claim, found, at).word)
     decided = 1 - np.mean([word in (NOT_SUPPORTED, TOO_FEW) for word in words])
     print(places, decided)
 

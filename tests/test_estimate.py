@@ -55,7 +55,10 @@ TABLE = [
 )
 def test_memory_equals_the_table(name, stage, world, gigabytes):
     """Tensors per GPU are those of the table, to 2 %."""
-    made = estimate.tensors(shape(name).parameters, stage, world, "bf16").at_step / GB
+    made = (
+        estimate.estimate_tensors(shape(name).parameters, stage, world, "bf16").at_step
+        / GB
+    )
 
     assert made == pytest.approx(gigabytes, rel=0.02)
 
@@ -64,14 +67,15 @@ def test_memory_equals_the_table(name, stage, world, gigabytes):
 @pytest.mark.parametrize("world", WORLDS)
 def test_stage_0_divides_nothing(precision, each, world):
     """Stage 0 holds everything on every GPU: in bf16 as stage 1 on one, in fp32 as plain AdamW."""
-    assert estimate.tensors(1000, 0, world, precision).at_step == each * 1000
+    assert estimate.estimate_tensors(1000, 0, world, precision).at_step == each * 1000
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_fp16_takes_what_bf16_does(stage):
     """Two bytes an element and an fp32 master, whichever the 16 bits are."""
     one, other = (
-        estimate.tensors(1000, stage, 2, precision) for precision in ("fp16", "bf16")
+        estimate.estimate_tensors(1000, stage, 2, precision)
+        for precision in ("fp16", "bf16")
     )
 
     assert one == other
@@ -85,11 +89,11 @@ def test_fp16_takes_what_bf16_does(stage):
 def test_a_higher_stage_or_more_gpus_never_hold_more(precision, parameters, world):
     """What stays on a GPU from step to step falls with the stage and with the number of GPUs."""
     held = [
-        estimate.tensors(parameters, stage, world, precision).held
+        estimate.estimate_tensors(parameters, stage, world, precision).held
         for stage in STAGES[1:]
     ]
     wider = [
-        estimate.tensors(parameters, stage, world + 1, precision).held
+        estimate.estimate_tensors(parameters, stage, world + 1, precision).held
         for stage in STAGES[1:]
     ]
 
@@ -99,7 +103,7 @@ def test_a_higher_stage_or_more_gpus_never_hold_more(precision, parameters, worl
 
 def test_activations_and_the_copy_of_the_step_do_not_meet():
     """Only the larger of the two counts."""
-    tensors = estimate.tensors(10**9, 1, 1, "bf16")
+    tensors = estimate.estimate_tensors(10**9, 1, 1, "bf16")
 
     assert tensors.need(1 * GB) == tensors.at_step == 20 * GB
     assert tensors.need(5 * GB) == 21 * GB
@@ -122,7 +126,7 @@ def test_deepspeed_holds_what_is_estimated(tmp_path: Path):
 
     for case, measured in json.loads(line.removeprefix("MEASURED ")).items():
         precision, stage = case.split()
-        tensors = estimate.tensors(1_000_000, int(stage), 1, precision)
+        tensors = estimate.estimate_tensors(1_000_000, int(stage), 1, precision)
         held = (
             tensors.weights
             + tensors.optimizer

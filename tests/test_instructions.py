@@ -144,7 +144,7 @@ def test_examples_draw_their_wordings_and_a_corpus_tells_how_many(
 def test_a_seed_counts_only_where_wordings_are_drawn() -> None:
     """All of a set that is taken whole, with one wording, is the same under any seed."""
     from tests.lib.builders import digests
-    from zsg_core.recipe import corpus_id, recipe
+    from zsg_core.recipe import corpus_id, make_recipe
 
     def corpus(seed: int, **worded: Any) -> str:
         data = {
@@ -154,7 +154,7 @@ def test_a_seed_counts_only_where_wordings_are_drawn() -> None:
             "instructions": {"path": "w", **worded},
         }
         return corpus_id(
-            recipe(
+            make_recipe(
                 Settings.model_validate({"seed": seed, "data": data}), digests(test="t")
             )
         )

@@ -22,7 +22,7 @@ from zsg_core.errors import UserError
 from zsg_core.metrics import gsm8k, mt_bench
 from zsg_core.metrics.metrics import GSM8K, HUMANEVAL, MT_BENCH
 from zsg_core.settings.suites import Gsm8kSettings, HumanEvalSettings, MtBenchSettings
-from zsg_core.suites import File, Suite
+from zsg_core.suites import Suite, SuiteFile
 
 VICUNA = Asker(Template("vicuna"), WORDS)
 NO_ROOM = "no room"  # of a prompt that fills the model's positions
@@ -58,7 +58,9 @@ def suite(name: str, path: Path, **settings: Any) -> Suite:
     files = content.suite_files(name)(path)
     digest = content.folder_digest(path, files, content.sha256_of(files))
     how = made.model_validate({"path": str(path), **settings}).how | {"file": digest}
-    return Suite(name=name, keys=(), how=how, files={name: File(str(path), digest)})
+    return Suite(
+        name=name, keys=(), how=how, files={name: SuiteFile(str(path), digest)}
+    )
 
 
 def rows(path: Path, *rows: dict[str, Any]) -> Path:

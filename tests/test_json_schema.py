@@ -14,7 +14,7 @@ from launcher.clusters.profiles import Profile
 from launcher.grids import json_schema
 from launcher.workspace import yaml_file
 from tests.lib.command_line import Zsg
-from zsg_core.schema_errors import leaf_keys
+from zsg_core.schema_errors import list_leaf_keys
 from zsg_core.settings.run import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,7 +140,7 @@ def test_every_setting_is_explained() -> None:
     ]
     sections = {key.rpartition(".")[0] for key in of_grid}
 
-    assert list(of_grid) == leaf_keys(Settings)
+    assert list(of_grid) == list_leaf_keys(Settings)
     assert [
         key
         for key, value in of_grid.items()

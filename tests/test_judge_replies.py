@@ -291,10 +291,10 @@ def test_a_key_is_not_sent_over_plain_http_to_another_machine(
         one = Judge("m", f"http://{host}:{server.port}/v1", KEY)
         with pytest.raises(UserError, match="no key is sent there"):
             judge([ASKED], one, Kept(tmp_path / "kept"))
-    real = exchange.addresses.is_here
+    real = exchange.addresses.is_this_machine
     monkeypatch.setattr(
         exchange.addresses,
-        "is_here",
+        "is_this_machine",
         lambda host: host == "localhost" or (host != "127.0.0.1" and real(host)),
     )
     with pytest.raises(UserError, match="no key is sent there"):

@@ -18,7 +18,7 @@ from tests.lib.command_line import Zsg
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests
-from zsg_core.schema_errors import leaf_keys
+from zsg_core.schema_errors import list_leaf_keys
 from zsg_core.settings.claims import KINDS
 from zsg_core.settings.run import Settings
 
@@ -48,13 +48,13 @@ def test_no_key_is_missing() -> None:
     of_the_file = list(json_schema.grid()["properties"])
 
     assert set(GRID) == {
-        *leaf_keys(Settings),
+        *list_leaf_keys(Settings),
         *of_the_file,
         "grid.zip",
         *(f"claims.{kind}" for kind in KINDS),
         *of_claims,
     }
-    assert list(PROFILE) == leaf_keys(Profile)
+    assert list(PROFILE) == list_leaf_keys(Profile)
 
 
 @pytest.mark.parametrize("entries", [GRID, PROFILE], ids=["grid", "profile"])
@@ -322,7 +322,7 @@ def test_every_key_was_changed() -> None:
     changed = {re.sub(r"^data\.sources\.[abc]\.", "data.", key) for key in CHANGES}
     single = {
         path
-        for path in leaf_keys(Settings)
+        for path in list_leaf_keys(Settings)
         if not GRID[path].is_section
         and not path.startswith((OF_A_SOURCE, *AS_A_WHOLE))
         and path != "data.sources"
@@ -348,7 +348,7 @@ def _run_id(settings: dict[str, Any]) -> str:
         model="m",
         embedding="e",
     )
-    return recipes.run_id(recipes.recipe(whole, digests))
+    return recipes.run_id(recipes.make_recipe(whole, digests))
 
 
 def _set(settings: Any, parts: list[str], value: Any) -> dict[str, Any]:

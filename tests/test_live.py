@@ -21,7 +21,7 @@ from tests.lib.faulty_proxy import FaultyProxy
 from tests.lib.grown_journals import write_grid
 from tests.lib.light_grid import LIGHT
 from tests.lib.mlflow_contents import assert_exactly_once, child_runs, journal_points
-from zsg_core.digest import ids_digest
+from zsg_core.digest import digest_ids
 from zsg_core.settings.checkpoints import CheckpointSettings
 
 NOWHERE = "http://127.0.0.1:9"  # the port of `discard`: nobody listens
@@ -46,7 +46,7 @@ def write_light_job(
         folder.mkdir(parents=True)
         (folder / "COMMIT").touch()
     (place.arrangement("a") / "ids").write_text("".join(f"{one}\n" for one in ids))
-    write_json(place.arrangement("a") / "meta.json", {"ids_digest": ids_digest(ids)})
+    write_json(place.arrangement("a") / "meta.json", {"ids_digest": digest_ids(ids)})
     write_json(place.base("b") / "meta.json", {"digest": "d"})
     write_grid(work, grid, ["light"], uri)
     [row] = (read_json(place.grid(grid) / "grid.json") or {})["runs"]

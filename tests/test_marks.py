@@ -12,7 +12,7 @@ from jobs.model import content
 from launcher.grids.inputs import Inputs
 from tests.lib import made_sources
 from zsg_core.errors import UserError
-from zsg_core.recipe import InputDigests, SourceDigests, recipe, records_id, run_id
+from zsg_core.recipe import InputDigests, SourceDigests, make_recipe, records_id, run_id
 from zsg_core.settings.run import Settings
 
 # Run and records as e79a027 named them.
@@ -43,7 +43,7 @@ def test_what_was_read_well_keeps_the_ids_of_e79a027(tmp_path: Path, name: str) 
     made of it now."""
     made_sources.write(tmp_path)
     wanted = settings_of(tmp_path, made_sources.SOURCES[name])
-    made = recipe(wanted, Inputs(tmp_path / "digests.json").of(wanted))
+    made = make_recipe(wanted, Inputs(tmp_path / "digests.json").of(wanted))
     run, records = BEFORE[name]
 
     assert (run_id(made) != run) == (name in READ_OTHERWISE | {"tests in folders"})
@@ -111,7 +111,7 @@ def test_a_mark_of_parquet_files_is_there_only_where_it_bites(
 
     assert digests.marks == marks
     ids = [
-        run_id(recipe(wanted, InputDigests(sources={"": one})))
+        run_id(make_recipe(wanted, InputDigests(sources={"": one})))
         for one in (digests, before)
     ]
     assert (ids[0] == ids[1]) == (not marks)

@@ -19,7 +19,7 @@ from launcher.planning.plan import Action, Allow, run_item
 from launcher.workspace.job_state import JobState
 from tests.lib.planned_runs import a_run
 from zsg_core.metrics.scoring import Answered
-from zsg_core.suites import SINCE, File
+from zsg_core.suites import SINCE, SuiteFile
 
 # The ways in which zsg at e79a027 took these keys.
 OLD = {
@@ -48,7 +48,7 @@ def run(template: str = "zsg", order: str = "random", **generation: Any) -> Run:
     """A run that wants the metrics."""
     data = {"template": template, "set": "p3"}
     made = a_run(order, data=data, checkpoints={**WANTED, "generation": generation})
-    return replace(made, suite_files={"gsm8k": File("/g.jsonl", "g")})
+    return replace(made, suite_files={"gsm8k": SuiteFile("/g.jsonl", "g")})
 
 
 def taken(

@@ -57,7 +57,7 @@ def test_an_optimizer_is_a_row_and_a_function(monkeypatch):
     assert isinstance(made, torch.optim.SGD)
     with pytest.raises(UserError, match="zero_stage 3; it does at 1, 2"):
         build_optimizer(model, SETTINGS, zero_stage=3, name="plain_sgd")
-    held = estimate.tensors(1000, 1, 1, "bf16", optimizer=row)
+    held = estimate.estimate_tensors(1000, 1, 1, "bf16", optimizer=row)
     assert held.optimizer == 4 * 1000  # the master weights alone
 
 

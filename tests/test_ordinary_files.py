@@ -320,7 +320,7 @@ def test_a_copy_is_not_more_open_than_its_source(tmp_path: Path) -> None:
         ):
             source.chmod(rights)
             to = tmp_path / f"{rights:o}"
-            ordinary_files.copy(folder, source, to)
+            ordinary_files.copy_file(folder, source, to)
             assert stat.S_IMODE(to.stat().st_mode) == made
             assert to.read_bytes() == source.read_bytes()
     finally:
@@ -329,7 +329,7 @@ def test_a_copy_is_not_more_open_than_its_source(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("kept")
     for name in ("kept", "link"):
         with pytest.raises(FileExistsError):
-            ordinary_files.copy(folder, source, tmp_path / name)
+            ordinary_files.copy_file(folder, source, tmp_path / name)
     assert (tmp_path / "kept").read_text() == "mine"
 
 
@@ -348,7 +348,7 @@ def test_a_link_that_another_user_plants_is_not_followed(
     with pytest.raises(UserError, match=r"chat_template\.jinja is a link to .*private"):
         model_folder.check(folder)
     with pytest.raises(UserError, match="is a link to"):
-        ordinary_files.copy(
+        ordinary_files.copy_file(
             folder, folder / "chat_template.jinja", open_to_all / "copy"
         )
     assert not (open_to_all / "copy").exists()

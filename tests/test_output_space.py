@@ -12,7 +12,7 @@ from jobs.contract.folder import read_json
 from tests.lib.train_bench import Bench, told
 from zsg_core.data.examples import Example
 from zsg_core.data.output_space import classes, log_n
-from zsg_core.recipe import InputDigests, SourceDigests, recipe
+from zsg_core.recipe import InputDigests, SourceDigests, make_recipe
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import TrainSettings
 
@@ -92,7 +92,8 @@ def test_recipes_without_it_are_as_before() -> None:
     digests = InputDigests(sources={"": SourceDigests(data="d")})
 
     assert [
-        recipe(one, digests)["stages"][-1]["train"].get("task_scale") for one in asked
+        make_recipe(one, digests)["stages"][-1]["train"].get("task_scale")
+        for one in asked
     ] == [
         None,
         None,

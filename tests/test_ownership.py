@@ -84,7 +84,7 @@ def test_what_a_submit_writes_others_may_not(tmp_path, umask, mask):
     """Records, locks, the ledger, kept code and what is published: nothing of a
     workspace is open under any umask."""
     umask(mask)
-    ownership.keep_others_out()
+    ownership.forbid_writes_by_others()
     workspace = Workspace(tmp_path / "work")
     workspaces.create(workspace)
     code_snapshot.take(workspace)
@@ -125,7 +125,7 @@ def test_who_else_may_write_is_told(stranger: OtherUser, place: Workspace) -> No
     found = {
         name: fault.what
         for name in os.listdir(root)  # noqa: PTH208
-        if (fault := ownership.fault_of(root / name))
+        if (fault := ownership.find_fault(root / name))
     }
     assert found == told | {"link": told["theirs"]}
 
@@ -271,7 +271,7 @@ def test_planted_code_is_made_anew(
 
     assert (folder / "jobs/entry.py").read_bytes() == b"ours = 1\n"
     assert not (folder / "yaml.py").exists()
-    assert ownership.fault_within(folder) is None
+    assert ownership.find_fault_within(folder) is None
     said = " ".join(capsys.readouterr().err.split())
     assert (
         "is not used as it is: " in said
@@ -452,7 +452,7 @@ def test_a_cache_that_another_has_made_is_not_used(
     )
     theirs, ours = open_to_all / "zsg-0/triton", open_to_all / "mine/inductor"
     environ = {"TRITON_CACHE_DIR": str(theirs), caches.INDUCTOR: str(ours)}
-    caches.keep_private(environ)
+    caches.make_caches_private(environ)
     made = Path(environ["TRITON_CACHE_DIR"])
 
     assert (
@@ -478,12 +478,12 @@ def test_a_cache_in_a_folder_that_another_put_in_the_way_is_not_used(
     assert stranger.can('mkdir "$1/zsg-0"', open_to_all)
     theirs = open_to_all / "zsg-0/triton"
     theirs.mkdir(mode=0o700)
-    made = ownership.private_cache(theirs)
+    made = ownership.find_private_cache(theirs)
 
     assert made != theirs and made.stat().st_mode & 0o777 == 0o700
     made.rmdir()
     assert stranger.can('chmod 777 "$1/zsg-0"', open_to_all)
-    made = ownership.private_cache(theirs)
+    made = ownership.find_private_cache(theirs)
     assert made != theirs
     made.rmdir()
 

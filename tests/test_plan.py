@@ -16,13 +16,13 @@ from launcher.planning.plan import (
 from launcher.status.status import JobState
 from tests.lib.planned_runs import a_run, planned
 from zsg_core.errors import UserError
-from zsg_core.training.schedule import checkpoint_steps
+from zsg_core.training.schedule import list_checkpoint_steps
 
 
 def done(every: int) -> JobState:
     """A finished run of 40 steps that was measured at every so many."""
     return JobState(
-        state="done", steps=40, checkpoints=tuple(checkpoint_steps(40, every))
+        state="done", steps=40, checkpoints=tuple(list_checkpoint_steps(40, every))
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from jobs.contract.folder import read_json, write_json
 from jobs.contract.journal import read
 from tests.lib.train_bench import STEPS, Bench, starts, stop, told
-from zsg_core.recipe import InputDigests, SourceDigests, recipe
+from zsg_core.recipe import InputDigests, SourceDigests, make_recipe
 from zsg_core.settings.run import Settings
 from zsg_core.settings.train import PRESETS, TrainSettings
 from zsg_core.training import schedule
@@ -57,7 +57,7 @@ def settings(**train: Any) -> Settings:
 
 def resolved(wanted: Settings) -> dict[str, Any]:
     """What the recipe says of training."""
-    return recipe(wanted, InputDigests(sources={"": SourceDigests(data="d")}))[
+    return make_recipe(wanted, InputDigests(sources={"": SourceDigests(data="d")}))[
         "stages"
     ][-1]["train"]
 
@@ -205,7 +205,7 @@ def test_a_share_of_the_steps_is_rounded_up(
     total: int, steps: int, share: float | None, expected: int
 ) -> None:
     """Of runs made before Hugging Face's rule: 0.07 of 100 is 7."""
-    assert expected == schedule.warmup(total, steps, share)
+    assert expected == schedule.count_warmup_steps(total, steps, share)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_the_warm_up_of_dmt_is_that_of_hugging_face(total: int, expected: int) -
     )
     rate_of = theirs.lr_lambdas[0]
     rates = [
-        schedule.learning_rate(step, total, 2e-5, 0.0, expected, "hugging face")
+        schedule.compute_learning_rate(step, total, 2e-5, 0.0, expected, "hugging face")
         for step in range(1, total + 1)
     ]
 
@@ -232,7 +232,7 @@ def test_the_warm_up_of_dmt_is_that_of_hugging_face(total: int, expected: int) -
         )
         == expected
     )
-    assert schedule.warmup(total, 0, 0.03, "hugging face") == expected
+    assert schedule.count_warmup_steps(total, 0, 0.03, "hugging face") == expected
     assert rates == [2e-5 * rate_of(step) for step in range(total)]
     assert rates[0] == 0.0
 
@@ -243,7 +243,7 @@ def test_a_share_is_rounded_as_hugging_face_rounds_it() -> None:
         TrainingArguments(output_dir="unused", warmup_steps=0.07).get_warmup_steps(100)
         == 8
     )
-    assert schedule.warmup(100, 0, 0.07, "hugging face") == 8
+    assert schedule.count_warmup_steps(100, 0, 0.07, "hugging face") == 8
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_a_share_is_rounded_as_hugging_face_rounds_it() -> None:
 def test_the_last_batch_may_be_small(examples: int, steps: int) -> None:
     """⌈N/16⌉ steps; where 16 divides N the published code counts a step for which there
     are no data."""
-    assert steps == schedule.steps(examples, 16)
+    assert steps == schedule.count_steps(examples, 16)
 
 
 # What follows are real jobs.
@@ -350,7 +350,8 @@ def test_a_step_that_overflows_is_lost_and_counted(
     assert 6 < record["skipped"] == lost[STEPS] < STEPS - 1
     before = {step: lost.get(step - 1, 0) for step in lost}
     assert rates == {
-        s: schedule.learning_rate(s - int(before[s]), STEPS, 2e-3, 0.1) for s in lost
+        s: schedule.compute_learning_rate(s - int(before[s]), STEPS, 2e-3, 0.1)
+        for s in lost
     }
     assert loss[0] == loss[6] != loss[STEPS]
     assert metric(undisturbed, "train/grad_norm").keys() == {

@@ -12,7 +12,7 @@ from launcher.grids.inputs import Inputs
 from launcher.grids.runs import Run, resolve
 from tests.lib.builders import digests, write_niv2
 from zsg_core import recipe as recipes
-from zsg_core.recipe import InputDigests, recipe
+from zsg_core.recipe import InputDigests, make_recipe
 from zsg_core.settings.run import Settings
 
 DIGESTS = digests("d" * 64)
@@ -36,7 +36,7 @@ def settings(**changes) -> Settings:
 
 def ids(wanted: Settings, given: InputDigests = DIGESTS) -> dict[str, str | None]:
     """All ids of a run."""
-    made = recipe(wanted, given)
+    made = make_recipe(wanted, given)
     return {
         "run": recipes.run_id(made),
         "corpus": recipes.corpus_id(made),
@@ -259,14 +259,14 @@ def test_a_quarter_is_a_quarter_however_it_is_written(fraction):
 
 def test_a_tenth_is_exact():
     """0.1 is 1/10 and not the binary number nearest to it."""
-    made = recipe(settings(data={"fraction": 0.1}), DIGESTS)
+    made = make_recipe(settings(data={"fraction": 0.1}), DIGESTS)
 
     assert made["stages"][0]["data"]["train"]["fraction"] == "1/10"
 
 
 def test_seed_sets_sample_order_and_weights():
     """`seed` stands for the three seeds that are not given themselves, never for the test set's."""
-    made = recipe(settings(seed=7), DIGESTS)
+    made = make_recipe(settings(seed=7), DIGESTS)
 
     data, arrangement = made["stages"][0]["data"], made["stages"][0]["arrangement"]
     assert (7, 7, 7, 0) == (
@@ -279,7 +279,7 @@ def test_seed_sets_sample_order_and_weights():
 
 def test_a_seed_of_its_own_goes_before_seed():
     """A seed that is given is used, zero too."""
-    made = recipe(settings(seed=7, arrangement={"seed": 0}), DIGESTS)
+    made = make_recipe(settings(seed=7, arrangement={"seed": 0}), DIGESTS)
 
     assert made["stages"][0]["arrangement"]["seed"] == 0
 
@@ -287,7 +287,7 @@ def test_a_seed_of_its_own_goes_before_seed():
 def test_a_recipe_is_plain_json():
     """A recipe written to job.json and read back is the same recipe, so the node
     computes the same ids."""
-    made = recipe(settings(), DIGESTS)
+    made = make_recipe(settings(), DIGESTS)
 
     assert made == json.loads(json.dumps(made))
 

@@ -75,9 +75,9 @@ asked = Settings.model_validate({
     "checkpoints": {"metrics": ["loss", "words"], "snapshots": 5},
 })
 digests = recipe.InputDigests(sources={"": recipe.SourceDigests(data="d", test="t")})
-made = recipe.recipe(asked, digests)
+made = recipe.make_recipe(asked, digests)
 arrangement = made["stages"][-1]["arrangement"]
-[suite] = suites.wanted(asked.checkpoints, {})
+[suite] = suites.select_suites(asked.checkpoints, {})
 answers = [Answered(id="a", task="t", prompt="p", answer="one two three")]
 print(json.dumps({
     "reader": made["stages"][-1]["data"]["reader"],

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from zsg_core.training import schedule
 from zsg_core.training.schedule import (
-    batch_positions,
-    checkpoint_steps,
-    learning_rate,
-    micro_batches,
-    share,
-    spans,
-    steps,
+    compute_learning_rate,
+    count_steps,
+    divide_batch,
+    list_batch_positions,
+    list_checkpoint_steps,
+    make_micro_batches,
+    parse_spans,
 )
 
 COUNT = st.integers(1, 60)
@@ -26,11 +26,11 @@ LENGTHS = st.lists(st.integers(1, 100), max_size=20)
 @given(COUNT, BATCH, st.integers(1, 3))
 def test_every_example_comes_once_per_epoch_in_order(examples, batch, epochs):
     """The batches of all steps, one after the other, are the arrangement once per epoch."""
-    total = steps(examples, batch, epochs)
+    total = count_steps(examples, batch, epochs)
     consumed = [
         place
         for step in range(1, total + 1)
-        for place in batch_positions(step, batch, examples, epochs)
+        for place in list_batch_positions(step, batch, examples, epochs)
     ]
 
     assert consumed == list(range(examples)) * epochs
@@ -40,9 +40,9 @@ def test_every_example_comes_once_per_epoch_in_order(examples, batch, epochs):
 @given(COUNT, BATCH, st.integers(1, 3))
 def test_every_batch_but_the_last_is_full(examples, batch, epochs):
     """A step is B whole examples."""
-    total = steps(examples, batch, epochs)
+    total = count_steps(examples, batch, epochs)
     sizes = [
-        len(batch_positions(step, batch, examples, epochs))
+        len(list_batch_positions(step, batch, examples, epochs))
         for step in range(1, total + 1)
     ]
 
@@ -63,14 +63,14 @@ def test_every_batch_but_the_last_is_full(examples, batch, epochs):
 )
 def test_the_number_of_steps(examples, batch, epochs, limit, expected):
     """⌈N·epochs / batch⌉, and never more than asked for."""
-    assert steps(examples, batch, epochs, limit) == expected
+    assert count_steps(examples, batch, epochs, limit) == expected
 
 
 @settings(deadline=None)
 @given(LENGTHS, st.integers(1, 16))
 def test_ranks_share_a_batch_exactly(lengths, world):
     """Every item has one rank, for 1, 2 or 16 ranks."""
-    shares = share(lengths, world)
+    shares = divide_batch(lengths, world)
 
     assert (world, list(range(len(lengths)))) == (
         len(shares),
@@ -82,14 +82,16 @@ def test_ranks_share_a_batch_exactly(lengths, world):
 @given(LENGTHS, st.integers(1, 16))
 def test_no_rank_is_overloaded(lengths, world):
     """The loads of two ranks differ by no more than the longest item."""
-    loads = [sum(lengths[item] for item in rank) for rank in share(lengths, world)]
+    loads = [
+        sum(lengths[item] for item in rank) for rank in divide_batch(lengths, world)
+    ]
 
     assert max(loads) - min(loads) <= max(lengths, default=0)
 
 
 def test_ties_between_ranks_go_to_the_lowest():
     """Equal items are dealt out in order."""
-    assert share([5, 5, 5, 5], 2) == [[0, 2], [1, 3]]
+    assert divide_batch([5, 5, 5, 5], 2) == [[0, 2], [1, 3]]
 
 
 @settings(deadline=None)
@@ -97,7 +99,7 @@ def test_ties_between_ranks_go_to_the_lowest():
 def test_micro_batches_stay_within_their_budget(lengths, budget):
     """The tokens of a group are within the budget, unless it is one item; every item is
     in one group."""
-    groups = micro_batches(range(len(lengths)), lengths, budget)
+    groups = make_micro_batches(range(len(lengths)), lengths, budget)
 
     assert sorted(item for group in groups for item in group) == list(
         range(len(lengths))
@@ -112,20 +114,24 @@ def test_the_rate_is_the_published_cosine(step):
         0.1, 0.1 + 0.45 * (1 + math.cos(math.pi * (step - 1) / 1797))
     )
 
-    assert math.isclose(learning_rate(step, 1797, 1e-6, 0.1), published, rel_tol=1e-12)
+    assert math.isclose(
+        compute_learning_rate(step, 1797, 1e-6, 0.1), published, rel_tol=1e-12
+    )
 
 
 def test_the_rate_begins_at_its_peak_and_ends_near_its_floor():
     """Without warm-up the first step has the full rate; half-way it is the mean of peak
     and floor."""
-    rates = [learning_rate(step, 1000, 2.0, 0.1) for step in (1, 501, 1000)]
+    rates = [compute_learning_rate(step, 1000, 2.0, 0.1) for step in (1, 501, 1000)]
 
     assert rates == pytest.approx([2.0, 1.1, 0.2], abs=1e-4)
 
 
 def test_warm_up_is_linear():
     """The rate rises in equal parts to the peak, then the cosine begins."""
-    assert [learning_rate(step, 100, 1.0, 0.1, warmup=4) for step in range(1, 6)] == [
+    assert [
+        compute_learning_rate(step, 100, 1.0, 0.1, warmup=4) for step in range(1, 6)
+    ] == [
         0.25,
         0.5,
         0.75,
@@ -139,7 +145,8 @@ def test_warm_up_is_linear():
 def test_the_rate_never_rises_after_warm_up_nor_leaves_its_bounds(total, floor, warmup):
     """Between floor and peak, falling."""
     rates = [
-        learning_rate(step, total, 1.0, floor, warmup) for step in range(1, total + 1)
+        compute_learning_rate(step, total, 1.0, floor, warmup)
+        for step in range(1, total + 1)
     ][warmup:]
 
     assert rates == sorted(rates, reverse=True)
@@ -170,7 +177,7 @@ def test_the_rate_never_rises_after_warm_up_nor_leaves_its_bounds(total, floor, 
 )
 def test_checkpoints_are_at_zero_at_every_stride_and_at_the_end(total, every, expected):
     """Step 0, the untrained model, and the last step always count."""
-    assert checkpoint_steps(total, every) == expected
+    assert list_checkpoint_steps(total, every) == expected
 
 
 @pytest.mark.parametrize(
@@ -190,7 +197,7 @@ def test_checkpoints_are_at_zero_at_every_stride_and_at_the_end(total, every, ex
 def test_spans_that_cannot_be_are_refused(text, said):
     """The message names the part that is wrong."""
     with pytest.raises(ValueError, match=said):
-        spans(text)
+        parse_spans(text)
 
 
 @pytest.mark.parametrize(
@@ -214,5 +221,5 @@ def test_spans_that_cannot_be_are_refused(text, said):
 def test_what_is_measured_when(quick, expected):
     """Without a quick set all items at every checkpoint; with one it is measured
     wherever anything is."""
-    assert schedule.measured(25, 10, quick) == expected
+    assert schedule.list_measured_steps(25, 10, quick) == expected
     assert [schedule.quick_items(key) for key in expected] == [0, 9][: len(expected)]

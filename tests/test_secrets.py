@@ -61,7 +61,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_a_key_is_hidden_in_every_form(form: str) -> None:
     """Whole or in part, and what stands around it stays."""
-    hidden = secrets.hide(f"HTTP 401: {form} is wrong", [KEY])
+    hidden = secrets.hide_secrets(f"HTTP 401: {form} is wrong", [KEY])
 
     assert secrets.HIDDEN in hidden
     assert hidden.startswith("HTTP 401: ")
@@ -76,12 +76,14 @@ def test_a_key_is_hidden_in_every_form(form: str) -> None:
 )
 def test_other_texts_stay_as_they_are(text: str) -> None:
     """Escapes that hold no key, too."""
-    assert secrets.hide(text, [KEY, ""]) == text
+    assert secrets.hide_secrets(text, [KEY, ""]) == text
 
 
 def test_a_short_key_is_hidden_whole() -> None:
     """Servers of one's own take any word; no part of it is hidden, or words would go."""
-    assert secrets.hide("the key EMPTY, an EMP", ["EMPTY"]) == "the key …, an EMP"
+    assert (
+        secrets.hide_secrets("the key EMPTY, an EMP", ["EMPTY"]) == "the key …, an EMP"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_a_short_key_is_hidden_whole() -> None:
 def test_long_texts_take_no_time_that_grows_with_their_square(text: str) -> None:
     """Whatever a server sends."""
     began = time.process_time()
-    secrets.hide(secrets.hide_in_addresses(text), [KEY])
+    secrets.hide_secrets(secrets.hide_in_addresses(text), [KEY])
 
     assert time.process_time() - began < 3
 
@@ -153,7 +155,7 @@ def test_what_the_environment_says_is_secret_is_hidden() -> None:
 )
 def test_variables_that_may_be_a_judges_key(name: str) -> None:
     """Their names say so."""
-    assert secrets.refuse_name(name, "https://any.example/v1") is None
+    assert secrets.explain_name_refusal(name, "https://any.example/v1") is None
 
 
 @pytest.mark.parametrize(
@@ -184,16 +186,24 @@ def test_variables_that_may_be_a_judges_key(name: str) -> None:
 def test_other_variables_are_not_sent(name: str) -> None:
     """Neither what is no key nor what is another service's, and it is said what to do."""
     assert "JUDGE_API_KEY" in str(
-        secrets.refuse_name(name, "https://huggingface.co.evil.example/v1")
+        secrets.explain_name_refusal(name, "https://huggingface.co.evil.example/v1")
     )
 
 
 def test_a_services_key_is_sent_to_that_service() -> None:
     """To its own hosts, and to none that only looks so."""
-    assert secrets.refuse_name("HF_TOKEN", "https://router.huggingface.co/v1") is None
-    assert secrets.refuse_name("HF_TOKEN", "https://evilhuggingface.co/v1") is not None
     assert (
-        secrets.refuse_name("GITHUB_TOKEN", "https://models.github.ai/inference")
+        secrets.explain_name_refusal("HF_TOKEN", "https://router.huggingface.co/v1")
+        is None
+    )
+    assert (
+        secrets.explain_name_refusal("HF_TOKEN", "https://evilhuggingface.co/v1")
+        is not None
+    )
+    assert (
+        secrets.explain_name_refusal(
+            "GITHUB_TOKEN", "https://models.github.ai/inference"
+        )
         is None
     )
 
@@ -201,7 +211,7 @@ def test_a_services_key_is_sent_to_that_service() -> None:
 @pytest.mark.parametrize("value", ["sk-1\r", "sk-1\r\n", " sk-1\t", "sk-1\n\n"])
 def test_a_keys_line_end_is_no_part_of_it(value: str) -> None:
     """A file that it was read from had one."""
-    assert secrets.key_of("THE_API_KEY", {"THE_API_KEY": value}) == "sk-1"
+    assert secrets.read_key("THE_API_KEY", {"THE_API_KEY": value}) == "sk-1"
 
 
 @pytest.mark.parametrize(
@@ -220,15 +230,15 @@ def test_a_key_that_no_header_can_carry_is_refused_without_being_told(
 ) -> None:
     """The message names the variable."""
     with pytest.raises(UserError, match="THE_API_KEY is no key") as refused:
-        secrets.key_of("THE_API_KEY", {"THE_API_KEY": value})
+        secrets.read_key("THE_API_KEY", {"THE_API_KEY": value})
 
     assert "SECRET" not in str(refused.value)
 
 
 def test_an_empty_key_is_none() -> None:
     """Also one of blanks only."""
-    assert secrets.key_of("THE_API_KEY", {"THE_API_KEY": " \n"}) is None
-    assert secrets.key_of("THE_API_KEY", {}) is None
+    assert secrets.read_key("THE_API_KEY", {"THE_API_KEY": " \n"}) is None
+    assert secrets.read_key("THE_API_KEY", {}) is None
 
 
 TOKEN = "tok-0123456789abcdef"
@@ -261,7 +271,9 @@ def test_a_job_and_its_log_have_the_same_hash_of_an_error_that_told_a_key(
         caught, log = error, secrets.hide_known(traceback.format_exc())
 
     assert TOKEN not in log
-    assert tracebacks.of_error(caught) == tracebacks.in_lines(log.splitlines())
+    assert tracebacks.hash_error(caught) == tracebacks.hash_last_traceback(
+        log.splitlines()
+    )
 
 
 def test_a_bug_of_a_command_shows_its_traceback_without_keys(

@@ -46,12 +46,14 @@ def recipe(wanted: Settings, model: str = "m", queries: str = "q") -> dict[str, 
         "task": SourceDigests(data="t", test="e"),
         "diverse": SourceDigests(data=queries),
     }
-    return recipes.recipe(wanted, InputDigests(sources=sources, model=model))
+    return recipes.make_recipe(wanted, InputDigests(sources=sources, model=model))
 
 
 def answers(wanted: Settings, **digests: str) -> str:
     """The id of its answers."""
-    return recipes.sampled(recipe(wanted, **digests)["stages"][-1]["data"])["diverse"]
+    return recipes.find_self_sampled(recipe(wanted, **digests)["stages"][-1]["data"])[
+        "diverse"
+    ]
 
 
 SAME = [
@@ -99,7 +101,7 @@ def test_a_run_that_trains_on_none_of_them_needs_none() -> None:
     none = recipe(settings(data={"ratio": 0}))["stages"][-1]["data"]
 
     assert list(none["sources"]) == ["task"]
-    assert recipes.sampled(none) == {}
+    assert recipes.find_self_sampled(none) == {}
 
 
 def test_a_tiny_model_learns_its_tokens_from_the_other_sources() -> None:

@@ -195,7 +195,7 @@ def test_what_a_line_printed_is_its_proof(tmp_path: Path) -> None:
         setup.LOG: str(log),
     }
     with pytest.raises(Known) as told:
-        setup.refuse_failed(environ)
+        setup.check_setup(environ)
 
     assert told.value.cause == Cause.SETUP
     expected = (
@@ -203,7 +203,7 @@ def test_what_a_line_printed_is_its_proof(tmp_path: Path) -> None:
         " command not found)"
     )
     assert str(told.value) == expected
-    assert setup.refuse_failed({}) is None
+    assert setup.check_setup({}) is None
 
 
 @pytest.mark.parametrize("given", [["exec true"], ["trap 'echo bye' EXIT", "exit 0"]])

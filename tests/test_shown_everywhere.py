@@ -400,7 +400,7 @@ def odd(tmp_path: Path) -> Workspace:
     attempt = attempts.begin(folder, here.id)
     attempts.end(folder, attempt, "failed", step=9, **ended)
     (folder / "log.txt").write_text(
-        f"{log_marks.line(attempt, 0, 1, 'n1')}\n{POISON}\nValueError: {POISON}\n"
+        f"{log_marks.format_attempt_mark(attempt, 0, 1, 'n1')}\n{POISON}\nValueError: {POISON}\n"
     )
     return place
 

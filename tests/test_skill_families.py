@@ -13,7 +13,7 @@ from zsg_core.data.prompts import embedding_text
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.niv2 import read_task, task_names
 from zsg_core.errors import UserError
-from zsg_core.skills import task_files, write_tasks
+from zsg_core.skills import make_task_files, write_tasks
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,10 @@ def task_examples(folder: Path, name: str) -> list:
 
 def test_families_can_be_had_apart():
     """Each with its own tasks, the same as among all others."""
-    whole = task_files(3, 0, large=True)
+    whole = make_task_files(3, 0, large=True)
     of = {
-        name: task_files(3, 0, large=True, families=[name]) for name in skills.FAMILIES
+        name: make_task_files(3, 0, large=True, families=[name])
+        for name in skills.FAMILIES
     }
     parts = [
         file
@@ -77,7 +78,7 @@ def test_a_family_of_the_large_set_alone_is_not_found_in_the_small_one():
     with pytest.raises(
         UserError, match="no task of Sorting in the small set; ask for the large one"
     ):
-        task_files(3, 0, families=["Sorting", "Word Grammar"])
+        make_task_files(3, 0, families=["Sorting", "Word Grammar"])
 
 
 @pytest.fixture(scope="module")

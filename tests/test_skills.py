@@ -12,7 +12,7 @@ from zsg_core import skills
 from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.niv2 import read_task, task_names
 from zsg_core.errors import UserError
-from zsg_core.skills import data_set, near, task_files, write_tasks
+from zsg_core.skills import data_set, make_task_files, near, write_tasks
 from zsg_core.skills.__main__ import main
 
 # Changes whenever any byte of the default data set does; then every demo figure made
@@ -86,7 +86,7 @@ def test_bytes_are_the_recorded_ones(folder):
 
 def test_seed_changes_the_instances_only():
     """Another seed gives other task files under the same names, and the same splits."""
-    zero, one = task_files(5, seed=0), task_files(5, seed=1)
+    zero, one = make_task_files(5, seed=0), make_task_files(5, seed=1)
 
     assert zero.keys() == one.keys()
     assert {name for name in zero if zero[name] == one[name]} == {
@@ -97,7 +97,7 @@ def test_seed_changes_the_instances_only():
 
 def test_a_larger_set_begins_with_the_smaller_one():
     """The first instances and the examples of a task do not depend on how many are asked for."""
-    few, many = task_files(3, seed=0), task_files(30, seed=0)
+    few, many = make_task_files(3, seed=0), make_task_files(30, seed=0)
     name = "tasks/task001_film_opinion.json"
     small, large = json.loads(few[name]), json.loads(many[name])
 
@@ -375,7 +375,7 @@ def spoil_by_a_missing_file(folder: Path) -> None:
 
 
 def spoil_by_another_size(folder: Path) -> None:
-    for name, text in task_files(3, seed=0).items():
+    for name, text in make_task_files(3, seed=0).items():
         (folder / name).write_text(text)
 
 
@@ -443,12 +443,12 @@ def test_a_number_of_instances_that_no_task_has_is_refused(per_task):
     with pytest.raises(
         UserError, match=f"per_task must be from 1 to 200, found {per_task}"
     ):
-        task_files(per_task, seed=0)
+        make_task_files(per_task, seed=0)
 
 
 def test_every_task_has_the_most_instances_allowed():
     """No task runs out before the limit that the command states."""
-    files = task_files(skills.MOST_PER_TASK, seed=3, large=True)
+    files = make_task_files(skills.MOST_PER_TASK, seed=3, large=True)
     counts = {
         len(json.loads(text)["Instances"])
         for name, text in files.items()
@@ -462,7 +462,7 @@ def test_command_says_what_it_made(tmp_path, capsys):
     """The command writes the folder and prints one line."""
     main([str(tmp_path / "skills"), "--per-task", "2", "--seed", "7"])
 
-    assert task_files(2, seed=7).keys() == contents(tmp_path / "skills").keys()
+    assert make_task_files(2, seed=7).keys() == contents(tmp_path / "skills").keys()
     assert (
         f"{tmp_path / 'skills'}: 24 training and 6 held-out tasks in 8 families, 2 instances each\n"
         == capsys.readouterr().out

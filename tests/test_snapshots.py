@@ -23,7 +23,7 @@ from jobs.runtime.ranks import Ranks
 from tests.lib.forked_jobs import wait_until
 from tests.lib.train_bench import Bench, starts, stop, told
 from zsg_core.training import schedule
-from zsg_core.training.snapshots import kept, most
+from zsg_core.training.snapshots import count_most_kept, select_kept_steps
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -62,7 +62,7 @@ LOSSES = {10: 3.0, 20: 1.0, 30: float("nan"), 40: 2.0, 50: 1.0, 60: None}
 )
 def test_which_snapshots_stay(rule: Any, stay: set[int]) -> None:
     """All that a part of the rule names, and nothing else."""
-    assert kept(LOSSES, LOSSES, rule) == stay
+    assert select_kept_steps(LOSSES, LOSSES, rule) == stay
 
 
 COUNT = st.none() | st.integers(1, 4)
@@ -86,10 +86,10 @@ def test_a_rule_applied_as_snapshots_come_leaves_what_it_leaves_at_the_end(
     """Nothing that is removed early would have stayed, and never are more on disk than was said."""
     losses, there = dict(sorted(measured)), frozenset()
     for step in losses:
-        assert len(there | {step}) <= most(losses, rule)
-        there = kept(there | {step}, losses, rule)
+        assert len(there | {step}) <= count_most_kept(losses, rule)
+        there = select_kept_steps(there | {step}, losses, rule)
 
-    assert there == kept(losses, losses, rule)
+    assert there == select_kept_steps(losses, losses, rule)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_a_rule_applied_as_snapshots_come_leaves_what_it_leaves_at_the_end(
 )
 def test_steps_of_snapshots(named: Any, steps: list[int]) -> None:
     """Those that are named and the last, never the untrained model; each is a checkpoint too."""
-    assert schedule.snapshot_steps(24, named) == steps
-    assert schedule.measured(24, 20, snapshots=named) == {
+    assert schedule.list_snapshot_steps(24, named) == steps
+    assert schedule.list_measured_steps(24, 20, snapshots=named) == {
         "loss": sorted({0, 20, 24, *steps})
     }
 
@@ -118,7 +118,7 @@ def load(folder: Path) -> Any:
 
 def digest_of(model: Any) -> str:
     """The digest of a model's weights."""
-    return weights.combined(
+    return weights.combine_digests(
         {
             name: weights.tensor_digest(p.detach())
             for name, p in model.named_parameters()

@@ -36,7 +36,7 @@ def recipe(wanted: Settings) -> dict[str, Any]:
             for name in wanted.data.sources or {}
         }
     )
-    return recipes.recipe(wanted, digests)
+    return recipes.make_recipe(wanted, digests)
 
 
 def trained(made: dict[str, Any]) -> list[dict[str, str]]:
@@ -91,7 +91,7 @@ def test_points_of_the_k_sweep_share_their_first_stage() -> None:
         recipe(settings({"name": "dmt", "k": k})) for k in ("1", "1/4", "1/256", "0")
     ] + [recipe(settings("mixed"))]
 
-    assert len({recipes.run_id(recipes.prefixes(one)[0]) for one in made}) == 1
+    assert len({recipes.run_id(recipes.list_prefixes(one)[0]) for one in made}) == 1
     assert len({recipes.run_id(one) for one in made}) == 4
     assert recipes.run_id(made[3]) == recipes.run_id(made[4])
 
@@ -117,7 +117,7 @@ def test_the_order_in_which_sources_are_written_makes_no_other_run() -> None:
         recipe(settings("mixed", turned))
     )
     assert list(
-        recipes.sources(recipe(settings(sources=turned))["stages"][0]["data"])
+        recipes.list_sources(recipe(settings(sources=turned))["stages"][0]["data"])
     ) == [
         "code",
         "general",
@@ -140,7 +140,7 @@ def test_a_source_that_is_not_used_changes_nothing_but_a_tiny_tokenizer() -> Non
         model="m",
     )
 
-    assert len({recipes.run_id(recipes.recipe(one, digests)) for one in made}) == 1
+    assert len({recipes.run_id(recipes.make_recipe(one, digests)) for one in made}) == 1
     assert recipes.run_id(recipe(settings(sources=without))) != recipes.run_id(
         recipe(settings(sources=unused))
     )

@@ -38,7 +38,7 @@ def settings(*of_stages: dict[str, Any], **changes: Any) -> Settings:
 def a_run(*of_stages: dict[str, Any]) -> Run:
     """A run of some stages."""
     wanted, run = settings(*of_stages), None
-    for recipe in recipes.prefixes(recipes.recipe(wanted, DIGESTS)):
+    for recipe in recipes.list_prefixes(recipes.make_recipe(wanted, DIGESTS)):
         run = Run(
             id=recipes.run_id(recipe),
             recipe=recipe,
@@ -142,7 +142,7 @@ def test_runs_that_begin_alike_share_the_run_of_their_first_stage() -> None:
     assert one.before and other.before
     assert one.before.id == other.before.id == a_run(FIRST).id
     assert (
-        recipes.run_id(recipes.recipe(settings(train={"lr": 1e-3}), DIGESTS))
+        recipes.run_id(recipes.make_recipe(settings(train={"lr": 1e-3}), DIGESTS))
         == one.before.id
     )
 
@@ -152,7 +152,7 @@ def test_stages_may_be_of_other_data() -> None:
     by its digest."""
     own = {"path": "/d", "set": "gsm8k", "test_set": "gsm8k", "test_path": "/t"}
     wanted = settings({}, {"data": {"path": "/code", "set": "alpaca"}}, data=own)
-    made = recipes.recipe(wanted, *(digests(d, "t") for d in ("m", "c")))
+    made = recipes.make_recipe(wanted, *(digests(d, "t") for d in ("m", "c")))
 
     assert [
         (stage["data"]["reader"], stage["data"]["digest"]) for stage in made["stages"]

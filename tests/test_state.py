@@ -11,7 +11,7 @@ import pytest
 
 from jobs.contract.folder import Workspace, write_json
 from jobs.runtime import signals as asking
-from jobs.runtime.signals import GO_ON, LEAVE, PAUSE, Signals, Verdict
+from jobs.runtime.signals import GO_ON, LEAVE, PAUSE, Signals, StepAction
 from jobs.training.state import (
     Cells,
     Choice,
@@ -173,20 +173,20 @@ def test_only_a_number_names_a_state(tmp_path: Path):
 @pytest.mark.parametrize(
     ("asked", "due", "fits", "expected"),
     [
-        (GO_ON, False, False, Verdict(save=False, stop=False)),
-        (GO_ON, False, True, Verdict(save=False, stop=False)),
-        (GO_ON, True, False, Verdict(save=True, stop=False)),
-        (LEAVE, False, False, Verdict(save=False, stop=True)),
-        (LEAVE, True, False, Verdict(save=False, stop=True)),
-        (LEAVE, False, True, Verdict(save=True, stop=True)),
-        (PAUSE, False, False, Verdict(save=True, stop=True)),
-        (PAUSE, True, True, Verdict(save=True, stop=True)),
+        (GO_ON, False, False, StepAction(save=False, stop=False)),
+        (GO_ON, False, True, StepAction(save=False, stop=False)),
+        (GO_ON, True, False, StepAction(save=True, stop=False)),
+        (LEAVE, False, False, StepAction(save=False, stop=True)),
+        (LEAVE, True, False, StepAction(save=False, stop=True)),
+        (LEAVE, False, True, StepAction(save=True, stop=True)),
+        (PAUSE, False, False, StepAction(save=True, stop=True)),
+        (PAUSE, True, True, StepAction(save=True, stop=True)),
     ],
 )
 def test_what_is_done_after_a_step(asked, due, fits, expected):
     """A pause always saves, a SIGTERM only if there is time, the clock only if nobody
     asks to stop."""
-    assert asking.decide(asked, due, fits) == expected
+    assert asking.choose_step_action(asked, due, fits) == expected
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_save_fits_if_the_last_one_would(last_save_s, waited_s, fits):
 def test_what_is_being_written_may_take_so_long(asked, save_s, waited_s, left):
     """Only before SIGKILL there is a limit: of a KillWait of 30, what has passed and
     what a save takes are gone."""
-    assert asking.left_s(asked, save_s, waited_s, 30) == left
+    assert asking.compute_seconds_left(asked, save_s, waited_s, 30) == left
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_watched_signal_waits_to_be_asked_for(signals, clock, number, asks, ou
     assert (signals.asks, signals.name, signals.waited_s) == (GO_ON, None, 0)
     os.kill(os.getpid(), number)
 
-    assert (signals.asks, signals.name, asking.outcome(signals.asks)) == (
+    assert (signals.asks, signals.name, asking.choose_outcome(signals.asks)) == (
         asks,
         signal.Signals(number).name,
         outcome,

@@ -20,7 +20,7 @@ from zsg_core import suites
 from zsg_core.errors import UserError
 from zsg_core.metrics import metrics
 from zsg_core.settings.checkpoints import CheckpointSettings
-from zsg_core.suites import File, Suite
+from zsg_core.suites import Suite, SuiteFile
 
 JUDGE = {
     "base_url": "http://127.0.0.1:1/v1",
@@ -62,10 +62,10 @@ def wanted(settings: dict[str, Any], template: str = "zsg") -> dict[str, Suite]:
     """The suites that settings ask for, with digests that are their files' names."""
     asked = CheckpointSettings.model_validate(settings)
     files = {
-        name: File(f"/{given}", f"digest of {given}")
-        for name, (_, given) in suites.needs(asked).items()
+        name: SuiteFile(f"/{given}", f"digest of {given}")
+        for name, (_, given) in suites.find_needed_files(asked).items()
     }
-    return {one.name: one for one in suites.wanted(asked, files, template)}
+    return {one.name: one for one in suites.select_suites(asked, files, template)}
 
 
 MISTAKES = [
@@ -143,7 +143,7 @@ def test_each_suite_has_keys_and_a_way_of_answering_of_its_own() -> None:
     assert not any(
         "127.0.0.1" in str(one.way(key)) for one in made.values() for key in one.keys
     )
-    assert suites.key_variables(made.values()) == ["JUDGE_API_KEY"]
+    assert suites.list_key_variables(made.values()) == ["JUDGE_API_KEY"]
     told = json.loads(json.dumps(msgspec.to_builtins(list(made.values()))))
     assert msgspec.convert(told, list[Suite]) == list(made.values())
 
@@ -221,7 +221,7 @@ def test_what_is_scored_elsewhere_is_answered_all_the_same() -> None:
         asked["humaneval"].keys == ("answers/humaneval/twice",)
         and not asked["humaneval"].runs_code
     )
-    assert suites.key_variables(asked.values()) == []
+    assert suites.list_key_variables(asked.values()) == []
 
 
 def test_benchmarks_are_no_part_of_a_run() -> None:
@@ -332,8 +332,8 @@ def test_a_key_that_is_not_set_is_said_before_anything_is_submitted(
     run = replace(
         a_run(checkpoints=WHOLE),
         suite_files={
-            name: File(path, "d")
-            for name, (_, path) in suites.needs(
+            name: SuiteFile(path, "d")
+            for name, (_, path) in suites.find_needed_files(
                 a_run(checkpoints=WHOLE).checkpoints
             ).items()
         },

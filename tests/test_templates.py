@@ -23,7 +23,7 @@ from tests.lib.shipped_grids import GRIDS, ROOT, STUDIES, TEMPLATES
 from zsg_core.data import mixing
 from zsg_core.settings.claims import Correlates, Rises
 from zsg_core.settings.run import Settings
-from zsg_core.stats.verdict import TAIL, chance_of_order
+from zsg_core.stats.verdict import TAIL, compute_order_chance
 from zsg_core.training import schedule, tuning
 from zsg_core.training.llama import shape_of_config
 
@@ -272,7 +272,7 @@ def test_examples_and_steps_are_the_published_ones(
         ]
         assert [round(number) for number in exact] == steps
         planned = [
-            schedule.steps(n, one.train.batch, one.train.epochs)
+            schedule.count_steps(n, one.train.batch, one.train.epochs)
             for n, one in zip(counts, stages, strict=True)
         ]
         assert planned == [math.ceil(number) for number in exact]
@@ -322,7 +322,7 @@ def test_lists_of_tma_are_as_long_as_the_published_curves(
     }
     assert {run.arrangement.cap for run in runs} == {cap}
     assert {
-        schedule.steps(cap, run.train.batch, run.train.epochs, run.train.steps)
+        schedule.count_steps(cap, run.train.batch, run.train.epochs, run.train.steps)
         for run in runs
     } == {steps}
 
@@ -378,7 +378,8 @@ def test_ratios_of_delia_have_the_published_steps() -> None:
     examples = [100 * (1 + int(ratio or 0)) for ratio, _ in runs]
     asked = [(one.train.batch, one.train.epochs, one.train.steps) for _, one in runs]
     steps = [
-        schedule.steps(count, *how) for count, how in zip(examples, asked, strict=True)
+        schedule.count_steps(count, *how)
+        for count, how in zip(examples, asked, strict=True)
     ]
     told = {
         (
@@ -413,7 +414,7 @@ def test_ways_of_tuning_train_the_published_number_of_weights() -> None:
     the embedding, too."""
     shape = shape_of_config({**CONFIGS["7B"], "vocab_size": 32000})
     found = [
-        tuning.trainable(shape, run.train.tuning.resolved(0))
+        tuning.count_trained_parameters(shape, run.train.tuning.resolved(0))
         for run in points("tuning-methods")
     ]
 
@@ -591,7 +592,7 @@ def test_orders_of_five_places_decide_where_they_are_perfect() -> None:
             ):
                 continue
             values = [table[place][SCORES.index(claim.metric)] for place in places]
-            if chance_of_order(values)[0] > TAIL:
+            if compute_order_chance(values)[0] > TAIL:
                 undecided.add((name, claim.metric, tuple(values)))
 
     assert undecided == {

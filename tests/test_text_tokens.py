@@ -18,7 +18,7 @@ from tests.lib.builders import digests
 from tests.lib.model_folders import change, write_llama, write_tokenizer
 from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
-from zsg_core.recipe import READS_TEXT, recipe, run_id
+from zsg_core.recipe import READS_TEXT, make_recipe, run_id
 from zsg_core.settings.run import Settings
 
 PLAIN = ("Say it: 'two  words'\n\tand ø.", "", " ", "a < s > b|", "東京    x")
@@ -299,7 +299,7 @@ def run_of(control: tuple[str, ...], **model: Any) -> dict[str, Any]:
         "train": {"warmup_share": 0.0},
         "model": {"name": "m", "path": "/m", **model},
     }
-    return recipe(
+    return make_recipe(
         Settings.model_validate(given),
         replace(digests(model="m" * 64), control=control),
     )
@@ -350,7 +350,7 @@ def test_a_models_own_answers_have_the_mark() -> None:
         from zsg_core.recipe import InputDigests, SourceDigests
 
         of_sources = {name: SourceDigests(data=name) for name in sources}
-        made = recipe(
+        made = make_recipe(
             Settings.model_validate(given),
             InputDigests(sources=of_sources, model="m", control=control),
         )

@@ -14,7 +14,7 @@ def count(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[int]:
     """Arithmetic in so many threads."""
-    monkeypatch.setattr(threads, "count", lambda: request.param)
+    monkeypatch.setattr(threads, "count_threads", lambda: request.param)
     threads._pool.cache_clear()
     yield request.param
     threads._pool().shutdown()
@@ -29,7 +29,7 @@ def test_every_piece_is_done_once(count: int) -> None:
         started.append(1)
         done.extend(pieces)
 
-    threads.share(work, range(1000))
+    threads.run_in_threads(work, range(1000))
 
     assert len(started) == count
     assert sorted(done) == list(range(1000))
@@ -46,9 +46,9 @@ def test_an_error_ends_the_sharing(count: int) -> None:
                 raise ValueError("piece 5")
 
     with pytest.raises(ValueError, match="piece 5"):
-        threads.share(work, iter(range(10)))
+        threads.run_in_threads(work, iter(range(10)))
     before = list(done)
-    threads.share(lambda pieces: None, [1])
+    threads.run_in_threads(lambda pieces: None, [1])
 
     assert done == before
 
@@ -69,8 +69,10 @@ def test_blas_has_one_thread_in_each_and_its_own_afterwards() -> None:
 
     with threadpool_limits(2, user_api="blas"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(threads, "count", lambda: 2)
-            threads.share(lambda pieces: seen.extend(blas() for _ in pieces), [1, 2])
+            patch.setattr(threads, "count_threads", lambda: 2)
+            threads.run_in_threads(
+                lambda pieces: seen.extend(blas() for _ in pieces), [1, 2]
+            )
 
         assert [set(few) for few in seen] == [{1}, {1}]
         assert set(blas()) == {2}

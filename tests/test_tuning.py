@@ -14,7 +14,7 @@ from zsg_core.settings.run import Settings
 from zsg_core.settings.train import LORA_TARGETS, TuningSettings
 from zsg_core.training import llama
 from zsg_core.training.llama import LlamaShape
-from zsg_core.training.tuning import trainable
+from zsg_core.training.tuning import count_trained_parameters
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -66,7 +66,9 @@ def test_counts_of_a_7b_model_are_the_published(
     tuning: dict[str, Any], millions: float
 ) -> None:
     """The numbers of the papers' formulas for LLaMA-2-7B."""
-    assert trainable(SEVEN_B, tuning) / 1e6 == pytest.approx(millions, rel=0.005)
+    assert count_trained_parameters(SEVEN_B, tuning) / 1e6 == pytest.approx(
+        millions, rel=0.005
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +88,9 @@ def test_what_is_trained_is_what_is_counted(
     restrict(model, tuning)
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert trained == trainable(llama.shape_of_config(config.to_dict()), tuning)
+    assert trained == count_trained_parameters(
+        llama.shape_of_config(config.to_dict()), tuning
+    )
 
 
 def test_adapters_begin_as_nothing_and_are_drawn_by_the_seed() -> None:

@@ -19,8 +19,8 @@ from zsg_core.stats.verdict import (
     OPPOSITE,
     SUPPORTED,
     TOO_FEW,
+    ClaimVerdict,
     Curve,
-    Verdict,
 )
 
 ORDER = ("nft", "rt", "fft")
@@ -83,7 +83,7 @@ def test_a_rise_holds_if_every_step_does(
 ) -> None:
     """Opposite only if every step falls: a last place below the first says little of a
     chain that rises in between."""
-    assert verdict.judge(RISES, three(*at, noise=noise), ORDER).word == word
+    assert verdict.judge_claim(RISES, three(*at, noise=noise), ORDER).word == word
 
 
 def test_five_tasks_decide_nothing() -> None:
@@ -93,7 +93,7 @@ def test_five_tasks_decide_nothing() -> None:
         for seed in range(20)
         for one in three(1.0, 2.0, 3.0, tasks=5)
     ]
-    found = verdict.judge(RISES, runs, ORDER)
+    found = verdict.judge_claim(RISES, runs, ORDER)
 
     assert found.word == TOO_FEW
     assert "fewer than the 6" in found.notes[0]
@@ -101,7 +101,7 @@ def test_five_tasks_decide_nothing() -> None:
 
 def test_places_without_runs_decide_nothing() -> None:
     """And the verdict says which."""
-    found = verdict.judge(RISES, three(1.0, 1.1, 1.2)[:2], ORDER)
+    found = verdict.judge_claim(RISES, three(1.0, 1.1, 1.2)[:2], ORDER)
 
     assert (found.word, found.notes) == (TOO_FEW, ["no run has values at fft"])
 
@@ -109,8 +109,10 @@ def test_places_without_runs_decide_nothing() -> None:
 def test_an_effect_is_that_of_the_plain_mean_with_a_paired_t_interval() -> None:
     """One split, one seed: the interval over tasks is Student's on the tasks' differences."""
     a, b = ends(1.0, 0.1, seed=1), ends(1.1, 0.1, seed=2)
-    [effect] = verdict.judge(PAIR, [curve("a", a), curve("b", b)], ("a", "b")).effects
-    wanted = curves.t_interval(list(b - a))
+    [effect] = verdict.judge_claim(
+        PAIR, [curve("a", a), curve("b", b)], ("a", "b")
+    ).effects
+    wanted = curves.compute_t_interval(list(b - a))
 
     assert effect.found.value == pytest.approx(np.mean(b - a))
     assert effect.found.interval == pytest.approx(
@@ -125,7 +127,7 @@ def test_the_value_weighs_tasks_by_their_items() -> None:
         replace(curve(level, [1.0 + n, 3.0, *[2.0] * 6]), counts=[15, 5, *[5] * 6])
         for n, level in enumerate("ab")
     ]
-    found = verdict.judge(PAIR, runs, ("a", "b"))
+    found = verdict.judge_claim(PAIR, runs, ("a", "b"))
 
     assert found.levels == pytest.approx(
         {"a": (15 + 15 + 60) / 50, "b": (30 + 15 + 60) / 50}
@@ -145,7 +147,7 @@ def test_seeds_do_not_make_up_for_tasks() -> None:
         for seed in range(5)
         for place, level in enumerate("ab")
     ]
-    found = verdict.judge(PAIR, runs, ("a", "b"))
+    found = verdict.judge_claim(PAIR, runs, ("a", "b"))
 
     assert found.word == NOT_SUPPORTED
     assert (
@@ -156,13 +158,13 @@ def test_seeds_do_not_make_up_for_tasks() -> None:
 
 def test_one_split_and_one_seed_are_warned_of() -> None:
     """And four splits are not: what a split or a seed changes is then in the interval."""
-    one = verdict.judge(RISES, three(1.0, 1.1, 1.2), ORDER)
+    one = verdict.judge_claim(RISES, three(1.0, 1.1, 1.2), ORDER)
     runs = [
         replace(run, split=split, units=[f"{split}{u}" for u in run.units])
         for split in "ABCD"
         for run in three(1.0, 1.1, 1.2)
     ]
-    four = verdict.judge(RISES, runs, ORDER)
+    four = verdict.judge_claim(RISES, runs, ORDER)
 
     assert [
         "rests on one held-out split" in one.notes[0],
@@ -177,7 +179,7 @@ def test_one_split_and_one_seed_are_warned_of() -> None:
 
 def test_items_of_one_task_are_told_from_tasks() -> None:
     """GSM8K's items are an interval of items."""
-    found = verdict.judge(
+    found = verdict.judge_claim(
         PAIR,
         [curve("a", ends(1.0)), curve("b", ends(1.1))],
         ("a", "b"),
@@ -188,7 +190,7 @@ def test_items_of_one_task_are_told_from_tasks() -> None:
     assert "over items" in found.notes[0]
 
 
-def same(one: Verdict, other: Verdict) -> bool:
+def same(one: ClaimVerdict, other: ClaimVerdict) -> bool:
     """Whether two verdicts have the same word and numbers, but for rounding."""
     pairs = zip(one.effects, other.effects, strict=True)
     # copies may stand for splits
@@ -215,7 +217,8 @@ def test_copies_add_no_evidence(number: int, copies: int, of: str) -> None:
     copied = [replace(run, **{of: f"copy {n}"}) for n in range(copies) for run in runs]
 
     assert same(
-        verdict.judge(RISES, runs, ORDER), verdict.judge(RISES, [*runs, *copied], ORDER)
+        verdict.judge_claim(RISES, runs, ORDER),
+        verdict.judge_claim(RISES, [*runs, *copied], ORDER),
     )
 
 
@@ -231,7 +234,9 @@ def test_the_order_of_runs_changes_nothing(shuffler) -> None:
     shuffled = list(runs)
     shuffler.shuffle(shuffled)
 
-    assert verdict.judge(RISES, shuffled, ORDER) == verdict.judge(RISES, runs, ORDER)
+    assert verdict.judge_claim(RISES, shuffled, ORDER) == verdict.judge_claim(
+        RISES, runs, ORDER
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -240,7 +245,10 @@ def test_units_of_the_loss_do_not_matter(shift: float, scale: float) -> None:
     """Moved and scaled curves have the same verdict, and effects scaled alike."""
     runs = three(1.0, 1.05, 1.1, noise=0.1)
     moved = [replace(run, losses=run.losses * scale + shift) for run in runs]
-    one, other = verdict.judge(RISES, runs, ORDER), verdict.judge(RISES, moved, ORDER)
+    one, other = (
+        verdict.judge_claim(RISES, runs, ORDER),
+        verdict.judge_claim(RISES, moved, ORDER),
+    )
 
     assert one.word == other.word
     assert [e.found.value * scale for e in one.effects] == pytest.approx(
@@ -253,7 +261,7 @@ def covered(make, truth: float, times: int = 250) -> float:
     % at 95 %."""
     hits = 0
     for number in range(times):
-        [effect] = verdict.judge(
+        [effect] = verdict.judge_claim(
             PAIR, make(np.random.default_rng(number)), ("a", "b")
         ).effects
         hits += effect.found.interval[0] <= truth <= effect.found.interval[1]
@@ -339,7 +347,9 @@ def test_an_early_fall_is_told_from_a_late_one() -> None:
     early = [3.0] + [1.0 - step / 1000 for step in STEPS[1:]]
     late = [3.0 - step / 100 for step in STEPS]
     words = [
-        verdict.judge(FallsEarly(claim="falls_early"), [falling(STEPS, at)], ["x"]).word
+        verdict.judge_claim(
+            FallsEarly(claim="falls_early"), [falling(STEPS, at)], ["x"]
+        ).word
         for at in (early, late)
     ]
 
@@ -353,7 +363,7 @@ def test_a_turn_is_told_from_a_steady_fall() -> None:
     steady = [2.0 - step / 100 for step in STEPS]
     ends_there = [2.0 - min(step, 100) / 100 for step in STEPS]
     judged = [
-        verdict.judge(FallsAt(claim="falls_at"), [falling(STEPS, at)], ["x"])
+        verdict.judge_claim(FallsAt(claim="falls_at"), [falling(STEPS, at)], ["x"])
         for at in (begins, flat, steady, ends_there)
     ]
 
@@ -373,9 +383,14 @@ def test_checkpoints_that_are_too_few_decide_nothing() -> None:
     """And the verdict says so, in place of an answer from none."""
     few = falling([0, 100, 200], [3.0, 2.0, 1.0])
 
-    assert verdict.judge(FallsEarly(claim="falls_early"), [few], ["x"]).word == TOO_FEW
     assert (
-        verdict.judge(FallsAt(claim="falls_at", at=Fraction(1, 4)), [few], ["x"]).word
+        verdict.judge_claim(FallsEarly(claim="falls_early"), [few], ["x"]).word
+        == TOO_FEW
+    )
+    assert (
+        verdict.judge_claim(
+            FallsAt(claim="falls_at", at=Fraction(1, 4)), [few], ["x"]
+        ).word
         == TOO_FEW
     )
 
@@ -397,7 +412,7 @@ def test_rounds_are_ranked(end: list[float], word: str) -> None:
         for n, (place, at) in enumerate(zip(places, end, strict=True))
     ]
 
-    assert verdict.judge(rounds, runs, places).word == word
+    assert verdict.judge_claim(rounds, runs, places).word == word
 
 
 def test_a_rank_correlation_is_spearmans() -> None:
@@ -410,7 +425,7 @@ def test_a_rank_correlation_is_spearmans() -> None:
             curve(place, [value] * 6)
             for place, value in zip(places, values, strict=True)
         ]
-        return verdict.judge(rounds, runs, places).effects[0].found.value
+        return verdict.judge_claim(rounds, runs, places).effects[0].found.value
 
     assert rho([0.609, 0.616, 0.648, 0.676, 0.691, 0.684]) == pytest.approx(
         1 - 6 * 2 / (6 * 35)
@@ -458,7 +473,7 @@ def test_sudden_falls_count_against_another_order(
     )
     runs = [shocks("cluster", jumps[0]), shocks("random", jumps[1], seed=1)]
 
-    assert verdict.judge(sudden, runs, ("cluster", "random")).word == word
+    assert verdict.judge_claim(sudden, runs, ("cluster", "random")).word == word
 
 
 def test_splits_that_lack_a_run_are_left_out_and_told() -> None:
@@ -466,7 +481,7 @@ def test_splits_that_lack_a_run_are_left_out_and_told() -> None:
     runs = [
         replace(run, split=split) for split in "ABCDE" for run in three(1.0, 1.1, 1.2)
     ]
-    found = verdict.judge(
+    found = verdict.judge_claim(
         RISES, [run for run in runs if (run.split, run.level) != ("E", "rt")], ORDER
     )
 
@@ -477,7 +492,7 @@ def test_splits_that_lack_a_run_are_left_out_and_told() -> None:
 def test_runs_on_different_tasks_are_not_compared() -> None:
     """Though they say they are of one split."""
     with pytest.raises(ValueError, match="different tasks"):
-        verdict.judge(
+        verdict.judge_claim(
             PAIR, [curve("a", ends(1.0)), curve("b", ends(1.0), of="u")], ("a", "b")
         )
 
@@ -489,7 +504,7 @@ def test_levels_may_have_seeds_of_their_own() -> None:
         curve("a", ends(1.0)),
         *(curve("b", ends(1.1, seed=n), seed=str(n)) for n in range(1, 4)),
     ]
-    found = verdict.judge(PAIR, runs, ("a", "b"))
+    found = verdict.judge_claim(PAIR, runs, ("a", "b"))
 
     assert found.word == SUPPORTED_HERE
     assert found.effects[0].found.by_seeds is not None
@@ -516,10 +531,10 @@ def test_draws_come_in_parts_of_the_same_numbers(
 ) -> None:
     """Many clusters are drawn a few draws at a time."""
     runs = three(1.0, 1.1, 1.2)
-    whole = verdict.judge(RISES, runs, ORDER)
+    whole = verdict.judge_claim(RISES, runs, ORDER)
     monkeypatch.setattr(curves, "AT_ONCE", 24 * 100)
 
-    assert same(whole, verdict.judge(RISES, runs, ORDER))
+    assert same(whole, verdict.judge_claim(RISES, runs, ORDER))
 
 
 def test_a_score_of_answers_is_compared_as_it_is_recorded() -> None:
@@ -531,7 +546,9 @@ def test_a_score_of_answers_is_compared_as_it_is_recorded() -> None:
         replace(curve(level, [large, *[small] * 11]), counts=sizes)
         for level, large, small in (("a", 100.0, 0.0), ("b", 0.0, 100.0))
     ]
-    by_tasks, by_items = (verdict.judge(one, runs, ("a", "b")) for one in (exact, PAIR))
+    by_tasks, by_items = (
+        verdict.judge_claim(one, runs, ("a", "b")) for one in (exact, PAIR)
+    )
 
     assert by_tasks.levels == pytest.approx({"a": 100 / 12, "b": 1100 / 12})
     assert by_tasks.word == SUPPORTED_HERE
@@ -546,7 +563,7 @@ def test_what_has_no_value_in_a_run_is_left_out_of_its_mean(of: str) -> None:
     runs = [curve("a", ends(1.0)), curve("b", ends(1.1))]
     losses, counts = runs[1].losses.copy(), np.full((3, 24), 5.0)
     losses[1, :3], counts[1, :3], counts[2, 3] = np.nan, 0, 1
-    found = verdict.judge(
+    found = verdict.judge_claim(
         rising, [runs[0], replace(runs[1], losses=losses, counts=counts)], ("a", "b")
     )
     recorded = [
@@ -555,7 +572,7 @@ def test_what_has_no_value_in_a_run_is_left_out_of_its_mean(of: str) -> None:
         np.average(losses[2], weights=counts[2]),
     ]
 
-    wanted = recorded[-1] if of == "end" else curves.area([0, 10, 20], recorded)
+    wanted = recorded[-1] if of == "end" else curves.compute_area([0, 10, 20], recorded)
     assert found.levels["b"] == pytest.approx(float(wanted))
     assert found.word == SUPPORTED_HERE
 
@@ -565,8 +582,8 @@ def test_what_is_no_number_decides_nothing() -> None:
     `not supported`."""
     runs = three(1.0, 1.1, 1.2)
     broken = [runs[0], replace(runs[1], losses=np.full((3, 24), np.nan)), runs[2]]
-    found = verdict.judge(RISES, broken, ORDER)
-    tied = verdict.judge(
+    found = verdict.judge_claim(RISES, broken, ORDER)
+    tied = verdict.judge_claim(
         ordered(5), [curve(place, [1.0] * 6) for place in "abcde"], list("abcde")
     )
 
@@ -578,7 +595,7 @@ def test_what_is_no_number_decides_nothing() -> None:
 def test_values_near_the_largest_number_are_no_error() -> None:
     """What is too large for an interval is no number, without a warning."""
     large = np.repeat([-1e308, 1e308], 6)
-    found = verdict.judge(
+    found = verdict.judge_claim(
         PAIR, [curve("a", large), curve("b", large[::-1])], ("a", "b")
     )
 
@@ -595,14 +612,14 @@ def ordered(places: int, at_least: float = 0.8) -> Claim:
     )
 
 
-def in_order(values: Sequence[float]) -> Verdict:
+def in_order(values: Sequence[float]) -> ClaimVerdict:
     """The verdict on places whose tasks differ by next to nothing but these values."""
     at = list("abcdefghij"[: len(values)])
     runs = [
         curve(place, ends(value, 0.0001, seed=n))
         for n, (place, value) in enumerate(zip(at, values, strict=True))
     ]
-    return verdict.judge(ordered(len(values)), runs, at)
+    return verdict.judge_claim(ordered(len(values)), runs, at)
 
 
 def test_four_places_are_too_few_for_a_correlation() -> None:
@@ -645,7 +662,7 @@ def test_large_tasks_of_many_small_ones_count_as_few() -> None:
         for n, level in enumerate("ab")
     ]
     exact = claim(claim="rises", metric="exact_match", along="x", values=["a", "b"])
-    loss, score = (verdict.judge(one, runs, ("a", "b")) for one in (PAIR, exact))
+    loss, score = (verdict.judge_claim(one, runs, ("a", "b")) for one in (PAIR, exact))
 
     assert loss.counted == pytest.approx(321**2 / (3 * 100**2 + 21))
     assert loss.word == TOO_FEW
@@ -693,7 +710,7 @@ def test_fewer_than_four_splits_say_what_they_are_of(
     at: list[float], word: str
 ) -> None:
     """Where splits like these could turn it, the verdict is on these tasks alone."""
-    assert verdict.judge(PAIR, splits_of(at), ("a", "b")).word == word
+    assert verdict.judge_claim(PAIR, splits_of(at), ("a", "b")).word == word
 
 
 def test_one_more_split_does_not_widen_the_interval(
@@ -706,7 +723,7 @@ def test_one_more_split_does_not_widen_the_interval(
     for study in np.random.default_rng(0).normal(0.2, 0.2, (40, 6)):
         for count in widths:
             found = (
-                verdict.judge(PAIR, splits_of(study[:count], 8), ("a", "b"))
+                verdict.judge_claim(PAIR, splits_of(study[:count], 8), ("a", "b"))
                 .effects[0]
                 .found
             )

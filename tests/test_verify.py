@@ -241,14 +241,14 @@ def test_an_order_is_found_whose_record_was_tampered_with_too(
     verifier: Verifier, tmp_path: Path
 ) -> None:
     """The journal has the digest of the ids that were consumed."""
-    from zsg_core.digest import ids_digest
+    from zsg_core.digest import digest_ids
 
     folder = verifier.copy(tmp_path / "w")
     swap(folder)
     made = next(folder.parent.parent.glob("arrangements/*"))
     _change(
         made / "meta.json",
-        ids_digest=ids_digest((made / "ids").read_text().splitlines()),
+        ids_digest=digest_ids((made / "ids").read_text().splitlines()),
     )
     found = verifier(folder)
 

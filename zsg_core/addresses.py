@@ -15,7 +15,7 @@ _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.(?!-)[A-Za-z0-9_-]{1,63})*\.?"
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 
 
-def refusal(address: str) -> str | None:
+def explain_refusal(address: str) -> str | None:
     """Why this is no address of a server, in words that do not repeat it; None if it is one.
 
     Allowed: http or https, a host's name or its IP address written in full, a port, a
@@ -38,12 +38,12 @@ def refusal(address: str) -> str | None:
     return _host_refusal(parts.hostname or "")
 
 
-def is_plain(address: str) -> bool:
+def is_unencrypted(address: str) -> bool:
     """Whether what is sent there can be read on the way."""
     return address.lower().startswith("http://")
 
 
-def is_here(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
     """Whether a host, by its name or its IP address as text, is this machine and no other."""
     if host.lower().removesuffix(".") == "localhost":
         return True
@@ -53,16 +53,16 @@ def is_here(host: str) -> bool:
         return False
 
 
-def host_of(address: str) -> str:
+def find_host(address: str) -> str:
     """The host of an address, without brackets; empty where there is none."""
     parts = _parts(address)
     return (parts.hostname or "") if parts else ""
 
 
-def refuse_key_in_the_clear(address: str) -> str | None:
+def explain_key_refusal(address: str) -> str | None:
     """Why no key may be sent to an address; None where it goes encrypted, or only to
     this machine."""
-    if not is_plain(address) or is_here(host_of(address)):
+    if not is_unencrypted(address) or is_this_machine(find_host(address)):
         return None
     return (
         "is plain http to another machine, and whoever stands between would read the key: give"

@@ -47,12 +47,12 @@ class IdDigest:
         return self._hex
 
 
-def ids_digest(ids: Iterable[str]) -> str:
+def digest_ids(ids: Iterable[str]) -> str:
     """SHA-256 of an ordered list of ids, one per line."""
     return hashlib.sha256("".join(f"{i}\n" for i in ids).encode()).hexdigest()
 
 
-def combined(digests: Mapping[str, str]) -> str:
+def combine_digests(digests: Mapping[str, str]) -> str:
     """One SHA-256 over tensors by name, however they were shared out."""
     lines = "".join(f"{name}\t{digest}\n" for name, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()

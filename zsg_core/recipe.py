@@ -84,7 +84,7 @@ def uses_embedding(settings: Settings) -> bool:
     return ORDERS[asked.order].needs_embedding(asked)
 
 
-def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
+def make_recipe(settings: Settings, *digests: InputDigests) -> Recipe:
     """The resolved recipe: seeds that do nothing are left out, so that they make no
     false replicates.
 
@@ -95,9 +95,9 @@ def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
     made = [_stage(own, given) for own, given in zip(stages, of_stages, strict=True)]
     base = _base(stages[0], of_stages[0], made[0]["data"])
     for stage in made:
-        for source in sources(stage["data"]).values():
+        for source in list_sources(stage["data"]).values():
             if "self_sample" in source:  # by the model as it is before tokens are added
-                answers = before_tokens(base)
+                answers = remove_added_tokens(base)
                 source["self_sample"]["model"] = (
                     id_of_base(answers) or answers["digest"]
                 )
@@ -105,7 +105,7 @@ def recipe(settings: Settings, *digests: InputDigests) -> Recipe:
     return {"schema": SCHEMA, "base": base, "stages": made}
 
 
-def prefixes(made: Recipe) -> list[Recipe]:
+def list_prefixes(made: Recipe) -> list[Recipe]:
     """The recipe after its first stage, after its second, …; the last is the recipe itself.
 
     A prefix is a recipe like any other: runs that begin alike share the run that it is
@@ -122,11 +122,11 @@ def run_id(made: Recipe) -> str:
     return content_id({"kind": "run", "recipe": made})
 
 
-def without_marks(made: Any) -> tuple[Any, set[str]]:
+def remove_marks(made: Any) -> tuple[Any, set[str]]:
     """The recipe as an older zsg would have made it, and which of `MARKS` it does not have."""
     found: set[str] = set()
     if isinstance(made, list):
-        rows = [without_marks(value) for value in made]
+        rows = [remove_marks(value) for value in made]
         return [row for row, _ in rows], found.union(*(own for _, own in rows))
     if not isinstance(made, dict):
         return made, found
@@ -135,12 +135,12 @@ def without_marks(made: Any) -> tuple[Any, set[str]]:
         if key in MARKS:
             found.add(key)
         else:
-            kept[key], own = without_marks(value)
+            kept[key], own = remove_marks(value)
             found |= own
     return kept, found
 
 
-def unseeded(made: Any) -> Any:
+def remove_seeds(made: Any) -> Any:
     """A recipe without the seeds that make replicates: runs that have it in common
     differ in nothing else.
 
@@ -148,11 +148,11 @@ def unseeded(made: Any) -> Any:
     another question.
     """
     if isinstance(made, list):
-        return [unseeded(value) for value in made]
+        return [remove_seeds(value) for value in made]
     if not isinstance(made, dict):
         return made
     return {
-        k: v if k in ("test", "held_out") else unseeded(v)
+        k: v if k in ("test", "held_out") else remove_seeds(v)
         for k, v in made.items()
         if k != "seed"
     }
@@ -174,12 +174,12 @@ def records_id(source: Recipe, skip: bool) -> str:
     return content_id({"kind": "records", "schema": SCHEMA, **own, **rule})
 
 
-def sampled(data: Recipe) -> dict[str, str]:
+def find_self_sampled(data: Recipe) -> dict[str, str]:
     """The sources of a corpus' recipe whose answers are a model's own, each with the id
     of its records."""
     own = {
         name: source
-        for name, source in sources(data).items()
+        for name, source in list_sources(data).items()
         if "self_sample" in source
     }
     return {
@@ -219,7 +219,7 @@ def id_of_base(base: Recipe) -> str | None:
     )
 
 
-def before_tokens(base: Recipe) -> Recipe:
+def remove_added_tokens(base: Recipe) -> Recipe:
     """The recipe of the base to which tokens were added, whose files no mark of how
     texts are read changes."""
     return {
@@ -247,7 +247,7 @@ def _stage(settings: Settings, digests: InputDigests) -> dict[str, Any]:
     }
 
 
-def sources(data: Recipe) -> dict[str, Recipe]:
+def list_sources(data: Recipe) -> dict[str, Recipe]:
     """The sources of a corpus' recipe, in the order in which their examples stand: that
     of their names.
 
@@ -256,12 +256,12 @@ def sources(data: Recipe) -> dict[str, Recipe]:
     return dict(sorted(data["sources"].items())) if "sources" in data else {ONE: data}
 
 
-def tested(data: Recipe) -> dict[str, Recipe]:
+def list_tested(data: Recipe) -> dict[str, Recipe]:
     """What is tested of each source of a corpus' recipe, by the sources' names; of
     those that are tested at all."""
     return {
         name: source["test"]
-        for name, source in sources(data).items()
+        for name, source in list_sources(data).items()
         if "test" in source
     }
 

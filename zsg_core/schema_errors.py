@@ -21,7 +21,9 @@ PLAIN = {  # where the words of pydantic are those of a programmer
 }
 
 
-def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Place, str]:
+def find_first_problem(
+    error: ValidationError, schema: type[BaseModel]
+) -> tuple[Place, str]:
     """The place of the first error within the settings, and its message; of unknown
     keys before missing ones.
 
@@ -34,30 +36,32 @@ def first_problem(error: ValidationError, schema: type[BaseModel]) -> tuple[Plac
     place = problem["loc"]
     name = ".".join(str(part) for part in place)
     if problem["type"] == "extra_forbidden":
-        return place, unknown_key(
+        return place, describe_unknown_key(
             str(place[-1]),
-            known_keys(schema, place[:-1]),
+            list_known_keys(schema, place[:-1]),
             ".".join(map(str, place[:-1])),
         )
     if problem["type"] == "missing":
         return place[:-1], f"{name} is missing and has no default"
     message = PLAIN.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     found = problem["input"]
-    shown = "" if isinstance(found, dict) else f", found {brief(found)}"
+    shown = "" if isinstance(found, dict) else f", found {format_brief(found)}"
     known = (
         re.findall(r"'([^']*)'", message) if problem["type"] == "literal_error" else []
     )
     return (
         place,
         f"{name}: {message}{'' if repr(found) in message else shown}."
-        f"{nearest(str(found), known)}".rstrip("."),
+        f"{suggest_nearest(str(found), known)}".rstrip("."),
     )
 
 
-def unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
+def describe_unknown_key(key: str, known: Sequence[str], where: str = "") -> str:
     """The message for a key that does not exist."""
-    about = f"unknown key {brief(key)}{f' in {where}' if where else ''}.{nearest(key, known)}"
-    return f"{about} Known: {', '.join(_beside(key, known))}"
+    section = f" in {where}" if where else ""
+    hint = suggest_nearest(key, known)
+    listed = ", ".join(_beside(key, known))
+    return f"unknown key {format_brief(key)}{section}.{hint} Known: {listed}"
 
 
 def _beside(key: str, known: Sequence[str]) -> list[str]:
@@ -82,7 +86,7 @@ ELSEWHERE = {
 }
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
+def suggest_nearest(word: str, known: Sequence[str]) -> str:
     """A question that names the most similar of the known words; empty if none is similar."""
     if (meant := ELSEWHERE.get(word)) in known:
         return f" Did you mean {meant!r}?"
@@ -90,26 +94,28 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def brief(value: Any) -> str:
+def format_brief(value: Any) -> str:
     """A value as a message shows it: on one line, escaped, not longer than a line, no
     password of an address in it."""
     shown = hide_in_addresses(repr(value))
     return shown if len(shown) <= 120 else f"{shown[:80]}… ({len(shown):,} characters)"
 
 
-def known_keys(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+def list_known_keys(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     """The keys allowed at a place of the settings."""
     model: Any = schema
     parts = list(place)
     while parts:
         field = model.model_fields[str(parts.pop(0))].annotation
-        if is_named(field):
+        if maps_free_names(field):
             parts = parts[1:]  # the name is the user's own
-        model = model_of(field)
+        model = find_model(field)
     return list(model.model_fields)
 
 
-def leaf_keys(schema: type[BaseModel], key: str = "", prefix: str = "") -> list[str]:
+def list_leaf_keys(
+    schema: type[BaseModel], key: str = "", prefix: str = ""
+) -> list[str]:
     """Every dotted key that names a mapping or a value of the settings.
 
     Where names are the user's own, as those of data.sources, the ones that `key` says
@@ -119,33 +125,33 @@ def leaf_keys(schema: type[BaseModel], key: str = "", prefix: str = "") -> list[
     first, _, rest = key.partition(".")
     for name, field in schema.model_fields.items():
         keys.append(prefix + name)
-        inner, below = model_of(field.annotation), f"{prefix}{name}."
+        inner, below = find_model(field.annotation), f"{prefix}{name}."
         own = rest if first == name else ""
-        if inner is not None and is_named(field.annotation):
+        if inner is not None and maps_free_names(field.annotation):
             named, _, own = own.partition(".")
             below += f"{named or 'NAME'}."
             keys += [below[:-1]]
         if inner is not None:
-            keys += leaf_keys(inner, own, below)
+            keys += list_leaf_keys(inner, own, below)
     return keys
 
 
-def model_of(annotation: Any) -> type[BaseModel] | None:
+def find_model(annotation: Any) -> type[BaseModel] | None:
     """The model within a field's type, if there is one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if _is_union(annotation) or typing.get_origin(annotation) in (dict, Annotated):
         return next(
-            (m for part in typing.get_args(annotation) if (m := model_of(part))), None
+            (m for part in typing.get_args(annotation) if (m := find_model(part))), None
         )
     return None
 
 
-def is_named(annotation: Any) -> bool:
+def maps_free_names(annotation: Any) -> bool:
     """Whether a field is a mapping from names of the user's own to models."""
     if _is_union(annotation) or typing.get_origin(annotation) is Annotated:
-        return any(is_named(part) for part in typing.get_args(annotation))
-    return typing.get_origin(annotation) is dict and model_of(annotation) is not None
+        return any(maps_free_names(part) for part in typing.get_args(annotation))
+    return typing.get_origin(annotation) is dict and find_model(annotation) is not None
 
 
 def _is_union(annotation: Any) -> bool:

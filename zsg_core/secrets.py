@@ -2,7 +2,7 @@
 none is ever shown or kept.
 
 A server may send back what it was sent, whole or in part, escaped or encoded; an error
-of a library may quote a header. So every text that comes from outside passes `hide` or
+of a library may quote a header. So every text that comes from outside passes `hide_secrets` or
 `hide_known` before it is kept or told.
 """
 
@@ -73,7 +73,7 @@ _BASES = {"decimal": 10, "octal": 8}
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 
-def refuse_name(name: str, address: str) -> str | None:
+def explain_name_refusal(name: str, address: str) -> str | None:
     """Why the value of a variable may not be sent to an address as its key; None if it may.
 
     A grid that somebody sent names the variable: it must not reach for what was meant for others.
@@ -98,7 +98,7 @@ def refuse_name(name: str, address: str) -> str | None:
     return None
 
 
-def key_of(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+def read_key(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """The key that a variable holds, without blanks and line ends around it; None where
     there is none.
 
@@ -126,7 +126,7 @@ def hide_known(text: str, environment: Mapping[str, str] = os.environ) -> str:
         value for name, value in environment.items() if _NAMES_AN_ADDRESS.search(name)
     ]
     values += [found[1] for value in addresses if (found := _PASSWORD.search(value))]
-    return hide(
+    return hide_secrets(
         hide_in_addresses(text),
         (one for one in values if len(one) >= SHORTEST_KNOWN and one[0] != "/"),
     )
@@ -138,7 +138,7 @@ def hide_in_addresses(text: str) -> str:
     return _IN_QUERY.sub(rf"\1{HIDDEN}", text)
 
 
-def hide(text: str, secrets: Iterable[str]) -> str:
+def hide_secrets(text: str, secrets: Iterable[str]) -> str:
     """A text without these secrets: not whole, not in part, and neither escaped nor
     encoded nor backwards.
 

@@ -47,7 +47,7 @@ _DEFINED = (key for metric in METRICS.values() for key in metric.definition)
 SINCE = frozenset({"stops", *_ASKED, *_RANKED, *_DEFINED})
 
 
-class File(msgspec.Struct, frozen=True):
+class SuiteFile(msgspec.Struct, frozen=True):
     """A file or folder that the user supplies: where it lies, and the digest of its content."""
 
     path: str
@@ -66,7 +66,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[str, ...]
     how: dict[str, Any]
     scored_by: dict[str, dict[str, Any]] = {}
-    files: dict[str, File] = {}
+    files: dict[str, SuiteFile] = {}
     judge: dict[str, Any] | None = None
     runs_code: bool = False
 
@@ -80,10 +80,10 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
         return [metrics.of_key(key) for key in self.keys if not is_answers(key)]
 
 
-def wanted(
-    asked: CheckpointSettings, files: Mapping[str, File], template: str = "zsg"
+def select_suites(
+    asked: CheckpointSettings, files: Mapping[str, SuiteFile], template: str = "zsg"
 ) -> tuple[Suite, ...]:
-    """The suites of which keys are asked for. `files`: those that `needs` names;
+    """The suites of which keys are asked for. `files`: those that `find_needed_files` names;
     `template`: the run's, by its name."""
     of_answers = [
         _suite(name, asked, files, template) for name in SUITES if asked.keys(name)
@@ -101,7 +101,7 @@ def wanted(
     return (*of_answers, *inside)
 
 
-def needs(asked: CheckpointSettings) -> dict[str, tuple[str, str]]:
+def find_needed_files(asked: CheckpointSettings) -> dict[str, tuple[str, str]]:
     """What the user must supply for the suites that are asked for: name → (the setting
     that says where, its value)."""
     found = {}
@@ -120,7 +120,7 @@ def needs(asked: CheckpointSettings) -> dict[str, tuple[str, str]]:
     return found
 
 
-def key_variables(suites: Iterable[Suite]) -> list[str]:
+def list_key_variables(suites: Iterable[Suite]) -> list[str]:
     """The environment variables that hold the keys of the suites' judges."""
     return list(
         dict.fromkeys(
@@ -131,7 +131,7 @@ def key_variables(suites: Iterable[Suite]) -> list[str]:
     )
 
 
-def stops(name: str, template: str) -> list[str]:
+def list_stop_texts(name: str, template: str) -> list[str]:
     """The texts at which an answer to a suite is over: where the template's next turn
     begins, and the suite's own.
 
@@ -149,10 +149,10 @@ def stops(name: str, template: str) -> list[str]:
 
 
 def _suite(
-    name: str, asked: CheckpointSettings, files: Mapping[str, File], template: str
+    name: str, asked: CheckpointSettings, files: Mapping[str, SuiteFile], template: str
 ) -> Suite:
     keys, suites = tuple(asked.keys(name)), asked.suites
-    until = {"stops": stops(name, template)}
+    until = {"stops": list_stop_texts(name, template)}
     scored = {
         key: dict(definition)
         for key in keys
@@ -205,5 +205,5 @@ def _suite(
     )
 
 
-def _of(files: Mapping[str, File], *names: str) -> dict[str, File]:
+def _of(files: Mapping[str, SuiteFile], *names: str) -> dict[str, SuiteFile]:
     return {name: files[name] for name in names}

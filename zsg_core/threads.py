@@ -19,7 +19,7 @@ Piece = TypeVar("Piece")
 
 
 @cache
-def count() -> int:
+def count_threads() -> int:
     """As many as BLAS takes: OMP_NUM_THREADS where it is set, and never more than the
     cores this process may use."""
     cores = len(os.sched_getaffinity(0))
@@ -27,19 +27,21 @@ def count() -> int:
     return min(cores, int(asked)) if asked.isdigit() and int(asked) else cores
 
 
-def share(work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]) -> None:
+def run_in_threads(
+    work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]
+) -> None:
     """Starts `work` in every thread; each takes the next piece when it is done with one.
 
     What `work` sets up before its first piece is its thread's own. An error ends the
     sharing and is raised here.
     """
     left = iter(list(pieces))  # of a list, as threads may all ask it at once
-    if count() == 1:
+    if count_threads() == 1:
         work(left)
         return
     # Asked anew each time, which takes milliseconds: another BLAS may have been loaded since.
     with threadpool_limits(1, user_api="blas"):
-        started = [_pool().submit(work, left) for _ in range(count())]
+        started = [_pool().submit(work, left) for _ in range(count_threads())]
         try:
             for one in started:
                 one.result()
@@ -51,4 +53,4 @@ def share(work: Callable[[Iterator[Piece]], None], pieces: Iterable[Piece]) -> N
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count(), thread_name_prefix="zsg")
+    return ThreadPoolExecutor(count_threads(), thread_name_prefix="zsg")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import first_problem
+from zsg_core.schema_errors import find_first_problem
 from zsg_core.settings.fields import Count, Positive, Strict
 
 DeepSpeedJson = dict[str, Any]
@@ -164,7 +164,7 @@ def check_deepspeed_config(config: DeepSpeedJson) -> DeepSpeedJson:
     try:
         complete = record.model_validate(config).model_dump()
     except ValidationError as error:
-        _, message = first_problem(error, record)
+        _, message = find_first_problem(error, record)
         raise _refusal(message) from None
     missing_key = _find_missing_key(config, complete)
     if missing_key:

@@ -49,7 +49,7 @@ from jobs.training.held_out import HeldOutLoss, summary
 from zsg_core.errors import ClusterError, ZsgError
 from zsg_core.metrics.keys import INSIDE, is_answers
 from zsg_core.metrics.scoring import Answered, Scores
-from zsg_core.recipe import tested
+from zsg_core.recipe import list_tested
 from zsg_core.secrets import hide_known
 from zsg_core.suites import Suite
 from zsg_core.training import schedule
@@ -349,7 +349,7 @@ class Evaluator:
             meta.get("weights"),
             one.vocabulary,
             one.test[0],
-            list(tested(one.job["recipe"]["stages"][-1]["data"])),
+            list(list_tested(one.job["recipe"]["stages"][-1]["data"])),
             one.choices,
             lambda examples: self._held_out(one, examples),
             self._fence,

@@ -120,7 +120,9 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         sock: socket.socket = _connected(self.host, self.port, self._limits)
         self.sock = sock
-        if self._only_here and not addresses.is_here(str(sock.getpeername()[0])):
+        if self._only_here and not addresses.is_this_machine(
+            str(sock.getpeername()[0])
+        ):
             raise NotHere
         if self._tunnel_host:  # type: ignore[attr-defined]
             self._tunnel()  # type: ignore[attr-defined]
@@ -207,7 +209,7 @@ class _Proxy:
 def _proxy(scheme: str, host: str) -> _Proxy | None:
     """The proxy that the environment names for a host; None for this machine, which it
     would not be to a proxy."""
-    if addresses.is_here(host) or urllib.request.proxy_bypass(host):
+    if addresses.is_this_machine(host) or urllib.request.proxy_bypass(host):
         return None
     named = urllib.request.getproxies().get(scheme)
     if not named:

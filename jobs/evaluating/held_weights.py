@@ -110,7 +110,7 @@ class HeldWeights:
                         )
                     digests[name] = weights.tensor_digest(tensor)
                     self._parts[name].data.copy_(tensor)
-        return weights.combined(digests)
+        return weights.combine_digests(digests)
 
 
 def refuse_other(loss: float, told: float | None, precision: str, what: str) -> None:

@@ -42,7 +42,7 @@ def means(
         (len(layers), len(sequences), llama.config.hidden_size), np.float32
     )
     budget = schedule.MICRO_TOKENS[device.partition(":")[0]]
-    for places in schedule.micro_batches(
+    for places in schedule.make_micro_batches(
         range(len(sequences)), [len(one) for one in sequences], budget
     ):
         row = pack([Part(place, sequences[place]) for place in places])

@@ -78,11 +78,11 @@ class Judge:
         settings say.
         """
         name, address = how["key_env"], how["base_url"].rstrip("/")
-        if why := addresses.refusal(address):
+        if why := addresses.explain_refusal(address):
             raise UserError(f"checkpoints.suites.mt_bench.judge.base_url {why}")
         if not name:
             return cls(how["model"], address)
-        key = secrets.key_of(name, environment)
+        key = secrets.read_key(name, environment)
         if key is None:
             raise UserError(
                 f"the judge's key is missing: {name}, which"
@@ -112,7 +112,7 @@ class Judge:
     def hide(self, text: str) -> str:
         """A text of the server's without the key, however it is written there, and
         without other keys of this job."""
-        return secrets.hide_known(secrets.hide(text, [self.key]))
+        return secrets.hide_known(secrets.hide_secrets(text, [self.key]))
 
     def _once(self, system: str, user: str) -> str:
         messages = [
@@ -139,7 +139,7 @@ class Judge:
     def _post(self, body: bytes) -> Reply:
         """The server's reply. Busy, Malformed and UserError: no other error leaves, as
         its text may quote the key."""
-        in_the_clear = addresses.is_plain(self.uri)
+        in_the_clear = addresses.is_unencrypted(self.uri)
         headers = {"Content-Type": "application/json"} | (
             {"Authorization": f"Bearer {self.key}"} if self.key else {}
         )
@@ -147,7 +147,7 @@ class Judge:
             if (
                 self.key
                 and in_the_clear
-                and not addresses.is_here(addresses.host_of(self.uri))
+                and not addresses.is_this_machine(addresses.find_host(self.uri))
             ):
                 raise exchange.NotHere
             return exchange.post(

@@ -28,7 +28,7 @@ _REPOSITORY = re.compile(r"(models|datasets|spaces)--.+")
 _COPY = "if it is what you mean, copy the folder with its links followed (cp -rL) and give the copy"
 
 
-def refuse_strange(
+def refuse_strange_files(
     folder: Path, paths: Iterable[Path], *, are_weights: bool = False
 ) -> None:
     """UserError for one that is a link out of the folder, no ordinary file, has no
@@ -82,12 +82,12 @@ def refuse_strange_tree(folder: Path) -> None:
                 f"{folder}: holds more than {MOST_FILES:,} files; is it the folder of one model?"
             )
         # in any form
-        refuse_strange(
+        refuse_strange_files(
             folder, [Path(at, name) for name in sorted(files)], are_weights=True
         )
 
 
-def led_out(folder: Path, paths: Iterable[Path]) -> list[tuple[Path, Path]]:
+def find_links_out(folder: Path, paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     """Those that are links out of the folder, but for a hub's cache, and what they lead to."""
     real = folder.resolve()
     blobs = _blobs(real)
@@ -99,14 +99,14 @@ def led_out(folder: Path, paths: Iterable[Path]) -> list[tuple[Path, Path]]:
     ]
 
 
-def copy(folder: Path, path: Path, to: Path) -> None:
+def copy_file(folder: Path, path: Path, to: Path) -> None:
     """Copies a file of the folder, with no more rights than it has itself. UserError
-    where `refuse_strange` raises it.
+    where `refuse_strange_files` raises it.
 
     What is opened is what was judged: no link in its place since is followed, and a
     pipe does not block.
     """
-    refuse_strange(folder, [path])
+    refuse_strange_files(folder, [path])
     source = os.open(path.resolve(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(source, "rb") as file:
         found = os.fstat(source)

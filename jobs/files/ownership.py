@@ -26,9 +26,9 @@ from functools import cache
 from pathlib import Path
 
 PRIVATE, SHARED = 0o700, 0o2770
-PLACE = 0o3770  # of a group's workspace, and of the folders right in it
+STICKY_SHARED = 0o3770  # of a group's workspace, and of the folders right in it
 NO_WRITE_BY_OTHERS = 0o022  # of a umask
-PLACES = (
+TOP_FOLDERS = (
     "runs",
     "prepare",
     "evaluate",
@@ -103,16 +103,16 @@ def _make(missing: list[Path], path: Path) -> None:
 
 def is_shared(folder: Path) -> bool:
     """Whether a folder is one of a group's workspace: its mode says so."""
-    return stat.S_IMODE(folder.stat().st_mode) in (SHARED, PLACE)
+    return stat.S_IMODE(folder.stat().st_mode) in (SHARED, STICKY_SHARED)
 
 
-def is_groups(root: Path) -> bool:
+def is_group_workspace(root: Path) -> bool:
     """Whether a workspace was made for a group: `mkdir` gives no folder such a mode,
     whatever the umask."""
-    return root.is_dir() and stat.S_IMODE(root.stat().st_mode) == PLACE
+    return root.is_dir() and stat.S_IMODE(root.stat().st_mode) == STICKY_SHARED
 
 
-def group_of(root: Path) -> str:
+def find_group_name(root: Path) -> str:
     """The name of the group whose workspace this is."""
     return _group_name(root.stat().st_gid)
 
@@ -123,13 +123,13 @@ def is_member(root: Path) -> bool:
     return os.geteuid() == 0 or gid in (os.getegid(), *os.getgroups())
 
 
-def share(root: Path) -> None:
+def open_to_group(root: Path) -> None:
     """Opens a workspace that was just made to its group, with the folders that
     everybody in it makes things in."""
-    root.chmod(PLACE)
-    for name in PLACES:
+    root.chmod(STICKY_SHARED)
+    for name in TOP_FOLDERS:
         (root / name).mkdir(mode=PRIVATE)
-        (root / name).chmod(PLACE)
+        (root / name).chmod(STICKY_SHARED)
 
 
 def open_lock(path: Path) -> int:
@@ -151,12 +151,12 @@ def open_lock(path: Path) -> int:
     return handle
 
 
-def keep_others_out() -> None:
+def forbid_writes_by_others() -> None:
     """From now on this process and what it starts makes nothing that others may write."""
     os.umask(os.umask(0o077) | NO_WRITE_BY_OTHERS)
 
 
-def keep_private(place: Path) -> None:
+def make_files_private(place: Path) -> None:
     """From now on what this process makes is for the owner alone; in a group's
     workspace for the group."""
     os.umask(0o007 if place.is_dir() and is_shared(place) else 0o077)
@@ -168,7 +168,7 @@ def is_trusted(uid: int) -> bool:
     return uid in (os.geteuid(), 0)
 
 
-def name_of(uid: int) -> str:
+def find_user_name(uid: int) -> str:
     """A user's name, or the number where nobody knows one."""
     try:
         return pwd.getpwuid(uid).pw_name
@@ -176,7 +176,7 @@ def name_of(uid: int) -> str:
         return f"user {uid}"
 
 
-def fault_of(path: Path) -> Fault | None:
+def find_fault(path: Path) -> Fault | None:
     """Why others may write a file or folder, or a link's own target; None if nobody
     else may, or it is not there."""
     try:
@@ -185,7 +185,7 @@ def fault_of(path: Path) -> Fault | None:
         return None
     for one in (own, found):
         if not is_trusted(one.st_uid):
-            return Fault(path, f"belongs to {name_of(one.st_uid)}, not to you")
+            return Fault(path, f"belongs to {find_user_name(one.st_uid)}, not to you")
     writers = _writers(path, found)
     if writers is None:
         return None
@@ -194,17 +194,17 @@ def fault_of(path: Path) -> Fault | None:
     )
 
 
-def fault_on_the_way(root: Path, path: Path, *, is_run: bool = True) -> Fault | None:
+def find_fault_on_path(root: Path, path: Path, *, is_run: bool = True) -> Fault | None:
     """The first fault of a workspace, of a path in it and of the folders between; None
     if none has any.
 
     In a group's workspace the folders on the way are the group's, and so may the last
     be, unless it `is_run`: holds code or pickles.
     """
-    way = steps_to(root, path)
-    group = is_groups(root)
+    way = list_folders_to(root, path)
+    group = is_group_workspace(root)
     for one in way:
-        if fault := fault_of(one):
+        if fault := find_fault(one):
             may_be_groups = group and (one != path or not is_run)
             if not (may_be_groups and _is_for(one, root)):
                 return fault
@@ -216,27 +216,27 @@ def _is_for(folder: Path, root: Path) -> bool:
     return is_shared(folder) and folder.stat().st_gid == root.stat().st_gid
 
 
-def fault_within(folder: Path) -> Fault | None:
+def find_fault_within(folder: Path) -> Fault | None:
     """The first fault of a folder and all that is in it. A link in it is one: it leads
     to who knows whose."""
-    if fault := fault_of(folder):
+    if fault := find_fault(folder):
         return fault
     for path in _all_in(folder):
         if path.is_symlink():
             return Fault(path, "is a link")
-        if fault := fault_of(path):
+        if fault := find_fault(path):
             return fault
     return None
 
 
-def steps_to(root: Path, path: Path) -> list[Path]:
+def list_folders_to(root: Path, path: Path) -> list[Path]:
     """The folders from a root to a path below it, both included."""
     parts = path.relative_to(root).parts
     return [root.joinpath(*parts[:count]) for count in range(len(parts) + 1)]
 
 
 @dataclass(frozen=True)
-class Above:
+class OpenParent:
     """Who could put another folder in the place of one. `by_all`: anybody could, not
     only a group or a colleague."""
 
@@ -248,7 +248,7 @@ class Above:
         return f"{self.path} {self.what}"
 
 
-def above(folder: Path) -> Above | None:
+def find_open_parent(folder: Path) -> OpenParent | None:
     """The folder above a folder in which others could rename it and put their own in
     its place; None if none is.
 
@@ -258,7 +258,7 @@ def above(folder: Path) -> Above | None:
     return next((one for one in found if one.by_all), found[0] if found else None)
 
 
-def _above(parent: Path) -> Above | None:
+def _above(parent: Path) -> OpenParent | None:
     try:
         status = parent.stat()
     except FileNotFoundError:
@@ -268,25 +268,29 @@ def _above(parent: Path) -> Above | None:
     by_all = writers == "everybody"
     if _is_strangers(status.st_uid):
         more = f" and may be written by {writers}" if writers else ""
-        return Above(parent, f"belongs to {name_of(status.st_uid)}{more}", by_all)
-    return Above(parent, f"may be written by {writers}", by_all) if writers else None
+        return OpenParent(
+            parent, f"belongs to {find_user_name(status.st_uid)}{more}", by_all
+        )
+    return (
+        OpenParent(parent, f"may be written by {writers}", by_all) if writers else None
+    )
 
 
 def _is_strangers(uid: int) -> bool:
     return not is_trusted(uid) and not _is_unmapped(uid)
 
 
-def private_cache(path: Path) -> Path:
+def find_private_cache(path: Path) -> Path:
     """A folder for what is compiled, and later loaded as code: `path` if it is, or can
     be made, the user's alone.
 
     Another one, made anew for this process, where somebody else has made it, or might replace it.
     """
-    if all(fault_of(one) is None for one in _own_part(path)):
+    if all(find_fault(one) is None for one in _own_part(path)):
         with suppress(OSError):
             make_folder(path)
             if all(
-                fault_of(one) is None for one in _own_part(path)
+                find_fault(one) is None for one in _own_part(path)
             ) and not _is_replaceable(path):
                 return path
     return Path(tempfile.mkdtemp(prefix="zsg-cache-"))
@@ -314,7 +318,7 @@ def _is_replaceable(path: Path) -> bool:
     administrator, is left to the user's judgement.)
     """
     whole = path.resolve()
-    found = above(whole)
+    found = find_open_parent(whole)
     return (found is not None and found.by_all) or any(
         _is_put_in_the_way(parent) for parent in whole.parents
     )
@@ -362,7 +366,7 @@ def _is_own_group(gid: int) -> bool:
     )
 
 
-def own_group() -> int | None:
+def find_own_group() -> int | None:
     """The number of the user's own group, in which nobody else is; None if there is none."""
     with suppress(KeyError):
         gid = pwd.getpwuid(os.geteuid()).pw_gid

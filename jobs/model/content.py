@@ -56,7 +56,8 @@ def data_files(reader: str) -> Files:
 
 
 def suite_files(name: str) -> Files:
-    """What lists the files that decide something which `zsg_core.suites.needs` names."""
+    """What lists the files that decide something which `zsg_core.suites.find_needed_files`"
+    " names."""
     return {PROMPTS: one_file, REWARD: reward_files}.get(name) or data_files(name)
 
 
@@ -110,8 +111,8 @@ def refuse_strange_model(folder: Path) -> None:
     names = (*MODEL_FILES, *TOKENIZER_NAMES, *TEMPLATE_NAMES, GENERATION, "adapter_*")
     there = [path for path in _there(folder) if _has_name(path, names)]
     weights = [path for path in there if _has_name(path, WEIGHT_FILES)]
-    ordinary_files.refuse_strange(folder, weights, are_weights=True)
-    ordinary_files.refuse_strange(
+    ordinary_files.refuse_strange_files(folder, weights, are_weights=True)
+    ordinary_files.refuse_strange_files(
         folder, [path for path in there if path not in weights]
     )
     templates = folder / TEMPLATE_FOLDER
@@ -120,7 +121,7 @@ def refuse_strange_model(folder: Path) -> None:
             f"{templates} is a link to a folder, which zsg does not follow; copy the folder"
         )
     if templates.is_dir():
-        ordinary_files.refuse_strange(
+        ordinary_files.refuse_strange_files(
             folder, [path for path in _there(templates) if path.suffix == ".jinja"]
         )
 

@@ -37,7 +37,7 @@ Text = Callable[[Ids], str]  # of an answer's tokens
 def batches(prompts: Sequence[Ids], most_new: int, budget: int) -> list[list[int]]:
     """Places of prompts, longest first, in groups of at most `budget` tokens with their answers."""
     lengths = [len(prompt) + most_new for prompt in prompts]
-    return schedule.micro_batches(range(len(prompts)), lengths, budget)
+    return schedule.make_micro_batches(range(len(prompts)), lengths, budget)
 
 
 def until(text: str, stops: Sequence[str]) -> str:

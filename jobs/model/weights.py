@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from zsg_core.digest import combined
+from zsg_core.digest import combine_digests
 from zsg_core.training import schedule
 
 # PEFT's name for the one adapter of a model; its files leave it out
@@ -86,7 +86,7 @@ def adapter_settings(engine: Any, base: Path) -> dict[str, Any]:
 
 def owners(of: Sequence[Part], world: int) -> dict[str, int]:
     """The rank that reads each tensor, so that all have about as many bytes."""
-    shares = schedule.share([part.bytes for part in of], world)
+    shares = schedule.divide_batch([part.bytes for part in of], world)
     return {of[item].name: rank for rank, items in enumerate(shares) for item in items}
 
 
@@ -115,7 +115,7 @@ def digest_of(engine: Any) -> str:
     }
     gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, read)
-    return combined(
+    return combine_digests(
         {name: digest for digests in gathered for name, digest in digests.items()}
     )
 

@@ -72,7 +72,7 @@ def make(folder: Path, source: Path, recipe: Mapping[str, Any]) -> None:
             copied = draft / path.relative_to(source)
             if not copied.exists():
                 ownership.make_folder(copied.parent)
-                ordinary_files.copy(source, path, copied)
+                ordinary_files.copy_file(source, path, copied)
         files = content.model_files(draft)
         digest = content.folder_digest(draft, files, content.sha256_of(files))
         ids = dict(

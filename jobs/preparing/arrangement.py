@@ -13,7 +13,7 @@ from jobs.preparing import engines
 from jobs.preparing.corpus import Corpus
 from jobs.preparing.embed import embedded, vectors
 from zsg_core.data import prompts
-from zsg_core.digest import ids_digest
+from zsg_core.digest import digest_ids
 from zsg_core.orders import measures, tma
 from zsg_core.orders.arrange import arrange
 from zsg_core.orders.distance import Vectors
@@ -122,7 +122,7 @@ def _publish(
             "recipe": recipe,
             "count": len(ids),
             "left_out": len(corpus.train.ids) - len(ids),
-            "ids_digest": ids_digest(ids),
+            "ids_digest": digest_ids(ids),
             "sources": {
                 "corpus": corpus.folder.name,
                 "corpus_meta": corpus_meta,

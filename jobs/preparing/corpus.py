@@ -29,9 +29,9 @@ from jobs.preparing.records import Records
 from zsg_core.data import data_sets, instructions, mixing, splits
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
-from zsg_core.digest import ids_digest
+from zsg_core.digest import digest_ids
 from zsg_core.errors import UserError
-from zsg_core.recipe import Recipe, sources
+from zsg_core.recipe import Recipe, list_sources
 
 Places = NDArray[np.int64]
 # source → its records and the tasks in them
@@ -153,7 +153,7 @@ class Corpus:
 
     def tasks(self) -> Tasks:
         """The training tasks of every source but the model's own answers, whatever is sampled."""
-        own = sources(self.recipe)
+        own = list_sources(self.recipe)
         told = {
             name: facts["pool"]
             for name, facts in self.meta["sources"].items()
@@ -169,7 +169,7 @@ class Corpus:
             if count := facts[split]:
                 own = places[start : start + count]
                 wordings = facts.get("instructions", ())
-                rule = sources(self.recipe)[name][split]
+                rule = list_sources(self.recipe)[name][split]
                 parts.append(
                     part_of(name, self._records(name, split), own, rule, wordings)
                 )
@@ -221,7 +221,7 @@ def make(
     if not is_committed(workspace.corpus(corpus_id)):
         pools = {
             name: Pool(workspace, name, rule, files[name], say)
-            for name, rule in sources(recipe).items()
+            for name, rule in list_sources(recipe).items()
         }
         _Making(workspace, corpus_id, recipe, pools, say).make()
     return Corpus(workspace, corpus_id)
@@ -456,7 +456,7 @@ class _Making:
                 }
             }
             meta |= {
-                f"{split}_digest": ids_digest(selection.ids)
+                f"{split}_digest": digest_ids(selection.ids)
                 for split, selection in made.items()
             }
             if "mix" in self.recipe:

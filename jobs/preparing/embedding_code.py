@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import brief
+from zsg_core.schema_errors import format_brief
 
 MOST_BYTES = 10_000_000  # of a config; published ones have some hundred
 MOST_MODULES = 100
@@ -147,8 +147,8 @@ def _of_config(told: dict[str, Any]) -> Iterator[str]:
     for key in CLASSES:
         if named.get(key):
             yield (
-                f"auto_map names code of its own ({brief(named[key])}), which zsg does not run;"
-                " take another model"
+                f"auto_map names code of its own ({format_brief(named[key])}), which zsg does not"
+                " run; take another model"
             )
     for key in ARGUMENTS:
         given = told.get(key)

@@ -61,7 +61,7 @@ def sample(job: dict[str, Any], say: Say) -> None:
     def tasks() -> Tasks:
         read = {
             name: rule
-            for name, rule in recipes.sources(data).items()
+            for name, rule in recipes.list_sources(data).items()
             if "self_sample" not in rule
         }
         pools = {
@@ -76,7 +76,7 @@ def sample(job: dict[str, Any], say: Say) -> None:
     texts = partial(_base_texts, tasks, Template.of(data["template"]))
     for wanted in job["samples"]:
         base = _make_base(workspace, wanted["base"], wanted["from"], texts, say)
-        source = recipes.sources(data)[wanted["source"]]
+        source = recipes.list_sources(data)[wanted["source"]]
         self_sample.make(
             workspace, wanted["id"], source, files[wanted["source"]].data, base, say
         )
@@ -102,7 +102,7 @@ def _make_base(
             return folder
         if "added" in recipe:
             source = _make_base(
-                workspace, recipes.before_tokens(recipe), given, texts, say
+                workspace, recipes.remove_added_tokens(recipe), given, texts, say
             )
             say(f"base {made_id}: adding {', '.join(recipe['added']['tokens'])}")
             added_tokens.make(folder, source, recipe)

@@ -17,14 +17,14 @@ INDUCTOR = "TORCHINDUCTOR_CACHE_DIR"
 VARIABLES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", INDUCTOR)
 
 
-def keep_private(environ: MutableMapping[str, str] = os.environ) -> None:
+def make_caches_private(environ: MutableMapping[str, str] = os.environ) -> None:
     """Has every cache of compiled code be in a folder that nobody else may write:
     another one where others may."""
     environ.setdefault(INDUCTOR, f"{tempfile.gettempdir()}/zsg-{os.getuid()}/inductor")
     for name in VARIABLES:
         if name in environ:
             asked = Path(environ[name]).absolute()
-            found = ownership.private_cache(asked)
+            found = ownership.find_private_cache(asked)
             if found != asked:
                 tell(
                     f"{name}: {asked} is not yours alone; this job compiles into {found}"

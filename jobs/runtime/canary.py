@@ -34,7 +34,7 @@ SPEED_KEY = f"{SPEED}tokens_per_s"
 
 
 @dataclass(frozen=True)
-class Shown:
+class FirstRunResult:
     """What the first run has shown. `tokens_per_s` of all its ranks together; None for
     a run that was done before."""
 
@@ -44,11 +44,11 @@ class Shown:
     tokens_per_s: float | None
 
 
-def watch(
+def wait_for_first_run(
     job: dict[str, Any],
     say: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
-) -> Shown:
+) -> FirstRunResult:
     """Returns what the run has shown once it suffices, and keeps its speed for estimates.
 
     Raises Known, the cause, if it never will. `job["canary"]`: the run, the submission
@@ -61,7 +61,7 @@ def watch(
     while True:
         record = exit_record.read(run)
         ended = record if record and record.submission == told["submission"] else None
-        shown = judge(told["run"], journal.read(run), ended)
+        shown = judge_first_run(told["run"], journal.read(run), ended)
         if shown:
             break
         if ended is None and _is_gone(run, told["slurm"], since):
@@ -80,9 +80,9 @@ def watch(
     return shown
 
 
-def judge(
+def judge_first_run(
     run: str, rows: Iterable[dict[str, Any]], ended: ExitRecord | None
-) -> Shown | None:
+) -> FirstRunResult | None:
     """What a run has shown, from its journal and exit record; None while that does not
     suffice. Known if it failed.
 
@@ -116,9 +116,11 @@ def judge(
     speed = statistics.median(speeds[2:] or speeds) if speeds else None
     if ended and ended.outcome == Outcome.DONE:
         loss = given(ended.loss)
-        return Shown(run, ended.step or 0, None if loss is None else float(loss), speed)
+        return FirstRunResult(
+            run, ended.step or 0, None if loss is None else float(loss), speed
+        )
     if losses and speed:
-        return Shown(run, *losses[0], speed)
+        return FirstRunResult(run, *losses[0], speed)
     if ended and ended.outcome != Outcome.CONTINUE:
         raise Known(
             Cause.CANARY_FAILED,
@@ -150,7 +152,10 @@ def _is_gone(run: Path, ids: list[str], since: float) -> bool:
         "%T",
     ]
     shown = subprocess.run(
-        argv, capture_output=True, text=True, env=slurm_environment.of_calls()
+        argv,
+        capture_output=True,
+        text=True,
+        env=slurm_environment.make_call_environment(),
     )
     return (
         shown.returncode == 0 and not shown.stdout.strip()

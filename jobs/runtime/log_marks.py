@@ -35,7 +35,7 @@ class Mark:
     offset: int  # bytes
 
 
-def line(attempt: Attempt, rank: int, world: int, node: str) -> str:
+def format_attempt_mark(attempt: Attempt, rank: int, world: int, node: str) -> str:
     """The line that a rank writes once it knows its attempt."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     job = attempt.slurm_job_id or "local"

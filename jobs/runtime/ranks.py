@@ -38,7 +38,7 @@ class Ranks:
         return self.rank == 0
 
 
-def from_slurm(environ: Any = os.environ) -> Ranks:
+def read_ranks(environ: Any = os.environ) -> Ranks:
     """The ranks as srun numbered them; a single process outside Slurm."""
     if "SLURM_PROCID" not in environ or "SLURM_NTASKS" not in environ:
         return Ranks(0, 1, 0)
@@ -49,7 +49,7 @@ def from_slurm(environ: Any = os.environ) -> Ranks:
     )
 
 
-def meet(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
+def connect_ranks(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
     """Starts torch.distributed for all ranks and returns the device, `cuda:<n>` or `cpu`.
 
     Raises ClusterError if rank 0 does not say where it is within ten minutes, or if
@@ -88,7 +88,7 @@ def meet(folder: Path, ranks: Ranks, gpus_per_node: int) -> str:
     return device
 
 
-def wait_as_long_everywhere() -> None:
+def set_group_timeouts() -> None:
     """Gives every group of ranks the time limit of the first; called once DeepSpeed has
     made its own.
 
@@ -101,7 +101,7 @@ def wait_as_long_everywhere() -> None:
         distributed_c10d._set_pg_timeout(TIMEOUT, group)
 
 
-def node_address(run: Callable[..., Any] = subprocess.run) -> str:
+def find_node_address(run: Callable[..., Any] = subprocess.run) -> str:
     """The address by which Slurm itself reaches this node; loopback outside Slurm.
 
     Host names need not resolve on the nodes, and where they do it may be to 127.0.1.1.
@@ -117,7 +117,7 @@ def node_address(run: Callable[..., Any] = subprocess.run) -> str:
         capture_output=True,
         text=True,
         timeout=60,
-        env=slurm_environment.of_calls(),
+        env=slurm_environment.make_call_environment(),
     )
     facts = dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)
     return facts.get("NodeAddr", node)
@@ -132,7 +132,7 @@ def _store(folder: Path, ranks: Ranks) -> Any:
         "restart_count": attempts.restart_count(),
     }
     if ranks.is_main:
-        address = node_address() if ranks.world > 1 else "127.0.0.1"
+        address = find_node_address() if ranks.world > 1 else "127.0.0.1"
         store = TCPStore(
             address,
             0,

@@ -62,7 +62,7 @@ def _run_scontrol(arguments: list[str], run: Runner) -> tuple[str, str | None]:
             text=True,
             errors="replace",
             timeout=PATIENCE_S,
-            env=slurm_environment.of_calls(),
+            env=slurm_environment.make_call_environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", f"scontrol {arguments[0]}: {error}"

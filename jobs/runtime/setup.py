@@ -21,21 +21,23 @@ MOST_LINES, MOST_CHARACTERS = 3, 600
 _OWN = re.compile(r"^\S*slurm_script: (?:eval: )?line \d+: ")
 
 
-def refuse_failed(environ: Mapping[str, str] = os.environ) -> None:
+def check_setup(environ: Mapping[str, str] = os.environ) -> None:
     """Raises Known with the cause `setup` if a setup line failed."""
     told = environ.get(FAILED)
     if told:
-        raise Known(Cause.SETUP, evidence(told, printed(environ.get(LOG, ""))))
+        raise Known(
+            Cause.SETUP, describe_failure(told, read_output(environ.get(LOG, "")))
+        )
 
 
-def evidence(told: str, said: str) -> str:
+def describe_failure(told: str, said: str) -> str:
     """The line that failed and what it printed, in a sentence."""
     return f"setup line {told}" + (
         f" (it printed: {said})" if said else " (it printed nothing)"
     )
 
 
-def printed(log: str) -> str:
+def read_output(log: str) -> str:
     """The last lines that the failed line has printed, as far as the log can be read."""
     try:
         with Path(log).open("rb") as file:
@@ -43,10 +45,10 @@ def printed(log: str) -> str:
             text = file.read()
     except OSError:
         return ""
-    return output(text)
+    return find_output(text)
 
 
-def output(text: bytes) -> str:
+def find_output(text: bytes) -> str:
     """Of a log's end, what was printed by the setup line that came last."""
     begins = list(log_marks.SETUP_PATTERN.finditer(text))
     if not begins:

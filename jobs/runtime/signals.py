@@ -69,25 +69,25 @@ class Signals:
         return signal.Signals(self.received).name if self.received else None
 
 
-def outcome(asked: int) -> Outcome:
+def choose_outcome(asked: int) -> Outcome:
     """How a job ends that stops for what was asked: paused, it was not ended but stopped."""
     return Outcome.CONTINUE if asked == PAUSE else Outcome.CANCELLED
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StepAction:
     """What every rank does after a step."""
 
     save: bool
     stop: bool
 
 
-def decide(asked: int, due: bool, fits: bool) -> Verdict:
+def choose_step_action(asked: int, due: bool, fits: bool) -> StepAction:
     """`asked`: by the signals of all ranks. `due`: a state is. `fits`: a save ends well
     before SIGKILL."""
     if asked == GO_ON:
-        return Verdict(save=due, stop=False)
-    return Verdict(save=asked == PAUSE or fits, stop=True)
+        return StepAction(save=due, stop=False)
+    return StepAction(save=asked == PAUSE or fits, stop=True)
 
 
 def save_fits(last_save_s: float | None, waited_s: float, kill_wait_s: float) -> bool:
@@ -96,7 +96,7 @@ def save_fits(last_save_s: float | None, waited_s: float, kill_wait_s: float) ->
     return last_save_s is not None and waited_s + last_save_s <= kill_wait_s - MARGIN_S
 
 
-def left_s(
+def compute_seconds_left(
     asked: int, save_s: float, waited_s: float, kill_wait_s: float
 ) -> float | None:
     """Seconds for what is being written, before a save of `save_s` and SIGKILL; None:

@@ -42,12 +42,12 @@ _OF_SLURM = re.compile(rf"_?({'|'.join(_PROGRAMS)})_\w*")
 _FORMATS = {"SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
 
 
-def is_of_slurm(name: str) -> bool:
+def is_slurm_variable(name: str) -> bool:
     """Whether a variable may change what a program of Slurm does."""
     return _OF_SLURM.fullmatch(name) is not None
 
 
-def of_calls(
+def make_call_environment(
     cluster: str | None = None, environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
     """The environment of a program that asks or tells Slurm something; `cluster`: the
@@ -58,12 +58,12 @@ def of_calls(
     kept = {
         key: value
         for key, value in environ.items()
-        if key in REACHED_BY or not is_of_slurm(key)
+        if key in REACHED_BY or not is_slurm_variable(key)
     }
     return kept | _FORMATS | _named(cluster)
 
 
-def of_jobs(
+def make_job_environment(
     keep: Iterable[str],
     cluster: str | None = None,
     environ: Mapping[str, str] = os.environ,
@@ -73,7 +73,7 @@ def of_jobs(
 
     A list in `--export` would let Slurm add what the user's login files set on the node.
     """
-    names = [*REACHED_BY, *(name for name in keep if not is_of_slurm(name))]
+    names = [*REACHED_BY, *(name for name in keep if not is_slurm_variable(name))]
     if "SLURM_JOB_ID" in environ and "TMPDIR" in names:
         # of the job that submits: it goes when that ends, and other nodes lack it
         names.remove("TMPDIR")

@@ -27,13 +27,15 @@ _PLACES = re.compile(r".*(?:site-packages|dist-packages|lib/python3\.\d+)/")
 DIGITS = 8
 
 
-def of_error(error: BaseException) -> str:
+def hash_error(error: BaseException) -> str:
     """The hash of an error that was caught: the same as of what `traceback` prints of it."""
     printed = hide_known("".join(traceback.format_exception(error)))
-    return in_lines(printed.splitlines()) or loose(type(error).__name__)
+    return hash_last_traceback(printed.splitlines()) or hash_message(
+        type(error).__name__
+    )
 
 
-def in_lines(lines: Sequence[str]) -> str | None:
+def hash_last_traceback(lines: Sequence[str]) -> str | None:
     """The hash of the last traceback in a log; None if there is none."""
     begins = [
         n
@@ -43,7 +45,7 @@ def in_lines(lines: Sequence[str]) -> str | None:
     return _of(lines[begins[-1] + 1 :]) if begins else None
 
 
-def ends(lines: Iterable[str]) -> list[tuple[int, str]]:
+def find_error_lines(lines: Iterable[str]) -> list[tuple[int, str]]:
     """Of each traceback in a log the line that names the error, with its place among the lines."""
     found, inside = [], False
     for number, line in enumerate(lines):
@@ -55,12 +57,12 @@ def ends(lines: Iterable[str]) -> list[tuple[int, str]]:
     return found
 
 
-def loose(text: str) -> str:
+def hash_message(text: str) -> str:
     """The hash of a message without what varies in it."""
-    return hashlib.sha256(plain(text).encode()).hexdigest()[:DIGITS]
+    return hashlib.sha256(mask_varying_parts(text).encode()).hexdigest()[:DIGITS]
 
 
-def plain(text: str) -> str:
+def mask_varying_parts(text: str) -> str:
     """A message with a word in place of each part that varies."""
     for pattern, word in _VARIES:
         text = pattern.sub(word, text)
@@ -73,7 +75,7 @@ def _of(lines: Iterable[str]) -> str | None:
         if frame := _FRAME.match(line):
             frames.append(f"{_module(frame[1])}:{frame[2]}")
         elif error := _ERROR.match(line):
-            return loose("\n".join([*frames, error[1], error[2] or ""]))
+            return hash_message("\n".join([*frames, error[1], error[2] or ""]))
     return None
 
 

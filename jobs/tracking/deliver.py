@@ -700,7 +700,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     workspace = Workspace(given.workspace.resolve())
-    ownership.keep_private(workspace.root)
+    ownership.make_files_private(workspace.root)
     if given.run:
         _follow_runs(workspace, given.run, given.follow)
     elif given.follow:

@@ -29,7 +29,7 @@ def refusal(uri: str, environment: Mapping[str, str] = os.environ) -> str | None
     """Why MLflow's client must not be pointed at an address: others could read the
     login on its way."""
     told = [] if is_own_server(uri) else list_told(uri, environment)
-    why = addresses.refuse_key_in_the_clear(uri) if told else None
+    why = addresses.explain_key_refusal(uri) if told else None
     if why is None:
         return None
     mend = f"move {_FILE} away" if told[0] not in _VARIABLES else "unset them"

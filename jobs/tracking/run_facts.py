@@ -257,7 +257,7 @@ def _attempts(starts: Sequence[Row]) -> str:
 
 
 def _sources(stage: Row) -> dict[str, str]:
-    found = recipes.sources(stage["data"]) if "data" in stage else {}
+    found = recipes.list_sources(stage["data"]) if "data" in stage else {}
     return {
         name: source["digest"] for name, source in found.items() if "digest" in source
     }

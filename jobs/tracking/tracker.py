@@ -305,7 +305,7 @@ class Tracker:
         if why := logins.refusal(self.uri):
             raise Refused(f"nothing is sent to MLflow at {self._place}: {why}. {KEPT}")
         try:
-            token = secrets.key_of(logins.TOKEN)
+            token = secrets.read_key(logins.TOKEN)
         except UserError as error:
             raise Refused(
                 f"nothing is sent to MLflow at {self._place}: {error}. {KEPT}"

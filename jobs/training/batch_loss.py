@@ -106,7 +106,7 @@ def refuse_empty(learnt: Sequence[int], batch: int, epochs: int, steps: int) -> 
     for step in range(1, steps + 1):
         if not any(
             learnt[place]
-            for place in schedule.batch_positions(step, batch, len(learnt), epochs)
+            for place in schedule.list_batch_positions(step, batch, len(learnt), epochs)
         ):
             raise UserError(
                 f"step {step} would learn nothing: train.truncate: head leaves none of its {batch}"

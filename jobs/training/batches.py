@@ -156,8 +156,8 @@ class TokenizedSet:
         """
         lengths = [self.lengths[place] for place in places]
         grouped = [
-            schedule.micro_batches(own, lengths, budget)
-            for own in schedule.share(lengths, world)
+            schedule.make_micro_batches(own, lengths, budget)
+            for own in schedule.divide_batch(lengths, world)
         ]
         mine = [
             self._pack(group, [places[item] for item in group])

@@ -45,7 +45,7 @@ class CheckpointLosses:
         steps: int,
     ) -> None:
         self._ranks, self._test = ranks, test
-        own = schedule.measured(
+        own = schedule.list_measured_steps(
             steps, *(job["checkpoints"][key] for key in ("every", "quick", "snapshots"))
         )
         # Where a later stage begins, the stage before has measured.
@@ -58,7 +58,7 @@ class CheckpointLosses:
         )
         self.steps = frozenset(step for step, _ in self.cells)
         stage = job["recipe"]["stages"][-1]
-        tested = recipes.tested(stage["data"])
+        tested = recipes.list_tested(stage["data"])
         self.sources = list(tested)
         # one in common, where they draw at all
         seed = max(rule.get("seed", 0) for rule in tested.values())

@@ -120,7 +120,7 @@ class HeldOutLoss:
     def _micro_batches(self, ranks: Ranks, budget: int) -> list[MicroBatch]:
         """This rank's part; as many for every rank, since ZeRO-3 gathers weights in
         each of them together."""
-        factor = schedule.EVALUATED[self._device.partition(":")[0]]
+        factor = schedule.EVALUATION_FACTOR[self._device.partition(":")[0]]
         sizes = [
             _size(group.prefix, [len(self._items[p].ids) for p in group.places])
             for group in self._groups
@@ -133,8 +133,10 @@ class HeldOutLoss:
             size + (factor - 1) * count
             for size, count in zip(sizes, learnt, strict=True)
         ]
-        shares = schedule.share(sizes, ranks.world)
-        rows = [schedule.micro_batches(own, costs, factor * budget) for own in shares]
+        shares = schedule.divide_batch(sizes, ranks.world)
+        rows = [
+            schedule.make_micro_batches(own, costs, factor * budget) for own in shares
+        ]
         mine = [
             self._pack([self._groups[number] for number in row])
             for row in rows[ranks.rank]

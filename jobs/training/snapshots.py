@@ -38,7 +38,7 @@ from jobs.runtime.ranks import Ranks
 from jobs.runtime.telling import tell
 from jobs.training.weight_folders import Base, WeightFolders, Written
 from zsg_core.errors import ClusterError
-from zsg_core.training.snapshots import Rule, kept
+from zsg_core.training.snapshots import Rule, select_kept_steps
 
 # of an attempt, by its nonce
 _DRAFT = re.compile(r"\.[0-9]+\.([0-9a-f]{32}|[0-9a-f]{8}|gone)")
@@ -225,7 +225,7 @@ class Snapshots:
                 tell(f"a snapshot is not removed: {reason}")
 
     def _stay(self) -> frozenset[int]:
-        return kept(
+        return select_kept_steps(
             self._there,
             {step: _number(loss) for step, loss in self._there.items()},
             self._rule,

@@ -140,9 +140,9 @@ def of_the_user(run: Path, found: Sequence[Saved]) -> tuple[list[Saved], list[st
     own, strange = [], []
     for saved in found:
         folder = run.absolute() / "state" / str(saved.step)
-        fault = ownership.fault_on_the_way(
+        fault = ownership.find_fault_on_path(
             folder.parents[3], folder
-        ) or ownership.fault_within(folder)
+        ) or ownership.find_fault_within(folder)
         if fault:
             strange.append(f"the state of step {saved.step} is not loaded: {fault}")
         else:

@@ -34,7 +34,7 @@ from jobs.model.base_model import load_model
 from jobs.model.content import model_files, refuse_changed
 from jobs.model.tuning import restrict
 from jobs.runtime import signals as asking
-from jobs.runtime.ranks import Ranks, meet, wait_as_long_everywhere
+from jobs.runtime.ranks import Ranks, connect_ranks, set_group_timeouts
 from jobs.runtime.signals import Signals
 from jobs.training.batch_loss import loss_of_step, refuse_empty
 from jobs.training.batches import MicroBatch, TokenizedSet
@@ -107,7 +107,7 @@ def run(job: dict[str, Any], place: Place) -> Progress:
         refuse_changed(
             Path(job["paths"]["base"]), model_files, job["recipe"]["base"]["digest"]
         )
-    device = meet(place.folder, place.ranks, job["resources"]["gpus_per_node"])
+    device = connect_ranks(place.folder, place.ranks, job["resources"]["gpus_per_node"])
     llama = load_model(
         Path(job["paths"]["base"]), job["recipe"]["stages"][-1]["train"]["precision"]
     )
@@ -176,9 +176,11 @@ class Trainer:
         )
         s = self.settings = job["recipe"]["stages"][-1]["train"]
         self.first, self.examples_before = _before(job)
-        self.steps = schedule.steps(len(train), s["batch"], s["epochs"], s["steps"])
+        self.steps = schedule.count_steps(
+            len(train), s["batch"], s["epochs"], s["steps"]
+        )
         refuse_empty(train.learnt, s["batch"], s["epochs"], self.steps)
-        self.warmup = schedule.warmup(
+        self.warmup = schedule.count_warmup_steps(
             self.steps, s["warmup_steps"], s.get("warmup_share"), s.get("warmup")
         )
         self.updates = Updates(engine, s, place.ranks.world)
@@ -212,7 +214,7 @@ class Trainer:
             Base.of(job),
             [
                 self.first + step
-                for step in schedule.snapshot_steps(self.steps, when["snapshots"])
+                for step in schedule.list_snapshot_steps(self.steps, when["snapshots"])
             ],
             when["keep"],
             self._note,
@@ -246,7 +248,9 @@ class Trainer:
 
     def _identity(self) -> StateJob:
         s = self.settings
-        digests = schedule.digests(self.train.ids, s["batch"], s["epochs"], self.steps)
+        digests = schedule.compute_digests(
+            self.train.ids, s["batch"], s["epochs"], self.steps
+        )
         what = {"run_id": self.job["run_id"], "stage_id": self.job["stage_id"]}
         what |= {"recipe": content_id(self.job["recipe"], 64), "schedule": digests[-1]}
         of_step = {self.first + step: digest for step, digest in enumerate(digests)}
@@ -290,10 +294,13 @@ class Trainer:
         flags = torch.tensor(mine, device=self.device)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         asked, due, fits = flags.tolist()
-        verdict, is_whole = asking.decide(asked, bool(due), bool(fits)), True
+        verdict, is_whole = (
+            asking.choose_step_action(asked, bool(due), bool(fits)),
+            True,
+        )
         if verdict.save or verdict.stop:
             save_s = self.states.save_s if verdict.save else None
-            within_s = asking.left_s(
+            within_s = asking.compute_seconds_left(
                 asked, save_s or 0.0, self.signals.waited_s, kill_wait_s
             )
             is_whole = self.snapshots.finish(within_s)
@@ -308,7 +315,7 @@ class Trainer:
             self.saved_at = time.monotonic()
         if verdict.stop:
             self.progress.step, self.progress.snapshots = step, self.snapshots.listed()
-            raise Stopped(self.progress, asking.outcome(asked))
+            raise Stopped(self.progress, asking.choose_outcome(asked))
 
     def _start(self, choice: Choice) -> None:
         step = choice.saved.step if choice.saved else self.first
@@ -372,7 +379,7 @@ class Trainer:
         places = self._places(step)
         skipped = self.updates.skipped  # the rate follows the steps that were taken
         taken = step - self.first - skipped
-        rate = schedule.learning_rate(
+        rate = schedule.compute_learning_rate(
             taken, self.steps, s["lr"], s["lr_floor"], self.warmup, s.get("warmup")
         )
         for group in self.engine.optimizer.param_groups:
@@ -405,7 +412,7 @@ class Trainer:
 
     def _places(self, step: int) -> list[int]:
         s = self.settings
-        return schedule.batch_positions(
+        return schedule.list_batch_positions(
             step - self.first, s["batch"], len(self.train), s["epochs"]
         )
 
@@ -501,5 +508,5 @@ def _engine(job: dict[str, Any], llama: Any, device: str) -> Any:
         optimizer=build_optimizer(model, s, config["zero_optimization"]["stage"]),
         config=config,
     )
-    wait_as_long_everywhere()
+    set_group_timeouts()
     return engine

@@ -15,7 +15,7 @@ from jobs.training.tokens import Encode, how_encoded, tokens, tokens_id
 from zsg_core.data import prompts
 from zsg_core.data.examples import Example
 from zsg_core.data.prompts import Template
-from zsg_core.digest import ids_digest
+from zsg_core.digest import digest_ids
 from zsg_core.errors import ClusterError, UserError
 from zsg_core.training.llama import position_count
 
@@ -111,7 +111,7 @@ def ordered_ids(arrangement: Path) -> list[str]:
     enters training."""
     ids = (arrangement / "ids").read_text(encoding="utf-8").splitlines()
     meta = read_json(arrangement / "meta.json")
-    if not meta or ids_digest(ids) != meta["ids_digest"]:
+    if not meta or digest_ids(ids) != meta["ids_digest"]:
         raise ClusterError(
             f"{arrangement}: `ids` is not the list that its meta.json describes; remove the folder"
         )

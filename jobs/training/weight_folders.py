@@ -341,7 +341,7 @@ class WeightFolders:
         )
 
     def _publish(self, task: _Task, reports: list[dict[str, Any]]) -> Written:
-        digest = weights.combined(
+        digest = weights.combine_digests(
             {name: one for report in reports for name, one in report["tensors"].items()}
         )
         size = sum(report["bytes"] for report in reports)
@@ -379,7 +379,7 @@ class WeightFolders:
         ):
             copied = draft / path.relative_to(self._base.path)
             ownership.make_folder(copied.parent)
-            ordinary_files.copy(self._base.path, path, copied)
+            ordinary_files.copy_file(self._base.path, path, copied)
         if self._is_adapter:
             write_json(
                 draft / "adapter_config.json",

@@ -9,7 +9,7 @@ from launcher.workspace import yaml_file
 from launcher.workspace.shipped import shipped
 from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import brief, nearest
+from zsg_core.schema_errors import format_brief, suggest_nearest
 
 INHERITS = "inherits"
 LONGEST_NAME = 64
@@ -125,10 +125,10 @@ def _find(name: str, folders: list[Path]) -> Path:
             for path in folder.glob("*.yaml")
         }
     )
-    hint = nearest(name, known)
+    hint = suggest_nearest(name, known)
     raise UserError(
-        f"profile {brief(name)} not found.{hint} Known: {', '.join(known)}; or give the path of a"
-        " .yaml file"
+        f"profile {format_brief(name)} not found.{hint} Known: {', '.join(known)}; or give the path"
+        " of a .yaml file"
     )
 
 

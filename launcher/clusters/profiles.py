@@ -9,11 +9,11 @@ import msgspec
 from pydantic import Field, ValidationError
 
 from jobs.contract import continuation
-from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_of_slurm
+from jobs.runtime.slurm_environment import CLUSTERS, REACHED_BY, is_slurm_variable
 from launcher.clusters import profile_files, sbatch_options, setup_script
 from launcher.clusters.profile_files import Layers
 from zsg_core import addresses
-from zsg_core.schema_errors import first_problem
+from zsg_core.schema_errors import find_first_problem
 from zsg_core.settings.fields import (
     Count,
     Minutes,
@@ -504,7 +504,7 @@ def of(layers: Layers) -> Profile:
     try:
         profile = Profile.model_validate(layers.value)
     except ValidationError as error:
-        place, message = first_problem(error, Profile)
+        place, message = find_first_problem(error, Profile)
         raise layers.error(place, message) from None
     _refuse_what_is_not_honoured(layers, profile)
     if profile.prepare.nodes * profile.prepare.ranks_per_node != 1:
@@ -576,7 +576,7 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
         )
         raise layers.error(("slurm", "sbatch", "clusters"), message)
     for name in profile.environment.keep:
-        if is_of_slurm(name) and name not in (*REACHED_BY, CLUSTERS):
+        if is_slurm_variable(name) and name not in (*REACHED_BY, CLUSTERS):
             message = (
                 f"environment.keep: {name} is an option of Slurm's own programs, and zsg keeps such"
                 " out of its calls and its jobs; say it by slurm.sbatch or slurm.srun_args"
@@ -634,7 +634,9 @@ def _uri_refusal(uri: str | None) -> str | None:
             " ~/.mlflow/credentials"
         )
     why = (
-        addresses.refusal(uri) if _is_server(uri) else "is no MLflow that zsg can fill"
+        addresses.explain_refusal(uri)
+        if _is_server(uri)
+        else "is no MLflow that zsg can fill"
     )
     if why is None:
         return None

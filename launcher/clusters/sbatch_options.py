@@ -1,7 +1,7 @@
 """Says which options of sbatch a profile may pass on by name, and who sets those that
 it may not."""
 
-from zsg_core.schema_errors import nearest
+from zsg_core.schema_errors import suggest_nearest
 
 # Long options of sbatch(1), Slurm 22.05 to 25.05, that change where and how a job runs
 # and that zsg leaves alone.
@@ -54,6 +54,6 @@ def refusal(name: str) -> str | None:
     if name in OURS:
         return f"zsg sets --{name} itself; its jobs depend on it"
     return (
-        f"sbatch has no option --{name}.{nearest(name, sorted(PASSED))} Options by their long"
-        " names, without dashes"
+        f"sbatch has no option --{name}.{suggest_nearest(name, sorted(PASSED))} Options by their"
+        " long names, without dashes"
     )

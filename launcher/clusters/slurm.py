@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from jobs.contract.causes import Cause
 from jobs.contract.states import State
-from jobs.files.ownership import name_of
+from jobs.files.ownership import find_user_name
 from jobs.runtime import slurm_environment
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
@@ -497,7 +497,7 @@ def _by_cluster(queue: Queue) -> list[tuple[str | None, list[str]]]:
 def _untouched(queue: Queue) -> list[str]:
     away = [f"job {job.id} is {why}" for job, why in queue.away.items()]
     others = [
-        f"job {job.id} is that of {name_of(job.user)}"
+        f"job {job.id} is that of {find_user_name(job.user)}"
         for job in queue.active
         if job.user and not _is_mine(job)
     ]
@@ -630,7 +630,7 @@ def _start(
 ) -> subprocess.CompletedProcess[str]:
     """Every call of a program of Slurm goes through here: in a clean environment, and
     of the cluster that is meant."""
-    env = slurm_environment.of_calls(cluster)
+    env = slurm_environment.make_call_environment(cluster)
     words = [argv[0], "-M", cluster, *argv[1:]] if cluster else argv
     try:
         return run(words, capture_output=True, text=True, errors="replace", env=env)

@@ -16,7 +16,7 @@ import launcher
 from jobs.evaluating import sandbox
 from jobs.evaluating.sandbox import Sandbox
 from jobs.files import ownership
-from jobs.files.ownership import Above, Fault
+from jobs.files.ownership import Fault, OpenParent
 from launcher.clusters import slurm
 from launcher.clusters.profiles import Profile
 from launcher.doctor import cluster_checks
@@ -193,7 +193,7 @@ def import_path(folders: Sequence[str]) -> Check:
     faults = [
         fault
         for folder in dict.fromkeys(folders)
-        if (fault := ownership.fault_of(Path(folder or ".").resolve()))
+        if (fault := ownership.find_fault(Path(folder or ".").resolve()))
     ]
     if launcher.CURRENT_FOLDER_WAS_ON_PATH:
         found = "PYTHONPATH has an empty part, which is the folder you are in, whosesoever that is"
@@ -223,7 +223,7 @@ def import_path(folders: Sequence[str]) -> Check:
 def owner(workspace: Path) -> Check:
     """Whether nobody but the user may write what is run from a workspace, nor put
     another in its place."""
-    above = ownership.above(workspace)
+    above = ownership.find_open_parent(workspace)
     if above and above.by_all:
         found, mend = (
             f"{above}: anybody can put another workspace in its place",
@@ -236,9 +236,9 @@ def owner(workspace: Path) -> Check:
             if above
             else Check("owner", OK, "the workspace will be made for you alone")
         )
-    if ownership.is_groups(workspace):
+    if ownership.is_group_workspace(workspace):
         return _of_group(workspace)
-    if (fault := ownership.fault_of(workspace)) and not fault.mend:
+    if (fault := ownership.find_fault(workspace)) and not fault.mend:
         return Check(
             "owner",
             PROBLEM,
@@ -262,7 +262,7 @@ def owner(workspace: Path) -> Check:
     return Check("owner", OK, "nobody else may write what is run from the workspace")
 
 
-def _replaceable(above: Above) -> Check:
+def _replaceable(above: OpenParent) -> Check:
     found = f"{above}: who may write there can put another workspace in its place"
     return Check(
         "owner", WARNING, found, "zsg refuses what is not yours, whenever it looks"
@@ -270,7 +270,7 @@ def _replaceable(above: Above) -> Check:
 
 
 def _of_group(workspace: Path) -> Check:
-    group = ownership.group_of(workspace)
+    group = ownership.find_group_name(workspace)
     if not ownership.is_member(workspace):
         return Check(
             "owner",
@@ -281,8 +281,8 @@ def _of_group(workspace: Path) -> Check:
     return Check(
         "owner",
         OK,
-        f"of group {group}, made by {ownership.name_of(workspace.stat().st_uid)}; each runs only"
-        " their own code",
+        f"of group {group}, made by {ownership.find_user_name(workspace.stat().st_uid)}; each runs"
+        " only their own code",
     )
 
 

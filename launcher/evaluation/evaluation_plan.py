@@ -26,7 +26,7 @@ from launcher.planning.plan import (
 from launcher.workspace.job_state import JobState
 from zsg_core.metrics.keys import INSIDE
 from zsg_core.metrics.metrics import TEST_SET
-from zsg_core.schema_errors import brief
+from zsg_core.schema_errors import format_brief
 from zsg_core.training import schedule
 
 
@@ -156,7 +156,7 @@ def _taken_otherwise(run: Run, found: Found) -> str | None:
 def _wanted(run: Run, state: JobState) -> list[int]:
     """The steps at which metrics of answers are wanted: of the base, and of every
     snapshot that the grid asks for."""
-    own = schedule.snapshot_steps(
+    own = schedule.list_snapshot_steps(
         (state.steps or 0) - state.first, run.checkpoints.snapshots
     )
     return [*([] if run.before else [0]), *(state.first + step for step in own)]
@@ -171,5 +171,6 @@ def _told(missing: Mapping[int, Sequence[str]]) -> str:
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return ", ".join(
-        f"{key} {brief(old.get(key))}, now {brief(new.get(key))}" for key in keys
+        f"{key} {format_brief(old.get(key))}, now {format_brief(new.get(key))}"
+        for key in keys
     )

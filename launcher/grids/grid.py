@@ -20,7 +20,12 @@ from launcher.grids import grid_claims, overrides
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Document, Place
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import brief, first_problem, leaf_keys, unknown_key
+from zsg_core.schema_errors import (
+    describe_unknown_key,
+    find_first_problem,
+    format_brief,
+    list_leaf_keys,
+)
 from zsg_core.settings.claims import Claim
 from zsg_core.settings.run import Settings
 
@@ -114,12 +119,14 @@ def _check_top(document: Document) -> None:
         )
     for key in top:
         if key not in KEYS:
-            raise document.error((key,), unknown_key(key, KEYS))
+            raise document.error((key,), describe_unknown_key(key, KEYS))
     if not isinstance(top.get("name"), str) or not NAME.fullmatch(top["name"]):
         allowed = (
             "`name` must be 1–64 letters, digits, '.', '_' or '-', e.g. name: wsd-order"
         )
-        raise document.error(("name",), f"{allowed}; found {brief(top.get('name'))}")
+        raise document.error(
+            ("name",), f"{allowed}; found {format_brief(top.get('name'))}"
+        )
     if not isinstance(top.get("profile"), str | None):
         raise document.error(
             ("profile",), "`profile` must be a name or the path of a profile file"
@@ -241,9 +248,9 @@ def _block(document: Document, place: Place, block: Any) -> list[list[Setting]]:
 
 
 def _axis(document: Document, place: Place, key: str, value: Any) -> list[Setting]:
-    known = leaf_keys(Settings, key)
+    known = list_leaf_keys(Settings, key)
     if key not in known:
-        raise document.error(place, unknown_key(key, known))
+        raise document.error(place, describe_unknown_key(key, known))
     if not isinstance(value, list):
         return [Setting(key, value, document, place)]
     if not value:
@@ -301,7 +308,7 @@ def _told(
     origins: dict[Branch, tuple[Setting, Place]],
 ) -> UserError:
     """The first problem in one line that names where the value was read."""
-    loc, message = first_problem(error, Settings)
+    loc, message = find_first_problem(error, Settings)
     branch = tuple(str(part) for part in loc)
     while branch and branch not in origins:
         branch = branch[:-1]
@@ -334,7 +341,7 @@ def _lay(
     for depth, part in enumerate(branch[:-1], start=1):
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            held = f"{'.'.join(branch[:depth])} is {brief(tree)}, not a mapping"
+            held = f"{'.'.join(branch[:depth])} is {format_brief(tree)}, not a mapping"
             raise setting.source.error(place, f"{'.'.join(branch)}: {held}")
     if value == {} and isinstance(tree.get(branch[-1]), dict):
         return  # an empty mapping laid over a mapping changes nothing

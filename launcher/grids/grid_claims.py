@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from launcher.grids import published
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Document, Place
-from zsg_core.schema_errors import brief, nearest, unknown_key
+from zsg_core.schema_errors import describe_unknown_key, format_brief, suggest_nearest
 from zsg_core.settings.claims import (
     FEWEST_PLACES,
     KINDS,
     OF_A_GRID,
     Claim,
     Correlates,
-    too_few_places,
+    explain_too_few_places,
 )
 
 Row = dict[str, Any]
@@ -49,8 +49,8 @@ def read(
                 _check(document, ("claims", number), key, value, axes)
         if claim.published is not None and claim.published not in published.names():
             known = published.names()
-            hint = nearest(claim.published, known)
-            message = f"no published curves {brief(claim.published)}.{hint}"
+            hint = suggest_nearest(claim.published, known)
+            message = f"no published curves {format_brief(claim.published)}.{hint}"
             raise document.error(
                 ("claims", number, "published"),
                 f"{message} There are: {', '.join(known)}",
@@ -67,7 +67,7 @@ def notes(document: Document, claims: Sequence[Claim]) -> list[str]:
     """What is to be told of claims that no run can decide, each with its line."""
     return [
         f"{yaml_file.shown(document.path)}:{document.line(('claims', number, 'values'))}: this"
-        f" claim will stay undecided: {too_few_places(len(claim.values))}"
+        f" claim will stay undecided: {explain_too_few_places(len(claim.values))}"
         for number, claim in enumerate(claims)
         if isinstance(claim, Correlates) and len(claim.values) < FEWEST_PLACES
     ]
@@ -121,7 +121,7 @@ def _told(error: ValidationError) -> tuple[Place, str]:
     place = rest[1:] if kind else rest
     at: Place = ("claims", number, *place)
     if first["type"] == "extra_forbidden":
-        return at, unknown_key(
+        return at, describe_unknown_key(
             str(place[-1]), list(KINDS[str(kind)].model_fields), f"a claim that {kind}"
         )
     if first["type"] == "missing":
@@ -135,7 +135,8 @@ def _told(error: ValidationError) -> tuple[Place, str]:
     name = ".".join(map(str, place)) or "a claim"
     return (
         at,
-        f"{name}: {first['msg'].removeprefix('Value error, ')}, found {brief(first['input'])}",
+        f"{name}: {first['msg'].removeprefix('Value error, ')}, found"
+        f" {format_brief(first['input'])}",
     )
 
 
@@ -150,13 +151,14 @@ def _check(
     if key not in known:
         raise document.error(
             place,
-            f"{key!r} is no axis of this grid.{nearest(key, known)} Axes: {', '.join(known)}",
+            f"{key!r} is no axis of this grid.{suggest_nearest(key, known)} Axes:"
+            f" {', '.join(known)}",
         )
     if not any(key in one and _same(one[key], value) for one in axes):
-        there = [brief(one[key]) for one in axes if key in one]
+        there = [format_brief(one[key]) for one in axes if key in one]
         raise document.error(
             place,
-            f"no run has {key} {brief(value)}; there are: {', '.join(dict.fromkeys(there))}",
+            f"no run has {key} {format_brief(value)}; there are: {', '.join(dict.fromkeys(there))}",
         )
 
 

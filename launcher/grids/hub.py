@@ -275,7 +275,7 @@ def _api() -> Any:
 
 def _in_the_clear() -> str | None:
     """Why no token is sent to the hub that the environment names; None where it may be."""
-    return addresses.refuse_key_in_the_clear(os.environ.get("HF_ENDPOINT", ""))
+    return addresses.explain_key_refusal(os.environ.get("HF_ENDPOINT", ""))
 
 
 @contextlib.contextmanager

@@ -26,12 +26,12 @@ from zsg_core.data.readers.format import Facts, Look, root
 from zsg_core.data.readers.intake import Intake
 from zsg_core.errors import UserError
 from zsg_core.recipe import InputDigests, SourceDigests, uses_embedding
-from zsg_core.schema_errors import brief
+from zsg_core.schema_errors import format_brief
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.data import HeldOut, Source
 from zsg_core.settings.run import MINILM, TINY, Settings
 from zsg_core.shown_text import make_showable
-from zsg_core.suites import File
+from zsg_core.suites import SuiteFile
 
 # of a model's tokenizer, by its digest; counted up when they are other tokens
 CONTROL = "control 1"
@@ -88,15 +88,15 @@ class Inputs:
             for name, source in settings.data.by_source().items()
         }
 
-    def of_suites(self, asked: CheckpointSettings) -> dict[str, File]:
+    def of_suites(self, asked: CheckpointSettings) -> dict[str, SuiteFile]:
         """The files of the benchmarks and the reward model that checkpoints are scored
         on, with their digests."""
         found = {
             name: suite_files.locate(key, given)
-            for name, (key, given) in suites.needs(asked).items()
+            for name, (key, given) in suites.find_needed_files(asked).items()
         }
         return {
-            name: File(str(path), self._folder(path, content.suite_files(name)))
+            name: SuiteFile(str(path), self._folder(path, content.suite_files(name)))
             for name, path in found.items()
         }
 
@@ -150,7 +150,7 @@ class Inputs:
     def _tell_links(self, folder: Path, list_files: content.Files) -> None:
         """A note of files that lie elsewhere: a folder of data may have come from
         anywhere, with links in it."""
-        found = ordinary_files.led_out(root(folder), list_files(folder))
+        found = ordinary_files.find_links_out(root(folder), list_files(folder))
         if not found:
             return
         path, to = (make_showable(str(one), keep="") for one in found[0])
@@ -492,7 +492,9 @@ def _absolute(key: str, path: str) -> Path:
         RuntimeError,
     ) as error:  # RuntimeError: no such user, links in a circle
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{key}: {brief(path)} is not a folder: {reason}") from error
+        raise UserError(
+            f"{key}: {format_brief(path)} is not a folder: {reason}"
+        ) from error
     return folder
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from launcher.grids import json_schema
 from launcher.grids.json_schema import NAME_PATTERN, NAMED, Schema
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import brief, nearest
+from zsg_core.schema_errors import format_brief, suggest_nearest
 
 File = Literal["grid", "profile"]
 
@@ -308,7 +308,7 @@ def _resolve_key(key: str, paths: Sequence[str], file: File) -> str:
         raise UserError(_unknown(key, paths, file))
     if len(candidates) > 1:
         raise UserError(
-            f"several keys of a {file} end in {brief(key)}; say which:"
+            f"several keys of a {file} end in {format_brief(key)}; say which:"
             f" {', '.join(candidates)}"
         )
     return candidates[0]
@@ -327,7 +327,7 @@ def _is_same_key(path: str, key: str) -> bool:
 
 def _unknown(key: str, paths: Sequence[str], file: File) -> str:
     """The message for a key that there is not, with the nearest, by its end if not as a whole."""
-    hint = nearest(key, paths)
+    hint = suggest_nearest(key, paths)
     if not hint:
         by_end = {path.rpartition(".")[2]: path for path in reversed(paths)}
         ends = difflib.get_close_matches(
@@ -335,7 +335,7 @@ def _unknown(key: str, paths: Sequence[str], file: File) -> str:
         )
         hint = f" Did you mean {by_end[ends[0]]!r}?" if ends else ""
     sections = [path for path in paths if "." not in path]
-    return f"a {file} has no key {brief(key)}.{hint} Known at the top: {', '.join(sections)}"
+    return f"a {file} has no key {format_brief(key)}.{hint} Known at the top: {', '.join(sections)}"
 
 
 def _definition(reference: str, definitions: Schema) -> Schema:

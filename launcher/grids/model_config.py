@@ -9,7 +9,7 @@ such key is looked for, and refused where it would do something.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zsg_core.schema_errors import brief
+from zsg_core.schema_errors import format_brief
 from zsg_core.training.llama import DEFAULTS, position_count
 
 MOST_LAYERS = 10_000
@@ -120,8 +120,8 @@ def faults(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"config.json: head_dim is {width}; rotary positions turn pairs, so it must be even"
     if (kind := config.get("hidden_act", "silu")) not in ACTIVATIONS:
         yield (
-            f"config.json: hidden_act {brief(kind)} is none that transformers has; for a Llama it"
-            " is 'silu'"
+            f"config.json: hidden_act {format_brief(kind)} is none that transformers has; for a"
+            " Llama it is 'silu'"
         )
     if config.get("attention_dropout"):
         yield "attention_dropout is not 0; its draws would differ by rank"
@@ -129,16 +129,16 @@ def faults(config: Mapping[str, Any]) -> Iterator[str]:
     for key, neutral in NOT_COMPUTED.items():
         if key in config and config[key] not in neutral:
             yield (
-                f"config.json: {key} is {brief(config[key])}, which transformers' Llama does not"
-                " compute"
+                f"config.json: {key} is {format_brief(config[key])}, which transformers' Llama does"
+                " not compute"
             )
     kinds = config.get("layer_types")
     if kinds is not None and not (
         isinstance(kinds, list) and set(map(str, kinds)) <= {"full_attention"}
     ):
         yield (
-            f"config.json: layer_types {brief(kinds)} has others than full_attention, which Llama's"
-            " all are"
+            f"config.json: layer_types {format_brief(kinds)} has others than full_attention, which"
+            " Llama's all are"
         )
     yield from _ids(config)
     yield from code(config, CODE)
@@ -154,7 +154,7 @@ def quantised(config: Mapping[str, Any]) -> str | None:
             return (
                 str(told.get("quant_method") or "compressed")[:80]
                 if isinstance(told, dict)
-                else brief(told)
+                else format_brief(told)
             )
     for key in ("dtype", "torch_dtype"):
         name = config.get(key)
@@ -174,7 +174,8 @@ def code(told: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
     own = [named[key] for key in classes if named.get(key)]
     if own:
         yield (
-            f"auto_map names code of its own ({brief(own[0])}), which zsg does not run: it would"
+            f"auto_map names code of its own ({format_brief(own[0])}), which zsg does not run: it"
+            " would"
             " train transformers' own class instead; where that computes the same, take auto_map"
             " out of a copy of the folder"
         )
@@ -191,7 +192,8 @@ def other_files(config: Mapping[str, Any]) -> Iterator[str]:
     for key in ("configuration_files", "transformers_weights"):
         if config.get(key):
             yield (
-                f"config.json: {key} is {brief(config[key])}: transformers would load other files"
+                f"config.json: {key} is {format_brief(config[key])}: transformers would load other"
+                " files"
                 " than zsg has judged; take it out of a copy of the folder, and give the files"
                 " their usual names"
             )
@@ -199,8 +201,8 @@ def other_files(config: Mapping[str, Any]) -> Iterator[str]:
         told = config.get(key)
         if told is not None and not (isinstance(told, str) and told in ATTENTIONS):
             yield (
-                f"config.json: {key} is {brief(told)}, which transformers does not have; it would"
-                " look for code of that name. Take it out of a copy of the folder"
+                f"config.json: {key} is {format_brief(told)}, which transformers does not have; it"
+                " would look for code of that name. Take it out of a copy of the folder"
             )
 
 
@@ -277,25 +279,25 @@ def head_size(config: Mapping[str, Any]) -> int:
 def _types(config: Mapping[str, Any]) -> Iterator[str]:
     for key in DEFAULTS:
         if key in config and not _is_count(config[key]):
-            yield f"config.json: {key} is {brief(config[key])}, not a count"
+            yield f"config.json: {key} is {format_brief(config[key])}, not a count"
     layers = size_of(config, "num_hidden_layers")
     if _is_count(layers) and layers >= MOST_LAYERS:
         yield f"config.json: num_hidden_layers must be a number of layers, less than {MOST_LAYERS}"
     for key in ("num_key_value_heads", "head_dim"):
         if config.get(key) is not None and not _is_count(config[key]):
-            yield f"config.json: {key} is {brief(config[key])}, not a count"
+            yield f"config.json: {key} is {format_brief(config[key])}, not a count"
     for key in ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_cache"):
         if key in config and not isinstance(config[key], bool):
-            yield f"config.json: {key} is {brief(config[key])}, neither true nor false"
+            yield f"config.json: {key} is {format_brief(config[key])}, neither true nor false"
     for key in ("rms_norm_eps", "initializer_range", "rope_theta"):
         if config.get(key, 1) is not None and not _is_positive(config.get(key, 1)):
-            yield f"config.json: {key} is {brief(config[key])}, not a number above 0"
+            yield f"config.json: {key} is {format_brief(config[key])}, not a number above 0"
     if "rms_norm_eps" in config and config["rms_norm_eps"] is None:
         yield "config.json: rms_norm_eps is None, not a number above 0"
     for key in ("rope_scaling", "rope_parameters", "auto_map"):
         allowed = (dict, list) if key == "auto_map" else (dict,)
         if config.get(key) is not None and not isinstance(config[key], allowed):
-            yield f"config.json: {key} is {brief(config[key])}, not an object"
+            yield f"config.json: {key} is {format_brief(config[key])}, not an object"
 
 
 def _rope_used(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,14 +320,14 @@ def _rope(config: Mapping[str, Any], head: int) -> Iterator[str]:
         return
     if not isinstance(kind, str) or kind not in ROPE:
         yield (
-            f"config.json: {where} has the type {brief(kind)}, which transformers' Llama does not"
-            f" know; it knows {', '.join(ROPE)}"
+            f"config.json: {where} has the type {format_brief(kind)}, which transformers' Llama"
+            f" does not know; it knows {', '.join(ROPE)}"
         )
         return
     if _rope_kind(other) != kind:
         yield (
-            f"config.json: rope_scaling is {kind!r} and rope_parameters {brief(_rope_kind(other))};"
-            " leave one"
+            f"config.json: rope_scaling is {kind!r} and rope_parameters"
+            f" {format_brief(_rope_kind(other))}; leave one"
         )
     thetas = [
         told["rope_theta"]
@@ -333,7 +335,7 @@ def _rope(config: Mapping[str, Any], head: int) -> Iterator[str]:
         if told.get("rope_theta") is not None
     ]
     if any(not _is_positive(theta) for theta in thetas):
-        yield f"config.json: rope_theta is {brief(thetas[0])}, not a number above 0"
+        yield f"config.json: rope_theta is {format_brief(thetas[0])}, not a number above 0"
     elif len(set(thetas)) > 1:
         yield (
             f"config.json: rope_theta is {thetas[1]:g}, and {where}.rope_theta {thetas[0]:g};"
@@ -375,9 +377,9 @@ def _rope_fields(
                     " pair of a head"
                 )
         elif name == origin and not _is_count(value):
-            yield f"config.json: {where}.{name} is {brief(value)}, not a count"
+            yield f"config.json: {where}.{name} is {format_brief(value)}, not a count"
         elif not _is_positive(value):
-            yield f"config.json: {where}.{name} is {brief(value)}, not a number above 0"
+            yield f"config.json: {where}.{name} is {format_brief(value)}, not a number above 0"
     if kind == "llama3":
         low, high = given["low_freq_factor"], given["high_freq_factor"]
         if _is_positive(low) and _is_positive(high) and high <= low:
@@ -393,7 +395,7 @@ def _ids(config: Mapping[str, Any]) -> Iterator[str]:
         told = config.get(key)
         for one in told if isinstance(told, list) and key == "eos_token_id" else [told]:
             if one is not None and (not isinstance(one, int) or isinstance(one, bool)):
-                yield f"config.json: {key} is {brief(told)}, not the id of a token"
+                yield f"config.json: {key} is {format_brief(told)}, not the id of a token"
                 break
             if one is not None and one >= rows:
                 yield (

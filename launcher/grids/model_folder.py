@@ -19,7 +19,7 @@ from jobs.preparing import embedding_code
 from launcher.grids import model_config, model_tokenizer
 from launcher.grids.model_files import Tensor, is_pointer, read_json, tensors_of
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import brief
+from zsg_core.schema_errors import format_brief
 
 ARCHITECTURE = "LlamaForCausalLM"
 HEAD = "regression_head.weight"
@@ -114,8 +114,8 @@ def notes(folder: Path, named: Collection[str] = ()) -> list[str]:
         _, beside = _beyond_the_llama(config, held)
         if beside:
             found.append(
-                f"{len(beside)} tensors are no part of a Llama, the first {brief(beside[0])}; they"
-                " are left out"
+                f"{len(beside)} tensors are no part of a Llama, the first"
+                f" {format_brief(beside[0])}; they are left out"
             )
         dtypes = sorted(
             {one.dtype for name, one in held.items() if not NOT_LOADED.search(name)}
@@ -183,7 +183,7 @@ def _faults_of_reward(folder: Path) -> Iterator[str]:
     names = config.get("architectures") or []
     if not isinstance(names, list):
         raise UserError(
-            f"{folder}/config.json: architectures is {brief(names)}, not a list of names"
+            f"{folder}/config.json: architectures is {format_brief(names)}, not a list of names"
         )
     if any(str(name).endswith("ForSequenceClassification") for name in names):
         labels = config.get("id2label")
@@ -192,7 +192,7 @@ def _faults_of_reward(folder: Path) -> Iterator[str]:
         )
         if outputs != 1:
             raise UserError(
-                f"{folder}: classifies into {brief(outputs)}; a reward model has one output"
+                f"{folder}: classifies into {format_brief(outputs)}; a reward model has one output"
             )
     elif config.get("model_type") != "llama" or (held is not None and HEAD not in held):
         raise UserError(
@@ -283,7 +283,7 @@ def _config(folder: Path) -> dict[str, Any]:
     )
     if not isinstance(names, list):
         raise UserError(
-            f"{folder}/config.json: architectures is {brief(names)}, not a list of names"
+            f"{folder}/config.json: architectures is {format_brief(names)}, not a list of names"
         )
     if kind != "llama" or ARCHITECTURE not in names:
         found = kind if kind != "llama" else ", ".join(map(str, names))
@@ -307,7 +307,9 @@ def _quantised(
         return f"the weights are quantised ({beside[0]} lies beside them); {advice}"
     packed = [name for name in held if PACKED.search(name)]
     if packed:
-        return f"the weights are quantised (they hold {brief(packed[0])}); {advice}"
+        return (
+            f"the weights are quantised (they hold {format_brief(packed[0])}); {advice}"
+        )
     other = [
         name
         for name, one in held.items()
@@ -335,7 +337,7 @@ def _misfits(
     if within:
         yield (
             f"{len(within)} tensors have no place in the Llama of config.json, the first"
-            f" {brief(within[0])}{_why_too_many(within[0], config)}"
+            f" {format_brief(within[0])}{_why_too_many(within[0], config)}"
         )
     bad = [
         (name, want)
@@ -516,7 +518,7 @@ def _sharded(
         for tensor, one in (held or {}).items():
             if tensor in made:
                 raise UserError(
-                    f"{folder}: {brief(tensor)} lies in two weight files,"
+                    f"{folder}: {format_brief(tensor)} lies in two weight files,"
                     f" {made[tensor].file.name[:80]} and {shard[:80]}; transformers would take"
                     " either"
                 )

@@ -14,7 +14,7 @@ from launcher.grids import model_config, sentencepiece_model
 from launcher.grids.model_files import is_pointer, read_json
 from zsg_core.control_tokens import is_control
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import brief
+from zsg_core.schema_errors import format_brief
 
 FILES = ("tokenizer.json", "tokenizer.model")  # of which one must be there
 OBJECTS = (
@@ -91,7 +91,8 @@ def other_files(told: Mapping[str, Any]) -> Iterator[str]:
     named = told.get("fast_tokenizer_files")
     if named and named != ["tokenizer.json"]:
         yield (
-            f"tokenizer_config.json: fast_tokenizer_files is {brief(named)}: transformers would"
+            f"tokenizer_config.json: fast_tokenizer_files is {format_brief(named)}: transformers"
+            " would"
             " take the one of its own version in place of tokenizer.json; take it out of a copy of"
             " the folder"
         )
@@ -115,7 +116,8 @@ def notes(
     if unused:
         yield (
             f"{len(unused)} special token{'s' * (len(unused) > 1)} of the tokenizer, the first"
-            f" {brief(unused[0])}, lie beyond the embedding's {rows} rows; zsg writes none of them"
+            f" {format_brief(unused[0])}, lie beyond the embedding's {rows} rows; zsg writes none"
+            " of them"
         )
     if control := [
         token for token in _made_of_texts(folder, told, tokens) if token not in named
@@ -123,8 +125,8 @@ def notes(
         more = f" and {len(control) - 3} more" if len(control) > 3 else ""
         yield (
             f"{len(control)} control token{'s' * (len(control) > 1)} of the tokenizer,"
-            f" {', '.join(map(brief, control[:3]))}{more}, that transformers makes of a text's"
-            " words: zsg reads them as text wherever data, prompts or answers have them;"
+            f" {', '.join(map(format_brief, control[:3]))}{more}, that transformers makes of a"
+            " text's words: zsg reads them as text wherever data, prompts or answers have them;"
             " model.add_tokens names those that are to stay tokens"
         )
     for place, key in enumerate(("bos_token", "eos_token")):
@@ -133,7 +135,7 @@ def notes(
         among = said if isinstance(said, list) else [said]
         if made is not None and said is not None and made not in among:
             yield (
-                f"config.json's {key}_id is {said}, the tokenizer's {key} is {brief(token)},"
+                f"config.json's {key}_id is {said}, the tokenizer's {key} is {format_brief(token)},"
                 f" {made}; zsg takes the tokenizer's"
             )
 
@@ -232,8 +234,8 @@ def _tokens(folder: Path, told: Mapping[str, dict[str, Any]]) -> Tokens:
                 is_id and isinstance(row, dict) and isinstance(row.get("content"), str)
             ):
                 raise UserError(
-                    f"{folder}/tokenizer_config.json: added_tokens_decoder: {brief(key)} is no"
-                    " added token"
+                    f"{folder}/tokenizer_config.json: added_tokens_decoder: {format_brief(key)} is"
+                    " no added token"
                 )
             made.added.setdefault(
                 row["content"], (int(key), row.get("special") is True)
@@ -242,7 +244,8 @@ def _tokens(folder: Path, told: Mapping[str, dict[str, Any]]) -> Tokens:
         for token, one in told["added_tokens.json"].items():
             if type(one) is not int or one < 0:
                 raise UserError(
-                    f"{folder}/added_tokens.json: {brief(token)} has the id {brief(one)}"
+                    f"{folder}/added_tokens.json: {format_brief(token)} has the id"
+                    f" {format_brief(one)}"
                 )
             made.added.setdefault(token, (one, False))
     return made
@@ -344,7 +347,8 @@ def _beyond(tokens: Tokens, rows: int) -> Iterator[str]:
         one, token = min(found)
         yield (
             f"{len(found)} token{'s' * (len(found) > 1)} of the tokenizer lie beyond the"
-            f" embedding's {rows} rows (vocab_size), the first {brief(token)} with id {one}; take"
+            f" embedding's {rows} rows (vocab_size), the first {format_brief(token)} with id {one};"
+            " take"
             " the tokenizer that belongs to these weights, or add tokens with model.add_tokens"
         )
 
@@ -371,11 +375,11 @@ def _end(
         return
     made = tokens.id_of(token)
     if made is None:
-        yield f"the tokenizer's {key} is {brief(token)}, which is none of its tokens"
+        yield f"the tokenizer's {key} is {format_brief(token)}, which is none of its tokens"
     elif made >= rows:
         yield (
-            f"the tokenizer's {key} {brief(token)} has id {made}, beyond the embedding's {rows}"
-            " rows (vocab_size)"
+            f"the tokenizer's {key} {format_brief(token)} has id {made}, beyond the embedding's"
+            f" {rows} rows (vocab_size)"
         )
 
 
@@ -419,7 +423,7 @@ def _generation(told: Mapping[str, Any], rows: int) -> Iterator[str]:
     for one in ends if isinstance(ends, list) else [ends]:
         if one is not None and (type(one) is not int or one >= rows):
             yield (
-                f"generation_config.json: eos_token_id is {brief(ends)}, but the embedding has"
-                f" {rows} rows"
+                f"generation_config.json: eos_token_id is {format_brief(ends)}, but the embedding"
+                f" has {rows} rows"
             )
             return

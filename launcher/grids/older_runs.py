@@ -15,7 +15,7 @@ def notes(place: Workspace, runs: Iterable[Run]) -> list[str]:
     """
     found: dict[str, list[tuple[str, str]]] = {}
     for run in runs:
-        before, marks = recipes.without_marks(run.recipe)
+        before, marks = recipes.remove_marks(run.recipe)
         older = recipes.run_id(before)
         if marks and job_file.is_there(place.run(older)):
             what = " and ".join(recipes.MARKS[key] for key in sorted(marks))

@@ -7,7 +7,7 @@ from typing import Any
 from launcher.workspace import yaml_file
 from launcher.workspace.yaml_file import Place
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import leaf_keys, unknown_key
+from zsg_core.schema_errors import describe_unknown_key, list_leaf_keys
 from zsg_core.secrets import hide_in_addresses
 from zsg_core.settings.run import Settings
 from zsg_core.shown_text import make_showable
@@ -45,14 +45,14 @@ def _one(text: str) -> Override:
         raise _error(text, "holds a line break or another character that does not show")
     if not equals or not key:
         raise _error(text, EXAMPLE)
-    known = leaf_keys(Settings, key)
+    known = list_leaf_keys(Settings, key)
     if key not in known:
         raise _error(
             text,
             (
                 f"`{key}` is no setting; {ELSEWHERE[key]}"
                 if key in ELSEWHERE
-                else unknown_key(key, known)
+                else describe_unknown_key(key, known)
             ),
         )
     return Override(text, key, _value(text, written.strip()))

@@ -16,7 +16,7 @@ from zsg_core.recipe import Recipe
 from zsg_core.settings.checkpoints import CheckpointSettings
 from zsg_core.settings.run import TINY
 from zsg_core.settings.strategy import StrategySettings
-from zsg_core.suites import File, Suite
+from zsg_core.suites import Suite, SuiteFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Run:
     before: "Run | None" = None
     strategy: str = ""
     evaluators: int = 1
-    suite_files: Mapping[str, File] = field(default_factory=dict)
+    suite_files: Mapping[str, SuiteFile] = field(default_factory=dict)
 
     @cached_property
     def corpus_id(self) -> str:
@@ -55,7 +55,7 @@ class Run:
     @cached_property
     def suites(self) -> tuple[Suite, ...]:
         """What evaluators take of its checkpoints."""
-        return suites.wanted(
+        return suites.select_suites(
             self.checkpoints, self.suite_files, self.stage["data"]["template"]["name"]
         )
 
@@ -77,7 +77,7 @@ class Run:
         workspace that they are in."""
         return {
             name: f"records/{made}"
-            for name, made in recipes.sampled(self.stage["data"]).items()
+            for name, made in recipes.find_self_sampled(self.stage["data"]).items()
         }
 
     @property
@@ -142,8 +142,8 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
     settings, run = point.settings, None
     asked = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
     suite_files = digests.of_suites(settings.checkpoints)
-    made = recipes.prefixes(
-        recipes.recipe(settings, *(digests.of(own) for own in settings.by_stage()))
+    made = recipes.list_prefixes(
+        recipes.make_recipe(settings, *(digests.of(own) for own in settings.by_stage()))
     )
     for recipe, own in zip(made, settings.by_stage(), strict=True):
         run = Run(

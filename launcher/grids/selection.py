@@ -12,7 +12,7 @@ from typing import Any
 
 from jobs.contract.states import ShownState, State
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import brief, nearest
+from zsg_core.schema_errors import format_brief, suggest_nearest
 from zsg_core.shown_text import format_value
 
 NEW = "new"  # as plan calls what was never submitted
@@ -104,7 +104,7 @@ class Term:
         about = (
             f"; the axes are {', '.join(keys)}" if keys else "; this grid has no axes"
         )
-        return f"{self}: no run has such a setting.{nearest(self.key, keys)}{about}"
+        return f"{self}: no run has such a setting.{suggest_nearest(self.key, keys)}{about}"
 
     def __str__(self) -> str:
         return (
@@ -164,22 +164,22 @@ EVERYTHING = Selection()
 def _term(option: str, text: str) -> Term:
     key, equals, value = text.partition("=")
     if not text.isprintable() or len(text) > 200:
-        raise UserError(f"{option} {brief(text)}: write {HELP}")
+        raise UserError(f"{option} {format_brief(text)}: write {HELP}")
     if not equals:
         if not _ID.fullmatch(text):
             known = f", such as state={text}" if text in STATES else ""
             raise UserError(
-                f"{option} {brief(text)} is no prefix of a run id (0-9, a-f); write"
+                f"{option} {format_brief(text)} is no prefix of a run id (0-9, a-f); write"
                 f" {HELP}{known}"
             )
         return Term(option, "", text)
     if not key or not value:
         raise UserError(
-            f"{option} {brief(text)} lacks its {'value' if key else 'key'}; write {HELP}"
+            f"{option} {format_brief(text)} lacks its {'value' if key else 'key'}; write {HELP}"
         )
     if key == STATE and value not in STATES:
         raise UserError(
-            f"{option} {text}: there is no such state.{nearest(value, STATES)} Known:"
+            f"{option} {text}: there is no such state.{suggest_nearest(value, STATES)} Known:"
             f" {', '.join(STATES)}"
         )
     return Term(option, key, value)

@@ -91,5 +91,5 @@ def _files() -> dict[str, str]:
         )
     return files | {
         f"tasks/{name}": text
-        for name, text in skills.task_files(PER_TASK, seed=0).items()
+        for name, text in skills.make_task_files(PER_TASK, seed=0).items()
     }

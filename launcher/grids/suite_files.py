@@ -19,7 +19,7 @@ from zsg_core.errors import UserError
 from zsg_core.metrics import gsm8k, mt_bench
 from zsg_core.metrics.metrics import GSM8K, MT_BENCH, REWARD
 from zsg_core.metrics.scoring import Answered
-from zsg_core.schema_errors import brief
+from zsg_core.schema_errors import format_brief
 from zsg_core.settings.checkpoints import CheckpointSettings
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def check(asked: Iterable[CheckpointSettings]) -> None:
     for own in asked:
         found = {
             name: (key, locate(key, given))
-            for name, (key, given) in suites.needs(own).items()
+            for name, (key, given) in suites.find_needed_files(own).items()
         }
         new = [
             name
@@ -56,7 +56,7 @@ def locate(key: str, given: str) -> Path:
         RuntimeError,
     ) as error:  # RuntimeError: no such user, links in a circle
         raise UserError(
-            f"{key}: {brief(given)} is no file or folder: {error}"
+            f"{key}: {format_brief(given)} is no file or folder: {error}"
         ) from error
     if not is_there:
         raise UserError(f"{key}: {path}: no such file or folder")

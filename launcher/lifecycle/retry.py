@@ -20,7 +20,7 @@ from launcher.workspace import grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger
 from zsg_core.errors import UserError
-from zsg_core.schema_errors import nearest
+from zsg_core.schema_errors import suggest_nearest
 
 # How often a run may be tried again after such a failure unless --force is given; None:
 # as often as is asked.
@@ -72,7 +72,7 @@ def known_causes(words: Iterable[str]) -> list[str]:
     for word in words:
         if word not in known:
             raise UserError(
-                f"--cause {word}: there is no such cause.{nearest(word, known)} Known:"
+                f"--cause {word}: there is no such cause.{suggest_nearest(word, known)} Known:"
                 f" {', '.join(known)}"
             )
     return list(words)

@@ -19,7 +19,7 @@ from launcher.planning.site import Site
 from launcher.workspace import extras
 from zsg_core import secrets
 from zsg_core.errors import ClusterError, UserError, ZsgError
-from zsg_core.suites import key_variables
+from zsg_core.suites import list_key_variables
 from zsg_core.training.estimate import GB
 
 
@@ -172,9 +172,9 @@ def _judges(plan: Plan) -> list[str]:
         suite for one in plan.evaluations for run in one.runs for suite in run.suites
     ]
     told = []
-    for name in key_variables(scored):
+    for name in list_key_variables(scored):
         try:
-            key = secrets.key_of(name)
+            key = secrets.read_key(name)
         except UserError as error:
             told.append(f"{error}; checkpoints.suites.mt_bench.judge.key_env names it")
             continue

@@ -22,8 +22,8 @@ from zsg_core.shown_text import format_value
 from zsg_core.training import estimate, llama, schedule
 from zsg_core.training.estimate import GB
 from zsg_core.training.llama import LlamaShape
-from zsg_core.training.snapshots import most, most_of
-from zsg_core.training.tuning import trainable
+from zsg_core.training.snapshots import bound_most_kept, count_most_kept
+from zsg_core.training.tuning import count_trained_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +143,12 @@ class Estimate:
         rule = when.keep.model_dump() if when.keep and not when.scored else None
         if steps is None:
             return None
-        count = schedule.snapshot_count(steps, when.snapshots)
+        count = schedule.count_snapshots(steps, when.snapshots)
         if count > schedule.MOST_CHECKPOINTS:
-            return most_of(count, rule)
-        return most(schedule.snapshot_steps(steps, when.snapshots), rule)
+            return bound_most_kept(count, rule)
+        return count_most_kept(
+            schedule.list_snapshot_steps(steps, when.snapshots), rule
+        )
 
     @cached_property
     def snapshot_gb(self) -> float:
@@ -248,14 +250,14 @@ class Estimates:
                 continue
             counted = work.steps if work.examples_are == COUNTED else None
             least = (
-                schedule.steps(1, train["batch"], train["epochs"], limit)
+                schedule.count_steps(1, train["batch"], train["epochs"], limit)
                 if counted is None
                 else counted
             )
             key = least, when.every, when.quick, when.snapshots
             if key not in seen:
                 seen.add(key)
-                schedule.refuse_many(
+                schedule.refuse_too_many_checkpoints(
                     least,
                     when.every,
                     when.quick and when.quick.model_dump(),
@@ -345,7 +347,7 @@ class Estimates:
         shape = self._shape(run)
         return Load(
             shape=shape,
-            trained=trainable(shape, train["tuning"]),
+            trained=count_trained_parameters(shape, train["tuning"]),
             precision=train["precision"],
             batch=train["batch"],
             max_length=train["max_length"],
@@ -366,10 +368,10 @@ class Estimates:
         tokens = base.get("added", {})
         added = 0 if tokens.get("init") == "kept" else len(tokens.get("tokens", ()))
         if run.base is None:
-            return llama.with_tokens(llama.tiny_shape(base), added)
+            return llama.add_tokens(llama.tiny_shape(base), added)
         if run.base not in self._shapes:
             self._shapes[run.base] = _read_shape(run.base / "config.json")
-        return llama.with_tokens(self._shapes[run.base], added)
+        return llama.add_tokens(self._shapes[run.base], added)
 
 
 @dataclass(frozen=True, kw_only=True)

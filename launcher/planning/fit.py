@@ -45,7 +45,7 @@ class Load:
 
     def tensors(self, layout: Layout) -> Tensors:
         """Bytes per GPU of what does not depend on the batch."""
-        return estimate.tensors(
+        return estimate.estimate_tensors(
             self.shape.parameters,
             layout.zero_stage,
             layout.world,

@@ -17,7 +17,7 @@ from launcher.workspace.scheduler_job import Job
 from zsg_core import recipe as recipes
 from zsg_core.digest import content_id
 from zsg_core.training import schedule
-from zsg_core.training.snapshots import kept
+from zsg_core.training.snapshots import select_kept_steps
 
 SUBMIT, SKIP, RETRY, RETRAIN, EVALUATE = (
     "submit",
@@ -324,7 +324,7 @@ def _going_on(run: Run, state: JobState) -> str:
 def _missing_cells(run: Run, state: JobState) -> str:
     """Which wanted (step, metric) cells a finished run lacks, in words; empty if none."""
     asked = run.checkpoints.model_dump(mode="json")
-    wanted = schedule.measured(
+    wanted = schedule.list_measured_steps(
         (state.steps or 0) - state.first,
         *(asked[key] for key in ("every", "quick", "snapshots")),
     )
@@ -344,7 +344,7 @@ def _missing_cells(run: Run, state: JobState) -> str:
 
 def _missing_snapshots(run: Run, state: JobState) -> str:
     """Which wanted snapshots a finished run lacks, in words; empty if none."""
-    own = schedule.snapshot_steps(
+    own = schedule.list_snapshot_steps(
         (state.steps or 0) - state.first, run.checkpoints.snapshots
     )
     wanted = {state.first + step for step in own}
@@ -353,7 +353,7 @@ def _missing_snapshots(run: Run, state: JobState) -> str:
         for row in state.snapshots
     }
     rule = run.checkpoints.keep
-    stay = wanted - losses.keys() or kept(
+    stay = wanted - losses.keys() or select_kept_steps(
         wanted, losses, rule.model_dump() if rule else None
     )
     missing = sorted(stay - {row["step"] for row in state.snapshots if row["kept"]})
@@ -423,7 +423,7 @@ def make(
 
 def _sampler(run: Run, need: str) -> Prepare:
     """The job that samples the answers that a run needs, first making the model if it is `tiny`."""
-    base = recipes.id_of_base(recipes.before_tokens(run.recipe["base"]))
+    base = recipes.id_of_base(recipes.remove_added_tokens(run.recipe["base"]))
     makes = {need, *([f"bases/{base}"] if base else [])}
     return Prepare(f"prepare/{content_id(sorted(makes))}", [run], makes, samples=True)
 

@@ -17,7 +17,7 @@ from jobs.contract.folder import Workspace, is_committed, read_json
 from launcher.grids.runs import Run
 from zsg_core.data import mixing, readers
 from zsg_core.digest import content_id
-from zsg_core.recipe import Recipe, sources
+from zsg_core.recipe import Recipe, list_sources
 from zsg_core.training import schedule
 
 COUNTED, MEAN, AT_MOST, UNKNOWN = "counted", "mean", "at most", "unknown"
@@ -78,13 +78,13 @@ class Workloads:
                 AT_MOST if limit else UNKNOWN,
             )
         else:
-            steps = schedule.steps(pool, batch, train["epochs"], limit)
+            steps = schedule.count_steps(pool, batch, train["epochs"], limit)
             used = min(steps * batch, pool * train["epochs"])
         quick = when.quick and when.quick.model_dump()
         measured = (
             {}
             if steps is None
-            else schedule.measured_counts(steps, when.every, quick, when.snapshots)
+            else schedule.count_measured_steps(steps, when.every, quick, when.snapshots)
         )
         lengths = self._counted.get(_what_is_counted(run))
         return Work(
@@ -121,7 +121,7 @@ class Workloads:
             return data["mix"].get("total")
         bounds = [
             self._bound_of(run.sources[name].data, rule, split)
-            for name, rule in sources(data).items()
+            for name, rule in list_sources(data).items()
         ]
         known = [bound for bound in bounds if bound is not None]
         return sum(known) if len(known) == len(bounds) else None

@@ -231,8 +231,8 @@ def setup_trouble(log: Path) -> tuple[str, bool] | None:
         if ended
         else "is the last that began"
     )
-    return setup.evidence(
-        f"{which} {how}: {shown}", setup.output(text)
+    return setup.describe_failure(
+        f"{which} {how}: {shown}", setup.find_output(text)
     ), ended is not None
 
 

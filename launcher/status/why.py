@@ -99,8 +99,8 @@ def in_log(text: bytes) -> Proof | None:
     found = [
         proof for proof in found if proof.cause != Cause.DIED or proof.offset < ended
     ]
-    signature = tracebacks.in_lines(lines)
-    for number, line in tracebacks.ends(lines):
+    signature = tracebacks.hash_last_traceback(lines)
+    for number, line in tracebacks.find_error_lines(lines):
         found.append(
             Proof(
                 causes.of_line(line) or Cause.TRACEBACK,
@@ -295,7 +295,7 @@ def _kind(one: Mapping[str, Any]) -> str | None:
     ):
         return None
     return one["signature"] or (
-        tracebacks.loose(one["evidence"]) if one["evidence"] else None
+        tracebacks.hash_message(one["evidence"]) if one["evidence"] else None
     )
 
 

@@ -35,7 +35,7 @@ def make(grid: Path, workspace: Path | None) -> list[Made]:
     if opened.site.profile.kind != "local":
         opened = session.open_grid(grid, "local", opened.site.workspace.root)
     site, runs = opened.site, opened.runs
-    ownership.keep_private(site.workspace.root)
+    ownership.make_files_private(site.workspace.root)
     axes: dict[str, list[dict]] = {}
     for run in runs:
         axes.setdefault(run.arrangement_id, []).append(run.axes)

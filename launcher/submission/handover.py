@@ -140,7 +140,7 @@ def _sbatch(
     # in a group's workspace, too: its pickles are run
     ownership.make_private_folder(folder)
     cluster = submission.cluster if submission.named else None
-    env = slurm_environment.of_jobs(profile.environment.keep, cluster)
+    env = slurm_environment.make_job_environment(profile.environment.keep, cluster)
     pauses = iter(PAUSES_S)
     while True:
         try:

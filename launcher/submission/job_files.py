@@ -20,7 +20,7 @@ from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Submission
 from zsg_core import recipe as recipes
 from zsg_core.errors import UserError
-from zsg_core.suites import key_variables
+from zsg_core.suites import list_key_variables
 from zsg_core.training.tuning import NO_BIASES
 
 
@@ -109,7 +109,7 @@ def _write_sample(
     a tiny model learns from."""
     [run] = prepare.runs
     base = {
-        "base": recipes.before_tokens(run.recipe["base"]),
+        "base": recipes.remove_added_tokens(run.recipe["base"]),
         "from": str(run.base) if run.base else None,
     }
     answers = [
@@ -187,7 +187,9 @@ def write_evaluate(
     job = _head("evaluate", None, submission, workspace, profile.evaluate, profile) | {
         "stage_id": item.partition("/")[2],
         "serves": serves,
-        "key_variables": key_variables(suite for run in runs for suite in run.suites),
+        "key_variables": list_key_variables(
+            suite for run in runs for suite in run.suites
+        ),
         "go_on": _requeued(profile),
         "drains": drains,
         "lease_s": leases.LOST_S,

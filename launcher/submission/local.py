@@ -16,7 +16,7 @@ from pathlib import Path
 from jobs.contract import cancellation, job_file
 from jobs.contract.folder import Workspace, is_committed
 from jobs.files import ownership
-from jobs.runtime import own_code
+from jobs.runtime import code_guard
 from launcher.clusters.profiles import Profile
 from launcher.status import logs
 from launcher.status.status import collect
@@ -117,7 +117,7 @@ def _start(folder: Path, profile: Profile, job: LocalJob) -> None:
         os.close(lock)
         return
     env = _environment(profile, job.item, folder)
-    if code := env.get(own_code.VARIABLE):
+    if code := env.get(code_guard.VARIABLE):
         code_snapshot.refuse_strange(Workspace(folder.parent.parent), Path(code))
     with logs.local_log(folder).open("ab") as log:
         job.process = subprocess.Popen(

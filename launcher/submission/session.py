@@ -149,7 +149,7 @@ def open_again(place: Workspace, name: str) -> Opened:
     UserError where they are gone, and in a group's workspace, where others may have
     changed what is recorded.
     """
-    if ownership.is_groups(place.root):
+    if ownership.is_group_workspace(place.root):
         raise UserError(
             f"{place.root} is a group's workspace, where others can change by which file and"
             f" profile {name} is opened, and a profile runs code: zsg submit FILE --retry"
@@ -266,7 +266,7 @@ def submit(opened: Opened, allow: Allow, agreed: Agreed) -> bool:
             show.say("nothing was submitted")
             return False
     make_place(opened)
-    ownership.keep_private(site.workspace.root)
+    ownership.make_files_private(site.workspace.root)
     with submit_lock(site.workspace):
         ledger = Ledger(site.workspace)
         submits.settle(site, ledger, show.say)
@@ -372,7 +372,7 @@ def submit_detached(opened: Opened, allow: Allow, argv: Sequence[str]) -> None:
         return
     show.effects(opened.effects)
     make_place(opened)
-    ownership.keep_private(site.workspace.root)
+    ownership.make_files_private(site.workspace.root)
     folder = site.workspace.grid(name)
     ownership.make_folder(folder)
     known = set(Ledger(site.workspace).submissions)

@@ -55,7 +55,7 @@ from launcher.workspace import code_snapshot, grid_record
 from launcher.workspace.job_state import JobState
 from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
-from zsg_core.suites import key_variables
+from zsg_core.suites import list_key_variables
 
 # files are written side by side: each waits for a disk, or for the server that has it
 WRITERS = 16
@@ -553,7 +553,7 @@ def _submit_evaluate(
     )
     job_files.write_evaluate(site.workspace, item, runs, profile, intent.id, drains)
     profile = profiles.handing_on(
-        profile, key_variables(suite for run in runs for suite in run.suites)
+        profile, list_key_variables(suite for run in runs for suite in run.suites)
     )
     return handover.send(
         site.workspace, profile, intent, profile.evaluate, after, ledger, say

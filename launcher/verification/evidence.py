@@ -125,6 +125,6 @@ class Evidence:
         """The running digest of the ids after each step, recomputed from the
         arrangement and the batch size."""
         s = self.stage["train"]
-        steps = schedule.steps(len(self.ids), s["batch"], s["epochs"], s["steps"])
-        digests = schedule.digests(self.ids, s["batch"], s["epochs"], steps)
+        steps = schedule.count_steps(len(self.ids), s["batch"], s["epochs"], s["steps"])
+        digests = schedule.compute_digests(self.ids, s["batch"], s["epochs"], steps)
         return {self.first + step: digest for step, digest in enumerate(digests)}

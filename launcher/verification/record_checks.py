@@ -22,7 +22,7 @@ from launcher.verification.finding import Differs, NotChecked
 from launcher.verification.journal_check import SNAPSHOT, values, whole
 from launcher.workspace import code_snapshot
 from zsg_core import recipe as recipes
-from zsg_core.digest import combined, content_id, ids_digest
+from zsg_core.digest import combine_digests, content_id, digest_ids
 from zsg_core.errors import UserError
 from zsg_core.training import schedule
 
@@ -35,7 +35,7 @@ def looks(e: Evidence) -> Iterator[tuple[str, Look]]:
     """Every look at the records, by its name, in the order of the work."""
     yield "recipe", partial(recipe, e)
     yield "code", partial(code, e)
-    for name, rule in recipes.sources(e.stage["data"]).items():
+    for name, rule in recipes.list_sources(e.stage["data"]).items():
         yield f"data {name}".strip(), partial(data, e, name, rule)
     yield "base", partial(base, e)
     yield "corpus", partial(corpus, e)
@@ -158,7 +158,7 @@ def corpus(e: Evidence) -> str:
     if found.recipe != e.stage["data"]:
         raise Differs(f"{found.folder}/meta.json has another recipe")
     for split, chosen in (("train", found.train), ("test", found.test)):
-        if ids_digest(chosen.ids) != found.meta[f"{split}_digest"]:
+        if digest_ids(chosen.ids) != found.meta[f"{split}_digest"]:
             raise Differs(
                 f"{found.folder}: the {split} examples are others than its meta.json says"
             )
@@ -177,7 +177,7 @@ def arrangement(e: Evidence) -> str:
         raise Differs(f"{e.arrangement}/meta.json has another recipe")
     if meta["sources"]["corpus"] != e.job["made"]["corpus"]:
         raise Differs(f"{e.arrangement} orders corpus {meta['sources']['corpus']}")
-    found = ids_digest(e.ids)
+    found = digest_ids(e.ids)
     if found != meta["ids_digest"]:
         raise Differs(
             f"{e.arrangement}/ids has the digest {found}, recorded is {meta['ids_digest']}"
@@ -269,7 +269,7 @@ def weights(e: Evidence) -> str:
 
 def _weights(folder: Path, recorded: str, by: str) -> str:
     try:
-        found = combined(written_weights.digests(folder))
+        found = combine_digests(written_weights.digests(folder))
     except ValueError as error:
         raise Differs(str(error)) from error
     if found != recorded:

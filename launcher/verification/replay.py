@@ -217,9 +217,9 @@ def _environment(e: Evidence, way: Row, world: int) -> dict[str, str]:
     kept |= {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
     if found := e.find(f"code/{way['code'].get('digest')}"):
         root = found.parent.parent
-        if fault := ownership.fault_on_the_way(root, found) or ownership.fault_within(
-            found
-        ):
+        if fault := ownership.find_fault_on_path(
+            root, found
+        ) or ownership.find_fault_within(found):
             raise NotChecked(f"its code is not run, since {fault}")
         kept["PYTHONPATH"] = f"{found}:{kept.get('PYTHONPATH', '')}".rstrip(":")
     return kept

@@ -36,7 +36,7 @@ from jobs.contract.folder import (
     write_text,
 )
 from jobs.files import ownership
-from jobs.runtime.own_code import VARIABLE
+from jobs.runtime.code_guard import VARIABLE
 from jobs.runtime.telling import tell
 from zsg_core.errors import UserError
 
@@ -130,7 +130,9 @@ def _close(draft: Path) -> None:
 
 def _unsound(root: Path, folder: Path, files: Mapping[str, bytes]) -> str | None:
     """Why a folder of code must not be run; None if it may."""
-    fault = ownership.fault_on_the_way(root, folder) or ownership.fault_within(folder)
+    fault = ownership.find_fault_on_path(root, folder) or ownership.find_fault_within(
+        folder
+    )
     if fault:
         return str(fault)
     packages = {name.partition("/")[0] for name in files}
@@ -148,7 +150,7 @@ def _unsound(root: Path, folder: Path, files: Mapping[str, bytes]) -> str | None
 def refuse_strange(workspace: Workspace, folder: Path) -> None:
     """UserError for kept code that others may have written. What it holds was read when
     it was taken."""
-    if fault := ownership.fault_on_the_way(workspace.root, folder):
+    if fault := ownership.find_fault_on_path(workspace.root, folder):
         raise UserError(
             f"{fault}: code that others may write is not run as yours. Mend it, then zsg submit"
             " again"
@@ -165,10 +167,10 @@ def guard_lines(code: Mapping[str, Any], submission: Path) -> list[str]:
     """
     folder = Path(code["folder"])
     root = folder.parent.parent
-    group = ownership.own_group()
+    group = ownership.find_own_group()
     closed = (
         [folder, submission]
-        if ownership.is_groups(root)
+        if ownership.is_group_workspace(root)
         else [root, folder.parent, submission.parent, submission]
     )
     by_group = "-perm -020" if group is None else f"-perm -020 ! -gid {group}"

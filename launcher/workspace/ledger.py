@@ -130,7 +130,7 @@ class Ledger:
         self._path = workspace.ledger
         self.submissions: dict[str, Submission] = {}
         self._here = str(workspace.root.resolve())
-        self._is_groups = ownership.is_groups(workspace.root)
+        self._is_groups = ownership.is_group_workspace(workspace.root)
         for row in read_rows(self._path):
             self._apply(row)
         self._tell_copies()

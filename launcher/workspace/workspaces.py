@@ -83,7 +83,7 @@ def find_own(path: Path | None) -> Workspace:
     place = find(where(path))
     if objection := foreign(place):
         raise objection
-    ownership.keep_private(place.root)
+    ownership.make_files_private(place.root)
     return place
 
 
@@ -118,7 +118,7 @@ def create(workspace: Workspace, say: Say = tell, *, share: bool = False) -> Non
         raise objection
     place = workspace.root
     if place.exists():
-        if share and not ownership.is_groups(place):
+        if share and not ownership.is_group_workspace(place):
             say(
                 f"note: share: group counts where a workspace is made; {place} was made before and"
                 " stays yours alone"
@@ -128,13 +128,13 @@ def create(workspace: Workspace, say: Say = tell, *, share: bool = False) -> Non
     try:
         workspace.create()
         if share:
-            ownership.share(workspace.root)
+            ownership.open_to_group(workspace.root)
     except OSError as error:
         raise ClusterError(
             f"workspace {workspace.root}: cannot be made: {error.strerror}; {OTHER}"
         ) from error
-    if fault := ownership.fault_of(workspace.root):
-        if not ownership.is_groups(workspace.root):
+    if fault := ownership.find_fault(workspace.root):
+        if not ownership.is_group_workspace(workspace.root):
             workspace.root.rmdir()
             raise UserError(
                 f"workspace {workspace.root}: was made for you alone, and yet it {fault.what}: this"
@@ -151,7 +151,7 @@ def foreign(workspace: Workspace) -> UserError | None:
     None for one that is not there yet, if nobody else could put another in its place.
     """
     root = workspace.root
-    above = ownership.above(root)
+    above = ownership.find_open_parent(root)
     if above and above.by_all:
         return UserError(
             f"workspace {root}: {above}, so that anybody can put another folder in its place, and"
@@ -159,12 +159,12 @@ def foreign(workspace: Workspace) -> UserError | None:
         )
     if not root.is_dir():
         return None
-    group = ownership.is_groups(root)
+    group = ownership.is_group_workspace(root)
     if group and not ownership.is_member(root):
         return UserError(
             f"workspace {root}: is that of a group which you are not in; {OTHER}"
         )
-    if not group and (fault := ownership.fault_of(root)):
+    if not group and (fault := ownership.find_fault(root)):
         end = f"{fault.mend}, or {OTHER}" if fault.mend else OTHER
         return UserError(f"workspace {root}: {fault.what}, and {AS_YOURS}: {end}")
     try:
@@ -186,9 +186,9 @@ def note_of(workspace: Workspace) -> str | None:
     """What whoever only reads a workspace should know of it: that others may have
     written what is shown."""
     root = workspace.root
-    if not root.is_dir() or ownership.is_groups(root):
+    if not root.is_dir() or ownership.is_group_workspace(root):
         return None
-    fault = ownership.fault_of(root)
+    fault = ownership.find_fault(root)
     return (
         f"workspace {root} {fault.what}: it is read, and nothing in it is run"
         if fault
@@ -203,13 +203,13 @@ def faults(root: Path) -> Iterator[Fault]:
     for folder in folders:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for path in folder.iterdir():
-                if fault := ownership.fault_of(path):
+                if fault := ownership.find_fault(path):
                     yield fault
 
 
 def _close(workspace: Workspace, say: Say) -> None:
     """Takes from others the right to write what the user has made and left open to them."""
-    if ownership.is_groups(workspace.root):
+    if ownership.is_group_workspace(workspace.root):
         return
     closed = []
     for fault in faults(workspace.root):

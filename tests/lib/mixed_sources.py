@@ -11,7 +11,7 @@ from jobs.contract.folder import Workspace
 from jobs.preparing import corpus as corpora
 from jobs.preparing.corpus import Corpus
 from launcher.grids import inputs
-from zsg_core.recipe import corpus_id, prefixes, recipe
+from zsg_core.recipe import corpus_id, list_prefixes, make_recipe
 from zsg_core.settings.run import Settings
 
 Make = Callable[..., list[Corpus]]
@@ -32,7 +32,9 @@ def make(tmp_path: Path) -> Make:
         )
         made = []
         for one, own in zip(
-            prefixes(recipe(wanted, digests.of(wanted))), wanted.by_stage(), strict=True
+            list_prefixes(make_recipe(wanted, digests.of(wanted))),
+            wanted.by_stage(),
+            strict=True,
         ):
             files = {
                 name: inputs.source_files(name, source)

@@ -23,7 +23,7 @@ def a_run(order: str = "cluster", nodes: int = 1, every: int = 10, **changes) ->
         {**wanted, "data": {"path": "/d", **changes.get("data", {})}}
     )
     embedding = "e" if order in ("nft", "rt", "fft") else None
-    recipe = recipes.recipe(settings, digests(embedding=embedding))
+    recipe = recipes.make_recipe(settings, digests(embedding=embedding))
     return Run(
         id=recipes.run_id(recipe),
         recipe=recipe,

@@ -104,7 +104,7 @@ def begins(workspace: Workspace, text: str, rank: int = 0, link: int = 0) -> Non
     last = Ledger(workspace).last(ITEM)
     assert last
     attempt = attempts.begin(workspace.root / ITEM, last.id)
-    mark = log_marks.line(attempt, rank, 2, "n1")
+    mark = log_marks.format_attempt_mark(attempt, rank, 2, "n1")
     folder = workspace.submission(last.id)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{last.job_ids(ITEM)[link]}_{rank}_log.out").open("a") as file:

@@ -99,7 +99,7 @@ def micro_batches(
 ) -> list[int]:
     """How many micro-batches a rank has in each step."""
     batches = [
-        schedule.batch_positions(step, BATCH, len(train), epochs)
+        schedule.list_batch_positions(step, BATCH, len(train), epochs)
         for step in range(1, steps + 1)
     ]
     return [len(train.micro_batches(places, 0, world, budget)) for places in batches]
@@ -138,7 +138,7 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     from jobs.model.base_model import load_model
-    from jobs.runtime.ranks import meet
+    from jobs.runtime.ranks import connect_ranks
     from jobs.runtime.signals import Signals
     from jobs.training import train as trainer
 
@@ -146,7 +146,7 @@ def train_by_zsg(folder: Path, ranks: Ranks, ways: list[Way]) -> None:
     settings = job["recipe"]["stages"][-1]["train"]
     train, test = train_and_test(job)
     meeting = folder / f"{ranks.world} ranks"
-    device = meet(meeting, ranks, 0)
+    device = connect_ranks(meeting, ranks, 0)
     for number, (world, zero_stage, most, how) in enumerate(ways):
         own = meeting / f"way{number}"
         own.mkdir(exist_ok=True)
@@ -252,7 +252,7 @@ def train_plainly(folder: Path) -> None:
         ]
         optimizer.step()
         losses.append(loss)
-    digests = schedule.digests(train.ids, BATCH, s["epochs"], s["steps"])
+    digests = schedule.compute_digests(train.ids, BATCH, s["epochs"], s["steps"])
     tell(folder, None, losses, first, digest=digests[-1], micro_batches=[])
 
 

@@ -18,7 +18,7 @@ from zsg_core.data.readers.intake import Intake
 from zsg_core.data.readers.rows import json_rows
 from zsg_core.errors import BadData
 from zsg_core.metrics.scoring import Answered, ByItem
-from zsg_core.schema_errors import nearest
+from zsg_core.schema_errors import suggest_nearest
 
 SCHEMA = 1
 # the trainer's own, and what begins so; that answers are kept
@@ -85,7 +85,7 @@ def refuse_others(
         if strange := next((item for item in held if item not in known), None):
             raise BadData(
                 f"{where}: {metric} of {strange!r}, of which there is no"
-                f" answer.{nearest(strange, list(known))}"
+                f" answer.{suggest_nearest(strange, list(known))}"
             )
 
 

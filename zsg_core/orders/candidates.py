@@ -59,7 +59,7 @@ def nearest_lists(
                 values,
             )
 
-    threads.share(look, parts(count, CHUNK))
+    threads.run_in_threads(look, parts(count, CHUNK))
     return kept.lists()
 
 

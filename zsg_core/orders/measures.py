@@ -210,7 +210,7 @@ def _each_block(
                 found[place] = np.sqrt(fold(np.square(terms, out=terms)))
             use(part, found)
 
-    threads.share(measure, parts(len(train), ROWS))
+    threads.run_in_threads(measure, parts(len(train), ROWS))
 
 
 def _length(vector: Floats) -> float:

@@ -144,7 +144,7 @@ def minimum_and_average(
                 )
             np.minimum.at(near, crowded, -pair_dots(rows, test, crowded, others))
 
-    threads.share(measure, parts(len(train), CHUNK))
+    threads.run_in_threads(measure, parts(len(train), CHUNK))
     return nearest, average
 
 

@@ -29,9 +29,9 @@ from zsg_core.settings.suites import SuiteSettings, WayName
 from zsg_core.training import schedule
 
 
-def checkpoint_stride(value: Any) -> Any:
+def check_stride(value: Any) -> Any:
     """A stride, the steps themselves, or spans with a stride each; see
-    `schedule.checkpoint_steps`."""
+    `schedule.list_checkpoint_steps`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
     if (
@@ -41,7 +41,7 @@ def checkpoint_stride(value: Any) -> Any:
     ):
         return tuple(sorted(set(value)))
     if isinstance(value, str):
-        schedule.spans(value)
+        schedule.parse_spans(value)
         return value
     raise ValueError(
         "must be steps between checkpoints such as 10, a list of steps, or spans such as '1-50:1,"
@@ -50,7 +50,7 @@ def checkpoint_stride(value: Any) -> Any:
 
 
 def _stride_or_none(value: Any) -> Any:
-    return None if value is None else checkpoint_stride(value)
+    return None if value is None else check_stride(value)
 
 
 _STRIDES: list[dict[str, Any]] = [
@@ -59,7 +59,7 @@ _STRIDES: list[dict[str, Any]] = [
     {"type": "string", "pattern": r"^\s*\d+-\d*:\d+\s*(,\s*\d+-\d*:\d+\s*)*$"},
 ]
 CheckpointSteps = Annotated[
-    Any, BeforeValidator(checkpoint_stride), WithJsonSchema({"anyOf": _STRIDES})
+    Any, BeforeValidator(check_stride), WithJsonSchema({"anyOf": _STRIDES})
 ]
 SnapshotSteps = Annotated[
     Any,

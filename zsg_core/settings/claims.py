@@ -197,7 +197,7 @@ KINDS: dict[str, type[Strict]] = {
 }
 
 
-def too_few_places(places: int) -> str:
+def explain_too_few_places(places: int) -> str:
     """Why a correlation over so many places, fewer than FEWEST_PLACES, cannot be decided."""
     orders = math.factorial(places)
     return (

@@ -25,7 +25,7 @@ from zsg_core.settings.fields import (
     FolderName,
     Seed,
     Strict,
-    printable,
+    check_printable,
 )
 
 ONE = ""  # the name of the source where data are of one
@@ -69,10 +69,10 @@ class HeldOut(Strict):
         return self
 
 
-def tag_pattern(text: str) -> str:
+def check_tag_pattern(text: str) -> str:
     """A regular expression that compiles and shows."""
     try:
-        re.compile(printable(text))
+        re.compile(check_printable(text))
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return text
@@ -80,12 +80,12 @@ def tag_pattern(text: str) -> str:
 
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,31}$")]
 Pattern = Annotated[
-    str, Field(min_length=1, max_length=200), AfterValidator(tag_pattern)
+    str, Field(min_length=1, max_length=200), AfterValidator(check_tag_pattern)
 ]
 
 
 TaskName = Annotated[
-    str, Field(min_length=1, max_length=200), AfterValidator(printable)
+    str, Field(min_length=1, max_length=200), AfterValidator(check_printable)
 ]
 TaskNames = Annotated[
     list[TaskName],
@@ -289,7 +289,7 @@ class Source(SourceSettings):
     @model_validator(mode="before")
     @classmethod
     def _caps_of_one_task(cls, values: Any) -> Any:
-        return caps_of_one_task(values)
+        return check_caps_of_one_task(values)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> "Source":
@@ -422,7 +422,7 @@ class DataSettings(SourceSettings):
         return (
             values
             if isinstance(values, dict) and values.get("sources")
-            else caps_of_one_task(values)
+            else check_caps_of_one_task(values)
         )
 
     @model_validator(mode="after")
@@ -522,7 +522,7 @@ def _place(name: str, key: str) -> str:
     return ".".join(part for part in ("sources" if name else "", name, key) if part)
 
 
-def caps_of_one_task(values: Any) -> Any:
+def check_caps_of_one_task(values: Any) -> Any:
     """The values with caps per task taken off where all examples are of one task,
     unless they are given."""
     if not isinstance(values, dict):

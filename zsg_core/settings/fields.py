@@ -28,7 +28,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def exact_fraction(value: Any) -> Fraction:
+def parse_fraction(value: Any) -> Fraction:
     """`1/256`, `0.25` or `1` as an exact fraction: 0.25 is 1/4, never a binary neighbour of it."""
     is_number = isinstance(value, int | float | str | Fraction) and not isinstance(
         value, bool
@@ -41,7 +41,7 @@ def exact_fraction(value: Any) -> Fraction:
         raise ValueError("must be a fraction such as 1/4 or 0.25") from None
 
 
-def printable(text: str) -> str:
+def check_printable(text: str) -> str:
     """The text, if every character of it shows: a line break or a mark that turns the
     writing deceives a reader."""
     if not text.isprintable():
@@ -51,9 +51,9 @@ def printable(text: str) -> str:
     return text
 
 
-def token_text(text: str) -> str:
+def check_token_text(text: str) -> str:
     """A text that can be one token: it shows, and no blank could be lost at its ends."""
-    if printable(text) != text.strip():
+    if check_printable(text) != text.strip():
         raise ValueError("must not begin or end with a blank")
     return text
 
@@ -65,7 +65,7 @@ def _shown(**bounds: int) -> WithJsonSchema:
 
 
 _Exact = Annotated[
-    Fraction, BeforeValidator(exact_fraction), PlainSerializer(str, return_type=str)
+    Fraction, BeforeValidator(parse_fraction), PlainSerializer(str, return_type=str)
 ]
 ExactFraction = Annotated[
     _Exact, Field(gt=0, le=1), _shown(exclusiveMinimum=0, maximum=1)
@@ -74,9 +74,9 @@ ExactPart = Annotated[_Exact, Field(ge=0, le=1), _shown(minimum=0, maximum=1)]
 ExactRatio = Annotated[_Exact, Field(ge=0), _shown(minimum=0)]
 ExactWeight = Annotated[_Exact, Field(gt=0), _shown(exclusiveMinimum=0)]
 TokenText = Annotated[
-    str, Field(min_length=1, max_length=64), AfterValidator(token_text)
+    str, Field(min_length=1, max_length=64), AfterValidator(check_token_text)
 ]
-FolderName = Annotated[str, Field(min_length=1), AfterValidator(printable)]
+FolderName = Annotated[str, Field(min_length=1), AfterValidator(check_printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Count = Annotated[int, Field(ge=1)]
 # Counts of what is made, one by one, whatever the data are: more is a slip, and would

@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from zsg_core.settings.fields import Count, Strict, printable
+from zsg_core.settings.fields import Count, Strict, check_printable
 
 DISTANCE, SILHOUETTE = "token_distance", "silhouette"
 # what MLflow refuses in the name of a metric, and the slash
 _NOT_IN_A_KEY = re.compile(r"[^A-Za-z0-9_.: -]")
 
-Text = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
+Text = Annotated[
+    str, Field(min_length=1, max_length=64), AfterValidator(check_printable)
+]
 Layers = Annotated[
     list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1000)
 ]

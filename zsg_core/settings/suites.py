@@ -159,7 +159,7 @@ class JudgeSettings(Strict):
     @field_validator("base_url")
     @classmethod
     def _is_an_address(cls, address: str) -> str:
-        if why := addresses.refusal(address):
+        if why := addresses.explain_refusal(address):
             raise ValueError(
                 f"the address {why}. A key is named by key_env, and only there"
             )
@@ -169,9 +169,9 @@ class JudgeSettings(Strict):
     def _key_may_go_there(self) -> "JudgeSettings":
         if self.key_env is None:
             return self
-        if why := secrets.refuse_name(self.key_env, self.base_url):
+        if why := secrets.explain_name_refusal(self.key_env, self.base_url):
             raise ValueError(f"key_env: {why}")
-        if why := addresses.refuse_key_in_the_clear(self.base_url):
+        if why := addresses.explain_key_refusal(self.base_url):
             raise ValueError(
                 f"base_url, to which the value of {self.key_env} would be sent, {why}"
             )

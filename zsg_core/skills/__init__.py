@@ -7,6 +7,11 @@ something, by construction, and an order by similarity has something to find: `p
 zsg_core.skills --help`.
 """
 
-from zsg_core.skills.data_set import FAMILIES, MOST_PER_TASK, task_files, write_tasks
+from zsg_core.skills.data_set import (
+    FAMILIES,
+    MOST_PER_TASK,
+    make_task_files,
+    write_tasks,
+)
 
-__all__ = ["FAMILIES", "MOST_PER_TASK", "task_files", "write_tasks"]
+__all__ = ["FAMILIES", "MOST_PER_TASK", "make_task_files", "write_tasks"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zsg_core.errors import UserError
-from zsg_core.skills import FAMILIES, MOST_PER_TASK, task_files, write_tasks
+from zsg_core.skills import FAMILIES, MOST_PER_TASK, make_task_files, write_tasks
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_tasks(given.folder, given.per_task, given.seed, **kept)
     except UserError as error:
         parser.error(str(error))
-    files = task_files(1, given.seed, **kept)
+    files = make_task_files(1, given.seed, **kept)
     train, test = (
         files[f"splits/default/{split}_tasks.txt"].count("\n")
         for split in ("train", "test")

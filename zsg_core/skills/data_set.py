@@ -43,12 +43,12 @@ def write_tasks(
     no task of a family.
     """
     folder = folder.resolve()
-    files = task_files(per_task, seed, large=large, families=families)
+    files = make_task_files(per_task, seed, large=large, families=families)
     if not _present(folder, files):
         _write(folder, files)
 
 
-def task_files(
+def make_task_files(
     per_task: int, seed: int, *, large: bool = False, families: Collection[str] = ()
 ) -> dict[str, str]:
     """The whole data set as relative path -> text."""
@@ -65,7 +65,7 @@ def task_files(
         if not families or skill.family in families
     ]
     files = {
-        f"tasks/{name}.json": _json(task_json(name, s, per_task, seed))
+        f"tasks/{name}.json": _json(make_task(name, s, per_task, seed))
         for name, s in chosen
     }
     for split, held_out in (("train", False), ("test", True)):
@@ -76,10 +76,10 @@ def task_files(
     return files
 
 
-def task_json(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, Any]:
+def make_task(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, Any]:
     """One task with the fourteen keys of Natural Instructions V2 in their order."""
     # The first instances do not depend on `per_task`: a larger set begins with the smaller one.
-    draws = distinct(
+    draws = draw_instances(
         skill,
         NUM_POSITIVE_EXAMPLES + 1 + per_task,
         Random(f"skills:{seed}:{skill.name}"),
@@ -108,7 +108,7 @@ def task_json(name: str, skill: Skill, per_task: int, seed: int) -> dict[str, An
     }
 
 
-def distinct(skill: Skill, count: int, rng: Random) -> list[tuple[str, str]]:
+def draw_instances(skill: Skill, count: int, rng: Random) -> list[tuple[str, str]]:
     """`count` (input, answer) pairs with different inputs, in drawn order, no answer
     ahead of all others."""
     drawn: dict[str, str] = {}

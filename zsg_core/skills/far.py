@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable, Sequence
 from random import Random
 
-from zsg_core.skills.skill import THINGS, Skill, pick, some, words
+from zsg_core.skills.skill import THINGS, Skill, draw_option, draw_options, split_words
 
-SYLLABLES = words("ba ke lo mu ri ta ve zo ni pa so du fi ga he jo")
+SYLLABLES = split_words("ba ke lo mu ri ta ve zo ni pa so du fi ga he jo")
 # Regular forms only, so that the grammar of a word is its ending.
-VERBS = words(
+VERBS = split_words(
     "walk jump wait work rest talk look cook open climb paint push pull pack wash kick"
 )
-ADJECTIVES = words(
+ADJECTIVES = split_words(
     "cold deep loud dark fast soft thick clean smooth sharp warm slow rich neat short weak"
 )
 PAST = {verb: f"{verb}ed" for verb in VERBS}
@@ -19,21 +19,21 @@ PLURAL = {thing: f"{thing}s" for thing in THINGS}
 COMPARATIVE = {adjective: f"{adjective}er" for adjective in ADJECTIVES}
 
 
-def letters(name: str, what: str, edit: Callable[[str], str]) -> Skill:
+def make_letters_skill(name: str, what: str, edit: Callable[[str], str]) -> Skill:
     """A word that does not exist is spelt in another way."""
 
     def make(rng: Random) -> tuple[str, str]:
-        word = "".join(pick(rng, SYLLABLES) for _ in range(3))
+        word = "".join(draw_option(rng, SYLLABLES) for _ in range(3))
         return f"Letters: {word}", edit(word)
 
     return Skill("Letter Editing", name, f"Edit a string of letters: {what}.", make)
 
 
-def item(which: str, place: int) -> Skill:
+def make_item_skill(which: str, place: int) -> Skill:
     """One of four things is copied."""
 
     def make(rng: Random) -> tuple[str, str]:
-        things = some(rng, THINGS, 4)
+        things = draw_options(rng, THINGS, 4)
         return f"List: {', '.join(things)}", things[place]
 
     return Skill(
@@ -44,14 +44,18 @@ def item(which: str, place: int) -> Skill:
     )
 
 
-def lookup(values: str, options: str) -> Skill:
+def make_lookup_skill(values: str, options: str) -> Skill:
     """Three keys have a value each; which has the key at the end?"""
 
     def make(rng: Random) -> tuple[str, str]:
         rows = dict(
-            zip(some(rng, THINGS, 3), some(rng, words(options), 3), strict=True)
+            zip(
+                draw_options(rng, THINGS, 3),
+                draw_options(rng, split_words(options), 3),
+                strict=True,
+            )
         )
-        key = pick(rng, list(rows))
+        key = draw_option(rng, list(rows))
         cells = [f"{thing} = {value}" for thing, value in rows.items()]
         return " | ".join([*cells, f"{key} = ?"]), rows[key]
 
@@ -63,11 +67,11 @@ def lookup(values: str, options: str) -> Skill:
     )
 
 
-def grammar(form: str, forms: dict[str, str]) -> Skill:
+def make_grammar_skill(form: str, forms: dict[str, str]) -> Skill:
     """Two words are put into another grammatical form."""
 
     def make(rng: Random) -> tuple[str, str]:
-        first, second = some(rng, list(forms), 2)
+        first, second = draw_options(rng, list(forms), 2)
         return f"Words: {first} {second}", f"{forms[first]} {forms[second]}"
 
     return Skill(
@@ -78,7 +82,7 @@ def grammar(form: str, forms: dict[str, str]) -> Skill:
     )
 
 
-def sequence(name: str, step: int) -> Skill:
+def make_sequence_skill(name: str, step: int) -> Skill:
     """Four numbers a `step` apart; which comes next?"""
 
     def make(rng: Random) -> tuple[str, str]:
@@ -91,22 +95,22 @@ def sequence(name: str, step: int) -> Skill:
     return Skill("Number Sequences", name, asked, make)
 
 
-def spelling(name: str, what: str, spell: Callable[[str], str]) -> Skill:
+def make_spelling_skill(name: str, what: str, spell: Callable[[str], str]) -> Skill:
     """Two things are spelt in another way."""
 
     def make(rng: Random) -> tuple[str, str]:
-        first, second = some(rng, THINGS, 2)
+        first, second = draw_options(rng, THINGS, 2)
         return f"Spell: {first} {second}", f"{spell(first)} {spell(second)}"
 
     return Skill("Spelling Out", name, f"Spell two nouns: {what}.", make)
 
 
-def drawing(name: str, sign: str) -> Skill:
+def make_drawing_skill(name: str, sign: str) -> Skill:
     """A thing stands between two numbers, which become as many signs."""
 
     def make(rng: Random) -> tuple[str, str]:
         left, right = (1 + int(rng.random() * 8) for _ in range(2))
-        thing = pick(rng, THINGS)
+        thing = draw_option(rng, THINGS)
         return f"Draw: {left} {thing} {right}", f"{sign * left} {thing} {sign * right}"
 
     return Skill(
@@ -117,53 +121,57 @@ def drawing(name: str, sign: str) -> Skill:
     )
 
 
-def sorting(
+def make_sorting_skill(
     name: str, what: str, ordered: Callable[[list[str]], Sequence[str]]
 ) -> Skill:
     """Three things are put into another order."""
 
     def make(rng: Random) -> tuple[str, str]:
-        things = some(rng, THINGS, 3)
+        things = draw_options(rng, THINGS, 3)
         return f"Shelf: {' '.join(things)}", " ".join(ordered(things))
 
     return Skill("Sorting", name, f"Rearrange the goods on a shelf: {what}.", make)
 
 
 TASKS = (
-    letters("letters_reversed", "reverse them", lambda word: word[::-1]),
-    letters("letters_dropped", "drop the first two", lambda word: word[2:]),
-    letters("letters_in_capitals", "turn them into capitals", str.upper),
-    item("first", 0),
-    item("third", 2),
-    item("last", -1),
-    lookup("colours", "red green blue brown white black yellow grey"),
-    lookup("materials", "wood iron glass paper copper wool clay rubber"),
-    lookup("shapes", "round square oval flat hollow curved pointed cubic"),
-    grammar("past_tense", PAST),
-    grammar("plural", PLURAL),
-    grammar("comparative", COMPARATIVE),
+    make_letters_skill("letters_reversed", "reverse them", lambda word: word[::-1]),
+    make_letters_skill("letters_dropped", "drop the first two", lambda word: word[2:]),
+    make_letters_skill("letters_in_capitals", "turn them into capitals", str.upper),
+    make_item_skill("first", 0),
+    make_item_skill("third", 2),
+    make_item_skill("last", -1),
+    make_lookup_skill("colours", "red green blue brown white black yellow grey"),
+    make_lookup_skill("materials", "wood iron glass paper copper wool clay rubber"),
+    make_lookup_skill("shapes", "round square oval flat hollow curved pointed cubic"),
+    make_grammar_skill("past_tense", PAST),
+    make_grammar_skill("plural", PLURAL),
+    make_grammar_skill("comparative", COMPARATIVE),
 )
 MORE = (
-    sequence("up_by_two", 2),
-    sequence("up_by_five", 5),
-    sequence("down_by_three", -3),
-    spelling("spelt_with_dashes", "put a dash between their letters", "-".join),
-    spelling(
+    make_sequence_skill("up_by_two", 2),
+    make_sequence_skill("up_by_five", 5),
+    make_sequence_skill("down_by_three", -3),
+    make_spelling_skill(
+        "spelt_with_dashes", "put a dash between their letters", "-".join
+    ),
+    make_spelling_skill(
         "spelt_without_vowels",
         "leave out their vowels",
         lambda word: re.sub("[aeiou]", "", word),
     ),
-    spelling(
+    make_spelling_skill(
         "spelt_doubly",
         "write each letter twice",
         lambda word: "".join(2 * letter for letter in word),
     ),
-    drawing("drawn_stars", "*"),
-    drawing("drawn_hashes", "#"),
-    drawing("drawn_pluses", "+"),
-    sorting("by_the_alphabet", "in the order of the alphabet", sorted),
-    sorting("from_the_end", "the last one first", lambda things: things[::-1]),
-    sorting(
+    make_drawing_skill("drawn_stars", "*"),
+    make_drawing_skill("drawn_hashes", "#"),
+    make_drawing_skill("drawn_pluses", "+"),
+    make_sorting_skill("by_the_alphabet", "in the order of the alphabet", sorted),
+    make_sorting_skill(
+        "from_the_end", "the last one first", lambda things: things[::-1]
+    ),
+    make_sorting_skill(
         "by_last_letter",
         "by their last letters",
         lambda things: sorted(things, key=lambda thing: thing[::-1]),

@@ -24,26 +24,26 @@ class Skill:
 # methods: draw from that.
 
 
-def pick(rng: Random, options: Sequence[str]) -> str:
+def draw_option(rng: Random, options: Sequence[str]) -> str:
     """One of the options, each as likely as the next."""
     return options[int(rng.random() * len(options))]
 
 
-def some(rng: Random, options: Sequence[str], count: int) -> list[str]:
+def draw_options(rng: Random, options: Sequence[str], count: int) -> list[str]:
     """`count` different options in drawn order."""
     left = list(options)
     return [left.pop(int(rng.random() * len(left))) for _ in range(count)]
 
 
-def words(text: str) -> tuple[str, ...]:
+def split_words(text: str) -> tuple[str, ...]:
     """The words of a text."""
     return tuple(text.split())
 
 
-PEOPLE = words(
+PEOPLE = split_words(
     "Nora Otto Mira Ivo Lena Paul Rosa Emil Ada Finn Greta Hugo Ida Jonas Klara Leo"
 )
-THINGS = words(
+THINGS = split_words(
     "lamp rope chair ladder bucket candle mirror basket hammer pillow bottle kettle drum broom hook"
     " wheel"
 )

@@ -49,7 +49,7 @@ Z975 = 1.959964
 Interval = tuple[float, float]
 
 
-def area(steps: Sequence[float], values: ArrayLike) -> NDArray[np.float64]:
+def compute_area(steps: Sequence[float], values: ArrayLike) -> NDArray[np.float64]:
     """The area under each column of `values` (S, …) over `steps` (S), divided by the
     span: a loss in its own unit.
 
@@ -67,7 +67,7 @@ def area(steps: Sequence[float], values: ArrayLike) -> NDArray[np.float64]:
     )
 
 
-def t_interval(values: Sequence[float]) -> Interval | None:
+def compute_t_interval(values: Sequence[float]) -> Interval | None:
     """The 95 % interval of the mean of n replicates, m ± t(0.975, n − 1) s / √n; None
     for fewer than two.
 
@@ -83,7 +83,7 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     return mean - reach, mean + reach
 
 
-def bootstrap(
+def bootstrap_intervals(
     values: ArrayLike,
     clusters: Sequence[str] | None = None,
     weights: ArrayLike | None = None,
@@ -167,7 +167,7 @@ class Drop:
         return self.times_usual > 3
 
 
-def sudden_drops(
+def find_sudden_drops(
     steps: Sequence[int], tasks: Sequence[str], losses: ArrayLike
 ) -> list[Drop]:
     """Each task's largest fall between neighbouring checkpoints beyond what all tasks

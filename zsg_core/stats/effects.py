@@ -42,7 +42,7 @@ Effects = Callable[[Mapping[str, Floats]], Floats]
 
 
 @dataclass(frozen=True)
-class Cell:
+class RunTable:
     """What of one run is looked at: a table (values, units), and the units' weights in
     a mean over them.
 
@@ -59,7 +59,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class EffectEstimate:
     """An effect with its 95 % interval, and where its error comes from.
 
     `interval` is over tasks and splits; of a single split over its tasks and seeds, as
@@ -83,14 +83,14 @@ class _Clusters:
     one a value is in."""
 
     strata: Sequence[Sequence[Key]]
-    of: Callable[[Cell, str], Key]
+    of: Callable[[RunTable, str], Key]
 
     @property
     def is_drawn(self) -> bool:
         """Whether there is a stratum of more than one name."""
         return any(len(stratum) > 1 for stratum in self.strata)
 
-    def free(self, cells: Sequence[Cell]) -> float:
+    def free(self, cells: Sequence[RunTable]) -> float:
         """Degrees of freedom: of a stratum's names, (Σw)² / Σw² − 1."""
         weight = dict.fromkeys(
             (name for stratum in self.strata for name in stratum), 0.0
@@ -99,7 +99,7 @@ class _Clusters:
             for unit, share in zip(cell.units, shares.tolist(), strict=True):
                 weight[self.of(cell, unit)] += share
         return sum(
-            max(count_of([weight[name] for name in stratum]) - 1, 0.0)
+            max(count_effective_clusters([weight[name] for name in stratum]) - 1, 0.0)
             for stratum in self.strata
         )
 
@@ -114,7 +114,7 @@ class _Clusters:
                 [_drawn(rng, len(stratum), count) for stratum in self.strata], axis=1
             )
 
-    def places(self, cell: Cell) -> list[int]:
+    def places(self, cell: RunTable) -> list[int]:
         """The column in `draws` of each unit of a run."""
         return [self._place[self.of(cell, unit)] for unit in cell.units]
 
@@ -137,21 +137,21 @@ def _drawn(rng: np.random.Generator, n: int, count: int) -> Floats:
     )
 
 
-def count_of(weights: Sequence[float]) -> float:
+def count_effective_clusters(weights: Sequence[float]) -> float:
     """How many clusters of equal weight know as much of a mean as these: (Σw)² / Σw²; 0 of none."""
     squares = sum(weight * weight for weight in weights)
     return sum(weights) ** 2 / squares if squares > 0 else 0.0
 
 
-def tasks_that_count(cells: Sequence[Cell]) -> float:
+def count_effective_tasks(cells: Sequence[RunTable]) -> float:
     """How many tasks of equal weight know as much as these, each of which weighs what
     it has in the mean."""
     return _task_clusters(cells).free(cells) + 1
 
 
-def estimate(
-    cells: Sequence[Cell], levels: Sequence[str], effects: Effects
-) -> list[Estimate]:
+def estimate_effects(
+    cells: Sequence[RunTable], levels: Sequence[str], effects: Effects
+) -> list[EffectEstimate]:
     """Every effect that `effects` makes of the levels' means."""
 
     def variance(clusters: _Clusters) -> Floats:
@@ -159,7 +159,7 @@ def estimate(
             return np.zeros(len(value))
         drawn = np.concatenate(
             [
-                effects(means(cells, levels, clusters, weights))
+                effects(compute_level_means(cells, levels, clusters, weights))
                 for weights in clusters.draws()
             ]
         )
@@ -172,7 +172,7 @@ def estimate(
             _clusters(cells, lambda cell, unit: (*replicates.of(cell, unit), unit))
         )
 
-    value = effects(means(cells, levels))[0]
+    value = effects(compute_level_means(cells, levels))[0]
     run, names = _run_name(cells), sorted({(cell.split,) for cell in cells})
     tasks = _task_clusters(cells)
     seeds = _Clusters(_by_split(cells, run), lambda cell, _: run(cell))
@@ -195,7 +195,7 @@ def estimate(
     elif len(names) < SPLITS:
         on_these = _intervals(value, of_tasks, of_seeds, over_both(seeds))
     return [
-        Estimate(
+        EffectEstimate(
             value=float(value[place]),
             interval=intervals[place],
             on_these=on_these[place],
@@ -253,8 +253,8 @@ def _variance(drawn: Floats) -> float:
     return float(np.var(finite)) if len(finite) >= DRAWN * len(drawn) else np.nan
 
 
-def means(
-    cells: Sequence[Cell],
+def compute_level_means(
+    cells: Sequence[RunTable],
     levels: Sequence[str],
     clusters: _Clusters | None = None,
     drawn: Floats | None = None,
@@ -286,7 +286,7 @@ def means(
     return made
 
 
-def _shares(cell: Cell) -> Floats:
+def _shares(cell: RunTable) -> Floats:
     """The weights (values, units) of a run's units in its means, those of a value 1 in
     sum; 0 where it has none."""
     counts = np.broadcast_to(np.asarray(cell.counts, np.float64), cell.table.shape)
@@ -294,7 +294,7 @@ def _shares(cell: Cell) -> Floats:
     return np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
 
 
-def _unit_shares(cells: Sequence[Cell]) -> list[Floats]:
+def _unit_shares(cells: Sequence[RunTable]) -> list[Floats]:
     """The weight (units,) of each run's units in the mean of its level, taken over
     values; a split's runs share it."""
     runs = Counter((cell.level, cell.split) for cell in cells)
@@ -308,13 +308,13 @@ def _interval(value: float, variance: float, free: float) -> Interval:
 
 
 def _t(free: int) -> float:
-    """The 97.5 % quantile of Student's t, as `curves.t_interval` has it."""
+    """The 97.5 % quantile of Student's t, as `curves.compute_t_interval` has it."""
     if free <= len(curves.T975):
         return curves.T975[free - 1]
     return curves.Z975 + (curves.Z975**3 + curves.Z975) / (4 * free)
 
 
-def _run_name(cells: Sequence[Cell]) -> Callable[[Cell], Key]:
+def _run_name(cells: Sequence[RunTable]) -> Callable[[RunTable], Key]:
     """What a run is drawn by: its seed at all levels together where each has the same
     seeds, else its own level's."""
     seeds: dict[str, dict[str, set[str]]] = {}
@@ -329,18 +329,22 @@ def _run_name(cells: Sequence[Cell]) -> Callable[[Cell], Key]:
     return lambda cell: (cell.split, cell.level, cell.seed)
 
 
-def _by_split(cells: Sequence[Cell], run: Callable[[Cell], Key]) -> list[list[Key]]:
+def _by_split(
+    cells: Sequence[RunTable], run: Callable[[RunTable], Key]
+) -> list[list[Key]]:
     strata: dict[Key, set[Key]] = {}
     for cell in cells:
         strata.setdefault(run(cell)[:-1], set()).add(run(cell))
     return [sorted(stratum) for _, stratum in sorted(strata.items())]
 
 
-def _task_clusters(cells: Sequence[Cell]) -> _Clusters:
+def _task_clusters(cells: Sequence[RunTable]) -> _Clusters:
     return _clusters(cells, lambda _, unit: (unit,))
 
 
-def _clusters(cells: Sequence[Cell], of: Callable[[Cell, str], Key]) -> _Clusters:
+def _clusters(
+    cells: Sequence[RunTable], of: Callable[[RunTable, str], Key]
+) -> _Clusters:
     return _Clusters(
         [sorted({of(cell, unit) for cell in cells for unit in cell.units})], of
     )

@@ -38,19 +38,19 @@ from zsg_core.settings.claims import (
     FallsEarly,
     FallsSuddenly,
     Rises,
-    too_few_places,
+    explain_too_few_places,
 )
 from zsg_core.stats import curves
 from zsg_core.stats.curves import Interval
 from zsg_core.stats.effects import (
     SPLITS,
-    Cell,
+    EffectEstimate,
     Effects,
-    Estimate,
     Floats,
-    estimate,
-    means,
-    tasks_that_count,
+    RunTable,
+    compute_level_means,
+    count_effective_tasks,
+    estimate_effects,
 )
 
 SUPPORTED, NOT_SUPPORTED, OPPOSITE, TOO_FEW = (
@@ -88,7 +88,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Effect:
+class ClaimEffect:
     """A size that a claim is about. The claim wants all its interval above `null`, and
     its value at least `least`.
 
@@ -98,7 +98,7 @@ class Effect:
     """
 
     name: str
-    found: Estimate
+    found: EffectEstimate
     null: float
     least: float
     chance: tuple[float, float] | None = None
@@ -150,12 +150,12 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What came of a claim: the word, the sizes behind it, what they rest on, and what
     to bear in mind."""
 
     word: str
-    effects: Sequence[Effect] = ()
+    effects: Sequence[ClaimEffect] = ()
     # the value at each place of the axis
     levels: Mapping[str, float] = field(default_factory=dict)
     tasks: int = 0
@@ -184,13 +184,13 @@ class _Question:
 
 # what is too large is no number, and is told
 @np.errstate(over="ignore", invalid="ignore")
-def judge(
+def judge_claim(
     claim: Claim,
     found: Sequence[Curve],
     levels: Sequence[str],
     *,
     units_are_tasks: bool = True,
-) -> Verdict:
+) -> ClaimVerdict:
     """The verdict of a claim on the runs of one group.
 
     `levels`: the places of the claim's axis as the curves name them, in the claim's
@@ -214,15 +214,17 @@ def judge(
             if missing
             else "no split has runs at all places"
         )
-        return Verdict(TOO_FEW, notes=[lacking])
+        return ClaimVerdict(TOO_FEW, notes=[lacking])
     question = _question(claim, whole, levels)
     if isinstance(question, str):
-        return Verdict(TOO_FEW, tasks=tasks, splits=splits, runs=runs, notes=[question])
+        return ClaimVerdict(
+            TOO_FEW, tasks=tasks, splits=splits, runs=runs, notes=[question]
+        )
     cells = [
-        Cell(one.level, one.split, one.seed, one.units, *question.take(one))
+        RunTable(one.level, one.split, one.seed, one.units, *question.take(one))
         for one in whole
     ]
-    counted = tasks_that_count(cells)
+    counted = count_effective_tasks(cells)
     effects = _effects(question, cells, levels)
     shown = dict(zip(levels, _level_values(question, cells, levels), strict=False))
     too_few = _what_is_too_few(
@@ -233,11 +235,11 @@ def judge(
         *too_few,
         *_warnings(whole, effects, splits, tasks, counted, units_are_tasks),
     ]
-    return Verdict(word, effects, shown, tasks, counted, splits, runs, notes)
+    return ClaimVerdict(word, effects, shown, tasks, counted, splits, runs, notes)
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def mean_curves(
+def compute_mean_curves(
     found: Sequence[Curve], levels: Sequence[str], metric: str = LOSS
 ) -> dict[str, tuple[list[int], Floats]]:
     """Of each level (steps, values): the mean of its runs at the steps that they share,
@@ -252,10 +254,10 @@ def mean_curves(
         own = [one for one in whole if one.level == level]
         if own and (steps := _common_steps(own)):
             cells = [
-                Cell(level, one.split, one.seed, one.units, *_at(steps)(one))
+                RunTable(level, one.split, one.seed, one.units, *_at(steps)(one))
                 for one in own
             ]
-            made[level] = (steps, means(cells, [level])[level][0])
+            made[level] = (steps, compute_level_means(cells, [level])[level][0])
     return made
 
 
@@ -263,7 +265,7 @@ def _things(units_are_tasks: bool) -> str:
     return "tasks" if units_are_tasks else "items"
 
 
-def _word(effects: Sequence[Effect], units_are_tasks: bool) -> str:
+def _word(effects: Sequence[ClaimEffect], units_are_tasks: bool) -> str:
     here = HERE if units_are_tasks else HERE_OF_ONE
     if all(effect.holds for effect in effects):
         return _scoped(SUPPORTED, effects, here, units_are_tasks)
@@ -277,7 +279,7 @@ def _word(effects: Sequence[Effect], units_are_tasks: bool) -> str:
 
 
 def _scoped(
-    word: str, effects: Sequence[Effect], here: str, units_are_tasks: bool
+    word: str, effects: Sequence[ClaimEffect], here: str, units_are_tasks: bool
 ) -> str:
     """A word whose intervals hold: of a single split, or of items of one task, it says so."""
     is_whole = units_are_tasks and all(
@@ -287,12 +289,12 @@ def _scoped(
 
 
 def _effects(
-    question: _Question, cells: Sequence[Cell], levels: Sequence[str]
-) -> list[Effect]:
-    sizes = estimate(cells, levels, question.effects)
+    question: _Question, cells: Sequence[RunTable], levels: Sequence[str]
+) -> list[ClaimEffect]:
+    sizes = estimate_effects(cells, levels, question.effects)
     chance = None
     if question.is_order:
-        chance = chance_of_order(_level_values(question, cells, levels))
+        chance = compute_order_chance(_level_values(question, cells, levels))
         sizes = [
             replace(
                 size,
@@ -302,7 +304,7 @@ def _effects(
             for size in sizes
         ]
     return [
-        Effect(name, size, question.null, question.least, chance)
+        ClaimEffect(name, size, question.null, question.least, chance)
         for name, size in zip(question.names, sizes, strict=True)
     ]
 
@@ -314,10 +316,14 @@ def _measured(one: Curve) -> list[str]:
 
 
 def _level_values(
-    question: _Question, cells: Sequence[Cell], levels: Sequence[str]
+    question: _Question, cells: Sequence[RunTable], levels: Sequence[str]
 ) -> list[float]:
     """What a claim compares: one value of each level; none where it is of parts of a curve."""
-    return question.values(means(cells, levels))[0].tolist() if question.values else []
+    return (
+        question.values(compute_level_means(cells, levels))[0].tolist()
+        if question.values
+        else []
+    )
 
 
 def _within_one(interval: Interval | None) -> Any:
@@ -325,7 +331,7 @@ def _within_one(interval: Interval | None) -> Any:
     return interval and (max(interval[0], -1.0), min(interval[1], 1.0))
 
 
-def chance_of_order(values: Sequence[float]) -> tuple[float, float]:
+def compute_order_chance(values: Sequence[float]) -> tuple[float, float]:
     """How often the ranks of values, put in any order, rise with their places at least
     as much as they do; and fall.
 
@@ -392,7 +398,7 @@ def _whole_splits(
 
 def _what_is_too_few(
     question: _Question,
-    effects: Sequence[Effect],
+    effects: Sequence[ClaimEffect],
     levels: Sequence[str],
     tasks: int,
     counted: float,
@@ -411,7 +417,7 @@ def _what_is_too_few(
             f"{tasks} held-out {things}{unequal}: fewer than the {TASKS} that can decide anything"
         )
     if question.is_order and len(levels) < FEWEST_PLACES:
-        told.append(f"too few places: {too_few_places(len(levels))}")
+        told.append(f"too few places: {explain_too_few_places(len(levels))}")
     told += [
         f"{effect.name}: no number, as a value that it is of is none"
         for effect in effects
@@ -422,7 +428,7 @@ def _what_is_too_few(
 
 def _warnings(
     whole: Sequence[Curve],
-    effects: Sequence[Effect],
+    effects: Sequence[ClaimEffect],
     splits: int,
     tasks: int,
     counted: float,
@@ -543,7 +549,9 @@ def _of_values(
 
     def values(at: Mapping[str, Floats]) -> Floats:
         ends = [
-            at[level][:, -1] if of == "end" else curves.area(steps[level], at[level].T)
+            at[level][:, -1]
+            if of == "end"
+            else curves.compute_area(steps[level], at[level].T)
             for level in levels
         ]
         return np.stack(ends, axis=1)
@@ -631,7 +639,9 @@ def _at(steps: Sequence[int]) -> Callable[[Curve], tuple[Floats, Floats]]:
 
 def _sudden(times: float) -> Callable[[Curve], tuple[Floats, Floats]]:
     def take(curve: Curve) -> tuple[Floats, Floats]:
-        drops = curves.sudden_drops(list(curve.steps), list(curve.units), curve.losses)
+        drops = curves.find_sudden_drops(
+            list(curve.steps), list(curve.units), curve.losses
+        )
         sudden = {drop.task for drop in drops if drop.times_usual > times}
         return np.array([[float(unit in sudden) for unit in curve.units]]), np.ones(
             len(curve.units)

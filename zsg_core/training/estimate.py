@@ -49,7 +49,7 @@ class Tensors:
         return self.held + max(self.step_copy, self.gathered + activations)
 
 
-def tensors(
+def estimate_tensors(
     parameters: int,
     stage: int,
     world: int,
@@ -99,7 +99,7 @@ def state_bytes(
 
     14 bytes per parameter under AdamW in bf16, whatever the stage.
     """
-    whole = tensors(parameters, stage, 1, precision, trained, optimizer)
+    whole = estimate_tensors(parameters, stage, 1, precision, trained, optimizer)
     return whole.weights + whole.optimizer
 
 

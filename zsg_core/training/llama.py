@@ -137,7 +137,7 @@ def tiny_shape(made: Mapping[str, Any]) -> LlamaShape:
     )
 
 
-def with_tokens(shape: LlamaShape, count: int) -> LlamaShape:
+def add_tokens(shape: LlamaShape, count: int) -> LlamaShape:
     """The shape once `count` tokens have been added; the same if none are."""
     return replace(shape, vocab=padded_vocab(shape.vocab + count)) if count else shape
 

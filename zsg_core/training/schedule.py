@@ -28,16 +28,20 @@ MICRO_TOKENS = {"cpu": 4096, "cuda": 16_384}
 # An evaluation keeps no activations, so it takes so many times the tokens of a training
 # micro-batch, of which as many may be learnt as there: their logits are its memory. On
 # a CPU longer rows are no faster.
-EVALUATED = {"cpu": 1, "cuda": 4}
+EVALUATION_FACTOR = {"cpu": 1, "cuda": 4}
 
 
-def steps(examples: int, batch: int, epochs: int = 1, limit: int | None = None) -> int:
+def count_steps(
+    examples: int, batch: int, epochs: int = 1, limit: int | None = None
+) -> int:
     """⌈N·epochs / batch⌉ steps, the last one possibly smaller, and never more than `limit`."""
     total = math.ceil(examples * epochs / batch)
     return total if limit is None else min(total, limit)
 
 
-def batch_positions(step: int, batch: int, examples: int, epochs: int = 1) -> list[int]:
+def list_batch_positions(
+    step: int, batch: int, examples: int, epochs: int = 1
+) -> list[int]:
     """Places in the arrangement (0…N−1) that step `step` consumes, in order; an epoch
     repeats the order."""
     start = (step - 1) * batch
@@ -47,7 +51,9 @@ def batch_positions(step: int, batch: int, examples: int, epochs: int = 1) -> li
     ]
 
 
-def digests(ids: Sequence[str], batch: int, epochs: int, steps: int) -> list[str]:
+def compute_digests(
+    ids: Sequence[str], batch: int, epochs: int, steps: int
+) -> list[str]:
     """The running digest of the ids consumed after step 0…steps; the last one is the
     schedule's own."""
     digest = IdDigest()
@@ -55,13 +61,16 @@ def digests(ids: Sequence[str], batch: int, epochs: int, steps: int) -> list[str
     for step in range(1, steps + 1):
         digest.add(
             step,
-            [ids[place] for place in batch_positions(step, batch, len(ids), epochs)],
+            [
+                ids[place]
+                for place in list_batch_positions(step, batch, len(ids), epochs)
+            ],
         )
         found.append(digest.hex())
     return found
 
 
-def share(lengths: Sequence[int], world: int) -> list[list[int]]:
+def divide_batch(lengths: Sequence[int], world: int) -> list[list[int]]:
     """Divides a batch over ranks: items 0…B−1 by their token counts, longest first to
     the least loaded rank.
 
@@ -77,7 +86,7 @@ def share(lengths: Sequence[int], world: int) -> list[list[int]]:
     return shares
 
 
-def micro_batches(
+def make_micro_batches(
     items: Sequence[int], lengths: Sequence[int], budget: int
 ) -> list[list[int]]:
     """Splits a rank's items, longest first, into groups of at most `budget` tokens.
@@ -96,7 +105,7 @@ def micro_batches(
     return groups
 
 
-def learning_rate(
+def compute_learning_rate(
     step: int,
     total: int,
     peak: float,
@@ -125,7 +134,9 @@ def learning_rate(
     return peak * (floor + (1 - floor) / 2 * (1 + math.cos(math.pi * x)))
 
 
-def warmup(total: int, steps: int, share: float | None, rule: str | None = None) -> int:
+def count_warmup_steps(
+    total: int, steps: int, share: float | None, rule: str | None = None
+) -> int:
     """The steps of warm-up: `steps`, or ⌈share·total⌉.
 
     By the rule HUGGING_FACE the product is that of binary fractions, as in
@@ -139,17 +150,17 @@ def warmup(total: int, steps: int, share: float | None, rule: str | None = None)
     )
 
 
-def checkpoint_steps(total: int, every: Stride) -> list[int]:
+def list_checkpoint_steps(total: int, every: Stride) -> list[int]:
     """The steps at which metrics are taken: 0, those that `every` names, and the last.
 
-    UserError for more than MOST_CHECKPOINTS: `checkpoint_count` counts without listing them.
+    UserError for more than MOST_CHECKPOINTS: `count_checkpoints` counts without listing them.
     """
     named = _named(total, every)
     _refuse_many(sum(map(_size, named)), total, every)
     return sorted({0, *(step for part in named for step in part), total})
 
 
-def checkpoint_count(total: int, *strides: Stride) -> int:
+def count_checkpoints(total: int, *strides: Stride) -> int:
     """How many steps the strides name together; of more than MOST_CHECKPOINTS at most
     so many. Lists no more."""
     named = [part for every in strides for part in _named(total, every)]
@@ -164,7 +175,7 @@ def _named(total: int, every: Stride) -> list[range | list[int]]:
     if isinstance(every, int):
         return [range(0, total + 1, every)]
     if isinstance(every, str):
-        return [*spans(every, total)]
+        return [*parse_spans(every, total)]
     return [[step for step in every if step <= total]]
 
 
@@ -187,7 +198,7 @@ def _refuse_many(count: int, total: int, every: Stride) -> None:
         )
 
 
-def measured(
+def list_measured_steps(
     total: int,
     every: Stride,
     quick: Mapping[str, Any] | None = None,
@@ -202,29 +213,31 @@ def measured(
     `full_every`. UserError for more than MOST_CHECKPOINTS of a stride.
     """
     return {
-        key: sorted(set().union(*(checkpoint_steps(total, one) for one in strides)))
+        key: sorted(
+            set().union(*(list_checkpoint_steps(total, one) for one in strides))
+        )
         for key, strides in _strides(every, quick, snapshots).items()
     }
 
 
-def measured_counts(
+def count_measured_steps(
     total: int,
     every: Stride,
     quick: Mapping[str, Any] | None = None,
     snapshots: Stride | None = None,
 ) -> dict[str, int]:
-    """How many steps there are of each key of `measured`; of more than MOST_CHECKPOINTS
+    """How many steps there are of each key of `list_measured_steps`; of more than MOST_CHECKPOINTS
     at most so many.
 
     The key with the most has all checkpoints.
     """
     return {
-        key: checkpoint_count(total, *strides)
+        key: count_checkpoints(total, *strides)
         for key, strides in _strides(every, quick, snapshots).items()
     }
 
 
-def refuse_many(
+def refuse_too_many_checkpoints(
     total: int,
     every: Stride,
     quick: Mapping[str, Any] | None = None,
@@ -257,7 +270,7 @@ def quick_items(key: str) -> int:
     return int(size) if key.startswith(_QUICK) and size.isdigit() else 0
 
 
-def snapshot_steps(total: int, named: Stride | None) -> list[int]:
+def list_snapshot_steps(total: int, named: Stride | None) -> list[int]:
     """The steps after which weights are kept: those that `named` names, and the last;
     none without it.
 
@@ -266,16 +279,16 @@ def snapshot_steps(total: int, named: Stride | None) -> list[int]:
     return (
         []
         if named is None
-        else [step for step in checkpoint_steps(total, named) if step]
+        else [step for step in list_checkpoint_steps(total, named) if step]
     )
 
 
-def snapshot_count(total: int, named: Stride | None) -> int:
-    """How many steps `snapshot_steps` names; of more than MOST_CHECKPOINTS at most so many."""
-    return 0 if named is None else checkpoint_count(total, named) - 1  # step 0
+def count_snapshots(total: int, named: Stride | None) -> int:
+    """How many steps `list_snapshot_steps` names; of more than MOST_CHECKPOINTS at most so many."""
+    return 0 if named is None else count_checkpoints(total, named) - 1  # step 0
 
 
-def spans(text: str, total: int = 0) -> list[range]:
+def parse_spans(text: str, total: int = 0) -> list[range]:
     """The steps of `1-50:1, 50-500:10, 500-:50`: from, to, stride; an open end goes to `total`.
 
     Raises ValueError for what is not such a list, or whose spans overlap or go back.

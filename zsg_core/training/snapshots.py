@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 Rule = Mapping[str, int | None] | None  # {first, last, best, every}; None: all stay
 
 
-def kept(
+def select_kept_steps(
     steps: Iterable[int], losses: Mapping[int, float | None], rule: Rule
 ) -> frozenset[int]:
     """The steps that stay: each that one of the rule's parts names. Of equal losses the
@@ -35,7 +35,7 @@ def kept(
     )
 
 
-def most(steps: Iterable[int], rule: Rule) -> int:
+def count_most_kept(steps: Iterable[int], rule: Rule) -> int:
     """The most that are on disk at the same time: those that stay, and one that is
     written before another goes."""
     ordered = list(steps)
@@ -49,8 +49,8 @@ def most(steps: Iterable[int], rule: Rule) -> int:
     )
 
 
-def most_of(count: int, rule: Rule) -> int:
-    """A bound of `most` for so many steps, where they are too many to be listed."""
+def bound_most_kept(count: int, rule: Rule) -> int:
+    """A bound of `count_most_kept` for so many steps, where they are too many to be listed."""
     if rule is None or rule.get("every"):
         return count
     return min(

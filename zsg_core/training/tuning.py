@@ -11,7 +11,7 @@ NO_BIASES = (
 )
 
 
-def trainable(shape: LlamaShape, tuning: Mapping[str, Any]) -> int:
+def count_trained_parameters(shape: LlamaShape, tuning: Mapping[str, Any]) -> int:
     """Trained parameters: all; LoRA's Σ r·(d_in + d_out) over its targets; the norms';
     the biases'."""
     match tuning["method"]:

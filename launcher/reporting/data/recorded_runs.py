@@ -170,7 +170,7 @@ class Recorded:
         was computed."""
         facts = {"run": self.run, "state": self.state}
         for number, stage in enumerate(self.recipe["stages"], start=1):
-            for name, source in recipes.sources(stage["data"]).items():
+            for name, source in recipes.list_sources(stage["data"]).items():
                 facts[_of("data", name, number, self.recipe)] = source["digest"]
         for number, folder in enumerate(self._place.stages(self.run), start=1):
             made = (job_file.read(folder) or {}).get("made", {})

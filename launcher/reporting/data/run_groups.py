@@ -19,7 +19,7 @@ from jobs.contract.states import RecordedState
 from launcher.reporting.data.recorded_runs import Recorded
 from zsg_core.errors import UserError
 from zsg_core.metrics import means
-from zsg_core.recipe import unseeded
+from zsg_core.recipe import remove_seeds
 from zsg_core.shown_text import format_value
 from zsg_core.stats import curves
 from zsg_core.stats.curves import Drop, Interval
@@ -96,7 +96,7 @@ def member(run: Recorded, key: str, x: str, over_splits: bool = False) -> Member
     axes = unseeded_axes(run.axes)
     if over_splits:
         axes = without_splits(axes)
-    kind = json.dumps(axes if over_splits else unseeded(run.recipe), sort_keys=True)
+    kind = json.dumps(axes if over_splits else remove_seeds(run.recipe), sort_keys=True)
     values = {step: point.value for step, point in points.items()}
     begins = tuple(run.begins)
     return Member(run.run, axes, kind, run.state, values, at, _items(run, key), begins)
@@ -112,7 +112,7 @@ def _items(run: Recorded, key: str) -> Items | None:
         tuple(found.ids),
         tuple(found.tasks),
         losses[-1],
-        curves.area(found.steps, losses),
+        curves.compute_area(found.steps, losses),
         found.steps,
         names,
         by_task,
@@ -271,7 +271,10 @@ def summaries(found: Sequence[Group]) -> list[tuple[Summary, Summary] | None]:
             if not group.steps:
                 made.append(None)
                 continue
-            ends, areas = group.table[:, -1], curves.area(group.steps, group.table.T)
+            ends, areas = (
+                group.table[:, -1],
+                curves.compute_area(group.steps, group.table.T),
+            )
             made.append((_summary(ends, final), _summary(areas, area)))
     return made
 
@@ -285,7 +288,9 @@ def _summary(values: NDArray[np.float64], of_items: "_Intervals") -> Summary:
     items, tasks = of_items.items, of_items.tasks
     if not math.isclose(of_items.mean, value, rel_tol=SAME, abs_tol=SAME):
         items = tasks = None
-    return Summary(value, _finite(curves.t_interval(list(values))), items, tasks)
+    return Summary(
+        value, _finite(curves.compute_t_interval(list(values))), items, tasks
+    )
 
 
 @dataclass(frozen=True)
@@ -316,7 +321,8 @@ def _item_intervals(found: Sequence[Group]) -> list[tuple[_Intervals, _Intervals
         weights = means.item_weights(values, tasks, over_items=over_items)
         centres = means.means_of(values, tasks, over_items=over_items)
         of_items, of_tasks = (
-            curves.bootstrap(values, clusters, weights).T for clusters in (None, tasks)
+            curves.bootstrap_intervals(values, clusters, weights).T
+            for clusters in (None, tasks)
         )
         columns = [
             _Intervals(float(centre), _finite(item), _finite(task))
@@ -343,7 +349,7 @@ def drops(found: Sequence[Group]) -> list[tuple[Group, Member, Drop]]:
         for group in found
         for one in group.averaged
         if one.items
-        for drop in curves.sudden_drops(
+        for drop in curves.find_sudden_drops(
             one.items.steps, one.items.names, one.items.by_task
         )
     ]

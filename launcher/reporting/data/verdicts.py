@@ -22,7 +22,7 @@ from launcher.workspace import grid_record, yaml_file
 from zsg_core.digest import content_id
 from zsg_core.settings.claims import Claim
 from zsg_core.stats import verdict
-from zsg_core.stats.verdict import Curve, Verdict
+from zsg_core.stats.verdict import ClaimVerdict, Curve
 
 Axes = Mapping[str, Any]
 
@@ -34,7 +34,7 @@ class Decided:
 
     claim: Claim
     group: Axes
-    verdict: Verdict
+    verdict: ClaimVerdict
     curves: Mapping[str, tuple[list[int], NDArray[np.float64]]]
 
 
@@ -99,7 +99,10 @@ def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
         decided = _with_missing(decided, len(members) - len(curves))
         made.append(
             Decided(
-                claim, group, decided, verdict.mean_curves(curves, levels, claim.metric)
+                claim,
+                group,
+                decided,
+                verdict.compute_mean_curves(curves, levels, claim.metric),
             )
         )
     return made
@@ -107,19 +110,19 @@ def decide(claim: Claim, runs: Sequence[_Run]) -> list[Decided]:
 
 def _judge(
     claim: Claim, curves: Sequence[Curve], levels: Sequence[str], of_tasks: bool
-) -> Verdict:
+) -> ClaimVerdict:
     """A claim's verdict on the values that the report shows, in which each run is of
     what it has itself.
 
     Where that is not the same of all, runs may differ by it. So it must also hold
     without what some of them lack.
     """
-    decided = verdict.judge(claim, curves, levels, units_are_tasks=of_tasks)
+    decided = verdict.judge_claim(claim, curves, levels, units_are_tasks=of_tasks)
     lacking = _lacking(curves)
     count = len({unit for units in lacking.values() for unit in units})
     if not count or decided.word == verdict.TOO_FEW:
         return decided
-    paired = verdict.judge(
+    paired = verdict.judge_claim(
         claim,
         [_without(one, lacking[one.split]) for one in curves],
         levels,
@@ -233,7 +236,7 @@ def _with_doubt(one: Decided, doubt: str | None) -> Decided:
     )
 
 
-def _with_missing(made: Verdict, missing: int) -> Verdict:
+def _with_missing(made: ClaimVerdict, missing: int) -> ClaimVerdict:
     if not missing:
         return made
     note = f"{missing} runs are not done, or have no test items' losses of the metric"

@@ -19,8 +19,8 @@ from zsg_core.settings.claims import (
     FallsSuddenly,
     Rises,
 )
-from zsg_core.stats.effects import Estimate
-from zsg_core.stats.verdict import Effect
+from zsg_core.stats.effects import EffectEstimate
+from zsg_core.stats.verdict import ClaimEffect
 
 HEADINGS = [
     "claim",
@@ -149,7 +149,7 @@ def columns(decided: Sequence[Decided]) -> list[dict[str, Any]]:
     ]
 
 
-def _column(one: Decided, effect: Effect | None) -> dict[str, Any]:
+def _column(one: Decided, effect: ClaimEffect | None) -> dict[str, Any]:
     made, found = one.verdict, effect.found if effect else None
     low, high = found.interval if found else (None, None)
     low_here, high_here = (found and found.on_these) or (None, None)
@@ -175,7 +175,7 @@ def _column(one: Decided, effect: Effect | None) -> dict[str, Any]:
     }
 
 
-def _over(found: Estimate) -> str:
+def _over(found: EffectEstimate) -> str:
     """What an interval is over."""
     return "tasks and splits" if found.is_over_splits else "these tasks"
 

@@ -109,7 +109,9 @@ class CheckpointLosses:
         self.engine = engine
         self.steps = frozenset(
             first + one
-            for one in schedule.checkpoint_steps(steps, job["checkpoints"]["every"])
+            for one in schedule.list_checkpoint_steps(
+                steps, job["checkpoints"]["every"]
+            )
         )
         self.cells = frozenset((step, "loss") for step in self.steps)
 

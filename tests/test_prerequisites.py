@@ -11,7 +11,7 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract.causes import Known
 from jobs.contract.folder import SCHEMA, Workspace, publish, read_json, write_json
-from jobs.runtime.needs import refuse_unprepared
+from jobs.runtime.prerequisites import check_prerequisites
 
 NEEDS = ("corpora/c", "arrangements/a", "bases/b")
 
@@ -57,7 +57,7 @@ def test_a_job_with_all_that_it_needs_goes_on(tmp_path: Path) -> None:
     job = a_job(tmp_path, *NEEDS)
     ended(tmp_path, "prepare/q")
 
-    assert refuse_unprepared(job) is None
+    assert check_prerequisites(job) is None
 
 
 @pytest.mark.parametrize("lacking", NEEDS)
@@ -69,7 +69,7 @@ def test_each_thing_needed_is_looked_for(tmp_path: Path, lacking: str) -> None:
     ended(tmp_path, "prepare/q")
 
     with pytest.raises(Known) as error:
-        refuse_unprepared(job)
+        check_prerequisites(job)
     assert error.value.cause == "prepare failed"
     assert (
         str(error.value)
@@ -82,14 +82,14 @@ def test_a_stage_before_is_blamed_by_its_name(tmp_path: Path) -> None:
     ended(tmp_path, "runs/f")
 
     with pytest.raises(Known, match=r"runs/f: bad input") as error:
-        refuse_unprepared(a_job(tmp_path, after=("runs/f",)))
+        check_prerequisites(a_job(tmp_path, after=("runs/f",)))
     assert error.value.cause == "a stage before failed"
 
 
 def test_a_job_that_waits_for_nobody_says_what_to_do(tmp_path: Path) -> None:
     """Nobody has ended badly: what is missing was removed, or is still being made."""
     with pytest.raises(Known, match="submit again"):
-        refuse_unprepared(a_job(tmp_path, after=()))
+        check_prerequisites(a_job(tmp_path, after=()))
 
 
 def test_the_end_of_an_unprepared_job_is_recorded_at_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from zsg_core.errors import ClusterError
 VARIABLE = "ZSG_CODE"
 
 
-def refuse_other(job: Mapping[str, Any]) -> None:
+def check_submitted_code(job: Mapping[str, Any]) -> None:
     """Raises ClusterError in a job that was started by a submit and runs other code, or
     under another Python."""
     wanted = os.environ.get(VARIABLE)

@@ -15,7 +15,7 @@ from jobs.contract.folder import Workspace, is_committed
 from jobs.contract.states import Outcome
 
 
-def refuse_unprepared(job: dict[str, Any]) -> None:
+def check_prerequisites(job: dict[str, Any]) -> None:
     """Raises Known, the cause, if corpus, order or weights are missing or half made,
     with what their maker said."""
     workspace = Workspace(Path(job["paths"]["workspace"]))
