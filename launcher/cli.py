@@ -176,7 +176,7 @@ def init(
     from launcher.grids import starter
     from launcher.views import show
 
-    made = starter.write(folder)
+    made = starter.write_starter(folder)
     go = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
     show.result(f"wrote {', '.join(made)}")
     show.result(f"next: {go}zsg plan grid.yaml && zsg submit grid.yaml")
@@ -438,14 +438,14 @@ def doctor(
     from launcher.views import show
     from launcher.workspace import workspaces
 
-    chosen = profiles.load(profile or "local", Path())
+    chosen = profiles.load_profile(profile or "local", Path())
     asked = workspaces.where(workspace, chosen.workspace)
     place = workspaces.find(asked)  # refuses what can be no workspace
-    checks = doctors.examine(chosen, asked.expanduser())
+    checks = doctors.run_checks(chosen, asked.expanduser())
     if model is not None:
         from launcher.doctor import proofs
 
-        checks.append(proofs.examine(model, place))
+        checks.append(proofs.prove_model(model, place))
     if json:
         show.as_json([asdict(check) for check in checks])
     else:
@@ -499,7 +499,11 @@ def schema(
 
     file: key_reference.File = "grid" if of is Schema.GRID else "profile"
     if key is None:
-        show.as_json(json_schema.grid() if file == "grid" else json_schema.profile())
+        show.as_json(
+            json_schema.make_grid_schema()
+            if file == "grid"
+            else json_schema.make_profile_schema()
+        )
     elif json:
         show.as_json(key_reference.schema_of_key(file, key))
     else:

@@ -339,7 +339,7 @@ def doubled_tensors(root: Path) -> None:
     (root / "x.safetensors").write_bytes(
         len(header).to_bytes(8, "little") + header + bytes(4)
     )
-    model_files.tensors_of(root / "x.safetensors")
+    model_files.read_tensors(root / "x.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_added_tokens_are_looked_up_in_a_dictionary_that_is_read_once(
     """However many tokens and points there are: a tokenizer.json has megabytes."""
     read: list[Path] = []
     monkeypatch.setattr(inputs, "base_folder", lambda settings: tmp_path)
-    for check in ("check", "check_length"):
+    for check in ("check_llama", "check_length"):
         monkeypatch.setattr(inputs.model_folder, check, lambda *given: None)
     monkeypatch.setattr(
         inputs.added_tokens,
@@ -384,7 +384,7 @@ def test_added_tokens_are_looked_up_in_a_dictionary_that_is_read_once(
     ]
 
     with pytest.raises(UserError, match="'t7' is a token of"):
-        inputs.check(points)
+        inputs.check_inputs(points)
 
     assert read == [tmp_path]
 

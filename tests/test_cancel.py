@@ -10,8 +10,8 @@ import pytest
 from jobs.contract import attempt as attempts
 from jobs.contract import cancellation
 from jobs.contract.folder import Workspace, write_json
-from launcher.clusters.slurm import cancel as scancel
-from launcher.clusters.slurm import compact
+from launcher.clusters.slurm import cancel_jobs as scancel
+from launcher.clusters.slurm import compact_ids
 from launcher.grids.selection import EVERYTHING, Selection
 from launcher.lifecycle import cancel
 from launcher.lifecycle.cancel import Scene, Wish, decide
@@ -206,7 +206,7 @@ def test_what_is_stopped(chosen, wish, scene, stop, left):
 )
 def test_tasks_of_an_array_are_one_word(ids, words):
     """A thousand tasks are cancelled in one call."""
-    assert compact(ids) == words
+    assert compact_ids(ids) == words
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.clusters import cluster
 from launcher.doctor import cluster_checks
-from launcher.doctor.check import OK, PROBLEM, WARNING
+from launcher.doctor.diagnosis import OK, PROBLEM, WARNING
 from tests.lib.command_line import Zsg
 from tests.lib.slurm_answers import ASSOC_MGR, CONFIG, PARTITIONS, a_cluster, profile
 
@@ -59,7 +59,7 @@ def test_the_gpus_of_a_node_are_counted_by_type(
     gres: str, expected: dict[str, int]
 ) -> None:
     """Sockets and indices in brackets are no GPUs, and other resources neither."""
-    assert cluster.gpus(gres) == expected
+    assert cluster.parse_gpus(gres) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_gpus_of_a_node_are_counted_by_type(
 )
 def test_time_limits_are_minutes(text: str, expected: float) -> None:
     """Days, hours, minutes and seconds; no limit is infinite."""
-    assert cluster.minutes(text) == expected
+    assert cluster.parse_minutes(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_cluster_is_compared_with_the_profile(
     config = cluster.parse_config(CONFIG) | changes
     checks = {
         check.what: check
-        for check in cluster_checks.settings(config, profile(**settings))
+        for check in cluster_checks.check_settings(config, profile(**settings))
     }
 
     assert checks[what].verdict == verdict
@@ -182,7 +182,7 @@ def test_how_a_preempted_run_is_warned(
     """Without a signal of its own a run has the grace time and KillWait, which the check says."""
     found = a_cluster({"PreemptType": "preempt/partition_prio", **config}, main=row)
 
-    check = cluster_checks.preemption(found, profile())
+    check = cluster_checks.check_preemption(found, profile())
 
     assert (check.verdict, said in check.line) == (verdict, True), check.line
 
@@ -226,7 +226,7 @@ def test_the_partition_grants_what_is_asked(
 ) -> None:
     """The profile's partition, or the default one, exists, is up, and has the time and
     the nodes."""
-    check = cluster_checks.partition(a_cluster(), profile(**settings))
+    check = cluster_checks.check_partition(a_cluster(), profile(**settings))
 
     assert check.verdict == verdict
     assert said in check.line
@@ -234,7 +234,7 @@ def test_the_partition_grants_what_is_asked(
 
 def test_a_cluster_without_a_default_partition_needs_a_name() -> None:
     """Where no partition is the default, the profile must name one, and the message lists them."""
-    check = cluster_checks.partition(a_cluster(main={"Default": "NO"}), profile())
+    check = cluster_checks.check_partition(a_cluster(main={"Default": "NO"}), profile())
 
     assert (check.verdict, check.advice) == (
         PROBLEM,
@@ -269,7 +269,7 @@ def test_account_and_qos_are_the_users(
     """What accounting does not know, or does not grant, is told before a job is refused for it."""
     checks = {
         check.what: check
-        for check in cluster_checks.accounts(a_cluster(), profile(slurm=settings))
+        for check in cluster_checks.check_accounts(a_cluster(), profile(slurm=settings))
     }
 
     assert (checks[what].verdict, said in checks[what].line) == (verdict, True), checks[
@@ -325,7 +325,8 @@ def test_the_nodes_offer_what_a_job_asks_for(
 ) -> None:
     """GPUs by type and count, memory and CPUs, against what sinfo says of each node."""
     checks = {
-        check.what: check for check in cluster_checks.nodes(NODES, profile(**settings))
+        check.what: check
+        for check in cluster_checks.check_nodes(NODES, profile(**settings))
     }
 
     assert (checks[what].verdict, said in checks[what].line) == (verdict, True), checks[

@@ -119,7 +119,9 @@ def make(tmp_path):
         wanted = Settings.model_validate(
             {"data": {"path": str(tmp_path / "data"), **data}}
         )
-        made = make_recipe(wanted, inputs.Inputs(tmp_path / "digests.json").of(wanted))
+        made = make_recipe(
+            wanted, inputs.Inputs(tmp_path / "digests.json").digest_inputs(wanted)
+        )
         files = {
             name: inputs.source_files(name, source)
             for name, source in wanted.data.by_source().items()

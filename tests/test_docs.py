@@ -148,14 +148,16 @@ def test_every_block_of_yaml_is_a_grid_or_a_profile(
     file = tmp_path / "shown.yaml"
     file.write_text(text, encoding="utf-8")
     if PROFILE_KEYS & written.keys():
-        profiles.load(str(file), tmp_path)
+        profiles.load_profile(str(file), tmp_path)
         return
     if {"name", "grid"} <= written.keys():
-        grid.load(file)
+        grid.load_grid(file)
         return
     if not GRID_KEYS & written.keys():
         written = {"defaults": written}
-    problems = Draft7Validator(json_schema.grid()).iter_errors({"name": "a"} | written)
+    problems = Draft7Validator(json_schema.make_grid_schema()).iter_errors(
+        {"name": "a"} | written
+    )
 
     assert [problem.message for problem in problems] == []
 

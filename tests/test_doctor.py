@@ -13,7 +13,7 @@ import pytest
 
 from jobs.evaluating.sandbox import NoSandbox, Sandbox
 from launcher.doctor import doctor
-from launcher.doctor.check import OK, PROBLEM, WARNING
+from launcher.doctor.diagnosis import OK, PROBLEM, WARNING
 from launcher.workspace import extras, file_systems
 from tests.lib.command_line import Zsg
 
@@ -59,7 +59,7 @@ def test_our_names_are_ours(
     said: str,
 ) -> None:
     """Nothing else owns launcher, jobs or zsg_core, and all three come from one folder."""
-    check = doctor.owners(packages, folders)
+    check = doctor.check_package_owners(packages, folders)
 
     assert check.verdict == verdict
     assert said in check.line
@@ -77,7 +77,7 @@ def test_our_names_are_ours(
 )
 def test_one_faiss_at_most(installed: set[str], verdict: str) -> None:
     """Of two distributions that own the module `faiss`, one has overwritten the other."""
-    assert doctor.faiss(installed).verdict == verdict
+    assert doctor.check_faiss(installed).verdict == verdict
 
 
 MOUNTS = """22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -119,7 +119,7 @@ def test_sqlite_on_a_shared_disk_is_warned_of(
     kind: str, uri: str | None, verdict: str
 ) -> None:
     """MLflow's own file is no matter where the profile names another store."""
-    assert doctor.store(kind, uri).verdict == verdict
+    assert doctor.check_tracking_store(kind, uri).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_slurm_can_do_without_sacct_only(
     missing: tuple[str, ...], verdict: str
 ) -> None:
     """Every other command of Slurm is needed."""
-    assert doctor.programs(missing).verdict == verdict
+    assert doctor.check_slurm_programs(missing).verdict == verdict
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_slurm_can_do_without_sacct_only(
 )
 def test_a_missing_extra_is_told_with_its_command(name: str, verdict: str) -> None:
     """Jobs need the training extra; what the others are for can be done elsewhere and later."""
-    check = doctor.extra(name, ["x"])
+    check = doctor.check_extra(name, ["x"])
 
     assert check.verdict == verdict
     assert f"pip install 'zsg[{name}]'" in check.advice
-    assert doctor.extra(name, []).verdict == OK
+    assert doctor.check_extra(name, []).verdict == OK
 
 
 def test_every_extra_that_commands_need_is_looked_at() -> None:
@@ -184,7 +184,7 @@ def test_a_c_compiler_is_looked_for(
     found: list[str], named: str | None, verdict: str
 ) -> None:
     """On the PATH, or what CC names; without one a line says when it matters."""
-    check = doctor.compiler(found, named)
+    check = doctor.check_compiler(found, named)
 
     assert (check.what, check.verdict) == ("compiler", verdict)
     assert ("trainer.compile" in check.line) == (verdict == WARNING)
@@ -192,12 +192,12 @@ def test_a_c_compiler_is_looked_for(
 
 def test_an_old_python_and_another_encoding_are_seen() -> None:
     """Python 3.10 is a problem; a locale that is not UTF-8 a warning."""
-    assert doctor.python((3, 10, 12)).verdict == PROBLEM
-    assert doctor.python((3, 12, 0)).verdict == OK
-    assert doctor.encoding("iso8859-1", {"LC_ALL": "de_DE"}).line.startswith(
+    assert doctor.check_python((3, 10, 12)).verdict == PROBLEM
+    assert doctor.check_python((3, 12, 0)).verdict == OK
+    assert doctor.check_encoding("iso8859-1", {"LC_ALL": "de_DE"}).line.startswith(
         "warning  locale: iso8859-1 (LC_ALL=de_DE)"
     )
-    assert doctor.encoding("utf-8", {}).verdict == OK
+    assert doctor.check_encoding("utf-8", {}).verdict == OK
 
 
 def test_a_machine_without_a_sandbox_is_warned_of() -> None:
@@ -206,7 +206,7 @@ def test_a_machine_without_a_sandbox_is_warned_of() -> None:
     def nowhere(**_: bool) -> Sandbox:
         raise NoSandbox("no namespaces")
 
-    told = doctor.code_runs("slurm", nowhere)
+    told = doctor.check_sandbox("slurm", nowhere)
     assert (told.verdict, "no namespaces" in told.advice) == ("warning", True)
     assert "evaluate jobs try their nodes" in told.found
 

@@ -38,9 +38,9 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Listed:
         environment: dict[str, str] | None = None,
     ) -> list[Effect]:
         (tmp_path / "p.yaml").write_text(f"name: p\ninherits: {base}\n{text}\n")
-        layers = profile_files.read("p.yaml", tmp_path)
+        layers = profile_files.read_layers("p.yaml", tmp_path)
         return effects.list_effects(
-            layers, profiles.of(layers), grid(tmp_path), [], environment or {}
+            layers, profiles.make_profile(layers), grid(tmp_path), [], environment or {}
         )
 
     return make
@@ -51,10 +51,13 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Listed:
 )
 def test_nothing_is_listed_of_what_zsg_ships(tmp_path: Path, name: str) -> None:
     """What the shipped profiles set is zsg's own."""
-    layers = profile_files.read(name, tmp_path)
+    layers = profile_files.read_layers(name, tmp_path)
 
     assert (
-        effects.list_effects(layers, profiles.of(layers), grid(tmp_path), [], {}) == []
+        effects.list_effects(
+            layers, profiles.make_profile(layers), grid(tmp_path), [], {}
+        )
+        == []
     )
 
 
@@ -240,8 +243,12 @@ def test_a_file_in_place_of_a_shipped_profile_is_told(
     (tmp_path / "cluster_profiles/mine.yaml").write_text(
         "name: mine\ninherits: local\n"
     )
-    layers = profile_files.read("local" if place == "beside" else "mine", tmp_path)
-    [found] = effects.list_effects(layers, profiles.of(layers), grid(tmp_path), [], {})
+    layers = profile_files.read_layers(
+        "local" if place == "beside" else "mine", tmp_path
+    )
+    [found] = effects.list_effects(
+        layers, profiles.make_profile(layers), grid(tmp_path), [], {}
+    )
 
     assert (
         found.line
@@ -301,8 +308,10 @@ def test_where_answers_are_sent_is_listed_once(
     judge = {"base_url": "https://m.example/v1", "model": "m", "key_env": key}
     suite = Suite(name="mt_bench", keys=("mt_bench",), how={}, judge=judge)
     runs: Any = [SimpleNamespace(suites=(suite,)), SimpleNamespace(suites=(suite,))]
-    layers = profile_files.read("local", tmp_path)
-    found = effects.list_effects(layers, profiles.of(layers), grid(tmp_path), runs, {})
+    layers = profile_files.read_layers("local", tmp_path)
+    found = effects.list_effects(
+        layers, profiles.make_profile(layers), grid(tmp_path), runs, {}
+    )
 
     assert [(one.does, one.what) for one in found] == [(SENDS, told)]
     assert found[0].where.endswith("grid.yaml")
@@ -314,9 +323,11 @@ def test_programs_that_a_model_wrote_are_listed(tmp_path: Path) -> None:
         name="humaneval", keys=("humaneval/pass_at_1",), how={}, runs_code=True
     )
     runs: Any = [SimpleNamespace(suites=(suite,))]
-    layers = profile_files.read("local", tmp_path)
+    layers = profile_files.read_layers("local", tmp_path)
     asked = grid(tmp_path, "checkpoints.suites.humaneval.allow_code_execution=true")
-    [found] = effects.list_effects(layers, profiles.of(layers), asked, runs, {})
+    [found] = effects.list_effects(
+        layers, profiles.make_profile(layers), asked, runs, {}
+    )
 
     assert (found.does, found.what) == (
         RUNS,

@@ -603,5 +603,5 @@ def test_a_mistake_in_the_gpus_is_told_with_its_line(
     path.write_text(f"name: a\nkind: slurm\n{text}\n")
 
     with pytest.raises(UserError, match=r"mine\.yaml:3: ") as error:
-        profiles.load(str(path), tmp_path)
+        profiles.load_profile(str(path), tmp_path)
     assert said in str(error.value)

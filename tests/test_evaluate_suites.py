@@ -99,7 +99,7 @@ def asked(
     settings = CheckpointSettings.model_validate(
         {"metrics": list(metrics), "snapshots": 9, "suites": own}
     )
-    return list(suites.select_suites(settings, Inputs(cache).of_suites(settings)))
+    return list(suites.select_suites(settings, Inputs(cache).digest_suites(settings)))
 
 
 def rating(user: str, number: int) -> Answer:

@@ -290,9 +290,9 @@ def llama(name: str) -> Target:
     """A file of a model's folder that is whole but for it."""
 
     def read(path: Path) -> None:
-        model_folder.check(path.parent)
+        model_folder.check_llama(path.parent)
         model_folder.check_length("train.max_length", 64, path.parent)
-        model_folder.notes(path.parent)
+        model_folder.find_notes(path.parent)
 
     return Target(name, [], read, prepare=lambda folder: write_llama(folder))
 
@@ -313,9 +313,9 @@ def told_by_slurm(path: Path) -> None:
     for line in text.splitlines()[:50]:
         (
             slurm._tasks(line),
-            cluster.minutes(line),
-            cluster.tres(line),
-            cluster.gpus(line),
+            cluster.parse_minutes(line),
+            cluster.parse_tres(line),
+            cluster.parse_gpus(line),
         )
 
 
@@ -384,14 +384,18 @@ TARGETS: dict[str, Target] = {
         [lines([PROMPT | {"name": name} for name in mt_bench.NAMES.values()])],
         mt_bench.judge_prompts,
     ),
-    "grid": Target("grid.yaml", [GRID.encode()], grid.load),
+    "grid": Target("grid.yaml", [GRID.encode()], grid.load_grid),
     "profile": Target(
-        "p.yaml", [PROFILE.encode()], lambda path: profiles.load(str(path), path.parent)
+        "p.yaml",
+        [PROFILE.encode()],
+        lambda path: profiles.load_profile(str(path), path.parent),
     ),
     "settings of the command line": Target(
         "x",
         [b"train.lr=1e-3", b"data={path: x, fraction: 1/4}", b"seed=2"],
-        lambda path: overrides.parse([path.read_bytes().decode(errors="replace")]),
+        lambda path: overrides.parse_overrides(
+            [path.read_bytes().decode(errors="replace")]
+        ),
     ),
     **{
         name: llama(name)

@@ -195,7 +195,7 @@ def test_an_active_run_keeps_everything(place, monkeypatch):
     ledger.submitted(again, ["7"])
     queued = slurm.SlurmState("queued", "Priority")
     monkeypatch.setattr(
-        slurm, "states", lambda jobs, *run, **how: dict.fromkeys(jobs, queued)
+        slurm, "query_states", lambda jobs, *run, **how: dict.fromkeys(jobs, queued)
     )
 
     found = place.found()
@@ -217,9 +217,11 @@ def test_a_superseded_job_that_still_runs_keeps_its_folder(place, monkeypatch):
     place.submit()
     [job] = old.jobs
     alive = {job: slurm.SlurmState("running")}
-    monkeypatch.setattr(slurm, "states", lambda jobs, *run, **how: {})
+    monkeypatch.setattr(slurm, "query_states", lambda jobs, *run, **how: {})
     monkeypatch.setattr(
-        slurm, "look", lambda jobs, *run, **how: slurm.Queue(active=dict(alive))
+        slurm,
+        "query_queue",
+        lambda jobs, *run, **how: slurm.JobQueue(active=dict(alive)),
     )
 
     assert f"submissions/{old.id}" not in place.found()["submissions"]

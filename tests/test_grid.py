@@ -22,7 +22,7 @@ def load(tmp_path):
     def expand(text: str, head: str = HEAD, sets: tuple[str, ...] = ()) -> Grid:
         path = tmp_path / "my-grid.yaml"
         path.write_text(head + text, encoding="utf-8")
-        return grid.load(path, sets)
+        return grid.load_grid(path, sets)
 
     return expand
 
@@ -680,7 +680,7 @@ def test_no_tree_crashes_a_grid(tmp_path_factory, tree, is_named):
         .replace("Infinity", ".inf")
     )
     try:
-        assert grid.load(path).points
+        assert grid.load_grid(path).points
     except UserError as error:
         assert "any.yaml" in str(error)
 
@@ -696,7 +696,7 @@ def test_a_block_has_as_many_points_as_its_product(tmp_path_factory, sizes):
     }
     path.write_text(HEAD + f"grid: {json.dumps(block)}\n")
 
-    points = [tuple(point.axes.values()) for point in grid.load(path).points]
+    points = [tuple(point.axes.values()) for point in grid.load_grid(path).points]
 
     product = 1
     for size in sizes:

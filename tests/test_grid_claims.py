@@ -21,7 +21,7 @@ def load(folder: Path, claims: str) -> grids.Grid:
     """A grid file with these claims."""
     path = folder / "grid.yaml"
     path.write_text(f"{GRID}claims:\n  - {claims}\n")
-    return grids.load(path)
+    return grids.load_grid(path)
 
 
 def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_claims_are_read_and_are_part_of_no_run(tmp_path: Path) -> None:
     (tmp_path / "plain.yaml").write_text(GRID)
 
     assert claim.axis == ("arrangement.order", ["nft", "fft"])
-    assert made.points == grids.load(tmp_path / "plain.yaml").points
+    assert made.points == grids.load_grid(tmp_path / "plain.yaml").points
 
 
 @pytest.mark.parametrize(
@@ -98,28 +98,31 @@ def test_claims_are_a_list(tmp_path: Path) -> None:
     """One claim is a list of one."""
     (tmp_path / "grid.yaml").write_text(f"{GRID}claims: {{claim: falls_early}}\n")
     with pytest.raises(UserError, match="must be a list"):
-        grids.load(tmp_path / "grid.yaml")
+        grids.load_grid(tmp_path / "grid.yaml")
 
 
 def test_a_claim_keeps_the_date_of_its_first_submission(tmp_path: Path) -> None:
     """One that comes later, or is another in anything but what is drawn beside it, is
     of the day it came."""
     rises = "{claim: rises, along: arrangement.order, values: [nft, fft]%s}"
-    first = grid_claims.dated(load(tmp_path, rises % "").claims, [], 1000, lambda: 0)
+    first = grid_claims.date_claims(
+        load(tmp_path, rises % "").claims, [], 1000, lambda: 0
+    )
     drawn = load(tmp_path, rises % ", published: wsd-order").claims
     changed = load(tmp_path, rises % ", by: 0.1").claims
-    again = grid_claims.dated([*drawn, *changed], first, 2000, lambda: 7)
+    again = grid_claims.date_claims([*drawn, *changed], first, 2000, lambda: 7)
 
     assert [(row["since"], row["done"]) for row in again] == [(1000, 0), (2000, 7)]
-    assert grid_claims.doubt(drawn[0], again) is None
+    assert grid_claims.find_doubt(drawn[0], again) is None
     assert (
-        grid_claims.doubt(changed[0], again) == "first submitted when 7 runs were done"
+        grid_claims.find_doubt(changed[0], again)
+        == "first submitted when 7 runs were done"
     )
     assert (
-        grid_claims.doubt(changed[0], first)
+        grid_claims.find_doubt(changed[0], first)
         == "not among the claims that were submitted"
     )
-    assert grid_claims.doubt(changed[0], None) is None
+    assert grid_claims.find_doubt(changed[0], None) is None
 
 
 def test_a_correlation_over_four_places_is_told_to_stay_undecided(
@@ -134,7 +137,7 @@ def test_a_correlation_over_four_places_is_told_to_stay_undecided(
     path.write_text(
         text.format("{claim: correlates, along: train.steps, values: [1, 2, 3, 4]}")
     )
-    [note] = grids.load(path).notes
+    [note] = grids.load_grid(path).notes
     path.write_text(
         text.format("{claim: correlates, along: train.steps, values: [1, 2, 3, 4, 5]}")
     )
@@ -143,4 +146,4 @@ def test_a_correlation_over_four_places_is_told_to_stay_undecided(
         "grid.yaml:5: this claim will stay undecided: of the 24 orders of 4 places one rises"
         " throughout" in note
     )
-    assert grids.load(path).notes == []
+    assert grids.load_grid(path).notes == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.contract.folder import Workspace
-from launcher.clusters import arrays, slurm, slurm_retry
+from launcher.clusters import slurm, slurm_retry, submitit_backend
 from launcher.submission import handover
 from launcher.workspace.ledger import Ledger
 from tests.lib.slurm_answers import profile
@@ -34,12 +34,16 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledge
     def run(
         sbatch: list[str], squeue: list[str | list[str]], named: str | None = None
     ) -> Ledger:
-        def submit(*_: object) -> arrays.Told:
+        def submit(*_: object) -> submitit_backend.SbatchAnswer:
             run.calls.append("sbatch")
             said = sbatch.pop(0)
             if said and not said[0].isdigit() and said != "?":
                 raise ClusterError(said)
-            return arrays.Told(*said.split(";")) if said != "?" else arrays.Told(None)
+            return (
+                submitit_backend.SbatchAnswer(*said.split(";"))
+                if said != "?"
+                else submitit_backend.SbatchAnswer(None)
+            )
 
         def find(
             name: str, sacct: bool = True, cluster: str | None = None
@@ -54,9 +58,13 @@ def send(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ledge
                 raise ClusterError(said)
             return said
 
-        monkeypatch.setattr(arrays, "submit", submit)
-        monkeypatch.setattr(arrays, "adopt", lambda *_: run.calls.append("adopt"))
-        monkeypatch.setattr(slurm, "find", find)
+        monkeypatch.setattr(submitit_backend, "submit_held", submit)
+        monkeypatch.setattr(
+            submitit_backend,
+            "complete_submission",
+            lambda *_: run.calls.append("adopt"),
+        )
+        monkeypatch.setattr(slurm, "find_job_ids", find)
         workspace = Workspace(tmp_path)
         ledger, own = Ledger(workspace), profile()
         where = {"cluster": named, "named": True} if named else {}

@@ -15,7 +15,7 @@ import pytest
 
 from jobs.contract.folder import Workspace
 from launcher.grids import hub as hubs
-from launcher.grids.hub import File, Name, named
+from launcher.grids.hub import DatasetFile, DatasetName, parse_name
 from tests.lib.command_line import QUIET, Zsg
 from tests.lib.hugging_face_hub import Hub
 from zsg_core.errors import UserError
@@ -75,19 +75,21 @@ def zsg(tmp_path: Path, hub: Hub) -> Zsg:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("org/sums", Name("org/sums", "main", None)),
-        ("org/sums:main/train", Name("org/sums", "main", "main/train")),
-        ("org/sums@v1.0:data/train", Name("org/sums", "v1.0", "data/train")),
+        ("org/sums", DatasetName("org/sums", "main", None)),
+        ("org/sums:main/train", DatasetName("org/sums", "main", "main/train")),
+        ("org/sums@v1.0:data/train", DatasetName("org/sums", "v1.0", "data/train")),
         (
             "org/sums@refs/convert/parquet:default/train",
-            Name("org/sums", "refs/convert/parquet", "default/train"),
+            DatasetName("org/sums", "refs/convert/parquet", "default/train"),
         ),
-        (f"org/sums@{OLD}", Name("org/sums", OLD, None)),
+        (f"org/sums@{OLD}", DatasetName("org/sums", OLD, None)),
     ],
 )
-def test_a_name_says_data_set_revision_and_split(text: str, wanted: Name) -> None:
+def test_a_name_says_data_set_revision_and_split(
+    text: str, wanted: DatasetName
+) -> None:
     """What is left out is `main`, and the only split there is."""
-    assert named(text) == wanted
+    assert parse_name(text) == wanted
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_a_name_says_data_set_revision_and_split(text: str, wanted: Name) -> Non
 )
 def test_what_can_be_no_name_is_a_path(text: str) -> None:
     """Nothing that leads elsewhere becomes part of a path."""
-    assert named(text) is None
+    assert parse_name(text) is None
 
 
 @pytest.mark.parametrize(
@@ -157,16 +159,18 @@ def test_a_split_is_the_beginning_of_its_files_names(
     files: list[str], split: str | None, wanted: list[str] | str
 ):
     """It is never guessed: where there are several, their names are told."""
-    held = [File(path, None, None) for path in files]
+    held = [DatasetFile(path, None, None) for path in files]
 
     if isinstance(wanted, list):
         assert [
             file.path
-            for file in hubs.chosen("data.path", Name("org/sums", "main", split), held)
+            for file in hubs.choose_files(
+                "data.path", DatasetName("org/sums", "main", split), held
+            )
         ] == wanted
     else:
         with pytest.raises(UserError, match=wanted):
-            hubs.chosen("data.path", Name("org/sums", "main", split), held)
+            hubs.choose_files("data.path", DatasetName("org/sums", "main", split), held)
 
 
 def test_a_data_set_of_the_hub_is_fetched_once_and_then_a_folder(
@@ -346,5 +350,5 @@ def test_without_the_hubs_client_the_error_says_how_to_get_it(
 
     with pytest.raises(UserError, match="pip install huggingface_hub"):
         hubs.Downloads(Workspace(tmp_path), True, print).folder(
-            "data.path", Name("org/sums", "main", None)
+            "data.path", DatasetName("org/sums", "main", None)
         )

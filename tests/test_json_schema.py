@@ -24,8 +24,8 @@ GRIDS = sorted(ROOT.glob("templates/**/*grid*/*.yaml")) + sorted(
 PROFILES = sorted(ROOT.glob("cluster_profiles/*.yaml")) + sorted(
     ROOT.glob("templates/**/cluster_profiles/*.yaml")
 )
-GRID = Draft7Validator(json_schema.grid())
-PROFILE = Draft7Validator(json_schema.profile())
+GRID = Draft7Validator(json_schema.make_grid_schema())
+PROFILE = Draft7Validator(json_schema.make_profile_schema())
 
 
 def problems(validator: Draft7Validator, text: str) -> list[str]:
@@ -40,7 +40,11 @@ def test_the_command_prints_a_schema_of_draft_7(zsg: Zsg, kind: str) -> None:
     """`zsg schema` prints what is made from the models, valid by the draft's own schema."""
     printed = json.loads(zsg("schema", kind))
 
-    assert printed == (json_schema.grid() if kind == "grid" else json_schema.profile())
+    assert printed == (
+        json_schema.make_grid_schema()
+        if kind == "grid"
+        else json_schema.make_profile_schema()
+    )
     Draft7Validator.check_schema(printed)
 
 
@@ -135,7 +139,7 @@ def test_a_mistake_in_a_profile_is_marked(text: str) -> None:
 
 def test_every_setting_is_explained() -> None:
     """Hovering over any key of a grid, or of a profile, says what it means."""
-    of_grid: dict[str, Any] = json_schema.grid()["definitions"]["settings"][
+    of_grid: dict[str, Any] = json_schema.make_grid_schema()["definitions"]["settings"][
         "properties"
     ]
     sections = {key.rpartition(".")[0] for key in of_grid}
@@ -146,4 +150,6 @@ def test_every_setting_is_explained() -> None:
         for key, value in of_grid.items()
         if key not in sections and not value.get("description")
     ] == []
-    assert set(json_schema.profile()["properties"]) == set(Profile.model_fields)
+    assert set(json_schema.make_profile_schema()["properties"]) == set(
+        Profile.model_fields
+    )

@@ -43,7 +43,7 @@ def test_what_was_read_well_keeps_the_ids_of_e79a027(tmp_path: Path, name: str) 
     made of it now."""
     made_sources.write(tmp_path)
     wanted = settings_of(tmp_path, made_sources.SOURCES[name])
-    made = make_recipe(wanted, Inputs(tmp_path / "digests.json").of(wanted))
+    made = make_recipe(wanted, Inputs(tmp_path / "digests.json").digest_inputs(wanted))
     run, records = BEFORE[name]
 
     assert (run_id(made) != run) == (name in READ_OTHERWISE | {"tests in folders"})
@@ -106,7 +106,7 @@ def test_a_mark_of_parquet_files_is_there_only_where_it_bites(
     wanted = settings_of(
         tmp_path, {"set": "huggingface", "path": "x_a", **made_sources.TEST}
     )
-    digests = Inputs(tmp_path / "digests.json").of(wanted).sources[""]
+    digests = Inputs(tmp_path / "digests.json").digest_inputs(wanted).sources[""]
     before = SourceDigests(data=digests.data, test=digests.test)
 
     assert digests.marks == marks
@@ -138,7 +138,7 @@ def test_a_schema_is_looked_at_once(
 
     def plan() -> int:
         inputs = Inputs(tmp_path / "digests.json")
-        inputs.of(wanted)
+        inputs.digest_inputs(wanted)
         inputs.save()
         return len(looked)
 

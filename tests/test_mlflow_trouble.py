@@ -220,7 +220,7 @@ def test_an_address_that_cannot_be_is_refused(
     path = tmp_path / "mine.yaml"
     path.write_text(f"name: mine\nkind: slurm\ntracking: {{uri: '{uri}'}}\n")
     with pytest.raises(UserError, match=r"mine.yaml:3: tracking.uri") as refused:
-        profiles.load(str(path), tmp_path)
+        profiles.load_profile(str(path), tmp_path)
 
     assert said in str(refused.value)
     assert SECRET not in str(refused.value)
@@ -235,7 +235,7 @@ def test_addresses_that_can_be(tmp_path: Path, uri: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"name: mine\nkind: slurm\ntracking: {{uri: '{uri}'}}\n")
 
-    assert profiles.load(str(path), tmp_path).tracking.uri == uri
+    assert profiles.load_profile(str(path), tmp_path).tracking.uri == uri
 
 
 @pytest.mark.parametrize(

@@ -547,7 +547,7 @@ def test_a_folder_that_is_not_as_its_config_says_is_refused(
     change_it(write_llama(tmp_path / "model"))
 
     with pytest.raises(UserError) as told:
-        model_folder.check(tmp_path / "model")
+        model_folder.check_llama(tmp_path / "model")
     assert str(told.value).startswith("model.path: ") and "\n" not in str(told.value)
     assert [part for part in said if part not in str(told.value)] == [], told.value
 
@@ -636,7 +636,7 @@ def test_a_folder_that_is_whole_is_taken(
     """What published folders have and transformers loads as the config says."""
     change_it(write_llama(tmp_path / "model"))
 
-    model_folder.check(tmp_path / "model")
+    model_folder.check_llama(tmp_path / "model")
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
@@ -649,7 +649,7 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
         UserError,
         match=r"5 faults: .*adapter.*hidden_act.*another shape.*beyond the embedding's 257",
     ):
-        model_folder.check(
+        model_folder.check_llama(
             write_tokenizer(folder, {"note": 300}, bos_token=None) or folder
         )
 
@@ -659,7 +659,7 @@ def test_a_folder_of_an_adapter_alone_is_called_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
 
     with pytest.raises(UserError, match=r"holds an adapter .*no model; merge it"):
-        model_folder.check(tmp_path)
+        model_folder.check_llama(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -707,7 +707,7 @@ def test_a_length_beyond_the_positions_is_refused(
 
 def test_what_is_not_as_it_seems_is_told(tmp_path: Path) -> None:
     """Each as a line of the plan; a plain folder has none."""
-    assert model_folder.notes(write_llama(tmp_path / "plain")) == []
+    assert model_folder.find_notes(write_llama(tmp_path / "plain")) == []
     folder = write_llama(
         tmp_path / "model",
         sliding_window=64,
@@ -716,7 +716,7 @@ def test_what_is_not_as_it_seems_is_told(tmp_path: Path) -> None:
     )
     weights(dtypes={"lm_head.weight": "F32"}, v_head__weight=[1, 32])(folder)
     write_tokenizer(folder, {"<pad>": 300})
-    told = " ".join(model_folder.notes(folder))
+    told = " ".join(model_folder.find_notes(folder))
 
     assert (
         "sliding_window of 64" in told and "'v_head.weight'; they are left out" in told

@@ -191,10 +191,10 @@ def test_a_workspace_in_an_open_folder_of_anothers_is_refused(
         f"{open_to_all} belongs to {stranger.name} and may be written by everybody"
         in str(refused)
     )
-    assert doctor.owner(open_to_all / "work").verdict == "problem"
+    assert doctor.check_workspace_owner(open_to_all / "work").verdict == "problem"
     open_to_all.chmod(0o755)
     assert workspaces.refusal(Workspace(open_to_all / "work")) is None
-    told = doctor.owner(open_to_all / "work")
+    told = doctor.check_workspace_owner(open_to_all / "work")
     assert (told.verdict, told.found.split(":")[0]) == (
         "warning",
         f"{open_to_all} belongs to {stranger.name}",
@@ -428,7 +428,7 @@ def test_a_process_of_another_user_is_no_sbatch_of_ours(
         group=stranger.gid,
     )
     submission = Submission("s", "slurm", "train", "g", [], 0, os.uname().nodename)
-    monkeypatch.setattr(handover.slurm, "find", lambda name, **options: [name])
+    monkeypatch.setattr(handover.slurm, "find_job_ids", lambda name, **options: [name])
     monkeypatch.setattr(
         handover.time,
         "sleep",
@@ -493,13 +493,13 @@ def test_doctor_calls_what_others_may_write_a_problem(
 ) -> None:
     """With the one command that mends it; a workspace of another is a problem, too."""
     (place.root / "code").mkdir(mode=0o755)
-    good = doctor.owner(place.root)
+    good = doctor.check_workspace_owner(place.root)
     (place.root / "code").chmod(0o777)
-    inner = doctor.owner(place.root)
+    inner = doctor.check_workspace_owner(place.root)
     place.root.chmod(0o777)
-    outer = doctor.owner(place.root)
+    outer = doctor.check_workspace_owner(place.root)
     stranger.owns(place.root)
-    theirs = doctor.owner(place.root)
+    theirs = doctor.check_workspace_owner(place.root)
 
     assert (good.verdict, inner.verdict, outer.verdict, theirs.verdict) == (
         "ok",
@@ -603,7 +603,10 @@ def test_a_groups_workspace_is_for_the_group_but_what_is_run(
         "who is not in the group sees nothing"
     )
     assert guarded(folder, place.submission("s"))() == (0, "started")
-    assert (workspaces.refusal(place), doctor.owner(place.root).verdict) == (None, "ok")
+    assert (
+        workspaces.refusal(place),
+        doctor.check_workspace_owner(place.root).verdict,
+    ) == (None, "ok")
 
 
 def test_in_a_groups_workspace_planted_code_is_not_run(

@@ -159,7 +159,7 @@ def test_shipped_profiles_are_documented() -> None:
     """Each shipped profile loads under its own name and is in the table of
     cluster_profiles/README.md."""
     for path in (ROOT / "cluster_profiles").glob("*.yaml"):
-        assert profiles.load(path.stem, Path()).name == path.stem
+        assert profiles.load_profile(path.stem, Path()).name == path.stem
         assert f"| `{path.stem}` |" in (ROOT / "cluster_profiles/README.md").read_text()
 
 

@@ -17,7 +17,7 @@ def load(tmp_path):
     def read(text: str) -> Profile:
         path = tmp_path / "mine.yaml"
         path.write_text(text, encoding="utf-8")
-        return profiles.load(str(path), tmp_path)
+        return profiles.load_profile(str(path), tmp_path)
 
     return read
 
@@ -25,7 +25,7 @@ def load(tmp_path):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_profile_loads_under_its_own_name(name, tmp_path):
     """What zsg ships is valid, and the name in a file is the file's."""
-    assert profiles.load(name, tmp_path).name == name
+    assert profiles.load_profile(name, tmp_path).name == name
 
 
 def test_a_local_profile_is_shipped():
@@ -42,11 +42,11 @@ def test_a_profile_beside_the_grid_goes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
 
     beside, here = (
-        profiles.load("local", tmp_path / "grids"),
-        profiles.load("local", tmp_path),
+        profiles.load_profile("local", tmp_path / "grids"),
+        profiles.load_profile("local", tmp_path),
     )
     monkeypatch.chdir(tmp_path)
-    last = profiles.load("local", tmp_path)
+    last = profiles.load_profile("local", tmp_path)
 
     assert (11, 12) == (beside.max_parallel, here.max_parallel)
     assert last.max_parallel not in (11, 12)
@@ -58,7 +58,7 @@ def test_an_unknown_name_is_told_what_is_known(tmp_path):
         UserError,
         match=r"profile 'a800x' not found\..* Known: .*local.*path of a \.yaml file",
     ):
-        profiles.load("a800x", tmp_path)
+        profiles.load_profile("a800x", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_an_unknown_name_is_told_what_is_known(tmp_path):
 def test_a_name_is_no_path(name, tmp_path):
     """A name cannot reach outside the folders of profiles."""
     with pytest.raises(UserError, match="not found"):
-        profiles.load(name, tmp_path)
+        profiles.load_profile(name, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_variables_of_a_job_follow_its_size(load):
         "name: a\nkind: slurm\ntrain: {cpus_per_rank: 6}\nenvironment: {set: {NCCL_DEBUG: WARN}}\n"
     )
 
-    assert profile.environment.of(profile.train) == {
+    assert profile.environment.make_variables(profile.train) == {
         "PYTHONSAFEPATH": "1",
         "OMP_NUM_THREADS": "6",
         "NCCL_DEBUG": "WARN",
@@ -331,7 +331,7 @@ def family(tmp_path):
     def read(child: str, /, **files: str) -> Profile:
         for name, text in files.items():
             (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-        return profiles.load(child, tmp_path)
+        return profiles.load_profile(child, tmp_path)
 
     return read
 
@@ -529,7 +529,7 @@ def test_a_parent_is_found_beside_the_file_that_inherits(tmp_path):
     (tmp_path / "site/child.yaml").write_text("name: child\ninherits: base.yaml\n")
 
     assert (
-        profiles.load(
+        profiles.load_profile(
             str(tmp_path / "site/child.yaml"), tmp_path / "elsewhere"
         ).train.nodes
         == 2
@@ -543,13 +543,14 @@ def test_a_shipped_profile_inherits_from_what_is_shipped(tmp_path):
         "name: a100-80g\nkind: local\n"
     )
 
-    assert profiles.load("a800-80g", tmp_path).kind == "slurm"
+    assert profiles.load_profile("a800-80g", tmp_path).kind == "slurm"
 
 
 def test_the_shipped_gpu_nodes_differ_as_their_gpus_do(tmp_path):
     """An A800 node is an A100 node but for what a slower NVLink costs."""
     a100, a800 = (
-        profiles.load(name, tmp_path).model_dump() for name in ("a100-80g", "a800-80g")
+        profiles.load_profile(name, tmp_path).model_dump()
+        for name in ("a100-80g", "a800-80g")
     )
 
     assert {key for key in a100 if a100[key] != a800[key]} == {

@@ -12,7 +12,7 @@ from jobs.contract.folder import Workspace
 from jobs.model import base_model
 from jobs.preparing import proof
 from launcher.doctor import proofs
-from launcher.doctor.check import OK
+from launcher.doctor.diagnosis import OK
 from tests.lib.builders import write_niv2
 from tests.lib.command_line import Zsg
 from tests.lib.tiny_base import BASE, TEXTS
@@ -40,7 +40,7 @@ def test_a_folder_that_loads_is_proven_once(zsg: Zsg, llama: Path) -> None:
     grid, place = zsg.write("grid.yaml", text), Workspace(zsg.work)
     zsg("plan", grid)
     assert UNPROVEN in zsg.said
-    check = proofs.examine(folder, place)
+    check = proofs.prove_model(folder, place)
     assert (check.verdict, "are proven with torch" in check.found) == (OK, True), check
     zsg("plan", grid)
     assert UNPROVEN not in zsg.said

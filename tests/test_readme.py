@@ -147,7 +147,7 @@ def texts_for_people() -> Iterator[tuple[str, str]]:
     for name, command in COMMANDS.items():
         for one in (command, *getattr(command, "commands", {}).values()):
             yield f"zsg {name} --help", one.help or ""
-    for kind in (json_schema.grid, json_schema.profile):
+    for kind in (json_schema.make_grid_schema, json_schema.make_profile_schema):
         yield f"zsg schema {kind.__name__}", json.dumps(kind())
 
 
@@ -174,7 +174,7 @@ def test_every_import_that_is_shown_exists() -> None:
 
 def test_no_key_sends_a_reader_to_the_source() -> None:
     """Whoever installed the wheel has no source to read: a key's description says what it means."""
-    for kind in (json_schema.grid, json_schema.profile):
+    for kind in (json_schema.make_grid_schema, json_schema.make_profile_schema):
         assert not re.findall(r"see (?:launcher|jobs|zsg_core)\b", json.dumps(kind()))
 
 
@@ -211,7 +211,7 @@ def test_the_grid_of_the_readme_plans(zsg: Zsg, tasks: Path) -> None:
     """The README's grid plans once its data are there: 5 order × seed points and 2
     zipped ones, times the seeds."""
     [text] = re.findall(r"```yaml\n(.*?)```", README, re.S)
-    as_written = grid.load(zsg.write("grid.yaml", text))
+    as_written = grid.load_grid(zsg.write("grid.yaml", text))
     text = re.sub(r"path: natural-instructions", f"path: {tasks}", text)
     text = re.sub(
         r"model: {name: llama-2-7b, path: [^}]*}", "model: {name: tiny}", text

@@ -9,7 +9,7 @@ import pytest
 from launcher.clusters.profiles import Profile
 from launcher.grids import grid
 from launcher.grids.inputs import Inputs
-from launcher.grids.runs import Run, resolve
+from launcher.grids.runs import Run, resolve_runs
 from tests.lib.builders import digests, write_niv2
 from zsg_core import recipe as recipes
 from zsg_core.recipe import InputDigests, make_recipe
@@ -303,7 +303,9 @@ def runs(tmp_path):
             f"name: g\ndefaults:\n  data: {{path: {tmp_path / 'data'}}}\ngrid: {block}\n"
         )
         profile = Profile.model_validate({"name": "p", "kind": "local"})
-        return resolve(grid.load(path), profile, Inputs(tmp_path / "digests.json"))
+        return resolve_runs(
+            grid.load_grid(path), profile, Inputs(tmp_path / "digests.json")
+        )
 
     return of
 
@@ -354,7 +356,11 @@ def test_resources_of_a_point_go_before_the_profile(runs):
 def data_digest(tmp_path: Path) -> str:
     """The digest of the data folder, from the cache where it holds."""
     inputs = Inputs(tmp_path / "digests.json")
-    digest = inputs.of(settings(data={"path": str(tmp_path / "data")})).sources[""].data
+    digest = (
+        inputs.digest_inputs(settings(data={"path": str(tmp_path / "data")}))
+        .sources[""]
+        .data
+    )
     inputs.save()
     return digest
 
@@ -407,4 +413,6 @@ def test_a_model_below_the_home_folder_is_found(tmp_path, monkeypatch):
 
     wanted = settings(model={"name": "m", "path": "~/m"}, data={"path": "~/data"})
 
-    assert len(Inputs(tmp_path / "digests.json").of(wanted).model or "") == 64
+    assert (
+        len(Inputs(tmp_path / "digests.json").digest_inputs(wanted).model or "") == 64
+    )

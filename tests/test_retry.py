@@ -132,7 +132,7 @@ def test_every_cause_has_a_rule():
 )
 def test_nodes_are_named_one_by_one(names, expected):
     """The lists of accounting as the nodes they stand for."""
-    assert slurm.hosts(names) == expected
+    assert slurm.parse_hosts(names) == expected
 
 
 def test_only_what_ended_lately_counts():
@@ -237,7 +237,7 @@ def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
     Ledger(workspace).submitted(before, ["7_0"])
     monkeypatch.setattr(
         slurm,
-        "nodes",
+        "find_nodes",
         lambda jobs, since: {job: ["n1", "n2"] for job in jobs if job.id == "7_0"},
     )
     state = JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")
@@ -264,7 +264,7 @@ def test_failed_nodes_are_kept_off_for_a_day(workspace, monkeypatch):
 def test_without_accounting_the_attempts_own_node_is_left_out(workspace, monkeypatch):
     """Where sacct knows nothing, the host of rank 0 stands for the job; of an old
     attempt nothing does."""
-    monkeypatch.setattr(slurm, "nodes", lambda jobs, since: {})
+    monkeypatch.setattr(slurm, "find_nodes", lambda jobs, since: {})
     state = {"runs/a1": JobState(state="failed", cause=Cause.NODE_FAILURE, slurm="7_0")}
     newest = Attempt(1, "s", None, 0, "n", "n9", now_ms())
     attempts.write(workspace.run("a1"), newest)

@@ -17,7 +17,9 @@ JOB = 'echo "JOB began in $PWD with A=${A:-} failed=${ZSG_SETUP_FAILED:-}"'
 def script(folder: Path, given: list[str]) -> tuple[str, Path]:
     """What a job's script prints with these setup lines, and its log."""
     place, log = folder / "slurm_script", folder / "log"
-    place.write_text("\n".join(["#!/bin/bash", *setup_script.lines(given), JOB]))
+    place.write_text(
+        "\n".join(["#!/bin/bash", *setup_script.make_setup_lines(given), JOB])
+    )
     with log.open("wb") as file:
         env = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7", "T": str(folder)}
         subprocess.run(["bash", place], stdout=file, stderr=file, env=env, cwd="/")
@@ -171,11 +173,11 @@ def test_what_setup_lines_do_reaches_the_job(
     own = [*given, "cd /tmp"]
     text, log = script(tmp_path, own)
 
-    assert setup_script.refusal(own) is None
+    assert setup_script.find_bad_line(own) is None
     assert f"JOB began in /tmp with A={a} failed=\n" in f"{text}\n"
     assert logs.setup_trouble(log) is None
     (tmp_path / "slurm_script").write_text(
-        "\n".join(["#!/bin/bash", *setup_script.lines(own), "set; trap"])
+        "\n".join(["#!/bin/bash", *setup_script.make_setup_lines(own), "set; trap"])
     )
     left = subprocess.run(
         ["bash", tmp_path / "slurm_script"],
@@ -246,7 +248,7 @@ def test_lines_that_the_shell_cannot_read_are_refused(
 ) -> None:
     """An open quote, which would swallow the lines after it, a command without its end,
     and an option of sbatch."""
-    told = setup_script.refusal(given)
+    told = setup_script.find_bad_line(given)
 
     assert told is not None
     assert told[0] == place
@@ -255,8 +257,8 @@ def test_lines_that_the_shell_cannot_read_are_refused(
 
 def test_a_quote_may_go_on_within_one_text() -> None:
     """A text of several lines is one item: what it opens and closes is its own."""
-    assert setup_script.refusal(["export A='b\nc'\nexport D=e"]) is None
-    assert setup_script.commands(["export A='b\nc'\nexport D=e"]) == [
+    assert setup_script.find_bad_line(["export A='b\nc'\nexport D=e"]) is None
+    assert setup_script.group_commands(["export A='b\nc'\nexport D=e"]) == [
         "export A='b\nc'",
         "export D=e",
     ]

@@ -131,10 +131,16 @@ GRID = {
 }
 OF_GRID = [
     place
-    for place in dict.fromkeys(fields(json_schema.grid(), json_schema.grid()))
+    for place in dict.fromkeys(
+        fields(json_schema.make_grid_schema(), json_schema.make_grid_schema())
+    )
     if place[0] != "grid"
 ]
-OF_PROFILE = list(dict.fromkeys(fields(json_schema.profile(), json_schema.profile())))
+OF_PROFILE = list(
+    dict.fromkeys(
+        fields(json_schema.make_profile_schema(), json_schema.make_profile_schema())
+    )
+)
 
 
 def some(places: list[tuple[str | int, ...]]) -> list[tuple[str | int, ...]]:
@@ -192,7 +198,9 @@ def test_no_text_at_any_depth_of_a_grid_is_obeyed(
 ) -> None:
     """All of the places, those within axes and stages too."""
     write_niv2(tmp_path / "tasks")
-    for place in dict.fromkeys(fields(json_schema.grid(), json_schema.grid())):
+    for place in dict.fromkeys(
+        fields(json_schema.make_grid_schema(), json_schema.make_grid_schema())
+    ):
         plan_of(zsg_here, tmp_path, place)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from subprocess import CompletedProcess
 
 import pytest
@@ -9,11 +10,11 @@ import pytest
 from launcher.clusters import slurm
 from launcher.clusters.slurm import (
     SlurmState,
-    find,
+    find_job_ids,
     parse_sacct,
     parse_squeue,
-    release,
-    states,
+    query_states,
+    release_jobs,
 )
 from launcher.workspace.scheduler_job import Job
 from tests.lib.slurm_answers import owned
@@ -221,7 +222,7 @@ def test_lines_that_are_no_answer_are_passed_over():
 def test_squeue_alone_is_asked_while_all_jobs_are_active():
     """One squeue answers for all; sacct is not bothered."""
     run = FakeRun(squeue="7_0|RUNNING|None\n7_1|PENDING|Priority\n8_0|RUNNING|None\n")
-    told = states([job("7_0"), job("7_1"), job("8_0")], run)
+    told = query_states([job("7_0"), job("7_1"), job("8_0")], run)
 
     assert ["squeue"] == run.programs
     assert "7,8" in run.calls[0]
@@ -238,7 +239,7 @@ def test_sacct_is_asked_once_and_for_vanished_ids_only():
         squeue="7_0|RUNNING|None\n",
         sacct="8_0|COMPLETED|0:0\n9_0|FAILED|2:0\n9_1|RUNNING|0:0\n",
     )
-    told = states([job("7_0"), job("8_0"), job("9_0")], run)
+    told = query_states([job("7_0"), job("8_0"), job("9_0")], run)
 
     assert ["squeue", "sacct"] == run.programs
     assert run.calls[1][run.calls[1].index("-j") + 1] == "8,9"
@@ -254,7 +255,7 @@ def test_no_ids_ask_nothing():
     """Without jobs Slurm is left alone."""
     run = FakeRun()
 
-    assert (states([], run), run.calls) == ({}, [])
+    assert (query_states([], run), run.calls) == ({}, [])
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_no_ids_ask_nothing():
 )
 def test_without_accounting_a_vanished_job_is_unknown(sacct):
     """Absence is `unknown`, never dead."""
-    told = states(
+    told = query_states(
         [job("7_0"), job("8_0")], FakeRun(squeue="7_0|RUNNING|None\n", sacct=sacct)
     )
 
@@ -288,14 +289,16 @@ def test_accounting_that_may_not_be_asked_is_not() -> None:
     run = FakeRun(squeue="")
 
     told = SlurmState("unknown", "squeue does not know it, and there is no accounting")
-    assert states([job("7_0")], run, sacct=False) == {job("7_0"): told}
-    assert find(NAME, run, sacct=False) == []
+    assert query_states([job("7_0")], run, sacct=False) == {job("7_0"): told}
+    assert find_job_ids(NAME, run, sacct=False) == []
     assert run.programs == ["squeue", "squeue"]
 
 
 def test_an_invalid_job_id_is_an_empty_queue():
     """When all jobs have left squeue's memory it calls the list invalid; sacct then answers."""
-    told = states([job("7_0")], FakeRun(squeue=INVALID, sacct="7_0|COMPLETED|0:0\n"))
+    told = query_states(
+        [job("7_0")], FakeRun(squeue=INVALID, sacct="7_0|COMPLETED|0:0\n")
+    )
 
     assert told == {job("7_0"): SlurmState("done")}
 
@@ -315,14 +318,14 @@ def test_an_invalid_job_id_is_an_empty_queue():
 def test_a_failing_squeue_is_a_cluster_error(squeue, said):
     """Without squeue nothing can be said of anything."""
     with pytest.raises(ClusterError, match=said):
-        states([job("7_0")], FakeRun(squeue=squeue, sacct=""))
+        query_states([job("7_0")], FakeRun(squeue=squeue, sacct=""))
 
 
 def test_found_tasks_are_in_the_order_of_their_index():
     """Ten comes after nine, and an id shown twice is one."""
     run = FakeRun(squeue="7_10\n7_9\n7_0\n7_9\n")
 
-    assert find(NAME, run) == ["7_0", "7_9", "7_10"]
+    assert find_job_ids(NAME, run) == ["7_0", "7_9", "7_10"]
     assert run.calls[0][run.calls[0].index("--name") + 1] == NAME
 
 
@@ -337,13 +340,13 @@ def test_found_tasks_are_in_the_order_of_their_index():
 )
 def test_jobs_that_left_the_queue_are_found_in_accounting(sacct, expected):
     """A name that squeue does not show is looked up in sacct."""
-    assert find(NAME, FakeRun(squeue="", sacct=sacct)) == expected
+    assert find_job_ids(NAME, FakeRun(squeue="", sacct=sacct)) == expected
 
 
 def test_a_queue_that_cannot_be_asked_finds_nothing_but_an_error():
     """That squeue failed is not that there is no job."""
     with pytest.raises(ClusterError):
-        find(NAME, FakeRun(squeue=(1, "timeout"), sacct=""))
+        find_job_ids(NAME, FakeRun(squeue=(1, "timeout"), sacct=""))
 
 
 HELD = "7_0|PENDING|JobHeldUser\n7_1|PENDING|JobHeldUser\n8_0|PENDING|JobHeldUser\n"
@@ -353,7 +356,7 @@ HELD_JOBS = [job("8_0"), job("7_1"), job("7_0")]
 def test_arrays_are_released_whole():
     """One scontrol releases all arrays of the ids."""
     run = FakeRun(squeue=HELD, scontrol="")
-    release(HELD_JOBS, run)
+    release_jobs(HELD_JOBS, run)
 
     assert run.calls[1:] == [["scontrol", "release", "7", "8"]]
 
@@ -362,7 +365,7 @@ def test_a_job_that_has_ended_needs_no_release():
     """Releasing twice does no harm: what is not in the queue is not asked for."""
     run = FakeRun(squeue="")
 
-    assert (release([job("7_0")], run), run.programs) == ([], ["squeue"])
+    assert (release_jobs([job("7_0")], run), run.programs) == ([], ["squeue"])
 
 
 @pytest.mark.parametrize(
@@ -371,14 +374,14 @@ def test_a_job_that_has_ended_needs_no_release():
 )
 def test_a_job_that_ends_under_its_release_is_no_error(complaint):
     """It may end between the look and the release."""
-    assert release(HELD_JOBS, FakeRun(squeue=HELD, scontrol=(1, complaint))) == []
+    assert release_jobs(HELD_JOBS, FakeRun(squeue=HELD, scontrol=(1, complaint))) == []
 
 
 @pytest.mark.parametrize("answer", [(1, "Access/permission denied"), ABSENT])
 def test_a_failed_release_is_told(answer):
     """Held jobs that cannot be released are the cluster's error."""
     with pytest.raises(ClusterError, match="scontrol"):
-        release(HELD_JOBS, FakeRun(squeue=HELD, scontrol=answer))
+        release_jobs(HELD_JOBS, FakeRun(squeue=HELD, scontrol=answer))
 
 
 MINE = os.getuid()
@@ -402,7 +405,15 @@ OF_SLURM = (
 
 
 @pytest.mark.parametrize("shown", STRANGERS.values(), ids=STRANGERS.keys())
-@pytest.mark.parametrize("touch", [slurm.release, slurm.release_tasks, slurm.cancel])
+@pytest.mark.parametrize(
+    "touch",
+    [
+        slurm.release_jobs,
+        partial(slurm.release_jobs, whole_arrays=False),
+        slurm.cancel_jobs,
+    ],
+    ids=["release", "release_tasks", "cancel"],
+)
 def test_a_job_that_is_not_ours_is_never_touched(touch, shown):
     """Its number alone fits: neither scancel nor scontrol is called, and it is told whose it is."""
     run = FakeRun(squeue=f"thesis\n{shown}\n")
@@ -415,7 +426,9 @@ def test_a_job_that_is_not_ours_is_never_touched(touch, shown):
 @pytest.mark.parametrize("shown", STRANGERS.values(), ids=STRANGERS.keys())
 def test_the_state_of_a_job_that_is_not_ours_is_not_taken_for_ours(shown):
     """A number that Slurm has given anew: our job is `unknown`, whose the number is now is told."""
-    told = states([job("7")], FakeRun(squeue=f"thesis\n{shown}\n", sacct=""))[job("7")]
+    told = query_states([job("7")], FakeRun(squeue=f"thesis\n{shown}\n", sacct=""))[
+        job("7")
+    ]
 
     assert told.state == "unknown"
     assert told.detail and "job 7 is not zsg-g-train-1" in told.detail
@@ -428,7 +441,7 @@ def test_accounting_of_another_job_of_that_number_is_not_ours():
         sacct=f"7|COMPLETED|0:0|{os.getuid()}|thesis\n7|FAILED|1:0|4242|{NAME}\n",
     )
 
-    assert states([job("7")], run)[job("7")] == SlurmState(
+    assert query_states([job("7")], run)[job("7")] == SlurmState(
         "unknown", "neither squeue nor sacct knows it"
     )
 
@@ -439,7 +452,7 @@ def test_a_job_is_found_by_its_name_and_its_user(user):
     each is is seen again."""
     run = FakeRun(squeue=f"7|{user}|{NAME}\n8|{user}|thesis\n", sacct="")
 
-    assert find(NAME, run) == (["7"] if user == str(os.getuid()) else [])
+    assert find_job_ids(NAME, run) == (["7"] if user == str(os.getuid()) else [])
     for call in run.calls:
         assert call[call.index("--user") + 1] == str(os.getuid())
 
@@ -449,8 +462,8 @@ def test_a_job_on_a_named_cluster_is_asked_for_there():
     default one is asked apart."""
     here, there = job("7", cluster="a"), job("7", cluster="b", named=True)
     run = FakeRun(squeue="7|PENDING|Priority\n", scancel="")
-    told = states([here, there], run)
-    slurm.cancel([there], run=run)
+    told = query_states([here, there], run)
+    slurm.cancel_jobs([there], run=run)
 
     assert [told[one].state for one in (here, there)] == ["queued", "queued"]
     assert [call[:3] for call in run.calls] == [
@@ -464,7 +477,7 @@ def test_a_job_on_a_cluster_that_cannot_be_asked_is_not_gone():
     """It may well be at work: it is unknown, with the cluster's name, and nobody looks
     for it here."""
     there = job("7", cluster="b", named=True)
-    told = states([there], FakeRun(squeue=(1, "'b' can't be reached now")))[there]
+    told = query_states([there], FakeRun(squeue=(1, "'b' can't be reached now")))[there]
 
     assert (told.state, told.away) == ("unknown", True)
     assert (
@@ -488,7 +501,7 @@ def test_a_job_of_another_default_cluster_is_looked_up_there():
     run = TwoClusters(scontrol="ClusterName             = b\n")
     of_a = job("7", cluster="a")
 
-    assert states([of_a], run)[of_a].state == "queued"
+    assert query_states([of_a], run)[of_a].state == "queued"
     assert run.programs == ["squeue", "scontrol", "squeue"]
 
 
@@ -512,8 +525,8 @@ def test_calls_see_none_of_the_users_variables_of_slurm(monkeypatch):
         )
         return CompletedProcess(argv, 0, "", "")
 
-    states([job("7")], run)
-    slurm.call(["sinfo"], run, "b")
+    query_states([job("7")], run)
+    slurm.call_slurm(["sinfo"], run, "b")
 
     plain = {
         "SLURM_CONF": "/etc/s.conf",

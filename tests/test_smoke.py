@@ -26,7 +26,7 @@ def shrunk(**changes) -> Settings:
         [],
         ("train.steps=9", "train.lr=1"),
     )
-    made = smoke.shrink(grid, SmokeSettings())
+    made = smoke.shrink_grid(grid, SmokeSettings())
     assert made.name == "name-smoke"
     assert made.notes == [
         (
@@ -123,7 +123,9 @@ def compared(tmp_path: Path, text: str, **options: Any) -> Grid:
     (tmp_path / "grid.yaml").write_text(
         "name: g\ndefaults:\n  data: {path: /d}\n" + text
     )
-    return smoke.shrink(grids.load(tmp_path / "grid.yaml"), SmokeSettings(), **options)
+    return smoke.shrink_grid(
+        grids.load_grid(tmp_path / "grid.yaml"), SmokeSettings(), **options
+    )
 
 
 A, B = (

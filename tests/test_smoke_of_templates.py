@@ -70,13 +70,13 @@ def test_a_template_runs_small_to_a_report(path: Path, small: Zsg) -> None:
     """All its runs are done, as many as it has points; the report has a value of each,
     and verdicts on its claims."""
     submit(small, path)
-    name = f"{grids.load(path).name}-smoke"
+    name = f"{grids.load_grid(path).name}-smoke"
     rows = small.status(name)
     small("report", name)
     folder = small.work / "grids" / name
     with (folder / "report/finals.csv").open(encoding="utf-8") as lines:
         finals = list(csv.DictReader(lines))
-    points = grids.load(path).points
+    points = grids.load_grid(path).points
     apart = {
         repr({key: value for key, value in one.axes.items() if key not in OF_THE_MODEL})
         for one in points

@@ -280,7 +280,7 @@ def write(tmp_path, text: str) -> grid.Grid:
         "name: g\ndefaults:\n  data:\n    sources:\n      math: {set: gsm8k, path: /m, test_path:"
         f" /t}}\n      talk: {{set: sharegpt, path: /s, role: general}}\n{text}"
     )
-    return grid.load(path)
+    return grid.load_grid(path)
 
 
 def test_a_source_s_settings_are_axes(tmp_path) -> None:
@@ -347,8 +347,8 @@ def test_templates_of_no_known_set_are_refused_before_the_queue(tmp_path) -> Non
         UserError,
         match=r"4 of 4 tasks are of no data set that is known: held, .* data\.data_sets",
     ):
-        inputs.check([wanted])
-    inputs.check(
+        inputs.check_inputs([wanted])
+    inputs.check_inputs(
         [
             Settings.model_validate(
                 {"data": {**data, "data_sets": {"own": "own_*", "rest": "held"}}}
@@ -359,4 +359,4 @@ def test_templates_of_no_known_set_are_refused_before_the_queue(tmp_path) -> Non
         (tmp_path / f"{name}.jsonl").write_text(
             json.dumps({**row, "task": f"super_glue_rte_{name}"}) + "\n"
         )
-    inputs.check([wanted])
+    inputs.check_inputs([wanted])

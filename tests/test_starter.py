@@ -22,7 +22,7 @@ OPTION = re.compile(r"^(\s*)# ([\w.]+: .*)$", re.M)
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `zsg init` was called."""
     folder = tmp_path_factory.mktemp("begun") / "study"
-    starter.write(folder)
+    starter.write_starter(folder)
     return folder
 
 
@@ -80,7 +80,7 @@ def test_every_commented_setting_of_the_grid_is_a_setting(
     text, switched = OPTION.subn(r"\1\2", (begun / "grid.yaml").read_text())
     path = tmp_path / "grid.yaml"
     path.write_text(text.replace("name: tiny", "name: llama"))
-    opened = grid.load(path)
+    opened = grid.load_grid(path)
 
     assert switched == 9
     assert len(opened.points) == 2 * 3 * 2 * 2 - 3 * 2
@@ -97,7 +97,7 @@ def test_every_commented_setting_of_the_profile_is_a_setting(
     )
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    profile = profiles.load(str(path), tmp_path)
+    profile = profiles.load_profile(str(path), tmp_path)
 
     assert switched == 5
     assert (
@@ -115,7 +115,7 @@ def test_every_commented_setting_of_the_profile_is_a_setting(
 
 def test_a_grid_of_the_starter_finds_its_profile(begun: Path) -> None:
     """`--profile my-cluster` is the file beside the grid."""
-    assert profiles.load("my-cluster", begun).name == "my-cluster"
+    assert profiles.load_profile("my-cluster", begun).name == "my-cluster"
 
 
 @pytest.mark.parametrize("name", ["grid.yaml", "cluster_profiles/my-cluster.yaml"])
@@ -141,7 +141,7 @@ def test_nothing_is_overwritten(tmp_path: Path, part: str, is_link: bool) -> Non
     before = sorted(tmp_path.rglob("*"))
 
     with pytest.raises(UserError, match=f"{re.escape(str(path))} is there already"):
-        starter.write(tmp_path)
+        starter.write_starter(tmp_path)
 
     assert sorted(tmp_path.rglob("*")) == before
     assert is_link or path.read_text() == "mine"
@@ -152,7 +152,7 @@ def test_what_is_beside_the_starter_stays(tmp_path: Path) -> None:
     (tmp_path / "cluster_profiles").mkdir()
     (tmp_path / "cluster_profiles/other.yaml").write_text("name: other\n")
 
-    starter.write(tmp_path)
+    starter.write_starter(tmp_path)
 
     assert (tmp_path / "cluster_profiles/other.yaml").read_text() == "name: other\n"
     assert len(list(tmp_path.iterdir())) == 4

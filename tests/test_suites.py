@@ -259,11 +259,11 @@ def test_the_judges_key_is_handed_on() -> None:
     """To the jobs that need it, whatever else the profile hands on."""
     profile = Profile(name="p", kind="local")
 
-    assert profiles.handing_on(profile, ["JUDGE_API_KEY"]).environment.keep == [
+    assert profiles.keep_variables(profile, ["JUDGE_API_KEY"]).environment.keep == [
         *profile.environment.keep,
         "JUDGE_API_KEY",
     ]
-    assert profiles.handing_on(profile, []) == profile
+    assert profiles.keep_variables(profile, []) == profile
 
 
 @pytest.fixture(scope="module")
@@ -318,11 +318,13 @@ def test_a_file_that_no_evaluator_could_use_is_refused(
     (tmp_path / "reference_answer").mkdir()
     for path in folder.rglob("*.jsonl"):
         (tmp_path / path.relative_to(folder)).write_bytes(path.read_bytes())
-    suite_files.check([CheckpointSettings.model_validate(placed(tmp_path))])
+    suite_files.check_suite_files([CheckpointSettings.model_validate(placed(tmp_path))])
     (tmp_path / name).unlink() if text is None else (tmp_path / name).write_text(text)
 
     with pytest.raises(UserError, match=said):
-        suite_files.check([CheckpointSettings.model_validate(placed(tmp_path))])
+        suite_files.check_suite_files(
+            [CheckpointSettings.model_validate(placed(tmp_path))]
+        )
 
 
 def test_a_key_that_is_not_set_is_said_before_anything_is_submitted(

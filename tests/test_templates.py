@@ -171,7 +171,7 @@ def points(name: str, **axes: Any) -> list[Settings]:
 
     return [
         point.settings
-        for point in grids.load(STUDIES / f"{name}.yaml").points
+        for point in grids.load_grid(STUDIES / f"{name}.yaml").points
         if matches(point)
     ]
 
@@ -187,7 +187,7 @@ def examples(stage: Settings) -> dict[str, int]:
 
 def test_studies_have_the_published_number_of_runs() -> None:
     """No more and no fewer: one for each curve or cell."""
-    assert {path.stem: len(grids.load(path).points) for path in PUBLISHED} == RUNS
+    assert {path.stem: len(grids.load_grid(path).points) for path in PUBLISHED} == RUNS
 
 
 FRACTIONS = {  # of math, code, general
@@ -352,7 +352,7 @@ def test_mixtures_have_the_published_caps_and_shares() -> None:
 def test_batches_of_muppet_are_of_many_tasks_or_of_one() -> None:
     """64 blocks of 8 are a step, as 64 workers with a task each; one block of 512; and
     10 to 46 tasks."""
-    runs = [point.settings for point in grids.load(STUDIES / "muppet.yaml").points]
+    runs = [point.settings for point in grids.load_grid(STUDIES / "muppet.yaml").points]
     blocks = {run.arrangement.block for run in runs}
 
     assert {
@@ -552,7 +552,7 @@ def test_what_dmt_published_supports_the_claims(
 ) -> None:
     """Every claim of a score whose places a table has; each table decides one at least."""
     decided = 0
-    for claim in grids.load(STUDIES / f"{name}.yaml").claims:
+    for claim in grids.load_grid(STUDIES / f"{name}.yaml").claims:
         said = {
             key: value for key, value in (claim.where or {}).items() if key in where
         }
@@ -583,7 +583,7 @@ def test_orders_of_five_places_decide_where_they_are_perfect() -> None:
     claims stay undecided there."""
     undecided = set()
     for name, _, table in TABLES:
-        for claim in grids.load(STUDIES / f"{name}.yaml").claims:
+        for claim in grids.load_grid(STUDIES / f"{name}.yaml").claims:
             places = [_place(value) for value in claim.axis[1]] if claim.axis else []
             if (
                 not isinstance(claim, Correlates)

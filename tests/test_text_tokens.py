@@ -13,7 +13,7 @@ from jobs.model.text_tokens import ChatTokens, reads_text
 from jobs.preparing import added_tokens
 from launcher.grids import model_folder, model_tokenizer
 from launcher.grids.inputs import Inputs
-from launcher.grids.sentencepiece_model import pieces
+from launcher.grids.sentencepiece_model import read_pieces
 from tests.lib.builders import digests
 from tests.lib.model_folders import change, write_llama, write_tokenizer
 from zsg_core.control_tokens import is_control
@@ -226,7 +226,7 @@ def test_a_plan_tells_from_files_what_a_node_reads_as_text(
         ]
     }
 
-    assert model_tokenizer.made_of_texts(llama) == expected
+    assert model_tokenizer.find_tokens_made_of_text(llama) == expected
     assert set(expected) == {
         token
         for token in made
@@ -236,26 +236,26 @@ def test_a_plan_tells_from_files_what_a_node_reads_as_text(
 
 def test_a_plan_says_which_tokens_are_read_as_text(llama: Path) -> None:
     """And what to do for those that should stay tokens."""
-    [note] = model_folder.notes(llama)
+    [note] = model_folder.find_notes(llama)
 
     assert (
         "4 control tokens of the tokenizer, '<think>', '<|im_end|>', '[/INST]' and 1 more, that"
         " transformers" in note
     )
     assert "model.add_tokens names those that are to stay tokens" in note
-    assert model_folder.notes(llama, named=CONTROL) == []
+    assert model_folder.find_notes(llama, named=CONTROL) == []
 
 
 def test_a_piece_that_a_dictionary_writes_is_told_by_plan(tmp_path: Path) -> None:
     """Of Unigram all that stand in it; of BPE those that a merge makes."""
     folder = write_llama(tmp_path / "model")
-    assert model_tokenizer.made_of_texts(folder) == ()
+    assert model_tokenizer.find_tokens_made_of_text(folder) == ()
     told = json.loads((folder / "tokenizer.json").read_text())
     told["model"]["merges"] = ["<s >", "a b"]
     (folder / "tokenizer.json").write_text(json.dumps(told))
-    assert model_tokenizer.made_of_texts(folder) == ("<s>",)
+    assert model_tokenizer.find_tokens_made_of_text(folder) == ("<s>",)
     make_unigram(folder)
-    assert model_tokenizer.made_of_texts(folder) == ("</s>", "<s>")
+    assert model_tokenizer.find_tokens_made_of_text(folder) == ("</s>", "<s>")
 
 
 def test_user_defined_pieces_of_sentencepiece_are_told(tmp_path: Path) -> None:
@@ -277,8 +277,8 @@ def test_user_defined_pieces_of_sentencepiece_are_told(tmp_path: Path) -> None:
         piece(b"</s>", 3) + piece(b"<|im_end|>", 4) + piece(b"word", 1) + b"\x12\x02xx"
     )
 
-    assert list(pieces(file)) == [("</s>", 3), ("<|im_end|>", 4), ("word", 1)]
-    assert model_tokenizer.made_of_texts(tmp_path) == ("<|im_end|>",)
+    assert list(read_pieces(file)) == [("</s>", 3), ("<|im_end|>", 4), ("word", 1)]
+    assert model_tokenizer.find_tokens_made_of_text(tmp_path) == ("<|im_end|>",)
     for spoilt in (
         b"\n\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
         b"\n\x05ab",
@@ -288,8 +288,8 @@ def test_user_defined_pieces_of_sentencepiece_are_told(tmp_path: Path) -> None:
     ):
         file.write_bytes(spoilt)
         with pytest.raises(ValueError, match=r"kind|cut short|ten bytes"):
-            list(pieces(file))
-        assert model_tokenizer.made_of_texts(tmp_path) == ()
+            list(read_pieces(file))
+        assert model_tokenizer.find_tokens_made_of_text(tmp_path) == ()
 
 
 def run_of(control: tuple[str, ...], **model: Any) -> dict[str, Any]:
@@ -370,7 +370,7 @@ def test_a_tokenizer_is_looked_at_once(
     inputs = Inputs(tmp_path / "digests.json")
     first = inputs._control(Path(wanted.model.path or ""))
     inputs.save()
-    monkeypatch.setattr(model_tokenizer, "made_of_texts", None)
+    monkeypatch.setattr(model_tokenizer, "find_tokens_made_of_text", None)
 
     assert first == tuple(sorted(CONTROL))
     assert Inputs(tmp_path / "digests.json")._control(llama) == first

@@ -291,7 +291,7 @@ def test_a_claim_that_came_after_results_is_told(tmp_path: Path) -> None:
     )
     path = place.grid("g") / "grid.json"
     [decided] = verdicts.of_grid(place, "g")
-    dated = grid_claims.dated([decided.claim], [], 0, lambda: 3)
+    dated = grid_claims.date_claims([decided.claim], [], 0, lambda: 3)
     write_json(path, {**read_json(path), "claims": dated})
     [doubted] = verdicts.of_grid(place, "g")
 
@@ -321,10 +321,10 @@ def test_verdicts_are_drawn_beside_published_curves(tmp_path: Path) -> None:
     assert not list(page.parent.glob("verdicts*"))
 
 
-@pytest.mark.parametrize("name", published.names())
+@pytest.mark.parametrize("name", published.list_published())
 def test_published_curves_are_whole(name: str) -> None:
     """Each says what it was read off, and has curves whose steps rise."""
-    found = published.read(name)
+    found = published.read_published(name)
     assert "arXiv" in found.source and "figure" in found.source
     assert found.curves
     for steps, values in found.curves.values():

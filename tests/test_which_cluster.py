@@ -12,7 +12,7 @@ import pytest
 from jobs.contract.folder import SCHEMA, Workspace, write_json
 from launcher.clusters import slurm, which_cluster
 from launcher.clusters.cluster import Cluster
-from launcher.clusters.slurm import Queue, SlurmState
+from launcher.clusters.slurm import JobQueue, SlurmState
 from launcher.planning.site import Site
 from launcher.submission import submit as submits
 from launcher.workspace.ledger import Ledger
@@ -38,20 +38,20 @@ def test_the_cluster_of_a_profile(own, variable, expected):
     not think of."""
     environ = {"SLURM_CLUSTERS": variable} if variable else {}
 
-    assert which_cluster.named(own, environ) == expected
-    assert len(which_cluster.notes(own, environ)) == (variable is not None)
+    assert which_cluster.choose_cluster(own, environ) == expected
+    assert len(which_cluster.explain_choice(own, environ)) == (variable is not None)
 
 
 @pytest.mark.parametrize("several", ["a,b", "all", "a b"])
 def test_one_cluster_is_wanted(several):
     """Of several sbatch takes the one that starts first, and nobody could tell where a job is."""
     with pytest.raises(UserError, match="needs one cluster"):
-        which_cluster.named(profile(), {"SLURM_CLUSTERS": several})
+        which_cluster.choose_cluster(profile(), {"SLURM_CLUSTERS": several})
 
 
 def test_variables_of_sbatch_are_told_as_not_honoured():
     """SBATCH_CLUSTERS would choose one, too."""
-    [told] = which_cluster.notes(profile(), {"SBATCH_CLUSTERS": "moon"})
+    [told] = which_cluster.explain_choice(profile(), {"SBATCH_CLUSTERS": "moon"})
     assert "SBATCH_CLUSTERS is not honoured" in told
 
 
@@ -102,7 +102,7 @@ def test_a_retry_ends_what_was_submitted_before(
     """Every job that a run was ever given and Slurm still has is cancelled first; a
     cluster that is away is told."""
     jobs = ledger.jobs_of("runs/r")
-    found = Queue(
+    found = JobQueue(
         active={
             jobs[1]: SlurmState("queued"),
             jobs[2]: SlurmState("running", word="COMPLETING"),
@@ -111,9 +111,9 @@ def test_a_retry_ends_what_was_submitted_before(
     found.away[jobs[0]] = "on cluster a, which cannot be asked here: no route"
     cancelled, said = [], []
     monkeypatch.setattr(
-        slurm, "look", lambda asked: found if list(asked) == jobs else None
+        slurm, "query_queue", lambda asked: found if list(asked) == jobs else None
     )
-    monkeypatch.setattr(slurm, "cancel", cancelled.append)
+    monkeypatch.setattr(slurm, "cancel_jobs", cancelled.append)
     run = a_run()
     plan = planned([run])
     monkeypatch.setattr(submits, "run_item", lambda run: "runs/r")
@@ -213,4 +213,4 @@ def test_a_default_cluster_that_does_not_answer_is_an_error(ledger: Ledger):
         argv, 1, "", "Unable to contact"
     )
     with pytest.raises(ClusterError, match="Unable to contact"):
-        slurm.look(ledger.jobs_of("runs/r"), answer)
+        slurm.query_queue(ledger.jobs_of("runs/r"), answer)

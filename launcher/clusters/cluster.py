@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from launcher.clusters import slurm
-from launcher.clusters.slurm import Run
+from launcher.clusters.slurm import Runner
 
-Row = dict[str, str]
+SlurmRecord = dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Cluster:
         )
 
 
-def ask(run: Run = subprocess.run, named: str | None = None) -> Cluster:
+def query_cluster(run: Runner = subprocess.run, named: str | None = None) -> Cluster:
     """The cluster, by two calls, and a third where accounting sets limits. ClusterError
     if the controller is away.
 
@@ -71,43 +71,45 @@ def ask(run: Run = subprocess.run, named: str | None = None) -> Cluster:
     """
     user = pwd.getpwuid(os.getuid()).pw_name
     found = Cluster(
-        config=config(run, named),
-        partitions=partitions(run, named),
+        config=query_config(run, named),
+        partitions=query_partitions(run, named),
         user=user,
         named=named,
     )
     if not found.enforces("associations"):
         return found
     argv = ["scontrol", "show", "assoc_mgr", f"users={user}", "flags=assoc,qos"]
-    associations, qos = parse_assoc_mgr(slurm.quiet(argv, run, named))
+    associations, qos = parse_assoc_mgr(slurm.call_accounting(argv, run, named))
     return replace(found, associations=tuple(associations), qos=qos)
 
 
-def config(run: Run = subprocess.run, named: str | None = None) -> Row:
+def query_config(run: Runner = subprocess.run, named: str | None = None) -> SlurmRecord:
     """The cluster's settings, by their names in slurm.conf."""
-    return parse_config(slurm.call(["scontrol", "show", "config"], run, named))
+    return parse_config(slurm.call_slurm(["scontrol", "show", "config"], run, named))
 
 
-def parse_config(text: str) -> Row:
+def parse_config(text: str) -> SlurmRecord:
     """Reads lines `KillWait   = 30 sec`."""
     pairs = (line.split(" = ", 1) for line in text.split("\n") if " = " in line)
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def partitions(run: Run = subprocess.run, named: str | None = None) -> dict[str, Row]:
+def query_partitions(
+    run: Runner = subprocess.run, named: str | None = None
+) -> dict[str, SlurmRecord]:
     """The settings of every partition the user can see, by its name."""
     return parse_partitions(
-        slurm.call(["scontrol", "show", "partition", "--oneliner"], run, named)
+        slurm.call_slurm(["scontrol", "show", "partition", "--oneliner"], run, named)
     )
 
 
-def parse_partitions(text: str) -> dict[str, Row]:
+def parse_partitions(text: str) -> dict[str, SlurmRecord]:
     """Reads lines `PartitionName=main … Default=YES … MaxTime=1-00:00:00 … State=UP …`."""
     rows = map(_words, text.split("\n"))
     return {row["PartitionName"]: row for row in rows if "PartitionName" in row}
 
 
-def parse_assoc_mgr(text: str) -> tuple[list[Row], dict[str, Row]]:
+def parse_assoc_mgr(text: str) -> tuple[list[SlurmRecord], dict[str, SlurmRecord]]:
     """The associations of `scontrol show assoc_mgr`, and its QoS by name:
     `MaxSubmitJobs=5(4)` is a limit, and used."""
     records = [
@@ -119,9 +121,9 @@ def parse_assoc_mgr(text: str) -> tuple[list[Row], dict[str, Row]]:
     }
 
 
-def nodes(
-    partition: str, run: Run = subprocess.run, named: str | None = None
-) -> list[Row]:
+def query_nodes(
+    partition: str, run: Runner = subprocess.run, named: str | None = None
+) -> list[SlurmRecord]:
     """Each node of a partition: its generic resources, memory in MB, CPUs, features."""
     argv = [
         "sinfo",
@@ -132,10 +134,10 @@ def nodes(
         "--format",
         "%N|%G|%m|%c|%f",
     ]
-    return parse_nodes(slurm.call(argv, run, named))
+    return parse_nodes(slurm.call_slurm(argv, run, named))
 
 
-def parse_nodes(text: str) -> list[Row]:
+def parse_nodes(text: str) -> list[SlurmRecord]:
     """Reads lines `n1|gpu:a800:8(S:0-1)|512000|64|ib,a800`."""
     keys = ("name", "gres", "memory_mb", "cpus", "features")
     return [
@@ -145,7 +147,7 @@ def parse_nodes(text: str) -> list[Row]:
     ]
 
 
-def gpus(gres: str) -> dict[str, int]:
+def parse_gpus(gres: str) -> dict[str, int]:
     """How many GPUs of each type a node has, from `gpu:a800:8(S:0-1),nvme:1`; the type
     may be empty."""
     found: dict[str, int] = {}
@@ -157,7 +159,7 @@ def gpus(gres: str) -> dict[str, int]:
     return found
 
 
-def minutes(limit: str) -> float:
+def parse_minutes(limit: str) -> float:
     """A time limit as scontrol prints it, `1-02:30:00` or UNLIMITED, in minutes;
     infinite where there is none."""
     found = re.fullmatch(
@@ -169,7 +171,7 @@ def minutes(limit: str) -> float:
     return 60 * (24 * days + hours) + whole + seconds / 60
 
 
-def tres(text: str) -> dict[str, int]:
+def parse_tres(text: str) -> dict[str, int]:
     """What `cpu=8,mem=8000M,node=2,gres/gpu=4` counts; what has a unit is left out."""
     return {
         key: int(value)
@@ -185,5 +187,5 @@ def _pairs(text: str) -> Iterator[tuple[str, str]]:
             yield key, value
 
 
-def _words(text: str) -> Row:
+def _words(text: str) -> SlurmRecord:
     return dict(word.split("=", 1) for word in text.split() if "=" in word)

@@ -40,7 +40,7 @@ class Layers:
         return holder.error(place, message)
 
 
-def read(name: str, beside: Path) -> Layers:
+def read_layers(name: str, beside: Path) -> Layers:
     """The layers of a profile's name, or of a path that ends in .yaml.
 
     Names are looked for in cluster_profiles/ beside the grid, then in the current
@@ -67,18 +67,18 @@ def read(name: str, beside: Path) -> Layers:
     for document in reversed(documents):
         # a file that says who it is must not pass for its parent
         value.pop("name", None)
-        value = laid_over(value, document.value)
+        value = lay_over(value, document.value)
     return Layers(tuple(documents), value)
 
 
-def laid_over(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+def lay_over(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """The child's values over the parent's: mappings key by key, everything else (lists
     too) replaced whole."""
     merged = dict(parent)
     for key, value in child.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
-            value = laid_over(below, value)
+            value = lay_over(below, value)
         merged[key] = value
     return merged
 

@@ -144,14 +144,14 @@ class SlurmSettings(Strict):
         return None if name is None else str(name)
 
     @property
-    def go_on(self) -> dict[str, Any] | None:
+    def continuation_rule(self) -> dict[str, Any] | None:
         """The rule that a train job is given: how it goes on after its time limit, and
         at most how often."""
         policy = continuation.choose_policy(self.on_time_limit, self.max_continues)
         return msgspec.to_builtins(policy) if policy else None
 
     @property
-    def links(self) -> int:
+    def chain_length(self) -> int:
         """How many jobs are queued behind each train job."""
         policy = continuation.choose_policy(self.on_time_limit, self.max_continues)
         return policy.most if policy and policy.by == continuation.CHAIN else 0
@@ -319,7 +319,7 @@ class Environment(Strict):
         ),
     )
 
-    def of(self, size: JobSize) -> dict[str, str]:
+    def make_variables(self, size: JobSize) -> dict[str, str]:
         """The variables set for a job. The working directory must not shadow our
         packages on the nodes."""
         return {
@@ -469,7 +469,7 @@ class Profile(Strict):
 
     def variables(self, size: JobSize) -> dict[str, str]:
         """The variables set for a job."""
-        return {**self.network.variables, **self.environment.of(size)}
+        return {**self.network.variables, **self.environment.make_variables(size)}
 
 
 WITH_GPUS = ("train", "evaluate", "sample")  # kinds of jobs
@@ -483,7 +483,7 @@ def gpus_per_node(profile: Profile, kind: str) -> int:
     )
 
 
-def handing_on(profile: Profile, variables: Sequence[str]) -> Profile:
+def keep_variables(profile: Profile, variables: Sequence[str]) -> Profile:
     """The profile, under which jobs are given these variables too."""
     keep = list(dict.fromkeys([*profile.environment.keep, *variables]))
     return profile.model_copy(
@@ -491,15 +491,15 @@ def handing_on(profile: Profile, variables: Sequence[str]) -> Profile:
     )
 
 
-def load(name: str, beside: Path) -> Profile:
+def load_profile(name: str, beside: Path) -> Profile:
     """The profile of a name, or of a path that ends in .yaml; `beside` is the grid's folder.
 
     Raises UserError with file and line for what is wrong in it or in a profile it inherits from.
     """
-    return of(profile_files.read(name, beside))
+    return make_profile(profile_files.read_layers(name, beside))
 
 
-def of(layers: Layers) -> Profile:
+def make_profile(layers: Layers) -> Profile:
     """The profile that the files make together."""
     try:
         profile = Profile.model_validate(layers.value)
@@ -526,7 +526,7 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
         raise layers.error(
             ("setup",), "`setup` lines run in Slurm jobs only; a local profile has none"
         )
-    if unread := setup_script.refusal(profile.setup):
+    if unread := setup_script.find_bad_line(profile.setup):
         raise layers.error(("setup", unread[0]), f"setup: {unread[1]}")
     if refusal := _uri_refusal(profile.tracking.uri):
         raise layers.error(("tracking", "uri"), refusal)
@@ -566,7 +566,7 @@ def _refuse_what_is_not_honoured(layers: Layers, profile: Profile) -> None:
             f"slurm.gres is written out and counts alone; leave slurm.{said} out",
         )
     for name in slurm.sbatch:
-        if why := sbatch_options.refusal(name):
+        if why := sbatch_options.explain_refusal(name):
             raise layers.error(("slurm", "sbatch", name), f"slurm.sbatch.{name}: {why}")
     if slurm.cluster is not None and not is_one_cluster(slurm.cluster):
         message = (

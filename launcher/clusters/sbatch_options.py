@@ -45,7 +45,7 @@ OURS = frozenset(
 )
 
 
-def refusal(name: str) -> str | None:
+def explain_refusal(name: str) -> str | None:
     """Why an option cannot be passed on; None if it can."""
     if name in PASSED:
         return None

@@ -54,9 +54,9 @@ unset -f zsg_stop zsg_look zsg_is_ours; unset zsg_at zsg_text zsg_was zsg_pipefa
 printf '\\n{log_marks.SETUP_DONE}\\n'"""
 
 
-def lines(given: Sequence[str]) -> list[str]:
+def make_setup_lines(given: Sequence[str]) -> list[str]:
     """What a job's script says of its start, and how it runs the setup lines. Pure."""
-    found = commands(given)
+    found = group_commands(given)
     made = [f'if [[ -z "${{{setup.FAILED}:-}}" ]]; then', *_START.splitlines()]
     if not found:
         return [*made, "fi"]
@@ -70,7 +70,7 @@ def lines(given: Sequence[str]) -> list[str]:
     return [*made, *_AFTER.splitlines(), "fi"]
 
 
-def commands(given: Sequence[str]) -> list[str]:
+def group_commands(given: Sequence[str]) -> list[str]:
     """The lines, those together that are one command of the shell: `if …`, `then …`, `fi`."""
     found: list[str] = []
     open_lines: list[str] = []
@@ -84,7 +84,7 @@ def commands(given: Sequence[str]) -> list[str]:
     return [*found, "\n".join(open_lines)] if open_lines else found
 
 
-def refusal(given: Sequence[str]) -> tuple[int, str] | None:
+def find_bad_line(given: Sequence[str]) -> tuple[int, str] | None:
     """The place in the list of an item that the shell cannot read, and why; None if it
     reads all of them."""
     begun = 0

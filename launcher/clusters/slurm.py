@@ -24,7 +24,7 @@ from jobs.runtime import slurm_environment
 from launcher.workspace.scheduler_job import Job
 from zsg_core.errors import ClusterError
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 LAUNCH_FAILED = "launch failed requeued held"  # squeue's reason
 _OVER = ("Job has already finished", "Invalid job id")
@@ -89,7 +89,7 @@ class SlurmState:
 
 
 @dataclass(frozen=True)
-class Line:
+class JobLine:
     """What a line of squeue or sacct says of a job, and whose it is."""
 
     state: SlurmState
@@ -98,7 +98,7 @@ class Line:
 
 
 @dataclass
-class Queue:
+class JobQueue:
     """What squeue says of jobs.
 
     `active`: those in the queue that are ours. `strangers`: those whose number is
@@ -113,9 +113,9 @@ class Queue:
     asked: dict[Job, str | None] = field(default_factory=dict)
 
 
-def look(
-    jobs: Sequence[Job], run: Run = subprocess.run, *, settled: Collection[Job] = ()
-) -> Queue:
+def query_queue(
+    jobs: Sequence[Job], run: Runner = subprocess.run, *, settled: Collection[Job] = ()
+) -> JobQueue:
     """Which of the jobs are in the queue of their clusters, by one squeue for each cluster.
 
     A job that the default cluster does not show may be on another: the machine that
@@ -123,7 +123,7 @@ def look(
     in `settled` have told their end and are not searched for so. Raises ClusterError if
     squeue of the default cluster fails: then nothing can be said of anything.
     """
-    queue = Queue()
+    queue = JobQueue()
     for job in jobs:
         queue.asked[job] = job.cluster if job.named else None
     _ask_queues(queue, jobs, run)
@@ -142,14 +142,16 @@ def look(
     return queue
 
 
-def _ask_queues(queue: Queue, jobs: Sequence[Job], run: Run) -> None:
+def _ask_queues(queue: JobQueue, jobs: Sequence[Job], run: Runner) -> None:
     """Asks the cluster of each job once, and adds what it says."""
     of_cluster: dict[str | None, list[Job]] = {}
     for job in jobs:
         of_cluster.setdefault(queue.asked[job], []).append(job)
     for cluster, its in of_cluster.items():
         try:
-            told = parse_squeue(_squeue(_mains(job.id for job in its), cluster, run))
+            told = parse_squeue(
+                _squeue(",".join(_main_ids(job.id for job in its)), cluster, run)
+            )
         except ClusterError as error:
             if cluster is None:
                 raise
@@ -164,7 +166,7 @@ def _ask_queues(queue: Queue, jobs: Sequence[Job], run: Run) -> None:
                 queue.strangers[job] = _whose(job, lines)
 
 
-def _is_ours(line: Line, job: Job) -> bool:
+def _is_ours(line: JobLine, job: Job) -> bool:
     return line.name == job.name and line.user == str(
         os.getuid() if job.user is None else job.user
     )
@@ -174,24 +176,24 @@ def _is_mine(job: Job) -> bool:
     return job.user in (None, os.getuid())
 
 
-def _whose(job: Job, lines: Sequence[Line]) -> str:
+def _whose(job: Job, lines: Sequence[JobLine]) -> str:
     other = next((line for line in lines if not _is_ours(line, job)), lines[0])
     return f"job {job.id} is not {job.name}, but {other.name} of user {other.user}"
 
 
-def default_cluster(run: Run = subprocess.run) -> str | None:
+def default_cluster(run: Runner = subprocess.run) -> str | None:
     """The name of the cluster that is asked where none is named; None where nobody tells."""
     try:
-        told = call(["scontrol", "show", "config"], run)
+        told = call_slurm(["scontrol", "show", "config"], run)
     except ClusterError:
         return None
     found = re.search(r"^ClusterName\s*=\s*(\S+)", told, flags=re.M)
     return found[1] if found else None
 
 
-def states(
+def query_states(
     jobs: Sequence[Job],
-    run: Run = subprocess.run,
+    run: Runner = subprocess.run,
     *,
     settled: Collection[Job] = (),
     sacct: bool = True,
@@ -207,7 +209,7 @@ def states(
     """
     if not jobs:
         return {}
-    queue = look(jobs, run, settled=settled)
+    queue = query_queue(jobs, run, settled=settled)
     found = dict(queue.active)
     found |= {
         job: SlurmState(State.UNKNOWN, why, away=True)
@@ -229,7 +231,7 @@ def states(
 
 
 def _ended(
-    jobs: Sequence[Job], asked: Mapping[Job, str | None], run: Run
+    jobs: Sequence[Job], asked: Mapping[Job, str | None], run: Runner
 ) -> dict[Job, SlurmState]:
     """What accounting says of jobs that squeue does not show, asked of the same clusters."""
     of_cluster: dict[str | None, list[Job]] = {}
@@ -237,7 +239,9 @@ def _ended(
         of_cluster.setdefault(asked[job], []).append(job)
     found = {}
     for cluster, its in of_cluster.items():
-        told = parse_sacct(_sacct(_mains(job.id for job in its), cluster, run))
+        told = parse_sacct(
+            _sacct(",".join(_main_ids(job.id for job in its)), cluster, run)
+        )
         for job in its:
             ours = [line for line in told.get(job.id, []) if _is_ours(line, job)]
             if ours:
@@ -245,8 +249,9 @@ def _ended(
     return found
 
 
-def _mains(ids: Iterable[str]) -> str:
-    return ",".join(sorted({i.partition("_")[0] for i in ids}))
+def _main_ids(ids: Iterable[str]) -> list[str]:
+    """The ids of the arrays that tasks belong to; of a job that is no task its own."""
+    return sorted({job_id.partition("_")[0] for job_id in ids})
 
 
 _ID = re.compile(r"[0-9]{1,18}(_([0-9]{1,18}|\[.*))?")
@@ -263,10 +268,10 @@ def _rows(text: str, columns: int) -> Iterator[list[str]]:
             yield fields
 
 
-def parse_squeue(text: str) -> dict[str, list[Line]]:
+def parse_squeue(text: str) -> dict[str, list[JobLine]]:
     """Reads lines `id|STATE|reason|start|elapsed|nodes|uid|name` of `squeue -r`; what
     has ended is not in the queue."""
-    found: dict[str, list[Line]] = {}
+    found: dict[str, list[JobLine]] = {}
     for job, state, *reasons, start, elapsed, where, user, name in _rows(text, 8):
         reason = "|".join(reasons)
         # a state we do not know is still in the queue
@@ -286,7 +291,7 @@ def parse_squeue(text: str) -> dict[str, list[Line]]:
                 nodes=where or None,
                 word=state,
             )
-        found.setdefault(job, []).append(Line(told, user, name))
+        found.setdefault(job, []).append(JobLine(told, user, name))
     return found
 
 
@@ -309,9 +314,9 @@ def _moment(text: str) -> float | None:
         return None
 
 
-def parse_sacct(text: str) -> dict[str, list[Line]]:
+def parse_sacct(text: str) -> dict[str, list[JobLine]]:
     """Reads lines `id|STATE|exit|uid|name` of `sacct -X -P -n`; `CANCELLED by 0` is CANCELLED."""
-    found: dict[str, list[Line]] = {}
+    found: dict[str, list[JobLine]] = {}
     for job, state, code, user, *names in _rows(text, 5):
         word = state.split(" ")[0]
         if word in _ENDED:
@@ -324,12 +329,12 @@ def parse_sacct(text: str) -> dict[str, list[Line]]:
         else:
             said = SlurmState(State.UNKNOWN, f"accounting says {state}, squeue nothing")
         for task in _tasks(job):
-            found.setdefault(task, []).append(Line(said, user, "|".join(names)))
+            found.setdefault(task, []).append(JobLine(said, user, "|".join(names)))
     return found
 
 
-def nodes(
-    jobs: Sequence[Job], since: float, run: Run = subprocess.run
+def find_nodes(
+    jobs: Sequence[Job], since: float, run: Runner = subprocess.run
 ) -> dict[Job, list[str]]:
     """The nodes on which jobs ran that ended after `since`, seconds since the epoch;
     empty without accounting."""
@@ -342,11 +347,11 @@ def nodes(
             "-P",
             "-n",
             "-j",
-            _mains(job.id for job in its),
+            ",".join(_main_ids(job.id for job in its)),
             "-o",
             "JobID,End,NodeList,UID,JobName",
         ]
-        told = parse_nodes(quiet(argv, run, cluster), since)
+        told = parse_nodes(call_accounting(argv, run, cluster), since)
         for job in its:
             if (job.id, str(os.getuid()), job.name) in told:
                 found[job] = told[job.id, str(os.getuid()), job.name]
@@ -360,11 +365,11 @@ def parse_nodes(text: str, since: float) -> dict[tuple[str, str, str], list[str]
     for job, end, names, user, *name in _rows(text, 5):
         with contextlib.suppress(ValueError):  # Unknown: it has not ended
             if datetime.datetime.fromisoformat(end).timestamp() >= since:
-                found[job, user, "|".join(name)] = hosts(names)
+                found[job, user, "|".join(name)] = parse_hosts(names)
     return found
 
 
-def hosts(names: str) -> list[str]:
+def parse_hosts(names: str) -> list[str]:
     """The nodes of `n[01-03,7],m3`, one by one; none of `None assigned`."""
     found: list[str] = []
     for name in re.findall(
@@ -386,9 +391,9 @@ def hosts(names: str) -> list[str]:
     return found
 
 
-def find(
+def find_job_ids(
     name: str,
-    run: Run = subprocess.run,
+    run: Runner = subprocess.run,
     *,
     sacct: bool = True,
     cluster: str | None = None,
@@ -411,7 +416,7 @@ def find(
         "--format",
         "%i|%U|%j",
     ]
-    shown = call(["squeue", *asks], run, cluster)
+    shown = call_slurm(["squeue", *asks], run, cluster)
     if not any(_named_so(shown, mine, name)) and sacct:
         asks = [
             "-X",
@@ -426,7 +431,7 @@ def find(
             "-S",
             "now-7days",
         ]
-        shown = quiet(["sacct", *asks], run, cluster)
+        shown = call_accounting(["sacct", *asks], run, cluster)
     return sorted(
         {task for job in _named_so(shown, mine, name) for task in _tasks(job)},
         key=lambda i: [int(part) for part in re.findall(r"\d+", i)],
@@ -437,37 +442,33 @@ def _named_so(shown: str, user: str, name: str) -> list[str]:
     return [fields[0] for fields in _rows(shown, 3) if fields[1:] == [user, name]]
 
 
-def release(jobs: Sequence[Job], run: Run = subprocess.run) -> list[str]:
+def release_jobs(
+    jobs: Sequence[Job], run: Runner = subprocess.run, *, whole_arrays: bool = True
+) -> list[str]:
     """Lets held jobs start; returns what was not touched since it is not ours, in words.
 
-    A job that is no longer held, or has ended, is left as it is.
+    With `whole_arrays` all tasks of a job's array start, by one call; else just these
+    jobs or tasks. A job that is no longer held, or has ended, is left as it is.
     """
-    return _release(jobs, lambda ids: [sorted({i.partition("_")[0] for i in ids})], run)
-
-
-def release_tasks(jobs: Sequence[Job], run: Run = subprocess.run) -> list[str]:
-    """Lets just these jobs or tasks start, and no other task of their arrays; returns
-    what `release` does."""
-    return _release(jobs, lambda ids: [[job_id] for job_id in ids], run)
-
-
-def _release(
-    jobs: Sequence[Job], groups: Callable[[list[str]], list[list[str]]], run: Run
-) -> list[str]:
-    queue = look(jobs, run)
+    queue = query_queue(jobs, run)
     for cluster, ids in _by_cluster(queue):
-        for group in groups(ids):
-            done = _start(["scontrol", "release", *group], run, cluster)
-            if done.returncode and not any(word in done.stderr for word in _OVER):
-                said = done.stderr.strip()
-                raise ClusterError(
-                    f"scontrol release {' '.join(group)} failed: {said}; run zsg submit again"
-                )
+        calls = [_main_ids(ids)] if whole_arrays else [[job_id] for job_id in ids]
+        for released in calls:
+            _release(released, cluster, run)
     return _untouched(queue)
 
 
-def cancel(
-    jobs: Sequence[Job], save: bool = False, run: Run = subprocess.run
+def _release(ids: Sequence[str], cluster: str | None, run: Runner) -> None:
+    answer = _start(["scontrol", "release", *ids], run, cluster)
+    if answer.returncode and not any(word in answer.stderr for word in _OVER):
+        raise ClusterError(
+            f"scontrol release {' '.join(ids)} failed: {answer.stderr.strip()};"
+            " run zsg submit again"
+        )
+
+
+def cancel_jobs(
+    jobs: Sequence[Job], save: bool = False, run: Runner = subprocess.run
 ) -> list[str]:
     """Ends jobs, in few calls; with `save` those that run are told by USR1 to save and
     leave. What has ended is let be.
@@ -475,9 +476,9 @@ def cancel(
     Returns what was not touched since it is not ours, or cannot be reached from here, in words.
     Raises ClusterError if Slurm does not answer: what was asked of it before stays asked.
     """
-    queue = look(jobs, run)
+    queue = query_queue(jobs, run)
     for cluster, ids in _by_cluster(queue):
-        for spans in _batches(compact(ids)):
+        for spans in _batches(compact_ids(ids)):
             if not save:
                 _scancel(spans, run, cluster)
             else:
@@ -486,7 +487,7 @@ def cancel(
     return _untouched(queue)
 
 
-def _by_cluster(queue: Queue) -> list[tuple[str | None, list[str]]]:
+def _by_cluster(queue: JobQueue) -> list[tuple[str | None, list[str]]]:
     """The ids of our jobs in the queue, by the cluster that calls for them must name."""
     found: dict[str | None, list[str]] = {}
     for job in filter(_is_mine, queue.active):
@@ -494,7 +495,7 @@ def _by_cluster(queue: Queue) -> list[tuple[str | None, list[str]]]:
     return list(found.items())
 
 
-def _untouched(queue: Queue) -> list[str]:
+def _untouched(queue: JobQueue) -> list[str]:
     away = [f"job {job.id} is {why}" for job, why in queue.away.items()]
     others = [
         f"job {job.id} is that of {find_user_name(job.user)}"
@@ -504,7 +505,7 @@ def _untouched(queue: Queue) -> list[str]:
     return [*queue.strangers.values(), *away, *others]
 
 
-def compact(ids: Iterable[str]) -> list[str]:
+def compact_ids(ids: Iterable[str]) -> list[str]:
     """Ids with the tasks of an array as one: `7_0 7_1 7_2 7_5 9` are `7_[0-2,5]` and `9`."""
     tasks: dict[str, set[int]] = {}
     for job_id in ids:
@@ -536,7 +537,7 @@ def _batches(words: Sequence[str]) -> Iterator[list[str]]:
     yield from [group] if group else []
 
 
-def _scancel(words: Sequence[str], run: Run, cluster: str | None) -> None:
+def _scancel(words: Sequence[str], run: Runner, cluster: str | None) -> None:
     done = _start(["scancel", "--quiet", *words], run, cluster)
     gone = (
         "Invalid job id",
@@ -574,7 +575,7 @@ def _tasks(job: str) -> list[str]:
     return [f"{main}_{number}" for one in ranges for number in one]
 
 
-def _squeue(mains: str, cluster: str | None, run: Run) -> str:
+def _squeue(mains: str, cluster: str | None, run: Runner) -> str:
     # --all: a user's own jobs in partitions that are hidden are shown only so.
     argv = [
         "squeue",
@@ -593,8 +594,8 @@ def _squeue(mains: str, cluster: str | None, run: Run) -> str:
     return _checked(argv, done)
 
 
-def _sacct(mains: str, cluster: str | None, run: Run) -> str:
-    return quiet(
+def _sacct(mains: str, cluster: str | None, run: Runner) -> str:
+    return call_accounting(
         [
             "sacct",
             "-X",
@@ -610,7 +611,7 @@ def _sacct(mains: str, cluster: str | None, run: Run) -> str:
     )
 
 
-def quiet(argv: list[str], run: Run, cluster: str | None = None) -> str:
+def call_accounting(argv: list[str], run: Runner, cluster: str | None = None) -> str:
     """sacct's answer, or nothing where accounting is off, down or not installed."""
     try:
         done = _start(argv, run, cluster)
@@ -619,14 +620,14 @@ def quiet(argv: list[str], run: Run, cluster: str | None = None) -> str:
     return "" if done.returncode else done.stdout
 
 
-def call(argv: list[str], run: Run, cluster: str | None = None) -> str:
+def call_slurm(argv: list[str], run: Runner, cluster: str | None = None) -> str:
     """What a command of Slurm prints, of the cluster that is named. ClusterError if it
     fails or is not there."""
     return _checked(argv, _start(argv, run, cluster))
 
 
 def _start(
-    argv: list[str], run: Run, cluster: str | None = None
+    argv: list[str], run: Runner, cluster: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Every call of a program of Slurm goes through here: in a clean environment, and
     of the cluster that is meant."""

@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 
-def patiently(
+def retry_while_unreachable(
     ask: Callable[[], T], say: Say, sleep: Callable[[float], None] = time.sleep
 ) -> T:
     """The answer of a call to Slurm, asked again for a minute and a half while the
@@ -35,20 +35,22 @@ def patiently(
         try:
             return ask()
         except ClusterError as error:
-            if not is_away(error):
+            if not is_unreachable(error):
                 raise
-            say(f"Slurm does not answer ({brief(error)}); asking again in {pause:g} s")
+            say(
+                f"Slurm does not answer ({get_last_line(error)}); asking again in {pause:g} s"
+            )
             sleep(pause)
     return ask()
 
 
-def is_away(error: ClusterError) -> bool:
+def is_unreachable(error: ClusterError) -> bool:
     """Whether the controller did not answer, which may pass, in place of refusing,
     which does not."""
     return any(words in str(error).lower() for words in AWAY)
 
 
-def brief(error: ClusterError) -> str:
+def get_last_line(error: ClusterError) -> str:
     """The last line of what a command of Slurm complained."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else "nothing"

@@ -9,7 +9,9 @@ from launcher.clusters.profiles import Profile, is_one_cluster
 from zsg_core.errors import UserError
 
 
-def named(profile: Profile, environ: Mapping[str, str] = os.environ) -> str | None:
+def choose_cluster(
+    profile: Profile, environ: Mapping[str, str] = os.environ
+) -> str | None:
     """The cluster that every call must name; None for the default one.
 
     The profile's slurm.sbatch.clusters counts, else SLURM_CLUSTERS. UserError for a
@@ -29,7 +31,9 @@ def named(profile: Profile, environ: Mapping[str, str] = os.environ) -> str | No
     return name or None
 
 
-def notes(profile: Profile, environ: Mapping[str, str] = os.environ) -> list[str]:
+def explain_choice(
+    profile: Profile, environ: Mapping[str, str] = os.environ
+) -> list[str]:
     """What of the user's variables decides, or does not, where jobs go."""
     made = []
     asked, by_profile = environ.get(CLUSTERS, "").strip(), profile.slurm.cluster

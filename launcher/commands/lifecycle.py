@@ -143,7 +143,7 @@ def retry(
     retries.refuse_changed(
         str(opened.grid.path), choice.runs, {run.id for run in opened.runs}
     )
-    allow = Allow(retry=True, selection=Selection.of(choice.runs))
+    allow = Allow(retry=True, selection=Selection.of_ids(choice.runs))
     if detach and opened.site.profile.kind == "local":
         session.submit_detached(
             opened, allow, [word for word in sys.argv[1:] if word != "--detach"]

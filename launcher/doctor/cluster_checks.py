@@ -1,5 +1,5 @@
 """Says where a Slurm and the profile that describes it do not agree, and what to
-change. Pure but for `examine`."""
+change. Pure but for `check_cluster`."""
 
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,40 +8,42 @@ from launcher.clusters import cluster as clusters
 from launcher.clusters import which_cluster
 from launcher.clusters.cluster import Cluster
 from launcher.clusters.profiles import Profile
-from launcher.clusters.slurm import Run
-from launcher.doctor.check import OK, PROBLEM, WARNING, Check, judged
+from launcher.clusters.slurm import Runner
+from launcher.doctor.diagnosis import OK, PROBLEM, WARNING, Diagnosis, make_diagnosis
 from launcher.planning import limits
 
 
-def examine(profile: Profile, run: Run = subprocess.run) -> list[Check]:
+def check_cluster(profile: Profile, run: Runner = subprocess.run) -> list[Diagnosis]:
     """Every check of the cluster. ClusterError if the controller is away."""
-    named = which_cluster.named(profile)
-    found = clusters.ask(run, named)
+    named = which_cluster.choose_cluster(profile)
+    found = clusters.query_cluster(run, named)
     checks = [
-        *settings(found.config, profile),
-        preemption(found, profile),
-        partition(found, profile),
+        *check_settings(found.config, profile),
+        check_preemption(found, profile),
+        check_partition(found, profile),
     ]
-    checks += accounts(found, profile)
+    checks += check_accounts(found, profile)
     if (name := profile.slurm.partition or found.default_partition) in found.partitions:
-        checks += nodes(clusters.nodes(str(name), run, named), profile)
+        checks += check_nodes(clusters.query_nodes(str(name), run, named), profile)
     return checks
 
 
-def settings(config: Mapping[str, str], profile: Profile) -> Iterator[Check]:
+def check_settings(config: Mapping[str, str], profile: Profile) -> Iterator[Diagnosis]:
     """What of `scontrol show config` bears on the profile."""
     size, wish = limits.array_size(profile, config), profile.slurm.max_array_size
     smaller = (
         f", Slurm's MaxArraySize; the profile would allow {wish}" if size < wish else ""
     )
-    yield Check("arrays", OK, f"up to {size} jobs each{smaller}")
+    yield Diagnosis("arrays", OK, f"up to {size} jobs each{smaller}")
     wait, told = int(config.get("KillWait", "30").split()[0]), profile.slurm.kill_wait_s
     advice = (
         f"a save would be cut short: slurm.kill_wait_s: {wait} in the profile"
         if told > wait
         else ""
     )
-    yield judged("KillWait", WARNING, f"{wait} s, the profile says {told} s", advice)
+    yield make_diagnosis(
+        "KillWait", WARNING, f"{wait} s, the profile says {told} s", advice
+    )
     yield _accounting(
         config.get("AccountingStorageType", "none").rpartition("/")[2] or "none",
         profile,
@@ -52,27 +54,31 @@ def settings(config: Mapping[str, str], profile: Profile) -> Iterator[Check]:
         if size > jobs
         else ""
     )
-    yield judged("MaxJobCount", WARNING, f"{jobs} jobs in the queue at most", advice)
+    yield make_diagnosis(
+        "MaxJobCount", WARNING, f"{jobs} jobs in the queue at most", advice
+    )
     default = (
         "by default"
         if config.get("JobRequeue", "1") == "1"
         else "where a job asks for it, as zsg's do"
     )
-    yield Check("requeue", OK, f"after a node failure or a preemption, {default}")
+    yield Diagnosis("requeue", OK, f"after a node failure or a preemption, {default}")
 
 
-def _accounting(kind: str, profile: Profile) -> Check:
+def _accounting(kind: str, profile: Profile) -> Diagnosis:
     if not profile.slurm.sacct:
-        return Check("accounting", OK, f"{kind}; not asked, as slurm.sacct is false")
+        return Diagnosis(
+            "accounting", OK, f"{kind}; not asked, as slurm.sacct is false"
+        )
     advice = (
         ""
         if kind != "none"
         else "a job that died without a word stays `unknown`; ask the site for slurmdbd"
     )
-    return judged("accounting", WARNING, kind, advice)
+    return make_diagnosis("accounting", WARNING, kind, advice)
 
 
-def preemption(found: Cluster, profile: Profile) -> Check:
+def check_preemption(found: Cluster, profile: Profile) -> Diagnosis:
     """What happens to a run that makes way for another's, and whether it is warned."""
     name = profile.slurm.partition or found.default_partition or ""
     mode = found.partitions.get(name, {}).get("PreemptMode") or found.config.get(
@@ -83,9 +89,9 @@ def preemption(found: Cluster, profile: Profile) -> Check:
         found.config.get("PreemptType", "preempt/none") == "preempt/none"
         or mode == "OFF"
     ):
-        return Check("preemption", OK, "off")
+        return Diagnosis("preemption", OK, "off")
     if mode not in ("REQUEUE", "CANCEL"):
-        return Check(
+        return Diagnosis(
             "preemption",
             OK,
             f"{mode}: a run that makes way is suspended and goes on by itself",
@@ -93,7 +99,7 @@ def preemption(found: Cluster, profile: Profile) -> Check:
     warned = "preempt_send_user_signal" in found.config.get("SlurmctldParameters", "")
     after = "" if mode == "REQUEUE" else "; zsg submit goes on with a run that made way"
     if warned:
-        return Check(
+        return Diagnosis(
             "preemption",
             OK,
             f"{mode}, a run is told {grace} s before (preempt_send_user_signal){after}",
@@ -104,18 +110,18 @@ def preemption(found: Cluster, profile: Profile) -> Check:
         " state: set checkpoints.state_every_min, or ask the site for"
         " SlurmctldParameters=preempt_send_user_signal and a GraceTime"
     )
-    return Check(
+    return Diagnosis(
         "preemption", WARNING, f"{mode}, a run is told by SIGTERM only{after}", advice
     )
 
 
-def partition(found: Cluster, profile: Profile) -> Check:
+def check_partition(found: Cluster, profile: Profile) -> Diagnosis:
     """Whether the profile's partition exists, is up, and grants what is asked for."""
     known, default = found.partitions, found.default_partition
     name = profile.slurm.partition or default
     if name is None or name not in known:
         said = f"there is no {name!r}" if name else "there is no default partition"
-        return Check(
+        return Diagnosis(
             "partition",
             PROBLEM,
             said,
@@ -131,10 +137,10 @@ def partition(found: Cluster, profile: Profile) -> Check:
         advice += limits.partition(name, row, profile, kind, size)
     mark = " (the default)" if name == default else ""
     said = f"{name}{mark}, {row.get('TotalNodes', '?')} nodes"
-    return judged("partition", PROBLEM, said, "; ".join(dict.fromkeys(advice)))
+    return make_diagnosis("partition", PROBLEM, said, "; ".join(dict.fromkeys(advice)))
 
 
-def accounts(found: Cluster, profile: Profile) -> Iterator[Check]:
+def check_accounts(found: Cluster, profile: Profile) -> Iterator[Diagnosis]:
     """Whether account and QoS are the user's to name, and what they grant."""
     if not found.enforces("associations"):
         return
@@ -144,7 +150,7 @@ def accounts(found: Cluster, profile: Profile) -> Iterator[Check]:
     )
     said = f"{whose}{f', QoS {profile.slurm.qos}' if profile.slurm.qos else ''}"
     advice = "; ".join([*limits.account(profile, found), *limits.qos(profile, found)])
-    yield judged("account", PROBLEM, said, advice)
+    yield make_diagnosis("account", PROBLEM, said, advice)
     binding = limits.granted(profile, found)
     advice = [
         refused
@@ -160,15 +166,17 @@ def accounts(found: Cluster, profile: Profile) -> Iterator[Check]:
         if space
         else "none on the number of jobs"
     )
-    yield judged("limits", WARNING, said, "; ".join(dict.fromkeys(advice)))
+    yield make_diagnosis("limits", WARNING, said, "; ".join(dict.fromkeys(advice)))
 
 
-def nodes(rows: Sequence[Mapping[str, str]], profile: Profile) -> Iterator[Check]:
+def check_nodes(
+    rows: Sequence[Mapping[str, str]], profile: Profile
+) -> Iterator[Diagnosis]:
     """Whether enough nodes offer the GPUs, the memory and the CPUs that a job asks for on each."""
     slurm, size = profile.slurm, profile.train
     offered = sorted({row["gres"].partition("(")[0] for row in rows})
     wanted = (
-        clusters.gpus(slurm.gres)
+        clusters.parse_gpus(slurm.gres)
         if slurm.gres
         else {slurm.gpu_type or "": slurm.gpus_per_node}
     )
@@ -184,7 +192,7 @@ def nodes(rows: Sequence[Mapping[str, str]], profile: Profile) -> Iterator[Check
             f"{len(fitting)} nodes have {asked}, a run wants {size.nodes}: {change} in"
             " the profile"
         )
-    yield judged(
+    yield make_diagnosis(
         "GPUs",
         PROBLEM,
         f"a node has {' or '.join(offered) or 'none'}, asked for are {asked}",
@@ -196,7 +204,7 @@ def nodes(rows: Sequence[Mapping[str, str]], profile: Profile) -> Iterator[Check
         f"slurm.mem_gb: {memory // 1024} or less in the profile" if too_much else ""
     )
     said = f"{slurm.mem_gb} GB" if slurm.mem_gb else "the site's default"
-    yield judged(
+    yield make_diagnosis(
         "memory",
         PROBLEM,
         f"a node has {memory / 1024:.0f} GB at most, asked for is {said}",
@@ -210,7 +218,7 @@ def nodes(rows: Sequence[Mapping[str, str]], profile: Profile) -> Iterator[Check
             if cpus > most
             else ""
         )
-        yield judged(
+        yield make_diagnosis(
             f"CPUs of {name} jobs",
             PROBLEM,
             f"a node has {most} at most, asked for are {cpus}",
@@ -219,5 +227,5 @@ def nodes(rows: Sequence[Mapping[str, str]], profile: Profile) -> Iterator[Check
 
 
 def _gpus_of(row: Mapping[str, str], kind: str) -> int:
-    there = clusters.gpus(row["gres"])
+    there = clusters.parse_gpus(row["gres"])
     return there.get(kind, 0) if kind else sum(there.values())

@@ -20,7 +20,7 @@ from jobs.files.ownership import Fault, OpenParent
 from launcher.clusters import slurm
 from launcher.clusters.profiles import Profile
 from launcher.doctor import cluster_checks
-from launcher.doctor.check import OK, PROBLEM, WARNING, Check
+from launcher.doctor.diagnosis import OK, PROBLEM, WARNING, Diagnosis
 from launcher.workspace import extras, workspaces
 from launcher.workspace.file_systems import SHARED, file_system
 from zsg_core.errors import ClusterError
@@ -38,17 +38,17 @@ COMPILERS = ("cc", "gcc", "clang")
 MOST_SHOWN = 20  # paths in one line
 
 
-def examine(
-    profile: Profile, workspace: Path, run: slurm.Run = subprocess.run
-) -> list[Check]:
+def run_checks(
+    profile: Profile, workspace: Path, run: slurm.Runner = subprocess.run
+) -> list[Diagnosis]:
     """Every check, of this machine and, for a Slurm profile, of its cluster. Changes nothing."""
     checks = [
-        python(sys.version_info[:3]),
-        owners(
+        check_python(sys.version_info[:3]),
+        check_package_owners(
             importlib.metadata.packages_distributions(),
             {name: _folder_of(name) for name in OURS},
         ),
-        faiss(
+        check_faiss(
             {
                 name.lower()
                 for d in importlib.metadata.distributions()
@@ -56,36 +56,36 @@ def examine(
             }
         ),
         *(
-            extra(name, extras.missing(modules))
+            check_extra(name, extras.missing(modules))
             for name, modules in extras.MODULES.items()
         ),
-        compiler(
+        check_compiler(
             [path for name in COMPILERS if (path := shutil.which(name))],
             os.environ.get("CC"),
         ),
-        encoding(sys.getfilesystemencoding(), os.environ),
-        import_path(sys.path),
+        check_encoding(sys.getfilesystemencoding(), os.environ),
+        check_import_path(sys.path),
         *_workspace(profile, workspace),
-        code_runs(profile.kind),
+        check_sandbox(profile.kind),
     ]
     return checks if profile.kind == "local" else [*checks, *_slurm(profile, run)]
 
 
-def python(version: Iterable[int]) -> Check:
+def check_python(version: Iterable[int]) -> Diagnosis:
     """Whether the interpreter is new enough: PYTHONSAFEPATH, which guards the nodes,
     came with 3.11."""
     found = tuple(version)
     shown = ".".join(map(str, found))
     if found >= (3, 11):
-        return Check("python", OK, f"{shown} at {sys.executable}")
-    return Check(
+        return Diagnosis("python", OK, f"{shown} at {sys.executable}")
+    return Diagnosis(
         "python", PROBLEM, shown, "make a new environment with Python 3.11 or newer"
     )
 
 
-def owners(
+def check_package_owners(
     packages: Mapping[str, Collection[str]], folders: Mapping[str, Path | None]
-) -> Check:
+) -> Diagnosis:
     """Whether our top-level names are ours alone: pip lets another distribution own
     `jobs` without a word."""
     others = {name: sorted(set(packages.get(name, ())) - {"zsg"}) for name in OURS}
@@ -95,7 +95,7 @@ def owners(
         if found
     ]
     if strangers:
-        return Check(
+        return Diagnosis(
             "package",
             PROBLEM,
             "; ".join(strangers),
@@ -103,25 +103,25 @@ def owners(
         )
     if len({folder and folder.parent for folder in folders.values()}) > 1:
         found = ", ".join(f"{name} from {folder}" for name, folder in folders.items())
-        return Check(
+        return Diagnosis(
             "package",
             PROBLEM,
             found,
             "another folder shadows ours: call zsg elsewhere, or unset PYTHONPATH",
         )
-    return Check(
+    return Diagnosis(
         "package",
         OK,
         f"launcher, jobs and zsg_core are zsg's own, in {_parent(folders)}",
     )
 
 
-def faiss(distributions: Collection[str]) -> Check:
+def check_faiss(distributions: Collection[str]) -> Diagnosis:
     """Whether at most one distribution owns the module `faiss`: of two, the later has
     overwritten the earlier."""
     found = sorted(name for name in distributions if name.startswith("faiss"))
     if len(found) < 2:
-        return Check(
+        return Diagnosis(
             "faiss",
             OK,
             found[0] if found else "not installed; orders are computed by numpy",
@@ -129,37 +129,41 @@ def faiss(distributions: Collection[str]) -> Check:
     advice = (
         f"pip uninstall {' '.join(found)}, then install one of zsg[cpu] and zsg[gpu]"
     )
-    return Check("faiss", PROBLEM, f"{' and '.join(found)} own the same module", advice)
+    return Diagnosis(
+        "faiss", PROBLEM, f"{' and '.join(found)} own the same module", advice
+    )
 
 
-def extra(name: str, missing: Collection[str]) -> Check:
+def check_extra(name: str, missing: Collection[str]) -> Diagnosis:
     """Whether an extra is there. Jobs run in the Python that submits them, so training
     needs its extra here too."""
     if not missing:
-        return Check(f"zsg[{name}]", OK, "installed")
+        return Diagnosis(f"zsg[{name}]", OK, "installed")
     found, advice = f"{', '.join(missing)} missing", extras.command(name)
     if name in FOR:
-        return Check(f"zsg[{name}]", WARNING, found, f"{FOR[name]}: {advice}")
-    return Check(f"zsg[{name}]", PROBLEM, found, f"jobs would fail at once: {advice}")
+        return Diagnosis(f"zsg[{name}]", WARNING, found, f"{FOR[name]}: {advice}")
+    return Diagnosis(
+        f"zsg[{name}]", PROBLEM, found, f"jobs would fail at once: {advice}"
+    )
 
 
-def compiler(found: Collection[str], named: str | None) -> Check:
+def check_compiler(found: Collection[str], named: str | None) -> Diagnosis:
     """Whether there is a C compiler; `named` is the variable CC. On CPUs nothing is
     compiled, on GPUs Triton does."""
     if named:
-        return Check("compiler", OK, f"{named}, which CC names")
+        return Diagnosis("compiler", OK, f"{named}, which CC names")
     if found:
-        return Check("compiler", OK, next(iter(found)))
+        return Diagnosis("compiler", OK, next(iter(found)))
     advice = (
         "not needed on CPUs; on GPUs, and for trainer.compile, have gcc on the nodes: in setup,"
         " module load gcc"
     )
-    return Check(
+    return Diagnosis(
         "compiler", WARNING, f"none of {', '.join(COMPILERS)} is on the PATH", advice
     )
 
 
-def encoding(file_system: str, variables: Mapping[str, str]) -> Check:
+def check_encoding(file_system: str, variables: Mapping[str, str]) -> Diagnosis:
     """Whether names and texts beyond ASCII pass. Python reads the C locale as UTF-8
     unless it is told not to."""
     said = next(
@@ -171,23 +175,25 @@ def encoding(file_system: str, variables: Mapping[str, str]) -> Check:
         "no locale",
     )
     if file_system.replace("-", "").lower() == "utf8":
-        return Check("locale", OK, f"UTF-8 ({said})")
-    return Check("locale", WARNING, f"{file_system} ({said})", "export LC_ALL=C.UTF-8")
+        return Diagnosis("locale", OK, f"UTF-8 ({said})")
+    return Diagnosis(
+        "locale", WARNING, f"{file_system} ({said})", "export LC_ALL=C.UTF-8"
+    )
 
 
-def code_runs(kind: str, find: Callable[..., Sandbox] = sandbox.find) -> Check:
+def check_sandbox(kind: str, find: Callable[..., Sandbox] = sandbox.find) -> Diagnosis:
     """Whether HumanEval's programs could be run here; on a cluster each evaluate job
     tries its own node first."""
     where = "" if kind == "local" else " on this machine; evaluate jobs try their nodes"
     try:
-        return Check("sandbox", OK, f"{find(allowed=True).name}{where}")
+        return Diagnosis("sandbox", OK, f"{find(allowed=True).name}{where}")
     except ClusterError as error:
-        return Check(
+        return Diagnosis(
             "sandbox", WARNING, f"none{where}", f"only for metric humaneval/…: {error}"
         )
 
 
-def import_path(folders: Sequence[str]) -> Check:
+def check_import_path(folders: Sequence[str]) -> Diagnosis:
     """Whether somebody else could have Python import their code: by a folder on its
     path that others may write."""
     faults = [
@@ -197,7 +203,7 @@ def import_path(folders: Sequence[str]) -> Check:
     ]
     if launcher.CURRENT_FOLDER_WAS_ON_PATH:
         found = "PYTHONPATH has an empty part, which is the folder you are in, whosesoever that is"
-        return Check(
+        return Diagnosis(
             "python path",
             PROBLEM,
             found,
@@ -205,22 +211,22 @@ def import_path(folders: Sequence[str]) -> Check:
         )
     open_to_others = [fault for fault in faults if fault.mend]
     if open_to_others:
-        return Check(
+        return Diagnosis(
             "python path", PROBLEM, _all(open_to_others), open_to_others[0].mend or ""
         )
     if faults:
-        return Check(
+        return Diagnosis(
             "python path",
             WARNING,
             _all(faults),
             "what they put there runs as yours: do you trust them?",
         )
-    return Check(
+    return Diagnosis(
         "python path", OK, "nobody else may write the folders that Python imports from"
     )
 
 
-def owner(workspace: Path) -> Check:
+def check_workspace_owner(workspace: Path) -> Diagnosis:
     """Whether nobody but the user may write what is run from a workspace, nor put
     another in its place."""
     above = ownership.find_open_parent(workspace)
@@ -229,17 +235,17 @@ def owner(workspace: Path) -> Check:
             f"{above}: anybody can put another workspace in its place",
             f"chmod o-w {_word(above.path)}",
         )
-        return Check("owner", PROBLEM, found, mend)
+        return Diagnosis("owner", PROBLEM, found, mend)
     if not workspace.is_dir():
         return (
             _replaceable(above)
             if above
-            else Check("owner", OK, "the workspace will be made for you alone")
+            else Diagnosis("owner", OK, "the workspace will be made for you alone")
         )
     if ownership.is_group_workspace(workspace):
         return _of_group(workspace)
     if (fault := ownership.find_fault(workspace)) and not fault.mend:
-        return Check(
+        return Diagnosis(
             "owner",
             PROBLEM,
             str(fault),
@@ -248,10 +254,12 @@ def owner(workspace: Path) -> Check:
     faults = [*([fault] if fault else []), *workspaces.faults(workspace)]
     if strange := [one for one in faults if not one.mend]:
         paths = " ".join(_word(one.path) for one in strange[:MOST_SHOWN])
-        return Check("owner", PROBLEM, _all(strange), f"look at it, then rm -r {paths}")
+        return Diagnosis(
+            "owner", PROBLEM, _all(strange), f"look at it, then rm -r {paths}"
+        )
     if faults:
         paths = " ".join(_word(one.path) for one in faults[:MOST_SHOWN])
-        return Check(
+        return Diagnosis(
             "owner",
             PROBLEM,
             f"{_all(faults)}; what lies there is run as yours",
@@ -259,26 +267,28 @@ def owner(workspace: Path) -> Check:
         )
     if above:
         return _replaceable(above)
-    return Check("owner", OK, "nobody else may write what is run from the workspace")
+    return Diagnosis(
+        "owner", OK, "nobody else may write what is run from the workspace"
+    )
 
 
-def _replaceable(above: OpenParent) -> Check:
+def _replaceable(above: OpenParent) -> Diagnosis:
     found = f"{above}: who may write there can put another workspace in its place"
-    return Check(
+    return Diagnosis(
         "owner", WARNING, found, "zsg refuses what is not yours, whenever it looks"
     )
 
 
-def _of_group(workspace: Path) -> Check:
+def _of_group(workspace: Path) -> Diagnosis:
     group = ownership.find_group_name(workspace)
     if not ownership.is_member(workspace):
-        return Check(
+        return Diagnosis(
             "owner",
             PROBLEM,
             f"{workspace} is of group {group}, and you are not in it",
             "another --workspace",
         )
-    return Check(
+    return Diagnosis(
         "owner",
         OK,
         f"of group {group}, made by {ownership.find_user_name(workspace.stat().st_uid)}; each runs"
@@ -295,38 +305,38 @@ def _word(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def store(kind: str, uri: str | None) -> Check:
+def check_tracking_store(kind: str, uri: str | None) -> Diagnosis:
     """Whether MLflow's own store can live on the workspace's file system."""
     if uri is not None:
-        return Check("tracking", OK, uri)
+        return Diagnosis("tracking", OK, uri)
     if kind.split(".")[0] in SHARED:
         advice = (
             "if it locks up or is called corrupt: tracking.uri in the profile, a server or a file"
             " on a local disk"
         )
-        return Check(
+        return Diagnosis(
             "tracking",
             WARNING,
             f"MLflow's sqlite file would lie on {kind}, which locks files badly",
             advice,
         )
-    return Check("tracking", OK, f"sqlite in the workspace, on {kind}")
+    return Diagnosis("tracking", OK, f"sqlite in the workspace, on {kind}")
 
 
-def programs(missing: Collection[str]) -> Check:
+def check_slurm_programs(missing: Collection[str]) -> Diagnosis:
     """Whether Slurm's commands are on the PATH; all but sacct are needed."""
     if not missing:
-        return Check(
+        return Diagnosis(
             "slurm", OK, "sbatch, srun, squeue, scontrol and sacct are on the PATH"
         )
     if set(missing) == {"sacct"}:
-        return Check(
+        return Diagnosis(
             "slurm",
             WARNING,
             "sacct is not on the PATH",
             "a job that died without a word stays `unknown`",
         )
-    return Check(
+    return Diagnosis(
         "slurm",
         PROBLEM,
         f"not on the PATH: {', '.join(missing)}",
@@ -334,8 +344,8 @@ def programs(missing: Collection[str]) -> Check:
     )
 
 
-def _slurm(profile: Profile, run: slurm.Run) -> list[Check]:
-    found = programs(
+def _slurm(profile: Profile, run: slurm.Runner) -> list[Diagnosis]:
+    found = check_slurm_programs(
         [
             name
             for name in ("sbatch", "srun", "squeue", "scontrol", "sacct")
@@ -345,11 +355,11 @@ def _slurm(profile: Profile, run: slurm.Run) -> list[Check]:
     if found.verdict == PROBLEM:
         return [found]
     try:
-        return [found, *cluster_checks.examine(profile, run)]
+        return [found, *cluster_checks.check_cluster(profile, run)]
     except ClusterError as error:
         return [
             found,
-            Check(
+            Diagnosis(
                 "slurm",
                 PROBLEM,
                 " ".join(str(error).split()),
@@ -358,7 +368,7 @@ def _slurm(profile: Profile, run: slurm.Run) -> list[Check]:
         ]
 
 
-def _workspace(profile: Profile, folder: Path) -> Iterator[Check]:
+def _workspace(profile: Profile, folder: Path) -> Iterator[Diagnosis]:
     real = folder.resolve()
     link = f", a link to {real}" if folder.is_symlink() else ""
     try:
@@ -369,18 +379,18 @@ def _workspace(profile: Profile, folder: Path) -> Iterator[Check]:
         with tempfile.TemporaryFile(dir=there):
             free = shutil.disk_usage(there).free / 1e9
     except OSError as error:
-        yield Check(
+        yield Diagnosis(
             "workspace",
             PROBLEM,
             f"{folder}{link}: {error}",
             "another --workspace, or workspace in the profile",
         )
         return
-    yield Check(
+    yield Diagnosis(
         "workspace", OK, f"{folder}{link}, writable, {free:.0f} GB free on {kind}"
     )
-    yield owner(real)
-    yield store(kind, profile.tracking.uri)
+    yield check_workspace_owner(real)
+    yield check_tracking_store(kind, profile.tracking.uri)
 
 
 def _folder_of(name: str) -> Path | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from jobs.contract.folder import Workspace, read_json, write_json
 from jobs.model import content
-from launcher.doctor.check import OK, PROBLEM, Check
+from launcher.doctor.diagnosis import OK, PROBLEM, Diagnosis
 from launcher.grids import model_folder
 from launcher.grids.inputs import Inputs
 from launcher.workspace import workspaces
@@ -23,14 +23,14 @@ from zsg_core.errors import UserError
 DEPENDS_ON = ("torch", "transformers", "tokenizers")
 
 
-def examine(folder: Path, place: Workspace) -> Check:
+def prove_model(folder: Path, place: Workspace) -> Diagnosis:
     """What files tell of a folder, and then what torch does; what is proven is kept in
     the workspace."""
     try:
         folder = folder.expanduser().resolve()
-        model_folder.check(folder)
+        model_folder.check_llama(folder)
     except (UserError, OSError) as error:
-        return Check("model", PROBLEM, str(error), "nothing was loaded")
+        return Diagnosis("model", PROBLEM, str(error), "nothing was loaded")
     command = [sys.executable, "-m", "jobs.preparing.proof", str(folder)]
     done = subprocess.run(
         command,
@@ -44,14 +44,14 @@ def examine(folder: Path, place: Workspace) -> Check:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[
             -1
         ][:300]
-        return Check(
+        return Diagnosis(
             "model",
             PROBLEM,
             f"{folder}: could not be tried: {said}",
             "has this machine the memory for it?",
         )
     if told["faults"]:
-        return Check(
+        return Diagnosis(
             "model",
             PROBLEM,
             f"{folder}: {'; '.join(told['faults'])}",
@@ -62,7 +62,7 @@ def examine(folder: Path, place: Workspace) -> Check:
         _record(place), _kept(place) | {_digest(folder, place): told["versions"]}
     )
     shown = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-    return Check(
+    return Diagnosis(
         "model",
         OK,
         f"{folder}: its weights, a forward pass and its tokenizer are proven with {shown}",
@@ -77,7 +77,7 @@ def is_proven(place: Workspace, digest: str) -> bool:
 
 def _digest(folder: Path, place: Workspace) -> str:
     digests = Inputs(place.digest_cache)
-    made = digests.of_folder(folder, content.model_files)
+    made = digests.digest_folder(folder, content.model_files)
     digests.save()
     return made
 

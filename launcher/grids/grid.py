@@ -37,7 +37,7 @@ MAX_EXCLUSIONS = 1_000_000  # rules times points: half a minute
 Branch = tuple[str, ...]  # a dotted key, divided
 
 
-class Source(Protocol):
+class SettingSource(Protocol):
     """What a setting was read from: the grid file, or a `--set`."""
 
     def error(self, place: Place, message: str) -> UserError: ...
@@ -49,7 +49,7 @@ class Setting:
 
     key: str
     value: Any
-    source: Source
+    source: SettingSource
     place: Place
 
     def leaves(self) -> Iterator[tuple[Branch, Any, Place]]:
@@ -82,7 +82,7 @@ class Grid:
     claims: tuple[Claim, ...] = ()
 
 
-def load(path: Path, sets: Sequence[str] = ()) -> Grid:
+def load_grid(path: Path, sets: Sequence[str] = ()) -> Grid:
     """Reads and expands a grid file; `sets` are `key=value` texts laid over its defaults.
 
     UserError with file and line, or with the `--set`, for anything that is not as it should be.
@@ -104,10 +104,10 @@ def load(path: Path, sets: Sequence[str] = ()) -> Grid:
             ("exclude",), "every point is excluded; nothing is left to run"
         )
     axes = [point.axes for point in kept]
-    claims = grid_claims.read(
+    claims = grid_claims.read_claims(
         document, axes, lambda: max(len(point.settings.by_stage()) for point in kept)
     )
-    notes += grid_claims.notes(document, claims)
+    notes += grid_claims.find_notes(document, claims)
     return Grid(path, top["name"], top.get("profile"), kept, notes, tuple(sets), claims)
 
 
@@ -159,7 +159,7 @@ def _overrides(
     overrule, in silence."""
     made = [
         Setting(option.key, option.value, option, ())
-        for option in overrides.parse(sets)
+        for option in overrides.parse_overrides(sets)
     ]
     own = {setting.place: setting for settings in chosen for setting in settings}
     for i, option in enumerate(made):

@@ -22,7 +22,7 @@ from zsg_core.settings.claims import (
 Row = dict[str, Any]
 
 
-def read(
+def read_claims(
     document: Document,
     axes: Sequence[Mapping[str, Any]] | None,
     most_stages: Callable[[], int],
@@ -47,8 +47,11 @@ def read(
         if axes is not None:
             for key, value in claim.places:
                 _check(document, ("claims", number), key, value, axes)
-        if claim.published is not None and claim.published not in published.names():
-            known = published.names()
+        if (
+            claim.published is not None
+            and claim.published not in published.list_published()
+        ):
+            known = published.list_published()
             hint = suggest_nearest(claim.published, known)
             message = f"no published curves {format_brief(claim.published)}.{hint}"
             raise document.error(
@@ -63,7 +66,7 @@ def read(
     return tuple(claims)
 
 
-def notes(document: Document, claims: Sequence[Claim]) -> list[str]:
+def find_notes(document: Document, claims: Sequence[Claim]) -> list[str]:
     """What is to be told of claims that no run can decide, each with its line."""
     return [
         f"{yaml_file.shown(document.path)}:{document.line(('claims', number, 'values'))}: this"
@@ -73,7 +76,7 @@ def notes(document: Document, claims: Sequence[Claim]) -> list[str]:
     ]
 
 
-def key(claim: Claim) -> str:
+def make_claim_key(claim: Claim) -> str:
     """A claim as text, the same for the same claim however it is written; what is drawn
     beside it does not matter."""
     return json.dumps(
@@ -81,7 +84,7 @@ def key(claim: Claim) -> str:
     )
 
 
-def dated(
+def date_claims(
     claims: Sequence[Claim], known: Sequence[Row], now: int, done: Callable[[], int]
 ) -> list[Row]:
     """Each claim with when it was first submitted, in ms, and how many of the grid's
@@ -92,16 +95,17 @@ def dated(
     """
     of = {row["claim"]: row for row in known}
     return [
-        of.get(key(claim)) or {"claim": key(claim), "since": now, "done": done()}
+        of.get(make_claim_key(claim))
+        or {"claim": make_claim_key(claim), "since": now, "done": done()}
         for claim in claims
     ]
 
 
-def doubt(claim: Claim, known: Sequence[Row] | None) -> str | None:
+def find_doubt(claim: Claim, known: Sequence[Row] | None) -> str | None:
     """Why a claim may not have been fixed before its results were looked at; None where it was."""
     if known is None:  # submitted by an older zsg
         return None
-    found = next((row for row in known if row["claim"] == key(claim)), None)
+    found = next((row for row in known if row["claim"] == make_claim_key(claim)), None)
     if found is None:
         return "not among the claims that were submitted"
     return (

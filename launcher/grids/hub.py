@@ -50,7 +50,7 @@ _FILE = re.compile(
 
 
 @dataclass(frozen=True)
-class Name:
+class DatasetName:
     """A data set of the hub, as a grid names it."""
 
     repo: str
@@ -64,7 +64,7 @@ class Name:
 
 
 @dataclass(frozen=True)
-class File:
+class DatasetFile:
     """A file of a data set. `sha256` is what the hub says of large files; None of small ones."""
 
     path: str
@@ -72,7 +72,7 @@ class File:
     sha256: str | None
 
 
-def named(text: str) -> Name | None:
+def parse_name(text: str) -> DatasetName | None:
     """The data set that a text names; None for a text that can be no name of the hub."""
     found = _NAME.fullmatch(text)
     if (
@@ -82,13 +82,15 @@ def named(text: str) -> Name | None:
         or not _is_plain(found["split"] or "split")
     ):
         return None
-    return Name(found["repo"], found["revision"] or BRANCH, found["split"])
+    return DatasetName(found["repo"], found["revision"] or BRANCH, found["split"])
 
 
-def chosen(key: str, name: Name, files: Sequence[File]) -> list[File]:
+def choose_files(
+    key: str, name: DatasetName, files: Sequence[DatasetFile]
+) -> list[DatasetFile]:
     """The files of the split asked for, or of the only one there is. UserError names
     those there are."""
-    splits: dict[str, list[File]] = {}
+    splits: dict[str, list[DatasetFile]] = {}
     for file in files:
         if (found := _FILE.fullmatch(file.path)) and _is_plain(file.path):
             splits.setdefault(found["split"], []).append(file)
@@ -113,9 +115,9 @@ class Downloads:
 
     def __init__(self, workspace: Workspace, internet: bool, say: Say) -> None:
         self._workspace, self._internet, self._say = workspace, internet, say
-        self._found: dict[Name, Path] = {}
+        self._found: dict[DatasetName, Path] = {}
 
-    def folder(self, key: str, name: Name) -> Path:
+    def folder(self, key: str, name: DatasetName) -> Path:
         """Where the data set lies, fetched if it does not yet; `key` is the setting that names it.
 
         UserError for what the hub does not have, or where the profile says nothing of
@@ -125,7 +127,7 @@ class Downloads:
             self._found[name] = self._kept(name) or self._fetched(key, name)
         return self._found[name]
 
-    def _kept(self, name: Name) -> Path | None:
+    def _kept(self, name: DatasetName) -> Path | None:
         home = self._home(name)
         commit = name.revision if name.is_exact else _revisions(home).get(name.revision)
         folder = home / str(commit) / _split_folder(name)
@@ -135,7 +137,7 @@ class Downloads:
             self._tell_if_moved(name, commit)
         return folder
 
-    def _tell_if_moved(self, name: Name, commit: str) -> None:
+    def _tell_if_moved(self, name: DatasetName, commit: str) -> None:
         try:
             with _explained("", name):
                 now = _ask(name.repo, name.revision)[0]
@@ -151,7 +153,7 @@ class Downloads:
                 f" workspace stays at {commit}. For the newer data name {name.repo}@{now}"
             )
 
-    def _fetched(self, key: str, name: Name) -> Path:
+    def _fetched(self, key: str, name: DatasetName) -> Path:
         if not self._internet:
             raise UserError(
                 f"{key}: {name.repo} is no file or folder here. If it is a data set of the Hugging"
@@ -169,7 +171,7 @@ class Downloads:
             commit, files = _ask(name.repo, known)
             folder = home / commit / _split_folder(name)
             if not is_committed(folder):
-                self._fetch(name, commit, chosen(key, name, files), folder)
+                self._fetch(name, commit, choose_files(key, name, files), folder)
             if not name.is_exact:
                 write_json(
                     home / "revisions.json", {**_revisions(home), name.revision: commit}
@@ -177,7 +179,7 @@ class Downloads:
         return folder
 
     def _fetch(
-        self, name: Name, commit: str, files: Sequence[File], folder: Path
+        self, name: DatasetName, commit: str, files: Sequence[DatasetFile], folder: Path
     ) -> None:
         size = sum(file.size or 0 for file in files) / 1e6
         self._say(
@@ -206,7 +208,7 @@ class Downloads:
             )
         shutil.rmtree(partial, ignore_errors=True)
 
-    def _home(self, name: Name) -> Path:
+    def _home(self, name: DatasetName) -> Path:
         return self._workspace.downloads / name.repo.replace("/", "+")
 
 
@@ -215,7 +217,7 @@ def _is_plain(path: str) -> bool:
     return all(re.fullmatch(r"[\w=][\w.=-]*", part) for part in path.split("/"))
 
 
-def _split_folder(name: Name) -> str:
+def _split_folder(name: DatasetName) -> str:
     return name.split.replace("/", "+") if name.split else "+"
 
 
@@ -229,7 +231,9 @@ def _revisions(home: Path) -> dict[str, str]:
     }
 
 
-def _refuse_damaged(name: Name, files: Sequence[File], fetched: Sequence[Path]) -> None:
+def _refuse_damaged(
+    name: DatasetName, files: Sequence[DatasetFile], fetched: Sequence[Path]
+) -> None:
     for file, path, digest in zip(
         files, fetched, content.sha256_of(fetched), strict=True
     ):
@@ -241,7 +245,7 @@ def _refuse_damaged(name: Name, files: Sequence[File], fetched: Sequence[Path]) 
             raise ClusterError(f"{name.repo}: {file.path} came damaged; try again")
 
 
-def _ask(repo: str, revision: str) -> tuple[str, list[File]]:
+def _ask(repo: str, revision: str) -> tuple[str, list[DatasetFile]]:
     """The commit that a revision is now, and the files there."""
     info = _api().dataset_info(
         repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S
@@ -252,11 +256,11 @@ def _ask(repo: str, revision: str) -> tuple[str, list[File]]:
         )
     large = [(one, one.lfs.sha256 if one.lfs else None) for one in info.siblings or []]
     return str(info.sha), [
-        File(one.rfilename, one.size, sha256) for one, sha256 in large
+        DatasetFile(one.rfilename, one.size, sha256) for one, sha256 in large
     ]
 
 
-def _download(repo: str, commit: str, file: File, into: Path) -> Path:
+def _download(repo: str, commit: str, file: DatasetFile, into: Path) -> Path:
     api = _api()
     api.hf_hub_download(
         repo, file.path, repo_type="dataset", revision=commit, local_dir=into
@@ -279,7 +283,7 @@ def _in_the_clear() -> str | None:
 
 
 @contextlib.contextmanager
-def _explained(key: str, name: Name) -> Iterator[None]:
+def _explained(key: str, name: DatasetName) -> Iterator[None]:
     """Turns the client's errors into ours. None of their texts is shown: what they
     quote of a request may be secret."""
     try:

@@ -63,7 +63,7 @@ class Inputs:
         self._looks: dict[tuple[str, Path], Look] = {}
         self._read = 0
 
-    def of(self, settings: Settings) -> InputDigests:
+    def digest_inputs(self, settings: Settings) -> InputDigests:
         """The digests of a run's inputs. UserError for an input that is not there."""
         base = base_folder(settings)
         embedding = (
@@ -81,18 +81,18 @@ class Inputs:
             embedding=embedding,
         )
 
-    def files(self, settings: Settings) -> dict[str, Files]:
+    def find_files(self, settings: Settings) -> dict[str, Files]:
         """Where a run's sources lie. UserError for what is not there."""
         return {
             name: self._source(name, source)[0]
             for name, source in settings.data.by_source().items()
         }
 
-    def of_suites(self, asked: CheckpointSettings) -> dict[str, SuiteFile]:
+    def digest_suites(self, asked: CheckpointSettings) -> dict[str, SuiteFile]:
         """The files of the benchmarks and the reward model that checkpoints are scored
         on, with their digests."""
         found = {
-            name: suite_files.locate(key, given)
+            name: suite_files.locate_file(key, given)
             for name, (key, given) in suites.find_needed_files(asked).items()
         }
         return {
@@ -104,7 +104,7 @@ class Inputs:
         """The tokens of a model that are read as text, kept by the digest of its files."""
         key = f"{CONTROL} {self._folder(base, content.model_files)}"
         if key not in self._known:
-            self._known[key] = list(model_tokenizer.made_of_texts(base))
+            self._known[key] = list(model_tokenizer.find_tokens_made_of_text(base))
             self._read += 1
         return tuple(self._known[key])
 
@@ -187,7 +187,7 @@ class Inputs:
 
         return kept
 
-    def of_folder(self, folder: Path, list_files: content.Files) -> str:
+    def digest_folder(self, folder: Path, list_files: content.Files) -> str:
         """The digest of those files of a folder."""
         return self._folder(folder, list_files)
 
@@ -233,16 +233,18 @@ class Inputs:
         return self._known.get(str(path), [])[:2] == _stamp(path)
 
 
-def check(points: Sequence[Settings], downloads: Downloads | None = None) -> None:
+def check_inputs(
+    points: Sequence[Settings], downloads: Downloads | None = None
+) -> None:
     """Refuses what no node could use, before gigabytes are read: a folder that holds no
     Llama, data without examples.
 
     Of the data the first task with an instance is read; that a few tasks are empty is
     for the nodes to find.
     """
-    suite_files.check(settings.checkpoints for settings in points)
+    suite_files.check_suite_files(settings.checkpoints for settings in points)
     for base in {base for settings in points if (base := base_folder(settings))}:
-        model_folder.check(base)
+        model_folder.check_llama(base)
     for base, length in {(base_folder(one), one.train.max_length) for one in points}:
         if base is not None:
             model_folder.check_length("train.max_length", length, base)
@@ -257,7 +259,7 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
         if one.model.add_tokens and (base := base_folder(one)):
             added.setdefault(base, {}).update(dict.fromkeys(one.model.add_tokens))
     for base, tokens in added.items():
-        there = set(model_tokenizer.made_of_texts(base))
+        there = set(model_tokenizer.find_tokens_made_of_text(base))
         known = {
             word: row
             for word, row in added_tokens.known_tokens(base).items()
@@ -280,7 +282,7 @@ def check(points: Sequence[Settings], downloads: Downloads | None = None) -> Non
         )
 
 
-def told_of_models(points: Sequence[Settings]) -> list[str]:
+def find_model_notes(points: Sequence[Settings]) -> list[str]:
     """What of the models works and is not as it seems, each as a line; `check` has let
     them pass."""
     bases = {
@@ -291,7 +293,7 @@ def told_of_models(points: Sequence[Settings]) -> list[str]:
     found = [
         note
         for base, named in sorted(bases)
-        for note in model_folder.notes(base, named)
+        for note in model_folder.find_notes(base, named)
     ]
     for one in points:
         tuning = one.train.tuning
@@ -444,7 +446,7 @@ def _data(key: str, given: str, downloads: Downloads | None) -> Path:
     path = _absolute(key, given)
     if path.exists() or "*" in str(path):
         return path
-    if downloads is not None and (name := hub.named(given)):
+    if downloads is not None and (name := hub.parse_name(given)):
         return downloads.folder(key, name)
     raise UserError(f"{key}: {path}: no such file or folder")
 

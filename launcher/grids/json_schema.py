@@ -23,7 +23,7 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 Schema = dict[str, Any]
 
 
-def grid() -> Schema:
+def make_grid_schema() -> Schema:
     """The schema of a grid file."""
     settings, models = _of(Settings)
     claims = _plain(OF_A_GRID.json_schema(ref_template="#/definitions/{model}"))
@@ -84,7 +84,7 @@ def grid() -> Schema:
     return _document("zsg grid", properties, models | kinds | parts, required=["name"])
 
 
-def profile() -> Schema:
+def make_profile_schema() -> Schema:
     """The schema of a profile; one that inherits may leave out whatever its parent says."""
     model, models = _of(Profile)
     either = [{"required": ["kind"]}, {"required": ["inherits"]}]

@@ -125,7 +125,11 @@ def schema_of_key(file: File, key: str) -> Schema:
     """The JSON Schema of one key, with the definitions that it needs. UserError as
     `find_keys`."""
     entry = find_keys(file, key)[0]
-    document = json_schema.grid() if file == "grid" else json_schema.profile()
+    document = (
+        json_schema.make_grid_schema()
+        if file == "grid"
+        else json_schema.make_profile_schema()
+    )
     # draft 7 reads nothing beside a `$ref`
     schema = {"allOf": [entry.schema]} if "$ref" in entry.schema else entry.schema
     needed = _collect_definitions(schema, document["definitions"])
@@ -138,7 +142,7 @@ def schema_of_key(file: File, key: str) -> Schema:
 
 
 def _list_grid_keys() -> list[KeyEntry]:
-    document = json_schema.grid()
+    document = json_schema.make_grid_schema()
     definitions = document["definitions"]
     entries = []
     for name, schema in document["properties"].items():
@@ -166,7 +170,7 @@ def _list_claim_keys(claims: Schema, definitions: Schema) -> Iterator[KeyEntry]:
 
 
 def _list_profile_keys() -> list[KeyEntry]:
-    document = json_schema.profile()
+    document = json_schema.make_profile_schema()
     definitions = document["definitions"]
     keys = json_schema.dotted_keys(document, definitions)
     return [_make_entry(path, schema, definitions, "profile") for path, schema in keys]

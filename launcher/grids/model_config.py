@@ -98,7 +98,7 @@ ATTENTIONS = (
 CODE = ("AutoConfig", "AutoModel", "AutoModelForCausalLM")
 
 
-def faults(config: Mapping[str, Any]) -> Iterator[str]:
+def find_faults(config: Mapping[str, Any]) -> Iterator[str]:
     """Each as a sentence without the folder's name; numbers of the wrong type are told
     alone, as all rests on them."""
     wrong = [*_types(config)]
@@ -141,11 +141,11 @@ def faults(config: Mapping[str, Any]) -> Iterator[str]:
             " Llama's all are"
         )
     yield from _ids(config)
-    yield from code(config, CODE)
-    yield from other_files(config)
+    yield from find_code(config, CODE)
+    yield from find_other_files(config)
 
 
-def quantised(config: Mapping[str, Any]) -> str | None:
+def find_quantisation(config: Mapping[str, Any]) -> str | None:
     """By which method config.json says that the weights are quantised; None where it
     says nothing of it."""
     for key in ("quantization_config", "compression_config"):
@@ -163,7 +163,7 @@ def quantised(config: Mapping[str, Any]) -> str | None:
     return None
 
 
-def code(told: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
+def find_code(told: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
     """The fault of a config or a tokenizer that is computed by Python code of its own,
     which zsg does not run."""
     named = told.get("auto_map")
@@ -181,7 +181,7 @@ def code(told: Mapping[str, Any], classes: tuple[str, ...]) -> Iterator[str]:
         )
 
 
-def other_files(config: Mapping[str, Any]) -> Iterator[str]:
+def find_other_files(config: Mapping[str, Any]) -> Iterator[str]:
     """The faults of a config.json that names files, or kernels, which transformers
     (5.23) takes in place of others.
 
@@ -206,7 +206,7 @@ def other_files(config: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def window(config: Mapping[str, Any]) -> int | None:
+def attention_window(config: Mapping[str, Any]) -> int | None:
     """How many tokens each token sees by config.json, though transformers' Llama sees
     all; None where all."""
     width = config.get("sliding_window")
@@ -215,7 +215,7 @@ def window(config: Mapping[str, Any]) -> int | None:
     return width
 
 
-def longest(config: Mapping[str, Any]) -> tuple[int, str]:
+def find_length_limit(config: Mapping[str, Any]) -> tuple[int, str]:
     """The most tokens of an example that config.json lets the model be trained on, and
     what in it says so."""
     most = position_count(config)
@@ -225,7 +225,7 @@ def longest(config: Mapping[str, Any]) -> tuple[int, str]:
             f"{most} positions, which transformers takes where config.json has no"
             " max_position_embeddings"
         )
-    width = window(config)
+    width = attention_window(config)
     if width is not None and width < most:
         most, said = (
             width,

@@ -79,7 +79,7 @@ def is_pointer(path: Path) -> bool:
         return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
-def tensors_of(path: Path) -> dict[str, Tensor] | None:
+def read_tensors(path: Path) -> dict[str, Tensor] | None:
     """The tensors that a file of weights holds, None if only torch can tell.
 
     UserError for a file that is cut, a git-lfs pointer, or no weights.

@@ -17,7 +17,7 @@ from jobs.files import ordinary_files
 from jobs.model import content
 from jobs.preparing import embedding_code
 from launcher.grids import model_config, model_tokenizer
-from launcher.grids.model_files import Tensor, is_pointer, read_json, tensors_of
+from launcher.grids.model_files import Tensor, is_pointer, read_json, read_tensors
 from zsg_core.errors import UserError
 from zsg_core.schema_errors import format_brief
 
@@ -60,7 +60,7 @@ MOST_TOLD = 8  # faults of one folder
 MOST_SAID = 1200  # characters of them
 
 
-def check(folder: Path) -> None:
+def check_llama(folder: Path) -> None:
     """Raises UserError unless the folder is a Llama as its config says, whole, with a
     tokenizer that fits."""
     _check("model.path", folder, _faults_of_llama)
@@ -83,7 +83,7 @@ def check_embedding(key: str, folder: Path) -> None:
 
 def check_length(key: str, length: int, folder: Path) -> None:
     """Raises UserError for examples longer than the model of the folder was made for."""
-    most, said = model_config.longest(_read_config(folder))
+    most, said = model_config.find_length_limit(_read_config(folder))
     if length > most:
         raise UserError(
             f"{key} {length} is beyond the model's {most} positions ({folder}: {said}); lower it"
@@ -95,7 +95,7 @@ def is_tied(folder: Path) -> bool:
     return bool(_read_config(folder).get("tie_word_embeddings", False))
 
 
-def notes(folder: Path, named: Collection[str] = ()) -> list[str]:
+def find_notes(folder: Path, named: Collection[str] = ()) -> list[str]:
     """What of a Llama's folder works and is not as it seems, each as a line; `named`
     are the grid's own tokens.
 
@@ -103,8 +103,8 @@ def notes(folder: Path, named: Collection[str] = ()) -> list[str]:
     """
     config = _read_config(folder)
     held = _tensors(folder)
-    found = [*model_tokenizer.notes(folder, config, named)]
-    width = model_config.window(config)
+    found = [*model_tokenizer.find_notes(folder, config, named)]
+    width = model_config.attention_window(config)
     if width is not None and width < config.get("max_position_embeddings", width):
         found.append(
             f"config.json has a sliding_window of {width}; zsg trains no longer examples, and never"
@@ -162,7 +162,7 @@ def _faults_of_llama(folder: Path) -> Iterator[str]:
     content.refuse_strange_model(folder)
     yield from _adapters(folder)
     config = _config(folder)
-    yield from model_config.faults(config)
+    yield from model_config.find_faults(config)
     held = _tensors(folder)
     method = _quantised(folder, config, held or {})
     if method:
@@ -172,14 +172,14 @@ def _faults_of_llama(folder: Path) -> Iterator[str]:
     if not any((folder / name).is_file() for name in model_tokenizer.FILES):
         yield f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
     elif model_config.has_sizes(config):
-        yield from model_tokenizer.faults(folder, config)
+        yield from model_tokenizer.find_faults(folder, config)
 
 
 def _faults_of_reward(folder: Path) -> Iterator[str]:
     content.refuse_strange_model(folder)
     yield from _adapters(folder)
     config, held = _read_config(folder), _tensors(folder)
-    yield from model_config.other_files(config)
+    yield from model_config.find_other_files(config)
     names = config.get("architectures") or []
     if not isinstance(names, list):
         raise UserError(
@@ -201,16 +201,16 @@ def _faults_of_reward(folder: Path) -> Iterator[str]:
         )
     if method := _quantised(folder, config, held or {}):
         yield method
-    yield from model_config.code(
+    yield from model_config.find_code(
         config, ("AutoConfig", "AutoModel", "AutoModelForSequenceClassification")
     )
-    yield from model_config.other_files(config)
+    yield from model_config.find_other_files(config)
     if not any((folder / name).is_file() for name in model_tokenizer.FILES):
         yield f"there is no tokenizer ({' or '.join(model_tokenizer.FILES)})"
     if (folder / "tokenizer_config.json").is_file():
         told = read_json(folder / "tokenizer_config.json")
-        yield from model_config.code(told, ("AutoTokenizer",))
-        yield from model_tokenizer.other_files(told)
+        yield from model_config.find_code(told, ("AutoTokenizer",))
+        yield from model_tokenizer.find_other_files(told)
     yield from _pointers(folder, [folder / name for name in model_tokenizer.FILES])
 
 
@@ -224,16 +224,16 @@ def _faults_of_embedding(folder: Path) -> Iterator[str]:
         return
     for path in paths:
         if path.suffix == ".safetensors":
-            tensors_of(path)
+            read_tensors(path)
     yield from embedding_code.faults(folder)
     for path in paths:
         if path.name == "config.json":
             told = read_json(path)
-            yield from model_config.other_files(told)
+            yield from model_config.find_other_files(told)
             if method := _quantised(path.parent, told, {}):
                 yield method
         if path.name == "tokenizer_config.json":
-            yield from model_tokenizer.other_files(read_json(path))
+            yield from model_tokenizer.find_other_files(read_json(path))
         if path.name in ADAPTERS and path.parent != folder:
             yield (
                 f"{path.relative_to(folder)}: an adapter, which transformers would put on top of"
@@ -299,7 +299,7 @@ def _quantised(
     """The fault of quantised weights, by config.json, by a quantiser's own file, by
     names or by dtypes."""
     advice = "zsg trains F32, F16 and BF16; give the unquantised weights"
-    method = model_config.quantised(config)
+    method = model_config.find_quantisation(config)
     if method:
         return f"the weights are quantised ({method}, by config.json); {advice}"
     beside = [name for name in QUANTISERS if (folder / name).is_file()]
@@ -464,7 +464,7 @@ def _tensors(folder: Path) -> dict[str, Tensor] | None:
     only torch can tell."""
     for single, index in zip(SINGLE, INDEXES, strict=True):
         if (folder / single).is_file():
-            return tensors_of(folder / single)
+            return read_tensors(folder / single)
         if (folder / index).is_file():
             return _sharded(folder, read_json(folder / index), index)
     for pattern, advice in OTHER_WEIGHTS.items():
@@ -513,7 +513,7 @@ def _sharded(
     made: dict[str, Tensor] = {}
     unknown = False
     for shard in shards:
-        held = tensors_of(folder / shard)
+        held = read_tensors(folder / shard)
         unknown = unknown or held is None
         for tensor, one in (held or {}).items():
             if tensor in made:

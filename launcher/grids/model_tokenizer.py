@@ -60,14 +60,14 @@ class Tokens:
         return self.added[token][0] if token in self.added else self.held.get(token)
 
 
-def faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
+def find_faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     """Each as a sentence without the folder's name. UserError for a file that cannot be read."""
     told = _objects(folder)
     for key in ("tokenizer_config.json", "config.json"):
         source = config if key == "config.json" else told["tokenizer_config.json"]
-        for fault in model_config.code(source, ("AutoTokenizer",)):
+        for fault in model_config.find_code(source, ("AutoTokenizer",)):
             yield f"{key}: {fault}"
-    yield from other_files(told["tokenizer_config.json"])
+    yield from find_other_files(told["tokenizer_config.json"])
     if not (folder / "tokenizer.json").is_file() and (folder / "tekken.json").is_file():
         yield (
             "tekken.json lies beside tokenizer.model, and transformers may take either; take one"
@@ -85,7 +85,7 @@ def faults(folder: Path, config: Mapping[str, Any]) -> Iterator[str]:
     yield from _generation(told["generation_config.json"], rows)
 
 
-def other_files(told: Mapping[str, Any]) -> Iterator[str]:
+def find_other_files(told: Mapping[str, Any]) -> Iterator[str]:
     """The fault of a tokenizer_config.json that names another file for transformers to
     take than tokenizer.json."""
     named = told.get("fast_tokenizer_files")
@@ -98,7 +98,7 @@ def other_files(told: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def notes(
+def find_notes(
     folder: Path, config: Mapping[str, Any], named: Collection[str] = ()
 ) -> Iterator[str]:
     """What works and is not as it seems: each as a sentence; `named` are the grid's own tokens.
@@ -140,7 +140,7 @@ def notes(
             )
 
 
-def made_of_texts(folder: Path) -> tuple[str, ...]:
+def find_tokens_made_of_text(folder: Path) -> tuple[str, ...]:
     """The control tokens that transformers makes of a text's words though it is to
     split special tokens, in order.
 
@@ -207,7 +207,7 @@ def _user_defined(folder: Path) -> list[str]:
     try:
         return [
             piece
-            for piece, kind in sentencepiece_model.pieces(path)
+            for piece, kind in sentencepiece_model.read_pieces(path)
             if kind == sentencepiece_model.USER_DEFINED
         ]
     except ValueError:

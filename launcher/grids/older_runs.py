@@ -8,7 +8,7 @@ from launcher.grids.runs import Run
 from zsg_core import recipe as recipes
 
 
-def notes(place: Workspace, runs: Iterable[Run]) -> list[str]:
+def find_notes(place: Workspace, runs: Iterable[Run]) -> list[str]:
     """A sentence for the runs that stand in the workspace as an older zsg made them,
     for each thing that it did otherwise. They are new runs: what was made then is not
     counted as theirs.

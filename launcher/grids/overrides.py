@@ -33,7 +33,7 @@ class Override:
         return _error(self.text, message)
 
 
-def parse(texts: Sequence[str]) -> list[Override]:
+def parse_overrides(texts: Sequence[str]) -> list[Override]:
     """Each `key=value` with its value as YAML 1.2: a scalar, [a, list] or {a: mapping}.
     UserError for others."""
     return [_one(text) for text in texts]

@@ -13,21 +13,21 @@ from launcher.workspace.shipped import shipped
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCurves:
     """Curves by name, each (steps, values), and where they are from."""
 
     source: str
     curves: Mapping[str, tuple[list[float], list[float]]]
 
 
-def names() -> list[str]:
+def list_published() -> list[str]:
     """What there is."""
     return sorted(
         path.stem for path in (shipped("templates") / "published").glob("*.csv")
     )
 
 
-def read(name: str) -> Published:
+def read_published(name: str) -> PublishedCurves:
     """The curves of that name, one of `names`."""
     lines = (
         (shipped("templates") / "published" / f"{name}.csv")
@@ -40,4 +40,4 @@ def read(name: str) -> Published:
     for place, curve in enumerate(heading[1:], start=1):
         points = [(float(row[0]), float(row[place])) for row in rows if row[place]]
         curves[curve] = ([step for step, _ in points], [value for _, value in points])
-    return Published(" ".join(said), curves)
+    return PublishedCurves(" ".join(said), curves)

@@ -108,7 +108,7 @@ class Run:
         return self.recipe["stages"][-1]
 
 
-def resolve(
+def resolve_runs(
     grid: Grid, profile: Profile, digests: inputs.Inputs
 ) -> tuple[list[Run], list[str]]:
     """The runs of a grid in its order, and notes: on points that became one run, on a
@@ -141,9 +141,11 @@ def resolve(
 def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
     settings, run = point.settings, None
     asked = settings.resources.model_dump(exclude_none=True, exclude={"evaluators"})
-    suite_files = digests.of_suites(settings.checkpoints)
+    suite_files = digests.digest_suites(settings.checkpoints)
     made = recipes.list_prefixes(
-        recipes.make_recipe(settings, *(digests.of(own) for own in settings.by_stage()))
+        recipes.make_recipe(
+            settings, *(digests.digest_inputs(own) for own in settings.by_stage())
+        )
     )
     for recipe, own in zip(made, settings.by_stage(), strict=True):
         run = Run(
@@ -152,7 +154,7 @@ def _run(point: Point, profile: Profile, digests: inputs.Inputs) -> Run:
             axes=point.axes,
             checkpoints=settings.checkpoints,
             size=profile.train.model_copy(update=asked),
-            sources=digests.files(own),
+            sources=digests.find_files(own),
             base=inputs.base_folder(own),
             embedding=inputs.embedding_folder(own)
             if recipes.uses_embedding(own)

@@ -70,7 +70,7 @@ class Term:
                 return held
         return _MISSING
 
-    def lacks(self, runs: Sequence[Candidate]) -> str:
+    def explain_mismatch(self, runs: Sequence[Candidate]) -> str:
         """Why no run is meant, in words."""
         if not self.key:
             shown = ", ".join(run for run, _, _ in runs[:MOST_SHOWN])
@@ -134,7 +134,7 @@ class Selection:
         )
 
     @classmethod
-    def of(cls, runs: Iterable[str]) -> "Selection":
+    def of_ids(cls, runs: Iterable[str]) -> "Selection":
         """The runs of these ids."""
         return cls(tuple(Term("--only", "", run) for run in runs))
 
@@ -155,7 +155,7 @@ class Selection:
         known = list(runs)
         for term in (*self.only, *(term for term in self.but if term.key != STATE)):
             if not any(term.matches(*run) for run in known):
-                raise UserError(term.lacks(known))
+                raise UserError(term.explain_mismatch(known))
 
 
 EVERYTHING = Selection()

@@ -13,7 +13,7 @@ NORMAL, USER_DEFINED = 1, 4
 _VARINT, _EIGHT_BYTES, _TEXT, _FOUR_BYTES = 0, 1, 2, 5  # how protobuf writes a value
 
 
-def pieces(path: Path) -> Iterator[tuple[str, int]]:
+def read_pieces(path: Path) -> Iterator[tuple[str, int]]:
     """Each piece with its type. ValueError for a file that is no SentencePiece model."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"it has more than {MAX_BYTES:,} bytes")

@@ -64,7 +64,7 @@ class _Sizes:
     per_task: Mapping[int | None, int]
 
 
-def shrink(
+def shrink_grid(
     grid: Grid,
     smoke: SmokeSettings,
     one_rank: bool = False,

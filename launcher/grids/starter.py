@@ -19,7 +19,7 @@ PER_TASK = 40
 PARTS = ("grid.yaml", "cluster_profiles/my-cluster.yaml", "schema", "tasks")
 
 
-def write(folder: Path) -> list[str]:
+def write_starter(folder: Path) -> list[str]:
     """Writes the starter into a folder, new or not; returns what was made.
 
     UserError names what is there already: nothing is overwritten, and nothing is written then.
@@ -83,8 +83,8 @@ def _files() -> dict[str, str]:
         if name.endswith(".yaml")
     }
     for name, schema in (
-        ("grid", json_schema.grid()),
-        ("profile", json_schema.profile()),
+        ("grid", json_schema.make_grid_schema()),
+        ("profile", json_schema.make_profile_schema()),
     ):
         files[f"schema/{name}.json"] = (
             json.dumps(schema, ensure_ascii=False, indent=1) + "\n"

@@ -25,13 +25,13 @@ from zsg_core.settings.checkpoints import CheckpointSettings
 T = TypeVar("T")
 
 
-def check(asked: Iterable[CheckpointSettings]) -> None:
+def check_suite_files(asked: Iterable[CheckpointSettings]) -> None:
     """Raises UserError, with the setting, for what is not there or cannot be read; each
     is read once."""
     looked_at: set[tuple[str, str]] = set()
     for own in asked:
         found = {
-            name: (key, locate(key, given))
+            name: (key, locate_file(key, given))
             for name, (key, given) in suites.find_needed_files(own).items()
         }
         new = [
@@ -46,7 +46,7 @@ def check(asked: Iterable[CheckpointSettings]) -> None:
             _check_judged(found[MT_BENCH][1], *found[suites.PROMPTS])
 
 
-def locate(key: str, given: str) -> Path:
+def locate_file(key: str, given: str) -> Path:
     """Where a file or folder lies, absolute. UserError where there is none."""
     try:
         path = Path(given).expanduser().resolve()

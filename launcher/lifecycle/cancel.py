@@ -298,7 +298,7 @@ def carry_out(
 
 def _end_jobs(jobs: Sequence[scheduler_job.Job], save: bool) -> list[str]:
     """Ends jobs of Slurm, if there are any; returns what was not touched, in words."""
-    return slurm.cancel(jobs, save) if jobs else []
+    return slurm.cancel_jobs(jobs, save) if jobs else []
 
 
 def _signal(folder: Path, save: bool) -> str | None:

@@ -32,7 +32,7 @@ def of(
         for item, job_id in ids.items()
     }
     since = time.time() - KEPT_OFF_S
-    told = slurm.nodes([job for its in jobs.values() for job in its], since)
+    told = slurm.find_nodes([job for its in jobs.values() for job in its], since)
     found = {}
     for item, its in jobs.items():
         attempt = attempts.read(workspace.root / item)

@@ -344,7 +344,7 @@ def _submissions(scene: Scene, grid: str | None) -> Iterator[Piece]:
         and _SUBMISSION.fullmatch(one.id)
         and scene.place.submission(one.id).is_dir()
     ]
-    queue = slurm.look([job for one in old for job in one.jobs])
+    queue = slurm.query_queue([job for one in old for job in one.jobs])
     alive = queue.active.keys() | queue.away.keys()
     for one in old:
         if not alive & set(one.jobs):

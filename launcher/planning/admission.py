@@ -27,10 +27,10 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
     """The profile's cluster; an empty one for a local profile, and where it need not
     answer and does not."""
     # which may be refused, whether or not Slurm is at hand
-    named = which_cluster.named(profile)
+    named = which_cluster.choose_cluster(profile)
     if profile.kind == "local":
         return Cluster()
-    for note in which_cluster.notes(profile):
+    for note in which_cluster.explain_choice(profile):
         say(f"note: {note}")
     if not must_answer and shutil.which("scontrol") is None:
         say(
@@ -39,11 +39,15 @@ def cluster_of(profile: Profile, say: Say, must_answer: bool) -> Cluster:
         )
         return Cluster(named=named)
     if must_answer:
-        return slurm_retry.patiently(lambda: clusters.ask(named=named), say)
+        return slurm_retry.retry_while_unreachable(
+            lambda: clusters.query_cluster(named=named), say
+        )
     try:
-        return clusters.ask(named=named)
+        return clusters.query_cluster(named=named)
     except ClusterError as error:
-        say(f"the cluster's limits were not looked at ({slurm_retry.brief(error)})")
+        say(
+            f"the cluster's limits were not looked at ({slurm_retry.get_last_line(error)})"
+        )
         return Cluster(named=named)
 
 

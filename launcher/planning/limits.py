@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from launcher.clusters.cluster import Cluster, minutes, tres
+from launcher.clusters.cluster import Cluster, parse_minutes, parse_tres
 from launcher.clusters.profiles import JobSize, Profile, gpus_per_node
 from launcher.planning.plan import ACTING, SKIP, Action, Plan
 
@@ -70,7 +70,7 @@ def partition(
 ) -> Iterator[str]:
     """What of a kind of job a partition does not grant."""
     slurm = profile.slurm
-    limit = minutes(row.get("MaxTime", ""))
+    limit = parse_minutes(row.get("MaxTime", ""))
     if size.time_min > limit:
         yield (
             f"{kind}.time_min is {size.time_min}, but partition {name} grants {limit:g} (MaxTime),"
@@ -84,7 +84,7 @@ def partition(
                 f" ({limit_name}); set {_key(kind, 'nodes')} to at most {row[key]}"
             )
             break
-    there, asked = tres(row.get("TRES", "")), _asked(profile, kind, size)
+    there, asked = parse_tres(row.get("TRES", "")), _asked(profile, kind, size)
     if (
         asked.get("gres/gpu", 0) > there.get("gres/gpu", 0)
         and "TRES" in row
@@ -293,7 +293,7 @@ def per_job(
             f"{kind}.time_min is {size.time_min}, but {whose} grants {wall} (MaxWall); "
             f"set {_key(kind, 'time_min')} to at most {wall}"
         )
-    most, asked = tres(row.get("MaxTRESPJ", "")), _asked(profile, kind, size)
+    most, asked = parse_tres(row.get("MaxTRESPJ", "")), _asked(profile, kind, size)
     for what, count in asked.items():
         if what in most and count > most[what]:
             yield (

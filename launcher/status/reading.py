@@ -11,7 +11,7 @@ from typing import Any
 from jobs.contract import evaluations, job_file
 from jobs.contract.folder import Damaged, Workspace
 from jobs.contract.states import State
-from launcher.clusters.slurm import Run
+from launcher.clusters.slurm import Runner
 from launcher.status import data_notes as data_notes_of
 from launcher.status import logs, status_view
 from launcher.status.settled import Settled
@@ -29,7 +29,7 @@ def status_rows(
     place: Workspace,
     grid: str | None,
     states: Collection[str] = (),
-    run: Run = subprocess.run,
+    run: Runner = subprocess.run,
 ) -> list[dict[str, Any]]:
     """The rows of `zsg status`, every grid's in turn; of what a grid no longer wants,
     what is still active.

@@ -51,7 +51,7 @@ def collect(
     workspace: Workspace,
     items: Iterable[str],
     ledger: Ledger,
-    run: slurm.Run = subprocess.run,
+    run: slurm.Runner = subprocess.run,
     *,
     settled: Settled | None = None,
 ) -> dict[str, JobState]:
@@ -297,7 +297,7 @@ def _slurm(
     ledger: Ledger,
     settled: Mapping[str, JobState],
     clock: Clock,
-    run: slurm.Run,
+    run: slurm.Runner,
     broken: dict[str, str],
 ) -> dict[str, JobState]:
     """What Slurm adds: all of `asked` but those of `settled` that are not in its queue again."""
@@ -307,7 +307,7 @@ def _slurm(
     ended |= {job for links in replaced.values() for job in links}
     may_ask = all(last.sacct for last in asked.values())
     every = [job for of in (jobs, replaced) for links in of.values() for job in links]
-    told = slurm.states(every, run, settled=ended, sacct=may_ask)
+    told = slurm.query_states(every, run, settled=ended, sacct=may_ask)
     states = {}
     for item, links in jobs.items():
         job = _acting(links, told)

@@ -13,9 +13,15 @@ from jobs.contract import continuation
 from jobs.contract.folder import Workspace
 from jobs.files import ownership
 from jobs.runtime import slurm_environment
-from launcher.clusters import arrays, slurm
+from launcher.clusters import slurm, submitit_backend
 from launcher.clusters.profiles import JobSize, Profile
-from launcher.clusters.slurm_retry import PAUSES_S, Say, brief, is_away, patiently
+from launcher.clusters.slurm_retry import (
+    PAUSES_S,
+    Say,
+    get_last_line,
+    is_unreachable,
+    retry_while_unreachable,
+)
 from launcher.workspace import code_snapshot
 from launcher.workspace.ledger import Ledger, Submission
 from zsg_core.errors import ClusterError
@@ -95,7 +101,9 @@ def parameters(
     link: int = 0,
 ) -> dict[str, Any]:
     """All that submitit is told of a submission's jobs, or of a link of their chain. Pure."""
-    wanted = arrays.parameters(profile, size, submission.name, after, submission.kind)
+    wanted = submitit_backend.make_parameters(
+        profile, size, submission.name, after, submission.kind
+    )
     wanted |= {"exclude": ",".join(submission.exclude)} if submission.exclude else {}
     lines = code_snapshot.script_lines(code) + continuation.script_exports(
         submission.id, submission.chain - link
@@ -136,7 +144,10 @@ def _sbatch(
     What counts is what Slurm has under that name: what sbatch prints may be another's
     words, and speak of other jobs.
     """
-    folder, python = workspace.submission(submission.id), arrays.python(profile)
+    folder, python = (
+        workspace.submission(submission.id),
+        submitit_backend.make_python_command(profile),
+    )
     # in a group's workspace, too: its pickles are run
     ownership.make_private_folder(folder)
     cluster = submission.cluster if submission.named else None
@@ -144,28 +155,35 @@ def _sbatch(
     pauses = iter(PAUSES_S)
     while True:
         try:
-            told = arrays.submit(folder, len(submission.items), wanted, python, env)
+            told = submitit_backend.submit_held(
+                folder, len(submission.items), wanted, python, env
+            )
         except ClusterError as error:
             # "Socket timed out" may well have submitted: look before saying so.
-            if ids := patiently(lambda: adopt(workspace, submission, name), say, sleep):
+            if ids := retry_while_unreachable(
+                lambda: adopt(workspace, submission, name), say, sleep
+            ):
                 return Taken(ids)
-            if not is_away(error) or (pause := next(pauses, None)) is None:
+            if not is_unreachable(error) or (pause := next(pauses, None)) is None:
                 raise NotTaken(str(error)) from error
             say(
-                f"sbatch said: {brief(error)}; Slurm has nothing of it, trying again in {pause:g} s"
+                f"sbatch said: {get_last_line(error)}; Slurm has nothing of it,"
+                f" trying again in {pause:g} s"
             )
             sleep(pause)
             continue
         ids = _confirmed(submission, name, told, say, sleep)
         items = [workspace.root / item for item in submission.items]
-        arrays.adopt(folder, name, items, ids, wanted.get("time", 5), told.script)
+        submitit_backend.complete_submission(
+            folder, name, items, ids, wanted.get("time", 5), told.script
+        )
         return Taken(ids, told.cluster)
 
 
 def _confirmed(
     submission: Submission,
     name: str,
-    told: arrays.Told,
+    told: submitit_backend.SbatchAnswer,
     say: Say,
     sleep: Callable[[float], None],
 ) -> list[str]:
@@ -177,8 +195,8 @@ def _confirmed(
     cluster = told.cluster or (submission.cluster if submission.named else None)
     ids: list[str] = []
     for pause in (*CONFIRM_S, None):
-        ids = patiently(
-            lambda: slurm.find(name, sacct=submission.sacct, cluster=cluster),
+        ids = retry_while_unreachable(
+            lambda: slurm.find_job_ids(name, sacct=submission.sacct, cluster=cluster),
             say,
             sleep,
         )
@@ -207,7 +225,9 @@ def adopt(workspace: Workspace, submission: Submission, name: str) -> list[str]:
     ids = find(submission, name)
     if ids:
         folders = [workspace.root / item for item in submission.items]
-        arrays.adopt(workspace.submission(submission.id), name, folders, ids)
+        submitit_backend.complete_submission(
+            workspace.submission(submission.id), name, folders, ids
+        )
     return ids
 
 
@@ -218,7 +238,7 @@ def find(submission: Submission, name: str) -> list[str]:
     until = submission.created / 1000 + SETTLE_S
     while _sbatch_lives(submission) if here else time.time() < until:
         time.sleep(0.2)
-    return slurm.find(
+    return slurm.find_job_ids(
         name,
         sacct=submission.sacct,
         cluster=submission.cluster if submission.named else None,

@@ -55,7 +55,7 @@ def write_train(
         "micro_tokens": estimates.micro_tokens(run),
         "recompute": estimates.recomputes(run),
         "compile": profile.trainer.compile,
-        "go_on": profile.slurm.go_on if profile.kind == "slurm" else None,
+        "go_on": profile.slurm.continuation_rule if profile.kind == "slurm" else None,
         "deepspeed": _deepspeed(train, profile),
     }
     job["paths"] |= {"base": str(base)}
@@ -202,7 +202,7 @@ def write_evaluate(
 def _requeued(profile: Profile) -> dict[str, Any] | None:
     """How an evaluate job goes on after its time limit: it has no chain, so else zsg
     submit sends another."""
-    rule = profile.slurm.go_on if profile.kind == "slurm" else None
+    rule = profile.slurm.continuation_rule if profile.kind == "slurm" else None
     return rule if rule and rule["by"] == REQUEUE else None
 
 

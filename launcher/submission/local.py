@@ -142,7 +142,9 @@ def _environment(profile: Profile, item: str, folder: Path) -> dict[str, str]:
     ]
     kept = {key: os.environ[key] for key in names if key in os.environ}
     sizes = {"prepare": profile.prepare, "evaluate": profile.evaluate}
-    kept |= profile.environment.of(sizes.get(item.partition("/")[0], profile.train))
+    kept |= profile.environment.make_variables(
+        sizes.get(item.partition("/")[0], profile.train)
+    )
     return kept | code_snapshot.environment(
         job.get("code", {}), kept.get("PYTHONPATH", "")
     )

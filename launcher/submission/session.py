@@ -81,11 +81,11 @@ def open_grid(
     workspace is made, and of one that is there only the cache of digests is kept up to
     date. `makes_place`: make it now, not only once there is a submit.
     """
-    grid = grids.load(path, sets)
-    layers = profile_files.read(
+    grid = grids.load_grid(path, sets)
+    layers = profile_files.read_layers(
         profile_name or grid.profile or "local", path.resolve().parent
     )
-    profile = profiles.of(layers)
+    profile = profiles.make_profile(layers)
     if smoke:
         on_cpus = (
             profile.gpu is None
@@ -93,13 +93,13 @@ def open_grid(
             and not profile.slurm.gres
         )
         is_local = profile.kind == "local"
-        grid = smokes.shrink(
+        grid = smokes.shrink_grid(
             grid, profile.smoke, one_rank=is_local, on_cpus=on_cpus, size=profile.train
         )
     place = workspaces.find_to_read(workspace_path, profile.workspace)
     downloads = Downloads(place, profile.internet, show.say)
     stages = [own for point in grid.points for own in point.settings.by_stage()]
-    inputs.check(stages, downloads)
+    inputs.check_inputs(stages, downloads)
     code_snapshot.refuse_colon(place)
     refusal = workspaces.refusal(place)
     if refusal and not only_looks:
@@ -110,9 +110,9 @@ def open_grid(
         downloads,
         keeps=place.root.is_dir() and not refusal,
     )
-    resolved, notes = runs_of.resolve(grid, profile, known)
+    resolved, notes = runs_of.resolve_runs(grid, profile, known)
     resolved, named = metric_versions.named(place, resolved)
-    notes = [*notes, *named, *older_runs.notes(place, resolved)]
+    notes = [*notes, *named, *older_runs.find_notes(place, resolved)]
     for run in resolved:
         for one in [*run.all_before, run]:
             job_files.check(one, profile)
@@ -123,7 +123,7 @@ def open_grid(
     estimates.refuse_unfit()
     estimates.refuse_endless()
     show.say(f"profile {profile.name}: {' inherits '.join(map(str, layers.files))}")
-    for note in [*grid.notes, *notes, *inputs.told_of_models(stages)]:
+    for note in [*grid.notes, *notes, *inputs.find_model_notes(stages)]:
         show.say(f"note: {note}")
     own = layers.files[0].resolve()
     by = own.stem if own.parent == shipped("cluster_profiles").resolve() else str(own)

@@ -91,7 +91,7 @@ def plan(
 
     decided = decide(runs, states, allow, lambda need: is_made(need) or need in makers)
     made = remake(_with_evaluations(site, ledger, decided, states, allow))
-    made = limits.within(made, space, site.profile.slurm.links, remake)
+    made = limits.within(made, space, site.profile.slurm.chain_length, remake)
     unwanted = [
         Unwanted(row["run"], row["axes"], states[f"runs/{row['run']}"])
         for row in former
@@ -247,7 +247,7 @@ def record_grid(
         for run in runs
     ]
     old = grid_record.kept(site.workspace, grid.name)
-    facts["claims"] = grid_claims.dated(
+    facts["claims"] = grid_claims.date_claims(
         grid.claims,
         old.get("claims", []),
         now_ms(),
@@ -290,7 +290,7 @@ def settle(site: Site, ledger: Ledger, say: Say) -> None:
             if not ids:
                 break  # a chain of fewer links does with fewer
             ledger.linked(submission, ids)
-        for strange in slurm.release(submission.jobs):
+        for strange in slurm.release_jobs(submission.jobs):
             say(f"{strange}; it was not touched")
         ledger.released(submission)
 
@@ -311,15 +311,15 @@ def end_replaced(plan: Plan, ledger: Ledger, say: Say) -> None:
     jobs = [job for item in items for job in ledger.jobs_of(item)]
     if not jobs:
         return
-    queue = slurm_retry.patiently(lambda: slurm.look(jobs), say)
+    queue = slurm_retry.retry_while_unreachable(lambda: slurm.query_queue(jobs), say)
     left = [job for job, state in queue.active.items() if not state.is_leaving]
     if left:
-        ids = ", ".join(slurm.compact(job.id for job in left))
+        ids = ", ".join(slurm.compact_ids(job.id for job in left))
         say(
             f"Slurm still has {ids} of earlier submissions of these jobs: cancelled, as new ones"
             " take their place"
         )
-        slurm_retry.patiently(lambda: slurm.cancel(left), say)
+        slurm_retry.retry_while_unreachable(lambda: slurm.cancel_jobs(left), say)
     for job, why in queue.away.items():
         say(f"job {job.id} of an earlier submission is {why}; it was not cancelled")
 
@@ -364,7 +364,9 @@ def submit_slurm(
     finally:
         if made:
             jobs = [job for submission in made for job in submission.jobs]
-            for strange in slurm_retry.patiently(lambda: slurm.release(jobs), say):
+            for strange in slurm_retry.retry_while_unreachable(
+                lambda: slurm.release_jobs(jobs), say
+            ):
                 say(f"{strange}; it was not touched")
             for submission in made:
                 ledger.released(submission)
@@ -374,8 +376,8 @@ def free(plan: Plan, say: Say) -> None:
     """Lets jobs start that Slurm has put back and holds, since a node could not launch
     them: it never would itself."""
     if plan.held:
-        for strange in slurm_retry.patiently(
-            lambda: slurm.release_tasks(plan.held), say
+        for strange in slurm_retry.retry_while_unreachable(
+            lambda: slurm.release_jobs(plan.held, whole_arrays=False), say
         ):
             say(f"{strange}; it was not touched")
         say(
@@ -447,7 +449,7 @@ def _submit_runs(
         kind="train",
         grid=grid.name,
         items=items,
-        chain=site.profile.slurm.links,
+        chain=site.profile.slurm.chain_length,
         retries=_of(items, plan.failures),
         exclude=list(plan.exclude),
         **site.scheduling,
@@ -552,7 +554,7 @@ def _submit_evaluate(
         kind="evaluate", grid=grid.name, items=[item], **site.scheduling
     )
     job_files.write_evaluate(site.workspace, item, runs, profile, intent.id, drains)
-    profile = profiles.handing_on(
+    profile = profiles.keep_variables(
         profile, list_key_variables(suite for run in runs for suite in run.suites)
     )
     return handover.send(

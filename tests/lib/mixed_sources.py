@@ -32,7 +32,7 @@ def make(tmp_path: Path) -> Make:
         )
         made = []
         for one, own in zip(
-            list_prefixes(make_recipe(wanted, digests.of(wanted))),
+            list_prefixes(make_recipe(wanted, digests.digest_inputs(wanted))),
             wanted.by_stage(),
             strict=True,
         ):

@@ -61,7 +61,7 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
     document = yaml_file.load(file)
     rows = record["runs"]
     stages = max((len(row["recipe"]["stages"]) for row in rows), default=0)
-    claims = grid_claims.read(document, None, lambda: stages)
+    claims = grid_claims.read_claims(document, None, lambda: stages)
     found: dict[tuple[str, int | None], list[_Run]] = {}
     for metric, stage in dict.fromkeys((claim.metric, claim.stage) for claim in claims):
         found[metric, stage] = [
@@ -73,7 +73,7 @@ def of_grid(place: Workspace, name: str) -> list[Decided]:
         for made in decide(claim, found[claim.metric, claim.stage])
     ]
     return [
-        _with_doubt(one, grid_claims.doubt(one.claim, record.get("claims")))
+        _with_doubt(one, grid_claims.find_doubt(one.claim, record.get("claims")))
         for one in decided
     ]
 

@@ -103,7 +103,7 @@ def panels(decided: Sequence[Decided]) -> list[Panel]:
         title = ", ".join(filter(None, (f"{claim.metric} here", where)))
         made[of] = [Panel(title, _lines(one.curves, colours), x_label, claim.metric)]
         if claim.published is not None:
-            beside = published.read(claim.published).curves
+            beside = published.read_published(claim.published).curves
             named = {name: place for place, name in enumerate(beside)} | colours
             made[of].append(
                 Panel(
@@ -122,7 +122,9 @@ def _sources(decided: Sequence[Decided]) -> str:
     names = dict.fromkeys(
         one.claim.published for one in decided if one.claim.published and one.curves
     )
-    return " ".join(f"{name}: {published.read(name).source}" for name in names)
+    return " ".join(
+        f"{name}: {published.read_published(name).source}" for name in names
+    )
 
 
 def _lines(

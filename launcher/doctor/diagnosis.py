@@ -6,7 +6,7 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 
 @dataclass(frozen=True)
-class Check:
+class Diagnosis:
     """One thing looked at. `advice` says what to do; it is empty where all is well."""
 
     what: str
@@ -21,6 +21,6 @@ class Check:
         return f"{self.verdict:8} {self.what}: {self.found}{advice}"
 
 
-def judged(what: str, verdict: str, found: str, advice: str) -> Check:
+def make_diagnosis(what: str, verdict: str, found: str, advice: str) -> Diagnosis:
     """A check that is as bad as said if there is advice, and fine if there is none."""
-    return Check(what, verdict if advice else OK, found, advice)
+    return Diagnosis(what, verdict if advice else OK, found, advice)

@@ -18,11 +18,11 @@ from submitit.core.utils import DelayedSubmission, JobPaths
 from jobs import entry
 from launcher.clusters import setup_script
 from launcher.clusters.profiles import WITH_GPUS, JobSize, Profile, gpus_per_node
-from launcher.clusters.slurm import Run
+from launcher.clusters.slurm import Runner
 from zsg_core.errors import ClusterError
 
 
-def parameters(
+def make_parameters(
     profile: Profile, size: JobSize, name: str, dependency: str | None, kind: str
 ) -> dict[str, Any]:
     """submitit's parameters for a group of equal jobs; pure. `dependency` is as sbatch reads it.
@@ -97,10 +97,10 @@ def setup_lines(profile: Profile, size: JobSize) -> list[str]:
     caches = [f'export TRITON_CACHE_DIR="{disk}/zsg-$UID/triton"']
     caches += [f'export TORCH_EXTENSIONS_DIR="{disk}/zsg-$UID/torch-extensions"']
     caches += [f'export TORCHINDUCTOR_CACHE_DIR="{disk}/zsg-$UID/inductor"']
-    return [*exports, *caches, *setup_script.lines(profile.setup)]
+    return [*exports, *caches, *setup_script.make_setup_lines(profile.setup)]
 
 
-def python(profile: Profile) -> str:
+def make_python_command(profile: Profile) -> str:
     """The shell words that start Python in each srun step."""
     return shlex.join(
         [*profile.container.prefix, profile.container.python or sys.executable]
@@ -108,7 +108,7 @@ def python(profile: Profile) -> str:
 
 
 @dataclass(frozen=True)
-class Told:
+class SbatchAnswer:
     """What sbatch says of what it has submitted. `id`: None where it is not certain
     which job that is."""
 
@@ -117,18 +117,18 @@ class Told:
     script: Path | None = None
 
 
-def submit(
+def submit_held(
     folder: Path,
     count: int,
     wanted: dict[str, Any],
     python: str,
     env: Mapping[str, str],
-    run: Run = subprocess.run,
-) -> Told:
+    run: Runner = subprocess.run,
+) -> SbatchAnswer:
     """Submits one held array of so many tasks, or one job, started by `python`; sbatch
     has `env` and nothing else.
 
-    Each task still lacks the pickle that it will look for (`adopt`). Raises
+    Each task still lacks the pickle that it will look for (`complete_submission`). Raises
     ClusterError if sbatch failed; whether it did submit must then be looked up by name.
     """
     sbatch = shutil.which("sbatch")
@@ -137,7 +137,7 @@ def submit(
             "sbatch failed: it is not on the PATH; submit from a login node of the cluster"
         )
     draft = folder / f".submission_file_{uuid.uuid4().hex}.sh"
-    draft.write_text(script(folder, count, wanted, python), encoding="utf-8")
+    draft.write_text(make_script(folder, count, wanted, python), encoding="utf-8")
     try:
         done = run(
             [sbatch, str(draft)],
@@ -154,10 +154,10 @@ def submit(
         raise ClusterError(
             f"sbatch failed: {done.stderr.strip() or f'exit {done.returncode}'}"
         )
-    return replace(told_by(done.stdout), script=draft)
+    return replace(parse_sbatch(done.stdout), script=draft)
 
 
-def script(folder: Path, count: int, wanted: dict[str, Any], python: str) -> str:
+def make_script(folder: Path, count: int, wanted: dict[str, Any], python: str) -> str:
     """The script of a submission, as submitit writes it."""
     executor = submitit.SlurmExecutor(folder=folder, python=python)
     executor.update_parameters(**wanted)
@@ -170,7 +170,7 @@ _LINE = re.compile(r"Submitted batch job (?P<id>\d+)(?: on cluster (?P<cluster>\
 _PARSABLE = re.compile(r"(?P<id>\d+)(?:;(?P<cluster>\S+))?")
 
 
-def told_by(printed: str) -> Told:
+def parse_sbatch(printed: str) -> SbatchAnswer:
     """Reads sbatch's own line, or that of its --parsable; a site's wrapper or plugin
     may print any other. Pure.
 
@@ -181,13 +181,13 @@ def told_by(printed: str) -> Told:
         found = {match.groups() for line in lines if (match := pattern.fullmatch(line))}
         if len(found) == 1:
             [(job_id, cluster)] = found
-            return Told(job_id, cluster)
+            return SbatchAnswer(job_id, cluster)
         if found:
             break
-    return Told(None)
+    return SbatchAnswer(None)
 
 
-def adopt(
+def complete_submission(
     folder: Path,
     name: str,
     job_folders: Sequence[Path],

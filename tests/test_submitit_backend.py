@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobs.runtime import slurm_environment
-from launcher.clusters import arrays, profiles
+from launcher.clusters import profiles, submitit_backend
 from launcher.clusters.profiles import Profile
 from launcher.submission.handover import dependency, parameters
 from launcher.workspace.ledger import Submission
@@ -51,7 +51,7 @@ def submitted(
         (own.train, dependency(AFTER)) if kind == "train" else (own.prepare, None)
     )
     submission = Submission(
-        "0123abcd", "slurm", kind, "grid", [], 0, "login", chain=own.slurm.links
+        "0123abcd", "slurm", kind, "grid", [], 0, "login", chain=own.slurm.chain_length
     )
     wanted = parameters(
         own, submission, size, after, {"folder": "/workspace/code/0123456789abcdef"}
@@ -59,9 +59,11 @@ def submitted(
     jobs = place / "jobs"
     jobs.mkdir(exist_ok=True)
     env = slurm_environment.make_job_environment(own.environment.keep)
-    told = arrays.submit(jobs, count, wanted, arrays.python(own), env)
+    told = submitit_backend.submit_held(
+        jobs, count, wanted, submitit_backend.make_python_command(own), env
+    )
     ids = [f"{told.id}_{n}" for n in range(count)] if count > 1 else [str(told.id)]
-    arrays.adopt(
+    submitit_backend.complete_submission(
         jobs,
         "name",
         [place / f"runs/{i}" for i in range(count)],
@@ -86,7 +88,9 @@ def line(script: str, start: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_script_of_a_profile(place: Path, name: str, kind: str) -> None:
     """The whole of what sbatch reads is as it is shown in golden/."""
-    own = profiles.load(str(EVERYTHING) if name == "everything" else name, place)
+    own = profiles.load_profile(
+        str(EVERYTHING) if name == "everything" else name, place
+    )
     _, script = submitted(place, own, kind=kind)
     text = script.replace(str(place).replace("'", "'\"'\"'"), "FOLDER").replace(
         sys.executable, "PYTHON"
@@ -101,7 +105,9 @@ def test_the_script_of_a_profile(place: Path, name: str, kind: str) -> None:
 def test_all_slurm_profiles_have_a_golden_script() -> None:
     """A new profile shows what it makes."""
     shipped = profiles.profile_files.shipped("cluster_profiles").glob("*.yaml")
-    kinds = {path.stem: profiles.load(path.stem, Path()).kind for path in shipped}
+    kinds = {
+        path.stem: profiles.load_profile(path.stem, Path()).kind for path in shipped
+    }
 
     assert {name for name, kind in kinds.items() if kind == "slurm"} == set(NAMES) - {
         "everything"
@@ -231,7 +237,7 @@ def test_a_job_sees_nothing_of_the_users_shell(
         monkeypatch.setenv(name, "stale")
     monkeypatch.setenv("SLURM_CONF", "/etc/s.conf")
     monkeypatch.setenv("JUDGE_KEY", "secret")
-    own = profiles.handing_on(profile(), ["JUDGE_KEY"])
+    own = profiles.keep_variables(profile(), ["JUDGE_KEY"])
     script = submitted(place, own)[1]
     seen = dict(line.split("=", 1) for line in (place / "env").read_text().splitlines())
 
@@ -284,13 +290,15 @@ def test_the_id_is_that_of_sbatchs_own_line(
 ) -> None:
     """Or of --parsable, which a wrapper may ask for; what else is printed is no answer,
     and two answers are none."""
-    assert arrays.told_by(printed) == arrays.Told(job, cluster)
+    assert submitit_backend.parse_sbatch(printed) == submitit_backend.SbatchAnswer(
+        job, cluster
+    )
 
 
 def test_slurm_alone_says_which_gpus_are_a_jobs(place: Path) -> None:
     """No script sets CUDA_VISIBLE_DEVICES, a port or a rank: on a shared node they
     would be another job's."""
-    script = submitted(place, profiles.load("a800-80g", place))[1]
+    script = submitted(place, profiles.load_profile("a800-80g", place))[1]
 
     assert not [
         word
